@@ -1,0 +1,1 @@
+//! Pure mathematics: totals in; estimates, intervals and a verdict out.
