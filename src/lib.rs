@@ -1,4 +1,8 @@
 //! watershed: a reverse proxy that splits live traffic between versions of a website and
 //! tells, honestly, which version is better.
 
+pub mod config;
+pub mod experiment;
+pub mod journal;
+pub mod ledger;
 pub mod stats;

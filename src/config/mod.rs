@@ -1,0 +1,3 @@
+//! `routes.yaml`: the file's shape, its checks, its messages; yields an immutable [`plan::Plan`].
+
+pub mod plan;

@@ -1,0 +1,202 @@
+//! The plan: what `routes.yaml` means, checked and immutable. Everything that runs reads this,
+//! never the file.
+
+use crate::experiment::identity::Identity;
+use crate::experiment::metric::Metric;
+use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
+use ipnet::IpNet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What one sound `routes.yaml` means.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the public is listened to.
+    pub listen: SocketAddr,
+    /// Where people look: results, metrics, controls.
+    pub admin: Admin,
+    /// Where the counts live.
+    pub store: Store,
+    /// Where facts are kept until the ledger has them.
+    pub journal: Journal,
+    /// How many workers; one per core when left out.
+    pub workers: usize,
+    /// Who the visitor is.
+    pub identity: Identity,
+    /// The versions of the site, in file order; at least one.
+    pub upstreams: Box<[Upstream]>,
+    /// Where requests go that no experiment claims.
+    pub default: UpstreamIndex,
+    /// In file order.
+    pub experiments: Box<[Experiment]>,
+    /// In file order.
+    pub metrics: Box<[Metric]>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How large and many things may be.
+    pub limits: Limits,
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trust: Box<[IpNet]>,
+    /// The key of QA overrides; `None` turns them off.
+    pub override_secret: Option<Secret>,
+    /// Whether responses carry `Watershed-Group`.
+    pub show_group: bool,
+    /// A digest of the file's meaning, to tell replicas and reloads apart.
+    pub digest: u64,
+}
+
+impl Plan {
+    /// The experiment at this place.
+    pub fn experiment(&self, index: ExperimentIndex) -> &Experiment {
+        &self.experiments[index.0]
+    }
+
+    /// The upstream at this place.
+    pub fn upstream(&self, index: UpstreamIndex) -> &Upstream {
+        &self.upstreams[index.0]
+    }
+
+    /// The metric at this place.
+    pub fn metric(&self, index: MetricIndex) -> &Metric {
+        &self.metrics[index.0]
+    }
+
+    /// The experiment with this name.
+    pub fn experiment_named(&self, name: &str) -> Option<ExperimentIndex> {
+        let place = self
+            .experiments
+            .iter()
+            .position(|experiment| &*experiment.name == name)?;
+        Some(ExperimentIndex(place))
+    }
+
+    /// The upstream of the control group of an experiment, where it has one.
+    pub fn control_upstream(&self, index: ExperimentIndex) -> Option<UpstreamIndex> {
+        let experiment = self.experiment(index);
+        let GroupIndex(control) = experiment.control;
+        experiment.groups[control].upstream
+    }
+}
+
+/// One version of the site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name in the file; unique.
+    pub name: Box<str>,
+    /// Where it runs; at least one.
+    pub endpoints: Box<[Endpoint]>,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// A DNS name or an IP address, without brackets.
+    pub host: Box<str>,
+    /// The port; 80 where the file gives none.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The admin door.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Its own listener; loopback unless told otherwise.
+    pub listen: SocketAddr,
+    /// The bearer token asked for; always there beyond loopback.
+    pub token: Option<Secret>,
+}
+
+/// Where the counts live.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// One local file, made where missing.
+    Embedded {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Redis or Valkey, 6.2 or later.
+    Redis {
+        /// `redis://[user:password@]host:port[/db]`; kept secret because it may hold a password.
+        url: Secret,
+        /// What every key begins with; `ws` unless told otherwise.
+        prefix: Box<str>,
+    },
+}
+
+/// Where and how facts are kept until the ledger has them.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    /// The directory, made where missing.
+    pub path: PathBuf,
+    /// The most that a power cut may cost.
+    pub sync_interval: Duration,
+    /// The most it may grow to while the ledger is away, in bytes over all workers.
+    pub quota_bytes: u64,
+}
+
+/// How long things may take.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// For a request's head.
+    pub head: Duration,
+    /// A kept connection without a request.
+    pub idle: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// For a connection to an endpoint.
+    pub connect: Duration,
+    /// To the head of the upstream's answer.
+    pub response: Duration,
+    /// The quiet time of an upgraded connection.
+    pub tunnel: Duration,
+    /// For finishing what runs when told to stop.
+    pub shutdown: Duration,
+}
+
+/// How large and many things may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A request's head, in bytes.
+    pub head_bytes: usize,
+    /// A request's header fields.
+    pub headers: usize,
+    /// A request's target, in bytes.
+    pub target_bytes: usize,
+    /// A request's body, in bytes; `None` for no limit.
+    pub body_bytes: Option<u64>,
+    /// Client connections over all workers.
+    pub connections: usize,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Keeps a text from being printed.
+    pub fn new(text: impl Into<Box<str>>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for where it is needed.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}

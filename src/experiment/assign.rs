@@ -1,0 +1,124 @@
+//! Which group a user is in: weighted rendezvous hashing over murmur3.
+//!
+//! The user's ID and the experiment's salt decide alone, so the answer is the same on every
+//! replica and after every restart. `docs/assignment.md` publishes vectors and six lines of
+//! Python that reproduce them.
+
+use super::{GroupIndex, UserId};
+use smallvec::SmallVec;
+
+/// How much of a group's traffic share it gets, relative to its siblings. Finite and positive.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Weight(f64);
+
+impl Weight {
+    /// `None` unless `value` is finite and greater than zero.
+    pub fn new(value: f64) -> Option<Weight> {
+        (value.is_finite() && value > 0.0).then_some(Weight(value))
+    }
+
+    /// The weight as a number, in the unit it was written in.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// A share of all users, from 0 to 1 inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// Everybody.
+    pub const ALL: Share = Share(1.0);
+
+    /// `None` unless `value` lies in 0..=1.
+    pub fn new(value: f64) -> Option<Share> {
+        (0.0..=1.0).contains(&value).then_some(Share(value))
+    }
+
+    /// The share as a fraction, 0 to 1.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// The split of one experiment, ready to hash: prefixes are built once, not per request.
+#[derive(Clone, Debug)]
+pub struct Split {
+    traffic_prefix: Box<[u8]>,
+    /// A traffic hash below this is inside; `2^32` lets every hash in.
+    traffic_below: u64,
+    groups: Box<[Slot]>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    prefix: Box<[u8]>,
+    weight: f64,
+}
+
+impl Split {
+    /// The split of an experiment with this salt, traffic share and groups (name, weight), in
+    /// file order. With no groups, everybody is outside.
+    pub fn new<'a>(
+        salt: &str,
+        traffic: Share,
+        groups: impl IntoIterator<Item = (&'a str, Weight)>,
+    ) -> Split {
+        Split {
+            traffic_prefix: format!("{salt}/traffic/").into_bytes().into(),
+            traffic_below: (traffic.get() * HASHES).ceil() as u64,
+            groups: groups
+                .into_iter()
+                .map(|(name, weight)| Slot {
+                    prefix: format!("{salt}/{name}/").into_bytes().into(),
+                    weight: weight.get(),
+                })
+                .collect(),
+        }
+    }
+
+    /// The user's group, or `None` when the user is outside the traffic share.
+    pub fn assign(&self, user: UserId<'_>) -> Option<GroupIndex> {
+        let all = self.traffic_below == 1 << 32;
+        if !all && u64::from(hash(&self.traffic_prefix, user)) >= self.traffic_below {
+            return None;
+        }
+        self.group(user)
+    }
+
+    /// Weighted rendezvous hashing: the largest `ln(u) / weight` wins, the first on a tie.
+    /// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005
+    /// (logarithmic method).
+    fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
+        let mut best = None;
+        let mut best_score = f64::NEG_INFINITY;
+        for (index, slot) in self.groups.iter().enumerate() {
+            let uniform = (f64::from(hash(&slot.prefix, user)) + 0.5) / HASHES;
+            let score = uniform.ln() / slot.weight;
+            if score > best_score || best.is_none() {
+                best_score = score;
+                best = Some(GroupIndex(index));
+            }
+        }
+        best
+    }
+}
+
+/// The number of values that a 32-bit hash can take.
+const HASHES: f64 = 4_294_967_296.0;
+
+/// `murmur3_32(prefix + user, seed 0)`.
+fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
+    // 256 bytes hold any usual prefix and ID without touching the heap.
+    let mut key = SmallVec::<[u8; 256]>::with_capacity(prefix.len() + user.as_bytes().len());
+    key.extend_from_slice(prefix);
+    key.extend_from_slice(user.as_bytes());
+    murmur3_32(&key)
+}
+
+/// murmur3 (x86, 32 bit) with seed 0.
+pub fn murmur3_32(mut bytes: &[u8]) -> u32 {
+    // Reading from a slice cannot fail, and the crate adds no error of its own.
+    murmur3::murmur3_32(&mut bytes, 0).unwrap_or_default()
+}

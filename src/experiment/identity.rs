@@ -1,0 +1,205 @@
+//! Who the visitor is: the first source that holds an ID wins; a visitor without one is given
+//! an ID in a cookie.
+
+use super::UserId;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use http::request::Parts;
+use std::borrow::Cow;
+use uuid::Uuid;
+
+/// Where IDs are read from and how a new one is given.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// In the order of the file; the minted cookie is read after all of them.
+    pub sources: Vec<Source>,
+    /// An ID longer than this is refused as an ID (never cut: a cut one could be another
+    /// user's); the next source is asked.
+    pub id_bytes_max: usize,
+    /// The cookie given to a visitor without an ID.
+    pub mint: Mint,
+}
+
+/// One place in a request where an ID may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The value of this cookie, as it came.
+    Cookie(Box<str>),
+    /// The value of this header.
+    Header(HeaderName),
+    /// The value of this query parameter, percent-decoded.
+    Query(Box<str>),
+    /// A claim of a JSON Web Token. Its signature is *not* checked: like a cookie, it only
+    /// decides a group.
+    Jwt {
+        /// The claim, such as `sub`; strings and whole numbers are IDs.
+        claim: Box<str>,
+        /// The cookie that carries the token; `None` reads `Authorization: Bearer`.
+        cookie: Option<Box<str>>,
+    },
+}
+
+/// The cookie of a minted ID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mint {
+    /// The cookie's name.
+    pub cookie: Box<str>,
+    /// Its `Max-Age`, in seconds.
+    pub max_age_s: u64,
+    /// Its `Domain`; `None` keeps it to the host.
+    pub domain: Option<Box<str>>,
+    /// Its `Path`.
+    pub path: Box<str>,
+    /// Its `SameSite`: `Lax`, `Strict` or `None`.
+    pub same_site: Box<str>,
+    /// `Secure`: always, never, or (`None`) where the visitor came over TLS.
+    pub secure: Option<bool>,
+    /// `HttpOnly`.
+    pub http_only: bool,
+}
+
+/// A visitor's ID and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visitor<'a> {
+    id: Cow<'a, [u8]>,
+    /// True when the ID was made for this request and must be given in the answer.
+    pub minted: bool,
+}
+
+impl Visitor<'_> {
+    /// The ID; `find` and `mint` never make an empty one.
+    pub fn user(&self) -> UserId<'_> {
+        UserId(&self.id)
+    }
+
+    /// The visitor with an ID of its own, for keeping past the request.
+    pub fn into_owned(self) -> Visitor<'static> {
+        Visitor {
+            id: Cow::Owned(self.id.into_owned()),
+            minted: self.minted,
+        }
+    }
+}
+
+/// The visitor that the request names, or `None` when no source holds a usable ID.
+pub fn find<'a>(identity: &Identity, request: &'a Parts) -> Option<Visitor<'a>> {
+    let usable = |id: &Cow<'_, [u8]>| !id.is_empty() && id.len() <= identity.id_bytes_max;
+    let listed = identity
+        .sources
+        .iter()
+        .filter_map(|source| read(source, request));
+    let minted = || cookie_value(&request.headers, &identity.mint.cookie).map(Cow::Borrowed);
+    let id = listed
+        .chain(std::iter::once_with(minted).flatten())
+        .find(usable)?;
+    Some(Visitor { id, minted: false })
+}
+
+/// A new visitor: a UUIDv7 of this time (Unix milliseconds) and these random bytes.
+pub fn mint(now_ms: u64, random: &[u8; 10]) -> Visitor<'static> {
+    let id = uuid::Builder::from_unix_timestamp_millis(now_ms, random).into_uuid();
+    let mut text = Uuid::encode_buffer();
+    let id = id.hyphenated().encode_lower(&mut text).as_bytes().to_vec();
+    Visitor {
+        id: Cow::Owned(id),
+        minted: true,
+    }
+}
+
+/// The `Set-Cookie` value that gives a minted ID to its visitor.
+pub fn set_cookie(mint: &Mint, user: UserId<'_>, over_tls: bool) -> String {
+    let mut text = format!(
+        "{}={}; Path={}; Max-Age={}; SameSite={}",
+        mint.cookie,
+        String::from_utf8_lossy(user.as_bytes()),
+        mint.path,
+        mint.max_age_s,
+        mint.same_site,
+    );
+    if let Some(domain) = &mint.domain {
+        text.push_str("; Domain=");
+        text.push_str(domain);
+    }
+    if mint.http_only {
+        text.push_str("; HttpOnly");
+    }
+    if mint.secure.unwrap_or(over_tls) {
+        text.push_str("; Secure");
+    }
+    text
+}
+
+fn read<'a>(source: &Source, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
+    match source {
+        Source::Cookie(name) => cookie_value(&request.headers, name).map(Cow::Borrowed),
+        Source::Header(name) => Some(Cow::Borrowed(request.headers.get(name)?.as_bytes())),
+        Source::Query(name) => query_value(request.uri.query()?, name),
+        Source::Jwt { claim, cookie } => {
+            let token = match cookie {
+                Some(cookie) => cookie_value(&request.headers, cookie)?,
+                None => bearer(&request.headers)?,
+            };
+            jwt_claim(token, claim).map(Cow::Owned)
+        }
+    }
+}
+
+/// The first cookie of this name, over all `Cookie` headers, as it came. Cookies are read by
+/// hand because they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let pairs = headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&b| b == b';'));
+    for pair in pairs {
+        let pair = pair.trim_ascii_start();
+        if let Some(rest) = pair.strip_prefix(name.as_bytes())
+            && let Some(value) = rest.strip_prefix(b"=")
+        {
+            return Some(value.trim_ascii_end());
+        }
+    }
+    None
+}
+
+/// The first query parameter of this name, decoded.
+pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
+    // The usual parser decodes to UTF-8 and would make one ID of all that are not; so the raw
+    // value is looked for, and decoded as bytes.
+    let raw = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    if raw.contains(['%', '+']) {
+        let spaces = raw.replace('+', " ");
+        Some(Cow::Owned(percent_decode(spaces.as_bytes())))
+    } else {
+        Some(Cow::Borrowed(raw.as_bytes()))
+    }
+}
+
+fn percent_decode(text: &[u8]) -> Vec<u8> {
+    percent_encoding::percent_decode(text).collect()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
+}
+
+fn jwt_claim(token: &[u8], claim: &str) -> Option<Vec<u8>> {
+    let payload = token.split(|&byte| byte == b'.').nth(1)?;
+    let json = URL_SAFE_NO_PAD.decode(payload.trim_ascii_end()).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    match claims.get(claim)? {
+        serde_json::Value::String(text) => Some(text.clone().into_bytes()),
+        serde_json::Value::Number(number) if number.is_u64() || number.is_i64() => {
+            Some(number.to_string().into_bytes())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,157 @@
+//! Who is eligible for an experiment: conditions on the request, all of which must hold.
+
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri};
+
+/// The conditions of one experiment; a condition not given always holds.
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    /// The path, without its query.
+    pub path: Option<PathPattern>,
+    /// The host, without its port, compared without regard to case.
+    pub host: Option<HostPattern>,
+    /// Any of these methods; empty for every method.
+    pub methods: Vec<Method>,
+    /// Request headers, all of which must match.
+    pub headers: Vec<ValuePattern<HeaderName>>,
+    /// Query parameters, all of which must match.
+    pub query: Vec<ValuePattern<Box<str>>>,
+}
+
+impl Matcher {
+    /// Whether the request is eligible.
+    pub fn matches(&self, request: &Parts) -> bool {
+        self.path
+            .as_ref()
+            .is_none_or(|path| path.matches(request.uri.path()))
+            && self
+                .host
+                .as_ref()
+                .is_none_or(|host| host.matches(host_of(request)))
+            && (self.methods.is_empty() || self.methods.contains(&request.method))
+            && self
+                .headers
+                .iter()
+                .all(|wanted| wanted.in_headers(&request.headers))
+            && self
+                .query
+                .iter()
+                .all(|wanted| wanted.in_query(&request.uri))
+    }
+}
+
+/// The host that a request names, without its port: from the target, or else from `Host`.
+pub fn host_of(request: &Parts) -> &str {
+    if let Some(host) = request.uri.host() {
+        return host;
+    }
+    let named = request
+        .headers
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let named = named.unwrap_or_default();
+    match named.rfind(':') {
+        // The colons inside an IPv6 literal are not a port's.
+        Some(colon) if !named[colon..].contains(']') => &named[..colon],
+        _ => named,
+    }
+}
+
+/// A path as the file writes it: `/checkout`, `/checkout/**`, or any glob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    /// This path and no other.
+    Exact(Box<str>),
+    /// `/checkout/**`: this path and everything below it.
+    Under(Box<str>),
+    /// Any other glob: `*` within a segment, `**` across segments, `{a,b}`, `[a-z]`, `?`.
+    Glob(Box<str>),
+}
+
+impl PathPattern {
+    /// The pattern that this text means. It must begin with `/`, which the configuration checks.
+    pub fn new(text: &str) -> PathPattern {
+        const SPECIAL: [char; 6] = ['*', '?', '[', '{', '!', '\\'];
+        if let Some(base) = text.strip_suffix("/**")
+            && !base.contains(SPECIAL)
+        {
+            return PathPattern::Under(base.into());
+        }
+        if text.contains(SPECIAL) {
+            PathPattern::Glob(text.into())
+        } else {
+            PathPattern::Exact(text.into())
+        }
+    }
+
+    /// Whether a request's path matches.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            PathPattern::Exact(exact) => path == &**exact,
+            PathPattern::Under(base) => path
+                .strip_prefix(&**base)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            PathPattern::Glob(glob) => fast_glob::glob_match(&**glob, path),
+        }
+    }
+}
+
+/// A host as the file writes it: `shop.example.com` or `*.example.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// This host.
+    Exact(Box<str>),
+    /// Any host that ends so; kept with its leading dot.
+    Under(Box<str>),
+}
+
+impl HostPattern {
+    /// The pattern that this text means.
+    pub fn new(text: &str) -> HostPattern {
+        match text.strip_prefix('*') {
+            Some(rest) if rest.starts_with('.') => HostPattern::Under(rest.into()),
+            _ => HostPattern::Exact(text.into()),
+        }
+    }
+
+    /// Whether a request's host (without port) matches.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(exact) => host.eq_ignore_ascii_case(exact),
+            HostPattern::Under(end) => {
+                host.len() > end.len()
+                    && host.as_bytes()[host.len() - end.len()..]
+                        .eq_ignore_ascii_case(end.as_bytes())
+            }
+        }
+    }
+}
+
+/// A named value that a request must carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValuePattern<Name> {
+    /// The header's or parameter's name.
+    pub name: Name,
+    /// The exact value; `None` asks only that it is there.
+    pub value: Option<Box<str>>,
+}
+
+impl ValuePattern<HeaderName> {
+    fn in_headers(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(&self.name).iter().any(|found| {
+            self.value
+                .as_ref()
+                .is_none_or(|value| found.as_bytes() == value.as_bytes())
+        })
+    }
+}
+
+impl ValuePattern<Box<str>> {
+    fn in_query(&self, uri: &Uri) -> bool {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        form_urlencoded::parse(query).any(|(name, found)| {
+            name == *self.name && self.value.as_ref().is_none_or(|value| found == **value)
+        })
+    }
+}

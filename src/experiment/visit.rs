@@ -1,0 +1,107 @@
+//! What one request means for every experiment of the plan.
+
+use super::assign::Split;
+use super::forced::Forced;
+use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
+use http::request::Parts;
+use smallvec::SmallVec;
+
+/// How a user stands to one experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The user sees this group.
+    Inside {
+        /// Which group.
+        group: GroupIndex,
+        /// What put the user there.
+        by: By,
+    },
+    /// The user takes no part.
+    Outside(Why),
+}
+
+/// What put a user into a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The hash of the user's ID.
+    Hash,
+    /// A signed QA override.
+    Override,
+    /// The experiment is over and this group's version is everybody's.
+    Winner,
+}
+
+/// Why a user takes no part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The request does not match the experiment's conditions.
+    NotMatched,
+    /// The user is not in the experiment's traffic share.
+    OutsideTraffic,
+    /// An experiment before it in the file has chosen the upstream of this request.
+    AnotherChose(ExperimentIndex),
+}
+
+/// What one request means: the groups it is in, and where it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Visit {
+    /// The experiments the user is inside of, in file order.
+    pub inside: SmallVec<[(ExperimentIndex, GroupIndex, By); 2]>,
+    /// The experiment and group that chose the upstream, and that upstream.
+    pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
+}
+
+/// What this request by this user means. At most one experiment, the first in file order whose
+/// group has an upstream, chooses the upstream; experiments without upstreams all act.
+pub fn visit(
+    experiments: &[Experiment],
+    request: &Parts,
+    user: UserId<'_>,
+    forced: Option<&Forced>,
+) -> Visit {
+    let mut visit = Visit::default();
+    for (index, experiment) in experiments.iter().enumerate() {
+        let index = ExperimentIndex(index);
+        let chosen = visit.chosen.map(|(by, _, _)| by);
+        if chosen.is_some() && experiment.chooses_upstream() {
+            continue;
+        }
+        if !experiment.matcher.matches(request) {
+            continue;
+        }
+        if let Standing::Inside { group, by } = standing(experiment, user, forced) {
+            visit.inside.push((index, group, by));
+            if let Some(upstream) = experiment.groups[group.0].upstream {
+                visit.chosen = Some((index, group, upstream));
+            }
+        }
+    }
+    visit
+}
+
+/// How a user stands to an experiment whose conditions the request meets.
+pub fn standing(experiment: &Experiment, user: UserId<'_>, forced: Option<&Forced>) -> Standing {
+    if let Some(group) = forced.and_then(|forced| forced.group_in(experiment)) {
+        return Standing::Inside {
+            group,
+            by: By::Override,
+        };
+    }
+    if let Some(group) = experiment.winner {
+        return Standing::Inside {
+            group,
+            by: By::Winner,
+        };
+    }
+    assigned(&experiment.split, user)
+}
+
+fn assigned(split: &Split, user: UserId<'_>) -> Standing {
+    match split.assign(user) {
+        Some(group) => Standing::Inside {
+            group,
+            by: By::Hash,
+        },
+        None => Standing::Outside(Why::OutsideTraffic),
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts on local disk, written before the response leaves, read back in order.

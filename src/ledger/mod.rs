@@ -1,0 +1,292 @@
+//! Where the counts live: one trait, two houses (Redis and an embedded file), and the folder
+//! that moves the journals' facts to them exactly once.
+//!
+//! The way of a fact: [`crate::journal`]'s reader gives chunks, `fold` (pure) turns chunks into a
+//! [`Batch`], [`Ledger::apply`] adds a batch in atomic steps, one per [`Part`].
+//!
+//! Exactly once: each part says, for every journal it was folded from, up to which sequence
+//! number the shard had been given before (`after`) and is given now (`through`). The house
+//! keeps the last `through` in the same atomic step as the counts. A part sent twice is seen by
+//! that and counts once; a house that lost its last seconds is seen too, and is given them again.
+
+use crate::experiment::EpochDigest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A journal's name, unique over all replicas for all time (a UUID).
+pub type JournalId = Arc<str>;
+
+/// Facts of some journals, ready to be added.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// One for each shard of each experiment that the facts touch.
+    pub parts: Vec<Part>,
+}
+
+/// What one shard of one experiment is to add, in one atomic step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The experiment's name.
+    pub experiment: String,
+    /// Which shard: `murmur3_32(user) % shards`.
+    pub shard: u32,
+    /// Which facts of which journals this adds.
+    pub spans: Vec<Span>,
+    /// The epochs that `users` and `tallies` name, with their definitions.
+    pub epochs: Vec<EpochDefinition>,
+    /// What happened to users, in the order of their first fact here. A user stands here once.
+    pub users: Vec<UserDelta>,
+    /// What was answered, whoever asked.
+    pub tallies: Vec<Tally>,
+}
+
+/// A stretch of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Which journal.
+    pub journal: JournalId,
+    /// What the shard should have been given already; 0 for nothing.
+    pub after: u64,
+    /// The last sequence number in this part.
+    pub through: u64,
+}
+
+/// What an epoch was: kept so that statistics know the weights in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochDefinition {
+    /// Its name.
+    pub digest: EpochDigest,
+    /// The share of eligible users that took part, 0 to 1.
+    pub traffic: f64,
+    /// Groups and their weights, in file order.
+    pub groups: Vec<(String, f64)>,
+    /// The earliest exposure of it seen so far in this batch, in Unix milliseconds.
+    pub first_ms: u64,
+}
+
+/// What happened to one user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserDelta {
+    /// The user's ID.
+    pub user: Vec<u8>,
+    /// The user's exposures in time order with repeats of the same group left out; empty when
+    /// only events were seen. The first one ever seen by the ledger decides the user's group and
+    /// epoch; a different group later makes the user crossed over.
+    pub exposures: Vec<ExposureAt>,
+    /// Events, counted only for users with an exposure no later than the event, and for a metric
+    /// with a window only within it. Events of one metric without a window are merged into one.
+    pub events: Vec<EventAt>,
+}
+
+/// That a user was seen in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExposureAt {
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// In which epoch.
+    pub epoch: EpochDigest,
+    /// The group's name.
+    pub group: String,
+}
+
+/// Events of one metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventAt {
+    /// When the last of them happened, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The metric's name.
+    pub metric: String,
+    /// The metric's attribution window, in milliseconds after first exposure.
+    pub within_ms: Option<u64>,
+    /// How many.
+    pub count: u64,
+    /// The sum of their values, in units of 10^-scale; at most 2^50 in size.
+    pub sum: i64,
+    /// What they add to a ratio's base; at most 2^50 in size.
+    pub base: i64,
+}
+
+/// What one group answered in one hour of one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tally {
+    /// In which epoch.
+    pub epoch: EpochDigest,
+    /// The group's name.
+    pub group: String,
+    /// The hour: Unix milliseconds divided by 3,600,000.
+    pub hour: u64,
+    /// Requests answered by the group's own upstream or refused in its name.
+    pub requests: u64,
+    /// Of those, by class of status: `[0]` is 1xx, `[4]` is 5xx.
+    pub classes: [u64; 5],
+    /// Requests that control's upstream answered because the group's could not. Not in
+    /// `requests`.
+    pub fallbacks: u64,
+    /// Latencies of `requests`: a bucket's lowest value in microseconds, and how many.
+    pub latency: BTreeMap<u64, u64>,
+}
+
+/// All counts of one experiment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// In order of first appearance.
+    pub epochs: Vec<EpochTotals>,
+}
+
+/// All counts of one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochTotals {
+    /// What the epoch was.
+    pub definition: EpochDefinition,
+    /// 1 for the first epoch of the experiment, and so on.
+    pub number: u32,
+    /// By group's name.
+    pub groups: BTreeMap<String, GroupTotals>,
+}
+
+/// All counts of one group in one epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GroupTotals {
+    /// Users whose first exposure was here.
+    pub users: u64,
+    /// Of those, users later seen in another group.
+    pub crossed_over: u64,
+    /// See [`Tally::requests`].
+    pub requests: u64,
+    /// See [`Tally::classes`].
+    pub classes: [u64; 5],
+    /// See [`Tally::fallbacks`].
+    pub fallbacks: u64,
+    /// See [`Tally::latency`].
+    pub latency: BTreeMap<u64, u64>,
+    /// By metric's name. A metric without an event is not here.
+    pub metrics: BTreeMap<String, MetricTotals>,
+}
+
+/// All counts of one metric in one group of one epoch. Squares and products are of the *users'*
+/// totals: Σy² over users, not over events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricTotals {
+    /// Users with at least one event.
+    pub converted: u64,
+    /// Events.
+    pub count: u64,
+    /// Σ count² over users.
+    pub count_sq: i128,
+    /// Σ values, in units of 10^-scale.
+    pub sum: i128,
+    /// Σ sum² over users.
+    pub sum_sq: i128,
+    /// Σ base, for ratios.
+    pub base: i128,
+    /// Σ base² over users.
+    pub base_sq: i128,
+    /// Σ sum × base over users.
+    pub cross: i128,
+}
+
+/// Counts of one hour, for rates over time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HourTotals {
+    /// The hour: Unix milliseconds divided by 3,600,000. Users stand in the hour of their first
+    /// exposure, and so do their conversions and values; requests stand in their own hour.
+    pub hour: u64,
+    /// In which epoch.
+    pub epoch: EpochDigest,
+    /// The group's name.
+    pub group: String,
+    /// `latency` is left empty here.
+    pub totals: GroupTotals,
+}
+
+/// What the ledger knows of one user in one experiment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserRecord {
+    /// The group of first exposure.
+    pub group: String,
+    /// The epoch of first exposure.
+    pub epoch: EpochDigest,
+    /// First exposure, in Unix milliseconds.
+    pub first_ms: u64,
+    /// Whether the user was later seen in another group.
+    pub crossed_over: bool,
+    /// By metric's name: count, sum, base.
+    pub metrics: BTreeMap<String, (u64, i64, i64)>,
+}
+
+/// What became of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Added now.
+    Now,
+    /// It had been added before: an answer was lost on the way.
+    Before,
+    /// The shard had been given something else than the part says: more (a lost answer of a
+    /// larger part) or less (the house lost its last seconds). Nothing was added. For each span
+    /// of the part, what the shard has.
+    Mismatch(Vec<(JournalId, u64)>),
+}
+
+/// Where counts live.
+#[async_trait::async_trait]
+pub trait Ledger: Send + Sync {
+    /// `redis` or `embedded`, as results name it.
+    fn kind(&self) -> &'static str;
+
+    /// Into how many shards this experiment's users are split. Asked once per experiment, fixed
+    /// for the experiment's life.
+    async fn shards(&self, experiment: &str) -> Result<u32, LedgerError>;
+
+    /// What a shard has been given of these journals, 0 for nothing.
+    async fn applied(
+        &self,
+        experiment: &str,
+        shard: u32,
+        journals: &[JournalId],
+    ) -> Result<Vec<u64>, LedgerError>;
+
+    /// Adds one part in one atomic step.
+    async fn apply(&self, part: &Part) -> Result<Applied, LedgerError>;
+
+    /// Forgets a journal that is folded to its end and deleted.
+    async fn forget(
+        &self,
+        experiment: &str,
+        shard: u32,
+        journal: &JournalId,
+    ) -> Result<(), LedgerError>;
+
+    /// The names of all experiments that have counts.
+    async fn experiments(&self) -> Result<Vec<String>, LedgerError>;
+
+    /// All counts of an experiment. The cost does not grow with users.
+    async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError>;
+
+    /// Counts by hour, oldest first.
+    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError>;
+
+    /// What is known of one user.
+    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError>;
+
+    /// Whether the house answers.
+    async fn ping(&self) -> Result<(), LedgerError>;
+}
+
+/// Why a ledger could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Redis did not answer, or answered with an error.
+    #[error("Redis")]
+    Redis(#[from] redis::RedisError),
+    /// The embedded file could not be read or written.
+    #[error("the embedded ledger")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Something stands in the house that this version does not understand.
+    #[error("{place} holds {found:?}, which this version does not understand")]
+    Unreadable {
+        /// The key or column.
+        place: String,
+        /// What stands there.
+        found: String,
+    },
+}
