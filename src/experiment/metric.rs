@@ -5,7 +5,9 @@ use super::MetricIndex;
 use super::matcher::PathPattern;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
+use http::response::Parts;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 
 /// The header in which an upstream reports events; removed before the client sees it.
 pub const EVENT_HEADER: HeaderName = HeaderName::from_static("watershed-event");
@@ -138,3 +140,170 @@ pub type Observations = SmallVec<[Observation; 4]>;
 /// The largest value an event may carry, in units of 10^-scale. A billion users of this value
 /// fit the sums kept of them, and a hostile one cannot drown the others' digits.
 pub const VALUE_MAX: i64 = 1_000_000_000_000;
+
+impl Rule {
+    /// Whether a request and the head of its answer match.
+    pub fn matches(&self, method: &Method, path: &str, answer: &Parts) -> bool {
+        let status = answer.status.as_u16();
+        self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
+            && self
+                .status
+                .is_none_or(|wanted| (wanted.low..=wanted.high).contains(&status))
+            && self
+                .header
+                .as_ref()
+                .is_none_or(|wanted| wanted.matches(answer))
+    }
+}
+
+impl HeaderRule {
+    fn matches(&self, answer: &Parts) -> bool {
+        let mut found = answer.headers.get_all(&self.name).iter();
+        match &self.value {
+            Some(value) => found.any(|found| found == value),
+            None => found.next().is_some(),
+        }
+    }
+}
+
+/// What was reported to have happened: by an upstream's header, a browser or a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event<'a> {
+    /// Its name, a token of RFC 9651.
+    pub name: Cow<'a, str>,
+    /// Its numeric parameters.
+    pub parameters: SmallVec<[(Cow<'a, str>, f64); 2]>,
+}
+
+/// What one answer counts for: rules first, then the events that its header reports.
+/// A header that is not a list of tokens reports nothing and is counted as unreadable by the
+/// second value.
+pub fn observe(
+    metrics: &[Metric],
+    method: &Method,
+    path: &str,
+    answer: &Parts,
+) -> (Observations, bool) {
+    let (events, readable) = match answer.headers.contains_key(EVENT_HEADER) {
+        true => match events_of(answer) {
+            Some(events) => (events, true),
+            None => (Vec::new(), false),
+        },
+        false => (Vec::new(), true),
+    };
+    let mut seen = Observations::new();
+    for (index, metric) in metrics.iter().enumerate() {
+        let observation = metric.observed(MetricIndex(index), &events, |rule| {
+            rule.matches(method, path, answer)
+        });
+        seen.extend(observation);
+    }
+    (seen, readable)
+}
+
+/// What reported events alone count for, where there is no answer to match rules with.
+pub fn observe_events(metrics: &[Metric], events: &[Event<'_>]) -> Observations {
+    let indexed = metrics.iter().enumerate();
+    indexed
+        .filter_map(|(index, metric)| metric.observed(MetricIndex(index), events, |_| false))
+        .collect()
+}
+
+impl Metric {
+    fn observed(
+        &self,
+        metric: MetricIndex,
+        events: &[Event<'_>],
+        matches: impl Fn(&Rule) -> bool,
+    ) -> Option<Observation> {
+        let mut seen = Observation {
+            metric,
+            count: 0,
+            sum: 0,
+            base: 0,
+        };
+        match &self.trigger {
+            Trigger::Rule(rule) if matches(rule) => {
+                seen.count = 1;
+                seen.sum = self.stored(1.0);
+            }
+            Trigger::Rule(_) => {}
+            Trigger::Event(name) => {
+                for event in events.iter().filter(|event| event.name == **name) {
+                    seen.count += 1;
+                    seen.sum = clamp(seen.sum + self.value_of(event));
+                }
+            }
+        }
+        seen.base = match &self.per {
+            None => 0,
+            // Requests are the base of the requests that are recorded: one for each answer.
+            Some(Per::Requests) => 1,
+            Some(Per::Rule(rule)) => i64::from(matches(rule)),
+            Some(Per::Event(name)) => {
+                events.iter().filter(|event| event.name == **name).count() as i64
+            }
+        };
+        (seen.count > 0 || seen.base > 0).then_some(seen)
+    }
+
+    fn value_of(&self, event: &Event<'_>) -> i64 {
+        match &self.value {
+            None => self.stored(1.0),
+            Some(wanted) => {
+                let found = event.parameters.iter().find(|(name, _)| *name == **wanted);
+                found.map_or(0, |&(_, value)| self.stored(value))
+            }
+        }
+    }
+
+    /// A value as the ledger keeps it: an integer of 10^-scale, bounded by [`VALUE_MAX`]. Metrics
+    /// that count heads, not values, keep none.
+    fn stored(&self, value: f64) -> i64 {
+        if matches!(self.kind, Kind::Conversion | Kind::Count) && self.value.is_none() {
+            return 0;
+        }
+        // A cast of a float saturates, and NaN becomes 0.
+        clamp((value * 10f64.powi(i32::from(self.scale))).round() as i64)
+    }
+}
+
+fn clamp(value: i64) -> i64 {
+    value.clamp(-VALUE_MAX, VALUE_MAX)
+}
+
+/// The events that an answer's [`EVENT_HEADER`] reports, or `None` when it cannot be read.
+fn events_of(answer: &Parts) -> Option<Vec<Event<'static>>> {
+    let mut lines = answer.headers.get_all(EVENT_HEADER).iter();
+    let first = lines.next()?;
+    // RFC 9651, 4.2: several lines are one list.
+    let joined: Cow<'_, [u8]> = lines.fold(Cow::Borrowed(first.as_bytes()), |mut all, line| {
+        all.to_mut().extend_from_slice(b", ");
+        all.to_mut().extend_from_slice(line.as_bytes());
+        all
+    });
+    let list: sfv::List = sfv::Parser::new(&*joined).parse().ok()?;
+    list.into_iter().map(event_of).collect()
+}
+
+fn event_of(entry: sfv::ListEntry) -> Option<Event<'static>> {
+    let sfv::ListEntry::Item(item) = entry else {
+        return None;
+    };
+    let sfv::BareItem::Token(name) = item.bare_item else {
+        return None;
+    };
+    let parameters = item.params.into_iter().filter_map(|(name, value)| {
+        let value = match value {
+            sfv::BareItem::Integer(value) => i64::from(value) as f64,
+            sfv::BareItem::Decimal(value) => f64::from(value),
+            _ => return None,
+        };
+        Some((Cow::Owned(String::from(name.as_str())), value))
+    });
+    Some(Event {
+        name: Cow::Owned(String::from(name.as_str())),
+        parameters: parameters.collect(),
+    })
+}
