@@ -6,3 +6,4 @@ pub mod experiment;
 pub mod journal;
 pub mod ledger;
 pub mod stats;
+pub mod vitals;

@@ -87,7 +87,18 @@ pub struct Exposure {
     pub experiment: ExperimentIndex,
     /// Which group of that experiment.
     pub group: GroupIndex,
-    /// True when the group's upstream could not serve and control's did: the answer says
-    /// nothing about the group.
-    pub fallback: bool,
+    /// Whose answer it was.
+    pub served: Served,
+}
+
+/// Whose answer a user in a group was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Served {
+    /// The group's own: it counts.
+    Own,
+    /// Control's, because the group's upstream could not serve: it says nothing about the group
+    /// and is counted apart.
+    Fallback,
+    /// The group's, because a QA override asked for it: neither it nor its events count.
+    Forced,
 }

@@ -1,1 +1,259 @@
 //! Facts on local disk, written before the response leaves, read back in order.
+//!
+//! [`open`] gives each worker a [`Writer`] and the folder of facts a [`Reader`] for each of them,
+//! and one for each journal that an earlier process left. A journal is one life of one worker: a
+//! restart begins new ones, so that a sequence number is never used twice, whatever a crash tore
+//! off. The [`Keeper`] makes what was written durable and prepares the next segment, so that
+//! appending waits for nothing.
+
+pub mod layout;
+mod reader;
+mod segment;
+mod writer;
+
+pub use layout::OwnedRecord;
+pub use reader::{Chunk, Reader};
+pub use writer::{Declared, Full, Writer};
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How journals are kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The size of a segment, in bytes.
+    pub segment_bytes: u64,
+    /// How long a segment is kept after it was folded, in case the ledger loses its last seconds
+    /// and must be given them again.
+    pub retain: Duration,
+    /// The room that all journals of the folder share.
+    pub quota: Arc<Quota>,
+}
+
+impl Options {
+    /// For this many workers within this many bytes.
+    pub fn new(quota_bytes: u64, workers: usize) -> Options {
+        // A worker needs the segment it writes and a spare, twice over for those being folded.
+        let fitting = quota_bytes / (4 * workers.max(1) as u64);
+        Options {
+            segment_bytes: fitting.clamp(1 << 20, 16 << 20),
+            retain: Duration::from_secs(600),
+            quota: Arc::new(Quota {
+                max_bytes: quota_bytes,
+                used_bytes: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+/// The room that journals share.
+#[derive(Debug)]
+pub struct Quota {
+    max_bytes: u64,
+    used_bytes: AtomicU64,
+}
+
+impl Quota {
+    /// The bytes that are taken.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.max_bytes);
+        self.used_bytes
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        let rest = |used: u64| used.saturating_sub(bytes);
+        self.used_bytes
+            .update(Ordering::Relaxed, Ordering::Relaxed, rest);
+    }
+
+    /// Whether what is only kept for safety must go.
+    fn is_tight(&self) -> bool {
+        self.used_bytes() > self.max_bytes / 2
+    }
+}
+
+/// Why a journal could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk said no.
+    #[error("cannot write the journal at {}", path.display())]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// All journals of a folder.
+#[derive(Debug)]
+pub struct Journals {
+    /// One for each worker.
+    pub writers: Vec<Writer>,
+    /// One for each writer, and one for each journal left by an earlier process.
+    pub readers: Vec<Reader>,
+    /// Keeps them durable.
+    pub keeper: Keeper,
+}
+
+/// Opens the folder (made where missing): begins a journal for each worker, adopts what earlier
+/// processes left, and leaves alone what another running process holds.
+pub fn open(
+    folder: &Path,
+    workers: usize,
+    sync_interval: Duration,
+    options: &Options,
+) -> Result<Journals, JournalError> {
+    let disk = |path: &Path| {
+        let path = path.to_owned();
+        move |source| JournalError::Disk { path, source }
+    };
+    std::fs::create_dir_all(folder).map_err(disk(folder))?;
+    let mut readers = adopt(folder, options).map_err(disk(folder))?;
+    let mut writers = Vec::new();
+    let mut tended = Vec::new();
+    for _ in 0..workers {
+        let id: Arc<str> = uuid::Uuid::now_v7().to_string().into();
+        let own = folder.join(&*id);
+        std::fs::create_dir(&own).map_err(disk(&own))?;
+        let lock = lock(&own)
+            .map_err(disk(&own))?
+            .ok_or_else(|| disk(&own)(io::ErrorKind::WouldBlock.into()))?;
+        let writer = Writer::new(&own, options.clone())?;
+        readers.push(Reader::new(
+            id,
+            &own,
+            lock,
+            Some(writer.shared()),
+            options.clone(),
+        ));
+        tended.push((own, writer.shared()));
+        writers.push(writer);
+    }
+    let keeper = Keeper::start(tended, options.clone(), sync_interval);
+    Ok(Journals {
+        writers,
+        readers,
+        keeper,
+    })
+}
+
+/// Readers for the journals in a folder that no running process holds.
+pub fn adopt(folder: &Path, options: &Options) -> io::Result<Vec<Reader>> {
+    let mut readers = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if uuid::Uuid::try_parse(name).is_err() {
+            continue;
+        }
+        let Some(lock) = lock(&path)? else { continue };
+        // Made ahead for a writer that is gone.
+        let _ = std::fs::remove_file(writer::spare_path(&path));
+        for (_, segment) in segment::list(&path)? {
+            options
+                .quota
+                .used_bytes
+                .fetch_add(std::fs::metadata(segment)?.len(), Ordering::Relaxed);
+        }
+        readers.push(Reader::new(name.into(), &path, lock, None, options.clone()));
+    }
+    Ok(readers)
+}
+
+/// The lock of a journal's folder, or `None` when another process holds it.
+fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The thread that makes journals durable every `sync_interval` and keeps a spare segment ready.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    fn start(
+        tended: Vec<(PathBuf, Arc<writer::Shared>)>,
+        options: Options,
+        interval: Duration,
+    ) -> Keeper {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || keep(&tended, &options, interval, &stopped));
+        Keeper {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It only fails if the thread panicked, which has been reported by then.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keep(
+    tended: &[(PathBuf, Arc<writer::Shared>)],
+    options: &Options,
+    interval: Duration,
+    stop: &AtomicBool,
+) {
+    for (_, shared) in tended {
+        shared.keep_here();
+    }
+    let mut failing = false;
+    loop {
+        // Asked before the work, so that the last round follows the order to stop.
+        let last = stop.load(Ordering::Acquire);
+        let begun = Instant::now();
+        let mut failed = None;
+        for (folder, shared) in tended {
+            if let Err(error) = shared.tend(folder, options) {
+                failed = Some((folder, error));
+            }
+        }
+        if let Some((folder, error)) = &failed
+            && !failing
+        {
+            tracing::error!(
+                "the journal cannot be kept at {}: {error}; free some room there",
+                folder.display()
+            );
+        }
+        failing = failed.is_some();
+        if last {
+            return;
+        }
+        std::thread::park_timeout(interval.saturating_sub(begun.elapsed()));
+    }
+}

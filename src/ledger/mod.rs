@@ -9,6 +9,9 @@
 //! keeps the last `through` in the same atomic step as the counts. A part sent twice is seen by
 //! that and counts once; a house that lost its last seconds is seen too, and is given them again.
 
+pub mod fold;
+pub mod folder;
+
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
 use std::sync::Arc;

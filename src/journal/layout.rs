@@ -1,0 +1,387 @@
+//! How facts lie on disk.
+//!
+//! A journal is a folder of segments. A segment's name is the sequence number of its first frame
+//! (20 digits, `.seg`); it is a run of frames, then zeros to the end of the file:
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  length of the payload, little-endian; 0 ends the segment
+//!      4     4  CRC-32 (IEEE) of the sequence number and the payload
+//!      8     8  sequence number, little-endian; one more than the frame before
+//!     16     n  payload: one byte of kind (1 declaration, 2 record), then postcard
+//! ```
+//!
+//! A segment declares every plan before its first record under it, so each can be read alone.
+
+use crate::experiment::assign::{Share, Weight};
+use crate::experiment::metric::{Goal, Kind, Observation};
+use crate::experiment::record::{
+    Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
+};
+use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+/// The bytes of a frame before its payload.
+pub const HEAD_BYTES: usize = 16;
+
+const KIND_DECLARATION: u8 = 1;
+const KIND_RECORD: u8 = 2;
+
+/// One frame read back.
+#[derive(Debug, PartialEq)]
+pub struct Frame<'a> {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Its whole length, head included.
+    pub bytes: usize,
+}
+
+/// What stands at the beginning of some bytes of a segment.
+#[derive(Debug, PartialEq)]
+pub enum Found<'a> {
+    /// A sound frame.
+    Frame(Frame<'a>),
+    /// The end of what was written: a length of zero, or no room for a head.
+    End,
+    /// More bytes are needed to tell: this many in all.
+    More(usize),
+    /// A frame whose checksum or length is wrong: torn by a crash, or damaged.
+    Broken,
+}
+
+/// A fact, read back from a payload.
+#[derive(Debug, PartialEq)]
+pub enum Fact {
+    /// A plan that later records refer to.
+    Declaration(Declaration),
+    /// One answered request.
+    Record(OwnedRecord),
+}
+
+/// A [`Record`] that owns what it names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedRecord {
+    /// See [`Record::at_ms`].
+    pub at_ms: u64,
+    /// See [`Record::user`]; not empty.
+    pub user: Vec<u8>,
+    /// See [`Record::declaration`].
+    pub declaration: u64,
+    /// See [`Record::status`].
+    pub status: u16,
+    /// See [`Record::latency_us`].
+    pub latency_us: u64,
+    /// See [`Record::exposures`].
+    pub exposures: SmallVec<[Exposure; 2]>,
+    /// See [`Record::observations`].
+    pub observations: SmallVec<[Observation; 4]>,
+}
+
+/// Why a payload could not be read although its checksum was right: another version wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error("a frame of an unknown kind or shape")]
+pub struct Unreadable;
+
+/// Writes a declaration's payload.
+pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
+    let shape = DeclarationShape::from(declaration);
+    // Writing into a growing vector fails only for types that postcard cannot hold; this one it can.
+    postcard::to_extend(&shape, vec![KIND_DECLARATION]).expect("a declaration has a postcard shape")
+}
+
+/// Writes a record's frame to the beginning of `room`. `None` when it does not fit.
+pub fn write_record(room: &mut [u8], sequence: u64, record: &Record<'_>) -> Option<usize> {
+    let (head, payload) = room.split_at_mut_checked(HEAD_BYTES)?;
+    let (kind, body) = payload.split_first_mut()?;
+    let length = 1 + postcard::to_slice(&RecordShape::from(record), body)
+        .ok()?
+        .len();
+    *kind = KIND_RECORD;
+    finish(head, &payload[..length], sequence)
+}
+
+/// Writes a frame around a payload to the beginning of `room`. `None` when it does not fit.
+pub fn write_payload(room: &mut [u8], sequence: u64, payload: &[u8]) -> Option<usize> {
+    let (head, rest) = room.split_at_mut_checked(HEAD_BYTES)?;
+    rest.get_mut(..payload.len())?.copy_from_slice(payload);
+    finish(head, payload, sequence)
+}
+
+fn finish(head: &mut [u8], payload: &[u8], sequence: u64) -> Option<usize> {
+    let length = u32::try_from(payload.len()).ok()?;
+    head[0..4].copy_from_slice(&length.to_le_bytes());
+    head[4..8].copy_from_slice(&checksum(sequence, payload).to_le_bytes());
+    head[8..16].copy_from_slice(&sequence.to_le_bytes());
+    Some(HEAD_BYTES + payload.len())
+}
+
+/// What stands at the beginning of `bytes`.
+pub fn read_frame(bytes: &[u8]) -> Found<'_> {
+    let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else {
+        // A head that is cut short by the end of the file was never written.
+        return if bytes.iter().all(|&byte| byte == 0) {
+            Found::End
+        } else {
+            Found::More(HEAD_BYTES)
+        };
+    };
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (length, sum) = (word(0) as usize, word(4));
+    let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
+    if length == 0 {
+        return if head.iter().all(|&byte| byte == 0) {
+            Found::End
+        } else {
+            Found::Broken
+        };
+    }
+    let Some(payload) = rest.get(..length) else {
+        return Found::More(HEAD_BYTES + length);
+    };
+    if checksum(sequence, payload) != sum {
+        return Found::Broken;
+    }
+    Found::Frame(Frame {
+        sequence,
+        payload,
+        bytes: HEAD_BYTES + length,
+    })
+}
+
+/// The fact in a payload.
+pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
+    let (&kind, body) = payload.split_first().ok_or(Unreadable)?;
+    match kind {
+        KIND_DECLARATION => {
+            let shape: DeclarationShape = postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            shape.read().map(Fact::Declaration).ok_or(Unreadable)
+        }
+        KIND_RECORD => {
+            let shape: RecordShape<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            shape.read().map(Fact::Record).ok_or(Unreadable)
+        }
+        _ => Err(Unreadable),
+    }
+}
+
+fn checksum(sequence: u64, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+// The shapes below are the disk's own: changing a type of the core changes no file.
+
+#[derive(Serialize, Deserialize)]
+struct RecordShape<'a> {
+    at_ms: u64,
+    #[serde(borrow, with = "serde_bytes")]
+    user: &'a [u8],
+    declaration: u64,
+    status: u16,
+    latency_us: u64,
+    exposures: SmallVec<[(u32, u32, u8); 2]>,
+    observations: SmallVec<[(u32, u32, i64, i64); 4]>,
+}
+
+impl<'a> From<&Record<'a>> for RecordShape<'a> {
+    fn from(record: &Record<'a>) -> Self {
+        let exposure = |exposure: &Exposure| {
+            let served = match exposure.served {
+                Served::Own => 0,
+                Served::Fallback => 1,
+                Served::Forced => 2,
+            };
+            (
+                exposure.experiment.0 as u32,
+                exposure.group.0 as u32,
+                served,
+            )
+        };
+        let observation =
+            |seen: &Observation| (seen.metric.0 as u32, seen.count, seen.sum, seen.base);
+        RecordShape {
+            at_ms: record.at_ms,
+            user: record.user.as_bytes(),
+            declaration: record.declaration,
+            status: record.status,
+            latency_us: record.latency_us,
+            exposures: record.exposures.iter().map(exposure).collect(),
+            observations: record.observations.iter().map(observation).collect(),
+        }
+    }
+}
+
+impl RecordShape<'_> {
+    fn read(self) -> Option<OwnedRecord> {
+        let exposure = |(experiment, group, served): (u32, u32, u8)| {
+            let served = match served {
+                0 => Served::Own,
+                1 => Served::Fallback,
+                2 => Served::Forced,
+                _ => return None,
+            };
+            let (experiment, group) = (
+                ExperimentIndex(experiment as usize),
+                GroupIndex(group as usize),
+            );
+            Some(Exposure {
+                experiment,
+                group,
+                served,
+            })
+        };
+        let observation = |(metric, count, sum, base): (u32, u32, i64, i64)| Observation {
+            metric: MetricIndex(metric as usize),
+            count,
+            sum,
+            base,
+        };
+        Some(OwnedRecord {
+            at_ms: self.at_ms,
+            user: UserId::new(self.user)?.as_bytes().to_vec(),
+            declaration: self.declaration,
+            status: self.status,
+            latency_us: self.latency_us,
+            exposures: self
+                .exposures
+                .into_iter()
+                .map(exposure)
+                .collect::<Option<_>>()?,
+            observations: self.observations.into_iter().map(observation).collect(),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeclarationShape {
+    digest: u64,
+    experiments: Vec<ExperimentShape>,
+    metrics: Vec<MetricShape>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ExperimentShape {
+    name: String,
+    epoch: u64,
+    traffic: f64,
+    groups: Vec<(String, f64)>,
+    metrics: Vec<u32>,
+    running: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MetricShape {
+    name: String,
+    kind: u8,
+    increase: bool,
+    scale: u8,
+    within_ms: Option<u64>,
+}
+
+impl From<&Declaration> for DeclarationShape {
+    fn from(declaration: &Declaration) -> Self {
+        let experiment = |experiment: &DeclaredExperiment| ExperimentShape {
+            name: experiment.name.clone(),
+            epoch: experiment.epoch.0,
+            traffic: experiment.traffic.get(),
+            groups: experiment
+                .groups
+                .iter()
+                .map(|group| (group.name.clone(), group.weight.get()))
+                .collect(),
+            metrics: experiment
+                .metrics
+                .iter()
+                .map(|&metric| metric as u32)
+                .collect(),
+            running: experiment.running,
+        };
+        let metric = |metric: &DeclaredMetric| MetricShape {
+            name: metric.name.clone(),
+            kind: match metric.kind {
+                Kind::Conversion => 0,
+                Kind::Count => 1,
+                Kind::Mean => 2,
+                Kind::Ratio => 3,
+            },
+            increase: metric.goal == Goal::Increase,
+            scale: metric.scale,
+            within_ms: metric.within_ms,
+        };
+        DeclarationShape {
+            digest: declaration.digest,
+            experiments: declaration.experiments.iter().map(experiment).collect(),
+            metrics: declaration.metrics.iter().map(metric).collect(),
+        }
+    }
+}
+
+impl DeclarationShape {
+    fn read(self) -> Option<Declaration> {
+        let group = |(name, weight): (String, f64)| {
+            Some(DeclaredGroup {
+                name,
+                weight: Weight::new(weight)?,
+            })
+        };
+        let experiment = |shape: ExperimentShape| {
+            Some(DeclaredExperiment {
+                name: shape.name,
+                epoch: EpochDigest(shape.epoch),
+                traffic: Share::new(shape.traffic)?,
+                groups: shape.groups.into_iter().map(group).collect::<Option<_>>()?,
+                metrics: shape
+                    .metrics
+                    .into_iter()
+                    .map(|metric| metric as usize)
+                    .collect(),
+                running: shape.running,
+            })
+        };
+        let metric = |shape: MetricShape| {
+            let kind = match shape.kind {
+                0 => Kind::Conversion,
+                1 => Kind::Count,
+                2 => Kind::Mean,
+                3 => Kind::Ratio,
+                _ => return None,
+            };
+            let goal = if shape.increase {
+                Goal::Increase
+            } else {
+                Goal::Decrease
+            };
+            let MetricShape {
+                name,
+                scale,
+                within_ms,
+                ..
+            } = shape;
+            Some(DeclaredMetric {
+                name,
+                kind,
+                goal,
+                scale,
+                within_ms,
+            })
+        };
+        Some(Declaration {
+            digest: self.digest,
+            experiments: self
+                .experiments
+                .into_iter()
+                .map(experiment)
+                .collect::<Option<_>>()?,
+            metrics: self
+                .metrics
+                .into_iter()
+                .map(metric)
+                .collect::<Option<_>>()?,
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! One segment of a journal: a preallocated, memory-mapped file.
+//!
+//! Preallocated, so that a full disk is met when the file is made and not (as a bus error) when a
+//! mapped page is written. Mapped, so that appending needs no system call, and what was appended
+//! is in the page cache when the process is killed.
+
+use memmap2::MmapMut;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A segment being written.
+#[derive(Debug)]
+pub struct Segment {
+    map: MmapMut,
+    file: Arc<File>,
+}
+
+impl Segment {
+    /// Makes a segment of this many bytes, all of them reserved on the disk.
+    pub fn create(path: &Path, bytes: u64) -> io::Result<Segment> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        reserve(&file, bytes).inspect_err(|_| {
+            // A half-reserved file would hold on to the room that is short.
+            let _ = std::fs::remove_file(path);
+        })?;
+        // SAFETY: the file is this journal's own, in a folder that it holds the lock of; nobody
+        // else shortens or writes it while it is mapped.
+        let map = unsafe { MmapMut::map_mut(&file)? };
+        Ok(Segment {
+            map,
+            file: Arc::new(file),
+        })
+    }
+
+    /// The segment's bytes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+
+    /// Ends the segment after its first `bytes` bytes and gives the rest back to the disk.
+    pub fn close(self, bytes: u64) -> io::Result<()> {
+        let Segment { map, file } = self;
+        drop(map);
+        file.set_len(bytes)
+    }
+
+    /// The file, for making it durable from another thread.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+}
+
+/// The file of the segment whose first frame has this sequence number.
+pub fn path_of(folder: &Path, first: u64) -> PathBuf {
+    folder.join(format!("{first:020}.seg"))
+}
+
+/// The first sequence numbers and paths of a folder's segments, in order.
+pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let first = path
+            .extension()
+            .is_some_and(|end| end == "seg")
+            .then(|| path.file_stem()?.to_str()?.parse().ok())
+            .flatten();
+        segments.extend(first.map(|first| (first, path)));
+    }
+    segments.sort();
+    Ok(segments)
+}
+
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(file, bytes),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// For file systems that cannot reserve: what is written is there.
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).map(drop)
+}

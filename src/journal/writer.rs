@@ -1,0 +1,275 @@
+//! Appends facts. One writer belongs to one worker; what it shares with the reader and the keeper
+//! is touched once per segment, but for one counter.
+
+use super::layout;
+use super::segment::{self, Segment};
+use super::{JournalError, Options};
+use crate::experiment::record::{Declaration, Record};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+
+/// A declaration as the journal keeps it, made once per plan.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// Names it; records refer to it by this.
+    pub digest: u64,
+    payload: Vec<u8>,
+}
+
+impl Declared {
+    /// Encodes a declaration.
+    pub fn new(declaration: &Declaration) -> Declared {
+        Declared {
+            digest: declaration.digest,
+            payload: layout::encode_declaration(declaration),
+        }
+    }
+}
+
+/// The journal cannot take a record: it is at its quota or the disk is full. The record is
+/// dropped and must be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// What a writer shares with its reader and its keeper.
+#[derive(Debug)]
+pub struct Shared {
+    /// The sequence number of the last frame that is wholly written.
+    pub(super) written: AtomicU64,
+    slots: Mutex<Slots>,
+    keeper: Mutex<Option<Thread>>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    /// Made ahead by the keeper.
+    spare: Option<Segment>,
+    /// The files to make durable: the one written now, last.
+    unsynced: Vec<Arc<File>>,
+    closed: bool,
+}
+
+/// Appends one worker's facts.
+#[derive(Debug)]
+pub struct Writer {
+    folder: PathBuf,
+    options: Options,
+    shared: Arc<Shared>,
+    segment: Option<Segment>,
+    offset: usize,
+    next: u64,
+    /// The declarations that the segment holds; the last one asked for comes last.
+    declared: Vec<u64>,
+}
+
+impl Writer {
+    /// Begins a journal in an empty folder. Without room in the quota it begins full: everything
+    /// is dropped until the keeper has found room.
+    pub(super) fn new(folder: &Path, options: Options) -> Result<Writer, JournalError> {
+        let shared = Shared {
+            written: AtomicU64::new(0),
+            slots: Mutex::default(),
+            keeper: Mutex::default(),
+        };
+        let mut writer = Writer {
+            folder: folder.to_owned(),
+            options,
+            shared: Arc::new(shared),
+            segment: None,
+            offset: 0,
+            next: 1,
+            declared: Vec::new(),
+        };
+        if writer.options.quota.take(writer.options.segment_bytes) {
+            let path = segment::path_of(folder, writer.next);
+            match Segment::create(&path, writer.options.segment_bytes) {
+                Ok(first) => writer.begin(first),
+                Err(source) => return Err(JournalError::Disk { path, source }),
+            }
+        }
+        Ok(writer)
+    }
+
+    /// What the reader and the keeper share with this writer.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Appends one record, and before it the declaration that it refers to where the segment
+    /// does not hold it yet. No system call, but when a segment is full.
+    pub fn append(&mut self, declared: &Declared, record: &Record<'_>) -> Result<(), Full> {
+        debug_assert_eq!(declared.digest, record.declaration);
+        if self.fits(declared, record) {
+            return Ok(());
+        }
+        self.roll()?;
+        if self.fits(declared, record) {
+            Ok(())
+        } else {
+            Err(Full)
+        }
+    }
+
+    fn fits(&mut self, declared: &Declared, record: &Record<'_>) -> bool {
+        if self.declared.last() != Some(&declared.digest) && !self.declare(declared) {
+            return false;
+        }
+        let Some(segment) = &mut self.segment else {
+            return false;
+        };
+        match layout::write_record(&mut segment.bytes()[self.offset..], self.next, record) {
+            Some(bytes) => {
+                self.advance(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn declare(&mut self, declared: &Declared) -> bool {
+        if let Some(place) = self
+            .declared
+            .iter()
+            .position(|&digest| digest == declared.digest)
+        {
+            let last = self.declared.len() - 1;
+            self.declared.swap(place, last);
+            return true;
+        }
+        let Some(segment) = &mut self.segment else {
+            return false;
+        };
+        match layout::write_payload(
+            &mut segment.bytes()[self.offset..],
+            self.next,
+            &declared.payload,
+        ) {
+            Some(bytes) => {
+                self.advance(bytes);
+                self.declared.push(declared.digest);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.offset += bytes;
+        // The reader may read what is at or below this number: release what was written before it.
+        self.shared.written.store(self.next, Ordering::Release);
+        self.next += 1;
+    }
+
+    /// Goes on in a new segment: the keeper's spare, or one made here.
+    fn roll(&mut self) -> Result<(), Full> {
+        if self.segment.is_some() && self.offset == 0 {
+            // A whole segment cannot hold it: another one could not either.
+            return Err(Full);
+        }
+        let path = segment::path_of(&self.folder, self.next);
+        let spare = self.shared.slots().spare.take();
+        let next = match spare {
+            Some(spare) => std::fs::rename(spare_path(&self.folder), &path).map(|()| spare),
+            None => self.create(&path),
+        };
+        self.shared.wake_keeper();
+        match next {
+            Ok(next) => {
+                self.begin(next);
+                Ok(())
+            }
+            Err(_) => Err(Full),
+        }
+    }
+
+    /// Makes a segment on the request path: only when the keeper was too slow, and not again
+    /// until it has caught up when the disk is full.
+    fn create(&mut self, path: &Path) -> io::Result<Segment> {
+        if self.segment.is_none() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let created = match self.options.quota.take(self.options.segment_bytes) {
+            true => Segment::create(path, self.options.segment_bytes)
+                .inspect_err(|_| self.options.quota.give(self.options.segment_bytes)),
+            false => Err(io::ErrorKind::QuotaExceeded.into()),
+        };
+        if created.is_err() {
+            self.segment = None;
+        }
+        created
+    }
+
+    fn begin(&mut self, segment: Segment) {
+        self.shared.slots().unsynced.push(segment.file());
+        self.segment = Some(segment);
+        self.offset = 0;
+        self.declared.clear();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            // Gives back what was reserved. If it cannot be, the next start passes over zeros.
+            let _ = segment.close(self.offset as u64);
+        }
+        self.shared.slots().closed = true;
+        self.shared.wake_keeper();
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // Nothing that holds this lock can leave it half-changed.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_keeper(&self) {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = &*keeper {
+            thread.unpark();
+        }
+    }
+
+    /// Called by the keeper's thread, so that it can be woken.
+    pub(super) fn keep_here(&self) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+    }
+
+    /// Whether the writer is gone.
+    pub(super) fn closed(&self) -> bool {
+        self.slots().closed
+    }
+
+    /// The keeper's work on one journal: make durable what was written, keep a spare segment.
+    pub(super) fn tend(&self, folder: &Path, options: &Options) -> io::Result<()> {
+        let files = {
+            let mut slots = self.slots();
+            let all = std::mem::take(&mut slots.unsynced);
+            // The last one goes on being written.
+            slots.unsynced.extend(all.last().cloned());
+            all
+        };
+        for file in files {
+            file.sync_data()?;
+        }
+        if self.slots().spare.is_none()
+            && !self.closed()
+            && options.quota.take(options.segment_bytes)
+        {
+            let spare = Segment::create(&spare_path(folder), options.segment_bytes)
+                .inspect_err(|_| options.quota.give(options.segment_bytes))?;
+            self.slots().spare = Some(spare);
+        }
+        Ok(())
+    }
+}
+
+/// Where the keeper makes the next segment, which has no number yet.
+pub(super) fn spare_path(folder: &Path) -> PathBuf {
+    folder.join("spare.tmp")
+}

@@ -1,0 +1,319 @@
+//! Turns facts into additions. PURE: the same chunks and the same knowledge give the same batch.
+
+use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
+use crate::experiment::assign::murmur3_32;
+use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
+use crate::experiment::{EpochDigest, ExperimentIndex};
+use crate::journal::{Chunk, OwnedRecord};
+use std::collections::{BTreeMap, HashMap};
+
+/// What is known of the ledger: into how many shards an experiment is split, and what each shard
+/// has been given of each journal.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// By experiment's name. An experiment that is not here is not folded.
+    pub experiments: HashMap<String, KnownShards>,
+}
+
+/// What is known of one experiment: for each shard, by journal, the last sequence number given.
+pub type KnownShards = Vec<HashMap<JournalId, u64>>;
+
+/// The names of the experiments that some chunks touch.
+pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
+    let declarations = chunks.iter().flat_map(|chunk| chunk.declarations.values());
+    declarations.flat_map(|declaration| {
+        declaration
+            .experiments
+            .iter()
+            .map(|experiment| &*experiment.name)
+    })
+}
+
+/// What the ledger is to add for these chunks, beyond what its shards were given before.
+pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
+    let mut open = Open {
+        known,
+        buckets,
+        parts: BTreeMap::new(),
+    };
+    for chunk in chunks {
+        for (sequence, record) in &chunk.records {
+            if let Some(declaration) = chunk.declarations.get(&record.declaration) {
+                open.add(&chunk.journal, *sequence, declaration, record);
+            }
+        }
+    }
+    Batch {
+        parts: open.parts.into_values().map(OpenPart::finish).collect(),
+    }
+}
+
+/// The shard of a user.
+pub fn shard_of(user: &[u8], shards: usize) -> usize {
+    murmur3_32(user) as usize % shards.max(1)
+}
+
+/// Latency buckets: the lowest value of the range that a value shares with its neighbours.
+#[derive(Debug)]
+pub struct Buckets(hdrhistogram::Histogram<u64>);
+
+impl Buckets {
+    /// The longest latency told apart, in microseconds: an hour.
+    pub const MAX_US: u64 = 3_600_000_000;
+
+    /// Buckets of two significant digits: at most 1 % wide.
+    pub fn new() -> Buckets {
+        // The bounds are constants within the crate's documented limits.
+        Buckets(hdrhistogram::Histogram::new_with_bounds(1, Self::MAX_US, 2).expect("sound bounds"))
+    }
+
+    /// The bucket of a latency, in microseconds.
+    pub fn of(&self, latency_us: u64) -> u64 {
+        self.0.lowest_equivalent(latency_us.clamp(1, Self::MAX_US))
+    }
+
+    /// The latency below which this share of requests lies, in microseconds; `None` without
+    /// requests.
+    pub fn quantile(latency: &BTreeMap<u64, u64>, share: f64) -> Option<u64> {
+        let mut all = Buckets::new().0;
+        for (&bucket, &count) in latency {
+            all.saturating_record_n(bucket, count);
+        }
+        (!all.is_empty()).then(|| all.value_at_quantile(share))
+    }
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Buckets::new()
+    }
+}
+
+struct Open<'a> {
+    known: &'a Known,
+    buckets: &'a Buckets,
+    parts: BTreeMap<(&'a str, usize), OpenPart>,
+}
+
+impl<'a> Open<'a> {
+    fn add(
+        &mut self,
+        journal: &JournalId,
+        sequence: u64,
+        declaration: &'a Declaration,
+        record: &OwnedRecord,
+    ) {
+        for (index, experiment) in declaration.experiments.iter().enumerate() {
+            let exposure = record
+                .exposures
+                .iter()
+                .find(|exposure| exposure.experiment == ExperimentIndex(index));
+            let events = || events_of(declaration, experiment, record);
+            // Whoever was served by another version, or was forced into one, says nothing.
+            let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
+            if exposure.is_none() && (!experiment.running || events().next().is_none()) {
+                continue;
+            }
+            let Some(shards) = self.known.experiments.get(&experiment.name) else {
+                continue;
+            };
+            let shard = shard_of(&record.user, shards.len());
+            let before = shards
+                .get(shard)
+                .and_then(|given| given.get(journal))
+                .copied()
+                .unwrap_or(0);
+            if sequence <= before {
+                continue;
+            }
+            let part = self
+                .parts
+                .entry((&experiment.name, shard))
+                .or_insert_with(|| OpenPart::new(&experiment.name, shard));
+            part.reach(journal, before, sequence);
+            if let Some(exposure) = exposure {
+                part.answered(experiment, exposure, record, self.buckets);
+            }
+            if counts {
+                part.events(record, events());
+            }
+        }
+    }
+}
+
+fn events_of<'a>(
+    declaration: &'a Declaration,
+    experiment: &'a DeclaredExperiment,
+    record: &'a OwnedRecord,
+) -> impl Iterator<Item = EventAt> + 'a {
+    record
+        .observations
+        .iter()
+        .filter(|seen| experiment.metrics.contains(&seen.metric.0))
+        .filter_map(|seen| {
+            let metric = declaration.metrics.get(seen.metric.0)?;
+            Some(EventAt {
+                at_ms: record.at_ms,
+                metric: metric.name.clone(),
+                within_ms: metric.within_ms,
+                count: u64::from(seen.count),
+                sum: seen.sum,
+                base: seen.base,
+            })
+        })
+}
+
+struct OpenPart {
+    part: Part,
+    places: HashMap<Vec<u8>, usize>,
+    tallies: HashMap<(EpochDigest, String, u64), Tally>,
+}
+
+impl OpenPart {
+    fn new(experiment: &str, shard: usize) -> OpenPart {
+        let part = Part {
+            experiment: experiment.to_owned(),
+            shard: shard as u32,
+            spans: Vec::new(),
+            epochs: Vec::new(),
+            users: Vec::new(),
+            tallies: Vec::new(),
+        };
+        OpenPart {
+            part,
+            places: HashMap::new(),
+            tallies: HashMap::new(),
+        }
+    }
+
+    fn reach(&mut self, journal: &JournalId, after: u64, through: u64) {
+        match self
+            .part
+            .spans
+            .iter_mut()
+            .find(|span| span.journal == *journal)
+        {
+            Some(span) => span.through = through,
+            None => self.part.spans.push(Span {
+                journal: journal.clone(),
+                after,
+                through,
+            }),
+        }
+    }
+
+    fn user(&mut self, record: &OwnedRecord) -> &mut UserDelta {
+        let users = &mut self.part.users;
+        let place = *self.places.entry(record.user.clone()).or_insert_with(|| {
+            users.push(UserDelta {
+                user: record.user.clone(),
+                exposures: Vec::new(),
+                events: Vec::new(),
+            });
+            users.len() - 1
+        });
+        &mut users[place]
+    }
+
+    fn answered(
+        &mut self,
+        experiment: &DeclaredExperiment,
+        exposure: &Exposure,
+        record: &OwnedRecord,
+        buckets: &Buckets,
+    ) {
+        let Some(group) = experiment.groups.get(exposure.group.0) else {
+            return;
+        };
+        if exposure.served == Served::Forced {
+            return;
+        }
+        self.epoch(experiment, record.at_ms);
+        let hour = record.at_ms / 3_600_000;
+        let key = (experiment.epoch, group.name.clone(), hour);
+        let tally = self.tallies.entry(key).or_insert_with(|| Tally {
+            epoch: experiment.epoch,
+            group: group.name.clone(),
+            hour,
+            requests: 0,
+            classes: [0; 5],
+            fallbacks: 0,
+            latency: BTreeMap::new(),
+        });
+        if exposure.served == Served::Fallback {
+            tally.fallbacks += 1;
+            return;
+        }
+        tally.requests += 1;
+        if let Some(class) = tally
+            .classes
+            .get_mut((usize::from(record.status) / 100).wrapping_sub(1))
+        {
+            *class += 1;
+        }
+        *tally
+            .latency
+            .entry(buckets.of(record.latency_us))
+            .or_default() += 1;
+        let seen = ExposureAt {
+            at_ms: record.at_ms,
+            epoch: experiment.epoch,
+            group: group.name.clone(),
+        };
+        let exposures = &mut self.user(record).exposures;
+        if exposures.last().is_none_or(|last| last.group != seen.group) {
+            exposures.push(seen);
+        }
+    }
+
+    fn epoch(&mut self, experiment: &DeclaredExperiment, at_ms: u64) {
+        let known = self
+            .part
+            .epochs
+            .iter_mut()
+            .find(|epoch| epoch.digest == experiment.epoch);
+        match known {
+            Some(epoch) => epoch.first_ms = epoch.first_ms.min(at_ms),
+            None => self.part.epochs.push(EpochDefinition {
+                digest: experiment.epoch,
+                traffic: experiment.traffic.get(),
+                groups: experiment
+                    .groups
+                    .iter()
+                    .map(|group| (group.name.clone(), group.weight.get()))
+                    .collect(),
+                first_ms: at_ms,
+            }),
+        }
+    }
+
+    fn events(&mut self, record: &OwnedRecord, events: impl Iterator<Item = EventAt>) {
+        for event in events {
+            let user = self.user(record);
+            // What follows an exposure in this very part is counted whatever the ledger knows, so
+            // it can be one sum. Anything else is judged by its own time.
+            let first_ms = user.exposures.first().map_or(u64::MAX, |first| first.at_ms);
+            let same = user
+                .events
+                .iter_mut()
+                .find(|other| other.metric == event.metric && other.at_ms >= first_ms);
+            match same {
+                Some(other) if event.at_ms >= first_ms && event.within_ms.is_none() => {
+                    other.at_ms = other.at_ms.max(event.at_ms);
+                    other.count += event.count;
+                    other.sum += event.sum;
+                    other.base += event.base;
+                }
+                _ => user.events.push(event),
+            }
+        }
+    }
+
+    fn finish(self) -> Part {
+        let mut part = self.part;
+        part.tallies = self.tallies.into_values().collect();
+        part.tallies
+            .sort_by(|a, b| (a.hour, a.epoch, &a.group).cmp(&(b.hour, b.epoch, &b.group)));
+        part
+    }
+}

@@ -1,0 +1,323 @@
+//! Moves facts from the journals to the ledger, exactly once: read (I/O), fold (pure), apply
+//! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
+
+use super::fold::{self, Buckets, Known};
+use super::{Applied, Batch, JournalId, Ledger, LedgerError, Part};
+use crate::journal::{Chunk, Reader};
+use crate::vitals::Vitals;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The most records folded in one batch, over all journals.
+const RECORDS_MAX: usize = 20_000;
+/// The longest wait between two attempts while the ledger is away.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often finished segments are released and journals of ended processes looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// Moves facts from journals to a ledger.
+pub struct Folder {
+    readers: Vec<Reader>,
+    ledger: Arc<dyn Ledger>,
+    vitals: Arc<Vitals>,
+    known: Known,
+    buckets: Buckets,
+    adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
+}
+
+impl Folder {
+    /// A folder of these journals. `adopt` is asked now and then for journals that another
+    /// process has left since.
+    pub fn new(
+        readers: Vec<Reader>,
+        ledger: Arc<dyn Ledger>,
+        vitals: Arc<Vitals>,
+        adopt: impl Fn() -> Vec<Reader> + Send + 'static,
+    ) -> Folder {
+        Folder {
+            readers,
+            ledger,
+            vitals,
+            known: Known::default(),
+            buckets: Buckets::new(),
+            adopt: Box::new(adopt),
+        }
+    }
+
+    /// Folds every `interval` until `stop` resolves, and then once more what is left.
+    pub async fn run(mut self, interval: Duration, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut backoff = Backoff::new();
+        let mut housekept = tokio::time::Instant::now();
+        loop {
+            let wait = match self.round().await {
+                Ok(Round::More) => Duration::ZERO,
+                Ok(Round::Done) => {
+                    self.report(None);
+                    backoff = Backoff::new();
+                    interval
+                }
+                Err(error) => {
+                    self.report(Some(&error));
+                    backoff.next()
+                }
+            };
+            if housekept.elapsed() > HOUSEKEEPING {
+                housekept = tokio::time::Instant::now();
+                self.keep_house().await;
+            }
+            tokio::select! {
+                () = &mut stop => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        while let Ok(Round::More) = self.round().await {}
+        self.keep_house().await;
+    }
+
+    /// One batch: read, fold, apply.
+    async fn round(&mut self) -> Result<Round, LedgerError> {
+        let chunks = self.read();
+        self.measure(&chunks);
+        if chunks.iter().all(|chunk| chunk.records.is_empty()) {
+            return Ok(Round::Done);
+        }
+        let applied = self.give(&chunks).await;
+        if !matches!(applied, Ok(true)) {
+            // Read again from where the ledger is known to be: nothing was released.
+            for (reader, chunk) in self.readers.iter_mut().zip(&chunks) {
+                let first = chunk.records.first().map(|(sequence, _)| *sequence);
+                reader.rewind(
+                    self.known
+                        .given_to_all(&chunk.journal)
+                        .min(first.map_or(u64::MAX - 1, |first| first - 1)),
+                );
+            }
+        }
+        if applied? {
+            let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
+            self.vitals
+                .folding
+                .folded
+                .fetch_add(folded as u64, Ordering::Relaxed);
+        }
+        self.measure(&[]);
+        Ok(Round::More)
+    }
+
+    fn read(&mut self) -> Vec<Chunk> {
+        let share = RECORDS_MAX / self.readers.len().max(1);
+        let read = |reader: &mut Reader| {
+            reader.next(share.max(1)).unwrap_or_else(|error| {
+                tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
+                Chunk {
+                    journal: reader.id().clone(),
+                    records: Vec::new(),
+                    declarations: HashMap::new(),
+                    through: 0,
+                }
+            })
+        };
+        self.readers.iter_mut().map(read).collect()
+    }
+
+    /// Gives the chunks to the ledger; false when it turned out to have something else than
+    /// known, so that they must be folded again.
+    async fn give(&mut self, chunks: &[Chunk]) -> Result<bool, LedgerError> {
+        self.learn(chunks).await?;
+        let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
+        let mut sound = true;
+        for part in &parts {
+            match self.ledger.apply(part).await? {
+                Applied::Now | Applied::Before => self.known.given(part),
+                Applied::Mismatch(has) => {
+                    tracing::warn!(
+                        experiment = part.experiment,
+                        "the ledger has something else than it was given (it may have lost its last seconds): folding again from what it has"
+                    );
+                    self.known.correct(part, &has);
+                    sound = false;
+                }
+            }
+        }
+        Ok(sound)
+    }
+
+    /// Asks the ledger what it has of journals and experiments that are new here.
+    async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
+        let journals: Vec<JournalId> = chunks.iter().map(|chunk| chunk.journal.clone()).collect();
+        for experiment in fold::touched(chunks) {
+            if !self.known.experiments.contains_key(experiment) {
+                let shards = self.ledger.shards(experiment).await?;
+                self.known
+                    .experiments
+                    .insert(experiment.to_owned(), vec![HashMap::new(); shards as usize]);
+            }
+            // It was just put there where it was missing.
+            let Some(shards) = self.known.experiments.get_mut(experiment) else {
+                continue;
+            };
+            for (shard, given) in shards.iter_mut().enumerate() {
+                let new: Vec<JournalId> = journals
+                    .iter()
+                    .filter(|id| !given.contains_key(*id))
+                    .cloned()
+                    .collect();
+                if !new.is_empty() {
+                    let has = self.ledger.applied(experiment, shard as u32, &new).await?;
+                    given.extend(new.into_iter().zip(has));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_house(&mut self) {
+        let left: Vec<Reader> = (self.adopt)();
+        self.readers.extend(left);
+        for reader in &mut self.readers {
+            if let Err(error) = reader.release(reader.position() - 1) {
+                tracing::warn!(journal = %reader.id(), "a folded segment cannot be deleted: {error}");
+            }
+        }
+        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.readers)
+            .into_iter()
+            .partition(Reader::is_over);
+        self.readers = on;
+        for reader in over {
+            if let Err(error) = self.forget(reader).await {
+                tracing::warn!("a journal that is over cannot be forgotten: {error}");
+            }
+        }
+    }
+
+    /// Deletes a journal first and then forgets it: the other way round, a crash in between would
+    /// have it folded twice.
+    async fn forget(&mut self, reader: Reader) -> Result<(), LedgerError> {
+        let id = reader.id().clone();
+        if let Err(error) = reader.remove() {
+            tracing::warn!(journal = %id, "a journal that is over cannot be deleted: {error}");
+            return Ok(());
+        }
+        for (experiment, shards) in &mut self.known.experiments {
+            for (shard, given) in shards.iter_mut().enumerate() {
+                if given.remove(&id).is_some_and(|through| through > 0) {
+                    self.ledger.forget(experiment, shard as u32, &id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&self, chunks: &[Chunk]) {
+        let folding = &self.vitals.folding;
+        let pending: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
+        let behind: u64 = self
+            .readers
+            .iter()
+            .map(|reader| (reader.written() + 1).saturating_sub(reader.position()))
+            .sum();
+        let oldest = chunks
+            .iter()
+            .filter_map(|chunk| chunk.records.first())
+            .map(|(_, record)| record.at_ms)
+            .min();
+        folding
+            .lag_events
+            .store(behind + pending as u64, Ordering::Relaxed);
+        folding
+            .oldest_ms
+            .store(oldest.unwrap_or(0), Ordering::Relaxed);
+        folding.lost.store(
+            self.readers.iter().map(Reader::lost).sum(),
+            Ordering::Relaxed,
+        );
+    }
+
+    fn report(&self, error: Option<&LedgerError>) {
+        let folding = &self.vitals.folding;
+        let was_failing = folding.failing.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) if !was_failing => {
+                tracing::error!(
+                    "the ledger does not take results: {}; requests are served on, facts wait in the journal",
+                    chain(error)
+                );
+            }
+            None if was_failing => tracing::info!("the ledger takes results again"),
+            _ => {}
+        }
+        if let Ok(mut last) = folding.error.lock() {
+            *last = error.map(|error| chain(error));
+        }
+    }
+}
+
+enum Round {
+    More,
+    Done,
+}
+
+impl Known {
+    fn given(&mut self, part: &Part) {
+        for span in &part.spans {
+            self.set(part, &span.journal, span.through);
+        }
+    }
+
+    fn correct(&mut self, part: &Part, has: &[(JournalId, u64)]) {
+        for (journal, through) in has {
+            self.set(part, journal, *through);
+        }
+    }
+
+    fn set(&mut self, part: &Part, journal: &JournalId, through: u64) {
+        let shards = self.experiments.get_mut(&part.experiment);
+        if let Some(given) = shards.and_then(|shards| shards.get_mut(part.shard as usize)) {
+            given.insert(journal.clone(), through);
+        }
+    }
+
+    /// What every shard that has anything of a journal has of it.
+    fn given_to_all(&self, journal: &JournalId) -> u64 {
+        let shards = self.experiments.values().flatten();
+        shards
+            .filter_map(|given| given.get(journal))
+            .copied()
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// How long to wait before the next attempt: doubling, with a random part so that replicas do
+/// not come back all at once.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Backoff {
+        Backoff(Duration::from_millis(50))
+    }
+
+    fn next(&mut self) -> Duration {
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        let nanos = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.subsec_nanos());
+        self.0.mul_f64(0.5 + f64::from(nanos % 1000) / 2000.0)
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,95 @@
+//! Counters that rooms write and `admin` reads: a bag of numbers.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The numbers of one worker. Only its worker writes them, so they cost no more than a plain add
+/// and share no cache line with another worker's.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerVitals {
+    /// Requests answered, by the upstream or by watershed itself.
+    pub requests: Counter,
+    /// Answers that watershed made itself because something went wrong.
+    pub refusals: Counter,
+    /// Connections accepted.
+    pub connections: Counter,
+    /// Records that the journal could not take.
+    pub dropped: Counter,
+    /// Event headers that could not be read.
+    pub unreadable_events: Counter,
+    /// Requests that control served because the group's upstream could not.
+    pub fallbacks: Counter,
+}
+
+/// A counter with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Only one thread may do so.
+    pub fn add(&self) {
+        // A load and a store are enough for one writer, and need no locked instruction.
+        self.0
+            .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The numbers of the whole process.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    /// One for each worker.
+    pub workers: Box<[WorkerVitals]>,
+    /// What the folder says of its work.
+    pub folding: Folding,
+    /// What the reload says of the last attempt.
+    pub reload: Reload,
+}
+
+impl Vitals {
+    /// For this many workers, all at zero.
+    pub fn new(workers: usize) -> Vitals {
+        Vitals {
+            workers: (0..workers).map(|_| WorkerVitals::default()).collect(),
+            ..Vitals::default()
+        }
+    }
+
+    /// The sum of one number over all workers.
+    pub fn sum(&self, of: impl Fn(&WorkerVitals) -> &Counter) -> u64 {
+        self.workers.iter().map(|worker| of(worker).get()).sum()
+    }
+}
+
+/// How far the ledger is behind the journals.
+#[derive(Debug, Default)]
+pub struct Folding {
+    /// Facts that are journaled and not yet in the ledger.
+    pub lag_events: AtomicU64,
+    /// When the oldest of them happened, in Unix milliseconds; 0 for none.
+    pub oldest_ms: AtomicU64,
+    /// Facts that were damaged on disk.
+    pub lost: AtomicU64,
+    /// Facts folded since the start.
+    pub folded: AtomicU64,
+    /// Whether the ledger took what it was last given.
+    pub failing: AtomicBool,
+    /// The last error of the ledger.
+    pub error: Mutex<Option<String>>,
+}
+
+/// How the last reload went.
+#[derive(Debug, Default)]
+pub struct Reload {
+    /// Reloads that took effect.
+    pub done: AtomicU64,
+    /// Reloads refused because the file was unsound; the running plan stayed.
+    pub refused: AtomicU64,
+    /// Why the last reload was refused; `None` once one took effect.
+    pub error: Mutex<Option<String>>,
+}
