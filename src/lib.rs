@@ -5,5 +5,7 @@ pub mod config;
 pub mod experiment;
 pub mod journal;
 pub mod ledger;
+pub mod proxy;
 pub mod stats;
+pub mod upstream;
 pub mod vitals;

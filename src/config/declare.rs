@@ -1,0 +1,46 @@
+//! The plan as journals and ledgers keep it.
+
+use super::plan::Plan;
+use crate::experiment::Experiment;
+use crate::experiment::metric::Metric;
+use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
+
+/// What a ledger must know to fold records made under this plan.
+pub fn declaration(plan: &Plan) -> Declaration {
+    let experiments: Vec<_> = plan.experiments.iter().map(experiment).collect();
+    let metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
+    let content = format!("{experiments:?} {metrics:?}");
+    let mut bytes = content.as_bytes();
+    // Reading from a slice cannot fail, and the crate adds no error of its own.
+    let digest = murmur3::murmur3_x64_128(&mut bytes, 0).unwrap_or_default() as u64;
+    Declaration {
+        digest,
+        experiments,
+        metrics,
+    }
+}
+
+fn experiment(experiment: &Experiment) -> DeclaredExperiment {
+    let group = |group: &crate::experiment::Group| DeclaredGroup {
+        name: group.name.to_string(),
+        weight: group.weight,
+    };
+    DeclaredExperiment {
+        name: experiment.name.to_string(),
+        epoch: experiment.epoch,
+        traffic: experiment.traffic,
+        groups: experiment.groups.iter().map(group).collect(),
+        metrics: experiment.metrics.iter().map(|metric| metric.0).collect(),
+        running: experiment.winner.is_none(),
+    }
+}
+
+fn metric(metric: &Metric) -> DeclaredMetric {
+    DeclaredMetric {
+        name: metric.name.to_string(),
+        kind: metric.kind,
+        goal: metric.goal,
+        scale: metric.scale,
+        within_ms: metric.within_ms,
+    }
+}

@@ -1,0 +1,260 @@
+//! The life of a request.
+
+use super::body::{Answer, Outgoing, Passed};
+use super::forward;
+use super::headers::{self, Brought};
+use super::reply::{self, Reason, Refusal};
+use super::snapshot::{Snapshot, Worker};
+use crate::config::plan::Plan;
+use crate::experiment::forced::{self, Forced};
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::metric::{self, Observations};
+use crate::experiment::record::{Exposure, Record, Served};
+use crate::experiment::visit::{By, Visit, visit};
+use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use http::{Request, Response, request};
+use http_body::Body;
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Answers a request. Cannot fail: what goes wrong becomes an answer.
+pub async fn handle(
+    worker: &Worker,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    worker.vitals().requests.add();
+    Ok(answer(worker, peer, request)
+        .await
+        .unwrap_or_else(|refusal| refused(worker, &refusal)))
+}
+
+async fn answer(
+    worker: &Worker,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Refusal> {
+    let began = Instant::now();
+    let now_ms = now_ms();
+    let snapshot = worker.snapshot();
+    let plan = &*snapshot.plan;
+    let (mut head, body) = request.into_parts();
+
+    let brought = headers::admit(plan, &mut head)?;
+    let body = admit_body(plan, body)?;
+    let forced = honour(plan, brought.as_ref(), now_ms);
+    let visitor = identity::find(&plan.identity, &head).map(Visitor::into_owned);
+    let visitor = visitor.or_else(|| mint(plan, now_ms));
+    let visit = match &visitor {
+        Some(visitor) => visit(&plan.experiments, &head, visitor.user(), forced.as_ref()),
+        None => Visit::default(),
+    };
+    headers::prepare(plan, &mut head, peer, OVER_TLS, visitor.as_ref(), &visit);
+
+    let asked = (head.method.clone(), head.uri.clone());
+    let (served, sent) = send(worker, &snapshot, &visit, head, body).await;
+    let (mut head, body) = match sent {
+        Ok((response, lease)) => {
+            let (head, body) = response.into_parts();
+            (head, Answer::Passed(Passed::new(body, lease)))
+        }
+        Err(refusal) => refused(worker, &refusal).into_parts(),
+    };
+
+    let (observations, readable) = metric::observe(&plan.metrics, &asked.0, asked.1.path(), &head);
+    if !readable {
+        worker.vitals().unreadable_events.add();
+    }
+    if let Some(visitor) = &visitor {
+        let status = head.status.as_u16();
+        record(
+            worker,
+            &snapshot,
+            Answered {
+                now_ms,
+                began,
+                visitor,
+                visit: &visit,
+                served,
+                status,
+                observations,
+            },
+        );
+    }
+    if matches!(body, Answer::Passed(_)) {
+        headers::strip_answer(&mut head);
+    }
+    let cookie = brought
+        .zip(forced)
+        .and_then(|(brought, forced)| keep_override(&brought, &forced, now_ms));
+    headers::finish(plan, &mut head, visitor.as_ref(), &visit, cookie, OVER_TLS);
+    Ok(Response::from_parts(head, body))
+}
+
+/// Clients reach this listener without TLS.
+const OVER_TLS: bool = false;
+
+fn admit_body(plan: &Plan, body: Incoming) -> Result<Outgoing, Refusal> {
+    let max = plan.limits.body_bytes;
+    if max.is_some_and(|max| body.size_hint().lower() > max) {
+        return Err(Refusal::new(Reason::BodyTooLong));
+    }
+    Ok(Outgoing::new(body, max))
+}
+
+/// What a token asks for, if it is sound and for an experiment and group of this plan.
+fn honour(plan: &Plan, brought: Option<&Brought>, now_ms: u64) -> Option<Forced> {
+    let secret = plan.override_secret.as_ref()?;
+    let forced = forced::verify(secret.reveal().as_bytes(), &brought?.token, now_ms / 1000);
+    let forced = forced
+        .inspect_err(|unsound| tracing::debug!("an override was ignored: {unsound}"))
+        .ok()?;
+    let known = plan
+        .experiments
+        .iter()
+        .any(|experiment| forced.group_in(experiment).is_some());
+    known.then_some(forced)
+}
+
+/// A new ID, unless the system has no random numbers to give.
+fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
+    if plan.experiments.is_empty() {
+        return None;
+    }
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).ok()?;
+    Some(identity::mint(now_ms, &random))
+}
+
+type Sent = Result<(Response<Incoming>, crate::upstream::Lease<Outgoing>), Refusal>;
+
+/// Sends the request where it belongs, or to control where that cannot be connected to. Also
+/// says which experiment, if any, was served by control in its group's place.
+async fn send(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    visit: &Visit,
+    head: request::Parts,
+    body: Outgoing,
+) -> (Option<ExperimentIndex>, Sent) {
+    let plan = &*snapshot.plan;
+    let wanted = visit
+        .chosen
+        .map_or(plan.default, |(_, _, upstream)| upstream);
+    let (fallback, lent) = match forward::lend(&snapshot.upstreams, wanted).await {
+        Ok(lease) => (None, Ok(lease)),
+        Err(refusal) => match control_instead(plan, visit, wanted) {
+            Some((experiment, control)) => {
+                worker.vitals().fallbacks.add();
+                (
+                    Some(experiment),
+                    forward::lend(&snapshot.upstreams, control).await,
+                )
+            }
+            None => (None, Err(refusal)),
+        },
+    };
+    let lease = match lent {
+        Ok(lease) => lease,
+        Err(refusal) => return (fallback, Err(refusal)),
+    };
+    let mut request = Request::from_parts(head, body);
+    // What the client spoke says nothing of what the endpoint is spoken to in.
+    *request.version_mut() = http::Version::HTTP_11;
+    (
+        fallback,
+        forward::send(&snapshot.upstreams, lease, request, plan.timeouts.response).await,
+    )
+}
+
+fn control_instead(
+    plan: &Plan,
+    visit: &Visit,
+    wanted: UpstreamIndex,
+) -> Option<(ExperimentIndex, UpstreamIndex)> {
+    let (experiment, _, _) = visit.chosen?;
+    let control = plan.control_upstream(experiment)?;
+    (control != wanted).then_some((experiment, control))
+}
+
+struct Answered<'a> {
+    now_ms: u64,
+    began: Instant,
+    visitor: &'a Visitor<'a>,
+    visit: &'a Visit,
+    served: Option<ExperimentIndex>,
+    status: u16,
+    observations: Observations,
+}
+
+/// Journals what was answered, before the head leaves. A full journal is counted, never fatal.
+fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
+    let plan = &*snapshot.plan;
+    let exposures: SmallVec<[Exposure; 2]> = answered
+        .visit
+        .inside
+        .iter()
+        .filter(|(_, _, by)| *by != By::Winner)
+        .map(|&(experiment, group, by)| {
+            let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
+            let served = match (answered.served == Some(experiment), counted) {
+                (true, _) => Served::Fallback,
+                (false, true) => Served::Own,
+                (false, false) => Served::Forced,
+            };
+            Exposure {
+                experiment,
+                group,
+                served,
+            }
+        })
+        .collect();
+    if exposures.is_empty() && answered.observations.is_empty() {
+        return;
+    }
+    let latency = answered.began.elapsed();
+    let record = Record {
+        at_ms: answered.now_ms + latency.as_millis() as u64,
+        user: answered.visitor.user(),
+        declaration: snapshot.declared.digest,
+        status: answered.status,
+        latency_us: latency.as_micros() as u64,
+        exposures: &exposures,
+        observations: &answered.observations,
+    };
+    if worker
+        .journal
+        .borrow_mut()
+        .append(&snapshot.declared, &record)
+        .is_err()
+    {
+        worker.vitals().dropped.add();
+    }
+}
+
+fn keep_override(brought: &Brought, forced: &Forced, now_ms: u64) -> Option<String> {
+    let seconds = forced.expires_s.saturating_sub(now_ms / 1000);
+    brought
+        .by_link
+        .then(|| headers::override_cookie(&brought.token, seconds, OVER_TLS))
+}
+
+fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
+    worker.vitals().refusals.add();
+    let (_, token, blame) = refusal.reason.terms();
+    match (&refusal.source, blame) {
+        (Some(source), reply::Blame::Upstream) => tracing::warn!("{token}: {source}"),
+        _ => tracing::debug!("{token}"),
+    }
+    reply::refuse(refusal.reason)
+}
+
+fn now_ms() -> u64 {
+    // Before 1970 no site is served.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64)
+}

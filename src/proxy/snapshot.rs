@@ -1,0 +1,74 @@
+//! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
+
+use super::body::Outgoing;
+use crate::config::declare::declaration;
+use crate::config::plan::Plan;
+use crate::journal::{Declared, Writer};
+use crate::upstream::Upstreams;
+use crate::vitals::{Vitals, WorkerVitals};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What one request reads, from its beginning to its end.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the file means.
+    pub plan: Arc<Plan>,
+    /// This worker's connections.
+    pub upstreams: Upstreams<Outgoing>,
+    /// The plan as the journal keeps it.
+    pub declared: Declared,
+}
+
+/// One worker. Held by `Rc`, so that the compiler proves that workers share nothing they write.
+#[derive(Debug)]
+pub struct Worker {
+    snapshot: RefCell<Rc<Snapshot>>,
+    /// This worker's facts.
+    pub journal: RefCell<Writer>,
+    vitals: Arc<Vitals>,
+    index: usize,
+    /// Client connections that are open.
+    pub open: Cell<usize>,
+}
+
+impl Worker {
+    /// A worker that reads this plan and writes this journal; `index` is its place in `vitals`.
+    pub fn new(plan: Arc<Plan>, journal: Writer, vitals: Arc<Vitals>, index: usize) -> Worker {
+        let snapshot = RefCell::new(Rc::new(Snapshot::new(plan, None)));
+        Worker {
+            snapshot,
+            journal: RefCell::new(journal),
+            vitals,
+            index,
+            open: Cell::new(0),
+        }
+    }
+
+    /// What a request reads; asked once at its beginning.
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Goes over to another plan: requests that have begun finish under theirs.
+    pub fn reload(&self, plan: Arc<Plan>) {
+        let next = Rc::new(Snapshot::new(plan, Some(&self.snapshot().upstreams)));
+        *self.snapshot.borrow_mut() = next;
+    }
+
+    /// This worker's numbers.
+    pub fn vitals(&self) -> &WorkerVitals {
+        &self.vitals.workers[self.index]
+    }
+}
+
+impl Snapshot {
+    fn new(plan: Arc<Plan>, before: Option<&Upstreams<Outgoing>>) -> Snapshot {
+        Snapshot {
+            upstreams: Upstreams::new(&plan, before),
+            declared: Declared::new(&declaration(&plan)),
+            plan,
+        }
+    }
+}
