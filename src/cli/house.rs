@@ -1,0 +1,250 @@
+//! The whole house, wired: sockets, journals, ledger, workers, folder, admin door, reload.
+
+use super::Hinted;
+use crate::admin;
+use crate::config;
+use crate::config::plan::{Plan, Store};
+use crate::journal::{self, Journals, Reader};
+use crate::ledger::Ledger;
+use crate::ledger::folder::Folder;
+use crate::ledger::redis::RedisLedger;
+use crate::ledger::sqlite::SqliteLedger;
+use crate::proxy::Worker;
+use crate::proxy::worker::{self, Orders};
+use crate::vitals::Vitals;
+use anyhow::{Context, anyhow};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// How often what was journaled is folded, and the file is looked at for changes.
+const FOLD_INTERVAL: Duration = Duration::from_millis(500);
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every listening socket, bound before anything is served.
+#[derive(Debug)]
+pub struct Sockets {
+    public: Vec<TcpListener>,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    /// Binds what the plan asks for: one public socket for each worker, and the admin door.
+    pub fn bind(plan: &Plan) -> anyhow::Result<Sockets> {
+        let admin = bind(plan.admin.listen, false).map_err(|error| busy("admin.listen", plan.admin.listen, &error))?;
+        let said = |error: &io::Error| busy("listen", plan.listen, error);
+        // Alone first: several sockets may share a port of ours, but not one of somebody else's.
+        drop(bind(plan.listen, false).map_err(|error| said(&error))?);
+        let mut public = vec![bind(plan.listen, true).map_err(|error| said(&error))?];
+        // A port of 0 is chosen once, for all.
+        let address = public[0].local_addr()?;
+        for _ in 1..plan.workers {
+            public.push(bind(address, true).map_err(|error| said(&error))?);
+        }
+        Ok(Sockets { public, admin })
+    }
+
+    /// Where the public is listened to.
+    pub fn public_address(&self) -> io::Result<SocketAddr> {
+        self.public[0].local_addr()
+    }
+
+    /// Where people look.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn busy(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("something else listens there: stop it, or write another port at `{key}`"),
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 need a privilege: write a higher port at `{key}`"),
+        io::ErrorKind::AddrNotAvailable => format!("this machine has no such address: write another at `{key}`"),
+        _ => format!("write another address at `{key}`"),
+    };
+    Hinted::new(format!("cannot listen on {address}: {error}"), hint).into()
+}
+
+/// Serves until `stop` resolves, then finishes what runs and folds what is left. With a `file`,
+/// its changes take effect while serving.
+pub async fn run(plan: Plan, file: Option<PathBuf>, sockets: Sockets, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let plan = Arc::new(plan);
+    let vitals = Arc::new(Vitals::new(plan.workers));
+    let ledger = open_ledger(&plan.store).await?;
+    let options = journal::Options::new(plan.journal.quota_bytes, plan.workers);
+    let journals = journal::open(&plan.journal.path, plan.workers, plan.journal.sync_interval, &options);
+    let Journals { writers, readers, keeper } = journals.map_err(|error| {
+        let hint = "make the folder writable and free some room, or write another at `journal.path`";
+        Hinted::new(format!("{:#}", anyhow!(error)), hint)
+    })?;
+
+    let (plans, plan_orders) = watch::channel(Arc::clone(&plan));
+    let (stops, stop_orders) = watch::channel(false);
+    let (reloads, reload_orders) = mpsc::channel(8);
+    let mut threads = Vec::new();
+    for (index, (journal, socket)) in writers.into_iter().zip(sockets.public).enumerate() {
+        let (plan, vitals) = (Arc::clone(&plan), Arc::clone(&vitals));
+        let orders = Orders { plan: plan_orders.clone(), stop: stop_orders.clone() };
+        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        threads.push(thread.spawn(move || worker::run(Worker::new(plan, journal, vitals, index), socket, orders))?);
+    }
+
+    let folded = Arc::new(Notify::new());
+    let folder = fold(&plan, readers, &ledger, &vitals, options);
+    let folder = tokio::spawn(folder.run(FOLD_INTERVAL, notified(&folded)));
+    let reloading = tokio::spawn(reload(file, plans, Arc::clone(&vitals), reload_orders));
+    let door = admin::Door::new(plan_orders, ledger, vitals, reloads, stop_orders);
+    let admin = tokio::spawn(admin::serve(door, sockets.admin));
+
+    stop.await;
+    tracing::info!("stopping: finishing what runs");
+    // The receivers are gone only when the workers are.
+    let _ = stops.send(true);
+    let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>());
+    for ended in ended.await? {
+        ended.map_err(|_| anyhow!("a worker panicked"))??;
+    }
+    drop(keeper);
+    folded.notify_one();
+    folder.await?;
+    reloading.abort();
+    admin.abort();
+    Ok(())
+}
+
+fn notified(notify: &Arc<Notify>) -> impl Future<Output = ()> + use<> {
+    let notify = Arc::clone(notify);
+    async move { notify.notified().await }
+}
+
+fn fold(plan: &Plan, readers: Vec<Reader>, ledger: &Arc<dyn Ledger>, vitals: &Arc<Vitals>, options: journal::Options) -> Folder {
+    let path = plan.journal.path.clone();
+    let adopt = move || {
+        journal::adopt(&path, &options).unwrap_or_else(|error| {
+            tracing::warn!("journals that others left cannot be looked for: {error}");
+            Vec::new()
+        })
+    };
+    Folder::new(readers, Arc::clone(ledger), Arc::clone(vitals), adopt)
+}
+
+/// Opens the ledger that the plan names.
+pub async fn open_ledger(store: &Store) -> anyhow::Result<Arc<dyn Ledger>> {
+    match store {
+        Store::Embedded { path } => Ok(Arc::new(SqliteLedger::open(path).map_err(|error| {
+            let hint = "make the file's folder writable and free some room, or write another place at `store`";
+            Hinted::new(format!("cannot open the embedded store {}: {:#}", path.display(), anyhow!(error)), hint)
+        })?)),
+        Store::Redis { url, prefix } => Ok(Arc::new(RedisLedger::connect(url.reveal(), prefix).await.map_err(|error| {
+            let hint = "correct the address at `store` (redis://[user:password@]host:port), or leave `store` out to keep counts in a file";
+            Hinted::new(format!("cannot use the Redis store: {:#}", anyhow!(error)), hint)
+        })?)),
+    }
+}
+
+/// Loads the file again when it changes, on SIGHUP and when the admin door asks. A file that is
+/// unsound changes nothing.
+async fn reload(
+    file: Option<PathBuf>,
+    plans: watch::Sender<Arc<Plan>>,
+    vitals: Arc<Vitals>,
+    mut asked: mpsc::Receiver<admin::ReloadRequest>,
+) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    let Some(file) = file else {
+        while let Some(request) = asked.recv().await {
+            let _ = request.done.send(Err("this watershed serves no file".to_owned()));
+        }
+        return Ok(());
+    };
+    let mut seen = std::fs::read(&file).ok();
+    loop {
+        let request = tokio::select! {
+            request = asked.recv() => Some(request.ok_or_else(|| anyhow!("the admin door is gone"))?),
+            _ = hangup.recv() => None,
+            () = tokio::time::sleep(WATCH_INTERVAL) => {
+                let now = std::fs::read(&file).ok();
+                // A file that is away for a moment is being replaced.
+                if now.is_none() || now == seen {
+                    continue;
+                }
+                seen = now;
+                None
+            }
+        };
+        let done = reload_once(&file, &plans);
+        match &done {
+            Ok(what) => {
+                vitals.reload.done.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("{what}");
+            }
+            Err(problems) => {
+                vitals.reload.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("the changed file is unsound; the running configuration stays:\n{problems}");
+            }
+        }
+        if let Ok(mut error) = vitals.reload.error.lock() {
+            *error = done.as_ref().err().cloned();
+        }
+        if let Some(request) = request {
+            // Who asked may have left.
+            let _ = request.done.send(done);
+        }
+    }
+}
+
+fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, String> {
+    let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
+    let old = Arc::clone(&plans.borrow());
+    let mut kept = Vec::new();
+    if next.listen != old.listen {
+        kept.push("listen");
+    }
+    if next.admin.listen != old.admin.listen {
+        kept.push("admin.listen");
+    }
+    if next.workers != old.workers {
+        kept.push("workers");
+    }
+    if next.journal.path != old.journal.path {
+        kept.push("journal.path");
+    }
+    (next.listen, next.workers) = (old.listen, old.workers);
+    (next.journal, next.store) = (old.journal.clone(), old.store.clone());
+    next.admin.listen = old.admin.listen;
+    let text = match &kept[..] {
+        [] => format!("reloaded {}", file.display()),
+        kept => format!("reloaded {}; changes of {} need a restart", file.display(), kept.join(", ")),
+    };
+    plans.send_replace(Arc::new(next));
+    Ok(text)
+}
+
+/// Resolves when the process is told to stop: SIGTERM or Ctrl-C.
+pub async fn told_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

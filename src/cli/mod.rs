@@ -1,0 +1,98 @@
+//! The command line: one file per command. The only room that wires others together.
+
+mod check;
+pub mod demo;
+mod demo_site;
+mod explain;
+pub mod house;
+mod override_;
+mod results;
+mod run;
+mod table;
+mod visitors;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A reverse proxy that splits live traffic between versions of a website and tells, honestly,
+/// which version is better.
+#[derive(Debug, Parser)]
+#[command(name = "watershed", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: split, forward, record, report
+    Run(FileArguments),
+    /// Say everything that is wrong with a routes file; exit 0 when sound, 2 when not
+    Check(FileArguments),
+    /// See it work: two versions of a small site, the proxy, and simulated visitors
+    Demo(demo::Arguments),
+    /// Show the results of a running watershed as a table
+    Results(results::Arguments),
+    /// Say which group a user is in, and why, without a server
+    Explain(explain::Arguments),
+    /// Print a signed token that puts its bearer into a group
+    Override(override_::Arguments),
+    /// Answer statistical questions: JSON lines in, JSON lines out
+    Stats,
+}
+
+#[derive(Debug, clap::Args)]
+struct FileArguments {
+    /// The routes file
+    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
+    config: PathBuf,
+}
+
+/// What a command could not do, and what to type instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Hinted {
+    /// What went wrong.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl Hinted {
+    /// An error with a hint.
+    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Hinted {
+        Hinted { what: what.into(), hint: hint.into() }
+    }
+}
+
+/// Runs the command that the arguments name. Exit code 0: done; 1: could not; 2: unsound
+/// configuration or arguments.
+pub fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let done = match command {
+        Command::Run(file) => run::run(&file.config),
+        Command::Check(file) => check::run(&file.config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Results(arguments) => results::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Override(arguments) => override_::run(&arguments),
+        Command::Stats => crate::cli::stats_lines(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+fn complain(error: &anyhow::Error) -> ExitCode {
+    if let Some(unsound) = error.downcast_ref::<crate::config::Unsound>() {
+        eprint!("{unsound}");
+        return ExitCode::from(2);
+    }
+    eprintln!("error: {error:#}");
+    if let Some(hinted) = error.downcast_ref::<Hinted>() {
+        eprintln!("\nhint: {}", hinted.hint);
+    }
+    ExitCode::FAILURE
+}
