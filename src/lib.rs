@@ -1,6 +1,7 @@
 //! watershed: a reverse proxy that splits live traffic between versions of a website and
 //! tells, honestly, which version is better.
 
+pub mod admin;
 pub mod config;
 pub mod experiment;
 pub mod journal;

@@ -1,5 +1,6 @@
 //! Turns facts into additions. PURE: the same chunks and the same knowledge give the same batch.
 
+use super::account::USER_MAX;
 use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
 use crate::experiment::assign::murmur3_32;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
@@ -301,8 +302,8 @@ impl OpenPart {
                 Some(other) if event.at_ms >= first_ms && event.within_ms.is_none() => {
                     other.at_ms = other.at_ms.max(event.at_ms);
                     other.count += event.count;
-                    other.sum += event.sum;
-                    other.base += event.base;
+                    other.sum = bounded(other.sum.saturating_add(event.sum));
+                    other.base = bounded(other.base.saturating_add(event.base));
                 }
                 _ => user.events.push(event),
             }
@@ -316,4 +317,9 @@ impl OpenPart {
             .sort_by(|a, b| (a.hour, a.epoch, &a.group).cmp(&(b.hour, b.epoch, &b.group)));
         part
     }
+}
+
+/// Keeps merged values where the houses count exactly.
+fn bounded(value: i64) -> i64 {
+    value.clamp(-USER_MAX, USER_MAX)
 }

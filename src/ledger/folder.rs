@@ -2,7 +2,7 @@
 //! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
 
 use super::fold::{self, Buckets, Known};
-use super::{Applied, Batch, JournalId, Ledger, LedgerError, Part};
+use super::{Applied, Batch, JournalId, Ledger, LedgerError, Part, chain};
 use crate::journal::{Chunk, Reader};
 use crate::vitals::Vitals;
 use std::collections::HashMap;
@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The most records folded in one batch, over all journals.
-const RECORDS_MAX: usize = 20_000;
+/// The most records folded in one batch, over all journals: what Redis, which does one thing at
+/// a time, adds in some tens of milliseconds.
+const RECORDS_MAX: usize = 5_000;
 /// The longest wait between two attempts while the ledger is away.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often finished segments are released and journals of ended processes looked for.
@@ -308,16 +309,4 @@ impl Backoff {
             .map_or(0, |now| now.subsec_nanos());
         self.0.mul_f64(0.5 + f64::from(nanos % 1000) / 2000.0)
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -9,8 +9,12 @@
 //! keeps the last `through` in the same atomic step as the counts. A part sent twice is seen by
 //! that and counts once; a house that lost its last seconds is seen too, and is given them again.
 
+pub mod account;
 pub mod fold;
 pub mod folder;
+pub mod keys;
+pub mod redis;
+pub mod sqlite;
 
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
@@ -103,9 +107,9 @@ pub struct EventAt {
     pub within_ms: Option<u64>,
     /// How many.
     pub count: u64,
-    /// The sum of their values, in units of 10^-scale; at most 2^50 in size.
+    /// The sum of their values, in units of 10^-scale.
     pub sum: i64,
-    /// What they add to a ratio's base; at most 2^50 in size.
+    /// What they add to a ratio's base.
     pub base: i64,
 }
 
@@ -280,7 +284,7 @@ pub trait Ledger: Send + Sync {
 pub enum LedgerError {
     /// Redis did not answer, or answered with an error.
     #[error("Redis")]
-    Redis(#[from] redis::RedisError),
+    Redis(#[from] ::redis::RedisError),
     /// The embedded file could not be read or written.
     #[error("the embedded ledger")]
     Sqlite(#[from] rusqlite::Error),
@@ -292,4 +296,16 @@ pub enum LedgerError {
         /// What stands there.
         found: String,
     },
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

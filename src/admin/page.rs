@@ -1,0 +1,30 @@
+//! The results as a page for a browser. The template escapes what it is given.
+
+use super::results::{MetricGroup, MetricResult, Results};
+use super::text;
+use askama::Template;
+
+#[derive(Template)]
+#[template(path = "results.html")]
+struct Page<'a> {
+    results: &'a Results,
+}
+
+impl Page<'_> {
+    fn rate(&self, metric: &MetricResult, group: &MetricGroup) -> String {
+        text::rate(metric, group)
+    }
+
+    fn lift(&self, group: &MetricGroup) -> String {
+        text::lift(group)
+    }
+
+    fn milliseconds(&self, ms: &Option<f64>) -> String {
+        ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))
+    }
+}
+
+/// The page.
+pub fn render(results: &Results) -> Result<String, askama::Error> {
+    Page { results }.render()
+}

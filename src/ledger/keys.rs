@@ -1,0 +1,260 @@
+//! What keys and fields are called. PURE. Names of experiments, groups and metrics are letters,
+//! digits and `_.-`, so that `|`, `:` and spaces can part them.
+
+use super::{
+    EpochDefinition, EpochTotals, GroupTotals, HourTotals, LedgerError, Totals, UserRecord,
+};
+use crate::experiment::EpochDigest;
+use std::collections::BTreeMap;
+
+/// The keys of one shard of one experiment; they share a hash tag and so a cluster node.
+#[derive(Clone, Debug)]
+pub struct ShardKeys {
+    /// user → record.
+    pub users: String,
+    /// field → count.
+    pub totals: String,
+    /// hour and field → count.
+    pub hours: String,
+    /// digest → definition.
+    pub epochs: String,
+    /// journal → sequence number.
+    pub applied: String,
+}
+
+/// The keys of a shard.
+pub fn shard_keys(prefix: &str, experiment: &str, shard: u32) -> ShardKeys {
+    let key = |what: &str| format!("{prefix}:{{{experiment}:{shard}}}:{what}");
+    ShardKeys {
+        users: key("users"),
+        totals: key("totals"),
+        hours: key("hours"),
+        epochs: key("epochs"),
+        applied: key("applied"),
+    }
+}
+
+/// The key of the hash that says into how many shards each experiment is split.
+pub fn experiments_key(prefix: &str) -> String {
+    format!("{prefix}:experiments")
+}
+
+/// `<epoch>|<group>|<what>`: a field of totals.
+pub fn field(epoch: EpochDigest, group: &str, what: &str) -> String {
+    format!("{epoch}|{group}|{what}")
+}
+
+/// `<hour>|<epoch>|<group>|<what>`: a field of hours.
+pub fn hour_field(hour: u64, epoch: EpochDigest, group: &str, what: &str) -> String {
+    format!("{hour}|{epoch}|{group}|{what}")
+}
+
+/// `m:<metric>:<what>`.
+pub fn metric_field(metric: &str, what: &str) -> String {
+    format!("m:{metric}:{what}")
+}
+
+/// The names of classes of status, in order.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Totals from the definitions and fields of any number of shards.
+pub fn totals(
+    definitions: impl IntoIterator<Item = EpochDefinition>,
+    fields: impl IntoIterator<Item = (String, i128)>,
+) -> Result<Totals, LedgerError> {
+    let mut epochs: BTreeMap<EpochDigest, EpochTotals> = BTreeMap::new();
+    for definition in definitions {
+        let epoch = epochs
+            .entry(definition.digest)
+            .or_insert_with(|| EpochTotals {
+                definition: definition.clone(),
+                number: 0,
+                groups: BTreeMap::new(),
+            });
+        epoch.definition.first_ms = epoch.definition.first_ms.min(definition.first_ms);
+    }
+    for (field, value) in fields {
+        let unreadable = || LedgerError::Unreadable {
+            place: "totals".to_owned(),
+            found: field.clone(),
+        };
+        let (epoch, rest) = field.split_once('|').ok_or_else(unreadable)?;
+        let (group, what) = rest.split_once('|').ok_or_else(unreadable)?;
+        let digest = digest(epoch).ok_or_else(unreadable)?;
+        // An epoch is defined in the same atomic step as its first count.
+        let epoch = epochs.get_mut(&digest).ok_or_else(unreadable)?;
+        add(
+            epoch.groups.entry(group.to_owned()).or_default(),
+            what,
+            value,
+        )
+        .ok_or_else(unreadable)?;
+    }
+    let mut epochs: Vec<_> = epochs.into_values().collect();
+    epochs.sort_by_key(|epoch| (epoch.definition.first_ms, epoch.definition.digest));
+    for (place, epoch) in epochs.iter_mut().enumerate() {
+        epoch.number = place as u32 + 1;
+    }
+    Ok(Totals { epochs })
+}
+
+/// Hours from the fields of any number of shards, oldest first.
+pub fn hours(
+    fields: impl IntoIterator<Item = (String, i128)>,
+) -> Result<Vec<HourTotals>, LedgerError> {
+    let mut hours: BTreeMap<(u64, EpochDigest, String), GroupTotals> = BTreeMap::new();
+    for (field, value) in fields {
+        let unreadable = || LedgerError::Unreadable {
+            place: "hours".to_owned(),
+            found: field.clone(),
+        };
+        let mut parts = field.splitn(4, '|');
+        let mut part = || parts.next().ok_or_else(unreadable);
+        let (hour, epoch, group, what) = (part()?, part()?, part()?, part()?);
+        let hour = hour.parse().map_err(|_| unreadable())?;
+        let epoch = digest(epoch).ok_or_else(unreadable)?;
+        add(
+            hours.entry((hour, epoch, group.to_owned())).or_default(),
+            what,
+            value,
+        )
+        .ok_or_else(unreadable)?;
+    }
+    let hour = |((hour, epoch, group), totals)| HourTotals {
+        hour,
+        epoch,
+        group,
+        totals,
+    };
+    Ok(hours.into_iter().map(hour).collect())
+}
+
+fn digest(text: &str) -> Option<EpochDigest> {
+    u64::from_str_radix(text, 16).ok().map(EpochDigest)
+}
+
+/// Adds a count to the place that its field names. `None` for a name that is not known.
+fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
+    let small = || u64::try_from(value).ok();
+    match what {
+        "users" => group.users += small()?,
+        "crossed_over" => group.crossed_over += small()?,
+        "requests" => group.requests += small()?,
+        "fallbacks" => group.fallbacks += small()?,
+        _ => {
+            if let Some(class) = CLASSES.iter().position(|class| *class == what) {
+                group.classes[class] += small()?;
+            } else if let Some(bucket) = what.strip_prefix("latency:") {
+                *group.latency.entry(bucket.parse().ok()?).or_default() += small()?;
+            } else {
+                let (metric, what) = what.strip_prefix("m:")?.rsplit_once(':')?;
+                // `sum_sq.2` is the limb of 10^14: see `LIMB`.
+                let (what, limb) = match what.split_once('.') {
+                    Some((what, limb)) => (what, limb.parse().ok().filter(|&limb: &u32| limb < 6)?),
+                    None => (what, 0),
+                };
+                let value = value.checked_mul(LIMB.pow(limb))?;
+                let metric = group.metrics.entry(metric.to_owned()).or_default();
+                match what {
+                    "converted" => metric.converted += small()?,
+                    "count" => metric.count += small()?,
+                    "count_sq" => metric.count_sq += value,
+                    "sum" => metric.sum += value,
+                    "sum_sq" => metric.sum_sq += value,
+                    "base" => metric.base += value,
+                    "base_sq" => metric.base_sq += value,
+                    "cross" => metric.cross += value,
+                    _ => return None,
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+/// Redis counts in 64 bits and its scripts in doubles. So large sums are kept there in limbs of
+/// seven decimal digits: `sum.0` + `sum.1`·10^7 + `sum.2`·10^14 and so on.
+pub const LIMB: i128 = 10_000_000;
+
+/// A definition as text: `<first_ms> <traffic> <group>=<weight> <group>=<weight> …`. `first_ms`
+/// is kept in a field of its own in the file, and first in the text in Redis.
+pub fn write_definition(definition: &EpochDefinition) -> String {
+    let mut text = definition.traffic.to_string();
+    for (group, weight) in &definition.groups {
+        text.push_str(&format!(" {group}={weight}"));
+    }
+    text
+}
+
+/// Reads what [`write_definition`] wrote.
+pub fn read_definition(
+    epoch: &str,
+    first_ms: u64,
+    text: &str,
+) -> Result<EpochDefinition, LedgerError> {
+    let unreadable = || LedgerError::Unreadable {
+        place: format!("epoch {epoch}"),
+        found: text.to_owned(),
+    };
+    let mut words = text.split(' ');
+    let traffic = words
+        .next()
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(unreadable)?;
+    let group = |word: &str| {
+        let (group, weight) = word.split_once('=')?;
+        Some((group.to_owned(), weight.parse().ok()?))
+    };
+    let groups = words
+        .map(group)
+        .collect::<Option<_>>()
+        .ok_or_else(unreadable)?;
+    Ok(EpochDefinition {
+        digest: digest(epoch).ok_or_else(unreadable)?,
+        traffic,
+        groups,
+        first_ms,
+    })
+}
+
+/// A user's record as text:
+/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`.
+pub fn write_user(record: &UserRecord) -> String {
+    let crossed = u8::from(record.crossed_over);
+    let mut text = format!(
+        "{} {} {} {crossed}",
+        record.group, record.epoch, record.first_ms
+    );
+    for (metric, (count, sum, base)) in &record.metrics {
+        text.push_str(&format!(" {metric}:{count}:{sum}:{base}"));
+    }
+    text
+}
+
+/// Reads what [`write_user`] wrote.
+pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
+    let read = || {
+        let mut words = text.split(' ');
+        let mut record = UserRecord {
+            group: words.next()?.to_owned(),
+            epoch: digest(words.next()?)?,
+            first_ms: words.next()?.parse().ok()?,
+            crossed_over: words.next()? == "1",
+            metrics: BTreeMap::new(),
+        };
+        for word in words {
+            let mut parts = word.split(':');
+            let metric = parts.next()?.to_owned();
+            let mut number = || parts.next()?.parse::<i64>().ok();
+            let (count, sum, base) = (number()?, number()?, number()?);
+            record
+                .metrics
+                .insert(metric, (u64::try_from(count).ok()?, sum, base));
+        }
+        Some(record)
+    };
+    read().ok_or_else(|| LedgerError::Unreadable {
+        place: "a user".to_owned(),
+        found: text.to_owned(),
+    })
+}

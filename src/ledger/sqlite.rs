@@ -1,0 +1,331 @@
+//! The embedded house: one local SQLite file.
+
+use super::account::Additions;
+use super::{
+    Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Part, Totals, UserRecord,
+    keys,
+};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What this version writes into `user_version`.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE users   (experiment TEXT NOT NULL, user BLOB NOT NULL, record TEXT NOT NULL,
+                      PRIMARY KEY (experiment, user)) WITHOUT ROWID;
+CREATE TABLE totals  (experiment TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL,
+                      PRIMARY KEY (experiment, field)) WITHOUT ROWID;
+CREATE TABLE hours   (experiment TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL,
+                      PRIMARY KEY (experiment, field)) WITHOUT ROWID;
+CREATE TABLE epochs  (experiment TEXT NOT NULL, digest TEXT NOT NULL, first_ms INTEGER NOT NULL,
+                      definition TEXT NOT NULL, PRIMARY KEY (experiment, digest)) WITHOUT ROWID;
+CREATE TABLE applied (experiment TEXT NOT NULL, journal TEXT NOT NULL, through INTEGER NOT NULL,
+                      PRIMARY KEY (experiment, journal)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+
+/// Counts in one local file.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+}
+
+impl SqliteLedger {
+    /// Opens the file, made where missing. Several processes may share it.
+    pub fn open(path: &Path) -> Result<SqliteLedger, LedgerError> {
+        let mut writer = connect(path)?;
+        let begun = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = begun.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match version {
+            0 => begun.execute_batch(SCHEMA)?,
+            VERSION => {}
+            newer => {
+                let place = format!("the file's user_version (of {})", path.display());
+                return Err(LedgerError::Unreadable {
+                    place,
+                    found: newer.to_string(),
+                });
+            }
+        }
+        begun.commit()?;
+        let reader = connect(path)?;
+        Ok(SqliteLedger {
+            writer: Arc::new(Mutex::new(writer)),
+            reader: Arc::new(Mutex::new(reader)),
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        on(&self.reader, move |connection| work(connection)).await
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, LedgerError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A power cut may cost the last commits; the journal gives them again.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Does blocking work on a thread for such work.
+async fn on<T: Send + 'static>(
+    connection: &Arc<Mutex<Connection>>,
+    work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, LedgerError> {
+    let connection = Arc::clone(connection);
+    // A transaction that a panic interrupted was rolled back: the connection is sound.
+    let work = move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+#[async_trait::async_trait]
+impl Ledger for SqliteLedger {
+    fn kind(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn shards(&self, _experiment: &str) -> Result<u32, LedgerError> {
+        Ok(1)
+    }
+
+    async fn applied(
+        &self,
+        experiment: &str,
+        _shard: u32,
+        journals: &[JournalId],
+    ) -> Result<Vec<u64>, LedgerError> {
+        let (experiment, journals) = (experiment.to_owned(), journals.to_vec());
+        let has = move |connection: &Connection| {
+            journals
+                .iter()
+                .map(|journal| applied(connection, &experiment, journal))
+                .collect()
+        };
+        self.read(has).await
+    }
+
+    async fn apply(&self, part: &Part) -> Result<Applied, LedgerError> {
+        let part = part.clone();
+        on(&self.writer, move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let applied = apply(&transaction, &part)?;
+            transaction.commit()?;
+            Ok(applied)
+        })
+        .await
+    }
+
+    async fn forget(
+        &self,
+        experiment: &str,
+        _shard: u32,
+        journal: &JournalId,
+    ) -> Result<(), LedgerError> {
+        let (experiment, journal) = (experiment.to_owned(), journal.clone());
+        on(&self.writer, move |connection| {
+            let sql = "DELETE FROM applied WHERE experiment = ? AND journal = ?";
+            connection.execute(sql, params![experiment, &*journal])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn experiments(&self) -> Result<Vec<String>, LedgerError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT DISTINCT experiment FROM epochs ORDER BY 1")?;
+            let names = statement.query_map([], |row| row.get(0))?;
+            Ok(names.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
+        let experiment = experiment.to_owned();
+        self.read(move |connection| {
+            // One transaction: definitions and counts of the same moment.
+            let transaction = connection.unchecked_transaction()?;
+            keys::totals(
+                definitions(&transaction, &experiment)?,
+                fields(&transaction, "totals", &experiment)?,
+            )
+        })
+        .await
+    }
+
+    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
+        let experiment = experiment.to_owned();
+        self.read(move |connection| keys::hours(fields(connection, "hours", &experiment)?))
+            .await
+    }
+
+    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
+        let (experiment, user) = (experiment.to_owned(), user.to_vec());
+        self.read(move |connection| record(connection, &experiment, &user))
+            .await
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
+            .await
+    }
+}
+
+fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, LedgerError> {
+    let mut has = Vec::with_capacity(part.spans.len());
+    for span in &part.spans {
+        has.push((
+            span.journal.clone(),
+            applied(transaction, &part.experiment, &span.journal)?,
+        ));
+    }
+    let stand = |at: fn(&super::Span) -> u64| {
+        part.spans
+            .iter()
+            .zip(&has)
+            .all(|(span, (_, has))| at(span) == *has)
+    };
+    if !stand(|span| span.after) {
+        return Ok(if stand(|span| span.through) {
+            Applied::Before
+        } else {
+            Applied::Mismatch(has)
+        });
+    }
+    let mut additions = Additions::of_tallies(part);
+    let write =
+        "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record";
+    let mut write = transaction.prepare_cached(write)?;
+    for delta in &part.users {
+        let before = record(transaction, &part.experiment, &delta.user)?;
+        if let Some(record) = additions.user(before, delta) {
+            write.execute(params![
+                part.experiment,
+                delta.user,
+                keys::write_user(&record)
+            ])?;
+        }
+    }
+    add(transaction, "totals", part, &additions.totals)?;
+    add(transaction, "hours", part, &additions.hours)?;
+    for epoch in &part.epochs {
+        let sql = "INSERT INTO epochs VALUES (?, ?, ?, ?)
+                   ON CONFLICT DO UPDATE SET first_ms = min(first_ms, excluded.first_ms)";
+        let definition = keys::write_definition(epoch);
+        transaction.prepare_cached(sql)?.execute(params![
+            part.experiment,
+            epoch.digest.to_string(),
+            epoch.first_ms as i64,
+            definition
+        ])?;
+    }
+    for span in &part.spans {
+        let sql = "INSERT INTO applied VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET through = excluded.through";
+        transaction.prepare_cached(sql)?.execute(params![
+            part.experiment,
+            &*span.journal,
+            span.through as i64
+        ])?;
+    }
+    Ok(Applied::Now)
+}
+
+fn add(
+    transaction: &Transaction<'_>,
+    table: &str,
+    part: &Part,
+    additions: &std::collections::BTreeMap<String, i128>,
+) -> Result<(), LedgerError> {
+    // Sums outgrow the 64 bits of an INTEGER, so they are kept as text.
+    let mut read = transaction.prepare_cached(&format!(
+        "SELECT value FROM {table} WHERE experiment = ? AND field = ?"
+    ))?;
+    let sql = format!(
+        "INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+    );
+    let mut write = transaction.prepare_cached(&sql)?;
+    for (field, &more) in additions {
+        let before: Option<String> = read
+            .query_row(params![part.experiment, field], |row| row.get(0))
+            .optional()?;
+        let before = before.map_or(Ok(0), |text| number(table, &text))?;
+        write.execute(params![part.experiment, field, (before + more).to_string()])?;
+    }
+    Ok(())
+}
+
+fn applied(connection: &Connection, experiment: &str, journal: &str) -> Result<u64, LedgerError> {
+    let sql = "SELECT through FROM applied WHERE experiment = ? AND journal = ?";
+    let through: Option<i64> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, journal], |row| row.get(0))
+        .optional()?;
+    Ok(through.unwrap_or(0) as u64)
+}
+
+fn record(
+    connection: &Connection,
+    experiment: &str,
+    user: &[u8],
+) -> Result<Option<UserRecord>, LedgerError> {
+    let sql = "SELECT record FROM users WHERE experiment = ? AND user = ?";
+    let text: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, user], |row| row.get(0))
+        .optional()?;
+    text.map(|text| keys::read_user(&text)).transpose()
+}
+
+fn definitions(
+    connection: &Connection,
+    experiment: &str,
+) -> Result<Vec<EpochDefinition>, LedgerError> {
+    let sql = "SELECT digest, first_ms, definition FROM epochs WHERE experiment = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([experiment])?;
+    let mut definitions = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (digest, first_ms, text): (String, i64, String) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        definitions.push(keys::read_definition(&digest, first_ms as u64, &text)?);
+    }
+    Ok(definitions)
+}
+
+fn fields(
+    connection: &Connection,
+    table: &str,
+    experiment: &str,
+) -> Result<Vec<(String, i128)>, LedgerError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT field, value FROM {table} WHERE experiment = ?"
+    ))?;
+    let mut rows = statement.query([experiment])?;
+    let mut fields = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text: String = row.get(1)?;
+        fields.push((row.get(0)?, number(table, &text)?));
+    }
+    Ok(fields)
+}
+
+fn number(place: &str, text: &str) -> Result<i128, LedgerError> {
+    text.parse().map_err(|_| LedgerError::Unreadable {
+        place: place.to_owned(),
+        found: text.to_owned(),
+    })
+}
