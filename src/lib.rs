@@ -2,6 +2,7 @@
 //! tells, honestly, which version is better.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod experiment;
 pub mod journal;

@@ -1,2 +1,7 @@
 //! The `watershed` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    watershed::cli::main()
+}

@@ -37,7 +37,8 @@ pub struct Sockets {
 impl Sockets {
     /// Binds what the plan asks for: one public socket for each worker, and the admin door.
     pub fn bind(plan: &Plan) -> anyhow::Result<Sockets> {
-        let admin = bind(plan.admin.listen, false).map_err(|error| busy("admin.listen", plan.admin.listen, &error))?;
+        let admin = bind(plan.admin.listen, false)
+            .map_err(|error| busy("admin.listen", plan.admin.listen, &error))?;
         let said = |error: &io::Error| busy("listen", plan.listen, error);
         // Alone first: several sockets may share a port of ours, but not one of somebody else's.
         drop(bind(plan.listen, false).map_err(|error| said(&error))?);
@@ -62,7 +63,11 @@ impl Sockets {
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
@@ -73,9 +78,15 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 
 fn busy(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => format!("something else listens there: stop it, or write another port at `{key}`"),
-        io::ErrorKind::PermissionDenied => format!("ports below 1024 need a privilege: write a higher port at `{key}`"),
-        io::ErrorKind::AddrNotAvailable => format!("this machine has no such address: write another at `{key}`"),
+        io::ErrorKind::AddrInUse => {
+            format!("something else listens there: stop it, or write another port at `{key}`")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need a privilege: write a higher port at `{key}`")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address: write another at `{key}`")
+        }
         _ => format!("write another address at `{key}`"),
     };
     Hinted::new(format!("cannot listen on {address}: {error}"), hint).into()
@@ -83,14 +94,29 @@ fn busy(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
 
 /// Serves until `stop` resolves, then finishes what runs and folds what is left. With a `file`,
 /// its changes take effect while serving.
-pub async fn run(plan: Plan, file: Option<PathBuf>, sockets: Sockets, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    plan: Plan,
+    file: Option<PathBuf>,
+    sockets: Sockets,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let plan = Arc::new(plan);
     let vitals = Arc::new(Vitals::new(plan.workers));
     let ledger = open_ledger(&plan.store).await?;
     let options = journal::Options::new(plan.journal.quota_bytes, plan.workers);
-    let journals = journal::open(&plan.journal.path, plan.workers, plan.journal.sync_interval, &options);
-    let Journals { writers, readers, keeper } = journals.map_err(|error| {
-        let hint = "make the folder writable and free some room, or write another at `journal.path`";
+    let journals = journal::open(
+        &plan.journal.path,
+        plan.workers,
+        plan.journal.sync_interval,
+        &options,
+    );
+    let Journals {
+        writers,
+        readers,
+        keeper,
+    } = journals.map_err(|error| {
+        let hint =
+            "make the folder writable and free some room, or write another at `journal.path`";
         Hinted::new(format!("{:#}", anyhow!(error)), hint)
     })?;
 
@@ -100,9 +126,14 @@ pub async fn run(plan: Plan, file: Option<PathBuf>, sockets: Sockets, stop: impl
     let mut threads = Vec::new();
     for (index, (journal, socket)) in writers.into_iter().zip(sockets.public).enumerate() {
         let (plan, vitals) = (Arc::clone(&plan), Arc::clone(&vitals));
-        let orders = Orders { plan: plan_orders.clone(), stop: stop_orders.clone() };
+        let orders = Orders {
+            plan: plan_orders.clone(),
+            stop: stop_orders.clone(),
+        };
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-        threads.push(thread.spawn(move || worker::run(Worker::new(plan, journal, vitals, index), socket, orders))?);
+        threads.push(thread.spawn(move || {
+            worker::run(Worker::new(plan, journal, vitals, index), socket, orders)
+        })?);
     }
 
     let folded = Arc::new(Notify::new());
@@ -116,7 +147,12 @@ pub async fn run(plan: Plan, file: Option<PathBuf>, sockets: Sockets, stop: impl
     tracing::info!("stopping: finishing what runs");
     // The receivers are gone only when the workers are.
     let _ = stops.send(true);
-    let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>());
+    let ended = tokio::task::spawn_blocking(move || {
+        threads
+            .into_iter()
+            .map(|thread| thread.join())
+            .collect::<Vec<_>>()
+    });
     for ended in ended.await? {
         ended.map_err(|_| anyhow!("a worker panicked"))??;
     }
@@ -133,7 +169,13 @@ fn notified(notify: &Arc<Notify>) -> impl Future<Output = ()> + use<> {
     async move { notify.notified().await }
 }
 
-fn fold(plan: &Plan, readers: Vec<Reader>, ledger: &Arc<dyn Ledger>, vitals: &Arc<Vitals>, options: journal::Options) -> Folder {
+fn fold(
+    plan: &Plan,
+    readers: Vec<Reader>,
+    ledger: &Arc<dyn Ledger>,
+    vitals: &Arc<Vitals>,
+    options: journal::Options,
+) -> Folder {
     let path = plan.journal.path.clone();
     let adopt = move || {
         journal::adopt(&path, &options).unwrap_or_else(|error| {
@@ -170,7 +212,9 @@ async fn reload(
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {
-            let _ = request.done.send(Err("this watershed serves no file".to_owned()));
+            let _ = request
+                .done
+                .send(Err("this watershed serves no file".to_owned()));
         }
         return Ok(());
     };
@@ -197,7 +241,9 @@ async fn reload(
             }
             Err(problems) => {
                 vitals.reload.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("the changed file is unsound; the running configuration stays:\n{problems}");
+                tracing::error!(
+                    "the changed file is unsound; the running configuration stays:\n{problems}"
+                );
             }
         }
         if let Ok(mut error) = vitals.reload.error.lock() {
@@ -231,20 +277,25 @@ fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, 
     next.admin.listen = old.admin.listen;
     let text = match &kept[..] {
         [] => format!("reloaded {}", file.display()),
-        kept => format!("reloaded {}; changes of {} need a restart", file.display(), kept.join(", ")),
+        kept => format!(
+            "reloaded {}; changes of {} need a restart",
+            file.display(),
+            kept.join(", ")
+        ),
     };
     plans.send_replace(Arc::new(next));
     Ok(text)
 }
 
-/// Resolves when the process is told to stop: SIGTERM or Ctrl-C.
-pub async fn told_to_stop() -> anyhow::Result<()> {
+/// What resolves when the process is told to stop: by SIGTERM or Ctrl-C. Listens from now on.
+pub fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -4,11 +4,11 @@ mod check;
 pub mod demo;
 mod demo_site;
 mod explain;
+mod fetch;
 pub mod house;
 mod override_;
 mod results;
 mod run;
-mod table;
 mod visitors;
 
 use clap::{Parser, Subcommand};
@@ -38,8 +38,6 @@ enum Command {
     Explain(explain::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
-    /// Answer statistical questions: JSON lines in, JSON lines out
-    Stats,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +60,10 @@ pub struct Hinted {
 impl Hinted {
     /// An error with a hint.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Hinted {
-        Hinted { what: what.into(), hint: hint.into() }
+        Hinted {
+            what: what.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -77,7 +78,6 @@ pub fn main() -> ExitCode {
         Command::Results(arguments) => results::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
-        Command::Stats => crate::cli::stats_lines(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,56 @@
 //! `routes.yaml`: the file's shape, its checks, its messages; yields an immutable [`plan::Plan`].
+//!
+//! [`load`] reads the file ([`file`], the only place that knows the YAML parser), finds where its
+//! keys stand ([`locate`]), and reads keys into the plan ([`check`]), noting everything that is
+//! wrong with its place on the way ([`node`], [`problem`]).
 
+mod check;
 pub mod declare;
+mod experiments;
+mod file;
+mod identity;
+mod locate;
+mod metrics;
+mod node;
 pub mod plan;
+mod problem;
+
+pub use problem::{Problem, Unsound};
+
+use plan::Plan;
+use std::cell::RefCell;
+use std::path::Path;
+
+/// The plan of a file, or all that is wrong with it.
+pub fn load(path: &Path) -> Result<Plan, Unsound> {
+    let text = file::read(path)?;
+    parse(&text, path, &|name| std::env::var(name).ok())
+}
+
+/// The plan of a text, as if it stood in the file at `path`.
+pub fn parse(
+    text: &str,
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Plan, Unsound> {
+    let (value, places) = file::parse(path, text)?;
+    let reading = node::Reading {
+        path,
+        places,
+        environment,
+        problems: RefCell::default(),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // The values without comments and layout: what two files that mean the same have in common.
+    let mut meaning = std::io::Cursor::new(format!("{value:?}"));
+    // Reading from memory cannot fail, and the crate adds no error of its own.
+    let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
+    let plan = check::plan(&check::root(&reading, &value), cores, digest);
+    let mut problems = reading.problems.into_inner();
+    problems.sort_by_key(|problem| problem.place);
+    if problems.is_empty() {
+        Ok(plan)
+    } else {
+        Err(Unsound { problems })
+    }
+}

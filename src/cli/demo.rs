@@ -1,0 +1,132 @@
+//! `watershed demo`: everything at once on this machine, to see it work.
+
+use super::fetch::fetch;
+use super::house::{self, Sockets};
+use super::{demo_site, run, visitors};
+use crate::config;
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How the demo goes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// How many simulated visitors come
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    visitors: u64,
+    /// End after the results instead of serving on
+    #[arg(long)]
+    exit: bool,
+    /// The port of the site; 0 for any free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// The port of the results; 0 for any free one
+    #[arg(long, default_value_t = 9900)]
+    admin_port: u16,
+}
+
+/// Starts two versions of a site, the proxy and visitors; shows the results.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    run::log("warn");
+    let folder = Folder::make()?;
+    // The site's and the visitors' own threads: what is simulated shares none with the proxy.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(demonstrate(arguments, &folder.0))
+}
+
+async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
+    let current = demo_site::serve(demo_site::CURRENT)
+        .await
+        .context("cannot start the demo site")?;
+    let redesign = demo_site::serve(demo_site::REDESIGN)
+        .await
+        .context("cannot start the demo site")?;
+    let file = folder.join("routes.yaml");
+    let text = format!(
+        "listen: 127.0.0.1:{}\nadmin: {{ listen: 127.0.0.1:{} }}\n\
+         upstreams:\n  current:  http://{current}\n  redesign: http://{redesign}\n\
+         experiments:\n  new-site: {{ control: current, experiment: redesign, percent: 50, min_duration: 0s }}\n\
+         metrics:\n  purchase: POST /order -> 2xx\n  revenue:  {{ event: purchase, value: amount, kind: mean }}\n",
+        arguments.port, arguments.admin_port
+    );
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let plan = config::load(&file)?;
+    let sockets = Sockets::bind(&plan)?;
+    let (site, admin) = (sockets.public_address()?, sockets.admin_address()?);
+    let interrupted = house::told_to_stop()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    // Also when the sender is dropped.
+    let house = tokio::spawn(house::run(plan, Some(file), sockets, async move {
+        drop(stopped.await)
+    }));
+
+    println!("the site     http://{site}/   (reload with other cookies to see the other version)");
+    println!("the results  http://{admin}/admin/results");
+    println!("the file     {}\n", folder.join("routes.yaml").display());
+    let mut interrupted = std::pin::pin!(interrupted);
+    let shown = tokio::select! {
+        shown = show(arguments, site, admin) => shown.map(|()| true),
+        () = &mut interrupted => Ok(false),
+    };
+    if !arguments.exit && matches!(shown, Ok(true)) {
+        println!("Serving on until Ctrl-C.");
+        interrupted.await;
+    }
+    drop(stop);
+    house.await??;
+    shown.map(drop)
+}
+
+async fn show(
+    arguments: &Arguments,
+    site: std::net::SocketAddr,
+    admin: std::net::SocketAddr,
+) -> anyhow::Result<()> {
+    let style = ProgressStyle::with_template(
+        "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec}, {eta} left",
+    )?;
+    let bar = ProgressBar::new(arguments.visitors)
+        .with_style(style.progress_chars("=> "))
+        .with_message("visitors");
+    let tick = bar.clone();
+    visitors::visit(site, arguments.visitors, move || tick.inc(1)).await?;
+    bar.finish();
+    let results = format!("http://{admin}/admin/results");
+    // What was answered is in the results once the ledger has caught up.
+    loop {
+        let state: serde_json::Value = serde_json::from_str(&fetch(&results, None).await?)?;
+        if state["store"]["lag_events"] == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!(
+        "\n{}",
+        fetch(&format!("{results}?format=text"), None).await?
+    );
+    Ok(())
+}
+
+/// A folder that goes when the demo ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> anyhow::Result<Folder> {
+        let path = std::env::temp_dir().join(format!("watershed-demo-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left in a folder for temporary files hurts nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,70 @@
+//! `watershed override`: a signed token that puts its bearer into a group.
+
+use super::Hinted;
+use crate::config;
+use crate::experiment::forced::{self, Forced, OVERRIDE_COOKIE};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Into which group, for how long.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The experiment
+    experiment: String,
+    /// The group
+    group: String,
+    /// How long the token is good for
+    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    /// The routes file, whose overrides.secret signs
+    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
+    config: PathBuf,
+}
+
+/// Prints the token; to a terminal also how to use it.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let plan = config::load(&arguments.config)?;
+    let Some(secret) = &plan.override_secret else {
+        return Err(Hinted::new(
+            "overrides are off: the file has no overrides.secret",
+            "write `overrides: { secret: … }` with what `openssl rand -hex 32` prints",
+        )
+        .into());
+    };
+    let named = |index: crate::experiment::ExperimentIndex| plan.experiment(index);
+    let Some(experiment) = plan.experiment_named(&arguments.experiment).map(named) else {
+        let names: Vec<&str> = plan
+            .experiments
+            .iter()
+            .map(|experiment| &*experiment.name)
+            .collect();
+        return Err(Hinted::new(
+            format!("there is no experiment {:?}", arguments.experiment),
+            format!("there are: {}", names.join(", ")),
+        )
+        .into());
+    };
+    if experiment.group_named(&arguments.group).is_none() {
+        let names: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
+        return Err(Hinted::new(
+            format!("{} has no group {:?}", experiment.name, arguments.group),
+            format!("there are: {}", names.join(", ")),
+        )
+        .into());
+    }
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let expires_s = now_s.saturating_add(arguments.ttl.as_secs());
+    let forced = Forced {
+        experiment: arguments.experiment.clone(),
+        group: arguments.group.clone(),
+        expires_s,
+    };
+    let token = forced::sign(secret.reveal().as_bytes(), &forced);
+    println!("{token}");
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        eprintln!(
+            "\nAs a link, which sets a cookie: http://YOUR-SITE/?{OVERRIDE_COOKIE}={token}\nAs a header: Watershed-Override: {token}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! `experiments:` — who is split, into which groups.
+
+use super::metrics;
+use super::node::{Node, check_name};
+use crate::experiment::assign::{Share, Split, Weight};
+use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
+use crate::experiment::metric::{Metric, Role};
+use crate::experiment::{
+    EpochDigest, Experiment, Group, GroupIndex, Guarded, Guardrail, MetricIndex, UpstreamIndex,
+};
+use http::header::HeaderName;
+
+/// What experiments refer to.
+pub struct Known<'a> {
+    /// Names of upstreams, in file order.
+    pub upstreams: &'a [&'a str],
+    /// All metrics, in file order.
+    pub metrics: &'a [Metric],
+}
+
+const KEYS: &[(&str, &str)] = &[
+    ("control", "short form: the upstream of control"),
+    ("experiment", "short form: the upstream of the other group"),
+    (
+        "percent",
+        "short form: the percentage of users that get `experiment`",
+    ),
+    (
+        "match",
+        "who is eligible: a path, or { path, host, method, headers, query }",
+    ),
+    (
+        "salt",
+        "what is hashed with the user's ID; the experiment's name unless given",
+    ),
+    (
+        "traffic",
+        "the percentage of eligible users that takes part, such as 100%",
+    ),
+    (
+        "groups",
+        "a name for each group, then { weight: 50, upstream: NAME }",
+    ),
+    (
+        "metrics",
+        "a list of metrics that judge it; all unless given",
+    ),
+    (
+        "guardrails",
+        "bounds on harm, such as { errors: { max_increase: 1% } }",
+    ),
+    ("winner", "the group whose version everybody gets"),
+    ("count_overrides", "true or false"),
+    ("min_duration", "the earliest verdict, such as 7d"),
+];
+const WEIGHT: &str = "a positive number, such as 50";
+
+/// All experiments of the file.
+pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
+    let named = node
+        .map(|node| node.named("experiment"))
+        .unwrap_or_default();
+    named
+        .iter()
+        .filter_map(|(name, node)| experiment(name, node, known))
+        .collect()
+}
+
+fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experiment> {
+    check_name(node, name);
+    if !node.keys(KEYS) {
+        return None;
+    }
+    let groups = match node.get("groups") {
+        Some(groups) => long_groups(node, &groups, known),
+        None => short_groups(node, known),
+    };
+    let salt = node
+        .get("salt")
+        .and_then(|node| node.text("a text"))
+        .unwrap_or(name);
+    let traffic = node.get("traffic").and_then(|node| {
+        node.percent("a percentage from 0% to 100%, with its sign", |percent| {
+            (0.0..=100.0).contains(&percent)
+        })
+    });
+    let traffic = traffic.and_then(Share::new).unwrap_or(Share::ALL);
+    let parts = || groups.iter().map(|group| (&*group.name, group.weight));
+    let winner = node.get("winner").and_then(|winner| {
+        let text = winner.text("the name of a group")?;
+        let place = groups.iter().position(|group| &*group.name == text);
+        if place.is_none() {
+            winner.unknown("group", text, groups.iter().map(|group| &*group.name));
+        }
+        place.map(GroupIndex)
+    });
+    let control = groups
+        .iter()
+        .position(|group| &*group.name == "control")
+        .unwrap_or(0);
+    let min_duration = node.get("min_duration").and_then(|node| node.duration());
+    Some(Experiment {
+        name: name.into(),
+        salt: salt.into(),
+        matcher: node
+            .get("match")
+            .map(|node| matcher(&node))
+            .unwrap_or_default(),
+        traffic,
+        control: GroupIndex(control),
+        metrics: judged_by(node.get("metrics"), known),
+        guardrails: node
+            .get("guardrails")
+            .map(|node| guardrails(&node, known))
+            .unwrap_or_default(),
+        winner,
+        count_overrides: node
+            .get("count_overrides")
+            .and_then(|node| node.boolean())
+            .unwrap_or(false),
+        min_duration_ms: min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64),
+        split: Split::new(salt, traffic, parts()),
+        epoch: EpochDigest::of(salt, traffic, parts()),
+        groups: groups.into(),
+    })
+}
+
+/// `{ control: current, experiment: redesign, percent: 10 }`.
+fn short_groups(node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
+    let percent = node.get("percent").and_then(|node| {
+        let allowed = "a percentage above 0 and below 100, such as 10 or 10%";
+        node.read(allowed, |text| {
+            let number: f64 = text.trim_end_matches('%').trim_end().parse().ok()?;
+            (number > 0.0 && number < 100.0).then_some(number)
+        })
+    });
+    let mut groups = Vec::new();
+    for (name, weight) in [
+        ("control", 100.0 - percent.unwrap_or(50.0)),
+        ("experiment", percent.unwrap_or(50.0)),
+    ] {
+        let Some(upstream) = node.get(name) else {
+            node.missing(
+                name,
+                "write `control: UPSTREAM`, `experiment: UPSTREAM` and `percent: 10`, or `groups:`",
+            );
+            continue;
+        };
+        let Some(weight) = Weight::new(weight) else {
+            continue;
+        };
+        groups.push(Group {
+            name: name.into(),
+            weight,
+            upstream: upstream_named(&upstream, known),
+        });
+    }
+    groups
+}
+
+fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
+    for key in ["control", "experiment", "percent"] {
+        if let Some(short) = experiment.get(key) {
+            short.problem(
+                "the short form beside `groups`",
+                "write either `groups` or the short form",
+            );
+        }
+    }
+    let named = node.named("group");
+    if named.len() < 2 {
+        node.problem(
+            format!("{} groups", named.len()),
+            "an experiment compares at least two groups",
+        );
+    }
+    let mut groups = Vec::new();
+    for (name, node) in &named {
+        check_name(node, name);
+        if !node.keys(&[("weight", WEIGHT), ("upstream", "the name of an upstream")]) {
+            continue;
+        }
+        let weight = match node.get("weight") {
+            Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight > 0.0),
+            None => {
+                node.missing("weight", WEIGHT);
+                None
+            }
+        };
+        let upstream = node.get("upstream");
+        // A group that is not understood still counts as a group: no other message follows from it.
+        let Some(weight) = Weight::new(weight.unwrap_or(1.0)) else {
+            continue;
+        };
+        groups.push(Group {
+            name: name.as_str().into(),
+            weight,
+            upstream: upstream.and_then(|node| upstream_named(&node, known)),
+        });
+    }
+    let with = named
+        .iter()
+        .filter(|(_, node)| node.get("upstream").is_some())
+        .count();
+    if with != 0 && with != named.len() {
+        let allowed = "give every group an upstream, or none (then the experiment acts through the Watershed-Experiment header)";
+        node.problem("some groups have an upstream and some have none", allowed);
+    }
+    groups
+}
+
+fn upstream_named(node: &Node<'_>, known: &Known<'_>) -> Option<UpstreamIndex> {
+    let name = node.text("the name of an upstream")?;
+    let place = known
+        .upstreams
+        .iter()
+        .position(|upstream| *upstream == name);
+    if place.is_none() {
+        node.unknown("upstream", name, known.upstreams.iter().copied());
+    }
+    place.map(UpstreamIndex)
+}
+
+/// The metrics that judge, the primary one first.
+fn judged_by(node: Option<Node<'_>>, known: &Known<'_>) -> Box<[MetricIndex]> {
+    let mut judging: Vec<MetricIndex> = match node {
+        None => (0..known.metrics.len()).map(MetricIndex).collect(),
+        Some(node) => node
+            .items()
+            .iter()
+            .filter_map(|node| metric_named(node, known))
+            .collect(),
+    };
+    let primary = judging
+        .iter()
+        .position(|metric| known.metrics[metric.0].role == Role::Primary);
+    if let Some(primary) = primary {
+        judging[..=primary].rotate_right(1);
+    }
+    judging.into()
+}
+
+fn metric_named(node: &Node<'_>, known: &Known<'_>) -> Option<MetricIndex> {
+    let name = node.text("the name of a metric")?;
+    let place = known
+        .metrics
+        .iter()
+        .position(|metric| &*metric.name == name);
+    if place.is_none() {
+        node.unknown(
+            "metric",
+            name,
+            known.metrics.iter().map(|metric| &*metric.name),
+        );
+    }
+    place.map(MetricIndex)
+}
+
+fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
+    let read = |(name, node): &(String, Node<'_>)| {
+        node.keys(&[
+            (
+                "max_increase",
+                "the tolerated relative increase, such as 1%",
+            ),
+            ("over", "for `slow`: a time, such as 500ms"),
+        ]);
+        let allowed = "a percentage of 0% or more";
+        let max_increase = node
+            .get("max_increase")
+            .and_then(|node| node.percent(allowed, |percent| percent >= 0.0));
+        let what = match &**name {
+            "errors" => Guarded::Errors,
+            "slow" => match node.get("over") {
+                Some(over) => Guarded::Slow {
+                    over_us: over.duration()?.as_micros() as u64,
+                },
+                None => {
+                    node.missing(
+                        "over",
+                        "the time above which an answer is slow, such as 500ms",
+                    );
+                    return None;
+                }
+            },
+            metric => match known
+                .metrics
+                .iter()
+                .position(|known| &*known.name == metric)
+            {
+                Some(place) => Guarded::Metric(MetricIndex(place)),
+                None => {
+                    let names = ["errors", "slow"]
+                        .into_iter()
+                        .chain(known.metrics.iter().map(|metric| &*metric.name));
+                    node.unknown("guardrail", metric, names);
+                    return None;
+                }
+            },
+        };
+        Some(Guardrail {
+            what,
+            max_increase: max_increase.unwrap_or(0.0),
+        })
+    };
+    node.named("guardrail").iter().filter_map(read).collect()
+}
+
+fn matcher(node: &Node<'_>) -> Matcher {
+    if !node.is_map() {
+        return Matcher {
+            path: metrics::path(node),
+            ..Matcher::default()
+        };
+    }
+    node.keys(&[
+        ("path", "a path, such as /checkout/**"),
+        ("host", "a host, such as shop.example.com or *.example.com"),
+        ("method", "a method or a list of them"),
+        (
+            "headers",
+            "header names, each with the value asked for, or `true` for any",
+        ),
+        (
+            "query",
+            "query parameters, each with the value asked for, or `true` for any",
+        ),
+    ]);
+    let host = |node: Node<'_>| {
+        let allowed = "a host without port, such as shop.example.com or *.example.com";
+        node.read(allowed, |text| {
+            (!text.contains([':', '/'])).then(|| HostPattern::new(text))
+        })
+    };
+    let methods = node
+        .get("method")
+        .map(|node| node.items())
+        .unwrap_or_default();
+    let named = |key: &str| {
+        node.get(key)
+            .map(|node| node.named(key))
+            .unwrap_or_default()
+    };
+    let header = |(name, node): &(String, Node<'_>)| match name.parse::<HeaderName>() {
+        Ok(name) => Some(ValuePattern {
+            name,
+            value: wanted(node),
+        }),
+        Err(_) => {
+            node.problem(
+                format!("{name:?} is no header name"),
+                "letters, digits and hyphens",
+            );
+            None
+        }
+    };
+    let parameter = |(name, node): &(String, Node<'_>)| ValuePattern {
+        name: name.as_str().into(),
+        value: wanted(node),
+    };
+    Matcher {
+        path: node.get("path").and_then(|node| metrics::path(&node)),
+        host: node.get("host").and_then(host),
+        methods: methods.iter().filter_map(metrics::method).collect(),
+        headers: named("headers").iter().filter_map(header).collect(),
+        query: named("query").iter().map(parameter).collect(),
+    }
+}
+
+fn wanted(node: &Node<'_>) -> Option<Box<str>> {
+    match node.value {
+        super::file::Value::Bool(true) | super::file::Value::Nothing => None,
+        _ => node
+            .text("the value asked for, or true for any")
+            .map(Into::into),
+    }
+}

@@ -1,0 +1,132 @@
+//! The file as YAML. The only place that knows the parser.
+
+use super::locate::Places;
+use super::problem::{Problem, Unsound};
+use std::io::Read;
+use std::path::Path;
+
+/// A YAML value, free of its parser.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing was written.
+    Nothing,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number, and how it is written.
+    Number(f64, String),
+    /// A text.
+    Text(String),
+    /// A list.
+    List(Vec<Value>),
+    /// Keys and values, in the order of the file.
+    Map(Vec<(String, Value)>),
+}
+
+/// The most that a file may hold: far above any real one.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a file's text.
+pub fn read(path: &Path) -> Result<String, Unsound> {
+    let unsound = |found: String, allowed: &str| one(path, None, found, allowed);
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => unsound(
+            "there is no such file".to_owned(),
+            "name a routes file with -c FILE; `watershed demo` needs none",
+        ),
+        _ => unsound(
+            format!("cannot be read: {error}"),
+            "make the file readable for this user",
+        ),
+    })?;
+    let mut bytes = Vec::new();
+    let read = file.take(BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| {
+        unsound(
+            format!("cannot be read: {error}"),
+            "name a file, such as config/routes.yaml",
+        )
+    })?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(unsound(
+            "is larger than 1 MiB".to_owned(),
+            "is this the right file? a routes file is a few pages",
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        unsound(
+            format!("is not UTF-8 text at byte {at}"),
+            "save it as UTF-8",
+        )
+    })
+}
+
+/// Parses a text. `Err` says where it is not YAML.
+pub fn parse(path: &Path, text: &str) -> Result<(Value, Places), Unsound> {
+    let places = Places::of(text);
+    let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
+        value.apply_merge()?;
+        Ok(value)
+    });
+    match parsed {
+        Ok(value) => Ok((convert(value), places)),
+        Err(error) => {
+            let place = error.location().map(|at| (at.line(), at.column()));
+            // The place is said before it.
+            let found = error.to_string();
+            let found = found
+                .split(" at line ")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            let allowed = if found.contains("duplicate entry") {
+                "write each key once"
+            } else {
+                "this is not YAML: look at the indentation and the colons there"
+            };
+            Err(one(path, place.or(Some((1, 1))), found, allowed))
+        }
+    }
+}
+
+fn one(path: &Path, place: Option<(usize, usize)>, found: String, allowed: &str) -> Unsound {
+    let file = path.display().to_string();
+    let problem = Problem {
+        file,
+        place,
+        key: String::new(),
+        found,
+        allowed: allowed.to_owned(),
+        near: None,
+    };
+    Unsound {
+        problems: vec![problem],
+    }
+}
+
+fn convert(value: serde_yaml::Value) -> Value {
+    match value {
+        serde_yaml::Value::Null => Value::Nothing,
+        serde_yaml::Value::Bool(value) => Value::Bool(value),
+        serde_yaml::Value::Number(number) => {
+            Value::Number(number.as_f64().unwrap_or(f64::NAN), number.to_string())
+        }
+        serde_yaml::Value::String(text) => Value::Text(text),
+        serde_yaml::Value::Sequence(items) => Value::List(items.into_iter().map(convert).collect()),
+        serde_yaml::Value::Mapping(map) => Value::Map(
+            map.into_iter()
+                .map(|(key, value)| (key_text(key), convert(value)))
+                .collect(),
+        ),
+        serde_yaml::Value::Tagged(tagged) => convert(tagged.value),
+    }
+}
+
+fn key_text(key: serde_yaml::Value) -> String {
+    match convert(key) {
+        Value::Text(text) | Value::Number(_, text) => text,
+        Value::Bool(value) => value.to_string(),
+        Value::Nothing => "null".to_owned(),
+        Value::List(_) | Value::Map(_) => "?".to_owned(),
+    }
+}

@@ -1,0 +1,176 @@
+//! `user:` and `identity:` — where IDs are read from and how new ones are given.
+
+use super::node::Node;
+use crate::experiment::identity::{Identity, Mint, Source};
+use std::time::Duration;
+
+const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
+
+/// Where IDs come from.
+pub fn read(root: &Node<'_>) -> Identity {
+    let sources = root
+        .get("user")
+        .map(|node| node.items())
+        .unwrap_or_default();
+    let sources = sources.iter().filter_map(source).collect();
+    let mut identity = Identity {
+        sources,
+        id_bytes_max: 256,
+        mint: Mint {
+            cookie: "watershed_id".into(),
+            max_age_s: 365 * 24 * 3600,
+            domain: None,
+            path: "/".into(),
+            same_site: "Lax".into(),
+            secure: None,
+            http_only: true,
+        },
+    };
+    let Some(node) = root.get("identity") else {
+        return identity;
+    };
+    node.keys(&[
+        ("name", "the name of the minted cookie"),
+        (
+            "max_age",
+            "how long it is kept, such as 365d; browsers keep none longer than 400d",
+        ),
+        ("domain", "its Domain, such as example.com"),
+        ("path", "its Path, such as /"),
+        ("same_site", "Lax, Strict or None"),
+        (
+            "secure",
+            "true or false; where the visitor came over TLS unless given",
+        ),
+        ("http_only", "true or false"),
+        ("max_length", "the longest ID that is taken, in bytes"),
+        ("store", "raw"),
+    ]);
+    let mint = &mut identity.mint;
+    if let Some(name) = node.get("name").and_then(|node| cookie_name(&node)) {
+        mint.cookie = name;
+    }
+    if let Some(written) = node.get("max_age")
+        && let Some(age) = written.duration()
+    {
+        if age > Duration::from_secs(400 * 24 * 3600) || age.is_zero() {
+            written.problem(
+                "browsers keep no cookie that long",
+                "more than 0s and at most 400d",
+            );
+        }
+        mint.max_age_s = age.as_secs();
+    }
+    let attribute = |text: &str| {
+        (!text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b';'))
+        .then(|| text.into())
+    };
+    mint.domain = node
+        .get("domain")
+        .and_then(|node| node.read("a domain, such as example.com", attribute));
+    if let Some(path) = node.get("path") {
+        let read = |text: &str| attribute(text).filter(|_| text.starts_with('/'));
+        mint.path = path.read("a path, such as /", read).unwrap_or("/".into());
+    }
+    let sites = [
+        ("Lax", "Lax"),
+        ("Strict", "Strict"),
+        ("None", "None"),
+        ("lax", "Lax"),
+        ("strict", "Strict"),
+        ("none", "None"),
+    ];
+    if let Some(same_site) = node.get("same_site").and_then(|node| node.word(&sites)) {
+        mint.same_site = same_site.into();
+    }
+    mint.secure = node.get("secure").and_then(|node| node.boolean());
+    mint.http_only = node
+        .get("http_only")
+        .and_then(|node| node.boolean())
+        .unwrap_or(true);
+    if &*mint.same_site == "None" && mint.secure == Some(false) {
+        node.problem(
+            "browsers refuse a cookie with SameSite=None that is not Secure",
+            "write `secure: true`",
+        );
+    }
+    if let Some(length) = node.get("max_length").and_then(|node| node.whole(1, 8192)) {
+        identity.id_bytes_max = length as usize;
+    }
+    if let Some(store) = node.get("store")
+        && store.text("raw").is_some_and(|text| text != "raw")
+    {
+        store.problem(
+            "this version keeps IDs as they come",
+            "leave `store` out, or write `raw`",
+        );
+    }
+    identity
+}
+
+fn source(node: &Node<'_>) -> Option<Source> {
+    const ALLOWED: &str =
+        "one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }";
+    if !node.keys(&[
+        ("cookie", COOKIE),
+        ("header", "a header's name"),
+        ("query", "a parameter's name"),
+        ("jwt", "a claim, such as sub"),
+    ]) {
+        return None;
+    }
+    let kinds: Vec<Node<'_>> = ["cookie", "header", "query", "jwt"]
+        .into_iter()
+        .filter_map(|key| node.get(key))
+        .collect();
+    let [only] = &kinds[..] else {
+        node.problem(
+            format!("{} sources in one place", kinds.len()),
+            format!("{ALLOWED}; several as a list, the first that holds an ID wins"),
+        );
+        return None;
+    };
+    match only.path.last().map(String::as_str) {
+        Some("cookie") => cookie_name(only).map(Source::Cookie),
+        Some("header") => only
+            .read("a header's name", |text| text.parse().ok())
+            .map(Source::Header),
+        Some("query") => only
+            .read("a parameter's name: letters, digits and _.-", |text| {
+                let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+                (!text.is_empty() && text.bytes().all(sound)).then(|| text.into())
+            })
+            .map(Source::Query),
+        _ if only.is_map() => {
+            only.keys(&[
+                ("claim", "a claim, such as sub"),
+                ("cookie", "the cookie that carries the token"),
+            ]);
+            let claim = only
+                .get("claim")
+                .and_then(|node| node.text("a claim, such as sub"));
+            if claim.is_none() {
+                only.missing("claim", "a claim, such as sub");
+            }
+            let cookie = only.get("cookie").and_then(|node| cookie_name(&node));
+            Some(Source::Jwt {
+                claim: claim?.into(),
+                cookie,
+            })
+        }
+        _ => only.text("a claim, such as sub").map(|claim| Source::Jwt {
+            claim: claim.into(),
+            cookie: None,
+        }),
+    }
+}
+
+fn cookie_name(node: &Node<'_>) -> Option<Box<str>> {
+    node.read(COOKIE, |text| {
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        (!text.is_empty() && text.bytes().all(sound)).then(|| text.into())
+    })
+}

@@ -1,0 +1,291 @@
+//! `metrics:` — what counts as success.
+
+use super::node::{Node, check_name};
+use crate::experiment::matcher::PathPattern;
+use crate::experiment::metric::{
+    Goal, HeaderRule, Kind, Metric, Per, Role, Rule, StatusRange, Trigger,
+};
+use http::Method;
+
+const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
+const PATH: &str = "a path that begins with /, such as /checkout or /shop/**";
+const STATUS: &str = "a status, such as 200, 2xx or 200-204";
+const EVENT: &str = "the name of an event that the upstream reports: letters, digits and _-.:/*";
+
+/// All metrics of the file.
+pub fn read(node: Option<Node<'_>>) -> Vec<Metric> {
+    let named = node.map(|node| node.named("metric")).unwrap_or_default();
+    named
+        .iter()
+        .filter_map(|(name, node)| metric(name, node))
+        .collect()
+}
+
+fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
+    check_name(node, name);
+    let mut metric = Metric {
+        name: name.into(),
+        kind: Kind::Conversion,
+        goal: Goal::Increase,
+        role: Role::Secondary,
+        trigger: Trigger::Event(name.into()),
+        value: None,
+        per: None,
+        scale: 2,
+        within_ms: None,
+        detect: 0.1,
+        margin: 0.01,
+    };
+    if !node.is_map() {
+        metric.trigger = Trigger::Rule(short_rule(node)?);
+        return Some(metric);
+    }
+    node.keys(&[
+        (
+            "on",
+            "{ method: POST, path: /checkout, status: 2xx, header: \"X-Done: yes\" }",
+        ),
+        ("event", "the name of an event that the upstream reports"),
+        (
+            "value",
+            "the event's parameter that holds the value, such as amount",
+        ),
+        ("kind", "conversion, count, mean or ratio"),
+        ("goal", "increase or decrease"),
+        ("role", "primary or secondary"),
+        (
+            "per",
+            "the base of a ratio: requests, or { event: … } or { on: … }",
+        ),
+        ("scale", "decimal places kept of a value, 0 to 6"),
+        ("within", "the time after the first exposure, such as 7d"),
+        ("detect", "the planned relative lift, such as 10%"),
+        (
+            "margin",
+            "the relative difference that counts as none, such as 1%",
+        ),
+    ]);
+    match (node.get("on"), node.get("event")) {
+        (Some(on), None) => metric.trigger = Trigger::Rule(rule(&on)),
+        (None, Some(event)) => metric.trigger = Trigger::Event(event_name(&event)?),
+        (Some(_), Some(event)) => event.problem(
+            "both `on` and `event` are written",
+            "a metric has one of them",
+        ),
+        (None, None) => node.missing(
+            "event",
+            "write `event: NAME` or `on: { method: …, path: …, status: … }`",
+        ),
+    }
+    let kinds = [
+        ("conversion", Kind::Conversion),
+        ("count", Kind::Count),
+        ("mean", Kind::Mean),
+        ("ratio", Kind::Ratio),
+    ];
+    set(
+        &mut metric.kind,
+        node.get("kind").and_then(|node| node.word(&kinds)),
+    );
+    let goals = [("increase", Goal::Increase), ("decrease", Goal::Decrease)];
+    set(
+        &mut metric.goal,
+        node.get("goal").and_then(|node| node.word(&goals)),
+    );
+    let roles = [("primary", Role::Primary), ("secondary", Role::Secondary)];
+    set(
+        &mut metric.role,
+        node.get("role").and_then(|node| node.word(&roles)),
+    );
+    set(
+        &mut metric.scale,
+        node.get("scale")
+            .and_then(|node| node.whole(0, 6))
+            .map(|scale| scale as u8),
+    );
+    let share = |node: Node<'_>| {
+        node.percent("a percentage above 0, such as 10%", |percent| {
+            percent > 0.0 && percent <= 1000.0
+        })
+    };
+    set(&mut metric.detect, node.get("detect").and_then(share));
+    set(&mut metric.margin, node.get("margin").and_then(share));
+    metric.within_ms = node
+        .get("within")
+        .and_then(|node| node.duration())
+        .map(|time| time.as_millis() as u64);
+    if let Some(value) = node.get("value") {
+        metric.value = value
+            .text("the name of a parameter, such as amount")
+            .map(Into::into);
+        if matches!(metric.trigger, Trigger::Rule(_)) {
+            value.problem(
+                "a rule has no value",
+                "take the value from an event: write `event: NAME` in place of `on`",
+            );
+        }
+    }
+    read_per(node, &mut metric);
+    Some(metric)
+}
+
+fn read_per(node: &Node<'_>, metric: &mut Metric) {
+    let per = node.get("per");
+    match (&per, metric.kind) {
+        (None, Kind::Ratio) => node.missing(
+            "per",
+            "a ratio needs its base: per: requests, or per: { event: NAME }",
+        ),
+        (Some(per), kind) if kind != Kind::Ratio => per.problem(
+            "only a ratio has a base",
+            "write `kind: ratio`, or leave `per` out",
+        ),
+        _ => {}
+    }
+    let Some(per) = per else { return };
+    metric.per = if per.is_map() {
+        per.keys(&[("event", "the name of an event"), ("on", "a rule")]);
+        match (per.get("event"), per.get("on")) {
+            (Some(event), None) => event_name(&event).map(Per::Event),
+            (None, Some(on)) => Some(Per::Rule(rule(&on))),
+            _ => {
+                per.problem(
+                    "the base is not clear",
+                    "write one of `event: NAME` and `on: …`",
+                );
+                None
+            }
+        }
+    } else {
+        per.word(&[("requests", ())]).map(|()| Per::Requests)
+    };
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// `POST /checkout -> 2xx`: a method, a path, an arrow and a status, each of which may be left
+/// out, but not all.
+fn short_rule(node: &Node<'_>) -> Option<Rule> {
+    let text = node.text(RULE)?;
+    let mut rule = Rule::default();
+    let (request, status) = text
+        .split_once("->")
+        .map_or((text, None), |(request, status)| {
+            (request, Some(status.trim()))
+        });
+    for word in request.split_whitespace() {
+        let taken = match word {
+            _ if word.starts_with('/') && rule.path.is_none() => {
+                rule.path.replace(PathPattern::new(word)).is_none()
+            }
+            _ if rule.method.is_none() && rule.path.is_none() => {
+                rule.method = method_of(word);
+                rule.method.is_some()
+            }
+            _ => false,
+        };
+        if !taken {
+            node.problem(format!("{word:?} is neither a method nor a path"), RULE);
+            return None;
+        }
+    }
+    if let Some(status) = status {
+        rule.status = status_of(status);
+        if rule.status.is_none() {
+            node.problem(format!("{status:?} is no status"), STATUS);
+            return None;
+        }
+    }
+    if rule.method.is_none() && rule.path.is_none() && rule.status.is_none() {
+        node.problem("an empty rule", RULE);
+        return None;
+    }
+    Some(rule)
+}
+
+fn rule(node: &Node<'_>) -> Rule {
+    if !node.is_map() {
+        return short_rule(node).unwrap_or_default();
+    }
+    node.keys(&[
+        ("method", "GET, POST, …"),
+        ("path", PATH),
+        ("status", STATUS),
+        ("header", "a header of the answer: `Name` or `Name: value`"),
+    ]);
+    Rule {
+        method: node.get("method").and_then(|node| method(&node)),
+        path: node.get("path").and_then(|node| path(&node)),
+        status: node
+            .get("status")
+            .and_then(|node| node.read(STATUS, status_of)),
+        header: node
+            .get("header")
+            .and_then(|node| node.read("`Name` or `Name: value`", header_of)),
+    }
+}
+
+/// A method, such as `POST`.
+pub fn method(node: &Node<'_>) -> Option<Method> {
+    node.read("a method in capitals, such as GET or POST", method_of)
+}
+
+fn method_of(text: &str) -> Option<Method> {
+    let capitals = text
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    capitals.then(|| text.parse().ok()).flatten()
+}
+
+/// A path or a pattern of paths.
+pub fn path(node: &Node<'_>) -> Option<PathPattern> {
+    node.read(PATH, |text| {
+        text.starts_with('/').then(|| PathPattern::new(text))
+    })
+}
+
+fn status_of(text: &str) -> Option<StatusRange> {
+    let sound = |status: u16| (100..=599).contains(&status);
+    if let Some(class) = text.strip_suffix("xx") {
+        let low = class
+            .parse::<u16>()
+            .ok()
+            .filter(|class| (1..=5).contains(class))?
+            * 100;
+        return Some(StatusRange {
+            low,
+            high: low + 99,
+        });
+    }
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let range = StatusRange {
+        low: low.trim().parse().ok()?,
+        high: high.trim().parse().ok()?,
+    };
+    (sound(range.low) && sound(range.high) && range.low <= range.high).then_some(range)
+}
+
+fn header_of(text: &str) -> Option<HeaderRule> {
+    let (name, value) = text
+        .split_once(':')
+        .map_or((text, None), |(name, value)| (name, Some(value.trim())));
+    let value = value.map(|value| value.parse().ok());
+    Some(HeaderRule {
+        name: name.trim().parse().ok()?,
+        value: if let Some(value) = value {
+            Some(value?)
+        } else {
+            None
+        },
+    })
+}
+
+fn event_name(node: &Node<'_>) -> Option<Box<str>> {
+    node.read(EVENT, |text| {
+        sfv::TokenRef::from_str(text).is_ok().then(|| text.into())
+    })
+}

@@ -1,0 +1,357 @@
+//! A value of the file with its place, and what it can be read as. Reading what is not there
+//! says so with the place and goes on, so that one look finds everything that is wrong.
+
+use super::file::Value;
+use super::locate::Places;
+use super::plan::Secret;
+use super::problem::{Problem, near};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What reading a file needs and finds.
+pub struct Reading<'a> {
+    /// The file, as it was named.
+    pub path: &'a Path,
+    /// Where its keys stand.
+    pub places: Places,
+    /// The environment, for `${NAME}`.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// What is wrong with it.
+    pub problems: RefCell<Vec<Problem>>,
+}
+
+/// A value with its place.
+#[derive(Clone)]
+pub struct Node<'a> {
+    /// What is read.
+    pub reading: &'a Reading<'a>,
+    /// The keys that lead here.
+    pub path: Vec<String>,
+    /// The value.
+    pub value: &'a Value,
+}
+
+impl<'a> Node<'a> {
+    /// Says that something is wrong with this value.
+    pub fn problem(&self, found: impl Into<String>, allowed: impl Into<String>) {
+        self.tell(
+            self.reading.places.find(&self.path).value,
+            found.into(),
+            allowed.into(),
+            None,
+        );
+    }
+
+    /// Says that this names something that is not there.
+    pub fn unknown<'b>(
+        &self,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'b str> + Clone,
+    ) {
+        let all: Vec<&str> = known.clone().into_iter().collect();
+        let allowed = match all.is_empty() {
+            true => format!("no {what} is defined"),
+            false => format!("there are: {}", all.join(", ")),
+        };
+        let place = self.reading.places.find(&self.path).value;
+        self.tell(
+            place,
+            format!("there is no {what} {name:?}"),
+            allowed,
+            near(name, known),
+        );
+    }
+
+    /// Says that a key is missing in this map.
+    pub fn missing(&self, key: &str, allowed: &str) {
+        self.tell(
+            self.reading.places.find(&self.path).key,
+            format!("`{key}` is missing"),
+            allowed.to_owned(),
+            None,
+        );
+    }
+
+    fn tell(&self, place: (usize, usize), found: String, allowed: String, near: Option<String>) {
+        let file = self.reading.path.display().to_string();
+        let key = self.path.join(".");
+        self.reading.problems.borrow_mut().push(Problem {
+            file,
+            place: Some(place),
+            key,
+            found,
+            allowed,
+            near,
+        });
+    }
+
+    /// The value below this key, if something is written there.
+    pub fn get(&self, key: &str) -> Option<Node<'a>> {
+        let Value::Map(map) = self.value else {
+            return None;
+        };
+        let (_, value) = map
+            .iter()
+            .find(|(name, value)| name == key && *value != Value::Nothing)?;
+        Some(self.below(key, value))
+    }
+
+    fn below(&self, key: &str, value: &'a Value) -> Node<'a> {
+        let path = self.path.iter().cloned().chain([key.to_owned()]).collect();
+        Node {
+            reading: self.reading,
+            path,
+            value,
+        }
+    }
+
+    /// This as a map with only these keys, each with what it may hold.
+    pub fn keys(&self, allowed: &[(&str, &str)]) -> bool {
+        let Value::Map(map) = self.value else {
+            let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
+            self.problem(
+                format!("{} instead of keys", self.kind()),
+                format!("write keys here: {}", names.join(", ")),
+            );
+            return false;
+        };
+        for (key, value) in map {
+            if allowed.iter().any(|(name, _)| name == key) {
+                continue;
+            }
+            let node = self.below(key, value);
+            let meant = near(key, allowed.iter().map(|(name, _)| *name));
+            let text = match meant
+                .as_ref()
+                .and_then(|meant| allowed.iter().find(|(name, _)| name == meant))
+            {
+                Some((_, holds)) => (*holds).to_owned(),
+                None => format!(
+                    "known here: {}",
+                    allowed
+                        .iter()
+                        .map(|(name, _)| *name)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            };
+            node.tell(
+                self.reading.places.find(&node.path).key,
+                "unknown key".to_owned(),
+                text,
+                meant,
+            );
+        }
+        true
+    }
+
+    /// This as a map of names that the writer chose.
+    pub fn named(&self, what: &str) -> Vec<(String, Node<'a>)> {
+        match self.value {
+            Value::Map(map) => map
+                .iter()
+                .map(|(name, value)| (name.clone(), self.below(name, value)))
+                .collect(),
+            Value::Nothing => Vec::new(),
+            _ => {
+                self.problem(
+                    format!("{} instead of names", self.kind()),
+                    format!("write a name for each {what}, then what it is"),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    /// This as a list, or as the one item of a list.
+    pub fn items(&self) -> Vec<Node<'a>> {
+        match self.value {
+            Value::List(items) => items
+                .iter()
+                .enumerate()
+                .map(|(place, value)| self.below(&place.to_string(), value))
+                .collect(),
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// This as a text; numbers are texts too.
+    pub fn text(&self, allowed: &str) -> Option<&'a str> {
+        match self.value {
+            Value::Text(text) | Value::Number(_, text) => Some(text),
+            _ => {
+                self.problem(format!("{} instead of a text", self.kind()), allowed);
+                None
+            }
+        }
+    }
+
+    /// This as whatever `read` makes of its text.
+    pub fn read<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let text = self.text(allowed)?;
+        let value = read(text);
+        if value.is_none() {
+            self.problem(format!("found {text:?}"), allowed);
+        }
+        value
+    }
+
+    /// This as `true` or `false`.
+    pub fn boolean(&self) -> Option<bool> {
+        match self.value {
+            Value::Bool(value) => Some(*value),
+            _ => {
+                self.problem(format!("found {}", self.kind()), "true or false");
+                None
+            }
+        }
+    }
+
+    /// This as a whole number within bounds.
+    pub fn whole(&self, low: u64, high: u64) -> Option<u64> {
+        let allowed = format!("a whole number from {low} to {high}");
+        self.read(&allowed, |text| {
+            text.parse()
+                .ok()
+                .filter(|value| (low..=high).contains(value))
+        })
+    }
+
+    /// This as a number; texts are none.
+    pub fn number(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
+        match self.value {
+            Value::Number(value, _) if sound(*value) => Some(*value),
+            Value::Number(_, text) => {
+                self.problem(format!("found {text}"), allowed);
+                None
+            }
+            _ => {
+                self.problem(format!("{} instead of a number", self.kind()), allowed);
+                None
+            }
+        }
+    }
+
+    /// This as a percentage with its sign, such as `10%`: 0.1.
+    pub fn percent(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
+        self.read(allowed, |text| {
+            let number: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
+            sound(number).then_some(number / 100.0)
+        })
+    }
+
+    /// This as a time, such as `500ms`, `10s` or `7d`.
+    pub fn duration(&self) -> Option<Duration> {
+        self.read(
+            "a time with its unit, such as 500ms, 10s, 5m, 1h or 7d",
+            |text| humantime::parse_duration(text).ok(),
+        )
+    }
+
+    /// This as a size, such as `64KiB`.
+    pub fn bytes(&self) -> Option<u64> {
+        self.read("a size with its unit, such as 64KiB or 1GiB", |text| {
+            text.parse::<bytesize::ByteSize>()
+                .ok()
+                .map(|size| size.as_u64())
+        })
+    }
+
+    /// This as one of these words.
+    pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let allowed = format!("one of: {}", all.join(", "));
+        let text = self.text(&allowed)?;
+        let found = words
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value);
+        if found.is_none() {
+            let place = self.reading.places.find(&self.path).value;
+            self.tell(place, format!("found {text:?}"), allowed, near(text, all));
+        }
+        found
+    }
+
+    /// This as a text that may be kept elsewhere: `${NAME}` is taken from the environment,
+    /// `file:PATH` from a file (relative to this one; a line end after it is left out).
+    pub fn secret(&self, allowed: &str) -> Option<Secret> {
+        let text = self.text(allowed)?;
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = self.file(path);
+            return match std::fs::read_to_string(&path) {
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+                Err(error) => {
+                    self.problem(
+                        format!("{} cannot be read: {error}", path.display()),
+                        "make it readable, or name another file",
+                    );
+                    None
+                }
+            };
+        }
+        self.expand(text).map(Secret::new)
+    }
+
+    /// `${NAME}` replaced by what the environment holds.
+    fn expand(&self, text: &str) -> Option<String> {
+        let mut rest = text;
+        let mut whole = String::new();
+        while let Some((before, after)) = rest.split_once("${") {
+            let Some((name, after)) = after.split_once('}') else {
+                self.problem("`${` without its `}`", "write ${NAME}");
+                return None;
+            };
+            let Some(value) = (self.reading.environment)(name) else {
+                self.problem(
+                    format!("the environment has no {name}"),
+                    format!("set it: export {name}=…"),
+                );
+                return None;
+            };
+            whole.push_str(before);
+            whole.push_str(&value);
+            rest = after;
+        }
+        whole.push_str(rest);
+        Some(whole)
+    }
+
+    /// A path that is written relative to the file.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.reading
+            .path
+            .parent()
+            .unwrap_or(Path::new(""))
+            .join(path)
+    }
+
+    /// Whether this is a map.
+    pub fn is_map(&self) -> bool {
+        matches!(self.value, Value::Map(_))
+    }
+
+    fn kind(&self) -> String {
+        match self.value {
+            Value::Nothing => "nothing".to_owned(),
+            Value::Bool(value) => value.to_string(),
+            Value::Number(_, text) => format!("the number {text}"),
+            Value::Text(text) => format!("the text {text:?}"),
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "keys".to_owned(),
+        }
+    }
+}
+
+/// Says so when a name is not one that keys, headers and tables can hold.
+pub fn check_name(node: &Node<'_>, name: &str) {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(sound) {
+        node.problem(
+            format!("{name:?} cannot be a name"),
+            "names are 1 to 64 letters, digits, `_`, `.` and `-`",
+        );
+    }
+}
