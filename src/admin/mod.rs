@@ -5,7 +5,9 @@
 
 pub mod assignments;
 mod page;
+mod question;
 pub mod results;
+pub mod shape;
 mod text;
 
 use crate::config::plan::Plan;
@@ -20,10 +22,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use results::Results;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use shape::Results;
 use std::net::TcpListener;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -1,6 +1,6 @@
 //! The results as a page for a browser. The template escapes what it is given.
 
-use super::results::{MetricGroup, MetricResult, Results};
+use super::shape::{MetricGroup, MetricResult, Results};
 use super::text;
 use askama::Template;
 

@@ -1,155 +1,20 @@
-//! The results, in the shape that the contract fixes: fields may be added, not renamed. What is
-//! not known yet is `null`.
+//! Gathers the results: totals from the ledger, what the statistics say of them.
 
+use super::question::{question, unit};
+use super::shape::{
+    EpochResult, ExperimentResult, GroupResult, Latency, LiftResult, MetricGroup, MetricResult,
+    Results, SampleRatio, StoreState, VerdictResult,
+};
 use crate::config::plan::Plan;
-use crate::experiment::metric::{Goal, Kind, Metric, Role};
+use crate::experiment::metric::{Goal, Kind, Role};
 use crate::experiment::{Experiment, GroupIndex};
 use crate::ledger::fold::Buckets;
-use crate::ledger::{GroupTotals, Ledger, LedgerError, MetricTotals, Totals};
-use crate::stats::{self, Judgement, State, moments::Sums};
+use crate::ledger::{Ledger, LedgerError, Totals};
+use crate::stats::{self, Judgement, State};
 use crate::vitals::Vitals;
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Everything that `/admin/results` says.
-#[derive(Debug, Serialize)]
-#[expect(
-    missing_docs,
-    reason = "the contract in docs/results.md says what each field is"
-)]
-pub struct Results {
-    pub generated_at: Option<String>,
-    pub store: StoreState,
-    pub experiments: Vec<ExperimentResult>,
-}
-
-/// How the store is.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct StoreState {
-    pub kind: &'static str,
-    pub healthy: bool,
-    pub error: Option<String>,
-    pub lag_events: u64,
-    pub lag_seconds: f64,
-    pub dropped_events: u64,
-    pub damaged_events: u64,
-    pub reload_error: Option<String>,
-}
-
-/// One experiment.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct ExperimentResult {
-    pub name: String,
-    pub status: &'static str,
-    pub winner: Option<String>,
-    pub started_at: Option<String>,
-    pub epochs: Vec<EpochResult>,
-    pub groups: Vec<GroupResult>,
-    pub crossed_over: u64,
-    pub sample_ratio: SampleRatio,
-    pub metrics: Vec<MetricResult>,
-    pub verdict: VerdictResult,
-}
-
-/// A period of constant weights.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct EpochResult {
-    pub number: u32,
-    pub digest: String,
-    pub started_at: Option<String>,
-    pub traffic: f64,
-    pub weights: BTreeMap<String, f64>,
-    pub users: BTreeMap<String, u64>,
-}
-
-/// One group.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct GroupResult {
-    pub name: String,
-    pub role: &'static str,
-    pub weight: Option<f64>,
-    pub upstream: Option<String>,
-    pub users: u64,
-    pub requests: u64,
-    pub responses: BTreeMap<&'static str, u64>,
-    pub fallbacks: u64,
-    pub latency_ms: Latency,
-}
-
-/// Times to the head of the answer, in milliseconds.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct Latency {
-    pub p50: Option<f64>,
-    pub p95: Option<f64>,
-    pub p99: Option<f64>,
-}
-
-/// Whether the groups have the sizes that their weights ask for.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct SampleRatio {
-    pub p_value: Option<f64>,
-    pub mismatch: bool,
-}
-
-/// One metric.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct MetricResult {
-    pub name: String,
-    pub kind: &'static str,
-    pub goal: &'static str,
-    pub role: &'static str,
-    pub method: &'static str,
-    pub groups: Vec<MetricGroup>,
-}
-
-/// One metric in one group.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct MetricGroup {
-    pub name: String,
-    pub users: u64,
-    pub converted: u64,
-    pub count: u64,
-    pub sum: f64,
-    pub rate: Option<f64>,
-    pub interval: Option<(f64, f64)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lift: Option<LiftResult>,
-    pub p_value: Option<f64>,
-    pub chance_to_beat_control: Option<f64>,
-    pub expected_loss: Option<f64>,
-}
-
-/// A group compared with control.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct LiftResult {
-    pub absolute: Option<f64>,
-    pub absolute_interval: Option<(f64, f64)>,
-    pub relative: Option<f64>,
-    pub relative_interval: (Option<f64>, Option<f64>),
-}
-
-/// Which group is better.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct VerdictResult {
-    pub state: &'static str,
-    pub group: Option<String>,
-    pub reason: String,
-}
-
-/// The error allowed to verdicts and intervals.
-const ALPHA: f64 = 0.05;
 
 /// Gathers the results of all experiments, or of the one named.
 pub async fn gather(
@@ -291,108 +156,6 @@ fn ended(name: String, totals: &Totals) -> ExperimentResult {
                 .to_owned(),
         },
     }
-}
-
-fn question(plan: &Plan, experiment: &Experiment, totals: &Totals, now_ms: u64) -> stats::Question {
-    let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
-    let epochs = totals.epochs.iter().map(|epoch| {
-        let weight = |name: &&str| {
-            epoch
-                .definition
-                .groups
-                .iter()
-                .find(|(other, _)| other == name)
-                .map_or(0.0, |(_, weight)| *weight)
-        };
-        let all: f64 = epoch
-            .definition
-            .groups
-            .iter()
-            .map(|(_, weight)| weight)
-            .sum();
-        stats::Epoch {
-            shares: groups.iter().map(|name| weight(name) / all).collect(),
-            users: groups
-                .iter()
-                .map(|&name| epoch.groups.get(name).map_or(0, |group| group.users))
-                .collect(),
-        }
-    });
-    let sums = |metric: &Metric| -> Vec<Vec<Sums>> {
-        let of = |group: Option<&GroupTotals>| {
-            group.map_or_else(Sums::default, |group| sums_of(metric, group))
-        };
-        totals
-            .epochs
-            .iter()
-            .map(|epoch| {
-                groups
-                    .iter()
-                    .map(|&name| of(epoch.groups.get(name)))
-                    .collect()
-            })
-            .collect()
-    };
-    let metrics = experiment.metrics.iter().map(|&index| {
-        let metric = plan.metric(index);
-        stats::Metric {
-            kind: match metric.kind {
-                Kind::Conversion => stats::Kind::Conversion,
-                Kind::Count | Kind::Mean => stats::Kind::Mean,
-                Kind::Ratio => stats::Kind::Ratio,
-            },
-            increase: metric.goal == Goal::Increase,
-            detect: metric.detect,
-            margin: metric.margin,
-            sums: sums(metric),
-        }
-    });
-    let first_ms = totals
-        .epochs
-        .iter()
-        .map(|epoch| epoch.definition.first_ms)
-        .min();
-    stats::Question {
-        epochs: epochs.collect(),
-        metrics: metrics.collect(),
-        control: experiment.control.0,
-        ripe: first_ms
-            .is_some_and(|first| now_ms >= first.saturating_add(experiment.min_duration_ms)),
-        groups: groups.into_iter().map(str::to_owned).collect(),
-        alpha: ALPHA,
-    }
-}
-
-fn sums_of(metric: &Metric, group: &GroupTotals) -> Sums {
-    let MetricTotals {
-        converted,
-        count,
-        count_sq,
-        sum,
-        sum_sq,
-        base,
-        base_sq,
-        cross,
-    } = group
-        .metrics
-        .get(&*metric.name)
-        .copied()
-        .unwrap_or_default();
-    let counts = metric.kind == Kind::Count;
-    Sums {
-        users: group.users,
-        converted,
-        sum: if counts { i128::from(count) } else { sum },
-        sum_sq: if counts { count_sq } else { sum_sq },
-        base,
-        base_sq,
-        cross,
-        unit: if counts { 1.0 } else { unit(metric) },
-    }
-}
-
-fn unit(metric: &Metric) -> f64 {
-    10f64.powi(-i32::from(metric.scale))
 }
 
 fn metric_results(

@@ -1,6 +1,6 @@
 //! The results as a table for a terminal, and as CSV.
 
-use super::results::{ExperimentResult, MetricGroup, MetricResult, Results};
+use super::shape::{ExperimentResult, MetricGroup, MetricResult, Results};
 use comfy_table::{CellAlignment, Table, presets};
 
 /// The results as plain text.

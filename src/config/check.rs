@@ -3,11 +3,10 @@
 use super::experiments::{self, Known};
 use super::identity;
 use super::metrics;
-use super::node::{Node, Reading, check_name};
-use super::plan::{Admin, Endpoint, Journal, Limits, Plan, Store, Timeouts, Upstream};
-use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
-use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use super::node::{Node, Reading};
+use super::plan::{Admin, Journal, Plan, Store};
+use super::{limits, upstreams};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const KEYS: &[(&str, &str)] = &[
@@ -71,7 +70,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     }
     let listen = root.get("listen").and_then(|node| address(&node));
     let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
-    let upstreams = upstreams(root, listen);
+    let upstreams = upstreams::read(root, listen);
     let names: Vec<&str> = upstreams.iter().map(|upstream| &*upstream.name).collect();
     let metrics = metrics::read(root.get("metrics"));
     let known = Known {
@@ -79,7 +78,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         metrics: &metrics,
     };
     let experiments = experiments::read(root.get("experiments"), &known);
-    let default = default_upstream(root, &names, &experiments);
+    let default = upstreams::default(root, &names, &experiments);
     let workers = root
         .get("workers")
         .and_then(|node| node.whole(1, 1024))
@@ -95,9 +94,9 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         default,
         experiments: experiments.into(),
         metrics: metrics.into(),
-        timeouts: timeouts(root),
-        limits: limits(root),
-        trust: trust(root),
+        timeouts: limits::timeouts(root),
+        limits: limits::limits(root),
+        trust: limits::trust(root),
         override_secret: root.get("overrides").and_then(|node| {
             node.keys(&[("secret", "a long random text; or ${NAME}, or file:PATH")]);
             let Some(secret) = node.get("secret") else {
@@ -269,209 +268,6 @@ fn journal(root: &Node<'_>) -> Journal {
         }
     }
     journal
-}
-
-fn upstreams(root: &Node<'_>, listen: SocketAddr) -> Vec<Upstream> {
-    let Some(node) = root.get("upstreams") else {
-        root.missing("upstreams", "write where the versions of the site run: upstreams: { current: http://127.0.0.1:3001 }");
-        return Vec::new();
-    };
-    let named = node.named("upstream");
-    if named.is_empty() && node.is_map() {
-        node.problem(
-            "no upstream",
-            "at least one, such as `current: http://127.0.0.1:3001`",
-        );
-    }
-    let read = |(name, node): &(String, Node<'_>)| {
-        check_name(node, name);
-        let endpoints = if node.is_map() {
-            node.keys(&[("endpoints", "a list of addresses")]);
-            node.get("endpoints")
-                .map(|node| node.items())
-                .unwrap_or_default()
-        } else {
-            node.items()
-        };
-        if endpoints.is_empty() {
-            node.problem("no address", "at least one, such as http://127.0.0.1:3001");
-        }
-        let endpoints = endpoints
-            .iter()
-            .filter_map(|node| endpoint(node, listen))
-            .collect();
-        Upstream {
-            name: name.as_str().into(),
-            endpoints,
-        }
-    };
-    named.iter().map(read).collect()
-}
-
-fn endpoint(node: &Node<'_>, listen: SocketAddr) -> Option<Endpoint> {
-    const ALLOWED: &str = "an address such as http://127.0.0.1:3001, without a path";
-    let text = node.text(ALLOWED)?;
-    if let Some((scheme @ ("https" | "h2c"), _)) = text.split_once("://") {
-        node.problem(
-            format!("{scheme}:// to an upstream is not supported by this version"),
-            "use http://",
-        );
-        return None;
-    }
-    let endpoint = node.read(ALLOWED, |text| {
-        let uri: http::Uri = text.parse().ok()?;
-        let authority = uri.authority()?.as_str();
-        let bare = uri.path() == "/" && uri.query().is_none() && !authority.contains('@');
-        let http = uri.scheme() == Some(&http::uri::Scheme::HTTP);
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-        let port_written = authority
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| !port.contains(']'));
-        let port = if port_written { uri.port_u16()? } else { 80 };
-        (bare && http && !host.is_empty() && port > 0).then(|| Endpoint {
-            host: host.into(),
-            port,
-        })
-    })?;
-    let itself = match endpoint.host.parse::<IpAddr>() {
-        Ok(ip) => ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback()),
-        Err(_) => {
-            &*endpoint.host == "localhost"
-                && (listen.ip().is_loopback() || listen.ip().is_unspecified())
-        }
-    };
-    if itself && endpoint.port == listen.port() {
-        node.problem(
-            "this is where watershed itself listens",
-            "requests would go round and round: write the site's own address",
-        );
-    }
-    Some(endpoint)
-}
-
-fn default_upstream(root: &Node<'_>, names: &[&str], experiments: &[Experiment]) -> UpstreamIndex {
-    if let Some(node) = root.get("default") {
-        let Some(name) = node.text("the name of an upstream") else {
-            return UpstreamIndex(0);
-        };
-        let place = names.iter().position(|upstream| *upstream == name);
-        if place.is_none() {
-            node.unknown("upstream", name, names.iter().copied());
-        }
-        return UpstreamIndex(place.unwrap_or(0));
-    }
-    // Where the first experiment's control goes, or else the first upstream of the file.
-    let control = |experiment: &Experiment| {
-        let GroupIndex(control) = experiment.control;
-        experiment.groups.get(control)?.upstream
-    };
-    experiments
-        .iter()
-        .find_map(control)
-        .unwrap_or(UpstreamIndex(0))
-}
-
-fn timeouts(root: &Node<'_>) -> Timeouts {
-    let node = root.get("timeouts");
-    if let Some(node) = &node {
-        node.keys(&[
-            ("head", "for a request's head"),
-            ("idle", "a kept connection without a request"),
-            ("body", "between two pieces of a body"),
-            ("connect", "for a connection to an endpoint"),
-            ("response", "to the head of the upstream's answer"),
-            ("tunnel", "the quiet time of an upgraded connection"),
-            ("shutdown", "for finishing what runs when told to stop"),
-        ]);
-    }
-    let time = |key: &str, default: u64| {
-        let written = node
-            .as_ref()
-            .and_then(|node| node.get(key))
-            .and_then(|node| {
-                let time = node.duration()?;
-                if time.is_zero() {
-                    node.problem("no time at all", "more than 0s");
-                }
-                Some(time)
-            });
-        written.unwrap_or(Duration::from_secs(default))
-    };
-    Timeouts {
-        head: time("head", 10),
-        idle: time("idle", 60),
-        body: time("body", 30),
-        connect: time("connect", 2),
-        response: time("response", 60),
-        tunnel: time("tunnel", 3600),
-        shutdown: time("shutdown", 30),
-    }
-}
-
-fn limits(root: &Node<'_>) -> Limits {
-    let mut limits = Limits {
-        head_bytes: 64 << 10,
-        headers: 200,
-        target_bytes: 16 << 10,
-        body_bytes: None,
-        connections: 20_000,
-    };
-    let Some(node) = root.get("limits") else {
-        return limits;
-    };
-    node.keys(&[
-        ("head", "the size of a request's head, such as 64KiB"),
-        ("headers", "how many header fields, such as 200"),
-        ("target", "the size of a request's target, such as 16KiB"),
-        (
-            "body",
-            "the size of a request's body, such as 10MiB, or none",
-        ),
-        ("connections", "how many client connections, such as 20000"),
-    ]);
-    let size = |key: &str, default: usize| {
-        let written = node.get(key).and_then(|node| {
-            let bytes = node.bytes()?;
-            if !(8192..=16 << 20).contains(&bytes) {
-                node.problem(format!("{bytes} bytes"), "from 8KiB to 16MiB");
-            }
-            Some(bytes as usize)
-        });
-        written.unwrap_or(default)
-    };
-    limits.head_bytes = size("head", limits.head_bytes);
-    limits.target_bytes = size("target", limits.target_bytes);
-    let count = |key: &str, high: u64| {
-        node.get(key)
-            .and_then(|node| node.whole(1, high))
-            .map(|count| count as usize)
-    };
-    limits.headers = count("headers", 10_000).unwrap_or(limits.headers);
-    limits.connections = count("connections", 1_000_000).unwrap_or(limits.connections);
-    if let Some(body) = node.get("body")
-        && *body.value != super::file::Value::Text("none".to_owned())
-    {
-        limits.body_bytes = body.bytes();
-    }
-    limits
-}
-
-fn trust(root: &Node<'_>) -> Box<[IpNet]> {
-    let items = root
-        .get("trust")
-        .map(|node| node.items())
-        .unwrap_or_default();
-    let network = |node: &Node<'_>| {
-        node.read(
-            "a network or an address, such as 10.0.0.0/8 or 127.0.0.1",
-            |text| {
-                text.parse()
-                    .ok()
-                    .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-            },
-        )
-    };
-    items.iter().filter_map(network).collect()
 }
 
 /// Makes the root of a reading.

@@ -9,11 +9,13 @@ pub mod declare;
 mod experiments;
 mod file;
 mod identity;
+mod limits;
 mod locate;
 mod metrics;
 mod node;
 pub mod plan;
 mod problem;
+mod upstreams;
 
 pub use problem::{Problem, Unsound};
 

@@ -75,9 +75,9 @@ pub struct OwnedRecord {
     /// See [`Record::latency_us`].
     pub latency_us: u64,
     /// See [`Record::exposures`].
-    pub exposures: SmallVec<[Exposure; 2]>,
+    pub exposures: Vec<Exposure>,
     /// See [`Record::observations`].
-    pub observations: SmallVec<[Observation; 4]>,
+    pub observations: Vec<Observation>,
 }
 
 /// Why a payload could not be read although its checksum was right: another version wrote it.

@@ -1,1 +1,12 @@
-//! One binary for every test that crosses an edge.
+//! One binary for every test that crosses an edge: real sockets, real files, a real Redis, the
+//! real program.
+
+mod assignment;
+mod cli;
+mod config;
+mod cookie_cats;
+mod journal;
+mod ledger;
+mod main_job;
+mod support;
+mod wire;

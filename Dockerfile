@@ -1,0 +1,21 @@
+# Builds the one binary, then keeps nothing but it.
+FROM rust:1.95-slim-bookworm AS build
+# SQLite is compiled in.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY templates templates
+COPY benches benches
+COPY tests tests
+RUN cargo build --release --locked --bin watershed
+
+FROM debian:bookworm-slim
+RUN useradd --system --uid 10001 --home-dir /var/lib/watershed --create-home watershed
+COPY --from=build /build/target/release/watershed /usr/local/bin/watershed
+COPY config/routes.docker.yaml /etc/watershed/routes.yaml
+USER watershed
+VOLUME /var/lib/watershed
+EXPOSE 8080
+ENTRYPOINT ["watershed"]
+CMD ["run", "-c", "/etc/watershed/routes.yaml"]

@@ -1,0 +1,140 @@
+//! The results, in the shape that the contract fixes: fields may be added, not renamed. What is
+//! not known yet is `null`. docs/results.md says what each field is.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Everything that `/admin/results` says.
+#[derive(Debug, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the contract in docs/results.md says what each field is"
+)]
+pub struct Results {
+    pub generated_at: Option<String>,
+    pub store: StoreState,
+    pub experiments: Vec<ExperimentResult>,
+}
+
+/// How the store is.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct StoreState {
+    pub kind: &'static str,
+    pub healthy: bool,
+    pub error: Option<String>,
+    pub lag_events: u64,
+    pub lag_seconds: f64,
+    pub dropped_events: u64,
+    pub damaged_events: u64,
+    pub reload_error: Option<String>,
+}
+
+/// One experiment.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ExperimentResult {
+    pub name: String,
+    pub status: &'static str,
+    pub winner: Option<String>,
+    pub started_at: Option<String>,
+    pub epochs: Vec<EpochResult>,
+    pub groups: Vec<GroupResult>,
+    pub crossed_over: u64,
+    pub sample_ratio: SampleRatio,
+    pub metrics: Vec<MetricResult>,
+    pub verdict: VerdictResult,
+}
+
+/// A period of constant weights.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct EpochResult {
+    pub number: u32,
+    pub digest: String,
+    pub started_at: Option<String>,
+    pub traffic: f64,
+    pub weights: BTreeMap<String, f64>,
+    pub users: BTreeMap<String, u64>,
+}
+
+/// One group.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct GroupResult {
+    pub name: String,
+    pub role: &'static str,
+    pub weight: Option<f64>,
+    pub upstream: Option<String>,
+    pub users: u64,
+    pub requests: u64,
+    pub responses: BTreeMap<&'static str, u64>,
+    pub fallbacks: u64,
+    pub latency_ms: Latency,
+}
+
+/// Times to the head of the answer, in milliseconds.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct Latency {
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+    pub p99: Option<f64>,
+}
+
+/// Whether the groups have the sizes that their weights ask for.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SampleRatio {
+    pub p_value: Option<f64>,
+    pub mismatch: bool,
+}
+
+/// One metric.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct MetricResult {
+    pub name: String,
+    pub kind: &'static str,
+    pub goal: &'static str,
+    pub role: &'static str,
+    pub method: &'static str,
+    pub groups: Vec<MetricGroup>,
+}
+
+/// One metric in one group.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct MetricGroup {
+    pub name: String,
+    pub users: u64,
+    pub converted: u64,
+    pub count: u64,
+    pub sum: f64,
+    pub rate: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lift: Option<LiftResult>,
+    pub p_value: Option<f64>,
+    pub chance_to_beat_control: Option<f64>,
+    pub expected_loss: Option<f64>,
+}
+
+/// A group compared with control.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct LiftResult {
+    pub absolute: Option<f64>,
+    pub absolute_interval: Option<(f64, f64)>,
+    pub relative: Option<f64>,
+    pub relative_interval: (Option<f64>, Option<f64>),
+}
+
+/// Which group is better.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct VerdictResult {
+    pub state: &'static str,
+    pub group: Option<String>,
+    pub reason: String,
+}

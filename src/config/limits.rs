@@ -1,0 +1,114 @@
+//! `timeouts:`, `limits:` and `trust:`.
+
+use super::file::Value;
+use super::node::Node;
+use super::plan::{Limits, Timeouts};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long things may take.
+pub fn timeouts(root: &Node<'_>) -> Timeouts {
+    let node = root.get("timeouts");
+    if let Some(node) = &node {
+        node.keys(&[
+            ("head", "for a request's head"),
+            ("idle", "a kept connection without a request"),
+            ("body", "between two pieces of a body"),
+            ("connect", "for a connection to an endpoint"),
+            ("response", "to the head of the upstream's answer"),
+            ("tunnel", "the quiet time of an upgraded connection"),
+            ("shutdown", "for finishing what runs when told to stop"),
+        ]);
+    }
+    let time = |key: &str, default: u64| {
+        let written = node
+            .as_ref()
+            .and_then(|node| node.get(key))
+            .and_then(|node| {
+                let time = node.duration()?;
+                if time.is_zero() {
+                    node.problem("no time at all", "more than 0s");
+                }
+                Some(time)
+            });
+        written.unwrap_or(Duration::from_secs(default))
+    };
+    Timeouts {
+        head: time("head", 10),
+        idle: time("idle", 60),
+        body: time("body", 30),
+        connect: time("connect", 2),
+        response: time("response", 60),
+        tunnel: time("tunnel", 3600),
+        shutdown: time("shutdown", 30),
+    }
+}
+
+/// How large and many things may be.
+pub fn limits(root: &Node<'_>) -> Limits {
+    let mut limits = Limits {
+        head_bytes: 64 << 10,
+        headers: 200,
+        target_bytes: 16 << 10,
+        body_bytes: None,
+        connections: 20_000,
+    };
+    let Some(node) = root.get("limits") else {
+        return limits;
+    };
+    node.keys(&[
+        ("head", "the size of a request's head, such as 64KiB"),
+        ("headers", "how many header fields, such as 200"),
+        ("target", "the size of a request's target, such as 16KiB"),
+        (
+            "body",
+            "the size of a request's body, such as 10MiB, or none",
+        ),
+        ("connections", "how many client connections, such as 20000"),
+    ]);
+    let size = |key: &str, default: usize| {
+        let written = node.get(key).and_then(|node| {
+            let bytes = node.bytes()?;
+            if !(8192..=16 << 20).contains(&bytes) {
+                node.problem(format!("{bytes} bytes"), "from 8KiB to 16MiB");
+            }
+            Some(bytes as usize)
+        });
+        written.unwrap_or(default)
+    };
+    limits.head_bytes = size("head", limits.head_bytes);
+    limits.target_bytes = size("target", limits.target_bytes);
+    let count = |key: &str, high: u64| {
+        node.get(key)
+            .and_then(|node| node.whole(1, high))
+            .map(|count| count as usize)
+    };
+    limits.headers = count("headers", 10_000).unwrap_or(limits.headers);
+    limits.connections = count("connections", 1_000_000).unwrap_or(limits.connections);
+    if let Some(body) = node.get("body")
+        && *body.value != Value::Text("none".to_owned())
+    {
+        limits.body_bytes = body.bytes();
+    }
+    limits
+}
+
+/// Peers that are believed.
+pub fn trust(root: &Node<'_>) -> Box<[IpNet]> {
+    let items = root
+        .get("trust")
+        .map(|node| node.items())
+        .unwrap_or_default();
+    let network = |node: &Node<'_>| {
+        node.read(
+            "a network or an address, such as 10.0.0.0/8 or 127.0.0.1",
+            |text| {
+                text.parse()
+                    .ok()
+                    .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+            },
+        )
+    };
+    items.iter().filter_map(network).collect()
+}

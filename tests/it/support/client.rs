@@ -1,0 +1,137 @@
+//! A client that says exactly what it is told to say, over one kept connection.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Client {
+        Client::try_connect(address).unwrap()
+    }
+
+    pub fn try_connect(address: SocketAddr) -> std::io::Result<Client> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// Sends bytes as they are.
+    pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())
+    }
+
+    /// GET with these header lines.
+    #[track_caller]
+    pub fn get(&mut self, path: &str, headers: &str) -> Answer {
+        self.try_get(path, headers).unwrap()
+    }
+
+    pub fn try_get(&mut self, path: &str, headers: &str) -> std::io::Result<Answer> {
+        self.say(format!("GET {path} HTTP/1.1\r\nHost: site.test\r\n{headers}\r\n"))?;
+        self.answer(true)
+    }
+
+    #[track_caller]
+    pub fn post(&mut self, path: &str, headers: &str, body: &str) -> Answer {
+        let length = body.len();
+        self.say(format!("POST {path} HTTP/1.1\r\nHost: site.test\r\nContent-Length: {length}\r\n{headers}\r\n{body}")).unwrap();
+        self.answer(true).unwrap()
+    }
+
+    /// Reads one answer; `has_body` is false for an answer to HEAD.
+    pub fn answer(&mut self, has_body: bool) -> std::io::Result<Answer> {
+        let (status, headers) = self.head()?;
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        let bodiless = !has_body || matches!(status, 100..=199 | 204 | 304);
+        if bodiless {
+            return Ok(answer);
+        }
+        if answer.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk()? {
+                answer.body.extend(chunk);
+            }
+        } else if let Some(length) = answer.header("content-length") {
+            answer.body = vec![0; length.parse().unwrap()];
+            self.stream.read_exact(&mut answer.body)?;
+        } else {
+            self.stream.read_to_end(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    /// Reads the head of an answer.
+    pub fn head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
+        let status = self.line()?;
+        let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| std::io::Error::other("no status line"))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                return Ok((status, headers));
+            }
+            let (name, value) = line.split_once(':').unwrap();
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+    }
+
+    /// Reads one chunk of a body; `None` after the last.
+    pub fn chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let size = self.line()?;
+        let size = usize::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+        let mut chunk = vec![0; size];
+        self.stream.read_exact(&mut chunk)?;
+        self.line()?;
+        Ok((size > 0).then_some(chunk))
+    }
+
+    /// Whether the other side has closed.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+
+    fn line(&mut self) -> std::io::Result<String> {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        Some(&found.1)
+    }
+
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let same = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        same.map(|(_, value)| value.as_str()).collect()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+}

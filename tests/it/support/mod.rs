@@ -1,0 +1,21 @@
+//! What tests share: origins, the program, a Redis, a client.
+
+pub mod client;
+pub mod origin;
+pub mod proxy;
+pub mod redis;
+
+use std::time::{Duration, Instant};
+
+/// Asks until the answer is there; panics with what was last seen when it takes too long.
+#[track_caller]
+pub fn until<T, S: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> Result<T, S>) -> T {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Ok(found) => return found,
+            Err(seen) if begun.elapsed() > Duration::from_secs(30) => panic!("{what} did not come; last seen: {seen:#?}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The real program, with a routes file of its own.
+
+use super::client::{Answer, Client};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_watershed");
+
+/// A running `watershed run`; it goes when this is dropped.
+pub struct Proxy {
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    pub log: Arc<Mutex<String>>,
+    pub folder: TempDir,
+    child: Child,
+}
+
+impl Proxy {
+    /// Starts it with this file; `listen` and `admin` are added.
+    pub fn start(routes: &str) -> Proxy {
+        let folder = TempDir::new().unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (child, log, public, admin) = launch(&folder, routes, any, any);
+        Proxy { public, admin, log, folder, child }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("routes.yaml")
+    }
+
+    /// Changes its file, in one step as editors do.
+    pub fn write(&self, routes: &str) {
+        let next = self.folder.path().join("next.yaml");
+        std::fs::write(&next, with_addresses(routes, self.public, self.admin)).unwrap();
+        std::fs::rename(next, self.file()).unwrap();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Starts it again after it ended, on the same ports and with the same files.
+    pub fn again(&mut self, routes: &str) {
+        let (child, log, _, _) = launch(&self.folder, routes, self.public, self.admin);
+        self.child = child;
+        self.log = log;
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.public)
+    }
+
+    pub fn ask(&self, path: &str) -> Answer {
+        Client::connect(self.admin).get(path, "")
+    }
+
+    /// The results, once everything that was answered is in them.
+    #[track_caller]
+    pub fn results(&self) -> serde_json::Value {
+        super::until("a ledger that has caught up", || {
+            let answer = self.ask("/admin/results");
+            if answer.status != 200 {
+                return Err(answer.text());
+            }
+            let results = answer.json();
+            match results["store"]["lag_events"] == 0 && results["store"]["healthy"] == true {
+                true => Ok(results),
+                false => Err(format!("{results:#}\n{}", self.log.lock().unwrap())),
+            }
+        })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn with_addresses(routes: &str, public: SocketAddr, admin: SocketAddr) -> String {
+    format!("listen: {public}\nadmin: {{ listen: {admin} }}\n{routes}")
+}
+
+fn launch(folder: &TempDir, routes: &str, public: SocketAddr, admin: SocketAddr) -> (Child, Arc<Mutex<String>>, SocketAddr, SocketAddr) {
+    let file = folder.path().join("routes.yaml");
+    std::fs::write(&file, with_addresses(routes, public, admin)).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["run", "-c", file.to_str().unwrap()])
+        .env("RUST_LOG", "info")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Arc::new(Mutex::new(String::new()));
+    let seen = Arc::clone(&log);
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || {
+        for line in errors.lines().map_while(Result::ok) {
+            let mut log = seen.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    let (public, admin) = super::until("the program", || {
+        let log = log.lock().unwrap().clone();
+        let address = |before: &str| {
+            let rest = log.split(before).nth(1)?;
+            rest.split(['/', ' ', '\n']).next()?.parse::<SocketAddr>().ok()
+        };
+        address("serving on http://").zip(address("results at http://")).ok_or(log.clone())
+    });
+    (child, log, public, admin)
+}
