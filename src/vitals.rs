@@ -14,6 +14,8 @@ pub struct WorkerVitals {
     pub refusals: Counter,
     /// Connections accepted.
     pub connections: Counter,
+    /// The sequence number of the last fact journaled.
+    pub journaled: Counter,
     /// Records that the journal could not take.
     pub dropped: Counter,
     /// Event headers that could not be read.
@@ -32,6 +34,11 @@ impl Counter {
         // A load and a store are enough for one writer, and need no locked instruction.
         self.0
             .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Sets it. Only one thread may do so.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     /// The count.
@@ -60,6 +67,15 @@ impl Vitals {
         }
     }
 
+    /// Facts that are journaled and not yet in the ledger.
+    pub fn lag_events(&self) -> u64 {
+        let folding = &self.folding;
+        // Read before what was journaled, so that the difference is never short.
+        let reached = folding.reached.load(Ordering::Acquire);
+        let journaled = self.sum(|worker| &worker.journaled);
+        journaled.saturating_sub(reached) + folding.left.load(Ordering::Relaxed)
+    }
+
     /// The sum of one number over all workers.
     pub fn sum(&self, of: impl Fn(&WorkerVitals) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| of(worker).get()).sum()
@@ -69,10 +85,12 @@ impl Vitals {
 /// How far the ledger is behind the journals.
 #[derive(Debug, Default)]
 pub struct Folding {
-    /// Facts that are journaled and not yet in the ledger.
-    pub lag_events: AtomicU64,
-    /// When the oldest of them happened, in Unix milliseconds; 0 for none.
-    pub oldest_ms: AtomicU64,
+    /// The sum of the sequence numbers up to which the workers' journals are folded.
+    pub reached: AtomicU64,
+    /// Facts in journals of earlier processes that are not folded yet.
+    pub left: AtomicU64,
+    /// When the ledger last had everything, in Unix milliseconds.
+    pub caught_up_ms: AtomicU64,
     /// Facts that were damaged on disk.
     pub lost: AtomicU64,
     /// Facts folded since the start.

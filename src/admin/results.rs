@@ -50,18 +50,19 @@ pub async fn gather(
 
 fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState {
     let folding = &vitals.folding;
-    let oldest_ms = folding.oldest_ms.load(Ordering::Relaxed);
+    let lag_events = vitals.lag_events();
+    let caught_up_ms = folding.caught_up_ms.load(Ordering::Relaxed);
     let text =
         |slot: &std::sync::Mutex<Option<String>>| slot.lock().ok().and_then(|text| text.clone());
     StoreState {
         kind: ledger.kind(),
         healthy: !folding.failing.load(Ordering::Relaxed),
         error: text(&folding.error),
-        lag_events: folding.lag_events.load(Ordering::Relaxed),
-        lag_seconds: if oldest_ms == 0 {
+        lag_events,
+        lag_seconds: if lag_events == 0 {
             0.0
         } else {
-            now_ms.saturating_sub(oldest_ms) as f64 / 1000.0
+            now_ms.saturating_sub(caught_up_ms) as f64 / 1000.0
         },
         dropped_events: vitals.sum(|worker| &worker.dropped),
         damaged_events: folding.lost.load(Ordering::Relaxed),

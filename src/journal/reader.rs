@@ -101,6 +101,11 @@ impl Reader {
         &self.id
     }
 
+    /// Whether a worker of this process writes it, or did.
+    pub fn is_ours(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// Whether a worker of this process still writes it.
     pub fn is_live(&self) -> bool {
         self.live.as_ref().is_some_and(|live| !live.closed())

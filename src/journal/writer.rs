@@ -99,6 +99,11 @@ impl Writer {
         Arc::clone(&self.shared)
     }
 
+    /// The sequence number of the last fact written.
+    pub fn written(&self) -> u64 {
+        self.next - 1
+    }
+
     /// Appends one record, and before it the declaration that it refers to where the segment
     /// does not hold it yet. No system call, but when a segment is full.
     pub fn append(&mut self, declared: &Declared, record: &Record<'_>) -> Result<(), Full> {

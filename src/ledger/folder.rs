@@ -38,14 +38,17 @@ impl Folder {
         vitals: Arc<Vitals>,
         adopt: impl Fn() -> Vec<Reader> + Send + 'static,
     ) -> Folder {
-        Folder {
+        let folder = Folder {
             readers,
             ledger,
             vitals,
             known: Known::default(),
             buckets: Buckets::new(),
             adopt: Box::new(adopt),
-        }
+        };
+        // What was left is behind from the first moment.
+        folder.measure();
+        folder
     }
 
     /// Folds every `interval` until `stop` resolves, and then once more what is left.
@@ -81,32 +84,40 @@ impl Folder {
 
     /// One batch: read, fold, apply.
     async fn round(&mut self) -> Result<Round, LedgerError> {
+        let begun_ms = now_ms();
+        let before: Vec<u64> = self
+            .readers
+            .iter()
+            .map(|reader| reader.position() - 1)
+            .collect();
         let chunks = self.read();
-        self.measure(&chunks);
-        if chunks.iter().all(|chunk| chunk.records.is_empty()) {
-            return Ok(Round::Done);
-        }
-        let applied = self.give(&chunks).await;
-        if !matches!(applied, Ok(true)) {
-            // Read again from where the ledger is known to be: nothing was released.
-            for (reader, chunk) in self.readers.iter_mut().zip(&chunks) {
-                let first = chunk.records.first().map(|(sequence, _)| *sequence);
-                reader.rewind(
-                    self.known
-                        .given_to_all(&chunk.journal)
-                        .min(first.map_or(u64::MAX - 1, |first| first - 1)),
-                );
+        match self.give(&chunks).await {
+            Ok(true) => {}
+            // The ledger has something else than known: all that is kept is looked at again, and
+            // what it has is passed over.
+            Ok(false) => self.readers.iter_mut().for_each(|reader| reader.rewind(0)),
+            Err(error) => {
+                for (reader, before) in self.readers.iter_mut().zip(before) {
+                    reader.rewind(before);
+                }
+                self.measure();
+                return Err(error);
             }
         }
-        if applied? {
+        self.measure();
+        if chunks.iter().any(|chunk| !chunk.records.is_empty()) {
             let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
             self.vitals
                 .folding
                 .folded
                 .fetch_add(folded as u64, Ordering::Relaxed);
+            return Ok(Round::More);
         }
-        self.measure(&[]);
-        Ok(Round::More)
+        self.vitals
+            .folding
+            .caught_up_ms
+            .store(begun_ms, Ordering::Relaxed);
+        Ok(Round::Done)
     }
 
     fn read(&mut self) -> Vec<Chunk> {
@@ -139,7 +150,8 @@ impl Folder {
                         experiment = part.experiment,
                         "the ledger has something else than it was given (it may have lost its last seconds): folding again from what it has"
                     );
-                    self.known.correct(part, &has);
+                    tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
+                    self.known.experiments.remove(&part.experiment);
                     sound = false;
                 }
             }
@@ -179,6 +191,7 @@ impl Folder {
     async fn keep_house(&mut self) {
         let left: Vec<Reader> = (self.adopt)();
         self.readers.extend(left);
+        self.measure();
         for reader in &mut self.readers {
             if let Err(error) = reader.release(reader.position() - 1) {
                 tracing::warn!(journal = %reader.id(), "a folded segment cannot be deleted: {error}");
@@ -213,28 +226,22 @@ impl Folder {
         Ok(())
     }
 
-    fn measure(&self, chunks: &[Chunk]) {
+    fn measure(&self) {
         let folding = &self.vitals.folding;
-        let pending: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
-        let behind: u64 = self
-            .readers
-            .iter()
-            .map(|reader| (reader.written() + 1).saturating_sub(reader.position()))
-            .sum();
-        let oldest = chunks
-            .iter()
-            .filter_map(|chunk| chunk.records.first())
-            .map(|(_, record)| record.at_ms)
-            .min();
-        folding
-            .lag_events
-            .store(behind + pending as u64, Ordering::Relaxed);
-        folding
-            .oldest_ms
-            .store(oldest.unwrap_or(0), Ordering::Relaxed);
+        let live = self.readers.iter().filter(|reader| reader.is_ours());
+        let left = self.readers.iter().filter(|reader| !reader.is_ours());
+        folding.left.store(
+            left.map(|reader| (reader.written() + 1).saturating_sub(reader.position()))
+                .sum(),
+            Ordering::Relaxed,
+        );
         folding.lost.store(
             self.readers.iter().map(Reader::lost).sum(),
             Ordering::Relaxed,
+        );
+        folding.reached.store(
+            live.map(|reader| reader.position() - 1).sum(),
+            Ordering::Release,
         );
     }
 
@@ -269,27 +276,11 @@ impl Known {
         }
     }
 
-    fn correct(&mut self, part: &Part, has: &[(JournalId, u64)]) {
-        for (journal, through) in has {
-            self.set(part, journal, *through);
-        }
-    }
-
     fn set(&mut self, part: &Part, journal: &JournalId, through: u64) {
         let shards = self.experiments.get_mut(&part.experiment);
         if let Some(given) = shards.and_then(|shards| shards.get_mut(part.shard as usize)) {
             given.insert(journal.clone(), through);
         }
-    }
-
-    /// What every shard that has anything of a journal has of it.
-    fn given_to_all(&self, journal: &JournalId) -> u64 {
-        let shards = self.experiments.values().flatten();
-        shards
-            .filter_map(|given| given.get(journal))
-            .copied()
-            .min()
-            .unwrap_or(0)
     }
 }
 
@@ -309,4 +300,10 @@ impl Backoff {
             .map_or(0, |now| now.subsec_nanos());
         self.0.mul_f64(0.5 + f64::from(nanos % 1000) / 2000.0)
     }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64)
 }

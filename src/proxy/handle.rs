@@ -12,6 +12,7 @@ use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::visit::{By, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::journal::Full;
 use http::{Request, Response, request};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -225,13 +226,10 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         exposures: &exposures,
         observations: &answered.observations,
     };
-    if worker
-        .journal
-        .borrow_mut()
-        .append(&snapshot.declared, &record)
-        .is_err()
-    {
-        worker.vitals().dropped.add();
+    let mut journal = worker.journal.borrow_mut();
+    match journal.append(&snapshot.declared, &record) {
+        Ok(()) => worker.vitals().journaled.set(journal.written()),
+        Err(Full) => worker.vitals().dropped.add(),
     }
 }
 

@@ -45,6 +45,11 @@ pub fn admit(plan: &Plan, head: &mut Parts) -> Result<Option<Brought>, Refusal> 
     if target > plan.limits.target_bytes {
         return Err(Refusal::new(Reason::TargetTooLong));
     }
+    // hyper bounds what it buffers, which is a little more than what may be forwarded.
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    if target + head.headers.iter().map(field).sum::<usize>() > plan.limits.head_bytes {
+        return Err(Refusal::new(Reason::HeadTooLong));
+    }
     if head.method == Method::CONNECT {
         return Err(Refusal::new(Reason::Target));
     }

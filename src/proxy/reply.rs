@@ -37,6 +37,8 @@ pub enum Reason {
     Target,
     /// The target is longer than the limit.
     TargetTooLong,
+    /// The head is larger than the limit.
+    HeadTooLong,
     /// The body is longer than the limit.
     BodyTooLong,
     /// The client's body broke off or is wrongly framed.
@@ -81,6 +83,11 @@ impl Reason {
             Reason::Host => (StatusCode::BAD_REQUEST, "host", Blame::Client),
             Reason::Target => (StatusCode::BAD_REQUEST, "target", Blame::Client),
             Reason::TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long", Blame::Client),
+            Reason::HeadTooLong => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_long",
+                Blame::Client,
+            ),
             Reason::BodyTooLong => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_long",

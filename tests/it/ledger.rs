@@ -1,1 +1,539 @@
-//! 
+//! Both houses of the ledger against a model: random batches, sent twice, cut short, reordered
+//! between journals, give the same totals everywhere.
+
+use crate::support::redis::Redis;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tempfile::TempDir;
+use watershed::experiment::EpochDigest;
+use watershed::ledger::redis::{RedisLedger, Unusable};
+use watershed::ledger::sqlite::SqliteLedger;
+use watershed::ledger::{
+    Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, Ledger, MetricTotals, Part, Span,
+    Tally, UserDelta,
+};
+
+/// The simplest thing that could be right: every user's story kept whole, counted anew each time.
+#[derive(Default)]
+struct Model {
+    applied: BTreeMap<String, u64>,
+    users: BTreeMap<Vec<u8>, ModelUser>,
+    tallies: Vec<Tally>,
+    epochs: BTreeMap<u64, u64>,
+}
+
+#[derive(Clone)]
+struct ModelUser {
+    group: String,
+    epoch: u64,
+    first_ms: u64,
+    crossed: bool,
+    /// Count, sum and base by metric.
+    metrics: BTreeMap<String, (i128, i128, i128)>,
+}
+
+const MOST: i128 = 1_000_000_000_000_000;
+
+impl Model {
+    fn apply(&mut self, part: &Part) {
+        for span in &part.spans {
+            let given = self.applied.entry(span.journal.to_string()).or_default();
+            assert_eq!(*given, span.after);
+            *given = span.through;
+        }
+        self.tallies.extend(part.tallies.iter().cloned());
+        for epoch in &part.epochs {
+            let first = self.epochs.entry(epoch.digest.0).or_insert(epoch.first_ms);
+            *first = (*first).min(epoch.first_ms);
+        }
+        for delta in &part.users {
+            for seen in &delta.exposures {
+                let user = self
+                    .users
+                    .entry(delta.user.clone())
+                    .or_insert_with(|| ModelUser {
+                        group: seen.group.clone(),
+                        epoch: seen.epoch.0,
+                        first_ms: seen.at_ms,
+                        crossed: false,
+                        metrics: BTreeMap::new(),
+                    });
+                if user.group == seen.group {
+                    user.first_ms = user.first_ms.min(seen.at_ms);
+                } else {
+                    user.crossed = true;
+                }
+            }
+            let Some(user) = self.users.get_mut(&delta.user) else {
+                continue;
+            };
+            for event in &delta.events {
+                let early = event.at_ms + 2_000 < user.first_ms;
+                let late = event
+                    .within_ms
+                    .is_some_and(|within| event.at_ms > user.first_ms + within);
+                if early || late {
+                    continue;
+                }
+                let of = user.metrics.entry(event.metric.clone()).or_default();
+                of.0 = (of.0 + i128::from(event.count)).min(MOST);
+                of.1 = (of.1 + i128::from(event.sum)).clamp(-MOST, MOST);
+                of.2 = (of.2 + i128::from(event.base)).clamp(-MOST, MOST);
+            }
+        }
+    }
+
+    /// By epoch and group.
+    fn totals(&self) -> BTreeMap<(u64, String), GroupTotals> {
+        let mut totals: BTreeMap<(u64, String), GroupTotals> = BTreeMap::new();
+        for tally in &self.tallies {
+            let group = totals
+                .entry((tally.epoch.0, tally.group.clone()))
+                .or_default();
+            group.requests += tally.requests;
+            group.fallbacks += tally.fallbacks;
+            for (sum, count) in group.classes.iter_mut().zip(tally.classes) {
+                *sum += count;
+            }
+            for (&bucket, &count) in &tally.latency {
+                *group.latency.entry(bucket).or_default() += count;
+            }
+        }
+        for user in self.users.values() {
+            let group = totals.entry((user.epoch, user.group.clone())).or_default();
+            group.users += 1;
+            group.crossed_over += u64::from(user.crossed);
+            for (name, &(count, sum, base)) in &user.metrics {
+                let metric = group.metrics.entry(name.clone()).or_default();
+                metric.converted += u64::from(count > 0);
+                metric.count += u64::try_from(count).unwrap();
+                metric.count_sq += count * count;
+                metric.sum += sum;
+                metric.sum_sq += sum * sum;
+                metric.base += base;
+                metric.base_sq += base * base;
+                metric.cross += sum * base;
+            }
+        }
+        // A metric that is all zero says nothing, whether it stands there or not.
+        for group in totals.values_mut() {
+            group
+                .metrics
+                .retain(|_, metric| *metric != MetricTotals::default());
+        }
+        totals.retain(|_, group| *group != GroupTotals::default());
+        totals
+    }
+}
+
+const EPOCHS: [u64; 2] = [7, 0xffff_0000_0000_0001];
+const GROUPS: [&str; 3] = ["control", "b.1", "c-2"];
+const METRICS: [&str; 3] = ["purchase", "revenue", "r"];
+
+fn exposure() -> impl Strategy<Value = ExposureAt> {
+    (
+        0u64..20_000,
+        0usize..2,
+        prop_oneof![8 => Just(0usize), 1 => Just(1), 1 => Just(2)],
+    )
+        .prop_map(|(at_ms, epoch, group)| ExposureAt {
+            at_ms,
+            epoch: EpochDigest(EPOCHS[epoch]),
+            group: GROUPS[group].to_owned(),
+        })
+}
+
+fn event() -> impl Strategy<Value = EventAt> {
+    let value = prop_oneof![6 => -5_000i64..5_000, 1 => Just(1_000_000_000_000), 1 => Just(999_999_999_999_999), 1 => Just(-999_999_999_999_999)];
+    (
+        0u64..30_000,
+        0usize..3,
+        proptest::option::of(0u64..10_000),
+        0u64..4,
+        value,
+        -3i64..9,
+    )
+        .prop_map(|(at_ms, metric, within_ms, count, sum, base)| EventAt {
+            at_ms,
+            metric: METRICS[metric].to_owned(),
+            within_ms,
+            count,
+            sum,
+            base,
+        })
+}
+
+fn user() -> impl Strategy<Value = UserDelta> {
+    let id = prop_oneof![
+        5 => "[a-e]".prop_map(String::into_bytes),
+        1 => Just(b"\x00\xff |:{}\n\"".to_vec()),
+        1 => Just("ü".repeat(200).into_bytes()),
+    ];
+    (id, vec(exposure(), 0..3), vec(event(), 0..4)).prop_map(|(user, exposures, events)| {
+        UserDelta {
+            user,
+            exposures,
+            events,
+        }
+    })
+}
+
+fn tally() -> impl Strategy<Value = Tally> {
+    (0usize..2, 0usize..3, 0u64..3, 0u64..9, 0u64..9).prop_map(
+        |(epoch, group, hour, requests, slow)| Tally {
+            epoch: EpochDigest(EPOCHS[epoch]),
+            group: GROUPS[group].to_owned(),
+            hour,
+            requests,
+            classes: [0, requests, 0, 0, slow],
+            fallbacks: slow,
+            latency: BTreeMap::from([(1 + 100 * slow, requests + 1), (5, 1)]),
+        },
+    )
+}
+
+/// A part's content, and what happens around it: sent again, sent as if something were missing.
+type Step = (Vec<UserDelta>, Vec<Tally>, usize, bool, bool);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    vec(
+        (
+            vec(user(), 0..6),
+            vec(tally(), 0..3),
+            0usize..3,
+            any::<bool>(),
+            any::<bool>(),
+        ),
+        1..8,
+    )
+}
+
+fn part_of(step: &Step, number: u64, model: &Model) -> Part {
+    let (users, tallies, journal, _, _) = step;
+    let mut users = users.clone();
+    users.sort_by(|a, b| a.user.cmp(&b.user));
+    users.dedup_by(|a, b| a.user == b.user);
+    let definition = |digest| EpochDefinition {
+        digest: EpochDigest(digest),
+        traffic: 0.25,
+        groups: GROUPS
+            .iter()
+            .map(|name| ((*name).to_owned(), 1.5))
+            .collect(),
+        first_ms: 1000 - number,
+    };
+    let journal: Arc<str> = format!("journal-{journal}").into();
+    let after = model.applied.get(&*journal).copied().unwrap_or(0);
+    Part {
+        experiment: "exp.1".to_owned(),
+        shard: 0,
+        spans: vec![Span {
+            journal,
+            after,
+            through: after + 1 + number,
+        }],
+        epochs: EPOCHS.iter().map(|&digest| definition(digest)).collect(),
+        users,
+        tallies: tallies.clone(),
+    }
+}
+
+async fn play(ledger: &dyn Ledger, steps: &[Step]) {
+    let mut model = Model::default();
+    for (number, step) in steps.iter().enumerate() {
+        let part = part_of(step, number as u64, &model);
+        let (_, _, _, again, gap) = *step;
+        if gap {
+            let mut ahead = part.clone();
+            ahead.spans[0].after += 500;
+            ahead.spans[0].through += 500;
+            let has = vec![(part.spans[0].journal.clone(), part.spans[0].after)];
+            assert_eq!(ledger.apply(&ahead).await.unwrap(), Applied::Mismatch(has));
+        }
+        assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+        model.apply(&part);
+        if again {
+            assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Before);
+        }
+    }
+    let mut found = BTreeMap::new();
+    let totals = ledger.totals("exp.1").await.unwrap();
+    assert!(totals.epochs.is_sorted_by_key(|epoch| epoch.number));
+    for epoch in &totals.epochs {
+        assert_eq!(
+            epoch.definition.first_ms,
+            model.epochs[&epoch.definition.digest.0]
+        );
+        assert_eq!(
+            (epoch.definition.traffic, epoch.definition.groups[2].1),
+            (0.25, 1.5)
+        );
+        for (name, group) in &epoch.groups {
+            let mut group = group.clone();
+            group
+                .metrics
+                .retain(|_, metric| *metric != MetricTotals::default());
+            if group != GroupTotals::default() {
+                found.insert((epoch.definition.digest.0, name.clone()), group);
+            }
+        }
+    }
+    assert_eq!(found, model.totals(), "{} totals", ledger.kind());
+    hours_add_up(ledger, &found).await;
+    for (id, user) in &model.users {
+        let record = ledger.user("exp.1", id).await.unwrap().unwrap();
+        assert_eq!(
+            (
+                &record.group,
+                record.epoch.0,
+                record.first_ms,
+                record.crossed_over
+            ),
+            (&user.group, user.epoch, user.first_ms, user.crossed)
+        );
+        let metrics = record.metrics.iter().map(|(name, &(count, sum, base))| {
+            (name.clone(), (count.into(), sum.into(), base.into()))
+        });
+        assert_eq!(
+            metrics.collect::<BTreeMap<_, _>>(),
+            user.metrics,
+            "{} user",
+            ledger.kind()
+        );
+    }
+    assert_eq!(ledger.user("exp.1", b"nobody").await.unwrap(), None);
+}
+
+/// What is counted by hour is what is counted.
+async fn hours_add_up(ledger: &dyn Ledger, totals: &BTreeMap<(u64, String), GroupTotals>) {
+    let mut sums: BTreeMap<(u64, String), (u64, u64, i128, i128)> = BTreeMap::new();
+    for hour in ledger.hours("exp.1").await.unwrap() {
+        let sum = sums.entry((hour.epoch.0, hour.group.clone())).or_default();
+        sum.0 += hour.totals.users;
+        sum.1 += hour.totals.requests;
+        sum.2 += hour
+            .totals
+            .metrics
+            .values()
+            .map(|metric| metric.sum)
+            .sum::<i128>();
+        sum.3 += hour
+            .totals
+            .metrics
+            .values()
+            .map(|metric| metric.sum_sq)
+            .sum::<i128>();
+    }
+    for (key, group) in totals {
+        let sum = group
+            .metrics
+            .values()
+            .map(|metric| metric.sum)
+            .sum::<i128>();
+        let squares = group
+            .metrics
+            .values()
+            .map(|metric| metric.sum_sq)
+            .sum::<i128>();
+        assert_eq!(
+            sums.get(key).copied().unwrap_or_default(),
+            (group.users, group.requests, sum, squares),
+            "{} hours",
+            ledger.kind()
+        );
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn against_the_model(cases: u32, check: impl Fn(&[Step])) {
+    // The same cases in every run: what fails once fails again.
+    let mut runner = TestRunner::new_with_rng(
+        Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        },
+        proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        ),
+    );
+    runner
+        .run(&steps(), |steps| {
+            check(&steps);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_embedded_file_equals_the_model() {
+    let runtime = runtime();
+    against_the_model(60, |steps| {
+        let folder = TempDir::new().unwrap();
+        let ledger = SqliteLedger::open(&folder.path().join("watershed.db")).unwrap();
+        runtime.block_on(play(&ledger, steps));
+    });
+}
+
+#[test]
+fn redis_equals_the_model() {
+    let redis = Redis::start();
+    let runtime = runtime();
+    against_the_model(150, |steps| {
+        redis.command(&["FLUSHALL"]).unwrap();
+        runtime.block_on(async {
+            let ledger = RedisLedger::connect(&redis.url(), "ws").await.unwrap();
+            ledger.shards("exp.1").await.unwrap();
+            play(&ledger, steps).await;
+        });
+    });
+}
+
+fn one_user(number: u64) -> Part {
+    let exposed = ExposureAt {
+        at_ms: 1,
+        epoch: EpochDigest(7),
+        group: "control".to_owned(),
+    };
+    let step: Step = (
+        vec![UserDelta {
+            user: vec![number as u8],
+            exposures: vec![exposed],
+            events: vec![],
+        }],
+        vec![],
+        0,
+        false,
+        false,
+    );
+    let mut model = Model::default();
+    model.applied.insert("journal-0".to_owned(), number);
+    let mut part = part_of(&step, 0, &model);
+    part.epochs.truncate(1);
+    part
+}
+
+async fn users(ledger: &dyn Ledger) -> u64 {
+    let totals = ledger.totals("exp.1").await.unwrap();
+    totals
+        .epochs
+        .iter()
+        .flat_map(|epoch| epoch.groups.values())
+        .map(|group| group.users)
+        .sum()
+}
+
+#[test]
+fn a_redis_that_restarts_or_loses_data_is_seen() {
+    let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    runtime().block_on(async {
+        let ledger = RedisLedger::connect(&redis.url(), "ws").await.unwrap();
+        ledger.shards("exp.1").await.unwrap();
+        assert_eq!(ledger.apply(&one_user(0)).await.unwrap(), Applied::Now);
+        redis.kill();
+        assert!(ledger.apply(&one_user(1)).await.is_err());
+        redis.up();
+        // The script is not known to it any more; the counts are.
+        let mut tried = ledger.apply(&one_user(1)).await;
+        for _ in 0..50 {
+            if tried.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tried = ledger.apply(&one_user(1)).await;
+        }
+        assert!(matches!(tried.unwrap(), Applied::Now | Applied::Before));
+        assert_eq!(users(&ledger).await, 2);
+        redis.command(&["FLUSHALL"]).unwrap();
+        let has = vec![("journal-0".into(), 0)];
+        assert_eq!(
+            ledger.apply(&one_user(2)).await.unwrap(),
+            Applied::Mismatch(has)
+        );
+    });
+}
+
+#[test]
+fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
+    let redis = Redis::start();
+    runtime().block_on(async {
+        let ledger = RedisLedger::connect(&redis.url(), "ws").await.unwrap();
+        ledger.shards("exp.1").await.unwrap();
+        ledger.apply(&one_user(0)).await.unwrap();
+        for (break_it, mend_it) in [
+            (
+                ["CONFIG", "SET", "maxmemory", "1"],
+                ["CONFIG", "SET", "maxmemory", "0"],
+            ),
+            (
+                ["CONFIG", "SET", "min-replicas-to-write", "1"],
+                ["CONFIG", "SET", "min-replicas-to-write", "0"],
+            ),
+        ] {
+            let next = one_user(users(&ledger).await);
+            redis.command(&break_it).unwrap();
+            assert!(ledger.apply(&next).await.is_err(), "{break_it:?}");
+            redis.command(&mend_it).unwrap();
+            assert_eq!(
+                ledger.apply(&next).await.unwrap(),
+                Applied::Now,
+                "{break_it:?}: something was written"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_will_never_do_is_an_error() {
+    let guarded = Redis::with(&["--requirepass", "sesame"]);
+    let not_redis = crate::support::origin::Origin::start("site");
+    runtime().block_on(async {
+        let refused = |url: String| async move { RedisLedger::connect(&url, "ws").await.err() };
+        assert!(matches!(
+            refused(guarded.url()).await,
+            Some(Unusable::Password(_))
+        ));
+        let wrong = format!("redis://:wrong@{}", guarded.address);
+        assert!(matches!(refused(wrong).await, Some(Unusable::Password(_))));
+        let right = format!("redis://:sesame@{}", guarded.address);
+        assert!(refused(right).await.is_none());
+        let other = refused(format!("redis://{}", not_redis.address)).await;
+        assert!(matches!(other, Some(Unusable::NotRedis(_))), "{other:?}");
+        assert!(matches!(
+            refused("redis://".to_owned()).await,
+            Some(Unusable::Address(_))
+        ));
+    });
+}
+
+#[test]
+fn a_file_that_is_no_ledger_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("watershed.db");
+    std::fs::write(
+        &path,
+        "not a database, but long enough to be looked at as one",
+    )
+    .unwrap();
+    assert!(SqliteLedger::open(&path).is_err());
+    let newer = folder.path().join("newer.db");
+    rusqlite::Connection::open(&newer)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    assert!(
+        SqliteLedger::open(&newer)
+            .unwrap_err()
+            .to_string()
+            .contains("99")
+    );
+}

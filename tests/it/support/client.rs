@@ -27,7 +27,9 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Client { stream: BufReader::new(stream) })
+        Ok(Client {
+            stream: BufReader::new(stream),
+        })
     }
 
     /// Sends bytes as they are.
@@ -42,7 +44,9 @@ impl Client {
     }
 
     pub fn try_get(&mut self, path: &str, headers: &str) -> std::io::Result<Answer> {
-        self.say(format!("GET {path} HTTP/1.1\r\nHost: site.test\r\n{headers}\r\n"))?;
+        self.say(format!(
+            "GET {path} HTTP/1.1\r\nHost: site.test\r\n{headers}\r\n"
+        ))?;
         self.answer(true)
     }
 
@@ -56,7 +60,11 @@ impl Client {
     /// Reads one answer; `has_body` is false for an answer to HEAD.
     pub fn answer(&mut self, has_body: bool) -> std::io::Result<Answer> {
         let (status, headers) = self.head()?;
-        let mut answer = Answer { status, headers, body: Vec::new() };
+        let mut answer = Answer {
+            status,
+            headers,
+            body: Vec::new(),
+        };
         let bodiless = !has_body || matches!(status, 100..=199 | 204 | 304);
         if bodiless {
             return Ok(answer);
@@ -77,7 +85,10 @@ impl Client {
     /// Reads the head of an answer.
     pub fn head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
         let status = self.line()?;
-        let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| std::io::Error::other("no status line"))?;
         let mut headers = Vec::new();
         loop {
@@ -117,12 +128,18 @@ impl Client {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        let found = self
+            .headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         Some(&found.1)
     }
 
     pub fn all(&self, name: &str) -> Vec<&str> {
-        let same = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        let same = self
+            .headers
+            .iter()
+            .filter(|(other, _)| other.eq_ignore_ascii_case(name));
         same.map(|(_, value)| value.as_str()).collect()
     }
 
@@ -132,6 +149,7 @@ impl Answer {
 
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }

@@ -14,7 +14,9 @@ pub fn until<T, S: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> Result<
     loop {
         match ask() {
             Ok(found) => return found,
-            Err(seen) if begun.elapsed() > Duration::from_secs(30) => panic!("{what} did not come; last seen: {seen:#?}"),
+            Err(seen) if begun.elapsed() > Duration::from_secs(30) => {
+                panic!("{what} did not come; last seen: {seen:#?}")
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -24,16 +24,29 @@ impl Origin {
     }
 
     pub fn on(name: &'static str, address: SocketAddr) -> Origin {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(address))
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let site = Router::new().fallback(move |query, request| answer(name, query, request));
         runtime.spawn(async move { axum::serve(listener, site).await.unwrap() });
-        Origin { address, _runtime: runtime }
+        Origin {
+            address,
+            _runtime: runtime,
+        }
     }
 }
 
-async fn answer(name: &str, Query(wish): Query<HashMap<String, String>>, request: Request) -> Response {
+async fn answer(
+    name: &str,
+    Query(wish): Query<HashMap<String, String>>,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     if wish.contains_key("echo") {
         // Streams back what comes in, as it comes.
@@ -42,8 +55,16 @@ async fn answer(name: &str, Query(wish): Query<HashMap<String, String>>, request
     if let Some(sleep) = wish.get("sleep_ms") {
         tokio::time::sleep(Duration::from_millis(sleep.parse().unwrap())).await;
     }
-    let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let headers: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))).collect();
+    let bytes = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let headers: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+        .collect();
     let said = json!({
         "version": name,
         "method": head.method.as_str(),
@@ -51,14 +72,20 @@ async fn answer(name: &str, Query(wish): Query<HashMap<String, String>>, request
         "headers": headers,
         "body_bytes": bytes.len(),
     });
-    let mut response = Response::builder().header("content-type", "application/json").header("server", name);
+    let mut response = Response::builder()
+        .header("content-type", "application/json")
+        .header("server", name);
     if let Some(status) = wish.get("status") {
         response = response.status(status.parse::<u16>().unwrap());
     }
     if let Some(event) = wish.get("event") {
         response = response.header("watershed-event", event);
     }
-    for cookie in wish.get("cookies").into_iter().flat_map(|cookies| cookies.split(',')) {
+    for cookie in wish
+        .get("cookies")
+        .into_iter()
+        .flat_map(|cookies| cookies.split(','))
+    {
         response = response.header("set-cookie", cookie);
     }
     response.body(Body::from(said.to_string())).unwrap()

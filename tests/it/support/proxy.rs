@@ -25,7 +25,13 @@ impl Proxy {
         let folder = TempDir::new().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (child, log, public, admin) = launch(&folder, routes, any, any);
-        Proxy { public, admin, log, folder, child }
+        Proxy {
+            public,
+            admin,
+            log,
+            folder,
+            child,
+        }
     }
 
     pub fn file(&self) -> PathBuf {
@@ -47,7 +53,10 @@ impl Proxy {
 
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        let done = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(done.success());
     }
 
@@ -98,7 +107,12 @@ fn with_addresses(routes: &str, public: SocketAddr, admin: SocketAddr) -> String
     format!("listen: {public}\nadmin: {{ listen: {admin} }}\n{routes}")
 }
 
-fn launch(folder: &TempDir, routes: &str, public: SocketAddr, admin: SocketAddr) -> (Child, Arc<Mutex<String>>, SocketAddr, SocketAddr) {
+fn launch(
+    folder: &TempDir,
+    routes: &str,
+    public: SocketAddr,
+    admin: SocketAddr,
+) -> (Child, Arc<Mutex<String>>, SocketAddr, SocketAddr) {
     let file = folder.path().join("routes.yaml");
     std::fs::write(&file, with_addresses(routes, public, admin)).unwrap();
     let mut child = Command::new(BINARY)
@@ -121,9 +135,14 @@ fn launch(folder: &TempDir, routes: &str, public: SocketAddr, admin: SocketAddr)
         let log = log.lock().unwrap().clone();
         let address = |before: &str| {
             let rest = log.split(before).nth(1)?;
-            rest.split(['/', ' ', '\n']).next()?.parse::<SocketAddr>().ok()
+            rest.split(['/', ' ', '\n'])
+                .next()?
+                .parse::<SocketAddr>()
+                .ok()
         };
-        address("serving on http://").zip(address("results at http://")).ok_or(log.clone())
+        address("serving on http://")
+            .zip(address("results at http://"))
+            .ok_or(log.clone())
     });
     (child, log, public, admin)
 }

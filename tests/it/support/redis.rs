@@ -20,9 +20,20 @@ impl Redis {
 
     /// With these arguments besides, such as `--appendonly yes`.
     pub fn with(arguments: &[&str]) -> Redis {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut redis = Redis { address: free, arguments, folder: TempDir::new().unwrap(), child: None };
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let arguments = arguments
+            .iter()
+            .map(|argument| (*argument).to_owned())
+            .collect();
+        let mut redis = Redis {
+            address: free,
+            arguments,
+            folder: TempDir::new().unwrap(),
+            child: None,
+        };
         redis.up();
         redis
     }
@@ -34,7 +45,14 @@ impl Redis {
     /// Starts it again, on the same port and with the same files.
     pub fn up(&mut self) {
         let child = Command::new("redis-server")
-            .args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args([
+                "--port",
+                &self.address.port().to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
             .args(&self.arguments)
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
@@ -42,7 +60,9 @@ impl Redis {
             .spawn()
             .expect("redis-server is missing: run ./scripts/test, which installs it");
         self.child = Some(child);
-        super::until("redis-server", || TcpStream::connect(self.address).map(drop));
+        super::until("redis-server", || {
+            TcpStream::connect(self.address).map(drop)
+        });
         super::until("redis-server", || match self.command(&["PING"]) {
             Ok(_) => Ok(()),
             Err(error) if error.contains("NOAUTH") => Ok(()),
@@ -62,8 +82,10 @@ impl Redis {
     pub fn command(&self, words: &[&str]) -> Result<String, String> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_connection().map_err(|error| error.to_string())?;
-        let answer: redis::Value =
-            redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).map_err(|error| error.to_string())?;
+        let answer: redis::Value = redis::cmd(words[0])
+            .arg(&words[1..])
+            .query(&mut connection)
+            .map_err(|error| error.to_string())?;
         Ok(format!("{answer:?}"))
     }
 }
