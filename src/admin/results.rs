@@ -27,6 +27,8 @@ pub async fn gather(
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_millis() as u64);
     let wanted = |name: &str| only.is_none_or(|only| only == name);
+    // Before the totals: a lag of zero then means that they hold all that was answered.
+    let store = store_state(ledger, vitals, now_ms);
     let mut experiments = Vec::new();
     for experiment in plan
         .experiments
@@ -43,7 +45,7 @@ pub async fn gather(
     }
     Ok(Results {
         generated_at: rfc3339(now_ms),
-        store: store_state(ledger, vitals, now_ms),
+        store,
         experiments,
     })
 }

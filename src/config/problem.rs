@@ -59,8 +59,8 @@ impl fmt::Display for Problem {
 
 /// The one of `known` that `found` is probably a slip of.
 pub fn near<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let close = |known: &&str| strsim::damerau_levenshtein(found, known) <= 1 + known.len() / 5;
     let distance = |known: &&str| strsim::damerau_levenshtein(found, known);
+    let close = |known: &&str| distance(known) <= (found.len().max(known.len()) + 1) / 3;
     known
         .into_iter()
         .filter(close)

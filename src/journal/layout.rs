@@ -151,6 +151,15 @@ pub fn read_frame(bytes: &[u8]) -> Found<'_> {
     })
 }
 
+/// How many bytes to pass over when [`read_frame`] finds a broken frame at the beginning, so that
+/// the next one is sound: only its payload is damaged then. `None` when its length is, too, or
+/// nothing follows it.
+pub fn pass_over(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(..4)?.try_into().map(u32::from_le_bytes).ok()?;
+    let whole = HEAD_BYTES.checked_add(length as usize)?;
+    matches!(read_frame(bytes.get(whole..)?), Found::Frame(_)).then_some(whole)
+}
+
 /// The fact in a payload.
 pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
     let (&kind, body) = payload.split_first().ok_or(Unreadable)?;

@@ -216,12 +216,21 @@ impl Reader {
         };
         let mut open = Open::new(first, path)?;
         let mut last = first - 1;
-        while let Found::Frame(frame) = open.look()? {
-            last = frame.sequence;
-            let bytes = frame.bytes;
-            open.cursor += bytes;
+        loop {
+            match open.look()? {
+                Found::Frame(frame) => {
+                    last = frame.sequence;
+                    let bytes = frame.bytes;
+                    open.cursor += bytes;
+                }
+                Found::Broken => {
+                    if !open.pass_over() {
+                        return Ok(last);
+                    }
+                }
+                Found::End | Found::More(_) => return Ok(last),
+            }
         }
-        Ok(last)
     }
 
     /// Opens the segment that holds the next frame; false when there is none yet.
@@ -256,7 +265,16 @@ impl Reader {
         let frame = match open.look()? {
             Found::Frame(frame) => frame,
             Found::End => return Ok(Step::End { broken: false }),
-            Found::More(_) | Found::Broken => return Ok(Step::End { broken: true }),
+            Found::Broken => {
+                if !open.pass_over() {
+                    return Ok(Step::End { broken: true });
+                }
+                self.lost += 1;
+                self.next += 1;
+                tracing::error!(journal = %self.id, "a fact is lost: it is damaged in {}", open.path.display());
+                return Ok(Step::Passed);
+            }
+            Found::More(_) => return Ok(Step::End { broken: true }),
         };
         let (sequence, bytes) = (frame.sequence, frame.bytes);
         let fact = layout::decode(frame.payload);
@@ -264,7 +282,14 @@ impl Reader {
         let seen_before = sequence < self.next;
         self.next = self.next.max(sequence + 1);
         Ok(match fact {
-            Ok(Fact::Record(record)) if !seen_before => Step::Record(sequence, record),
+            Ok(Fact::Record(record)) if !seen_before => {
+                if self.declarations.contains_key(&record.declaration) {
+                    return Ok(Step::Record(sequence, record));
+                }
+                self.lost += 1;
+                tracing::error!(journal = %self.id, sequence, "a fact is lost: the declaration it refers to is damaged");
+                Step::Passed
+            }
             Ok(Fact::Record(_)) => Step::Passed,
             Ok(Fact::Declaration(declaration)) => {
                 self.declarations
@@ -325,6 +350,13 @@ impl Open {
             }
         }
         Ok(layout::read_frame(&self.buffer[self.cursor..]))
+    }
+
+    /// Passes over a broken frame at the cursor, if a sound one follows it.
+    fn pass_over(&mut self) -> bool {
+        let bytes = layout::pass_over(&self.buffer[self.cursor..]);
+        self.cursor += bytes.unwrap_or(0);
+        bytes.is_some()
     }
 
     /// Reads up to `wanted` bytes from the cursor on into the buffer.

@@ -218,11 +218,19 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Some(segment) = self.segment.take() {
-            // Gives back what was reserved. If it cannot be, the next start passes over zeros.
-            let _ = segment.close(self.offset as u64);
+        let reserved = self.options.segment_bytes;
+        // What cannot be given back to the disk here is passed over as zeros by the next start.
+        if let Some(segment) = self.segment.take()
+            && segment.close(self.offset as u64).is_ok()
+        {
+            self.options.quota.give(reserved - self.offset as u64);
         }
-        self.shared.slots().closed = true;
+        let mut slots = self.shared.slots();
+        slots.closed = true;
+        if slots.spare.take().is_some() && std::fs::remove_file(spare_path(&self.folder)).is_ok() {
+            self.options.quota.give(reserved);
+        }
+        drop(slots);
         self.shared.wake_keeper();
     }
 }
@@ -268,7 +276,14 @@ impl Shared {
         {
             let spare = Segment::create(&spare_path(folder), options.segment_bytes)
                 .inspect_err(|_| options.quota.give(options.segment_bytes))?;
-            self.slots().spare = Some(spare);
+            let mut slots = self.slots();
+            if slots.closed {
+                // The writer left in the meantime.
+                std::fs::remove_file(spare_path(folder))?;
+                options.quota.give(options.segment_bytes);
+            } else {
+                slots.spare = Some(spare);
+            }
         }
         Ok(())
     }

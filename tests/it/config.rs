@@ -1,1 +1,494 @@
-//!
+//! What people write wrongly, and what they are told.
+
+use proptest::prelude::*;
+use std::path::Path;
+use std::time::Duration;
+use watershed::config::plan::{Plan, Store};
+use watershed::config::{self, declare};
+use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger};
+use watershed::experiment::{Guarded, MetricIndex, UpstreamIndex};
+
+fn parse(text: &str) -> Result<Plan, config::Unsound> {
+    let environment = |name: &str| (name == "SECRET").then(|| "from the environment".to_owned());
+    config::parse(text, Path::new("routes.yaml"), &environment)
+}
+
+/// The sound file that each case below breaks in one place.
+const SOUND: &str = "\
+listen: 0.0.0.0:8080
+upstreams:
+  current:  http://127.0.0.1:3001
+  redesign: http://127.0.0.1:3002
+experiments:
+  new-site: { control: current, experiment: redesign, percent: 10 }
+metrics:
+  purchase: POST /checkout -> 2xx
+";
+
+#[track_caller]
+fn check(text: &str, says: &str) {
+    let unsound = match parse(text) {
+        Ok(_) => panic!("it is sound:\n{text}"),
+        Err(unsound) => unsound.to_string(),
+    };
+    assert_eq!(unsound.trim_end(), says.trim(), "\n{unsound}");
+}
+
+/// `SOUND` with one thing replaced.
+#[track_caller]
+fn broken(what: &str, by: &str, says: &str) {
+    let text = SOUND.replacen(what, by, 1);
+    assert_ne!(text, SOUND, "{what:?} does not stand there");
+    check(&text, says);
+}
+
+/// `SOUND` with lines added at its end, which are lines 9 and on.
+#[track_caller]
+fn with(lines: &str, says: &str) {
+    check(&format!("{SOUND}{lines}"), says);
+}
+
+#[test]
+fn keys_that_are_not_known_are_named_with_what_was_meant() {
+    broken(
+        "listen",
+        "lisen",
+        "error: routes.yaml:1:1: lisen: unknown key\n\nhint: did you mean `listen`? (where the public is listened to, such as 0.0.0.0:8080)",
+    );
+    with(
+        "frobnicate: 1\n",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, tls, consent",
+    );
+    check(
+        "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
+        "error: routes.yaml:5:7: experiments.e.groups.control: `weight` is missing\n\nhint: a positive number, such as 50\n\n\
+         error: routes.yaml:5:18: experiments.e.groups.control.wieght: unknown key\n\nhint: did you mean `weight`? (a positive number, such as 50)",
+    );
+}
+
+#[test]
+fn all_problems_are_said_at_once_in_the_order_of_the_file() {
+    check(
+        "listen: nowhere\nupstreams: { a: ftp://b }\nexperiments:\n  e: { control: a, experiment: c, percent: 0 }\nmetrics:\n  m: POST checkout\n",
+        r#"
+error: routes.yaml:1:9: listen: found "nowhere"
+
+hint: an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080
+
+error: routes.yaml:2:17: upstreams.a: found "ftp://b"
+
+hint: an address such as http://127.0.0.1:3001, without a path
+
+error: routes.yaml:4:32: experiments.e.experiment: there is no upstream "c"
+
+hint: there are: a
+
+error: routes.yaml:4:44: experiments.e.percent: found "0"
+
+hint: a percentage above 0 and below 100, such as 10 or 10%
+
+error: routes.yaml:6:6: metrics.m: "checkout" is neither a method nor a path
+
+hint: a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value"#,
+    );
+}
+
+#[test]
+fn what_is_not_yaml_or_no_map_is_said_with_its_place() {
+    check(
+        "a: [",
+        "error: routes.yaml:2:1: did not find expected node content\n\nhint: this is not YAML: look at the indentation and the colons there",
+    );
+    check(
+        "a: 1\na: 2\n",
+        "error: routes.yaml:1:1: duplicate entry with key \"a\"\n\nhint: write each key once",
+    );
+    let text = parse("just words").unwrap_err().to_string();
+    assert!(
+        text.starts_with("error: routes.yaml:1:1: the text \"just words\" instead of keys"),
+        "{text}"
+    );
+    let text = parse("").unwrap_err().to_string();
+    assert!(text.contains("nothing instead of keys"), "{text}");
+}
+
+#[test]
+fn upstreams_and_listeners() {
+    broken(
+        "http://127.0.0.1:3002",
+        "https://127.0.0.1",
+        "error: routes.yaml:4:13: upstreams.redesign: https:// to an upstream is not supported by this version\n\nhint: use http://",
+    );
+    broken(
+        "http://127.0.0.1:3002",
+        "http://a/b",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b\"\n\nhint: an address such as http://127.0.0.1:3001, without a path",
+    );
+    broken(
+        "http://127.0.0.1:3002",
+        "http://127.0.0.1:8080",
+        "error: routes.yaml:4:13: upstreams.redesign: this is where watershed itself listens\n\nhint: requests would go round and round: write the site's own address",
+    );
+    broken(
+        "  redesign: http://127.0.0.1:3002",
+        "  redesign: []",
+        "error: routes.yaml:4:13: upstreams.redesign: no address\n\nhint: at least one, such as http://127.0.0.1:3001",
+    );
+    broken(
+        "control: current",
+        "control: curent",
+        "error: routes.yaml:6:24: experiments.new-site.control: there is no upstream \"curent\"\n\nhint: did you mean `current`? (there are: current, redesign)",
+    );
+    with(
+        "default: redesing\n",
+        "error: routes.yaml:9:10: default: there is no upstream \"redesing\"\n\nhint: did you mean `redesign`? (there are: current, redesign)",
+    );
+    with(
+        "admin: { listen: 0.0.0.0:9900 }\n",
+        "error: routes.yaml:9:18: admin.listen: 0.0.0.0:9900 can be reached from elsewhere, and no token is asked for\n\nhint: write `admin: { listen: …, token: … }`, or listen on 127.0.0.1",
+    );
+    with(
+        "admin: { listen: 127.0.0.1:8080, token: x }\nlimits: { body: lots }\n",
+        "error: routes.yaml:10:17: limits.body: found \"lots\"\n\nhint: a size with its unit, such as 64KiB or 1GiB",
+    );
+    check(
+        "listen: 1\n",
+        "error: routes.yaml:1:1: `upstreams` is missing\n\nhint: write where the versions of the site run: upstreams: { current: http://127.0.0.1:3001 }",
+    );
+}
+
+#[test]
+fn experiments() {
+    let long = |groups: &str, says: &str| {
+        check(
+            &SOUND.replacen(
+                "{ control: current, experiment: redesign, percent: 10 }",
+                &format!("{{ groups: {{ {groups} }} }}"),
+                1,
+            ),
+            says,
+        )
+    };
+    let weight = |found: &str, text: &str| {
+        long(
+            &format!(
+                "control: {{ weight: {found}, upstream: current }}, b: {{ weight: 1, upstream: redesign }}"
+            ),
+            &format!(
+                "error: routes.yaml:6:44: experiments.new-site.groups.control.weight: {text}\n\nhint: a positive number, such as 50"
+            ),
+        );
+    };
+    weight("0", "found 0");
+    weight("-1", "found -1");
+    weight(".nan", "found .nan");
+    weight(".inf", "found .inf");
+    weight("much", "the text \"much\" instead of a number");
+    long(
+        "control: { weight: 1, upstream: current }",
+        "error: routes.yaml:6:23: experiments.new-site.groups: 1 groups\n\nhint: an experiment compares at least two groups",
+    );
+    long(
+        "control: { weight: 1, upstream: current }, b: { weight: 1 }",
+        "error: routes.yaml:6:23: experiments.new-site.groups: some groups have an upstream and some have none\n\nhint: give every group an upstream, or none (then the experiment acts through the Watershed-Experiment header)",
+    );
+    broken(
+        "percent: 10",
+        "percent: 10, winner: expermient",
+        "error: routes.yaml:6:76: experiments.new-site.winner: there is no group \"expermient\"\n\nhint: did you mean `experiment`? (there are: control, experiment)",
+    );
+    broken(
+        "percent: 10",
+        "percent: 10, traffic: 0.5",
+        "error: routes.yaml:6:77: experiments.new-site.traffic: found \"0.5\"\n\nhint: a percentage from 0% to 100%, with its sign",
+    );
+    broken(
+        "percent: 10",
+        "percent: 10, metrics: [purchases]",
+        "error: routes.yaml:6:78: experiments.new-site.metrics.0: there is no metric \"purchases\"\n\nhint: did you mean `purchase`? (there are: purchase)",
+    );
+    broken(
+        "percent: 10",
+        "percent: 10, match: checkout",
+        "error: routes.yaml:6:75: experiments.new-site.match: found \"checkout\"\n\nhint: a path that begins with /, such as /checkout or /shop/**",
+    );
+    broken(
+        "percent: 10",
+        "percent: 10, min_duration: soon",
+        "error: routes.yaml:6:82: experiments.new-site.min_duration: found \"soon\"\n\nhint: a time with its unit, such as 500ms, 10s, 5m, 1h or 7d",
+    );
+    broken(
+        "new-site",
+        "\"new site\"",
+        "error: routes.yaml:6:15: experiments.new site: \"new site\" cannot be a name\n\nhint: names are 1 to 64 letters, digits, `_`, `.` and `-`",
+    );
+    broken(
+        ", experiment: redesign",
+        "",
+        "error: routes.yaml:6:3: experiments.new-site: `experiment` is missing\n\nhint: write `control: UPSTREAM`, `experiment: UPSTREAM` and `percent: 10`, or `groups:`",
+    );
+}
+
+#[test]
+fn metrics() {
+    let metric = |written: &str, says: &str| broken("POST /checkout -> 2xx", written, says);
+    metric(
+        "POST /checkout -> 7xx",
+        "error: routes.yaml:8:13: metrics.purchase: \"7xx\" is no status\n\nhint: a status, such as 200, 2xx or 200-204",
+    );
+    metric(
+        "{ event: \"two words\" }",
+        "error: routes.yaml:8:22: metrics.purchase.event: found \"two words\"\n\nhint: the name of an event that the upstream reports: letters, digits and _-.:/*",
+    );
+    metric(
+        "{ kind: mean }",
+        "error: routes.yaml:8:3: metrics.purchase: `event` is missing\n\nhint: write `event: NAME` or `on: { method: …, path: …, status: … }`",
+    );
+    metric(
+        "{ event: a, kind: average }",
+        "error: routes.yaml:8:31: metrics.purchase.kind: found \"average\"\n\nhint: one of: conversion, count, mean, ratio",
+    );
+    metric(
+        "{ event: a, kind: ratio }",
+        "error: routes.yaml:8:3: metrics.purchase: `per` is missing\n\nhint: a ratio needs its base: per: requests, or per: { event: NAME }",
+    );
+    metric(
+        "{ on: { method: post } }",
+        "error: routes.yaml:8:29: metrics.purchase.on.method: found \"post\"\n\nhint: a method in capitals, such as GET or POST",
+    );
+    metric(
+        "{ event: a, goal: increse }",
+        "error: routes.yaml:8:31: metrics.purchase.goal: found \"increse\"\n\nhint: did you mean `increase`? (one of: increase, decrease)",
+    );
+}
+
+#[test]
+fn stores_secrets_and_the_rest() {
+    with(
+        "store: postgres://a\n",
+        "error: routes.yaml:9:8: store: a store of the kind postgres://\n\nhint: redis://[user:password@]host:port, or the path of a file; redis:// without TLS is what this version supports",
+    );
+    with(
+        "overrides: { secret: \"${NOWHERE}\" }\n",
+        "error: routes.yaml:9:22: overrides.secret: the environment has no NOWHERE\n\nhint: set it: export NOWHERE=…",
+    );
+    with(
+        "overrides: { secret: short }\n",
+        "error: routes.yaml:9:22: overrides.secret: the secret is shorter than 16 bytes\n\nhint: a long random text, such as `openssl rand -hex 32` prints",
+    );
+    let text = parse(&format!(
+        "{SOUND}overrides: {{ secret: \"file:no-such-file\" }}\n"
+    ))
+    .unwrap_err()
+    .to_string();
+    assert!(
+        text.starts_with("error: routes.yaml:9:22: overrides.secret: no-such-file cannot be read:"),
+        "{text}"
+    );
+    with(
+        "tls: { listen: 1 }\n",
+        "error: routes.yaml:9:6: tls: this version does not support it yet\n\nhint: leave `tls` out",
+    );
+    with(
+        "identity: { store: hashed }\n",
+        "error: routes.yaml:9:20: identity.store: this version keeps IDs as they come\n\nhint: leave `store` out, or write `raw`",
+    );
+    with(
+        "identity: { max_age: 500d }\n",
+        "error: routes.yaml:9:22: identity.max_age: browsers keep no cookie that long\n\nhint: more than 0s and at most 400d",
+    );
+    with(
+        "user: { cookie: uid, header: X }\n",
+        "error: routes.yaml:9:7: user: 2 sources in one place\n\nhint: one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }; several as a list, the first that holds an ID wins",
+    );
+    with(
+        "timeouts: { response: 0s }\n",
+        "error: routes.yaml:9:23: timeouts.response: no time at all\n\nhint: more than 0s",
+    );
+    with(
+        "trust: [ 10.0.0.0/33 ]\n",
+        "error: routes.yaml:9:10: trust.0: found \"10.0.0.0/33\"\n\nhint: a network or an address, such as 10.0.0.0/8 or 127.0.0.1",
+    );
+    with(
+        "journal: { quota: 1MiB }\n",
+        "error: routes.yaml:9:19: journal.quota: less than 32MiB\n\nhint: at least 32MiB",
+    );
+    with(
+        "workers: 0\n",
+        "error: routes.yaml:9:10: workers: found \"0\"\n\nhint: a whole number from 1 to 1024",
+    );
+    with(
+        "show_group: maybe\n",
+        "error: routes.yaml:9:13: show_group: found the text \"maybe\"\n\nhint: true or false",
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_said_so() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("routes.yaml");
+    let says = |what: &str| {
+        let text = config::load(&path).unwrap_err().to_string();
+        assert!(text.contains(what) && text.contains("hint: "), "{text}");
+    };
+    says("there is no such file");
+    std::fs::create_dir(&path).unwrap();
+    says("cannot be read: Is a directory");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, b"listen: \xff").unwrap();
+    says("is not UTF-8 text at byte 8");
+    std::fs::write(&path, "#".repeat(2 << 20)).unwrap();
+    says("is larger than 1 MiB");
+}
+
+#[test]
+fn the_short_form_is_sugar_for_the_long_one() {
+    let short = parse(SOUND).unwrap();
+    let long = parse(&SOUND.replace(
+        "{ control: current, experiment: redesign, percent: 10 }",
+        "{ groups: { control: { weight: 90, upstream: current }, experiment: { weight: 10, upstream: redesign } } }",
+    ))
+    .unwrap();
+    assert_eq!(declare::declaration(&short), declare::declaration(&long));
+    assert_eq!(short.experiments[0].epoch, long.experiments[0].epoch);
+    assert_eq!(short.default, UpstreamIndex(0));
+    let commented = parse(&format!("# a comment\n{SOUND}")).unwrap();
+    assert_eq!(short.digest, commented.digest);
+}
+
+#[test]
+fn the_long_form_means_what_it_says() {
+    let text = "\
+listen: '[::1]:81'
+admin: { listen: 127.0.0.1:9901, token: \"${SECRET}\" }
+store: { url: redis://127.0.0.1:6379, prefix: shop }
+journal: { path: j, sync_interval: 250ms, quota: 64MiB }
+workers: 3
+user: [ { cookie: uid }, { header: X-User }, { query: u }, { jwt: sub } ]
+identity: { name: who, max_age: 30d, secure: true, max_length: 64 }
+upstreams:
+  current: http://a
+  redesign: [ http://b:1, http://b:2 ]
+default: redesign
+experiments:
+  e:
+    match: { path: /checkout/**, host: '*.example.com', method: [GET, POST] }
+    traffic: 25%
+    groups:
+      control: { weight: 2, upstream: current }
+      b: { weight: 1, upstream: redesign }
+    metrics: [ revenue, purchase ]
+    guardrails: { errors: { max_increase: 1% }, slow: { over: 500ms, max_increase: 5% } }
+    count_overrides: true
+    min_duration: 1h
+metrics:
+  purchase: { on: { method: POST, path: /checkout, status: 2xx }, within: 7d, role: primary }
+  revenue: { event: purchase, value: amount, kind: mean, scale: 3, detect: 5%, margin: 2% }
+  errors-per-request: { on: { status: 5xx }, kind: ratio, per: requests, goal: decrease }
+timeouts: { response: 5s }
+limits: { body: 1MiB }
+trust: [ 10.0.0.0/8, 127.0.0.1 ]
+overrides: { secret: 0123456789abcdef }
+show_group: true
+";
+    let plan = parse(text).unwrap();
+    assert_eq!(plan.listen.to_string(), "[::1]:81");
+    assert_eq!(
+        plan.admin.token.as_ref().unwrap().reveal(),
+        "from the environment"
+    );
+    assert!(matches!(&plan.store, Store::Redis { prefix, .. } if &**prefix == "shop"));
+    assert!(
+        !format!("{plan:?}").contains("from the environment"),
+        "secrets are not printed"
+    );
+    assert_eq!(
+        (
+            plan.workers,
+            plan.journal.quota_bytes,
+            plan.journal.sync_interval
+        ),
+        (3, 64 << 20, Duration::from_millis(250))
+    );
+    assert_eq!(
+        (
+            plan.identity.sources.len(),
+            plan.identity.id_bytes_max,
+            plan.identity.mint.max_age_s
+        ),
+        (4, 64, 30 * 86_400)
+    );
+    let endpoints: Vec<String> = plan
+        .upstreams
+        .iter()
+        .flat_map(|upstream| &upstream.endpoints)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(endpoints, ["a:80", "b:1", "b:2"]);
+    assert_eq!(plan.default, UpstreamIndex(1));
+    let experiment = &plan.experiments[0];
+    assert_eq!(
+        (
+            experiment.traffic.get(),
+            experiment.min_duration_ms,
+            experiment.count_overrides
+        ),
+        (0.25, 3_600_000, true)
+    );
+    assert_eq!(
+        &*experiment.metrics,
+        [MetricIndex(0), MetricIndex(1)],
+        "the primary one first"
+    );
+    assert_eq!(
+        experiment.guardrails[1].what,
+        Guarded::Slow { over_us: 500_000 }
+    );
+    let [purchase, revenue, ratio] = &plan.metrics[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (purchase.kind, purchase.role, purchase.within_ms),
+        (Kind::Conversion, Role::Primary, Some(7 * 86_400_000))
+    );
+    assert_eq!(
+        (revenue.kind, revenue.scale, revenue.detect, revenue.margin),
+        (Kind::Mean, 3, 0.05, 0.02)
+    );
+    assert!(matches!(
+        (&ratio.per, ratio.goal, &ratio.trigger),
+        (Some(Per::Requests), Goal::Decrease, Trigger::Rule(_))
+    ));
+    assert_eq!(
+        (
+            plan.timeouts.response,
+            plan.limits.body_bytes,
+            plan.trust.len()
+        ),
+        (Duration::from_secs(5), Some(1 << 20), 2)
+    );
+}
+
+#[test]
+fn the_example_is_sound() {
+    for file in ["config/routes.yaml", "config/routes.docker.yaml"] {
+        config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file))
+            .unwrap_or_else(|unsound| panic!("{unsound}"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,200}", at in 0usize..300, cut in 0usize..20) {
+        let _ = parse(&text);
+        let (at, end) = (at.min(SOUND.len()), (at + cut).min(SOUND.len()));
+        let mutated = format!("{}{}{}", &SOUND[..at], text, &SOUND[end..]);
+        if let Err(unsound) = parse(&mutated) {
+            let lines = mutated.lines().count() + 1;
+            for problem in unsound.problems {
+                let (line, column) = problem.place.unwrap();
+                prop_assert!((1..=lines).contains(&line) && column > 0, "{problem}\n{mutated}");
+            }
+        }
+    }
+}

@@ -1,1 +1,332 @@
-//!
+//! The journal on a real disk: what was written is read back, whatever happened in between.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+use tempfile::TempDir;
+use watershed::experiment::assign::{Share, Weight};
+use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::record::{
+    Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
+};
+use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
+use watershed::journal::{self, Chunk, Declared, Full, Journals, Options, Reader, Writer};
+
+fn declaration(digest: u64) -> Declaration {
+    let group = |name: &str| DeclaredGroup {
+        name: name.to_owned(),
+        weight: Weight::new(2.5).unwrap(),
+    };
+    Declaration {
+        digest,
+        experiments: vec![DeclaredExperiment {
+            name: "e".to_owned(),
+            epoch: EpochDigest(digest * 3),
+            traffic: Share::new(0.5).unwrap(),
+            groups: vec![group("control"), group("b")],
+            metrics: vec![0],
+            running: true,
+        }],
+        metrics: vec![DeclaredMetric {
+            name: "m".to_owned(),
+            kind: Kind::Ratio,
+            goal: Goal::Decrease,
+            scale: 3,
+            within_ms: Some(5),
+        }],
+    }
+}
+
+fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Full> {
+    let user = format!("user-{number}");
+    let exposures = [Exposure {
+        experiment: ExperimentIndex(0),
+        group: GroupIndex(1),
+        served: Served::Fallback,
+    }];
+    let observations = [Observation {
+        metric: MetricIndex(0),
+        count: 2,
+        sum: -7,
+        base: 1,
+    }];
+    let record = Record {
+        at_ms: number,
+        user: UserId::new(user.as_bytes()).unwrap(),
+        declaration: digest as u64,
+        status: 404,
+        latency_us: 12,
+        exposures: &exposures,
+        observations: &observations,
+    };
+    static DECLARED: LazyLock<[Declared; 3]> =
+        LazyLock::new(|| [0, 1, 2].map(|digest| Declared::new(&declaration(digest))));
+    writer.append(&DECLARED[digest], &record)
+}
+
+fn options(quota_bytes: u64) -> Options {
+    Options {
+        retain: Duration::ZERO,
+        ..Options::new(quota_bytes, 1)
+    }
+}
+
+fn open(folder: &Path, options: &Options) -> Journals {
+    journal::open(folder, 1, Duration::from_millis(20), options).unwrap()
+}
+
+/// Everything that a reader has, by the number in its records.
+fn drain(reader: &mut Reader) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        let Chunk {
+            records,
+            declarations,
+            ..
+        } = reader.next(100).unwrap();
+        if records.is_empty() {
+            return numbers;
+        }
+        for (_, record) in records {
+            assert_eq!(
+                *declarations[&record.declaration],
+                declaration(record.declaration)
+            );
+            assert_eq!(record.user, format!("user-{}", record.at_ms).into_bytes());
+            assert_eq!(
+                (record.status, record.latency_us, record.exposures[0].served),
+                (404, 12, Served::Fallback)
+            );
+            assert_eq!(
+                (record.observations[0].sum, record.observations[0].count),
+                (-7, 2)
+            );
+            numbers.push(record.at_ms);
+        }
+    }
+}
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let journals = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files = journals.flat_map(|journal| {
+        std::fs::read_dir(journal)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+    });
+    let mut segments: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+        .collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn what_is_written_is_read_back_while_it_grows_over_many_segments() {
+    let folder = TempDir::new().unwrap();
+    let options = options(6 << 20);
+    let Journals {
+        mut writers,
+        mut readers,
+        keeper,
+    } = open(folder.path(), &options);
+    let mut read = Vec::new();
+    for number in 0..60_000 {
+        // Two plans take turns: each segment declares both.
+        append(&mut writers[0], 1 + (number % 2) as usize, number).unwrap();
+        if number % 7_000 == 0 {
+            read.extend(drain(&mut readers[0]));
+        }
+    }
+    read.extend(drain(&mut readers[0]));
+    assert_eq!(read, (0..60_000).collect::<Vec<_>>());
+    assert!(segments(folder.path()).len() > 1);
+    readers[0].rewind(0);
+    assert_eq!(
+        drain(&mut readers[0]).len(),
+        60_000,
+        "what is kept can be read again"
+    );
+    let through = readers[0].position() - 1;
+    readers[0].release(through).unwrap();
+    assert_eq!(
+        segments(folder.path()).len(),
+        1,
+        "what was folded is deleted, but for the segment in use"
+    );
+    drop((writers, keeper));
+    assert!(readers[0].is_over());
+    readers.pop().unwrap().remove().unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(
+        options.quota.used_bytes(),
+        0,
+        "what is deleted is given back"
+    );
+}
+
+#[test]
+fn what_an_earlier_process_left_is_adopted_by_one_process_only() {
+    let folder = TempDir::new().unwrap();
+    let Journals {
+        mut writers,
+        readers,
+        keeper,
+    } = open(folder.path(), &options(64 << 20));
+    for number in 0..500 {
+        append(&mut writers[0], 1, number).unwrap();
+    }
+    assert!(
+        journal::adopt(folder.path(), &options(64 << 20))
+            .unwrap()
+            .is_empty(),
+        "it is in use"
+    );
+    // A killed process neither closes its files nor tidies up; its locks end with it.
+    std::mem::forget(writers);
+    drop((readers, keeper));
+    let mut adopted = journal::adopt(folder.path(), &options(64 << 20)).unwrap();
+    assert_eq!(adopted.len(), 1);
+    assert_eq!(
+        adopted[0].written(),
+        501,
+        "500 records and their declaration"
+    );
+    assert!(
+        journal::adopt(folder.path(), &options(64 << 20))
+            .unwrap()
+            .is_empty(),
+        "another has it"
+    );
+    assert_eq!(drain(&mut adopted[0]), (0..500).collect::<Vec<_>>());
+    assert!(adopted[0].is_over());
+}
+
+/// A journal of 100 records that was left, with its one segment changed.
+fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u64>, u64) {
+    let folder = TempDir::new().unwrap();
+    let Journals {
+        mut writers,
+        readers,
+        keeper,
+    } = open(folder.path(), &options(4 << 20));
+    for number in 0..100 {
+        append(&mut writers[0], 1, number).unwrap();
+    }
+    drop((writers, readers, keeper));
+    let segment = segments(folder.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    change(&mut bytes);
+    std::fs::write(&segment, bytes).unwrap();
+    let mut adopted = journal::adopt(folder.path(), &options(4 << 20)).unwrap();
+    let read = drain(&mut adopted[0]);
+    (read, adopted[0].lost())
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_costs_no_more_than_itself() {
+    for torn in 1..90 {
+        let (read, lost) = damaged(|bytes| bytes.truncate(bytes.len() - torn));
+        let whole = read.len() as u64;
+        assert!(
+            (96..100).contains(&whole),
+            "{torn} bytes cost {} records",
+            100 - whole
+        );
+        assert_eq!((read, lost), ((0..whole).collect(), 0));
+    }
+    let (read, _) = damaged(|bytes| bytes.extend([0xff; 1000]));
+    assert_eq!(read.len(), 100);
+    let (read, _) = damaged(Vec::clear);
+    assert_eq!(read.len(), 0);
+}
+
+#[test]
+fn any_flipped_bit_is_seen_and_costs_its_own_record_or_what_follows_it() {
+    for place in (0..3900).step_by(61) {
+        let (read, lost) = damaged(|bytes| bytes[place] ^= 1 << (place % 8));
+        // Nothing wrong is ever read (drain checks), and most often one record is all it costs.
+        assert!(read.len() < 100 && read.is_sorted(), "at {place}");
+        assert!(
+            read.len() as u64 + lost >= 100 || read == (0..read.len() as u64).collect::<Vec<_>>(),
+            "at {place}"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_set_aside_and_the_rest_is_read() {
+    let folder = TempDir::new().unwrap();
+    let Journals {
+        mut writers,
+        readers,
+        keeper,
+    } = open(folder.path(), &options(6 << 20));
+    for number in 0..90_000 {
+        append(&mut writers[0], 1, number).unwrap();
+    }
+    drop((writers, readers, keeper));
+    let all = segments(folder.path());
+    assert_eq!(all.len(), 3);
+    let mut bytes = std::fs::read(&all[1]).unwrap();
+    // The length of its first frame: no frame of it can be found any more.
+    bytes[1] ^= 0x40;
+    std::fs::write(&all[1], bytes).unwrap();
+    let mut adopted = journal::adopt(folder.path(), &options(6 << 20)).unwrap();
+    let read = drain(&mut adopted[0]);
+    assert!((30_000..80_000).contains(&read.len()), "{}", read.len());
+    assert_eq!(
+        read.len() as u64 + adopted[0].lost(),
+        90_000 + 1,
+        "its declaration is lost with it"
+    );
+    assert_eq!((read[0], *read.last().unwrap()), (0, 89_999));
+    assert!(all[1].with_extension("damaged").exists());
+}
+
+#[test]
+fn a_full_journal_takes_nothing_and_recovers() {
+    let folder = TempDir::new().unwrap();
+    let options = options(4 << 20);
+    let Journals {
+        mut writers,
+        mut readers,
+        keeper,
+    } = open(folder.path(), &options);
+    let mut taken = 0;
+    while append(&mut writers[0], 1, taken).is_ok() {
+        taken += 1;
+        assert!(taken < 1_000_000, "it is never full");
+    }
+    assert!(options.quota.used_bytes() <= 4 << 20);
+    assert!(append(&mut writers[0], 1, taken).is_err());
+    assert_eq!(drain(&mut readers[0]).len() as u64, taken);
+    let through = readers[0].position() - 1;
+    readers[0].release(through).unwrap();
+    let begun = std::time::Instant::now();
+    while append(&mut writers[0], 1, taken).is_err() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "it does not recover"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(drain(&mut readers[0]), [taken]);
+    drop(keeper);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_with_its_place() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = journal::open(
+        &file.join("journal"),
+        1,
+        Duration::from_secs(1),
+        &options(64 << 20),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("file/journal"), "{error}");
+}
