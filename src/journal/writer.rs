@@ -50,6 +50,8 @@ struct Slots {
     spare: Option<Segment>,
     /// The files to make durable: the one written now, last.
     unsynced: Vec<Arc<File>>,
+    /// Whether a segment has come into the folder since it was last made durable.
+    folder_changed: bool,
     closed: bool,
 }
 
@@ -209,7 +211,10 @@ impl Writer {
     }
 
     fn begin(&mut self, segment: Segment) {
-        self.shared.slots().unsynced.push(segment.file());
+        let mut slots = self.shared.slots();
+        slots.unsynced.push(segment.file());
+        slots.folder_changed = true;
+        drop(slots);
         self.segment = Some(segment);
         self.offset = 0;
         self.declared.clear();
@@ -260,15 +265,18 @@ impl Shared {
 
     /// The keeper's work on one journal: make durable what was written, keep a spare segment.
     pub(super) fn tend(&self, folder: &Path, options: &Options) -> io::Result<()> {
-        let files = {
+        let (files, folder_changed) = {
             let mut slots = self.slots();
             let all = std::mem::take(&mut slots.unsynced);
             // The last one goes on being written.
             slots.unsynced.extend(all.last().cloned());
-            all
+            (all, std::mem::take(&mut slots.folder_changed))
         };
         for file in files {
             file.sync_data()?;
+        }
+        if folder_changed {
+            File::open(folder)?.sync_all()?;
         }
         if self.slots().spare.is_none()
             && !self.closed()

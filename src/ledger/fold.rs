@@ -4,8 +4,9 @@ use super::account::USER_MAX;
 use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
 use crate::experiment::assign::murmur3_32;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
-use crate::experiment::{EpochDigest, ExperimentIndex};
+use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 
 /// What is known of the ledger: into how many shards an experiment is split, and what each shard
@@ -14,6 +15,55 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Known {
     /// By experiment's name. An experiment that is not here is not folded.
     pub experiments: HashMap<String, KnownShards>,
+    /// Users whose exposure it has.
+    pub seen: Seen,
+}
+
+/// Users whose exposure to a group the ledger has, so that it need not be told again: most
+/// requests are by users who were there before. Bounded; who is forgotten is only told again.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// When, by a 128-bit hash of experiment, group and user.
+    first_ms: HashMap<u128, u64>,
+}
+
+impl Seen {
+    /// The most that are remembered: some 12 MB.
+    const MAX: usize = 250_000;
+
+    /// Remembers what a part told the ledger.
+    pub fn remember(&mut self, part: &Part) {
+        for user in &part.users {
+            for exposure in &user.exposures {
+                if self.first_ms.len() >= Self::MAX {
+                    self.first_ms.clear();
+                }
+                let key = Self::key(&part.experiment, &exposure.group, &user.user);
+                let first_ms = self.first_ms.entry(key).or_insert(exposure.at_ms);
+                *first_ms = exposure.at_ms.min(*first_ms);
+            }
+        }
+    }
+
+    /// Forgets everybody: the ledger has lost something.
+    pub fn clear(&mut self) {
+        self.first_ms.clear();
+    }
+
+    fn has(&self, experiment: &str, group: &str, user: &[u8], at_ms: u64) -> bool {
+        let first_ms = self.first_ms.get(&Self::key(experiment, group, user));
+        first_ms.is_some_and(|&first_ms| first_ms <= at_ms)
+    }
+
+    fn key(experiment: &str, group: &str, user: &[u8]) -> u128 {
+        // Names hold no slash, so that no two keys are one text.
+        let mut key = SmallVec::<[u8; 256]>::new();
+        for part in [experiment.as_bytes(), b"/", group.as_bytes(), b"/", user] {
+            key.extend_from_slice(part);
+        }
+        // Reading from memory cannot fail, and the crate adds no error of its own.
+        murmur3::murmur3_x64_128(&mut &key[..], 0).unwrap_or_default()
+    }
 }
 
 /// What is known of one experiment: for each shard, by journal, the last sequence number given.
@@ -133,7 +183,7 @@ impl<'a> Open<'a> {
                 .or_insert_with(|| OpenPart::new(&experiment.name, shard));
             part.reach(journal, before, sequence);
             if let Some(exposure) = exposure {
-                part.answered(experiment, exposure, record, self.buckets);
+                part.answered(experiment, exposure, record, self.buckets, &self.known.seen);
             }
             if counts {
                 part.events(record, events());
@@ -167,7 +217,7 @@ fn events_of<'a>(
 struct OpenPart {
     part: Part,
     places: HashMap<Vec<u8>, usize>,
-    tallies: HashMap<(EpochDigest, String, u64), Tally>,
+    tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally>,
 }
 
 impl OpenPart {
@@ -222,6 +272,7 @@ impl OpenPart {
         exposure: &Exposure,
         record: &OwnedRecord,
         buckets: &Buckets,
+        seen: &Seen,
     ) {
         let Some(group) = experiment.groups.get(exposure.group.0) else {
             return;
@@ -231,7 +282,8 @@ impl OpenPart {
         }
         self.epoch(experiment, record.at_ms);
         let hour = record.at_ms / 3_600_000;
-        let key = (experiment.epoch, group.name.clone(), hour);
+        // An epoch's digest fixes its groups and their order.
+        let key = (experiment.epoch, exposure.group, hour);
         let tally = self.tallies.entry(key).or_insert_with(|| Tally {
             epoch: experiment.epoch,
             group: group.name.clone(),
@@ -256,14 +308,21 @@ impl OpenPart {
             .latency
             .entry(buckets.of(record.latency_us))
             .or_default() += 1;
-        let seen = ExposureAt {
-            at_ms: record.at_ms,
-            epoch: experiment.epoch,
-            group: group.name.clone(),
-        };
+        if seen.has(
+            &self.part.experiment,
+            &group.name,
+            &record.user,
+            record.at_ms,
+        ) {
+            return;
+        }
         let exposures = &mut self.user(record).exposures;
-        if exposures.last().is_none_or(|last| last.group != seen.group) {
-            exposures.push(seen);
+        if exposures.last().is_none_or(|last| last.group != group.name) {
+            exposures.push(ExposureAt {
+                at_ms: record.at_ms,
+                epoch: experiment.epoch,
+                group: group.name.clone(),
+            });
         }
     }
 

@@ -58,11 +58,16 @@ impl Folder {
         let mut housekept = tokio::time::Instant::now();
         loop {
             let wait = match self.round().await {
-                Ok(Round::More) => Duration::ZERO,
-                Ok(Round::Done) => {
+                // A full batch means that more is waiting; anything less is given time to gather,
+                // so that the ledger is asked a few times a second and not for every fact.
+                Ok(read) => {
                     self.report(None);
                     backoff = Backoff::new();
-                    interval
+                    if read == Read::Full {
+                        Duration::ZERO
+                    } else {
+                        interval
+                    }
                 }
                 Err(error) => {
                     self.report(Some(&error));
@@ -78,12 +83,12 @@ impl Folder {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        while let Ok(Round::More) = self.round().await {}
+        while let Ok(Read::Full | Read::Some) = self.round().await {}
         self.keep_house().await;
     }
 
     /// One batch: read, fold, apply.
-    async fn round(&mut self) -> Result<Round, LedgerError> {
+    async fn round(&mut self) -> Result<Read, LedgerError> {
         let begun_ms = now_ms();
         let before: Vec<u64> = self
             .readers
@@ -95,7 +100,11 @@ impl Folder {
             Ok(true) => {}
             // The ledger has something else than known: all that is kept is looked at again, and
             // what it has is passed over.
-            Ok(false) => self.readers.iter_mut().for_each(|reader| reader.rewind(0)),
+            Ok(false) => {
+                self.readers.iter_mut().for_each(|reader| reader.rewind(0));
+                self.measure();
+                return Ok(Read::Full);
+            }
             Err(error) => {
                 for (reader, before) in self.readers.iter_mut().zip(before) {
                     reader.rewind(before);
@@ -105,25 +114,37 @@ impl Folder {
             }
         }
         self.measure();
-        if chunks.iter().any(|chunk| !chunk.records.is_empty()) {
-            let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
-            self.vitals
-                .folding
-                .folded
-                .fetch_add(folded as u64, Ordering::Relaxed);
-            return Ok(Round::More);
+        let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
+        self.vitals
+            .folding
+            .folded
+            .fetch_add(folded as u64, Ordering::Relaxed);
+        if chunks
+            .iter()
+            .any(|chunk| chunk.records.len() >= self.share())
+        {
+            return Ok(Read::Full);
         }
         self.vitals
             .folding
             .caught_up_ms
             .store(begun_ms, Ordering::Relaxed);
-        Ok(Round::Done)
+        Ok(if folded > 0 {
+            Read::Some
+        } else {
+            Read::Nothing
+        })
+    }
+
+    /// The most records read of one journal at once.
+    fn share(&self) -> usize {
+        (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
     fn read(&mut self) -> Vec<Chunk> {
-        let share = RECORDS_MAX / self.readers.len().max(1);
+        let share = self.share();
         let read = |reader: &mut Reader| {
-            reader.next(share.max(1)).unwrap_or_else(|error| {
+            reader.next(share).unwrap_or_else(|error| {
                 tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
                 Chunk {
                     journal: reader.id().clone(),
@@ -152,6 +173,7 @@ impl Folder {
                     );
                     tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
                     self.known.experiments.remove(&part.experiment);
+                    self.known.seen.clear();
                     sound = false;
                 }
             }
@@ -264,13 +286,18 @@ impl Folder {
     }
 }
 
-enum Round {
-    More,
-    Done,
+/// What a round found in the journals.
+#[derive(PartialEq)]
+enum Read {
+    /// As much as is read at once: there may be more.
+    Full,
+    Some,
+    Nothing,
 }
 
 impl Known {
     fn given(&mut self, part: &Part) {
+        self.seen.remember(part);
         for span in &part.spans {
             self.set(part, &span.journal, span.through);
         }

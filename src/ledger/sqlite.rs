@@ -212,7 +212,9 @@ fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, LedgerEr
     let mut write = transaction.prepare_cached(write)?;
     for delta in &part.users {
         let before = record(transaction, &part.experiment, &delta.user)?;
-        if let Some(record) = additions.user(before, delta) {
+        let after = additions.user(before.clone(), delta);
+        // Most users come again and nothing new is to be kept of them.
+        if let Some(record) = after.filter(|after| before.as_ref() != Some(after)) {
             write.execute(params![
                 part.experiment,
                 delta.user,

@@ -53,7 +53,15 @@ async fn answer(
         Some(visitor) => visit(&plan.experiments, &head, visitor.user(), forced.as_ref()),
         None => Visit::default(),
     };
-    headers::prepare(plan, &mut head, peer, OVER_TLS, visitor.as_ref(), &visit);
+    headers::prepare(
+        plan,
+        &snapshot.words,
+        &mut head,
+        peer,
+        OVER_TLS,
+        visitor.as_ref(),
+        &visit,
+    );
 
     let asked = (head.method.clone(), head.uri.clone());
     let (served, sent) = send(worker, &snapshot, &visit, head, body).await;
@@ -91,7 +99,15 @@ async fn answer(
     let cookie = brought
         .zip(forced)
         .and_then(|(brought, forced)| keep_override(&brought, &forced, now_ms));
-    headers::finish(plan, &mut head, visitor.as_ref(), &visit, cookie, OVER_TLS);
+    headers::finish(
+        plan,
+        &snapshot.words,
+        &mut head,
+        visitor.as_ref(),
+        &visit,
+        cookie,
+        OVER_TLS,
+    );
     Ok(Response::from_parts(head, body))
 }
 

@@ -6,6 +6,7 @@ use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Source, Visitor};
 use crate::experiment::metric::EVENT_HEADER;
 use crate::experiment::visit::Visit;
+use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, SET_COOKIE, TE,
     TRANSFER_ENCODING, UPGRADE, VARY, VIA,
@@ -25,6 +26,51 @@ const USER: HeaderName = HeaderName::from_static("watershed-user");
 const EXPERIMENT: HeaderName = HeaderName::from_static("watershed-experiment");
 const GROUP: HeaderName = HeaderName::from_static("watershed-group");
 const OUR_VIA: HeaderValue = HeaderValue::from_static("1.1 watershed");
+
+/// Header values that are the same for every request of a plan, made once.
+#[derive(Debug)]
+pub struct Words {
+    /// By experiment and group: `new-site=control`.
+    groups: Vec<Vec<HeaderValue>>,
+    /// The names of the fields that the choice of a version depends on.
+    vary: Vec<String>,
+    vary_line: HeaderValue,
+}
+
+impl Words {
+    /// The words of a plan.
+    pub fn new(plan: &Plan) -> Words {
+        let of = |experiment: &Experiment| {
+            let value = |group: &Group| {
+                // Names are letters, digits and `_.-`, which the configuration checks.
+                let text = format!("{}={}", experiment.name, group.name);
+                HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+            };
+            experiment.groups.iter().map(value).collect()
+        };
+        let mut vary = vec!["cookie".to_owned()];
+        for source in &plan.identity.sources {
+            match source {
+                Source::Header(name) => vary.push(name.as_str().to_owned()),
+                Source::Jwt { cookie: None, .. } => vary.push("authorization".to_owned()),
+                // The query is part of what a cache keys by anyway.
+                Source::Cookie(_) | Source::Query(_) | Source::Jwt { .. } => {}
+            }
+        }
+        // Header names make a header value.
+        let vary_line =
+            HeaderValue::try_from(vary.join(", ")).unwrap_or(HeaderValue::from_static("*"));
+        Words {
+            groups: plan.experiments.iter().map(of).collect(),
+            vary,
+            vary_line,
+        }
+    }
+
+    fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> HeaderValue {
+        self.groups[experiment.0][group.0].clone()
+    }
+}
 
 /// A token that a client brought, and whether it came in the query of a link.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +109,7 @@ pub fn admit(plan: &Plan, head: &mut Parts) -> Result<Option<Brought>, Refusal> 
 /// Makes the head what the upstream gets: origin-form, who asked, and which groups.
 pub fn prepare(
     plan: &Plan,
+    words: &Words,
     head: &mut Parts,
     peer: IpAddr,
     over_tls: bool,
@@ -101,12 +148,7 @@ pub fn prepare(
         headers.insert(USER, user);
     }
     for &(experiment, group, _) in &visit.inside {
-        let experiment = plan.experiment(experiment);
-        let text = format!("{}={}", experiment.name, experiment.groups[group.0].name);
-        // Names are letters, digits and `_.-`, which the configuration checks.
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.append(EXPERIMENT, value);
-        }
+        headers.append(EXPERIMENT, words.group(experiment, group));
     }
 }
 
@@ -120,6 +162,7 @@ pub fn strip_answer(head: &mut response::Parts) {
 /// Completes an answer: the minted ID, the override's cookie, what caches must know, `Via`.
 pub fn finish(
     plan: &Plan,
+    words: &Words,
     head: &mut response::Parts,
     visitor: Option<&Visitor<'_>>,
     visit: &Visit,
@@ -143,15 +186,11 @@ pub fn finish(
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     if visit.chosen.is_some() {
-        vary(&plan.identity.sources, headers);
+        vary(words, headers);
     }
     if plan.show_group {
         for &(experiment, group, _) in &visit.inside {
-            let experiment = plan.experiment(experiment);
-            let text = format!("{}={}", experiment.name, experiment.groups[group.0].name);
-            if let Ok(value) = HeaderValue::try_from(text) {
-                headers.append(GROUP, value);
-            }
+            headers.append(GROUP, words.group(experiment, group));
         }
     }
 }
@@ -164,34 +203,33 @@ pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
 }
 
 /// Tells caches which request fields the choice of the version depends on.
-fn vary(sources: &[Source], headers: &mut HeaderMap) {
-    let mut names = SmallVec::<[&str; 4]>::from_slice(&["cookie"]);
-    for source in sources {
-        match source {
-            Source::Header(name) => names.push(name.as_str()),
-            Source::Jwt { cookie: None, .. } => names.push("authorization"),
-            // The query is part of what a cache keys by anyway.
-            Source::Cookie(_) | Source::Query(_) | Source::Jwt { .. } => {}
-        }
+fn vary(words: &Words, headers: &mut HeaderMap) {
+    if !headers.contains_key(VARY) {
+        headers.insert(VARY, words.vary_line.clone());
+        return;
     }
     let said = |name: &str| {
         let lines = headers
             .get_all(VARY)
             .iter()
             .filter_map(|line| line.to_str().ok());
-        lines
-            .flat_map(|line| line.split(','))
-            .any(|said| said.trim() == "*" || said.trim().eq_ignore_ascii_case(name))
+        let mut names = lines.flat_map(|line| line.split(','));
+        names.any(|said| said.trim() == "*" || said.trim().eq_ignore_ascii_case(name))
     };
-    names.retain(|name| !said(name));
-    if !names.is_empty()
-        && let Ok(value) = HeaderValue::try_from(names.join(", "))
+    let missing: Vec<&str> = words
+        .vary
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !said(name))
+        .collect();
+    if let Ok(value) = HeaderValue::try_from(missing.join(", "))
+        && !value.is_empty()
     {
         headers.append(VARY, value);
     }
 }
 
-/// RFC 9112, 3.2 and 7230's successor rules: one `Host`, or the target's authority in its place.
+/// RFC 9112, 3.2: one `Host`, or the target's authority in its place.
 fn admit_host(head: &mut Parts) -> Result<(), Refusal> {
     if let Some(authority) = head.uri.authority() {
         // RFC 9112, 3.2.2: the target's host replaces what `Host` says.

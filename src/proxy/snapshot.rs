@@ -1,6 +1,7 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
 use super::body::Outgoing;
+use super::headers::Words;
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub plan: Arc<Plan>,
     /// This worker's connections.
     pub upstreams: Upstreams<Outgoing>,
+    /// Header values made once.
+    pub words: Words,
     /// The plan as the journal keeps it.
     pub declared: Declared,
 }
@@ -67,6 +70,7 @@ impl Snapshot {
     fn new(plan: Arc<Plan>, before: Option<&Upstreams<Outgoing>>) -> Snapshot {
         Snapshot {
             upstreams: Upstreams::new(&plan, before),
+            words: Words::new(&plan),
             declared: Declared::new(&declaration(&plan)),
             plan,
         }
