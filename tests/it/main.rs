@@ -5,6 +5,8 @@ mod assignment;
 mod cli;
 mod config;
 mod cookie_cats;
+mod events;
+mod identity;
 mod journal;
 mod ledger;
 mod main_job;

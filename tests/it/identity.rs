@@ -1,0 +1,222 @@
+//! Whose request it is, whatever the request looks like; and who may force a group.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request};
+use proptest::prelude::*;
+use watershed::experiment::UserId;
+use watershed::experiment::forced::{self, Forced, Unsound};
+use watershed::experiment::identity::{self, Identity, Mint, Source};
+
+fn identity(sources: Vec<Source>) -> Identity {
+    let mint = Mint {
+        cookie: "watershed_id".into(),
+        max_age_s: 60,
+        domain: Some("example.com".into()),
+        path: "/".into(),
+        same_site: "Lax".into(),
+        secure: None,
+        http_only: true,
+    };
+    Identity {
+        sources,
+        id_bytes_max: 20,
+        mint,
+    }
+}
+
+fn request(target: &str, headers: &[(&'static str, &[u8])]) -> Parts {
+    let mut request = Request::get(target);
+    for (name, value) in headers {
+        request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+#[track_caller]
+fn check(
+    sources: &[Source],
+    target: &str,
+    headers: &[(&'static str, &[u8])],
+    expected: Option<&[u8]>,
+) {
+    let request = request(target, headers);
+    let identity = identity(sources.to_vec());
+    let found = identity::find(&identity, &request);
+    assert_eq!(
+        found.as_ref().map(|visitor| visitor.user().as_bytes()),
+        expected
+    );
+}
+
+#[test]
+fn cookies() {
+    let uid = [Source::Cookie("uid".into())];
+    check(&uid, "/", &[("cookie", b"a=1; uid=u1; b=2")], Some(b"u1"));
+    check(
+        &uid,
+        "/",
+        &[("cookie", b"a=1"), ("cookie", b"uid=u1")],
+        Some(b"u1"),
+    );
+    check(&uid, "/", &[("cookie", b"uid=u1; uid=u2")], Some(b"u1"));
+    check(&uid, "/", &[("cookie", b"xuid=u1;uid =u2; =;;uid")], None);
+    check(
+        &uid,
+        "/",
+        &[("cookie", b"uid=\"quoted\"")],
+        Some(b"\"quoted\""),
+    );
+    check(&uid, "/", &[("cookie", b"uid=a=b")], Some(b"a=b"));
+    check(&uid, "/", &[("cookie", b"uid=\xff\xfe")], Some(b"\xff\xfe"));
+    check(&uid, "/", &[("cookie", b"uid=")], None);
+    check(
+        &uid,
+        "/",
+        &[("cookie", b"uid=; watershed_id=m1")],
+        Some(b"m1"),
+    );
+    check(
+        &uid,
+        "/",
+        &[("cookie", b"watershed_id=m1; uid=u1")],
+        Some(b"u1"),
+    );
+}
+
+#[test]
+fn other_places_and_their_order() {
+    let all = [
+        Source::Header("x-user".parse().unwrap()),
+        Source::Query("u".into()),
+        Source::Cookie("uid".into()),
+    ];
+    check(
+        &all,
+        "/?u=q",
+        &[("x-user", b"h"), ("cookie", b"uid=c")],
+        Some(b"h"),
+    );
+    check(
+        &all,
+        "/?a=1&u=q%20%2B%ff",
+        &[("cookie", b"uid=c")],
+        Some(b"q +\xff"),
+    );
+    check(&all, "/?xu=1&u=", &[("cookie", b"uid=c")], Some(b"c"));
+    check(
+        &all,
+        "/?u=exactly-twenty-bytes",
+        &[],
+        Some(b"exactly-twenty-bytes"),
+    );
+    check(
+        &all,
+        "/?u=more-than-twenty-bytes",
+        &[("cookie", b"uid=c")],
+        Some(b"c"),
+    );
+    check(&all, "/", &[], None);
+}
+
+#[test]
+fn tokens() {
+    let bearer = [Source::Jwt {
+        claim: "sub".into(),
+        cookie: None,
+    }];
+    // {"sub":"u1"}, {"sub":17}, {"sub":null}
+    check(
+        &bearer,
+        "/",
+        &[("authorization", b"Bearer x.eyJzdWIiOiJ1MSJ9.y")],
+        Some(b"u1"),
+    );
+    check(
+        &bearer,
+        "/",
+        &[("authorization", b"bearer x.eyJzdWIiOjE3fQ.y")],
+        Some(b"17"),
+    );
+    check(
+        &bearer,
+        "/",
+        &[("authorization", b"Bearer x.eyJzdWIiOm51bGx9.y")],
+        None,
+    );
+    check(&bearer, "/", &[("authorization", b"Bearer nonsense")], None);
+    check(
+        &bearer,
+        "/",
+        &[("authorization", b"Basic x.eyJzdWIiOiJ1MSJ9.y")],
+        None,
+    );
+    let cookie = [Source::Jwt {
+        claim: "sub".into(),
+        cookie: Some("session".into()),
+    }];
+    check(
+        &cookie,
+        "/",
+        &[("cookie", b"session=x.eyJzdWIiOiJ1MSJ9.y")],
+        Some(b"u1"),
+    );
+}
+
+#[test]
+fn minted_ids_are_uuids_in_the_order_of_time() {
+    let early = identity::mint(1_700_000_000_000, &[7; 10]);
+    let late = identity::mint(1_700_000_000_001, &[0; 10]);
+    assert!(early.minted && early.user().as_bytes() < late.user().as_bytes());
+    let text = std::str::from_utf8(early.user().as_bytes()).unwrap();
+    assert_eq!(uuid::Uuid::parse_str(text).unwrap().get_version_num(), 7);
+    let identity = identity(vec![]);
+    let cookie =
+        |over_tls| identity::set_cookie(&identity.mint, UserId::new(b"u1").unwrap(), over_tls);
+    assert_eq!(
+        cookie(false),
+        "watershed_id=u1; Path=/; Max-Age=60; SameSite=Lax; Domain=example.com; HttpOnly"
+    );
+    assert_eq!(cookie(true), format!("{}; Secure", cookie(false)));
+}
+
+proptest! {
+    #[test]
+    fn what_is_found_stands_in_the_request(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
+        let mut headers = HeaderMap::new();
+        for line in &lines {
+            if let Ok(value) = HeaderValue::from_bytes(line) {
+                headers.append("cookie", value);
+            }
+        }
+        for name in ["u", "uid", ""] {
+            if let Some(found) = identity::cookie_value(&headers, name) {
+                prop_assert!(lines.iter().any(|line| line.windows(found.len().max(1)).any(|part| part == found) || found.is_empty()));
+                prop_assert!(!found.contains(&b';'));
+            }
+        }
+    }
+
+    #[test]
+    fn any_query_is_read(query in "\\PC{0,60}", name in "[a-c]") {
+        let _ = identity::query_value(&query, &name);
+    }
+
+    #[test]
+    fn tokens_come_back_and_no_changed_one_does(experiment in "\\PC{0,40}", group in "\\PC{0,40}", expires_s in any::<u64>(), place in any::<prop::sample::Index>(), bit in 0u8..7) {
+        let forced = Forced { experiment, group, expires_s };
+        let token = forced::sign(b"secret", &forced);
+        let expected = if expires_s > 1000 { Ok(forced.clone()) } else { Err(Unsound::Stale) };
+        prop_assert_eq!(forced::verify(b"secret", token.as_bytes(), 1000), expected);
+        prop_assert_eq!(forced::verify(b"other", token.as_bytes(), 0), Err(Unsound::Forged));
+        let mut changed = token.into_bytes();
+        let place = place.index(changed.len());
+        changed[place] ^= 1 << bit;
+        let found = forced::verify(b"secret", &changed, 0);
+        prop_assert!(found.is_err(), "{found:?} from a changed token");
+    }
+
+    #[test]
+    fn any_bytes_are_no_token(token in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(forced::verify(b"secret", &token, 0), Err(Unsound::Forged));
+    }
+}
