@@ -136,6 +136,7 @@ pub async fn run(
         })?);
     }
 
+    tokio::spawn(look_at_upstreams(Arc::clone(&plan)));
     let folded = Arc::new(Notify::new());
     let folder = fold(&plan, readers, &ledger, &vitals, options);
     let folder = tokio::spawn(folder.run(FOLD_INTERVAL, notified(&folded)));
@@ -162,6 +163,30 @@ pub async fn run(
     reloading.abort();
     admin.abort();
     Ok(())
+}
+
+/// Says at once which endpoints cannot be connected to: most often they are misspelt or not
+/// running. Serving goes on, because they may come up later.
+async fn look_at_upstreams(plan: Arc<Plan>) {
+    for upstream in &plan.upstreams {
+        for endpoint in &upstream.endpoints {
+            let target = (&*endpoint.host, endpoint.port);
+            let connected = tokio::time::timeout(
+                plan.timeouts.connect,
+                tokio::net::TcpStream::connect(target),
+            )
+            .await;
+            let error = match connected {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            let name = &upstream.name;
+            tracing::warn!(
+                "upstreams.{name}: {endpoint} cannot be connected to: {error}; start it, or correct its address"
+            );
+        }
+    }
 }
 
 fn notified(notify: &Arc<Notify>) -> impl Future<Output = ()> + use<> {

@@ -44,6 +44,8 @@ pub struct Reader {
     exhausted: Option<u64>,
     next: u64,
     lost: u64,
+    /// Losses up to here are counted, however often they are read over.
+    lost_through: u64,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl Reader {
             exhausted: None,
             next: 1,
             lost: 0,
+            lost_through: 0,
         };
         if reader.live.is_none() {
             reader.left_at = reader.last_sequence().unwrap_or(0);
@@ -248,9 +251,11 @@ impl Reader {
         };
         if first > self.next {
             if self.exhausted.is_some() {
-                let lost = first - self.next;
-                self.lost += lost;
-                tracing::error!(journal = %self.id, lost, "facts are lost: the journal was damaged before {}", path.display());
+                self.lose(
+                    self.next,
+                    first - 1,
+                    &format!("damaged before {}", path.display()),
+                );
             }
             self.next = first;
         }
@@ -269,9 +274,10 @@ impl Reader {
                 if !open.pass_over() {
                     return Ok(Step::End { broken: true });
                 }
-                self.lost += 1;
+                let why = format!("damaged in {}", open.path.display());
+                let sequence = self.next;
                 self.next += 1;
-                tracing::error!(journal = %self.id, "a fact is lost: it is damaged in {}", open.path.display());
+                self.lose(sequence, sequence, &why);
                 return Ok(Step::Passed);
             }
             Found::More(_) => return Ok(Step::End { broken: true }),
@@ -286,8 +292,11 @@ impl Reader {
                 if self.declarations.contains_key(&record.declaration) {
                     return Ok(Step::Record(sequence, record));
                 }
-                self.lost += 1;
-                tracing::error!(journal = %self.id, sequence, "a fact is lost: the declaration it refers to is damaged");
+                self.lose(
+                    sequence,
+                    sequence,
+                    "the declaration it refers to is damaged",
+                );
                 Step::Passed
             }
             Ok(Fact::Record(_)) => Step::Passed,
@@ -297,11 +306,20 @@ impl Reader {
                 Step::Passed
             }
             Err(unreadable) => {
-                self.lost += 1;
-                tracing::error!(journal = %self.id, sequence, "a fact is lost: {unreadable}");
+                self.lose(sequence, sequence, &unreadable.to_string());
                 Step::Passed
             }
         })
+    }
+
+    /// Counts and tells that facts are lost; once, however often the place is read over.
+    fn lose(&mut self, first: u64, last: u64, why: &str) {
+        let first = first.max(self.lost_through + 1);
+        if first <= last {
+            self.lost += last + 1 - first;
+            self.lost_through = last;
+            tracing::error!(journal = %self.id, first, last, "facts are lost: {why}");
+        }
     }
 
     /// Leaves a segment behind. A broken one is set aside unless its writer was only cut short.

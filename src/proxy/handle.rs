@@ -245,7 +245,14 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
     let mut journal = worker.journal.borrow_mut();
     match journal.append(&snapshot.declared, &record) {
         Ok(()) => worker.vitals().journaled.set(journal.written()),
-        Err(Full) => worker.vitals().dropped.add(),
+        Err(Full) => {
+            if worker.vitals().dropped.get() == 0 {
+                tracing::error!(
+                    "the journal is full: facts are dropped, and results say how many. Bring the store back, or free room at journal.path"
+                );
+            }
+            worker.vitals().dropped.add();
+        }
     }
 }
 
@@ -258,10 +265,19 @@ fn keep_override(brought: &Brought, forced: &Forced, now_ms: u64) -> Option<Stri
 
 fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
     worker.vitals().refusals.add();
-    let (_, token, blame) = refusal.reason.terms();
-    match (&refusal.source, blame) {
-        (Some(source), reply::Blame::Upstream) => tracing::warn!("{token}: {source}"),
-        _ => tracing::debug!("{token}"),
+    let cause = refusal
+        .source
+        .as_ref()
+        .map_or(String::new(), |cause| format!(": {cause}"));
+    match refusal.reason {
+        // Said once by the pool, when the endpoint went away.
+        Reason::Unresolved | Reason::Refused | Reason::ConnectTimedOut => {
+            tracing::debug!("{refusal}{cause}")
+        }
+        _ if refusal.reason.terms().2 == reply::Blame::Upstream => {
+            tracing::warn!("{refusal}{cause}")
+        }
+        _ => tracing::debug!("{refusal}{cause}"),
     }
     reply::refuse(refusal.reason)
 }

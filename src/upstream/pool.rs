@@ -194,9 +194,27 @@ where
                 endpoint: self.address.clone(),
             })
         });
+        self.tell(connected.as_ref().err());
         self.paused_until
             .set(connected.is_err().then(|| Instant::now() + balance::PAUSE));
         connected
+    }
+
+    /// Says once when the endpoint goes away, and once when it is back: not for every request.
+    fn tell(&self, failed: Option<&LendError>) {
+        let address = &self.address;
+        match (failed, self.paused_until.get()) {
+            (Some(error), None) => {
+                let cause = error
+                    .source()
+                    .map_or(String::new(), |cause| format!(": {cause}"));
+                tracing::warn!(
+                    "{error}{cause}; is it running, and is its address right in `upstreams`?"
+                );
+            }
+            (None, Some(_)) => tracing::info!("{address} accepts connections again"),
+            _ => {}
+        }
     }
 
     async fn dial(self: &Rc<Self>) -> Result<Lease<B>, LendError> {

@@ -117,6 +117,23 @@ fn starting_makes_no_sense() {
 }
 
 #[test]
+fn upstreams_that_are_not_there_are_named_and_serving_goes_on() {
+    let routes = "upstreams: { gone: \"http://127.0.0.1:1\", misspelt: \"http://no-such-host.invalid:80\" }\n";
+    let proxy = crate::support::proxy::Proxy::start(routes);
+    for says in [
+        "upstreams.gone: 127.0.0.1:1 cannot be connected to: Connection refused",
+        "upstreams.misspelt: no-such-host.invalid:80 cannot be connected to",
+        "start it, or correct its address",
+    ] {
+        crate::support::until(says, || {
+            let log = proxy.log.lock().unwrap().clone();
+            if log.contains(says) { Ok(()) } else { Err(log) }
+        });
+    }
+    assert_eq!(proxy.client().get("/", "").status, 502);
+}
+
+#[test]
 fn check_says_what_a_file_does_or_all_that_is_wrong() {
     let folder = TempDir::new().unwrap();
     let sound = run(&[
