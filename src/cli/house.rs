@@ -101,6 +101,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let plan = Arc::new(plan);
+    let (public, door_at) = (sockets.public_address()?, sockets.admin_address()?);
     let vitals = Arc::new(Vitals::new(plan.workers));
     let ledger = open_ledger(&plan.store).await?;
     let options = journal::Options::new(plan.journal.quota_bytes, plan.workers);
@@ -144,6 +145,14 @@ pub async fn run(
     let door = admin::Door::new(plan_orders, ledger, vitals, reloads, stop_orders);
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
+    let store = match &plan.store {
+        Store::Embedded { path } => path.display().to_string(),
+        Store::Redis { .. } => "Redis".to_owned(),
+    };
+    tracing::info!(
+        "serving on http://{public} with {} workers, results at http://{door_at}/admin/results, counts in {store}",
+        plan.workers
+    );
     stop.await;
     tracing::info!("stopping: finishing what runs");
     // The receivers are gone only when the workers are.

@@ -2,7 +2,6 @@
 
 use super::house::{self, Sockets};
 use crate::config;
-use crate::config::plan::Store;
 use anyhow::Context;
 use std::path::Path;
 use tracing_subscriber::EnvFilter;
@@ -17,13 +16,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
         .build()
         .context("cannot start")?;
     runtime.block_on(async {
-        let store = match &plan.store {
-            Store::Embedded { path } => path.display().to_string(),
-            Store::Redis { .. } => "Redis".to_owned(),
-        };
-        let (public, admin) = (sockets.public_address()?, sockets.admin_address()?);
         let stop = house::told_to_stop()?;
-        tracing::info!("serving on http://{public} with {} workers, results at http://{admin}/admin/results, counts in {store}", plan.workers);
         house::run(plan, Some(file.to_owned()), sockets, stop).await
     })
 }

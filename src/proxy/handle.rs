@@ -43,6 +43,7 @@ async fn answer(
     let snapshot = worker.snapshot();
     let plan = &*snapshot.plan;
     let (mut head, body) = request.into_parts();
+    let over_tls = headers::over_tls(plan, &head, peer);
 
     let brought = headers::admit(plan, &mut head)?;
     let body = admit_body(plan, body)?;
@@ -58,7 +59,7 @@ async fn answer(
         &snapshot.words,
         &mut head,
         peer,
-        OVER_TLS,
+        over_tls,
         visitor.as_ref(),
         &visit,
     );
@@ -98,7 +99,7 @@ async fn answer(
     }
     let cookie = brought
         .zip(forced)
-        .and_then(|(brought, forced)| keep_override(&brought, &forced, now_ms));
+        .and_then(|(brought, forced)| keep_override(&brought, &forced, now_ms, over_tls));
     headers::finish(
         plan,
         &snapshot.words,
@@ -106,13 +107,10 @@ async fn answer(
         visitor.as_ref(),
         &visit,
         cookie,
-        OVER_TLS,
+        over_tls,
     );
     Ok(Response::from_parts(head, body))
 }
-
-/// Clients reach this listener without TLS.
-const OVER_TLS: bool = false;
 
 fn admit_body(plan: &Plan, body: Incoming) -> Result<Outgoing, Refusal> {
     let max = plan.limits.body_bytes;
@@ -256,11 +254,16 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
     }
 }
 
-fn keep_override(brought: &Brought, forced: &Forced, now_ms: u64) -> Option<String> {
+fn keep_override(
+    brought: &Brought,
+    forced: &Forced,
+    now_ms: u64,
+    over_tls: bool,
+) -> Option<String> {
     let seconds = forced.expires_s.saturating_sub(now_ms / 1000);
     brought
         .by_link
-        .then(|| headers::override_cookie(&brought.token, seconds, OVER_TLS))
+        .then(|| headers::override_cookie(&brought.token, seconds, over_tls))
 }
 
 fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {

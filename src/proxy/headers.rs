@@ -106,6 +106,17 @@ pub fn admit(plan: &Plan, head: &mut Parts) -> Result<Option<Brought>, Refusal> 
     Ok(brought)
 }
 
+/// Whether the visitor came over TLS: this listener speaks none, but a trusted peer in front of it
+/// may say so.
+pub fn over_tls(plan: &Plan, head: &Parts, peer: IpAddr) -> bool {
+    let said = head.headers.get(FORWARDED_PROTO);
+    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https")) && trusts(plan, peer)
+}
+
+fn trusts(plan: &Plan, peer: IpAddr) -> bool {
+    plan.trust.iter().any(|network| network.contains(&peer))
+}
+
 /// Makes the head what the upstream gets: origin-form, who asked, and which groups.
 pub fn prepare(
     plan: &Plan,
@@ -116,7 +127,7 @@ pub fn prepare(
     visitor: Option<&Visitor<'_>>,
     visit: &Visit,
 ) {
-    let trusted = plan.trust.iter().any(|network| network.contains(&peer));
+    let trusted = trusts(plan, peer);
     let headers = &mut head.headers;
     let address = HeaderValue::try_from(peer.to_string()).ok();
     let before = headers.get(&FORWARDED_FOR).filter(|_| trusted);

@@ -198,7 +198,13 @@ fn lift(
                 .collect();
             lift.absolute_interval = sequence::interval_of_difference(control, own, &plan);
             if let Some(found) = conversions::compare(&pairs, alpha) {
-                lift.relative = found.relative;
+                // With one set of weights the observed rates say it best. Over several, their pooled
+                // ratio would compare different mixtures of days: then the likeliest ratio does.
+                let observed = own.mean.zip(control.mean.filter(|&mean| mean > 0.0));
+                lift.relative = match (&pairs[..], observed) {
+                    ([_], Some((own, control))) => Some(own / control - 1.0),
+                    _ => found.relative,
+                };
                 lift.relative_interval = found.relative_interval;
                 lift.p_value = Some(found.p_value);
             }

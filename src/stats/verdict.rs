@@ -269,6 +269,40 @@ mod tests {
     }
 
     #[test]
+    fn the_relative_lift_is_the_one_that_the_rates_show() {
+        let lift = judge(&question((18, 18), (13, 12))).metrics[0].groups[1]
+            .lift
+            .unwrap();
+        assert!((lift.relative.unwrap() - (12.0 / 13.0 - 1.0)).abs() < 1e-12);
+        let mut ramp = question((9900, 198), (100, 2));
+        ramp.epochs = vec![
+            Epoch {
+                shares: vec![0.99, 0.01],
+                users: vec![9900, 100],
+            },
+            Epoch {
+                shares: vec![0.5, 0.5],
+                users: vec![5000, 5000],
+            },
+        ];
+        let sums = |users, converted| Sums {
+            users,
+            converted,
+            unit: 1.0,
+            ..Sums::default()
+        };
+        ramp.metrics[0].sums = vec![
+            vec![sums(9900, 198), sums(100, 2)],
+            vec![sums(5000, 500), sums(5000, 500)],
+        ];
+        let lift = judge(&ramp).metrics[0].groups[1].lift.unwrap();
+        assert!(
+            lift.relative.unwrap().abs() < 0.01,
+            "pooled it would be +110 %: {lift:?}"
+        );
+    }
+
+    #[test]
     fn less_can_be_better_and_haste_is_refused() {
         let mut less = question((20_000, 2400), (20_000, 2000));
         less.metrics[0].increase = false;

@@ -190,6 +190,22 @@ fn ids_come_from_the_listed_places_in_order_and_are_minted_otherwise() {
 }
 
 #[test]
+fn behind_tls_the_minted_cookie_is_secure() {
+    let (_current, _redesign, routes) = site(&format!("{HALF}trust: [ 127.0.0.1 ]\n"));
+    let proxy = Proxy::start(&routes);
+    let cookie = |headers: &str| {
+        proxy
+            .client()
+            .get("/", headers)
+            .header("set-cookie")
+            .unwrap()
+            .to_owned()
+    };
+    assert!(cookie("X-Forwarded-Proto: https\r\n").ends_with("; HttpOnly; Secure"));
+    assert!(cookie("X-Forwarded-Proto: http\r\n").ends_with("; HttpOnly"));
+}
+
+#[test]
 fn nothing_is_lost_when_the_program_is_killed() {
     for redis in [None, Some(Redis::start())] {
         let store = redis
