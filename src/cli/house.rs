@@ -263,10 +263,10 @@ async fn reload(
                 if now.is_none() || now == seen {
                     continue;
                 }
-                seen = now;
                 None
             }
         };
+        seen = std::fs::read(&file).ok();
         let done = reload_once(&file, &plans);
         match &done {
             Ok(what) => {
