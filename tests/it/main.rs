@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod cookie_cats;
 mod events;
+mod fold;
 mod identity;
 mod journal;
 mod ledger;

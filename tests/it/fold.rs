@@ -1,0 +1,151 @@
+//! From chunks of journals to counts: however the facts are cut into batches and in whatever order
+//! the journals take turns, the counts are the same.
+
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tempfile::TempDir;
+use watershed::experiment::assign::{Share, Weight};
+use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::record::{
+    Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Served,
+};
+use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex};
+use watershed::journal::{Chunk, OwnedRecord};
+use watershed::ledger::fold::{self, Buckets, Known};
+use watershed::ledger::sqlite::SqliteLedger;
+use watershed::ledger::{Applied, Ledger, Totals};
+
+fn declaration() -> Declaration {
+    let group = |name: &str| DeclaredGroup {
+        name: name.to_owned(),
+        weight: Weight::new(1.0).unwrap(),
+    };
+    let metric = |name: &str, within_ms| DeclaredMetric {
+        name: name.to_owned(),
+        kind: Kind::Mean,
+        goal: Goal::Increase,
+        scale: 2,
+        within_ms,
+    };
+    let experiment = |name: &str, metrics| DeclaredExperiment {
+        name: name.to_owned(),
+        epoch: EpochDigest(9),
+        traffic: Share::ALL,
+        groups: vec![group("control"), group("b")],
+        metrics,
+        running: true,
+    };
+    Declaration {
+        digest: 1,
+        experiments: vec![experiment("one", vec![0, 1]), experiment("two", vec![1])],
+        metrics: vec![metric("m", None), metric("w", Some(1_000_000_000))],
+    }
+}
+
+/// A request by one of a few users, whose group is fixed by the number.
+fn record() -> impl Strategy<Value = OwnedRecord> {
+    let served =
+        prop_oneof![8 => Just(Served::Own), 1 => Just(Served::Fallback), 1 => Just(Served::Forced)];
+    (
+        0u8..12,
+        0u64..5000,
+        served,
+        0usize..3,
+        -50i64..500,
+        prop_oneof![Just(200u16), Just(503)],
+    )
+        .prop_map(|(user, at_ms, served, events, sum, status)| OwnedRecord {
+            at_ms: 1_000_000 + at_ms % 1500,
+            user: vec![b'u', user],
+            declaration: 1,
+            status,
+            latency_us: at_ms,
+            exposures: (0..2)
+                .map(|experiment| Exposure {
+                    experiment: ExperimentIndex(experiment),
+                    group: GroupIndex(usize::from(user) % 2),
+                    served,
+                })
+                .collect(),
+            observations: (0..events)
+                .map(|metric| Observation {
+                    metric: MetricIndex(metric % 2),
+                    count: 1,
+                    sum,
+                    base: 0,
+                })
+                .collect(),
+        })
+}
+
+fn chunk(journal: usize, first: u64, records: &[OwnedRecord]) -> Chunk {
+    let numbered = records
+        .iter()
+        .enumerate()
+        .map(|(place, record)| (first + place as u64, record.clone()));
+    Chunk {
+        journal: format!("journal-{journal}").into(),
+        records: numbered.collect(),
+        declarations: HashMap::from([(1, Arc::new(declaration()))]),
+        through: first + records.len() as u64 - 1,
+    }
+}
+
+/// Folds these chunks one batch after the other, each sent twice, and says what came out.
+async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
+    let folder = TempDir::new().unwrap();
+    let ledger = SqliteLedger::open(&folder.path().join("watershed.db")).unwrap();
+    let mut known = Known::default();
+    for name in ["one", "two"] {
+        known
+            .experiments
+            .insert(name.to_owned(), vec![HashMap::new()]);
+    }
+    for chunks in batches {
+        let batch = fold::fold(chunks, &known, &Buckets::new());
+        for part in &batch.parts {
+            assert_eq!(ledger.apply(part).await.unwrap(), Applied::Now);
+            assert_eq!(ledger.apply(part).await.unwrap(), Applied::Before);
+            known.seen.remember(part);
+            for span in &part.spans {
+                known.experiments.get_mut(&part.experiment).unwrap()[0]
+                    .insert(span.journal.clone(), span.through);
+            }
+        }
+        // What was given is not given again.
+        assert_eq!(fold::fold(chunks, &known, &Buckets::new()).parts, []);
+    }
+    (
+        ledger.totals("one").await.unwrap(),
+        ledger.totals("two").await.unwrap(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn counts_do_not_depend_on_how_facts_are_cut(
+        a in proptest::collection::vec(record(), 1..30),
+        b in proptest::collection::vec(record(), 1..30),
+        size in 1usize..7,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let at_once = vec![vec![chunk(0, 1, &a), chunk(1, 1, &b)]];
+        let cut = |journal: usize, records: &[OwnedRecord]| -> Vec<Chunk> {
+            records.chunks(size).enumerate().map(|(place, records)| chunk(journal, 1 + (place * size) as u64, records)).collect()
+        };
+        let one_by_one: Vec<Vec<Chunk>> = cut(1, &b).into_iter().chain(cut(0, &a)).map(|chunk| vec![chunk]).collect();
+        let (whole, pieces) = runtime.block_on(async { (totals(&at_once).await, totals(&one_by_one).await) });
+        prop_assert_eq!(&whole, &pieces);
+        let own = a.iter().chain(&b).filter(|record| record.exposures[0].served == Served::Own);
+        let (requests, users) = own.fold((0, std::collections::BTreeSet::new()), |(requests, mut users), record| {
+            users.insert(record.user.clone());
+            (requests + 1, users)
+        });
+        let sum = |of: fn(&watershed::ledger::GroupTotals) -> u64| whole.0.epochs.iter().flat_map(|epoch| epoch.groups.values()).map(of).sum::<u64>();
+        prop_assert_eq!(sum(|group| group.requests), requests);
+        prop_assert_eq!(sum(|group| group.users), users.len() as u64);
+        prop_assert_eq!(sum(|group| group.crossed_over), 0);
+    }
+}
