@@ -4,7 +4,6 @@ use super::reply::{Reason, Refusal};
 use crate::config::plan::Plan;
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Source, Visitor};
-use crate::experiment::metric::EVENT_HEADER;
 use crate::experiment::visit::Visit;
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
 use http::header::{
@@ -163,10 +162,10 @@ pub fn prepare(
     }
 }
 
-/// Takes out of an answer what is not for the client, and what only this connection needed.
+/// Takes out of an answer what is not for the client (`Watershed-Event` among it), and what only
+/// this connection needed.
 pub fn strip_answer(head: &mut response::Parts) {
     remove_hop_by_hop(&mut head.headers, false);
-    head.headers.remove(EVENT_HEADER);
     remove_ours(&mut head.headers);
 }
 

@@ -432,6 +432,48 @@ async fn users(ledger: &dyn Ledger) -> u64 {
         .sum()
 }
 
+/// To the millisecond: what comes too early, in time, and too late.
+async fn bounds_are_exact(ledger: &dyn Ledger) {
+    ledger.shards("exp.1").await.unwrap();
+    let exposure = ExposureAt {
+        at_ms: 10_000,
+        epoch: EpochDigest(7),
+        group: "control".to_owned(),
+    };
+    let events = [
+        (7_999, None, 1),
+        (8_000, None, 10),
+        (15_000, Some(5_000), 100),
+        (15_001, Some(5_000), 1_000),
+    ];
+    let event = |(at_ms, within_ms, sum)| EventAt {
+        at_ms,
+        metric: "m".to_owned(),
+        within_ms,
+        count: 1,
+        sum,
+        base: 0,
+    };
+    let user = UserDelta {
+        user: b"u".to_vec(),
+        exposures: vec![exposure],
+        events: events.map(event).to_vec(),
+    };
+    let part = part_of(&(vec![user], vec![], 0, false, false), 0, &Model::default());
+    assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+    let record = ledger.user("exp.1", b"u").await.unwrap().unwrap();
+    assert_eq!(record.metrics["m"], (2, 110, 0), "{}", ledger.kind());
+}
+
+#[test]
+fn early_and_late_are_told_apart_in_both_houses() {
+    let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    runtime().block_on(async {
+        bounds_are_exact(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        bounds_are_exact(&RedisLedger::connect(&redis.url(), "ws").await.unwrap()).await;
+    });
+}
+
 #[test]
 fn a_redis_that_restarts_or_loses_data_is_seen() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);

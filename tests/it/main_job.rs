@@ -76,7 +76,12 @@ fn users_are_split_and_what_they_do_is_counted_once() {
                 &format!("/?event=purchase;amount={number}.25,%20signup"),
                 &user,
             );
-            client.get("/?event=purchase;amount=1", &user);
+            let answer = client.get("/?event=purchase;amount=1", &user);
+            assert_eq!(
+                answer.header("watershed-event"),
+                None,
+                "events are not for the client"
+            );
             let of = revenue.entry(group).or_default();
             (of.0, of.1) = (of.0 + 1, of.1 + f64::from(number) + 1.25);
             client.post("/checkout", &user, "");
