@@ -80,6 +80,25 @@ fn heads_arrive_as_they_should() {
 }
 
 #[test]
+fn what_only_the_upstreams_connection_needed_stays_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = plain(listener.local_addr().unwrap(), "");
+    std::thread::spawn(move || {
+        let (mut stream, _) = first_request(&listener);
+        let head = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Gone\r\nX-Gone: 1\r\nKeep-Alive: timeout=5\r\n\
+                    Watershed-Group: forged\r\nTransfer-Encoding: chunked\r\nX-Stays: a\r\nX-Stays: b\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(b"5\r\nhello\r\n0\r\n\r\n").unwrap();
+    });
+    let answer = proxy.client().get("/", "");
+    assert_eq!(answer.text(), "hello");
+    for gone in ["x-gone", "keep-alive", "watershed-group", "content-length"] {
+        assert_eq!(answer.header(gone), None, "{gone}");
+    }
+    assert_eq!(answer.all("x-stays"), ["a", "b"]);
+}
+
+#[test]
 fn trusted_peers_are_believed_and_appended_to() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "trust: [ 127.0.0.0/8 ]");
