@@ -2,7 +2,8 @@
 //!
 //! Prints nanoseconds for one assignment of a UUID: to two groups, with equal and uneven weights
 //! and inside of a traffic share, and to ten; and for one bare murmur3 of the same bytes as a
-//! yardstick. The aim is less than 150 ns for two groups.
+//! yardstick. The aim is less than 150 ns for two groups. The median over rounds counts; the
+//! fastest round shows how quiet the machine was.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -26,22 +27,23 @@ fn main() {
     let uneven = [("control", 90.0), ("experiment", 10.0)];
     let ten = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"].map(|name| (name, 10.0));
 
-    let bare = nanoseconds(&keys, |key| u64::from(murmur3_32(key.as_bytes())));
-    println!(
-        "{:<34}{bare:>8.1} ns",
-        format!("murmur3 of {} bytes", keys[0].len())
-    );
+    let name = format!("murmur3 of {} bytes", keys[0].len());
+    let (bare, fastest) = measure(&keys, |key| u64::from(murmur3_32(key.as_bytes())));
+    println!("{name:<34}{bare:>8.1} ns   fastest {fastest:.1} ns");
     for (name, split) in [
         ("two groups, 50/50", split(Share::ALL, &two)),
         ("two groups, 90/10", split(Share::ALL, &uneven)),
         ("two groups, 50/50, half the users", split(half, &two)),
         ("ten groups", split(Share::ALL, &ten)),
     ] {
-        let took = nanoseconds(&users, |user| {
+        let (took, fastest) = measure(&users, |user| {
             let user = UserId::new(user.as_bytes()).expect("not empty");
             split.assign(user).map_or(99, |group| group.0 as u64)
         });
-        println!("{name:<34}{took:>8.1} ns{:>8.2} murmur3", took / bare);
+        println!(
+            "{name:<34}{took:>8.1} ns   fastest {fastest:.1} ns   {:.1} murmur3",
+            took / bare
+        );
     }
 }
 
@@ -50,8 +52,8 @@ fn split(traffic: Share, groups: &[(&'static str, f64)]) -> Split {
     Split::new("new-checkout", traffic, groups.iter().map(weighted))
 }
 
-/// The median over rounds of what one call takes.
-fn nanoseconds(inputs: &[String], work: impl Fn(&str) -> u64) -> f64 {
+/// What one call takes in the median round and in the fastest, in nanoseconds.
+fn measure(inputs: &[String], work: impl Fn(&str) -> u64) -> (f64, f64) {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
@@ -64,7 +66,7 @@ fn nanoseconds(inputs: &[String], work: impl Fn(&str) -> u64) -> f64 {
         })
         .collect();
     rounds.sort_by(f64::total_cmp);
-    rounds[ROUNDS / 2]
+    (rounds[ROUNDS / 2], rounds[0])
 }
 
 /// A text of the shape of a UUID, 36 bytes, different for every number.

@@ -49,7 +49,6 @@ pub struct Split {
     /// A traffic hash below this is inside; `2^32` lets every hash in.
     traffic_below: u64,
     groups: Box<[Slot]>,
-    equal_weights: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -66,18 +65,16 @@ impl Split {
         traffic: Share,
         groups: impl IntoIterator<Item = (&'a str, Weight)>,
     ) -> Split {
-        let groups: Box<[Slot]> = groups
-            .into_iter()
-            .map(|(name, weight)| Slot {
-                prefix: format!("{salt}/{name}/").into_bytes().into(),
-                weight: weight.get(),
-            })
-            .collect();
         Split {
             traffic_prefix: format!("{salt}/traffic/").into_bytes().into(),
             traffic_below: (traffic.get() * HASHES).ceil() as u64,
-            equal_weights: groups.windows(2).all(|two| two[0].weight == two[1].weight),
-            groups,
+            groups: groups
+                .into_iter()
+                .map(|(name, weight)| Slot {
+                    prefix: format!("{salt}/{name}/").into_bytes().into(),
+                    weight: weight.get(),
+                })
+                .collect(),
         }
     }
 
@@ -97,14 +94,8 @@ impl Split {
         let mut best = None;
         let mut best_score = f64::NEG_INFINITY;
         for (index, slot) in self.groups.iter().enumerate() {
-            let hash = f64::from(hash(&slot.prefix, user));
-            // With equal weights the largest hash has the largest logarithm: neighbours among
-            // 2^32 hashes lie far further apart than a logarithm's rounding.
-            let score = if self.equal_weights {
-                hash
-            } else {
-                ((hash + 0.5) / HASHES).ln() / slot.weight
-            };
+            let uniform = (f64::from(hash(&slot.prefix, user)) + 0.5) / HASHES;
+            let score = uniform.ln() / slot.weight;
             if score > best_score || best.is_none() {
                 best_score = score;
                 best = Some(GroupIndex(index));
@@ -138,7 +129,7 @@ pub fn murmur3_32(bytes: &[u8]) -> u32 {
 }
 
 /// Two texts read as one. The crate asks for four bytes at a time; the reader of the standard
-/// library answers each time with a call of `memcpy`, which takes three quarters of the time.
+/// library answers each time with a call of `memcpy`, which takes two thirds of the time.
 struct Joined<'a> {
     now: &'a [u8],
     then: &'a [u8],
@@ -147,24 +138,12 @@ struct Joined<'a> {
 impl Read for Joined<'_> {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Ok(word) = <&mut [u8; 4]>::try_from(&mut *buffer) {
-            if let Some((four, rest)) = self.now.split_first_chunk::<4>() {
-                *word = *four;
-                self.now = rest;
-                return Ok(4);
-            }
-            // The word in which the two texts meet.
-            if let Some(&next) = self.then.first_chunk::<4>() {
-                *word = match *self.now {
-                    [a, b, c] => [a, b, c, next[0]],
-                    [a, b] => [a, b, next[0], next[1]],
-                    [a] => [a, next[0], next[1], next[2]],
-                    _ => next,
-                };
-                self.now = &self.then[4 - self.now.len()..];
-                self.then = &[];
-                return Ok(4);
-            }
+        if let Ok(word) = <&mut [u8; 4]>::try_from(&mut *buffer)
+            && let Some((four, rest)) = self.now.split_first_chunk::<4>()
+        {
+            *word = *four;
+            self.now = rest;
+            return Ok(4);
         }
         // What is left is shorter than a word.
         if self.now.is_empty() {
