@@ -2,13 +2,9 @@
 
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::metric::{Goal, Kind, Metric};
+use crate::experiment::metric::{Goal, Kind, Metric, Role};
 use crate::ledger::{GroupTotals, MetricTotals, Totals};
 use crate::stats;
-use crate::stats::moments::Sums;
-
-/// The error allowed to verdicts and intervals.
-const ALPHA: f64 = 0.05;
 
 /// What is asked of the statistics about an experiment with these totals.
 pub fn question(
@@ -41,52 +37,72 @@ pub fn question(
                 .collect(),
         }
     });
-    let sums = |metric: &Metric| -> Vec<Vec<Sums>> {
-        let of = |group: Option<&GroupTotals>| {
-            group.map_or_else(Sums::default, |group| sums_of(metric, group))
-        };
+    let all_totals = |metric: &Metric| -> Vec<Vec<stats::Totals>> {
         totals
             .epochs
             .iter()
             .map(|epoch| {
                 groups
                     .iter()
-                    .map(|&name| of(epoch.groups.get(name)))
+                    .map(|&name| totals_of(metric, epoch.groups.get(name)))
                     .collect()
             })
             .collect()
     };
     let metrics = experiment.metrics.iter().map(|&index| {
         let metric = plan.metric(index);
+        let kind = match metric.kind {
+            Kind::Conversion => stats::Kind::Conversion,
+            Kind::Count => stats::Kind::Count,
+            Kind::Mean => stats::Kind::Mean,
+            Kind::Ratio => stats::Kind::Ratio,
+        };
         stats::Metric {
-            kind: match metric.kind {
-                Kind::Conversion => stats::Kind::Conversion,
-                Kind::Count | Kind::Mean => stats::Kind::Mean,
-                Kind::Ratio => stats::Kind::Ratio,
+            name: metric.name.to_string(),
+            kind,
+            goal: match metric.goal {
+                Goal::Increase => stats::Goal::Increase,
+                Goal::Decrease => stats::Goal::Decrease,
             },
-            increase: metric.goal == Goal::Increase,
+            role: match metric.role {
+                Role::Primary => stats::Role::Primary,
+                Role::Secondary => stats::Role::Secondary,
+            },
+            engine: stats::Engine::usual(kind),
             detect: metric.detect,
             margin: metric.margin,
-            sums: sums(metric),
+            scale: metric.scale,
+            totals: all_totals(metric),
+            previous_p: Vec::new(),
         }
     });
-    let first_ms = totals
-        .epochs
-        .iter()
-        .map(|epoch| epoch.definition.first_ms)
-        .min();
+    let control = experiment.control.0;
     stats::Question {
+        groups: groups
+            .iter()
+            .enumerate()
+            .map(|(place, name)| stats::Group {
+                name: (*name).to_owned(),
+                is_control: place == control,
+            })
+            .collect(),
         epochs: epochs.collect(),
         metrics: metrics.collect(),
-        control: experiment.control.0,
-        ripe: first_ms
-            .is_some_and(|first| now_ms >= first.saturating_add(experiment.min_duration_ms)),
-        groups: groups.into_iter().map(str::to_owned).collect(),
-        alpha: ALPHA,
+        started_at_ms: totals
+            .epochs
+            .iter()
+            .map(|epoch| epoch.definition.first_ms)
+            .min(),
+        now_ms,
+        min_duration_ms: experiment.min_duration_ms,
+        ..stats::Question::default()
     }
 }
 
-fn sums_of(metric: &Metric, group: &GroupTotals) -> Sums {
+fn totals_of(metric: &Metric, group: Option<&GroupTotals>) -> stats::Totals {
+    let Some(group) = group else {
+        return stats::Totals::default();
+    };
     let MetricTotals {
         converted,
         count,
@@ -101,16 +117,16 @@ fn sums_of(metric: &Metric, group: &GroupTotals) -> Sums {
         .get(&*metric.name)
         .copied()
         .unwrap_or_default();
-    let counts = metric.kind == Kind::Count;
-    Sums {
+    stats::Totals {
         users: group.users,
         converted,
-        sum: if counts { i128::from(count) } else { sum },
-        sum_sq: if counts { count_sq } else { sum_sq },
+        count,
+        count_sq,
+        sum,
+        sum_sq,
         base,
         base_sq,
         cross,
-        unit: if counts { 1.0 } else { unit(metric) },
     }
 }
 

@@ -104,8 +104,8 @@ fn result(plan: &Plan, experiment: &Experiment, totals: &Totals, now_ms: u64) ->
         groups: groups.collect(),
         crossed_over: crossed_over(totals),
         sample_ratio: SampleRatio {
-            p_value: judgement.balance.p_value,
-            mismatch: judgement.balance.mismatch,
+            p_value: judgement.sample_ratio.p_value,
+            mismatch: judgement.sample_ratio.mismatch,
         },
         metrics: metric_results(plan, experiment, totals, &judgement),
         verdict: VerdictResult {
@@ -199,16 +199,22 @@ fn metric_results(
                         count: all.iter().map(|(_, totals)| totals.count).sum(),
                         sum: sum as f64 * unit(metric),
                         rate: judged.rate,
-                        interval: judged.interval,
+                        interval: judged.interval.low.zip(judged.interval.high),
                         lift: judged.lift.map(|lift| LiftResult {
                             absolute: lift.absolute,
-                            absolute_interval: lift.absolute_interval,
+                            absolute_interval: lift
+                                .absolute_interval
+                                .low
+                                .zip(lift.absolute_interval.high),
                             relative: lift.relative,
-                            relative_interval: lift.relative_interval,
+                            relative_interval: (
+                                lift.relative_interval.low,
+                                lift.relative_interval.high,
+                            ),
                         }),
-                        p_value: judged.lift.and_then(|lift| lift.p_value),
-                        chance_to_beat_control: None,
-                        expected_loss: None,
+                        p_value: judged.p_value,
+                        chance_to_beat_control: judged.chance_to_beat_control,
+                        expected_loss: judged.expected_loss,
                     }
                 });
             MetricResult {

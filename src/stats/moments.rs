@@ -1,13 +1,13 @@
 //! From exact integer sums to means and variances, without losing digits on the way.
 
-use super::Kind;
+use super::question::{Kind, Metric, Totals};
 
-/// Exact sums over the users of one group. Values are in units of 10^-scale.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Sums over the users of one group, in whole units of the stored integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Users exposed.
     pub users: u64,
-    /// Users with at least one event.
+    /// Users with at least one event; never more than `users`.
     pub converted: u64,
     /// Σ y.
     pub sum: i128,
@@ -17,13 +17,35 @@ pub struct Sums {
     pub base: i128,
     /// Σ d².
     pub base_sq: i128,
-    /// Σ y d.
+    /// Σ y·d.
     pub cross: i128,
-    /// What one unit of y is worth: 0.01 for a scale of 2.
-    pub unit: f64,
 }
 
 impl Sums {
+    /// What a metric of this kind adds up: 0 and 1 for conversions, events for counts, values
+    /// for means, values and their base for ratios.
+    pub fn of(kind: Kind, totals: &Totals) -> Sums {
+        let converted = totals.converted.min(totals.users);
+        let (sum, sum_sq) = match kind {
+            Kind::Conversion => (i128::from(converted), i128::from(converted)),
+            Kind::Count => (i128::from(totals.count), totals.count_sq),
+            Kind::Mean | Kind::Ratio => (totals.sum, totals.sum_sq),
+        };
+        let (base, base_sq, cross) = match kind {
+            Kind::Ratio => (totals.base, totals.base_sq, totals.cross),
+            Kind::Conversion | Kind::Count | Kind::Mean => (0, 0, 0),
+        };
+        Sums {
+            users: totals.users,
+            converted,
+            sum,
+            sum_sq,
+            base,
+            base_sq,
+            cross,
+        }
+    }
+
     /// The sums over both.
     pub fn plus(self, other: Sums) -> Sums {
         Sums {
@@ -34,147 +56,122 @@ impl Sums {
             base: self.base + other.base,
             base_sq: self.base_sq + other.base_sq,
             cross: self.cross + other.cross,
-            unit: if self.users == 0 {
-                other.unit
-            } else {
-                self.unit
-            },
         }
+    }
+
+    /// Σ y / n. `None` without users.
+    pub fn mean(&self) -> Option<f64> {
+        (self.users > 0).then(|| self.sum as f64 / self.users as f64)
+    }
+
+    /// Σ d / n. `None` without users.
+    pub fn base_mean(&self) -> Option<f64> {
+        (self.users > 0).then(|| self.base as f64 / self.users as f64)
+    }
+
+    /// The sample variance of y, divisor n − 1. `None` below two users.
+    pub fn variance(&self) -> Option<f64> {
+        covariance(self.users, self.sum, self.sum, self.sum_sq).map(|variance| variance.max(0.0))
+    }
+
+    /// The sample variance of y − r·d, divisor n − 1. `None` below two users. Source: Deng,
+    /// Knoblich and Lu, KDD 2018 (arXiv 1803.06336), section 3.
+    pub fn variance_off(&self, r: f64) -> Option<f64> {
+        let of_base = covariance(self.users, self.base, self.base, self.base_sq)?;
+        let both = covariance(self.users, self.sum, self.base, self.cross)?;
+        Some((self.variance()? - 2.0 * r * both + r * r * of_base).max(0.0))
     }
 }
 
-/// What one group's sums say.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Moments {
-    /// Users exposed.
-    pub users: u64,
-    /// Users with at least one event.
-    pub converted: u64,
-    /// The rate: share, mean or ratio. `None` without users (or without a base).
-    pub mean: Option<f64>,
-    /// The variance of the rate's estimate. `None` where it cannot be known.
-    pub variance_of_mean: Option<f64>,
-}
-
-impl Moments {
-    /// The moments of a metric of this kind.
-    pub fn of(kind: Kind, sums: &Sums) -> Moments {
-        let n = sums.users as f64;
-        let (mean, variance) = match kind {
-            _ if sums.users == 0 => (None, None),
-            Kind::Conversion => {
-                let share = sums.converted as f64 / n;
-                (Some(share), Some(share * (1.0 - share) / n))
-            }
-            Kind::Mean => {
-                let unit = sums.unit;
-                let spread = covariance(sums.users, sums.sum, sums.sum, sums.sum_sq);
-                (
-                    Some(sums.sum as f64 * unit / n),
-                    spread.map(|spread| spread * unit * unit / n),
-                )
-            }
-            Kind::Ratio if sums.base == 0 => (None, None),
-            Kind::Ratio => ratio(sums),
-        };
-        Moments {
-            users: sums.users,
-            converted: sums.converted,
-            mean,
-            variance_of_mean: variance,
-        }
+/// What one stored unit of a metric's rate is worth: 0.01 for a mean kept with two decimals.
+pub fn unit(metric: &Metric) -> f64 {
+    match metric.kind {
+        Kind::Conversion | Kind::Count => 1.0,
+        Kind::Mean | Kind::Ratio => 10f64.powi(-i32::from(metric.scale)),
     }
 }
 
-/// The ratio of two means and its variance by the delta method, the user being the unit.
-/// Source: Deng, Knoblich, Lu, KDD 2018 (arXiv 1803.06336), section 3.
-fn ratio(sums: &Sums) -> (Option<f64>, Option<f64>) {
-    let n = sums.users as f64;
-    let raw = sums.sum as f64 / sums.base as f64;
-    let base_mean = sums.base as f64 / n;
-    let variance = || {
-        let of_sum = covariance(sums.users, sums.sum, sums.sum, sums.sum_sq)?;
-        let of_base = covariance(sums.users, sums.base, sums.base, sums.base_sq)?;
-        let both = covariance(sums.users, sums.sum, sums.base, sums.cross)?;
-        let spread = of_sum - 2.0 * raw * both + raw * raw * of_base;
-        Some(spread.max(0.0) / (base_mean * base_mean * n) * sums.unit * sums.unit)
-    };
-    (Some(raw * sums.unit), variance())
-}
-
-/// (Σxy − ΣxΣy/n) / (n − 1), computed as (nΣxy − ΣxΣy) / (n(n − 1)) in integers, so that nothing
-/// cancels. `None` below two users.
-fn covariance(users: u64, x: i128, y: i128, xy: i128) -> Option<f64> {
+/// The sample covariance (Σxy − ΣxΣy/n) / (n − 1). `None` below two users.
+///
+/// The sums are first moved, in integers, to the whole numbers nearest the means. What is then
+/// subtracted in f64 is at most as large as what is left, so no digits are lost, however far the
+/// means are from zero.
+pub fn covariance(users: u64, x: i128, y: i128, xy: i128) -> Option<f64> {
     if users < 2 {
         return None;
     }
     let n = i128::from(users);
-    let exact = n
-        .checked_mul(xy)
-        .zip(x.checked_mul(y))
-        .and_then(|(left, right)| left.checked_sub(right));
-    let top = exact.map_or_else(
-        || n as f64 * xy as f64 - x as f64 * y as f64,
-        |top| top as f64,
-    );
-    Some(top / (users as f64 * (users as f64 - 1.0)))
+    let (x_near, y_near) = (nearest(x, n), nearest(y, n));
+    // Modulo 2^128 these are right whenever the moved sums fit, even where a product does not.
+    let x_left = x.wrapping_sub(n.wrapping_mul(x_near));
+    let y_left = y.wrapping_sub(n.wrapping_mul(y_near));
+    let moved = xy
+        .wrapping_sub(x_near.wrapping_mul(y))
+        .wrapping_sub(y_near.wrapping_mul(x))
+        .wrapping_add(n.wrapping_mul(x_near).wrapping_mul(y_near));
+    let product = x_left as f64 * (y_left as f64 / users as f64);
+    Some((moved as f64 - product) / (users as f64 - 1.0))
+}
+
+/// The whole number nearest to x/n, for n > 0.
+fn nearest(x: i128, n: i128) -> i128 {
+    let down = x.div_euclid(n);
+    if 2 * x.rem_euclid(n) > n {
+        down + 1
+    } else {
+        down
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mean_of(values: &[i128]) -> Moments {
-        let sums = Sums {
+    fn of(values: &[i128]) -> Sums {
+        Sums {
             users: values.len() as u64,
             sum: values.iter().sum(),
             sum_sq: values.iter().map(|y| y * y).sum(),
-            unit: 1.0,
             ..Sums::default()
-        };
-        Moments::of(Kind::Mean, &sums)
+        }
     }
 
     #[test]
     fn nothing_cancels_when_the_mean_is_far_larger_than_the_spread() {
-        let far = mean_of(&[1_000_000_000_000, 1_000_000_000_001, 1_000_000_000_002]);
-        let near = mean_of(&[0, 1, 2]);
-        assert_eq!(far.variance_of_mean, near.variance_of_mean);
-        assert_eq!(near.variance_of_mean, Some(1.0 / 3.0));
+        let trillion = 1_000_000_000_000;
+        let far = of(&[trillion, trillion + 1, trillion + 2]);
+        assert_eq!(far.variance(), Some(1.0));
+        assert_eq!(of(&[-3 * trillion; 5]).variance(), Some(0.0));
+    }
+
+    #[test]
+    fn a_billion_users_of_the_largest_value_fit() {
+        let (n, value) = (1_000_000_000_i128, 1_000_000_000_000_i128);
+        let sums = Sums {
+            users: 1_000_000_000,
+            sum: n * value + n / 2,
+            sum_sq: n * value * value + n * value + n / 2,
+            ..Sums::default()
+        };
+        // Half of them have one more: the variance is a quarter.
+        assert!((sums.variance().unwrap() - 0.25).abs() < 1e-9);
     }
 
     #[test]
     fn what_is_unknown_is_none() {
-        assert_eq!(Moments::of(Kind::Mean, &Sums::default()).mean, None);
-        assert_eq!(mean_of(&[5]).variance_of_mean, None);
-        assert_eq!(
-            Moments::of(
-                Kind::Ratio,
-                &Sums {
-                    users: 3,
-                    ..Sums::default()
-                }
-            )
-            .mean,
-            None
-        );
+        assert_eq!(Sums::default().mean(), None);
+        assert_eq!(of(&[5]).variance(), None);
+        assert_eq!(of(&[5]).variance_off(1.0), None);
     }
 
     #[test]
-    fn a_ratio_over_a_constant_base_is_a_mean() {
+    fn over_a_base_of_one_a_ratio_is_a_mean() {
         let sums = Sums {
-            users: 4,
-            sum: 10,
-            sum_sq: 30,
             base: 4,
             base_sq: 4,
             cross: 10,
-            unit: 1.0,
-            converted: 4,
+            ..of(&[1, 2, 3, 4])
         };
-        let ratio = Moments::of(Kind::Ratio, &sums);
-        let mean = Moments::of(Kind::Mean, &sums);
-        assert_eq!(ratio.mean, mean.mean);
-        assert!((ratio.variance_of_mean.unwrap() - mean.variance_of_mean.unwrap()).abs() < 1e-12);
+        assert_eq!(sums.variance_off(2.5), sums.variance());
     }
 }

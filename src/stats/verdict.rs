@@ -1,7 +1,8 @@
 //! Which group is better, in one word and one sentence.
 
-use super::balance::Balance;
-use super::{Kind, Lift, MetricJudgement, Question};
+use super::balance::SampleRatio;
+use super::judgement::{GroupJudgement, Lift, MetricJudgement};
+use super::question::{Engine, Goal, Kind, Metric, Question, Role};
 
 /// The word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,9 +11,9 @@ pub enum State {
     Collecting,
     /// A group is better than control.
     Winner,
-    /// Every other group is worse than control.
+    /// Every other group is worse than control, or does harm.
     Loser,
-    /// The groups differ by less than the margin.
+    /// No group differs from control by more than the margin.
     NoDifference,
     /// The data cannot be believed.
     Invalid,
@@ -29,18 +30,21 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// The verdict by the primary metric.
+/// The verdict: by the sample ratio first, then by guardrails, then by the primary metric.
+/// Guardrails do not wait for the shortest duration; the rest does.
 pub fn verdict(
     question: &Question,
-    balance: &Balance,
-    primary: Option<&MetricJudgement>,
+    control: usize,
+    primary: Option<usize>,
+    sample_ratio: &SampleRatio,
+    judged: &[MetricJudgement],
 ) -> Verdict {
     let users: u64 = question.epochs.iter().flat_map(|epoch| &epoch.users).sum();
-    let people = format!("{} users", thousands(users));
-    if balance.mismatch {
+    if sample_ratio.mismatch {
         let reason = format!(
-            "the groups do not have the sizes that their weights ask for ({people}, sample ratio p = {:.2e}): something treats them differently, and no rate here can be believed",
-            balance.p_value.unwrap_or_default(),
+            "the groups do not have the sizes that their weights ask for ({}, sample ratio p = {:.1e}): something treats them differently, and no rate here can be believed",
+            people(users),
+            sample_ratio.p_value.unwrap_or(0.0),
         );
         return Verdict {
             state: State::Invalid,
@@ -48,64 +52,258 @@ pub fn verdict(
             reason,
         };
     }
-    let (Some(primary), Some(metric)) = (primary, question.metrics.first()) else {
-        return collecting("no metric is defined, so there is nothing to compare".to_owned());
-    };
     if users == 0 {
         return collecting("no user has been seen yet".to_owned());
     }
-    let lifts: Vec<(usize, Lift)> = primary
-        .groups
-        .iter()
-        .enumerate()
-        .filter_map(|(group, judged)| Some((group, judged.lift?)))
-        .collect();
-    let sign = if metric.increase { 1.0 } else { -1.0 };
-    let control = &question.groups[question.control];
-    let tell = |group: usize, lift: &Lift| {
-        format!(
-            "{} {} ({} %, however often you look); {people}; sample ratio sound",
-            question.groups[group],
-            range(metric.kind, lift, control),
-            100.0 * (1.0 - question.alpha),
-        )
-    };
-    let better = |lift: &Lift| decided(lift, sign);
-    let worse = |lift: &Lift| decided(lift, -sign);
-    let best = lifts
-        .iter()
-        .filter(|(_, lift)| better(lift))
-        .max_by(|(_, a), (_, b)| {
-            let gain = |lift: &Lift| sign * lift.relative.unwrap_or(0.0);
-            gain(a).total_cmp(&gain(b))
-        });
-    let (state, group, reason) = if let Some((group, lift)) = best {
-        (State::Winner, Some(*group), tell(*group, lift))
-    } else if let (Some((group, lift)), true) =
-        (lifts.first(), lifts.iter().all(|(_, lift)| worse(lift)))
-    {
-        (State::Loser, Some(*group), tell(*group, lift))
-    } else if !lifts.is_empty() && lifts.iter().all(|(_, lift)| same(lift, metric.margin)) {
-        let reason = format!(
-            "no group differs from {control} by more than {} %; {people}",
-            100.0 * metric.margin
-        );
-        (State::NoDifference, None, reason)
-    } else {
-        return collecting(format!(
-            "too early to say which group is better: {}; {people}",
-            so_far(question, &lifts, metric.kind)
-        ));
-    };
-    if !question.ripe {
-        return collecting(format!(
-            "it looks as if {reason}; but the experiment has not run for its min_duration yet"
-        ));
+    let harmful = harmful(question, control, judged);
+    let others = question.groups.len().saturating_sub(1);
+    if let (Some((group, reason)), true) = (harmful.first(), harmful.len() == others) {
+        return Verdict {
+            state: State::Loser,
+            group: Some(*group),
+            reason: format!("{reason}; {}", people(users)),
+        };
     }
-    Verdict {
-        state,
-        group,
-        reason,
+    let Some(primary) = primary else {
+        return collecting(format!(
+            "no metric is defined, so there is nothing to compare; {}",
+            people(users)
+        ));
+    };
+    let harmful: Vec<usize> = harmful.into_iter().map(|(group, _)| group).collect();
+    let telling = Telling {
+        question,
+        control,
+        metric: &question.metrics[primary],
+        judged: &judged[primary],
+        users,
+    };
+    telling.by_primary(&harmful)
+}
+
+/// Groups that do harm, each with its sentence.
+fn harmful(
+    question: &Question,
+    control: usize,
+    judged: &[MetricJudgement],
+) -> Vec<(usize, String)> {
+    let control = &question.groups[control].name;
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for (metric, judged) in question.metrics.iter().zip(judged) {
+        let Role::Guardrail { max_increase } = metric.role else {
+            continue;
+        };
+        for (group, judged) in judged.groups.iter().enumerate() {
+            let Some(guardrail) = judged.guardrail.filter(|guardrail| guardrail.breached) else {
+                continue;
+            };
+            if found.iter().any(|(other, _)| *other == group) {
+                continue;
+            }
+            let name = &question.groups[group].name;
+            let reason = match (guardrail.dead, guardrail.at_least) {
+                (true, _) => format!(
+                    "{name} does harm: more than half of its users had {}",
+                    metric.name
+                ),
+                (false, Some(least)) if least > max_increase => format!(
+                    "{name} does harm: {} is at least {} higher with it than with {control}, and {} was tolerated",
+                    metric.name,
+                    percent(least),
+                    percent(max_increase)
+                ),
+                (false, _) => format!(
+                    "{name} did harm at an earlier look: {} was higher with it than with {control}",
+                    metric.name
+                ),
+            };
+            found.push((group, reason));
+        }
+    }
+    found
+}
+
+/// What sentences about the primary metric are made of.
+struct Telling<'a> {
+    question: &'a Question,
+    control: usize,
+    metric: &'a Metric,
+    judged: &'a MetricJudgement,
+    users: u64,
+}
+
+impl Telling<'_> {
+    fn by_primary(&self, harmful: &[usize]) -> Verdict {
+        let groups: Vec<(usize, &GroupJudgement, Lift)> = self
+            .judged
+            .groups
+            .iter()
+            .enumerate()
+            .filter_map(|(group, judged)| Some((group, judged, judged.lift?)))
+            .collect();
+        let sign = match self.metric.goal {
+            Goal::Increase => 1.0,
+            Goal::Decrease => -1.0,
+        };
+        let gain = |lift: &Lift| sign * lift.relative.or(lift.absolute).unwrap_or(0.0);
+        let best = groups
+            .iter()
+            .filter(|(group, judged, lift)| {
+                judged.significant && gain(lift) > 0.0 && !harmful.contains(group)
+            })
+            .max_by(|(_, _, a), (_, _, b)| gain(a).total_cmp(&gain(b)));
+        let all_worse = !groups.is_empty()
+            && groups.iter().all(|(group, judged, lift)| {
+                harmful.contains(group) || judged.significant && gain(lift) < 0.0
+            });
+        let all_same = !groups.is_empty()
+            && groups
+                .iter()
+                .all(|(_, _, lift)| lift.relative_interval.within(self.metric.margin));
+        let (state, group, said) = if let Some((group, judged, lift)) = best {
+            (
+                State::Winner,
+                Some(*group),
+                self.shown(*group, judged, lift),
+            )
+        } else if let (true, Some((group, judged, lift))) = (all_worse, groups.first()) {
+            (State::Loser, Some(*group), self.shown(*group, judged, lift))
+        } else if all_same {
+            (State::NoDifference, None, self.same())
+        } else {
+            return collecting(self.so_far(&groups));
+        };
+        if !self.ripe() {
+            return collecting(format!(
+                "it looks as if {said}; but the experiment has not run for {} yet; {}",
+                duration(self.question.min_duration_ms),
+                people(self.users)
+            ));
+        }
+        Verdict {
+            state,
+            group,
+            reason: format!("{said}; {}; sample ratio sound", people(self.users)),
+        }
+    }
+
+    fn ripe(&self) -> bool {
+        let Question {
+            started_at_ms,
+            now_ms,
+            min_duration_ms,
+            ..
+        } = self.question;
+        started_at_ms.is_some_and(|start| *now_ms >= start.saturating_add(*min_duration_ms))
+    }
+
+    fn name(&self, group: usize) -> &str {
+        &self.question.groups[group].name
+    }
+
+    /// An effect that is shown.
+    fn shown(&self, group: usize, judged: &GroupJudgement, lift: &Lift) -> String {
+        let said = self.range(group, lift);
+        if lift.relative_interval.excludes_zero() {
+            return format!("{said} ({}, however often you look)", self.confidence());
+        }
+        // An earlier look showed it, and what was once shown stays shown.
+        format!(
+            "that {} and {} differ was shown at an earlier look (p = {:.2}); now {said}",
+            self.name(group),
+            self.name(self.control),
+            judged.adjusted_p.unwrap_or(1.0),
+        )
+    }
+
+    fn same(&self) -> String {
+        format!(
+            "no group differs from {} by more than {} ({}, however often you look)",
+            self.name(self.control),
+            percent(self.metric.margin),
+            self.confidence()
+        )
+    }
+
+    fn so_far(&self, groups: &[(usize, &GroupJudgement, Lift)]) -> String {
+        let each: Vec<String> = groups
+            .iter()
+            .map(|(group, _, lift)| self.range(*group, lift))
+            .collect();
+        let each = if each.is_empty() {
+            "there is nothing to compare".to_owned()
+        } else {
+            each.join("; ")
+        };
+        let needed = self
+            .judged
+            .users_needed
+            .filter(|&needed| needed > self.users);
+        let needed = needed.map_or(String::new(), |needed| {
+            format!(
+                "; to find a lift of {}, about {} users are needed",
+                percent(self.metric.detect),
+                thousands(two_digits(needed))
+            )
+        });
+        format!(
+            "too early to say which group is better: {each}; {}{needed}",
+            people(self.users)
+        )
+    }
+
+    fn confidence(&self) -> String {
+        percent(1.0 - self.question.alpha)
+    }
+
+    /// Where the true lift lies, in words.
+    fn range(&self, group: usize, lift: &Lift) -> String {
+        let (name, control) = (self.name(group), self.name(self.control));
+        let converts = self.metric.kind == Kind::Conversion && self.metric.goal == Goal::Increase;
+        let (subject, up, down, end) = if converts {
+            (
+                format!("{name} converts"),
+                "better",
+                "worse",
+                format!("than {control}"),
+            )
+        } else {
+            let end = format!("with {name} than with {control}");
+            (format!("{} is", self.metric.name), "higher", "lower", end)
+        };
+        let toward = |value: f64| if value < 0.0 { down } else { up };
+        let interval = lift.relative_interval;
+        // A fall cannot be larger than to nothing: such an end says nothing.
+        let absolute = matches!(self.metric.engine, Engine::Absolute { .. });
+        let low = interval.low.filter(|&low| absolute || low > -1.0);
+        match (low, interval.high) {
+            (Some(low), Some(high)) if low >= 0.0 => {
+                format!("{subject} {} to {} {up} {end}", percent(low), percent(high))
+            }
+            (Some(low), Some(high)) if high <= 0.0 => {
+                format!(
+                    "{subject} {} to {} {down} {end}",
+                    percent(high),
+                    percent(low)
+                )
+            }
+            (Some(low), Some(high)) => format!(
+                "{subject} between {} {down} and {} {up} {end}",
+                percent(low),
+                percent(high)
+            ),
+            (Some(low), None) if low >= 0.0 => {
+                format!("{subject} at least {} {up} {end}", percent(low))
+            }
+            (Some(low), None) => format!("{subject} at most {} {down} {end}", percent(low)),
+            (None, Some(high)) if high <= 0.0 => {
+                format!("{subject} at least {} {down} {end}", percent(high))
+            }
+            (None, Some(high)) => {
+                format!("{subject} at most {} {} {end}", percent(high), toward(high))
+            }
+            (None, None) => format!("{name} cannot be compared with {control} yet"),
+        }
     }
 }
 
@@ -117,69 +315,20 @@ fn collecting(reason: String) -> Verdict {
     }
 }
 
-/// Whether the whole interval lies on this side of no difference.
-fn decided(lift: &Lift, sign: f64) -> bool {
-    let (low, high) = lift.relative_interval;
-    let end = if sign > 0.0 { low } else { high };
-    end.is_some_and(|end| sign * end > 0.0)
+fn people(users: u64) -> String {
+    let word = if users == 1 { "user" } else { "users" };
+    format!("{} {word}", thousands(users))
 }
 
-fn same(lift: &Lift, margin: f64) -> bool {
-    matches!(lift.relative_interval, (Some(low), Some(high)) if -margin <= low && high <= margin)
-}
-
-fn range(kind: Kind, lift: &Lift, control: &str) -> String {
-    let verb = match kind {
-        Kind::Conversion => "converts",
-        Kind::Mean | Kind::Ratio => "is",
-    };
-    let percent = |value: f64| format!("{:.1} %", 100.0 * value.abs());
-    let word = |value: f64| if value < 0.0 { "less" } else { "more" };
-    match lift.relative_interval {
-        (Some(low), Some(high)) if low > 0.0 => format!(
-            "{verb} {} to {} more than {control}",
-            percent(low),
-            percent(high)
-        ),
-        (Some(low), Some(high)) if high < 0.0 => format!(
-            "{verb} {} to {} less than {control}",
-            percent(high),
-            percent(low)
-        ),
-        (Some(low), Some(high)) => {
-            format!(
-                "{verb} between {} {} and {} {} than {control}",
-                percent(low),
-                word(low),
-                percent(high),
-                word(high)
-            )
-        }
-        (Some(low), None) => format!(
-            "{verb} at least {} {} than {control}",
-            percent(low),
-            word(low)
-        ),
-        (None, Some(high)) => format!(
-            "{verb} at most {} {} than {control}",
-            percent(high),
-            word(high)
-        ),
-        (None, None) => format!("cannot be compared with {control} yet"),
-    }
-}
-
-fn so_far(question: &Question, lifts: &[(usize, Lift)], kind: Kind) -> String {
-    let control = &question.groups[question.control];
-    let each = lifts
-        .iter()
-        .map(|(group, lift)| format!("{} {}", question.groups[*group], range(kind, lift, control)));
-    let all: Vec<_> = each.collect();
-    if all.is_empty() {
-        "there is nothing to compare".to_owned()
+/// 0.081 as `8.1 %`, without sign; whole numbers without a decimal.
+fn percent(value: f64) -> String {
+    let hundred = 100.0 * value.abs();
+    let text = if hundred < 0.095 && hundred > 0.0 {
+        format!("{hundred:.2}")
     } else {
-        all.join("; ")
-    }
+        format!("{hundred:.1}")
+    };
+    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
 
 /// 40112 as `40,112`.
@@ -195,119 +344,22 @@ fn thousands(number: u64) -> String {
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::moments::Sums;
-    use super::super::{Epoch, Metric, judge};
-    use super::*;
-
-    fn question(control: (u64, u64), own: (u64, u64)) -> Question {
-        let sums = |(users, converted): (u64, u64)| Sums {
-            users,
-            converted,
-            unit: 1.0,
-            ..Sums::default()
-        };
-        Question {
-            groups: vec!["control".into(), "experiment".into()],
-            control: 0,
-            epochs: vec![Epoch {
-                shares: vec![0.5, 0.5],
-                users: vec![control.0, own.0],
-            }],
-            metrics: vec![Metric {
-                kind: Kind::Conversion,
-                increase: true,
-                detect: 0.1,
-                margin: 0.01,
-                sums: vec![vec![sums(control), sums(own)]],
-            }],
-            ripe: true,
-            alpha: 0.05,
-        }
+/// 124718 as 130000: a forecast has no more digits than that. Always rounded up.
+fn two_digits(number: u64) -> u64 {
+    let mut unit = 1;
+    while number / unit >= 100 {
+        unit *= 10;
     }
+    number.div_ceil(unit).saturating_mul(unit)
+}
 
-    #[track_caller]
-    fn check(question: &Question, state: State, says: &str) {
-        let found = judge(question).verdict;
-        assert_eq!(found.state, state, "{found:?}");
-        assert!(found.reason.contains(says), "{found:?}");
-    }
-
-    #[test]
-    fn each_state_has_its_sentence() {
-        check(
-            &question((0, 0), (0, 0)),
-            State::Collecting,
-            "no user has been seen yet",
-        );
-        check(
-            &question((100, 10), (100, 12)),
-            State::Collecting,
-            "too early to say",
-        );
-        check(
-            &question((20_000, 2000), (20_112, 2400)),
-            State::Winner,
-            "more than control (95 %, however often you look); 40,112 users",
-        );
-        check(
-            &question((20_000, 2400), (20_000, 2000)),
-            State::Loser,
-            "less than control",
-        );
-        check(
-            &question((9_000_000, 4_500_000), (9_000_000, 4_500_000)),
-            State::NoDifference,
-            "by more than 1 %",
-        );
-        check(
-            &question((20_000, 2000), (10_000, 2000)),
-            State::Invalid,
-            "something treats them differently",
-        );
-    }
-
-    #[test]
-    fn the_relative_lift_is_the_one_that_the_rates_show() {
-        let lift = judge(&question((18, 18), (13, 12))).metrics[0].groups[1]
-            .lift
-            .unwrap();
-        assert!((lift.relative.unwrap() - (12.0 / 13.0 - 1.0)).abs() < 1e-12);
-        let mut ramp = question((9900, 198), (100, 2));
-        ramp.epochs = vec![
-            Epoch {
-                shares: vec![0.99, 0.01],
-                users: vec![9900, 100],
-            },
-            Epoch {
-                shares: vec![0.5, 0.5],
-                users: vec![5000, 5000],
-            },
-        ];
-        let sums = |users, converted| Sums {
-            users,
-            converted,
-            unit: 1.0,
-            ..Sums::default()
-        };
-        ramp.metrics[0].sums = vec![
-            vec![sums(9900, 198), sums(100, 2)],
-            vec![sums(5000, 500), sums(5000, 500)],
-        ];
-        let lift = judge(&ramp).metrics[0].groups[1].lift.unwrap();
-        assert!(
-            lift.relative.unwrap().abs() < 0.01,
-            "pooled it would be +110 %: {lift:?}"
-        );
-    }
-
-    #[test]
-    fn less_can_be_better_and_haste_is_refused() {
-        let mut less = question((20_000, 2400), (20_000, 2000));
-        less.metrics[0].increase = false;
-        check(&less, State::Winner, "less than control");
-        less.ripe = false;
-        check(&less, State::Collecting, "has not run for its min_duration");
-    }
+fn duration(ms: u64) -> String {
+    const HOUR: u64 = 3_600_000;
+    let (number, word) = match ms {
+        _ if ms >= 24 * HOUR && ms % (24 * HOUR) == 0 => (ms / (24 * HOUR), "day"),
+        _ if ms >= HOUR => (ms.div_ceil(HOUR), "hour"),
+        _ => (ms.div_ceil(60_000), "minute"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {word}{plural}")
 }

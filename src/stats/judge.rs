@@ -1,0 +1,240 @@
+//! From a question to a judgement, from top to bottom.
+
+use super::balance::sample_ratio;
+use super::compare::{Compared, compare, method};
+use super::guardrail::{self, Data};
+use super::interval::{Interval, finite};
+use super::judgement::{GroupJudgement, Judgement, MetricJudgement};
+use super::moments::{Sums, unit};
+use super::periods;
+use super::planning::users_factor;
+use super::question::{Kind, Metric, Question, Role};
+use super::several::{self, Corrected, interval_levels, running_p};
+use super::verdict::verdict;
+use super::{rate, sequential};
+
+/// What the data say. Same question, same judgement: nothing else is looked at.
+pub fn judge(question: &Question) -> Judgement {
+    let control = control_of(question);
+    let primary = primary_of(question);
+    let sample_ratio = sample_ratio(&question.epochs, question.previous_sample_ratio_p);
+    let cases = compare_all(question, control);
+    let mut metrics: Vec<MetricJudgement> = question
+        .metrics
+        .iter()
+        .map(|metric| describe(question, metric))
+        .collect();
+    describe_comparisons(question, &cases, &mut metrics);
+    let (guardrails, others): (Vec<&Case>, Vec<&Case>) = cases
+        .iter()
+        .partition(|case| max_increase(&question.metrics[case.metric]).is_some());
+    let (primaries, secondaries): (Vec<&Case>, Vec<&Case>) = others
+        .into_iter()
+        .partition(|case| Some(case.metric) == primary);
+    judge_primary(question, &primaries, &mut metrics);
+    judge_secondary(question, &secondaries, &mut metrics);
+    judge_guardrails(question, &guardrails, &mut metrics);
+    let verdict = verdict(question, control, primary, &sample_ratio, &metrics);
+    Judgement {
+        sample_ratio,
+        metrics,
+        verdict,
+    }
+}
+
+/// The place of the control group: 0 where none is marked.
+pub fn control_of(question: &Question) -> usize {
+    let marked = question.groups.iter().position(|group| group.is_control);
+    marked.unwrap_or(0)
+}
+
+/// The place of the metric that decides: the first primary one, or else the first that is no
+/// guardrail.
+pub fn primary_of(question: &Question) -> Option<usize> {
+    let metrics = &question.metrics;
+    let marked = metrics
+        .iter()
+        .position(|metric| metric.role == Role::Primary);
+    marked.or_else(|| {
+        metrics
+            .iter()
+            .position(|metric| max_increase(metric).is_none())
+    })
+}
+
+/// One group against control on one metric.
+struct Case {
+    metric: usize,
+    group: usize,
+    compared: Compared,
+}
+
+fn compare_all(question: &Question, control: usize) -> Vec<Case> {
+    let groups = || (0..question.groups.len()).filter(move |&group| group != control);
+    let metrics = question.metrics.iter().enumerate();
+    metrics
+        .flat_map(|(place, metric)| {
+            groups().map(move |group| Case {
+                metric: place,
+                group,
+                compared: compare(question, metric, control, group),
+            })
+        })
+        .collect()
+}
+
+fn max_increase(metric: &Metric) -> Option<f64> {
+    match metric.role {
+        Role::Guardrail { max_increase } => Some(max_increase),
+        Role::Primary | Role::Secondary => None,
+    }
+}
+
+/// Each group by itself.
+fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
+    let groups = (0..question.groups.len()).map(|group| {
+        let sums = pooled(metric, group);
+        GroupJudgement {
+            rate: mean_of(metric, &sums),
+            interval: match metric.kind {
+                Kind::Conversion => rate::interval(sums.users, sums.converted, question.alpha),
+                kind => periods::plain(metric, &sums).map_or(Interval::UNKNOWN, |plain| {
+                    sequential::interval_of_rate(kind, &plain, metric.detect, question.alpha)
+                }),
+            },
+            ..GroupJudgement::default()
+        }
+    });
+    MetricJudgement {
+        method: method(metric),
+        rate_method: match metric.kind {
+            Kind::Conversion => rate::METHOD,
+            Kind::Count | Kind::Mean | Kind::Ratio => sequential::METHOD_RATE,
+        },
+        groups: groups.collect(),
+        users_needed: None,
+    }
+}
+
+fn pooled(metric: &Metric, group: usize) -> Sums {
+    let each = metric.totals.iter().filter_map(|totals| totals.get(group));
+    each.fold(Sums::default(), |sum, totals| {
+        sum.plus(Sums::of(metric.kind, totals))
+    })
+}
+
+/// The rate, which is known before its variance is.
+fn mean_of(metric: &Metric, sums: &Sums) -> Option<f64> {
+    let raw = match metric.kind {
+        Kind::Ratio => (sums.base != 0).then(|| sums.sum as f64 / sums.base as f64)?,
+        Kind::Conversion | Kind::Count | Kind::Mean => sums.mean()?,
+    };
+    finite(raw * unit(metric))
+}
+
+/// What needs no correction for other groups and metrics.
+fn describe_comparisons(question: &Question, cases: &[Case], judged: &mut [MetricJudgement]) {
+    for case in cases {
+        let metric = &question.metrics[case.metric];
+        let seen = case
+            .compared
+            .periods
+            .iter()
+            .any(|period| period.control.users > 0 && period.own.users > 0);
+        let ln_e = match max_increase(metric) {
+            Some(max_increase) => guardrail::ln_e(&data(metric, &case.compared), max_increase),
+            None => case.compared.ln_e(),
+        };
+        let chance = case.compared.chance(metric);
+        let previous = metric.previous_p.get(case.group).copied().flatten();
+        let group = &mut judged[case.metric].groups[case.group];
+        group.ln_e = seen.then_some(ln_e).and_then(finite);
+        group.p_value = if seen {
+            running_p(previous, ln_e)
+        } else {
+            previous
+        };
+        group.chance_to_beat_control = chance.map(|(chance, _)| chance);
+        group.expected_loss = chance.map(|(_, loss)| loss);
+    }
+}
+
+/// Holm over the groups, on running p-values.
+fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudgement]) {
+    let p = |case: &&Case| {
+        judged[case.metric].groups[case.group]
+            .p_value
+            .unwrap_or(1.0)
+    };
+    let p: Vec<f64> = cases.iter().map(p).collect();
+    correct(question, cases, &several::holm(&p, question.alpha), judged);
+    let needed = |case: &&Case| {
+        let estimate = case.compared.log_estimate(&question.metrics[case.metric])?;
+        let alpha = question.alpha / cases.len() as f64;
+        finite(users_factor(&estimate, alpha, 0.8))
+    };
+    let users: u64 = question.epochs.iter().flat_map(|epoch| &epoch.users).sum();
+    // The slowest group decides; a group of which nothing is known yet has no pace.
+    let factors: Option<Vec<f64>> = cases.iter().map(needed).collect();
+    if let (Some(factors), Some(first)) = (factors, cases.first()) {
+        let slowest = factors.iter().copied().fold(1.0, f64::max);
+        judged[first.metric].users_needed = Some((slowest * users as f64).ceil() as u64);
+    }
+}
+
+/// All secondary metrics and groups together: e-BH, on the evidence of this look.
+fn judge_secondary(question: &Question, cases: &[&Case], judged: &mut [MetricJudgement]) {
+    let ln_e = |case: &&Case| judged[case.metric].groups[case.group].ln_e.unwrap_or(0.0);
+    let ln_e: Vec<f64> = cases.iter().map(ln_e).collect();
+    correct(
+        question,
+        cases,
+        &several::e_bh(&ln_e, question.alpha),
+        judged,
+    );
+}
+
+/// Writes down what the correction found, and intervals to match.
+fn correct(
+    question: &Question,
+    cases: &[&Case],
+    corrected: &Corrected,
+    judged: &mut [MetricJudgement],
+) {
+    let levels = interval_levels(&corrected.reject, question.alpha);
+    for (place, case) in cases.iter().enumerate() {
+        let metric = &question.metrics[case.metric];
+        let group = &mut judged[case.metric].groups[case.group];
+        group.adjusted_p = Some(corrected.adjusted[place]);
+        group.significant = corrected.reject[place];
+        group.lift = Some(case.compared.lift(metric, levels[place]));
+    }
+}
+
+/// Each guardrail and group at its part of the error.
+fn judge_guardrails(question: &Question, cases: &[&Case], judged: &mut [MetricJudgement]) {
+    let alpha = question.guardrail_alpha / cases.len() as f64;
+    for case in cases {
+        let metric = &question.metrics[case.metric];
+        let group = &mut judged[case.metric].groups[case.group];
+        let rates = case.compared.rates;
+        let dead = guardrail::dead(
+            metric.kind,
+            rates.as_ref().map(|(control, _)| control),
+            rates.as_ref().map(|(_, own)| own),
+        );
+        let found = guardrail::judge(&data(metric, &case.compared), group.p_value, dead, alpha);
+        let mut lift = case.compared.lift(metric, alpha);
+        lift.relative_interval = found.interval();
+        group.lift = Some(lift);
+        group.significant = found.breached;
+        group.guardrail = Some(found);
+    }
+}
+
+fn data<'a>(metric: &Metric, compared: &'a Compared) -> Data<'a> {
+    match metric.kind {
+        Kind::Conversion => Data::Users(&compared.terms),
+        Kind::Count | Kind::Mean | Kind::Ratio => Data::Log(compared.log_estimate(metric)),
+    }
+}

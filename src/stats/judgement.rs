@@ -1,0 +1,77 @@
+//! What is answered: plain data about one experiment. `None` is not known yet, or unbounded;
+//! nothing here is ever NaN or infinite, but `ln_e` where the evidence is.
+
+use super::balance::SampleRatio;
+use super::guardrail::Guardrail;
+use super::interval::Interval;
+use super::verdict::Verdict;
+
+/// What can be said of one experiment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// Whether the groups have the sizes that their weights ask for. If not, nothing else here
+    /// is to be believed.
+    pub sample_ratio: SampleRatio,
+    /// In the order of the question's metrics.
+    pub metrics: Vec<MetricJudgement>,
+    /// Which group is better, or why that cannot be said.
+    pub verdict: Verdict,
+}
+
+/// What can be said of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricJudgement {
+    /// Which method gave p-values and intervals of lifts.
+    pub method: &'static str,
+    /// Which method gave the intervals of rates.
+    pub rate_method: &'static str,
+    /// In the order of the question's groups.
+    pub groups: Vec<GroupJudgement>,
+    /// About how many users, of all groups, it takes until the planned lift would be found with
+    /// a chance of 80 %. `None` where nothing is known yet, and for guardrails.
+    pub users_needed: Option<u64>,
+}
+
+/// What can be said of one metric in one group. `None` is not known yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GroupJudgement {
+    /// The rate over all users: a share from 0 to 1, a mean or a ratio in the metric's own unit.
+    pub rate: Option<f64>,
+    /// Where the true rate lies, at any look, with the question's error.
+    pub interval: Interval,
+    /// The comparison with control; `None` for control itself.
+    pub lift: Option<Lift>,
+    /// The smallest chance, over all looks, of such evidence, were there no effect; 0 to 1, and
+    /// never rising. To be kept and given back as `previous_p`. `None` for control, and before
+    /// both groups have users.
+    pub p_value: Option<f64>,
+    /// The p-value that accounts for the other groups (primary: Holm) or for the other secondary
+    /// metrics and groups (e-BH, of this look); 0 to 1. `None` for guardrails.
+    pub adjusted_p: Option<f64>,
+    /// ln of the evidence against no effect at this look.
+    pub ln_e: Option<f64>,
+    /// Whether an effect is shown, accounting for all groups and metrics.
+    pub significant: bool,
+    /// The chance that the group is better than control, for a metric whose weights never
+    /// changed. Not protected against peeking.
+    pub chance_to_beat_control: Option<f64>,
+    /// What is lost, in the rate's unit, by taking the group when it may be worse. Not protected
+    /// against peeking.
+    pub expected_loss: Option<f64>,
+    /// For guardrails: whether the group does harm.
+    pub guardrail: Option<Guardrail>,
+}
+
+/// A group compared with control.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lift {
+    /// The difference of the rates; over several periods, of both averaged alike.
+    pub absolute: Option<f64>,
+    /// Where the true difference lies, at any look. The verdict is by the relative one.
+    pub absolute_interval: Interval,
+    /// The relative difference: 0.1 is a tenth more than control.
+    pub relative: Option<f64>,
+    /// Where the true relative difference lies, at any look, by the method named. Its error is
+    /// the question's, shared by all groups (primary) or all secondary metrics and groups.
+    pub relative_interval: Interval,
+}

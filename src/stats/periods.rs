@@ -1,0 +1,235 @@
+//! Two groups over periods of constant weights, made comparable.
+//!
+//! When weights change while rates drift, pooled rates compare different mixtures of days: a
+//! ramp of 1 % to 50 % finds an effect where there is none, always. So both groups' rates are
+//! averaged over the periods with the *same* weights ω_e = n_A·n_B/(n_A + n_B), which depend on
+//! numbers of users only, never on what they did. Source: Mantel and Haenszel, JNCI 1959;
+//! Greenland and Robins, Biometrics 1985. With one period these are the plain rates.
+
+use super::interval::finite;
+use super::logistic::Term;
+use super::moments::{Sums, unit};
+use super::question::{Kind, Metric, Question};
+
+/// A period of constant weights, or several that give the two groups the same proportion.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Period {
+    /// The group's designed share of the two groups' users, above 0 and below 1.
+    pub share: f64,
+    /// Control's users.
+    pub control: Sums,
+    /// The group's users.
+    pub own: Sums,
+}
+
+impl Period {
+    /// Its converted users.
+    pub fn term(&self) -> Term {
+        Term {
+            share: self.share,
+            control: self.control.converted as f64,
+            own: self.own.converted as f64,
+        }
+    }
+}
+
+/// One group's rate, comparable with the other's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// The rate: a share, a mean or a ratio, in the metric's own unit.
+    pub mean: f64,
+    /// The variance of its estimate; at least 0.
+    pub variance: f64,
+    /// Users behind it.
+    pub users: u64,
+    /// Of those, users with at least one event.
+    pub converted: u64,
+}
+
+/// The periods in which both groups took part. Periods in which the group has the same share
+/// against control are one: what changed (traffic, or a third group's weight) concerns neither.
+pub fn periods(question: &Question, metric: &Metric, control: usize, own: usize) -> Vec<Period> {
+    let mut periods: Vec<Period> = Vec::new();
+    for (epoch, totals) in question.epochs.iter().zip(&metric.totals) {
+        let share = |group: usize| epoch.shares.get(group).copied().unwrap_or(0.0);
+        let sums = |group: usize| {
+            let totals = totals.get(group).copied().unwrap_or_default();
+            Sums::of(metric.kind, &totals)
+        };
+        if !(share(control) > 0.0 && share(own) > 0.0) {
+            continue;
+        }
+        let next = Period {
+            share: share(own) / (share(own) + share(control)),
+            control: sums(control),
+            own: sums(own),
+        };
+        let same = |period: &&mut Period| (period.share - next.share).abs() < 1e-12;
+        match periods.iter_mut().find(same) {
+            Some(period) => {
+                period.control = period.control.plus(next.control);
+                period.own = period.own.plus(next.own);
+            }
+            None => periods.push(next),
+        }
+    }
+    periods
+}
+
+/// Both rates, averaged over the periods by the same weights: control's, then the group's.
+/// `None` where a rate or its variance cannot be known.
+pub fn comparable(metric: &Metric, periods: &[Period]) -> Option<(Rate, Rate)> {
+    // A variance needs two users.
+    let usable: Vec<&Period> = periods
+        .iter()
+        .filter(|period| period.control.users >= 2 && period.own.users >= 2)
+        .collect();
+    let weight = |period: &Period| {
+        let (a, b) = (period.control.users as f64, period.own.users as f64);
+        a * (b / (a + b))
+    };
+    let all: f64 = usable.iter().map(|period| weight(period)).sum();
+    let rate = |of: fn(&Period) -> &Sums| {
+        let strata = usable
+            .iter()
+            .map(|period| (weight(period) / all, of(period)));
+        let strata: Vec<(f64, &Sums)> = strata.collect();
+        average(metric, &strata)
+    };
+    Some((rate(|period| &period.control)?, rate(|period| &period.own)?))
+}
+
+/// One group's plain rate over all of its users.
+pub fn plain(metric: &Metric, sums: &Sums) -> Option<Rate> {
+    average(metric, &[(1.0, sums)])
+}
+
+fn average(metric: &Metric, strata: &[(f64, &Sums)]) -> Option<Rate> {
+    let over = |value: fn(&Sums) -> Option<f64>| -> Option<f64> {
+        strata
+            .iter()
+            .map(|(weight, sums)| Some(weight * value(sums)?))
+            .sum()
+    };
+    let raw = over(Sums::mean)?;
+    let (raw, scale) = match metric.kind {
+        Kind::Ratio => {
+            let base = over(Sums::base_mean)?;
+            (raw / base, 1.0 / (base * base))
+        }
+        Kind::Conversion | Kind::Count | Kind::Mean => (raw, 1.0),
+    };
+    let one = strata.len() == 1;
+    let of_user = |sums: &Sums| match metric.kind {
+        // One period: p(1 − p), as everywhere; of several small ones that would be too little.
+        Kind::Conversion if one => Some(raw * (1.0 - raw)),
+        Kind::Conversion | Kind::Count | Kind::Mean => sums.variance(),
+        Kind::Ratio => sums.variance_off(raw),
+    };
+    let variance: Option<f64> = strata
+        .iter()
+        .map(|(weight, sums)| Some(weight * weight * of_user(sums)? / sums.users as f64))
+        .sum();
+    let unit = unit(metric);
+    Some(Rate {
+        mean: finite(raw * unit).filter(|_| !strata.is_empty())?,
+        variance: finite(variance? * scale * unit * unit)?,
+        users: strata.iter().map(|(_, sums)| sums.users).sum(),
+        converted: strata.iter().map(|(_, sums)| sums.converted).sum(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::question::{Engine, Epoch, Goal, Role, Totals};
+
+    fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
+        Metric {
+            name: "m".to_owned(),
+            kind,
+            goal: Goal::Increase,
+            role: Role::Primary,
+            engine: Engine::usual(kind),
+            detect: 0.1,
+            margin: 0.01,
+            scale: 2,
+            totals,
+            previous_p: Vec::new(),
+        }
+    }
+
+    fn converted(users: u64, converted: u64) -> Totals {
+        Totals {
+            users,
+            converted,
+            ..Totals::default()
+        }
+    }
+
+    fn epoch(own: f64) -> Epoch {
+        Epoch {
+            shares: vec![1.0 - own, own],
+            users: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_ramp_with_drifting_rates_is_no_effect() {
+        let ramp = vec![
+            vec![converted(99_000, 1980), converted(1000, 20)],
+            vec![converted(50_000, 5000), converted(50_000, 5000)],
+        ];
+        let metric = metric(Kind::Conversion, ramp);
+        let question = Question {
+            epochs: vec![epoch(0.01), epoch(0.5)],
+            ..Question::default()
+        };
+        let periods = periods(&question, &metric, 0, 1);
+        assert_eq!(periods.len(), 2);
+        let (control, own) = comparable(&metric, &periods).unwrap();
+        assert!((control.mean - own.mean).abs() < 1e-12);
+    }
+
+    #[test]
+    fn periods_of_the_same_proportion_are_one() {
+        let totals = vec![vec![converted(100, 10), converted(100, 12)]; 2];
+        let metric = metric(Kind::Conversion, totals);
+        let question = Question {
+            epochs: vec![epoch(0.5), epoch(0.5)],
+            ..Question::default()
+        };
+        let periods = periods(&question, &metric, 0, 1);
+        assert_eq!(periods.len(), 1);
+        let (control, own) = comparable(&metric, &periods).unwrap();
+        assert_eq!((control.mean, own.mean), (0.1, 0.12));
+        assert!((own.variance - 0.12 * 0.88 / 200.0).abs() < 1e-16);
+        assert_eq!((control.users, own.converted), (200, 24));
+    }
+
+    #[test]
+    fn a_mean_comes_back_in_its_own_unit() {
+        let sums = Sums {
+            users: 4,
+            converted: 4,
+            sum: 1000,
+            sum_sq: 300_000,
+            ..Sums::default()
+        };
+        let rate = plain(&metric(Kind::Mean, Vec::new()), &sums).unwrap();
+        assert_eq!(rate.mean, 2.5);
+        assert!((rate.variance - 50_000.0 / 3.0 / 4.0 / 1e4).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_none() {
+        let metric = metric(Kind::Ratio, Vec::new());
+        assert_eq!(plain(&metric, &Sums::default()), None);
+        assert_eq!(comparable(&metric, &[]), None);
+        let no_base = Sums {
+            users: 3,
+            ..Sums::default()
+        };
+        assert_eq!(plain(&metric, &no_base), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! What is asked: plain data about one experiment.
+
+/// One experiment, its periods and its metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// In file order. Exactly one is control; the first one stands in where none is marked.
+    pub groups: Vec<Group>,
+    /// Periods of constant weights, in order of first appearance.
+    pub epochs: Vec<Epoch>,
+    /// What judges the experiment. The first primary one decides; without one, the first that is
+    /// no guardrail.
+    pub metrics: Vec<Metric>,
+    /// The smallest sample ratio p-value of earlier looks, 0 to 1.
+    pub previous_sample_ratio_p: Option<f64>,
+    /// The first exposure, in Unix milliseconds. `None` before it.
+    pub started_at_ms: Option<u64>,
+    /// The time of this look, in Unix milliseconds.
+    pub now_ms: u64,
+    /// No winner, loser or tie is called before the experiment has run this long.
+    pub min_duration_ms: u64,
+    /// The whole error allowed to the verdict, such as 0.05; above 0 and below 1.
+    pub alpha: f64,
+    /// The whole error allowed to all guardrails together, such as 0.01; above 0 and below 1.
+    pub guardrail_alpha: f64,
+}
+
+/// The usual errors and times.
+impl Default for Question {
+    fn default() -> Question {
+        Question {
+            groups: Vec::new(),
+            epochs: Vec::new(),
+            metrics: Vec::new(),
+            previous_sample_ratio_p: None,
+            started_at_ms: None,
+            now_ms: 0,
+            min_duration_ms: 7 * 24 * 3_600_000,
+            alpha: 0.05,
+            guardrail_alpha: 0.01,
+        }
+    }
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name, as sentences use it.
+    pub name: String,
+    /// Whether the others are compared with it.
+    pub is_control: bool,
+}
+
+/// A period of constant weights. Vectors are in the order of the groups.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Epoch {
+    /// The designed share of each group, 0 to 1, adding up to 1; 0 for one that was not there.
+    pub shares: Vec<f64>,
+    /// Users first exposed in this epoch.
+    pub users: Vec<u64>,
+}
+
+/// One metric and its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// Its name, as sentences use it.
+    pub name: String,
+    /// How users become a rate.
+    pub kind: Kind,
+    /// Which direction is better. Not asked of guardrails: there, more is harm.
+    pub goal: Goal,
+    /// What it is for.
+    pub role: Role,
+    /// Which test judges it: fixed by the configuration, never by looking at data.
+    pub engine: Engine,
+    /// The planned relative lift, above 0, such as 0.1. Fixed when the experiment starts.
+    pub detect: f64,
+    /// The relative difference that counts as none, above 0, such as 0.01.
+    pub margin: f64,
+    /// Decimal places of the stored sums: 2 means that 1990 is 19.90.
+    pub scale: u8,
+    /// By epoch, then by group.
+    pub totals: Vec<Vec<Totals>>,
+    /// The smallest p-value of earlier looks for each group, 0 to 1; `None` at the first look.
+    pub previous_p: Vec<Option<f64>>,
+}
+
+/// How a metric's users become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The share of users with at least one event.
+    Conversion,
+    /// Events per user.
+    Count,
+    /// Sum of values per user.
+    Mean,
+    /// Sum of values over the sum of a base.
+    Ratio,
+}
+
+/// Which direction is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// More is better.
+    Increase,
+    /// Less is better.
+    Decrease,
+}
+
+/// What a metric is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    /// It decides the verdict.
+    Primary,
+    /// It is shown, corrected for how many there are.
+    Secondary,
+    /// It must not grow.
+    Guardrail {
+        /// The relative growth that is tolerated, at least 0: 0.1 lets it grow by a tenth.
+        max_increase: f64,
+    },
+}
+
+/// Which test judges a metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Engine {
+    /// For conversions: exact at any size. Other kinds have no exact test and take `LogLift`.
+    Exact,
+    /// The logarithm of the ratio of two rates: for means, counts, ratios, and for conversions
+    /// of more than about a tenth of all users.
+    LogLift,
+    /// The difference of two rates: for values that may be negative.
+    Absolute {
+        /// The rate expected before the start, not 0: the planned lift is a share of it.
+        baseline: f64,
+    },
+}
+
+impl Engine {
+    /// What is taken where the configuration names no engine.
+    pub fn usual(kind: Kind) -> Engine {
+        match kind {
+            Kind::Conversion => Engine::Exact,
+            Kind::Count | Kind::Mean | Kind::Ratio => Engine::LogLift,
+        }
+    }
+}
+
+/// What was counted for one metric in one group of one epoch. Squares and products are of the
+/// users' totals, not of single events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Users exposed.
+    pub users: u64,
+    /// Users with at least one event.
+    pub converted: u64,
+    /// Events.
+    pub count: u64,
+    /// Σ count² over users.
+    pub count_sq: i128,
+    /// Σ values, in units of 10^-scale.
+    pub sum: i128,
+    /// Σ of squares over users, in units of 10^-2·scale.
+    pub sum_sq: i128,
+    /// Σ base of a ratio, in whole units.
+    pub base: i128,
+    /// Σ base² over users.
+    pub base_sq: i128,
+    /// Σ value × base over users, in units of 10^-scale.
+    pub cross: i128,
+}
