@@ -118,6 +118,17 @@ pub fn of_difference(mean: f64, spread: f64) -> Chance {
     }
 }
 
+/// The posterior mean and variance of an effect estimated as `mean` with `variance`, all
+/// variances above 0, from a normal prior (mean, variance); without one, the estimate itself.
+pub fn normal_posterior(mean: f64, variance: f64, prior: Option<(f64, f64)>) -> (f64, f64) {
+    let Some((prior_mean, prior_variance)) = prior else {
+        return (mean, variance);
+    };
+    let posterior = 1.0 / (1.0 / variance + 1.0 / prior_variance);
+    let weighted = mean / variance + prior_mean / prior_variance;
+    (posterior * weighted, posterior)
+}
+
 /// A stretch of log odds, counted from the first posterior's peak.
 struct Panel {
     width: f64,

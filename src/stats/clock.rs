@@ -29,7 +29,7 @@ pub fn rho(alpha: f64, n_star: f64) -> f64 {
 pub fn difference(control: Sample, own: Sample, alpha: f64, n_star: f64) -> ByUsers {
     let variance = control.of_mean() + own.of_mean();
     by_users(
-        own.mean - control.mean,
+        own.above(&control),
         variance,
         control.n + own.n,
         alpha,
@@ -40,7 +40,7 @@ pub fn difference(control: Sample, own: Sample, alpha: f64, n_star: f64) -> ByUs
 /// The relative difference of two means, by the delta method.
 pub fn relative(control: Sample, own: Sample, alpha: f64, n_star: f64) -> ByUsers {
     let variance = relative_variance(control, own);
-    let lift = own.mean / control.mean - 1.0;
+    let lift = own.above(&control) / control.mean;
     by_users(lift, variance, control.n + own.n, alpha, n_star)
 }
 

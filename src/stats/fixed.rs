@@ -20,6 +20,8 @@ pub struct Sample {
     pub n: f64,
     /// Their mean.
     pub mean: f64,
+    /// What the exact mean is above `mean`: the difference of two large means needs it.
+    pub rest: f64,
     /// The variance of one user, at least 0.
     pub variance: f64,
 }
@@ -88,6 +90,7 @@ fn sample(rate: &Rate) -> Sample {
     Sample {
         n,
         mean: rate.mean,
+        rest: 0.0,
         variance: rate.variance * n,
     }
 }
@@ -95,9 +98,11 @@ fn sample(rate: &Rate) -> Sample {
 impl Sample {
     /// Of users with sums. `None` below two users.
     pub fn of(sums: &Sums) -> Option<Sample> {
+        let (mean, rest) = sums.mean_and_rest()?;
         Some(Sample {
             n: sums.users as f64,
-            mean: sums.mean()?,
+            mean,
+            rest,
             variance: sums.variance()?,
         })
     }
@@ -108,8 +113,14 @@ impl Sample {
         Some(Sample {
             n: users as f64,
             mean: share,
+            rest: 0.0,
             variance: share * (1.0 - share),
         })
+    }
+
+    /// How much its mean is above another's.
+    pub fn above(&self, other: &Sample) -> f64 {
+        (self.mean - other.mean) + (self.rest - other.rest)
     }
 
     /// The variance of the mean.
@@ -122,7 +133,7 @@ impl Sample {
 pub fn welch(control: Sample, own: Sample, alpha: f64) -> SingleLook {
     let variance = control.of_mean() + own.of_mean();
     let df = welch_df(control, own, Sample::of_mean);
-    student(own.mean - control.mean, variance.sqrt(), df, alpha)
+    student(own.above(&control), variance.sqrt(), df, alpha)
 }
 
 /// The relative difference of two means by the delta method, with Welch's degrees of freedom of
@@ -130,7 +141,12 @@ pub fn welch(control: Sample, own: Sample, alpha: f64) -> SingleLook {
 pub fn relative(control: Sample, own: Sample, alpha: f64) -> SingleLook {
     let variance = relative_variance(control, own);
     let df = welch_df(control, own, Sample::of_mean);
-    student(own.mean / control.mean - 1.0, variance.sqrt(), df, alpha)
+    student(
+        own.above(&control) / control.mean,
+        variance.sqrt(),
+        df,
+        alpha,
+    )
 }
 
 /// The variance of m_B/m_A by the delta method.
@@ -150,7 +166,7 @@ pub fn log_ratio(control: Sample, own: Sample, alpha: f64) -> SingleLook {
     let variance = of_log(&control) + of_log(&own);
     let log = student((own.mean / control.mean).ln(), variance.sqrt(), df, alpha);
     SingleLook {
-        estimate: finite(own.mean / control.mean - 1.0),
+        estimate: finite(own.above(&control) / control.mean),
         interval: log.interval.map(f64::exp_m1),
         ..log
     }
@@ -161,7 +177,7 @@ pub fn student_pooled(control: Sample, own: Sample, alpha: f64) -> SingleLook {
     let df = control.n + own.n - 2.0;
     let squares = control.variance * (control.n - 1.0) + own.variance * (own.n - 1.0);
     let variance = squares / df * (1.0 / control.n + 1.0 / own.n);
-    student(own.mean - control.mean, variance.sqrt(), df, alpha)
+    student(own.above(&control), variance.sqrt(), df, alpha)
 }
 
 fn welch_df(control: Sample, own: Sample, variance: impl Fn(&Sample) -> f64) -> f64 {
@@ -337,6 +353,7 @@ impl Adjusted {
         Some(Sample {
             n,
             mean: self.y as f64 / n - theta * (self.x as f64 / n),
+            rest: 0.0,
             variance: (of_y - 2.0 * theta * both + theta * theta * of_x).max(0.0),
         })
     }
@@ -374,6 +391,7 @@ mod tests {
         let same = Sample {
             n: 9.0,
             mean: 250.0,
+            rest: 0.0,
             variance: 0.0,
         };
         let found = welch(same, same, 0.05);

@@ -64,6 +64,16 @@ impl Sums {
         (self.users > 0).then(|| self.sum as f64 / self.users as f64)
     }
 
+    /// The mean, and what the exact mean is above that: together they have twice the digits.
+    /// `None` without users.
+    pub fn mean_and_rest(&self) -> Option<(f64, f64)> {
+        let n = i128::from(self.users);
+        let near = (n > 0).then(|| nearest(self.sum, n))?;
+        let left = self.sum.wrapping_sub(n.wrapping_mul(near)) as f64 / self.users as f64;
+        let mean = near as f64 + left;
+        Some((mean, left - (mean - near as f64)))
+    }
+
     /// Σ d / n. `None` without users.
     pub fn base_mean(&self) -> Option<f64> {
         (self.users > 0).then(|| self.base as f64 / self.users as f64)
@@ -142,6 +152,15 @@ mod tests {
         let far = of(&[trillion, trillion + 1, trillion + 2]);
         assert_eq!(far.variance(), Some(1.0));
         assert_eq!(of(&[-3 * trillion; 5]).variance(), Some(0.0));
+    }
+
+    #[test]
+    fn a_large_mean_keeps_its_rest() {
+        let (mean, rest) = of(&[1_000_000_000, 1_000_000_000, 1_000_000_001])
+            .mean_and_rest()
+            .unwrap();
+        assert_eq!(mean, 1e9 + 1.0 / 3.0);
+        assert!(rest != 0.0 && (mean - 1e9 + rest - 1.0 / 3.0).abs() < 1e-16);
     }
 
     #[test]

@@ -46,6 +46,16 @@ pub fn sample_size(plan: &Plan) -> Size {
     }
 }
 
+/// Users of each group to find an absolute change of a share, with control's variance under no
+/// effect. Source: the sample size calculator of Evan Miller.
+pub fn sample_size_of_difference(share: f64, difference: f64, alpha: f64, power: f64) -> f64 {
+    let own = |p: f64| p * (1.0 - p);
+    let null = (2.0 * own(share)).sqrt();
+    let both = (own(share) + own(share + difference)).sqrt();
+    let z = -normal_quantile(0.5 * alpha) * null + normal_quantile(power) * both;
+    (z / difference).powi(2)
+}
+
 /// Users of control to find a difference of means of `effect` standard deviations (not 0), both
 /// tails counted, with `ratio` users of the group for each of control.
 pub fn sample_size_of_effect(effect: f64, alpha: f64, power: f64, ratio: f64) -> f64 {

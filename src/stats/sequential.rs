@@ -101,7 +101,7 @@ impl Estimate {
         let variance = control.variance + own.variance;
         let tau = detect * baseline.abs();
         let sound = enough(kind, control) && enough(kind, own) && tau > 0.0;
-        (sound && variance > 0.0).then(|| Estimate {
+        (sound && variance > 0.0).then_some(Estimate {
             delta: own.mean - control.mean,
             variance,
             tau,

@@ -356,7 +356,7 @@ fn two_digits(number: u64) -> u64 {
 fn duration(ms: u64) -> String {
     const HOUR: u64 = 3_600_000;
     let (number, word) = match ms {
-        _ if ms >= 24 * HOUR && ms % (24 * HOUR) == 0 => (ms / (24 * HOUR), "day"),
+        _ if ms >= 24 * HOUR && ms.is_multiple_of(24 * HOUR) => (ms / (24 * HOUR), "day"),
         _ if ms >= HOUR => (ms.div_ceil(HOUR), "hour"),
         _ => (ms.div_ceil(60_000), "minute"),
     };
