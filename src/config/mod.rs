@@ -35,7 +35,18 @@ pub fn parse(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Plan, Unsound> {
-    let (value, places) = file::parse(path, text)?;
+    // YAML knows line breaks that editors do not show as such, and may point past the end.
+    let lines = text.lines().count().max(1);
+    let within = |mut problem: Problem| {
+        problem.place = problem
+            .place
+            .map(|(line, column)| (line.clamp(1, lines), column.max(1)));
+        problem
+    };
+    let parsed = file::parse(path, text);
+    let (value, places) = parsed.map_err(|unsound| Unsound {
+        problems: unsound.problems.into_iter().map(within).collect(),
+    })?;
     let reading = node::Reading {
         path,
         places,
@@ -48,7 +59,12 @@ pub fn parse(
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
     let plan = check::plan(&check::root(&reading, &value), cores, digest);
-    let mut problems = reading.problems.into_inner();
+    let mut problems: Vec<Problem> = reading
+        .problems
+        .into_inner()
+        .into_iter()
+        .map(within)
+        .collect();
     problems.sort_by_key(|problem| problem.place);
     if problems.is_empty() {
         Ok(plan)
