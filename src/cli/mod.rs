@@ -9,6 +9,7 @@ pub mod house;
 mod override_;
 mod results;
 mod run;
+pub mod stats;
 mod visitors;
 
 use clap::{Parser, Subcommand};
@@ -38,6 +39,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
+    /// The statistics as a tool: questions as JSON lines in, answers as JSON lines out
+    Stats,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Results(arguments) => results::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
+        Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
+            .map_err(anyhow::Error::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

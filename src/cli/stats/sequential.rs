@@ -1,0 +1,434 @@
+//! Families of tests that hold at every look.
+
+use super::shape::{
+    Counts, ValueSums, need, need_positive, need_share, put_interval, read, usual_alpha,
+};
+use crate::stats::clock::{self, ByUsers};
+use crate::stats::conversion::{self, Evidence};
+use crate::stats::fixed::Sample;
+use crate::stats::grid::Grid;
+use crate::stats::interval::finite;
+use crate::stats::logistic::Term;
+use crate::stats::rate::{SubBernoulli, tuned_interval};
+use crate::stats::sequential::{
+    self, Estimate, bound_above, ln_e, ln_e_above, tightest_information, width,
+};
+use crate::stats::several::running_p;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// min(1, 1/E). `None` where there is no E.
+fn p_of(ln_e: Option<f64>) -> Option<f64> {
+    finite((-ln_e?).exp().min(1.0))
+}
+
+#[derive(Deserialize)]
+struct Conversions {
+    #[serde(rename = "xA")]
+    control: u64,
+    #[serde(rename = "xB")]
+    own: u64,
+    w: f64,
+    kappa: f64,
+    rr0: f64,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+}
+
+pub fn conversions_only_e(inputs: &str) -> Result<Value, String> {
+    let asked: Conversions = read(inputs)?;
+    need_share("w", asked.w)?;
+    need_share("alpha", asked.alpha)?;
+    need_positive("kappa", asked.kappa)?;
+    need_positive("rr0", asked.rr0)?;
+    let term = |share: f64| Term {
+        share,
+        control: asked.control as f64,
+        own: asked.own as f64,
+    };
+    let theta = asked.w * asked.rr0 / (asked.w * asked.rr0 + 1.0 - asked.w);
+    let ln_e = Evidence::new(&[term(theta)], asked.kappa).ln_e();
+    let evidence = Evidence::new(&[term(asked.w)], asked.kappa);
+    let log = evidence.interval_of_log(asked.alpha);
+    let rest = (1.0 - asked.w) / asked.w;
+    let theta_at = |log: f64| 1.0 / (1.0 + rest * (-log).exp());
+    let mut got = json!({
+        "theta0": theta,
+        "log_e_two_sided": ln_e,
+        "p_two_sided": p_of(Some(ln_e)),
+        "log_e_upper": conversion::ln_e_above(&[term(asked.w)], asked.rr0, asked.kappa),
+        "theta_lo": log.low.map_or(0.0, theta_at),
+        "theta_hi": log.high.map_or(1.0, theta_at),
+    });
+    put_interval(&mut got, "lift_", evidence.interval(asked.alpha));
+    Ok(got)
+}
+
+/// Epochs as [control's converted users, the group's, the group's share].
+fn terms(epochs: &[(u64, u64, f64)]) -> Result<Vec<Term>, String> {
+    let term = |&(control, own, share): &(u64, u64, f64)| {
+        need_share("w", share)?;
+        Ok(Term {
+            share,
+            control: control as f64,
+            own: own as f64,
+        })
+    };
+    epochs.iter().map(term).collect()
+}
+
+#[derive(Deserialize)]
+struct Epochs {
+    epochs: Vec<(u64, u64, f64)>,
+    kappa: f64,
+}
+
+pub fn conversions_only_epochs(inputs: &str) -> Result<Value, String> {
+    let Epochs { epochs, kappa } = read(inputs)?;
+    need_positive("kappa", kappa)?;
+    let each = terms(&epochs)?;
+    let each = each
+        .iter()
+        .map(|term| Evidence::new(&[*term], kappa).ln_e());
+    Ok(json!({"log_e": each.sum::<f64>()}))
+}
+
+#[derive(Deserialize)]
+struct GridInputs {
+    epochs: Vec<(u64, u64, f64)>,
+    prior_sd: f64,
+    grid_lo: f64,
+    grid_hi: f64,
+    grid_points: u32,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+}
+
+pub fn conversions_only_grid(inputs: &str) -> Result<Value, String> {
+    // How far the interval is looked for on each side.
+    const REACH: f64 = 1.5;
+    let asked: GridInputs = read(inputs)?;
+    need_positive("prior_sd", asked.prior_sd)?;
+    need_share("alpha", asked.alpha)?;
+    let sound = (2..=1_000_000).contains(&asked.grid_points) && asked.grid_lo < asked.grid_hi;
+    need(sound, "the grid needs two points and ends in order")?;
+    let grid = Grid {
+        ends: (asked.grid_lo, asked.grid_hi),
+        points: asked.grid_points,
+        spread: asked.prior_sd,
+    };
+    let terms = terms(&asked.epochs)?;
+    let ln_e = finite(grid.ln_e(&terms));
+    let mut got = json!({"log_e": ln_e, "p": p_of(ln_e)});
+    let interval = grid.interval_of_log(&terms, asked.alpha, REACH);
+    put_interval(&mut got, "log_rr_", interval);
+    Ok(got)
+}
+
+#[derive(Deserialize)]
+struct Looks {
+    /// [xA, nA, xB, nB], each counted from the start.
+    looks: Vec<(u64, u64, u64, u64)>,
+    tau: f64,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+    #[serde(default)]
+    gate_min: u64,
+}
+
+impl Looks {
+    fn check(self) -> Result<Looks, String> {
+        need_positive("tau", self.tau)?;
+        need_share("alpha", self.alpha)?;
+        let sound = |look: &(u64, u64, u64, u64)| look.0 <= look.1 && look.2 <= look.3;
+        need(
+            self.looks.iter().all(sound),
+            "more converted users than users",
+        )?;
+        Ok(self)
+    }
+}
+
+pub fn infoclock_lift_proportion(inputs: &str) -> Result<Value, String> {
+    let asked = read::<Looks>(inputs)?.check()?;
+    let mut running = Some(1.0);
+    let mut rows = Vec::new();
+    for &(x_a, n_a, x_b, n_b) in &asked.looks {
+        let gate = [x_a, x_b, n_a - x_a, n_b - x_b]
+            .iter()
+            .all(|&cell| cell >= asked.gate_min);
+        let row = lift_row((x_a, n_a), (x_b, n_b), asked.tau, asked.alpha);
+        if let (true, Some(ln_e)) = (gate, row.ln_e) {
+            running = running_p(running, ln_e);
+        }
+        let mut object = json!({
+            "delta": row.delta,
+            "var": row.variance,
+            "log_e": row.ln_e,
+            "p": p_of(row.ln_e),
+            "running_p": running,
+            "gate_ok": gate,
+        });
+        put_interval(&mut object, "lift_", row.lift);
+        rows.push(object);
+    }
+    Ok(json!({"rows": rows}))
+}
+
+/// A look of the log-lift, whether or not enough users are behind it.
+pub struct LiftRow {
+    delta: Option<f64>,
+    variance: Option<f64>,
+    /// 0 while a group has no converted user; `None` where everybody converted.
+    pub ln_e: Option<f64>,
+    pub lift: crate::stats::Interval,
+}
+
+/// (converted, users) of control and of the group.
+pub fn lift_row(control: (u64, u64), own: (u64, u64), tau: f64, alpha: f64) -> LiftRow {
+    let mut row = LiftRow {
+        delta: None,
+        variance: None,
+        ln_e: Some(0.0),
+        lift: crate::stats::Interval::UNKNOWN,
+    };
+    if control.0 == 0 || own.0 == 0 {
+        return row;
+    }
+    let relative = |(x, n): (u64, u64)| (n - x) as f64 / n as f64 / x as f64;
+    let share = |(x, n): (u64, u64)| x as f64 / n as f64;
+    let estimate = Estimate {
+        delta: (share(own) / share(control)).ln(),
+        variance: relative(control) + relative(own),
+        tau,
+    };
+    row.delta = finite(estimate.delta);
+    row.variance = finite(estimate.variance);
+    row.ln_e = None;
+    if estimate.variance > 0.0 {
+        row.ln_e = finite(estimate.ln_e());
+        row.lift = estimate.interval(alpha).map(f64::exp_m1);
+    }
+    row
+}
+
+pub fn msprt_absolute(inputs: &str) -> Result<Value, String> {
+    let asked = read::<Looks>(inputs)?.check()?;
+    let mut running = Some(1.0);
+    let mut rows = Vec::new();
+    for &(x_a, n_a, x_b, n_b) in &asked.looks {
+        let shares = Sample::of_share(n_a, x_a).zip(Sample::of_share(n_b, x_b));
+        let (control, own) = shares.ok_or("a group has no users")?;
+        let (diff, var) = (own.mean - control.mean, own.of_mean() + control.of_mean());
+        let ln_lambda = (var > 0.0)
+            .then(|| ln_e(diff, var, asked.tau))
+            .and_then(finite);
+        running = ln_lambda.map_or(running, |ln_e| running_p(running, ln_e));
+        rows.push(json!({
+            "diff": diff,
+            "var": var,
+            "log_lambda": ln_lambda,
+            "always_valid_p": running,
+        }));
+    }
+    Ok(json!({"rows": rows}))
+}
+
+#[derive(Deserialize)]
+struct Tau {
+    tau: f64,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+}
+
+pub fn infoclock_lift_mean(inputs: &str) -> Result<Value, String> {
+    let Tau { tau, alpha } = read(inputs)?;
+    need_positive("tau", tau)?;
+    need_share("alpha", alpha)?;
+    let (control, own) = read::<ValueSums>(inputs)?.samples()?;
+    let relative = |sample: &Sample| sample.of_mean() / (sample.mean * sample.mean);
+    let estimate = (control.mean > 0.0 && own.mean > 0.0).then(|| Estimate {
+        delta: (own.mean / control.mean).ln(),
+        variance: relative(&control) + relative(&own),
+        tau,
+    });
+    let estimate = estimate.filter(|estimate| estimate.variance > 0.0);
+    let ln_e = estimate.map_or(Some(0.0), |estimate| finite(estimate.ln_e()));
+    let mut got = json!({
+        "delta": estimate.map(|estimate| estimate.delta),
+        "var": estimate.map(|estimate| estimate.variance),
+        "log_e": ln_e,
+        "p": p_of(ln_e),
+    });
+    let lift = estimate.map(|estimate| estimate.interval(alpha).map(f64::exp_m1));
+    put_interval(&mut got, "lift_", lift.unwrap_or_default());
+    Ok(got)
+}
+
+#[derive(Deserialize)]
+struct Clock {
+    n_star: f64,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+    difference: Option<String>,
+}
+
+fn by_clock(inputs: &str, (control, own): (Sample, Sample)) -> Result<Value, String> {
+    let clock: Clock = read(inputs)?;
+    need_positive("n_star", clock.n_star)?;
+    need_share("alpha", clock.alpha)?;
+    let absolute = clock::difference(control, own, clock.alpha, clock.n_star);
+    let relative = clock::relative(control, own, clock.alpha, clock.n_star);
+    Ok(match clock.difference.as_deref() {
+        None => json!({
+            "rho": clock::rho(clock.alpha, clock.n_star),
+            "absolute": by_users(&absolute),
+            "relative": by_users(&relative),
+        }),
+        Some("absolute") => by_users(&absolute),
+        Some("relative") => by_users(&relative),
+        Some(other) => return Err(format!("`difference` is absolute or relative, not {other}")),
+    })
+}
+
+fn by_users(found: &ByUsers) -> Value {
+    json!({
+        "estimate": found.estimate,
+        "lo": found.interval.low,
+        "hi": found.interval.high,
+        "p": found.p_value,
+        "se": found.error,
+    })
+}
+
+pub fn nclock_cs_proportion(inputs: &str) -> Result<Value, String> {
+    by_clock(inputs, read::<Counts>(inputs)?.samples()?)
+}
+
+pub fn nclock_cs_mean(inputs: &str) -> Result<Value, String> {
+    by_clock(inputs, read::<ValueSums>(inputs)?.samples()?)
+}
+
+pub fn published_gb_sequential_mean(inputs: &str) -> Result<Value, String> {
+    nclock_cs_mean(inputs)
+}
+
+pub fn published_gb_sequential_proportion(inputs: &str) -> Result<Value, String> {
+    nclock_cs_proportion(inputs)
+}
+
+#[derive(Deserialize)]
+struct Mixture {
+    s: f64,
+    v: f64,
+    v_opt: f64,
+    #[serde(default = "usual_alpha")]
+    alpha_opt: f64,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+    #[serde(default)]
+    g: f64,
+    #[serde(default)]
+    h: f64,
+}
+
+impl Mixture {
+    fn check(self) -> Result<Mixture, String> {
+        need_positive("v", self.v)?;
+        need_positive("v_opt", self.v_opt)?;
+        need_share("alpha", self.alpha)?;
+        need_share("alpha_opt", self.alpha_opt)?;
+        Ok(self)
+    }
+}
+
+pub fn normal_mixture(inputs: &str) -> Result<Value, String> {
+    let Mixture {
+        s,
+        v,
+        v_opt,
+        alpha_opt,
+        alpha,
+        ..
+    } = read::<Mixture>(inputs)?.check()?;
+    let rho = v_opt / tightest_information(alpha_opt);
+    // One side is spared half of the error; of a certain error no information is needed.
+    let rho_above = v_opt / tightest_information((2.0 * alpha_opt).min(1.0 - 1e-9));
+    let (delta, variance) = (s / v, 1.0 / v);
+    let tau = |rho: f64| (1.0 / rho).sqrt();
+    Ok(json!({
+        "rho": rho,
+        "log_e_two_sided": ln_e(delta, variance, tau(rho)),
+        "bound_two_sided": v.sqrt() * width(v / rho, alpha),
+        "rho_one_sided": rho_above,
+        "log_e_one_sided": ln_e_above(delta, variance, tau(rho_above)),
+        "bound_one_sided": bound_above(v, rho_above, alpha),
+    }))
+}
+
+pub fn published_beta_binomial_mixture(inputs: &str) -> Result<Value, String> {
+    let asked = read::<Mixture>(inputs)?.check()?;
+    need_positive("g", asked.g)?;
+    need_positive("h", asked.h)?;
+    let possible = asked.v - asked.g * asked.s >= 0.0 && asked.v + asked.h * asked.s >= 0.0;
+    need(
+        possible,
+        "`s` is beyond what steps of `g` and `h` can reach",
+    )?;
+    let tuned = |above| SubBernoulli::tuned(asked.g, asked.h, asked.v_opt, asked.alpha_opt, above);
+    let (both, above) = (tuned(false), tuned(true));
+    Ok(json!({
+        "log_e_two_sided": both.ln_e(asked.s, asked.v),
+        "bound_two_sided": both.bound(asked.v, asked.alpha),
+        "log_e_one_sided": above.ln_e(asked.s, asked.v),
+        "bound_one_sided": above.bound(asked.v, asked.alpha),
+    }))
+}
+
+#[derive(Deserialize)]
+struct Bernoulli {
+    successes: u64,
+    trials: u64,
+    alpha: f64,
+    t_opt: f64,
+}
+
+pub fn published_bernoulli_cs(inputs: &str) -> Result<Value, String> {
+    let asked: Bernoulli = read(inputs)?;
+    need_share("alpha", asked.alpha)?;
+    need_positive("t_opt", asked.t_opt)?;
+    let sound = asked.trials > 0 && asked.successes <= asked.trials;
+    need(sound, "`trials` must be above 0 and not below `successes`")?;
+    let (trials, successes) = (asked.trials as f64, asked.successes as f64);
+    let mut got = json!({});
+    put_interval(
+        &mut got,
+        "",
+        tuned_interval(trials, successes, asked.alpha, asked.t_opt),
+    );
+    Ok(got)
+}
+
+#[derive(Deserialize)]
+struct SequentialT {
+    t: f64,
+    nu: f64,
+    phi: f64,
+    z2: f64,
+    #[serde(default = "usual_alpha")]
+    alpha: f64,
+}
+
+pub fn sequential_t(inputs: &str) -> Result<Value, String> {
+    let asked: SequentialT = read(inputs)?;
+    need_positive("nu", asked.nu)?;
+    need_positive("phi", asked.phi)?;
+    need_positive("z2", asked.z2)?;
+    need_share("alpha", asked.alpha)?;
+    let ln_e = sequential::ln_e_t(asked.t, asked.nu, asked.phi, asked.z2);
+    Ok(json!({
+        "log_e": ln_e,
+        "p": p_of(Some(ln_e)),
+        "critical_t": sequential::critical_t(asked.nu, asked.phi, asked.z2, asked.alpha),
+    }))
+}
