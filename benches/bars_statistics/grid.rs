@@ -117,11 +117,13 @@ pub fn delayed(report: &mut Report, effort: Effort) -> Vec<(String, usize, usize
         let found = gather(runs, |run| {
             let mut dice = Dice::new("delayed", cell, run);
             let own = dice.binomial(USERS, share);
-            let mut counts = Counts::default();
-            counts.n = [USERS - own, own];
+            let mut counts = Counts {
+                n: [USERS - own, own],
+                ..Counts::default()
+            };
             let mut late = vec![[0u64; 2]; LOOKS];
-            for group in 0..2 {
-                for _ in 0..dice.binomial(counts.n[group], rate) {
+            for (group, users) in counts.n.into_iter().enumerate() {
+                for _ in 0..dice.binomial(users, rate) {
                     late[dice.below(LOOKS)][group] += 1;
                 }
             }

@@ -107,13 +107,13 @@ fn harmful(
                     metric.name
                 ),
                 (false, Some(least)) if least > max_increase => format!(
-                    "{name} does harm: {} is at least {} higher with it than with {control}, and {} was tolerated",
+                    "{name} does harm: {} at least {} higher than with {control}, and {} was tolerated",
                     metric.name,
                     percent(least),
                     percent(max_increase)
                 ),
                 (false, _) => format!(
-                    "{name} did harm at an earlier look: {} was higher with it than with {control}",
+                    "{name} did harm at an earlier look: {} higher than with {control}",
                     metric.name
                 ),
             };
@@ -268,8 +268,13 @@ impl Telling<'_> {
                 format!("than {control}"),
             )
         } else {
-            let end = format!("with {name} than with {control}");
-            (format!("{} is", self.metric.name), "higher", "lower", end)
+            let end = format!("than with {control}");
+            (
+                format!("{} with {name}:", self.metric.name),
+                "higher",
+                "lower",
+                end,
+            )
         };
         let toward = |value: f64| if value < 0.0 { down } else { up };
         let interval = lift.relative_interval;
@@ -362,4 +367,127 @@ fn duration(ms: u64) -> String {
     };
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {word}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Epoch, Group, Totals, judge};
+    use super::*;
+
+    fn question(control: (u64, u64), own: (u64, u64)) -> Question {
+        let totals = |(users, converted): (u64, u64)| Totals {
+            users,
+            converted,
+            ..Totals::default()
+        };
+        let group = |name: &str, is_control| Group {
+            name: name.to_owned(),
+            is_control,
+        };
+        Question {
+            groups: vec![group("control", true), group("experiment", false)],
+            epochs: vec![Epoch {
+                shares: vec![0.5, 0.5],
+                users: vec![control.0, own.0],
+            }],
+            metrics: vec![Metric {
+                name: "purchase".to_owned(),
+                kind: Kind::Conversion,
+                goal: Goal::Increase,
+                role: Role::Primary,
+                engine: Engine::Exact,
+                detect: 0.1,
+                margin: 0.01,
+                scale: 0,
+                totals: vec![vec![totals(control), totals(own)]],
+                previous_p: Vec::new(),
+            }],
+            started_at_ms: Some(0),
+            now_ms: 7 * 24 * 3_600_000,
+            ..Question::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(question: &Question, state: State, says: &str) {
+        let found = judge(question).verdict;
+        assert_eq!(found.state, state, "{found:?}");
+        assert!(found.reason.contains(says), "{found:?}");
+    }
+
+    #[test]
+    fn each_state_has_its_sentence() {
+        check(
+            &question((0, 0), (0, 0)),
+            State::Collecting,
+            "no user has been seen yet",
+        );
+        check(
+            &question((10_000, 500), (10_112, 511)),
+            State::Collecting,
+            "too early to say which group is better: experiment converts between 13.7 % worse and 21 % better than control; 20,112 users; to find a lift of 10 %, about 130,000 users are needed",
+        );
+        check(
+            &question((20_000, 2000), (20_112, 2400)),
+            State::Winner,
+            "experiment converts 10.3 % to 30.6 % better than control (95 %, however often you look); 40,112 users; sample ratio sound",
+        );
+        check(
+            &question((20_000, 2400), (20_000, 2000)),
+            State::Loser,
+            "% worse than control",
+        );
+        check(
+            &question((9_000_000, 4_500_000), (9_000_000, 4_500_000)),
+            State::NoDifference,
+            "no group differs from control by more than 1 % (95 %, however often you look); 18,000,000 users",
+        );
+        check(
+            &question((20_000, 2000), (10_000, 2000)),
+            State::Invalid,
+            "something treats them differently",
+        );
+        let mut nothing = question((100, 10), (100, 10));
+        nothing.metrics.clear();
+        check(&nothing, State::Collecting, "no metric is defined");
+        check(
+            &question((100, 0), (100, 0)),
+            State::Collecting,
+            "experiment cannot be compared with control yet",
+        );
+    }
+
+    #[test]
+    fn haste_is_refused() {
+        let mut early = question((20_000, 2000), (20_000, 2400));
+        early.now_ms -= 1;
+        check(
+            &early,
+            State::Collecting,
+            "but the experiment has not run for 7 days yet",
+        );
+        early.started_at_ms = None;
+        check(&early, State::Collecting, "has not run");
+    }
+
+    #[test]
+    fn what_was_once_shown_stays_shown() {
+        let mut later = question((20_000, 2000), (20_000, 2040));
+        later.metrics[0].previous_p = vec![None, Some(0.01)];
+        check(
+            &later,
+            State::Winner,
+            "that experiment and control differ was shown at an earlier look (p = 0.01); now experiment converts between",
+        );
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        let found = [0.0, 0.0004, 0.081, 0.1, -0.153].map(percent);
+        assert_eq!(found, ["0 %", "0.04 %", "8.1 %", "10 %", "15.3 %"]);
+        assert_eq!([0, 999, 40_112].map(thousands), ["0", "999", "40,112"]);
+        assert_eq!([7, 99, 124_718].map(two_digits), [7, 99, 130_000]);
+        let found = [60_000, 3_600_000, 604_800_000].map(duration);
+        assert_eq!(found, ["1 minute", "1 hour", "7 days"]);
+    }
 }

@@ -11,5 +11,6 @@ mod identity;
 mod journal;
 mod ledger;
 mod main_job;
+mod statistics;
 mod support;
 mod wire;
