@@ -28,9 +28,11 @@ const PURE: &[&str] = &[
     "experiment/",
     "stats/",
     "journal/layout.rs",
+    "journal/declared.rs",
     "ledger/account.rs",
     "ledger/fold.rs",
     "ledger/keys.rs",
+    "ledger/known.rs",
     "upstream/balance.rs",
     "proxy/headers.rs",
 ];

@@ -3,8 +3,10 @@
 //! or by `{"id": …, "error": "…"}` where the family is unknown or the inputs do not fit it.
 //! docs/statistics.md lists the families. What is undefined or unbounded is `null`.
 
+mod conversions;
 mod fixed;
 mod other;
+mod planning;
 mod sequential;
 mod shape;
 
@@ -53,12 +55,12 @@ type Family = fn(&str) -> Result<Value, String>;
 const FAMILIES: &[(&str, Family)] = &[
     ("beta_binomial", other::beta_binomial),
     ("contract_edges", other::contract_edges),
-    ("conversions_only_e", sequential::conversions_only_e),
+    ("conversions_only_e", conversions::conversions_only_e),
     (
         "conversions_only_epochs",
-        sequential::conversions_only_epochs,
+        conversions::conversions_only_epochs,
     ),
-    ("conversions_only_grid", sequential::conversions_only_grid),
+    ("conversions_only_grid", conversions::conversions_only_grid),
     ("cuped", fixed::cuped),
     ("e_bh", other::e_bh),
     ("gb_fixed_proportion", fixed::gb_fixed_proportion),
@@ -95,14 +97,14 @@ const FAMILIES: &[(&str, Family)] = &[
     ("published_proportions_ztest", fixed::two_proportions),
     (
         "published_sample_size_evan_miller",
-        other::published_sample_size_evan_miller,
+        planning::published_sample_size_evan_miller,
     ),
     ("published_srm_chi2", other::srm_chi2),
     ("published_srm_sequential", other::published_srm_sequential),
     ("published_student_t_scipy_doc", fixed::published_student_t),
     ("ratio_delta", fixed::ratio_delta),
-    ("sample_size", other::sample_size),
-    ("sample_size_std_effect", other::sample_size_std_effect),
+    ("sample_size", planning::sample_size),
+    ("sample_size_std_effect", planning::sample_size_std_effect),
     ("sequential_t", sequential::sequential_t),
     ("srm_chi2", other::srm_chi2),
     ("srm_sequential", other::srm_sequential),

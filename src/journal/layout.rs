@@ -8,17 +8,16 @@
 //!      0     4  length of the payload, little-endian; 0 ends the segment
 //!      4     4  CRC-32 (IEEE) of the sequence number and the payload
 //!      8     8  sequence number, little-endian; one more than the frame before
-//!     16     n  payload: one byte of kind (1 declaration, 2 record), then postcard
+//!     16     n  payload: one byte of kind (1 declaration, 2 record, 3 record with more), then
+//!                postcard
 //! ```
 //!
 //! A segment declares every plan before its first record under it, so each can be read alone.
 
-use crate::experiment::assign::{Share, Weight};
-use crate::experiment::metric::{Goal, Kind, Observation};
-use crate::experiment::record::{
-    Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
-};
-use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
+use super::declared::DeclarationShape;
+use crate::experiment::metric::Observation;
+use crate::experiment::record::{Declaration, Exposure, Record, Served};
+use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -27,6 +26,7 @@ pub const HEAD_BYTES: usize = 16;
 
 const KIND_DECLARATION: u8 = 1;
 const KIND_RECORD: u8 = 2;
+const KIND_RECORD_WITH_MORE: u8 = 3;
 
 /// One frame read back.
 #[derive(Debug, PartialEq)]
@@ -78,6 +78,10 @@ pub struct OwnedRecord {
     pub exposures: Vec<Exposure>,
     /// See [`Record::observations`].
     pub observations: Vec<Observation>,
+    /// See [`Record::event_id`].
+    pub event_id: Option<u64>,
+    /// See [`Record::known_as`].
+    pub known_as: Option<Vec<u8>>,
 }
 
 /// Why a payload could not be read although its checksum was right: another version wrote it.
@@ -96,10 +100,19 @@ pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
 pub fn write_record(room: &mut [u8], sequence: u64, record: &Record<'_>) -> Option<usize> {
     let (head, payload) = room.split_at_mut_checked(HEAD_BYTES)?;
     let (kind, body) = payload.split_first_mut()?;
-    let length = 1 + postcard::to_slice(&RecordShape::from(record), body)
-        .ok()?
-        .len();
-    *kind = KIND_RECORD;
+    let shape = RecordShape::from(record);
+    let more = More {
+        event_id: record.event_id,
+        known_as: record.known_as.map(|user| user.as_bytes()),
+    };
+    let written = if more.is_none() {
+        *kind = KIND_RECORD;
+        postcard::to_slice(&shape, body)
+    } else {
+        *kind = KIND_RECORD_WITH_MORE;
+        postcard::to_slice(&(shape, more), body)
+    };
+    let length = 1 + written.ok()?.len();
     finish(head, &payload[..length], sequence)
 }
 
@@ -170,7 +183,13 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
         }
         KIND_RECORD => {
             let shape: RecordShape<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            shape.read().map(Fact::Record).ok_or(Unreadable)
+            let record = shape.read(More::default());
+            record.map(Fact::Record).ok_or(Unreadable)
+        }
+        KIND_RECORD_WITH_MORE => {
+            let (shape, more): (RecordShape<'_>, More<'_>) =
+                postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            shape.read(more).map(Fact::Record).ok_or(Unreadable)
         }
         _ => Err(Unreadable),
     }
@@ -195,6 +214,20 @@ struct RecordShape<'a> {
     latency_us: u64,
     exposures: SmallVec<[(u32, u32, u8); 2]>,
     observations: SmallVec<[(u32, u32, i64, i64); 4]>,
+}
+
+/// What few records have.
+#[derive(Default, Serialize, Deserialize)]
+struct More<'a> {
+    event_id: Option<u64>,
+    #[serde(borrow)]
+    known_as: Option<&'a [u8]>,
+}
+
+impl More<'_> {
+    fn is_none(&self) -> bool {
+        self.event_id.is_none() && self.known_as.is_none()
+    }
 }
 
 impl<'a> From<&Record<'a>> for RecordShape<'a> {
@@ -226,7 +259,7 @@ impl<'a> From<&Record<'a>> for RecordShape<'a> {
 }
 
 impl RecordShape<'_> {
-    fn read(self) -> Option<OwnedRecord> {
+    fn read(self, more: More<'_>) -> Option<OwnedRecord> {
         let exposure = |(experiment, group, served): (u32, u32, u8)| {
             let served = match served {
                 0 => Served::Own,
@@ -262,135 +295,8 @@ impl RecordShape<'_> {
                 .map(exposure)
                 .collect::<Option<_>>()?,
             observations: self.observations.into_iter().map(observation).collect(),
-        })
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct DeclarationShape {
-    digest: u64,
-    experiments: Vec<ExperimentShape>,
-    metrics: Vec<MetricShape>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ExperimentShape {
-    name: String,
-    epoch: u64,
-    traffic: f64,
-    groups: Vec<(String, f64)>,
-    metrics: Vec<u32>,
-    running: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct MetricShape {
-    name: String,
-    kind: u8,
-    increase: bool,
-    scale: u8,
-    within_ms: Option<u64>,
-}
-
-impl From<&Declaration> for DeclarationShape {
-    fn from(declaration: &Declaration) -> Self {
-        let experiment = |experiment: &DeclaredExperiment| ExperimentShape {
-            name: experiment.name.clone(),
-            epoch: experiment.epoch.0,
-            traffic: experiment.traffic.get(),
-            groups: experiment
-                .groups
-                .iter()
-                .map(|group| (group.name.clone(), group.weight.get()))
-                .collect(),
-            metrics: experiment
-                .metrics
-                .iter()
-                .map(|&metric| metric as u32)
-                .collect(),
-            running: experiment.running,
-        };
-        let metric = |metric: &DeclaredMetric| MetricShape {
-            name: metric.name.clone(),
-            kind: match metric.kind {
-                Kind::Conversion => 0,
-                Kind::Count => 1,
-                Kind::Mean => 2,
-                Kind::Ratio => 3,
-            },
-            increase: metric.goal == Goal::Increase,
-            scale: metric.scale,
-            within_ms: metric.within_ms,
-        };
-        DeclarationShape {
-            digest: declaration.digest,
-            experiments: declaration.experiments.iter().map(experiment).collect(),
-            metrics: declaration.metrics.iter().map(metric).collect(),
-        }
-    }
-}
-
-impl DeclarationShape {
-    fn read(self) -> Option<Declaration> {
-        let group = |(name, weight): (String, f64)| {
-            Some(DeclaredGroup {
-                name,
-                weight: Weight::new(weight)?,
-            })
-        };
-        let experiment = |shape: ExperimentShape| {
-            Some(DeclaredExperiment {
-                name: shape.name,
-                epoch: EpochDigest(shape.epoch),
-                traffic: Share::new(shape.traffic)?,
-                groups: shape.groups.into_iter().map(group).collect::<Option<_>>()?,
-                metrics: shape
-                    .metrics
-                    .into_iter()
-                    .map(|metric| metric as usize)
-                    .collect(),
-                running: shape.running,
-            })
-        };
-        let metric = |shape: MetricShape| {
-            let kind = match shape.kind {
-                0 => Kind::Conversion,
-                1 => Kind::Count,
-                2 => Kind::Mean,
-                3 => Kind::Ratio,
-                _ => return None,
-            };
-            let goal = if shape.increase {
-                Goal::Increase
-            } else {
-                Goal::Decrease
-            };
-            let MetricShape {
-                name,
-                scale,
-                within_ms,
-                ..
-            } = shape;
-            Some(DeclaredMetric {
-                name,
-                kind,
-                goal,
-                scale,
-                within_ms,
-            })
-        };
-        Some(Declaration {
-            digest: self.digest,
-            experiments: self
-                .experiments
-                .into_iter()
-                .map(experiment)
-                .collect::<Option<_>>()?,
-            metrics: self
-                .metrics
-                .into_iter()
-                .map(metric)
-                .collect::<Option<_>>()?,
+            event_id: more.event_id,
+            known_as: more.known_as.map(<[u8]>::to_vec),
         })
     }
 }

@@ -6,6 +6,7 @@
 //! off. The [`Keeper`] makes what was written durable and prepares the next segment, so that
 //! appending waits for nothing.
 
+mod declared;
 pub mod layout;
 mod reader;
 mod segment;

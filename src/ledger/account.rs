@@ -12,6 +12,16 @@ pub const TOLERANCE_MS: u64 = 2_000;
 /// can do, and keeps every number of the script exact.
 pub const USER_MAX: i64 = 1_000_000_000_000_000;
 
+/// The most events that wait for one user's exposure; more are not kept.
+pub const WAITING_MAX: usize = 64;
+
+/// The most users of a shard for whose exposure events wait; the longest waiting give way. It
+/// bounds what users who are in no experiment can cost: some 20 MB.
+pub const WAITING_USERS_MAX: u64 = 100_000;
+
+/// How many IDs of a user's latest events are kept, to know an event that is sent again.
+pub const EVENT_IDS_MAX: usize = 64;
+
 /// Additions to counts, by field.
 #[derive(Clone, Debug, Default)]
 pub struct Additions {
@@ -50,84 +60,156 @@ impl Additions {
         additions
     }
 
-    /// What became of one user, and what that adds. `None` when nothing is to be kept: events
-    /// without an exposure are nobody's.
-    pub fn user(&mut self, before: Option<UserRecord>, delta: &UserDelta) -> Option<UserRecord> {
-        let mut record = match before {
-            Some(record) => record,
-            None => self.first(delta.exposures.first()?),
+    /// What became of one user, and what that adds. The order in which facts arrive does not
+    /// matter: the earliest exposure by the clock decides group, epoch and hour, and events that
+    /// come before it wait for one that came earlier still.
+    pub fn user(&mut self, before: Before, delta: &UserDelta) -> Before {
+        let Before {
+            record,
+            mut waiting,
+        } = before;
+        let Some(mut record) = self.exposed(record, &delta.exposures) else {
+            waiting.extend(delta.events.iter().cloned());
+            waiting.truncate(WAITING_MAX);
+            return Before {
+                record: None,
+                waiting,
+            };
         };
-        for exposure in &delta.exposures {
-            self.seen(&mut record, exposure);
+        let events = std::mem::take(&mut waiting);
+        for event in events.iter().chain(&delta.events) {
+            match self.event(&mut record, event) {
+                Event::Early if waiting.len() < WAITING_MAX => waiting.push(event.clone()),
+                Event::Early | Event::Settled => {}
+            }
         }
-        for event in &delta.events {
-            self.event(&mut record, event);
+        Before {
+            record: Some(record),
+            waiting,
+        }
+    }
+
+    /// Takes everything that a user brought out of the counts.
+    pub fn take_out(&mut self, record: &UserRecord) {
+        self.whole(record, -1);
+    }
+
+    fn exposed(
+        &mut self,
+        record: Option<UserRecord>,
+        exposures: &[ExposureAt],
+    ) -> Option<UserRecord> {
+        let mut exposures = exposures.iter();
+        let mut record = match record {
+            Some(record) => record,
+            None => {
+                let first = exposures.next()?;
+                let record = UserRecord {
+                    group: first.group.clone(),
+                    epoch: first.epoch,
+                    first_ms: first.at_ms,
+                    crossed_over: false,
+                    metrics: BTreeMap::new(),
+                    event_ids: Vec::new(),
+                };
+                self.whole(&record, 1);
+                record
+            }
+        };
+        for exposure in exposures {
+            self.seen(&mut record, exposure);
         }
         Some(record)
     }
 
-    /// The first exposure that the ledger ever sees decides the user's group and epoch.
-    fn first(&mut self, exposure: &ExposureAt) -> UserRecord {
-        let record = UserRecord {
-            group: exposure.group.clone(),
-            epoch: exposure.epoch,
-            first_ms: exposure.at_ms,
-            crossed_over: false,
-            metrics: BTreeMap::new(),
-        };
-        self.add(&record, "users", 1);
-        record
-    }
-
-    /// Another group makes the user crossed over, once. The same group earlier (another
-    /// replica's journal came late) moves the first exposure, but neither epoch nor counts.
+    /// Another group makes the user crossed over, once. An earlier exposure (another worker's or
+    /// replica's journal came late) moves all of the user to where the user was first.
     fn seen(&mut self, record: &mut UserRecord, exposure: &ExposureAt) {
-        if exposure.group == record.group {
-            record.first_ms = record.first_ms.min(exposure.at_ms);
-        } else if !record.crossed_over {
+        if exposure.group != record.group && !record.crossed_over {
             record.crossed_over = true;
             self.add(record, "crossed_over", 1);
+        }
+        let first = (record.first_ms, record.epoch, &record.group);
+        if (exposure.at_ms, exposure.epoch, &exposure.group) < first {
+            self.whole(record, -1);
+            record.group.clone_from(&exposure.group);
+            record.epoch = exposure.epoch;
+            record.first_ms = exposure.at_ms;
+            self.whole(record, 1);
+        }
+    }
+
+    /// Adds (or, with a sign of -1, takes out) all that a user brings.
+    fn whole(&mut self, record: &UserRecord, sign: i128) {
+        self.add(record, "users", sign);
+        if record.crossed_over {
+            self.add(record, "crossed_over", sign);
+        }
+        for (metric, values) in &record.metrics {
+            self.metric(record, metric, (0, 0, 0), *values, sign);
         }
     }
 
     /// Counts for the user's first group and epoch, if it came after the first exposure and
-    /// within the metric's window.
-    fn event(&mut self, record: &mut UserRecord, event: &EventAt) {
-        let early = event.at_ms.saturating_add(TOLERANCE_MS) < record.first_ms;
+    /// within the metric's window, and was not counted before.
+    fn event(&mut self, record: &mut UserRecord, event: &EventAt) -> Event {
+        if event.at_ms.saturating_add(TOLERANCE_MS) < record.first_ms {
+            return Event::Early;
+        }
         let late = event
             .within_ms
             .is_some_and(|within| event.at_ms > record.first_ms.saturating_add(within));
-        if early || late {
-            return;
+        if late {
+            return Event::Settled;
         }
-        let (count, sum, base) = record
+        if let Some(id) = event.id {
+            if record.event_ids.contains(&id) {
+                return Event::Settled;
+            }
+            record.event_ids.push(id);
+            let over = record.event_ids.len().saturating_sub(EVENT_IDS_MAX);
+            record.event_ids.drain(..over);
+        }
+        let old = record
             .metrics
             .get(&event.metric)
             .copied()
             .unwrap_or_default();
-        let next = (
-            bounded(count as i64, i64::try_from(event.count).unwrap_or(USER_MAX)) as u64,
-            bounded(sum, event.sum),
-            bounded(base, event.base),
+        let count = i64::try_from(event.count).unwrap_or(USER_MAX);
+        let new = (
+            bounded(old.0 as i64, count) as u64,
+            bounded(old.1, event.sum),
+            bounded(old.2, event.base),
         );
-        record.metrics.insert(event.metric.clone(), next);
+        record.metrics.insert(event.metric.clone(), new);
+        self.metric(record, &event.metric, old, new, 1);
+        Event::Settled
+    }
+
+    /// Adds the difference that a user's new values of a metric make.
+    fn metric(
+        &mut self,
+        record: &UserRecord,
+        metric: &str,
+        old: (u64, i64, i64),
+        new: (u64, i64, i64),
+        sign: i128,
+    ) {
         let mut add = |what: &str, value: i128| {
             if value != 0 {
-                self.add(record, &keys::metric_field(&event.metric, what), value);
+                self.add(record, &keys::metric_field(metric, what), sign * value);
             }
         };
-        let square = |new: i128, old: i128| new * new - old * old;
-        let (old_count, new_count) = (i128::from(count), i128::from(next.0));
-        let (old_sum, new_sum) = (i128::from(sum), i128::from(next.1));
-        let (old_base, new_base) = (i128::from(base), i128::from(next.2));
-        add("converted", i128::from(count == 0 && next.0 > 0));
-        add("count", new_count - old_count);
-        add("count_sq", square(new_count, old_count));
-        add("sum", new_sum - old_sum);
-        add("sum_sq", square(new_sum, old_sum));
-        add("base", new_base - old_base);
-        add("base_sq", square(new_base, old_base));
-        add("cross", new_sum * new_base - old_sum * old_base);
+        let wide = |of: (u64, i64, i64)| (i128::from(of.0), i128::from(of.1), i128::from(of.2));
+        let ((old_count, old_sum, old_base), (count, sum, base)) = (wide(old), wide(new));
+        add("converted", i128::from(old_count == 0 && count > 0));
+        add("count", count - old_count);
+        add("count_sq", count * count - old_count * old_count);
+        add("sum", sum - old_sum);
+        add("sum_sq", sum * sum - old_sum * old_sum);
+        add("base", base - old_base);
+        add("base_sq", base * base - old_base * old_base);
+        add("cross", sum * base - old_sum * old_base);
     }
 
     /// A user's counts stand in the epoch and the hour of the first exposure.
@@ -142,6 +224,23 @@ impl Additions {
             .entry(keys::hour_field(hour, record.epoch, &record.group, what))
             .or_default() += value;
     }
+}
+
+/// What is known of a user before or after a part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Before {
+    /// `None` until an exposure is known.
+    pub record: Option<UserRecord>,
+    /// Events that no known exposure comes before, oldest arrival first.
+    pub waiting: Vec<EventAt>,
+}
+
+/// What became of an event.
+enum Event {
+    /// It came before the first exposure that is known: it waits.
+    Early,
+    /// Counted, too late, or counted before.
+    Settled,
 }
 
 fn bounded(old: i64, more: i64) -> i64 {

@@ -1,73 +1,17 @@
 //! Turns facts into additions. PURE: the same chunks and the same knowledge give the same batch.
 
 use super::account::USER_MAX;
+use super::known::{Known, Seen};
 use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
 use crate::experiment::assign::murmur3_32;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 
-/// What is known of the ledger: into how many shards an experiment is split, and what each shard
-/// has been given of each journal.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// By experiment's name. An experiment that is not here is not folded.
-    pub experiments: HashMap<String, KnownShards>,
-    /// Users whose exposure it has.
-    pub seen: Seen,
-}
-
-/// Users whose exposure to a group the ledger has, so that it need not be told again: most
-/// requests are by users who were there before. Bounded; who is forgotten is only told again.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// When, by a 128-bit hash of experiment, group and user.
-    first_ms: HashMap<u128, u64>,
-}
-
-impl Seen {
-    /// The most that are remembered: some 12 MB.
-    const MAX: usize = 250_000;
-
-    /// Remembers what a part told the ledger.
-    pub fn remember(&mut self, part: &Part) {
-        for user in &part.users {
-            for exposure in &user.exposures {
-                if self.first_ms.len() >= Self::MAX {
-                    self.first_ms.clear();
-                }
-                let key = Self::key(&part.experiment, &exposure.group, &user.user);
-                let first_ms = self.first_ms.entry(key).or_insert(exposure.at_ms);
-                *first_ms = exposure.at_ms.min(*first_ms);
-            }
-        }
-    }
-
-    /// Forgets everybody: the ledger has lost something.
-    pub fn clear(&mut self) {
-        self.first_ms.clear();
-    }
-
-    fn has(&self, experiment: &str, group: &str, user: &[u8], at_ms: u64) -> bool {
-        let first_ms = self.first_ms.get(&Self::key(experiment, group, user));
-        first_ms.is_some_and(|&first_ms| first_ms <= at_ms)
-    }
-
-    fn key(experiment: &str, group: &str, user: &[u8]) -> u128 {
-        // Names hold no slash, so that no two keys are one text.
-        let mut key = SmallVec::<[u8; 256]>::new();
-        for part in [experiment.as_bytes(), b"/", group.as_bytes(), b"/", user] {
-            key.extend_from_slice(part);
-        }
-        // Reading from memory cannot fail, and the crate adds no error of its own.
-        murmur3::murmur3_x64_128(&mut &key[..], 0).unwrap_or_default()
-    }
-}
-
-/// What is known of one experiment: for each shard, by journal, the last sequence number given.
-pub type KnownShards = Vec<HashMap<JournalId, u64>>;
+/// How long an event waits for its user's exposure: longer than most outages of a replica that
+/// has the exposure in its journal.
+pub const WAIT_MS: u64 = 3_600_000;
 
 /// The names of the experiments that some chunks touch.
 pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
@@ -182,6 +126,8 @@ impl<'a> Open<'a> {
                 .entry((&experiment.name, shard))
                 .or_insert_with(|| OpenPart::new(&experiment.name, shard));
             part.reach(journal, before, sequence);
+            let wait_from_ms = record.at_ms.saturating_sub(WAIT_MS);
+            part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
             if let Some(exposure) = exposure {
                 part.answered(experiment, exposure, record, self.buckets, &self.known.seen);
             }
@@ -210,6 +156,9 @@ fn events_of<'a>(
                 count: u64::from(seen.count),
                 sum: seen.sum,
                 base: seen.base,
+                id: record
+                    .event_id
+                    .map(|id| id.wrapping_add(metric_digest(&metric.name))),
             })
         })
 }
@@ -229,6 +178,7 @@ impl OpenPart {
             epochs: Vec::new(),
             users: Vec::new(),
             tallies: Vec::new(),
+            wait_from_ms: 0,
         };
         OpenPart {
             part,
@@ -317,12 +267,15 @@ impl OpenPart {
             return;
         }
         let exposures = &mut self.user(record).exposures;
-        if exposures.last().is_none_or(|last| last.group != group.name) {
-            exposures.push(ExposureAt {
+        let at = (record.at_ms, experiment.epoch);
+        match exposures.iter_mut().find(|seen| seen.group == group.name) {
+            Some(seen) if at < (seen.at_ms, seen.epoch) => (seen.at_ms, seen.epoch) = at,
+            Some(_) => {}
+            None => exposures.push(ExposureAt {
                 at_ms: record.at_ms,
                 epoch: experiment.epoch,
                 group: group.name.clone(),
-            });
+            }),
         }
     }
 
@@ -352,13 +305,18 @@ impl OpenPart {
             let user = self.user(record);
             // What follows an exposure in this very part is counted whatever the ledger knows, so
             // it can be one sum. Anything else is judged by its own time.
-            let first_ms = user.exposures.first().map_or(u64::MAX, |first| first.at_ms);
+            let first_ms = user.exposures.iter().map(|seen| seen.at_ms).min();
+            let sums = |event: &EventAt| {
+                event.id.is_none()
+                    && event.within_ms.is_none()
+                    && first_ms.is_some_and(|first_ms| event.at_ms >= first_ms)
+            };
             let same = user
                 .events
                 .iter_mut()
-                .find(|other| other.metric == event.metric && other.at_ms >= first_ms);
+                .find(|other| other.metric == event.metric && sums(other));
             match same {
-                Some(other) if event.at_ms >= first_ms && event.within_ms.is_none() => {
+                Some(other) if sums(&event) => {
                     other.at_ms = other.at_ms.max(event.at_ms);
                     other.count += event.count;
                     other.sum = bounded(other.sum.saturating_add(event.sum));
@@ -376,6 +334,12 @@ impl OpenPart {
             .sort_by(|a, b| (a.hour, a.epoch, &a.group).cmp(&(b.hour, b.epoch, &b.group)));
         part
     }
+}
+
+/// Parts the metrics that one event counts for.
+fn metric_digest(name: &str) -> u64 {
+    // Reading from memory cannot fail, and the crate adds no error of its own.
+    murmur3::murmur3_x64_128(&mut name.as_bytes(), 0).unwrap_or_default() as u64
 }
 
 /// Keeps merged values where the houses count exactly.

@@ -1,8 +1,9 @@
 //! Moves facts from the journals to the ledger, exactly once: read (I/O), fold (pure), apply
 //! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
 
-use super::fold::{self, Buckets, Known};
-use super::{Applied, Batch, JournalId, Ledger, LedgerError, Part, chain};
+use super::fold::{self, Buckets};
+use super::known::Known;
+use super::{Applied, Batch, JournalId, Ledger, LedgerError, chain};
 use crate::journal::{Chunk, Reader};
 use crate::vitals::Vitals;
 use std::collections::HashMap;
@@ -293,22 +294,6 @@ enum Read {
     Full,
     Some,
     Nothing,
-}
-
-impl Known {
-    fn given(&mut self, part: &Part) {
-        self.seen.remember(part);
-        for span in &part.spans {
-            self.set(part, &span.journal, span.through);
-        }
-    }
-
-    fn set(&mut self, part: &Part, journal: &JournalId, through: u64) {
-        let shards = self.experiments.get_mut(&part.experiment);
-        if let Some(given) = shards.and_then(|shards| shards.get_mut(part.shard as usize)) {
-            given.insert(journal.clone(), through);
-        }
-    }
 }
 
 /// How long to wait before the next attempt: doubling, with a random part so that replicas do

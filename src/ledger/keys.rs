@@ -2,7 +2,8 @@
 //! digits and `_.-`, so that `|`, `:` and spaces can part them.
 
 use super::{
-    EpochDefinition, EpochTotals, GroupTotals, HourTotals, LedgerError, Totals, UserRecord,
+    EpochDefinition, EpochTotals, EventAt, GroupTotals, HourTotals, LedgerError, MetricTotals,
+    Totals, UserRecord,
 };
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
@@ -20,6 +21,10 @@ pub struct ShardKeys {
     pub epochs: String,
     /// journal → sequence number.
     pub applied: String,
+    /// user → events that wait for the user's exposure.
+    pub waiting: String,
+    /// The same users by when they came.
+    pub waiting_since: String,
 }
 
 /// The keys of a shard.
@@ -31,6 +36,8 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32) -> ShardKeys {
         hours: key("hours"),
         epochs: key("epochs"),
         applied: key("applied"),
+        waiting: key("waiting"),
+        waiting_since: key("waiting-since"),
     }
 }
 
@@ -90,6 +97,9 @@ pub fn totals(
         )
         .ok_or_else(unreadable)?;
     }
+    for epoch in epochs.values_mut() {
+        epoch.groups.retain(|_, group| holds_something(group));
+    }
     let mut epochs: Vec<_> = epochs.into_values().collect();
     epochs.sort_by_key(|epoch| (epoch.definition.first_ms, epoch.definition.digest));
     for (place, epoch) in epochs.iter_mut().enumerate() {
@@ -120,6 +130,7 @@ pub fn hours(
         )
         .ok_or_else(unreadable)?;
     }
+    hours.retain(|_, group| holds_something(group));
     let hour = |((hour, epoch, group), totals)| HourTotals {
         hour,
         epoch,
@@ -127,6 +138,15 @@ pub fn hours(
         totals,
     };
     Ok(hours.into_iter().map(hour).collect())
+}
+
+/// Drops what came back to zero because users moved to where they were first: false when that is
+/// all.
+fn holds_something(group: &mut GroupTotals) -> bool {
+    group
+        .metrics
+        .retain(|_, metric| *metric != MetricTotals::default());
+    *group != GroupTotals::default()
 }
 
 fn digest(text: &str) -> Option<EpochDigest> {
@@ -218,7 +238,7 @@ pub fn read_definition(
 }
 
 /// A user's record as text:
-/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`.
+/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> … #<event id> …`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
     let mut text = format!(
@@ -227,6 +247,9 @@ pub fn write_user(record: &UserRecord) -> String {
     );
     for (metric, (count, sum, base)) in &record.metrics {
         text.push_str(&format!(" {metric}:{count}:{sum}:{base}"));
+    }
+    for id in &record.event_ids {
+        text.push_str(&format!(" #{id:016x}"));
     }
     text
 }
@@ -241,8 +264,13 @@ pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
             first_ms: words.next()?.parse().ok()?,
             crossed_over: words.next()? == "1",
             metrics: BTreeMap::new(),
+            event_ids: Vec::new(),
         };
         for word in words {
+            if let Some(id) = word.strip_prefix('#') {
+                record.event_ids.push(u64::from_str_radix(id, 16).ok()?);
+                continue;
+            }
             let mut parts = word.split(':');
             let metric = parts.next()?.to_owned();
             let mut number = || parts.next()?.parse::<i64>().ok();
@@ -257,4 +285,61 @@ pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
         place: "a user".to_owned(),
         found: text.to_owned(),
     })
+}
+
+/// Waiting events as text, each `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event
+/// id or nothing>`, parted by spaces.
+pub fn write_waiting(events: &[EventAt]) -> String {
+    let words: Vec<String> = events.iter().map(write_event).collect();
+    words.join(" ")
+}
+
+/// One event, as in [`write_waiting`].
+pub fn write_event(event: &EventAt) -> String {
+    let within = event
+        .within_ms
+        .map_or(String::new(), |within| within.to_string());
+    let id = event.id.map_or(String::new(), |id| format!("{id:016x}"));
+    let EventAt {
+        at_ms,
+        metric,
+        count,
+        sum,
+        base,
+        ..
+    } = event;
+    format!("{at_ms}:{metric}:{within}:{count}:{sum}:{base}:{id}")
+}
+
+/// Reads what [`write_waiting`] wrote.
+pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, LedgerError> {
+    let read = |word: &str| {
+        let mut parts = word.split(':');
+        let at_ms = parts.next()?.parse().ok()?;
+        let metric = parts.next()?.to_owned();
+        let within = parts.next()?;
+        let mut number = || parts.next()?.parse::<i64>().ok();
+        let (count, sum, base) = (number()?, number()?, number()?);
+        let id = parts.next()?;
+        let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Some(EventAt {
+            at_ms,
+            metric,
+            within_ms: optional(within).map(|text| text.parse()).transpose().ok()?,
+            count: u64::try_from(count).ok()?,
+            sum,
+            base,
+            id: optional(id)
+                .map(|text| u64::from_str_radix(&text, 16))
+                .transpose()
+                .ok()?,
+        })
+    };
+    text.split(' ')
+        .map(read)
+        .collect::<Option<_>>()
+        .ok_or_else(|| LedgerError::Unreadable {
+            place: "waiting events".to_owned(),
+            found: text.to_owned(),
+        })
 }

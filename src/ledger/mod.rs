@@ -13,6 +13,7 @@ pub mod account;
 pub mod fold;
 pub mod folder;
 pub mod keys;
+pub mod known;
 pub mod redis;
 pub mod sqlite;
 
@@ -45,6 +46,9 @@ pub struct Part {
     pub users: Vec<UserDelta>,
     /// What was answered, whoever asked.
     pub tallies: Vec<Tally>,
+    /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
+    /// are given up.
+    pub wait_from_ms: u64,
 }
 
 /// A stretch of a journal.
@@ -76,12 +80,14 @@ pub struct EpochDefinition {
 pub struct UserDelta {
     /// The user's ID.
     pub user: Vec<u8>,
-    /// The user's exposures in time order with repeats of the same group left out; empty when
-    /// only events were seen. The first one ever seen by the ledger decides the user's group and
-    /// epoch; a different group later makes the user crossed over.
+    /// The user's earliest exposure to each group; empty when only events were seen. The
+    /// earliest one that the ledger knows, by the clock, decides the user's group and epoch; a
+    /// different group makes the user crossed over.
     pub exposures: Vec<ExposureAt>,
     /// Events, counted only for users with an exposure no later than the event, and for a metric
-    /// with a window only within it. Events of one metric without a window are merged into one.
+    /// with a window only within it. Events without a window or an ID that follow an exposure
+    /// in this very part are merged into one for each metric. An event that comes before any
+    /// exposure known waits for one.
     pub events: Vec<EventAt>,
 }
 
@@ -111,6 +117,9 @@ pub struct EventAt {
     pub sum: i64,
     /// What they add to a ratio's base.
     pub base: i64,
+    /// Names the event and the metric: one that is sent again counts once. `None` for events
+    /// that cannot be sent again.
+    pub id: Option<u64>,
 }
 
 /// What one group answered in one hour of one epoch.
@@ -219,6 +228,8 @@ pub struct UserRecord {
     pub crossed_over: bool,
     /// By metric's name: count, sum, base.
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
+    /// See [`EventAt::id`]: of the latest events, oldest first.
+    pub event_ids: Vec<u64>,
 }
 
 /// What became of a part.

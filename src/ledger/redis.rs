@@ -1,6 +1,6 @@
 //! The shared house: Redis or Valkey, 6.2 or later. One script call adds one part.
 
-use super::account::Additions;
+use super::account::{Additions, WAITING_USERS_MAX};
 use super::keys::{self, ShardKeys};
 use super::{Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Totals, UserRecord};
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -63,7 +63,10 @@ impl RedisLedger {
             .set_max_delay(Duration::from_secs(1));
         let connection =
             ConnectionManager::new_lazy_with_config(client, config).map_err(Unusable::Address)?;
-        let apply = std::sync::Arc::new(Script::new(include_str!("apply.lua")));
+        let apply = std::sync::Arc::new(Script::new(concat!(
+            include_str!("account.lua"),
+            include_str!("apply.lua")
+        )));
         Ok(RedisLedger {
             connection,
             prefix: prefix.to_owned(),
@@ -180,7 +183,9 @@ impl Ledger for RedisLedger {
             .key(keys.totals)
             .key(keys.hours)
             .key(keys.epochs)
-            .key(keys.applied);
+            .key(keys.applied)
+            .key(keys.waiting)
+            .key(keys.waiting_since);
         arguments(&mut call, part);
         let answer: Vec<String> = call.invoke_async(&mut self.connection.clone()).await?;
         read_answer(part, answer)
@@ -295,9 +300,11 @@ fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
                 .arg(within)
                 .arg(event.count)
                 .arg(event.sum)
-                .arg(event.base);
+                .arg(event.base)
+                .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")));
         }
     }
+    call.arg(part.wait_from_ms).arg(WAITING_USERS_MAX);
 }
 
 fn read_answer(part: &Part, answer: Vec<String>) -> Result<Applied, LedgerError> {

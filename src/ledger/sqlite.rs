@@ -1,19 +1,23 @@
 //! The embedded house: one local SQLite file.
 
-use super::account::Additions;
+mod apply;
+
 use super::{
     Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Part, Totals, UserRecord,
     keys,
 };
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use apply::{applied, apply, record};
+use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What this version writes into `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-const SCHEMA: &str = "
+/// How a file of each version becomes one of the next.
+const STEPS: [&str; VERSION as usize] = [
+    "
 CREATE TABLE users   (experiment TEXT NOT NULL, user BLOB NOT NULL, record TEXT NOT NULL,
                       PRIMARY KEY (experiment, user)) WITHOUT ROWID;
 CREATE TABLE totals  (experiment TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL,
@@ -24,8 +28,13 @@ CREATE TABLE epochs  (experiment TEXT NOT NULL, digest TEXT NOT NULL, first_ms I
                       definition TEXT NOT NULL, PRIMARY KEY (experiment, digest)) WITHOUT ROWID;
 CREATE TABLE applied (experiment TEXT NOT NULL, journal TEXT NOT NULL, through INTEGER NOT NULL,
                       PRIMARY KEY (experiment, journal)) WITHOUT ROWID;
-PRAGMA user_version = 1;
-";
+",
+    "
+CREATE TABLE waiting (experiment TEXT NOT NULL, user BLOB NOT NULL, since_ms INTEGER NOT NULL,
+                      events TEXT NOT NULL, PRIMARY KEY (experiment, user)) WITHOUT ROWID;
+CREATE INDEX waiting_since ON waiting (experiment, since_ms);
+",
+];
 
 /// Counts in one local file.
 #[derive(Debug)]
@@ -40,17 +49,17 @@ impl SqliteLedger {
         let mut writer = connect(path)?;
         let begun = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 = begun.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        match version {
-            0 => begun.execute_batch(SCHEMA)?,
-            VERSION => {}
-            newer => {
-                let place = format!("the file's user_version (of {})", path.display());
-                return Err(LedgerError::Unreadable {
-                    place,
-                    found: newer.to_string(),
-                });
-            }
+        let Some(steps) = usize::try_from(version).ok().and_then(|at| STEPS.get(at..)) else {
+            let place = format!("the file's user_version (of {})", path.display());
+            return Err(LedgerError::Unreadable {
+                place,
+                found: version.to_string(),
+            });
+        };
+        for step in steps {
+            begun.execute_batch(step)?;
         }
+        begun.pragma_update(None, "user_version", VERSION)?;
         begun.commit()?;
         let reader = connect(path)?;
         Ok(SqliteLedger {
@@ -183,113 +192,6 @@ impl Ledger for SqliteLedger {
         self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
             .await
     }
-}
-
-fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, LedgerError> {
-    let mut has = Vec::with_capacity(part.spans.len());
-    for span in &part.spans {
-        has.push((
-            span.journal.clone(),
-            applied(transaction, &part.experiment, &span.journal)?,
-        ));
-    }
-    let stand = |at: fn(&super::Span) -> u64| {
-        part.spans
-            .iter()
-            .zip(&has)
-            .all(|(span, (_, has))| at(span) == *has)
-    };
-    if !stand(|span| span.after) {
-        return Ok(if stand(|span| span.through) {
-            Applied::Before
-        } else {
-            Applied::Mismatch(has)
-        });
-    }
-    let mut additions = Additions::of_tallies(part);
-    let write =
-        "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record";
-    let mut write = transaction.prepare_cached(write)?;
-    for delta in &part.users {
-        let before = record(transaction, &part.experiment, &delta.user)?;
-        let after = additions.user(before.clone(), delta);
-        // Most users come again and nothing new is to be kept of them.
-        if let Some(record) = after.filter(|after| before.as_ref() != Some(after)) {
-            write.execute(params![
-                part.experiment,
-                delta.user,
-                keys::write_user(&record)
-            ])?;
-        }
-    }
-    add(transaction, "totals", part, &additions.totals)?;
-    add(transaction, "hours", part, &additions.hours)?;
-    for epoch in &part.epochs {
-        let sql = "INSERT INTO epochs VALUES (?, ?, ?, ?)
-                   ON CONFLICT DO UPDATE SET first_ms = min(first_ms, excluded.first_ms)";
-        let definition = keys::write_definition(epoch);
-        transaction.prepare_cached(sql)?.execute(params![
-            part.experiment,
-            epoch.digest.to_string(),
-            epoch.first_ms as i64,
-            definition
-        ])?;
-    }
-    for span in &part.spans {
-        let sql = "INSERT INTO applied VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET through = excluded.through";
-        transaction.prepare_cached(sql)?.execute(params![
-            part.experiment,
-            &*span.journal,
-            span.through as i64
-        ])?;
-    }
-    Ok(Applied::Now)
-}
-
-fn add(
-    transaction: &Transaction<'_>,
-    table: &str,
-    part: &Part,
-    additions: &std::collections::BTreeMap<String, i128>,
-) -> Result<(), LedgerError> {
-    // Sums outgrow the 64 bits of an INTEGER, so they are kept as text.
-    let mut read = transaction.prepare_cached(&format!(
-        "SELECT value FROM {table} WHERE experiment = ? AND field = ?"
-    ))?;
-    let sql = format!(
-        "INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
-    );
-    let mut write = transaction.prepare_cached(&sql)?;
-    for (field, &more) in additions {
-        let before: Option<String> = read
-            .query_row(params![part.experiment, field], |row| row.get(0))
-            .optional()?;
-        let before = before.map_or(Ok(0), |text| number(table, &text))?;
-        write.execute(params![part.experiment, field, (before + more).to_string()])?;
-    }
-    Ok(())
-}
-
-fn applied(connection: &Connection, experiment: &str, journal: &str) -> Result<u64, LedgerError> {
-    let sql = "SELECT through FROM applied WHERE experiment = ? AND journal = ?";
-    let through: Option<i64> = connection
-        .prepare_cached(sql)?
-        .query_row(params![experiment, journal], |row| row.get(0))
-        .optional()?;
-    Ok(through.unwrap_or(0) as u64)
-}
-
-fn record(
-    connection: &Connection,
-    experiment: &str,
-    user: &[u8],
-) -> Result<Option<UserRecord>, LedgerError> {
-    let sql = "SELECT record FROM users WHERE experiment = ? AND user = ?";
-    let text: Option<String> = connection
-        .prepare_cached(sql)?
-        .query_row(params![experiment, user], |row| row.get(0))
-        .optional()?;
-    text.map(|text| keys::read_user(&text)).transpose()
 }
 
 fn definitions(

@@ -239,6 +239,8 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         latency_us: latency.as_micros() as u64,
         exposures: &exposures,
         observations: &answered.observations,
+        event_id: None,
+        known_as: None,
     };
     let mut journal = worker.journal.borrow_mut();
     match journal.append(&snapshot.declared, &record) {

@@ -58,6 +58,8 @@ fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Full> {
         latency_us: 12,
         exposures: &exposures,
         observations: &observations,
+        event_id: None,
+        known_as: None,
     };
     static DECLARED: LazyLock<[Declared; 3]> =
         LazyLock::new(|| [0, 1, 2].map(|digest| Declared::new(&declaration(digest))));

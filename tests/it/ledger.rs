@@ -21,6 +21,7 @@ use watershed::ledger::{
 struct Model {
     applied: BTreeMap<String, u64>,
     users: BTreeMap<Vec<u8>, ModelUser>,
+    waiting: BTreeMap<Vec<u8>, Vec<EventAt>>,
     tallies: Vec<Tally>,
     epochs: BTreeMap<u64, u64>,
 }
@@ -33,6 +34,7 @@ struct ModelUser {
     crossed: bool,
     /// Count, sum and base by metric.
     metrics: BTreeMap<String, (i128, i128, i128)>,
+    ids: Vec<u64>,
 }
 
 const MOST: i128 = 1_000_000_000_000_000;
@@ -50,6 +52,7 @@ impl Model {
             *first = (*first).min(epoch.first_ms);
         }
         for delta in &part.users {
+            let waiting = self.waiting.remove(&delta.user).unwrap_or_default();
             for seen in &delta.exposures {
                 let user = self
                     .users
@@ -60,30 +63,35 @@ impl Model {
                         first_ms: seen.at_ms,
                         crossed: false,
                         metrics: BTreeMap::new(),
+                        ids: Vec::new(),
                     });
-                if user.group == seen.group {
-                    user.first_ms = user.first_ms.min(seen.at_ms);
-                } else {
-                    user.crossed = true;
-                }
+                user.crossed |= user.group != seen.group;
+                let first = (user.first_ms, user.epoch, user.group.clone());
+                let first = first.min((seen.at_ms, seen.epoch.0, seen.group.clone()));
+                (user.first_ms, user.epoch, user.group) = first;
             }
-            let Some(user) = self.users.get_mut(&delta.user) else {
-                continue;
-            };
-            for event in &delta.events {
-                let early = event.at_ms + 2_000 < user.first_ms;
+            for event in waiting.iter().chain(&delta.events) {
+                let user = self.users.get_mut(&delta.user);
+                let Some(user) = user.filter(|user| event.at_ms + 2_000 >= user.first_ms) else {
+                    let waiting = self.waiting.entry(delta.user.clone()).or_default();
+                    waiting.push(event.clone());
+                    continue;
+                };
                 let late = event
                     .within_ms
                     .is_some_and(|within| event.at_ms > user.first_ms + within);
-                if early || late {
+                if late || event.id.is_some_and(|id| user.ids.contains(&id)) {
                     continue;
                 }
+                user.ids.extend(event.id);
                 let of = user.metrics.entry(event.metric.clone()).or_default();
                 of.0 = (of.0 + i128::from(event.count)).min(MOST);
                 of.1 = (of.1 + i128::from(event.sum)).clamp(-MOST, MOST);
                 of.2 = (of.2 + i128::from(event.base)).clamp(-MOST, MOST);
             }
         }
+        let waits = |event: &EventAt| event.at_ms >= part.wait_from_ms;
+        self.waiting.retain(|_, waiting| waiting.iter().any(waits));
     }
 
     /// By epoch and group.
@@ -155,14 +163,16 @@ fn event() -> impl Strategy<Value = EventAt> {
         0u64..4,
         value,
         -3i64..9,
+        proptest::option::of(0u64..5),
     )
-        .prop_map(|(at_ms, metric, within_ms, count, sum, base)| EventAt {
+        .prop_map(|(at_ms, metric, within_ms, count, sum, base, id)| EventAt {
             at_ms,
             metric: METRICS[metric].to_owned(),
             within_ms,
             count,
             sum,
             base,
+            id,
         })
 }
 
@@ -195,7 +205,8 @@ fn tally() -> impl Strategy<Value = Tally> {
     )
 }
 
-/// A part's content, and what happens around it: sent again, sent as if something were missing.
+/// A part's content, and what happens around it: which journal, sent again, sent as if something
+/// were missing.
 type Step = (Vec<UserDelta>, Vec<Tally>, usize, bool, bool);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -238,6 +249,7 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Part {
         epochs: EPOCHS.iter().map(|&digest| definition(digest)).collect(),
         users,
         tallies: tallies.clone(),
+        wait_from_ms: 2_000 * number,
     }
 }
 
@@ -303,6 +315,7 @@ async fn play(ledger: &dyn Ledger, steps: &[Step]) {
             "{} user",
             ledger.kind()
         );
+        assert_eq!(record.event_ids, user.ids, "{} ids", ledger.kind());
     }
     assert_eq!(ledger.user("exp.1", b"nobody").await.unwrap(), None);
 }
@@ -453,6 +466,7 @@ async fn bounds_are_exact(ledger: &dyn Ledger) {
         count: 1,
         sum,
         base: 0,
+        id: None,
     };
     let user = UserDelta {
         user: b"u".to_vec(),

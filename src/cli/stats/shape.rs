@@ -2,6 +2,7 @@
 
 use crate::stats::Interval;
 use crate::stats::fixed::{Sample, SingleLook};
+use crate::stats::interval::finite;
 use crate::stats::moments::Sums;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -32,6 +33,11 @@ pub fn need_positive(name: &str, value: f64) -> Result<(), String> {
         value > 0.0 && value.is_finite(),
         &format!("`{name}` must be above 0, not {value}"),
     )
+}
+
+/// min(1, 1/E). `None` where there is no E.
+pub fn p_of(ln_e: Option<f64>) -> Option<f64> {
+    finite((-ln_e?).exp().min(1.0))
 }
 
 /// The usual error where inputs name none.

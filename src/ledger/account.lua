@@ -1,0 +1,167 @@
+-- What a user's facts add to which count: the semantics of account.rs, in the language of Redis. A
+-- test holds both to one model. The scripts that begin with this file write `totals` and `hours`.
+--
+-- Every number here is below 2^53, where doubles are exact. Sums grow beyond that, so they are
+-- added in limbs of seven decimal digits, each a field of its own.
+
+local TOLERANCE_MS, USER_MAX, LIMB, HOUR_MS = 2000, 1e15, 1e7, 3600000
+local WAITING_MAX, EVENT_IDS_MAX = 64, 64
+
+local place = 0
+local function text() place = place + 1; return ARGV[place] end
+local function number() place = place + 1; return tonumber(ARGV[place]) end
+local function whole(value) return string.format('%.0f', value) end
+
+local totals, hours = {}, {}
+local function add_to(sums, field, value) sums[field] = (sums[field] or 0) + value end
+
+local function add(user, what, value)
+  if value ~= 0 then
+    local field = user.epoch .. '|' .. user.group .. '|' .. what
+    add_to(totals, field, value)
+    add_to(hours, whole(math.floor(user.first_ms / HOUR_MS)) .. '|' .. field, value)
+  end
+end
+
+-- The limbs of a number, all of its sign; fmod keeps it exact.
+local function limbs(value)
+  local low = math.fmod(value, LIMB)
+  local rest = (value - low) / LIMB
+  local middle = math.fmod(rest, LIMB)
+  return {low, middle, (rest - middle) / LIMB}
+end
+
+local function add_sum(user, what, value)
+  for k, limb in ipairs(limbs(value)) do add(user, what .. '.' .. (k - 1), limb) end
+end
+
+-- Adds sign·a·b. Products of limbs are below 10^14, so that three of them and a carry are exact.
+local function add_product(user, what, a, b, sign)
+  if a == 0 or b == 0 then return end
+  local x, y, sums, carry = limbs(a), limbs(b), {0, 0, 0, 0, 0}, 0
+  for i = 1, 3 do
+    for j = 1, 3 do sums[i + j - 1] = sums[i + j - 1] + x[i] * y[j] end
+  end
+  for k = 1, 5 do
+    local sum = sums[k] + carry
+    local limb = k < 5 and math.fmod(sum, LIMB) or sum
+    carry = (sum - limb) / LIMB
+    add(user, what .. '.' .. (k - 1), sign * limb)
+  end
+end
+
+local function bounded(old, more) return math.max(-USER_MAX, math.min(USER_MAX, old + more)) end
+
+local function read(record)
+  local words = {}
+  for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
+  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}, ids = {}}
+  for i = 5, #words do
+    if words[i]:sub(1, 1) == '#' then
+      user.ids[#user.ids + 1] = words[i]
+    else
+      local name, count, sum, base = words[i]:match('^([^:]+):([^:]+):([^:]+):([^:]+)$')
+      user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base)}
+      user.names[#user.names + 1] = name
+    end
+  end
+  return user
+end
+
+local function write(user)
+  table.sort(user.names)
+  local words = {user.group, user.epoch, whole(user.first_ms), user.crossed}
+  for _, name in ipairs(user.names) do
+    local of = user.metrics[name]
+    words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3])
+  end
+  for _, id in ipairs(user.ids) do words[#words + 1] = id end
+  return table.concat(words, ' ')
+end
+
+-- Adds the difference that a user's new values of a metric make.
+local function add_metric(user, metric, old, new, sign)
+  local m = 'm:' .. metric .. ':'
+  if old[1] == 0 and new[1] > 0 then add(user, m .. 'converted', sign) end
+  add(user, m .. 'count', sign * (new[1] - old[1]))
+  add_product(user, m .. 'count_sq', new[1], new[1], sign)
+  add_product(user, m .. 'count_sq', old[1], old[1], -sign)
+  add_sum(user, m .. 'sum', sign * (new[2] - old[2]))
+  add_product(user, m .. 'sum_sq', new[2], new[2], sign)
+  add_product(user, m .. 'sum_sq', old[2], old[2], -sign)
+  add_sum(user, m .. 'base', sign * (new[3] - old[3]))
+  add_product(user, m .. 'base_sq', new[3], new[3], sign)
+  add_product(user, m .. 'base_sq', old[3], old[3], -sign)
+  add_product(user, m .. 'cross', new[2], new[3], sign)
+  add_product(user, m .. 'cross', old[2], old[3], -sign)
+end
+
+-- Adds (or, with a sign of -1, takes out) all that a user brings.
+local function add_whole(user, sign)
+  add(user, 'users', sign)
+  if user.crossed == '1' then add(user, 'crossed_over', sign) end
+  for metric, values in pairs(user.metrics) do add_metric(user, metric, {0, 0, 0}, values, sign) end
+end
+
+-- Equal times are parted by epoch and group, so that the order of arrival does not matter.
+local function earlier(at_ms, epoch, group, user)
+  if at_ms ~= user.first_ms then return at_ms < user.first_ms end
+  if epoch ~= user.epoch then return epoch < user.epoch end
+  return group < user.group
+end
+
+local function seen(user, at_ms, epoch, group)
+  if group ~= user.group and user.crossed == '0' then
+    user.crossed = '1'
+    add(user, 'crossed_over', 1)
+  end
+  if earlier(at_ms, epoch, group, user) then
+    add_whole(user, -1)
+    user.group, user.epoch, user.first_ms = group, epoch, at_ms
+    add_whole(user, 1)
+  end
+end
+
+-- False for an event that comes before the first exposure that is known: it waits.
+local function event(user, of)
+  if of.at_ms + TOLERANCE_MS < user.first_ms then return false end
+  if of.within_ms and of.at_ms > user.first_ms + of.within_ms then return true end
+  if of.id ~= '' then
+    local id = '#' .. of.id
+    for _, known in ipairs(user.ids) do
+      if known == id then return true end
+    end
+    user.ids[#user.ids + 1] = id
+    while #user.ids > EVENT_IDS_MAX do table.remove(user.ids, 1) end
+  end
+  local old = user.metrics[of.metric]
+  if not old then
+    old = {0, 0, 0}
+    user.names[#user.names + 1] = of.metric
+  end
+  local new = {bounded(old[1], of.count), bounded(old[2], of.sum), bounded(old[3], of.base)}
+  user.metrics[of.metric] = new
+  add_metric(user, of.metric, old, new, 1)
+  return true
+end
+
+local function write_event(of)
+  local within = of.within_ms and whole(of.within_ms) or ''
+  return table.concat({whole(of.at_ms), of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}, ':')
+end
+
+local function read_events(words)
+  local events = {}
+  for word in (words or ''):gmatch('[^ ]+') do
+    local at_ms, metric, within_ms, count, sum, base, id = word:match('^(%d+):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*)$')
+    events[#events + 1] = {at_ms = tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
+      sum = tonumber(sum), base = tonumber(base), id = id}
+  end
+  return events
+end
+
+local function add_counts(totals_key, hours_key)
+  for field, value in pairs(totals) do if value ~= 0 then redis.call('HINCRBY', totals_key, field, whole(value)) end end
+  for field, value in pairs(hours) do if value ~= 0 then redis.call('HINCRBY', hours_key, field, whole(value)) end end
+end
+

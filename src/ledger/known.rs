@@ -1,0 +1,83 @@
+//! What the folder knows of the ledger, so that it asks and tells no more than it must. PURE.
+
+use super::{JournalId, Part};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// What is known of the ledger: into how many shards an experiment is split, and what each shard
+/// has been given of each journal.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// By experiment's name. An experiment that is not here is not folded.
+    pub experiments: HashMap<String, KnownShards>,
+    /// Users whose exposure it has.
+    pub seen: Seen,
+}
+
+impl Known {
+    /// Remembers what the ledger took.
+    pub fn given(&mut self, part: &Part) {
+        self.seen.remember(part);
+        for span in &part.spans {
+            self.set(part, &span.journal, span.through);
+        }
+    }
+
+    fn set(&mut self, part: &Part, journal: &JournalId, through: u64) {
+        let shards = self.experiments.get_mut(&part.experiment);
+        if let Some(given) = shards.and_then(|shards| shards.get_mut(part.shard as usize)) {
+            given.insert(journal.clone(), through);
+        }
+    }
+}
+
+/// Users whose exposure to a group the ledger has, so that it need not be told again: most
+/// requests are by users who were there before. Bounded; who is forgotten is only told again.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// When, by a 128-bit hash of experiment, group and user.
+    first_ms: HashMap<u128, u64>,
+}
+
+impl Seen {
+    /// The most that are remembered: some 12 MB.
+    const MAX: usize = 250_000;
+
+    /// Remembers what a part told the ledger.
+    pub fn remember(&mut self, part: &Part) {
+        for user in &part.users {
+            for exposure in &user.exposures {
+                if self.first_ms.len() >= Self::MAX {
+                    self.first_ms.clear();
+                }
+                let key = Self::key(&part.experiment, &exposure.group, &user.user);
+                let first_ms = self.first_ms.entry(key).or_insert(exposure.at_ms);
+                *first_ms = exposure.at_ms.min(*first_ms);
+            }
+        }
+    }
+
+    /// Forgets everybody: the ledger has lost something.
+    pub fn clear(&mut self) {
+        self.first_ms.clear();
+    }
+
+    /// Whether the ledger has an exposure of the user to this group from then or before.
+    pub fn has(&self, experiment: &str, group: &str, user: &[u8], at_ms: u64) -> bool {
+        let first_ms = self.first_ms.get(&Self::key(experiment, group, user));
+        first_ms.is_some_and(|&first_ms| first_ms <= at_ms)
+    }
+
+    fn key(experiment: &str, group: &str, user: &[u8]) -> u128 {
+        // Names hold no slash, so that no two keys are one text.
+        let mut key = SmallVec::<[u8; 256]>::new();
+        for part in [experiment.as_bytes(), b"/", group.as_bytes(), b"/", user] {
+            key.extend_from_slice(part);
+        }
+        // Reading from memory cannot fail, and the crate adds no error of its own.
+        murmur3::murmur3_x64_128(&mut &key[..], 0).unwrap_or_default()
+    }
+}
+
+/// What is known of one experiment: for each shard, by journal, the last sequence number given.
+pub type KnownShards = Vec<HashMap<JournalId, u64>>;

@@ -1,0 +1,180 @@
+//! Adding one part in one transaction.
+
+use super::number;
+use crate::ledger::account::{Additions, Before, WAITING_USERS_MAX};
+use crate::ledger::{Applied, EventAt, LedgerError, Part, Span, UserRecord, keys};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, LedgerError> {
+    let mut has = Vec::with_capacity(part.spans.len());
+    for span in &part.spans {
+        has.push((
+            span.journal.clone(),
+            applied(transaction, &part.experiment, &span.journal)?,
+        ));
+    }
+    let stand = |at: fn(&Span) -> u64| {
+        part.spans
+            .iter()
+            .zip(&has)
+            .all(|(span, (_, has))| at(span) == *has)
+    };
+    if !stand(|span| span.after) {
+        return Ok(if stand(|span| span.through) {
+            Applied::Before
+        } else {
+            Applied::Mismatch(has)
+        });
+    }
+    let mut additions = Additions::of_tallies(part);
+    for delta in &part.users {
+        let before = Before {
+            record: record(transaction, &part.experiment, &delta.user)?,
+            waiting: waiting(transaction, &part.experiment, &delta.user)?,
+        };
+        let after = additions.user(before.clone(), delta);
+        // Most users come again and nothing new is to be kept of them.
+        if let Some(record) = after
+            .record
+            .filter(|after| before.record.as_ref() != Some(after))
+        {
+            let sql = "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record";
+            transaction.prepare_cached(sql)?.execute(params![
+                part.experiment,
+                delta.user,
+                keys::write_user(&record)
+            ])?;
+        }
+        if after.waiting != before.waiting {
+            keep_waiting(transaction, part, &delta.user, &after.waiting)?;
+        }
+    }
+    stop_waiting(transaction, part)?;
+    add(transaction, "totals", part, &additions.totals)?;
+    add(transaction, "hours", part, &additions.hours)?;
+    for epoch in &part.epochs {
+        let sql = "INSERT INTO epochs VALUES (?, ?, ?, ?)
+                   ON CONFLICT DO UPDATE SET first_ms = min(first_ms, excluded.first_ms)";
+        let definition = keys::write_definition(epoch);
+        transaction.prepare_cached(sql)?.execute(params![
+            part.experiment,
+            epoch.digest.to_string(),
+            epoch.first_ms as i64,
+            definition
+        ])?;
+    }
+    for span in &part.spans {
+        let sql = "INSERT INTO applied VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET through = excluded.through";
+        transaction.prepare_cached(sql)?.execute(params![
+            part.experiment,
+            &*span.journal,
+            span.through as i64
+        ])?;
+    }
+    Ok(Applied::Now)
+}
+
+fn add(
+    transaction: &Transaction<'_>,
+    table: &str,
+    part: &Part,
+    additions: &std::collections::BTreeMap<String, i128>,
+) -> Result<(), LedgerError> {
+    // Sums outgrow the 64 bits of an INTEGER, so they are kept as text.
+    let mut read = transaction.prepare_cached(&format!(
+        "SELECT value FROM {table} WHERE experiment = ? AND field = ?"
+    ))?;
+    let sql = format!(
+        "INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+    );
+    let mut write = transaction.prepare_cached(&sql)?;
+    for (field, &more) in additions {
+        let before: Option<String> = read
+            .query_row(params![part.experiment, field], |row| row.get(0))
+            .optional()?;
+        let before = before.map_or(Ok(0), |text| number(table, &text))?;
+        write.execute(params![part.experiment, field, (before + more).to_string()])?;
+    }
+    Ok(())
+}
+
+pub fn applied(
+    connection: &Connection,
+    experiment: &str,
+    journal: &str,
+) -> Result<u64, LedgerError> {
+    let sql = "SELECT through FROM applied WHERE experiment = ? AND journal = ?";
+    let through: Option<i64> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, journal], |row| row.get(0))
+        .optional()?;
+    Ok(through.unwrap_or(0) as u64)
+}
+
+pub fn record(
+    connection: &Connection,
+    experiment: &str,
+    user: &[u8],
+) -> Result<Option<UserRecord>, LedgerError> {
+    let sql = "SELECT record FROM users WHERE experiment = ? AND user = ?";
+    let text: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, user], |row| row.get(0))
+        .optional()?;
+    text.map(|text| keys::read_user(&text)).transpose()
+}
+
+fn waiting(
+    connection: &Connection,
+    experiment: &str,
+    user: &[u8],
+) -> Result<Vec<EventAt>, LedgerError> {
+    let sql = "SELECT events FROM waiting WHERE experiment = ? AND user = ?";
+    let text: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, user], |row| row.get(0))
+        .optional()?;
+    text.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text))
+}
+
+fn keep_waiting(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    user: &[u8],
+    events: &[EventAt],
+) -> Result<(), LedgerError> {
+    let since_ms = events.iter().map(|event| event.at_ms).max();
+    match since_ms {
+        None => {
+            let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
+            transaction
+                .prepare_cached(sql)?
+                .execute(params![part.experiment, user])?;
+        }
+        Some(since_ms) => {
+            let sql = "INSERT INTO waiting VALUES (?, ?, ?, ?)
+                       ON CONFLICT DO UPDATE SET since_ms = excluded.since_ms, events = excluded.events";
+            transaction.prepare_cached(sql)?.execute(params![
+                part.experiment,
+                user,
+                since_ms as i64,
+                keys::write_waiting(events)
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives up what waited too long, and the longest waiting where there are too many.
+fn stop_waiting(transaction: &Transaction<'_>, part: &Part) -> Result<(), LedgerError> {
+    let sql = "DELETE FROM waiting WHERE experiment = ? AND since_ms < ?";
+    transaction
+        .prepare_cached(sql)?
+        .execute(params![part.experiment, part.wait_from_ms as i64])?;
+    let sql = "DELETE FROM waiting WHERE experiment = ?1 AND since_ms <
+               (SELECT since_ms FROM waiting WHERE experiment = ?1 ORDER BY since_ms DESC LIMIT 1 OFFSET ?2)";
+    transaction
+        .prepare_cached(sql)?
+        .execute(params![part.experiment, WAITING_USERS_MAX as i64])?;
+    Ok(())
+}
