@@ -20,6 +20,8 @@ use crate::experiment::record::{Declaration, Exposure, Record, Served};
 use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The bytes of a frame before its payload.
 pub const HEAD_BYTES: usize = 16;
@@ -82,6 +84,19 @@ pub struct OwnedRecord {
     pub event_id: Option<u64>,
     /// See [`Record::known_as`].
     pub known_as: Option<Vec<u8>>,
+}
+
+/// Some facts of one journal, in order.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// Which journal.
+    pub journal: Arc<str>,
+    /// Records with their sequence numbers.
+    pub records: Vec<(u64, OwnedRecord)>,
+    /// The declarations that the records refer to, by digest.
+    pub declarations: HashMap<u64, Arc<Declaration>>,
+    /// Everything up to this sequence number was read.
+    pub through: u64,
 }
 
 /// Why a payload could not be read although its checksum was right: another version wrote it.

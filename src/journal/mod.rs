@@ -6,14 +6,16 @@
 //! off. The [`Keeper`] makes what was written durable and prepares the next segment, so that
 //! appending waits for nothing.
 
+mod clock;
 mod declared;
 pub mod layout;
 mod reader;
 mod segment;
 mod writer;
 
-pub use layout::OwnedRecord;
-pub use reader::{Chunk, Reader};
+pub use clock::{Clock, system_ms};
+pub use layout::{Chunk, OwnedRecord};
+pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 
 use std::fs::{File, TryLockError};
@@ -122,6 +124,14 @@ pub fn open(
     };
     std::fs::create_dir_all(folder).map_err(disk(folder))?;
     let mut readers = adopt(folder, options).map_err(disk(folder))?;
+    let latest_ms = readers.iter().map(Reader::latest_ms).max().unwrap_or(0);
+    let ahead_ms = latest_ms.saturating_sub(system_ms());
+    if ahead_ms > 2_000 {
+        tracing::warn!(
+            "the clock is {} s behind the latest fact of an earlier run: facts are given times after it until the clock has caught up",
+            ahead_ms / 1000
+        );
+    }
     let mut writers = Vec::new();
     let mut tended = Vec::new();
     for _ in 0..workers {
@@ -131,7 +141,9 @@ pub fn open(
         let lock = lock(&own)
             .map_err(disk(&own))?
             .ok_or_else(|| disk(&own)(io::ErrorKind::WouldBlock.into()))?;
-        let writer = Writer::new(&own, options.clone())?;
+        let latest = clock::Latest::of(&own.join(LOCK)).map_err(disk(&own))?;
+        let clock = Clock::new(latest_ms, Instant::now(), system_ms());
+        let writer = Writer::new(&own, options.clone(), latest, clock)?;
         readers.push(Reader::new(
             id,
             &own,
@@ -175,13 +187,17 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Vec<Reader>> {
     Ok(readers)
 }
 
+/// Locked as long as the journal is held; also keeps the time of its latest fact.
+const LOCK: &str = "lock";
+
 /// The lock of a journal's folder, or `None` when another process holds it.
 fn lock(folder: &Path) -> io::Result<Option<File>> {
     let file = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
-        .open(folder.join("lock"))?;
+        .open(folder.join(LOCK))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),

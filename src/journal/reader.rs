@@ -1,6 +1,6 @@
 //! Reads a journal back, in order, while it is being written or long after.
 
-use super::layout::{self, Fact, Found, OwnedRecord};
+use super::layout::{self, Chunk, Fact, Found, OwnedRecord};
 use super::writer::Shared;
 use super::{Options, segment};
 use crate::experiment::record::Declaration;
@@ -13,19 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Some facts of one journal, in order.
-#[derive(Clone, Debug)]
-pub struct Chunk {
-    /// Which journal.
-    pub journal: Arc<str>,
-    /// Records with their sequence numbers.
-    pub records: Vec<(u64, OwnedRecord)>,
-    /// The declarations that the records refer to, by digest.
-    pub declarations: HashMap<u64, Arc<Declaration>>,
-    /// Everything up to this sequence number was read.
-    pub through: u64,
-}
-
 /// Reads one journal. Its place is a sequence number: the next frame to be read.
 #[derive(Debug)]
 pub struct Reader {
@@ -33,7 +20,7 @@ pub struct Reader {
     folder: PathBuf,
     options: Options,
     /// Held, so that no other process reads or writes this journal.
-    _lock: File,
+    lock: File,
     /// What the writer shares; `None` for a journal that an earlier process left.
     live: Option<Arc<Shared>>,
     /// For a journal that was left: the last sequence number in it.
@@ -83,7 +70,7 @@ impl Reader {
             id,
             folder: folder.to_owned(),
             options,
-            _lock: lock,
+            lock,
             live,
             left_at: 0,
             declarations: HashMap::new(),
@@ -102,6 +89,11 @@ impl Reader {
     /// The journal's name.
     pub fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// The time of the latest fact that an earlier life wrote, in Unix milliseconds; 0 without one.
+    pub fn latest_ms(&self) -> u64 {
+        super::clock::Latest::left(&self.lock)
     }
 
     /// Whether a worker of this process writes it, or did.

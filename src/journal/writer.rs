@@ -1,6 +1,7 @@
 //! Appends facts. One writer belongs to one worker; what it shares with the reader and the keeper
 //! is touched once per segment, but for one counter.
 
+use super::clock::{Clock, Latest};
 use super::layout;
 use super::segment::{self, Segment};
 use super::{JournalError, Options};
@@ -66,12 +67,19 @@ pub struct Writer {
     next: u64,
     /// The declarations that the segment holds; the last one asked for comes last.
     declared: Vec<u64>,
+    latest: Latest,
+    clock: Clock,
 }
 
 impl Writer {
     /// Begins a journal in an empty folder. Without room in the quota it begins full: everything
     /// is dropped until the keeper has found room.
-    pub(super) fn new(folder: &Path, options: Options) -> Result<Writer, JournalError> {
+    pub(super) fn new(
+        folder: &Path,
+        options: Options,
+        latest: Latest,
+        clock: Clock,
+    ) -> Result<Writer, JournalError> {
         let shared = Shared {
             written: AtomicU64::new(0),
             slots: Mutex::default(),
@@ -85,6 +93,8 @@ impl Writer {
             offset: 0,
             next: 1,
             declared: Vec::new(),
+            latest,
+            clock,
         };
         if writer.options.quota.take(writer.options.segment_bytes) {
             let path = segment::path_of(folder, writer.next);
@@ -99,6 +109,11 @@ impl Writer {
     /// What the reader and the keeper share with this writer.
     pub fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
+    }
+
+    /// The time of this journal's facts.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The sequence number of the last fact written.
@@ -131,6 +146,7 @@ impl Writer {
         match layout::write_record(&mut segment.bytes()[self.offset..], self.next, record) {
             Some(bytes) => {
                 self.advance(bytes);
+                self.latest.reach(record.at_ms);
                 true
             }
             None => false,

@@ -12,14 +12,14 @@ use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::visit::{By, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::journal::Full;
+use crate::journal::{self, Full};
 use http::{Request, Response, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// Answers a request. Cannot fail: what goes wrong becomes an answer.
 pub async fn handle(
@@ -39,8 +39,8 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
     let began = Instant::now();
-    let now_ms = now_ms();
     let snapshot = worker.snapshot();
+    let now_ms = journal::system_ms();
     let plan = &*snapshot.plan;
     let (mut head, body) = request.into_parts();
     let over_tls = headers::over_tls(plan, &head, peer);
@@ -231,8 +231,10 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         return;
     }
     let latency = answered.began.elapsed();
+    let mut journal = worker.journal.borrow_mut();
+    let system_ms = answered.now_ms + latency.as_millis() as u64;
     let record = Record {
-        at_ms: answered.now_ms + latency.as_millis() as u64,
+        at_ms: journal.clock().read(answered.began + latency, system_ms),
         user: answered.visitor.user(),
         declaration: snapshot.declared.digest,
         status: answered.status,
@@ -242,7 +244,6 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         event_id: None,
         known_as: None,
     };
-    let mut journal = worker.journal.borrow_mut();
     match journal.append(&snapshot.declared, &record) {
         Ok(()) => worker.vitals().journaled.set(journal.written()),
         Err(Full) => {
@@ -285,11 +286,4 @@ fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
         _ => tracing::debug!("{refusal}{cause}"),
     }
     reply::refuse(refusal.reason)
-}
-
-fn now_ms() -> u64 {
-    // Before 1970 no site is served.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_millis() as u64)
 }

@@ -1,0 +1,128 @@
+//! The time of facts. It never goes back: not when the system's clock is set back, and not over a
+//! restart, because what was seen before is told apart from what came after by this time.
+
+use memmap2::MmapMut;
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A time left by an earlier life counts only when it is less than this ahead: a clock that was
+/// far wrong once must not be believed for ever.
+const AHEAD_MAX_MS: u64 = 24 * 3_600_000;
+
+/// The time of one worker's facts, in Unix milliseconds. When the system's clock is behind what
+/// was told before, it goes on at half speed until the system's clock has caught up.
+#[derive(Debug)]
+pub struct Clock {
+    told_ms: Cell<u64>,
+    at: Cell<Instant>,
+}
+
+impl Clock {
+    /// A clock that says nothing before `floor_ms`, unless that is a day ahead or more.
+    pub fn new(floor_ms: u64, now: Instant, system_ms: u64) -> Clock {
+        let ahead_ms = floor_ms.saturating_sub(system_ms);
+        let floor_ms = if ahead_ms < AHEAD_MAX_MS { floor_ms } else { 0 };
+        Clock {
+            told_ms: Cell::new(system_ms.max(floor_ms)),
+            at: Cell::new(now),
+        }
+    }
+
+    /// The time at `now`, when the system's clock says `system_ms`. Never less than it was.
+    pub fn read(&self, now: Instant, system_ms: u64) -> u64 {
+        let since = now.saturating_duration_since(self.at.get());
+        let least_ms = self.told_ms.get() + half(since);
+        if system_ms < least_ms {
+            return least_ms;
+        }
+        self.told_ms.set(system_ms);
+        self.at.set(now);
+        system_ms
+    }
+
+    /// The time now.
+    pub fn now_ms(&self) -> u64 {
+        self.read(Instant::now(), system_ms())
+    }
+}
+
+fn half(since: Duration) -> u64 {
+    since.as_millis() as u64 / 2
+}
+
+/// What the system's clock says, in Unix milliseconds.
+pub fn system_ms() -> u64 {
+    // Before 1970 no site is served.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64)
+}
+
+/// The latest time in a journal, kept in the first eight bytes of its lock file, where it survives
+/// the process.
+#[derive(Debug)]
+pub(super) struct Latest {
+    map: MmapMut,
+    ms: u64,
+}
+
+impl Latest {
+    /// Of the journal with this lock file, which this process holds.
+    pub fn of(path: &Path) -> io::Result<Latest> {
+        // Opened anew: a mapping of the file that holds the lock would hold it, too.
+        let file = File::options().read(true).write(true).open(path)?;
+        super::segment::reserve(&file, 8)?;
+        // SAFETY: the file is this journal's own, and this process holds its lock.
+        let map = unsafe { MmapMut::map_mut(&file)? };
+        Ok(Latest { map, ms: 0 })
+    }
+
+    /// Keeps the time of a fact, if it is the latest.
+    pub fn reach(&mut self, ms: u64) {
+        if ms > self.ms {
+            self.ms = ms;
+            // As long as it was reserved.
+            self.map[..8].copy_from_slice(&ms.to_le_bytes());
+        }
+    }
+
+    /// What an earlier life left; 0 where nothing was kept.
+    pub fn left(lock: &File) -> u64 {
+        let mut bytes = [0; 8];
+        match std::os::unix::fs::FileExt::read_exact_at(lock, &mut bytes, 0) {
+            Ok(()) => u64::from_le_bytes(bytes),
+            Err(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_does_not_go_back_and_catches_up() {
+        let start = Instant::now();
+        let later = |ms| start + Duration::from_millis(ms);
+        let clock = Clock::new(0, start, 10_000);
+        assert_eq!(clock.read(later(100), 10_100), 10_100);
+        // Set back by five seconds: half speed for ten.
+        assert_eq!(clock.read(later(200), 5_200), 10_150);
+        assert_eq!(clock.read(later(4_100), 9_100), 12_100);
+        assert_eq!(clock.read(later(10_200), 15_200), 15_200);
+        assert_eq!(clock.read(later(10_300), 15_300), 15_300);
+        // Set forward: followed at once.
+        assert_eq!(clock.read(later(10_400), 99_000), 99_000);
+    }
+
+    #[test]
+    fn an_earlier_life_is_followed_unless_it_was_far_wrong() {
+        let start = Instant::now();
+        assert_eq!(Clock::new(10_000, start, 4_000).read(start, 4_000), 10_000);
+        let wrong = 4_000 + AHEAD_MAX_MS;
+        assert_eq!(Clock::new(wrong, start, 4_000).read(start, 4_000), 4_000);
+    }
+}
