@@ -7,7 +7,7 @@ use crate::config::plan::{Plan, Store};
 use crate::journal::{self, Journals, Reader};
 use crate::ledger::Ledger;
 use crate::ledger::folder::Folder;
-use crate::ledger::redis::RedisLedger;
+use crate::ledger::redis::{RedisLedger, TlsFiles};
 use crate::ledger::sqlite::SqliteLedger;
 use crate::proxy::Worker;
 use crate::proxy::worker::{self, Orders};
@@ -227,10 +227,14 @@ pub async fn open_ledger(store: &Store) -> anyhow::Result<Arc<dyn Ledger>> {
             let hint = "make the file's folder writable and free some room, or write another place at `store`";
             Hinted::new(format!("cannot open the embedded store {}: {:#}", path.display(), anyhow!(error)), hint)
         })?)),
-        Store::Redis { url, prefix } => Ok(Arc::new(RedisLedger::connect(url.reveal(), prefix).await.map_err(|error| {
-            let hint = "correct the address at `store` (redis://[user:password@]host:port), or leave `store` out to keep counts in a file";
-            Hinted::new(format!("cannot use the Redis store: {:#}", anyhow!(error)), hint)
-        })?)),
+        Store::Redis { url, prefix, ca, identity } => {
+            let tls = TlsFiles { ca: ca.clone(), identity: identity.clone() };
+            let ledger = RedisLedger::connect(url.reveal(), tls, prefix).await;
+            Ok(Arc::new(ledger.map_err(|error| {
+                let hint = "correct the address at `store` (redis://[user:password@]host:port), or leave `store` out to keep counts in a file";
+                Hinted::new(format!("cannot use the Redis store: {:#}", anyhow!(error)), hint)
+            })?))
+        }
     }
 }
 

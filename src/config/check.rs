@@ -4,7 +4,7 @@ use super::experiments::{self, Known};
 use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
-use super::plan::{Admin, Journal, Plan, Store};
+use super::plan::{Admin, Journal, Plan};
 use super::{limits, upstreams};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     Plan {
         listen,
         admin: admin(root, listen),
-        store: store(root),
+        store: super::store::store(root),
         journal: journal(root),
         workers: workers.unwrap_or(cores),
         identity: identity::read(root),
@@ -178,52 +178,6 @@ fn admin(root: &Node<'_>, public: SocketAddr) -> Admin {
         }
     }
     Admin { listen, token }
-}
-
-fn store(root: &Node<'_>) -> Store {
-    const ALLOWED: &str = "redis://[user:password@]host:port, or the path of a file";
-    let embedded = |path: &str| Store::Embedded {
-        path: root.file(path),
-    };
-    let Some(node) = root.get("store") else {
-        return embedded("watershed.db");
-    };
-    let mut prefix: Box<str> = "ws".into();
-    let written = if node.is_map() {
-        node.keys(&[
-            ("url", ALLOWED),
-            ("prefix", "what every key begins with; ws unless given"),
-        ]);
-        if let Some(given) = node.get("prefix") {
-            let sound =
-                |text: &str| !text.is_empty() && !text.contains(['{', '}']) && text.len() <= 64;
-            let read = given.read("1 to 64 characters without { and }", |text| {
-                sound(text).then(|| text.into())
-            });
-            prefix = read.unwrap_or(prefix);
-        }
-        node.get("url")
-    } else {
-        Some(node.clone())
-    };
-    let Some(written) = written else {
-        node.missing("url", ALLOWED);
-        return embedded("watershed.db");
-    };
-    let Some(url) = written.secret(ALLOWED) else {
-        return embedded("watershed.db");
-    };
-    match url.reveal().split_once("://") {
-        Some(("redis" | "valkey", _)) => Store::Redis { url, prefix },
-        Some((scheme, _)) => {
-            written.problem(
-                format!("a store of the kind {scheme}://"),
-                format!("{ALLOWED}; redis:// without TLS is what this version supports"),
-            );
-            embedded("watershed.db")
-        }
-        None => embedded(url.reveal()),
-    }
 }
 
 fn journal(root: &Node<'_>) -> Journal {

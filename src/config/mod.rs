@@ -15,6 +15,7 @@ mod metrics;
 mod node;
 pub mod plan;
 mod problem;
+mod store;
 mod upstreams;
 
 pub use problem::{Problem, Unsound};

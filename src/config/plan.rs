@@ -127,10 +127,15 @@ pub enum Store {
     },
     /// Redis or Valkey, 6.2 or later.
     Redis {
-        /// `redis://[user:password@]host:port[/db]`; kept secret because it may hold a password.
+        /// `redis://[user:password@]host:port[/db]` and its kin for TLS, clusters and Sentinels;
+        /// kept secret because it may hold a password.
         url: Secret,
         /// What every key begins with; `ws` unless told otherwise.
         prefix: Box<str>,
+        /// For TLS: who signed its certificate; the system's roots when `None`.
+        ca: Option<PathBuf>,
+        /// For TLS: the certificate and key that it is shown.
+        identity: Option<(PathBuf, PathBuf)>,
     },
 }
 

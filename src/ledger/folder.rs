@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The most records folded in one batch, over all journals: what Redis, which does one thing at
 /// a time, adds in some tens of milliseconds.
 const RECORDS_MAX: usize = 5_000;
+/// The most parts under way to the ledger at the same time.
+const PARTS_AT_ONCE: usize = 32;
 /// The longest wait between two attempts while the ledger is away.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often finished segments are released and journals of ended processes looked for.
@@ -27,6 +29,8 @@ pub struct Folder {
     vitals: Arc<Vitals>,
     known: Known,
     buckets: Buckets,
+    /// Whether all that is kept is to be looked at again.
+    from_the_start: bool,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
 }
 
@@ -45,6 +49,7 @@ impl Folder {
             vitals,
             known: Known::default(),
             buckets: Buckets::new(),
+            from_the_start: false,
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
@@ -84,13 +89,19 @@ impl Folder {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        while let Ok(Read::Full | Read::Some) = self.round().await {}
-        self.keep_house().await;
+        // Twice, in case that a loss is found at the end.
+        for _ in 0..2 {
+            while let Ok(Read::Full | Read::Some) = self.round().await {}
+            self.keep_house().await;
+        }
     }
 
     /// One batch: read, fold, apply.
     async fn round(&mut self) -> Result<Read, LedgerError> {
         let begun_ms = now_ms();
+        if std::mem::take(&mut self.from_the_start) {
+            self.readers.iter_mut().for_each(|reader| reader.rewind(0));
+        }
         let before: Vec<u64> = self
             .readers
             .iter()
@@ -98,14 +109,11 @@ impl Folder {
             .collect();
         let chunks = self.read();
         match self.give(&chunks).await {
-            Ok(true) => {}
-            // The ledger has something else than known: all that is kept is looked at again, and
-            // what it has is passed over.
-            Ok(false) => {
-                self.readers.iter_mut().for_each(|reader| reader.rewind(0));
+            Ok(()) if self.from_the_start => {
                 self.measure();
                 return Ok(Read::Full);
             }
+            Ok(()) => {}
             Err(error) => {
                 for (reader, before) in self.readers.iter_mut().zip(before) {
                     reader.rewind(before);
@@ -158,28 +166,70 @@ impl Folder {
         self.readers.iter_mut().map(read).collect()
     }
 
-    /// Gives the chunks to the ledger; false when it turned out to have something else than
-    /// known, so that they must be folded again.
-    async fn give(&mut self, chunks: &[Chunk]) -> Result<bool, LedgerError> {
+    /// Gives the chunks to the ledger.
+    async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
         self.learn(chunks).await?;
         let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
-        let mut sound = true;
-        for part in &parts {
-            match self.ledger.apply(part).await? {
-                Applied::Now | Applied::Before => self.known.given(part),
-                Applied::Mismatch(has) => {
-                    tracing::warn!(
-                        experiment = part.experiment,
-                        "the ledger has something else than it was given (it may have lost its last seconds): folding again from what it has"
-                    );
-                    tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
-                    self.known.experiments.remove(&part.experiment);
-                    self.known.seen.clear();
-                    sound = false;
+        let mut failed = Ok(());
+        // Shards lie on several nodes, so they are given their parts side by side.
+        for parts in parts.chunks(PARTS_AT_ONCE) {
+            let mut under_way = Vec::with_capacity(parts.len());
+            for part in parts {
+                under_way.push(self.ledger.apply(part));
+            }
+            let applied = futures_util::future::join_all(under_way).await;
+            for (part, applied) in parts.iter().zip(applied) {
+                match applied {
+                    Ok(Applied::Now | Applied::Before) => self.known.given(part),
+                    Ok(Applied::Mismatch(has)) => {
+                        tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
+                        self.lost(&part.experiment);
+                    }
+                    // The others are looked at: what they were given is known then.
+                    Err(error) => failed = Err(error),
+                }
+            }
+            if failed.is_err() {
+                break;
+            }
+        }
+        failed
+    }
+
+    /// The ledger has something else than it was given: all that is kept is looked at again from
+    /// the next round on, and what it has is passed over.
+    fn lost(&mut self, experiment: &str) {
+        tracing::warn!(
+            experiment,
+            "the ledger has something else than it was given (it may have lost its last seconds): folding again from what it has"
+        );
+        self.known.forget(experiment);
+        self.from_the_start = true;
+    }
+
+    /// Asks every shard whether it still has what it was given. A ledger can lose its last seconds
+    /// when there is nothing more to give that would show it.
+    async fn audit(&mut self) -> Result<(), LedgerError> {
+        let mut lost = Vec::new();
+        for (experiment, shards) in &self.known.experiments {
+            for (shard, given) in shards.iter().enumerate() {
+                let (journals, through): (Vec<_>, Vec<_>) = given
+                    .iter()
+                    .map(|(id, &through)| (id.clone(), through))
+                    .unzip();
+                let has = self
+                    .ledger
+                    .applied(experiment, shard as u32, &journals)
+                    .await?;
+                if has != through {
+                    lost.push(experiment.clone());
                 }
             }
         }
-        Ok(sound)
+        for experiment in lost {
+            self.lost(&experiment);
+        }
+        Ok(())
     }
 
     /// Asks the ledger what it has of journals and experiments that are new here.
@@ -215,6 +265,14 @@ impl Folder {
         let left: Vec<Reader> = (self.adopt)();
         self.readers.extend(left);
         self.measure();
+        // Nothing is deleted before it is known that the ledger has it.
+        if let Err(error) = self.audit().await {
+            self.report(Some(&error));
+            return;
+        }
+        if self.from_the_start {
+            return;
+        }
         for reader in &mut self.readers {
             if let Err(error) = reader.release(reader.position() - 1) {
                 tracing::warn!(journal = %reader.id(), "a folded segment cannot be deleted: {error}");

@@ -27,9 +27,10 @@ pub struct ShardKeys {
     pub waiting_since: String,
 }
 
-/// The keys of a shard.
-pub fn shard_keys(prefix: &str, experiment: &str, shard: u32) -> ShardKeys {
-    let key = |what: &str| format!("{prefix}:{{{experiment}:{shard}}}:{what}");
+/// The keys of one of `shards` shards.
+pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> ShardKeys {
+    let tag = tag(experiment, shard, shards);
+    let key = |what: &str| format!("{prefix}:{{{tag}}}:{what}");
     ShardKeys {
         users: key("users"),
         totals: key("totals"),
@@ -39,6 +40,25 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32) -> ShardKeys {
         waiting: key("waiting"),
         waiting_since: key("waiting-since"),
     }
+}
+
+/// What decides where a shard lies in a cluster: `new-site:0` alone; `new-site:2.7` when it is one
+/// of several, where the last number is the first one that puts it into its even share of the
+/// 16,384 slots. So shards spread over masters that share the slots evenly.
+fn tag(experiment: &str, shard: u32, shards: u32) -> String {
+    if shards <= 1 {
+        return format!("{experiment}:{shard}");
+    }
+    const SLOTS: u32 = 16_384;
+    let own = (shard * SLOTS).div_ceil(shards)..((shard + 1) * SLOTS).div_ceil(shards);
+    let tags = (0..100 * shards).map(|number| format!("{experiment}:{shard}.{number}"));
+    let mut tags = tags.filter(|tag| {
+        let slot = u32::from(crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes())) % SLOTS;
+        own.contains(&slot)
+    });
+    // Any will do where none is found.
+    tags.next()
+        .unwrap_or_else(|| format!("{experiment}:{shard}.0"))
 }
 
 /// The key of the hash that says into how many shards each experiment is split.

@@ -23,6 +23,12 @@ impl Known {
         }
     }
 
+    /// Forgets what the ledger has of an experiment, so that it is asked again.
+    pub fn forget(&mut self, experiment: &str) {
+        self.experiments.remove(experiment);
+        self.seen.clear();
+    }
+
     fn set(&mut self, part: &Part, journal: &JournalId, through: u64) {
         let shards = self.experiments.get_mut(&part.experiment);
         if let Some(given) = shards.and_then(|shards| shards.get_mut(part.shard as usize)) {

@@ -1,81 +1,70 @@
-//! The shared house: Redis or Valkey, 6.2 or later. One script call adds one part.
+//! The shared house: Redis or Valkey, 6.2 or later; one server, a cluster, or what Sentinels name.
+//! One script call adds one part.
+
+mod link;
+mod place;
+
+pub use link::Unusable;
+pub use place::TlsFiles;
 
 use super::account::{Additions, WAITING_USERS_MAX};
 use super::keys::{self, ShardKeys};
 use super::{Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Totals, UserRecord};
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, ErrorKind, RedisError, Script};
-use std::time::Duration;
-
-/// How long Redis may take to answer before the call counts as failed (and is made again).
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+use ::redis::{Cmd, FromRedisValue, RedisError, Script};
+use link::{Connection, Link, NoLink};
+use place::Place;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Counts in Redis.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct RedisLedger {
-    connection: ConnectionManager,
+    link: Link,
     prefix: String,
-    apply: std::sync::Arc<Script>,
-}
-
-/// Why a Redis cannot be used, however long one waits.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// The address is not one of Redis.
-    #[error("the address is not understood")]
-    Address(#[source] RedisError),
-    /// It asks for a password, or for another one.
-    #[error("it refuses the user or password (or asks for one that the address does not give)")]
-    Password(#[source] RedisError),
-    /// Something else listens there.
-    #[error("what listens there does not answer like Redis")]
-    NotRedis(#[source] RedisError),
-    /// It is too old.
-    #[error("it is version {0}, and 6.2 is the oldest that works")]
-    TooOld(String),
-    /// It is a node of a cluster.
-    #[error(
-        "it is a node of a Redis Cluster, which this version does not support yet; give a standalone Redis"
-    )]
-    Cluster,
+    apply: Script,
+    /// Into how many shards each experiment is split, as last seen.
+    shards: Mutex<HashMap<String, u32>>,
 }
 
 impl RedisLedger {
-    /// Uses the Redis at this address, all keys beginning with `prefix`. A Redis that cannot be
+    /// Uses the Redis at this place, all keys beginning with `prefix`. A Redis that cannot be
     /// reached now is waited for (facts are kept in the journal until then); one that will never
     /// do is an error.
-    pub async fn connect(url: &str, prefix: &str) -> Result<RedisLedger, Unusable> {
-        let client = Client::open(url.replacen("valkey", "redis", 1)).map_err(Unusable::Address)?;
-        match probe(&client).await {
-            Ok(()) => {}
-            Err(Probe::Unusable(unusable)) => return Err(unusable),
-            Err(Probe::Away(error)) => {
+    pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisLedger, Unusable> {
+        let link = Link::new(Place::read(url, tls).map_err(Unusable::Address)?);
+        match link.connection().await {
+            Ok(_) => {}
+            Err(NoLink::Unusable(unusable)) => return Err(unusable),
+            Err(NoLink::Away(error)) => {
                 tracing::error!(
                     "Redis cannot be reached: {error}; requests are served, facts wait in the journal. If it should be there, correct `store`"
                 );
             }
         }
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(ANSWER_WITHIN))
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_number_of_retries(1)
-            .set_max_delay(Duration::from_secs(1));
-        let connection =
-            ConnectionManager::new_lazy_with_config(client, config).map_err(Unusable::Address)?;
-        let apply = std::sync::Arc::new(Script::new(concat!(
-            include_str!("account.lua"),
-            include_str!("apply.lua")
-        )));
         Ok(RedisLedger {
-            connection,
+            link,
             prefix: prefix.to_owned(),
-            apply,
+            apply: Script::new(concat!(
+                include_str!("account.lua"),
+                include_str!("apply.lua")
+            )),
+            shards: Mutex::default(),
         })
     }
 
-    fn keys(&self, experiment: &str, shard: u32) -> ShardKeys {
-        keys::shard_keys(&self.prefix, experiment, shard)
+    /// The keys of a shard.
+    async fn keys(&self, experiment: &str, shard: u32) -> Result<ShardKeys, LedgerError> {
+        let known = self.known().get(experiment).copied();
+        let shards = match known {
+            Some(shards) => shards,
+            None => self.shards(experiment).await?,
+        };
+        Ok(keys::shard_keys(&self.prefix, experiment, shard, shards))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
+        // Nothing that holds this lock can leave it half-changed.
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fields(&self, key: &str) -> Result<Vec<(String, i128)>, LedgerError> {
@@ -86,67 +75,43 @@ impl RedisLedger {
             .collect())
     }
 
-    async fn ask<T: ::redis::FromRedisValue>(
-        &self,
-        command: &::redis::Cmd,
-    ) -> Result<T, LedgerError> {
-        Ok(command.query_async(&mut self.connection.clone()).await?)
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LedgerError> {
+        self.with(async |connection| command.query_async(connection).await)
+            .await
     }
-}
 
-enum Probe {
-    Unusable(Unusable),
-    Away(RedisError),
-}
-
-impl From<RedisError> for Probe {
-    fn from(error: RedisError) -> Probe {
-        let refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
-        match error.kind() {
-            _ if refused => Probe::Unusable(Unusable::Password(error)),
-            ErrorKind::AuthenticationFailed => Probe::Unusable(Unusable::Password(error)),
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-                Probe::Unusable(Unusable::NotRedis(error))
+    /// Does something on the connection; gives the connection up when it turns out to be broken.
+    async fn with<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
+    ) -> Result<T, LedgerError> {
+        let mut connection = self.link.connection().await.map_err(RedisError::from)?;
+        match work(&mut connection).await {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                self.link.learn_from(&error).await;
+                Err(error.into())
             }
-            ErrorKind::InvalidClientConfig => Probe::Unusable(Unusable::Address(error)),
-            // Loading its data, or a replica without its master: it will answer later.
-            _ => Probe::Away(error),
         }
     }
-}
 
-async fn probe(client: &Client) -> Result<(), Probe> {
-    let config = ::redis::AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_WITHIN))
-        .set_response_timeout(Some(CONNECT_WITHIN));
-    let mut connection = client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await?;
-    let info: String = ::redis::cmd("INFO").query_async(&mut connection).await?;
-    let value = |name: &str| {
-        info.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
-    // Valkey says the version of Redis that it is compatible with here.
-    let version = value("redis_version").unwrap_or("0");
-    let mut numbers = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    if (numbers.next(), numbers.next()) < (Some(6), Some(2)) {
-        return Err(Probe::Unusable(Unusable::TooOld(version.to_owned())));
+    /// For a new experiment: one on a single server, one for each master of a cluster.
+    async fn shards_to_begin_with(&self) -> Result<u32, LedgerError> {
+        self.with(async |connection| match connection {
+            Connection::One(_) => Ok(1),
+            Connection::Cluster(cluster) => {
+                let info: String = ::redis::cmd("CLUSTER")
+                    .arg("INFO")
+                    .query_async(cluster)
+                    .await?;
+                let size = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("cluster_size:")?.trim().parse().ok());
+                Ok(size.unwrap_or(1).max(1))
+            }
+        })
+        .await
     }
-    if value("cluster_enabled") == Some("1") {
-        return Err(Probe::Unusable(Unusable::Cluster));
-    }
-    if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction")
-        && value("maxmemory").is_some_and(|bytes| bytes != "0")
-    {
-        tracing::warn!(
-            "Redis may evict counts when its memory is full (maxmemory-policy {policy}): set it to noeviction"
-        );
-    }
-    Ok(())
 }
 
 #[async_trait::async_trait]
@@ -157,11 +122,17 @@ impl Ledger for RedisLedger {
 
     async fn shards(&self, experiment: &str) -> Result<u32, LedgerError> {
         let key = keys::experiments_key(&self.prefix);
-        let () = self
-            .ask(::redis::cmd("HSETNX").arg(&key).arg(experiment).arg(1))
-            .await?;
-        self.ask(::redis::cmd("HGET").arg(&key).arg(experiment))
-            .await
+        let known = self.known().get(experiment).copied();
+        // What it was split into stays, also in a Redis that has lost its data.
+        let wanted = match known {
+            Some(shards) => shards,
+            None => self.shards_to_begin_with().await?,
+        };
+        let mut set = ::redis::cmd("HSETNX");
+        let () = self.ask(set.arg(&key).arg(experiment).arg(wanted)).await?;
+        let shards = self.known_shards(experiment).await?;
+        self.known().insert(experiment.to_owned(), shards);
+        Ok(shards)
     }
 
     async fn applied(
@@ -170,14 +141,14 @@ impl Ledger for RedisLedger {
         shard: u32,
         journals: &[JournalId],
     ) -> Result<Vec<u64>, LedgerError> {
-        let key = self.keys(experiment, shard).applied;
+        let key = self.keys(experiment, shard).await?.applied;
         let names: Vec<&str> = journals.iter().map(|journal| &**journal).collect();
         let has: Vec<Option<u64>> = self.ask(::redis::cmd("HMGET").arg(key).arg(names)).await?;
         Ok(has.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     async fn apply(&self, part: &Part) -> Result<Applied, LedgerError> {
-        let keys = self.keys(&part.experiment, part.shard);
+        let keys = self.keys(&part.experiment, part.shard).await?;
         let mut call = self.apply.prepare_invoke();
         call.key(keys.users)
             .key(keys.totals)
@@ -187,7 +158,9 @@ impl Ledger for RedisLedger {
             .key(keys.waiting)
             .key(keys.waiting_since);
         arguments(&mut call, part);
-        let answer: Vec<String> = call.invoke_async(&mut self.connection.clone()).await?;
+        let answer: Vec<String> = self
+            .with(async |connection| call.invoke_async(connection).await)
+            .await?;
         read_answer(part, answer)
     }
 
@@ -197,7 +170,7 @@ impl Ledger for RedisLedger {
         shard: u32,
         journal: &JournalId,
     ) -> Result<(), LedgerError> {
-        let key = self.keys(experiment, shard).applied;
+        let key = self.keys(experiment, shard).await?.applied;
         self.ask(::redis::cmd("HDEL").arg(key).arg(&**journal))
             .await
     }
@@ -213,7 +186,7 @@ impl Ledger for RedisLedger {
     async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
         let (mut definitions, mut fields) = (Vec::new(), Vec::new());
         for shard in 0..self.known_shards(experiment).await? {
-            let keys = self.keys(experiment, shard);
+            let keys = self.keys(experiment, shard).await?;
             // Counts first: every epoch that they name is defined by then.
             fields.extend(self.fields(&keys.totals).await?);
             let texts: Vec<(String, String)> =
@@ -234,15 +207,19 @@ impl Ledger for RedisLedger {
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
         let mut fields = Vec::new();
         for shard in 0..self.known_shards(experiment).await? {
-            fields.extend(self.fields(&self.keys(experiment, shard).hours).await?);
+            let hours = self.keys(experiment, shard).await?.hours;
+            fields.extend(self.fields(&hours).await?);
         }
         keys::hours(fields)
     }
 
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
         let shards = self.known_shards(experiment).await?;
+        if shards == 0 {
+            return Ok(None);
+        }
         let shard = super::fold::shard_of(user, shards as usize) as u32;
-        let key = self.keys(experiment, shard).users;
+        let key = self.keys(experiment, shard).await?.users;
         let text: Option<String> = self.ask(::redis::cmd("HGET").arg(key).arg(user)).await?;
         text.map(|text| keys::read_user(&text)).transpose()
     }

@@ -266,7 +266,11 @@ fn metrics() {
 fn stores_secrets_and_the_rest() {
     with(
         "store: postgres://a\n",
-        "error: routes.yaml:9:8: store: a store of the kind postgres://\n\nhint: redis://[user:password@]host:port, or the path of a file; redis:// without TLS is what this version supports",
+        "error: routes.yaml:9:8: store: a store of the kind postgres://\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file",
+    );
+    with(
+        "store: { url: \"rediss://a\", key: k.pem }\n",
+        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file that is shown to Redis",
     );
     with(
         "overrides: { secret: \"${NOWHERE}\" }\n",

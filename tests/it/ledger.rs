@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
-use watershed::ledger::redis::{RedisLedger, Unusable};
+use watershed::ledger::redis::{RedisLedger, TlsFiles, Unusable};
 use watershed::ledger::sqlite::SqliteLedger;
 use watershed::ledger::{
     Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, Ledger, MetricTotals, Part, Span,
@@ -404,7 +404,9 @@ fn redis_equals_the_model() {
     against_the_model(150, |steps| {
         redis.command(&["FLUSHALL"]).unwrap();
         runtime.block_on(async {
-            let ledger = RedisLedger::connect(&redis.url(), "ws").await.unwrap();
+            let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+                .await
+                .unwrap();
             ledger.shards("exp.1").await.unwrap();
             play(&ledger, steps).await;
         });
@@ -484,7 +486,12 @@ fn early_and_late_are_told_apart_in_both_houses() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
         bounds_are_exact(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
-        bounds_are_exact(&RedisLedger::connect(&redis.url(), "ws").await.unwrap()).await;
+        bounds_are_exact(
+            &RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+                .await
+                .unwrap(),
+        )
+        .await;
     });
 }
 
@@ -492,7 +499,9 @@ fn early_and_late_are_told_apart_in_both_houses() {
 fn a_redis_that_restarts_or_loses_data_is_seen() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     runtime().block_on(async {
-        let ledger = RedisLedger::connect(&redis.url(), "ws").await.unwrap();
+        let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+            .await
+            .unwrap();
         ledger.shards("exp.1").await.unwrap();
         assert_eq!(ledger.apply(&one_user(0)).await.unwrap(), Applied::Now);
         redis.kill();
@@ -522,7 +531,9 @@ fn a_redis_that_restarts_or_loses_data_is_seen() {
 fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
     let redis = Redis::start();
     runtime().block_on(async {
-        let ledger = RedisLedger::connect(&redis.url(), "ws").await.unwrap();
+        let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+            .await
+            .unwrap();
         ledger.shards("exp.1").await.unwrap();
         ledger.apply(&one_user(0)).await.unwrap();
         for (break_it, mend_it) in [
@@ -553,7 +564,11 @@ fn a_redis_that_will_never_do_is_an_error() {
     let guarded = Redis::with(&["--requirepass", "sesame"]);
     let not_redis = crate::support::origin::Origin::start("site");
     runtime().block_on(async {
-        let refused = |url: String| async move { RedisLedger::connect(&url, "ws").await.err() };
+        let refused = |url: String| async move {
+            RedisLedger::connect(&url, TlsFiles::default(), "ws")
+                .await
+                .err()
+        };
         assert!(matches!(
             refused(guarded.url()).await,
             Some(Unusable::Password(_))

@@ -17,20 +17,36 @@ pub struct Proxy {
     pub log: Arc<Mutex<String>>,
     pub folder: TempDir,
     child: Child,
+    how: How,
+}
+
+/// How the program is started, beyond its file.
+#[derive(Clone, Default)]
+pub struct How {
+    /// What it finds in its environment.
+    pub env: Vec<(String, String)>,
+    /// A command that runs it, such as `unshare -rm sh -c …`; `{}` stands for its folder.
+    pub through: Vec<String>,
 }
 
 impl Proxy {
     /// Starts it with this file; `listen` and `admin` are added.
     pub fn start(routes: &str) -> Proxy {
+        Proxy::start_how(routes, How::default())
+    }
+
+    /// Starts it in a way of its own.
+    pub fn start_how(routes: &str, how: How) -> Proxy {
         let folder = TempDir::new().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, log, public, admin) = launch(&folder, routes, any, any);
+        let (child, log, public, admin) = launch(&folder, routes, any, any, &how);
         Proxy {
             public,
             admin,
             log,
             folder,
             child,
+            how,
         }
     }
 
@@ -66,7 +82,7 @@ impl Proxy {
 
     /// Starts it again after it ended, on the same ports and with the same files.
     pub fn again(&mut self, routes: &str) {
-        let (child, log, _, _) = launch(&self.folder, routes, self.public, self.admin);
+        let (child, log, _, _) = launch(&self.folder, routes, self.public, self.admin, &self.how);
         self.child = child;
         self.log = log;
     }
@@ -112,12 +128,26 @@ fn launch(
     routes: &str,
     public: SocketAddr,
     admin: SocketAddr,
+    how: &How,
 ) -> (Child, Arc<Mutex<String>>, SocketAddr, SocketAddr) {
     let file = folder.path().join("routes.yaml");
     std::fs::write(&file, with_addresses(routes, public, admin)).unwrap();
-    let mut child = Command::new(BINARY)
-        .args(["run", "-c", file.to_str().unwrap()])
+    let place = folder.path().to_str().unwrap();
+    let through: Vec<String> = how
+        .through
+        .iter()
+        .map(|word| word.replace("{}", place))
+        .collect();
+    let words =
+        through
+            .iter()
+            .map(String::as_str)
+            .chain([BINARY, "run", "-c", file.to_str().unwrap()]);
+    let words: Vec<&str> = words.collect();
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
         .env("RUST_LOG", "info")
+        .envs(how.env.clone())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

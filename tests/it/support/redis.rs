@@ -20,22 +20,39 @@ impl Redis {
 
     /// With these arguments besides, such as `--appendonly yes`.
     pub fn with(arguments: &[&str]) -> Redis {
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let arguments = arguments
-            .iter()
-            .map(|argument| (*argument).to_owned())
-            .collect();
+        let owned = |argument: &&str| (*argument).to_owned();
+        Redis::on(free(), arguments.iter().map(owned).collect())
+    }
+
+    fn on(address: SocketAddr, arguments: Vec<String>) -> Redis {
         let mut redis = Redis {
-            address: free,
+            address,
             arguments,
             folder: TempDir::new().unwrap(),
             child: None,
         };
         redis.up();
         redis
+    }
+
+    /// Sends its process a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        if let Some(child) = &self.child {
+            let words = [format!("-{name}"), child.id().to_string()];
+            assert!(Command::new("kill").args(words).status().unwrap().success());
+        }
+    }
+
+    /// Stops it as an administrator would.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
     }
 
     pub fn url(&self) -> String {
@@ -45,15 +62,19 @@ impl Redis {
     /// Starts it again, on the same port and with the same files.
     pub fn up(&mut self) {
         let child = Command::new("redis-server")
+            // A Sentinel keeps what it learns in its file, which comes first.
+            .args(self.sentinel_file())
             .args([
                 "--port",
                 &self.address.port().to_string(),
                 "--bind",
                 "127.0.0.1",
-                "--save",
-                "",
             ])
-            .args(&self.arguments)
+            .args(
+                self.arguments
+                    .iter()
+                    .filter(|word| !word.starts_with("sentinel monitor")),
+            )
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -68,6 +89,27 @@ impl Redis {
             Err(error) if error.contains("NOAUTH") => Ok(()),
             Err(error) => Err(error),
         });
+    }
+
+    fn sentinel_file(&self) -> Vec<String> {
+        let told = self
+            .arguments
+            .iter()
+            .find(|word| word.starts_with("sentinel monitor"));
+        match told {
+            Some(monitor) => {
+                let path = self.folder.path().join("sentinel.conf");
+                if !path.exists() {
+                    let name = monitor.split(' ').nth(2).unwrap();
+                    let text = format!(
+                        "{monitor}\nsentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n"
+                    );
+                    std::fs::write(&path, text).unwrap();
+                }
+                vec![path.to_str().unwrap().to_owned(), "--sentinel".to_owned()]
+            }
+            None => ["--save", ""].map(str::to_owned).to_vec(),
+        }
     }
 
     /// `kill -9`.
@@ -87,6 +129,142 @@ impl Redis {
             .query(&mut connection)
             .map_err(|error| error.to_string())?;
         Ok(format!("{answer:?}"))
+    }
+}
+
+fn free() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Three masters, each with a replica.
+pub struct Cluster {
+    pub nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    pub fn start() -> Cluster {
+        let words = "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-replica-validity-factor 0 --appendonly yes";
+        let nodes: Vec<Redis> = (0..6)
+            .map(|_| {
+                // The nodes talk to each other on a port 10,000 higher.
+                let address = std::iter::repeat_with(free).find(|free| free.port() < 50_000);
+                let arguments = words.split(' ').map(str::to_owned).collect();
+                Redis::on(address.unwrap(), arguments)
+            })
+            .collect();
+        let addresses = nodes.iter().map(|node| node.address.to_string());
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stdout)
+        );
+        let cluster = Cluster { nodes };
+        cluster.until_sound();
+        cluster
+    }
+
+    /// Every node named, so that any one may be away.
+    pub fn url(&self) -> String {
+        let addresses: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect();
+        format!("redis://{}", addresses.join(","))
+    }
+
+    /// Waits until all nodes that are up see a cluster that serves.
+    pub fn until_sound(&self) {
+        for node in self.nodes.iter().filter(|node| node.is_up()) {
+            super::until("the cluster", || {
+                let info = node.command(&["CLUSTER", "INFO"])?;
+                info.contains("cluster_state:ok").then_some(()).ok_or(info)
+            });
+        }
+    }
+
+    /// The masters that are up.
+    pub fn masters(&self) -> Vec<usize> {
+        let is_master = |node: &Redis| {
+            node.is_up()
+                && node
+                    .command(&["ROLE"])
+                    .is_ok_and(|role| role.contains("master"))
+        };
+        (0..self.nodes.len())
+            .filter(|&index| is_master(&self.nodes[index]))
+            .collect()
+    }
+}
+
+/// A master and a replica, watched by three Sentinels.
+pub struct Watched {
+    pub servers: Vec<Redis>,
+    sentinels: Vec<Redis>,
+}
+
+impl Watched {
+    pub fn start() -> Watched {
+        let master = Redis::with(&["--appendonly", "yes"]);
+        let follow = format!("127.0.0.1 {}", master.address.port());
+        let replica = Redis::with(&["--appendonly", "yes", "--replicaof", &follow]);
+        super::until("a replica that follows", || {
+            let info = replica.command(&["INFO", "replication"])?;
+            info.contains("master_link_status:up")
+                .then_some(())
+                .ok_or(info)
+        });
+        let monitor = format!("sentinel monitor site {follow} 2");
+        let sentinels = (0..3).map(|_| Redis::with(&[&monitor])).collect();
+        let watched = Watched {
+            servers: vec![master, replica],
+            sentinels,
+        };
+        super::until("Sentinels that know each other", || {
+            let known = |sentinel: &Redis| sentinel.command(&["SENTINEL", "CKQUORUM", "site"]);
+            let all: Result<Vec<String>, String> = watched.sentinels.iter().map(known).collect();
+            let slaves = watched.sentinels[0].command(&["SENTINEL", "REPLICAS", "site"])?;
+            let text = all?.join(" ") + &slaves;
+            (text.matches("3 usable").count() == 3 && slaves.contains("name"))
+                .then_some(())
+                .ok_or(text)
+        });
+        watched
+    }
+
+    pub fn url(&self) -> String {
+        let addresses: Vec<_> = self
+            .sentinels
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect();
+        format!("redis+sentinel://{}/site", addresses.join(","))
+    }
+
+    /// The server that is master and up.
+    pub fn master(&self) -> usize {
+        super::until("a master", || {
+            let is_master = |node: &Redis| {
+                node.is_up()
+                    && node
+                        .command(&["ROLE"])
+                        .is_ok_and(|role| role.contains("master"))
+            };
+            let masters: Vec<usize> = (0..2)
+                .filter(|&index| is_master(&self.servers[index]))
+                .collect();
+            match masters[..] {
+                [only] => Ok(only),
+                _ => Err(masters),
+            }
+        })
     }
 }
 

@@ -1,0 +1,309 @@
+//! The way to Redis: made when needed, given up when broken, made anew on the next call. Who calls
+//! decides whether and when to try again.
+
+use super::place::Place;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError,
+    RedisFuture, ServerErrorKind, TlsMode, Value,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How long Redis may take to answer before the call counts as failed (and is made again).
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a Redis cannot be used, however long one waits.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The address is not one of Redis.
+    #[error("the address is not understood")]
+    Address(#[source] RedisError),
+    /// A certificate or key cannot be read.
+    #[error("a file for TLS cannot be read")]
+    Tls(#[source] std::io::Error),
+    /// It asks for a password, or for another one.
+    #[error("it refuses the user or password (or asks for one that the address does not give)")]
+    Password(#[source] RedisError),
+    /// Something else listens there.
+    #[error("what listens there does not answer like Redis")]
+    NotRedis(#[source] RedisError),
+    /// It is too old.
+    #[error("it is version {0}, and 6.2 is the oldest that works")]
+    TooOld(String),
+}
+
+/// Why there is no connection now.
+#[derive(Debug)]
+pub enum NoLink {
+    /// There will never be one.
+    Unusable(Unusable),
+    /// It cannot be reached now, or cannot serve yet.
+    Away(RedisError),
+}
+
+impl From<RedisError> for NoLink {
+    fn from(error: RedisError) -> NoLink {
+        let refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+        match error.kind() {
+            _ if refused => NoLink::Unusable(Unusable::Password(error)),
+            ErrorKind::AuthenticationFailed => NoLink::Unusable(Unusable::Password(error)),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+                NoLink::Unusable(Unusable::NotRedis(error))
+            }
+            ErrorKind::InvalidClientConfig => NoLink::Unusable(Unusable::Address(error)),
+            // Loading its data, or a replica without its master: it will answer later.
+            _ => NoLink::Away(error),
+        }
+    }
+}
+
+impl From<NoLink> for RedisError {
+    fn from(none: NoLink) -> RedisError {
+        match none {
+            NoLink::Away(error) => error,
+            NoLink::Unusable(unusable) => (
+                ErrorKind::InvalidClientConfig,
+                "Redis cannot be used",
+                super::super::chain(&unusable),
+            )
+                .into(),
+        }
+    }
+}
+
+/// The way to one Redis, shared by all who ask it.
+#[derive(Debug)]
+pub struct Link {
+    place: Place,
+    connection: Mutex<Option<Connection>>,
+    warned: AtomicBool,
+}
+
+/// A connection that is open; clones share it.
+#[derive(Clone)]
+pub enum Connection {
+    /// To one server: alone, or the master that Sentinels named.
+    One(MultiplexedConnection),
+    /// To all masters of a cluster.
+    Cluster(ClusterConnection),
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Connection::One(_) => "One",
+            Connection::Cluster(_) => "Cluster",
+        })
+    }
+}
+
+impl Link {
+    /// A way that is not yet tried.
+    pub fn new(place: Place) -> Link {
+        Link {
+            place,
+            connection: Mutex::new(None),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The open connection, or a new one.
+    pub async fn connection(&self) -> Result<Connection, NoLink> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = &*kept {
+            return Ok(connection.clone());
+        }
+        let connection = self.connect().await?;
+        *kept = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Gives the connection up when this error says that it is of no more use: broken, too slow,
+    /// or to a server that is not the master any more.
+    pub async fn learn_from(&self, error: &RedisError) {
+        let of_use = match error.kind() {
+            ErrorKind::Server(kind) => !matches!(
+                kind,
+                ServerErrorKind::ReadOnly
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+            ),
+            ErrorKind::Extension | ErrorKind::UnexpectedReturnType => true,
+            _ => false,
+        };
+        if !of_use {
+            *self.connection.lock().await = None;
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, NoLink> {
+        if self.place.over_tls() {
+            // Whoever was first has chosen; any will do.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        if let Some((master, db)) = &self.place.master {
+            let mut connection = self.connect_by_sentinels(master, *db).await?;
+            self.look(&mut connection).await?;
+            return Ok(Connection::One(connection));
+        }
+        // Any of them will do to begin with; what the last one says is reported.
+        let mut last = None;
+        for server in self.place.servers() {
+            match self.connect_to(server.clone()).await {
+                Ok(connection) => return Ok(connection),
+                Err(unusable @ NoLink::Unusable(_)) => return Err(unusable),
+                Err(away) => last = Some(away),
+            }
+        }
+        // A place has at least one server, so that one was tried.
+        Err(last.unwrap_or_else(|| {
+            NoLink::Away((ErrorKind::Client, "no server is named in the address").into())
+        }))
+    }
+
+    async fn connect_to(&self, server: ConnectionInfo) -> Result<Connection, NoLink> {
+        let client = match self.certificates()? {
+            Some(certificates) => Client::build_with_tls(server, certificates)?,
+            None => Client::open(server)?,
+        };
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&patience())
+            .await?;
+        if self.look(&mut connection).await? == Kind::Alone {
+            return Ok(Connection::One(connection));
+        }
+        let mut cluster = ClusterClientBuilder::new(self.place.servers().iter().cloned())
+            .connection_timeout(CONNECT_WITHIN)
+            .response_timeout(ANSWER_WITHIN)
+            // The folder tries again; this is for a master that has just moved.
+            .retries(3);
+        if let Some(certificates) = self.certificates()? {
+            cluster = cluster.tls(TlsMode::Secure).certs(certificates);
+        }
+        let cluster = cluster.build()?.get_async_connection().await?;
+        Ok(Connection::Cluster(cluster))
+    }
+
+    async fn connect_by_sentinels(
+        &self,
+        master: &str,
+        db: i64,
+    ) -> Result<MultiplexedConnection, NoLink> {
+        let servers = self.place.servers();
+        let addresses = servers.iter().map(|server| server.addr().clone());
+        let builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?;
+        let mut builder = builder.set_client_to_redis_db(db);
+        if let Some(redis) = servers.first().map(ConnectionInfo::redis_settings) {
+            if let Some(user) = redis.username() {
+                builder = builder
+                    .set_client_to_redis_username(user)
+                    .set_client_to_sentinel_username(user);
+            }
+            if let Some(password) = redis.password() {
+                builder = builder
+                    .set_client_to_redis_password(password)
+                    .set_client_to_sentinel_password(password);
+            }
+        }
+        if let Some(certificates) = self.certificates()? {
+            builder = builder
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+                .set_client_to_sentinel_certificates(certificates);
+        }
+        let mut sentinels = builder.build()?;
+        let patience = patience();
+        let connecting = sentinels.get_async_connection_with_config(&patience);
+        // Sentinels that do not answer at all have no time limit of their own.
+        match tokio::time::timeout(ANSWER_WITHIN, connecting).await {
+            Ok(connection) => Ok(connection?),
+            Err(_) => Err(NoLink::Away(
+                (ErrorKind::Io, "no Sentinel names the master in time").into(),
+            )),
+        }
+    }
+
+    fn certificates(&self) -> Result<Option<redis::TlsCertificates>, NoLink> {
+        let read = self.place.certificates();
+        read.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))
+    }
+
+    /// What kind of server it is, and whether it will do.
+    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Kind, NoLink> {
+        let info: String = redis::cmd("INFO").query_async(connection).await?;
+        let value = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(str::trim)
+        };
+        // Valkey says the version of Redis that it is compatible with here.
+        let version = value("redis_version").unwrap_or("0");
+        let mut numbers = version
+            .split('.')
+            .map(|part| part.parse::<u32>().unwrap_or(0));
+        if (numbers.next(), numbers.next()) < (Some(6), Some(2)) {
+            return Err(NoLink::Unusable(Unusable::TooOld(version.to_owned())));
+        }
+        if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction")
+            && value("maxmemory").is_some_and(|bytes| bytes != "0")
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "Redis may evict counts when its memory is full (maxmemory-policy {policy}): set it to noeviction"
+            );
+        }
+        Ok(match value("cluster_enabled") {
+            Some("1") => Kind::NodeOfCluster,
+            _ => Kind::Alone,
+        })
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Kind {
+    Alone,
+    NodeOfCluster,
+}
+
+fn patience() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_WITHIN))
+        .set_response_timeout(Some(ANSWER_WITHIN))
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Connection::One(one) => one.req_packed_command(command),
+            Connection::Cluster(cluster) => cluster.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Connection::One(one) => one.req_packed_commands(pipeline, offset, count),
+            Connection::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Connection::One(one) => one.get_db(),
+            Connection::Cluster(cluster) => cluster.get_db(),
+        }
+    }
+}
