@@ -93,6 +93,8 @@ pub struct Folding {
     pub caught_up_ms: AtomicU64,
     /// Facts that were damaged on disk.
     pub lost: AtomicU64,
+    /// Facts that journals could not take and the ledger does not know of yet.
+    pub dropped_untold: AtomicU64,
     /// Facts folded since the start.
     pub folded: AtomicU64,
     /// Whether the ledger took what it was last given.

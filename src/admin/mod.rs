@@ -40,6 +40,7 @@ pub struct ReloadRequest {
 /// What the door knows.
 #[derive(Clone)]
 pub struct Door {
+    replica: Arc<str>,
     plan: watch::Receiver<Arc<Plan>>,
     ledger: Arc<dyn Ledger>,
     vitals: Arc<Vitals>,
@@ -48,8 +49,9 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door to this house.
+    /// A door to this house; `replica` is its name among those that share its ledger.
     pub fn new(
+        replica: String,
         plan: watch::Receiver<Arc<Plan>>,
         ledger: Arc<dyn Ledger>,
         vitals: Arc<Vitals>,
@@ -57,12 +59,18 @@ impl Door {
         stopping: watch::Receiver<bool>,
     ) -> Door {
         Door {
+            replica: replica.into(),
             plan,
             ledger,
             vitals,
             reloads,
             stopping,
         }
+    }
+
+    async fn results(&self, only: Option<&str>) -> Result<Results, LedgerError> {
+        let (plan, replica) = (self.plan(), &self.replica);
+        results::gather(&plan, &*self.ledger, &self.vitals, replica, only).await
     }
 
     fn plan(&self) -> Arc<Plan> {
@@ -180,7 +188,7 @@ async fn all_results(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let results = results::gather(&door.plan(), &*door.ledger, &door.vitals, None).await?;
+    let results = door.results(None).await?;
     present(&results, form, &headers)
 }
 
@@ -190,7 +198,7 @@ async fn one_result(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let results = results::gather(&door.plan(), &*door.ledger, &door.vitals, Some(&name)).await?;
+    let results = door.results(Some(&name)).await?;
     if results.experiments.is_empty() {
         return Err(Failure::new(
             StatusCode::NOT_FOUND,

@@ -3,13 +3,14 @@
 use super::question::{question, unit};
 use super::shape::{
     EpochResult, ExperimentResult, GroupResult, Latency, LiftResult, MetricGroup, MetricResult,
-    Results, SampleRatio, StoreState, VerdictResult,
+    ReplicaResult, Results, SampleRatio, StoreState, VerdictResult,
 };
+use crate::config::declare::definition;
 use crate::config::plan::Plan;
 use crate::experiment::metric::{Goal, Kind, Role};
 use crate::experiment::{Experiment, GroupIndex};
 use crate::ledger::fold::Buckets;
-use crate::ledger::{Ledger, LedgerError, Totals};
+use crate::ledger::{Ledger, LedgerError, Replica, Totals};
 use crate::stats::{self, Judgement, State};
 use crate::vitals::Vitals;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ pub async fn gather(
     plan: &Plan,
     ledger: &dyn Ledger,
     vitals: &Vitals,
+    replica: &str,
     only: Option<&str>,
 ) -> Result<Results, LedgerError> {
     let now_ms = SystemTime::now()
@@ -28,7 +30,8 @@ pub async fn gather(
         .map_or(0, |now| now.as_millis() as u64);
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     // Before the totals: a lag of zero then means that they hold all that was answered.
-    let store = store_state(ledger, vitals, now_ms);
+    let mut store = store_state(ledger, vitals, now_ms);
+    store.dropped_events += ledger.dropped().await?;
     let mut experiments = Vec::new();
     for experiment in plan
         .experiments
@@ -46,8 +49,33 @@ pub async fn gather(
     Ok(Results {
         generated_at: rfc3339(now_ms),
         store,
+        replicas: replicas(plan, ledger, replica, now_ms).await?,
         experiments,
     })
+}
+
+/// All processes that give their facts to this ledger, and whether they serve the same as this one.
+async fn replicas(
+    plan: &Plan,
+    ledger: &dyn Ledger,
+    this: &str,
+    now_ms: u64,
+) -> Result<Vec<ReplicaResult>, LedgerError> {
+    let definition = definition(plan);
+    let shown = |replica: Replica| ReplicaResult {
+        this: replica.id == this,
+        // This one may not have announced its last reload yet.
+        agrees: replica.id == this || replica.definition == definition,
+        definition: match replica.id == this {
+            true => definition.clone(),
+            false => replica.definition,
+        },
+        seen_at: rfc3339(replica.seen_ms),
+        version: replica.version,
+        id: replica.id,
+    };
+    let all = ledger.replicas(now_ms).await?;
+    Ok(all.into_iter().map(shown).collect())
 }
 
 fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState {
@@ -66,7 +94,7 @@ fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState 
         } else {
             now_ms.saturating_sub(caught_up_ms) as f64 / 1000.0
         },
-        dropped_events: vitals.sum(|worker| &worker.dropped),
+        dropped_events: folding.dropped_untold.load(Ordering::Relaxed),
         damaged_events: folding.lost.load(Ordering::Relaxed),
         reload_error: text(&vitals.reload.error),
     }

@@ -13,7 +13,30 @@ use std::collections::BTreeMap;
 pub struct Results {
     pub generated_at: Option<String>,
     pub store: StoreState,
+    pub replicas: Vec<ReplicaResult>,
     pub experiments: Vec<ExperimentResult>,
+}
+
+/// One process that gives its facts to the store.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ReplicaResult {
+    pub id: String,
+    pub this: bool,
+    pub definition: String,
+    pub agrees: bool,
+    pub seen_at: Option<String>,
+    pub version: String,
+}
+
+impl Results {
+    /// How many replicas serve other definitions than the one that was asked.
+    pub fn disagreeing(&self) -> usize {
+        self.replicas
+            .iter()
+            .filter(|replica| !replica.agrees)
+            .count()
+    }
 }
 
 /// How the store is.

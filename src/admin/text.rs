@@ -19,6 +19,13 @@ pub fn table(results: &Results) -> String {
             store.healthy, store.dropped_events, store.damaged_events
         ));
     }
+    if results.disagreeing() > 0 {
+        text.push_str(&format!(
+            "Careful: {} of {} replicas serve other definitions than this one: give all the same routes file\n",
+            results.disagreeing(),
+            results.replicas.len()
+        ));
+    }
     text
 }
 

@@ -8,6 +8,7 @@ use crate::journal::{self, Journals, Reader};
 use crate::ledger::Ledger;
 use crate::ledger::folder::Folder;
 use crate::ledger::redis::{RedisLedger, TlsFiles};
+use crate::ledger::replicas;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::proxy::Worker;
 use crate::proxy::worker::{self, Orders};
@@ -141,8 +142,16 @@ pub async fn run(
     let folded = Arc::new(Notify::new());
     let folder = fold(&plan, readers, &ledger, &vitals, options);
     let folder = tokio::spawn(folder.run(FOLD_INTERVAL, notified(&folded)));
+    let served = plan_orders.clone();
+    let definition = move || config::declare::definition(&served.borrow());
+    let id = uuid::Uuid::now_v7().to_string();
+    let announcing = tokio::spawn(replicas::announce(
+        Arc::clone(&ledger),
+        id.clone(),
+        definition,
+    ));
     let reloading = tokio::spawn(reload(file, plans, Arc::clone(&vitals), reload_orders));
-    let door = admin::Door::new(plan_orders, ledger, vitals, reloads, stop_orders);
+    let door = admin::Door::new(id, plan_orders, ledger, vitals, reloads, stop_orders);
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
     let store = match &plan.store {
@@ -170,6 +179,7 @@ pub async fn run(
     folded.notify_one();
     folder.await?;
     reloading.abort();
+    announcing.abort();
     admin.abort();
     Ok(())
 }

@@ -9,15 +9,30 @@ use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, 
 pub fn declaration(plan: &Plan) -> Declaration {
     let experiments: Vec<_> = plan.experiments.iter().map(experiment).collect();
     let metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
-    let content = format!("{experiments:?} {metrics:?}");
-    let mut bytes = content.as_bytes();
-    // Reading from a slice cannot fail, and the crate adds no error of its own.
-    let digest = murmur3::murmur3_x64_128(&mut bytes, 0).unwrap_or_default() as u64;
+    let digest = digest(&format!("{experiments:?} {metrics:?}"));
     Declaration {
         digest,
         experiments,
         metrics,
     }
+}
+
+/// Names everything that decides who sees what and what counts: replicas that share a ledger
+/// should agree in it.
+pub fn definition(plan: &Plan) -> String {
+    let Plan {
+        experiments,
+        metrics,
+        identity,
+        ..
+    } = plan;
+    let content = digest(&format!("{experiments:?} {metrics:?} {identity:?}"));
+    format!("{content:016x}")
+}
+
+fn digest(content: &str) -> u64 {
+    // Reading from a slice cannot fail, and the crate adds no error of its own.
+    murmur3::murmur3_x64_128(&mut content.as_bytes(), 0).unwrap_or_default() as u64
 }
 
 fn experiment(experiment: &Experiment) -> DeclaredExperiment {

@@ -1,11 +1,7 @@
 //! The time of facts. It never goes back: not when the system's clock is set back, and not over a
 //! restart, because what was seen before is told apart from what came after by this time.
 
-use memmap2::MmapMut;
 use std::cell::Cell;
-use std::fs::File;
-use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A time left by an earlier life counts only when it is less than this ahead: a clock that was
@@ -59,44 +55,6 @@ pub fn system_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_millis() as u64)
-}
-
-/// The latest time in a journal, kept in the first eight bytes of its lock file, where it survives
-/// the process.
-#[derive(Debug)]
-pub(super) struct Latest {
-    map: MmapMut,
-    ms: u64,
-}
-
-impl Latest {
-    /// Of the journal with this lock file, which this process holds.
-    pub fn of(path: &Path) -> io::Result<Latest> {
-        // Opened anew: a mapping of the file that holds the lock would hold it, too.
-        let file = File::options().read(true).write(true).open(path)?;
-        super::segment::reserve(&file, 8)?;
-        // SAFETY: the file is this journal's own, and this process holds its lock.
-        let map = unsafe { MmapMut::map_mut(&file)? };
-        Ok(Latest { map, ms: 0 })
-    }
-
-    /// Keeps the time of a fact, if it is the latest.
-    pub fn reach(&mut self, ms: u64) {
-        if ms > self.ms {
-            self.ms = ms;
-            // As long as it was reserved.
-            self.map[..8].copy_from_slice(&ms.to_le_bytes());
-        }
-    }
-
-    /// What an earlier life left; 0 where nothing was kept.
-    pub fn left(lock: &File) -> u64 {
-        let mut bytes = [0; 8];
-        match std::os::unix::fs::FileExt::read_exact_at(lock, &mut bytes, 0) {
-            Ok(()) => u64::from_le_bytes(bytes),
-            Err(_) => 0,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod clock;
 mod declared;
 pub mod layout;
+mod marks;
 mod reader;
 mod segment;
 mod writer;
@@ -141,9 +142,9 @@ pub fn open(
         let lock = lock(&own)
             .map_err(disk(&own))?
             .ok_or_else(|| disk(&own)(io::ErrorKind::WouldBlock.into()))?;
-        let latest = clock::Latest::of(&own.join(LOCK)).map_err(disk(&own))?;
+        let marks = marks::Marks::of(&own.join(LOCK)).map_err(disk(&own))?;
         let clock = Clock::new(latest_ms, Instant::now(), system_ms());
-        let writer = Writer::new(&own, options.clone(), latest, clock)?;
+        let writer = Writer::new(&own, options.clone(), marks, clock)?;
         readers.push(Reader::new(
             id,
             &own,
@@ -187,7 +188,7 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Vec<Reader>> {
     Ok(readers)
 }
 
-/// Locked as long as the journal is held; also keeps the time of its latest fact.
+/// Locked as long as the journal is held; also keeps its marks.
 const LOCK: &str = "lock";
 
 /// The lock of a journal's folder, or `None` when another process holds it.

@@ -2,7 +2,7 @@
 
 use super::layout::{self, Chunk, Fact, Found, OwnedRecord};
 use super::writer::Shared;
-use super::{Options, segment};
+use super::{Options, marks, segment};
 use crate::experiment::record::Declaration;
 use std::collections::HashMap;
 use std::fs::File;
@@ -93,7 +93,15 @@ impl Reader {
 
     /// The time of the latest fact that an earlier life wrote, in Unix milliseconds; 0 without one.
     pub fn latest_ms(&self) -> u64 {
-        super::clock::Latest::left(&self.lock)
+        marks::left(&self.lock).0
+    }
+
+    /// How many facts the journal could not take, since its beginning.
+    pub fn dropped(&self) -> u64 {
+        match &self.live {
+            Some(live) => live.dropped.load(Ordering::Relaxed),
+            None => marks::left(&self.lock).1,
+        }
     }
 
     /// Whether a worker of this process writes it, or did.

@@ -1,8 +1,9 @@
 //! Appends facts. One writer belongs to one worker; what it shares with the reader and the keeper
 //! is touched once per segment, but for one counter.
 
-use super::clock::{Clock, Latest};
+use super::clock::Clock;
 use super::layout;
+use super::marks::Marks;
 use super::segment::{self, Segment};
 use super::{JournalError, Options};
 use crate::experiment::record::{Declaration, Record};
@@ -41,6 +42,8 @@ pub struct Full;
 pub struct Shared {
     /// The sequence number of the last frame that is wholly written.
     pub(super) written: AtomicU64,
+    /// How many facts could not be taken.
+    pub(super) dropped: AtomicU64,
     slots: Mutex<Slots>,
     keeper: Mutex<Option<Thread>>,
 }
@@ -67,7 +70,7 @@ pub struct Writer {
     next: u64,
     /// The declarations that the segment holds; the last one asked for comes last.
     declared: Vec<u64>,
-    latest: Latest,
+    marks: Marks,
     clock: Clock,
 }
 
@@ -77,11 +80,12 @@ impl Writer {
     pub(super) fn new(
         folder: &Path,
         options: Options,
-        latest: Latest,
+        marks: Marks,
         clock: Clock,
     ) -> Result<Writer, JournalError> {
         let shared = Shared {
             written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             slots: Mutex::default(),
             keeper: Mutex::default(),
         };
@@ -93,7 +97,7 @@ impl Writer {
             offset: 0,
             next: 1,
             declared: Vec::new(),
-            latest,
+            marks,
             clock,
         };
         if writer.options.quota.take(writer.options.segment_bytes) {
@@ -128,12 +132,12 @@ impl Writer {
         if self.fits(declared, record) {
             return Ok(());
         }
-        self.roll()?;
-        if self.fits(declared, record) {
-            Ok(())
-        } else {
-            Err(Full)
+        if self.roll().is_ok() && self.fits(declared, record) {
+            return Ok(());
         }
+        let dropped = self.marks.drop_one();
+        self.shared.dropped.store(dropped, Ordering::Relaxed);
+        Err(Full)
     }
 
     fn fits(&mut self, declared: &Declared, record: &Record<'_>) -> bool {
@@ -146,7 +150,7 @@ impl Writer {
         match layout::write_record(&mut segment.bytes()[self.offset..], self.next, record) {
             Some(bytes) => {
                 self.advance(bytes);
-                self.latest.reach(record.at_ms);
+                self.marks.reach(record.at_ms);
                 true
             }
             None => false,

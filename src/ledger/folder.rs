@@ -1,6 +1,7 @@
 //! Moves facts from the journals to the ledger, exactly once: read (I/O), fold (pure), apply
 //! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
 
+use super::backoff::Backoff;
 use super::fold::{self, Buckets};
 use super::known::Known;
 use super::{Applied, Batch, JournalId, Ledger, LedgerError, chain};
@@ -17,8 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const RECORDS_MAX: usize = 5_000;
 /// The most parts under way to the ledger at the same time.
 const PARTS_AT_ONCE: usize = 32;
-/// The longest wait between two attempts while the ledger is away.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often finished segments are released and journals of ended processes looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -31,6 +30,8 @@ pub struct Folder {
     buckets: Buckets,
     /// Whether all that is kept is to be looked at again.
     from_the_start: bool,
+    /// By journal, how many facts the ledger knows to be dropped.
+    told_dropped: HashMap<JournalId, u64>,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
 }
 
@@ -50,6 +51,7 @@ impl Folder {
             known: Known::default(),
             buckets: Buckets::new(),
             from_the_start: false,
+            told_dropped: HashMap::new(),
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
@@ -168,6 +170,7 @@ impl Folder {
 
     /// Gives the chunks to the ledger.
     async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
+        self.tell_dropped().await?;
         self.learn(chunks).await?;
         let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
         let mut failed = Ok(());
@@ -205,6 +208,19 @@ impl Folder {
         );
         self.known.forget(experiment);
         self.from_the_start = true;
+    }
+
+    /// Tells the ledger what the journals could not take, so that it is known for good.
+    async fn tell_dropped(&mut self) -> Result<(), LedgerError> {
+        for reader in &self.readers {
+            let dropped = reader.dropped();
+            let told = self.told_dropped.entry(reader.id().clone()).or_default();
+            if dropped > *told {
+                self.ledger.tell_dropped(reader.id(), dropped).await?;
+                *told = dropped;
+            }
+        }
+        Ok(())
     }
 
     /// Asks every shard whether it still has what it was given. A ledger can lose its last seconds
@@ -316,6 +332,13 @@ impl Folder {
                 .sum(),
             Ordering::Relaxed,
         );
+        let untold = |reader: &Reader| {
+            let told = self.told_dropped.get(reader.id()).copied().unwrap_or(0);
+            reader.dropped().saturating_sub(told)
+        };
+        folding
+            .dropped_untold
+            .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
         folding.lost.store(
             self.readers.iter().map(Reader::lost).sum(),
             Ordering::Relaxed,
@@ -352,24 +375,6 @@ enum Read {
     Full,
     Some,
     Nothing,
-}
-
-/// How long to wait before the next attempt: doubling, with a random part so that replicas do
-/// not come back all at once.
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Backoff {
-        Backoff(Duration::from_millis(50))
-    }
-
-    fn next(&mut self) -> Duration {
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
-        let nanos = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| now.subsec_nanos());
-        self.0.mul_f64(0.5 + f64::from(nanos % 1000) / 2000.0)
-    }
 }
 
 fn now_ms() -> u64 {

@@ -66,6 +66,16 @@ pub fn experiments_key(prefix: &str) -> String {
     format!("{prefix}:experiments")
 }
 
+/// The key of the hash of processes: id → `definition seen_ms version`.
+pub fn replicas_key(prefix: &str) -> String {
+    format!("{prefix}:replicas")
+}
+
+/// The key of the hash of how many facts each journal could not take.
+pub fn dropped_key(prefix: &str) -> String {
+    format!("{prefix}:dropped")
+}
+
 /// `<epoch>|<group>|<what>`: a field of totals.
 pub fn field(epoch: EpochDigest, group: &str, what: &str) -> String {
     format!("{epoch}|{group}|{what}")

@@ -10,11 +10,13 @@
 //! that and counts once; a house that lost its last seconds is seen too, and is given them again.
 
 pub mod account;
+mod backoff;
 pub mod fold;
 pub mod folder;
 pub mod keys;
 pub mod known;
 pub mod redis;
+pub mod replicas;
 pub mod sqlite;
 
 use crate::experiment::EpochDigest;
@@ -232,6 +234,23 @@ pub struct UserRecord {
     pub event_ids: Vec<u64>,
 }
 
+/// One running process that gives its facts to this ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Its name, unique over all replicas for all time (a UUID).
+    pub id: String,
+    /// Names what it serves: experiments, metrics and where IDs are read. Replicas that give
+    /// their facts to one ledger should be equal in this.
+    pub definition: String,
+    /// When it last announced itself, by its own clock, in Unix milliseconds.
+    pub seen_ms: u64,
+    /// Its version of watershed.
+    pub version: String,
+}
+
+/// A process that has not announced itself for so long is gone, in milliseconds.
+pub const ALIVE_MS: u64 = 35_000;
+
 /// What became of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -285,6 +304,18 @@ pub trait Ledger: Send + Sync {
 
     /// What is known of one user.
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError>;
+
+    /// Keeps how many facts a journal could not take in all; told again, it counts once.
+    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError>;
+
+    /// How many facts all journals could not take.
+    async fn dropped(&self) -> Result<u64, LedgerError>;
+
+    /// Keeps that a process is there, and what it serves.
+    async fn announce(&self, replica: &Replica) -> Result<(), LedgerError>;
+
+    /// Every process that announced itself within [`ALIVE_MS`] before `now_ms`.
+    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError>;
 
     /// Whether the house answers.
     async fn ping(&self) -> Result<(), LedgerError>;

@@ -9,7 +9,10 @@ pub use place::TlsFiles;
 
 use super::account::{Additions, WAITING_USERS_MAX};
 use super::keys::{self, ShardKeys};
-use super::{Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Totals, UserRecord};
+use super::{
+    ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Replica, Totals,
+    UserRecord,
+};
 use ::redis::{Cmd, FromRedisValue, RedisError, Script};
 use link::{Connection, Link, NoLink};
 use place::Place;
@@ -222,6 +225,59 @@ impl Ledger for RedisLedger {
         let key = self.keys(experiment, shard).await?.users;
         let text: Option<String> = self.ask(::redis::cmd("HGET").arg(key).arg(user)).await?;
         text.map(|text| keys::read_user(&text)).transpose()
+    }
+
+    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {
+        let key = keys::dropped_key(&self.prefix);
+        let mut set = ::redis::cmd("HSET");
+        self.ask(set.arg(key).arg(&**journal).arg(dropped)).await
+    }
+
+    async fn dropped(&self) -> Result<u64, LedgerError> {
+        let key = keys::dropped_key(&self.prefix);
+        let counts: Vec<u64> = self.ask(::redis::cmd("HVALS").arg(key)).await?;
+        Ok(counts.iter().sum())
+    }
+
+    async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
+        let Replica {
+            id,
+            definition,
+            seen_ms,
+            version,
+        } = replica;
+        let key = keys::replicas_key(&self.prefix);
+        let text = format!("{definition} {seen_ms} {version}");
+        let mut set = ::redis::cmd("HSET");
+        self.ask(set.arg(key).arg(id).arg(text)).await
+    }
+
+    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError> {
+        let key = keys::replicas_key(&self.prefix);
+        let all: Vec<(String, String)> = self.ask(::redis::cmd("HGETALL").arg(&key)).await?;
+        let mut replicas = Vec::new();
+        for (id, text) in all {
+            let mut words = text.split(' ');
+            let read = || {
+                Some(Replica {
+                    id: id.clone(),
+                    definition: words.next()?.to_owned(),
+                    seen_ms: words.next()?.parse().ok()?,
+                    version: words.next()?.to_owned(),
+                })
+            };
+            let replica = { read }();
+            // What cannot be read is another version's.
+            let alive = replica.filter(|replica| replica.seen_ms + ALIVE_MS >= now_ms);
+            match alive {
+                Some(replica) => replicas.push(replica),
+                None => {
+                    let () = self.ask(::redis::cmd("HDEL").arg(&key).arg(id)).await?;
+                }
+            }
+        }
+        replicas.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(replicas)
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -3,8 +3,8 @@
 mod apply;
 
 use super::{
-    Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Part, Totals, UserRecord,
-    keys,
+    ALIVE_MS, Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Part, Replica,
+    Totals, UserRecord, keys,
 };
 use apply::{applied, apply, record};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -33,6 +33,9 @@ CREATE TABLE applied (experiment TEXT NOT NULL, journal TEXT NOT NULL, through I
 CREATE TABLE waiting (experiment TEXT NOT NULL, user BLOB NOT NULL, since_ms INTEGER NOT NULL,
                       events TEXT NOT NULL, PRIMARY KEY (experiment, user)) WITHOUT ROWID;
 CREATE INDEX waiting_since ON waiting (experiment, since_ms);
+CREATE TABLE dropped (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE replicas (id TEXT NOT NULL PRIMARY KEY, definition TEXT NOT NULL, seen_ms INTEGER NOT NULL,
+                       version TEXT NOT NULL) WITHOUT ROWID;
 ",
 ];
 
@@ -186,6 +189,57 @@ impl Ledger for SqliteLedger {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
         self.read(move |connection| record(connection, &experiment, &user))
             .await
+    }
+
+    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {
+        let journal = journal.clone();
+        on(&self.writer, move |connection| {
+            let sql = "INSERT INTO dropped VALUES (?, ?) ON CONFLICT DO UPDATE SET count = excluded.count";
+            connection.execute(sql, params![&*journal, dropped as i64])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn dropped(&self) -> Result<u64, LedgerError> {
+        self.read(|connection| {
+            let sql = "SELECT coalesce(sum(count), 0) FROM dropped";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
+        })
+        .await
+    }
+
+    async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
+        let replica = replica.clone();
+        on(&self.writer, move |connection| {
+            let gone = replica.seen_ms.saturating_sub(ALIVE_MS) as i64;
+            connection.execute("DELETE FROM replicas WHERE seen_ms < ?", [gone])?;
+            let sql = "INSERT OR REPLACE INTO replicas VALUES (?, ?, ?, ?)";
+            let seen_ms = replica.seen_ms as i64;
+            connection.execute(
+                sql,
+                params![replica.id, replica.definition, seen_ms, replica.version],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError> {
+        self.read(move |connection| {
+            let sql = "SELECT id, definition, seen_ms, version FROM replicas WHERE seen_ms >= ? ORDER BY id";
+            let mut statement = connection.prepare_cached(sql)?;
+            let alive = statement.query_map([now_ms.saturating_sub(ALIVE_MS) as i64], |row| {
+                Ok(Replica {
+                    id: row.get(0)?,
+                    definition: row.get(1)?,
+                    seen_ms: row.get::<_, i64>(2)? as u64,
+                    version: row.get(3)?,
+                })
+            })?;
+            Ok(alive.collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -1,6 +1,7 @@
 //! One binary for every test that crosses an edge: real sockets, real files, a real Redis, the
 //! real program.
 
+mod accounting;
 mod assignment;
 mod cli;
 mod config;

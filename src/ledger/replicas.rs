@@ -1,0 +1,40 @@
+//! Processes that share a ledger say that they are there and what they serve, so that results can
+//! warn when they disagree.
+
+use super::{Ledger, Replica};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Announces this process for as long as the future runs; `definition` is asked each time what is
+/// served, and a change of it is announced within a second.
+pub async fn announce(ledger: Arc<dyn Ledger>, id: String, definition: impl Fn() -> String) {
+    let mut last: Option<(tokio::time::Instant, String)> = None;
+    loop {
+        let now = definition();
+        let due = last
+            .as_ref()
+            .is_none_or(|(at, told)| at.elapsed() >= INTERVAL || *told != now);
+        if due {
+            let replica = Replica {
+                id: id.clone(),
+                definition: now.clone(),
+                seen_ms: now_ms(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            match ledger.announce(&replica).await {
+                Ok(()) => last = Some((tokio::time::Instant::now(), now)),
+                // The folder says so louder.
+                Err(error) => tracing::debug!("this replica cannot be announced: {error}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64)
+}

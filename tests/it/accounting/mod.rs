@@ -1,0 +1,373 @@
+//! What a client has seen answered is in the results, once. Clients keep books of every answer
+//! while things go wrong; in the end the books and the ledger say the same.
+//!
+//! Each test is bounded; `scripts/accounting` plays longer, with other seeds.
+
+mod books;
+mod cutter;
+mod driver;
+mod faults;
+
+use crate::support::origin::Origin;
+use crate::support::proxy::{How, Proxy};
+use crate::support::redis::{Cluster, Redis, Watched};
+use books::{Books, Ledgered};
+use cutter::Cutter;
+use driver::Driver;
+use faults::{Fault, OF_ANY_STORE, OF_REDIS, Store};
+use std::time::Duration;
+use watershed::ledger::Ledger;
+use watershed::ledger::redis::{RedisLedger, TlsFiles};
+use watershed::ledger::sqlite::SqliteLedger;
+
+/// A house with its surroundings.
+pub struct World {
+    store: Store,
+    proxies: Vec<Proxy>,
+    routes: String,
+    weight: u8,
+    clock: tempfile::TempDir,
+    /// Two versions of the site.
+    _origins: [Origin; 2],
+}
+
+impl World {
+    fn new(store: Store, proxies: usize) -> World {
+        World::with(store, proxies, "workers: 2\n", Vec::new())
+    }
+
+    fn with(store: Store, proxies: usize, lines: &str, through: Vec<String>) -> World {
+        let origins = [Origin::start("control"), Origin::start("b")];
+        let [a, b] = [0, 1].map(|index: usize| origins[index].address);
+        let routes = format!(
+            "{}{lines}user: {{ cookie: uid }}
+upstreams: {{ a: \"http://{a}\", b: \"http://{b}\" }}
+experiments:
+  shop:
+    groups:
+      control: {{ weight: WEIGHT, upstream: a }}
+      b: {{ weight: 50, upstream: b }}
+metrics:
+  purchase: {{ event: purchase, kind: count }}
+  revenue: {{ event: purchase, value: amount, kind: mean }}
+",
+            store.line()
+        );
+        let mut world = World {
+            store,
+            proxies: Vec::new(),
+            routes,
+            weight: 50,
+            clock: tempfile::TempDir::new().unwrap(),
+            _origins: origins,
+        };
+        let how = How {
+            env: world.environment(),
+            through,
+        };
+        for _ in 0..proxies {
+            let proxy = Proxy::start_how(&world.file(), how.clone());
+            world.proxies.push(proxy);
+        }
+        world
+    }
+
+    fn file(&self) -> String {
+        self.routes.replace("WEIGHT", &self.weight.to_string())
+    }
+
+    fn again(&mut self, proxy: usize) {
+        let file = self.file();
+        self.proxies[proxy].again(&file);
+    }
+
+    /// Moves some users to the other group.
+    fn reload(&mut self, weight: u8) {
+        self.weight = weight;
+        for proxy in &self.proxies {
+            proxy.write(&self.file());
+        }
+    }
+
+    /// A clock of the proxies' own.
+    fn environment(&self) -> Vec<(String, String)> {
+        let path = self.clock.path().join("clock");
+        std::fs::write(&path, "+0").unwrap();
+        let library = ["x86_64", "aarch64"]
+            .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"));
+        let library = library
+            .into_iter()
+            .find(|path| std::path::Path::new(path).exists())
+            .expect("faketime is missing: run ./scripts/test, which installs it");
+        [
+            ("LD_PRELOAD", library.as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", path.to_str().unwrap()),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    /// Sets the proxies' clocks this many seconds before or after the true time.
+    fn set_clock(&self, seconds: i64) {
+        let next = self.clock.path().join("next");
+        std::fs::write(&next, format!("{seconds:+}")).unwrap();
+        std::fs::rename(next, self.clock.path().join("clock")).unwrap();
+    }
+
+    async fn ledger(&self) -> Box<dyn Ledger> {
+        async fn redis(url: &str) -> Box<dyn Ledger> {
+            Box::new(
+                RedisLedger::connect(url, TlsFiles::default(), "ws")
+                    .await
+                    .unwrap(),
+            )
+        }
+        match &self.store {
+            Store::Embedded => {
+                let path = self.proxies[0].folder.path().join("watershed.db");
+                Box::new(SqliteLedger::open(&path).unwrap())
+            }
+            Store::Alone(server) | Store::Cut(server, _) => redis(&server.url()).await,
+            Store::Sentinels(watched) => redis(&watched.url()).await,
+            Store::Cluster(cluster) => redis(&cluster.url()).await,
+        }
+    }
+
+    /// Everything is folded; books and ledger are compared.
+    #[track_caller]
+    fn close(&self, books: &Books, story: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let told =
+            crate::support::until_within(Duration::from_secs(60), "books that agree", || {
+                for proxy in &self.proxies {
+                    proxy.results();
+                }
+                let results = self.proxies[0].results();
+                let ledgered = runtime.block_on(async {
+                    let ledger = self.ledger().await;
+                    Ledgered::read(&*ledger, books).await
+                });
+                // A Redis that has just failed over may not be there yet.
+                let ledgered = ledgered.map_err(|error| format!("{error:?}"))?;
+                let mut faults = ledgered.agrees_with(books);
+                faults.extend(ledgered.add_up_to(&results, books));
+                faults.truncate(10);
+                if faults.is_empty() {
+                    Ok(results)
+                } else {
+                    Err(format!("{story}: {faults:#?}"))
+                }
+            });
+        assert_eq!(told["store"]["dropped_events"], 0, "{story}");
+        let answered: u64 = books.values().map(|book| book.requests).sum();
+        let unanswered: usize = books.values().map(|book| book.unanswered.len()).sum();
+        assert!(answered > 100, "{story}: only {answered} answers");
+        println!(
+            "{story}: {answered} answers, {unanswered} without one, {} users",
+            books.len()
+        );
+    }
+}
+
+/// These faults, one after the other, under load.
+fn play(store: Store, proxies: usize, seed: u64, faults: &[Fault]) {
+    let mut world = World::new(store, proxies);
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let addresses: Vec<_> = world.proxies.iter().map(|proxy| proxy.public).collect();
+    let driver = Driver::start(seed, &addresses, Duration::from_millis(2));
+    std::thread::sleep(Duration::from_millis(500));
+    for fault in faults {
+        fault.strike(&mut world, &mut dice);
+        std::thread::sleep(Duration::from_millis(dice.u64(200..1_200)));
+    }
+    let books = driver.finish();
+    world.close(
+        &books,
+        &format!("seed {seed}, {proxies} proxies, {faults:?}"),
+    );
+}
+
+fn alone() -> Store {
+    let arguments = ["--appendonly", "yes", "--enable-debug-command", "yes"];
+    Store::Alone(Redis::with(&arguments))
+}
+
+fn cut() -> Store {
+    let arguments = ["--appendonly", "yes", "--enable-debug-command", "yes"];
+    let redis = Redis::with(&arguments);
+    let cutter = Cutter::before(redis.address);
+    Store::Cut(redis, cutter)
+}
+
+fn sentinels() -> Store {
+    Store::Sentinels(Watched::start())
+}
+
+fn cluster() -> Store {
+    Store::Cluster(Cluster::start())
+}
+
+fn mixture(dice: &mut fastrand::Rng, of: &[&[Fault]], length: usize) -> Vec<Fault> {
+    let all: Vec<Fault> = of.iter().copied().flatten().copied().collect();
+    std::iter::repeat_with(|| all[dice.usize(..all.len())])
+        .take(length)
+        .collect()
+}
+
+#[test]
+fn the_embedded_file_through_kills_stops_reloads_and_a_clock_set_back() {
+    let faults = [
+        Fault::KillProxy,
+        Fault::Reload,
+        Fault::ClockBack,
+        Fault::KillProxy,
+        Fault::StopProxy,
+    ];
+    play(Store::Embedded, 1, 1, &faults);
+}
+
+#[test]
+fn redis_alone_through_each_of_its_faults() {
+    for (seed, &fault) in OF_REDIS.iter().enumerate() {
+        play(alone(), 1, seed as u64, &[fault]);
+    }
+}
+
+#[test]
+fn connections_cut_in_the_middle_of_answers() {
+    play(cut(), 2, 3, &[Fault::CutAnswers, Fault::CutAnswers]);
+}
+
+#[test]
+fn sentinels_that_fail_over() {
+    play(sentinels(), 2, 4, &[Fault::FailOver, Fault::KillProxy]);
+}
+
+#[test]
+fn a_cluster_that_fails_over() {
+    play(cluster(), 2, 5, &[Fault::FailOver, Fault::KillProxy]);
+}
+
+#[test]
+fn four_proxies_on_one_redis_through_a_mixture() {
+    let seed = 6;
+    let faults = mixture(
+        &mut fastrand::Rng::with_seed(seed),
+        &[OF_ANY_STORE, OF_REDIS],
+        6,
+    );
+    play(alone(), 4, seed, &faults);
+}
+
+#[test]
+fn what_a_full_disk_cannot_take_is_counted() {
+    let mount = "mkdir -p {}/small && mount -t tmpfs -o size=10m none {}/small && exec \"$@\"";
+    let through = ["unshare", "-rm", "sh", "-c", mount, "sh"].map(str::to_owned);
+    let lines = "workers: 8\njournal: { path: small, quota: 32MiB }\n";
+    let mut world = World::with(alone(), 1, lines, through.to_vec());
+    let Store::Alone(redis) = &mut world.store else {
+        unreachable!()
+    };
+    redis.kill();
+    let driver = Driver::start(7, &[world.proxies[0].public], Duration::ZERO);
+    crate::support::until("a full disk", || {
+        let log = world.proxies[0].log.lock().unwrap().clone();
+        log.contains("the journal is full").then_some(()).ok_or(log)
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let books = driver.finish();
+    redis.up();
+    let answered: u64 = books.values().map(|book| book.requests).sum();
+    let results = world.proxies[0].results();
+    let groups = results["experiments"][0]["groups"].as_array().unwrap();
+    let counted: u64 = groups
+        .iter()
+        .map(|group| group["requests"].as_u64().unwrap())
+        .sum();
+    let dropped = results["store"]["dropped_events"].as_u64().unwrap();
+    assert!(dropped > 0 && counted > 0);
+    assert_eq!(answered, counted + dropped);
+    // It is known for good, also to a process that was not there.
+    world.proxies[0].signal("TERM");
+    world.proxies[0].wait();
+    world.again(0);
+    assert_eq!(
+        world.proxies[0].results()["store"]["dropped_events"],
+        dropped
+    );
+}
+
+#[test]
+fn replicas_that_serve_something_else_are_named() {
+    let world = World::new(alone(), 2);
+    let agree = |number: usize| {
+        crate::support::until("replicas", || {
+            let results = world.proxies[0].results();
+            let replicas = results["replicas"].as_array().unwrap().clone();
+            let agreeing = replicas
+                .iter()
+                .filter(|replica| replica["agrees"] == true)
+                .count();
+            (replicas.len() == 2 && agreeing == number)
+                .then_some(())
+                .ok_or(results)
+        });
+    };
+    agree(2);
+    world.proxies[1].write(&world.routes.replace("WEIGHT", "70"));
+    agree(1);
+    let text = world.proxies[0].ask("/admin/results?format=text").text();
+    assert!(
+        text.contains("1 of 2 replicas serve other definitions"),
+        "{text}"
+    );
+    world.proxies[1].write(&world.file());
+    agree(2);
+}
+
+/// Any mixture, of any store and number of proxies, until the time is up: `scripts/accounting`.
+#[test]
+#[ignore = "as long as it is told to be: scripts/accounting"]
+fn for_as_long_as_told() {
+    let told = |name: &str, otherwise: u64| match std::env::var(name) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => otherwise,
+    };
+    let time = Duration::from_secs(60 * told("ACCOUNTING_MINUTES", 10));
+    let begun = std::time::Instant::now();
+    for seed in told("ACCOUNTING_SEED", 100).. {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let proxies = [1, 2, 4][dice.usize(..3)];
+        let (any, clock) = (OF_ANY_STORE, &[Fault::ClockBack][..]);
+        let length = dice.usize(2..7);
+        let (store, faults) = match dice.u8(..6) {
+            0 => {
+                let faults = mixture(&mut dice, &[any, clock], length);
+                play(Store::Embedded, 1, seed, &faults);
+                continue;
+            }
+            1 => (
+                sentinels(),
+                mixture(&mut dice, &[any, &[Fault::FailOver]], length),
+            ),
+            2 => (
+                cluster(),
+                mixture(&mut dice, &[any, &[Fault::FailOver]], length),
+            ),
+            3 => (
+                cut(),
+                mixture(&mut dice, &[any, OF_REDIS, &[Fault::CutAnswers]], length),
+            ),
+            _ => (alone(), mixture(&mut dice, &[any, OF_REDIS], length)),
+        };
+        play(store, proxies, seed, &faults);
+        if begun.elapsed() > time {
+            return;
+        }
+    }
+}
