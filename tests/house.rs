@@ -32,7 +32,10 @@ const PURE: &[&str] = &[
     "ledger/fold.rs",
     "ledger/keys.rs",
     "upstream/balance.rs",
+    "proxy/framing.rs",
+    "proxy/grammar.rs",
     "proxy/headers.rs",
+    "proxy/hops.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio::",
