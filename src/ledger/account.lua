@@ -55,10 +55,12 @@ local function bounded(old, more) return math.max(-USER_MAX, math.min(USER_MAX, 
 local function read(record)
   local words = {}
   for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
-  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}, ids = {}}
+  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}, ids = {}, aliases = {}}
   for i = 5, #words do
     if words[i]:sub(1, 1) == '#' then
       user.ids[#user.ids + 1] = words[i]
+    elseif words[i]:sub(1, 1) == '@' then
+      user.aliases[#user.aliases + 1] = words[i]
     else
       local name, count, sum, base = words[i]:match('^([^:]+):([^:]+):([^:]+):([^:]+)$')
       user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base)}
@@ -76,6 +78,7 @@ local function write(user)
     words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3])
   end
   for _, id in ipairs(user.ids) do words[#words + 1] = id end
+  for _, alias in ipairs(user.aliases) do words[#words + 1] = alias end
   return table.concat(words, ' ')
 end
 
@@ -145,6 +148,26 @@ local function event(user, of)
   return true
 end
 
+-- One record of two.
+local function joined(first, second)
+  if earlier(second.first_ms, second.epoch, second.group, first) then first, second = second, first end
+  if second.crossed == '1' or first.group ~= second.group then first.crossed = '1' end
+  for metric, values in pairs(second.metrics) do
+    local of = first.metrics[metric]
+    if not of then
+      of = {0, 0, 0}
+      first.names[#first.names + 1] = metric
+    end
+    first.metrics[metric] = {bounded(of[1], values[1]), bounded(of[2], values[2]), bounded(of[3], values[3])}
+  end
+  for _, id in ipairs(second.ids) do first.ids[#first.ids + 1] = id end
+  while #first.ids > EVENT_IDS_MAX do table.remove(first.ids, 1) end
+  for _, alias in ipairs(second.aliases) do first.aliases[#first.aliases + 1] = alias end
+  return first
+end
+
+local function hex(bytes) return (bytes:gsub('.', function(byte) return string.format('%02x', byte:byte()) end)) end
+
 local function write_event(of)
   local within = of.within_ms and whole(of.within_ms) or ''
   return table.concat({whole(of.at_ms), of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}, ':')
@@ -158,6 +181,13 @@ local function read_events(words)
       sum = tonumber(sum), base = tonumber(base), id = id}
   end
   return events
+end
+
+-- The ID that stands for a person.
+local function resolve(aliases_key, id)
+  local root = redis.call('HGET', aliases_key, id)
+  while root do id, root = root, redis.call('HGET', aliases_key, root) end
+  return id
 end
 
 local function add_counts(totals_key, hours_key)

@@ -94,6 +94,31 @@ impl Additions {
         self.whole(record, -1);
     }
 
+    /// Makes one of two that turned out to be the same person. `alias` is the second one's ID.
+    pub fn join(&mut self, first: Before, second: Before, alias: &[u8]) -> Before {
+        for record in [&first.record, &second.record].into_iter().flatten() {
+            self.whole(record, -1);
+        }
+        let record = match (first.record, second.record) {
+            (Some(first), Some(second)) => Some(joined(first, second)),
+            (first, second) => first.or(second),
+        };
+        let mut waiting = first.waiting;
+        waiting.extend(second.waiting);
+        let record = record.map(|mut record| {
+            record.aliases.push(alias.to_vec());
+            self.whole(&record, 1);
+            record
+        });
+        // What waited for one may follow an exposure of the other.
+        let nothing = UserDelta {
+            user: Vec::new(),
+            exposures: Vec::new(),
+            events: Vec::new(),
+        };
+        self.user(Before { record, waiting }, &nothing)
+    }
+
     fn exposed(
         &mut self,
         record: Option<UserRecord>,
@@ -111,6 +136,7 @@ impl Additions {
                     crossed_over: false,
                     metrics: BTreeMap::new(),
                     event_ids: Vec::new(),
+                    aliases: Vec::new(),
                 };
                 self.whole(&record, 1);
                 record
@@ -224,6 +250,26 @@ impl Additions {
             .entry(keys::hour_field(hour, record.epoch, &record.group, what))
             .or_default() += value;
     }
+}
+
+/// One record of two.
+fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
+    let place = |record: &UserRecord| (record.first_ms, record.epoch, record.group.clone());
+    let (mut whole, other) = match place(&first) <= place(&second) {
+        true => (first, second),
+        false => (second, first),
+    };
+    whole.crossed_over |= other.crossed_over || whole.group != other.group;
+    for (metric, (count, sum, base)) in other.metrics {
+        let of = whole.metrics.entry(metric).or_default();
+        of.0 = bounded(of.0 as i64, count as i64) as u64;
+        (of.1, of.2) = (bounded(of.1, sum), bounded(of.2, base));
+    }
+    whole.event_ids.extend(other.event_ids);
+    let over = whole.event_ids.len().saturating_sub(EVENT_IDS_MAX);
+    whole.event_ids.drain(..over);
+    whole.aliases.extend(other.aliases);
+    whole
 }
 
 /// What is known of a user before or after a part.

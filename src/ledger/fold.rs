@@ -172,13 +172,8 @@ struct OpenPart {
 impl OpenPart {
     fn new(experiment: &str, shard: usize) -> OpenPart {
         let part = Part {
-            experiment: experiment.to_owned(),
             shard: shard as u32,
-            spans: Vec::new(),
-            epochs: Vec::new(),
-            users: Vec::new(),
-            tallies: Vec::new(),
-            wait_from_ms: 0,
+            ..Part::nothing(experiment)
         };
         OpenPart {
             part,

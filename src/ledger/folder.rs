@@ -228,6 +228,11 @@ impl Folder {
     async fn audit(&mut self) -> Result<(), LedgerError> {
         let mut lost = Vec::new();
         for (experiment, shards) in &self.known.experiments {
+            // Also told anew that there is such an experiment, in case that just this was lost.
+            if self.ledger.shards(experiment).await? as usize != shards.len() {
+                lost.push(experiment.clone());
+                continue;
+            }
             for (shard, given) in shards.iter().enumerate() {
                 let (journals, through): (Vec<_>, Vec<_>) = given
                     .iter()

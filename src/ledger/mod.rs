@@ -44,6 +44,9 @@ pub struct Part {
     pub spans: Vec<Span>,
     /// The epochs that `users` and `tallies` name, with their definitions.
     pub epochs: Vec<EpochDefinition>,
+    /// IDs of the same person, the one that the visitor had first before the other: from now on,
+    /// and for what was before, they are one user. Added before `users`.
+    pub joins: Vec<(Vec<u8>, Vec<u8>)>,
     /// What happened to users, in the order of their first fact here. A user stands here once.
     pub users: Vec<UserDelta>,
     /// What was answered, whoever asked.
@@ -51,6 +54,22 @@ pub struct Part {
     /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
     /// are given up.
     pub wait_from_ms: u64,
+}
+
+impl Part {
+    /// A part that adds nothing.
+    pub fn nothing(experiment: &str) -> Part {
+        Part {
+            experiment: experiment.to_owned(),
+            shard: 0,
+            spans: Vec::new(),
+            epochs: Vec::new(),
+            joins: Vec::new(),
+            users: Vec::new(),
+            tallies: Vec::new(),
+            wait_from_ms: 0,
+        }
+    }
 }
 
 /// A stretch of a journal.
@@ -232,6 +251,8 @@ pub struct UserRecord {
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
     /// See [`EventAt::id`]: of the latest events, oldest first.
     pub event_ids: Vec<u64>,
+    /// Other IDs of the same person, whose facts are counted here.
+    pub aliases: Vec<Vec<u8>>,
 }
 
 /// One running process that gives its facts to this ledger.
@@ -302,7 +323,15 @@ pub trait Ledger: Send + Sync {
     /// Counts by hour, oldest first.
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError>;
 
-    /// What is known of one user.
+    /// Forgets a user, under every ID that was joined, and takes what they brought out of the
+    /// counts of users and metrics. Requests that were answered stay counted: they name nobody.
+    /// Says whether there was anything.
+    async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError>;
+
+    /// Forgets all users of an experiment and keeps its counts.
+    async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError>;
+
+    /// What is known of one user, by any ID that was joined.
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError>;
 
     /// Keeps how many facts a journal could not take in all; told again, it counts once.

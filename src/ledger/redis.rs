@@ -3,11 +3,11 @@
 
 mod link;
 mod place;
+mod script;
 
 pub use link::Unusable;
 pub use place::TlsFiles;
 
-use super::account::{Additions, WAITING_USERS_MAX};
 use super::keys::{self, ShardKeys};
 use super::{
     ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Replica, Totals,
@@ -25,6 +25,7 @@ pub struct RedisLedger {
     link: Link,
     prefix: String,
     apply: Script,
+    forget: Script,
     /// Into how many shards each experiment is split, as last seen.
     shards: Mutex<HashMap<String, u32>>,
 }
@@ -50,6 +51,10 @@ impl RedisLedger {
             apply: Script::new(concat!(
                 include_str!("account.lua"),
                 include_str!("apply.lua")
+            )),
+            forget: Script::new(concat!(
+                include_str!("account.lua"),
+                include_str!("forget.lua")
             )),
             shards: Mutex::default(),
         })
@@ -133,7 +138,11 @@ impl Ledger for RedisLedger {
         };
         let mut set = ::redis::cmd("HSETNX");
         let () = self.ask(set.arg(&key).arg(experiment).arg(wanted)).await?;
-        let shards = self.known_shards(experiment).await?;
+        // Lost in between: told again with the next audit.
+        let shards = match self.known_shards(experiment).await? {
+            0 => wanted,
+            shards => shards,
+        };
         self.known().insert(experiment.to_owned(), shards);
         Ok(shards)
     }
@@ -159,12 +168,13 @@ impl Ledger for RedisLedger {
             .key(keys.epochs)
             .key(keys.applied)
             .key(keys.waiting)
-            .key(keys.waiting_since);
-        arguments(&mut call, part);
+            .key(keys.waiting_since)
+            .key(keys.aliases);
+        script::arguments(&mut call, part);
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
             .await?;
-        read_answer(part, answer)
+        script::read_answer(part, answer)
     }
 
     async fn forget(
@@ -216,14 +226,47 @@ impl Ledger for RedisLedger {
         keys::hours(fields)
     }
 
-    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
-        let shards = self.known_shards(experiment).await?;
-        if shards == 0 {
-            return Ok(None);
+    async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
+        let Some(keys) = self.keys_of(experiment, user).await? else {
+            return Ok(false);
+        };
+        let mut call = self.forget.prepare_invoke();
+        call.key(keys.users)
+            .key(keys.totals)
+            .key(keys.hours)
+            .key(keys.waiting)
+            .key(keys.waiting_since)
+            .key(keys.aliases)
+            .arg(user);
+        self.with(async |connection| call.invoke_async(connection).await)
+            .await
+    }
+
+    async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
+        for shard in 0..self.known_shards(experiment).await? {
+            let keys = self.keys(experiment, shard).await?;
+            let all = [keys.users, keys.waiting, keys.waiting_since, keys.aliases];
+            let () = self.ask(::redis::cmd("UNLINK").arg(&all)).await?;
         }
-        let shard = super::fold::shard_of(user, shards as usize) as u32;
-        let key = self.keys(experiment, shard).await?.users;
-        let text: Option<String> = self.ask(::redis::cmd("HGET").arg(key).arg(user)).await?;
+        Ok(())
+    }
+
+    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
+        let Some(keys) = self.keys_of(experiment, user).await? else {
+            return Ok(None);
+        };
+        let mut id = user.to_vec();
+        loop {
+            let mut get = ::redis::cmd("HGET");
+            let root: Option<Vec<u8>> = self.ask(get.arg(&keys.aliases).arg(&id)).await?;
+            match root {
+                Some(root) => id = root,
+                None => break,
+            }
+        }
+        let text: Option<String> = self
+            .ask(::redis::cmd("HGET").arg(&keys.users).arg(id))
+            .await?;
         text.map(|text| keys::read_user(&text)).transpose()
     }
 
@@ -286,6 +329,21 @@ impl Ledger for RedisLedger {
 }
 
 impl RedisLedger {
+    /// The keys of a user's shard; `None` for an experiment without counts.
+    async fn keys_of(
+        &self,
+        experiment: &str,
+        user: &[u8],
+    ) -> Result<Option<ShardKeys>, LedgerError> {
+        match self.known_shards(experiment).await? {
+            0 => Ok(None),
+            shards => {
+                let shard = super::fold::shard_of(user, shards as usize) as u32;
+                self.keys(experiment, shard).await.map(Some)
+            }
+        }
+    }
+
     /// Like `shards`, but a question about an experiment does not make it.
     async fn known_shards(&self, experiment: &str) -> Result<u32, LedgerError> {
         let key = keys::experiments_key(&self.prefix);
@@ -293,75 +351,5 @@ impl RedisLedger {
             .ask(::redis::cmd("HGET").arg(key).arg(experiment))
             .await?;
         Ok(shards.unwrap_or(0))
-    }
-}
-
-/// Writes a part as the script reads it.
-fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
-    call.arg(part.spans.len());
-    for span in &part.spans {
-        call.arg(&*span.journal).arg(span.after).arg(span.through);
-    }
-    call.arg(part.epochs.len());
-    for epoch in &part.epochs {
-        call.arg(epoch.digest.to_string())
-            .arg(epoch.first_ms)
-            .arg(keys::write_definition(epoch));
-    }
-    let additions = Additions::of_tallies(part);
-    for counts in [&additions.totals, &additions.hours] {
-        call.arg(counts.len());
-        for (field, count) in counts {
-            call.arg(field).arg(count.to_string());
-        }
-    }
-    call.arg(part.users.len());
-    for user in &part.users {
-        call.arg(&user.user).arg(user.exposures.len());
-        for exposure in &user.exposures {
-            call.arg(exposure.at_ms)
-                .arg(exposure.epoch.to_string())
-                .arg(&exposure.group);
-        }
-        call.arg(user.events.len());
-        for event in &user.events {
-            let within = event
-                .within_ms
-                .map_or(String::new(), |within| within.to_string());
-            call.arg(event.at_ms)
-                .arg(&event.metric)
-                .arg(within)
-                .arg(event.count)
-                .arg(event.sum)
-                .arg(event.base)
-                .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")));
-        }
-    }
-    call.arg(part.wait_from_ms).arg(WAITING_USERS_MAX);
-}
-
-fn read_answer(part: &Part, answer: Vec<String>) -> Result<Applied, LedgerError> {
-    let unreadable = || LedgerError::Unreadable {
-        place: "the script's answer".to_owned(),
-        found: answer.join(" "),
-    };
-    let (word, has) = answer.split_first().ok_or_else(unreadable)?;
-    match &**word {
-        "now" => Ok(Applied::Now),
-        "before" => Ok(Applied::Before),
-        "mismatch" if has.len() == part.spans.len() => {
-            let has = has
-                .iter()
-                .map(|text| text.parse().map_err(|_| unreadable()))
-                .collect::<Result<Vec<u64>, _>>()?;
-            Ok(Applied::Mismatch(
-                part.spans
-                    .iter()
-                    .map(|span| span.journal.clone())
-                    .zip(has)
-                    .collect(),
-            ))
-        }
-        _ => Err(unreadable()),
     }
 }

@@ -33,6 +33,8 @@ CREATE TABLE applied (experiment TEXT NOT NULL, journal TEXT NOT NULL, through I
 CREATE TABLE waiting (experiment TEXT NOT NULL, user BLOB NOT NULL, since_ms INTEGER NOT NULL,
                       events TEXT NOT NULL, PRIMARY KEY (experiment, user)) WITHOUT ROWID;
 CREATE INDEX waiting_since ON waiting (experiment, since_ms);
+CREATE TABLE aliases (experiment TEXT NOT NULL, user BLOB NOT NULL, first BLOB NOT NULL,
+                      PRIMARY KEY (experiment, user)) WITHOUT ROWID;
 CREATE TABLE dropped (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE replicas (id TEXT NOT NULL PRIMARY KEY, definition TEXT NOT NULL, seen_ms INTEGER NOT NULL,
                        version TEXT NOT NULL) WITHOUT ROWID;
@@ -185,10 +187,37 @@ impl Ledger for SqliteLedger {
             .await
     }
 
+    async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
+        let (experiment, user) = (experiment.to_owned(), user.to_vec());
+        on(&self.writer, move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let was_there = apply::forget(&transaction, &experiment, &user)?;
+            transaction.commit()?;
+            Ok(was_there)
+        })
+        .await
+    }
+
+    async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
+        let experiment = experiment.to_owned();
+        on(&self.writer, move |connection| {
+            for table in ["users", "waiting", "aliases"] {
+                let sql = format!("DELETE FROM {table} WHERE experiment = ?");
+                connection.execute(&sql, [&experiment])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
-        self.read(move |connection| record(connection, &experiment, &user))
-            .await
+        self.read(move |connection| {
+            let user = apply::resolve(connection, &experiment, user)?;
+            record(connection, &experiment, &user)
+        })
+        .await
     }
 
     async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {

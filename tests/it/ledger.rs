@@ -22,6 +22,7 @@ struct Model {
     applied: BTreeMap<String, u64>,
     users: BTreeMap<Vec<u8>, ModelUser>,
     waiting: BTreeMap<Vec<u8>, Vec<EventAt>>,
+    aliases: BTreeMap<Vec<u8>, Vec<u8>>,
     tallies: Vec<Tally>,
     epochs: BTreeMap<u64, u64>,
 }
@@ -51,7 +52,12 @@ impl Model {
             let first = self.epochs.entry(epoch.digest.0).or_insert(epoch.first_ms);
             *first = (*first).min(epoch.first_ms);
         }
+        for (first, other) in &part.joins {
+            self.join(first, other);
+        }
         for delta in &part.users {
+            let mut delta = delta.clone();
+            delta.user = self.root(&delta.user);
             let waiting = self.waiting.remove(&delta.user).unwrap_or_default();
             for seen in &delta.exposures {
                 let user = self
@@ -70,28 +76,69 @@ impl Model {
                 let first = first.min((seen.at_ms, seen.epoch.0, seen.group.clone()));
                 (user.first_ms, user.epoch, user.group) = first;
             }
-            for event in waiting.iter().chain(&delta.events) {
-                let user = self.users.get_mut(&delta.user);
-                let Some(user) = user.filter(|user| event.at_ms + 2_000 >= user.first_ms) else {
-                    let waiting = self.waiting.entry(delta.user.clone()).or_default();
-                    waiting.push(event.clone());
-                    continue;
-                };
-                let late = event
-                    .within_ms
-                    .is_some_and(|within| event.at_ms > user.first_ms + within);
-                if late || event.id.is_some_and(|id| user.ids.contains(&id)) {
-                    continue;
-                }
-                user.ids.extend(event.id);
-                let of = user.metrics.entry(event.metric.clone()).or_default();
-                of.0 = (of.0 + i128::from(event.count)).min(MOST);
-                of.1 = (of.1 + i128::from(event.sum)).clamp(-MOST, MOST);
-                of.2 = (of.2 + i128::from(event.base)).clamp(-MOST, MOST);
-            }
+            let events = waiting.iter().chain(&delta.events).cloned().collect();
+            self.settle(&delta.user, events);
         }
         let waits = |event: &EventAt| event.at_ms >= part.wait_from_ms;
         self.waiting.retain(|_, waiting| waiting.iter().any(waits));
+    }
+
+    fn root(&self, user: &[u8]) -> Vec<u8> {
+        match self.aliases.get(user) {
+            Some(first) => self.root(first),
+            None => user.to_vec(),
+        }
+    }
+
+    /// Two users become one.
+    fn join(&mut self, first: &[u8], other: &[u8]) {
+        let (first, second) = (self.root(first), self.root(other));
+        if first == second {
+            return;
+        }
+        let mut events = self.waiting.remove(&first).unwrap_or_default();
+        events.extend(self.waiting.remove(&second).unwrap_or_default());
+        let whole = match (self.users.remove(&first), self.users.remove(&second)) {
+            (Some(a), Some(b)) => {
+                let key = |user: &ModelUser| (user.first_ms, user.epoch, user.group.clone());
+                let (mut whole, rest) = if key(&a) <= key(&b) { (a, b) } else { (b, a) };
+                whole.crossed |= rest.crossed || whole.group != rest.group;
+                for (metric, values) in rest.metrics {
+                    let of = whole.metrics.entry(metric).or_default();
+                    of.0 = (of.0 + values.0).min(MOST);
+                    of.1 = (of.1 + values.1).clamp(-MOST, MOST);
+                    of.2 = (of.2 + values.2).clamp(-MOST, MOST);
+                }
+                whole.ids.extend(rest.ids);
+                Some(whole)
+            }
+            (a, b) => a.or(b),
+        };
+        self.users.extend(whole.map(|whole| (first.clone(), whole)));
+        self.aliases.insert(second, first.clone());
+        self.settle(&first, events);
+    }
+
+    fn settle(&mut self, user_id: &[u8], events: Vec<EventAt>) {
+        for event in events {
+            let user = self.users.get_mut(user_id);
+            let Some(user) = user.filter(|user| event.at_ms + 2_000 >= user.first_ms) else {
+                let waiting = self.waiting.entry(user_id.to_vec()).or_default();
+                waiting.push(event.clone());
+                continue;
+            };
+            let late = event
+                .within_ms
+                .is_some_and(|within| event.at_ms > user.first_ms + within);
+            if late || event.id.is_some_and(|id| user.ids.contains(&id)) {
+                continue;
+            }
+            user.ids.extend(event.id);
+            let of = user.metrics.entry(event.metric.clone()).or_default();
+            of.0 = (of.0 + i128::from(event.count)).min(MOST);
+            of.1 = (of.1 + i128::from(event.sum)).clamp(-MOST, MOST);
+            of.2 = (of.2 + i128::from(event.base)).clamp(-MOST, MOST);
+        }
     }
 
     /// By epoch and group.
@@ -207,7 +254,14 @@ fn tally() -> impl Strategy<Value = Tally> {
 
 /// A part's content, and what happens around it: which journal, sent again, sent as if something
 /// were missing.
-type Step = (Vec<UserDelta>, Vec<Tally>, usize, bool, bool);
+type Step = (
+    Vec<UserDelta>,
+    Vec<Tally>,
+    usize,
+    bool,
+    bool,
+    Vec<(Vec<u8>, Vec<u8>)>,
+);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(
@@ -217,13 +271,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             0usize..3,
             any::<bool>(),
             any::<bool>(),
+            vec(
+                ("[a-e]", "[a-g]").prop_map(|(a, b)| (a.into_bytes(), b.into_bytes())),
+                0..2,
+            ),
         ),
         1..8,
     )
 }
 
 fn part_of(step: &Step, number: u64, model: &Model) -> Part {
-    let (users, tallies, journal, _, _) = step;
+    let (users, tallies, journal, _, _, joins) = step;
     let mut users = users.clone();
     users.sort_by(|a, b| a.user.cmp(&b.user));
     users.dedup_by(|a, b| a.user == b.user);
@@ -247,6 +305,7 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Part {
             through: after + 1 + number,
         }],
         epochs: EPOCHS.iter().map(|&digest| definition(digest)).collect(),
+        joins: joins.clone(),
         users,
         tallies: tallies.clone(),
         wait_from_ms: 2_000 * number,
@@ -257,7 +316,7 @@ async fn play(ledger: &dyn Ledger, steps: &[Step]) {
     let mut model = Model::default();
     for (number, step) in steps.iter().enumerate() {
         let part = part_of(step, number as u64, &model);
-        let (_, _, _, again, gap) = *step;
+        let &(_, _, _, again, gap, _) = step;
         if gap {
             let mut ahead = part.clone();
             ahead.spans[0].after += 500;
@@ -429,6 +488,7 @@ fn one_user(number: u64) -> Part {
         0,
         false,
         false,
+        vec![],
     );
     let mut model = Model::default();
     model.applied.insert("journal-0".to_owned(), number);
@@ -475,7 +535,11 @@ async fn bounds_are_exact(ledger: &dyn Ledger) {
         exposures: vec![exposure],
         events: events.map(event).to_vec(),
     };
-    let part = part_of(&(vec![user], vec![], 0, false, false), 0, &Model::default());
+    let part = part_of(
+        &(vec![user], vec![], 0, false, false, vec![]),
+        0,
+        &Model::default(),
+    );
     assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
     let record = ledger.user("exp.1", b"u").await.unwrap().unwrap();
     assert_eq!(record.metrics["m"], (2, 110, 0), "{}", ledger.kind());

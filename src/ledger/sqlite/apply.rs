@@ -27,27 +27,29 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
         });
     }
     let mut additions = Additions::of_tallies(part);
+    let experiment = &part.experiment;
+    for (first, other) in &part.joins {
+        let first = resolve(transaction, experiment, first.clone())?;
+        let second = resolve(transaction, experiment, other.clone())?;
+        if first != second {
+            let (a, b) = (
+                known(transaction, experiment, &first)?,
+                known(transaction, experiment, &second)?,
+            );
+            let whole = additions.join(a.clone(), b.clone(), &second);
+            keep(transaction, part, &first, &a, &whole)?;
+            keep(transaction, part, &second, &b, &Before::default())?;
+            let sql = "INSERT INTO aliases VALUES (?, ?, ?)";
+            transaction
+                .prepare_cached(sql)?
+                .execute(params![experiment, second, first])?;
+        }
+    }
     for delta in &part.users {
-        let before = Before {
-            record: record(transaction, &part.experiment, &delta.user)?,
-            waiting: waiting(transaction, &part.experiment, &delta.user)?,
-        };
+        let user = resolve(transaction, experiment, delta.user.clone())?;
+        let before = known(transaction, experiment, &user)?;
         let after = additions.user(before.clone(), delta);
-        // Most users come again and nothing new is to be kept of them.
-        if let Some(record) = after
-            .record
-            .filter(|after| before.record.as_ref() != Some(after))
-        {
-            let sql = "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record";
-            transaction.prepare_cached(sql)?.execute(params![
-                part.experiment,
-                delta.user,
-                keys::write_user(&record)
-            ])?;
-        }
-        if after.waiting != before.waiting {
-            keep_waiting(transaction, part, &delta.user, &after.waiting)?;
-        }
+        keep(transaction, part, &user, &before, &after)?;
     }
     stop_waiting(transaction, part)?;
     add(transaction, "totals", part, &additions.totals)?;
@@ -72,6 +74,87 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
         ])?;
     }
     Ok(Applied::Now)
+}
+
+/// Forgets a user; whether there was anything.
+pub fn forget(
+    transaction: &Transaction<'_>,
+    experiment: &str,
+    user: &[u8],
+) -> Result<bool, LedgerError> {
+    let user = resolve(transaction, experiment, user.to_vec())?;
+    let before = known(transaction, experiment, &user)?;
+    let part = Part::nothing(experiment);
+    keep(transaction, &part, &user, &before, &Before::default())?;
+    if let Some(record) = &before.record {
+        let mut additions = Additions::default();
+        additions.take_out(record);
+        add(transaction, "totals", &part, &additions.totals)?;
+        add(transaction, "hours", &part, &additions.hours)?;
+        for alias in &record.aliases {
+            let sql = "DELETE FROM aliases WHERE experiment = ? AND user = ?";
+            transaction.execute(sql, params![experiment, alias])?;
+        }
+    }
+    Ok(before != Before::default())
+}
+
+/// The ID that stands for a person.
+pub fn resolve(
+    connection: &Connection,
+    experiment: &str,
+    mut user: Vec<u8>,
+) -> Result<Vec<u8>, LedgerError> {
+    let sql = "SELECT first FROM aliases WHERE experiment = ? AND user = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    loop {
+        let first = statement
+            .query_row(params![experiment, user], |row| row.get(0))
+            .optional()?;
+        match first {
+            Some(first) => user = first,
+            None => return Ok(user),
+        }
+    }
+}
+
+fn known(connection: &Connection, experiment: &str, user: &[u8]) -> Result<Before, LedgerError> {
+    Ok(Before {
+        record: record(connection, experiment, user)?,
+        waiting: waiting(connection, experiment, user)?,
+    })
+}
+
+/// Writes what changed of a user. Most come again and nothing new is to be kept of them.
+fn keep(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    user: &[u8],
+    before: &Before,
+    after: &Before,
+) -> Result<(), LedgerError> {
+    if after.record != before.record {
+        let (experiment, sql) = (
+            &part.experiment,
+            match after.record {
+                Some(_) => {
+                    "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record"
+                }
+                None => "DELETE FROM users WHERE experiment = ? AND user = ?",
+            },
+        );
+        let mut statement = transaction.prepare_cached(sql)?;
+        match &after.record {
+            Some(record) => {
+                statement.execute(params![experiment, user, keys::write_user(record)])?
+            }
+            None => statement.execute(params![experiment, user])?,
+        };
+    }
+    if after.waiting != before.waiting {
+        keep_waiting(transaction, part, user, &after.waiting)?;
+    }
+    Ok(())
 }
 
 fn add(

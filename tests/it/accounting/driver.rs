@@ -4,7 +4,7 @@ use super::books::{Book, Books};
 use crate::support::client::Client;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ const USERS: usize = 120;
 /// Clients at work.
 pub struct Driver {
     stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Books>>,
 }
 
@@ -22,15 +23,27 @@ impl Driver {
     /// Sends requests to these proxies, in turn, until told to stop.
     pub fn start(seed: u64, proxies: &[SocketAddr], pace: Duration) -> Driver {
         let stop = Arc::new(AtomicBool::new(false));
+        let answers = Arc::new(AtomicU64::new(0));
         let client = |number: usize| {
-            let (stop, proxies) = (Arc::clone(&stop), proxies.to_vec());
+            let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
+            let proxies = proxies.to_vec();
             let dice = fastrand::Rng::with_seed(seed.wrapping_add(number as u64));
-            std::thread::spawn(move || drive(number, dice, &proxies, pace, &stop))
+            std::thread::spawn(move || drive(number, dice, &proxies, pace, &stop, &answers))
         };
         Driver {
             clients: (0..CLIENTS).map(client).collect(),
             stop,
+            answers,
         }
+    }
+
+    /// Waits until so many more requests were answered.
+    pub fn until_answered(&self, more: u64) {
+        let enough = self.answers.load(Ordering::Relaxed) + more;
+        crate::support::until("answers", || {
+            let answers = self.answers.load(Ordering::Relaxed);
+            (answers >= enough).then_some(()).ok_or(answers)
+        });
     }
 
     /// Lets what is under way finish; the books.
@@ -50,6 +63,7 @@ fn drive(
     proxies: &[SocketAddr],
     pace: Duration,
     stop: &AtomicBool,
+    answers: &AtomicU64,
 ) -> Books {
     let mut books = Books::new();
     let mut connections: Vec<Option<Client>> = proxies.iter().map(|_| None).collect();
@@ -89,6 +103,7 @@ fn drive(
                 if book.groups.last() != Some(&group) {
                     book.groups.push(group);
                 }
+                answers.fetch_add(1, Ordering::Relaxed);
                 book.requests += 1;
                 book.purchases += purchases;
                 book.cents += cents;

@@ -180,9 +180,10 @@ fn play(store: Store, proxies: usize, seed: u64, faults: &[Fault]) {
     let mut dice = fastrand::Rng::with_seed(seed);
     let addresses: Vec<_> = world.proxies.iter().map(|proxy| proxy.public).collect();
     let driver = Driver::start(seed, &addresses, Duration::from_millis(2));
-    std::thread::sleep(Duration::from_millis(500));
+    driver.until_answered(100);
     for fault in faults {
         fault.strike(&mut world, &mut dice);
+        driver.until_answered(20);
         std::thread::sleep(Duration::from_millis(dice.u64(200..1_200)));
     }
     let books = driver.finish();
@@ -340,11 +341,21 @@ fn for_as_long_as_told() {
     };
     let time = Duration::from_secs(60 * told("ACCOUNTING_MINUTES", 10));
     let begun = std::time::Instant::now();
+    let only = std::env::var("ACCOUNTING_ONLY").ok();
     for seed in told("ACCOUNTING_SEED", 100).. {
         let mut dice = fastrand::Rng::with_seed(seed);
         let proxies = [1, 2, 4][dice.usize(..3)];
         let (any, clock) = (OF_ANY_STORE, &[Fault::ClockBack][..]);
         let length = dice.usize(2..7);
+        if let Some(only) = &only {
+            // For one that was seen to fail.
+            let fault = OF_REDIS.iter().find(|fault| format!("{fault:?}") == *only);
+            play(alone(), 1, seed, &[*fault.unwrap()]);
+            if begun.elapsed() > time {
+                return;
+            }
+            continue;
+        }
         let (store, faults) = match dice.u8(..6) {
             0 => {
                 let faults = mixture(&mut dice, &[any, clock], length);

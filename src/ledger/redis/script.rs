@@ -1,0 +1,79 @@
+//! What the script that adds a part is told, and what it answers.
+
+use crate::ledger::account::{Additions, WAITING_USERS_MAX};
+use crate::ledger::{Applied, LedgerError, Part, keys};
+
+/// Writes a part as the script reads it.
+pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
+    call.arg(part.spans.len());
+    for span in &part.spans {
+        call.arg(&*span.journal).arg(span.after).arg(span.through);
+    }
+    call.arg(part.epochs.len());
+    for epoch in &part.epochs {
+        call.arg(epoch.digest.to_string())
+            .arg(epoch.first_ms)
+            .arg(keys::write_definition(epoch));
+    }
+    let additions = Additions::of_tallies(part);
+    for counts in [&additions.totals, &additions.hours] {
+        call.arg(counts.len());
+        for (field, count) in counts {
+            call.arg(field).arg(count.to_string());
+        }
+    }
+    call.arg(part.joins.len());
+    for (first, other) in &part.joins {
+        call.arg(first).arg(other);
+    }
+    call.arg(part.users.len());
+    for user in &part.users {
+        call.arg(&user.user).arg(user.exposures.len());
+        for exposure in &user.exposures {
+            call.arg(exposure.at_ms)
+                .arg(exposure.epoch.to_string())
+                .arg(&exposure.group);
+        }
+        call.arg(user.events.len());
+        for event in &user.events {
+            let within = event
+                .within_ms
+                .map_or(String::new(), |within| within.to_string());
+            call.arg(event.at_ms)
+                .arg(&event.metric)
+                .arg(within)
+                .arg(event.count)
+                .arg(event.sum)
+                .arg(event.base)
+                .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")));
+        }
+    }
+    call.arg(part.wait_from_ms).arg(WAITING_USERS_MAX);
+}
+
+/// Reads what the script answered to a part.
+pub fn read_answer(part: &Part, answer: Vec<String>) -> Result<Applied, LedgerError> {
+    let unreadable = || LedgerError::Unreadable {
+        place: "the script's answer".to_owned(),
+        found: answer.join(" "),
+    };
+    let (word, has) = answer.split_first().ok_or_else(unreadable)?;
+    match &**word {
+        "now" => Ok(Applied::Now),
+        "before" => Ok(Applied::Before),
+        "mismatch" if has.len() == part.spans.len() => {
+            let has = has
+                .iter()
+                .map(|text| text.parse().map_err(|_| unreadable()))
+                .collect::<Result<Vec<u64>, _>>()?;
+            Ok(Applied::Mismatch(
+                part.spans
+                    .iter()
+                    .map(|span| span.journal.clone())
+                    .zip(has)
+                    .collect(),
+            ))
+        }
+        _ => Err(unreadable()),
+    }
+}
