@@ -34,7 +34,10 @@ const PURE: &[&str] = &[
     "ledger/keys.rs",
     "ledger/known.rs",
     "upstream/balance.rs",
+    "proxy/framing.rs",
+    "proxy/grammar.rs",
     "proxy/headers.rs",
+    "proxy/hops.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio::",

@@ -1,62 +1,111 @@
 //! Bodies on their way: the client's to the upstream, the upstream's to the client. Both stream,
 //! and neither is read faster than the other side takes it.
 
+use super::gate::Clock;
+use super::reply::Reason;
+use super::upload::Upload;
 use crate::upstream::Lease;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use std::cell::Cell;
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What went wrong with a client's body, seen by the one who waits for the upstream's answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Upload {
-    /// Nothing yet.
-    #[default]
-    Sound,
-    /// The client broke off, or its framing is wrong.
-    Broken,
-    /// It is longer than the limit.
-    TooLong,
-}
+/// How long a client that asked first is kept waiting for the upstream's word (RFC 9110, 10.1.1).
+const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
-pub struct Outgoing {
-    inner: Option<Incoming>,
+pub struct Outgoing(Option<Flow>);
+
+#[derive(Debug)]
+struct Flow {
+    inner: Incoming,
     left_bytes: u64,
-    state: Rc<Cell<Upload>>,
+    upload: Rc<Upload>,
+    patience: Clock,
 }
 
 impl Outgoing {
     /// A client's body, up to this many bytes.
-    pub fn new(body: Incoming, max_bytes: Option<u64>) -> Outgoing {
-        let inner = (!body.is_end_stream()).then_some(body);
-        Outgoing {
-            inner,
+    pub fn new(body: Incoming, max_bytes: Option<u64>, upload: Upload) -> Outgoing {
+        Outgoing(Some(Flow {
+            inner: body,
             left_bytes: max_bytes.unwrap_or(u64::MAX),
-            state: Rc::default(),
-        }
+            upload: Rc::new(upload),
+            patience: Clock::default(),
+        }))
     }
 
     /// No body.
     pub fn empty() -> Outgoing {
-        Outgoing {
-            inner: None,
-            left_bytes: 0,
-            state: Rc::default(),
-        }
+        Outgoing(None)
     }
 
-    /// What becomes of it.
-    pub fn state(&self) -> Rc<Cell<Upload>> {
-        Rc::clone(&self.state)
+    /// What becomes of it; `None` when there is none.
+    pub fn upload(&self) -> Option<Rc<Upload>> {
+        self.0.as_ref().map(|flow| Rc::clone(&flow.upload))
     }
+}
+
+impl Flow {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let upload = &self.upload;
+        if upload.is_cancelled() {
+            return Poll::Ready(Some(Err("the answer came before the body's end".into())));
+        }
+        upload.listen(context);
+        if !upload.may_go() {
+            if !self.patience.poll_over(context, CONTINUE_AFTER) {
+                return Poll::Pending;
+            }
+            upload.go();
+        }
+        match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+            Some(Ok(mut frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if bytes > self.left_bytes {
+                    upload.fail(Reason::BodyTooLong);
+                    return Poll::Ready(Some(Err(Reason::BodyTooLong.into())));
+                }
+                self.left_bytes -= bytes;
+                if let Some(trailers) = frame.trailers_mut() {
+                    super::hops::remove_from_trailers(trailers);
+                }
+                upload.moved();
+                if self.inner.is_end_stream() {
+                    upload.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                upload.fail(fault(&error));
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                upload.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+/// What the gate said of a body, or else that it broke off.
+fn fault(error: &hyper::Error) -> Reason {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    let fault = cause.and_then(io::Error::get_ref);
+    fault
+        .and_then(|fault| fault.downcast_ref::<Reason>().copied())
+        .unwrap_or(Reason::BodyBroken)
 }
 
 impl Body for Outgoing {
@@ -67,35 +116,23 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
-        };
-        match ready!(Pin::new(inner).poll_frame(context)) {
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                if bytes > self.left_bytes {
-                    self.state.set(Upload::TooLong);
-                    return Poll::Ready(Some(Err("the body is longer than the limit".into())));
-                }
-                self.left_bytes -= bytes;
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                self.state.set(Upload::Broken);
-                Poll::Ready(Some(Err(error.into())))
-            }
+        match &mut self.0 {
+            Some(flow) => flow.poll(context),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.0
+            .as_ref()
+            .is_none_or(|flow| flow.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.0 {
+            Some(flow) => flow.inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
@@ -114,24 +151,82 @@ pub enum Answer {
 pub struct Passed {
     inner: Incoming,
     lease: Option<Lease<Outgoing>>,
+    upload: Option<Rc<Upload>>,
+    quiet: Clock,
+    quiet_max: Duration,
 }
 
 impl Passed {
-    /// The body of an answer, and the connection that it comes over.
-    pub fn new(inner: Incoming, lease: Lease<Outgoing>) -> Passed {
+    /// The body of an answer, the connection that it comes over, the request's body that may still
+    /// be on its way, and the longest pause.
+    pub fn new(
+        inner: Incoming,
+        lease: Lease<Outgoing>,
+        upload: Option<Rc<Upload>>,
+        quiet_max: Duration,
+    ) -> Passed {
         let mut passed = Passed {
             inner,
             lease: Some(lease),
+            upload,
+            quiet: Clock::default(),
+            quiet_max,
         };
-        passed.keep_if_over();
+        if passed.inner.is_end_stream() {
+            passed.keep();
+        }
         passed
     }
 
-    fn keep_if_over(&mut self) {
-        if self.inner.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
+    /// Gives the connection back, if the request is through as well as the answer.
+    fn keep(&mut self) {
+        let through = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.is_through());
+        if let Some(lease) = self.lease.take_if(|_| through) {
             lease.give_back();
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
+            if self.quiet.poll_over(context, self.quiet_max) {
+                self.lease = None;
+                let late = io::Error::new(io::ErrorKind::TimedOut, "the upstream fell silent");
+                return Poll::Ready(Some(Err(late.into())));
+            }
+            return Poll::Pending;
+        };
+        self.quiet.stop();
+        match frame {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    super::hops::remove_from_trailers(trailers);
+                }
+                if self.inner.is_end_stream() {
+                    self.keep();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            // The connection's state is unknown: it is closed.
+            Some(Err(error)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                self.keep();
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        // Nobody reads on at the other end.
+        if let Some(upload) = &self.upload {
+            upload.cancel();
         }
     }
 }
@@ -148,16 +243,7 @@ impl Body for Answer {
             Answer::Own(full) => Pin::new(full)
                 .poll_frame(context)
                 .map_err(|never| match never {}),
-            Answer::Passed(passed) => {
-                let frame = ready!(Pin::new(&mut passed.inner).poll_frame(context));
-                match &frame {
-                    Some(Ok(_)) => passed.keep_if_over(),
-                    // The connection's state is unknown: it is closed.
-                    Some(Err(_)) => drop(passed.lease.take()),
-                    None => passed.lease.take().into_iter().for_each(Lease::give_back),
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
+            Answer::Passed(passed) => passed.poll(context),
         }
     }
 

@@ -1,10 +1,13 @@
 //! The life of a request.
 
 use super::body::{Answer, Outgoing, Passed};
-use super::forward;
+use super::forward::{self, Sending};
 use super::headers::{self, Brought};
+use super::hops;
+use super::line::Line;
 use super::reply::{self, Reason, Refusal};
 use super::snapshot::{Snapshot, Worker};
+use super::upload::Upload;
 use crate::config::plan::Plan;
 use crate::experiment::forced::{self, Forced};
 use crate::experiment::identity::{self, Visitor};
@@ -13,29 +16,40 @@ use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::visit::{By, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal::{self, Full};
-use http::{Request, Response, request};
+use http::header::{CONTENT_TYPE, EXPECT};
+use http::{Request, Response, request, response};
 use http_body::Body;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Who asks, and how.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The peer, or whom a trusted peer speaks for.
+    pub ip: IpAddr,
+    /// An HTTP/1 connection, on which one request is answered after the other.
+    pub line: Option<Rc<Line>>,
+}
 
 /// Answers a request. Cannot fail: what goes wrong becomes an answer.
 pub async fn handle(
     worker: &Worker,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     worker.vitals().requests.add();
-    Ok(answer(worker, peer, request)
+    Ok(answer(worker, client, request)
         .await
         .unwrap_or_else(|refusal| refused(worker, &refusal)))
 }
 
 async fn answer(
     worker: &Worker,
-    peer: IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
     let began = Instant::now();
@@ -43,10 +57,16 @@ async fn answer(
     let now_ms = journal::system_ms();
     let plan = &*snapshot.plan;
     let (mut head, body) = request.into_parts();
+    let peer = client.ip;
     let over_tls = headers::over_tls(plan, &head, peer);
+    if let Some(line) = &client.line {
+        line.requests.set(line.requests.get() + 1);
+        line.delimited.set(head.version < http::Version::HTTP_11);
+    }
 
-    let brought = headers::admit(plan, &mut head)?;
-    let body = admit_body(plan, body)?;
+    let brought = headers::admit(plan, &mut head, peer)?;
+    let body = admit_body(plan, client, &head, body)?;
+    let upload = body.upload();
     let forced = honour(plan, brought.as_ref(), now_ms);
     let visitor = identity::find(&plan.identity, &head).map(Visitor::into_owned);
     let visitor = visitor.or_else(|| mint(plan, now_ms));
@@ -65,12 +85,18 @@ async fn answer(
     );
 
     let asked = (head.method.clone(), head.uri.clone());
-    let (served, sent) = send(worker, &snapshot, &visit, head, body).await;
+    let (served, sent) = send(worker, &snapshot, &visit, client, head, body).await;
+    let sent = sent.and_then(|(response, lease)| {
+        let (mut head, body) = response.into_parts();
+        hops::admit_answer(false, &mut head).map_err(Refusal::new)?;
+        let quiet_max = quiet_max(plan, &head);
+        Ok((
+            head,
+            Answer::Passed(Passed::new(body, lease, upload, quiet_max)),
+        ))
+    });
     let (mut head, body) = match sent {
-        Ok((response, lease)) => {
-            let (head, body) = response.into_parts();
-            (head, Answer::Passed(Passed::new(body, lease)))
-        }
+        Ok(answer) => answer,
         Err(refusal) => refused(worker, &refusal).into_parts(),
     };
 
@@ -112,12 +138,36 @@ async fn answer(
     Ok(Response::from_parts(head, body))
 }
 
-fn admit_body(plan: &Plan, body: Incoming) -> Result<Outgoing, Refusal> {
+fn admit_body(
+    plan: &Plan,
+    client: &Client,
+    head: &request::Parts,
+    body: Incoming,
+) -> Result<Outgoing, Refusal> {
+    if body.is_end_stream() {
+        return Ok(Outgoing::empty());
+    }
     let max = plan.limits.body_bytes;
     if max.is_some_and(|max| body.size_hint().lower() > max) {
         return Err(Refusal::new(Reason::BodyTooLong));
     }
-    Ok(Outgoing::new(body, max))
+    let expects = head.headers.get(EXPECT);
+    let asks = expects.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let asks = asks && head.version >= http::Version::HTTP_11;
+    let upload = Upload::new(client.line.clone(), asks);
+    Ok(Outgoing::new(body, max, upload))
+}
+
+/// How long an upstream may pause in the middle of an answer. Events are waited for.
+fn quiet_max(plan: &Plan, head: &response::Parts) -> Duration {
+    let events = head.headers.get(CONTENT_TYPE).is_some_and(|said| {
+        let said = said.as_bytes().get(..b"text/event-stream".len());
+        said.is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
+    });
+    match events {
+        true => plan.timeouts.tunnel,
+        false => plan.timeouts.body,
+    }
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
@@ -152,6 +202,7 @@ async fn send(
     worker: &Worker,
     snapshot: &Snapshot,
     visit: &Visit,
+    client: &Client,
     head: request::Parts,
     body: Outgoing,
 ) -> (Option<ExperimentIndex>, Sent) {
@@ -179,9 +230,14 @@ async fn send(
     let mut request = Request::from_parts(head, body);
     // What the client spoke says nothing of what the endpoint is spoken to in.
     *request.version_mut() = http::Version::HTTP_11;
+    let sending = Sending {
+        request,
+        line: client.line.as_ref(),
+        within: plan.timeouts.response,
+    };
     (
         fallback,
-        forward::send(&snapshot.upstreams, lease, request, plan.timeouts.response).await,
+        forward::send(&snapshot.upstreams, lease, sending).await,
     )
 }
 

@@ -1,30 +1,23 @@
 //! Heads on their way in and out. PURE.
 
+use super::grammar;
+use super::hops::{self, Way};
 use super::reply::{Reason, Refusal};
 use crate::config::plan::Plan;
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Source, Visitor};
 use crate::experiment::visit::Visit;
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
-use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, SET_COOKIE, TE,
-    TRANSFER_ENCODING, UPGRADE, VARY, VIA,
-};
+use http::header::{CACHE_CONTROL, COOKIE, HOST, HeaderName, SET_COOKIE, VARY, VIA};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, response};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const USER: HeaderName = HeaderName::from_static("watershed-user");
 const EXPERIMENT: HeaderName = HeaderName::from_static("watershed-experiment");
 const GROUP: HeaderName = HeaderName::from_static("watershed-group");
-const OUR_VIA: HeaderValue = HeaderValue::from_static("1.1 watershed");
 
 /// Header values that are the same for every request of a plan, made once.
 #[derive(Debug)]
@@ -82,7 +75,7 @@ pub struct Brought {
 
 /// Checks a request's head and takes out what is not for the upstream: hop-by-hop fields, the
 /// client's copies of `Watershed-*`, and an override token, which is returned.
-pub fn admit(plan: &Plan, head: &mut Parts) -> Result<Option<Brought>, Refusal> {
+pub fn admit(plan: &Plan, head: &mut Parts, peer: IpAddr) -> Result<Option<Brought>, Refusal> {
     let target = head
         .uri
         .path_and_query()
@@ -99,16 +92,16 @@ pub fn admit(plan: &Plan, head: &mut Parts) -> Result<Option<Brought>, Refusal> 
         return Err(Refusal::new(Reason::Target));
     }
     admit_host(head)?;
-    remove_hop_by_hop(&mut head.headers, true);
+    hops::remove_hop_by_hop(&mut head.headers, Way::Request);
     let brought = take_override(head);
-    remove_ours(&mut head.headers);
+    remove_ours(&mut head.headers, trusts(plan, peer));
     Ok(brought)
 }
 
 /// Whether the visitor came over TLS: this listener speaks none, but a trusted peer in front of it
 /// may say so.
 pub fn over_tls(plan: &Plan, head: &Parts, peer: IpAddr) -> bool {
-    let said = head.headers.get(FORWARDED_PROTO);
+    let said = head.headers.get(hops::FORWARDED_PROTO);
     said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https")) && trusts(plan, peer)
 }
 
@@ -126,32 +119,9 @@ pub fn prepare(
     visitor: Option<&Visitor<'_>>,
     visit: &Visit,
 ) {
-    let trusted = trusts(plan, peer);
     let headers = &mut head.headers;
-    let address = HeaderValue::try_from(peer.to_string()).ok();
-    let before = headers.get(&FORWARDED_FOR).filter(|_| trusted);
-    let forwarded = match (before, &address) {
-        (Some(before), Some(address)) => {
-            HeaderValue::from_bytes(&[before.as_bytes(), b", ", address.as_bytes()].concat()).ok()
-        }
-        _ => address,
-    };
-    if let Some(forwarded) = forwarded {
-        headers.insert(FORWARDED_FOR, forwarded);
-    }
-    if !trusted || !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(
-            FORWARDED_PROTO,
-            HeaderValue::from_static(if over_tls { "https" } else { "http" }),
-        );
-    }
-    if !trusted || !headers.contains_key(&FORWARDED_HOST) {
-        match headers.get(HOST).cloned() {
-            Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
-            None => drop(headers.remove(FORWARDED_HOST)),
-        }
-    }
-    headers.append(VIA, OUR_VIA);
+    hops::forwarded(headers, peer, trusts(plan, peer), over_tls);
+    headers.append(VIA, hops::via(head.version));
     if let Some(user) =
         visitor.and_then(|visitor| HeaderValue::from_bytes(visitor.user().as_bytes()).ok())
     {
@@ -165,8 +135,8 @@ pub fn prepare(
 /// Takes out of an answer what is not for the client (`Watershed-Event` among it), and what only
 /// this connection needed.
 pub fn strip_answer(head: &mut response::Parts) {
-    remove_hop_by_hop(&mut head.headers, false);
-    remove_ours(&mut head.headers);
+    hops::remove_hop_by_hop(&mut head.headers, Way::Answer);
+    remove_ours(&mut head.headers, true);
 }
 
 /// Completes an answer: the minted ID, the override's cookie, what caches must know, `Via`.
@@ -180,7 +150,7 @@ pub fn finish(
     over_tls: bool,
 ) {
     let headers = &mut head.headers;
-    headers.append(VIA, OUR_VIA);
+    headers.append(VIA, hops::via(head.version));
     let minted = visitor.filter(|visitor| visitor.minted);
     let minted =
         minted.map(|visitor| identity::set_cookie(&plan.identity.mint, visitor.user(), over_tls));
@@ -255,48 +225,18 @@ fn admit_host(head: &mut Parts) -> Result<(), Refusal> {
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
+        (Some(host), None) if grammar::is_host(host.as_bytes()) => Ok(()),
         (None, _) if head.version < http::Version::HTTP_11 => Ok(()),
         _ => Err(Refusal::new(Reason::Host)),
     }
 }
 
-/// RFC 9110, 7.6.1. `TE: trailers` is kept for requests: trailers are forwarded.
-fn remove_hop_by_hop(headers: &mut HeaderMap, request: bool) {
-    let listed: SmallVec<[HeaderName; 4]> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // A client must not use it to take out what names the site or frames the body.
-        .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | COOKIE))
-        .collect();
-    let trailers = request
-        && headers
-            .get(TE)
-            .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in listed {
-        headers.remove(name);
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // The body is framed anew; a length beside a coding was never meant (RFC 9112, 6.3).
-        headers.remove(TRANSFER_ENCODING);
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE] {
-        headers.remove(name);
-    }
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// Only watershed says `Watershed-*`.
-fn remove_ours(headers: &mut HeaderMap) {
-    let ours = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("watershed-"));
+/// Only watershed says `Watershed-*`; only a trusted peer says `X-Forwarded-*`.
+fn remove_ours(headers: &mut HeaderMap, trusted: bool) {
+    let ours = headers.keys().filter(|name| {
+        let name = name.as_str();
+        name.starts_with("watershed-") || (!trusted && name.starts_with("x-forwarded-"))
+    });
     let ours: SmallVec<[HeaderName; 4]> = ours.cloned().collect();
     for name in ours {
         headers.remove(name);

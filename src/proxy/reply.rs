@@ -29,12 +29,29 @@ pub enum Blame {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.terms().1)]
 pub enum Reason {
+    /// A head that is not one.
+    Malformed,
     /// No `Host`, several, or one that is none.
     Host,
     /// A target that a reverse proxy cannot forward.
     Target,
+    /// A `Content-Length` that is none, or more than one.
+    Length,
+    /// A `Transfer-Encoding` other than `chunked`, or beside a length.
+    Coding,
+    /// A chunk that is not framed as it should be.
+    Chunk,
+    /// The client stopped in the middle of a head.
+    Incomplete,
+    /// The head did not come in time.
+    HeadTimedOut,
+    /// The body did not come on in time.
+    BodyTimedOut,
+    /// More requests than one client may send.
+    TooMany,
     /// The target is longer than the limit.
     TargetTooLong,
     /// The head is larger than the limit.
@@ -53,6 +70,8 @@ pub enum Reason {
     ResponseTimedOut,
     /// The upstream broke off before the head of its answer, or sent none that can be read.
     Broken,
+    /// The upstream's answer is unsound.
+    Unsound,
 }
 
 impl Refusal {
@@ -80,7 +99,19 @@ impl Reason {
     /// The status, the token of `Watershed-Error`, and whose fault it is.
     pub fn terms(self) -> (StatusCode, &'static str, Blame) {
         match self {
+            Reason::Malformed => (StatusCode::BAD_REQUEST, "malformed", Blame::Client),
             Reason::Host => (StatusCode::BAD_REQUEST, "host", Blame::Client),
+            Reason::Length => (StatusCode::BAD_REQUEST, "content_length", Blame::Client),
+            Reason::Coding => (StatusCode::BAD_REQUEST, "transfer_encoding", Blame::Client),
+            Reason::Chunk => (StatusCode::BAD_REQUEST, "chunk", Blame::Client),
+            Reason::Incomplete => (StatusCode::BAD_REQUEST, "incomplete", Blame::Client),
+            Reason::HeadTimedOut => (StatusCode::REQUEST_TIMEOUT, "head_timeout", Blame::Client),
+            Reason::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timeout", Blame::Client),
+            Reason::TooMany => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                Blame::Client,
+            ),
             Reason::Target => (StatusCode::BAD_REQUEST, "target", Blame::Client),
             Reason::TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long", Blame::Client),
             Reason::HeadTooLong => (
@@ -111,18 +142,34 @@ impl Reason {
                 Blame::Upstream,
             ),
             Reason::Broken => (StatusCode::BAD_GATEWAY, "upstream_broken", Blame::Upstream),
+            Reason::Unsound => (StatusCode::BAD_GATEWAY, "upstream_unsound", Blame::Upstream),
         }
     }
+}
+
+/// A refusal as bytes, for a connection on which nothing can be read any more.
+pub fn last_words(reason: Reason) -> Vec<u8> {
+    let (status, token, _) = reason.terms();
+    let text = text(status, token);
+    let phrase = status.canonical_reason().unwrap_or_default();
+    format!(
+        "HTTP/1.1 {} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Watershed-Error: {token}\r\nConnection: close\r\n\r\n{text}",
+        status.as_u16(),
+        text.len()
+    )
+    .into_bytes()
+}
+
+fn text(status: StatusCode, token: &str) -> String {
+    let phrase = status.canonical_reason().unwrap_or_default();
+    format!("{} {phrase}: {token}\n", status.as_u16())
 }
 
 /// The answer to a request that was refused.
 pub fn refuse(reason: Reason) -> Response<Answer> {
     let (status, token, blame) = reason.terms();
-    let text = format!(
-        "{} {}: {token}\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default()
-    );
+    let text = text(status, token);
     let mut response = Response::new(Answer::Own(Full::new(Bytes::from(text))));
     *response.status_mut() = status;
     let headers = response.headers_mut();

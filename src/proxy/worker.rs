@@ -1,12 +1,9 @@
 //! One worker: a thread with a single-threaded runtime, its own listening socket, its own
 //! upstream connections and its own journal.
 
-use super::handle::handle;
+use super::connection;
 use super::snapshot::Worker;
 use crate::config::plan::Plan;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
@@ -71,40 +68,11 @@ fn accept(worker: &Rc<Worker>, stream: TcpStream, stop: watch::Receiver<bool>) {
         return;
     }
     let Ok(peer) = stream.peer_addr() else { return };
-    // Only costs latency where the system does not want it.
-    let _ = stream.set_nodelay(true);
     worker.vitals().connections.add();
     worker.open.set(worker.open.get() + 1);
-    let mut server = http1::Builder::new();
-    server
-        .half_close(true)
-        .preserve_header_case(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(plan.timeouts.head)
-        .max_headers(plan.limits.headers)
-        .max_buf_size(plan.limits.head_bytes.max(8192));
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        let service = service_fn(|request| handle(&worker, peer.ip(), request));
-        let connection = server.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = until_told(connection, stop).await {
-            tracing::debug!(%peer, "a connection ended: {error}");
-        }
+        connection::serve(&worker, stream, peer.ip(), stop).await;
         worker.open.set(worker.open.get() - 1);
     });
-}
-
-/// Serves a connection; when told to stop, finishes the request that runs and closes.
-async fn until_told<C>(connection: C, mut stop: watch::Receiver<bool>) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>>
-        + hyper_util::server::graceful::GracefulConnection<Error = hyper::Error>,
-{
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = &mut connection => return ended,
-        _ = stop.wait_for(|stop| *stop) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.await
 }

@@ -4,5 +4,7 @@
 
 pub mod balance;
 mod pool;
+mod tap;
 
 pub use pool::{Lease, LendError, Upstreams};
+pub use tap::Listener;

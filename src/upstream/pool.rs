@@ -1,6 +1,7 @@
 //! Connections to endpoints, lent to one request at a time and kept for the next.
 
 use super::balance;
+use super::tap::{Ear, Listener, Tap};
 use crate::config::plan::{self, Plan};
 use crate::experiment::UpstreamIndex;
 use bytes::Bytes;
@@ -37,6 +38,7 @@ struct Endpoint<B> {
 #[derive(Debug)]
 struct Kept<B> {
     sender: SendRequest<B>,
+    ear: Rc<Ear>,
     since: Instant,
 }
 
@@ -47,6 +49,7 @@ pub struct Lease<B> {
     pub sender: SendRequest<B>,
     /// Whether it has carried a request before: its endpoint may be closing it just now.
     pub reused: bool,
+    ear: Rc<Ear>,
     endpoint: Rc<Endpoint<B>>,
 }
 
@@ -141,13 +144,20 @@ where
 {
     /// Keeps the connection for the next request. Only after the answer was read to its end.
     pub fn give_back(self) {
+        self.ear.forget();
         let mut kept = self.endpoint.kept.borrow_mut();
         if kept.len() < KEPT_MAX && !self.sender.is_closed() {
             kept.push(Kept {
                 sender: self.sender,
+                ear: self.ear,
                 since: Instant::now(),
             });
         }
+    }
+
+    /// An answer is awaited; interim ones are told to this listener.
+    pub fn await_answer(&self, listener: Option<Rc<dyn Listener>>) {
+        self.ear.await_answer(listener);
     }
 
     /// The endpoint that serves.
@@ -171,7 +181,11 @@ where
     /// The connection used last, if it is still open.
     async fn take_kept(self: &Rc<Self>) -> Option<Lease<B>> {
         loop {
-            let Kept { mut sender, since } = self.kept.borrow_mut().pop()?;
+            let Kept {
+                mut sender,
+                ear,
+                since,
+            } = self.kept.borrow_mut().pop()?;
             if since.elapsed() > KEPT_FOR {
                 // Those below it are older still.
                 self.kept.borrow_mut().clear();
@@ -181,6 +195,7 @@ where
                 return Some(Lease {
                     sender,
                     reused: true,
+                    ear,
                     endpoint: Rc::clone(self),
                 });
             }
@@ -232,9 +247,11 @@ where
             .collect();
         let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
+        let ear = Rc::new(Ear::default());
+        let tap = Tap::new(stream, Rc::clone(&ear));
         let handshake = http1::Builder::new()
             .preserve_header_case(true)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(tap))
             .await;
         let (sender, connection) = handshake.map_err(|error| refused(io::Error::other(error)))?;
         // Ends when either side closes; what went wrong is told to the request that met it.
@@ -244,6 +261,7 @@ where
         Ok(Lease {
             sender,
             reused: false,
+            ear,
             endpoint: Rc::clone(self),
         })
     }

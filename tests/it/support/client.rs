@@ -111,6 +111,26 @@ impl Client {
         Ok((size > 0).then_some(chunk))
     }
 
+    /// Says no more, and listens on.
+    pub fn half_close(&mut self) {
+        self.stream
+            .get_mut()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
+    }
+
+    /// Leaves with a reset.
+    pub fn reset(self) {
+        super::raw::reset(self.stream.into_inner());
+    }
+
+    /// Everything up to the end of the connection, as it comes; an error after the reset of it.
+    pub fn rest(&mut self) -> std::io::Result<String> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        Ok(String::from_utf8_lossy(&rest).into_owned())
+    }
+
     /// Whether the other side has closed.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0))

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod raw;
 pub mod redis;
 
 use std::time::{Duration, Instant};

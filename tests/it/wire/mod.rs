@@ -1,5 +1,11 @@
 //! What goes over the wire, byte by byte.
 
+mod aborts;
+mod answers;
+mod forwarding;
+mod limits;
+mod requests;
+
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;

@@ -1,0 +1,76 @@
+//! What the parts of one client connection tell each other: the gate below hyper, the handler
+//! above it, and the task that runs both.
+
+use super::reply::Reason;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::task::{Context, Waker};
+
+/// One HTTP/1 connection of a client.
+#[derive(Debug)]
+pub struct Line {
+    /// Whose connection it is: the peer, or whom a trusted peer speaks for.
+    pub client: IpAddr,
+    /// Requests that were answered or are being answered.
+    pub requests: Cell<u32>,
+    /// Why the connection must end, once what came before is answered.
+    pub fault: Cell<Option<Reason>>,
+    /// Whether the running request asks to upgrade and is not refused yet.
+    pub upgrading: Cell<bool>,
+    /// Whether only the end of the connection can tell the client where its answer ends.
+    pub delimited: Cell<bool>,
+    /// Interim answers that wait for their turn.
+    interim: RefCell<Vec<u8>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Line {
+    /// A connection without requests yet.
+    pub fn new(client: IpAddr) -> Line {
+        Line {
+            client,
+            requests: Cell::new(0),
+            fault: Cell::new(None),
+            upgrading: Cell::new(false),
+            delimited: Cell::new(false),
+            interim: RefCell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// Sends a whole interim answer to the client before whatever comes next.
+    pub fn say(&self, interim: &[u8]) {
+        self.interim.borrow_mut().extend_from_slice(interim);
+        self.wake();
+    }
+
+    /// Whether interim answers wait.
+    pub fn has_interim(&self) -> bool {
+        !self.interim.borrow().is_empty()
+    }
+
+    /// Gives interim answers to `write`, which says how many bytes it took.
+    pub fn give_interim<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
+        let mut interim = self.interim.borrow_mut();
+        let (taken, result) = write(&interim);
+        interim.drain(..taken);
+        result
+    }
+
+    /// Remembers whom to wake when there is something to say.
+    pub fn listen(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+        {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A client's socket, read and written by one part and watched by another.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A handle of a socket; clones are of the same one.
+#[derive(Clone, Debug)]
+pub struct Socket(Rc<TcpStream>);
+
+impl Socket {
+    /// A handle of this one.
+    pub fn new(stream: TcpStream) -> Socket {
+        // Only costs latency where the system does not want it.
+        let _ = stream.set_nodelay(true);
+        Socket(Rc::new(stream))
+    }
+
+    /// Waits until the other side has reset the connection. That it only stops sending is no
+    /// reset: it may wait for its answer.
+    pub async fn reset(&self) {
+        let _ = self.0.ready(Interest::ERROR).await;
+    }
+
+    /// Makes the end of this connection a reset, so that what was sent of an answer that only the
+    /// end of the connection delimits does not look whole.
+    pub fn spoil(&self) {
+        let _ = socket2::SockRef::from(&*self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(context))?;
+            let asked = room.remaining();
+            match self.0.try_read_buf(room) {
+                Ok(read) => {
+                    if 0 < read && read < asked {
+                        // Less than there was room for: nothing is left, and the next read need
+                        // not ask the system to hear so. More is told by a new event.
+                        let _ = self
+                            .0
+                            .try_io(Interest::READABLE, || io::Result::<()>::Err(empty()));
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+fn empty() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}
+
+impl Socket {
+    fn poll_with<T>(
+        &self,
+        context: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match write(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_with(context, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_with(context, |stream| stream.try_write_vectored(pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = socket2::SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write);
+        Poll::Ready(match shut {
+            // The other side was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut,
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! What an intermediary says of itself, interim answers, and bodies that are asked for first.
+
+use super::plain;
+use crate::support::origin::Origin;
+use crate::support::raw::Raw;
+use std::time::{Duration, Instant};
+
+/// The line of this field as the origin saw it.
+fn line<'a>(seen: &'a str, name: &str) -> Vec<&'a str> {
+    let lines = seen.split("\r\n").filter_map(|line| line.split_once(": "));
+    lines
+        .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+        .collect()
+}
+
+#[test]
+fn who_asked_is_said_by_whom_the_file_trusts() {
+    let ask = "GET / HTTP/1.0\r\nHost: a:81\r\nVia: 1.1 other\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
+               Forwarded: for=1.1.1.1\r\nX-Forwarded-Host: b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n\r\n";
+    let check = |more: &str, expected: &[(&str, &[&str])]| {
+        let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        let proxy = plain(origin.address, more);
+        let mut client = proxy.client();
+        client.say(ask).unwrap();
+        assert_eq!(client.answer(true).unwrap().status, 200);
+        for &(name, values) in expected {
+            assert_eq!(line(&origin.seen(), name), values, "{name} with {more:?}");
+        }
+    };
+    check(
+        "",
+        &[
+            ("via", &["1.1 other", "1.0 watershed"]),
+            ("x-forwarded-for", &["127.0.0.1"]),
+            ("forwarded", &["for=127.0.0.1;host=\"a:81\";proto=http"]),
+            ("x-forwarded-host", &["a:81"]),
+            ("x-forwarded-proto", &["http"]),
+            ("x-forwarded-port", &[]),
+        ],
+    );
+    check(
+        "trust: [127.0.0.1]",
+        &[
+            ("x-forwarded-for", &["1.1.1.1, 2.2.2.2, 127.0.0.1"]),
+            (
+                "forwarded",
+                &["for=1.1.1.1, for=127.0.0.1;host=\"a:81\";proto=https"],
+            ),
+            ("x-forwarded-host", &["b"]),
+            ("x-forwarded-proto", &["https"]),
+            ("x-forwarded-port", &["443"]),
+        ],
+    );
+}
+
+#[test]
+fn what_belongs_to_the_connection_stays_with_it() {
+    let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = plain(origin.address, "");
+    let answer = proxy.client().get(
+        "/",
+        "Connection: X-A , close\r\nConnection: x-b, content-length, host\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\n\
+         Keep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTE: gzip, trailers;q=1\r\nUpgrade: foo\r\n",
+    );
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    let seen = origin.seen();
+    for gone in [
+        "connection",
+        "x-a",
+        "x-b",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+    ] {
+        assert_eq!(line(&seen, gone), [""; 0], "{gone}");
+    }
+    assert_eq!(line(&seen, "te"), ["trailers"]);
+    assert_eq!(line(&seen, "x-c"), ["3"]);
+    assert_eq!(line(&seen, "host"), ["site.test"]);
+}
+
+#[test]
+fn trailers_come_through_and_frame_nothing() {
+    let origin = Raw::always(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T, Content-Length\r\n\r\n\
+         2\r\nok\r\n0\r\nX-T: done\r\nContent-Length: 9\r\n\r\n",
+    );
+    let proxy = plain(origin.address, "");
+    let mut client = proxy.client();
+    client
+        .say("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n")
+        .unwrap();
+    let got = client.rest().unwrap();
+    assert!(
+        got.ends_with("2\r\nok\r\n0\r\nX-T: done\r\n\r\n")
+            || got.ends_with("2\r\nok\r\n0\r\nx-t: done\r\n\r\n"),
+        "{got}"
+    );
+}
+
+#[test]
+fn interim_answers_come_before_the_final_one() {
+    let origin = Raw::start(|mut peer| {
+        while peer.request().is_some() {
+            peer.say("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nWatershed-X: 1\r\nConnection: x-h\r\nX-H: 1\r\n\r\n");
+            peer.say("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
+            std::thread::sleep(Duration::from_millis(100));
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let asked = Instant::now();
+        let (status, headers) = client.head().unwrap();
+        assert_eq!(status, 103);
+        assert!(
+            asked.elapsed() < Duration::from_millis(90),
+            "hints must come early"
+        );
+        assert_eq!(
+            headers,
+            [("Link".to_owned(), "</a.css>; rel=preload".to_owned())]
+        );
+        assert_eq!(client.head().unwrap().0, 102);
+        assert_eq!(client.answer(true).unwrap().text(), "ok");
+    }
+    // All in one packet, and pipelined.
+    let origin = Raw::always(
+        "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client
+        .say("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3))
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.head().unwrap().0, 103);
+        assert_eq!(client.answer(true).unwrap().text(), "ok");
+    }
+    // Byte by byte, to a client that knows none of it.
+    let origin = Raw::start(|mut peer| {
+        peer.request().unwrap();
+        for byte in b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" {
+            peer.say([*byte]);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client.say("GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(client.answer(true).unwrap().text(), "ok");
+}
+
+#[test]
+fn a_client_that_asks_first_hears_the_upstream() {
+    let ask = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    // Yes.
+    let origin = Raw::start(|mut peer| {
+        while let Some(head) = peer.head() {
+            assert!(
+                head.to_lowercase().contains("expect: 100-continue"),
+                "{head}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+            peer.say("HTTP/1.1 100 Continue\r\n\r\n");
+            let mut body = [0; 5];
+            std::io::Read::read_exact(&mut peer.stream, &mut body).unwrap();
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+            peer.say(body);
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let asked = Instant::now();
+        client.say(ask).unwrap();
+        assert_eq!(client.head().unwrap().0, 100);
+        let waited = asked.elapsed();
+        assert!(
+            waited > Duration::from_millis(90),
+            "it is the upstream's word: {waited:?}"
+        );
+        client.say("hello").unwrap();
+        assert_eq!(client.answer(true).unwrap().text(), "hello");
+    }
+    // No.
+    let origin = Raw::start(|mut peer| {
+        while peer.head().is_some() {
+            peer.say("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client.say(ask).unwrap();
+    let answer = client.answer(true).unwrap();
+    assert_eq!(
+        (answer.status, &*answer.text()),
+        (417, "no"),
+        "no 100 before it"
+    );
+    // An upstream that does not know the question.
+    let origin = Origin::start("current");
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client.say(ask).unwrap();
+    assert_eq!(client.head().unwrap().0, 100);
+    client.say("hello").unwrap();
+    assert_eq!(client.answer(true).unwrap().json()["body_bytes"], 5);
+}
+
+#[test]
+fn a_refusal_before_the_end_of_the_upload_is_heard_at_once() {
+    for close in [false, true] {
+        let origin = Raw::start(move |mut peer| {
+            peer.head().unwrap();
+            peer.say("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+            if close {
+                return;
+            }
+            peer.is_left(Duration::from_secs(10));
+        });
+        let proxy = plain(origin.address, "workers: 1");
+        let mut client = proxy.client();
+        client
+            .say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nbeginning")
+            .unwrap();
+        let asked = Instant::now();
+        // The upload goes on while the answer is on its way.
+        let _ = client.say(vec![0; 1_000_000]);
+        let answer = client.answer(true).unwrap();
+        assert_eq!(
+            (answer.status, &*answer.text()),
+            (413, "big"),
+            "close: {close}"
+        );
+        assert!(asked.elapsed() < Duration::from_secs(2));
+        assert!(client.is_closed(), "what is left of the body is for nobody");
+    }
+}
+
+#[test]
+fn a_client_that_only_stops_sending_is_answered() {
+    let origin = Raw::start(|mut peer| {
+        while peer.request().is_some() {
+            std::thread::sleep(Duration::from_millis(200));
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client
+        .say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+        .unwrap();
+    client.half_close();
+    assert_eq!(client.answer(true).unwrap().text(), "ok");
+    assert!(client.is_closed());
+}
