@@ -10,8 +10,8 @@ use crate::ledger::folder::Folder;
 use crate::ledger::redis::{RedisLedger, TlsFiles};
 use crate::ledger::replicas;
 use crate::ledger::sqlite::SqliteLedger;
-use crate::proxy::Worker;
 use crate::proxy::worker::{self, Orders};
+use crate::proxy::{Rates, Worker};
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -125,16 +125,22 @@ pub async fn run(
     let (plans, plan_orders) = watch::channel(Arc::clone(&plan));
     let (stops, stop_orders) = watch::channel(false);
     let (reloads, reload_orders) = mpsc::channel(8);
+    let rates = Arc::new(Rates::default());
     let mut threads = Vec::new();
     for (index, (journal, socket)) in writers.into_iter().zip(sockets.public).enumerate() {
         let (plan, vitals) = (Arc::clone(&plan), Arc::clone(&vitals));
+        let rates = Arc::clone(&rates);
         let orders = Orders {
             plan: plan_orders.clone(),
             stop: stop_orders.clone(),
         };
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
-            worker::run(Worker::new(plan, journal, vitals, index), socket, orders)
+            worker::run(
+                Worker::new(plan, journal, vitals, rates, index),
+                socket,
+                orders,
+            )
         })?);
     }
 

@@ -43,7 +43,10 @@ const KEYS: &[(&str, &str)] = &[
         "timeouts",
         "{ head, idle, body, connect, response, tunnel, shutdown }",
     ),
-    ("limits", "{ head, headers, target, body, connections }"),
+    (
+        "limits",
+        "{ head, headers, target, body, connections, requests, rate }",
+    ),
     (
         "trust",
         "a list of networks whose X-Forwarded-* are believed, such as 10.0.0.0/8",

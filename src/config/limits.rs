@@ -53,6 +53,8 @@ pub fn limits(root: &Node<'_>) -> Limits {
         target_bytes: 16 << 10,
         body_bytes: None,
         connections: 20_000,
+        requests: u32::MAX,
+        rate: None,
     };
     let Some(node) = root.get("limits") else {
         return limits;
@@ -66,6 +68,14 @@ pub fn limits(root: &Node<'_>) -> Limits {
             "the size of a request's body, such as 10MiB, or none",
         ),
         ("connections", "how many client connections, such as 20000"),
+        (
+            "requests",
+            "how many requests on one connection, such as 10000, or none",
+        ),
+        (
+            "rate",
+            "how many requests of one client, such as 100/s or 600/m, or none",
+        ),
     ]);
     let size = |key: &str, default: usize| {
         let written = node.get(key).and_then(|node| {
@@ -86,12 +96,40 @@ pub fn limits(root: &Node<'_>) -> Limits {
     };
     limits.headers = count("headers", 10_000).unwrap_or(limits.headers);
     limits.connections = count("connections", 1_000_000).unwrap_or(limits.connections);
+    if let Some(requests) = node.get("requests")
+        && *requests.value != Value::Text("none".to_owned())
+        && let Some(count) = requests.whole(1, u64::from(u32::MAX))
+    {
+        limits.requests = count as u32;
+    }
+    limits.rate = node.get("rate").and_then(|node| rate(&node));
     if let Some(body) = node.get("body")
         && *body.value != Value::Text("none".to_owned())
     {
         limits.body_bytes = body.bytes();
     }
     limits
+}
+
+/// Requests in a second.
+fn rate(node: &Node<'_>) -> Option<f64> {
+    if *node.value == Value::Text("none".to_owned()) {
+        return None;
+    }
+    node.read(
+        "a number and its time, such as 100/s, 600/m or 5000/h, or none",
+        |text| {
+            let (count, time) = text.split_once('/')?;
+            let seconds = match time.trim() {
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+            let count: u32 = count.trim().parse().ok()?;
+            (count > 0).then(|| f64::from(count) / seconds)
+        },
+    )
 }
 
 /// Peers that are believed.

@@ -182,6 +182,10 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Client connections over all workers.
     pub connections: usize,
+    /// Requests on one connection, which is then closed; `u32::MAX` for no limit.
+    pub requests: u32,
+    /// Requests of one client in a second; `None` for no limit.
+    pub rate: Option<f64>,
 }
 
 /// A text that is never printed.

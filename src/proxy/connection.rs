@@ -3,10 +3,15 @@
 use super::framing::Bounds;
 use super::gate::{Gate, Times};
 use super::handle::{Client, handle};
+use super::headers;
+use super::http2;
 use super::line::Line;
+use super::opening::{self, Rewound};
 use super::snapshot::Worker;
 use super::socket::Socket;
+use super::tunnel::{self, Side};
 use crate::config::plan::Plan;
+use crate::upstream::Turned;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -15,34 +20,73 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// Room for the first read: most heads fit.
-const FIRST_BYTES: usize = 4096;
-
 /// Serves a connection until it ends; once told to stop, to the end of the request that runs.
-pub async fn serve(worker: &Worker, stream: TcpStream, peer: IpAddr, stop: watch::Receiver<bool>) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: IpAddr,
+    stop: watch::Receiver<bool>,
+) {
     let snapshot = worker.snapshot();
     let plan = &*snapshot.plan;
     let mut socket = Socket::new(stream);
-    let opened = tokio::time::timeout(plan.timeouts.head, open(&mut socket)).await;
-    let Ok(Ok(first)) = opened else { return };
+    let opened = tokio::time::timeout(plan.timeouts.head, open(plan, &mut socket, peer)).await;
+    let Opened {
+        first,
+        client,
+        http2,
+    } = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return tracing::debug!(%peer, "a connection was closed: {error}"),
+        Err(_) => return,
+    };
     if first.is_empty() {
         return;
     }
-    let served = http1(worker, plan, socket.clone(), &socket, first, peer, stop).await;
+    let served = if http2 {
+        let stream = Rewound::new(first, socket);
+        let client = Client {
+            ip: client,
+            line: None,
+        };
+        http2::serve(worker, plan, stream, client, stop)
+            .await
+            .map_err(Into::into)
+    } else {
+        http1(worker, plan, socket.clone(), &socket, first, client, stop).await
+    };
     if let Err(error) = served {
         tracing::debug!(%peer, "a connection ended: {error}");
     }
 }
 
-/// The first bytes; none when the client leaves without a word.
-async fn open(socket: &mut Socket) -> io::Result<Vec<u8>> {
-    let mut first = Vec::with_capacity(FIRST_BYTES);
-    socket.read_buf(&mut first).await?;
-    Ok(first)
+struct Opened {
+    /// The first bytes; none when the client left without a word.
+    first: Vec<u8>,
+    /// Whose they are.
+    client: IpAddr,
+    /// Whether they begin HTTP/2.
+    http2: bool,
+}
+
+async fn open(plan: &Plan, socket: &mut Socket, peer: IpAddr) -> io::Result<Opened> {
+    let mut first = opening::first(socket).await?;
+    let mut client = peer;
+    if headers::trusts(plan, peer) {
+        client = opening::speaks_for(socket, &mut first)
+            .await?
+            .unwrap_or(peer);
+    }
+    let http2 = opening::is_http2(socket, &mut first).await?;
+    Ok(Opened {
+        first,
+        client,
+        http2,
+    })
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -91,7 +135,18 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     match ended.await {
         Some(Ok(())) => {
             let gate = connection.into_parts().io.into_inner();
-            gate.end().await?;
+            match line.tunnel.take() {
+                Some(upgraded) => {
+                    let client = gate.into_side();
+                    let Turned { stream, first } = upgraded.await?;
+                    let upstream = Side {
+                        stream,
+                        first: first.into(),
+                    };
+                    tunnel::run(client, upstream, plan.timeouts.tunnel).await?;
+                }
+                None => gate.end().await?,
+            }
         }
         Some(Err(error)) => {
             if error.is_user() && line.delimited.get() {

@@ -27,6 +27,8 @@ pub struct Sending<'a> {
     pub request: Request<Outgoing>,
     /// The client's connection, if interim answers can be passed on.
     pub line: Option<&'a Rc<Line>>,
+    /// Whether the request asks to upgrade.
+    pub upgrading: bool,
     /// How long the head of the answer may take, once nothing of the request moves any more.
     pub within: Duration,
 }
@@ -43,6 +45,7 @@ pub async fn send(
     let Sending {
         request,
         line,
+        upgrading,
         within,
     } = sending;
     let upload = request.body().upload();
@@ -54,6 +57,9 @@ pub async fn send(
     let again =
         (lease.reused && request.method().is_safe() && upload.is_none()).then(|| copy(&request));
     lease.await_answer(listener());
+    if upgrading {
+        lease.await_upgrade();
+    }
     let sent = lease.sender.try_send_request(request);
     let mut failed = match in_time(sent, within, upload.as_deref()).await {
         Some(Ok(response)) => return Ok((response, lease)),
@@ -68,6 +74,9 @@ pub async fn send(
     };
     let mut lease = upstreams.lend_new(&lease).await.map_err(refusal)?;
     lease.await_answer(listener());
+    if upgrading {
+        lease.await_upgrade();
+    }
     let sent = lease.sender.send_request(request);
     match in_time(sent, within, upload.as_deref()).await {
         Some(Ok(response)) => Ok((response, lease)),

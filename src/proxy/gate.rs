@@ -4,6 +4,7 @@
 use super::framing::{Bounds, Framing};
 use super::line::Line;
 use super::reply::{self, Reason};
+use super::tunnel::Side;
 use crate::config::plan::Timeouts;
 use std::io;
 use std::pin::Pin;
@@ -86,6 +87,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             wait: Wait::Nothing,
             reading: Clock::default(),
             writing: Clock::default(),
+        }
+    }
+
+    /// The stream, after a request to upgrade was agreed to.
+    pub fn into_side(self) -> Side<S> {
+        Side {
+            stream: self.stream,
+            first: self.held,
         }
     }
 

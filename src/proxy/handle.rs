@@ -16,9 +16,10 @@ use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::visit::{By, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal::{self, Full};
-use http::header::{CONTENT_TYPE, EXPECT};
-use http::{Request, Response, request, response};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
+use http_body_util::Full as Whole;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::convert::Infallible;
@@ -42,9 +43,14 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     worker.vitals().requests.add();
-    Ok(answer(worker, client, request)
+    let mut answer = answer(worker, client, request)
         .await
-        .unwrap_or_else(|refusal| refused(worker, &refusal)))
+        .unwrap_or_else(|refusal| refused(worker, &refusal));
+    if client.line.is_none() {
+        // HTTP/2 knows no such field (RFC 9113, 8.2.2).
+        answer.headers_mut().remove(CONNECTION);
+    }
+    Ok(answer)
 }
 
 async fn answer(
@@ -64,6 +70,14 @@ async fn answer(
         line.delimited.set(head.version < http::Version::HTTP_11);
     }
 
+    if let Some(rate) = plan.limits.rate
+        && !worker
+            .rates
+            .admit(headers::asker(plan, &head, peer), began, rate)
+    {
+        return Err(Refusal::new(Reason::TooMany));
+    }
+    let upgrade = admit_upgrade(client, &head, &body);
     let brought = headers::admit(plan, &mut head, peer)?;
     let body = admit_body(plan, client, &head, body)?;
     let upload = body.upload();
@@ -83,12 +97,21 @@ async fn answer(
         visitor.as_ref(),
         &visit,
     );
+    if let Some(protocols) = &upgrade {
+        hops::set_upgrade(&mut head.headers, protocols.clone());
+    }
 
     let asked = (head.method.clone(), head.uri.clone());
     let (served, sent) = send(worker, &snapshot, &visit, client, head, body).await;
     let sent = sent.and_then(|(response, lease)| {
         let (mut head, body) = response.into_parts();
-        hops::admit_answer(false, &mut head).map_err(Refusal::new)?;
+        hops::admit_answer(upgrade.is_some(), &mut head).map_err(Refusal::new)?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(line) = &client.line {
+                line.tunnel.set(lease.into_upgraded());
+            }
+            return Ok((head, Answer::Own(Whole::default())));
+        }
         let quiet_max = quiet_max(plan, &head);
         Ok((
             head,
@@ -120,12 +143,25 @@ async fn answer(
             },
         );
     }
-    if matches!(body, Answer::Passed(_)) {
+    let agreed = (head.status == StatusCode::SWITCHING_PROTOCOLS)
+        .then(|| head.headers.get(UPGRADE).cloned().or(upgrade));
+    if agreed.is_some() || matches!(body, Answer::Passed(_)) {
         headers::strip_answer(&mut head);
+    }
+    if let Some(protocols) = agreed.flatten() {
+        hops::set_upgrade(&mut head.headers, protocols);
+    } else if let Some(line) = &client.line {
+        line.upgrading.set(false);
     }
     let cookie = brought
         .zip(forced)
         .and_then(|(brought, forced)| keep_override(&brought, &forced, now_ms, over_tls));
+    if let Some(line) = &client.line
+        && line.requests.get() >= plan.limits.requests
+    {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     headers::finish(
         plan,
         &snapshot.words,
@@ -136,6 +172,15 @@ async fn answer(
         over_tls,
     );
     Ok(Response::from_parts(head, body))
+}
+
+/// What a request asks to upgrade to, on a connection where that can be done.
+fn admit_upgrade(client: &Client, head: &request::Parts, body: &Incoming) -> Option<HeaderValue> {
+    let line = client.line.as_ref()?;
+    let may = head.version == http::Version::HTTP_11 && body.is_end_stream();
+    let protocols = hops::upgrade(&head.headers).filter(|_| may)?;
+    line.upgrading.set(true);
+    Some(protocols)
 }
 
 fn admit_body(
@@ -233,6 +278,10 @@ async fn send(
     let sending = Sending {
         request,
         line: client.line.as_ref(),
+        upgrading: client
+            .line
+            .as_ref()
+            .is_some_and(|line| line.upgrading.get()),
         within: plan.timeouts.response,
     };
     (

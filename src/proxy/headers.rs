@@ -92,6 +92,7 @@ pub fn admit(plan: &Plan, head: &mut Parts, peer: IpAddr) -> Result<Option<Broug
         return Err(Refusal::new(Reason::Target));
     }
     admit_host(head)?;
+    join_cookies(head);
     hops::remove_hop_by_hop(&mut head.headers, Way::Request);
     let brought = take_override(head);
     remove_ours(&mut head.headers, trusts(plan, peer));
@@ -105,8 +106,26 @@ pub fn over_tls(plan: &Plan, head: &Parts, peer: IpAddr) -> bool {
     said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https")) && trusts(plan, peer)
 }
 
-fn trusts(plan: &Plan, peer: IpAddr) -> bool {
+/// Whether this peer is believed.
+pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
     plan.trust.iter().any(|network| network.contains(&peer))
+}
+
+/// Who asks: the peer, or the last address that a trusted peer tells of and does not trust itself.
+pub fn asker(plan: &Plan, head: &Parts, peer: IpAddr) -> IpAddr {
+    if !trusts(plan, peer) {
+        return peer;
+    }
+    let said = hops::forwarded_for(&head.headers);
+    let stranger = said.rev().map_while(|said| said);
+    let mut last = peer;
+    for address in stranger {
+        last = address;
+        if !trusts(plan, address) {
+            break;
+        }
+    }
+    last
 }
 
 /// Makes the head what the upstream gets: origin-form, who asked, and which groups.
@@ -212,6 +231,12 @@ fn vary(words: &Words, headers: &mut HeaderMap) {
 /// RFC 9112, 3.2: one `Host`, or the target's authority in its place.
 fn admit_host(head: &mut Parts) -> Result<(), Refusal> {
     if let Some(authority) = head.uri.authority() {
+        // RFC 9113, 8.3.1: in HTTP/2 the two must not differ.
+        let said = head.headers.get(HOST).map(HeaderValue::as_bytes);
+        let same = said.is_none_or(|said| said.eq_ignore_ascii_case(authority.as_str().as_bytes()));
+        if head.version == http::Version::HTTP_2 && !same {
+            return Err(Refusal::new(Reason::Host));
+        }
         // RFC 9112, 3.2.2: the target's host replaces what `Host` says.
         let host =
             HeaderValue::try_from(authority.as_str()).map_err(|_| Refusal::new(Reason::Host))?;
@@ -228,6 +253,20 @@ fn admit_host(head: &mut Parts) -> Result<(), Refusal> {
         (Some(host), None) if grammar::is_host(host.as_bytes()) => Ok(()),
         (None, _) if head.version < http::Version::HTTP_11 => Ok(()),
         _ => Err(Refusal::new(Reason::Host)),
+    }
+}
+
+/// RFC 9113, 8.2.3: HTTP/2 may send cookies one by one, which HTTP/1 knows as one line only.
+fn join_cookies(head: &mut Parts) {
+    let mut crumbs = head.headers.get_all(COOKIE).iter();
+    if head.version != http::Version::HTTP_2 || crumbs.by_ref().take(2).count() < 2 {
+        return;
+    }
+    let crumbs = head.headers.get_all(COOKIE).iter();
+    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
+    // Header values joined by `; ` make a header value.
+    if let Ok(line) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        head.headers.insert(COOKIE, line);
     }
 }
 

@@ -62,6 +62,27 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, way: Way) {
     }
 }
 
+/// The protocols that a request asks to change to, if it may (RFC 9110, 7.8). HTTP/2 is not one of
+/// them: it is spoken from the beginning or not at all (RFC 9113, 3.1).
+pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let options = |name: HeaderName| {
+        let lines = headers.get_all(name).iter();
+        lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+    };
+    let has = |name: HeaderName, what: &[u8]| {
+        options(name).any(|option| option.trim_ascii().eq_ignore_ascii_case(what))
+    };
+    let protocols = headers.get(UPGRADE)?;
+    let asks = has(CONNECTION, b"upgrade") && !has(UPGRADE, b"h2c");
+    asks.then(|| protocols.clone())
+}
+
+/// Asks for, or agrees to, another protocol on this connection.
+pub fn set_upgrade(headers: &mut HeaderMap, protocols: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocols);
+}
+
 fn takes_trailers(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(TE).iter();
     let mut options = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
@@ -88,6 +109,14 @@ pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool, over_tls:
             None => drop(headers.remove(FORWARDED_HOST)),
         }
     }
+}
+
+/// The addresses in `X-Forwarded-For`, in order; `None` for what is none.
+pub fn forwarded_for(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = Option<IpAddr>> + '_ {
+    let lines = headers.get_all(FORWARDED_FOR).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(|said| std::str::from_utf8(said).ok()?.trim().parse().ok())
 }
 
 /// One line that ends with our word; what stood there before is kept from a trusted peer only.

@@ -2,12 +2,12 @@
 //! above it, and the task that runs both.
 
 use super::reply::Reason;
+use crate::upstream::Upgraded;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::task::{Context, Waker};
 
 /// One HTTP/1 connection of a client.
-#[derive(Debug)]
 pub struct Line {
     /// Whose connection it is: the peer, or whom a trusted peer speaks for.
     pub client: IpAddr,
@@ -19,6 +19,8 @@ pub struct Line {
     pub upgrading: Cell<bool>,
     /// Whether only the end of the connection can tell the client where its answer ends.
     pub delimited: Cell<bool>,
+    /// The upstream's side of an upgrade that was agreed to.
+    pub tunnel: Cell<Option<Upgraded>>,
     /// Interim answers that wait for their turn.
     interim: RefCell<Vec<u8>>,
     waker: RefCell<Option<Waker>>,
@@ -33,6 +35,7 @@ impl Line {
             fault: Cell::new(None),
             upgrading: Cell::new(false),
             delimited: Cell::new(false),
+            tunnel: Cell::new(None),
             interim: RefCell::default(),
             waker: RefCell::default(),
         }
@@ -72,5 +75,15 @@ impl Line {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line")
+            .field("client", &self.client)
+            .field("requests", &self.requests)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
     }
 }

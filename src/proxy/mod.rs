@@ -10,11 +10,16 @@ mod grammar;
 pub mod handle;
 pub mod headers;
 mod hops;
+mod http2;
 mod line;
+mod opening;
+mod rate;
 mod reply;
 mod snapshot;
 mod socket;
+mod tunnel;
 mod upload;
 pub mod worker;
 
+pub use rate::Rates;
 pub use snapshot::{Snapshot, Worker};

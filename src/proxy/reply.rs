@@ -2,7 +2,7 @@
 
 use super::body::Answer;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -178,6 +178,10 @@ pub fn refuse(reason: Reason) -> Response<Answer> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     headers.insert(ERROR_HEADER, HeaderValue::from_static(token));
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    // In HTTP/2 a refusal ends one stream only, and says nothing of the connection.
     if blame == Blame::Client {
         // What follows on its connection cannot be trusted to be where it seems.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -2,6 +2,7 @@
 
 use super::body::Outgoing;
 use super::headers::Words;
+use super::rate::Rates;
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
@@ -31,6 +32,8 @@ pub struct Worker {
     /// This worker's facts.
     pub journal: RefCell<Writer>,
     vitals: Arc<Vitals>,
+    /// How often clients have asked, shared by all workers.
+    pub rates: Arc<Rates>,
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
@@ -38,12 +41,19 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that reads this plan and writes this journal; `index` is its place in `vitals`.
-    pub fn new(plan: Arc<Plan>, journal: Writer, vitals: Arc<Vitals>, index: usize) -> Worker {
+    pub fn new(
+        plan: Arc<Plan>,
+        journal: Writer,
+        vitals: Arc<Vitals>,
+        rates: Arc<Rates>,
+        index: usize,
+    ) -> Worker {
         let snapshot = RefCell::new(Rc::new(Snapshot::new(plan, None)));
         Worker {
             snapshot,
             journal: RefCell::new(journal),
             vitals,
+            rates,
             index,
             open: Cell::new(0),
         }

@@ -7,4 +7,4 @@ mod pool;
 mod tap;
 
 pub use pool::{Lease, LendError, Upstreams};
-pub use tap::Listener;
+pub use tap::{Listener, Turned, Upgraded};

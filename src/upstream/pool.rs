@@ -1,7 +1,7 @@
 //! Connections to endpoints, lent to one request at a time and kept for the next.
 
 use super::balance;
-use super::tap::{Ear, Listener, Tap};
+use super::tap::{Ear, Listener, Tap, Turned, Upgraded};
 use crate::config::plan::{self, Plan};
 use crate::experiment::UpstreamIndex;
 use bytes::Bytes;
@@ -50,6 +50,7 @@ pub struct Lease<B> {
     /// Whether it has carried a request before: its endpoint may be closing it just now.
     pub reused: bool,
     ear: Rc<Ear>,
+    upgraded: Option<Upgraded>,
     endpoint: Rc<Endpoint<B>>,
 }
 
@@ -160,6 +161,16 @@ where
         self.ear.await_answer(listener);
     }
 
+    /// The request asks to upgrade.
+    pub fn await_upgrade(&mut self) {
+        self.upgraded = Some(self.ear.await_upgrade());
+    }
+
+    /// The connection itself, after the endpoint agreed to upgrade.
+    pub fn into_upgraded(self) -> Option<Upgraded> {
+        self.upgraded
+    }
+
     /// The endpoint that serves.
     pub fn endpoint(&self) -> &plan::Endpoint {
         &self.endpoint.address
@@ -196,6 +207,7 @@ where
                     sender,
                     reused: true,
                     ear,
+                    upgraded: None,
                     endpoint: Rc::clone(self),
                 });
             }
@@ -255,13 +267,22 @@ where
             .await;
         let (sender, connection) = handshake.map_err(|error| refused(io::Error::other(error)))?;
         // Ends when either side closes; what went wrong is told to the request that met it.
+        let turning = Rc::clone(&ear);
         tokio::task::spawn_local(async move {
-            let _ = connection.await;
+            let mut connection = connection;
+            if (&mut connection).await.is_ok() {
+                let parts = connection.into_parts();
+                turning.turn(Turned {
+                    stream: parts.io.into_inner(),
+                    first: parts.read_buf,
+                });
+            }
         });
         Ok(Lease {
             sender,
             reused: false,
             ear,
+            upgraded: None,
             endpoint: Rc::clone(self),
         })
     }

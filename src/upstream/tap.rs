@@ -1,12 +1,15 @@
 //! What an endpoint says before hyper reads it: interim answers are taken out and told, which
 //! hyper would only skip; and what it says last is still heard when it no longer listens.
 
+use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// The largest interim answer, and how many may come before the final one.
 const INTERIM_BYTES_MAX: usize = 16 << 10;
@@ -20,10 +23,24 @@ pub trait Listener {
     fn interim(&self, status: u16, head: &[u8]);
 }
 
+/// A connection that has stopped being HTTP: its stream, and what was read of it already.
+#[derive(Debug)]
+pub struct Turned {
+    /// The stream.
+    pub stream: Tap<TcpStream>,
+    /// What was read of it already.
+    pub first: Bytes,
+}
+
+/// A connection that will be given when its endpoint has agreed to upgrade.
+pub type Upgraded = oneshot::Receiver<Turned>;
+
 /// Says for whom a connection is listened to.
 #[derive(Default)]
 pub struct Ear {
     listener: RefCell<Option<Rc<dyn Listener>>>,
+    /// Who gets the connection when it stops being HTTP.
+    upgrade: Cell<Option<oneshot::Sender<Turned>>>,
     /// No byte of the final answer has come yet.
     awaited: Cell<bool>,
 }
@@ -33,6 +50,21 @@ impl Ear {
     pub fn await_answer(&self, listener: Option<Rc<dyn Listener>>) {
         *self.listener.borrow_mut() = listener;
         self.awaited.set(true);
+    }
+
+    /// The request asks to upgrade: who gets the connection when the endpoint agrees.
+    pub fn await_upgrade(&self) -> Upgraded {
+        let (sender, upgraded) = oneshot::channel();
+        self.upgrade.set(Some(sender));
+        upgraded
+    }
+
+    /// Gives the connection to whoever waits for it.
+    pub fn turn(&self, turned: Turned) {
+        if let Some(upgrade) = self.upgrade.take() {
+            // Who waited may have left: then the connection ends here.
+            let _ = upgrade.send(turned);
+        }
     }
 
     /// Nobody listens any more.

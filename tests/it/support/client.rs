@@ -124,6 +124,14 @@ impl Client {
         super::raw::reset(self.stream.into_inner());
     }
 
+    /// So many bytes.
+    #[track_caller]
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
     /// Everything up to the end of the connection, as it comes; an error after the reset of it.
     pub fn rest(&mut self) -> std::io::Result<String> {
         let mut rest = Vec::new();

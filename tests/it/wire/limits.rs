@@ -171,3 +171,127 @@ fn slow_clients_hinder_nobody() {
         begun.elapsed()
     );
 }
+
+#[test]
+fn one_client_may_ask_so_often() {
+    let origin = Raw::always(OK);
+    let proxy = plain(origin.address, "limits: { rate: 20/s }\ntrust: [127.0.0.1]");
+    let ask = |forwarded_for: &str| {
+        let mut client = proxy.client();
+        client.get("/", &format!("X-Forwarded-For: {forwarded_for}\r\n"))
+    };
+    let begun = Instant::now();
+    let answers: Vec<_> = (0..40).map(|_| ask("spoofed, 192.0.2.1")).collect();
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 429)
+        .collect();
+    let admitted = answers.len() - refused.len();
+    // Over all workers, whichever connection it comes on.
+    let most = 20 + (begun.elapsed().as_secs_f64() * 20.0) as usize + 1;
+    assert!(
+        (20..=most).contains(&admitted),
+        "{admitted} of at most {most}"
+    );
+    assert_eq!(
+        refused[0].header("watershed-error"),
+        Some("too_many_requests")
+    );
+    assert_eq!(refused[0].header("retry-after"), Some("1"));
+    assert_eq!(
+        ask("192.0.2.1, 192.0.2.2").status,
+        200,
+        "another client is not held up"
+    );
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(ask("192.0.2.1").status, 200);
+}
+
+#[test]
+fn a_connection_serves_so_many_requests() {
+    let origin = Raw::always(OK);
+    let proxy = plain(origin.address, "limits: { requests: 3 }");
+    let mut client = proxy.client();
+    assert_eq!(client.get("/", "").header("connection"), None);
+    assert_eq!(client.get("/", "").header("connection"), None);
+    assert_eq!(client.get("/", "").header("connection"), Some("close"));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_trusted_peer_may_say_for_whom_it_speaks() {
+    let v2 = |command: u8, family: u8, addresses: &[u8]| {
+        let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+        header.extend([0x20 | command, family]);
+        header.extend((addresses.len() as u16).to_be_bytes());
+        header.extend(addresses);
+        header
+    };
+    let ipv4 = [192, 0, 2, 7, 127, 0, 0, 1, 0x1f, 0x90, 0, 80];
+    let ipv4_and_more = [&ipv4[..], &[4, 0, 2, 9, 9]].concat();
+    let mut ipv6 = [0; 36];
+    ipv6[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
+    ipv6[15] = 7;
+    let headers: &[(Vec<u8>, &str)] = &[
+        (
+            b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n".to_vec(),
+            "192.0.2.7",
+        ),
+        (
+            b"PROXY TCP6 2001:db8::7 ::1 4711 80\r\n".to_vec(),
+            "2001:db8::7",
+        ),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (v2(1, 0x11, &ipv4), "192.0.2.7"),
+        (v2(1, 0x11, &ipv4_and_more), "192.0.2.7"),
+        (v2(1, 0x21, &ipv6), "2001:db8::7"),
+        (v2(0, 0, &[]), "127.0.0.1"),
+    ];
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+    let origin = Origin::start("current");
+    let proxy = plain(origin.address, "trust: [127.0.0.1]");
+    for (header, expected) in headers {
+        for slowly in [false, true] {
+            let mut client = proxy.client();
+            let all = [header, request.as_bytes()].concat();
+            if slowly {
+                for byte in all {
+                    client.say([byte]).unwrap();
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            } else {
+                client.say(all).unwrap();
+            }
+            let said = client.answer(true).unwrap().json();
+            let seen = said["headers"].to_string();
+            // The client itself is not trusted, unless it is the peer.
+            let expected = match *expected {
+                "127.0.0.1" => "6.6.6.6, 127.0.0.1",
+                expected => expected,
+            };
+            assert!(
+                seen.contains(&format!("[\"x-forwarded-for\",\"{expected}\"]")),
+                "{header:?}: {seen}"
+            );
+        }
+    }
+    for unsound in [
+        "PROXY TCP4 x y 1 2\r\n",
+        "PROXY \r\n",
+        "PROXY TCP9 192.0.2.7 127.0.0.1 4711 80\r\n",
+    ] {
+        let mut client = proxy.client();
+        client.say(format!("{unsound}{request}")).unwrap();
+        assert!(
+            !client.rest().unwrap_or_default().contains("200 OK"),
+            "{unsound}"
+        );
+    }
+    // Nobody else may.
+    let proxy = plain(origin.address, "");
+    for (header, _) in headers {
+        let mut client = proxy.client();
+        client.say([header, request.as_bytes()].concat()).unwrap();
+        assert_eq!(client.answer(true).unwrap().status, 400, "{header:?}");
+    }
+}

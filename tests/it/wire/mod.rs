@@ -3,8 +3,10 @@
 mod aborts;
 mod answers;
 mod forwarding;
+mod http2;
 mod limits;
 mod requests;
+mod upgrades;
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;

@@ -1,0 +1,110 @@
+//! HTTP/2 with a client: streams instead of turns, and bounds on what floods.
+
+use super::gate::Clock;
+use super::handle::{Client, handle};
+use super::snapshot::Worker;
+use crate::config::plan::Plan;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// Requests at a time on one connection.
+const STREAMS_MAX: u32 = 128;
+/// Streams that a client may open and reset before they are looked at, and errors that it may
+/// cause, until the connection is ended (the floods of CVE-2023-44487 and CVE-2025-8671).
+const RESETS_MAX: usize = 32;
+/// How much of a body is taken before its reader is ready for more.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// A client that does not answer a ping for so long has left.
+const PING_WITHIN: Duration = Duration::from_secs(20);
+
+/// Serves a connection until it ends, is idle for too long, or has brought enough requests; once
+/// told to stop, to the end of the requests that run.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    worker: &Rc<Worker>,
+    plan: &Plan,
+    stream: S,
+    client: Client,
+    mut stop: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let running = Rc::new(Cell::new(0_u32));
+    let begun = Rc::new(Cell::new(0_u32));
+    let service = service_fn(|request| {
+        begun.set(begun.get().saturating_add(1));
+        let (worker, client) = (Rc::clone(worker), client.clone());
+        let running = Running::new(&running);
+        async move {
+            let answer = handle(&worker, &client, request).await;
+            drop(running);
+            answer
+        }
+    });
+    let mut connection = http2::Builder::new(Here)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(plan.limits.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(plan.timeouts.idle)
+        .keep_alive_timeout(PING_WITHIN)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut told = pin!(stop.wait_for(|stop| *stop));
+    let mut ending = false;
+    let mut idle = Clock::default();
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
+            return Poll::Ready(ended);
+        }
+        if ending {
+            return Poll::Pending;
+        }
+        if running.get() > 0 {
+            idle.stop();
+        }
+        ending = told.as_mut().poll(context).is_ready()
+            || begun.get() >= plan.limits.requests
+            || (running.get() == 0 && idle.poll_over(context, plan.timeouts.idle));
+        if ending {
+            Pin::new(&mut connection).graceful_shutdown();
+            return Pin::new(&mut connection).poll(context);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Counts a request that runs for as long as it runs, even if it is dropped.
+struct Running(Rc<Cell<u32>>);
+
+impl Running {
+    fn new(running: &Rc<Cell<u32>>) -> Running {
+        running.set(running.get() + 1);
+        Running(Rc::clone(running))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Runs what hyper starts on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

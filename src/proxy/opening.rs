@@ -1,0 +1,157 @@
+//! The first bytes of a connection: for whom it is, and what is spoken on it.
+
+use ppp::{HeaderResult, PartialResult, v1, v2};
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// Room for the first read: most heads fit.
+const FIRST_BYTES: usize = 4096;
+/// RFC 9113, 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PROXY_V1: &[u8] = b"PROXY ";
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Reads the first bytes; none when the client leaves without a word.
+pub async fn first(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(FIRST_BYTES);
+    stream.read_buf(&mut first).await?;
+    Ok(first)
+}
+
+/// Takes the header of the PROXY protocol, version 1 or 2, off the first bytes of a trusted peer.
+/// Whom it speaks for, if it says so.
+pub async fn speaks_for(
+    stream: &mut (impl AsyncRead + Unpin),
+    first: &mut Vec<u8>,
+) -> io::Result<Option<IpAddr>> {
+    while may_begin(first, PROXY_V1) || may_begin(first, PROXY_V2) {
+        let read = HeaderResult::parse(first);
+        let (client, length) = match &read {
+            // The parser takes the beginning of a line for an unsound one.
+            _ if may_begin(first, PROXY_V1) && !first.contains(&b'\n') => (None, None),
+            _ if first.len() < PROXY_V2.len() && may_begin(first, PROXY_V2) => (None, None),
+            read if read.is_incomplete() => (None, None),
+            HeaderResult::V1(Ok(header)) => (v1_source(header), Some(header.header.len())),
+            HeaderResult::V2(Ok(header)) => (v2_source(header), Some(header.len())),
+            _ => return Err(unsound()),
+        };
+        if let Some(length) = length {
+            first.drain(..length);
+            if first.is_empty() {
+                stream.read_buf(first).await?;
+            }
+            return Ok(client);
+        }
+        if first.len() >= FIRST_BYTES || stream.read_buf(first).await? == 0 {
+            return Err(unsound());
+        }
+    }
+    Ok(None)
+}
+
+fn unsound() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "an unsound PROXY header")
+}
+
+fn v1_source(header: &v1::Header<'_>) -> Option<IpAddr> {
+    match header.addresses {
+        v1::Addresses::Tcp4(addresses) => Some(addresses.source_address.into()),
+        v1::Addresses::Tcp6(addresses) => Some(addresses.source_address.into()),
+        v1::Addresses::Unknown => None,
+    }
+}
+
+fn v2_source(header: &v2::Header<'_>) -> Option<IpAddr> {
+    match (header.command, header.addresses) {
+        // The peer's own connection, for its health checks.
+        (v2::Command::Local, _) => None,
+        (_, v2::Addresses::IPv4(addresses)) => Some(addresses.source_address.into()),
+        (_, v2::Addresses::IPv6(addresses)) => Some(addresses.source_address.into()),
+        (_, _) => None,
+    }
+}
+
+/// Whether HTTP/2 is spoken without having been negotiated (RFC 9113, 3.3).
+pub async fn is_http2(
+    stream: &mut (impl AsyncRead + Unpin),
+    first: &mut Vec<u8>,
+) -> io::Result<bool> {
+    while may_begin(first, PREFACE) {
+        if first.len() >= PREFACE.len() {
+            return Ok(true);
+        }
+        if stream.read_buf(first).await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(false)
+}
+
+fn may_begin(bytes: &[u8], with: &[u8]) -> bool {
+    let length = bytes.len().min(with.len());
+    length > 0 && bytes[..length] == with[..length]
+}
+
+/// A stream of which the first bytes were read and are read again.
+#[derive(Debug)]
+pub struct Rewound<S> {
+    first: Vec<u8>,
+    stream: S,
+}
+
+impl<S> Rewound<S> {
+    /// This stream, with these bytes before it.
+    pub fn new(first: Vec<u8>, stream: S) -> Rewound<S> {
+        Rewound { first, stream }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let rewound = self.get_mut();
+        if rewound.first.is_empty() {
+            return Pin::new(&mut rewound.stream).poll_read(context, room);
+        }
+        let passed = rewound.first.len().min(room.remaining());
+        room.put_slice(&rewound.first[..passed]);
+        rewound.first.drain(..passed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,105 @@
+//! How often one client may ask, over all workers. Nothing locks: a request over the limit is told
+//! by two words of memory.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Words in each of the two rows: half a megabyte each, touched where clients are.
+const WORDS: usize = 1 << 16;
+
+/// When each client may ask next (the generic cell rate algorithm), kept by two hashes of its
+/// address. Whoever shares a word with a busy client is not held up by it, unless both words are
+/// shared; the hashes are secret, so that nobody can arrange that.
+#[derive(Debug)]
+pub struct Rates {
+    rows: [Box<[AtomicU64]>; 2],
+    hasher: RandomState,
+    since: Instant,
+}
+
+impl Default for Rates {
+    fn default() -> Rates {
+        let row = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        Rates {
+            rows: [row(), row()],
+            hasher: RandomState::new(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Rates {
+    /// Whether this client may ask now: `per_second` times in any second, and as often at once.
+    pub fn admit(&self, client: IpAddr, now: Instant, per_second: f64) -> bool {
+        let now_us = now.duration_since(self.since).as_micros() as u64;
+        let hash = self.hasher.hash_one(network(client));
+        let words = [
+            &self.rows[0][hash as usize % WORDS],
+            &self.rows[1][(hash >> 32) as usize % WORDS],
+        ];
+        let each_us = (1e6 / per_second).max(1.0) as u64;
+        let ahead_us = each_us.max(1_000_000);
+        let owed_us = |word: &&AtomicU64| word.load(Ordering::Relaxed).saturating_sub(now_us);
+        let owed = words.iter().map(owed_us).min().unwrap_or(0);
+        if owed + each_us > ahead_us {
+            return false;
+        }
+        for word in words {
+            // Two workers may meet here; what one of them adds is not lost.
+            let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
+                Some(until.max(now_us) + each_us)
+            });
+        }
+        true
+    }
+}
+
+/// One client: an address, or the /64 that one has in IPv6.
+fn network(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u64::from(u32::from(address)),
+        IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
+
+    fn at(rates: &Rates, us: u64) -> Instant {
+        rates.since + Duration::from_micros(us)
+    }
+
+    #[test]
+    fn a_rate_is_kept_and_recovers() {
+        let rates = Rates::default();
+        let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let asked = |now_us: u64, times: usize| {
+            (0..times)
+                .filter(|_| rates.admit(client, at(&rates, now_us), 10.0))
+                .count()
+        };
+        assert_eq!(asked(5_000_000, 100), 10);
+        assert_eq!(asked(5_099_999, 100), 0);
+        assert_eq!(asked(5_100_000, 100), 1);
+        assert_eq!(asked(5_600_000, 100), 5);
+        assert_eq!(asked(9_000_000, 100), 10);
+        let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+        assert!(rates.admit(other, at(&rates, 5_000_000), 10.0));
+    }
+
+    #[test]
+    fn slow_rates_admit_one_at_a_time() {
+        let rates = Rates::default();
+        let client = IpAddr::V6(Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, 8));
+        let neighbour = IpAddr::V6(Ipv6Addr::new(1, 2, 3, 4, 9, 9, 9, 9));
+        assert!(rates.admit(client, at(&rates, 1_000_000), 0.1));
+        assert!(!rates.admit(neighbour, at(&rates, 2_000_000), 0.1));
+        assert!(rates.admit(client, at(&rates, 11_000_000), 0.1));
+    }
+}

@@ -1,0 +1,205 @@
+//! WebSocket and whatever else a connection may become, and streams of events.
+
+use super::plain;
+use crate::support::client::Client;
+use crate::support::raw::{Peer, Raw};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// Gives back what it gets until the other side has ended.
+fn echo(peer: &mut Peer) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = peer.stream.read(&mut buffer) {
+        peer.stream.write_all(&buffer[..read]).unwrap();
+    }
+}
+
+fn agreeing(with: impl Fn(&mut Peer) + Send + Sync + 'static) -> Raw {
+    Raw::start(move |mut peer| {
+        let Some(head) = peer.head() else { return };
+        let head = head.to_lowercase();
+        assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
+        assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+        assert!(head.contains("\r\nsec-websocket-key: "), "{head}");
+        peer.say(AGREE);
+        with(&mut peer);
+    })
+}
+
+fn upgrade(client: &mut Client) {
+    client.say(ASK).unwrap();
+    let (status, headers) = client.head().unwrap();
+    assert_eq!(status, 101);
+    let has = |name: &str, value: &str| {
+        let same = |(other, said): &(String, String)| {
+            other.eq_ignore_ascii_case(name) && said.eq_ignore_ascii_case(value)
+        };
+        assert!(headers.iter().any(same), "{name}: {value} in {headers:?}");
+    };
+    has("connection", "upgrade");
+    has("upgrade", "websocket");
+    has("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert!(
+        !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+    );
+}
+
+#[test]
+fn bytes_go_both_ways_after_an_upgrade() {
+    let origin = agreeing(|peer| {
+        // Said before the client said anything.
+        peer.say("welcome");
+        echo(peer);
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    upgrade(&mut client);
+    assert_eq!(client.exactly(7), b"welcome");
+    // Bytes that are nothing like HTTP.
+    let bytes: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+    client.say(&bytes).unwrap();
+    assert_eq!(client.exactly(bytes.len()), bytes);
+    // An end is passed on, and what comes after it from the other side too.
+    client.half_close();
+    assert!(client.is_closed());
+}
+
+#[test]
+fn what_follows_a_request_to_upgrade_at_once_is_for_the_upstream() {
+    let origin = agreeing(echo);
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client
+        .say([ASK.as_bytes(), b"\x81\x05hello\0\r\n"].concat())
+        .unwrap();
+    assert_eq!(client.head().unwrap().0, 101);
+    assert_eq!(client.exactly(10), b"\x81\x05hello\0\r\n");
+}
+
+#[test]
+fn an_upgrade_that_is_not_agreed_to_is_an_ordinary_request() {
+    let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    client.say(format!("{ASK}{ASK}")).unwrap();
+    for _ in 0..2 {
+        let answer = client.answer(true).unwrap();
+        assert_eq!((answer.status, &*answer.text()), (200, "no"));
+        assert_eq!(answer.header("upgrade"), None);
+    }
+    // Nothing was forgotten: what follows is still looked at.
+    client
+        .say(format!(
+            "{ASK}GET /bad HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n"
+        ))
+        .unwrap();
+    assert_eq!(client.answer(true).unwrap().status, 200);
+    assert_eq!(client.answer(true).unwrap().status, 400);
+    assert!(!origin.seen().contains("bad"));
+}
+
+#[test]
+fn http_2_is_not_upgraded_to() {
+    let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    let answer = client.get(
+        "/",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+    );
+    assert_eq!(answer.status, 200);
+    let seen = origin.seen().to_lowercase();
+    assert!(
+        !seen.contains("upgrade") && !seen.contains("http2-settings"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_side_that_leaves_takes_the_other_with_it() {
+    let (told, left) = std::sync::mpsc::channel();
+    let origin = agreeing(move |peer| {
+        let begun = Instant::now();
+        let _ = told.send(
+            peer.is_left(Duration::from_secs(10))
+                .then(|| begun.elapsed()),
+        );
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    upgrade(&mut client);
+    client.reset();
+    let after = left.recv().unwrap().expect("the upstream was left alone");
+    assert!(after < Duration::from_secs(2), "{after:?}");
+    let origin = agreeing(|peer| peer.say("bye"));
+    let proxy = plain(origin.address, "workers: 1");
+    let mut client = proxy.client();
+    upgrade(&mut client);
+    assert_eq!(client.exactly(3), b"bye");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_quiet_tunnel_ends() {
+    let origin = agreeing(echo);
+    let proxy = plain(
+        origin.address,
+        "workers: 1\ntimeouts: { tunnel: 500ms, idle: 100ms, body: 100ms }",
+    );
+    let mut client = proxy.client();
+    upgrade(&mut client);
+    let begun = Instant::now();
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(200));
+        client.say("x").unwrap();
+        assert_eq!(client.exactly(1), b"x");
+    }
+    assert!(client.is_closed());
+    let took = begun.elapsed();
+    assert!(
+        took > Duration::from_millis(1200) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn events_come_one_by_one() {
+    let origin = Raw::start(|mut peer| {
+        peer.head().unwrap();
+        peer.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for number in 0..4 {
+            std::thread::sleep(Duration::from_millis(150));
+            peer.say(format!("9\r\ndata: {number}\n\n\r\n"));
+        }
+        peer.say("0\r\n\r\n");
+    });
+    // Events are waited for longer than pieces of a body.
+    let proxy = plain(
+        origin.address,
+        "workers: 1\ntimeouts: { body: 100ms, tunnel: 2s }",
+    );
+    let mut client = proxy.client();
+    client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let begun = Instant::now();
+    client.head().unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(140));
+    for number in 0..4 {
+        assert_eq!(
+            client.chunk().unwrap().unwrap(),
+            format!("data: {number}\n\n").as_bytes()
+        );
+        let took = begun.elapsed();
+        assert!(
+            took < Duration::from_millis(150 * (number + 1) + 140),
+            "{number}: {took:?}"
+        );
+    }
+    assert_eq!(client.chunk().unwrap(), None);
+}
