@@ -4,6 +4,7 @@
 //! but the health checks must carry it (`Authorization: Bearer …`).
 
 pub mod assignments;
+pub mod events;
 mod page;
 mod question;
 pub mod results;
@@ -11,9 +12,10 @@ pub mod shape;
 mod text;
 
 use crate::config::plan::Plan;
+use crate::experiment::UserId;
 use crate::ledger::{Ledger, LedgerError};
 use crate::vitals::Vitals;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE,
 };
@@ -45,6 +47,7 @@ pub struct Door {
     ledger: Arc<dyn Ledger>,
     vitals: Arc<Vitals>,
     reloads: mpsc::Sender<ReloadRequest>,
+    events: mpsc::Sender<events::EventsRequest>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -56,6 +59,7 @@ impl Door {
         ledger: Arc<dyn Ledger>,
         vitals: Arc<Vitals>,
         reloads: mpsc::Sender<ReloadRequest>,
+        events: mpsc::Sender<events::EventsRequest>,
         stopping: watch::Receiver<bool>,
     ) -> Door {
         Door {
@@ -64,6 +68,7 @@ impl Door {
             ledger,
             vitals,
             reloads,
+            events,
             stopping,
         }
     }
@@ -83,7 +88,11 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
     let guarded = Router::new()
         .route("/admin/results", get(all_results))
         .route("/admin/results/{experiment}", get(one_result))
-        .route("/admin/assignments", get(assignments_of))
+        .route("/admin/assignments", get(assignments_of).delete(forget))
+        .route(
+            "/admin/events",
+            post(events::take).layer(DefaultBodyLimit::max(events::BYTES_MAX)),
+        )
         .route("/admin/reload", post(reload))
         .layer(middleware::from_fn_with_state(door.clone(), admit));
     let open = Router::new()
@@ -252,27 +261,60 @@ struct WhichUser {
     user: Option<String>,
 }
 
+impl WhichUser {
+    fn user(self) -> Result<String, Failure> {
+        let user = self.user.filter(|user| !user.is_empty());
+        user.ok_or_else(|| {
+            Failure::new(
+                StatusCode::BAD_REQUEST,
+                "say which user: /admin/assignments?user=ID",
+            )
+        })
+    }
+}
+
 async fn assignments_of(
     State(door): State<Door>,
     Query(which): Query<WhichUser>,
 ) -> Result<Response, Failure> {
-    let user = which.user.filter(|user| !user.is_empty());
-    let user = user.ok_or_else(|| {
-        Failure::new(
-            StatusCode::BAD_REQUEST,
-            "say which user: /admin/assignments?user=ID",
-        )
-    })?;
+    let user = which.user()?;
     let plan = door.plan();
+    let kept = UserId::new(user.as_bytes()).map(|user| plan.identity.keep.of(user));
     let mut explained = assignments::explain(&plan, user.as_bytes());
     for assignment in &mut explained.experiments {
-        assignment.recorded = door
-            .ledger
-            .user(&assignment.name, user.as_bytes())
-            .await?
-            .map(Into::into);
+        let recorded = match &kept {
+            Some(kept) => {
+                door.ledger
+                    .user(&assignment.name, kept.id().as_bytes())
+                    .await?
+            }
+            None => None,
+        };
+        assignment.recorded = recorded.map(Into::into);
     }
     Ok(Json(explained).into_response())
+}
+
+/// Deletes what the store has of a user.
+async fn forget(
+    State(door): State<Door>,
+    Query(which): Query<WhichUser>,
+) -> Result<Response, Failure> {
+    let (user, plan) = (which.user()?, door.plan());
+    let mut forgotten = Vec::new();
+    if let Some(user) = UserId::new(user.as_bytes()) {
+        let kept = plan.identity.keep.of(user);
+        for experiment in door.ledger.experiments().await? {
+            if door
+                .ledger
+                .forget_user(&experiment, kept.id().as_bytes())
+                .await?
+            {
+                forgotten.push(experiment);
+            }
+        }
+    }
+    Ok(Json(json!({ "forgotten": forgotten })).into_response())
 }
 
 async fn reload(State(door): State<Door>) -> Result<Response, Failure> {

@@ -1,6 +1,6 @@
 //! The whole house, wired: sockets, journals, ledger, workers, folder, admin door, reload.
 
-use super::Hinted;
+use super::{Hinted, reports};
 use crate::admin;
 use crate::config;
 use crate::config::plan::{Plan, Store};
@@ -8,8 +8,8 @@ use crate::journal::{self, Journals, Reader};
 use crate::ledger::Ledger;
 use crate::ledger::folder::Folder;
 use crate::ledger::redis::{RedisLedger, TlsFiles};
-use crate::ledger::replicas;
 use crate::ledger::sqlite::SqliteLedger;
+use crate::ledger::{replicas, retention};
 use crate::proxy::worker::{self, Orders};
 use crate::proxy::{Rates, Worker};
 use crate::vitals::Vitals;
@@ -103,17 +103,17 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let plan = Arc::new(plan);
     let (public, door_at) = (sockets.public_address()?, sockets.admin_address()?);
-    let vitals = Arc::new(Vitals::new(plan.workers));
+    let vitals = Arc::new(Vitals::new(plan.workers + 1));
     let ledger = open_ledger(&plan.store).await?;
-    let options = journal::Options::new(plan.journal.quota_bytes, plan.workers);
+    let options = journal::Options::new(plan.journal.quota_bytes, plan.workers + 1);
     let journals = journal::open(
         &plan.journal.path,
-        plan.workers,
+        plan.workers + 1,
         plan.journal.sync_interval,
         &options,
     );
     let Journals {
-        writers,
+        mut writers,
         readers,
         keeper,
     } = journals.map_err(|error| {
@@ -122,6 +122,8 @@ pub async fn run(
         Hinted::new(format!("{:#}", anyhow!(error)), hint)
     })?;
 
+    // The last one is the admin door's.
+    let reports = writers.pop();
     let (plans, plan_orders) = watch::channel(Arc::clone(&plan));
     let (stops, stop_orders) = watch::channel(false);
     let (reloads, reload_orders) = mpsc::channel(8);
@@ -156,8 +158,40 @@ pub async fn run(
         id.clone(),
         definition,
     ));
+    let (events, reported) = mpsc::channel(8);
+    let reporting = reports.map(|journal| {
+        let (plans, vitals) = (plan_orders.clone(), Arc::clone(&vitals));
+        tokio::spawn(reports::keep(
+            journal,
+            plans,
+            vitals,
+            plan.workers,
+            reported,
+        ))
+    });
+    let served = plan_orders.clone();
+    let retention = move || {
+        let plan = served.borrow();
+        let running = plan
+            .experiments
+            .iter()
+            .filter(|experiment| experiment.winner.is_none());
+        let names = running
+            .map(|experiment| experiment.name.to_string())
+            .collect();
+        (plan.retention, names)
+    };
+    let retaining = tokio::spawn(retention::keep(Arc::clone(&ledger), retention));
     let reloading = tokio::spawn(reload(file, plans, Arc::clone(&vitals), reload_orders));
-    let door = admin::Door::new(id, plan_orders, ledger, vitals, reloads, stop_orders);
+    let door = admin::Door::new(
+        id,
+        plan_orders,
+        ledger,
+        vitals,
+        reloads,
+        events,
+        stop_orders,
+    );
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
     let store = match &plan.store {
@@ -181,12 +215,19 @@ pub async fn run(
     for ended in ended.await? {
         ended.map_err(|_| anyhow!("a worker panicked"))??;
     }
+    // The door closes before its journal does.
+    admin.abort();
+    if let Some(reporting) = reporting {
+        reporting.abort();
+        // An order to stop is how it ends.
+        let _ = reporting.await;
+    }
     drop(keeper);
     folded.notify_one();
     folder.await?;
     reloading.abort();
     announcing.abort();
-    admin.abort();
+    retaining.abort();
     Ok(())
 }
 

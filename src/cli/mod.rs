@@ -5,8 +5,10 @@ pub mod demo;
 mod demo_site;
 mod explain;
 mod fetch;
+mod forget;
 pub mod house;
 mod override_;
+mod reports;
 mod results;
 mod run;
 pub mod stats;
@@ -37,6 +39,8 @@ enum Command {
     Results(results::Arguments),
     /// Say which group a user is in, and why, without a server
     Explain(explain::Arguments),
+    /// Delete what the store has of one user
+    Forget(forget::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
     /// The statistics as a tool: questions as JSON lines in, answers as JSON lines out
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Forget(arguments) => forget::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
             .map_err(anyhow::Error::from),

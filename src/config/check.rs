@@ -5,7 +5,7 @@ use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
 use super::plan::{Admin, Journal, Plan};
-use super::{limits, upstreams};
+use super::{limits, privacy, upstreams};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "identity",
-        "{ name, max_age, domain, path, same_site, secure, http_only, max_length, store }",
+        "{ name, max_age, domain, path, same_site, secure, http_only, max_length, join, store, key }",
     ),
     (
         "upstreams",
@@ -56,20 +56,20 @@ const KEYS: &[(&str, &str)] = &[
         "show_group",
         "whether answers carry Watershed-Group: true or false",
     ),
+    ("consent", "{ cookie: NAME, value: … }"),
+    ("events", "{ path, origins, body, per_minute, browser }"),
+    (
+        "retention",
+        "how long users are kept after their experiment ended, such as 90d; for ever unless given",
+    ),
     ("tls", "not supported by this version"),
-    ("consent", "not supported by this version"),
 ];
 
 /// What the file means. With problems noted in the reading, what is returned is of no use.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
-    for key in ["tls", "consent"] {
-        if let Some(node) = root.get(key) {
-            node.problem(
-                "this version does not support it yet",
-                format!("leave `{key}` out"),
-            );
-        }
+    if let Some(node) = root.get("tls") {
+        node.problem("this version does not support it yet", "leave `tls` out");
     }
     let listen = root.get("listen").and_then(|node| address(&node));
     let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
@@ -118,6 +118,9 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
             }
             Some(kept)
         }),
+        consent: privacy::consent(root),
+        beacon: privacy::beacon(root),
+        retention: privacy::retention(root),
         show_group: root
             .get("show_group")
             .and_then(|node| node.boolean())

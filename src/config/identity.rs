@@ -1,10 +1,13 @@
 //! `user:` and `identity:` — where IDs are read from and how new ones are given.
 
 use super::node::Node;
-use crate::experiment::identity::{Identity, Mint, Source};
+use crate::experiment::identity::{HashKey, Identity, Keep, Mint, Source};
 use std::time::Duration;
 
 const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
+
+const KEY: &str =
+    "a long random text, such as `openssl rand -hex 32` prints; or ${NAME}, or file:PATH";
 
 /// Where IDs come from.
 pub fn read(root: &Node<'_>) -> Identity {
@@ -25,6 +28,8 @@ pub fn read(root: &Node<'_>) -> Identity {
             secure: None,
             http_only: true,
         },
+        join: true,
+        keep: Keep::Raw,
     };
     let Some(node) = root.get("identity") else {
         return identity;
@@ -44,7 +49,12 @@ pub fn read(root: &Node<'_>) -> Identity {
         ),
         ("http_only", "true or false"),
         ("max_length", "the longest ID that is taken, in bytes"),
-        ("store", "raw"),
+        (
+            "join",
+            "whether a minted ID and a user's ID on one request are one person: true or false",
+        ),
+        ("store", "raw or hashed"),
+        ("key", KEY),
     ]);
     let mint = &mut identity.mint;
     if let Some(name) = node.get("name").and_then(|node| cookie_name(&node)) {
@@ -100,13 +110,28 @@ pub fn read(root: &Node<'_>) -> Identity {
     if let Some(length) = node.get("max_length").and_then(|node| node.whole(1, 8192)) {
         identity.id_bytes_max = length as usize;
     }
-    if let Some(store) = node.get("store")
-        && store.text("raw").is_some_and(|text| text != "raw")
-    {
-        store.problem(
-            "this version keeps IDs as they come",
-            "leave `store` out, or write `raw`",
-        );
+    identity.join = node
+        .get("join")
+        .and_then(|node| node.boolean())
+        .unwrap_or(true);
+    let hashed = node
+        .get("store")
+        .and_then(|node| node.word(&[("raw", false), ("hashed", true)]));
+    match (hashed, node.get("key")) {
+        (Some(true), Some(written)) => {
+            if let Some(key) = written.secret("a text") {
+                if key.reveal().len() < 16 {
+                    written.problem("the key is shorter than 16 bytes", KEY);
+                }
+                identity.keep = Keep::Hashed(HashKey::new(key.reveal().as_bytes()));
+            }
+        }
+        (Some(true), None) => node.missing("key", KEY),
+        (_, Some(written)) => written.problem(
+            "a key, and IDs are kept as they come",
+            "write `store: hashed`, or leave `key` out",
+        ),
+        (_, None) => {}
     }
     identity
 }

@@ -14,6 +14,7 @@ mod locate;
 mod metrics;
 mod node;
 pub mod plan;
+mod privacy;
 mod problem;
 mod store;
 mod upstreams;

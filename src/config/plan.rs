@@ -1,9 +1,11 @@
 //! The plan: what `routes.yaml` means, checked and immutable. Everything that runs reads this,
 //! never the file.
 
+use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
 use crate::experiment::metric::Metric;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
+use http::HeaderValue;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -41,6 +43,12 @@ pub struct Plan {
     pub trust: Box<[IpNet]>,
     /// The key of QA overrides; `None` turns them off.
     pub override_secret: Option<Secret>,
+    /// What must say so before anything is recorded; `None` asks nobody.
+    pub consent: Option<Consent>,
+    /// How browsers report events.
+    pub beacon: Beacon,
+    /// How long users are kept after their experiment ended; `None` keeps them.
+    pub retention: Option<Duration>,
     /// Whether responses carry `Watershed-Group`.
     pub show_group: bool,
     /// A digest of the file's meaning, to tell replicas and reloads apart.
@@ -78,6 +86,21 @@ impl Plan {
         let GroupIndex(control) = experiment.control;
         experiment.groups[control].upstream
     }
+}
+
+/// How browsers report events to the public port.
+#[derive(Clone, Debug)]
+pub struct Beacon {
+    /// Where.
+    pub path: Box<str>,
+    /// Other sites' pages that may.
+    pub origins: Box<[HeaderValue]>,
+    /// The most bytes of one report.
+    pub body_bytes_max: usize,
+    /// The most events of one user in a minute, at one worker.
+    pub per_minute: u32,
+    /// False sends the path's requests upstream, like any other.
+    pub enabled: bool,
 }
 
 /// One version of the site.

@@ -4,10 +4,13 @@
 use super::UserId;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::request::Parts;
+use sha2::Sha256;
 use std::borrow::Cow;
+use std::fmt;
 use uuid::Uuid;
 
 /// Where IDs are read from and how a new one is given.
@@ -20,6 +23,82 @@ pub struct Identity {
     pub id_bytes_max: usize,
     /// The cookie given to a visitor without an ID.
     pub mint: Mint,
+    /// Whether a minted ID and one of a source, on the same request, are one person, who keeps
+    /// the group of the minted one.
+    pub join: bool,
+    /// What is kept of an ID.
+    pub keep: Keep,
+}
+
+/// What is kept of an ID, in the journal and the ledger.
+#[derive(Clone, Debug)]
+pub enum Keep {
+    /// The ID as it came.
+    Raw,
+    /// A keyed hash of it, from which nobody without the key can tell whose it is.
+    Hashed(HashKey),
+}
+
+/// The key of [`Keep::Hashed`].
+#[derive(Clone)]
+pub struct HashKey(Hmac<Sha256>);
+
+impl HashKey {
+    /// A key of any length; 32 random bytes are best.
+    pub fn new(secret: &[u8]) -> HashKey {
+        // RFC 2104 takes keys of any length.
+        HashKey(Hmac::new_from_slice(secret).expect("a key of any length"))
+    }
+
+    /// The first 16 bytes of HMAC-SHA-256 (RFC 2104) of these, in hex.
+    fn hash(&self, bytes: &[u8]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
+        let mut text = [0; 32];
+        let sum = mac.finalize().into_bytes();
+        for (pair, byte) in text.chunks_exact_mut(2).zip(sum) {
+            pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
+impl fmt::Debug for HashKey {
+    /// Tells keys apart without telling them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = self.hash(b"watershed/key");
+        write!(f, "HashKey({})", String::from_utf8_lossy(&sign[..8]))
+    }
+}
+
+impl Keep {
+    /// What is kept of this ID.
+    pub fn of<'a>(&self, user: UserId<'a>) -> Kept<'a> {
+        match self {
+            Keep::Raw => Kept::AsItCame(user),
+            Keep::Hashed(key) => Kept::Hashed(key.hash(user.0)),
+        }
+    }
+}
+
+/// What is kept of one ID.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept<'a> {
+    /// The ID.
+    AsItCame(UserId<'a>),
+    /// Its hash, in hex.
+    Hashed([u8; 32]),
+}
+
+impl Kept<'_> {
+    /// As an ID to count by.
+    pub fn id(&self) -> UserId<'_> {
+        match self {
+            Kept::AsItCame(user) => *user,
+            Kept::Hashed(hash) => UserId(hash),
+        }
+    }
 }
 
 /// One place in a request where an ID may stand.
@@ -66,6 +145,7 @@ pub struct Visitor<'a> {
     id: Cow<'a, [u8]>,
     /// True when the ID was made for this request and must be given in the answer.
     pub minted: bool,
+    also: Option<Cow<'a, [u8]>>,
 }
 
 impl Visitor<'_> {
@@ -74,27 +154,47 @@ impl Visitor<'_> {
         UserId(&self.id)
     }
 
+    /// Another ID of the same person, that came along: `user` is the one the visitor had first.
+    pub fn also(&self) -> Option<UserId<'_>> {
+        self.also.as_deref().map(UserId)
+    }
+
     /// The visitor with an ID of its own, for keeping past the request.
     pub fn into_owned(self) -> Visitor<'static> {
         Visitor {
             id: Cow::Owned(self.id.into_owned()),
             minted: self.minted,
+            also: self.also.map(|also| Cow::Owned(also.into_owned())),
         }
     }
 }
 
-/// The visitor that the request names, or `None` when no source holds a usable ID.
+/// The visitor that the request names, or `None` when no source holds a usable ID. A minted ID
+/// beside one of a source comes first: the visitor had it before they were known.
 pub fn find<'a>(identity: &Identity, request: &'a Parts) -> Option<Visitor<'a>> {
     let usable = |id: &Cow<'_, [u8]>| !id.is_empty() && id.len() <= identity.id_bytes_max;
     let listed = identity
         .sources
         .iter()
-        .filter_map(|source| read(source, request));
-    let minted = || cookie_value(&request.headers, &identity.mint.cookie).map(Cow::Borrowed);
-    let id = listed
-        .chain(std::iter::once_with(minted).flatten())
-        .find(usable)?;
-    Some(Visitor { id, minted: false })
+        .filter_map(|source| read(source, request))
+        .find(usable);
+    let minted = || {
+        let value = cookie_value(&request.headers, &identity.mint.cookie).map(Cow::Borrowed);
+        value.filter(usable)
+    };
+    let visitor = |id, also| Visitor {
+        id,
+        minted: false,
+        also,
+    };
+    match listed {
+        None => minted().map(|id| visitor(id, None)),
+        Some(listed) if !identity.join => Some(visitor(listed, None)),
+        Some(listed) => Some(match minted() {
+            Some(first) if first != listed => visitor(first, Some(listed)),
+            _ => visitor(listed, None),
+        }),
+    }
 }
 
 /// A new visitor: a UUIDv7 of this time (Unix milliseconds) and these random bytes.
@@ -105,6 +205,7 @@ pub fn mint(now_ms: u64, random: &[u8; 10]) -> Visitor<'static> {
     Visitor {
         id: Cow::Owned(id),
         minted: true,
+        also: None,
     }
 }
 

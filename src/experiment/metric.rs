@@ -194,7 +194,7 @@ pub fn observe(
     };
     let mut seen = Observations::new();
     for (index, metric) in metrics.iter().enumerate() {
-        let observation = metric.observed(MetricIndex(index), &events, |rule| {
+        let observation = metric.observed(MetricIndex(index), &events, true, |rule| {
             rule.matches(method, path, answer)
         });
         seen.extend(observation);
@@ -206,7 +206,7 @@ pub fn observe(
 pub fn observe_events(metrics: &[Metric], events: &[Event<'_>]) -> Observations {
     let indexed = metrics.iter().enumerate();
     indexed
-        .filter_map(|(index, metric)| metric.observed(MetricIndex(index), events, |_| false))
+        .filter_map(|(index, metric)| metric.observed(MetricIndex(index), events, false, |_| false))
         .collect()
 }
 
@@ -215,6 +215,7 @@ impl Metric {
         &self,
         metric: MetricIndex,
         events: &[Event<'_>],
+        answered: bool,
         matches: impl Fn(&Rule) -> bool,
     ) -> Option<Observation> {
         let mut seen = Observation {
@@ -239,7 +240,7 @@ impl Metric {
         seen.base = match &self.per {
             None => 0,
             // Requests are the base of the requests that are recorded: one for each answer.
-            Some(Per::Requests) => 1,
+            Some(Per::Requests) => i64::from(answered),
             Some(Per::Rule(rule)) => i64::from(matches(rule)),
             Some(Per::Event(name)) => {
                 events.iter().filter(|event| event.name == **name).count() as i64

@@ -6,11 +6,13 @@
 //! Start with [`visit::visit`], the one question that the proxy asks.
 
 pub mod assign;
+pub mod consent;
 pub mod forced;
 pub mod identity;
 pub mod matcher;
 pub mod metric;
 pub mod record;
+pub mod reported;
 pub mod visit;
 
 use assign::{Share, Split, Weight};

@@ -79,6 +79,23 @@ pub fn visit(
     visit
 }
 
+/// What this request means where nobody may be recorded: control, for whoever it is.
+pub fn unrecorded(experiments: &[Experiment], request: &Parts) -> Visit {
+    let indexed = experiments.iter().enumerate();
+    let mut matching = indexed.filter(|(_, experiment)| {
+        experiment.chooses_upstream() && experiment.matcher.matches(request)
+    });
+    let chosen = matching.next().and_then(|(index, experiment)| {
+        let group = experiment.winner.unwrap_or(experiment.control);
+        let upstream = experiment.groups[group.0].upstream?;
+        Some((ExperimentIndex(index), group, upstream))
+    });
+    Visit {
+        inside: SmallVec::new(),
+        chosen,
+    }
+}
+
 /// How a user stands to an experiment whose conditions the request meets.
 pub fn standing(experiment: &Experiment, user: UserId<'_>, forced: Option<&Forced>) -> Standing {
     if let Some(group) = forced.and_then(|forced| forced.group_in(experiment)) {

@@ -55,12 +55,10 @@ local function bounded(old, more) return math.max(-USER_MAX, math.min(USER_MAX, 
 local function read(record)
   local words = {}
   for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
-  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}, ids = {}, aliases = {}}
+  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}, ids = {}}
   for i = 5, #words do
     if words[i]:sub(1, 1) == '#' then
       user.ids[#user.ids + 1] = words[i]
-    elseif words[i]:sub(1, 1) == '@' then
-      user.aliases[#user.aliases + 1] = words[i]
     else
       local name, count, sum, base = words[i]:match('^([^:]+):([^:]+):([^:]+):([^:]+)$')
       user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base)}
@@ -78,7 +76,6 @@ local function write(user)
     words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3])
   end
   for _, id in ipairs(user.ids) do words[#words + 1] = id end
-  for _, alias in ipairs(user.aliases) do words[#words + 1] = alias end
   return table.concat(words, ' ')
 end
 
@@ -162,11 +159,8 @@ local function joined(first, second)
   end
   for _, id in ipairs(second.ids) do first.ids[#first.ids + 1] = id end
   while #first.ids > EVENT_IDS_MAX do table.remove(first.ids, 1) end
-  for _, alias in ipairs(second.aliases) do first.aliases[#first.aliases + 1] = alias end
   return first
 end
-
-local function hex(bytes) return (bytes:gsub('.', function(byte) return string.format('%02x', byte:byte()) end)) end
 
 local function write_event(of)
   local within = of.within_ms and whole(of.within_ms) or ''
@@ -181,13 +175,6 @@ local function read_events(words)
       sum = tonumber(sum), base = tonumber(base), id = id}
   end
   return events
-end
-
--- The ID that stands for a person.
-local function resolve(aliases_key, id)
-  local root = redis.call('HGET', aliases_key, id)
-  while root do id, root = root, redis.call('HGET', aliases_key, root) end
-  return id
 end
 
 local function add_counts(totals_key, hours_key)

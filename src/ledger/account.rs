@@ -95,7 +95,7 @@ impl Additions {
     }
 
     /// Makes one of two that turned out to be the same person. `alias` is the second one's ID.
-    pub fn join(&mut self, first: Before, second: Before, alias: &[u8]) -> Before {
+    pub fn join(&mut self, first: Before, second: Before) -> Before {
         for record in [&first.record, &second.record].into_iter().flatten() {
             self.whole(record, -1);
         }
@@ -105,11 +105,9 @@ impl Additions {
         };
         let mut waiting = first.waiting;
         waiting.extend(second.waiting);
-        let record = record.map(|mut record| {
-            record.aliases.push(alias.to_vec());
-            self.whole(&record, 1);
-            record
-        });
+        if let Some(record) = &record {
+            self.whole(record, 1);
+        }
         // What waited for one may follow an exposure of the other.
         let nothing = UserDelta {
             user: Vec::new(),
@@ -136,7 +134,6 @@ impl Additions {
                     crossed_over: false,
                     metrics: BTreeMap::new(),
                     event_ids: Vec::new(),
-                    aliases: Vec::new(),
                 };
                 self.whole(&record, 1);
                 record
@@ -268,7 +265,6 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
     whole.event_ids.extend(other.event_ids);
     let over = whole.event_ids.len().saturating_sub(EVENT_IDS_MAX);
     whole.event_ids.drain(..over);
-    whole.aliases.extend(other.aliases);
     whole
 }
 

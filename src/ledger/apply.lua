@@ -84,10 +84,7 @@ for _ = 1, number() do
     if a.user then add_whole(a.user, -1) end
     if b.user then add_whole(b.user, -1) end
     a.user = a.user and b.user and joined(a.user, b.user) or a.user or b.user
-    if a.user then
-      a.user.aliases[#a.user.aliases + 1] = '@' .. hex(second)
-      add_whole(a.user, 1)
-    end
+    if a.user then add_whole(a.user, 1) end
     for _, of in ipairs(b.waiting) do a.waiting[#a.waiting + 1] = of end
     b.user, b.waiting = nil, {}
     settle(a)
@@ -100,7 +97,7 @@ for _ = 1, number() do
   for _ = 1, number() do
     local at_ms, epoch, group = number(), text(), text()
     if not who.user then
-      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', metrics = {}, names = {}, ids = {}, aliases = {}}
+      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', metrics = {}, names = {}, ids = {}}
       add(who.user, 'users', 1)
     end
     seen(who.user, at_ms, epoch, group)

@@ -105,8 +105,9 @@ impl<'a> Open<'a> {
                 .find(|exposure| exposure.experiment == ExperimentIndex(index));
             let events = || events_of(declaration, experiment, record);
             // Whoever was served by another version, or was forced into one, says nothing.
+            let joins = record.known_as.is_some() && experiment.running;
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
-            if exposure.is_none() && (!experiment.running || events().next().is_none()) {
+            if exposure.is_none() && !joins && (!experiment.running || events().next().is_none()) {
                 continue;
             }
             let Some(shards) = self.known.experiments.get(&experiment.name) else {
@@ -128,6 +129,12 @@ impl<'a> Open<'a> {
             part.reach(journal, before, sequence);
             let wait_from_ms = record.at_ms.saturating_sub(WAIT_MS);
             part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
+            if let Some(other) = record.known_as.as_ref().filter(|_| joins) {
+                let told = &self.known.seen;
+                if !told.has_joined(&experiment.name, &record.user, other) {
+                    part.join(&record.user, other, shards.len());
+                }
+            }
             if let Some(exposure) = exposure {
                 part.answered(experiment, exposure, record, self.buckets, &self.known.seen);
             }
@@ -195,6 +202,15 @@ impl OpenPart {
                 after,
                 through,
             }),
+        }
+    }
+
+    /// IDs that lie in different shards stay two users: no step could join them at once.
+    fn join(&mut self, first: &[u8], other: &[u8], shards: usize) {
+        let joins = &mut self.part.joins;
+        let known = joins.iter().any(|(a, b)| a == first && b == other);
+        if !known && shard_of(first, shards) == shard_of(other, shards) {
+            joins.push((first.to_vec(), other.to_vec()));
         }
     }
 

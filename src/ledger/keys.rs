@@ -271,7 +271,7 @@ pub fn read_definition(
 }
 
 /// A user's record as text:
-/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> … #<event id> … @<other ID, in hex> …`.
+/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> … #<event id> …`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
     let mut text = format!(
@@ -284,19 +284,7 @@ pub fn write_user(record: &UserRecord) -> String {
     for id in &record.event_ids {
         text.push_str(&format!(" #{id:016x}"));
     }
-    for alias in &record.aliases {
-        text.push_str(" @");
-        for byte in alias {
-            text.push_str(&format!("{byte:02x}"));
-        }
-    }
     text
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs.map(byte).collect()
 }
 
 /// Reads what [`write_user`] wrote.
@@ -310,13 +298,8 @@ pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
             crossed_over: words.next()? == "1",
             metrics: BTreeMap::new(),
             event_ids: Vec::new(),
-            aliases: Vec::new(),
         };
         for word in words {
-            if let Some(alias) = word.strip_prefix('@') {
-                record.aliases.push(from_hex(alias)?);
-                continue;
-            }
             if let Some(id) = word.strip_prefix('#') {
                 record.event_ids.push(u64::from_str_radix(id, 16).ok()?);
                 continue;

@@ -2,7 +2,7 @@
 
 use super::{JournalId, Part};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What is known of the ledger: into how many shards an experiment is split, and what each shard
 /// has been given of each journal.
@@ -43,29 +43,60 @@ impl Known {
 pub struct Seen {
     /// When, by a 128-bit hash of experiment, group and user.
     first_ms: HashMap<u128, u64>,
+    /// Pairs of IDs that are joined, by a hash of experiment and both.
+    joined: HashSet<u128>,
+    /// The earliest time remembered.
+    since_ms: u64,
 }
 
 impl Seen {
     /// The most that are remembered: some 12 MB.
     const MAX: usize = 250_000;
 
+    /// Nobody is remembered longer than this: who is told again after being forgotten on purpose
+    /// is a new user.
+    const KEEP_MS: u64 = 600_000;
+
     /// Remembers what a part told the ledger.
     pub fn remember(&mut self, part: &Part) {
+        if self.first_ms.len() + self.joined.len() >= Self::MAX {
+            self.clear();
+        }
         for user in &part.users {
             for exposure in &user.exposures {
-                if self.first_ms.len() >= Self::MAX {
-                    self.first_ms.clear();
+                if self.since_ms == 0 || exposure.at_ms > self.since_ms + Self::KEEP_MS {
+                    self.clear();
+                    self.since_ms = exposure.at_ms;
                 }
                 let key = Self::key(&part.experiment, &exposure.group, &user.user);
                 let first_ms = self.first_ms.entry(key).or_insert(exposure.at_ms);
                 *first_ms = exposure.at_ms.min(*first_ms);
             }
         }
+        for (first, other) in &part.joins {
+            self.joined
+                .insert(Self::pair(&part.experiment, first, other));
+        }
+    }
+
+    /// Whether the ledger was told that these IDs are one person's.
+    pub fn has_joined(&self, experiment: &str, first: &[u8], other: &[u8]) -> bool {
+        self.joined.contains(&Self::pair(experiment, first, other))
+    }
+
+    fn pair(experiment: &str, first: &[u8], other: &[u8]) -> u128 {
+        // An ID may hold a slash, so that its length parts it from the other.
+        let mut ids = SmallVec::<[u8; 256]>::from_slice(&first.len().to_le_bytes());
+        ids.extend_from_slice(first);
+        ids.extend_from_slice(other);
+        Self::key(experiment, "", &ids)
     }
 
     /// Forgets everybody: the ledger has lost something.
     pub fn clear(&mut self) {
         self.first_ms.clear();
+        self.joined.clear();
+        self.since_ms = 0;
     }
 
     /// Whether the ledger has an exposure of the user to this group from then or before.

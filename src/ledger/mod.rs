@@ -17,6 +17,7 @@ pub mod keys;
 pub mod known;
 pub mod redis;
 pub mod replicas;
+pub mod retention;
 pub mod sqlite;
 
 use crate::experiment::EpochDigest;
@@ -251,8 +252,6 @@ pub struct UserRecord {
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
     /// See [`EventAt::id`]: of the latest events, oldest first.
     pub event_ids: Vec<u64>,
-    /// Other IDs of the same person, whose facts are counted here.
-    pub aliases: Vec<Vec<u8>>,
 }
 
 /// One running process that gives its facts to this ledger.

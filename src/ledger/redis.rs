@@ -19,6 +19,9 @@ use place::Place;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+/// Some fields of a hash, and what they hold.
+type Page = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Counts in Redis.
 #[derive(Debug)]
 pub struct RedisLedger {
@@ -230,16 +233,19 @@ impl Ledger for RedisLedger {
         let Some(keys) = self.keys_of(experiment, user).await? else {
             return Ok(false);
         };
+        let id = self.resolve(&keys, user).await?;
         let mut call = self.forget.prepare_invoke();
-        call.key(keys.users)
-            .key(keys.totals)
-            .key(keys.hours)
-            .key(keys.waiting)
-            .key(keys.waiting_since)
-            .key(keys.aliases)
-            .arg(user);
-        self.with(async |connection| call.invoke_async(connection).await)
-            .await
+        call.key(&keys.users)
+            .key(&keys.totals)
+            .key(&keys.hours)
+            .key(&keys.waiting)
+            .key(&keys.waiting_since)
+            .arg(&id);
+        let was_there = self
+            .with(async |connection| call.invoke_async(connection).await)
+            .await?;
+        self.forget_aliases(&keys, id).await?;
+        Ok(was_there)
     }
 
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
@@ -255,15 +261,7 @@ impl Ledger for RedisLedger {
         let Some(keys) = self.keys_of(experiment, user).await? else {
             return Ok(None);
         };
-        let mut id = user.to_vec();
-        loop {
-            let mut get = ::redis::cmd("HGET");
-            let root: Option<Vec<u8>> = self.ask(get.arg(&keys.aliases).arg(&id)).await?;
-            match root {
-                Some(root) => id = root,
-                None => break,
-            }
-        }
+        let id = self.resolve(&keys, user).await?;
         let text: Option<String> = self
             .ask(::redis::cmd("HGET").arg(&keys.users).arg(id))
             .await?;
@@ -342,6 +340,43 @@ impl RedisLedger {
                 self.keys(experiment, shard).await.map(Some)
             }
         }
+    }
+
+    /// The ID that stands for a person.
+    async fn resolve(&self, keys: &ShardKeys, user: &[u8]) -> Result<Vec<u8>, LedgerError> {
+        let mut id = user.to_vec();
+        loop {
+            let mut get = ::redis::cmd("HGET");
+            let first: Option<Vec<u8>> = self.ask(get.arg(&keys.aliases).arg(&id)).await?;
+            match first {
+                Some(first) => id = first,
+                None => return Ok(id),
+            }
+        }
+    }
+
+    /// Forgets every ID that leads to this one. Page by page, so that Redis does other work in
+    /// between.
+    async fn forget_aliases(&self, keys: &ShardKeys, id: Vec<u8>) -> Result<(), LedgerError> {
+        let mut leading = vec![id];
+        while let Some(id) = leading.pop() {
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = ::redis::cmd("HSCAN");
+                scan.arg(&keys.aliases).arg(cursor).arg("COUNT").arg(1000);
+                let (next, page): (u64, Page) = self.ask(&scan).await?;
+                for (alias, _) in page.into_iter().filter(|(_, first)| *first == id) {
+                    let mut forget = ::redis::cmd("HDEL");
+                    let () = self.ask(forget.arg(&keys.aliases).arg(&alias)).await?;
+                    leading.push(alias);
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Like `shards`, but a question about an experiment does not make it.

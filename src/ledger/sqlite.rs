@@ -35,6 +35,7 @@ CREATE TABLE waiting (experiment TEXT NOT NULL, user BLOB NOT NULL, since_ms INT
 CREATE INDEX waiting_since ON waiting (experiment, since_ms);
 CREATE TABLE aliases (experiment TEXT NOT NULL, user BLOB NOT NULL, first BLOB NOT NULL,
                       PRIMARY KEY (experiment, user)) WITHOUT ROWID;
+CREATE INDEX aliases_first ON aliases (experiment, first);
 CREATE TABLE dropped (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE replicas (id TEXT NOT NULL PRIMARY KEY, definition TEXT NOT NULL, seen_ms INTEGER NOT NULL,
                        version TEXT NOT NULL) WITHOUT ROWID;

@@ -1,27 +1,27 @@
 //! The life of a request.
 
+use super::beacon;
 use super::body::{Answer, Outgoing, Passed};
 use super::forward::{self, Sending};
 use super::headers::{self, Brought};
 use super::hops;
 use super::line::Line;
+use super::record::{self, Answered};
 use super::reply::{self, Reason, Refusal};
 use super::snapshot::{Snapshot, Worker};
 use super::upload::Upload;
 use crate::config::plan::Plan;
 use crate::experiment::forced::{self, Forced};
 use crate::experiment::identity::{self, Visitor};
-use crate::experiment::metric::{self, Observations};
-use crate::experiment::record::{Exposure, Record, Served};
-use crate::experiment::visit::{By, Visit, visit};
+use crate::experiment::metric;
+use crate::experiment::visit::{self, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::journal::{self, Full};
+use crate::journal;
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
 use hyper::body::Incoming;
-use smallvec::SmallVec;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -79,14 +79,24 @@ async fn answer(
     }
     let upgrade = admit_upgrade(client, &head, &body);
     let brought = headers::admit(plan, &mut head, peer)?;
+    if plan.beacon.enabled && head.uri.path() == &*plan.beacon.path {
+        return Ok(beacon::answer(worker, &snapshot, &head, body, began).await);
+    }
     let body = admit_body(plan, client, &head, body)?;
     let upload = body.upload();
-    let forced = honour(plan, brought.as_ref(), now_ms);
-    let visitor = identity::find(&plan.identity, &head).map(Visitor::into_owned);
-    let visitor = visitor.or_else(|| mint(plan, now_ms));
+    let (visitor, forced) = match consents(plan, &head) {
+        true => {
+            let visitor = identity::find(&plan.identity, &head).map(Visitor::into_owned);
+            (
+                visitor.or_else(|| mint(plan, now_ms)),
+                honour(plan, brought.as_ref(), now_ms),
+            )
+        }
+        false => (None, None),
+    };
     let visit = match &visitor {
         Some(visitor) => visit(&plan.experiments, &head, visitor.user(), forced.as_ref()),
-        None => Visit::default(),
+        None => visit::unrecorded(&plan.experiments, &head),
     };
     headers::prepare(
         plan,
@@ -129,7 +139,7 @@ async fn answer(
     }
     if let Some(visitor) = &visitor {
         let status = head.status.as_u16();
-        record(
+        record::answered(
             worker,
             &snapshot,
             Answered {
@@ -215,6 +225,12 @@ fn quiet_max(plan: &Plan, head: &response::Parts) -> Duration {
     }
 }
 
+/// Whether this visitor may be recorded.
+pub fn consents(plan: &Plan, head: &request::Parts) -> bool {
+    let consent = plan.consent.as_ref();
+    consent.is_none_or(|consent| consent.is_given(&head.headers))
+}
+
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
 fn honour(plan: &Plan, brought: Option<&Brought>, now_ms: u64) -> Option<Forced> {
     let secret = plan.override_secret.as_ref()?;
@@ -298,68 +314,6 @@ fn control_instead(
     let (experiment, _, _) = visit.chosen?;
     let control = plan.control_upstream(experiment)?;
     (control != wanted).then_some((experiment, control))
-}
-
-struct Answered<'a> {
-    now_ms: u64,
-    began: Instant,
-    visitor: &'a Visitor<'a>,
-    visit: &'a Visit,
-    served: Option<ExperimentIndex>,
-    status: u16,
-    observations: Observations,
-}
-
-/// Journals what was answered, before the head leaves. A full journal is counted, never fatal.
-fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
-    let plan = &*snapshot.plan;
-    let exposures: SmallVec<[Exposure; 2]> = answered
-        .visit
-        .inside
-        .iter()
-        .filter(|(_, _, by)| *by != By::Winner)
-        .map(|&(experiment, group, by)| {
-            let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
-            let served = match (answered.served == Some(experiment), counted) {
-                (true, _) => Served::Fallback,
-                (false, true) => Served::Own,
-                (false, false) => Served::Forced,
-            };
-            Exposure {
-                experiment,
-                group,
-                served,
-            }
-        })
-        .collect();
-    if exposures.is_empty() && answered.observations.is_empty() {
-        return;
-    }
-    let latency = answered.began.elapsed();
-    let mut journal = worker.journal.borrow_mut();
-    let system_ms = answered.now_ms + latency.as_millis() as u64;
-    let record = Record {
-        at_ms: journal.clock().read(answered.began + latency, system_ms),
-        user: answered.visitor.user(),
-        declaration: snapshot.declared.digest,
-        status: answered.status,
-        latency_us: latency.as_micros() as u64,
-        exposures: &exposures,
-        observations: &answered.observations,
-        event_id: None,
-        known_as: None,
-    };
-    match journal.append(&snapshot.declared, &record) {
-        Ok(()) => worker.vitals().journaled.set(journal.written()),
-        Err(Full) => {
-            if worker.vitals().dropped.get() == 0 {
-                tracing::error!(
-                    "the journal is full: facts are dropped, and results say how many. Bring the store back, or free room at journal.path"
-                );
-            }
-            worker.vitals().dropped.add();
-        }
-    }
 }
 
 fn keep_override(

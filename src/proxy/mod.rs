@@ -1,6 +1,7 @@
 //! The wire: one worker per core accepts, forwards and records. Read [`handle`] first: it is the
 //! life of a request from top to bottom.
 
+mod beacon;
 mod body;
 mod connection;
 mod forward;
@@ -14,6 +15,7 @@ mod http2;
 mod line;
 mod opening;
 mod rate;
+mod record;
 mod reply;
 mod snapshot;
 mod socket;

@@ -2,7 +2,7 @@
 //! by two words of memory.
 
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -34,14 +34,25 @@ impl Default for Rates {
 impl Rates {
     /// Whether this client may ask now: `per_second` times in any second, and as often at once.
     pub fn admit(&self, client: IpAddr, now: Instant, per_second: f64) -> bool {
+        let each_us = (1e6 / per_second).max(1.0) as u64;
+        self.take(&network(client), now, each_us, each_us.max(1_000_000))
+    }
+
+    /// Whether this user may report so many events now: `per_minute` in any minute, and as many at
+    /// once.
+    pub fn admit_events(&self, user: &[u8], now: Instant, events: usize, per_minute: u32) -> bool {
+        const MINUTE_US: u64 = 60_000_000;
+        let each_us = MINUTE_US / u64::from(per_minute.max(1));
+        self.take(user, now, each_us * events as u64, MINUTE_US)
+    }
+
+    fn take(&self, who: &(impl Hash + ?Sized), now: Instant, each_us: u64, ahead_us: u64) -> bool {
         let now_us = now.duration_since(self.since).as_micros() as u64;
-        let hash = self.hasher.hash_one(network(client));
+        let hash = self.hasher.hash_one(who);
         let words = [
             &self.rows[0][hash as usize % WORDS],
             &self.rows[1][(hash >> 32) as usize % WORDS],
         ];
-        let each_us = (1e6 / per_second).max(1.0) as u64;
-        let ahead_us = each_us.max(1_000_000);
         let owed_us = |word: &&AtomicU64| word.load(Ordering::Relaxed).saturating_sub(now_us);
         let owed = words.iter().map(owed_us).min().unwrap_or(0);
         if owed + each_us > ahead_us {

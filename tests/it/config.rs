@@ -57,7 +57,7 @@ fn keys_that_are_not_known_are_named_with_what_was_meant() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, tls, consent",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, consent, events, retention, tls",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
@@ -295,7 +295,19 @@ fn stores_secrets_and_the_rest() {
     );
     with(
         "identity: { store: hashed }\n",
-        "error: routes.yaml:9:20: identity.store: this version keeps IDs as they come\n\nhint: leave `store` out, or write `raw`",
+        "error: routes.yaml:9:1: identity: `key` is missing\n\nhint: a long random text, such as `openssl rand -hex 32` prints; or ${NAME}, or file:PATH",
+    );
+    with(
+        "identity: { key: 0123456789abcdef }\n",
+        "error: routes.yaml:9:18: identity.key: a key, and IDs are kept as they come\n\nhint: write `store: hashed`, or leave `key` out",
+    );
+    with(
+        "consent: { value: yes }\n",
+        "error: routes.yaml:9:1: consent: `cookie` is missing\n\nhint: the name of the cookie that says so",
+    );
+    with(
+        "events: { origins: [ shop.example ] }\n",
+        "error: routes.yaml:9:22: events.origins.0: found \"shop.example\"\n\nhint: an origin, such as https://shop.example",
     );
     with(
         "identity: { max_age: 500d }\n",

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use proptest::prelude::*;
 use watershed::experiment::UserId;
 use watershed::experiment::forced::{self, Forced, Unsound};
-use watershed::experiment::identity::{self, Identity, Mint, Source};
+use watershed::experiment::identity::{self, Identity, Keep, Mint, Source};
 
 fn identity(sources: Vec<Source>) -> Identity {
     let mint = Mint {
@@ -21,6 +21,8 @@ fn identity(sources: Vec<Source>) -> Identity {
         sources,
         id_bytes_max: 20,
         mint,
+        join: true,
+        keep: Keep::Raw,
     }
 }
 
@@ -49,6 +51,30 @@ fn check(
 }
 
 #[test]
+fn a_minted_id_comes_before_the_one_that_became_known_later() {
+    let uid = [Source::Cookie("uid".into())];
+    let request = request("/", &[("cookie", b"uid=u1; watershed_id=m1")]);
+    let mut identity = identity(uid.to_vec());
+    let both = identity::find(&identity, &request).unwrap();
+    assert_eq!(both.user().as_bytes(), b"m1");
+    assert_eq!(both.also().unwrap().as_bytes(), b"u1");
+    identity.join = false;
+    let alone = identity::find(&identity, &request).unwrap();
+    assert_eq!((alone.user().as_bytes(), alone.also()), (&b"u1"[..], None));
+}
+
+#[test]
+fn what_is_kept_of_an_id() {
+    let user = UserId::new(b"user-1").unwrap();
+    assert_eq!(Keep::Raw.of(user).id().as_bytes(), b"user-1");
+    // echo -n user-1 | openssl dgst -sha256 -hmac 0123456789abcdef
+    let keep = Keep::Hashed(identity::HashKey::new(b"0123456789abcdef"));
+    let kept = keep.of(user);
+    assert_eq!(kept.id().as_bytes(), b"9671a70114c638eedd26dab7f09610ba");
+    assert!(!format!("{keep:?}").contains("0123456789abcdef"));
+}
+
+#[test]
 fn cookies() {
     let uid = [Source::Cookie("uid".into())];
     check(&uid, "/", &[("cookie", b"a=1; uid=u1; b=2")], Some(b"u1"));
@@ -74,12 +100,6 @@ fn cookies() {
         "/",
         &[("cookie", b"uid=; watershed_id=m1")],
         Some(b"m1"),
-    );
-    check(
-        &uid,
-        "/",
-        &[("cookie", b"watershed_id=m1; uid=u1")],
-        Some(b"u1"),
     );
 }
 

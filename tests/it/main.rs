@@ -12,6 +12,7 @@ mod identity;
 mod journal;
 mod ledger;
 mod main_job;
+mod people;
 mod statistics;
 mod support;
 mod wire;

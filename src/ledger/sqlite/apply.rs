@@ -36,7 +36,7 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
                 known(transaction, experiment, &first)?,
                 known(transaction, experiment, &second)?,
             );
-            let whole = additions.join(a.clone(), b.clone(), &second);
+            let whole = additions.join(a.clone(), b.clone());
             keep(transaction, part, &first, &a, &whole)?;
             keep(transaction, part, &second, &b, &Before::default())?;
             let sql = "INSERT INTO aliases VALUES (?, ?, ?)";
@@ -91,11 +91,12 @@ pub fn forget(
         additions.take_out(record);
         add(transaction, "totals", &part, &additions.totals)?;
         add(transaction, "hours", &part, &additions.hours)?;
-        for alias in &record.aliases {
-            let sql = "DELETE FROM aliases WHERE experiment = ? AND user = ?";
-            transaction.execute(sql, params![experiment, alias])?;
-        }
     }
+    // Every ID that leads to this one.
+    let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
+                 WHERE experiment = ?1 AND first = leading.id)
+               DELETE FROM aliases WHERE experiment = ?1 AND user IN (SELECT id FROM leading)";
+    transaction.execute(sql, params![experiment, user])?;
     Ok(before != Before::default())
 }
 

@@ -1,0 +1,46 @@
+//! `watershed forget`: deletes what the store has of one user.
+
+use super::house;
+use crate::config;
+use crate::experiment::UserId;
+use anyhow::Context;
+use std::path::PathBuf;
+
+/// Which user, by which file.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The user's ID, as it stands in the cookie or header
+    #[arg(short, long, value_name = "ID")]
+    user: String,
+    /// The routes file
+    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
+    config: PathBuf,
+}
+
+/// Deletes the user, under every ID that was joined, from every experiment of the store. Rates and
+/// users are those without them afterwards; requests that were answered stay counted.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let plan = config::load(&arguments.config)?;
+    let user = UserId::new(arguments.user.as_bytes()).context("an empty ID is nobody's")?;
+    let kept = plan.identity.keep.of(user);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let ledger = house::open_ledger(&plan.store).await?;
+        let mut found = false;
+        for experiment in ledger.experiments().await? {
+            if ledger
+                .forget_user(&experiment, kept.id().as_bytes())
+                .await?
+            {
+                println!("{experiment}: forgotten");
+                found = true;
+            }
+        }
+        if !found {
+            println!("nothing is known of this user");
+        }
+        Ok(())
+    })
+}

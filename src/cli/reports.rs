@@ -1,0 +1,92 @@
+//! The journal of what is reported at the admin door.
+
+use crate::admin::events::{EventsRequest, Taken};
+use crate::config::declare::declaration;
+use crate::config::plan::Plan;
+use crate::experiment::UserId;
+use crate::experiment::metric;
+use crate::experiment::record::Record;
+use crate::experiment::reported::Reported;
+use crate::journal::{Declared, Writer};
+use crate::vitals::{Vitals, WorkerVitals};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Journals what is asked until nobody can ask any more. `slot` is this journal's place in
+/// `vitals`.
+pub async fn keep(
+    mut journal: Writer,
+    mut plans: watch::Receiver<Arc<Plan>>,
+    vitals: Arc<Vitals>,
+    slot: usize,
+    mut asked: mpsc::Receiver<EventsRequest>,
+) {
+    let vitals = &vitals.workers[slot];
+    let served = |plans: &mut watch::Receiver<Arc<Plan>>| {
+        let plan = Arc::clone(&plans.borrow_and_update());
+        let declared = Declared::new(&declaration(&plan));
+        (plan, declared)
+    };
+    let (mut plan, mut declared) = served(&mut plans);
+    while let Some(EventsRequest { events, done }) = asked.recv().await {
+        if plans.has_changed().unwrap_or(false) {
+            (plan, declared) = served(&mut plans);
+        }
+        let mut taken = Taken {
+            accepted: 0,
+            unknown: Vec::new(),
+            dropped: 0,
+        };
+        for event in &events {
+            match append(&mut journal, &plan, &declared, vitals, event) {
+                Became::Journaled => taken.accepted += 1,
+                Became::Unknown => taken.unknown.push(event.event.name.to_string()),
+                Became::Dropped => taken.dropped += 1,
+            }
+        }
+        // Who asked may have left.
+        let _ = done.send(taken);
+    }
+}
+
+enum Became {
+    Journaled,
+    Unknown,
+    Dropped,
+}
+
+fn append(
+    journal: &mut Writer,
+    plan: &Plan,
+    declared: &Declared,
+    vitals: &WorkerVitals,
+    reported: &Reported,
+) -> Became {
+    let observations = metric::observe_events(&plan.metrics, std::slice::from_ref(&reported.event));
+    let user = reported.user.as_deref().unwrap_or_default();
+    let (false, Some(user)) = (observations.is_empty(), UserId::new(user.as_bytes())) else {
+        return Became::Unknown;
+    };
+    let kept = plan.identity.keep.of(user);
+    let record = Record {
+        at_ms: journal.clock().now_ms(),
+        user: kept.id(),
+        declaration: declared.digest,
+        status: 0,
+        latency_us: 0,
+        exposures: &[],
+        observations: &observations,
+        event_id: reported.id_digest(),
+        known_as: None,
+    };
+    match journal.append(declared, &record) {
+        Ok(()) => {
+            vitals.journaled.set(journal.written());
+            Became::Journaled
+        }
+        Err(_) => {
+            vitals.dropped.add();
+            Became::Dropped
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `consent:`, `events:` and `retention:` — what may be recorded, from where, and for how long.
+
+use super::node::Node;
+use super::plan::Beacon;
+use crate::experiment::consent::Consent;
+use http::HeaderValue;
+use std::time::Duration;
+
+/// Reads `consent`.
+pub fn consent(root: &Node<'_>) -> Option<Consent> {
+    const COOKIE: &str = "the name of the cookie that says so";
+    let node = root.get("consent")?;
+    node.keys(&[
+        ("cookie", COOKIE),
+        (
+            "value",
+            "the cookie's value when consent was given, * for anything, such as \"*analytics*\"; any value unless given",
+        ),
+    ]);
+    let Some(cookie) = node.get("cookie") else {
+        node.missing("cookie", COOKIE);
+        return None;
+    };
+    let sound = |text: &str| !text.is_empty() && !text.contains(['=', ';', ' ']);
+    Some(Consent {
+        cookie: cookie.read(COOKIE, |text| sound(text).then(|| text.into()))?,
+        value: node
+            .get("value")
+            .and_then(|node| node.text("a value"))
+            .map_or("*".into(), Into::into),
+    })
+}
+
+/// Reads `events`.
+pub fn beacon(root: &Node<'_>) -> Beacon {
+    let mut beacon = Beacon {
+        path: "/_watershed/events".into(),
+        origins: Box::default(),
+        body_bytes_max: 16 * 1024,
+        per_minute: 120,
+        enabled: true,
+    };
+    let Some(node) = root.get("events") else {
+        return beacon;
+    };
+    const PATH: &str = "a path that begins with /, such as /_watershed/events";
+    const ORIGIN: &str = "an origin, such as https://shop.example";
+    node.keys(&[
+        ("path", PATH),
+        (
+            "origins",
+            "a list of origins of other sites that may report events",
+        ),
+        ("body", "the most bytes of one report, such as 16KiB"),
+        ("per_minute", "the most events of one user in a minute"),
+        (
+            "browser",
+            "whether browsers may report events: true or false",
+        ),
+    ]);
+    if let Some(path) = node.get("path") {
+        let read = |text: &str| text.starts_with('/').then(|| text.into());
+        beacon.path = path.read(PATH, read).unwrap_or(beacon.path);
+    }
+    if let Some(origins) = node.get("origins") {
+        let origin = |node: &Node<'_>| {
+            node.read(ORIGIN, |text| {
+                let host = text
+                    .strip_prefix("https://")
+                    .or(text.strip_prefix("http://"))?;
+                let sound = !host.is_empty() && !host.contains(['/', '*']);
+                sound.then(|| HeaderValue::from_str(text).ok())?
+            })
+        };
+        beacon.origins = origins.items().iter().filter_map(origin).collect();
+    }
+    if let Some(bytes) = node.get("body").and_then(|node| node.bytes()) {
+        beacon.body_bytes_max = bytes as usize;
+    }
+    if let Some(most) = node
+        .get("per_minute")
+        .and_then(|node| node.whole(1, 1_000_000))
+    {
+        beacon.per_minute = most as u32;
+    }
+    beacon.enabled = node
+        .get("browser")
+        .and_then(|node| node.boolean())
+        .unwrap_or(true);
+    beacon
+}
+
+/// Reads `retention`.
+pub fn retention(root: &Node<'_>) -> Option<Duration> {
+    root.get("retention").and_then(|node| node.duration())
+}

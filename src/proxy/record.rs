@@ -1,0 +1,128 @@
+//! What is journaled of a request, before its answer leaves.
+
+use super::snapshot::{Snapshot, Worker};
+use crate::experiment::ExperimentIndex;
+use crate::experiment::identity::{Kept, Visitor};
+use crate::experiment::metric::{self, Observations};
+use crate::experiment::record::{Exposure, Record, Served};
+use crate::experiment::reported::Reported;
+use crate::experiment::visit::{By, Visit};
+use crate::journal::Full;
+use smallvec::SmallVec;
+use std::time::Instant;
+
+/// An answer and what led to it.
+pub struct Answered<'a> {
+    /// When the request came, by the system's clock, in Unix milliseconds.
+    pub now_ms: u64,
+    /// When the request came.
+    pub began: Instant,
+    /// Who asked.
+    pub visitor: &'a Visitor<'a>,
+    /// What the request meant.
+    pub visit: &'a Visit,
+    /// The experiment that control served in the group's place.
+    pub served: Option<ExperimentIndex>,
+    /// The answer's status.
+    pub status: u16,
+    /// What the answer counted for.
+    pub observations: Observations,
+}
+
+/// Journals what was answered.
+pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
+    let plan = &*snapshot.plan;
+    let exposures: SmallVec<[Exposure; 2]> = answered
+        .visit
+        .inside
+        .iter()
+        .filter(|(_, _, by)| *by != By::Winner)
+        .map(|&(experiment, group, by)| {
+            let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
+            let served = match (answered.served == Some(experiment), counted) {
+                (true, _) => Served::Fallback,
+                (false, true) => Served::Own,
+                (false, false) => Served::Forced,
+            };
+            Exposure {
+                experiment,
+                group,
+                served,
+            }
+        })
+        .collect();
+    if exposures.is_empty() && answered.observations.is_empty() {
+        return;
+    }
+    let latency = answered.began.elapsed();
+    let system_ms = answered.now_ms + latency.as_millis() as u64;
+    let clock = worker.journal.borrow();
+    let at_ms = clock.clock().read(answered.began + latency, system_ms);
+    drop(clock);
+    let keep = &plan.identity.keep;
+    let also = answered.visitor.also().map(|also| keep.of(also));
+    append(
+        worker,
+        snapshot,
+        &Record {
+            at_ms,
+            user: keep.of(answered.visitor.user()).id(),
+            declaration: snapshot.declared.digest,
+            status: answered.status,
+            latency_us: latency.as_micros() as u64,
+            exposures: &exposures,
+            observations: &answered.observations,
+            event_id: None,
+            known_as: also.as_ref().map(Kept::id),
+        },
+    );
+}
+
+/// Journals an event that the visitor's browser reports; false when it counts for no metric.
+pub fn event(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    visitor: &Visitor<'_>,
+    reported: &Reported,
+) -> bool {
+    let plan = &*snapshot.plan;
+    let observations = metric::observe_events(&plan.metrics, std::slice::from_ref(&reported.event));
+    if observations.is_empty() {
+        return false;
+    }
+    let at_ms = worker.journal.borrow().clock().now_ms();
+    let keep = &plan.identity.keep;
+    let also = visitor.also().map(|also| keep.of(also));
+    append(
+        worker,
+        snapshot,
+        &Record {
+            at_ms,
+            user: keep.of(visitor.user()).id(),
+            declaration: snapshot.declared.digest,
+            status: 0,
+            latency_us: 0,
+            exposures: &[],
+            observations: &observations,
+            event_id: reported.id_digest(),
+            known_as: also.as_ref().map(Kept::id),
+        },
+    );
+    true
+}
+
+/// A full journal is counted, never fatal.
+fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) {
+    let mut journal = worker.journal.borrow_mut();
+    match journal.append(&snapshot.declared, record) {
+        Ok(()) => worker.vitals().journaled.set(journal.written()),
+        Err(Full) => {
+            if worker.vitals().dropped.get() == 0 {
+                tracing::error!(
+                    "the journal is full: facts are dropped, and results say how many. Bring the store back, or free room at journal.path"
+                );
+            }
+            worker.vitals().dropped.add();
+        }
+    }
+}
