@@ -31,6 +31,7 @@ const PURE: &[&str] = &[
     "journal/declared.rs",
     "ledger/account.rs",
     "ledger/fold.rs",
+    "ledger/kept.rs",
     "ledger/keys.rs",
     "ledger/known.rs",
     "upstream/balance.rs",

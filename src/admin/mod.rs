@@ -4,9 +4,11 @@
 //! but the health checks must carry it (`Authorization: Bearer …`).
 
 pub mod assignments;
+pub mod look;
 mod page;
 mod question;
 pub mod results;
+mod running;
 pub mod shape;
 mod text;
 
@@ -22,6 +24,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use look::Looks;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -41,6 +44,7 @@ pub struct ReloadRequest {
 #[derive(Clone)]
 pub struct Door {
     replica: Arc<str>,
+    looks: Arc<Looks>,
     plan: watch::Receiver<Arc<Plan>>,
     ledger: Arc<dyn Ledger>,
     vitals: Arc<Vitals>,
@@ -52,6 +56,7 @@ impl Door {
     /// A door to this house; `replica` is its name among those that share its ledger.
     pub fn new(
         replica: String,
+        looks: Arc<Looks>,
         plan: watch::Receiver<Arc<Plan>>,
         ledger: Arc<dyn Ledger>,
         vitals: Arc<Vitals>,
@@ -60,6 +65,7 @@ impl Door {
     ) -> Door {
         Door {
             replica: replica.into(),
+            looks,
             plan,
             ledger,
             vitals,
@@ -70,7 +76,8 @@ impl Door {
 
     async fn results(&self, only: Option<&str>) -> Result<Results, LedgerError> {
         let (plan, replica) = (self.plan(), &self.replica);
-        results::gather(&plan, &*self.ledger, &self.vitals, replica, only).await
+        let (ledger, vitals) = (&*self.ledger, &*self.vitals);
+        results::gather(&plan, ledger, &self.looks, vitals, replica, only).await
     }
 
     fn plan(&self) -> Arc<Plan> {

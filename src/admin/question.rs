@@ -51,12 +51,7 @@ pub fn question(
     };
     let metrics = experiment.metrics.iter().map(|&index| {
         let metric = plan.metric(index);
-        let kind = match metric.kind {
-            Kind::Conversion => stats::Kind::Conversion,
-            Kind::Count => stats::Kind::Count,
-            Kind::Mean => stats::Kind::Mean,
-            Kind::Ratio => stats::Kind::Ratio,
-        };
+        let kind = kind(metric.kind);
         stats::Metric {
             name: metric.name.to_string(),
             kind,
@@ -127,6 +122,16 @@ fn totals_of(metric: &Metric, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
+    }
+}
+
+/// A metric's kind, as the statistics know it.
+pub fn kind(kind: Kind) -> stats::Kind {
+    match kind {
+        Kind::Conversion => stats::Kind::Conversion,
+        Kind::Count => stats::Kind::Count,
+        Kind::Mean => stats::Kind::Mean,
+        Kind::Ratio => stats::Kind::Ratio,
     }
 }
 

@@ -1,17 +1,19 @@
 //! Gathers the results: totals from the ledger, what the statistics say of them.
 
-use super::question::{question, unit};
+use super::look::{Look, Looks};
+use super::question::unit;
+use super::running;
 use super::shape::{
     EpochResult, ExperimentResult, GroupResult, Latency, LiftResult, MetricGroup, MetricResult,
     ReplicaResult, Results, SampleRatio, StoreState, VerdictResult,
 };
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
-use crate::experiment::metric::{Goal, Kind, Role};
+use crate::experiment::metric::{Goal, Role};
 use crate::experiment::{Experiment, GroupIndex};
 use crate::ledger::fold::Buckets;
 use crate::ledger::{Ledger, LedgerError, Replica, Totals};
-use crate::stats::{self, Judgement, State};
+use crate::stats::{Judgement, State};
 use crate::vitals::Vitals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -21,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub async fn gather(
     plan: &Plan,
     ledger: &dyn Ledger,
+    looks: &Looks,
     vitals: &Vitals,
     replica: &str,
     only: Option<&str>,
@@ -38,8 +41,8 @@ pub async fn gather(
         .iter()
         .filter(|experiment| wanted(&experiment.name))
     {
-        let totals = ledger.totals(&experiment.name).await?;
-        experiments.push(result(plan, experiment, &totals, now_ms));
+        let look = looks.look(plan, experiment, ledger).await?;
+        experiments.push(result(plan, experiment, look));
     }
     for name in ledger.experiments().await? {
         if wanted(&name) && plan.experiment_named(&name).is_none() {
@@ -100,8 +103,11 @@ fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState 
     }
 }
 
-fn result(plan: &Plan, experiment: &Experiment, totals: &Totals, now_ms: u64) -> ExperimentResult {
-    let judgement = stats::judge(&question(plan, experiment, totals, now_ms));
+fn result(plan: &Plan, experiment: &Experiment, look: Look) -> ExperimentResult {
+    let Look {
+        totals, judgement, ..
+    } = look;
+    let totals = &totals;
     let name_of = |group: usize| experiment.groups[group].name.to_string();
     let groups = experiment.groups.iter().enumerate().map(|(place, group)| {
         let role = if GroupIndex(place) == experiment.control {
@@ -147,6 +153,7 @@ fn result(plan: &Plan, experiment: &Experiment, totals: &Totals, now_ms: u64) ->
             group: judgement.verdict.group.map(name_of),
             reason: judgement.verdict.reason,
         },
+        warnings: look.warnings,
     }
 }
 
@@ -186,6 +193,7 @@ fn ended(name: String, totals: &Totals) -> ExperimentResult {
             reason: "the experiment is no longer in the file; put it back to see its metrics"
                 .to_owned(),
         },
+        warnings: Vec::new(),
     }
 }
 
@@ -247,12 +255,7 @@ fn metric_results(
                 });
             MetricResult {
                 name: metric.name.to_string(),
-                kind: match metric.kind {
-                    Kind::Conversion => "conversion",
-                    Kind::Count => "count",
-                    Kind::Mean => "mean",
-                    Kind::Ratio => "ratio",
-                },
+                kind: running::kind(metric.kind),
                 goal: if metric.goal == Goal::Increase {
                     "increase"
                 } else {

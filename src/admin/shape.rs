@@ -67,6 +67,7 @@ pub struct ExperimentResult {
     pub sample_ratio: SampleRatio,
     pub metrics: Vec<MetricResult>,
     pub verdict: VerdictResult,
+    pub warnings: Vec<String>,
 }
 
 /// A period of constant weights.

@@ -35,6 +35,9 @@ fn one(text: &mut String, experiment: &ExperimentResult) {
         "{} ({})\n{}: {}\n",
         experiment.name, experiment.status, verdict.state, verdict.reason
     ));
+    for warning in &experiment.warnings {
+        text.push_str(&format!("Careful: {warning}\n"));
+    }
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let mut head = vec!["group", "users", "requests", "p95 ms"]

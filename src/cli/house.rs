@@ -1,7 +1,7 @@
 //! The whole house, wired: sockets, journals, ledger, workers, folder, admin door, reload.
 
 use super::Hinted;
-use crate::admin;
+use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
 use crate::journal::{self, Journals, Reader};
@@ -157,7 +157,15 @@ pub async fn run(
         definition,
     ));
     let reloading = tokio::spawn(reload(file, plans, Arc::clone(&vitals), reload_orders));
-    let door = admin::Door::new(id, plan_orders, ledger, vitals, reloads, stop_orders);
+    let looks = Arc::new(Looks::default());
+    let looked = Arc::new(Notify::new());
+    let looking = Arc::clone(&looks).run(
+        plan_orders.clone(),
+        Arc::clone(&ledger),
+        Arc::clone(&looked),
+    );
+    let looking = tokio::spawn(looking);
+    let door = admin::Door::new(id, looks, plan_orders, ledger, vitals, reloads, stop_orders);
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
     let store = match &plan.store {
@@ -184,6 +192,8 @@ pub async fn run(
     drop(keeper);
     folded.notify_one();
     folder.await?;
+    looked.notify_one();
+    looking.await?;
     reloading.abort();
     announcing.abort();
     admin.abort();
