@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "stats/",
     "journal/layout.rs",
     "journal/declared.rs",
+    "admin/recent.rs",
     "ledger/account.rs",
     "ledger/fold.rs",
     "ledger/kept.rs",

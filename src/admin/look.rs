@@ -2,11 +2,12 @@
 //! smallest p-value is kept whether anybody looks or not.
 
 use super::question::question;
+use super::recent::Recent;
 use super::running;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::ledger::kept::Kept;
-use crate::ledger::{Ledger, LedgerError, Totals, chain};
+use crate::ledger::{HourTotals, Ledger, LedgerError, Totals, chain};
 use crate::stats::{self, Judgement, Question};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +28,13 @@ pub struct Look {
     pub judgement: Judgement,
     /// What a person should know of the file, each a sentence.
     pub warnings: Vec<String>,
+    /// What happened lately.
+    pub recent: Recent,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
 }
+
+type Hours = (u64, Arc<Vec<HourTotals>>);
 
 /// All looks of this process, and what they found. A look of a person counts as one: what it
 /// found is kept in the ledger at the next tick.
@@ -38,6 +43,8 @@ pub struct Looks {
     /// By experiment's name: what is kept of it, here and in the ledger. It also outlives a
     /// ledger that loses its last seconds.
     known: Mutex<HashMap<String, Kept>>,
+    /// By experiment's name: how much was counted when its hours were read, and the hours.
+    hours: Mutex<HashMap<String, Hours>>,
 }
 
 impl Looks {
@@ -50,7 +57,39 @@ impl Looks {
     ) -> Result<Look, LedgerError> {
         let kept = ledger.kept(&experiment.name).await?;
         let totals = ledger.totals(&experiment.name).await?;
-        Ok(self.judge(plan, experiment, totals, &kept, now_ms()))
+        let mut look = self.judge(plan, experiment, totals, &kept, now_ms());
+        look.recent = self.recent(experiment, &look, ledger).await?;
+        Ok(look)
+    }
+
+    /// The hours grow in number: they are read only when something was counted since.
+    async fn recent(
+        &self,
+        experiment: &Experiment,
+        look: &Look,
+        ledger: &dyn Ledger,
+    ) -> Result<Recent, LedgerError> {
+        let counted = look
+            .totals
+            .epochs
+            .iter()
+            .flat_map(|epoch| epoch.groups.values());
+        let counted = counted.map(|group| group.requests + group.fallbacks + group.users);
+        let counted: u64 = counted.sum();
+        let known = {
+            let known = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&*experiment.name).cloned()
+        };
+        let hours = match known {
+            Some((before, hours)) if before == counted => hours,
+            _ => Arc::new(ledger.hours(&experiment.name).await?),
+        };
+        let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
+        let started_at_ms = look.question.started_at_ms;
+        let recent = Recent::of(&hours, &groups, started_at_ms, look.at_ms);
+        let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(experiment.name.to_string(), (counted, hours));
+        Ok(recent)
     }
 
     fn judge(
@@ -77,6 +116,7 @@ impl Looks {
             totals,
             question,
             judgement,
+            recent: Recent::default(),
             at_ms: now_ms,
         }
     }

@@ -4,12 +4,19 @@
 //! but the health checks must carry it (`Authorization: Bearer …`).
 
 pub mod assignments;
+mod experiment;
+mod guardrail;
 pub mod look;
+mod metric;
 mod page;
+mod planning;
 mod question;
+mod recent;
 pub mod results;
 mod running;
+mod said;
 pub mod shape;
+mod sizes;
 mod text;
 
 use crate::config::plan::Plan;
@@ -25,6 +32,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use look::Looks;
+use metric::View;
+use results::Wish;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -74,10 +83,10 @@ impl Door {
         }
     }
 
-    async fn results(&self, only: Option<&str>) -> Result<Results, LedgerError> {
+    async fn results(&self, wish: Wish<'_>) -> Result<Results, LedgerError> {
         let (plan, replica) = (self.plan(), &self.replica);
         let (ledger, vitals) = (&*self.ledger, &*self.vitals);
-        results::gather(&plan, ledger, &self.looks, vitals, replica, only).await
+        results::gather(&plan, ledger, &self.looks, vitals, replica, wish).await
     }
 
     fn plan(&self) -> Arc<Plan> {
@@ -188,6 +197,20 @@ async fn ready(State(door): State<Door>) -> Response {
 #[derive(Debug, Deserialize)]
 struct Form {
     format: Option<String>,
+    view: Option<String>,
+}
+
+impl Form {
+    fn view(&self) -> Result<View, Failure> {
+        match self.view.as_deref() {
+            None | Some("any_look") => Ok(View::AnyLook),
+            Some("fixed") => Ok(View::Fixed),
+            Some(other) => Err(Failure::new(
+                StatusCode::BAD_REQUEST,
+                format!("no view {other:?}; there are any_look and fixed"),
+            )),
+        }
+    }
 }
 
 async fn all_results(
@@ -195,7 +218,11 @@ async fn all_results(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let results = door.results(None).await?;
+    let wish = Wish {
+        only: None,
+        view: form.view()?,
+    };
+    let results = door.results(wish).await?;
     present(&results, form, &headers)
 }
 
@@ -205,7 +232,11 @@ async fn one_result(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let results = door.results(Some(&name)).await?;
+    let wish = Wish {
+        only: Some(&name),
+        view: form.view()?,
+    };
+    let results = door.results(wish).await?;
     if results.experiments.is_empty() {
         return Err(Failure::new(
             StatusCode::NOT_FOUND,

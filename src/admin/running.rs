@@ -108,7 +108,12 @@ fn p_field(identity: &str, metric: &stats::Metric, group: &str) -> String {
         Role::Guardrail { max_increase } => field(
             "guardrail",
             identity,
-            &[&metric.name, kind, &max_increase.to_string(), group],
+            &[
+                &metric.name.replace(' ', "-"),
+                kind,
+                &max_increase.to_string(),
+                group,
+            ],
         ),
         Role::Primary | Role::Secondary => field("p", identity, &[&metric.name, kind, group]),
     }

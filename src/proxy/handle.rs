@@ -10,6 +10,7 @@ use super::snapshot::{Snapshot, Worker};
 use super::upload::Upload;
 use crate::config::plan::Plan;
 use crate::experiment::forced::{self, Forced};
+use crate::experiment::guard;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
@@ -336,6 +337,12 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         return;
     }
     let latency = answered.began.elapsed();
+    let mut observations = answered.observations;
+    for exposure in &exposures {
+        let guardrails = &plan.experiment(exposure.experiment).guardrails;
+        let latency_us = latency.as_micros() as u64;
+        guard::observe(guardrails, answered.status, latency_us, &mut observations);
+    }
     let mut journal = worker.journal.borrow_mut();
     let system_ms = answered.now_ms + latency.as_millis() as u64;
     let record = Record {
@@ -345,7 +352,7 @@ fn record(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         status: answered.status,
         latency_us: latency.as_micros() as u64,
         exposures: &exposures,
-        observations: &answered.observations,
+        observations: &observations,
         event_id: None,
         known_as: None,
     };
