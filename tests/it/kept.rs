@@ -134,6 +134,7 @@ fn a_file_of_the_version_before_is_taken_over() {
                 first_ms: 5,
             }],
             users: Vec::new(),
+            joins: Vec::new(),
             tallies: Vec::new(),
             wait_from_ms: 0,
         };
