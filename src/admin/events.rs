@@ -58,7 +58,11 @@ pub(super) async fn take(
     let (done, taken) = oneshot::channel();
     let stopping = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping");
     let request = EventsRequest { events, done };
-    door.events.send(request).await.map_err(|_| stopping())?;
+    door.house
+        .events
+        .send(request)
+        .await
+        .map_err(|_| stopping())?;
     let taken = taken.await.map_err(|_| stopping())?;
     let said = json!({"accepted": taken.accepted, "unknown": taken.unknown});
     match taken.dropped {

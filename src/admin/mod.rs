@@ -5,10 +5,19 @@
 
 pub mod assignments;
 pub mod events;
+mod experiment;
+mod guardrail;
+pub mod look;
+mod metric;
 mod page;
+mod planning;
 mod question;
+mod recent;
 pub mod results;
+mod running;
+mod said;
 pub mod shape;
+mod sizes;
 mod text;
 
 use crate::config::plan::Plan;
@@ -24,6 +33,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use look::Looks;
+use metric::View;
+use results::Wish;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -39,15 +51,24 @@ pub struct ReloadRequest {
     pub done: oneshot::Sender<Result<String, String>>,
 }
 
+/// Whom the door asks to do what it cannot do itself.
+#[derive(Clone, Debug)]
+pub struct House {
+    /// Loads the file again.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+    /// Journals events.
+    pub events: mpsc::Sender<events::EventsRequest>,
+}
+
 /// What the door knows.
 #[derive(Clone)]
 pub struct Door {
     replica: Arc<str>,
+    looks: Arc<Looks>,
     plan: watch::Receiver<Arc<Plan>>,
     ledger: Arc<dyn Ledger>,
     vitals: Arc<Vitals>,
-    reloads: mpsc::Sender<ReloadRequest>,
-    events: mpsc::Sender<events::EventsRequest>,
+    house: House,
     stopping: watch::Receiver<bool>,
 }
 
@@ -55,27 +76,28 @@ impl Door {
     /// A door to this house; `replica` is its name among those that share its ledger.
     pub fn new(
         replica: String,
+        looks: Arc<Looks>,
         plan: watch::Receiver<Arc<Plan>>,
         ledger: Arc<dyn Ledger>,
         vitals: Arc<Vitals>,
-        reloads: mpsc::Sender<ReloadRequest>,
-        events: mpsc::Sender<events::EventsRequest>,
+        house: House,
         stopping: watch::Receiver<bool>,
     ) -> Door {
         Door {
             replica: replica.into(),
+            looks,
             plan,
             ledger,
             vitals,
-            reloads,
-            events,
+            house,
             stopping,
         }
     }
 
-    async fn results(&self, only: Option<&str>) -> Result<Results, LedgerError> {
+    async fn results(&self, wish: Wish<'_>) -> Result<Results, LedgerError> {
         let (plan, replica) = (self.plan(), &self.replica);
-        results::gather(&plan, &*self.ledger, &self.vitals, replica, only).await
+        let (ledger, vitals) = (&*self.ledger, &*self.vitals);
+        results::gather(&plan, ledger, &self.looks, vitals, replica, wish).await
     }
 
     fn plan(&self) -> Arc<Plan> {
@@ -190,6 +212,20 @@ async fn ready(State(door): State<Door>) -> Response {
 #[derive(Debug, Deserialize)]
 struct Form {
     format: Option<String>,
+    view: Option<String>,
+}
+
+impl Form {
+    fn view(&self) -> Result<View, Failure> {
+        match self.view.as_deref() {
+            None | Some("any_look") => Ok(View::AnyLook),
+            Some("fixed") => Ok(View::Fixed),
+            Some(other) => Err(Failure::new(
+                StatusCode::BAD_REQUEST,
+                format!("no view {other:?}; there are any_look and fixed"),
+            )),
+        }
+    }
 }
 
 async fn all_results(
@@ -197,7 +233,11 @@ async fn all_results(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let results = door.results(None).await?;
+    let wish = Wish {
+        only: None,
+        view: form.view()?,
+    };
+    let results = door.results(wish).await?;
     present(&results, form, &headers)
 }
 
@@ -207,7 +247,11 @@ async fn one_result(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let results = door.results(Some(&name)).await?;
+    let wish = Wish {
+        only: Some(&name),
+        view: form.view()?,
+    };
+    let results = door.results(wish).await?;
     if results.experiments.is_empty() {
         return Err(Failure::new(
             StatusCode::NOT_FOUND,
@@ -320,7 +364,8 @@ async fn forget(
 async fn reload(State(door): State<Door>) -> Result<Response, Failure> {
     let (done, answer) = oneshot::channel();
     let gone = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping");
-    door.reloads
+    door.house
+        .reloads
         .send(ReloadRequest { done })
         .await
         .map_err(|error| gone(error.0.done.is_closed()))?;

@@ -1,6 +1,10 @@
 //! The results as a page for a browser. The template escapes what it is given.
 
-use super::shape::{MetricGroup, MetricResult, Results};
+use super::said;
+use super::shape::{
+    ExperimentResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult, PlanningResult,
+    Results,
+};
 use super::text;
 use askama::Template;
 
@@ -17,6 +21,26 @@ impl Page<'_> {
 
     fn lift(&self, group: &MetricGroup) -> String {
         text::lift(group)
+    }
+
+    fn alarms(&self, experiment: &ExperimentResult) -> Vec<String> {
+        said::alarms(experiment)
+    }
+
+    fn planning(&self, planning: &PlanningResult) -> String {
+        said::planning(planning)
+    }
+
+    fn bound(&self, guardrail: &GuardrailResult) -> String {
+        said::bound(guardrail)
+    }
+
+    fn harm(&self, group: &GuardrailGroup) -> String {
+        said::harm(group)
+    }
+
+    fn fixed(&self, group: &MetricGroup) -> String {
+        said::fixed(group.fixed.as_ref())
     }
 
     fn milliseconds(&self, ms: &Option<f64>) -> String {

@@ -2,6 +2,7 @@
 
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
+use crate::experiment::guard::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric, Role};
 use crate::ledger::{GroupTotals, MetricTotals, Totals};
 use crate::stats;
@@ -37,26 +38,21 @@ pub fn question(
                 .collect(),
         }
     });
-    let all_totals = |metric: &Metric| -> Vec<Vec<stats::Totals>> {
+    let all_totals = |counted_name: &str| -> Vec<Vec<stats::Totals>> {
         totals
             .epochs
             .iter()
             .map(|epoch| {
                 groups
                     .iter()
-                    .map(|&name| totals_of(metric, epoch.groups.get(name)))
+                    .map(|&name| totals_of(counted_name, epoch.groups.get(name)))
                     .collect()
             })
             .collect()
     };
     let metrics = experiment.metrics.iter().map(|&index| {
         let metric = plan.metric(index);
-        let kind = match metric.kind {
-            Kind::Conversion => stats::Kind::Conversion,
-            Kind::Count => stats::Kind::Count,
-            Kind::Mean => stats::Kind::Mean,
-            Kind::Ratio => stats::Kind::Ratio,
-        };
+        let kind = kind(metric.kind);
         stats::Metric {
             name: metric.name.to_string(),
             kind,
@@ -72,7 +68,32 @@ pub fn question(
             detect: metric.detect,
             margin: metric.margin,
             scale: metric.scale,
-            totals: all_totals(metric),
+            totals: all_totals(&metric.name),
+            previous_p: Vec::new(),
+        }
+    });
+    let guardrails = experiment.guardrails.iter().map(|guardrail| {
+        let metric = match guardrail.what {
+            Guarded::Metric(metric) => Some(plan.metric(metric)),
+            Guarded::Errors | Guarded::Slow { .. } => None,
+        };
+        // Harm that the proxy sees is counted as users with at least one such answer.
+        let kind = metric.map_or(stats::Kind::Conversion, |metric| kind(metric.kind));
+        stats::Metric {
+            name: match guardrail.what {
+                Guarded::Slow { over_us } => format!("answers over {} ms", over_us as f64 / 1e3),
+                Guarded::Errors | Guarded::Metric(_) => guardrail.name(&plan.metrics).to_owned(),
+            },
+            kind,
+            goal: stats::Goal::Decrease,
+            role: stats::Role::Guardrail {
+                max_increase: guardrail.max_increase,
+            },
+            engine: stats::Engine::usual(kind),
+            detect: metric.map_or(0.1, |metric| metric.detect),
+            margin: metric.map_or(0.01, |metric| metric.margin),
+            scale: metric.map_or(0, |metric| metric.scale),
+            totals: all_totals(&guardrail.counted_name(&plan.metrics)),
             previous_p: Vec::new(),
         }
     });
@@ -87,7 +108,7 @@ pub fn question(
             })
             .collect(),
         epochs: epochs.collect(),
-        metrics: metrics.collect(),
+        metrics: metrics.chain(guardrails).collect(),
         started_at_ms: totals
             .epochs
             .iter()
@@ -99,7 +120,7 @@ pub fn question(
     }
 }
 
-fn totals_of(metric: &Metric, group: Option<&GroupTotals>) -> stats::Totals {
+fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
     let Some(group) = group else {
         return stats::Totals::default();
     };
@@ -112,11 +133,7 @@ fn totals_of(metric: &Metric, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
-    } = group
-        .metrics
-        .get(&*metric.name)
-        .copied()
-        .unwrap_or_default();
+    } = group.metrics.get(counted_name).copied().unwrap_or_default();
     stats::Totals {
         users: group.users,
         converted,
@@ -127,6 +144,16 @@ fn totals_of(metric: &Metric, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
+    }
+}
+
+/// A metric's kind, as the statistics know it.
+pub fn kind(kind: Kind) -> stats::Kind {
+    match kind {
+        Kind::Conversion => stats::Kind::Conversion,
+        Kind::Count => stats::Kind::Count,
+        Kind::Mean => stats::Kind::Mean,
+        Kind::Ratio => stats::Kind::Ratio,
     }
 }
 

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 )]
 pub struct Results {
     pub generated_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<&'static str>,
     pub store: StoreState,
     pub replicas: Vec<ReplicaResult>,
     pub experiments: Vec<ExperimentResult>,
@@ -65,8 +67,11 @@ pub struct ExperimentResult {
     pub groups: Vec<GroupResult>,
     pub crossed_over: u64,
     pub sample_ratio: SampleRatio,
+    pub planning: Option<PlanningResult>,
+    pub guardrails: Vec<GuardrailResult>,
     pub metrics: Vec<MetricResult>,
     pub verdict: VerdictResult,
+    pub warnings: Vec<String>,
 }
 
 /// A period of constant weights.
@@ -94,6 +99,16 @@ pub struct GroupResult {
     pub responses: BTreeMap<&'static str, u64>,
     pub fallbacks: u64,
     pub latency_ms: Latency,
+    pub recently: Option<Recently>,
+}
+
+/// A group's answers of this hour and the one before.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct Recently {
+    pub answers: u64,
+    pub failed: u64,
+    pub dead: bool,
 }
 
 /// Times to the head of the answer, in milliseconds.
@@ -111,6 +126,68 @@ pub struct Latency {
 pub struct SampleRatio {
     pub p_value: Option<f64>,
     pub mismatch: bool,
+    pub single_look_p: Option<f64>,
+    pub parting: Option<PartingResult>,
+}
+
+/// Where groups of the wrong sizes part.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PartingResult {
+    pub stage: &'static str,
+    pub sentence: String,
+    pub epochs: Vec<u32>,
+}
+
+/// How many users it takes, and how long.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PlanningResult {
+    pub metric: String,
+    pub detect: f64,
+    pub power: f64,
+    pub users: u64,
+    pub users_needed: Option<u64>,
+    pub groups: Vec<PlanningGroup>,
+    pub users_per_day: Option<f64>,
+    pub seconds_left: Option<f64>,
+    pub earliest_verdict_at: Option<String>,
+}
+
+/// One group's share of the users it takes.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PlanningGroup {
+    pub name: String,
+    pub users_needed: Option<u64>,
+}
+
+/// One bound on harm.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct GuardrailResult {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_ms: Option<f64>,
+    pub max_increase: f64,
+    pub alpha: f64,
+    pub method: &'static str,
+    pub groups: Vec<GuardrailGroup>,
+}
+
+/// One bound on harm in one group.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct GuardrailGroup {
+    pub name: String,
+    pub users: u64,
+    pub harmed: u64,
+    pub rate: Option<f64>,
+    pub increase: Option<f64>,
+    pub at_least: Option<f64>,
+    pub p_value: Option<f64>,
+    pub breached: Option<bool>,
+    pub dead: Option<bool>,
 }
 
 /// One metric.
@@ -122,6 +199,8 @@ pub struct MetricResult {
     pub goal: &'static str,
     pub role: &'static str,
     pub method: &'static str,
+    pub detect: f64,
+    pub margin: f64,
     pub groups: Vec<MetricGroup>,
 }
 
@@ -139,8 +218,24 @@ pub struct MetricGroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lift: Option<LiftResult>,
     pub p_value: Option<f64>,
+    pub adjusted_p: Option<f64>,
     pub chance_to_beat_control: Option<f64>,
     pub expected_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<FixedResult>,
+}
+
+/// A group compared with control, for whoever looks once.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct FixedResult {
+    pub note: &'static str,
+    pub method: &'static str,
+    pub absolute: Option<f64>,
+    pub absolute_interval: Option<(f64, f64)>,
+    pub relative: Option<f64>,
+    pub relative_interval: Option<(f64, f64)>,
+    pub p_value: Option<f64>,
 }
 
 /// A group compared with control.

@@ -1,5 +1,7 @@
 //! The results as a table for a terminal, and as CSV.
 
+use super::metric::ONCE;
+use super::said;
 use super::shape::{ExperimentResult, MetricGroup, MetricResult, Results};
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -7,7 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 pub fn table(results: &Results) -> String {
     let mut text = String::new();
     for experiment in &results.experiments {
-        one(&mut text, experiment);
+        one(&mut text, experiment, results.view.is_some());
     }
     if results.experiments.is_empty() {
         text.push_str("No experiment is defined.\n");
@@ -29,12 +31,15 @@ pub fn table(results: &Results) -> String {
     text
 }
 
-fn one(text: &mut String, experiment: &ExperimentResult) {
+fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool) {
     let verdict = &experiment.verdict;
     text.push_str(&format!(
         "{} ({})\n{}: {}\n",
         experiment.name, experiment.status, verdict.state, verdict.reason
     ));
+    for alarm in said::alarms(experiment) {
+        text.push_str(&format!("Careful: {alarm}\n"));
+    }
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let mut head = vec!["group", "users", "requests", "p95 ms"]
@@ -46,6 +51,9 @@ fn one(text: &mut String, experiment: &ExperimentResult) {
             metric.name.clone(),
             format!("{} lift (95 %, any look)", metric.name),
         ]);
+        if fixed {
+            head.push(format!("{} lift (95 %, {ONCE})", metric.name));
+        }
     }
     table.set_header(head);
     for (place, group) in experiment.groups.iter().enumerate() {
@@ -64,6 +72,9 @@ fn one(text: &mut String, experiment: &ExperimentResult) {
                 rate(metric, &metric.groups[place]),
                 lift(&metric.groups[place]),
             ]);
+            if fixed {
+                row.push(said::fixed(metric.groups[place].fixed.as_ref()));
+            }
         }
         table.add_row(row);
     }
@@ -71,6 +82,17 @@ fn one(text: &mut String, experiment: &ExperimentResult) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     text.push_str(&format!("{table}\n"));
+    for guardrail in &experiment.guardrails {
+        let groups: Vec<String> = guardrail.groups.iter().map(said::harm).collect();
+        text.push_str(&format!(
+            "guardrail {}: {}\n",
+            said::bound(guardrail),
+            groups.join("; ")
+        ));
+    }
+    if let Some(planning) = &experiment.planning {
+        text.push_str(&format!("{}\n", said::planning(planning)));
+    }
     if experiment.crossed_over > 0 {
         text.push_str(&format!(
             "{} users crossed over to another group\n",

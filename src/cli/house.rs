@@ -1,7 +1,8 @@
 //! The whole house, wired: sockets, journals, ledger, workers, folder, admin door, reload.
 
+use super::reload::reload;
 use super::{Hinted, reports};
-use crate::admin;
+use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
 use crate::journal::{self, Journals, Reader};
@@ -18,15 +19,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
-/// How often what was journaled is folded, and the file is looked at for changes.
+/// How often what was journaled is folded.
 const FOLD_INTERVAL: Duration = Duration::from_millis(500);
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every listening socket, bound before anything is served.
 #[derive(Debug)]
@@ -183,15 +182,16 @@ pub async fn run(
     };
     let retaining = tokio::spawn(retention::keep(Arc::clone(&ledger), retention));
     let reloading = tokio::spawn(reload(file, plans, Arc::clone(&vitals), reload_orders));
-    let door = admin::Door::new(
-        id,
-        plan_orders,
-        ledger,
-        vitals,
-        reloads,
-        events,
-        stop_orders,
+    let looks = Arc::new(Looks::default());
+    let looked = Arc::new(Notify::new());
+    let looking = Arc::clone(&looks).run(
+        plan_orders.clone(),
+        Arc::clone(&ledger),
+        Arc::clone(&looked),
     );
+    let looking = tokio::spawn(looking);
+    let asked = admin::House { reloads, events };
+    let door = admin::Door::new(id, looks, plan_orders, ledger, vitals, asked, stop_orders);
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
     let store = match &plan.store {
@@ -225,6 +225,8 @@ pub async fn run(
     drop(keeper);
     folded.notify_one();
     folder.await?;
+    looked.notify_one();
+    looking.await?;
     reloading.abort();
     announcing.abort();
     retaining.abort();
@@ -293,93 +295,6 @@ pub async fn open_ledger(store: &Store) -> anyhow::Result<Arc<dyn Ledger>> {
             })?))
         }
     }
-}
-
-/// Loads the file again when it changes, on SIGHUP and when the admin door asks. A file that is
-/// unsound changes nothing.
-async fn reload(
-    file: Option<PathBuf>,
-    plans: watch::Sender<Arc<Plan>>,
-    vitals: Arc<Vitals>,
-    mut asked: mpsc::Receiver<admin::ReloadRequest>,
-) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup = signal(SignalKind::hangup())?;
-    let Some(file) = file else {
-        while let Some(request) = asked.recv().await {
-            let _ = request
-                .done
-                .send(Err("this watershed serves no file".to_owned()));
-        }
-        return Ok(());
-    };
-    let mut seen = std::fs::read(&file).ok();
-    loop {
-        let request = tokio::select! {
-            request = asked.recv() => Some(request.ok_or_else(|| anyhow!("the admin door is gone"))?),
-            _ = hangup.recv() => None,
-            () = tokio::time::sleep(WATCH_INTERVAL) => {
-                let now = std::fs::read(&file).ok();
-                // A file that is away for a moment is being replaced.
-                if now.is_none() || now == seen {
-                    continue;
-                }
-                None
-            }
-        };
-        seen = std::fs::read(&file).ok();
-        let done = reload_once(&file, &plans);
-        match &done {
-            Ok(what) => {
-                vitals.reload.done.fetch_add(1, Ordering::Relaxed);
-                tracing::info!("{what}");
-            }
-            Err(problems) => {
-                vitals.reload.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(
-                    "the changed file is unsound; the running configuration stays:\n{problems}"
-                );
-            }
-        }
-        if let Ok(mut error) = vitals.reload.error.lock() {
-            *error = done.as_ref().err().cloned();
-        }
-        if let Some(request) = request {
-            // Who asked may have left.
-            let _ = request.done.send(done);
-        }
-    }
-}
-
-fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, String> {
-    let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
-    let old = Arc::clone(&plans.borrow());
-    let mut kept = Vec::new();
-    if next.listen != old.listen {
-        kept.push("listen");
-    }
-    if next.admin.listen != old.admin.listen {
-        kept.push("admin.listen");
-    }
-    if next.workers != old.workers {
-        kept.push("workers");
-    }
-    if next.journal.path != old.journal.path {
-        kept.push("journal.path");
-    }
-    (next.listen, next.workers) = (old.listen, old.workers);
-    (next.journal, next.store) = (old.journal.clone(), old.store.clone());
-    next.admin.listen = old.admin.listen;
-    let text = match &kept[..] {
-        [] => format!("reloaded {}", file.display()),
-        kept => format!(
-            "reloaded {}; changes of {} need a restart",
-            file.display(),
-            kept.join(", ")
-        ),
-    };
-    plans.send_replace(Arc::new(next));
-    Ok(text)
 }
 
 /// What resolves when the process is told to stop: by SIGTERM or Ctrl-C. Listens from now on.

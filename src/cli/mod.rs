@@ -8,6 +8,7 @@ mod fetch;
 mod forget;
 pub mod house;
 mod override_;
+mod reload;
 mod reports;
 mod results;
 mod run;

@@ -11,6 +11,9 @@ pub struct Arguments {
     /// The token of admin.token, where one is asked for
     #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Show, besides, what is valid only if you look once
+    #[arg(long)]
+    fixed: bool,
 }
 
 /// Prints the table.
@@ -19,8 +22,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let url = format!(
-        "{}/admin/results?format=text",
-        arguments.url.trim_end_matches('/')
+        "{}/admin/results?format=text{}",
+        arguments.url.trim_end_matches('/'),
+        if arguments.fixed { "&view=fixed" } else { "" }
     );
     print!(
         "{}",

@@ -2,13 +2,19 @@
 
 use super::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::metric::Metric;
+use crate::experiment::guard::{Guarded, Guardrail};
+use crate::experiment::metric::{Goal, Kind, Metric};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
+use std::collections::BTreeSet;
 
 /// What a ledger must know to fold records made under this plan.
 pub fn declaration(plan: &Plan) -> Declaration {
     let experiments: Vec<_> = plan.experiments.iter().map(experiment).collect();
-    let metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
+    let mut metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
+    // In the order in which they were given their places.
+    let guardrails = plan.experiments.iter().flat_map(|own| &own.guardrails);
+    let counted = guardrails.filter(|own| !matches!(own.what, Guarded::Metric(_)));
+    metrics.extend(counted.map(|guardrail| harm(guardrail, plan)));
     let digest = digest(&format!("{experiments:?} {metrics:?}"));
     Declaration {
         digest,
@@ -45,8 +51,25 @@ fn experiment(experiment: &Experiment) -> DeclaredExperiment {
         epoch: experiment.epoch,
         traffic: experiment.traffic,
         groups: experiment.groups.iter().map(group).collect(),
-        metrics: experiment.metrics.iter().map(|metric| metric.0).collect(),
+        metrics: counted(experiment).into_iter().collect(),
         running: experiment.winner.is_none(),
+    }
+}
+
+/// What judges an experiment, and what its guardrails bound.
+fn counted(experiment: &Experiment) -> BTreeSet<usize> {
+    let judging = experiment.metrics.iter().map(|metric| metric.0);
+    let bounded = experiment.guardrails.iter().map(|own| own.counted_as.0);
+    judging.chain(bounded).collect()
+}
+
+fn harm(guardrail: &Guardrail, plan: &Plan) -> DeclaredMetric {
+    DeclaredMetric {
+        name: guardrail.counted_name(&plan.metrics).into_owned(),
+        kind: Kind::Conversion,
+        goal: Goal::Decrease,
+        scale: 0,
+        within_ms: None,
     }
 }
 

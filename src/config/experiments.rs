@@ -3,11 +3,10 @@
 use super::metrics;
 use super::node::{Node, check_name};
 use crate::experiment::assign::{Share, Split, Weight};
+use crate::experiment::guard::{Guarded, Guardrail};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
 use crate::experiment::metric::{Metric, Role};
-use crate::experiment::{
-    EpochDigest, Experiment, Group, GroupIndex, Guarded, Guardrail, MetricIndex, UpstreamIndex,
-};
+use crate::experiment::{EpochDigest, Experiment, Group, GroupIndex, MetricIndex, UpstreamIndex};
 use http::header::HeaderName;
 
 /// What experiments refer to.
@@ -60,10 +59,16 @@ pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
     let named = node
         .map(|node| node.named("experiment"))
         .unwrap_or_default();
-    named
+    let mut experiments: Vec<Experiment> = named
         .iter()
         .filter_map(|(name, node)| experiment(name, node, known))
-        .collect()
+        .collect();
+    let guardrails = experiments.iter_mut().flat_map(|own| &mut own.guardrails);
+    let counted = guardrails.filter(|own| !matches!(own.what, Guarded::Metric(_)));
+    for (place, guardrail) in counted.enumerate() {
+        guardrail.counted_as = MetricIndex(known.metrics.len() + place);
+    }
+    experiments
 }
 
 fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experiment> {
@@ -298,9 +303,15 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
                 }
             },
         };
+        let counted_as = match what {
+            Guarded::Metric(metric) => metric,
+            // Given out when all experiments are known.
+            Guarded::Errors | Guarded::Slow { .. } => MetricIndex(known.metrics.len()),
+        };
         Some(Guardrail {
             what,
             max_increase: max_increase.unwrap_or(0.0),
+            counted_as,
         })
     };
     node.named("guardrail").iter().filter_map(read).collect()

@@ -1,6 +1,6 @@
 //! The pure core: who the visitor is ([`identity`]), which group ([`assign`]), who is eligible
-//! ([`matcher`]), what a response counts as ([`metric`]), what a person may force ([`forced`]),
-//! and the facts that are journaled ([`record`]).
+//! ([`matcher`]), what a response counts as ([`metric`]), what harm it does ([`guard`]), what a
+//! person may force ([`forced`]), and the facts that are journaled ([`record`]).
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
 //! Start with [`visit::visit`], the one question that the proxy asks.
@@ -8,6 +8,7 @@
 pub mod assign;
 pub mod consent;
 pub mod forced;
+pub mod guard;
 pub mod identity;
 pub mod matcher;
 pub mod metric;
@@ -16,6 +17,7 @@ pub mod reported;
 pub mod visit;
 
 use assign::{Share, Split, Weight};
+use guard::Guardrail;
 use matcher::Matcher;
 
 /// The place of an experiment in the plan's list, in file order.
@@ -67,7 +69,7 @@ pub struct Experiment {
     pub control: GroupIndex,
     /// The metrics that judge it; its primary one first.
     pub metrics: Box<[MetricIndex]>,
-    /// Bounds on harm; metrics are named in `metrics` too where they are metrics.
+    /// Bounds on harm. A metric that is bounded need not judge too.
     pub guardrails: Box<[Guardrail]>,
     /// The group whose version everybody gets: the experiment is over, recording has stopped.
     pub winner: Option<GroupIndex>,
@@ -104,29 +106,6 @@ pub struct Group {
     /// The version of the site that its users see; `None` when the experiment acts through
     /// request headers only.
     pub upstream: Option<UpstreamIndex>,
-}
-
-/// A bound on harm that an experiment must not do.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Guardrail {
-    /// What is bounded.
-    pub what: Guarded,
-    /// The tolerated relative increase, such as 0.01 for 1 %; at least 0.
-    pub max_increase: f64,
-}
-
-/// What a guardrail watches, per user.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Guarded {
-    /// Users with at least one 5xx answer.
-    Errors,
-    /// Users with at least one answer whose head took longer than this.
-    Slow {
-        /// The bound, in microseconds.
-        over_us: u64,
-    },
-    /// Users with at least one event of this metric.
-    Metric(MetricIndex),
 }
 
 /// The name of an epoch: a period in which groups, weights and traffic share stay the same.

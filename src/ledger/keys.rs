@@ -27,6 +27,10 @@ pub struct ShardKeys {
     pub waiting_since: String,
     /// ID → the ID that stands for the same person.
     pub aliases: String,
+    /// field → the smallest number: see [`super::kept`]. In the first shard only.
+    pub lowest: String,
+    /// field → the first text. In the first shard only.
+    pub first: String,
 }
 
 /// The keys of one of `shards` shards.
@@ -42,6 +46,8 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> Sh
         waiting: key("waiting"),
         waiting_since: key("waiting-since"),
         aliases: key("aliases"),
+        lowest: key("lowest"),
+        first: key("first"),
     }
 }
 

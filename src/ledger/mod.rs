@@ -13,6 +13,7 @@ pub mod account;
 mod backoff;
 pub mod fold;
 pub mod folder;
+pub mod kept;
 pub mod keys;
 pub mod known;
 pub mod redis;
@@ -21,6 +22,7 @@ pub mod retention;
 pub mod sqlite;
 
 use crate::experiment::EpochDigest;
+use kept::Kept;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -344,6 +346,12 @@ pub trait Ledger: Send + Sync {
 
     /// Every process that announced itself within [`ALIVE_MS`] before `now_ms`.
     async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError>;
+
+    /// What is kept of an experiment beside its counts.
+    async fn kept(&self, experiment: &str) -> Result<Kept, LedgerError>;
+
+    /// Merges into what is kept, in one atomic step: see [`kept`].
+    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError>;
 
     /// Whether the house answers.
     async fn ping(&self) -> Result<(), LedgerError>;

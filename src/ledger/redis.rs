@@ -1,6 +1,7 @@
 //! The shared house: Redis or Valkey, 6.2 or later; one server, a cluster, or what Sentinels name.
 //! One script call adds one part.
 
+mod kept;
 mod link;
 mod place;
 mod script;
@@ -8,6 +9,7 @@ mod script;
 pub use link::Unusable;
 pub use place::TlsFiles;
 
+use super::kept::Kept;
 use super::keys::{self, ShardKeys};
 use super::{
     ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Replica, Totals,
@@ -319,6 +321,14 @@ impl Ledger for RedisLedger {
         }
         replicas.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(replicas)
+    }
+
+    async fn kept(&self, experiment: &str) -> Result<Kept, LedgerError> {
+        kept::kept(self, experiment).await
+    }
+
+    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
+        kept::keep(self, experiment, more).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

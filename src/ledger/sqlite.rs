@@ -1,7 +1,9 @@
 //! The embedded house: one local SQLite file.
 
 mod apply;
+mod kept;
 
+use super::kept::Kept;
 use super::{
     ALIVE_MS, Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Part, Replica,
     Totals, UserRecord, keys,
@@ -13,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What this version writes into `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -39,6 +41,12 @@ CREATE INDEX aliases_first ON aliases (experiment, first);
 CREATE TABLE dropped (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE replicas (id TEXT NOT NULL PRIMARY KEY, definition TEXT NOT NULL, seen_ms INTEGER NOT NULL,
                        version TEXT NOT NULL) WITHOUT ROWID;
+",
+    "
+CREATE TABLE lowest  (experiment TEXT NOT NULL, field TEXT NOT NULL, value REAL NOT NULL,
+                      PRIMARY KEY (experiment, field)) WITHOUT ROWID;
+CREATE TABLE first   (experiment TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL,
+                      PRIMARY KEY (experiment, field)) WITHOUT ROWID;
 ",
 ];
 
@@ -268,6 +276,23 @@ impl Ledger for SqliteLedger {
                 })
             })?;
             Ok(alive.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn kept(&self, experiment: &str) -> Result<Kept, LedgerError> {
+        let experiment = experiment.to_owned();
+        self.read(move |connection| kept::kept(connection, &experiment))
+            .await
+    }
+
+    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
+        let (experiment, more) = (experiment.to_owned(), more.clone());
+        on(&self.writer, move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            kept::keep(&transaction, &experiment, &more)?;
+            Ok(transaction.commit()?)
         })
         .await
     }

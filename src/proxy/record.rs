@@ -2,6 +2,7 @@
 
 use super::snapshot::{Snapshot, Worker};
 use crate::experiment::ExperimentIndex;
+use crate::experiment::guard;
 use crate::experiment::identity::{Kept, Visitor};
 use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
@@ -55,6 +56,12 @@ pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         return;
     }
     let latency = answered.began.elapsed();
+    let mut observations = answered.observations;
+    for exposure in &exposures {
+        let guardrails = &plan.experiment(exposure.experiment).guardrails;
+        let latency_us = latency.as_micros() as u64;
+        guard::observe(guardrails, answered.status, latency_us, &mut observations);
+    }
     let system_ms = answered.now_ms + latency.as_millis() as u64;
     let clock = worker.journal.borrow();
     let at_ms = clock.clock().read(answered.began + latency, system_ms);
@@ -71,7 +78,7 @@ pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
             status: answered.status,
             latency_us: latency.as_micros() as u64,
             exposures: &exposures,
-            observations: &answered.observations,
+            observations: &observations,
             event_id: None,
             known_as: also.as_ref().map(Kept::id),
         },

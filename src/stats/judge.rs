@@ -7,7 +7,7 @@ use super::interval::{Interval, finite};
 use super::judgement::{GroupJudgement, Judgement, MetricJudgement};
 use super::moments::{Sums, unit};
 use super::periods;
-use super::planning::users_factor;
+use super::planning::{POWER, users_factor};
 use super::question::{Kind, Metric, Question, Role};
 use super::several::{self, Corrected, interval_levels, running_p};
 use super::verdict::verdict;
@@ -171,7 +171,7 @@ fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudge
     let needed = |case: &&Case| {
         let estimate = case.compared.log_estimate(&question.metrics[case.metric])?;
         let alpha = question.alpha / cases.len() as f64;
-        finite(users_factor(&estimate, alpha, 0.8))
+        finite(users_factor(&estimate, alpha, POWER))
     };
     let users: u64 = question.epochs.iter().flat_map(|epoch| &epoch.users).sum();
     // The slowest group decides; a group of which nothing is known yet has no pace.

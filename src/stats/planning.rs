@@ -3,6 +3,9 @@
 use super::sequential::{Estimate, width};
 use super::special::{bisect, normal_cdf, normal_quantile};
 
+/// The chance to find the planned lift that experiments are planned for.
+pub const POWER: f64 = 0.8;
+
 /// What is to be found: a change of a share of users.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {

@@ -430,7 +430,7 @@ mod tests {
         check(
             &question((20_000, 2000), (20_112, 2400)),
             State::Winner,
-            "experiment converts 10.3 % to 30.6 % better than control (95 %, however often you look); 40,112 users; sample ratio sound",
+            "experiment converts 8.2 % to 33.1 % better than control (95 %, however often you look); 40,112 users; sample ratio sound",
         );
         check(
             &question((20_000, 2400), (20_000, 2000)),

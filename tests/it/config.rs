@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 use watershed::config::plan::{Plan, Store};
 use watershed::config::{self, declare};
+use watershed::experiment::guard::Guarded;
 use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger};
-use watershed::experiment::{Guarded, MetricIndex, UpstreamIndex};
+use watershed::experiment::{MetricIndex, UpstreamIndex};
 
 fn parse(text: &str) -> Result<Plan, config::Unsound> {
     let environment = |name: &str| (name == "SECRET").then(|| "from the environment".to_owned());

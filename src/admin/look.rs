@@ -1,0 +1,206 @@
+//! Looks at experiments: at those that people ask for, and now and then at all, so that the
+//! smallest p-value is kept whether anybody looks or not.
+
+use super::question::question;
+use super::recent::Recent;
+use super::running;
+use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::ledger::kept::Kept;
+use crate::ledger::{HourTotals, Ledger, LedgerError, Totals, chain};
+use crate::stats::{self, Judgement, Question};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+
+/// How often every experiment is looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// One look at one experiment.
+#[derive(Debug)]
+pub struct Look {
+    /// What was counted.
+    pub totals: Totals,
+    /// What was asked.
+    pub question: Question,
+    /// What was answered.
+    pub judgement: Judgement,
+    /// What a person should know of the file, each a sentence.
+    pub warnings: Vec<String>,
+    /// What happened lately.
+    pub recent: Recent,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+type Hours = (u64, Arc<Vec<HourTotals>>);
+
+/// All looks of this process, and what they found. A look of a person counts as one: what it
+/// found is kept in the ledger at the next tick.
+#[derive(Debug, Default)]
+pub struct Looks {
+    /// By experiment's name: what is kept of it, here and in the ledger. It also outlives a
+    /// ledger that loses its last seconds.
+    known: Mutex<HashMap<String, Kept>>,
+    /// By experiment's name: how much was counted when its hours were read, and the hours.
+    hours: Mutex<HashMap<String, Hours>>,
+}
+
+impl Looks {
+    /// Looks at an experiment now.
+    pub async fn look(
+        &self,
+        plan: &Plan,
+        experiment: &Experiment,
+        ledger: &dyn Ledger,
+    ) -> Result<Look, LedgerError> {
+        let kept = ledger.kept(&experiment.name).await?;
+        let totals = ledger.totals(&experiment.name).await?;
+        let mut look = self.judge(plan, experiment, totals, &kept, now_ms());
+        look.recent = self.recent(experiment, &look, ledger).await?;
+        Ok(look)
+    }
+
+    /// The hours grow in number: they are read only when something was counted since.
+    async fn recent(
+        &self,
+        experiment: &Experiment,
+        look: &Look,
+        ledger: &dyn Ledger,
+    ) -> Result<Recent, LedgerError> {
+        let counted = look
+            .totals
+            .epochs
+            .iter()
+            .flat_map(|epoch| epoch.groups.values());
+        let counted = counted.map(|group| group.requests + group.fallbacks + group.users);
+        let counted: u64 = counted.sum();
+        let known = {
+            let known = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&*experiment.name).cloned()
+        };
+        let hours = match known {
+            Some((before, hours)) if before == counted => hours,
+            _ => Arc::new(ledger.hours(&experiment.name).await?),
+        };
+        let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
+        let started_at_ms = look.question.started_at_ms;
+        let recent = Recent::of(&hours, &groups, started_at_ms, look.at_ms);
+        let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(experiment.name.to_string(), (counted, hours));
+        Ok(recent)
+    }
+
+    fn judge(
+        &self,
+        plan: &Plan,
+        experiment: &Experiment,
+        totals: Totals,
+        kept: &Kept,
+        now_ms: u64,
+    ) -> Look {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(experiment.name.to_string()).or_default();
+        if totals.epochs.is_empty() {
+            // Nothing was counted, or the counts were deleted to begin anew.
+            *known = Kept::default();
+        }
+        known.merge(kept);
+        let mut question = question(plan, experiment, &totals, now_ms);
+        running::recall(experiment, &mut question, known);
+        let judgement = stats::judge(&question);
+        known.merge(&running::found(experiment, &question, &judgement));
+        Look {
+            warnings: running::disagreements(plan, experiment, known),
+            totals,
+            question,
+            judgement,
+            recent: Recent::default(),
+            at_ms: now_ms,
+        }
+    }
+
+    /// What this process knows beyond what the ledger has.
+    fn news(&self, experiment: &str, kept: &Kept) -> Kept {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get(experiment);
+        known.map_or_else(Kept::default, |known| known.beyond(kept))
+    }
+
+    /// Looks at every experiment of the plan now and then until `stop` is told, and then once
+    /// more; keeps what is found.
+    pub async fn run(
+        self: Arc<Self>,
+        plans: watch::Receiver<Arc<Plan>>,
+        ledger: Arc<dyn Ledger>,
+        stop: Arc<Notify>,
+    ) {
+        let mut rounds = Rounds::default();
+        loop {
+            let plan = Arc::clone(&plans.borrow());
+            rounds.round(&self, &plan, &*ledger).await;
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = stop.notified() => break,
+            }
+        }
+        let plan = Arc::clone(&plans.borrow());
+        rounds.round(&self, &plan, &*ledger).await;
+    }
+}
+
+/// What the last round saw: what did not change is not judged again.
+#[derive(Default)]
+struct Rounds {
+    totals: HashMap<String, Totals>,
+    digest: u64,
+    warned: BTreeSet<String>,
+}
+
+impl Rounds {
+    async fn round(&mut self, looks: &Looks, plan: &Plan, ledger: &dyn Ledger) {
+        if self.digest != plan.digest {
+            self.digest = plan.digest;
+            self.totals.clear();
+        }
+        for experiment in &plan.experiments {
+            if let Err(error) = self.one(looks, plan, experiment, ledger).await {
+                // The folder says so louder, and the next round does it.
+                tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
+            }
+        }
+    }
+
+    async fn one(
+        &mut self,
+        looks: &Looks,
+        plan: &Plan,
+        experiment: &Experiment,
+        ledger: &dyn Ledger,
+    ) -> Result<(), LedgerError> {
+        let name = &*experiment.name;
+        let kept = ledger.kept(name).await?;
+        let totals = ledger.totals(name).await?;
+        if self.totals.get(name) != Some(&totals) {
+            let look = looks.judge(plan, experiment, totals, &kept, now_ms());
+            for warning in look.warnings {
+                if self.warned.insert(warning.clone()) {
+                    tracing::warn!("{warning}");
+                }
+            }
+            self.totals.insert(name.to_owned(), look.totals);
+        }
+        let news = looks.news(name, &kept);
+        if !news.is_empty() {
+            ledger.keep(name, &news).await?;
+        }
+        Ok(())
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64)
+}

@@ -1,0 +1,114 @@
+//! One metric's results, at any look or at a single one.
+
+use super::look::Look;
+use super::question::unit;
+use super::running;
+use super::shape::{FixedResult, LiftResult, MetricGroup, MetricResult};
+use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::experiment::metric::{Goal, Role};
+use crate::ledger::{MetricTotals, Totals};
+use crate::stats::fixed;
+
+/// How results are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// All that is shown holds however often one looks.
+    #[default]
+    AnyLook,
+    /// Besides, what is right for whoever looks once, at a time fixed before.
+    Fixed,
+}
+
+/// What goes with every number of the fixed view.
+pub const ONCE: &str = "valid only if you look once";
+
+/// All metrics of the experiment, the primary one first.
+pub fn metric_results(
+    plan: &Plan,
+    experiment: &Experiment,
+    look: &Look,
+    view: View,
+) -> Vec<MetricResult> {
+    let single = match view {
+        View::AnyLook => Vec::new(),
+        View::Fixed => fixed::view(&look.question),
+    };
+    let judged = experiment.metrics.iter().zip(&look.judgement.metrics);
+    let each = judged.enumerate().map(|(place, (&index, judged))| {
+        let metric = plan.metric(index);
+        let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
+        let groups = groups.map(|(group_place, (group, judged))| {
+            let (users, totals) = pooled(&look.totals, &group.name, &metric.name);
+            let single = single.get(place).and_then(|groups| groups[group_place]);
+            MetricGroup {
+                name: group.name.to_string(),
+                users,
+                converted: totals.converted,
+                count: totals.count,
+                sum: totals.sum as f64 * unit(metric),
+                rate: judged.rate,
+                interval: judged.interval.low.zip(judged.interval.high),
+                lift: judged.lift.map(|lift| LiftResult {
+                    absolute: lift.absolute,
+                    absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
+                    relative: lift.relative,
+                    relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
+                }),
+                p_value: judged.p_value,
+                adjusted_p: judged.adjusted_p,
+                chance_to_beat_control: judged.chance_to_beat_control,
+                expected_loss: judged.expected_loss,
+                fixed: single.map(fixed_result),
+            }
+        });
+        MetricResult {
+            name: metric.name.to_string(),
+            kind: running::kind(metric.kind),
+            goal: if metric.goal == Goal::Increase {
+                "increase"
+            } else {
+                "decrease"
+            },
+            role: if place == 0 || metric.role == Role::Primary {
+                "primary"
+            } else {
+                "secondary"
+            },
+            method: judged.method,
+            detect: look.question.metrics[place].detect,
+            margin: metric.margin,
+            groups: groups.collect(),
+        }
+    });
+    each.collect()
+}
+
+/// A group's users and a metric's counts over all epochs.
+pub fn pooled(totals: &Totals, group: &str, metric: &str) -> (u64, MetricTotals) {
+    let mut sum = MetricTotals::default();
+    let mut users = 0;
+    let groups = totals.epochs.iter().map(|epoch| epoch.groups.get(group));
+    for group in groups.flatten() {
+        users += group.users;
+        if let Some(metric) = group.metrics.get(metric) {
+            sum.converted += metric.converted;
+            sum.count += metric.count;
+            sum.sum += metric.sum;
+        }
+    }
+    (users, sum)
+}
+
+fn fixed_result(view: fixed::View) -> FixedResult {
+    let ends = |look: fixed::SingleLook| look.interval.low.zip(look.interval.high);
+    FixedResult {
+        note: ONCE,
+        method: fixed::METHOD,
+        absolute: view.absolute.estimate,
+        absolute_interval: ends(view.absolute),
+        relative: view.relative.estimate,
+        relative_interval: ends(view.relative),
+        p_value: view.absolute.p_value,
+    }
+}

@@ -1,0 +1,101 @@
+//! The file, loaded again while serving.
+
+use crate::config::plan::Plan;
+use crate::vitals::Vitals;
+use crate::{admin, config};
+use anyhow::anyhow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How often the file is looked at for changes.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Loads the file again when it changes, on SIGHUP and when the admin door asks. A file that is
+/// unsound changes nothing.
+pub async fn reload(
+    file: Option<PathBuf>,
+    plans: watch::Sender<Arc<Plan>>,
+    vitals: Arc<Vitals>,
+    mut asked: mpsc::Receiver<admin::ReloadRequest>,
+) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    let Some(file) = file else {
+        while let Some(request) = asked.recv().await {
+            let _ = request
+                .done
+                .send(Err("this watershed serves no file".to_owned()));
+        }
+        return Ok(());
+    };
+    let mut seen = std::fs::read(&file).ok();
+    loop {
+        let request = tokio::select! {
+            request = asked.recv() => Some(request.ok_or_else(|| anyhow!("the admin door is gone"))?),
+            _ = hangup.recv() => None,
+            () = tokio::time::sleep(WATCH_INTERVAL) => {
+                let now = std::fs::read(&file).ok();
+                // A file that is away for a moment is being replaced.
+                if now.is_none() || now == seen {
+                    continue;
+                }
+                None
+            }
+        };
+        seen = std::fs::read(&file).ok();
+        let done = reload_once(&file, &plans);
+        match &done {
+            Ok(what) => {
+                vitals.reload.done.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("{what}");
+            }
+            Err(problems) => {
+                vitals.reload.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    "the changed file is unsound; the running configuration stays:\n{problems}"
+                );
+            }
+        }
+        if let Ok(mut error) = vitals.reload.error.lock() {
+            *error = done.as_ref().err().cloned();
+        }
+        if let Some(request) = request {
+            // Who asked may have left.
+            let _ = request.done.send(done);
+        }
+    }
+}
+
+fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, String> {
+    let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
+    let old = Arc::clone(&plans.borrow());
+    let mut kept = Vec::new();
+    if next.listen != old.listen {
+        kept.push("listen");
+    }
+    if next.admin.listen != old.admin.listen {
+        kept.push("admin.listen");
+    }
+    if next.workers != old.workers {
+        kept.push("workers");
+    }
+    if next.journal.path != old.journal.path {
+        kept.push("journal.path");
+    }
+    (next.listen, next.workers) = (old.listen, old.workers);
+    (next.journal, next.store) = (old.journal.clone(), old.store.clone());
+    next.admin.listen = old.admin.listen;
+    let text = match &kept[..] {
+        [] => format!("reloaded {}", file.display()),
+        kept => format!(
+            "reloaded {}; changes of {} need a restart",
+            file.display(),
+            kept.join(", ")
+        ),
+    };
+    plans.send_replace(Arc::new(next));
+    Ok(text)
+}

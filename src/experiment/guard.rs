@@ -1,0 +1,106 @@
+//! Guardrails: bounds on harm, and which answers do harm.
+
+use super::MetricIndex;
+use super::metric::{Metric, Observation, Observations};
+use std::borrow::Cow;
+
+/// A bound on harm that an experiment must not do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guardrail {
+    /// What is bounded.
+    pub what: Guarded,
+    /// The tolerated relative increase, such as 0.01 for 1 %; at least 0.
+    pub max_increase: f64,
+    /// Under which place of the declaration's metrics it is counted: a metric's own, or one after
+    /// all metrics of the plan.
+    pub counted_as: MetricIndex,
+}
+
+/// What a guardrail watches, per user.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Guarded {
+    /// Users with at least one 5xx answer.
+    Errors,
+    /// Users with at least one answer whose head took longer than this.
+    Slow {
+        /// The bound, in microseconds.
+        over_us: u64,
+    },
+    /// Users with at least one event of this metric.
+    Metric(MetricIndex),
+}
+
+impl Guardrail {
+    /// Its name in the file.
+    pub fn name<'a>(&self, metrics: &'a [Metric]) -> &'a str {
+        match self.what {
+            Guarded::Errors => "errors",
+            Guarded::Slow { .. } => "slow",
+            Guarded::Metric(MetricIndex(metric)) => &metrics[metric].name,
+        }
+    }
+
+    /// What ledgers call its counts. No name of the file begins with `~`; another bound for slow
+    /// is another count.
+    pub fn counted_name<'a>(&self, metrics: &'a [Metric]) -> Cow<'a, str> {
+        match self.what {
+            Guarded::Errors => "~errors".into(),
+            Guarded::Slow { over_us } => format!("~slow-{over_us}us").into(),
+            Guarded::Metric(MetricIndex(metric)) => (*metrics[metric].name).into(),
+        }
+    }
+
+    /// Whether an answer does harm. Metrics are observed as metrics.
+    fn is_broken_by(&self, status: u16, latency_us: u64) -> bool {
+        match self.what {
+            Guarded::Errors => status >= 500,
+            Guarded::Slow { over_us } => latency_us > over_us,
+            Guarded::Metric(_) => false,
+        }
+    }
+}
+
+/// Adds the harm that an answer does to what it counts for. `latency_us` is the time to its head.
+pub fn observe(guardrails: &[Guardrail], status: u16, latency_us: u64, seen: &mut Observations) {
+    let broken = guardrails
+        .iter()
+        .filter(|guardrail| guardrail.is_broken_by(status, latency_us));
+    seen.extend(broken.map(|guardrail| Observation {
+        metric: guardrail.counted_as,
+        count: 1,
+        sum: 0,
+        base: 0,
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, latency_us: u64, harm: &[usize]) {
+        let guardrail = |what, place| Guardrail {
+            what,
+            max_increase: 0.0,
+            counted_as: MetricIndex(place),
+        };
+        let guardrails = [
+            guardrail(Guarded::Metric(MetricIndex(0)), 0),
+            guardrail(Guarded::Errors, 1),
+            guardrail(Guarded::Slow { over_us: 500 }, 2),
+        ];
+        let mut seen = Observations::new();
+        observe(&guardrails, status, latency_us, &mut seen);
+        let found: Vec<usize> = seen.iter().map(|seen| seen.metric.0).collect();
+        assert_eq!(found, harm);
+    }
+
+    #[test]
+    fn errors_and_slow_answers_do_harm() {
+        check(200, 500, &[]);
+        check(499, 500, &[]);
+        check(500, 500, &[1]);
+        check(200, 501, &[2]);
+        check(503, 9999, &[1, 2]);
+    }
+}

@@ -1,0 +1,102 @@
+//! What is kept of an experiment beside its counts: p-values that never rise, and what was
+//! planned when it began. PURE.
+//!
+//! Several replicas keep at the same time, so what stands is never replaced but merged: of
+//! numbers the smallest stays, of texts the first.
+
+use std::collections::BTreeMap;
+
+/// Fields of an experiment. A field is made of words without spaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// Of all numbers given for a field, the smallest. Never NaN.
+    pub lowest: BTreeMap<String, f64>,
+    /// Of all texts given for a field, the first.
+    pub first: BTreeMap<String, String>,
+}
+
+impl Kept {
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.lowest.is_empty() && self.first.is_empty()
+    }
+
+    /// What this says that `known` does not say already: all that is worth giving to a ledger
+    /// that has `known`.
+    pub fn beyond(&self, known: &Kept) -> Kept {
+        let lower = |(field, value): &(&String, &f64)| match known.lowest.get(*field) {
+            Some(known) => value < &known,
+            None => !value.is_nan(),
+        };
+        let new = |(field, _): &(&String, &String)| !known.first.contains_key(*field);
+        let owned = |(field, text): (&String, &String)| (field.clone(), text.clone());
+        Kept {
+            lowest: self
+                .lowest
+                .iter()
+                .filter(lower)
+                .map(|(field, value)| (field.clone(), *value))
+                .collect(),
+            first: self.first.iter().filter(new).map(owned).collect(),
+        }
+    }
+
+    /// Merges what came later.
+    pub fn merge(&mut self, later: &Kept) {
+        let news = later.beyond(self);
+        self.lowest.extend(news.lowest);
+        self.first.extend(news.first);
+    }
+}
+
+/// A number as both houses keep it: the shortest text that reads back the same.
+pub fn write(value: f64) -> String {
+    format!("{value:e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(lowest: &[(&str, f64)], first: &[(&str, &str)]) -> Kept {
+        Kept {
+            lowest: lowest
+                .iter()
+                .map(|(field, value)| ((*field).to_owned(), *value))
+                .collect(),
+            first: first
+                .iter()
+                .map(|(field, text)| ((*field).to_owned(), (*text).to_owned()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_smallest_number_and_the_first_text_stay() {
+        let mut all = kept(&[("a", 0.5), ("b", 0.5)], &[("x", "10")]);
+        let later = kept(
+            &[("a", 0.25), ("b", 0.75), ("c", 1.0), ("d", f64::NAN)],
+            &[("x", "20"), ("y", "5")],
+        );
+        assert_eq!(
+            later.beyond(&all),
+            kept(&[("a", 0.25), ("c", 1.0)], &[("y", "5")])
+        );
+        all.merge(&later);
+        assert_eq!(
+            all,
+            kept(
+                &[("a", 0.25), ("b", 0.5), ("c", 1.0)],
+                &[("x", "10"), ("y", "5")]
+            )
+        );
+        assert!(all.beyond(&all).is_empty());
+    }
+
+    #[test]
+    fn numbers_read_back_the_same() {
+        for value in [0.0, 1.0, 0.1, 1.0 / 3.0, 5e-324, 1e-300] {
+            assert_eq!(write(value).parse::<f64>().unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What is kept beside the counts, in the experiment's first shard.
+
+use super::RedisLedger;
+use crate::ledger::LedgerError;
+use crate::ledger::kept::{Kept, write};
+use ::redis::Script;
+use std::sync::LazyLock;
+
+static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("keep.lua")));
+
+pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, LedgerError> {
+    if ledger.known_shards(experiment).await? == 0 {
+        return Ok(Kept::default());
+    }
+    let keys = ledger.keys(experiment, 0).await?;
+    let mut lowest = ::redis::cmd("HGETALL");
+    let mut first = ::redis::cmd("HGETALL");
+    let texts: Vec<(String, String)> = ledger.ask(lowest.arg(&keys.lowest)).await?;
+    let number = |(field, text): (String, String)| match text.parse::<f64>() {
+        Ok(value) if !value.is_nan() => Ok((field, value)),
+        _ => Err(LedgerError::Unreadable {
+            place: keys.lowest.clone(),
+            found: text,
+        }),
+    };
+    Ok(Kept {
+        lowest: texts.into_iter().map(number).collect::<Result<_, _>>()?,
+        first: ledger.ask(first.arg(&keys.first)).await?,
+    })
+}
+
+pub async fn keep(ledger: &RedisLedger, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
+    let keys = ledger.keys(experiment, 0).await?;
+    let mut call = KEEP.prepare_invoke();
+    call.key(keys.lowest).key(keys.first).arg(more.lowest.len());
+    for (field, &value) in &more.lowest {
+        call.arg(field).arg(write(value));
+    }
+    for (field, text) in &more.first {
+        call.arg(field).arg(text);
+    }
+    ledger
+        .with(async |connection| call.invoke_async(connection).await)
+        .await
+}

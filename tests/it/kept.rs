@@ -1,0 +1,154 @@
+//! What is kept beside the counts, in both houses.
+
+use crate::support::redis::Redis;
+use std::sync::Arc;
+use tempfile::TempDir;
+use watershed::experiment::EpochDigest;
+use watershed::ledger::kept::Kept;
+use watershed::ledger::redis::{RedisLedger, TlsFiles};
+use watershed::ledger::sqlite::SqliteLedger;
+use watershed::ledger::{EpochDefinition, Ledger, Part};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn number(field: &str, value: f64) -> Kept {
+    Kept {
+        lowest: [(field.to_owned(), value)].into(),
+        ..Kept::default()
+    }
+}
+
+fn text(field: &str, text: &str) -> Kept {
+    Kept {
+        first: [(field.to_owned(), text.to_owned())].into(),
+        ..Kept::default()
+    }
+}
+
+/// Two replicas keep at the same time.
+async fn the_smallest_and_the_first_stay(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+    assert!(one.kept("site").await.unwrap().is_empty());
+    let keeping = |ledger: &Arc<dyn Ledger>, replica: u32| {
+        let ledger = Arc::clone(ledger);
+        tokio::spawn(async move {
+            // Down and up again; the smallest of all is 1e-300, kept once.
+            for step in 0..60_u32 {
+                let value = 10f64.powi(-((step * 7 + replica) as i32 % 60));
+                ledger.keep("site", &number("p|a", value)).await.unwrap();
+                let mine = text(&format!("detect|{step}"), &format!("{replica}"));
+                ledger.keep("site", &mine).await.unwrap();
+                let kept = ledger.kept("site").await.unwrap();
+                assert!(kept.lowest["p|a"] <= value, "{kept:?}");
+                seen(&kept, replica, step);
+            }
+            let both = Kept {
+                lowest: [("p|a".to_owned(), 1e-300), ("p|b".to_owned(), 1.0 / 3.0)].into(),
+                first: [("detect|0".to_owned(), "late".to_owned())].into(),
+            };
+            ledger.keep("site", &both).await.unwrap();
+            ledger.kept("site").await.unwrap()
+        })
+    };
+    let (first, second) = tokio::join!(keeping(&one, 0), keeping(&two, 1));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let kept = one.kept("site").await.unwrap();
+    assert_eq!(kept, two.kept("site").await.unwrap());
+    assert_eq!(kept.lowest["p|a"], 1e-300);
+    assert_eq!(kept.lowest["p|b"], 1.0 / 3.0);
+    for step in 0..60 {
+        let text = &kept.first[&format!("detect|{step}")];
+        assert!(["0", "1"].contains(&&**text), "{text}");
+        // What was seen once is what stands.
+        for earlier in [&first, &second] {
+            let earlier = earlier.first.get(&format!("detect|{step}"));
+            assert!(earlier.is_none_or(|earlier| earlier == text));
+        }
+    }
+    assert!(one.kept("other").await.unwrap().is_empty());
+    // Numbers that a double can hold, and nothing at all.
+    one.keep("site", &number("p|c", 5e-324)).await.unwrap();
+    one.keep("site", &number("p|c", 0.0)).await.unwrap();
+    one.keep("site", &Kept::default()).await.unwrap();
+    assert_eq!(two.kept("site").await.unwrap().lowest["p|c"], 0.0);
+}
+
+fn seen(kept: &Kept, replica: u32, step: u32) {
+    let text = kept.first.get(&format!("detect|{step}"));
+    assert!(text.is_some(), "replica {replica}: {kept:?}");
+}
+
+#[test]
+fn the_embedded_file_keeps_the_smallest_and_the_first() {
+    let folder = TempDir::new().unwrap();
+    let open = || -> Arc<dyn Ledger> {
+        Arc::new(SqliteLedger::open(&folder.path().join("watershed.db")).unwrap())
+    };
+    runtime().block_on(the_smallest_and_the_first_stay(open(), open()));
+    // What is kept outlives the process, and alone makes no experiment.
+    runtime().block_on(async {
+        let kept = open().kept("site").await.unwrap();
+        assert_eq!(kept.lowest["p|a"], 1e-300);
+        assert_eq!(open().experiments().await.unwrap(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn redis_keeps_the_smallest_and_the_first() {
+    let redis = Redis::start();
+    runtime().block_on(async {
+        let mut ledgers = Vec::<Arc<dyn Ledger>>::new();
+        for _ in 0..2 {
+            let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws").await;
+            ledgers.push(Arc::new(ledger.unwrap()));
+        }
+        let two = ledgers.pop().unwrap();
+        the_smallest_and_the_first_stay(ledgers.pop().unwrap(), two).await;
+    });
+    // As docs/redis.md says.
+    let said = redis.command(&["HGET", "ws:{site:0}:lowest", "p|a"]);
+    assert!(said.unwrap().contains("1e-300"));
+    let said = redis.command(&["HGET", "ws:{site:0}:first", "detect|7"]);
+    assert!(said.is_ok());
+}
+
+#[test]
+fn a_file_of_the_version_before_is_taken_over() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("watershed.db");
+    runtime().block_on(async {
+        let ledger = SqliteLedger::open(&path).unwrap();
+        let part = Part {
+            experiment: "site".to_owned(),
+            shard: 0,
+            spans: Vec::new(),
+            epochs: vec![EpochDefinition {
+                digest: EpochDigest(7),
+                traffic: 1.0,
+                groups: vec![("control".to_owned(), 1.0)],
+                first_ms: 5,
+            }],
+            users: Vec::new(),
+            joins: Vec::new(),
+            tallies: Vec::new(),
+            wait_from_ms: 0,
+        };
+        ledger.apply(&part).await.unwrap();
+    });
+    // What version 2 did not have.
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; PRAGMA user_version = 2;")
+        .unwrap();
+    drop(file);
+    runtime().block_on(async {
+        let ledger = SqliteLedger::open(&path).unwrap();
+        assert_eq!(ledger.experiments().await.unwrap(), ["site"]);
+        ledger.keep("site", &number("p", 0.5)).await.unwrap();
+        assert_eq!(ledger.kept("site").await.unwrap(), number("p", 0.5));
+    });
+}

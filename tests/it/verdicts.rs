@@ -1,0 +1,459 @@
+//! Verdicts over the whole way: real proxy, real ledger, real time.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, Proxy};
+use crate::support::redis::Redis;
+use crate::support::until;
+use serde_json::Value;
+use watershed::experiment::UserId;
+use watershed::experiment::assign::{Share, Split, Weight};
+
+const HALF: &str = "experiments: { new-site: { control: current, experiment: redesign, percent: 50, min_duration: 0s } }\n";
+
+struct Site {
+    current: Origin,
+    redesign: Origin,
+}
+
+impl Site {
+    fn start() -> Site {
+        Site {
+            current: Origin::start("current"),
+            redesign: Origin::start("redesign"),
+        }
+    }
+
+    fn routes(&self, more: &str) -> String {
+        format!(
+            "upstreams: {{ current: \"http://{}\", redesign: \"http://{}\" }}\nuser: {{ cookie: uid }}\n{more}",
+            self.current.address, self.redesign.address
+        )
+    }
+}
+
+/// Users `<prefix>-0`, `<prefix>-1`, … of each group of `new-site` split in halves.
+fn users(prefix: &str, salt: &str, group: &str, count: usize) -> Vec<String> {
+    let half = Weight::new(50.0).unwrap();
+    let split = Split::new(salt, Share::ALL, [("control", half), ("experiment", half)]);
+    let wanted = ["control", "experiment"]
+        .iter()
+        .position(|name| *name == group);
+    let named = (0..).map(|number| format!("{prefix}-{number}"));
+    let mine = named.filter(|user| {
+        let user = UserId::new(user.as_bytes()).unwrap();
+        split.assign(user).map(|group| group.0) == wanted
+    });
+    mine.take(count).collect()
+}
+
+/// Lets users of both groups come, of whom so many do `path`.
+fn come(client: &mut Client, prefix: &str, salt: &str, doers: [(usize, usize); 2], path: &str) {
+    for (group, (count, doing)) in ["control", "experiment"].iter().zip(doers) {
+        for (place, user) in users(prefix, salt, group, count).iter().enumerate() {
+            let cookie = format!("Cookie: uid={user}\r\n");
+            client.get("/shop/", &cookie);
+            if place < doing {
+                client.get(path, &cookie);
+            }
+        }
+    }
+}
+
+fn experiment(results: &Value) -> &Value {
+    &results["experiments"][0]
+}
+
+fn metric(results: &Value, metric: usize, group: usize) -> &Value {
+    &experiment(results)["metrics"][metric]["groups"][group]
+}
+
+fn p(results: &Value) -> f64 {
+    metric(results, 0, 1)["p_value"].as_f64().unwrap()
+}
+
+/// Evidence comes, the process is killed, and what comes later speaks against it.
+fn p_never_rises_over_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
+    let site = Site::start();
+    let metrics = "metrics: { purchase: { event: purchase, detect: 100% } }\n";
+    let routes = site.routes(&format!("{HALF}{metrics}{store}"));
+    let mut proxy = Proxy::start(&routes);
+    let buy = "/?event=purchase";
+    come(
+        &mut proxy.client(),
+        "a",
+        "new-site",
+        [(40, 2), (40, 40)],
+        buy,
+    );
+    let before = p(&proxy.results());
+    assert!(before < 0.01, "{before}");
+    until("p-values that are kept", || {
+        let kept = kept(&proxy);
+        kept.contains("p|").then_some(()).ok_or(kept)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    proxy.kill();
+    proxy.again(&routes);
+    assert!(p(&proxy.results()) <= before);
+    come(
+        &mut proxy.client(),
+        "b",
+        "new-site",
+        [(60, 60), (60, 2)],
+        buy,
+    );
+    let results = proxy.results();
+    // By themselves the counts show nothing any more.
+    assert!((metric(&results, 0, 0)["rate"].as_f64().unwrap() - 0.62).abs() < 0.01);
+    assert!((metric(&results, 0, 1)["rate"].as_f64().unwrap() - 0.42).abs() < 0.01);
+    assert!(p(&results) <= before, "{} > {before}", p(&results));
+    // What was not kept before would now be known to this process only.
+    proxy.kill();
+    proxy.again(&routes);
+    assert!(p(&proxy.results()) <= before);
+
+    // Another planned lift changes nothing but a warning.
+    proxy.write(&routes.replace("detect: 100%", "detect: 30%"));
+    let results = until("a warning", || {
+        let results = proxy.results();
+        let warned = experiment(&results)["warnings"][0].is_string();
+        warned.then_some(results.clone()).ok_or(results)
+    });
+    let warning = experiment(&results)["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.starts_with(
+            "metrics.purchase.detect: the file says 30 %, but new-site began with 100 %"
+        ),
+        "{warning}"
+    );
+    let log = proxy.log.lock().unwrap().clone();
+    let said = until("a word in the log", || {
+        let log = proxy.log.lock().unwrap().clone();
+        log.contains("WARN").then_some(log.clone()).ok_or(log)
+    });
+    assert_eq!(said.matches("began with 100 %").count(), 1, "{log}");
+    let text = proxy.ask("/admin/results?format=text").text();
+    assert!(text.contains("began with 100 %"), "{text}");
+
+    // Another salt is another experiment: nothing is known of it.
+    proxy.write(&routes.replace("percent: 50", "percent: 50, salt: second"));
+    until("a new beginning", || {
+        let now = proxy.results();
+        (p(&now) > before).then_some(()).ok_or(p(&now))
+    });
+}
+
+#[test]
+fn p_never_rises_over_a_kill_with_the_embedded_file() {
+    p_never_rises_over_a_kill("", |proxy| {
+        let path = proxy.folder.path().join("watershed.db");
+        let file = rusqlite::Connection::open(path).unwrap();
+        let sql = "SELECT group_concat(field || '=' || value) FROM lowest";
+        let kept: Option<String> = file.query_row(sql, [], |row| row.get(0)).unwrap();
+        kept.unwrap_or_default()
+    });
+}
+
+#[test]
+fn p_never_rises_over_a_kill_with_redis() {
+    let redis = Redis::start();
+    p_never_rises_over_a_kill(&format!("store: {}\n", redis.url()), |_| {
+        redis
+            .command(&["HGETALL", "ws:{new-site:0}:lowest"])
+            .unwrap()
+    });
+}
+
+/// Routes with this experiment's keys beside its upstreams, and these metrics.
+fn routes(site: &Site, keys: &str, metrics: &str) -> String {
+    site.routes(&format!(
+        "experiments: {{ new-site: {{ control: current, experiment: redesign, percent: 50{keys} }} }}\nmetrics: {{ {metrics} }}\n"
+    ))
+}
+
+const PURCHASE: &str = "purchase: { event: purchase, detect: 100% }";
+const BUY: &str = "/shop/?event=purchase";
+
+#[track_caller]
+fn state(results: &Value, state: &str, says: &str) {
+    let verdict = &experiment(results)["verdict"];
+    assert_eq!(verdict["state"], state, "{verdict}");
+    let reason = verdict["reason"].as_str().unwrap();
+    assert!(reason.contains(says), "{reason}");
+}
+
+#[test]
+fn guardrails_that_the_file_asks_for_show_harm() {
+    let site = Site::start();
+    let keys = ", min_duration: 0s, match: /shop/**, metrics: [purchase], guardrails: { errors: { max_increase: 0% }, slow: { over: 250ms, max_increase: 5% }, returns: { max_increase: 10% } }";
+    let metrics = format!("{PURCHASE}, returns: {{ event: return }}");
+    let proxy = Proxy::start(&routes(&site, keys, &metrics));
+    let mut client = proxy.client();
+    let slow = "/shop/?sleep_ms=300";
+    // Errors elsewhere are none of the experiment's.
+    let broken = "/shop/?status=500";
+    come(&mut client, "a", "new-site", [(40, 0), (40, 36)], broken);
+    come(&mut client, "a", "new-site", [(40, 1), (40, 1)], slow);
+    come(
+        &mut client,
+        "a",
+        "new-site",
+        [(40, 40), (40, 0)],
+        "/else?status=503",
+    );
+    come(
+        &mut client,
+        "a",
+        "new-site",
+        [(40, 2), (40, 2)],
+        "/shop/?event=return",
+    );
+    let results = proxy.results();
+    let guardrails = &experiment(&results)["guardrails"];
+    let group = |guardrail: usize, group: usize| &guardrails[guardrail]["groups"][group];
+    assert_eq!(guardrails[0]["name"], "errors");
+    assert_eq!(guardrails[0]["max_increase"], 0.0);
+    assert_eq!(guardrails[0]["alpha"], 0.01 / 3.0);
+    assert_eq!(group(0, 0)["harmed"], 0, "{guardrails:#}");
+    assert_eq!(group(0, 1)["harmed"], 36);
+    assert_eq!(group(0, 1)["users"], 40);
+    assert_eq!(group(0, 1)["breached"], true, "{guardrails:#}");
+    assert!(group(0, 1)["p_value"].as_f64().unwrap() < 0.01 / 3.0);
+    assert!(group(0, 1)["at_least"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        group(0, 0)["breached"],
+        Value::Null,
+        "control is no danger to itself"
+    );
+    assert_eq!(guardrails[1]["name"], "slow");
+    assert_eq!(guardrails[1]["over_ms"], 250.0);
+    assert_eq!(
+        (&group(1, 0)["harmed"], &group(1, 1)["harmed"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(group(1, 1)["breached"], false);
+    assert_eq!(guardrails[2]["name"], "returns");
+    assert_eq!(
+        (&group(2, 0)["harmed"], &group(2, 1)["harmed"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(experiment(&results)["metrics"].as_array().unwrap().len(), 1);
+    state(&results, "loser", "experiment does harm: ");
+    let text = proxy.ask("/admin/results?format=text").text();
+    assert!(
+        text.contains("Careful: guardrail errors (at most +0 %) is breached: experiment: 36 of 40"),
+        "{text}"
+    );
+    let page = proxy.ask("/admin/results?format=html").text();
+    assert!(
+        page.contains("slow over 250 ms (at most +5 %): control: 1 of"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_dead_upstream_is_seen_at_once_and_its_missing_users_are_named() {
+    let Site { current, redesign } = Site::start();
+    let site = Site { current, redesign };
+    let text = routes(&site, ", min_duration: 0s", PURCHASE);
+    drop(site.redesign);
+    let proxy = Proxy::start(&text);
+    come(
+        &mut proxy.client(),
+        "a",
+        "new-site",
+        [(250, 10), (250, 0)],
+        BUY,
+    );
+    let results = proxy.results();
+    let recently = |group: usize| &experiment(&results)["groups"][group]["recently"];
+    assert_eq!(recently(1)["answers"], 250, "{results:#}");
+    assert_eq!(recently(1)["failed"], 250);
+    assert_eq!(recently(1)["dead"], true);
+    assert_eq!(recently(0)["dead"], false);
+    state(&results, "invalid", "the groups do not have the sizes");
+    let parting = &experiment(&results)["sample_ratio"]["parting"];
+    assert_eq!(parting["stage"], "answered", "{parting:#}");
+    assert_eq!(parting["epochs"], serde_json::json!([1]));
+    let text = proxy.ask("/admin/results?format=text").text();
+    for says in [
+        "250 of 250 answers to users of experiment were given by control's upstream",
+        "its upstream looks dead",
+    ] {
+        assert!(text.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn users_who_do_not_come_as_assigned_are_named() {
+    let site = Site::start();
+    let proxy = Proxy::start(&routes(&site, ", min_duration: 0s", PURCHASE));
+    come(
+        &mut proxy.client(),
+        "a",
+        "new-site",
+        [(250, 10), (20, 1)],
+        BUY,
+    );
+    let results = proxy.results();
+    state(&results, "invalid", "the groups do not have the sizes");
+    let parting = &experiment(&results)["sample_ratio"]["parting"];
+    assert_eq!(parting["stage"], "assigned", "{parting:#}");
+    let sentence = parting["sentence"].as_str().unwrap();
+    assert!(
+        sentence.contains("(control 250, experiment 20)"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn no_verdict_comes_before_the_shortest_duration() {
+    let site = Site::start();
+    let proxy = Proxy::start(&routes(&site, ", min_duration: 8s", PURCHASE));
+    come(
+        &mut proxy.client(),
+        "a",
+        "new-site",
+        [(40, 2), (40, 38)],
+        BUY,
+    );
+    let results = proxy.results();
+    state(&results, "collecting", "it looks as if experiment converts");
+    state(&results, "collecting", "has not run for 1 minute yet");
+    let planning = &experiment(&results)["planning"];
+    assert!(
+        planning["seconds_left"]
+            .as_f64()
+            .is_none_or(|left| left <= 8.0),
+        "{planning}"
+    );
+    assert!(planning["earliest_verdict_at"].is_string(), "{planning}");
+    let results = until("a verdict", || {
+        let results = proxy.results();
+        let done = experiment(&results)["verdict"]["state"] != "collecting";
+        done.then_some(results.clone()).ok_or(results)
+    });
+    state(&results, "winner", "however often you look");
+    assert_eq!(experiment(&results)["verdict"]["group"], "experiment");
+}
+
+#[test]
+fn what_lies_within_the_margin_is_no_difference() {
+    let site = Site::start();
+    let wide = "purchase: { event: purchase, detect: 100%, margin: 900% }";
+    let proxy = Proxy::start(&routes(&site, ", min_duration: 0s", wide));
+    come(
+        &mut proxy.client(),
+        "a",
+        "new-site",
+        [(60, 40), (60, 40)],
+        BUY,
+    );
+    state(&proxy.results(), "no_difference", "by more than 900 %");
+    proxy.write(&routes(&site, ", min_duration: 0s", PURCHASE));
+    let results = until("the usual margin", || {
+        let results = proxy.results();
+        let changed = experiment(&results)["metrics"][0]["margin"] == 0.01;
+        changed.then_some(results.clone()).ok_or(results)
+    });
+    state(&results, "collecting", "too early to say");
+}
+
+#[test]
+fn money_is_counted_in_its_minor_units() {
+    let site = Site::start();
+    let metrics = "whole: { event: buy, value: amount, kind: mean, scale: 0 }, cents: { event: buy, value: amount, kind: mean }, exact: { event: buy, value: amount, kind: mean, scale: 4 }";
+    let redis = Redis::start();
+    let store = format!("store: {}\n", redis.url());
+    for store in [&store[..], ""] {
+        let text = routes(&site, ", min_duration: 0s", metrics) + store;
+        let proxy = Proxy::start(&text);
+        let mut client = proxy.client();
+        let path = "/?event=buy;amount=0.126,%20buy;amount=-0.001";
+        come(&mut client, "a", "new-site", [(10, 3), (10, 0)], path);
+        let results = proxy.results();
+        for (place, (sum, rate)) in [(0.0, 0.0), (0.39, 0.039), (0.375, 0.0375)]
+            .into_iter()
+            .enumerate()
+        {
+            let of = metric(&results, place, 0);
+            assert_eq!(of["sum"], sum, "{of:#}");
+            assert!(
+                (of["rate"].as_f64().unwrap() - rate).abs() < 1e-15,
+                "{of:#}"
+            );
+            assert_eq!(of["count"], 6);
+        }
+    }
+}
+
+#[test]
+fn plans_and_the_fixed_view_are_shown_when_asked() {
+    let site = Site::start();
+    let proxy = Proxy::start(&routes(
+        &site,
+        "",
+        "purchase: { event: purchase, detect: 20% }",
+    ));
+    come(&mut proxy.client(), "a", "new-site", [(5, 1), (5, 1)], BUY);
+    let early = proxy.results();
+    assert_eq!(experiment(&early)["planning"]["users_needed"], Value::Null);
+    come(
+        &mut proxy.client(),
+        "b",
+        "new-site",
+        [(60, 20), (60, 25)],
+        BUY,
+    );
+    let results = proxy.results();
+    let planning = &experiment(&results)["planning"];
+    let needed = planning["users_needed"].as_u64().unwrap();
+    assert!((500..5000).contains(&needed), "{planning:#}");
+    assert_eq!(planning["users"], 130);
+    let half = planning["groups"][1]["users_needed"].as_u64().unwrap();
+    assert_eq!(half, needed.div_ceil(2));
+    assert!(planning["users_per_day"].as_f64().unwrap() > 130.0);
+    // A week is asked for, and the traffic would bring the users sooner.
+    let left = planning["seconds_left"].as_f64().unwrap();
+    assert!((604_700.0..604_800.0).contains(&left), "{left}");
+    let text = proxy.ask("/admin/results?format=text").text();
+    assert!(
+        text.contains("about 7 days left at the present traffic"),
+        "{text}"
+    );
+
+    assert_eq!(metric(&results, 0, 1)["fixed"], Value::Null);
+    let results = proxy.ask("/admin/results?view=fixed").json();
+    let fixed = &metric(&results, 0, 1)["fixed"];
+    assert_eq!(fixed["note"], "valid only if you look once");
+    let (low, high) = (
+        &fixed["relative_interval"][0],
+        &fixed["relative_interval"][1],
+    );
+    let any = &metric(&results, 0, 1)["lift"]["relative_interval"];
+    let width = |low: &Value, high: &Value| high.as_f64().unwrap() - low.as_f64().unwrap();
+    assert!(
+        width(low, high) < width(&any[0], &any[1]),
+        "{fixed:#} {any:#}"
+    );
+    assert!(fixed["p_value"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        metric(&results, 0, 0)["fixed"],
+        Value::Null,
+        "control alone"
+    );
+    assert_eq!(proxy.ask("/admin/results?view=other").status, 400);
+    let page = proxy.ask("/admin/results?view=fixed&format=html").text();
+    assert!(
+        page.contains("lift (95 %, valid only if you look once)"),
+        "{page}"
+    );
+    let url = format!("http://{}", proxy.admin);
+    let output = std::process::Command::new(BINARY)
+        .args(["results", "--fixed", "--url", &url])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("valid only if"), "{text}");
+}
