@@ -6,6 +6,7 @@
 pub mod assignments;
 pub mod events;
 mod experiment;
+pub mod export;
 mod guardrail;
 pub mod look;
 mod metric;
@@ -111,6 +112,7 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
         .route("/admin/results", get(all_results))
         .route("/admin/results/{experiment}", get(one_result))
         .route("/admin/assignments", get(assignments_of).delete(forget))
+        .route("/admin/export/{experiment}", get(export::export))
         .route(
             "/admin/events",
             post(events::take).layer(DefaultBodyLimit::max(events::BYTES_MAX)),

@@ -4,6 +4,7 @@ mod check;
 pub mod demo;
 mod demo_site;
 mod explain;
+mod export;
 mod fetch;
 mod forget;
 pub mod house;
@@ -40,6 +41,8 @@ enum Command {
     Results(results::Arguments),
     /// Say which group a user is in, and why, without a server
     Explain(explain::Arguments),
+    /// Write users, their values or hourly totals as CSV, JSON Lines or Parquet
+    Export(export::Arguments),
     /// Delete what the store has of one user
     Forget(forget::Arguments),
     /// Print a signed token that puts its bearer into a group
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Forget(arguments) => forget::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())

@@ -1,28 +1,26 @@
 //! The shared house: Redis or Valkey, 6.2 or later; one server, a cluster, or what Sentinels name.
 //! One script call adds one part.
 
+mod address;
 mod kept;
 mod link;
-mod place;
+mod people;
 mod script;
 
+pub use address::TlsFiles;
 pub use link::Unusable;
-pub use place::TlsFiles;
 
 use super::kept::Kept;
 use super::keys::{self, ShardKeys};
 use super::{
-    ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Part, Replica, Totals,
-    UserRecord,
+    ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Page, Part, Place, Replica,
+    Totals, UserRecord,
 };
 use ::redis::{Cmd, FromRedisValue, RedisError, Script};
+use address::Address;
 use link::{Connection, Link, NoLink};
-use place::Place;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-
-/// Some fields of a hash, and what they hold.
-type Page = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Counts in Redis.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ impl RedisLedger {
     /// reached now is waited for (facts are kept in the journal until then); one that will never
     /// do is an error.
     pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisLedger, Unusable> {
-        let link = Link::new(Place::read(url, tls).map_err(Unusable::Address)?);
+        let link = Link::new(Address::read(url, tls).map_err(Unusable::Address)?);
         match link.connection().await {
             Ok(_) => {}
             Err(NoLink::Unusable(unusable)) => return Err(unusable),
@@ -235,19 +233,7 @@ impl Ledger for RedisLedger {
         let Some(keys) = self.keys_of(experiment, user).await? else {
             return Ok(false);
         };
-        let id = self.resolve(&keys, user).await?;
-        let mut call = self.forget.prepare_invoke();
-        call.key(&keys.users)
-            .key(&keys.totals)
-            .key(&keys.hours)
-            .key(&keys.waiting)
-            .key(&keys.waiting_since)
-            .arg(&id);
-        let was_there = self
-            .with(async |connection| call.invoke_async(connection).await)
-            .await?;
-        self.forget_aliases(&keys, id).await?;
-        Ok(was_there)
+        self.forget_one(&keys, user).await
     }
 
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
@@ -268,6 +254,28 @@ impl Ledger for RedisLedger {
             .ask(::redis::cmd("HGET").arg(&keys.users).arg(id))
             .await?;
         text.map(|text| keys::read_user(&text)).transpose()
+    }
+
+    async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError> {
+        let shards = self.known_shards(experiment).await?;
+        if from.shard >= shards {
+            return Ok((Vec::new(), None));
+        }
+        let key = self.keys(experiment, from.shard).await?.users;
+        let mut scan = ::redis::cmd("HSCAN");
+        scan.arg(key).arg(from.cursor).arg("COUNT").arg(1000);
+        let (cursor, fields): (u64, people::Fields) = self.ask(&scan).await?;
+        let mut users = Vec::with_capacity(fields.len());
+        for (user, text) in fields {
+            users.push((user, keys::read_user(&String::from_utf8_lossy(&text))?));
+        }
+        let shard = from.shard + u32::from(cursor == 0);
+        let next = (shard < shards).then(|| Place {
+            shard,
+            cursor,
+            ..Place::default()
+        });
+        Ok((users, next))
     }
 
     async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {
@@ -350,43 +358,6 @@ impl RedisLedger {
                 self.keys(experiment, shard).await.map(Some)
             }
         }
-    }
-
-    /// The ID that stands for a person.
-    async fn resolve(&self, keys: &ShardKeys, user: &[u8]) -> Result<Vec<u8>, LedgerError> {
-        let mut id = user.to_vec();
-        loop {
-            let mut get = ::redis::cmd("HGET");
-            let first: Option<Vec<u8>> = self.ask(get.arg(&keys.aliases).arg(&id)).await?;
-            match first {
-                Some(first) => id = first,
-                None => return Ok(id),
-            }
-        }
-    }
-
-    /// Forgets every ID that leads to this one. Page by page, so that Redis does other work in
-    /// between.
-    async fn forget_aliases(&self, keys: &ShardKeys, id: Vec<u8>) -> Result<(), LedgerError> {
-        let mut leading = vec![id];
-        while let Some(id) = leading.pop() {
-            let mut cursor = 0_u64;
-            loop {
-                let mut scan = ::redis::cmd("HSCAN");
-                scan.arg(&keys.aliases).arg(cursor).arg("COUNT").arg(1000);
-                let (next, page): (u64, Page) = self.ask(&scan).await?;
-                for (alias, _) in page.into_iter().filter(|(_, first)| *first == id) {
-                    let mut forget = ::redis::cmd("HDEL");
-                    let () = self.ask(forget.arg(&keys.aliases).arg(&alias)).await?;
-                    leading.push(alias);
-                }
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Like `shards`, but a question about an experiment does not make it.

@@ -5,8 +5,8 @@ mod kept;
 
 use super::kept::Kept;
 use super::{
-    ALIVE_MS, Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Part, Replica,
-    Totals, UserRecord, keys,
+    ALIVE_MS, Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Page, Part,
+    Place, Replica, Totals, UserRecord, keys,
 };
 use apply::{applied, apply, record};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// How many users are read at once.
+const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
 const VERSION: i64 = 3;
 
@@ -225,6 +227,27 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| {
             let user = apply::resolve(connection, &experiment, user)?;
             record(connection, &experiment, &user)
+        })
+        .await
+    }
+
+    async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError> {
+        let experiment = experiment.to_owned();
+        self.read(move |connection| {
+            let sql = "SELECT user, record FROM users WHERE experiment = ? AND user > ? ORDER BY user LIMIT ?";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![experiment, from.after, PAGE_USERS as i64])?;
+            let mut users = Vec::new();
+            while let Some(row) = rows.next()? {
+                let text: String = row.get(1)?;
+                users.push((row.get(0)?, keys::read_user(&text)?));
+            }
+            let last = users.last().filter(|_| users.len() == PAGE_USERS);
+            let next = last.map(|(user, _): &(Vec<u8>, UserRecord)| Place {
+                after: user.clone(),
+                ..Place::default()
+            });
+            Ok((users, next))
         })
         .await
     }

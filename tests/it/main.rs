@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod cookie_cats;
 mod events;
+mod export;
 mod fold;
 mod identity;
 mod journal;

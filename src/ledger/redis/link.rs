@@ -1,7 +1,7 @@
 //! The way to Redis: made when needed, given up when broken, made anew on the next call. Who calls
 //! decides whether and when to try again.
 
-use super::place::Place;
+use super::address::Address;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
@@ -80,7 +80,7 @@ impl From<NoLink> for RedisError {
 /// The way to one Redis, shared by all who ask it.
 #[derive(Debug)]
 pub struct Link {
-    place: Place,
+    address: Address,
     connection: Mutex<Option<Connection>>,
     warned: AtomicBool,
 }
@@ -105,9 +105,9 @@ impl std::fmt::Debug for Connection {
 
 impl Link {
     /// A way that is not yet tried.
-    pub fn new(place: Place) -> Link {
+    pub fn new(address: Address) -> Link {
         Link {
-            place,
+            address,
             connection: Mutex::new(None),
             warned: AtomicBool::new(false),
         }
@@ -145,18 +145,18 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, NoLink> {
-        if self.place.over_tls() {
+        if self.address.over_tls() {
             // Whoever was first has chosen; any will do.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        if let Some((master, db)) = &self.place.master {
+        if let Some((master, db)) = &self.address.master {
             let mut connection = self.connect_by_sentinels(master, *db).await?;
             self.look(&mut connection).await?;
             return Ok(Connection::One(connection));
         }
         // Any of them will do to begin with; what the last one says is reported.
         let mut last = None;
-        for server in self.place.servers() {
+        for server in self.address.servers() {
             match self.connect_to(server.clone()).await {
                 Ok(connection) => return Ok(connection),
                 Err(unusable @ NoLink::Unusable(_)) => return Err(unusable),
@@ -180,7 +180,7 @@ impl Link {
         if self.look(&mut connection).await? == Kind::Alone {
             return Ok(Connection::One(connection));
         }
-        let mut cluster = ClusterClientBuilder::new(self.place.servers().iter().cloned())
+        let mut cluster = ClusterClientBuilder::new(self.address.servers().iter().cloned())
             .connection_timeout(CONNECT_WITHIN)
             .response_timeout(ANSWER_WITHIN)
             // The folder tries again; this is for a master that has just moved.
@@ -197,7 +197,7 @@ impl Link {
         master: &str,
         db: i64,
     ) -> Result<MultiplexedConnection, NoLink> {
-        let servers = self.place.servers();
+        let servers = self.address.servers();
         let addresses = servers.iter().map(|server| server.addr().clone());
         let builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?;
         let mut builder = builder.set_client_to_redis_db(db);
@@ -233,7 +233,7 @@ impl Link {
     }
 
     fn certificates(&self) -> Result<Option<redis::TlsCertificates>, NoLink> {
-        let read = self.place.certificates();
+        let read = self.address.certificates();
         read.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))
     }
 

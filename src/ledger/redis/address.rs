@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// A Redis, and what is needed to be let in.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Address {
     /// Every server named, in order; at least one.
     servers: Vec<ConnectionInfo>,
     /// For Sentinels: the master's name, and its database.
@@ -27,11 +27,11 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-impl Place {
+impl Address {
     /// Reads `redis://[user:password@]host:port[,host:port …][/db]`, with `rediss` for TLS, or
     /// `redis+sentinel://[user:password@]host:port[,…]/master[/db]`, with `rediss+sentinel` for
     /// TLS. `valkey` stands for `redis`. User and password are those of Redis and of Sentinel.
-    pub fn read(url: &str, tls: TlsFiles) -> Result<Place, RedisError> {
+    pub fn read(url: &str, tls: TlsFiles) -> Result<Address, RedisError> {
         let unreadable =
             |what: &'static str| RedisError::from((ErrorKind::InvalidClientConfig, what));
         let (scheme, rest) = url.split_once("://").ok_or(unreadable("no scheme"))?;
@@ -74,7 +74,7 @@ impl Place {
             .split(',')
             .map(server)
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Place {
+        Ok(Address {
             servers,
             master,
             tls,
@@ -123,13 +123,16 @@ mod tests {
     type Read = (Vec<String>, Option<(String, i64)>);
 
     fn read(url: &str) -> Result<Read, String> {
-        let place = Place::read(url, TlsFiles::default()).map_err(|error| error.to_string())?;
+        let address = Address::read(url, TlsFiles::default()).map_err(|error| error.to_string())?;
         let server = |server: &ConnectionInfo| {
             let redis = server.redis_settings();
             let user = redis.username().unwrap_or("");
             format!("{user}@{}/{}", server.addr(), redis.db())
         };
-        Ok((place.servers().iter().map(server).collect(), place.master))
+        Ok((
+            address.servers().iter().map(server).collect(),
+            address.master,
+        ))
     }
 
     #[test]

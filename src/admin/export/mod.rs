@@ -1,0 +1,116 @@
+//! Exports: users, their values and hourly totals, for analysis elsewhere. Rows go from the ledger
+//! to the reader page by page, so that memory does not grow with users.
+
+pub mod rows;
+pub mod sheet;
+
+use super::{Door, Failure};
+use crate::config::plan::Plan;
+use crate::ledger::{Ledger, LedgerError};
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use rows::{Row, Table};
+use serde::Deserialize;
+use sheet::{Format, Sheet};
+use std::io::{self, Write};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Wish {
+    table: Option<Table>,
+    format: Option<Format>,
+}
+
+/// `GET /admin/export/{experiment}?table=…&format=…`
+pub(super) async fn export(
+    State(door): State<Door>,
+    Path(experiment): Path<String>,
+    Query(wish): Query<Wish>,
+) -> Result<Response, Failure> {
+    if !door.ledger.experiments().await?.contains(&experiment) {
+        let error = format!("there is nothing of an experiment {experiment:?}");
+        return Err(Failure::new(StatusCode::NOT_FOUND, error));
+    }
+    let table = wish.table.unwrap_or(Table::Assignments);
+    let format = wish.format.unwrap_or(Format::Csv);
+    let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
+    let (ledger, plan, name) = (Arc::clone(&door.ledger), door.plan(), experiment.clone());
+    tokio::spawn(async move {
+        let to = Pipe(bytes.clone());
+        if let Err(error) = write(ledger, plan, name, table, format, to, |_| ()).await {
+            // The reader sees a body that breaks off, never one that ends early.
+            let _ = bytes.send(Err(error)).await;
+        }
+    });
+    let body = stream::unfold(stream, async |mut stream| {
+        Some((stream.recv().await?, stream))
+    });
+    let disposition = format!(
+        "attachment; filename=\"{experiment}.{}\"",
+        format.extension()
+    );
+    Ok((
+        [
+            (CACHE_CONTROL, "no-store".to_owned()),
+            (CONTENT_TYPE, format.content_type().to_owned()),
+            (CONTENT_DISPOSITION, disposition),
+        ],
+        Body::from_stream(body),
+    )
+        .into_response())
+}
+
+/// Writes a table of an experiment to a file; `told` hears of every page's number of rows.
+pub async fn write<W: Write + Send + 'static>(
+    ledger: Arc<dyn Ledger>,
+    plan: Arc<Plan>,
+    experiment: String,
+    table: Table,
+    format: Format,
+    to: W,
+    told: impl Fn(usize) + Send + 'static,
+) -> io::Result<()> {
+    let (pages, received) = mpsc::channel(4);
+    let reading = async move { rows::read(&*ledger, &plan, &experiment, table, &pages).await };
+    let writing = tokio::task::spawn_blocking(move || sheets(table, format, to, received, told));
+    let ((), written) = tokio::join!(reading, writing);
+    written.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
+fn sheets(
+    table: Table,
+    format: Format,
+    to: impl Write + Send,
+    mut pages: mpsc::Receiver<Result<Vec<Row>, LedgerError>>,
+    told: impl Fn(usize),
+) -> io::Result<()> {
+    let mut sheet = Sheet::begin(format, table, to)?;
+    while let Some(page) = pages.blocking_recv() {
+        let rows = page.map_err(|error| io::Error::other(crate::ledger::chain(&error)))?;
+        told(rows.len());
+        sheet.add(rows)?;
+    }
+    sheet.end()
+}
+
+/// Writes into the body of an answer, no faster than it is read.
+struct Pipe(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        // Who asked has left.
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! `watershed export`: users, their values and hourly totals into a file.
+
+use super::{Hinted, house};
+use crate::admin::export::rows::Table;
+use crate::admin::export::sheet::Format;
+use crate::admin::export::write;
+use crate::config;
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to export, and where to.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The experiment; may be left out when there is only one
+    experiment: Option<String>,
+    /// Which table
+    #[arg(long, value_enum, default_value = "assignments")]
+    table: Table,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "csv")]
+    format: Format,
+    /// The file; standard output unless given
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The routes file, which says where the store is
+    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
+    config: PathBuf,
+}
+
+/// Writes the table. A file that is not wholly written does not get its name.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let plan = Arc::new(config::load(&arguments.config)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let ledger = house::open_ledger(&plan.store).await?;
+        let experiments = ledger.experiments().await?;
+        let experiment = match (&arguments.experiment, &experiments[..]) {
+            (Some(named), known) if known.contains(named) => named.clone(),
+            (None, [only]) => only.clone(),
+            (_, known) => {
+                let hint = match known {
+                    [] => "nothing was recorded yet".to_owned(),
+                    known => format!("name one of: {}", known.join(", ")),
+                };
+                let what = match &arguments.experiment {
+                    Some(named) => format!("there is nothing of an experiment {named:?}"),
+                    None => "which experiment is not said".to_owned(),
+                };
+                return Err(Hinted::new(what, hint).into());
+            }
+        };
+        let totals = ledger.totals(&experiment).await?;
+        let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
+        let bar = bar(arguments.table, groups.map(|group| group.users).sum());
+        let shown = bar.clone();
+        let told = move |rows: usize| shown.inc(rows as u64);
+        let (table, format) = (arguments.table, arguments.format);
+        let written = match &arguments.output {
+            None => {
+                let to = BufWriter::new(std::io::stdout());
+                write(ledger, plan, experiment, table, format, to, told)
+                    .await
+                    .context("the export broke off")
+            }
+            Some(path) => {
+                let folder = path.parent().filter(|folder| *folder != Path::new(""));
+                let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+                    .with_context(|| format!("cannot write beside {}", path.display()))?;
+                let to = BufWriter::new(file.reopen()?);
+                write(ledger, plan, experiment, table, format, to, told)
+                    .await
+                    .context("the export broke off; no file was written")?;
+                file.persist(path)
+                    .map(drop)
+                    .with_context(|| format!("cannot write {}", path.display()))
+            }
+        };
+        bar.finish_and_clear();
+        written
+    })
+}
+
+/// Drawn on a terminal's standard error only.
+fn bar(table: Table, users: u64) -> ProgressBar {
+    let style = "{bar:40} {human_pos} of {human_len} users, {eta} left";
+    match (table, ProgressStyle::with_template(style)) {
+        (Table::Assignments, Ok(style)) => ProgressBar::new(users).with_style(style),
+        _ => ProgressBar::new_spinner().with_message("exporting"),
+    }
+}

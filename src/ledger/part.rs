@@ -1,0 +1,155 @@
+//! What a ledger is given.
+
+use super::JournalId;
+use crate::experiment::EpochDigest;
+use std::collections::BTreeMap;
+
+/// Facts of some journals, ready to be added.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// One for each shard of each experiment that the facts touch.
+    pub parts: Vec<Part>,
+}
+
+/// What one shard of one experiment is to add, in one atomic step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The experiment's name.
+    pub experiment: String,
+    /// Which shard: `murmur3_32(user) % shards`.
+    pub shard: u32,
+    /// Which facts of which journals this adds.
+    pub spans: Vec<Span>,
+    /// The epochs that `users` and `tallies` name, with their definitions.
+    pub epochs: Vec<EpochDefinition>,
+    /// IDs of the same person, the one that the visitor had first before the other: from now on,
+    /// and for what was before, they are one user. Added before `users`.
+    pub joins: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What happened to users, in the order of their first fact here. A user stands here once.
+    pub users: Vec<UserDelta>,
+    /// What was answered, whoever asked.
+    pub tallies: Vec<Tally>,
+    /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
+    /// are given up.
+    pub wait_from_ms: u64,
+}
+
+impl Part {
+    /// A part that adds nothing.
+    pub fn nothing(experiment: &str) -> Part {
+        Part {
+            experiment: experiment.to_owned(),
+            shard: 0,
+            spans: Vec::new(),
+            epochs: Vec::new(),
+            joins: Vec::new(),
+            users: Vec::new(),
+            tallies: Vec::new(),
+            wait_from_ms: 0,
+        }
+    }
+}
+
+/// A stretch of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Which journal.
+    pub journal: JournalId,
+    /// What the shard should have been given already; 0 for nothing.
+    pub after: u64,
+    /// The last sequence number in this part.
+    pub through: u64,
+}
+
+/// What an epoch was: kept so that statistics know the weights in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochDefinition {
+    /// Its name.
+    pub digest: EpochDigest,
+    /// The share of eligible users that took part, 0 to 1.
+    pub traffic: f64,
+    /// Groups and their weights, in file order.
+    pub groups: Vec<(String, f64)>,
+    /// The earliest exposure of it seen so far in this batch, in Unix milliseconds.
+    pub first_ms: u64,
+}
+
+/// What happened to one user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserDelta {
+    /// The user's ID.
+    pub user: Vec<u8>,
+    /// The user's earliest exposure to each group; empty when only events were seen. The
+    /// earliest one that the ledger knows, by the clock, decides the user's group and epoch; a
+    /// different group makes the user crossed over.
+    pub exposures: Vec<ExposureAt>,
+    /// Events, counted only for users with an exposure no later than the event, and for a metric
+    /// with a window only within it. Events without a window or an ID that follow an exposure
+    /// in this very part are merged into one for each metric. An event that comes before any
+    /// exposure known waits for one.
+    pub events: Vec<EventAt>,
+}
+
+/// That a user was seen in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExposureAt {
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// In which epoch.
+    pub epoch: EpochDigest,
+    /// The group's name.
+    pub group: String,
+}
+
+/// Events of one metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventAt {
+    /// When the last of them happened, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The metric's name.
+    pub metric: String,
+    /// The metric's attribution window, in milliseconds after first exposure.
+    pub within_ms: Option<u64>,
+    /// How many.
+    pub count: u64,
+    /// The sum of their values, in units of 10^-scale.
+    pub sum: i64,
+    /// What they add to a ratio's base.
+    pub base: i64,
+    /// Names the event and the metric: one that is sent again counts once. `None` for events
+    /// that cannot be sent again.
+    pub id: Option<u64>,
+}
+
+/// What one group answered in one hour of one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tally {
+    /// In which epoch.
+    pub epoch: EpochDigest,
+    /// The group's name.
+    pub group: String,
+    /// The hour: Unix milliseconds divided by 3,600,000.
+    pub hour: u64,
+    /// Requests answered by the group's own upstream or refused in its name.
+    pub requests: u64,
+    /// Of those, by class of status: `[0]` is 1xx, `[4]` is 5xx.
+    pub classes: [u64; 5],
+    /// Requests that control's upstream answered because the group's could not. Not in
+    /// `requests`.
+    pub fallbacks: u64,
+    /// Latencies of `requests`: a bucket's lowest value in microseconds, and how many.
+    pub latency: BTreeMap<u64, u64>,
+}
+
+/// What became of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Added now.
+    Now,
+    /// It had been added before: an answer was lost on the way.
+    Before,
+    /// The shard had been given something else than the part says: more (a lost answer of a
+    /// larger part) or less (the house lost its last seconds). Nothing was added. For each span
+    /// of the part, what the shard has.
+    Mismatch(Vec<(JournalId, u64)>),
+}

@@ -1,0 +1,191 @@
+//! Exports, read by real Pandas.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, Proxy};
+use crate::support::redis::Redis;
+use serde_json::Value;
+use std::process::{Command, Output};
+
+const DOCUMENT: &str = include_str!("../../docs/export.md");
+
+const METRICS: [(&str, &str); 4] = [
+    ("bought", "conversion"),
+    ("purchases", "count"),
+    ("revenue", "mean"),
+    ("per_request", "ratio"),
+];
+
+fn site(redis: Option<&Redis>) -> (Proxy, [Origin; 2]) {
+    let origins = [Origin::start("control"), Origin::start("b")];
+    let store = redis.map_or(String::new(), |redis| format!("store: {}\n", redis.url()));
+    let routes = format!(
+        "{store}user: [ {{ cookie: uid }}, {{ query: u }} ]\nupstreams: {{ a: \"http://{}\", b: \"http://{}\" }}
+experiments:
+  shop:
+    groups: {{ control: {{ weight: 50, upstream: a }}, b: {{ weight: 50, upstream: b }} }}
+metrics:
+  bought: {{ event: purchase }}
+  purchases: {{ event: purchase, kind: count }}
+  revenue: {{ event: purchase, value: amount, kind: mean }}
+  per_request: {{ event: purchase, value: amount, kind: ratio, per: requests }}
+",
+        origins[0].address, origins[1].address
+    );
+    let proxy = Proxy::start(&routes);
+    let mut client = proxy.client();
+    for number in 0..250 {
+        // Names that every format must hold together.
+        let name = match number % 5 {
+            0 => format!("=1+{number}"),
+            1 => format!("a\"b,{number}"),
+            2 => format!("ü\\{number}"),
+            _ => format!("user-{number}"),
+        };
+        let headers = format!("Cookie: uid={name}\r\n");
+        for visit in 0..1 + number % 3 {
+            let path = match (number + visit) % 4 {
+                0 => format!("/?event=purchase;amount={}.25", number % 40),
+                _ => "/".to_owned(),
+            };
+            client.get(&path, &headers);
+        }
+    }
+    // Bytes that are no text.
+    client.get("/?u=%FF%FE%0A", "");
+    (proxy, origins)
+}
+
+fn export(proxy: &Proxy, words: &[&str]) -> Output {
+    let file = proxy.file();
+    let always = ["export", "shop", "-c", file.to_str().unwrap()];
+    let done = Command::new(BINARY).args(always).args(words).output();
+    done.unwrap()
+}
+
+#[test]
+fn pandas_reaches_the_rates_of_the_results() {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
+    let code = DOCUMENT.split("```python\n").nth(1).unwrap();
+    let code = code.split("```").next().unwrap();
+    let redis = Redis::start();
+    for redis in [None, Some(&redis)] {
+        let (proxy, _origins) = site(redis);
+        let results = proxy.results();
+        let folder = tempfile::TempDir::new().unwrap();
+        for (table, format) in [
+            ("assignments", "parquet"),
+            ("values", "csv"),
+            ("hours", "jsonl"),
+        ] {
+            let path = folder.path().join(format!("{table}.{format}"));
+            let words = [
+                "--table",
+                table,
+                "--format",
+                format,
+                "-o",
+                path.to_str().unwrap(),
+            ];
+            let done = export(&proxy, &words);
+            assert!(
+                done.status.success(),
+                "{}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+            // The door gives the same.
+            let asked = format!("/admin/export/shop?table={table}&format={format}");
+            let body = Client::connect(proxy.admin).get(&asked, "").body;
+            let lines = |bytes: &[u8]| {
+                let mut lines: Vec<_> = bytes
+                    .split(|&byte| byte == b'\n')
+                    .map(<[u8]>::to_vec)
+                    .collect();
+                lines.sort();
+                lines
+            };
+            if format != "parquet" {
+                assert_eq!(lines(&body), lines(&std::fs::read(&path).unwrap()));
+            }
+        }
+        let told = Command::new(python)
+            .args(["-c", code, folder.path().to_str().unwrap()])
+            .output()
+            .expect("Pandas is missing: run ./scripts/test, which installs it");
+        assert!(
+            told.status.success(),
+            "{}",
+            String::from_utf8_lossy(&told.stderr)
+        );
+        let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let experiment = &results["experiments"][0];
+        for (place, group) in ["control", "b"].into_iter().enumerate() {
+            let shown = &experiment["groups"][place];
+            assert_eq!(told["users"][group], shown["users"]);
+            assert_eq!(told["requests"][group], shown["requests"]);
+            for (index, (metric, kind)) in METRICS.into_iter().enumerate() {
+                let rate = experiment["metrics"][index]["groups"][place]["rate"]
+                    .as_f64()
+                    .unwrap();
+                let reached = told["rates"][metric][kind][group].as_f64().unwrap();
+                assert!(
+                    rate > 0.0 && (rate - reached).abs() < 1e-12 * rate,
+                    "{metric} of {group}: {rate} and {reached}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn names_come_out_as_they_went_in() {
+    let (proxy, _origins) = site(None);
+    proxy.results();
+    let done = export(&proxy, &["--table", "assignments"]);
+    let mut read = csv::Reader::from_reader(&done.stdout[..]);
+    let users: std::collections::BTreeSet<String> = read
+        .records()
+        .map(|record| record.unwrap()[1].to_owned())
+        .collect();
+    assert_eq!(users.len(), 251);
+    for name in ["=1+0", "a\"b,1", "ü\\\\2", "user-3", "\\xff\\xfe\n"] {
+        assert!(users.contains(name), "{name:?} is not among {users:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_exported_is_said_and_leaves_no_file() {
+    let mut redis = Redis::start();
+    let (proxy, _origins) = site(Some(&redis));
+    proxy.results();
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("out.csv");
+    let wrong = Command::new(BINARY)
+        .args(["export", "nothing", "-c", proxy.file().to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(
+        said.contains("there is nothing of an experiment \"nothing\"")
+            && said.contains("name one of: shop"),
+        "{said}"
+    );
+    assert_eq!(proxy.ask("/admin/export/nothing").status, 404);
+    assert_eq!(proxy.ask("/admin/export/shop?format=xls").status, 400);
+    // A record that cannot be read, far into the table.
+    redis
+        .command(&["HSET", "ws:{shop:0}:users", "broken", "what is this"])
+        .unwrap();
+    let done = export(&proxy, &["-o", path.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("broke off"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let broken = Client::connect(proxy.admin).try_get("/admin/export/shop", "");
+    assert!(
+        broken.is_err(),
+        "a body that broke off looked whole: {broken:?}"
+    );
+    redis.kill();
+    let done = export(&proxy, &["-o", path.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(1));
+}
