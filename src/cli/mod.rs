@@ -11,6 +11,7 @@ mod override_;
 mod reports;
 mod results;
 mod run;
+mod sockets;
 pub mod stats;
 mod visitors;
 

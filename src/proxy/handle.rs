@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 pub struct Client {
     /// The peer, or whom a trusted peer speaks for.
     pub ip: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// An HTTP/1 connection, on which one request is answered after the other.
     pub line: Option<Rc<Line>>,
 }
@@ -64,7 +66,7 @@ async fn answer(
     let plan = &*snapshot.plan;
     let (mut head, body) = request.into_parts();
     let peer = client.ip;
-    let over_tls = headers::over_tls(plan, &head, peer);
+    let over_tls = client.secure || headers::over_tls(plan, &head, peer);
     if let Some(line) = &client.line {
         line.requests.set(line.requests.get() + 1);
         line.delimited.set(head.version < http::Version::HTTP_11);
@@ -271,17 +273,19 @@ async fn send(
     let wanted = visit
         .chosen
         .map_or(plan.default, |(_, _, upstream)| upstream);
-    let (fallback, lent) = match forward::lend(&snapshot.upstreams, wanted).await {
-        Ok(lease) => (None, Ok(lease)),
+    let upgrading = client
+        .line
+        .as_ref()
+        .is_some_and(|line| line.upgrading.get());
+    let lend = |upstream| forward::lend(&snapshot.upstreams, upstream, upgrading);
+    let (fallback, upstream, lent) = match lend(wanted).await {
+        Ok(lease) => (None, wanted, Ok(lease)),
         Err(refusal) => match control_instead(plan, visit, wanted) {
             Some((experiment, control)) => {
                 worker.vitals().fallbacks.add();
-                (
-                    Some(experiment),
-                    forward::lend(&snapshot.upstreams, control).await,
-                )
+                (Some(experiment), control, lend(control).await)
             }
-            None => (None, Err(refusal)),
+            None => (None, wanted, Err(refusal)),
         },
     };
     let lease = match lent {
@@ -293,11 +297,9 @@ async fn send(
     *request.version_mut() = http::Version::HTTP_11;
     let sending = Sending {
         request,
+        upstream,
         line: client.line.as_ref(),
-        upgrading: client
-            .line
-            .as_ref()
-            .is_some_and(|line| line.upgrading.get()),
+        upgrading,
         within: plan.timeouts.response,
     };
     (
@@ -336,7 +338,7 @@ fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
         .map_or(String::new(), |cause| format!(": {cause}"));
     match refusal.reason {
         // Said once by the pool, when the endpoint went away.
-        Reason::Unresolved | Reason::Refused | Reason::ConnectTimedOut => {
+        Reason::Unresolved | Reason::Refused | Reason::Distrusted | Reason::ConnectTimedOut => {
             tracing::debug!("{refusal}{cause}")
         }
         _ if refusal.reason.terms().2 == reply::Blame::Upstream => {
