@@ -149,7 +149,7 @@ fn many_requests_share_a_connection() {
             one.await.unwrap();
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(3),
+            begun.elapsed() < Duration::from_secs(7),
             "{:?}",
             begun.elapsed()
         );
@@ -178,7 +178,7 @@ fn a_stream_that_is_reset_cancels_the_upstream() {
         drop(sender);
     });
     let after = left.recv().unwrap().expect("the upstream was not left");
-    assert!(after < Duration::from_secs(2), "{after:?}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn floods_end_their_connection_and_hinder_nobody() {
     assert!(flood(proxy.public, most, errors) < most, "made you reset");
     let begun = Instant::now();
     assert_eq!(proxy.client().get("/", "").text(), "ok");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -495,7 +495,11 @@ fn the_same_holds_however_slowly_it_comes() {
         std::thread::sleep(std::time::Duration::from_micros(300));
     }
     assert_eq!(client.answer(true).unwrap().text(), "ok");
-    assert!(origin.seen().ends_with("1\r\no\r\n0\r\n\r\n"));
+    let seen = origin.seen();
+    let body = seen.split_once("\r\n\r\n").unwrap().1;
+    let pieces: String = body.split("\r\n").skip(1).step_by(2).collect();
+    assert_eq!(pieces, "hello", "{seen}");
+    assert!(seen.ends_with("\r\n0\r\n\r\n"), "{seen}");
 }
 
 #[test]
