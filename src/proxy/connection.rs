@@ -34,7 +34,7 @@ pub async fn serve(
     stream: TcpStream,
     peer: IpAddr,
     secure: bool,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let snapshot = worker.snapshot();
     let plan = &*snapshot.plan;
@@ -45,7 +45,11 @@ pub async fn serve(
     }
     let socket = Socket::new(stream);
     let opened = open(plan, tls, socket.clone(), peer);
-    let served = match tokio::time::timeout(plan.timeouts.head, opened).await {
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let served = match opened {
         Ok(Ok(opened)) => speak(worker, plan, socket, opened, secure, stop).await,
         Ok(Err(error)) => Err(error.into()),
         // Nothing was said that could be answered.

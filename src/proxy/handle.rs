@@ -17,7 +17,8 @@ use crate::experiment::metric;
 use crate::experiment::visit::{self, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE};
+use crate::upstream::Lease;
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
@@ -212,7 +213,8 @@ fn admit_body(
     let asks = expects.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let asks = asks && head.version >= http::Version::HTTP_11;
     let upload = Upload::new(client.line.clone(), asks);
-    Ok(Outgoing::new(body, max, upload))
+    let quiet_max = client.line.is_none().then_some(plan.timeouts.body);
+    Ok(Outgoing::new(body, max, upload, quiet_max))
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.
@@ -257,7 +259,7 @@ fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
     Some(identity::mint(now_ms, &random))
 }
 
-type Sent = Result<(Response<Incoming>, crate::upstream::Lease<Outgoing>), Refusal>;
+type Sent = Result<(Response<Incoming>, Lease<Outgoing>), Refusal>;
 
 /// Sends the request where it belongs, or to control where that cannot be connected to. Also
 /// says which experiment, if any, was served by control in its group's place.
@@ -293,6 +295,7 @@ async fn send(
         Err(refusal) => return (fallback, Err(refusal)),
     };
     let mut request = Request::from_parts(head, body);
+    complete(&mut request, &lease);
     // What the client spoke says nothing of what the endpoint is spoken to in.
     *request.version_mut() = http::Version::HTTP_11;
     let sending = Sending {
@@ -306,6 +309,22 @@ async fn send(
         fallback,
         forward::send(&snapshot.upstreams, lease, sending).await,
     )
+}
+
+/// What HTTP/1.1 needs and the client may have left out.
+fn complete(request: &mut Request<Outgoing>, lease: &Lease<Outgoing>) {
+    let unframed = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    if unframed {
+        // For a method that seldom has a body hyper would send none.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    if request.version() < http::Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        // RFC 9112, 3.2: an old client need not say which site it wants.
+        if let Ok(host) = HeaderValue::try_from(lease.endpoint.address.to_string()) {
+            request.headers_mut().insert(HOST, host);
+        }
+    }
 }
 
 fn control_instead(

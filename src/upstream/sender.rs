@@ -2,7 +2,7 @@
 
 use crate::config::plan;
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
@@ -62,6 +62,8 @@ where
 /// RFC 9113, 8.3.1: what `Host` says is the target's authority.
 fn to_http2<B>(request: &mut Request<B>, endpoint: &plan::Endpoint) {
     *request.version_mut() = Version::HTTP_2;
+    // Framed by HTTP/2 itself.
+    request.headers_mut().remove(TRANSFER_ENCODING);
     if request.uri().authority().is_some() {
         return;
     }

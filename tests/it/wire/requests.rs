@@ -383,6 +383,12 @@ const FORWARDED: &[(&str, &str, &str)] = &[
         "0\r\nx-t: c\r\n\r\n",
     ),
     (
+        "9110 9.3.1",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "2\r\nab\r\n0\r\n\r\n",
+    ),
+    ("9112 3.2", "GET /ok HTTP/1.0\r\n\r\n", "host: 127.0.0.1:"),
+    (
         "6265 5.4",
         "GET /ok HTTP/1.1\r\nHost: a\r\nCookie: a=1; =; b c;;\r\nCookie: d\r\n\r\n",
         "cookie: a=1; =; b c;;\r\ncookie: d\r\n",
