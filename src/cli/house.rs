@@ -1,5 +1,7 @@
 //! The whole house, wired: sockets, journals, ledger, workers, folder, admin door, reload.
 
+pub use super::sockets::Sockets;
+
 use super::reload::reload;
 use super::{Hinted, reports};
 use crate::admin::{self, look::Looks};
@@ -15,10 +17,7 @@ use crate::proxy::worker::{self, Orders};
 use crate::proxy::{Rates, Worker};
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,71 +25,6 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// How often what was journaled is folded.
 const FOLD_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Every listening socket, bound before anything is served.
-#[derive(Debug)]
-pub struct Sockets {
-    public: Vec<TcpListener>,
-    admin: TcpListener,
-}
-
-impl Sockets {
-    /// Binds what the plan asks for: one public socket for each worker, and the admin door.
-    pub fn bind(plan: &Plan) -> anyhow::Result<Sockets> {
-        let admin = bind(plan.admin.listen, false)
-            .map_err(|error| busy("admin.listen", plan.admin.listen, &error))?;
-        let said = |error: &io::Error| busy("listen", plan.listen, error);
-        // Alone first: several sockets may share a port of ours, but not one of somebody else's.
-        drop(bind(plan.listen, false).map_err(|error| said(&error))?);
-        let mut public = vec![bind(plan.listen, true).map_err(|error| said(&error))?];
-        // A port of 0 is chosen once, for all.
-        let address = public[0].local_addr()?;
-        for _ in 1..plan.workers {
-            public.push(bind(address, true).map_err(|error| said(&error))?);
-        }
-        Ok(Sockets { public, admin })
-    }
-
-    /// Where the public is listened to.
-    pub fn public_address(&self) -> io::Result<SocketAddr> {
-        self.public[0].local_addr()
-    }
-
-    /// Where people look.
-    pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.admin.local_addr()
-    }
-}
-
-fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-fn busy(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("something else listens there: stop it, or write another port at `{key}`")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 need a privilege: write a higher port at `{key}`")
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("this machine has no such address: write another at `{key}`")
-        }
-        _ => format!("write another address at `{key}`"),
-    };
-    Hinted::new(format!("cannot listen on {address}: {error}"), hint).into()
-}
 
 /// Serves until `stop` resolves, then finishes what runs and folds what is left. With a `file`,
 /// its changes take effect while serving.
@@ -128,7 +62,13 @@ pub async fn run(
     let (reloads, reload_orders) = mpsc::channel(8);
     let rates = Arc::new(Rates::default());
     let mut threads = Vec::new();
-    for (index, (journal, socket)) in writers.into_iter().zip(sockets.public).enumerate() {
+    let secure_at = sockets.secure_address();
+    let mut secure = sockets.secure.into_iter();
+    for (index, (journal, public)) in writers.into_iter().zip(sockets.public).enumerate() {
+        let sockets = worker::Sockets {
+            public,
+            secure: secure.next(),
+        };
         let (plan, vitals) = (Arc::clone(&plan), Arc::clone(&vitals));
         let rates = Arc::clone(&rates);
         let orders = Orders {
@@ -139,7 +79,7 @@ pub async fn run(
         threads.push(thread.spawn(move || {
             worker::run(
                 Worker::new(plan, journal, vitals, rates, index),
-                socket,
+                sockets,
                 orders,
             )
         })?);
@@ -202,6 +142,9 @@ pub async fn run(
         "serving on http://{public} with {} workers, results at http://{door_at}/admin/results, counts in {store}",
         plan.workers
     );
+    if let Some(address) = secure_at {
+        tracing::info!("serving TLS on https://{address}");
+    }
     stop.await;
     tracing::info!("stopping: finishing what runs");
     // The receivers are gone only when the workers are.

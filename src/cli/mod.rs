@@ -13,6 +13,7 @@ mod reload;
 mod reports;
 mod results;
 mod run;
+mod sockets;
 pub mod stats;
 mod visitors;
 

@@ -31,22 +31,29 @@ pub async fn reload(
         }
         return Ok(());
     };
-    let mut seen = std::fs::read(&file).ok();
+    let mut seen = contents(&file, &plans.borrow().watched);
     loop {
         let request = tokio::select! {
             request = asked.recv() => Some(request.ok_or_else(|| anyhow!("the admin door is gone"))?),
             _ = hangup.recv() => None,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                let now = std::fs::read(&file).ok();
+                let now = contents(&file, &plans.borrow().watched);
                 // A file that is away for a moment is being replaced.
-                if now.is_none() || now == seen {
+                if now.contains(&None) || now == seen {
                     continue;
                 }
                 None
             }
         };
-        seen = std::fs::read(&file).ok();
+        // Read before it is loaded, so that what changes meanwhile is seen next time.
+        let read = contents(&file, &plans.borrow().watched);
         let done = reload_once(&file, &plans);
+        let watched = contents(&file, &plans.borrow().watched);
+        seen = if read.len() == watched.len() {
+            read
+        } else {
+            watched
+        };
         match &done {
             Ok(what) => {
                 vitals.reload.done.fetch_add(1, Ordering::Relaxed);
@@ -69,12 +76,22 @@ pub async fn reload(
     }
 }
 
+/// The file and those beside it, such as certificates.
+fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    let all = std::iter::once(file).chain(watched.iter().map(PathBuf::as_path));
+    all.map(|file| std::fs::read(file).ok()).collect()
+}
+
 fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, String> {
     let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
     let old = Arc::clone(&plans.borrow());
     let mut kept = Vec::new();
     if next.listen != old.listen {
         kept.push("listen");
+    }
+    let secure = |plan: &Plan| plan.tls.as_ref().map(|tls| tls.listen);
+    if secure(&next) != secure(&old) {
+        kept.push("tls.listen");
     }
     if next.admin.listen != old.admin.listen {
         kept.push("admin.listen");

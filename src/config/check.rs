@@ -5,7 +5,7 @@ use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
 use super::plan::{Admin, Journal, Plan};
-use super::{limits, privacy, upstreams};
+use super::{limits, privacy, tls, upstreams};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -62,18 +62,19 @@ const KEYS: &[(&str, &str)] = &[
         "retention",
         "how long users are kept after their experiment ended, such as 90d; for ever unless given",
     ),
-    ("tls", "not supported by this version"),
+    (
+        "tls",
+        "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE } }",
+    ),
 ];
 
 /// What the file means. With problems noted in the reading, what is returned is of no use.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
-    if let Some(node) = root.get("tls") {
-        node.problem("this version does not support it yet", "leave `tls` out");
-    }
     let listen = root.get("listen").and_then(|node| address(&node));
     let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
-    let upstreams = upstreams::read(root, listen);
+    let mut watched = Vec::new();
+    let upstreams = upstreams::read(root, listen, &mut watched);
     let names: Vec<&str> = upstreams.iter().map(|upstream| &*upstream.name).collect();
     let metrics = metrics::read(root.get("metrics"));
     let known = Known {
@@ -88,6 +89,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         .map(|workers| workers as usize);
     Plan {
         listen,
+        tls: tls::server(root, &mut watched),
         admin: admin(root, listen),
         store: super::store::store(root),
         journal: journal(root),
@@ -126,11 +128,12 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
             .and_then(|node| node.boolean())
             .unwrap_or(false),
         digest,
+        watched: watched.into(),
     }
 }
 
 /// `0.0.0.0:8080`, `:8080` or `8080`.
-fn address(node: &Node<'_>) -> Option<SocketAddr> {
+pub fn address(node: &Node<'_>) -> Option<SocketAddr> {
     node.read(
         "an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080",
         |text| {

@@ -17,6 +17,7 @@ pub mod plan;
 mod privacy;
 mod problem;
 mod store;
+mod tls;
 mod upstreams;
 
 pub use problem::{Problem, Unsound};

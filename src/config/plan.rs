@@ -7,9 +7,11 @@ use crate::experiment::metric::Metric;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What one sound `routes.yaml` means.
@@ -17,6 +19,8 @@ use std::time::Duration;
 pub struct Plan {
     /// Where the public is listened to.
     pub listen: SocketAddr,
+    /// Where and how TLS is listened to.
+    pub tls: Option<ServerTls>,
     /// Where people look: results, metrics, controls.
     pub admin: Admin,
     /// Where the counts live.
@@ -53,6 +57,8 @@ pub struct Plan {
     pub show_group: bool,
     /// A digest of the file's meaning, to tell replicas and reloads apart.
     pub digest: u64,
+    /// Files beside `routes.yaml` whose change is a change of the plan.
+    pub watched: Box<[PathBuf]>,
 }
 
 impl Plan {
@@ -103,21 +109,56 @@ pub struct Beacon {
     pub enabled: bool,
 }
 
+/// TLS to clients.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// Where it is listened to.
+    pub listen: SocketAddr,
+    /// Certificates, versions and protocols.
+    pub config: Arc<rustls::ServerConfig>,
+}
+
+/// TLS to an upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// For whatever HTTP it speaks.
+    pub any: Arc<rustls::ClientConfig>,
+    /// For HTTP/1.1 only, which upgrades need.
+    pub http1: Arc<rustls::ClientConfig>,
+    /// The name that its certificate must be for, if not the endpoint's.
+    pub name: Option<ServerName<'static>>,
+}
+
 /// One version of the site.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
     /// Its name in the file; unique.
     pub name: Box<str>,
     /// Where it runs; at least one.
     pub endpoints: Box<[Endpoint]>,
+    /// How, where one of them is reached by `https`.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// What an endpoint is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 or HTTP/1.1 over TLS, as the endpoint prefers.
+    Https,
+    /// HTTP/2 without TLS.
+    H2c,
 }
 
 /// One address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
+    /// What it is spoken to in.
+    pub scheme: Scheme,
     /// A DNS name or an IP address, without brackets.
     pub host: Box<str>,
-    /// The port; 80 where the file gives none.
+    /// The port; where the file gives none 443 for `https`, or else 80.
     pub port: u16,
 }
 

@@ -1,12 +1,13 @@
 //! `upstreams:` and `default:` — where the versions of the site run.
 
 use super::node::{Node, check_name};
-use super::plan::{Endpoint, Upstream};
+use super::plan::{Endpoint, Scheme, Upstream};
+use super::tls::{self, Watched};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
 use std::net::{IpAddr, SocketAddr};
 
 /// All upstreams of the file.
-pub fn read(root: &Node<'_>, listen: SocketAddr) -> Vec<Upstream> {
+pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<Upstream> {
     let Some(node) = root.get("upstreams") else {
         root.missing("upstreams", "write where the versions of the site run: upstreams: { current: http://127.0.0.1:3001 }");
         return Vec::new();
@@ -21,7 +22,10 @@ pub fn read(root: &Node<'_>, listen: SocketAddr) -> Vec<Upstream> {
     let read = |(name, node): &(String, Node<'_>)| {
         check_name(node, name);
         let endpoints = if node.is_map() {
-            node.keys(&[("endpoints", "a list of addresses")]);
+            node.keys(&[
+                ("endpoints", "a list of addresses"),
+                ("tls", "{ ca, cert, key, name }, for endpoints at https://"),
+            ]);
             node.get("endpoints")
                 .map(|node| node.items())
                 .unwrap_or_default()
@@ -31,39 +35,51 @@ pub fn read(root: &Node<'_>, listen: SocketAddr) -> Vec<Upstream> {
         if endpoints.is_empty() {
             node.problem("no address", "at least one, such as http://127.0.0.1:3001");
         }
-        let endpoints = endpoints
+        let endpoints: Box<[Endpoint]> = endpoints
             .iter()
             .filter_map(|node| endpoint(node, listen))
             .collect();
+        let over_tls = |endpoint: &Endpoint| endpoint.scheme == Scheme::Https;
+        let tls = endpoints
+            .iter()
+            .any(over_tls)
+            .then(|| tls::upstream(node.get("tls").as_ref(), watched));
         Upstream {
             name: name.as_str().into(),
             endpoints,
+            tls: tls.flatten(),
         }
     };
     named.iter().map(read).collect()
 }
 
 fn endpoint(node: &Node<'_>, listen: SocketAddr) -> Option<Endpoint> {
-    const ALLOWED: &str = "an address such as http://127.0.0.1:3001, without a path";
+    const ALLOWED: &str =
+        "an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path";
     let text = node.text(ALLOWED)?;
-    if let Some((scheme @ ("https" | "h2c"), _)) = text.split_once("://") {
-        node.problem(
-            format!("{scheme}:// to an upstream is not supported by this version"),
-            "use http://",
-        );
-        return None;
-    }
+    let scheme = match text.split_once("://") {
+        Some(("https", _)) => Scheme::Https,
+        Some(("h2c", _)) => Scheme::H2c,
+        _ => Scheme::Http,
+    };
     let endpoint = node.read(ALLOWED, |text| {
         let uri: http::Uri = text.parse().ok()?;
         let authority = uri.authority()?.as_str();
         let bare = uri.path() == "/" && uri.query().is_none() && !authority.contains('@');
-        let http = uri.scheme() == Some(&http::uri::Scheme::HTTP);
+        let http = matches!(uri.scheme_str(), Some("http" | "https" | "h2c"));
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         let port_written = authority
             .rsplit_once(':')
             .is_some_and(|(_, port)| !port.contains(']'));
-        let port = if port_written { uri.port_u16()? } else { 80 };
+        let port = if port_written {
+            uri.port_u16()?
+        } else if scheme == Scheme::Https {
+            443
+        } else {
+            80
+        };
         (bare && http && !host.is_empty() && port > 0).then(|| Endpoint {
+            scheme,
             host: host.into(),
             port,
         })

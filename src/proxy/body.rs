@@ -13,7 +13,7 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -31,16 +31,24 @@ struct Flow {
     left_bytes: u64,
     upload: Rc<Upload>,
     patience: Clock,
+    quiet_max: Option<Duration>,
 }
 
 impl Outgoing {
-    /// A client's body, up to this many bytes.
-    pub fn new(body: Incoming, max_bytes: Option<u64>, upload: Upload) -> Outgoing {
+    /// A client's body, up to this many bytes. Its pauses are watched here where a `quiet_max` is
+    /// given: for HTTP/2, which has no gate.
+    pub fn new(
+        body: Incoming,
+        max_bytes: Option<u64>,
+        upload: Upload,
+        quiet_max: Option<Duration>,
+    ) -> Outgoing {
         Outgoing(Some(Flow {
             inner: body,
             left_bytes: max_bytes.unwrap_or(u64::MAX),
             upload: Rc::new(upload),
             patience: Clock::default(),
+            quiet_max,
         }))
     }
 
@@ -67,8 +75,18 @@ impl Flow {
                 return Poll::Pending;
             }
             upload.go();
+            self.patience.stop();
         }
-        match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
+            let late = |quiet_max| self.patience.poll_over(context, quiet_max);
+            if self.quiet_max.is_some_and(late) {
+                upload.fail(Reason::BodyTimedOut);
+                return Poll::Ready(Some(Err(Reason::BodyTimedOut.into())));
+            }
+            return Poll::Pending;
+        };
+        self.patience.stop();
+        match frame {
             Some(Ok(mut frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if bytes > self.left_bytes {

@@ -10,7 +10,7 @@ use super::opening::{self, Rewound};
 use super::snapshot::Worker;
 use super::socket::Socket;
 use super::tunnel::{self, Side};
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, ServerTls};
 use crate::upstream::Turned;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,45 +19,41 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Serves a connection until it ends; once told to stop, to the end of the request that runs.
+/// With `secure`, TLS is spoken on it.
 pub async fn serve(
     worker: &Rc<Worker>,
     stream: TcpStream,
     peer: IpAddr,
-    stop: watch::Receiver<bool>,
+    secure: bool,
+    mut stop: watch::Receiver<bool>,
 ) {
     let snapshot = worker.snapshot();
     let plan = &*snapshot.plan;
-    let mut socket = Socket::new(stream);
-    let opened = tokio::time::timeout(plan.timeouts.head, open(plan, &mut socket, peer)).await;
-    let Opened {
-        first,
-        client,
-        http2,
-    } = match opened {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => return tracing::debug!(%peer, "a connection was closed: {error}"),
-        Err(_) => return,
-    };
-    if first.is_empty() {
+    let tls = plan.tls.as_ref().filter(|_| secure);
+    if secure && tls.is_none() {
+        // The file has no certificates any more: there is nothing to be shown.
         return;
     }
-    let served = if http2 {
-        let stream = Rewound::new(first, socket);
-        let client = Client {
-            ip: client,
-            line: None,
-        };
-        http2::serve(worker, plan, stream, client, stop)
-            .await
-            .map_err(Into::into)
-    } else {
-        http1(worker, plan, socket.clone(), &socket, first, client, stop).await
+    let socket = Socket::new(stream);
+    let opened = open(plan, tls, socket.clone(), peer);
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let served = match opened {
+        Ok(Ok(opened)) => speak(worker, plan, socket, opened, secure, stop).await,
+        Ok(Err(error)) => Err(error.into()),
+        // Nothing was said that could be answered.
+        Err(_) => Ok(()),
     };
     if let Err(error) = served {
         tracing::debug!(%peer, "a connection ended: {error}");
@@ -65,28 +61,78 @@ pub async fn serve(
 }
 
 struct Opened {
-    /// The first bytes; none when the client left without a word.
-    first: Vec<u8>,
-    /// Whose they are.
+    /// Whose it is.
     client: IpAddr,
-    /// Whether they begin HTTP/2.
     http2: bool,
+    transport: Transport,
 }
 
-async fn open(plan: &Plan, socket: &mut Socket, peer: IpAddr) -> io::Result<Opened> {
-    let mut first = opening::first(socket).await?;
+enum Transport {
+    /// The first bytes; none when the client left without a word.
+    Plain(Vec<u8>),
+    Tls(Box<TlsStream<Rewound<Socket>>>),
+}
+
+async fn open(
+    plan: &Plan,
+    tls: Option<&ServerTls>,
+    mut socket: Socket,
+    peer: IpAddr,
+) -> io::Result<Opened> {
+    let mut first = opening::first(&mut socket).await?;
     let mut client = peer;
     if headers::trusts(plan, peer) {
-        client = opening::speaks_for(socket, &mut first)
-            .await?
-            .unwrap_or(peer);
+        let said = opening::speaks_for(&mut socket, &mut first).await?;
+        client = said.unwrap_or(peer);
     }
-    let http2 = opening::is_http2(socket, &mut first).await?;
+    let Some(tls) = tls else {
+        let http2 = opening::is_http2(&mut socket, &mut first).await?;
+        let transport = Transport::Plain(first);
+        return Ok(Opened {
+            client,
+            http2,
+            transport,
+        });
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let stream = acceptor.accept(Rewound::new(first, socket)).await?;
     Ok(Opened {
-        first,
         client,
-        http2,
+        http2: stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        transport: Transport::Tls(Box::new(stream)),
     })
+}
+
+async fn speak(
+    worker: &Rc<Worker>,
+    plan: &Plan,
+    socket: Socket,
+    opened: Opened,
+    secure: bool,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let ip = opened.client;
+    let client = Client {
+        ip,
+        secure,
+        line: None,
+    };
+    match (opened.transport, opened.http2) {
+        (Transport::Plain(first), _) if first.is_empty() => Ok(()),
+        (Transport::Plain(first), true) => {
+            let stream = Rewound::new(first, socket);
+            Ok(http2::serve(worker, plan, stream, client, stop).await?)
+        }
+        (Transport::Plain(first), false) => {
+            http1(worker, plan, socket.clone(), &socket, first, client, stop).await
+        }
+        (Transport::Tls(stream), true) => {
+            Ok(http2::serve(worker, plan, stream, client, stop).await?)
+        }
+        (Transport::Tls(stream), false) => {
+            http1(worker, plan, stream, &socket, Vec::new(), client, stop).await
+        }
+    }
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -95,10 +141,14 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: S,
     socket: &Socket,
     first: Vec<u8>,
-    peer: IpAddr,
+    client: Client,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let line = Rc::new(Line::new(peer));
+    let line = Rc::new(Line::new(client.ip));
+    let client = Client {
+        line: Some(Rc::clone(&line)),
+        ..client
+    };
     let gate = Gate::new(
         stream,
         first,
@@ -106,10 +156,6 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         Bounds::from(&plan.limits),
         Times::from(&plan.timeouts),
     );
-    let client = Client {
-        ip: peer,
-        line: Some(Rc::clone(&line)),
-    };
     let service = service_fn(|request| handle(worker, &client, request));
     let mut connection = http1::Builder::new()
         .half_close(true)
@@ -154,7 +200,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             }
             return Err(error.into());
         }
-        None => tracing::debug!(%peer, "the client reset its connection"),
+        None => tracing::debug!(peer = %client.ip, "the client reset its connection"),
     }
     Ok(())
 }

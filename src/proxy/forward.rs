@@ -2,7 +2,7 @@
 
 use super::body::Outgoing;
 use super::line::Line;
-use super::reply::{Reason, Refusal};
+use super::reply::{Blame, Reason, Refusal};
 use super::upload::Upload;
 use crate::experiment::UpstreamIndex;
 use crate::upstream::{Lease, LendError, Listener, Upstreams};
@@ -12,12 +12,16 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A connection to an endpoint of this upstream.
+/// How often one request may be sent.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// A connection to an endpoint of this upstream; for `http1_only`, one that can be upgraded.
 pub async fn lend(
     upstreams: &Upstreams<Outgoing>,
     upstream: UpstreamIndex,
+    http1_only: bool,
 ) -> Result<Lease<Outgoing>, Refusal> {
-    upstreams.lend(upstream).await.map_err(refusal)
+    upstreams.lend(upstream, http1_only).await.map_err(refusal)
 }
 
 /// What is sent, and who is told of interim answers.
@@ -25,6 +29,8 @@ pub async fn lend(
 pub struct Sending<'a> {
     /// The request.
     pub request: Request<Outgoing>,
+    /// Where it goes.
+    pub upstream: UpstreamIndex,
     /// The client's connection, if interim answers can be passed on.
     pub line: Option<&'a Rc<Line>>,
     /// Whether the request asks to upgrade.
@@ -35,15 +41,17 @@ pub struct Sending<'a> {
 
 /// Sends the request and waits for the head of the answer.
 ///
-/// A kept connection may be closed by its endpoint in the moment it is used. What was not sent
-/// at all is sent again on a new one; so is a request without a body whose method is safe.
+/// A kept connection may be closed by its endpoint in the moment it is used, and an endpoint may
+/// fail. What was not sent at all is sent again, on a new connection or to another endpoint; so
+/// is a request without a body whose method is safe.
 pub async fn send(
     upstreams: &Upstreams<Outgoing>,
     mut lease: Lease<Outgoing>,
     sending: Sending<'_>,
 ) -> Result<(Response<Incoming>, Lease<Outgoing>), Refusal> {
     let Sending {
-        request,
+        mut request,
+        upstream,
         line,
         upgrading,
         within,
@@ -54,34 +62,40 @@ pub async fn send(
         (None, Some(line)) => Some(Rc::clone(line) as Rc<dyn Listener>),
         (None, None) => None,
     };
-    let again =
-        (lease.reused && request.method().is_safe() && upload.is_none()).then(|| copy(&request));
-    lease.await_answer(listener());
-    if upgrading {
-        lease.await_upgrade();
-    }
-    let sent = lease.sender.try_send_request(request);
-    let mut failed = match in_time(sent, within, upload.as_deref()).await {
-        Some(Ok(response)) => return Ok((response, lease)),
-        Some(Err(failed)) => failed,
-        None => return Err(Refusal::new(Reason::ResponseTimedOut)),
-    };
-    let unsent = failed.take_message().filter(|_| lease.reused);
-    let error = failed.into_error();
-    // An answer that cannot be read is one: it would be no better a second time.
-    let Some(request) = unsent.or(again.filter(|_| !error.is_parse())) else {
-        return Err(broken(upload.as_deref(), error));
-    };
-    let mut lease = upstreams.lend_new(&lease).await.map_err(refusal)?;
-    lease.await_answer(listener());
-    if upgrading {
-        lease.await_upgrade();
-    }
-    let sent = lease.sender.send_request(request);
-    match in_time(sent, within, upload.as_deref()).await {
-        Some(Ok(response)) => Ok((response, lease)),
-        Some(Err(error)) => Err(broken(upload.as_deref(), error)),
-        None => Err(Refusal::new(Reason::ResponseTimedOut)),
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let may_repeat = request.method().is_safe() && upload.is_none();
+        let again = (may_repeat && (lease.reused || upstreams.has_others(upstream)))
+            .then(|| copy(&request));
+        lease.await_answer(listener(), upgrading);
+        let sent = lease.sender.try_send(request);
+        let mut failed = match in_time(sent, within, upload.as_deref()).await {
+            Some(Ok(response)) => {
+                lease.endpoint.served();
+                return Ok((response, lease));
+            }
+            Some(Err(failed)) => failed,
+            None => {
+                lease.endpoint.failed();
+                return Err(Refusal::new(Reason::ResponseTimedOut));
+            }
+        };
+        let unsent = failed.take_message();
+        let refused = broken(upload.as_deref(), failed.into_error());
+        if refused.reason.terms().2 == Blame::Upstream && !lease.reused {
+            lease.endpoint.failed();
+        }
+        // An answer that cannot be read is one: it would be no better a second time.
+        let again = again.filter(|_| refused.reason == Reason::Broken);
+        let Some(next) = unsent.or(again).filter(|_| attempts < ATTEMPTS_MAX) else {
+            return Err(refused);
+        };
+        request = next;
+        lease = match upstreams.lend_again(upstream, &lease, upgrading).await {
+            Some(lent) => lent.map_err(refusal)?,
+            None => return Err(refused),
+        };
     }
 }
 
@@ -124,6 +138,7 @@ fn refusal(error: LendError) -> Refusal {
     let reason = match error {
         LendError::Unresolved { .. } => Reason::Unresolved,
         LendError::Refused { .. } => Reason::Refused,
+        LendError::Distrusted { .. } => Reason::Distrusted,
         LendError::TimedOut { .. } => Reason::ConnectTimedOut,
     };
     Refusal::because(reason, error)

@@ -305,6 +305,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const BOUNDS: Bounds = Bounds {
         head_bytes: 8192,
@@ -449,5 +450,73 @@ mod tests {
         assert!(framing.is_upgrade());
         framing.resume();
         assert_eq!(framing.admit(b"\0\n"), (0, Some(Reason::Malformed)));
+    }
+
+    const WORDS: &[&str] = &[
+        "GET ",
+        "POST ",
+        "/",
+        "/a?b",
+        " HTTP/1.1\r\n",
+        " HTTP/1.0\n",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        "Host: a\r\n",
+        "Host: a b\r\n",
+        "Content-Length: 3\r\n",
+        "Content-Length: 0\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Connection: upgrade\r\n",
+        "Upgrade: x\r\n",
+        "X: y\r\n",
+        "X : y\r\n",
+        " y\r\n",
+        "abc",
+        "0\r\n",
+        "3\r\nabc\r\n",
+        "3;a=b\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ];
+
+    /// What looks like HTTP, more or less.
+    fn soup() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            9 => prop::sample::select(WORDS).prop_map(|word| word.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 1..4),
+        ];
+        prop::collection::vec(word, 1..20).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn how_bytes_are_cut_changes_nothing(bytes in soup(), piece in 1_usize..40) {
+            let whole = read(&bytes, bytes.len());
+            let cut = read(&bytes, piece);
+            // A fault may be seen before the end of what holds it; never is more passed on.
+            prop_assert!(cut.0 <= whole.0 || cut.1 == whole.1);
+            prop_assert_eq!(cut, whole);
+        }
+
+        /// The parser above the gate sees the same heads, and takes every one of them.
+        #[test]
+        fn the_parser_above_agrees(bytes in soup()) {
+            let mut framing = Framing::new(BOUNDS);
+            for end in 1..=bytes.len() {
+                let (sound, fault) = framing.admit(&bytes[..end]);
+                if sound > 0 {
+                    let mut fields = [httparse::EMPTY_HEADER; 100];
+                    let mut request = httparse::Request::new(&mut fields);
+                    let parsed = request.parse(&bytes[..end]);
+                    prop_assert_eq!(parsed, Ok(httparse::Status::Complete(sound)));
+                }
+                if sound > 0 || fault.is_some() {
+                    break;
+                }
+            }
+        }
     }
 }

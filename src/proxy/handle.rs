@@ -17,7 +17,8 @@ use crate::experiment::metric;
 use crate::experiment::visit::{self, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE};
+use crate::upstream::Lease;
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
@@ -32,6 +33,8 @@ use std::time::{Duration, Instant};
 pub struct Client {
     /// The peer, or whom a trusted peer speaks for.
     pub ip: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// An HTTP/1 connection, on which one request is answered after the other.
     pub line: Option<Rc<Line>>,
 }
@@ -64,7 +67,7 @@ async fn answer(
     let plan = &*snapshot.plan;
     let (mut head, body) = request.into_parts();
     let peer = client.ip;
-    let over_tls = headers::over_tls(plan, &head, peer);
+    let over_tls = client.secure || headers::over_tls(plan, &head, peer);
     if let Some(line) = &client.line {
         line.requests.set(line.requests.get() + 1);
         line.delimited.set(head.version < http::Version::HTTP_11);
@@ -210,7 +213,8 @@ fn admit_body(
     let asks = expects.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let asks = asks && head.version >= http::Version::HTTP_11;
     let upload = Upload::new(client.line.clone(), asks);
-    Ok(Outgoing::new(body, max, upload))
+    let quiet_max = client.line.is_none().then_some(plan.timeouts.body);
+    Ok(Outgoing::new(body, max, upload, quiet_max))
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.
@@ -255,7 +259,7 @@ fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
     Some(identity::mint(now_ms, &random))
 }
 
-type Sent = Result<(Response<Incoming>, crate::upstream::Lease<Outgoing>), Refusal>;
+type Sent = Result<(Response<Incoming>, Lease<Outgoing>), Refusal>;
 
 /// Sends the request where it belongs, or to control where that cannot be connected to. Also
 /// says which experiment, if any, was served by control in its group's place.
@@ -271,17 +275,19 @@ async fn send(
     let wanted = visit
         .chosen
         .map_or(plan.default, |(_, _, upstream)| upstream);
-    let (fallback, lent) = match forward::lend(&snapshot.upstreams, wanted).await {
-        Ok(lease) => (None, Ok(lease)),
+    let upgrading = client
+        .line
+        .as_ref()
+        .is_some_and(|line| line.upgrading.get());
+    let lend = |upstream| forward::lend(&snapshot.upstreams, upstream, upgrading);
+    let (fallback, upstream, lent) = match lend(wanted).await {
+        Ok(lease) => (None, wanted, Ok(lease)),
         Err(refusal) => match control_instead(plan, visit, wanted) {
             Some((experiment, control)) => {
                 worker.vitals().fallbacks.add();
-                (
-                    Some(experiment),
-                    forward::lend(&snapshot.upstreams, control).await,
-                )
+                (Some(experiment), control, lend(control).await)
             }
-            None => (None, Err(refusal)),
+            None => (None, wanted, Err(refusal)),
         },
     };
     let lease = match lent {
@@ -289,21 +295,36 @@ async fn send(
         Err(refusal) => return (fallback, Err(refusal)),
     };
     let mut request = Request::from_parts(head, body);
+    complete(&mut request, &lease);
     // What the client spoke says nothing of what the endpoint is spoken to in.
     *request.version_mut() = http::Version::HTTP_11;
     let sending = Sending {
         request,
+        upstream,
         line: client.line.as_ref(),
-        upgrading: client
-            .line
-            .as_ref()
-            .is_some_and(|line| line.upgrading.get()),
+        upgrading,
         within: plan.timeouts.response,
     };
     (
         fallback,
         forward::send(&snapshot.upstreams, lease, sending).await,
     )
+}
+
+/// What HTTP/1.1 needs and the client may have left out.
+fn complete(request: &mut Request<Outgoing>, lease: &Lease<Outgoing>) {
+    let unframed = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    if unframed {
+        // For a method that seldom has a body hyper would send none.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    if request.version() < http::Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        // RFC 9112, 3.2: an old client need not say which site it wants.
+        if let Ok(host) = HeaderValue::try_from(lease.endpoint.address.to_string()) {
+            request.headers_mut().insert(HOST, host);
+        }
+    }
 }
 
 fn control_instead(
@@ -336,7 +357,7 @@ fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
         .map_or(String::new(), |cause| format!(": {cause}"));
     match refusal.reason {
         // Said once by the pool, when the endpoint went away.
-        Reason::Unresolved | Reason::Refused | Reason::ConnectTimedOut => {
+        Reason::Unresolved | Reason::Refused | Reason::Distrusted | Reason::ConnectTimedOut => {
             tracing::debug!("{refusal}{cause}")
         }
         _ if refusal.reason.terms().2 == reply::Blame::Upstream => {

@@ -64,6 +64,8 @@ pub enum Reason {
     Unresolved,
     /// The upstream does not accept connections.
     Refused,
+    /// The upstream speaks no TLS, or shows no certificate that is trusted.
+    Distrusted,
     /// The upstream did not accept a connection in time.
     ConnectTimedOut,
     /// The upstream did not answer in time.
@@ -131,6 +133,11 @@ impl Reason {
                 Blame::Upstream,
             ),
             Reason::Refused => (StatusCode::BAD_GATEWAY, "upstream_refused", Blame::Upstream),
+            Reason::Distrusted => (
+                StatusCode::BAD_GATEWAY,
+                "upstream_distrusted",
+                Blame::Upstream,
+            ),
             Reason::ConnectTimedOut => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "upstream_connect_timeout",

@@ -5,7 +5,7 @@ use super::connection;
 use super::snapshot::Worker;
 use crate::config::plan::Plan;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,30 +21,37 @@ pub struct Orders {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Serves on this socket until told to stop; then finishes what runs, within the plan's time.
+/// What one worker listens to.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Without TLS.
+    pub public: StdListener,
+    /// With TLS.
+    pub secure: Option<StdListener>,
+}
+
+/// Serves on these sockets until told to stop; then finishes what runs, within the plan's time.
 /// Blocks its thread.
-pub fn run(worker: Worker, listener: StdListener, orders: Orders) -> io::Result<()> {
+pub fn run(worker: Worker, sockets: Sockets, orders: Orders) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
-    runtime.block_on(serve(Rc::new(worker), listener, orders))
+    runtime.block_on(serve(Rc::new(worker), sockets, orders))
 }
 
-async fn serve(worker: Rc<Worker>, listener: StdListener, orders: Orders) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Result<()> {
+    let listen = |socket: StdListener| {
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    let public = listen(sockets.public)?;
+    let secure = sockets.secure.map(listen).transpose()?;
     let Orders { mut plan, mut stop } = orders;
     let told = stop.clone();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => accept(&worker, stream, told.clone()),
-                Err(error) => {
-                    // Out of file descriptors, most often: connections that end give some back.
-                    tracing::warn!("a connection cannot be accepted: {error}");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            },
+            accepted = public.accept() => take(&worker, accepted, false, &told).await,
+            accepted = accept_on(secure.as_ref()) => take(&worker, accepted, true, &told).await,
             changed = plan.changed() => match changed {
                 Ok(()) => worker.reload(Arc::clone(&plan.borrow_and_update())),
                 // Who gives the orders is gone.
@@ -53,7 +60,7 @@ async fn serve(worker: Rc<Worker>, listener: StdListener, orders: Orders) -> io:
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    drop(listener);
+    drop((public, secure));
     let deadline = tokio::time::Instant::now() + worker.snapshot().plan.timeouts.shutdown;
     while worker.open.get() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -61,18 +68,46 @@ async fn serve(worker: Rc<Worker>, listener: StdListener, orders: Orders) -> io:
     Ok(())
 }
 
-fn accept(worker: &Rc<Worker>, stream: TcpStream, stop: watch::Receiver<bool>) {
+async fn accept_on(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn take(
+    worker: &Rc<Worker>,
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+    secure: bool,
+    told: &watch::Receiver<bool>,
+) {
+    match accepted {
+        Ok((stream, peer)) => accept(worker, stream, peer, secure, told.clone()),
+        Err(error) => {
+            // Out of file descriptors, most often: connections that end give some back.
+            tracing::warn!("a connection cannot be accepted: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn accept(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    secure: bool,
+    stop: watch::Receiver<bool>,
+) {
     let plan = &worker.snapshot().plan;
     if worker.open.get() >= plan.limits.connections.div_ceil(plan.workers) {
         tracing::warn!("a connection was closed: limits.connections is reached");
         return;
     }
-    let Ok(peer) = stream.peer_addr() else { return };
     worker.vitals().connections.add();
     worker.open.set(worker.open.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        connection::serve(&worker, stream, peer.ip(), stop).await;
+        connection::serve(&worker, stream, peer.ip().to_canonical(), secure, stop).await;
         worker.open.set(worker.open.get() - 1);
     });
 }

@@ -3,8 +3,12 @@
 //! Everything here belongs to one worker: nothing is shared, nothing locks.
 
 pub mod balance;
+mod endpoint;
 mod pool;
+mod sender;
+mod stream;
 mod tap;
 
-pub use pool::{Lease, LendError, Upstreams};
+pub use endpoint::Lease;
+pub use pool::{LendError, Upstreams};
 pub use tap::{Listener, Turned, Upgraded};

@@ -1,6 +1,7 @@
 //! What an endpoint says before hyper reads it: interim answers are taken out and told, which
 //! hyper would only skip; and what it says last is still heard when it no longer listens.
 
+use super::stream::Stream;
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -8,7 +9,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// The largest interim answer, and how many may come before the final one.
@@ -27,7 +27,7 @@ pub trait Listener {
 #[derive(Debug)]
 pub struct Turned {
     /// The stream.
-    pub stream: Tap<TcpStream>,
+    pub stream: Tap<Stream>,
     /// What was read of it already.
     pub first: Bytes,
 }

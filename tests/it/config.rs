@@ -78,7 +78,7 @@ hint: an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080
 
 error: routes.yaml:2:17: upstreams.a: found "ftp://b"
 
-hint: an address such as http://127.0.0.1:3001, without a path
+hint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path
 
 error: routes.yaml:4:32: experiments.e.experiment: there is no upstream "c"
 
@@ -117,13 +117,13 @@ fn what_is_not_yaml_or_no_map_is_said_with_its_place() {
 fn upstreams_and_listeners() {
     broken(
         "http://127.0.0.1:3002",
-        "https://127.0.0.1",
-        "error: routes.yaml:4:13: upstreams.redesign: https:// to an upstream is not supported by this version\n\nhint: use http://",
+        "ftp://127.0.0.1",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"ftp://127.0.0.1\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path",
     );
     broken(
         "http://127.0.0.1:3002",
         "http://a/b",
-        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b\"\n\nhint: an address such as http://127.0.0.1:3001, without a path",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path",
     );
     broken(
         "http://127.0.0.1:3002",
@@ -292,7 +292,16 @@ fn stores_secrets_and_the_rest() {
     );
     with(
         "tls: { listen: 1 }\n",
-        "error: routes.yaml:9:6: tls: this version does not support it yet\n\nhint: leave `tls` out",
+        "error: routes.yaml:9:1: tls: `certificates` is missing\n\nhint: { cert: site.pem, key: site.key }",
+    );
+    let text = parse(&format!(
+        "{SOUND}tls: {{ listen: 1, certificates: {{ cert: none.pem, key: none.key }} }}\n"
+    ))
+    .unwrap_err()
+    .to_string();
+    assert!(
+        text.contains("tls.certificates.cert: none.pem cannot be read:"),
+        "{text}"
     );
     with(
         "identity: { store: hashed }\n",

@@ -111,6 +111,11 @@ impl Client {
         Ok((size > 0).then_some(chunk))
     }
 
+    /// The connection itself, for another thread to write on.
+    pub fn try_clone(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().unwrap()
+    }
+
     /// Says no more, and listens on.
     pub fn half_close(&mut self) {
         self.stream

@@ -67,6 +67,14 @@ impl Proxy {
         self.child.wait().unwrap();
     }
 
+    /// The most memory that it has ever held.
+    pub fn memory_max_kib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse().unwrap()
+    }
+
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill")

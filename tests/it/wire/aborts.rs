@@ -5,7 +5,7 @@ use crate::support::raw::{Peer, Raw};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(5);
 
 /// An origin that does this with the first request, and tells whether and when it was left alone.
 fn watched(

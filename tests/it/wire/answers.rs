@@ -213,18 +213,21 @@ fn nothing_after_an_answer_is_the_next_ones() {
 
 #[test]
 fn an_answer_that_was_not_asked_for_is_nobodys() {
-    let origin = Raw::start(|mut peer| {
+    let (told, said) = std::sync::mpsc::channel();
+    let origin = Raw::start(move |mut peer| {
         while peer.request().is_some() {
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
             std::thread::sleep(Duration::from_millis(20));
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+            told.send(()).unwrap();
         }
     });
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
     for _ in 0..5 {
         assert_eq!(client.get("/", "").text(), "good");
-        std::thread::sleep(Duration::from_millis(60));
+        said.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

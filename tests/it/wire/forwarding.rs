@@ -102,11 +102,17 @@ fn trailers_come_through_and_frame_nothing() {
 
 #[test]
 fn interim_answers_come_before_the_final_one() {
-    let origin = Raw::start(|mut peer| {
+    let (heard, hearing) = std::sync::mpsc::channel();
+    let hearing = std::sync::Mutex::new(hearing);
+    let origin = Raw::start(move |mut peer| {
         while peer.request().is_some() {
-            peer.say("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nWatershed-X: 1\r\nConnection: x-h\r\nX-H: 1\r\n\r\n");
+            peer.say(
+                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nWatershed-X: 1\r\n\
+                 Connection: x-h\r\nX-H: 1\r\n\r\n",
+            );
             peer.say("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
-            std::thread::sleep(Duration::from_millis(100));
+            // Not before the client has them.
+            hearing.lock().unwrap().recv().unwrap();
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
     });
@@ -114,18 +120,14 @@ fn interim_answers_come_before_the_final_one() {
     let mut client = proxy.client();
     for _ in 0..3 {
         client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        let asked = Instant::now();
         let (status, headers) = client.head().unwrap();
         assert_eq!(status, 103);
-        assert!(
-            asked.elapsed() < Duration::from_millis(90),
-            "hints must come early"
-        );
         assert_eq!(
             headers,
             [("Link".to_owned(), "</a.css>; rel=preload".to_owned())]
         );
         assert_eq!(client.head().unwrap().0, 102);
+        heard.send(()).unwrap();
         assert_eq!(client.answer(true).unwrap().text(), "ok");
     }
     // All in one packet, and pipelined.
@@ -237,7 +239,7 @@ fn a_refusal_before_the_end_of_the_upload_is_heard_at_once() {
             (413, "big"),
             "close: {close}"
         );
-        assert!(asked.elapsed() < Duration::from_secs(2));
+        assert!(asked.elapsed() < Duration::from_secs(5));
         assert!(client.is_closed(), "what is left of the body is for nobody");
     }
 }

@@ -13,9 +13,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
+pub type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,7 +27,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
         })
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<Body> {
+pub async fn connect(address: SocketAddr) -> SendRequest<Body> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -37,7 +37,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Body> {
     sender
 }
 
-fn whole(text: &str) -> Body {
+pub fn whole(text: &str) -> Body {
     Full::new(Bytes::from(text.to_owned()))
         .map_err(|never| match never {})
         .boxed()
@@ -47,7 +47,7 @@ fn get(path: &str) -> http::request::Builder {
     Request::get(format!("http://site.test{path}"))
 }
 
-async fn text(response: Response<Incoming>) -> String {
+pub async fn text(response: Response<Incoming>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -149,7 +149,7 @@ fn many_requests_share_a_connection() {
             one.await.unwrap();
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(3),
+            begun.elapsed() < Duration::from_secs(7),
             "{:?}",
             begun.elapsed()
         );
@@ -178,7 +178,7 @@ fn a_stream_that_is_reset_cancels_the_upstream() {
         drop(sender);
     });
     let after = left.recv().unwrap().expect("the upstream was not left");
-    assert!(after < Duration::from_secs(2), "{after:?}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn floods_end_their_connection_and_hinder_nobody() {
     assert!(flood(proxy.public, most, errors) < most, "made you reset");
     let begun = Instant::now();
     assert_eq!(proxy.client().get("/", "").text(), "ok");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod forwarding;
 mod http2;
 mod limits;
 mod requests;
+mod several;
+mod tls;
 mod upgrades;
 
 use crate::support::client::Client;

@@ -383,6 +383,12 @@ const FORWARDED: &[(&str, &str, &str)] = &[
         "0\r\nx-t: c\r\n\r\n",
     ),
     (
+        "9110 9.3.1",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "2\r\nab\r\n0\r\n\r\n",
+    ),
+    ("9112 3.2", "GET /ok HTTP/1.0\r\n\r\n", "host: 127.0.0.1:"),
+    (
         "6265 5.4",
         "GET /ok HTTP/1.1\r\nHost: a\r\nCookie: a=1; =; b c;;\r\nCookie: d\r\n\r\n",
         "cookie: a=1; =; b c;;\r\ncookie: d\r\n",
@@ -495,7 +501,11 @@ fn the_same_holds_however_slowly_it_comes() {
         std::thread::sleep(std::time::Duration::from_micros(300));
     }
     assert_eq!(client.answer(true).unwrap().text(), "ok");
-    assert!(origin.seen().ends_with("1\r\no\r\n0\r\n\r\n"));
+    let seen = origin.seen();
+    let body = seen.split_once("\r\n\r\n").unwrap().1;
+    let pieces: String = body.split("\r\n").skip(1).step_by(2).collect();
+    assert_eq!(pieces, "hello", "{seen}");
+    assert!(seen.ends_with("\r\n0\r\n\r\n"), "{seen}");
 }
 
 #[test]

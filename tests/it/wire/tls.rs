@@ -1,0 +1,415 @@
+//! TLS to clients and to upstreams, HTTP/2 to upstreams.
+
+use super::http2::{run, text, whole};
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::raw::Raw;
+use crate::support::until;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// An authority, and a folder with what it certified.
+struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Authority { folder, issuer }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// Writes `FILE.pem` and `FILE.key` for these names.
+    fn certify(&self, file: &str, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(self.file(&format!("{file}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.file(&format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+
+    fn roots(&self) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.file("ca.pem")).unwrap();
+        roots.add(ca).unwrap();
+        roots
+    }
+
+    fn client(&self, protocols: &[&str]) -> TlsConnector {
+        let builder = rustls::ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let mut config = builder
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// A server with the certificate of this file; with `asks`, for clients with one of ours.
+    fn server(&self, file: &str, protocols: &[&str], asks: bool) -> TlsAcceptor {
+        let builder = rustls::ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = match asks {
+            true => {
+                let roots = Arc::new(self.roots());
+                let verifier =
+                    rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider());
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+            false => builder.with_no_client_auth(),
+        };
+        let chain = vec![CertificateDer::from_pem_file(self.file(&format!("{file}.pem"))).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(self.file(&format!("{file}.key"))).unwrap();
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A proxy with TLS, and where it listens for it.
+fn secure(upstream: &str, certificates: &str) -> (Proxy, SocketAddr) {
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ current: {upstream} }}\ntls: {{ listen: 127.0.0.1:0, certificates: {certificates} }}"
+    ));
+    let address = until("TLS", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let address = log.split("serving TLS on https://").nth(1);
+        let address = address.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        address.ok_or(log)
+    });
+    (proxy, address)
+}
+
+async fn connect(
+    connector: &TlsConnector,
+    address: SocketAddr,
+    name: &str,
+) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    connector.connect(name, stream).await
+}
+
+async fn say(stream: &mut TlsStream<tokio::net::TcpStream>, text: &str) -> String {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}
+
+const ASK: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn clients_are_served_over_tls() {
+    let authority = Authority::new();
+    authority.certify("a", &["a.test"]);
+    authority.certify("b", &["b.test", "*.b.test"]);
+    let origin = Origin::start("current");
+    let pair = |name: &str| {
+        let (cert, key) = (
+            authority.file(&format!("{name}.pem")),
+            authority.file(&format!("{name}.key")),
+        );
+        format!("{{ cert: {cert}, key: {key} }}")
+    };
+    let (_proxy, address) = secure(
+        &format!("\"http://{}\"", origin.address),
+        &format!("[ {}, {} ]", pair("a"), pair("b")),
+    );
+    run(async {
+        let http1 = authority.client(&["http/1.1"]);
+        // Each name is shown its own certificate.
+        for name in ["a.test", "b.test", "x.b.test"] {
+            let mut stream = connect(&http1, address, name).await.unwrap();
+            let answer = say(&mut stream, ASK).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(
+                answer.contains("[\"x-forwarded-proto\",\"https\"]"),
+                "{answer}"
+            );
+        }
+        assert!(connect(&http1, address, "c.test").await.is_err());
+        // What is unsound is as unsound here.
+        let mut stream = connect(&http1, address, "a.test").await.unwrap();
+        let answer = say(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        // HTTP/2, as is agreed on first.
+        let both = authority.client(&["h2", "http/1.1"]);
+        let stream = connect(&both, address, "a.test").await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("https://a.test/x").body(whole("")).unwrap();
+        let answer = text(sender.send_request(request).await.unwrap()).await;
+        assert!(
+            answer.contains("[\"x-forwarded-proto\",\"https\"]"),
+            "{answer}"
+        );
+        // Those who speak no TLS disturb nobody.
+        let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
+        plain.write_all(ASK.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = plain.read_to_end(&mut rest).await;
+        assert!(!rest.starts_with(b"HTTP/"));
+    });
+}
+
+#[test]
+fn certificates_are_read_again_when_they_change() {
+    let authority = Authority::new();
+    authority.certify("site", &["old.test"]);
+    let origin = Origin::start("current");
+    let pair = format!(
+        "{{ cert: {}, key: {} }}",
+        authority.file("site.pem"),
+        authority.file("site.key")
+    );
+    let (proxy, address) = secure(&format!("\"http://{}\"", origin.address), &pair);
+    let client = authority.client(&[]);
+    run(async {
+        let mut stream = connect(&client, address, "old.test").await.unwrap();
+        assert!(say(&mut stream, ASK).await.contains(" 200 OK"));
+    });
+    // Half of a pair changes nothing.
+    let key = std::fs::read(authority.file("site.key")).unwrap();
+    authority.certify("site", &["new.test"]);
+    let new_key = std::fs::read(authority.file("site.key")).unwrap();
+    std::fs::write(authority.file("site.key"), key).unwrap();
+    until("the refusal", || {
+        let log = proxy.log.lock().unwrap().clone();
+        log.contains("do not go together").then_some(()).ok_or(log)
+    });
+    run(async { assert!(connect(&client, address, "old.test").await.is_ok()) });
+    std::fs::write(authority.file("site.key"), new_key).unwrap();
+    until("the new certificate", || {
+        run(async { connect(&client, address, "new.test").await.map(drop) })
+    });
+    run(async { assert!(connect(&client, address, "old.test").await.is_err()) });
+}
+
+/// An upstream over TLS that answers HTTP/1.1, on a thread of its own.
+fn origin_over_tls(acceptor: TlsAcceptor) -> SocketAddr {
+    serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let mut request = vec![0; 4096];
+            let _ = stream.read(&mut request).await;
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret";
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    })
+}
+
+fn serve<F>(with: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (told, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            told.send(listener.local_addr().unwrap()).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(with(stream));
+            }
+        });
+    });
+    address.recv().unwrap()
+}
+
+fn over(upstream: &str) -> Proxy {
+    Proxy::start(&format!("workers: 1\nupstreams: {{ current: {upstream} }}"))
+}
+
+#[test]
+fn upstreams_over_tls_must_show_what_is_trusted() {
+    let authority = Authority::new();
+    authority.certify("origin", &["localhost"]);
+    authority.certify("us", &["proxy.test"]);
+    let stranger = Authority::new();
+    let plain = origin_over_tls(authority.server("origin", &[], false));
+    let asking = origin_over_tls(authority.server("origin", &[], true));
+    let ca = |authority: &Authority| authority.file("ca.pem");
+    let identity = format!(
+        "cert: {}, key: {}",
+        authority.file("us.pem"),
+        authority.file("us.key")
+    );
+    let check = |host: &str, address: SocketAddr, tls: &str, expected: Option<&str>| {
+        let upstream = format!(
+            "{{ endpoints: [\"https://{host}:{}\"], tls: {{ {tls} }} }}",
+            address.port()
+        );
+        let proxy = over(&upstream);
+        let answer = proxy.client().get("/", "");
+        match expected {
+            None => assert_eq!(
+                (answer.status, &*answer.text()),
+                (200, "secret"),
+                "{upstream}"
+            ),
+            Some(token) => assert_eq!(
+                (answer.status, answer.header("watershed-error")),
+                (502, Some(token)),
+                "{upstream}"
+            ),
+        }
+    };
+    check("localhost", plain, &format!("ca: {}", ca(&authority)), None);
+    check(
+        "127.0.0.1",
+        plain,
+        &format!("ca: {}, name: localhost", ca(&authority)),
+        None,
+    );
+    // A name that it is not for, an authority that is not trusted, the system's roots.
+    check(
+        "127.0.0.1",
+        plain,
+        &format!("ca: {}", ca(&authority)),
+        Some("upstream_distrusted"),
+    );
+    check(
+        "localhost",
+        plain,
+        &format!("ca: {}", ca(&stranger)),
+        Some("upstream_distrusted"),
+    );
+    check(
+        "localhost",
+        plain,
+        "name: localhost",
+        Some("upstream_distrusted"),
+    );
+    // One that wants to see a certificate.
+    check(
+        "localhost",
+        asking,
+        &format!("ca: {}, {identity}", ca(&authority)),
+        None,
+    );
+    let refused = Raw::start(|mut peer| peer.say("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    check(
+        "localhost",
+        refused.address,
+        &format!("ca: {}", ca(&authority)),
+        Some("upstream_distrusted"),
+    );
+}
+
+/// A service over HTTP/2 as gRPC is: a body, and how it went behind it.
+async fn call(request: Request<Incoming>) -> Result<Response<super::http2::Body>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    assert_eq!(head.version, http::Version::HTTP_2);
+    let said = format!("{} {} {:?}", head.method, head.uri, head.headers.get("te"));
+    let body = body.collect().await?.to_bytes();
+    let frames = [
+        Ok(Frame::data(Bytes::from(said))),
+        Ok(Frame::data(body)),
+        Ok(Frame::trailers(
+            [("grpc-status".parse().unwrap(), "0".parse().unwrap())]
+                .into_iter()
+                .collect(),
+        )),
+    ];
+    let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames)).boxed();
+    Ok(Response::new(body))
+}
+
+#[test]
+fn upstreams_are_spoken_to_in_http_2() {
+    let authority = Authority::new();
+    authority.certify("origin", &["localhost"]);
+    let h2c = serve(|stream| async move {
+        let service = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = service
+            .serve_connection(TokioIo::new(stream), service_fn(call))
+            .await;
+    });
+    let acceptor = authority.server("origin", &["h2"], false);
+    let tls = serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let service = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = service
+                .serve_connection(TokioIo::new(stream), service_fn(call))
+                .await;
+        }
+    });
+    let h2c = (format!("\"h2c://{h2c}\""), "http");
+    let tls = format!(
+        "{{ endpoints: [\"https://localhost:{}\"], tls: {{ ca: {} }} }}",
+        tls.port(),
+        authority.file("ca.pem")
+    );
+    for (upstream, scheme) in [h2c, (tls, "https")] {
+        let proxy = over(&upstream);
+        // A client of HTTP/1.1.
+        let mut client = proxy.client();
+        for _ in 0..3 {
+            let answer = client.post("/a?b=c", "TE: trailers\r\nConnection: TE\r\n", "hello");
+            let expected = format!("POST {scheme}://site.test/a?b=c Some(\"trailers\")hello");
+            assert_eq!(answer.text(), expected);
+        }
+        // gRPC end to end.
+        run(async {
+            let mut sender = super::http2::connect(proxy.public).await;
+            for number in 0..10 {
+                let request = Request::post("http://site.test/pkg.Service/Call")
+                    .header("te", "trailers")
+                    .header("content-type", "application/grpc")
+                    .body(
+                        Full::new(Bytes::from(format!("{number}")))
+                            .map_err(|never| match never {})
+                            .boxed(),
+                    );
+                let answer = sender.send_request(request.unwrap()).await.unwrap();
+                let answer = answer.into_body().collect().await.unwrap();
+                assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+                assert!(answer.to_bytes().ends_with(number.to_string().as_bytes()));
+            }
+        });
+    }
+}
