@@ -12,6 +12,7 @@ mod reload;
 mod reports;
 mod results;
 mod run;
+mod simulate;
 pub mod stats;
 mod visitors;
 
@@ -44,6 +45,8 @@ enum Command {
     Forget(forget::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
+    /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
+    Simulate(simulate::Arguments),
     /// The statistics as a tool: questions as JSON lines in, answers as JSON lines out
     Stats,
 }
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Forget(arguments) => forget::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
             .map_err(anyhow::Error::from),
     };
