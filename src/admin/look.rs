@@ -92,7 +92,8 @@ impl Looks {
         Ok(recent)
     }
 
-    fn judge(
+    /// The same of counts at hand: what `kept` says, and what this process found before, is known.
+    pub fn judge(
         &self,
         plan: &Plan,
         experiment: &Experiment,

@@ -13,6 +13,7 @@ mod reload;
 mod reports;
 mod results;
 mod run;
+mod simulate;
 mod sockets;
 pub mod stats;
 mod visitors;
@@ -48,6 +49,8 @@ enum Command {
     Forget(forget::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
+    /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
+    Simulate(simulate::Arguments),
     /// The statistics as a tool: questions as JSON lines in, answers as JSON lines out
     Stats,
 }
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&arguments),
         Command::Forget(arguments) => forget::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
             .map_err(anyhow::Error::from),
     };

@@ -1,7 +1,7 @@
 //! `watershed stats`: the statistics as a tool. Questions as lines of JSON in, answers as lines
 //! of JSON out: `{"id": …, "family": …, "inputs": {…}}` is answered by `{"id": …, "got": {…}}`,
 //! or by `{"id": …, "error": "…"}` where the family is unknown or the inputs do not fit it.
-//! docs/statistics.md lists the families. What is undefined or unbounded is `null`.
+//! docs/stats-command.md lists the families. What is undefined or unbounded is `null`.
 
 mod conversions;
 mod fixed;
@@ -171,5 +171,24 @@ mod tests {
             "{\"id\": \"c\", \"inputs\": {}}",
             "{\"id\":\"c\",\"error\":\"not a question: missing field `family` at line 1 column 25\"}",
         );
+    }
+
+    #[test]
+    fn the_page_names_every_family_and_its_examples_are_true() {
+        let page = include_str!("../../docs/stats-command.md");
+        for (name, _) in FAMILIES {
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "{name} is not described"
+            );
+        }
+        let lines = |word: &str| -> Vec<&str> {
+            let lines = page.lines().filter(|line| line.starts_with("{\"id\":"));
+            lines
+                .filter(|line| line.contains("\"family\"") == (word == "asked"))
+                .collect()
+        };
+        assert_eq!(lines("asked").len(), 3);
+        check(&lines("asked").join("\n"), &lines("answered").join("\n"));
     }
 }

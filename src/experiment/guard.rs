@@ -3,6 +3,7 @@
 use super::MetricIndex;
 use super::metric::{Metric, Observation, Observations};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// A bound on harm that an experiment must not do.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,20 +52,20 @@ impl Guardrail {
     }
 
     /// Whether an answer does harm. Metrics are observed as metrics.
-    fn is_broken_by(&self, status: u16, latency_us: u64) -> bool {
+    fn is_broken_by(&self, status: u16, latency: Duration) -> bool {
         match self.what {
             Guarded::Errors => status >= 500,
-            Guarded::Slow { over_us } => latency_us > over_us,
+            Guarded::Slow { over_us } => latency.as_micros() > u128::from(over_us),
             Guarded::Metric(_) => false,
         }
     }
 }
 
-/// Adds the harm that an answer does to what it counts for. `latency_us` is the time to its head.
-pub fn observe(guardrails: &[Guardrail], status: u16, latency_us: u64, seen: &mut Observations) {
+/// Adds the harm that an answer does to what it counts for. `latency` is the time to its head.
+pub fn observe(guardrails: &[Guardrail], status: u16, latency: Duration, seen: &mut Observations) {
     let broken = guardrails
         .iter()
-        .filter(|guardrail| guardrail.is_broken_by(status, latency_us));
+        .filter(|guardrail| guardrail.is_broken_by(status, latency));
     seen.extend(broken.map(|guardrail| Observation {
         metric: guardrail.counted_as,
         count: 1,
@@ -90,7 +91,12 @@ mod tests {
             guardrail(Guarded::Slow { over_us: 500 }, 2),
         ];
         let mut seen = Observations::new();
-        observe(&guardrails, status, latency_us, &mut seen);
+        observe(
+            &guardrails,
+            status,
+            Duration::from_micros(latency_us),
+            &mut seen,
+        );
         let found: Vec<usize> = seen.iter().map(|seen| seen.metric.0).collect();
         assert_eq!(found, harm);
     }

@@ -27,9 +27,9 @@ pub struct ShardKeys {
     pub waiting_since: String,
     /// ID → the ID that stands for the same person.
     pub aliases: String,
-    /// field → the smallest number: see [`super::kept`]. In the first shard only.
+    /// Of [`super::kept`], in the first shard only: field → number.
     pub lowest: String,
-    /// field → the first text. In the first shard only.
+    /// Field → text.
     pub first: String,
 }
 

@@ -58,9 +58,8 @@ pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
     let latency = answered.began.elapsed();
     let mut observations = answered.observations;
     for exposure in &exposures {
-        let guardrails = &plan.experiment(exposure.experiment).guardrails;
-        let latency_us = latency.as_micros() as u64;
-        guard::observe(guardrails, answered.status, latency_us, &mut observations);
+        let bounds = &plan.experiment(exposure.experiment).guardrails;
+        guard::observe(bounds, answered.status, latency, &mut observations);
     }
     let system_ms = answered.now_ms + latency.as_millis() as u64;
     let clock = worker.journal.borrow();

@@ -89,6 +89,23 @@ impl Compared {
         log_estimate(metric, self.rates)
     }
 
+    /// What is known by the test of the configuration, as an estimate to plan with: the exact test
+    /// knows only those who convert, so that it takes more users where most do.
+    pub fn planning_estimate(&self, metric: &Metric) -> Option<Estimate> {
+        let estimate = self.log_estimate(metric)?;
+        let (Test::Exact(_), Some((control, own))) = (&self.test, self.rates) else {
+            return Some(estimate);
+        };
+        let of = |rate: &Rate, share: f64| share / rate.converted as f64;
+        let converters = of(&control, 1.0) + of(&own, 1.0);
+        let all = of(&control, 1.0 - control.mean) + of(&own, 1.0 - own.mean);
+        let variance = estimate.variance * converters / all;
+        (variance.is_finite() && variance > 0.0).then_some(Estimate {
+            variance,
+            ..estimate
+        })
+    }
+
     /// The comparison, with intervals that miss with chance `alpha`.
     pub fn lift(&self, metric: &Metric, alpha: f64) -> Lift {
         let ratio = || {

@@ -169,7 +169,9 @@ fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudge
     let p: Vec<f64> = cases.iter().map(p).collect();
     correct(question, cases, &several::holm(&p, question.alpha), judged);
     let needed = |case: &&Case| {
-        let estimate = case.compared.log_estimate(&question.metrics[case.metric])?;
+        let estimate = case
+            .compared
+            .planning_estimate(&question.metrics[case.metric])?;
         let alpha = question.alpha / cases.len() as f64;
         finite(users_factor(&estimate, alpha, POWER))
     };

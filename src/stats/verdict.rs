@@ -425,7 +425,7 @@ mod tests {
         check(
             &question((10_000, 500), (10_112, 511)),
             State::Collecting,
-            "too early to say which group is better: experiment converts between 13.7 % worse and 21 % better than control; 20,112 users; to find a lift of 10 %, about 130,000 users are needed",
+            "too early to say which group is better: experiment converts between 13.7 % worse and 21 % better than control; 20,112 users; to find a lift of 10 %, about 140,000 users are needed",
         );
         check(
             &question((20_000, 2000), (20_112, 2400)),

@@ -1,0 +1,267 @@
+//! `watershed simulate`: plays the file's experiments, with and without an effect, and says how
+//! often their verdicts err and how long they take.
+
+mod play;
+
+use super::Hinted;
+use crate::config;
+use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::stats::State;
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use play::{End, Game, play, usual_users};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is played, and how often.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The routes file
+    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
+    config: PathBuf,
+    /// How often each experiment is played without an effect, and how often with one
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    runs: u64,
+    /// Decides everything that happens: the same seed, the same answer
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// The share of users who do what a metric counts, such as 5%
+    #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
+    rate: f64,
+    /// Users of a run, over all groups; twice what a single look would take unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    users: Option<u64>,
+    /// How often each run is looked at
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    looks: u64,
+    /// New users a day, to say how many days it takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    users_per_day: Option<u64>,
+    /// Print JSON in place of a table
+    #[arg(long)]
+    json: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').map(str::trim_end);
+    let share = number.and_then(|number| number.parse::<f64>().ok());
+    share
+        .map(|percent| percent / 100.0)
+        .filter(|share| *share > 0.0 && *share < 1.0)
+        .ok_or_else(|| "a percentage above 0% and below 100%, with its sign".to_owned())
+}
+
+/// Plays, and prints what came of it.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let plan = config::load(&arguments.config)?;
+    let running = || plan.experiments.iter().filter(|own| own.winner.is_none());
+    let playable: Vec<(&Experiment, u64)> = running()
+        .filter_map(|experiment| {
+            let usual = usual_users(&plan, experiment, arguments.rate)?;
+            Some((experiment, arguments.users.unwrap_or(usual)))
+        })
+        .collect();
+    if playable.is_empty() {
+        return Err(Hinted::new(
+            "the file has no running experiment that a metric judges",
+            "write `metrics:`, such as `purchase: POST /checkout -> 2xx`",
+        )
+        .into());
+    }
+    let bar = progress(playable.len() as u64 * 2 * arguments.runs)?;
+    let mut answers = Vec::new();
+    for (experiment, users) in playable {
+        for with_effect in [false, true] {
+            let game = Game {
+                plan: &plan,
+                experiment,
+                rate: arguments.rate,
+                with_effect,
+                users,
+                looks: arguments.looks,
+                seed: arguments.seed,
+            };
+            let ends = all_runs(&game, arguments.runs, &bar);
+            answers.push(Answer::of(&plan, &game, &ends, arguments));
+        }
+    }
+    bar.finish_and_clear();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&answers)?);
+    } else {
+        print!("{}", table(&answers, arguments));
+    }
+    Ok(())
+}
+
+/// On standard error, and only where a person sees it.
+fn progress(runs: u64) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template(
+        "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec}, {eta} left",
+    )?;
+    let bar = ProgressBar::new(runs).with_style(style.progress_chars("=> "));
+    Ok(bar.with_message("runs"))
+}
+
+/// In the order of their numbers, whichever core played them.
+fn all_runs(game: &Game<'_>, runs: u64, bar: &ProgressBar) -> Vec<End> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(0);
+    let mut ends: Vec<(u64, End)> = std::thread::scope(|scope| {
+        let one = || {
+            let mut ends = Vec::new();
+            loop {
+                let run = next.fetch_add(1, Ordering::Relaxed);
+                if run >= runs {
+                    return ends;
+                }
+                ends.push((run, play(game, run)));
+                bar.inc(1);
+            }
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(one)).collect();
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(ends) => ends,
+            Err(panicked) => std::panic::resume_unwind(panicked),
+        });
+        joined.flatten().collect()
+    });
+    ends.sort_by_key(|(run, _)| *run);
+    ends.into_iter().map(|(_, end)| end).collect()
+}
+
+/// What came of all runs of one game. Shares are of runs, 0 to 1.
+#[derive(Debug, Serialize)]
+struct Answer {
+    experiment: String,
+    metric: String,
+    /// The lift that was played: 0, or the planned one.
+    lift: f64,
+    rate: f64,
+    runs: u64,
+    looks: u64,
+    users: u64,
+    winner: f64,
+    loser: f64,
+    no_difference: f64,
+    invalid: f64,
+    no_verdict: f64,
+    /// Verdicts that are not true of what was played.
+    wrong: f64,
+    /// The standard error of `wrong`, by the runs.
+    wrong_error: f64,
+    /// Of runs with a verdict.
+    median_users: Option<u64>,
+    median_days: Option<f64>,
+}
+
+impl Answer {
+    fn of(plan: &Plan, game: &Game<'_>, ends: &[End], arguments: &Arguments) -> Answer {
+        let experiment = game.experiment;
+        // Only experiments with a metric are played.
+        let metric = plan.metric(experiment.metrics[0]);
+        let runs = ends.len() as f64;
+        let share = |is: &dyn Fn(State) -> bool| {
+            ends.iter().filter(|end| is(end.state)).count() as f64 / runs
+        };
+        let wrong = share(&|state| match state {
+            State::Loser | State::Invalid => true,
+            State::Winner => !game.with_effect,
+            State::NoDifference => game.with_effect,
+            State::Collecting => false,
+        });
+        let decided = ends.iter().filter(|end| end.state != State::Collecting);
+        let mut users: Vec<u64> = decided.map(|end| end.users).collect();
+        users.sort_unstable();
+        let median_users = users.get(users.len() / 2).copied();
+        let shortest = experiment.min_duration_ms as f64 / 86_400_000.0;
+        let days = |per_day: u64| Some((median_users? as f64 / per_day as f64).max(shortest));
+        Answer {
+            experiment: experiment.name.to_string(),
+            metric: metric.name.to_string(),
+            lift: if game.with_effect { metric.detect } else { 0.0 },
+            rate: game.rate,
+            runs: ends.len() as u64,
+            looks: game.looks,
+            users: game.users,
+            winner: share(&|state| state == State::Winner),
+            loser: share(&|state| state == State::Loser),
+            no_difference: share(&|state| state == State::NoDifference),
+            invalid: share(&|state| state == State::Invalid),
+            no_verdict: share(&|state| state == State::Collecting),
+            wrong,
+            wrong_error: (wrong * (1.0 - wrong) / runs).sqrt(),
+            median_users,
+            median_days: arguments.users_per_day.and_then(days),
+        }
+    }
+}
+
+fn table(answers: &[Answer], arguments: &Arguments) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let mut head = vec![
+        "experiment",
+        "metric",
+        "true lift",
+        "winner",
+        "loser",
+        "no difference",
+        "invalid",
+        "no verdict",
+        "wrong",
+        "median users",
+    ];
+    if arguments.users_per_day.is_some() {
+        head.push("median days");
+    }
+    table.set_header(head);
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    for answer in answers {
+        let mut row = vec![
+            answer.experiment.clone(),
+            answer.metric.clone(),
+            percent(answer.lift),
+            percent(answer.winner),
+            percent(answer.loser),
+            percent(answer.no_difference),
+            percent(answer.invalid),
+            percent(answer.no_verdict),
+            format!(
+                "{} ± {:.1}",
+                percent(answer.wrong),
+                100.0 * answer.wrong_error
+            ),
+            answer
+                .median_users
+                .map_or("-".to_owned(), |users| users.to_string()),
+        ];
+        if arguments.users_per_day.is_some() {
+            row.push(
+                answer
+                    .median_days
+                    .map_or("-".to_owned(), |days| format!("{days:.1}")),
+            );
+        }
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let first = &answers[0];
+    let users: Vec<String> = answers
+        .iter()
+        .step_by(2)
+        .map(|answer| format!("{} for {}", answer.users, answer.experiment))
+        .collect();
+    format!(
+        "{table}\n{} runs each, looked at {} times, of at most {} users; {} of users do what a metric counts.\n\
+         Without an effect at most 5 % may be wrong (and 1 % by guardrails, where the file has some); a run ends with its first verdict.\n",
+        first.runs,
+        first.looks,
+        users.join(", "),
+        percent(first.rate)
+    )
+}
