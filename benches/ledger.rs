@@ -1,0 +1,230 @@
+//! What recording costs: `cargo bench --bench ledger [-- FACTS]`. Appends facts to a journal, and
+//! folds them into both houses of the ledger, as a start after a crash would. Redis is a real
+//! redis-server of its own; nothing else should run.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use watershed::experiment::assign::{Share, Weight};
+use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::record::{
+    Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
+};
+use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
+use watershed::journal::{self, Declared, Options};
+use watershed::ledger::Ledger;
+use watershed::ledger::folder::Folder;
+use watershed::ledger::redis::{RedisLedger, TlsFiles};
+use watershed::ledger::sqlite::SqliteLedger;
+use watershed::vitals::Vitals;
+
+fn main() {
+    let facts = std::env::args().filter_map(|word| word.parse().ok()).next();
+    let facts: u64 = facts.unwrap_or(1_000_000);
+    let users = facts / 5;
+    println!("{facts} facts by {users} users, one event in ten facts");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("watershed.db");
+    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&path).unwrap());
+    let (append, folded) = measure(&runtime, &ledger, facts, users);
+    println!(
+        "append: {:.0} ns a fact",
+        append.as_nanos() as f64 / facts as f64
+    );
+    report("embedded file", facts, folded, None);
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    println!(
+        "embedded file: {:.0} bytes a user on disk",
+        bytes as f64 / users as f64
+    );
+
+    let redis = Redis::start();
+    let connecting = RedisLedger::connect(&redis.url, TlsFiles::default(), "ws");
+    let ledger: Arc<dyn Ledger> = Arc::new(runtime.block_on(connecting).unwrap());
+    let before = redis.info();
+    let (_, folded) = measure(&runtime, &ledger, facts, users);
+    let after = redis.info();
+    let of = |name: &str| after(name) - before(name);
+    let cpu = of("used_cpu_user") + of("used_cpu_sys");
+    report("Redis", facts, folded, Some(cpu));
+    println!(
+        "Redis: {:.0} bytes a user",
+        of("used_memory") / users as f64
+    );
+    println!(
+        "Redis: {:.2} commands for a thousand facts, when behind",
+        1000.0 * of("total_commands_processed") / facts as f64
+    );
+}
+
+fn report(house: &str, facts: u64, folded: Duration, redis_cpu: Option<f64>) {
+    let seconds = folded.as_secs_f64();
+    println!(
+        "{house}: {facts} facts folded in {seconds:.2} s: {:.0} a second",
+        facts as f64 / seconds
+    );
+    if let Some(cpu) = redis_cpu {
+        println!(
+            "{house}: {cpu:.2} s of its own processor: {:.0} facts a second and core",
+            facts as f64 / cpu
+        );
+    }
+}
+
+/// How long appending took, and folding.
+fn measure(
+    runtime: &tokio::runtime::Runtime,
+    ledger: &Arc<dyn Ledger>,
+    facts: u64,
+    users: u64,
+) -> (Duration, Duration) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let options = Options::new(4 << 30, 1);
+    let sync = Duration::from_millis(200);
+    let mut journals = journal::open(folder.path(), 1, sync, &options).unwrap();
+    let mut writer = journals.writers.pop().unwrap();
+    let declared = Declared::new(&declaration());
+    let mut dice = fastrand::Rng::with_seed(7);
+    let began = Instant::now();
+    let mut making = Duration::ZERO;
+    for number in 0..facts {
+        let (id, group, event);
+        let made = Instant::now();
+        let user = dice.u64(..users);
+        id = format!("{user:08x}-7ab1-7000-8000-{user:012x}");
+        group = GroupIndex(user as usize % 2);
+        event = Observation {
+            metric: MetricIndex(0),
+            count: 1,
+            sum: dice.i64(1..9_999),
+            base: 0,
+        };
+        making += made.elapsed();
+        let record = Record {
+            at_ms: 1_795_000_000_000 + number / 10,
+            user: UserId::new(id.as_bytes()).unwrap(),
+            declaration: declared.digest,
+            status: 200,
+            latency_us: 1_000 + number % 5_000,
+            exposures: &[Exposure {
+                experiment: ExperimentIndex(0),
+                group,
+                served: Served::Own,
+            }],
+            observations: if number % 10 == 0 {
+                std::slice::from_ref(&event)
+            } else {
+                &[]
+            },
+            event_id: None,
+            known_as: None,
+        };
+        while writer.append(&declared, &record).is_err() {
+            // The keeper is behind with a segment.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let appended = began.elapsed() - making;
+    drop(writer);
+    let vitals = Arc::new(Vitals::new(1));
+    let began = Instant::now();
+    let folder = Folder::new(journals.readers, Arc::clone(ledger), vitals, Vec::new);
+    // Told to stop at once, it folds what is left first.
+    runtime.block_on(folder.run(Duration::from_millis(500), async {}));
+    (appended, began.elapsed())
+}
+
+fn declaration() -> Declaration {
+    let group = |name: &str| DeclaredGroup {
+        name: name.to_owned(),
+        weight: Weight::new(1.0).unwrap(),
+    };
+    Declaration {
+        digest: 1,
+        experiments: vec![DeclaredExperiment {
+            name: "new-site".to_owned(),
+            epoch: EpochDigest(9),
+            traffic: Share::ALL,
+            groups: vec![group("control"), group("experiment")],
+            metrics: vec![0],
+            running: true,
+        }],
+        metrics: vec![DeclaredMetric {
+            name: "revenue".to_owned(),
+            kind: Kind::Mean,
+            goal: Goal::Increase,
+            scale: 2,
+            within_ms: None,
+        }],
+    }
+}
+
+/// A redis-server that goes when this is dropped.
+struct Redis {
+    url: String,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Redis {
+    fn start() -> Redis {
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let folder = tempfile::TempDir::new().unwrap();
+        let child = Command::new("redis-server")
+            .args([
+                "--port",
+                &free.port().to_string(),
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+            ])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: run ./scripts/test, which installs it");
+        let url = format!("redis://{free}");
+        while redis::Client::open(url.as_str())
+            .unwrap()
+            .get_connection()
+            .is_err()
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Redis {
+            url,
+            child,
+            _folder: folder,
+        }
+    }
+
+    fn info(&self) -> impl Fn(&str) -> f64 {
+        let mut connection = redis::Client::open(self.url.as_str())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        let text: String = redis::cmd("INFO").query(&mut connection).unwrap();
+        move |name| {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.unwrap().trim().parse().unwrap()
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+}
