@@ -86,7 +86,16 @@ impl Looks {
         };
         let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
         let started_at_ms = look.question.started_at_ms;
-        let recent = Recent::of(&hours, &groups, started_at_ms, look.at_ms);
+        let shown = |hour: &&HourTotals| {
+            let mut epochs = look.totals.epochs.iter();
+            epochs.any(|epoch| epoch.definition.digest == hour.epoch)
+        };
+        let recent = Recent::of(
+            hours.iter().filter(shown),
+            &groups,
+            started_at_ms,
+            look.at_ms,
+        );
         let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(experiment.name.to_string(), (counted, hours));
         Ok(recent)
@@ -97,7 +106,7 @@ impl Looks {
         &self,
         plan: &Plan,
         experiment: &Experiment,
-        totals: Totals,
+        mut totals: Totals,
         kept: &Kept,
         now_ms: u64,
     ) -> Look {
@@ -108,12 +117,25 @@ impl Looks {
             *known = Kept::default();
         }
         known.merge(kept);
+        // Who was split by another salt took part in another experiment of the same name.
+        let all = totals.epochs.len();
+        totals
+            .epochs
+            .retain(|epoch| running::belongs(experiment, epoch.definition.digest, known));
+        let earlier = all - totals.epochs.len();
         let mut question = question(plan, experiment, &totals, now_ms);
         running::recall(experiment, &mut question, known);
         let judgement = stats::judge(&question);
         known.merge(&running::found(experiment, &question, &judgement));
+        let mut warnings = running::disagreements(plan, experiment, known);
+        if earlier > 0 {
+            warnings.push(format!(
+                "{}: counts of {earlier} epoch(s) with another salt are kept, and not shown here",
+                experiment.name
+            ));
+        }
         Look {
-            warnings: running::disagreements(plan, experiment, known),
+            warnings,
             totals,
             question,
             judgement,
@@ -184,13 +206,13 @@ impl Rounds {
         let kept = ledger.kept(name).await?;
         let totals = ledger.totals(name).await?;
         if self.totals.get(name) != Some(&totals) {
-            let look = looks.judge(plan, experiment, totals, &kept, now_ms());
+            let look = looks.judge(plan, experiment, totals.clone(), &kept, now_ms());
             for warning in look.warnings {
                 if self.warned.insert(warning.clone()) {
                     tracing::warn!("{warning}");
                 }
             }
-            self.totals.insert(name.to_owned(), look.totals);
+            self.totals.insert(name.to_owned(), totals);
         }
         let news = looks.news(name, &kept);
         if !news.is_empty() {

@@ -31,8 +31,8 @@ const DEAD_SHARE: f64 = 0.5;
 
 impl Recent {
     /// The last hours of these groups. `started_at_ms` is the first exposure, if there was one.
-    pub fn of(
-        hours: &[HourTotals],
+    pub fn of<'a>(
+        hours: impl IntoIterator<Item = &'a HourTotals>,
         groups: &[&str],
         started_at_ms: Option<u64>,
         now_ms: u64,

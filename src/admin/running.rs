@@ -2,8 +2,8 @@
 //! Names of fields, and how they enter a question and come out of a judgement.
 
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
 use crate::experiment::metric::Kind;
+use crate::experiment::{EpochDigest, Experiment};
 use crate::ledger::kept::Kept;
 use crate::stats::{self, Judgement, Question, Role};
 
@@ -12,12 +12,25 @@ use crate::stats::{self, Judgement, Question, Role};
 fn identity(experiment: &Experiment) -> String {
     let control = &experiment.groups[experiment.control.0].name;
     let (name, salt) = (&experiment.name, &experiment.salt);
-    // The name's length stands first, so that no two identities write the same text.
-    let text = format!("{}:{name} {}:{salt} {control}", name.len(), salt.len());
-    let mut bytes = text.as_bytes();
+    // Lengths stand before texts, so that no two identities write the same text.
+    digest(&format!(
+        "{}:{name} {}:{salt} {control}",
+        name.len(),
+        salt.len()
+    ))
+}
+
+fn digest(text: &str) -> String {
     // Reading from memory cannot fail, and the crate adds no error of its own.
-    let wide = murmur3::murmur3_x64_128(&mut bytes, 0).unwrap_or_default();
+    let wide = murmur3::murmur3_x64_128(&mut text.as_bytes(), 0).unwrap_or_default();
     format!("{:016x}", wide as u64)
+}
+
+/// Whether users of an epoch were split as they are now. Epochs of which nothing is kept are from
+/// before any look, and count.
+pub fn belongs(experiment: &Experiment, epoch: EpochDigest, kept: &Kept) -> bool {
+    let salt = kept.first.get(&salt_field(epoch));
+    salt.is_none_or(|salt| *salt == digest(&experiment.salt))
 }
 
 /// Puts what is kept into the question.
@@ -43,6 +56,8 @@ pub fn found(experiment: &Experiment, question: &Question, judgement: &Judgement
     if question.started_at_ms.is_none() {
         return kept;
     }
+    let salt = digest(&experiment.salt);
+    kept.first.insert(salt_field(experiment.epoch), salt);
     let sizes = judgement.sample_ratio.p_value;
     kept.lowest
         .extend(sizes.map(|p| (sizes_field(&identity), p)));
@@ -87,6 +102,11 @@ fn planned(identity: &str, metric: &stats::Metric, kept: &Kept) -> Option<f64> {
 
 fn is_guardrail(metric: &stats::Metric) -> bool {
     matches!(metric.role, Role::Guardrail { .. })
+}
+
+/// `salt|<epoch>`.
+fn salt_field(epoch: EpochDigest) -> String {
+    format!("salt|{epoch}")
 }
 
 /// `sizes|<identity>`.

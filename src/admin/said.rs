@@ -3,6 +3,7 @@
 use super::shape::{
     ExperimentResult, FixedResult, GuardrailGroup, GuardrailResult, PlanningResult, SampleRatio,
 };
+use crate::stats::verdict::{thousands, two_digits};
 
 /// Everything that a reader should know of an experiment beside its tables, as alarms.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
@@ -87,7 +88,7 @@ pub fn planning(planning: &PlanningResult) -> String {
     let groups: Vec<String> = planning
         .groups
         .iter()
-        .filter_map(|group| Some(format!("{} {}", group.users_needed?, group.name)))
+        .filter_map(|group| Some(format!("{} {}", about(group.users_needed?), group.name)))
         .collect();
     let left = match planning.seconds_left {
         Some(seconds) if seconds > 0.0 => {
@@ -97,9 +98,10 @@ pub fn planning(planning: &PlanningResult) -> String {
         None => String::new(),
     };
     format!(
-        "{found}: about {needed} users ({}), of whom {} have come{left}.",
+        "{found}: about {} users ({}), of whom {} have come{left}.",
+        about(needed),
         groups.join(", "),
-        planning.users
+        thousands(planning.users)
     )
 }
 
@@ -134,6 +136,11 @@ pub fn time(seconds: f64) -> String {
     let count = (seconds / unit).ceil();
     let plural = if count == 1.0 { "" } else { "s" };
     format!("{count} {word}{plural}")
+}
+
+/// A forecast, with as many digits as it is worth.
+fn about(users: u64) -> String {
+    thousands(two_digits(users))
 }
 
 fn rounded(number: f64) -> f64 {

@@ -337,7 +337,7 @@ fn percent(value: f64) -> String {
 }
 
 /// 40112 as `40,112`.
-fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -350,7 +350,7 @@ fn thousands(number: u64) -> String {
 }
 
 /// 124718 as 130000: a forecast has no more digits than that. Always rounded up.
-fn two_digits(number: u64) -> u64 {
+pub fn two_digits(number: u64) -> u64 {
     let mut unit = 1;
     while number / unit >= 100 {
         unit *= 10;

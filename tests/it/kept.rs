@@ -1,6 +1,6 @@
 //! What is kept beside the counts, in both houses.
 
-use crate::support::redis::Redis;
+use crate::support::redis::{Cluster, Redis};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
@@ -150,5 +150,19 @@ fn a_file_of_the_version_before_is_taken_over() {
         assert_eq!(ledger.experiments().await.unwrap(), ["site"]);
         ledger.keep("site", &number("p", 0.5)).await.unwrap();
         assert_eq!(ledger.kept("site").await.unwrap(), number("p", 0.5));
+    });
+}
+
+#[test]
+fn a_cluster_keeps_them_in_one_place() {
+    let cluster = Cluster::start();
+    runtime().block_on(async {
+        let mut ledgers = Vec::<Arc<dyn Ledger>>::new();
+        for _ in 0..2 {
+            let ledger = RedisLedger::connect(&cluster.url(), TlsFiles::default(), "ws").await;
+            ledgers.push(Arc::new(ledger.unwrap()));
+        }
+        let two = ledgers.pop().unwrap();
+        the_smallest_and_the_first_stay(ledgers.pop().unwrap(), two).await;
     });
 }

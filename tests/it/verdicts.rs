@@ -136,11 +136,40 @@ fn p_never_rises_over_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
     let text = proxy.ask("/admin/results?format=text").text();
     assert!(text.contains("began with 100 %"), "{text}");
 
-    // Another salt is another experiment: nothing is known of it.
-    proxy.write(&routes.replace("percent: 50", "percent: 50, salt: second"));
+    // Another salt is another experiment: nothing is known of it, and its lift is its own.
+    let anew = routes
+        .replace("percent: 50", "percent: 50, salt: second")
+        .replace("detect: 100%", "detect: 50%");
+    proxy.write(&anew);
     until("a new beginning", || {
-        let now = proxy.results();
-        (p(&now) > before).then_some(()).ok_or(p(&now))
+        let results = proxy.results();
+        let users = experiment(&results)["groups"][0]["users"] == 0;
+        users.then_some(()).ok_or(results)
+    });
+    come(
+        &mut proxy.client(),
+        "c",
+        "second",
+        [(20, 10), (20, 11)],
+        buy,
+    );
+    let results = proxy.results();
+    assert_eq!(experiment(&results)["groups"][1]["users"], 20);
+    assert_eq!(experiment(&results)["metrics"][0]["detect"], 0.5);
+    assert!(p(&results) > 0.5, "{}", p(&results));
+    let warning = experiment(&results)["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("1 epoch(s) with another salt"),
+        "{warning}"
+    );
+    // And with the old one it is what it was.
+    proxy.write(&routes);
+    until("the old experiment", || {
+        let results = proxy.results();
+        let users = experiment(&results)["groups"][0]["users"] == 100;
+        (users && p(&results) <= before)
+            .then_some(())
+            .ok_or(results)
     });
 }
 
