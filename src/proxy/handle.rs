@@ -9,6 +9,7 @@ use super::line::Line;
 use super::record::{self, Answered};
 use super::reply::{self, Reason, Refusal};
 use super::snapshot::{Snapshot, Worker};
+use super::upgrade::{self, Upgrade};
 use super::upload::Upload;
 use crate::config::plan::Plan;
 use crate::experiment::forced::{self, Forced};
@@ -18,7 +19,7 @@ use crate::experiment::visit::{self, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
 use crate::upstream::Lease;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
@@ -49,7 +50,10 @@ pub async fn handle(
     let mut answer = answer(worker, client, request)
         .await
         .unwrap_or_else(|refusal| refused(worker, &refusal));
-    if client.line.is_none() {
+    if let Some(line) = &client.line {
+        line.upgrading
+            .set(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+    } else {
         // HTTP/2 knows no such field (RFC 9113, 8.2.2).
         answer.headers_mut().remove(CONNECTION);
     }
@@ -59,12 +63,13 @@ pub async fn handle(
 async fn answer(
     worker: &Worker,
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
     let began = Instant::now();
     let snapshot = worker.snapshot();
     let now_ms = journal::system_ms();
     let plan = &*snapshot.plan;
+    let upgrade = Upgrade::asked(client, &mut request);
     let (mut head, body) = request.into_parts();
     let peer = client.ip;
     let over_tls = client.secure || headers::over_tls(plan, &head, peer);
@@ -80,12 +85,15 @@ async fn answer(
     {
         return Err(Refusal::new(Reason::TooMany));
     }
-    let upgrade = admit_upgrade(client, &head, &body);
     let brought = headers::admit(plan, &mut head, peer)?;
     if plan.beacon.enabled && head.uri.path() == &*plan.beacon.path {
         return Ok(beacon::answer(worker, &snapshot, &head, body, began).await);
     }
-    let body = admit_body(plan, client, &head, body)?;
+    let body = match upgrade {
+        // What comes behind it is not a body.
+        Some(_) => Outgoing::empty(),
+        None => admit_body(plan, client, &head, body)?,
+    };
     let upload = body.upload();
     let (visitor, forced) = match consents(plan, &head) {
         true => {
@@ -110,19 +118,20 @@ async fn answer(
         visitor.as_ref(),
         &visit,
     );
-    if let Some(protocols) = &upgrade {
-        hops::set_upgrade(&mut head.headers, protocols.clone());
+    if let Some(upgrade) = &upgrade {
+        upgrade.ask(&mut head);
     }
 
     let asked = (head.method.clone(), head.uri.clone());
-    let (served, sent) = send(worker, &snapshot, &visit, client, head, body).await;
+    let request = Request::from_parts(head, body);
+    let upgrading = upgrade.is_some();
+    let (served, sent) = send(worker, &snapshot, &visit, client, request, upgrading).await;
+    let mut upgraded = None;
     let sent = sent.and_then(|(response, lease)| {
         let (mut head, body) = response.into_parts();
-        hops::admit_answer(upgrade.is_some(), &mut head).map_err(Refusal::new)?;
+        hops::admit_answer(upgrading, &mut head).map_err(Refusal::new)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(line) = &client.line {
-                line.tunnel.set(lease.into_upgraded());
-            }
+            upgraded = lease.into_upgraded();
             return Ok((head, Answer::Own(Whole::default())));
         }
         let quiet_max = quiet_max(plan, &head);
@@ -156,15 +165,13 @@ async fn answer(
             },
         );
     }
-    let agreed = (head.status == StatusCode::SWITCHING_PROTOCOLS)
-        .then(|| head.headers.get(UPGRADE).cloned().or(upgrade));
-    if agreed.is_some() || matches!(body, Answer::Passed(_)) {
+    let agreed = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let chosen = agreed.then(|| upgrade::chosen(&head)).flatten();
+    if agreed || matches!(body, Answer::Passed(_)) {
         headers::strip_answer(&mut head);
     }
-    if let Some(protocols) = agreed.flatten() {
-        hops::set_upgrade(&mut head.headers, protocols);
-    } else if let Some(line) = &client.line {
-        line.upgrading.set(false);
+    if let Some(upgrade) = upgrade.filter(|_| agreed) {
+        upgrade.agreed(&mut head, chosen, upgraded, plan.timeouts.tunnel);
     }
     let cookie = brought
         .zip(forced)
@@ -185,15 +192,6 @@ async fn answer(
         over_tls,
     );
     Ok(Response::from_parts(head, body))
-}
-
-/// What a request asks to upgrade to, on a connection where that can be done.
-fn admit_upgrade(client: &Client, head: &request::Parts, body: &Incoming) -> Option<HeaderValue> {
-    let line = client.line.as_ref()?;
-    let may = head.version == http::Version::HTTP_11 && body.is_end_stream();
-    let protocols = hops::upgrade(&head.headers).filter(|_| may)?;
-    line.upgrading.set(true);
-    Some(protocols)
 }
 
 fn admit_body(
@@ -268,17 +266,13 @@ async fn send(
     snapshot: &Snapshot,
     visit: &Visit,
     client: &Client,
-    head: request::Parts,
-    body: Outgoing,
+    mut request: Request<Outgoing>,
+    upgrading: bool,
 ) -> (Option<ExperimentIndex>, Sent) {
     let plan = &*snapshot.plan;
     let wanted = visit
         .chosen
         .map_or(plan.default, |(_, _, upstream)| upstream);
-    let upgrading = client
-        .line
-        .as_ref()
-        .is_some_and(|line| line.upgrading.get());
     let lend = |upstream| forward::lend(&snapshot.upstreams, upstream, upgrading);
     let (fallback, upstream, lent) = match lend(wanted).await {
         Ok(lease) => (None, wanted, Ok(lease)),
@@ -294,7 +288,6 @@ async fn send(
         Ok(lease) => lease,
         Err(refusal) => return (fallback, Err(refusal)),
     };
-    let mut request = Request::from_parts(head, body);
     complete(&mut request, &lease);
     // What the client spoke says nothing of what the endpoint is spoken to in.
     *request.version_mut() = http::Version::HTTP_11;

@@ -49,6 +49,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     });
     let mut connection = http2::Builder::new(Here)
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(plan.limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(RESETS_MAX)

@@ -20,6 +20,7 @@ mod reply;
 mod snapshot;
 mod socket;
 mod tunnel;
+mod upgrade;
 mod upload;
 pub mod worker;
 

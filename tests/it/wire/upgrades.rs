@@ -202,3 +202,44 @@ fn events_come_one_by_one() {
     }
     assert_eq!(client.chunk().unwrap(), None);
 }
+
+#[test]
+fn a_stream_of_http_2_becomes_a_websocket() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let origin = agreeing(echo);
+    let proxy = plain(origin.address, "workers: 1");
+    super::http2::run(async {
+        let mut sender = super::http2::connect(proxy.public).await;
+        for _ in 0..2 {
+            let request = hyper::Request::connect("http://site.test/chat")
+                .header("sec-websocket-version", "13")
+                .extension(hyper::ext::Protocol::from_static("websocket"))
+                .body(super::http2::whole(""))
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            for gone in ["connection", "upgrade", "sec-websocket-accept"] {
+                assert!(!response.headers().contains_key(gone), "{gone}");
+            }
+            let stream = hyper::upgrade::on(response).await.unwrap();
+            let mut stream = hyper_util::rt::TokioIo::new(stream);
+            for _ in 0..3 {
+                stream.write_all(b"\x81\x05hello\0").await.unwrap();
+                let mut back = [0; 8];
+                stream.read_exact(&mut back).await.unwrap();
+                assert_eq!(&back, b"\x81\x05hello\0");
+            }
+            // An end is passed on.
+            stream.shutdown().await.unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+        }
+        // Others that CONNECT get nowhere.
+        let request = hyper::Request::connect("http://site.test/chat")
+            .extension(hyper::ext::Protocol::from_static("connect-udp"))
+            .body(super::http2::whole(""));
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), 400);
+    });
+    let seen = origin.seen();
+    assert!(seen.starts_with("GET /chat HTTP/1.1\r\n"), "{seen}");
+}
