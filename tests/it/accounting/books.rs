@@ -49,6 +49,53 @@ impl Ledgered {
         faults
     }
 
+    /// The export says the same as the records: `assignments` and `values` as JSON lines.
+    pub fn is_exported(&self, assignments: &str, values: &str) -> Vec<String> {
+        let mut exported: BTreeMap<String, (String, bool)> = BTreeMap::new();
+        let mut faults = Vec::new();
+        let row = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        for row in assignments.lines().map(row) {
+            let group = (text(&row["group"]), row["crossed_over"].as_bool().unwrap());
+            if exported.insert(text(&row["user"]), group).is_some() {
+                faults.push(format!("{} is exported twice", row["user"]));
+            }
+        }
+        let record = |record: &UserRecord| (record.group.clone(), record.crossed_over);
+        let kept: BTreeMap<_, _> = self
+            .users
+            .iter()
+            .map(|(user, of)| (user.clone(), record(of)))
+            .collect();
+        if exported != kept {
+            faults.push(format!(
+                "{} users are exported of {}",
+                exported.len(),
+                kept.len()
+            ));
+        }
+        let mut sums: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
+        for row in values.lines().map(row) {
+            let cents = (row["sum"].as_f64().unwrap() * 100.0).round() as i64;
+            let values = (row["count"].as_i64().unwrap(), cents);
+            sums.insert((text(&row["user"]), text(&row["metric"])), values);
+        }
+        let mut own = BTreeMap::new();
+        for (user, record) in &self.users {
+            for (metric, &(count, sum, _)) in &record.metrics {
+                own.insert((user.clone(), metric.clone()), (count as i64, sum));
+            }
+        }
+        if sums != own {
+            faults.push(format!(
+                "{} values are exported of {}",
+                sums.len(),
+                own.len()
+            ));
+        }
+        faults
+    }
+
     /// The results are the sums of the users' records, and as many requests as were answered.
     pub fn add_up_to(&self, results: &Value, books: &Books) -> Vec<String> {
         let mut faults = Vec::new();

@@ -156,6 +156,11 @@ metrics:
                 let ledgered = ledgered.map_err(|error| format!("{error:?}"))?;
                 let mut faults = ledgered.agrees_with(books);
                 faults.extend(ledgered.add_up_to(&results, books));
+                let export = |table: &str| {
+                    let path = format!("/admin/export/shop?format=jsonl&table={table}");
+                    self.proxies[0].ask(&path).text()
+                };
+                faults.extend(ledgered.is_exported(&export("assignments"), &export("values")));
                 faults.truncate(10);
                 if faults.is_empty() {
                     Ok(results)
