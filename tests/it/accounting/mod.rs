@@ -158,9 +158,13 @@ metrics:
                 faults.extend(ledgered.add_up_to(&results, books));
                 let export = |table: &str| {
                     let path = format!("/admin/export/shop?format=jsonl&table={table}");
-                    self.proxies[0].ask(&path).text()
+                    match self.proxies[0].ask(&path) {
+                        answer if answer.status == 200 => Ok(answer.text()),
+                        answer => Err(answer.text()),
+                    }
                 };
-                faults.extend(ledgered.is_exported(&export("assignments"), &export("values")));
+                let exported = (export("assignments")?, export("values")?);
+                faults.extend(ledgered.is_exported(&exported.0, &exported.1));
                 faults.truncate(10);
                 if faults.is_empty() {
                     Ok(results)
@@ -306,6 +310,20 @@ fn what_a_full_disk_cannot_take_is_counted() {
         world.proxies[0].results()["store"]["dropped_events"],
         dropped
     );
+}
+
+#[test]
+fn what_is_lost_while_nothing_happens_is_noticed() {
+    let world = World::new(alone(), 1);
+    let driver = Driver::start(8, &[world.proxies[0].public], Duration::from_millis(1));
+    driver.until_answered(150);
+    let books = driver.finish();
+    world.close(&books, "before");
+    let Store::Alone(redis) = &world.store else {
+        unreachable!()
+    };
+    redis.command(&["FLUSHALL"]).unwrap();
+    world.close(&books, "after");
 }
 
 #[test]
