@@ -305,6 +305,21 @@ fn a_dead_upstream_is_seen_at_once_and_its_missing_users_are_named() {
     let parting = &experiment(&results)["sample_ratio"]["parting"];
     assert_eq!(parting["stage"], "answered", "{parting:#}");
     assert_eq!(parting["epochs"], serde_json::json!([1]));
+    let stages = &experiment(&results)["sample_ratio"]["stages"];
+    let counts = |stage: usize| {
+        (
+            &stages[stage]["groups"]["control"],
+            &stages[stage]["groups"]["experiment"],
+        )
+    };
+    assert_eq!(
+        counts(0),
+        (&260.into(), &250.into()),
+        "assigned: {stages:#}"
+    );
+    assert_eq!(counts(1), (&260.into(), &0.into()), "answered: {stages:#}");
+    assert_eq!(counts(2), (&250.into(), &0.into()), "exposed: {stages:#}");
+    assert_eq!(counts(3), (&10.into(), &0.into()), "seen again: {stages:#}");
     let text = proxy.ask("/admin/results?format=text").text();
     for says in [
         "250 of 250 answers to users of experiment were given by control's upstream",
