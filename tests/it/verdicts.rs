@@ -501,3 +501,43 @@ fn plans_and_the_fixed_view_are_shown_when_asked() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("valid only if"), "{text}");
 }
+
+#[test]
+fn replicas_share_what_was_found_and_what_was_planned() {
+    let site = Site::start();
+    let redis = Redis::start();
+    let store = format!("store: {}\n", redis.url());
+    let text = routes(&site, ", min_duration: 0s", PURCHASE) + &store;
+    let one = Proxy::start(&text);
+    come(&mut one.client(), "a", "new-site", [(40, 2), (40, 40)], BUY);
+    let before = p(&one.results());
+    assert!(before < 0.01, "{before}");
+    until("a p-value that is kept", || {
+        let kept = redis
+            .command(&["HGETALL", "ws:{new-site:0}:lowest"])
+            .unwrap();
+        let planned = redis
+            .command(&["HGETALL", "ws:{new-site:0}:first"])
+            .unwrap();
+        let done = kept.contains("p|") && planned.contains("detect|");
+        done.then_some(()).ok_or(kept + &planned)
+    });
+    // The other one comes later, with another plan, and sees what speaks against it.
+    let two = Proxy::start(&text.replace("detect: 100%", "detect: 5%"));
+    come(&mut two.client(), "b", "new-site", [(60, 60), (60, 2)], BUY);
+    for replica in [&two, &one] {
+        let results = until("the counts of both", || {
+            let results = replica.results();
+            let users = experiment(&results)["groups"][0]["users"] == 100;
+            users.then_some(results.clone()).ok_or(results)
+        });
+        assert!(p(&results) <= before, "{} > {before}", p(&results));
+        assert_eq!(experiment(&results)["metrics"][0]["detect"], 1.0);
+    }
+    let results = two.results();
+    let warning = &experiment(&results)["warnings"][0];
+    assert!(
+        warning.as_str().unwrap().contains("began with 100 %"),
+        "{warning}"
+    );
+}
