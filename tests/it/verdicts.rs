@@ -215,11 +215,11 @@ fn state(results: &Value, state: &str, says: &str) {
 #[test]
 fn guardrails_that_the_file_asks_for_show_harm() {
     let site = Site::start();
-    let keys = ", min_duration: 0s, match: /shop/**, metrics: [purchase], guardrails: { errors: { max_increase: 0% }, slow: { over: 250ms, max_increase: 5% }, returns: { max_increase: 10% } }";
+    let keys = ", min_duration: 0s, match: /shop/**, metrics: [purchase], guardrails: { errors: { max_increase: 0% }, slow: { over: 1500ms, max_increase: 5% }, returns: { max_increase: 10% } }";
     let metrics = format!("{PURCHASE}, returns: {{ event: return }}");
     let proxy = Proxy::start(&routes(&site, keys, &metrics));
     let mut client = proxy.client();
-    let slow = "/shop/?sleep_ms=300";
+    let slow = "/shop/?sleep_ms=1700";
     // Errors elsewhere are none of the experiment's.
     let broken = "/shop/?status=500";
     come(&mut client, "a", "new-site", [(40, 0), (40, 36)], broken);
@@ -256,7 +256,7 @@ fn guardrails_that_the_file_asks_for_show_harm() {
         "control is no danger to itself"
     );
     assert_eq!(guardrails[1]["name"], "slow");
-    assert_eq!(guardrails[1]["over_ms"], 250.0);
+    assert_eq!(guardrails[1]["over_ms"], 1500.0);
     assert_eq!(
         (&group(1, 0)["harmed"], &group(1, 1)["harmed"]),
         (&1.into(), &1.into())
@@ -276,7 +276,7 @@ fn guardrails_that_the_file_asks_for_show_harm() {
     );
     let page = proxy.ask("/admin/results?format=html").text();
     assert!(
-        page.contains("slow over 250 ms (at most +5 %): control: 1 of"),
+        page.contains("slow over 1500 ms (at most +5 %): control: 1 of"),
         "{page}"
     );
 }
@@ -354,7 +354,7 @@ fn users_who_do_not_come_as_assigned_are_named() {
 #[test]
 fn no_verdict_comes_before_the_shortest_duration() {
     let site = Site::start();
-    let proxy = Proxy::start(&routes(&site, ", min_duration: 8s", PURCHASE));
+    let proxy = Proxy::start(&routes(&site, ", min_duration: 1h", PURCHASE));
     come(
         &mut proxy.client(),
         "a",
@@ -364,15 +364,17 @@ fn no_verdict_comes_before_the_shortest_duration() {
     );
     let results = proxy.results();
     state(&results, "collecting", "it looks as if experiment converts");
-    state(&results, "collecting", "has not run for 1 minute yet");
+    state(&results, "collecting", "has not run for 1 hour yet");
     let planning = &experiment(&results)["planning"];
     assert!(
         planning["seconds_left"]
             .as_f64()
-            .is_none_or(|left| left <= 8.0),
+            .is_none_or(|left| left <= 3600.0),
         "{planning}"
     );
     assert!(planning["earliest_verdict_at"].is_string(), "{planning}");
+    // The duration counts from the first user, and may be written anew.
+    proxy.write(&routes(&site, ", min_duration: 2s", PURCHASE));
     let results = until("a verdict", || {
         let results = proxy.results();
         let done = experiment(&results)["verdict"]["state"] != "collecting";
