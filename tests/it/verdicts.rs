@@ -349,6 +349,19 @@ fn users_who_do_not_come_as_assigned_are_named() {
         sentence.contains("(control 250, experiment 20)"),
         "{sentence}"
     );
+    // Those who come later do not bring back who was missing.
+    come(
+        &mut proxy.client(),
+        "b",
+        "new-site",
+        [(0, 0), (230, 10)],
+        BUY,
+    );
+    state(
+        &proxy.results(),
+        "invalid",
+        "at an earlier look the groups did not have",
+    );
 }
 
 #[test]
