@@ -8,7 +8,7 @@ use super::results::rfc3339;
 use super::shape::{
     EpochResult, ExperimentResult, GroupResult, Latency, Recently, SampleRatio, VerdictResult,
 };
-use super::sizes::parting;
+use super::sizes::{parting, stages};
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, GroupIndex};
 use crate::ledger::fold::Buckets;
@@ -62,6 +62,7 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
             mismatch: judgement.sample_ratio.mismatch,
             single_look_p: judgement.sample_ratio.single_look_p,
             parting: parting(experiment, look),
+            stages: stages(look),
         },
         planning: planning(experiment, look),
         guardrails: guardrail_results(plan, experiment, look),
@@ -111,6 +112,7 @@ pub fn ended(name: String, totals: &Totals) -> ExperimentResult {
             mismatch: false,
             single_look_p: None,
             parting: None,
+            stages: Vec::new(),
         },
         planning: None,
         guardrails: Vec::new(),

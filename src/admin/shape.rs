@@ -128,6 +128,16 @@ pub struct SampleRatio {
     pub mismatch: bool,
     pub single_look_p: Option<f64>,
     pub parting: Option<PartingResult>,
+    pub stages: Vec<StageResult>,
+}
+
+/// What reached one stage, by group.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct StageResult {
+    pub stage: &'static str,
+    pub unit: &'static str,
+    pub groups: BTreeMap<String, u64>,
 }
 
 /// Where groups of the wrong sizes part.

@@ -1,8 +1,9 @@
 //! Where groups part that do not have the sizes that their weights ask for.
 
 use super::look::Look;
-use super::shape::PartingResult;
+use super::shape::{PartingResult, StageResult};
 use crate::experiment::Experiment;
+use crate::ledger::GroupTotals;
 use crate::stats::balance::sample_ratio;
 
 /// From this share of a group's answers or users on, something is worth naming.
@@ -26,6 +27,34 @@ pub fn parting(experiment: &Experiment, look: &Look) -> Option<PartingResult> {
         sentence,
         epochs: at_fault.map(|(epoch, _)| epoch.number).collect(),
     })
+}
+
+/// How much of each group reached which stage: what a person compares with the weights to see
+/// where it was lost.
+pub fn stages(look: &Look) -> Vec<StageResult> {
+    let stage = |stage, unit, of: fn(&GroupTotals) -> u64| {
+        let groups = look.question.groups.iter().map(|group| {
+            let totals = look.totals.epochs.iter();
+            let totals = totals.filter_map(|epoch| epoch.groups.get(&group.name));
+            (group.name.clone(), totals.map(of).sum())
+        });
+        StageResult {
+            stage,
+            unit,
+            groups: groups.collect(),
+        }
+    };
+    vec![
+        stage("assigned", "answers", |group| {
+            group.requests + group.fallbacks
+        }),
+        stage("answered", "answers", |group| group.requests),
+        stage("exposed", "users", |group| group.users),
+        stage("seen_again", "answers", |group| {
+            group.requests.saturating_sub(group.users)
+        }),
+        stage("crossed_over", "users", |group| group.crossed_over),
+    ]
 }
 
 /// Users whose group's upstream was away saw control's version, and are not counted.

@@ -13,6 +13,8 @@ pub struct SampleRatio {
     pub p_value: Option<f64>,
     /// Whether it is below [`ALARM`].
     pub mismatch: bool,
+    /// Whether only an earlier look found that, and the sizes of this one are sound.
+    pub mismatch_was_earlier: bool,
     /// The χ² test's chance, over all epochs: right only if this is the only look. `None` without
     /// users.
     pub single_look_p: Option<f64>,
@@ -49,6 +51,7 @@ pub fn sample_ratio(epochs: &[Epoch], previous: Option<f64>) -> SampleRatio {
     SampleRatio {
         p_value: Some(p_value),
         mismatch: p_value < ALARM,
+        mismatch_was_earlier: p_value < ALARM && now >= ALARM,
         single_look_p: Some(if df > 0.0 {
             chi_squared_upper(statistic, df)
         } else {
@@ -172,6 +175,7 @@ mod tests {
         let sound = [epoch([0.5, 0.5], [500, 500])];
         let found = sample_ratio(&sound, Some(1e-5));
         assert_eq!((found.p_value, found.mismatch), (Some(1e-5), true));
+        assert!(found.mismatch_was_earlier);
         assert_eq!(sample_ratio(&[], None), SampleRatio::default());
     }
 }

@@ -41,8 +41,19 @@ pub fn verdict(
 ) -> Verdict {
     let users: u64 = question.epochs.iter().flat_map(|epoch| &epoch.users).sum();
     if sample_ratio.mismatch {
+        let (sizes, so) = if sample_ratio.mismatch_was_earlier {
+            (
+                "at an earlier look the groups did not have",
+                "who was missing then is missing still",
+            )
+        } else {
+            (
+                "the groups do not have",
+                "something treats them differently",
+            )
+        };
         let reason = format!(
-            "the groups do not have the sizes that their weights ask for ({}, sample ratio p = {:.1e}): something treats them differently, and no rate here can be believed",
+            "{sizes} the sizes that their weights ask for ({}, sample ratio p = {:.1e}): {so}, and no rate here can be believed",
             people(users),
             sample_ratio.p_value.unwrap_or(0.0),
         );
@@ -446,6 +457,13 @@ mod tests {
             &question((20_000, 2000), (10_000, 2000)),
             State::Invalid,
             "something treats them differently",
+        );
+        let mut balanced_again = question((20_000, 2000), (20_000, 2000));
+        balanced_again.previous_sample_ratio_p = Some(1e-6);
+        check(
+            &balanced_again,
+            State::Invalid,
+            "at an earlier look the groups did not have the sizes that their weights ask for (40,000 users, sample ratio p = 1.0e-6): who was missing then is missing still",
         );
         let mut nothing = question((100, 10), (100, 10));
         nothing.metrics.clear();

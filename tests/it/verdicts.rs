@@ -215,11 +215,11 @@ fn state(results: &Value, state: &str, says: &str) {
 #[test]
 fn guardrails_that_the_file_asks_for_show_harm() {
     let site = Site::start();
-    let keys = ", min_duration: 0s, match: /shop/**, metrics: [purchase], guardrails: { errors: { max_increase: 0% }, slow: { over: 250ms, max_increase: 5% }, returns: { max_increase: 10% } }";
+    let keys = ", min_duration: 0s, match: /shop/**, metrics: [purchase], guardrails: { errors: { max_increase: 0% }, slow: { over: 1500ms, max_increase: 5% }, returns: { max_increase: 10% } }";
     let metrics = format!("{PURCHASE}, returns: {{ event: return }}");
     let proxy = Proxy::start(&routes(&site, keys, &metrics));
     let mut client = proxy.client();
-    let slow = "/shop/?sleep_ms=300";
+    let slow = "/shop/?sleep_ms=1700";
     // Errors elsewhere are none of the experiment's.
     let broken = "/shop/?status=500";
     come(&mut client, "a", "new-site", [(40, 0), (40, 36)], broken);
@@ -256,7 +256,7 @@ fn guardrails_that_the_file_asks_for_show_harm() {
         "control is no danger to itself"
     );
     assert_eq!(guardrails[1]["name"], "slow");
-    assert_eq!(guardrails[1]["over_ms"], 250.0);
+    assert_eq!(guardrails[1]["over_ms"], 1500.0);
     assert_eq!(
         (&group(1, 0)["harmed"], &group(1, 1)["harmed"]),
         (&1.into(), &1.into())
@@ -276,7 +276,7 @@ fn guardrails_that_the_file_asks_for_show_harm() {
     );
     let page = proxy.ask("/admin/results?format=html").text();
     assert!(
-        page.contains("slow over 250 ms (at most +5 %): control: 1 of"),
+        page.contains("slow over 1500 ms (at most +5 %): control: 1 of"),
         "{page}"
     );
 }
@@ -305,6 +305,21 @@ fn a_dead_upstream_is_seen_at_once_and_its_missing_users_are_named() {
     let parting = &experiment(&results)["sample_ratio"]["parting"];
     assert_eq!(parting["stage"], "answered", "{parting:#}");
     assert_eq!(parting["epochs"], serde_json::json!([1]));
+    let stages = &experiment(&results)["sample_ratio"]["stages"];
+    let counts = |stage: usize| {
+        (
+            &stages[stage]["groups"]["control"],
+            &stages[stage]["groups"]["experiment"],
+        )
+    };
+    assert_eq!(
+        counts(0),
+        (&260.into(), &250.into()),
+        "assigned: {stages:#}"
+    );
+    assert_eq!(counts(1), (&260.into(), &0.into()), "answered: {stages:#}");
+    assert_eq!(counts(2), (&250.into(), &0.into()), "exposed: {stages:#}");
+    assert_eq!(counts(3), (&10.into(), &0.into()), "seen again: {stages:#}");
     let text = proxy.ask("/admin/results?format=text").text();
     for says in [
         "250 of 250 answers to users of experiment were given by control's upstream",
@@ -334,12 +349,25 @@ fn users_who_do_not_come_as_assigned_are_named() {
         sentence.contains("(control 250, experiment 20)"),
         "{sentence}"
     );
+    // Those who come later do not bring back who was missing.
+    come(
+        &mut proxy.client(),
+        "b",
+        "new-site",
+        [(0, 0), (230, 10)],
+        BUY,
+    );
+    state(
+        &proxy.results(),
+        "invalid",
+        "at an earlier look the groups did not have",
+    );
 }
 
 #[test]
 fn no_verdict_comes_before_the_shortest_duration() {
     let site = Site::start();
-    let proxy = Proxy::start(&routes(&site, ", min_duration: 8s", PURCHASE));
+    let proxy = Proxy::start(&routes(&site, ", min_duration: 1h", PURCHASE));
     come(
         &mut proxy.client(),
         "a",
@@ -349,15 +377,17 @@ fn no_verdict_comes_before_the_shortest_duration() {
     );
     let results = proxy.results();
     state(&results, "collecting", "it looks as if experiment converts");
-    state(&results, "collecting", "has not run for 1 minute yet");
+    state(&results, "collecting", "has not run for 1 hour yet");
     let planning = &experiment(&results)["planning"];
     assert!(
         planning["seconds_left"]
             .as_f64()
-            .is_none_or(|left| left <= 8.0),
+            .is_none_or(|left| left <= 3600.0),
         "{planning}"
     );
     assert!(planning["earliest_verdict_at"].is_string(), "{planning}");
+    // The duration counts from the first user, and may be written anew.
+    proxy.write(&routes(&site, ", min_duration: 2s", PURCHASE));
     let results = until("a verdict", || {
         let results = proxy.results();
         let done = experiment(&results)["verdict"]["state"] != "collecting";
@@ -485,4 +515,44 @@ fn plans_and_the_fixed_view_are_shown_when_asked() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("valid only if"), "{text}");
+}
+
+#[test]
+fn replicas_share_what_was_found_and_what_was_planned() {
+    let site = Site::start();
+    let redis = Redis::start();
+    let store = format!("store: {}\n", redis.url());
+    let text = routes(&site, ", min_duration: 0s", PURCHASE) + &store;
+    let one = Proxy::start(&text);
+    come(&mut one.client(), "a", "new-site", [(40, 2), (40, 40)], BUY);
+    let before = p(&one.results());
+    assert!(before < 0.01, "{before}");
+    until("a p-value that is kept", || {
+        let kept = redis
+            .command(&["HGETALL", "ws:{new-site:0}:lowest"])
+            .unwrap();
+        let planned = redis
+            .command(&["HGETALL", "ws:{new-site:0}:first"])
+            .unwrap();
+        let done = kept.contains("p|") && planned.contains("detect|");
+        done.then_some(()).ok_or(kept + &planned)
+    });
+    // The other one comes later, with another plan, and sees what speaks against it.
+    let two = Proxy::start(&text.replace("detect: 100%", "detect: 5%"));
+    come(&mut two.client(), "b", "new-site", [(60, 60), (60, 2)], BUY);
+    for replica in [&two, &one] {
+        let results = until("the counts of both", || {
+            let results = replica.results();
+            let users = experiment(&results)["groups"][0]["users"] == 100;
+            users.then_some(results.clone()).ok_or(results)
+        });
+        assert!(p(&results) <= before, "{} > {before}", p(&results));
+        assert_eq!(experiment(&results)["metrics"][0]["detect"], 1.0);
+    }
+    let results = two.results();
+    let warning = &experiment(&results)["warnings"][0];
+    assert!(
+        warning.as_str().unwrap().contains("began with 100 %"),
+        "{warning}"
+    );
 }
