@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::ledger::redis::{RedisLedger, TlsFiles, Unusable};
+use watershed::ledger::retention;
 use watershed::ledger::sqlite::SqliteLedger;
 use watershed::ledger::{
     Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, Ledger, MetricTotals, Part, Span,
@@ -551,6 +552,49 @@ async fn bounds_are_exact(ledger: &dyn Ledger) {
     assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
     let record = ledger.user("exp.1", b"u").await.unwrap().unwrap();
     assert_eq!(record.metrics["m"], (2, 110, 0), "{}", ledger.kind());
+}
+
+/// Users of what is over are forgotten in time, and its counts are kept.
+async fn retention_is_kept(ledger: &dyn Ledger) {
+    const HOUR: u64 = 3_600_000;
+    ledger.shards("exp.1").await.unwrap();
+    let mut part = one_user(0);
+    part.tallies = vec![Tally {
+        epoch: EpochDigest(7),
+        group: "control".to_owned(),
+        hour: 0,
+        requests: 1,
+        classes: [0, 1, 0, 0, 0],
+        fallbacks: 0,
+        latency: BTreeMap::new(),
+    }];
+    assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+    let kept = std::time::Duration::from_secs(7200);
+    let is_known = async || ledger.user("exp.1", &[0]).await.unwrap().is_some();
+    let running = ["exp.1".to_owned()];
+    let sweep = async |running: &[String], now_ms| {
+        retention::sweep(ledger, kept, running, now_ms)
+            .await
+            .unwrap()
+    };
+    assert_eq!(sweep(&running, 100 * HOUR).await, [""; 0]);
+    // The hour of the last answer ends at 1, and two more are kept.
+    assert_eq!(sweep(&[], 3 * HOUR - 1).await, [""; 0]);
+    assert!(is_known().await, "{}", ledger.kind());
+    assert_eq!(sweep(&[], 3 * HOUR).await, ["exp.1"]);
+    assert!(!is_known().await, "{}", ledger.kind());
+    assert_eq!(users(ledger).await, 1, "{}", ledger.kind());
+}
+
+#[test]
+fn users_are_not_kept_for_ever_in_both_houses() {
+    let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    runtime().block_on(async {
+        retention_is_kept(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        let url = redis.url();
+        let connecting = RedisLedger::connect(&url, TlsFiles::default(), "ws");
+        retention_is_kept(&connecting.await.unwrap()).await;
+    });
 }
 
 #[test]
