@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 
 /// How often every experiment is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last look may take: a stop does not wait for a store that hangs.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// One look at one experiment.
 #[derive(Debug)]
@@ -162,14 +164,21 @@ impl Looks {
         let mut rounds = Rounds::default();
         loop {
             let plan = Arc::clone(&plans.borrow());
-            rounds.round(&self, &plan, &*ledger).await;
+            let round = async {
+                rounds.round(&self, &plan, &*ledger).await;
+                tokio::time::sleep(INTERVAL).await;
+            };
+            // Dropped half-way, a round has kept what it has kept.
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = round => {}
                 () = stop.notified() => break,
             }
         }
         let plan = Arc::clone(&plans.borrow());
-        rounds.round(&self, &plan, &*ledger).await;
+        let last = rounds.round(&self, &plan, &*ledger);
+        if tokio::time::timeout(LAST_LOOK, last).await.is_err() {
+            tracing::debug!("no last look: the store does not answer");
+        }
     }
 }
 
@@ -189,8 +198,9 @@ impl Rounds {
         }
         for experiment in &plan.experiments {
             if let Err(error) = self.one(looks, plan, experiment, ledger).await {
-                // The folder says so louder, and the next round does it.
+                // The folder says so louder, and the next round does it: for all of them.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
+                break;
             }
         }
     }

@@ -556,3 +556,25 @@ fn replicas_share_what_was_found_and_what_was_planned() {
         "{warning}"
     );
 }
+
+#[test]
+fn a_stop_does_not_wait_for_looks_at_a_store_that_hangs() {
+    let site = Site::start();
+    let redis = Redis::start();
+    let half = "{ control: current, experiment: redesign, percent: 50 }";
+    let text = site.routes(&format!(
+        "experiments: {{ a: {half}, b: {half}, c: {half}, d: {half} }}\nmetrics: {{ {PURCHASE} }}\nstore: {}\n",
+        redis.url()
+    ));
+    let mut proxy = Proxy::start(&text);
+    proxy.results();
+    redis.signal("STOP");
+    // A look is under way.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let begun = std::time::Instant::now();
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+    let took = begun.elapsed();
+    redis.signal("CONT");
+    assert!(took < std::time::Duration::from_secs(9), "{took:?}");
+}
