@@ -15,6 +15,7 @@ pub fn parting(experiment: &Experiment, look: &Look) -> Option<PartingResult> {
         return None;
     }
     let (stage, sentence) = unanswered(look)
+        .or_else(|| uncompleted(look))
         .or_else(|| crossing(look))
         .unwrap_or_else(|| assigned(experiment, look));
     let epochs = look.totals.epochs.iter().zip(&look.question.epochs);
@@ -49,6 +50,9 @@ pub fn stages(look: &Look) -> Vec<StageResult> {
             group.requests + group.fallbacks
         }),
         stage("answered", "answers", |group| group.requests),
+        stage("completed", "answers", |group| {
+            group.requests.saturating_sub(group.unfinished)
+        }),
         stage("exposed", "users", |group| group.users),
         stage("seen_again", "answers", |group| {
             group.requests.saturating_sub(group.users)
@@ -75,6 +79,26 @@ fn unanswered(look: &Look) -> Option<(&'static str, String)> {
         "between assigned and answered: {fallbacks} of {all} answers to users of {name} were given by control's upstream because its own was away, and who saw no other answer is not counted"
     );
     Some(("answered", sentence))
+}
+
+/// Answers that broke off, or that nobody waited for: a slow or broken version drives users away
+/// before they are seen again.
+fn uncompleted(look: &Look) -> Option<(&'static str, String)> {
+    let each = look.question.groups.iter().map(|group| {
+        let totals = look.totals.epochs.iter();
+        let totals = totals.filter_map(|epoch| epoch.groups.get(&group.name));
+        let (unfinished, requests) = totals.fold((0, 0), |sum, group| {
+            (sum.0 + group.unfinished, sum.1 + group.requests)
+        });
+        (&group.name, unfinished, requests)
+    });
+    let (name, unfinished, all) = each
+        .filter(|(_, unfinished, all)| *unfinished as f64 > WORTH_NAMING * *all as f64)
+        .max_by_key(|(_, unfinished, _)| *unfinished)?;
+    let sentence = format!(
+        "between answered and completed: {unfinished} of {all} answers to users of {name} broke off, or the user left before their end"
+    );
+    Some(("completed", sentence))
 }
 
 /// Users who are seen in a second group: replicas with different files, or IDs that change hands.

@@ -106,4 +106,7 @@ pub enum Served {
     Fallback,
     /// The group's, because a QA override asked for it: neither it nor its events count.
     Forced,
+    /// The group's own, which was recorded when its head came, and which did not reach its end: the
+    /// upstream broke off, or the client left. Counted apart.
+    Unfinished,
 }

@@ -252,6 +252,7 @@ impl<'a> From<&Record<'a>> for RecordShape<'a> {
                 Served::Own => 0,
                 Served::Fallback => 1,
                 Served::Forced => 2,
+                Served::Unfinished => 3,
             };
             (
                 exposure.experiment.0 as u32,
@@ -280,6 +281,7 @@ impl RecordShape<'_> {
                 0 => Served::Own,
                 1 => Served::Fallback,
                 2 => Served::Forced,
+                3 => Served::Unfinished,
                 _ => return None,
             };
             let (experiment, group) = (

@@ -50,6 +50,7 @@ impl Additions {
             };
             add("requests", tally.requests);
             add("fallbacks", tally.fallbacks);
+            add("unfinished", tally.unfinished);
             for (class, count) in CLASSES.iter().zip(tally.classes) {
                 add(class, count);
             }

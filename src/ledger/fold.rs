@@ -252,11 +252,19 @@ impl OpenPart {
             requests: 0,
             classes: [0; 5],
             fallbacks: 0,
+            unfinished: 0,
             latency: BTreeMap::new(),
         });
-        if exposure.served == Served::Fallback {
-            tally.fallbacks += 1;
-            return;
+        match exposure.served {
+            Served::Fallback => {
+                tally.fallbacks += 1;
+                return;
+            }
+            Served::Unfinished => {
+                tally.unfinished += 1;
+                return;
+            }
+            Served::Own | Served::Forced => {}
         }
         tally.requests += 1;
         if let Some(class) = tally

@@ -200,6 +200,7 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
         "crossed_over" => group.crossed_over += small()?,
         "requests" => group.requests += small()?,
         "fallbacks" => group.fallbacks += small()?,
+        "unfinished" => group.unfinished += small()?,
         _ => {
             if let Some(class) = CLASSES.iter().position(|class| *class == what) {
                 group.classes[class] += small()?;

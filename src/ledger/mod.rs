@@ -65,6 +65,8 @@ pub struct GroupTotals {
     pub classes: [u64; 5],
     /// See [`Tally::fallbacks`].
     pub fallbacks: u64,
+    /// See [`Tally::unfinished`].
+    pub unfinished: u64,
     /// See [`Tally::latency`].
     pub latency: BTreeMap<u64, u64>,
     /// By metric's name. A metric without an event is not here.

@@ -137,6 +137,8 @@ pub struct Tally {
     /// Requests that control's upstream answered because the group's could not. Not in
     /// `requests`.
     pub fallbacks: u64,
+    /// Of `requests`: answers that did not reach their end.
+    pub unfinished: u64,
     /// Latencies of `requests`: a bucket's lowest value in microseconds, and how many.
     pub latency: BTreeMap<u64, u64>,
 }

@@ -2,6 +2,7 @@
 //! and neither is read faster than the other side takes it.
 
 use super::gate::Clock;
+use super::record::Unfinished;
 use super::reply::Reason;
 use super::upload::Upload;
 use crate::upstream::Lease;
@@ -172,6 +173,8 @@ pub struct Passed {
     upload: Option<Rc<Upload>>,
     quiet: Clock,
     quiet_max: Duration,
+    /// Recorded unless the body reaches its end.
+    unfinished: Option<Box<Unfinished>>,
 }
 
 impl Passed {
@@ -189,11 +192,25 @@ impl Passed {
             upload,
             quiet: Clock::default(),
             quiet_max,
+            unfinished: None,
         };
         if passed.inner.is_end_stream() {
             passed.keep();
         }
         passed
+    }
+
+    /// Records it if the body does not reach its end from here.
+    pub fn watch(&mut self, unfinished: Option<Box<Unfinished>>) {
+        if !self.inner.is_end_stream() {
+            self.unfinished = unfinished;
+        }
+    }
+
+    fn broke_off(&mut self) {
+        if let Some(unfinished) = self.unfinished.take() {
+            unfinished.record();
+        }
     }
 
     /// Gives the connection back, if the request is through as well as the answer.
@@ -211,6 +228,7 @@ impl Passed {
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
             if self.quiet.poll_over(context, self.quiet_max) {
                 self.lease = None;
+                self.broke_off();
                 let late = io::Error::new(io::ErrorKind::TimedOut, "the upstream fell silent");
                 return Poll::Ready(Some(Err(late.into())));
             }
@@ -223,6 +241,7 @@ impl Passed {
                     super::hops::remove_from_trailers(trailers);
                 }
                 if self.inner.is_end_stream() {
+                    self.unfinished = None;
                     self.keep();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -230,9 +249,11 @@ impl Passed {
             // The connection's state is unknown: it is closed.
             Some(Err(error)) => {
                 self.lease = None;
+                self.broke_off();
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
+                self.unfinished = None;
                 self.keep();
                 Poll::Ready(None)
             }
@@ -243,6 +264,7 @@ impl Passed {
 impl Drop for Passed {
     fn drop(&mut self) {
         // Nobody reads on at the other end.
+        self.broke_off();
         if let Some(upload) = &self.upload {
             upload.cancel();
         }

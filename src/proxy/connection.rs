@@ -136,7 +136,7 @@ async fn speak(
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     plan: &Plan,
     stream: S,
     socket: &Socket,

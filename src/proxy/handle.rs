@@ -6,7 +6,7 @@ use super::forward::{self, Sending};
 use super::headers::{self, Brought};
 use super::hops;
 use super::line::Line;
-use super::record::{self, Answered};
+use super::record::{self, Answered, Unfinished};
 use super::reply::{self, Reason, Refusal};
 use super::snapshot::{Snapshot, Worker};
 use super::upgrade::{self, Upgrade};
@@ -24,6 +24,7 @@ use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
 use hyper::body::Incoming;
+use smallvec::SmallVec;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -42,7 +43,7 @@ pub struct Client {
 
 /// Answers a request. Cannot fail: what goes wrong becomes an answer.
 pub async fn handle(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     client: &Client,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
@@ -61,7 +62,7 @@ pub async fn handle(
 }
 
 async fn answer(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     client: &Client,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
@@ -140,7 +141,7 @@ async fn answer(
             Answer::Passed(Passed::new(body, lease, upload, quiet_max)),
         ))
     });
-    let (mut head, body) = match sent {
+    let (mut head, mut body) = match sent {
         Ok(answer) => answer,
         Err(refusal) => refused(worker, &refusal).into_parts(),
     };
@@ -149,9 +150,10 @@ async fn answer(
     if !readable {
         worker.vitals().unreadable_events.add();
     }
+    let mut exposures = SmallVec::new();
     if let Some(visitor) = &visitor {
         let status = head.status.as_u16();
-        record::answered(
+        exposures = record::answered(
             worker,
             &snapshot,
             Answered {
@@ -191,6 +193,9 @@ async fn answer(
         cookie,
         over_tls,
     );
+    if let (Answer::Passed(body), Some(visitor)) = (&mut body, visitor) {
+        body.watch(Unfinished::of(worker, &snapshot, visitor, exposures));
+    }
     Ok(Response::from_parts(head, body))
 }
 

@@ -10,6 +10,7 @@ use crate::experiment::reported::Reported;
 use crate::experiment::visit::{By, Visit};
 use crate::journal::Full;
 use smallvec::SmallVec;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// An answer and what led to it.
@@ -31,7 +32,11 @@ pub struct Answered<'a> {
 }
 
 /// Journals what was answered.
-pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
+pub fn answered(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    answered: Answered<'_>,
+) -> SmallVec<[Exposure; 2]> {
     let plan = &*snapshot.plan;
     let exposures: SmallVec<[Exposure; 2]> = answered
         .visit
@@ -53,7 +58,7 @@ pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
         })
         .collect();
     if exposures.is_empty() && answered.observations.is_empty() {
-        return;
+        return exposures;
     }
     let latency = answered.began.elapsed();
     let mut observations = answered.observations;
@@ -82,6 +87,58 @@ pub fn answered(worker: &Worker, snapshot: &Snapshot, answered: Answered<'_>) {
             known_as: also.as_ref().map(Kept::id),
         },
     );
+    exposures
+}
+
+/// An answer that was recorded when its head came, until its body has reached its end.
+#[derive(Debug)]
+pub struct Unfinished {
+    worker: Rc<Worker>,
+    snapshot: Rc<Snapshot>,
+    visitor: Visitor<'static>,
+    exposures: SmallVec<[Exposure; 2]>,
+}
+
+impl Unfinished {
+    /// Of an answer that counts for some group; `None` where it counts for none.
+    pub fn of(
+        worker: &Rc<Worker>,
+        snapshot: &Rc<Snapshot>,
+        visitor: Visitor<'static>,
+        mut exposures: SmallVec<[Exposure; 2]>,
+    ) -> Option<Box<Unfinished>> {
+        exposures.retain(|exposure| exposure.served == Served::Own);
+        (!exposures.is_empty()).then(|| {
+            Box::new(Unfinished {
+                worker: Rc::clone(worker),
+                snapshot: Rc::clone(snapshot),
+                visitor,
+                exposures,
+            })
+        })
+    }
+
+    /// Journals that it did not reach its end.
+    pub fn record(mut self) {
+        for exposure in &mut self.exposures {
+            exposure.served = Served::Unfinished;
+        }
+        let snapshot = &*self.snapshot;
+        let at_ms = self.worker.journal.borrow().clock().now_ms();
+        let kept = snapshot.plan.identity.keep.of(self.visitor.user());
+        let record = Record {
+            at_ms,
+            user: kept.id(),
+            declaration: snapshot.declared.digest,
+            status: 0,
+            latency_us: 0,
+            exposures: &self.exposures,
+            observations: &[],
+            event_id: None,
+            known_as: None,
+        };
+        append(&self.worker, snapshot, &record);
+    }
 }
 
 /// Journals an event that the visitor's browser reports; false when it counts for no metric.

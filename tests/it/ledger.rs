@@ -151,6 +151,7 @@ impl Model {
                 .or_default();
             group.requests += tally.requests;
             group.fallbacks += tally.fallbacks;
+            group.unfinished += tally.unfinished;
             for (sum, count) in group.classes.iter_mut().zip(tally.classes) {
                 *sum += count;
             }
@@ -248,6 +249,7 @@ fn tally() -> impl Strategy<Value = Tally> {
             requests,
             classes: [0, requests, 0, 0, slow],
             fallbacks: slow,
+            unfinished: slow / 2,
             latency: BTreeMap::from([(1 + 100 * slow, requests + 1), (5, 1)]),
         },
     )
@@ -566,6 +568,7 @@ async fn retention_is_kept(ledger: &dyn Ledger) {
         requests: 1,
         classes: [0, 1, 0, 0, 0],
         fallbacks: 0,
+        unfinished: 0,
         latency: BTreeMap::new(),
     }];
     assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);

@@ -19,5 +19,6 @@ mod places;
 mod simulate;
 mod statistics;
 mod support;
+mod unfinished;
 mod verdicts;
 mod wire;

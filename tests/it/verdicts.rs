@@ -318,8 +318,9 @@ fn a_dead_upstream_is_seen_at_once_and_its_missing_users_are_named() {
         "assigned: {stages:#}"
     );
     assert_eq!(counts(1), (&260.into(), &0.into()), "answered: {stages:#}");
-    assert_eq!(counts(2), (&250.into(), &0.into()), "exposed: {stages:#}");
-    assert_eq!(counts(3), (&10.into(), &0.into()), "seen again: {stages:#}");
+    assert_eq!(counts(2), (&260.into(), &0.into()), "completed: {stages:#}");
+    assert_eq!(counts(3), (&250.into(), &0.into()), "exposed: {stages:#}");
+    assert_eq!(counts(4), (&10.into(), &0.into()), "seen again: {stages:#}");
     let text = proxy.ask("/admin/results?format=text").text();
     for says in [
         "250 of 250 answers to users of experiment were given by control's upstream",
