@@ -43,6 +43,10 @@ impl Page<'_> {
         said::fixed(group.fixed.as_ref())
     }
 
+    fn bayesian(&self, metric: &MetricResult) -> Vec<String> {
+        said::bayesian(metric)
+    }
+
     fn milliseconds(&self, ms: &Option<f64>) -> String {
         ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))
     }

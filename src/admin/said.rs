@@ -1,7 +1,8 @@
 //! Sentences that the table and the page share.
 
 use super::shape::{
-    ExperimentResult, FixedResult, GuardrailGroup, GuardrailResult, PlanningResult, SampleRatio,
+    ExperimentResult, FixedResult, GuardrailGroup, GuardrailResult, MetricResult, PlanningResult,
+    SampleRatio,
 };
 use crate::stats::verdict::{thousands, two_digits};
 
@@ -29,6 +30,22 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
         }));
     }
     said
+}
+
+/// The Bayesian view of a metric: a sentence for each group that it is known of.
+pub fn bayesian(metric: &MetricResult) -> Vec<String> {
+    let groups = metric.groups.iter();
+    let told = groups.filter_map(|group| {
+        let (chance, loss) = (group.chance_to_beat_control?, group.expected_loss?);
+        Some(format!(
+            "{} beats control with a chance of {:.1} %; choosing it wrongly would cost {} of {} on average",
+            group.name,
+            100.0 * chance,
+            short(loss),
+            metric.name
+        ))
+    });
+    told.collect()
 }
 
 fn parting(sample_ratio: &SampleRatio) -> Option<String> {

@@ -509,6 +509,11 @@ fn plans_and_the_fixed_view_are_shown_when_asked() {
         page.contains("lift (95 %, valid only if you look once)"),
         "{page}"
     );
+    let labelled = "Bayesian: not protected against peeking, and no part of the verdict";
+    assert!(
+        page.contains(labelled) && page.contains("experiment beats control with a chance of"),
+        "{page}"
+    );
     let url = format!("http://{}", proxy.admin);
     let output = std::process::Command::new(BINARY)
         .args(["results", "--fixed", "--url", &url])
