@@ -64,7 +64,7 @@ pub fn question(
                 Role::Primary => stats::Role::Primary,
                 Role::Secondary => stats::Role::Secondary,
             },
-            engine: stats::Engine::usual(kind),
+            engine: stats::Engine::planned(kind, metric.baseline),
             detect: metric.detect,
             margin: metric.margin,
             scale: metric.scale,

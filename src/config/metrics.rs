@@ -35,6 +35,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         within_ms: None,
         detect: 0.1,
         margin: 0.01,
+        baseline: None,
     };
     if !node.is_map() {
         metric.trigger = Trigger::Rule(short_rule(node)?);
@@ -63,6 +64,10 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         (
             "margin",
             "the relative difference that counts as none, such as 1%",
+        ),
+        (
+            "baseline",
+            "the rate expected before the start, such as 30%, or for other kinds than conversion a number",
         ),
     ]);
     match (node.get("on"), node.get("event")) {
@@ -110,6 +115,15 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
     };
     set(&mut metric.detect, node.get("detect").and_then(share));
     set(&mut metric.margin, node.get("margin").and_then(share));
+    metric.baseline = node.get("baseline").and_then(|node| match metric.kind {
+        Kind::Conversion => node.percent("a percentage of users, such as 30%", |percent| {
+            percent > 0.0 && percent < 100.0
+        }),
+        _ => node.read("a number other than 0, such as 12.5", |text| {
+            let number: f64 = text.parse().ok()?;
+            (number.is_finite() && number != 0.0).then_some(number)
+        }),
+    });
     metric.within_ms = node
         .get("within")
         .and_then(|node| node.duration())

@@ -37,6 +37,9 @@ pub struct Metric {
     pub detect: f64,
     /// The relative difference that counts as none, such as 0.01.
     pub margin: f64,
+    /// The rate expected before the start: it decides which test judges the metric. For
+    /// conversions a share of users; for other kinds in whole units, not 0.
+    pub baseline: Option<f64>,
 }
 
 /// How a metric's events become one number per group.

@@ -136,7 +136,18 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// What is taken where the configuration names no engine.
+    /// What is taken for a rate that is expected before the start: the exact test gains little where
+    /// more than a tenth of all users convert, and a rate of other kinds is named where values may
+    /// be negative.
+    pub fn planned(kind: Kind, baseline: Option<f64>) -> Engine {
+        match (kind, baseline) {
+            (Kind::Conversion, Some(share)) if share >= 0.1 => Engine::LogLift,
+            (Kind::Conversion, _) | (_, None) => Engine::usual(kind),
+            (_, Some(baseline)) => Engine::Absolute { baseline },
+        }
+    }
+
+    /// What is taken where the configuration names no rate.
     pub fn usual(kind: Kind) -> Engine {
         match kind {
             Kind::Conversion => Engine::Exact,

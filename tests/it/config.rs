@@ -258,6 +258,14 @@ fn metrics() {
         "error: routes.yaml:8:29: metrics.purchase.on.method: found \"post\"\n\nhint: a method in capitals, such as GET or POST",
     );
     metric(
+        "{ event: a, baseline: 140% }",
+        "error: routes.yaml:8:35: metrics.purchase.baseline: found \"140%\"\n\nhint: a percentage of users, such as 30%",
+    );
+    metric(
+        "{ event: a, value: b, kind: mean, baseline: 0 }",
+        "error: routes.yaml:8:57: metrics.purchase.baseline: found \"0\"\n\nhint: a number other than 0, such as 12.5",
+    );
+    metric(
         "{ event: a, goal: increse }",
         "error: routes.yaml:8:31: metrics.purchase.goal: found \"increse\"\n\nhint: did you mean `increase`? (one of: increase, decrease)",
     );

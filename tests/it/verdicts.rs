@@ -584,3 +584,37 @@ fn a_stop_does_not_wait_for_looks_at_a_store_that_hangs() {
     redis.signal("CONT");
     assert!(took < std::time::Duration::from_secs(9), "{took:?}");
 }
+
+#[test]
+fn the_expected_rate_decides_which_test_judges() {
+    let site = Site::start();
+    let metrics = "low: { event: purchase, baseline: 5% }, high: { event: purchase, baseline: 30% }, money: { event: purchase, value: amount, kind: mean }, profit: { event: purchase, value: amount, kind: mean, baseline: -2 }";
+    let proxy = Proxy::start(&routes(&site, "", metrics));
+    come(
+        &mut proxy.client(),
+        "a",
+        "new-site",
+        [(20, 5), (20, 5)],
+        BUY,
+    );
+    let results = proxy.results();
+    let methods: Vec<_> = experiment(&results)["metrics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|metric| {
+            metric["method"]
+                .as_str()
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        methods,
+        ["exact", "log-lift", "log-lift", "normal"],
+        "{results:#}"
+    );
+}
