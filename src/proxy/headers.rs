@@ -12,7 +12,6 @@ use http::header::{CACHE_CONTROL, COOKIE, HOST, HeaderName, SET_COOKIE, VARY, VI
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, response};
-use smallvec::SmallVec;
 use std::net::IpAddr;
 
 const USER: HeaderName = HeaderName::from_static("watershed-user");
@@ -88,14 +87,18 @@ pub fn admit(plan: &Plan, head: &mut Parts, peer: IpAddr) -> Result<Option<Broug
     if target + head.headers.iter().map(field).sum::<usize>() > plan.limits.head_bytes {
         return Err(Refusal::new(Reason::HeadTooLong));
     }
-    if head.method == Method::CONNECT {
+    let path = head.uri.path();
+    let rooted = path.starts_with('/') || (path == "*" && head.method == Method::OPTIONS);
+    if head.method == Method::CONNECT || !rooted {
         return Err(Refusal::new(Reason::Target));
     }
     admit_host(head)?;
     join_cookies(head);
-    hops::remove_hop_by_hop(&mut head.headers, Way::Request);
     let brought = take_override(head);
-    remove_ours(&mut head.headers, trusts(plan, peer));
+    let trusted = trusts(plan, peer);
+    hops::strip(&mut head.headers, Way::Request, |name| {
+        is_ours(name) || (!trusted && name.starts_with("x-forwarded-"))
+    });
     Ok(brought)
 }
 
@@ -154,8 +157,7 @@ pub fn prepare(
 /// Takes out of an answer what is not for the client (`Watershed-Event` among it), and what only
 /// this connection needed.
 pub fn strip_answer(head: &mut response::Parts) {
-    hops::remove_hop_by_hop(&mut head.headers, Way::Answer);
-    remove_ours(&mut head.headers, true);
+    hops::strip(&mut head.headers, Way::Answer, is_ours);
 }
 
 /// Completes an answer: the minted ID, the override's cookie, what caches must know, `Via`.
@@ -270,16 +272,9 @@ fn join_cookies(head: &mut Parts) {
     }
 }
 
-/// Only watershed says `Watershed-*`; only a trusted peer says `X-Forwarded-*`.
-fn remove_ours(headers: &mut HeaderMap, trusted: bool) {
-    let ours = headers.keys().filter(|name| {
-        let name = name.as_str();
-        name.starts_with("watershed-") || (!trusted && name.starts_with("x-forwarded-"))
-    });
-    let ours: SmallVec<[HeaderName; 4]> = ours.cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
+/// What only watershed says.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("watershed-")
 }
 
 /// The override token of a request, taken out of wherever it stands.

@@ -35,8 +35,9 @@ pub fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// RFC 9110, 7.6.1. `TE: trailers` is kept for requests: trailers are forwarded.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap, way: Way) {
+/// Takes out what only this connection needed (RFC 9110, 7.6.1), and what is `foreign`; the rest
+/// keeps its order. `TE: trailers` is kept for requests: trailers are forwarded.
+pub fn strip(headers: &mut HeaderMap, way: Way, foreign: impl Fn(&str) -> bool) {
     let listed: SmallVec<[HeaderName; 4]> = headers
         .get_all(CONNECTION)
         .iter()
@@ -46,19 +47,33 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, way: Way) {
         .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | COOKIE))
         .collect();
     let trailers = way == Way::Request && takes_trailers(headers);
-    for name in listed {
-        headers.remove(name);
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // The body is framed anew; a length beside a coding was never meant (RFC 9112, 6.3).
-        headers.remove(TRANSFER_ENCODING);
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE] {
-        headers.remove(name);
+    // The body is framed anew; a length beside a coding was never meant (RFC 9112, 6.3).
+    let coded = headers.contains_key(TRANSFER_ENCODING);
+    let goes = |name: &HeaderName| match *name {
+        CONTENT_LENGTH => coded,
+        _ => is_of_the_hop(name) || listed.contains(name) || foreign(name.as_str()),
+    };
+    if headers.keys().any(goes) {
+        remove_in_order(headers, goes);
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// `HeaderMap::remove` puts the last field in the place of the one that goes.
+fn remove_in_order(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let before = std::mem::take(headers);
+    headers.reserve(before.keys_len());
+    let mut current = None;
+    for (name, value) in before {
+        // Further values of a name come without it.
+        if let Some(name) = name {
+            current = (!goes(&name)).then_some(name);
+        }
+        if let Some(name) = &current {
+            headers.append(name.clone(), value);
+        }
     }
 }
 

@@ -261,3 +261,22 @@ fn a_client_that_only_stops_sending_is_answered() {
     assert_eq!(client.answer(true).unwrap().text(), "ok");
     assert!(client.is_closed());
 }
+
+#[test]
+fn fields_keep_their_order_both_ways() {
+    let fields = "X-1: a\r\nConnection: x-hop\r\nX-2: b\r\nX-Hop: c\r\nX-3: d\r\nWatershed-X: e\r\nX-3: f\r\nX-4: g\r\nX-5: h\r\n";
+    let origin = Raw::always(format!(
+        "HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"
+    ));
+    let proxy = plain(origin.address, "");
+    let mut client = proxy.client();
+    let answer = client.get("/", fields);
+    let expected = ["a", "b", "d", "f", "g", "h"];
+    let ours = |name: &str| name.to_lowercase().starts_with("x-") && name.len() == 3;
+    let back = answer.headers.iter().filter(|(name, _)| ours(name));
+    assert_eq!(back.map(|(_, value)| value).collect::<Vec<_>>(), expected);
+    let seen = origin.seen();
+    let there = seen.split("\r\n").filter_map(|line| line.split_once(": "));
+    let there = there.filter(|(name, _)| ours(name));
+    assert_eq!(there.map(|(_, value)| value).collect::<Vec<_>>(), expected);
+}
