@@ -14,7 +14,8 @@ use crate::ledger::redis::{RedisLedger, TlsFiles};
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{replicas, retention};
 use crate::proxy::worker::{self, Orders};
-use crate::proxy::{Rates, Worker};
+use crate::proxy::{Shared, Worker};
+use crate::upstream::probe;
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
 use std::future::Future;
@@ -60,7 +61,10 @@ pub async fn run(
     let (plans, plan_orders) = watch::channel(Arc::clone(&plan));
     let (stops, stop_orders) = watch::channel(false);
     let (reloads, reload_orders) = mpsc::channel(8);
-    let rates = Arc::new(Rates::default());
+    let shared = Shared {
+        vitals: Arc::clone(&vitals),
+        ..Shared::default()
+    };
     let mut threads = Vec::new();
     let secure_at = sockets.secure_address();
     let mut secure = sockets.secure.into_iter();
@@ -69,23 +73,19 @@ pub async fn run(
             public,
             secure: secure.next(),
         };
-        let (plan, vitals) = (Arc::clone(&plan), Arc::clone(&vitals));
-        let rates = Arc::clone(&rates);
+        let (plan, shared) = (Arc::clone(&plan), shared.clone());
         let orders = Orders {
             plan: plan_orders.clone(),
             stop: stop_orders.clone(),
         };
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
-            worker::run(
-                Worker::new(plan, journal, vitals, rates, index),
-                sockets,
-                orders,
-            )
+            worker::run(Worker::new(plan, journal, shared, index), sockets, orders)
         })?);
     }
 
     tokio::spawn(look_at_upstreams(Arc::clone(&plan)));
+    let probing = tokio::spawn(probe::run(plan_orders.clone(), shared.standings));
     let folded = Arc::new(Notify::new());
     let folder = fold(&plan, readers, &ledger, &vitals, options);
     let folder = tokio::spawn(folder.run(FOLD_INTERVAL, notified(&folded)));
@@ -170,6 +170,7 @@ pub async fn run(
     folder.await?;
     looked.notify_one();
     looking.await?;
+    probing.abort();
     reloading.abort();
     announcing.abort();
     retaining.abort();

@@ -41,7 +41,7 @@ const KEYS: &[(&str, &str)] = &[
     ("metrics", "a name for each metric, then what counts"),
     (
         "timeouts",
-        "{ head, idle, body, connect, response, tunnel, shutdown }",
+        "{ head, idle, body, connect, response, total, tunnel, grace, shutdown }",
     ),
     (
         "limits",

@@ -17,7 +17,12 @@ pub fn timeouts(root: &Node<'_>) -> Timeouts {
             ("body", "between two pieces of a body"),
             ("connect", "for a connection to an endpoint"),
             ("response", "to the head of the upstream's answer"),
+            (
+                "total",
+                "from a request's head to the end of its answer, or none",
+            ),
             ("tunnel", "the quiet time of an upgraded connection"),
+            ("grace", "for others to see in readyz that it stops"),
             ("shutdown", "for finishing what runs when told to stop"),
         ]);
     }
@@ -34,7 +39,14 @@ pub fn timeouts(root: &Node<'_>) -> Timeouts {
             });
         written.unwrap_or(Duration::from_secs(default))
     };
+    let total = node.as_ref().and_then(|node| node.get("total"));
+    let unlimited = |node: &Node<'_>| *node.value == Value::Text("none".to_owned());
+    let grace = node.as_ref().and_then(|node| node.get("grace")?.duration());
     Timeouts {
+        total: total
+            .filter(|node| !unlimited(node))
+            .map(|_| time("total", 0)),
+        grace: grace.unwrap_or_default(),
         head: time("head", 10),
         idle: time("idle", 60),
         body: time("body", 30),

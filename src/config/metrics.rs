@@ -9,7 +9,8 @@ use http::Method;
 
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
 const PATH: &str = "a path that begins with /, such as /checkout or /shop/**";
-const STATUS: &str = "a status, such as 200, 2xx or 200-204";
+/// What a status may be written as.
+pub const STATUS: &str = "a status, such as 200, 2xx or 200-204";
 const EVENT: &str = "the name of an event that the upstream reports: letters, digits and _-.:/*";
 
 /// All metrics of the file.
@@ -262,7 +263,8 @@ pub fn path(node: &Node<'_>) -> Option<PathPattern> {
     })
 }
 
-fn status_of(text: &str) -> Option<StatusRange> {
+/// A status, a class or a range.
+pub fn status_of(text: &str) -> Option<StatusRange> {
     let sound = |status: u16| (100..=599).contains(&status);
     if let Some(class) = text.strip_suffix("xx") {
         let low = class

@@ -8,6 +8,7 @@ mod check;
 pub mod declare;
 mod experiments;
 mod file;
+mod health;
 mod identity;
 mod limits;
 mod locate;

@@ -6,6 +6,7 @@ use crate::experiment::identity::Identity;
 use crate::experiment::metric::Metric;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use std::fmt;
@@ -138,6 +139,51 @@ pub struct Upstream {
     pub endpoints: Box<[Endpoint]>,
     /// How, where one of them is reached by `https`.
     pub tls: Option<UpstreamTls>,
+    /// Which of them is asked.
+    pub balance: Balance,
+    /// How they are asked whether they are well; `None` does not ask.
+    pub health: Option<Arc<Health>>,
+    /// How much one of them is given at once.
+    pub bounds: EndpointBounds,
+}
+
+/// How the endpoint for a request is chosen among those that are up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// The less busy of the next in turn and another one by chance.
+    LeastLoaded,
+    /// One after the other.
+    RoundRobin,
+    /// By the user's ID: the same endpoint for the same user while it is up.
+    User,
+}
+
+/// How endpoints are asked whether they are well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// The `Host` that is asked; the endpoint's own when `None`.
+    pub host: Option<HeaderValue>,
+    /// From one time to the next.
+    pub interval: Duration,
+    /// How long the head of an answer may take, from the start of the connection.
+    pub timeout: Duration,
+    /// The statuses of one that is well, both included.
+    pub status: (u16, u16),
+    /// Bad answers in a row that make one that was well unwell.
+    pub failures: u32,
+    /// Good answers in a row that make one that was unwell well.
+    pub successes: u32,
+}
+
+/// How much an endpoint is given at once, over all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointBounds {
+    /// Connections; `None` for no limit.
+    pub connections: Option<u32>,
+    /// Requests that wait for one of them.
+    pub pending: u32,
 }
 
 /// What an endpoint is spoken to in.
@@ -227,8 +273,12 @@ pub struct Timeouts {
     pub connect: Duration,
     /// To the head of the upstream's answer.
     pub response: Duration,
+    /// From a request's head to the end of its answer; `None` for no limit.
+    pub total: Option<Duration>,
     /// The quiet time of an upgraded connection.
     pub tunnel: Duration,
+    /// For others to notice, by `readyz`, that this process is about to stop.
+    pub grace: Duration,
     /// For finishing what runs when told to stop.
     pub shutdown: Duration,
 }

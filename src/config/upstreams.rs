@@ -1,10 +1,26 @@
 //! `upstreams:` and `default:` — where the versions of the site run.
 
+use super::health;
 use super::node::{Node, check_name};
 use super::plan::{Endpoint, Scheme, Upstream};
 use super::tls::{self, Watched};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+const KEYS: &[(&str, &str)] = &[
+    ("endpoints", "a list of addresses"),
+    ("tls", "{ ca, cert, key, name }, for endpoints at https://"),
+    ("balance", "least_loaded, round_robin or user"),
+    (
+        "health",
+        "a path such as /healthz, or { path, host, interval, timeout, status, failures, successes }",
+    ),
+    (
+        "limits",
+        "{ connections, pending } of each endpoint, over all workers",
+    ),
+];
 
 /// All upstreams of the file.
 pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<Upstream> {
@@ -22,10 +38,7 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
     let read = |(name, node): &(String, Node<'_>)| {
         check_name(node, name);
         let endpoints = if node.is_map() {
-            node.keys(&[
-                ("endpoints", "a list of addresses"),
-                ("tls", "{ ca, cert, key, name }, for endpoints at https://"),
-            ]);
+            node.keys(KEYS);
             node.get("endpoints")
                 .map(|node| node.items())
                 .unwrap_or_default()
@@ -48,6 +61,12 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
             name: name.as_str().into(),
             endpoints,
             tls: tls.flatten(),
+            balance: health::balance(node),
+            health: node
+                .get("health")
+                .and_then(|node| health::read(&node))
+                .map(Arc::new),
+            bounds: health::bounds(node),
         }
     };
     named.iter().map(read).collect()

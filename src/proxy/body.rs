@@ -15,7 +15,8 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -173,25 +174,31 @@ pub struct Passed {
     upload: Option<Rc<Upload>>,
     quiet: Clock,
     quiet_max: Duration,
+    /// When all of it must be there.
+    deadline: Option<Pin<Box<Sleep>>>,
     /// Recorded unless the body reaches its end.
     unfinished: Option<Box<Unfinished>>,
 }
 
 impl Passed {
     /// The body of an answer, the connection that it comes over, the request's body that may still
-    /// be on its way, and the longest pause.
+    /// be on its way, the longest pause, and when it must have ended.
     pub fn new(
         inner: Incoming,
         lease: Lease<Outgoing>,
         upload: Option<Rc<Upload>>,
         quiet_max: Duration,
+        deadline: Option<Instant>,
     ) -> Passed {
+        let deadline = deadline.filter(|_| !inner.is_end_stream());
+        let until = |deadline: Instant| Box::pin(tokio::time::sleep_until(deadline.into()));
         let mut passed = Passed {
             inner,
             lease: Some(lease),
             upload,
             quiet: Clock::default(),
             quiet_max,
+            deadline: deadline.map(until),
             unfinished: None,
         };
         if passed.inner.is_end_stream() {
@@ -205,6 +212,13 @@ impl Passed {
         if !self.inner.is_end_stream() {
             self.unfinished = unfinished;
         }
+    }
+
+    fn late(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.lease = None;
+        self.broke_off();
+        let late = io::Error::new(io::ErrorKind::TimedOut, why);
+        Poll::Ready(Some(Err(late.into())))
     }
 
     fn broke_off(&mut self) {
@@ -225,14 +239,15 @@ impl Passed {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let over = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(context).is_ready();
+        if self.deadline.as_mut().is_some_and(over) {
+            return self.late("the answer takes too long");
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
-            if self.quiet.poll_over(context, self.quiet_max) {
-                self.lease = None;
-                self.broke_off();
-                let late = io::Error::new(io::ErrorKind::TimedOut, "the upstream fell silent");
-                return Poll::Ready(Some(Err(late.into())));
-            }
-            return Poll::Pending;
+            return match self.quiet.poll_over(context, self.quiet_max) {
+                true => self.late("the upstream fell silent"),
+                false => Poll::Pending,
+            };
         };
         self.quiet.stop();
         match frame {

@@ -4,8 +4,7 @@ use super::body::Outgoing;
 use super::line::Line;
 use super::reply::{Blame, Reason, Refusal};
 use super::upload::Upload;
-use crate::experiment::UpstreamIndex;
-use crate::upstream::{Lease, LendError, Listener, Upstreams};
+use crate::upstream::{Lease, LendError, Listener, Upstreams, Wish};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::pin::pin;
@@ -15,13 +14,12 @@ use std::time::Duration;
 /// How often one request may be sent.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// A connection to an endpoint of this upstream; for `http1_only`, one that can be upgraded.
+/// A connection to an endpoint of an upstream.
 pub async fn lend(
     upstreams: &Upstreams<Outgoing>,
-    upstream: UpstreamIndex,
-    http1_only: bool,
+    wish: Wish<'_>,
 ) -> Result<Lease<Outgoing>, Refusal> {
-    upstreams.lend(upstream, http1_only).await.map_err(refusal)
+    upstreams.lend(wish).await.map_err(refusal)
 }
 
 /// What is sent, and who is told of interim answers.
@@ -29,12 +27,10 @@ pub async fn lend(
 pub struct Sending<'a> {
     /// The request.
     pub request: Request<Outgoing>,
-    /// Where it goes.
-    pub upstream: UpstreamIndex,
+    /// Where it goes, and whether it asks to upgrade.
+    pub wish: Wish<'a>,
     /// The client's connection, if interim answers can be passed on.
     pub line: Option<&'a Rc<Line>>,
-    /// Whether the request asks to upgrade.
-    pub upgrading: bool,
     /// How long the head of the answer may take, once nothing of the request moves any more.
     pub within: Duration,
 }
@@ -51,9 +47,8 @@ pub async fn send(
 ) -> Result<(Response<Incoming>, Lease<Outgoing>), Refusal> {
     let Sending {
         mut request,
-        upstream,
+        wish,
         line,
-        upgrading,
         within,
     } = sending;
     let upload = request.body().upload();
@@ -66,25 +61,25 @@ pub async fn send(
     loop {
         attempts += 1;
         let may_repeat = request.method().is_safe() && upload.is_none();
-        let again = (may_repeat && (lease.reused || upstreams.has_others(upstream)))
+        let again = (may_repeat && (lease.reused || upstreams.has_others(wish.upstream)))
             .then(|| copy(&request));
-        lease.await_answer(listener(), upgrading);
+        lease.await_answer(listener(), wish.http1_only);
         let sent = lease.sender.try_send(request);
         let mut failed = match in_time(sent, within, upload.as_deref()).await {
             Some(Ok(response)) => {
-                lease.endpoint.served();
+                lease.endpoint().served();
                 return Ok((response, lease));
             }
             Some(Err(failed)) => failed,
             None => {
-                lease.endpoint.failed();
+                lease.endpoint().failed();
                 return Err(Refusal::new(Reason::ResponseTimedOut));
             }
         };
         let unsent = failed.take_message();
         let refused = broken(upload.as_deref(), failed.into_error());
         if refused.reason.terms().2 == Blame::Upstream && !lease.reused {
-            lease.endpoint.failed();
+            lease.endpoint().failed();
         }
         // An answer that cannot be read is one: it would be no better a second time.
         let again = again.filter(|_| refused.reason == Reason::Broken);
@@ -92,7 +87,7 @@ pub async fn send(
             return Err(refused);
         };
         request = next;
-        lease = match upstreams.lend_again(upstream, &lease, upgrading).await {
+        lease = match upstreams.lend_again(wish, &lease).await {
             Some(lent) => lent.map_err(refusal)?,
             None => return Err(refused),
         };
@@ -140,6 +135,8 @@ fn refusal(error: LendError) -> Refusal {
         LendError::Refused { .. } => Reason::Refused,
         LendError::Distrusted { .. } => Reason::Distrusted,
         LendError::TimedOut { .. } => Reason::ConnectTimedOut,
+        LendError::Busy { .. } => Reason::Busy,
+        LendError::Down { .. } => Reason::Down,
     };
     Refusal::because(reason, error)
 }

@@ -16,9 +16,9 @@ use crate::experiment::forced::{self, Forced};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::metric;
 use crate::experiment::visit::{self, Visit, visit};
-use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::experiment::{ExperimentIndex, UpstreamIndex, UserId};
 use crate::journal;
-use crate::upstream::Lease;
+use crate::upstream::{Lease, Wish};
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
@@ -126,7 +126,15 @@ async fn answer(
     let asked = (head.method.clone(), head.uri.clone());
     let request = Request::from_parts(head, body);
     let upgrading = upgrade.is_some();
-    let (served, sent) = send(worker, &snapshot, &visit, client, request, upgrading).await;
+    let user = visitor.as_ref().map(|visitor| visitor.user());
+    let sending = send(worker, &snapshot, &visit, client, user, request, upgrading);
+    let deadline = plan.timeouts.total.map(|total| began + total);
+    let (served, sent) = match deadline.filter(|_| !upgrading) {
+        None => sending.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), sending)
+            .await
+            .unwrap_or_else(|_| (None, Err(Refusal::new(Reason::TotalTimedOut)))),
+    };
     let mut upgraded = None;
     let sent = sent.and_then(|(response, lease)| {
         let (mut head, body) = response.into_parts();
@@ -138,7 +146,7 @@ async fn answer(
         let quiet_max = quiet_max(plan, &head);
         Ok((
             head,
-            Answer::Passed(Passed::new(body, lease, upload, quiet_max)),
+            Answer::Passed(Passed::new(body, lease, upload, quiet_max, deadline)),
         ))
     });
     let (mut head, mut body) = match sent {
@@ -193,6 +201,11 @@ async fn answer(
         cookie,
         over_tls,
     );
+    if let Some(experiment) = served {
+        let control = plan.experiment(experiment).control;
+        let said = snapshot.words.group(experiment, control);
+        head.headers.insert(headers::FALLBACK, said);
+    }
     if let (Answer::Passed(body), Some(visitor)) = (&mut body, visitor) {
         body.watch(Unfinished::of(worker, &snapshot, visitor, exposures));
     }
@@ -271,6 +284,7 @@ async fn send(
     snapshot: &Snapshot,
     visit: &Visit,
     client: &Client,
+    user: Option<UserId<'_>>,
     mut request: Request<Outgoing>,
     upgrading: bool,
 ) -> (Option<ExperimentIndex>, Sent) {
@@ -278,9 +292,16 @@ async fn send(
     let wanted = visit
         .chosen
         .map_or(plan.default, |(_, _, upstream)| upstream);
-    let lend = |upstream| forward::lend(&snapshot.upstreams, upstream, upgrading);
+    let wish = |upstream| Wish {
+        upstream,
+        http1_only: upgrading,
+        user,
+    };
+    let lend = |upstream| forward::lend(&snapshot.upstreams, wish(upstream));
     let (fallback, upstream, lent) = match lend(wanted).await {
         Ok(lease) => (None, wanted, Ok(lease)),
+        // One that is busy is not down: its users stay, and their errors count.
+        Err(refusal) if refusal.reason == Reason::Busy => (None, wanted, Err(refusal)),
         Err(refusal) => match control_instead(plan, visit, wanted) {
             Some((experiment, control)) => {
                 worker.vitals().fallbacks.add();
@@ -298,9 +319,8 @@ async fn send(
     *request.version_mut() = http::Version::HTTP_11;
     let sending = Sending {
         request,
-        upstream,
+        wish: wish(upstream),
         line: client.line.as_ref(),
-        upgrading,
         within: plan.timeouts.response,
     };
     (
@@ -319,7 +339,7 @@ fn complete(request: &mut Request<Outgoing>, lease: &Lease<Outgoing>) {
     }
     if request.version() < http::Version::HTTP_11 && !request.headers().contains_key(HOST) {
         // RFC 9112, 3.2: an old client need not say which site it wants.
-        if let Ok(host) = HeaderValue::try_from(lease.endpoint.address.to_string()) {
+        if let Ok(host) = HeaderValue::try_from(lease.endpoint().address.to_string()) {
             request.headers_mut().insert(HOST, host);
         }
     }

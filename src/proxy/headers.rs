@@ -16,6 +16,8 @@ use std::net::IpAddr;
 
 const USER: HeaderName = HeaderName::from_static("watershed-user");
 const EXPERIMENT: HeaderName = HeaderName::from_static("watershed-experiment");
+/// Says that control answered in the place of a group whose upstream is down.
+pub const FALLBACK: HeaderName = HeaderName::from_static("watershed-fallback");
 const GROUP: HeaderName = HeaderName::from_static("watershed-group");
 
 /// Header values that are the same for every request of a plan, made once.
@@ -58,7 +60,8 @@ impl Words {
         }
     }
 
-    fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> HeaderValue {
+    /// `new-site=control`.
+    pub fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> HeaderValue {
         self.groups[experiment.0][group.0].clone()
     }
 }

@@ -25,4 +25,4 @@ mod upload;
 pub mod worker;
 
 pub use rate::Rates;
-pub use snapshot::{Snapshot, Worker};
+pub use snapshot::{Shared, Snapshot, Worker};

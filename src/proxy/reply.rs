@@ -68,6 +68,12 @@ pub enum Reason {
     Distrusted,
     /// The upstream did not accept a connection in time.
     ConnectTimedOut,
+    /// The upstream has as many connections as it may have.
+    Busy,
+    /// No endpoint of the upstream is well.
+    Down,
+    /// The answer did not end in time.
+    TotalTimedOut,
     /// The upstream did not answer in time.
     ResponseTimedOut,
     /// The upstream broke off before the head of its answer, or sent none that can be read.
@@ -148,6 +154,21 @@ impl Reason {
                 "upstream_response_timeout",
                 Blame::Upstream,
             ),
+            Reason::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_busy",
+                Blame::Upstream,
+            ),
+            Reason::Down => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_down",
+                Blame::Upstream,
+            ),
+            Reason::TotalTimedOut => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "total_timeout",
+                Blame::Upstream,
+            ),
             Reason::Broken => (StatusCode::BAD_GATEWAY, "upstream_broken", Blame::Upstream),
             Reason::Unsound => (StatusCode::BAD_GATEWAY, "upstream_unsound", Blame::Upstream),
         }
@@ -185,7 +206,7 @@ pub fn refuse(reason: Reason) -> Response<Answer> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     headers.insert(ERROR_HEADER, HeaderValue::from_static(token));
-    if status == StatusCode::TOO_MANY_REQUESTS {
+    if matches!(reason, Reason::TooMany | Reason::Busy | Reason::Down) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     // In HTTP/2 a refusal ends one stream only, and says nothing of the connection.

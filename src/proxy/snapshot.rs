@@ -6,11 +6,22 @@ use super::rate::Rates;
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
-use crate::upstream::Upstreams;
+use crate::upstream::{Standings, Upstreams};
 use crate::vitals::{Vitals, WorkerVitals};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// What workers share.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// How often clients have asked.
+    pub rates: Arc<Rates>,
+    /// What is known of endpoints.
+    pub standings: Arc<Standings>,
+    /// Their numbers.
+    pub vitals: Arc<Vitals>,
+}
 
 /// What one request reads, from its beginning to its end.
 #[derive(Debug)]
@@ -34,6 +45,7 @@ pub struct Worker {
     vitals: Arc<Vitals>,
     /// How often clients have asked, shared by all workers.
     pub rates: Arc<Rates>,
+    standings: Arc<Standings>,
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
@@ -41,19 +53,19 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that reads this plan and writes this journal; `index` is its place in `vitals`.
-    pub fn new(
-        plan: Arc<Plan>,
-        journal: Writer,
-        vitals: Arc<Vitals>,
-        rates: Arc<Rates>,
-        index: usize,
-    ) -> Worker {
-        let snapshot = RefCell::new(Rc::new(Snapshot::new(plan, None)));
+    pub fn new(plan: Arc<Plan>, journal: Writer, shared: Shared, index: usize) -> Worker {
+        let Shared {
+            rates,
+            standings,
+            vitals,
+        } = shared;
+        let snapshot = RefCell::new(Rc::new(Snapshot::new(plan, &standings, None)));
         Worker {
             snapshot,
             journal: RefCell::new(journal),
             vitals,
             rates,
+            standings,
             index,
             open: Cell::new(0),
         }
@@ -66,7 +78,11 @@ impl Worker {
 
     /// Goes over to another plan: requests that have begun finish under theirs.
     pub fn reload(&self, plan: Arc<Plan>) {
-        let next = Rc::new(Snapshot::new(plan, Some(&self.snapshot().upstreams)));
+        let next = Rc::new(Snapshot::new(
+            plan,
+            &self.standings,
+            Some(&self.snapshot().upstreams),
+        ));
         *self.snapshot.borrow_mut() = next;
     }
 
@@ -77,9 +93,13 @@ impl Worker {
 }
 
 impl Snapshot {
-    fn new(plan: Arc<Plan>, before: Option<&Upstreams<Outgoing>>) -> Snapshot {
+    fn new(
+        plan: Arc<Plan>,
+        standings: &Standings,
+        before: Option<&Upstreams<Outgoing>>,
+    ) -> Snapshot {
         Snapshot {
-            upstreams: Upstreams::new(&plan, before),
+            upstreams: Upstreams::new(&plan, standings, before),
             words: Words::new(&plan),
             declared: Declared::new(&declaration(&plan)),
             plan,

@@ -1,7 +1,11 @@
-//! Which endpoint is asked next. PURE: the clock is an argument.
+//! Which endpoint is asked next. PURE: turns and chances are arguments.
 
+use crate::config::plan::Balance;
+use crate::experiment::UserId;
+use smallvec::SmallVec;
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::cmp::Reverse;
+use std::time::Duration;
 
 /// How long an endpoint that refused a connection is passed over, unless all others did too.
 pub const PAUSE: Duration = Duration::from_secs(1);
@@ -46,40 +50,102 @@ impl Budget {
     }
 }
 
-/// The order in which endpoints are tried: round robin from `turn`, those that are up first.
-/// `paused_until[i]` is when endpoint `i` may be asked again.
+/// Whether an endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Yes.
+    Ready,
+    /// Only after the others: it failed just now, or has no room.
+    Last,
+    /// No: its checks say that it is not well.
+    Down,
+}
+
+/// What the choice goes by, of one endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Whether it is asked.
+    pub state: State,
+    /// Requests that run there.
+    pub load: u32,
+    /// See [`seed`].
+    pub seed: u32,
+}
+
+/// The order in which some endpoints are tried.
+pub type Order = SmallVec<[usize; 8]>;
+
+/// The order in which endpoints are tried: from `turn` on, those that are ready first.
+///
+/// `LeastLoaded` lets the first one ready and another by `chance` compare their loads (the power
+/// of two choices: Mitzenmacher, IEEE TPDS 12(10), 2001); with equal loads it takes turns. `User`
+/// ranks endpoints by hashes of each with the `user` (rendezvous hashing: Thaler and Ravishankar,
+/// 1998), so that only the users of an endpoint that goes away move; without a user it takes turns.
 pub fn order(
-    paused_until: &[Option<Instant>],
+    balance: Balance,
+    candidates: &[Candidate],
     turn: usize,
-    now: Instant,
-) -> impl Iterator<Item = usize> + '_ {
-    let n = paused_until.len();
-    let up = move |&place: &usize| paused_until[place].is_none_or(|until| until <= now);
-    let round = move || (0..n).map(move |step| (turn + step) % n);
-    round()
-        .filter(move |place| up(place))
-        .chain(round().filter(move |place| !up(place)))
+    chance: usize,
+    user: Option<UserId<'_>>,
+) -> Order {
+    let n = candidates.len();
+    let mut order: Order = (0..n).map(|step| (turn + step) % n).collect();
+    if let (Balance::User, Some(user)) = (balance, user) {
+        let rank = |&place: &usize| Reverse(hash(user.as_bytes(), candidates[place].seed));
+        order.sort_by_cached_key(rank);
+    }
+    order.retain(|place| candidates[*place].state != State::Down);
+    order.sort_by_key(|&place| candidates[place].state == State::Last);
+    let ready = order
+        .iter()
+        .take_while(|&&place| candidates[place].state == State::Ready)
+        .count();
+    if balance == Balance::LeastLoaded && ready > 1 {
+        let other = 1 + chance % (ready - 1);
+        if candidates[order[other]].load < candidates[order[0]].load {
+            order.swap(0, other);
+        }
+    }
+    order
+}
+
+/// What tells endpoints apart for users: the same at every replica and start.
+pub fn seed(address: &str) -> u32 {
+    hash(address.as_bytes(), 0)
+}
+
+fn hash(mut text: &[u8], seed: u32) -> u32 {
+    // Reading a slice cannot fail.
+    murmur3::murmur3_32(&mut text, seed).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const READY: Candidate = Candidate {
+        state: State::Ready,
+        load: 0,
+        seed: 0,
+    };
+
+    fn with(states: &str) -> Vec<Candidate> {
+        let state = |letter| match letter {
+            'r' => State::Ready,
+            'l' => State::Last,
+            _ => State::Down,
+        };
+        let candidate = |letter| Candidate {
+            state: state(letter),
+            ..READY
+        };
+        states.chars().map(candidate).collect()
+    }
+
     #[track_caller]
-    fn check(paused: &[bool], turn: usize, expected: &[usize]) {
-        let now = Instant::now();
-        let until: Vec<_> = paused
-            .iter()
-            .map(|&paused| paused.then_some(now + PAUSE))
-            .collect();
-        assert_eq!(order(&until, turn, now).collect::<Vec<_>>(), expected);
-        let later: Vec<_> = order(&until, turn, now + PAUSE).collect();
-        assert_eq!(
-            later,
-            (0..paused.len())
-                .map(|step| (turn + step) % paused.len())
-                .collect::<Vec<_>>()
-        );
+    fn check(states: &str, turn: usize, expected: &[usize]) {
+        let order = order(Balance::RoundRobin, &with(states), turn, 0, None);
+        assert_eq!(order.as_slice(), expected);
     }
 
     #[test]
@@ -105,10 +171,52 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_up_come_first_in_turn() {
-        check(&[false], 7, &[0]);
-        check(&[false, false, false], 1, &[1, 2, 0]);
-        check(&[false, true, false], 1, &[2, 0, 1]);
-        check(&[true, true], 1, &[1, 0]);
+    fn those_that_are_ready_come_first_in_turn() {
+        check("r", 7, &[0]);
+        check("rrr", 1, &[1, 2, 0]);
+        check("rlr", 1, &[2, 0, 1]);
+        check("ll", 1, &[1, 0]);
+        check("rdl", 1, &[0, 2]);
+        check("dd", 0, &[]);
+    }
+
+    #[test]
+    fn of_two_the_less_busy_is_asked() {
+        let loads = |loads: &[u32]| -> Vec<Candidate> {
+            let candidate = |&load| Candidate { load, ..READY };
+            loads.iter().map(candidate).collect()
+        };
+        let first = |all: &[Candidate], turn, chance| {
+            order(Balance::LeastLoaded, all, turn, chance, None)[0]
+        };
+        assert_eq!(first(&loads(&[1, 1, 1]), 1, 5), 1);
+        assert_eq!(first(&loads(&[9, 1, 0]), 0, 0), 1);
+        assert_eq!(first(&loads(&[9, 1, 0]), 0, 1), 2);
+        assert_eq!(first(&loads(&[0, 1, 0]), 0, 0), 0);
+        let mut all = loads(&[9, 1, 0]);
+        all[2].state = State::Last;
+        assert_eq!(first(&all, 0, 1), 1);
+    }
+
+    #[test]
+    fn only_users_of_an_endpoint_that_goes_away_move() {
+        let seeds = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(seed);
+        let mut all: Vec<_> = seeds.map(|seed| Candidate { seed, ..READY }).into();
+        let users: Vec<_> = (0..3000).map(|number| format!("user-{number}")).collect();
+        let homes = |all: &[Candidate]| -> Vec<usize> {
+            let home =
+                |user: &String| order(Balance::User, all, 0, 0, UserId::new(user.as_bytes()))[0];
+            users.iter().map(home).collect()
+        };
+        let before = homes(&all);
+        for place in 0..3 {
+            let here = before.iter().filter(|home| **home == place).count();
+            assert!((900..1100).contains(&here), "{here} at {place}");
+        }
+        all[1].state = State::Down;
+        for (before, after) in before.iter().zip(homes(&all)) {
+            assert_ne!(after, 1);
+            assert!(*before == 1 || *before == after);
+        }
     }
 }

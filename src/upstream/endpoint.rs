@@ -2,48 +2,63 @@
 
 use super::LendError;
 use super::balance;
+use super::resolve::Resolved;
 use super::sender::Sender;
-use super::stream::Stream;
-use super::tap::{Ear, Listener, Tap, Turned, Upgraded};
-use crate::config::plan::{self, Scheme, UpstreamTls};
+use super::standing::Standing;
+use super::tap::{Ear, Listener, Upgraded};
+use crate::config::plan::{self, UpstreamTls};
 use bytes::Bytes;
 use http_body::Body;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::error::Error;
-use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// The most connections kept to one endpoint by one worker.
 const KEPT_MAX: usize = 256;
 /// How long a connection is kept without a request; below what servers usually allow.
 const KEPT_FOR: Duration = Duration::from_secs(50);
-/// How often an HTTP/2 connection is asked whether it is still there, and how long it may take.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_WITHIN: Duration = Duration::from_secs(10);
+/// Who waits here for a connection goes before who waits at other workers, but not for ever.
+const OWN_FIRST: u32 = 8;
 
 /// An endpoint.
 #[derive(Debug)]
 pub struct Endpoint<B> {
     /// Where it is.
     pub address: plan::Endpoint,
-    tls: Option<UpstreamTls>,
-    kept: RefCell<Vec<Kept<B>>>,
-    /// The connection that HTTP/2 requests share.
-    shared: RefCell<Option<http2::SendRequest<B>>>,
+    /// What all workers know of it.
+    pub standing: Arc<Standing>,
+    /// Its place among others, where users choose.
+    pub seed: u32,
+    /// What runs for requests at this worker.
+    pub load: Cell<u32>,
     /// When it may be asked again, after it failed.
     pub paused_until: Cell<Option<Instant>>,
+    pub(super) tls: Option<UpstreamTls>,
+    pub(super) resolved: Rc<Resolved>,
+    pub(super) kept: RefCell<Vec<Kept<B>>>,
+    /// The connection that HTTP/2 requests share.
+    pub(super) shared: RefCell<Option<(http2::SendRequest<B>, SocketAddr)>>,
+    /// Requests of this worker that wait for a connection.
+    pub(super) waiting: RefCell<VecDeque<oneshot::Sender<Kept<B>>>>,
+    /// Dropped with it, which ends what looks after it.
+    pub(super) alive: RefCell<Option<oneshot::Sender<Infallible>>>,
+    handed: Cell<u32>,
     /// Failures since it last answered.
     failures: Cell<u32>,
 }
 
 #[derive(Debug)]
-struct Kept<B> {
+pub(super) struct Kept<B> {
     sender: http1::SendRequest<B>,
     ear: Rc<Ear>,
+    peer: SocketAddr,
     since: Instant,
 }
 
@@ -56,9 +71,40 @@ pub struct Lease<B> {
     pub reused: bool,
     /// Hears what comes before the answer; HTTP/2 has none.
     ear: Option<Rc<Ear>>,
+    peer: SocketAddr,
     upgraded: Option<Upgraded>,
+    serving: Serving<B>,
+}
+
+/// A request is being served; counted until dropped.
+#[derive(Debug)]
+struct Serving<B>(Rc<Endpoint<B>>);
+
+impl<B> Drop for Serving<B> {
+    fn drop(&mut self) {
+        self.0.load.set(self.0.load.get() - 1);
+    }
+}
+
+impl<B> Lease<B> {
     /// Whose connection it is.
-    pub endpoint: Rc<Endpoint<B>>,
+    pub fn endpoint(&self) -> &Rc<Endpoint<B>> {
+        &self.serving.0
+    }
+
+    /// The connection itself, after the endpoint agreed to upgrade.
+    pub fn into_upgraded(self) -> Option<Upgraded> {
+        self.upgraded
+    }
+
+    /// An answer is awaited; interim ones are told to this listener. With `upgrade`, the request
+    /// asks for another protocol.
+    pub fn await_answer(&mut self, listener: Option<Rc<dyn Listener>>, upgrade: bool) {
+        if let Some(ear) = &self.ear {
+            ear.await_answer(listener);
+            self.upgraded = upgrade.then(|| ear.await_upgrade());
+        }
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B>
@@ -71,29 +117,17 @@ where
             // The one that is shared has never left.
             return;
         };
+        if sender.is_closed() {
+            return;
+        }
         ear.forget();
-        let mut kept = self.endpoint.kept.borrow_mut();
-        if kept.len() < KEPT_MAX && !sender.is_closed() {
-            kept.push(Kept {
-                sender,
-                ear,
-                since: Instant::now(),
-            });
-        }
-    }
-
-    /// An answer is awaited; interim ones are told to this listener. With `upgrade`, the request
-    /// asks for another protocol.
-    pub fn await_answer(&mut self, listener: Option<Rc<dyn Listener>>, upgrade: bool) {
-        if let Some(ear) = &self.ear {
-            ear.await_answer(listener);
-            self.upgraded = upgrade.then(|| ear.await_upgrade());
-        }
-    }
-
-    /// The connection itself, after the endpoint agreed to upgrade.
-    pub fn into_upgraded(self) -> Option<Upgraded> {
-        self.upgraded
+        let kept = Kept {
+            sender,
+            ear,
+            peer: self.peer,
+            since: Instant::now(),
+        };
+        self.serving.0.keep(kept);
     }
 }
 
@@ -102,74 +136,121 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Without connections yet.
-    pub fn new(address: &plan::Endpoint, tls: Option<UpstreamTls>) -> Endpoint<B> {
+    pub fn new(
+        address: &plan::Endpoint,
+        tls: Option<UpstreamTls>,
+        standing: Arc<Standing>,
+    ) -> Endpoint<B> {
         Endpoint {
             address: address.clone(),
+            standing,
+            seed: balance::seed(&address.to_string()),
+            load: Cell::default(),
+            paused_until: Cell::default(),
             tls,
+            resolved: Rc::new(Resolved::new(address)),
             kept: RefCell::default(),
             shared: RefCell::default(),
-            paused_until: Cell::default(),
+            waiting: RefCell::default(),
+            alive: RefCell::default(),
+            handed: Cell::default(),
             failures: Cell::default(),
+        }
+    }
+
+    /// Whether it would be asked if all were equal.
+    pub fn state(&self, now: Instant) -> balance::State {
+        let paused = self.paused_until.get().is_some_and(|until| until > now);
+        let full = || !self.standing.has_room() && self.kept.borrow().is_empty();
+        match self.standing.is_well() {
+            false => balance::State::Down,
+            true if paused || full() => balance::State::Last,
+            true => balance::State::Ready,
         }
     }
 
     /// The connection used last, if it is still open; for `http1_only` one of HTTP/1.
     pub async fn take_kept(self: &Rc<Self>, http1_only: bool) -> Option<Lease<B>> {
-        let shared = self
-            .shared
-            .borrow()
-            .as_ref()
-            .filter(|_| !http1_only)
-            .cloned();
-        if let Some(sender) = shared.filter(|sender| !sender.is_closed()) {
-            let mut sender = Sender::Http2(sender, self.address.clone());
-            if sender.is_ready().await {
-                return Some(self.lease(sender, None, true));
+        let shared = match http1_only {
+            true => None,
+            false => self.shared.borrow().clone(),
+        };
+        if let Some((sender, peer)) = shared {
+            if sender.is_closed() || !self.resolved.leads_to(peer) {
+                // What runs on it goes on.
+                *self.shared.borrow_mut() = None;
+            } else {
+                let mut sender = Sender::Http2(sender, self.address.clone());
+                if sender.is_ready().await {
+                    return Some(self.lease(sender, None, peer, true));
+                }
             }
         }
         loop {
-            let Kept { sender, ear, since } = self.kept.borrow_mut().pop()?;
-            if since.elapsed() > KEPT_FOR {
+            let kept = self.kept.borrow_mut().pop()?;
+            if kept.since.elapsed() > KEPT_FOR {
                 // Those below it are older still.
                 self.kept.borrow_mut().clear();
                 return None;
             }
-            let mut sender = Sender::Http1(sender);
-            if sender.is_ready().await {
-                return Some(self.lease(sender, Some(ear), true));
+            if !self.resolved.leads_to(kept.peer) {
+                continue;
+            }
+            if let Some(lease) = self.revive(kept).await {
+                return Some(lease);
             }
         }
     }
 
-    fn lease(self: &Rc<Self>, sender: Sender<B>, ear: Option<Rc<Ear>>, reused: bool) -> Lease<B> {
+    pub(super) async fn revive(self: &Rc<Self>, kept: Kept<B>) -> Option<Lease<B>> {
+        let mut sender = Sender::Http1(kept.sender);
+        let ready = sender.is_ready().await;
+        ready.then(|| self.lease(sender, Some(kept.ear), kept.peer, true))
+    }
+
+    /// Keeps a connection, or gives it to who waits for one.
+    fn keep(&self, mut kept: Kept<B>) {
+        let all_waiting = self.standing.waiting();
+        if all_waiting > 0 {
+            let turn = self.handed.replace(self.handed.get().wrapping_add(1));
+            let mut own = self.waiting.borrow_mut();
+            let only_own = all_waiting as usize <= own.len();
+            while (only_own || !turn.is_multiple_of(OWN_FIRST))
+                && let Some(waiting) = own.pop_front()
+            {
+                match waiting.send(kept) {
+                    Ok(()) => return,
+                    // It has waited long enough, or has one.
+                    Err(back) => kept = back,
+                }
+            }
+            if !only_own {
+                // Closed, so that another worker may make one.
+                return;
+            }
+        }
+        let mut all = self.kept.borrow_mut();
+        if all.len() < KEPT_MAX {
+            all.push(kept);
+        }
+    }
+
+    pub(super) fn lease(
+        self: &Rc<Self>,
+        sender: Sender<B>,
+        ear: Option<Rc<Ear>>,
+        peer: SocketAddr,
+        reused: bool,
+    ) -> Lease<B> {
+        self.load.set(self.load.get() + 1);
         Lease {
             sender,
             reused,
             ear,
+            peer,
             upgraded: None,
-            endpoint: Rc::clone(self),
+            serving: Serving(Rc::clone(self)),
         }
-    }
-
-    /// A new connection.
-    pub async fn connect(
-        self: &Rc<Self>,
-        within: Duration,
-        http1_only: bool,
-    ) -> Result<Lease<B>, LendError> {
-        let connected = tokio::time::timeout(within, self.dial(http1_only)).await;
-        let connected = connected.unwrap_or_else(|_| {
-            Err(LendError::TimedOut {
-                endpoint: self.address.clone(),
-            })
-        });
-        self.tell(connected.as_ref().err());
-        if connected.is_err() {
-            self.paused_until.set(Some(Instant::now() + balance::PAUSE));
-        } else if self.failures.get() == 0 {
-            self.paused_until.set(None);
-        }
-        connected
     }
 
     /// A request that it was given found no answer. One that fails again and again is passed over
@@ -193,6 +274,20 @@ where
         }
     }
 
+    /// Whether a connection was made: it is passed over for a moment if not.
+    pub(super) fn accepted(&self, failed: Option<&LendError>) {
+        if matches!(failed, Some(LendError::Busy { .. })) {
+            return;
+        }
+        self.tell(failed);
+        if failed.is_some() {
+            self.paused_until.set(Some(Instant::now() + balance::PAUSE));
+            self.resolved.doubt();
+        } else if self.failures.get() == 0 {
+            self.paused_until.set(None);
+        }
+    }
+
     /// Says once when the endpoint goes away, and once when it is back: not for every request.
     fn tell(&self, failed: Option<&LendError>) {
         let address = &self.address;
@@ -208,87 +303,5 @@ where
             (None, Some(_)) => tracing::info!("{address} accepts connections again"),
             _ => {}
         }
-    }
-
-    async fn dial(self: &Rc<Self>, http1_only: bool) -> Result<Lease<B>, LendError> {
-        let refused = |source| LendError::Refused {
-            endpoint: self.address.clone(),
-            source,
-        };
-        let target = (&*self.address.host, self.address.port);
-        let addresses = tokio::net::lookup_host(target).await;
-        let addresses: Vec<_> = addresses
-            .map_err(|source| LendError::Unresolved {
-                endpoint: self.address.clone(),
-                source,
-            })?
-            .collect();
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
-        stream.set_nodelay(true).map_err(refused)?;
-        let stream = match &self.tls {
-            Some(tls) if self.address.scheme == Scheme::Https => {
-                Stream::over_tls(stream, &self.address, tls, http1_only)
-                    .await
-                    .map_err(|source| LendError::Distrusted {
-                        endpoint: self.address.clone(),
-                        source,
-                    })?
-            }
-            _ => Stream::Plain(stream),
-        };
-        let lease = match self.address.scheme == Scheme::H2c || stream.is_http2() {
-            true => self.speak_http2(stream).await,
-            false => self.speak_http1(stream).await,
-        };
-        lease.map_err(|error| refused(io::Error::other(error)))
-    }
-
-    async fn speak_http1(self: &Rc<Self>, stream: Stream) -> hyper::Result<Lease<B>> {
-        let ear = Rc::new(Ear::default());
-        let tap = Tap::new(stream, Rc::clone(&ear));
-        let (sender, mut connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .handshake(TokioIo::new(tap))
-            .await?;
-        // Ends when either side closes; what went wrong is told to the request that met it.
-        let turning = Rc::clone(&ear);
-        tokio::task::spawn_local(async move {
-            if (&mut connection).await.is_ok() {
-                let parts = connection.into_parts();
-                turning.turn(Turned {
-                    stream: parts.io.into_inner(),
-                    first: parts.read_buf,
-                });
-            }
-        });
-        Ok(self.lease(Sender::Http1(sender), Some(ear), false))
-    }
-
-    async fn speak_http2(self: &Rc<Self>, stream: Stream) -> hyper::Result<Lease<B>> {
-        let (sender, connection) = http2::Builder::new(Here)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_WITHIN)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        tokio::task::spawn_local(async move {
-            let _ = connection.await;
-        });
-        *self.shared.borrow_mut() = Some(sender.clone());
-        let sender = Sender::Http2(sender, self.address.clone());
-        Ok(self.lease(sender, None, false))
-    }
-}
-
-/// Runs what hyper starts on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Here;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Here
-where
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }

@@ -1,14 +1,21 @@
 //! Endpoints of a version of the site: which one serves, and the connections kept to it.
 //!
-//! Everything here belongs to one worker: nothing is shared, nothing locks.
+//! Connections belong to one worker. What workers share of an endpoint is its [`Standing`]: two
+//! numbers that are read often and written seldom.
 
 pub mod balance;
+mod dial;
 mod endpoint;
+mod health;
 mod pool;
+pub mod probe;
+mod resolve;
 mod sender;
+mod standing;
 mod stream;
 mod tap;
 
 pub use endpoint::Lease;
-pub use pool::{LendError, Upstreams};
+pub use pool::{LendError, Upstreams, Wish};
+pub use standing::{Standing, Standings};
 pub use tap::{Listener, Turned, Upgraded};

@@ -1,24 +1,45 @@
 //! Connections to endpoints, lent to one request at a time and kept for the next.
 
-use super::balance;
+use super::balance::{self, Candidate};
 use super::endpoint::{Endpoint, Lease};
-use crate::config::plan::{self, Plan, Scheme};
-use crate::experiment::UpstreamIndex;
+use super::standing::Standings;
+use crate::config::plan::{self, Balance, Plan, Scheme};
+use crate::experiment::{UpstreamIndex, UserId};
 use bytes::Bytes;
 use http_body::Body;
+use smallvec::SmallVec;
 use std::cell::Cell;
 use std::error::Error;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// All upstreams of one plan, as one worker holds them.
 #[derive(Debug)]
 pub struct Upstreams<B> {
-    upstreams: Vec<Vec<Rc<Endpoint<B>>>>,
-    turn: Cell<usize>,
+    upstreams: Vec<Upstream<B>>,
     connect: Duration,
+}
+
+#[derive(Debug)]
+struct Upstream<B> {
+    name: Box<str>,
+    endpoints: Vec<Rc<Endpoint<B>>>,
+    balance: Balance,
+    turn: Cell<usize>,
     budget: balance::Budget,
+}
+
+/// For whom a connection is lent.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Of which upstream.
+    pub upstream: UpstreamIndex,
+    /// Whether it must be one that can be upgraded.
+    pub http1_only: bool,
+    /// Whose request it is, where that is known.
+    pub user: Option<UserId<'a>>,
 }
 
 /// Why no endpoint of an upstream could be connected to. What the last one tried said.
@@ -54,6 +75,18 @@ pub enum LendError {
         /// Which.
         endpoint: plan::Endpoint,
     },
+    /// It has as many connections as it may have, and none came free in time.
+    #[error("{endpoint} has no connection free")]
+    Busy {
+        /// Which.
+        endpoint: plan::Endpoint,
+    },
+    /// None of its endpoints is well, as their checks say.
+    #[error("no endpoint of {upstream} is well")]
+    Down {
+        /// Which upstream.
+        upstream: Box<str>,
+    },
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Upstreams<B>
@@ -62,42 +95,55 @@ where
 {
     /// The upstreams of a plan. Endpoints that `before` knew keep their connections, but for those
     /// over TLS, whose certificates may be others now.
-    pub fn new(plan: &Plan, before: Option<&Upstreams<B>>) -> Upstreams<B> {
-        let known = |address: &plan::Endpoint| {
-            let mut all = before?.upstreams.iter().flatten();
-            all.find(|endpoint| endpoint.address == *address && address.scheme != Scheme::Https)
-                .cloned()
-        };
+    pub fn new(plan: &Plan, standings: &Standings, before: Option<&Upstreams<B>>) -> Upstreams<B> {
         let upstream = |upstream: &plan::Upstream| {
+            let before = before.and_then(|before| {
+                let mut all = before.upstreams.iter();
+                all.find(|it| it.name == upstream.name)
+            });
             let endpoint = |address: &plan::Endpoint| {
-                known(address)
-                    .unwrap_or_else(|| Rc::new(Endpoint::new(address, upstream.tls.clone())))
+                let standing = standings.of(upstream, address);
+                let known = before.and_then(|before| {
+                    before.endpoints.iter().find(|it| {
+                        it.address == *address
+                            && address.scheme != Scheme::Https
+                            && Arc::ptr_eq(&it.standing, &standing)
+                    })
+                });
+                let new = || Endpoint::new(address, upstream.tls.clone(), standing.clone());
+                known.cloned().unwrap_or_else(|| Rc::new(new()))
             };
-            upstream.endpoints.iter().map(endpoint).collect()
+            Upstream {
+                name: upstream.name.clone(),
+                endpoints: upstream.endpoints.iter().map(endpoint).collect(),
+                balance: upstream.balance,
+                turn: Cell::new(0),
+                budget: balance::Budget::default(),
+            }
         };
         Upstreams {
             upstreams: plan.upstreams.iter().map(upstream).collect(),
-            turn: Cell::new(0),
             connect: plan.timeouts.connect,
-            budget: balance::Budget::default(),
         }
     }
 
     /// A connection to an endpoint of this upstream: a kept one if there is one, or else a new
-    /// one to the first endpoint that accepts it. For `http1_only`, one that can be upgraded.
-    pub async fn lend(
-        &self,
-        upstream: UpstreamIndex,
-        http1_only: bool,
-    ) -> Result<Lease<B>, LendError> {
-        self.budget.deposit();
-        if let [only] = &self.upstreams[upstream.0][..] {
+    /// one to the first endpoint that accepts it.
+    pub async fn lend(&self, wish: Wish<'_>) -> Result<Lease<B>, LendError> {
+        let upstream = &self.upstreams[wish.upstream.0];
+        upstream.budget.deposit();
+        if let [only] = &upstream.endpoints[..]
+            && only.standing.is_well()
+        {
             // The usual case, without an order to make.
-            return self.take(only, http1_only).await;
+            return self.take(only, wish.http1_only).await;
         }
-        // The plan has at least one endpoint for each upstream, so that one has failed here.
-        let lent = self.lend_of(upstream, None, http1_only).await;
-        lent.expect("an upstream has an endpoint")
+        let lent = self.lend_of(wish, None).await;
+        lent.unwrap_or_else(|| {
+            Err(LendError::Down {
+                upstream: upstream.name.clone(),
+            })
+        })
     }
 
     /// A connection for a request that found no answer on the one `before`: where that was kept
@@ -105,47 +151,52 @@ where
     /// far as the budget for that goes. `None` where there is nothing else to try.
     pub async fn lend_again(
         &self,
-        upstream: UpstreamIndex,
+        wish: Wish<'_>,
         before: &Lease<B>,
-        http1_only: bool,
     ) -> Option<Result<Lease<B>, LendError>> {
+        let upstream = &self.upstreams[wish.upstream.0];
+        let others = self.has_others(wish.upstream);
         if before.reused {
-            let again = before.endpoint.connect(self.connect, http1_only).await;
-            if again.is_ok() || self.upstreams[upstream.0].len() == 1 {
+            let endpoint = before.endpoint();
+            let again = endpoint.connect(self.connect, wish.http1_only).await;
+            if again.is_ok() || !others {
                 return Some(again);
             }
         }
-        if self.upstreams[upstream.0].len() == 1 || !self.budget.withdraw() {
+        if !others || !upstream.budget.withdraw() {
             return None;
         }
-        self.lend_of(upstream, Some(&before.endpoint), http1_only)
-            .await
+        self.lend_of(wish, Some(before.endpoint())).await
     }
 
     /// Whether a request may find another endpoint when this one fails.
     pub fn has_others(&self, upstream: UpstreamIndex) -> bool {
-        self.upstreams[upstream.0].len() > 1
+        self.upstreams[upstream.0].endpoints.len() > 1
     }
 
     async fn lend_of(
         &self,
-        upstream: UpstreamIndex,
+        wish: Wish<'_>,
         but: Option<&Rc<Endpoint<B>>>,
-        http1_only: bool,
     ) -> Option<Result<Lease<B>, LendError>> {
-        let endpoints = &self.upstreams[upstream.0];
-        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let paused: Vec<_> = endpoints
-            .iter()
-            .map(|endpoint| endpoint.paused_until.get())
-            .collect();
+        let upstream = &self.upstreams[wish.upstream.0];
+        let turn = upstream.turn.replace(upstream.turn.get().wrapping_add(1));
+        let now = Instant::now();
+        let candidate = |endpoint: &Rc<Endpoint<B>>| Candidate {
+            state: endpoint.state(now),
+            load: endpoint.load.get(),
+            seed: endpoint.seed,
+        };
+        let candidates: SmallVec<[_; 8]> = upstream.endpoints.iter().map(candidate).collect();
+        let chance = fastrand::usize(..);
+        let order = balance::order(upstream.balance, &candidates, turn, chance, wish.user);
         let mut failed = None;
-        for place in balance::order(&paused, turn, Instant::now()) {
-            let endpoint = &endpoints[place];
+        for place in order {
+            let endpoint = &upstream.endpoints[place];
             if but.is_some_and(|but| Rc::ptr_eq(but, endpoint)) {
                 continue;
             }
-            match self.take(endpoint, http1_only).await {
+            match self.take(endpoint, wish.http1_only).await {
                 Ok(lease) => return Some(Ok(lease)),
                 Err(error) => failed = Some(Err(error)),
             }

@@ -1,5 +1,6 @@
 //! A connection to an endpoint, with or without TLS.
 
+use super::standing::Slot;
 use crate::config::plan::{Endpoint, UpstreamTls};
 use rustls::pki_types::ServerName;
 use std::io;
@@ -11,22 +12,35 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The stream.
+/// The stream, and the right to it.
 #[derive(Debug)]
-pub enum Stream {
-    /// Without TLS.
+pub struct Stream {
+    io: Io,
+    _slot: Slot,
+}
+
+#[derive(Debug)]
+enum Io {
     Plain(TcpStream),
-    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
+    /// Without TLS.
+    pub fn plain(stream: TcpStream, slot: Slot) -> Stream {
+        Stream {
+            io: Io::Plain(stream),
+            _slot: slot,
+        }
+    }
+
     /// Agrees on TLS with this endpoint; for `http1_only` on no newer HTTP.
     pub async fn over_tls(
         stream: TcpStream,
         endpoint: &Endpoint,
         tls: &UpstreamTls,
         http1_only: bool,
+        slot: Slot,
     ) -> io::Result<Stream> {
         let name = match &tls.name {
             Some(name) => name.clone(),
@@ -34,16 +48,18 @@ impl Stream {
         };
         let config = if http1_only { &tls.http1 } else { &tls.any };
         let connector = TlsConnector::from(Arc::clone(config));
-        Ok(Stream::Tls(Box::new(
-            connector.connect(name, stream).await?,
-        )))
+        let stream = connector.connect(name, stream).await?;
+        Ok(Stream {
+            io: Io::Tls(Box::new(stream)),
+            _slot: slot,
+        })
     }
 
     /// Whether HTTP/2 was agreed on.
     pub fn is_http2(&self) -> bool {
-        match self {
-            Stream::Plain(_) => false,
-            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        match &self.io {
+            Io::Plain(_) => false,
+            Io::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }
@@ -54,9 +70,9 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(context, room),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, room),
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(context, room),
+            Io::Tls(stream) => Pin::new(stream).poll_read(context, room),
         }
     }
 }
@@ -67,9 +83,9 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -78,30 +94,30 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
-use watershed::config::plan::{Plan, Store};
+use watershed::config::plan::{Balance, Plan, Store};
 use watershed::config::{self, declare};
 use watershed::experiment::guard::Guarded;
 use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger};
@@ -111,6 +111,51 @@ fn what_is_not_yaml_or_no_map_is_said_with_its_place() {
     );
     let text = parse("").unwrap_err().to_string();
     assert!(text.contains("nothing instead of keys"), "{text}");
+}
+
+#[test]
+fn how_endpoints_are_chosen_and_checked() {
+    let line = |keys: &str| format!("{{ endpoints: \"http://127.0.0.1:3002\", {keys} }}");
+    let case = |keys: &str, says: &str| broken("http://127.0.0.1:3002", &line(keys), says);
+    case(
+        "balance: least",
+        "error: routes.yaml:4:60: upstreams.redesign.balance: found \"least\"\n\nhint: one of: least_loaded, round_robin, user",
+    );
+    case(
+        "health: healthz",
+        "error: routes.yaml:4:59: upstreams.redesign.health: found \"healthz\"\n\nhint: a path, such as /healthz",
+    );
+    case(
+        "health: { intervall: 1s }",
+        "error: routes.yaml:4:51: upstreams.redesign.health: `path` is missing\n\nhint: a path, such as /healthz\n\n\
+         error: routes.yaml:4:61: upstreams.redesign.health.intervall: unknown key\n\nhint: did you mean `interval`? (from one time to the next, such as 5s)",
+    );
+    case(
+        "health: { path: /, timeout: 1ms, failures: 0, status: ok }",
+        "error: routes.yaml:4:79: upstreams.redesign.health.timeout: too short a time\n\nhint: 10ms or more\n\n\
+         error: routes.yaml:4:94: upstreams.redesign.health.failures: found \"0\"\n\nhint: a whole number from 1 to 1000\n\n\
+         error: routes.yaml:4:105: upstreams.redesign.health.status: found \"ok\"\n\nhint: a status, such as 200, 2xx or 200-204",
+    );
+    case(
+        "limits: { connections: 0 }",
+        "error: routes.yaml:4:74: upstreams.redesign.limits.connections: found \"0\"\n\nhint: a whole number from 1 to 1000000",
+    );
+    with(
+        "timeouts: { total: 0s }\n",
+        "error: routes.yaml:9:20: timeouts.total: no time at all\n\nhint: more than 0s",
+    );
+    let keys = "balance: user, limits: { connections: 5 }, health: { path: /up, host: site.test, interval: 1s, status: 204 }";
+    let plan = parse(&SOUND.replacen("http://127.0.0.1:3002", &line(keys), 1)).unwrap();
+    let upstream = &plan.upstreams[1];
+    assert_eq!(upstream.balance, Balance::User);
+    let bounds = upstream.bounds;
+    assert_eq!((bounds.connections, bounds.pending), (Some(5), 1024));
+    let health = upstream.health.as_ref().unwrap();
+    assert_eq!(health.status, (204, 204));
+    assert_eq!((health.failures, health.successes), (3, 2));
+    assert_eq!(health.interval, Duration::from_secs(1));
+    assert_eq!(health.host.as_ref().unwrap(), "site.test");
+    assert!(plan.upstreams[0].health.is_none());
 }
 
 #[test]

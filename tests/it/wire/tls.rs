@@ -378,14 +378,20 @@ fn upstreams_are_spoken_to_in_http_2() {
                 .await;
         }
     });
-    let h2c = (format!("\"h2c://{h2c}\""), "http");
+    // Checks, too: with one that fails nobody would be asked.
+    let health = "health: { path: /up, interval: 20ms, status: 200 }";
+    let h2c = (
+        format!("{{ endpoints: \"h2c://{h2c}\", {health} }}"),
+        "http",
+    );
     let tls = format!(
-        "{{ endpoints: [\"https://localhost:{}\"], tls: {{ ca: {} }} }}",
+        "{{ endpoints: [\"https://localhost:{}\"], tls: {{ ca: {} }}, {health} }}",
         tls.port(),
         authority.file("ca.pem")
     );
     for (upstream, scheme) in [h2c, (tls, "https")] {
         let proxy = over(&upstream);
+        std::thread::sleep(std::time::Duration::from_millis(200));
         // A client of HTTP/1.1.
         let mut client = proxy.client();
         for _ in 0..3 {

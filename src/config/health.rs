@@ -1,0 +1,109 @@
+//! `upstreams.NAME`: which endpoint is asked, whether it is well, and how much it is given.
+
+use super::metrics;
+use super::node::Node;
+use super::plan::{Balance, EndpointBounds, Health};
+use http::HeaderValue;
+use http::uri::PathAndQuery;
+use std::time::Duration;
+
+/// As many may wait for a connection unless the file says otherwise.
+const PENDING: u32 = 1024;
+const PATH: &str = "a path, such as /healthz";
+
+/// How the endpoint for a request is chosen.
+pub fn balance(upstream: &Node<'_>) -> Balance {
+    let words = [
+        ("least_loaded", Balance::LeastLoaded),
+        ("round_robin", Balance::RoundRobin),
+        ("user", Balance::User),
+    ];
+    let written = upstream.get("balance").and_then(|node| node.word(&words));
+    written.unwrap_or(Balance::LeastLoaded)
+}
+
+/// `health:` — a path, or keys.
+pub fn read(node: &Node<'_>) -> Option<Health> {
+    let mut health = Health {
+        path: PathAndQuery::from_static("/"),
+        host: None,
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        status: (200, 399),
+        failures: 3,
+        successes: 2,
+    };
+    let path = |node: &Node<'_>| {
+        node.read(PATH, |text| {
+            let path: Option<PathAndQuery> = text.parse().ok();
+            path.filter(|_| text.starts_with('/'))
+        })
+    };
+    if !node.is_map() {
+        health.path = path(node)?;
+        return Some(health);
+    }
+    node.keys(&[
+        ("path", PATH),
+        ("host", "the Host that is asked for"),
+        ("interval", "from one time to the next, such as 5s"),
+        ("timeout", "how long an answer may take, such as 2s"),
+        ("status", metrics::STATUS),
+        (
+            "failures",
+            "bad answers in a row until it is passed over, such as 3",
+        ),
+        (
+            "successes",
+            "good answers in a row until it is asked again, such as 2",
+        ),
+    ]);
+    match node.get("path") {
+        Some(node) => health.path = path(&node)?,
+        None => node.missing("path", PATH),
+    }
+    health.host = node.get("host").and_then(|node| {
+        node.read("a host name", |text| {
+            let host: Option<http::uri::Authority> = text.parse().ok();
+            HeaderValue::try_from(host?.as_str()).ok()
+        })
+    });
+    let time = |key: &str| {
+        let node = node.get(key)?;
+        let time = node.duration()?;
+        if time < Duration::from_millis(10) {
+            node.problem("too short a time", "10ms or more");
+        }
+        Some(time)
+    };
+    health.interval = time("interval").unwrap_or(health.interval);
+    health.timeout = time("timeout").unwrap_or(health.timeout);
+    let status = node.get("status");
+    let status = status.and_then(|node| node.read(metrics::STATUS, metrics::status_of));
+    if let Some(status) = status {
+        health.status = (status.low, status.high);
+    }
+    let count = |key: &str| Some(node.get(key)?.whole(1, 1000)? as u32);
+    health.failures = count("failures").unwrap_or(health.failures);
+    health.successes = count("successes").unwrap_or(health.successes);
+    Some(health)
+}
+
+/// `limits:` of each endpoint.
+pub fn bounds(upstream: &Node<'_>) -> EndpointBounds {
+    let mut bounds = EndpointBounds {
+        connections: None,
+        pending: PENDING,
+    };
+    let Some(node) = upstream.get("limits") else {
+        return bounds;
+    };
+    node.keys(&[
+        ("connections", "how many connections, such as 500"),
+        ("pending", "how many requests wait for one, such as 1024"),
+    ]);
+    let count = |key: &str, low| Some(node.get(key)?.whole(low, 1_000_000)? as u32);
+    bounds.connections = count("connections", 1);
+    bounds.pending = count("pending", 0).unwrap_or(bounds.pending);
+    bounds
+}

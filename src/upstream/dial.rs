@@ -1,0 +1,208 @@
+//! New connections to an endpoint.
+
+use super::LendError;
+use super::endpoint::{Endpoint, Kept, Lease};
+use super::sender::Sender;
+use super::standing::{Full, Slot};
+use super::stream::Stream;
+use super::tap::{Ear, Tap, Turned};
+use crate::config::plan::Scheme;
+use bytes::Bytes;
+use http_body::Body;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+/// How often an HTTP/2 connection is asked whether it is still there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+
+impl<B: Body<Data = Bytes> + Unpin + 'static> Endpoint<B>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// A new connection; where there may be no more, one that another request gives back.
+    pub async fn connect(
+        self: &Rc<Self>,
+        within: Duration,
+        http1_only: bool,
+    ) -> Result<Lease<B>, LendError> {
+        let slot = match self.standing.enter_now() {
+            Some(slot) => slot,
+            None => match self.wait(within).await? {
+                Waited::Slot(slot) => slot,
+                Waited::Connection(lease) => return Ok(*lease),
+            },
+        };
+        self.give_way();
+        let dialled = tokio::time::timeout(within, self.dial(http1_only, slot)).await;
+        let dialled = dialled.unwrap_or_else(|_| {
+            Err(LendError::TimedOut {
+                endpoint: self.address.clone(),
+            })
+        });
+        self.accepted(dialled.as_ref().err());
+        dialled
+    }
+
+    async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited<B>, LendError> {
+        let busy = || LendError::Busy {
+            endpoint: self.address.clone(),
+        };
+        let waited = async {
+            let (sender, given) = oneshot::channel();
+            // Counted before it is listed, which is what `keep` goes by.
+            let slot = self.standing.enter();
+            let mut slot = std::pin::pin!(slot);
+            if let Some(entered) = futures_util::FutureExt::now_or_never(slot.as_mut()) {
+                return entered.map(Waited::Slot);
+            }
+            self.list(sender);
+            tokio::select! {
+                slot = &mut slot => slot.map(Waited::Slot),
+                Ok(kept) = given => match self.revive(kept).await {
+                    Some(lease) => Ok(Waited::Connection(Box::new(lease))),
+                    // It has closed meanwhile, and its place is free.
+                    None => slot.await.map(Waited::Slot),
+                },
+            }
+        };
+        match tokio::time::timeout(within, waited).await {
+            Ok(Ok(waited)) => Ok(waited),
+            Ok(Err(Full)) | Err(_) => Err(busy()),
+        }
+    }
+
+    fn list(&self, sender: oneshot::Sender<Kept<B>>) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|waiting| !waiting.is_closed());
+        waiting.push_back(sender);
+    }
+
+    /// Gives up a connection that nobody uses whenever another worker waits for one.
+    fn give_way(self: &Rc<Self>) {
+        if !self.standing.is_bounded() || self.alive.borrow().is_some() {
+            return;
+        }
+        let (alive, mut gone) = oneshot::channel();
+        *self.alive.borrow_mut() = Some(alive);
+        let standing = self.standing.clone();
+        let endpoint = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    () = standing.wanted() => {}
+                    _ = &mut gone => return,
+                }
+                let Some(endpoint) = endpoint.upgrade() else {
+                    return;
+                };
+                // The one that has been idle for longest.
+                let mut kept = endpoint.kept.borrow_mut();
+                if !kept.is_empty() {
+                    kept.remove(0);
+                }
+            }
+        });
+    }
+
+    async fn dial(self: &Rc<Self>, http1_only: bool, slot: Slot) -> Result<Lease<B>, LendError> {
+        let refused = |source| LendError::Refused {
+            endpoint: self.address.clone(),
+            source,
+        };
+        let addresses = self.resolved.addresses().await;
+        let addresses = addresses.map_err(|source| LendError::Unresolved {
+            endpoint: self.address.clone(),
+            source,
+        })?;
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
+        stream.set_nodelay(true).map_err(refused)?;
+        let peer = stream.peer_addr().map_err(refused)?;
+        let stream = match &self.tls {
+            Some(tls) if self.address.scheme == Scheme::Https => {
+                Stream::over_tls(stream, &self.address, tls, http1_only, slot)
+                    .await
+                    .map_err(|source| LendError::Distrusted {
+                        endpoint: self.address.clone(),
+                        source,
+                    })?
+            }
+            _ => Stream::plain(stream, slot),
+        };
+        let lease = match self.address.scheme == Scheme::H2c || stream.is_http2() {
+            true => self.speak_http2(stream, peer).await,
+            false => self.speak_http1(stream, peer).await,
+        };
+        lease.map_err(|error| refused(io::Error::other(error)))
+    }
+
+    async fn speak_http1(
+        self: &Rc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+    ) -> hyper::Result<Lease<B>> {
+        let ear = Rc::new(Ear::default());
+        let tap = Tap::new(stream, Rc::clone(&ear));
+        let (sender, mut connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .handshake(TokioIo::new(tap))
+            .await?;
+        // Ends when either side closes; what went wrong is told to the request that met it.
+        let turning = Rc::clone(&ear);
+        tokio::task::spawn_local(async move {
+            if (&mut connection).await.is_ok() {
+                let parts = connection.into_parts();
+                turning.turn(Turned {
+                    stream: parts.io.into_inner(),
+                    first: parts.read_buf,
+                });
+            }
+        });
+        Ok(self.lease(Sender::Http1(sender), Some(ear), peer, false))
+    }
+
+    async fn speak_http2(
+        self: &Rc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+    ) -> hyper::Result<Lease<B>> {
+        let (sender, connection) = http2::Builder::new(Here)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_WITHIN)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        *self.shared.borrow_mut() = Some((sender.clone(), peer));
+        let sender = Sender::Http2(sender, self.address.clone());
+        Ok(self.lease(sender, None, peer, false))
+    }
+}
+
+/// What waiting has brought.
+enum Waited<B> {
+    Slot(Slot),
+    Connection(Box<Lease<B>>),
+}
+
+/// Runs what hyper starts on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Here
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

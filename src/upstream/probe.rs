@@ -1,0 +1,171 @@
+//! Asks endpoints whether they are well, from one place for all workers.
+
+use super::health::Checks;
+use super::standing::{Standing, Standings};
+use super::stream::Stream;
+use crate::config::plan::{Endpoint, Health, Plan, Scheme, Upstream, UpstreamTls};
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::{Request, Uri, Version};
+use http_body_util::Empty;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What is asked, how, and on whose behalf.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Subject {
+    upstream: Box<str>,
+    endpoint: Endpoint,
+    health: Arc<Health>,
+}
+
+/// A check that runs.
+#[derive(Debug)]
+struct Running {
+    standing: Arc<Standing>,
+    task: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+        // Without checks nothing is held against it.
+        self.standing.set_well(true);
+    }
+}
+
+/// Checks every endpoint whose upstream asks for it, by the newest plan. Ends when nobody gives
+/// plans any more.
+pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, standings: Arc<Standings>) {
+    let mut running: HashMap<Subject, Running> = HashMap::new();
+    loop {
+        let plan = Arc::clone(&plans.borrow_and_update());
+        let mut before = std::mem::take(&mut running);
+        for (upstream, endpoint, health) in subjects(&plan) {
+            let subject = Subject {
+                upstream: upstream.name.clone(),
+                endpoint: endpoint.clone(),
+                health: Arc::clone(health),
+            };
+            let standing = standings.of(upstream, endpoint);
+            let same = before.remove(&subject).filter(|before| {
+                // Certificates may be others now.
+                endpoint.scheme != Scheme::Https && Arc::ptr_eq(&before.standing, &standing)
+            });
+            let next = same.unwrap_or_else(|| {
+                let tls = upstream.tls.clone();
+                let check = keep_asking(subject.clone(), tls, Arc::clone(&standing));
+                Running {
+                    task: tokio::spawn(check).abort_handle(),
+                    standing,
+                }
+            });
+            running.insert(subject, next);
+        }
+        drop(before);
+        if plans.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn subjects(plan: &Plan) -> impl Iterator<Item = (&Upstream, &Endpoint, &Arc<Health>)> {
+    plan.upstreams.iter().flat_map(|upstream| {
+        upstream.health.iter().flat_map(move |health| {
+            let each = move |endpoint| (upstream, endpoint, health);
+            upstream.endpoints.iter().map(each)
+        })
+    })
+}
+
+async fn keep_asking(subject: Subject, tls: Option<UpstreamTls>, standing: Arc<Standing>) {
+    let Subject {
+        upstream,
+        endpoint,
+        health,
+    } = subject;
+    let mut checks = Checks::default();
+    loop {
+        let asked = tokio::time::timeout(health.timeout, ask(&endpoint, tls.as_ref(), &health));
+        let said = asked
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
+        let well = checks.add(said.is_ok(), &health);
+        if standing.set_well(well) {
+            match said {
+                Ok(()) => tracing::info!("upstreams.{upstream}: {endpoint} is well again"),
+                Err(error) => tracing::warn!(
+                    "upstreams.{upstream}: {endpoint} is not well and not asked any more: {} of {error}",
+                    health.path
+                ),
+            }
+        }
+        // Replicas that start together would all ask in the same moment.
+        let spread = 0.9 + 0.2 * fastrand::f64();
+        tokio::time::sleep(Duration::from_secs_f64(
+            health.interval.as_secs_f64() * spread,
+        ))
+        .await;
+    }
+}
+
+/// Asks once: an error unless the status is one of a well endpoint.
+async fn ask(
+    endpoint: &Endpoint,
+    tls: Option<&UpstreamTls>,
+    health: &Health,
+) -> Result<(), BoxError> {
+    let stream = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
+    let stream = match tls.filter(|_| endpoint.scheme == Scheme::Https) {
+        Some(tls) => Stream::over_tls(stream, endpoint, tls, false, None).await?,
+        None => Stream::plain(stream, None),
+    };
+    let mut request = Request::new(Empty::<Bytes>::new());
+    let agent = HeaderValue::from_static("watershed-health");
+    request.headers_mut().insert(USER_AGENT, agent);
+    let host = match &health.host {
+        Some(host) => host.clone(),
+        None => HeaderValue::try_from(endpoint.to_string())?,
+    };
+    let answer = if endpoint.scheme == Scheme::H2c || stream.is_http2() {
+        let scheme = match endpoint.scheme {
+            Scheme::Https => "https",
+            _ => "http",
+        };
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::builder()
+            .scheme(scheme)
+            .authority(host.as_bytes())
+            .path_and_query(health.path.clone())
+            .build()?;
+        let builder = http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        tokio::select! {
+            answer = sender.send_request(request) => answer?,
+            ended = connection => return Err(ended.err().map_or("it hung up".into(), Into::into)),
+        }
+    } else {
+        request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = Uri::from(health.path.clone());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::select! {
+            answer = sender.send_request(request) => answer?,
+            ended = connection => return Err(ended.err().map_or("it hung up".into(), Into::into)),
+        }
+    };
+    let status = answer.status().as_u16();
+    let (low, high) = health.status;
+    match (low..=high).contains(&status) {
+        true => Ok(()),
+        false => Err(format!("status {status}").into()),
+    }
+}
