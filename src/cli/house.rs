@@ -3,7 +3,7 @@
 pub use super::sockets::Sockets;
 
 use super::reload::reload;
-use super::{Hinted, reports};
+use super::{Hinted, reports, successor};
 use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
@@ -21,6 +21,7 @@ use anyhow::{Context, anyhow};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -60,6 +61,8 @@ pub async fn run(
     let reports = writers.pop();
     let (plans, plan_orders) = watch::channel(Arc::clone(&plan));
     let (stops, stop_orders) = watch::channel(false);
+    let (stopping, is_stopping) = watch::channel(false);
+    let held = Arc::clone(&sockets.held);
     let (reloads, reload_orders) = mpsc::channel(8);
     let shared = Shared {
         vitals: Arc::clone(&vitals),
@@ -77,6 +80,7 @@ pub async fn run(
         let orders = Orders {
             plan: plan_orders.clone(),
             stop: stop_orders.clone(),
+            held: Arc::clone(&held),
         };
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
@@ -131,7 +135,8 @@ pub async fn run(
     );
     let looking = tokio::spawn(looking);
     let asked = admin::House { reloads, events };
-    let door = admin::Door::new(id, looks, plan_orders, ledger, vitals, asked, stop_orders);
+    let orders = plan_orders.clone();
+    let door = admin::Door::new(id, looks, plan_orders, ledger, vitals, asked, is_stopping);
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
     let store = match &plan.store {
@@ -145,8 +150,20 @@ pub async fn run(
     if let Some(address) = secure_at {
         tracing::info!("serving TLS on https://{address}");
     }
+    successor::tell_ready();
     stop.await;
+    let held = held.load(Ordering::SeqCst);
+    let _ = stopping.send(true);
+    let grace = orders.borrow().timeouts.grace;
+    if !held && !grace.is_zero() {
+        tracing::info!("told to stop: not ready any more, serving on for {grace:?}");
+        tokio::time::sleep(grace).await;
+    }
     tracing::info!("stopping: finishing what runs");
+    if held {
+        // Whoever has the public sockets has this one, too, and answers at it.
+        admin.abort();
+    }
     // The receivers are gone only when the workers are.
     let _ = stops.send(true);
     let ended = tokio::task::spawn_blocking(move || {
@@ -251,5 +268,14 @@ pub fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        // Who says it twice does not want to wait: what was answered is in the journal.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("told to stop once more: what runs is cut");
+            std::process::exit(1);
+        });
     })
 }

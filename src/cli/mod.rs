@@ -16,6 +16,7 @@ mod run;
 mod simulate;
 mod sockets;
 pub mod stats;
+mod successor;
 mod visitors;
 
 use clap::{Parser, Subcommand};

@@ -1,6 +1,7 @@
 //! `watershed run`: serve.
 
 use super::house::{self, Sockets};
+use super::successor::Estate;
 use crate::config;
 use anyhow::Context;
 use std::path::Path;
@@ -9,14 +10,25 @@ use tracing_subscriber::EnvFilter;
 /// Serves what the file says until told to stop.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     log("info");
-    let plan = config::load(file)?;
+    let mut plan = config::load(file)?;
     let sockets = Sockets::bind(&plan)?;
+    plan.workers = sockets.workers();
+    let estate = Estate::of(&sockets)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")?;
     runtime.block_on(async {
-        let stop = house::told_to_stop()?;
+        let told = house::told_to_stop()?;
+        let stop = async move {
+            let mut successor = std::pin::pin!(estate.wait());
+            let mut told = std::pin::pin!(told);
+            tokio::select! {
+                () = &mut told => return,
+                Err(error) = &mut successor => tracing::warn!("{error:#}"),
+            }
+            told.await;
+        };
         house::run(plan, Some(file.to_owned()), sockets, stop).await
     })
 }

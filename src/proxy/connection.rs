@@ -21,11 +21,15 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+/// How long one that has not said a word may still begin when all is to stop.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends; once told to stop, to the end of the request that runs.
 /// With `secure`, TLS is spoken on it.
@@ -47,7 +51,7 @@ pub async fn serve(
     let opened = open(plan, tls, socket.clone(), peer);
     let opened = tokio::select! {
         opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
-        _ = stop.wait_for(|stop| *stop) => return,
+        () = last_call(&mut stop) => return,
     };
     let served = match opened {
         Ok(Ok(opened)) => speak(worker, plan, socket, opened, secure, stop).await,
@@ -58,6 +62,12 @@ pub async fn serve(
     if let Err(error) = served {
         tracing::debug!(%peer, "a connection ended: {error}");
     }
+}
+
+/// Resolves a moment after the order to stop: who has just connected is about to ask.
+async fn last_call(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 struct Opened {
@@ -165,15 +175,24 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .max_buf_size(plan.limits.head_bytes + (16 << 10))
         .serve_connection(TokioIo::new(gate), service);
     let mut told = pin!(stop.wait_for(|stop| *stop));
-    let mut is_told = false;
+    let (mut is_told, mut is_ending) = (false, false);
+    let mut late = None;
     let mut reset = pin!(socket.reset());
     let ended = std::future::poll_fn(|context| {
-        if !is_told && told.as_mut().poll(context).is_ready() {
-            is_told = true;
-            Pin::new(&mut connection).graceful_shutdown();
+        is_told = is_told || told.as_mut().poll(context).is_ready();
+        if is_told && !is_ending {
+            // Whoever has not asked yet is about to: hyper would cut it off here and now.
+            let late = late.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_CALL)));
+            is_ending = line.requests.get() > 0 || late.as_mut().poll(context).is_ready();
+            if is_ending {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(Some(ended));
+        }
+        if is_told && !is_ending && line.requests.get() > 0 {
+            context.waker().wake_by_ref();
         }
         // Whoever has left waits for nothing: all that runs for it is dropped here and now.
         reset.as_mut().poll(context).map(|()| None)

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub struct Orders {
     pub plan: watch::Receiver<Arc<Plan>>,
     /// True when no more connections are to be accepted and open ones are to finish.
     pub stop: watch::Receiver<bool>,
+    /// Whether others listen on the same sockets: what waits there is theirs then.
+    pub held: Arc<AtomicBool>,
 }
 
 /// What one worker listens to.
@@ -46,7 +49,11 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
     };
     let public = listen(sockets.public)?;
     let secure = sockets.secure.map(listen).transpose()?;
-    let Orders { mut plan, mut stop } = orders;
+    let Orders {
+        mut plan,
+        mut stop,
+        held,
+    } = orders;
     let told = stop.clone();
     loop {
         tokio::select! {
@@ -60,12 +67,37 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    drop((public, secure));
+    if !held.load(Ordering::SeqCst) {
+        take_waiting(&worker, public, false, &told);
+        if let Some(secure) = secure {
+            take_waiting(&worker, secure, true, &told);
+        }
+    }
     let deadline = tokio::time::Instant::now() + worker.snapshot().plan.timeouts.shutdown;
     while worker.open.get() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
+}
+
+/// Takes who has connected before the listener is closed, which would cut them off.
+fn take_waiting(
+    worker: &Rc<Worker>,
+    listener: TcpListener,
+    secure: bool,
+    told: &watch::Receiver<bool>,
+) {
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            accept(worker, stream, peer, secure, told.clone());
+        }
+    }
 }
 
 async fn accept_on(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {

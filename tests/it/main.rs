@@ -13,6 +13,7 @@ mod identity;
 mod journal;
 mod kept;
 mod ledger;
+mod life;
 mod main_job;
 mod people;
 mod places;

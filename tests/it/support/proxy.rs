@@ -156,6 +156,7 @@ fn launch(
         .args(&words[1..])
         .env("RUST_LOG", "info")
         .envs(how.env.clone())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

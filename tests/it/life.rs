@@ -1,0 +1,265 @@
+//! How the program begins and ends while it is asked all the time.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, Proxy};
+use crate::support::until;
+use command_fds::{CommandFdExt, FdMapping};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+fn routes(origin: &Origin, more: &str) -> String {
+    format!(
+        "workers: 2\nupstreams: {{ current: \"http://{0}\", next: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+         experiments: {{ site: {{ control: current, experiment: next, percent: 50 }} }}\n{more}",
+        origin.address
+    )
+}
+
+/// Clients that connect anew for each request, until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Result<u64, String>>>,
+}
+
+impl Load {
+    fn on(address: SocketAddr, clients: usize) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |number| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut answered = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let path = match answered % 10 {
+                        0 => "/?sleep_ms=30",
+                        _ => "/",
+                    };
+                    let headers = format!("X-User: user-{number}\r\nConnection: close\r\n");
+                    let answer = Client::try_connect(address)
+                        .and_then(|mut client| client.try_get(path, &headers))
+                        .map_err(|error| format!("after {answered}: {error}"))?;
+                    if answer.status != 200 {
+                        return Err(format!("status {}", answer.status));
+                    }
+                    answered += 1;
+                }
+                Ok(answered)
+            })
+        };
+        let clients = (0..clients).map(client).collect();
+        Load { stop, clients }
+    }
+
+    /// How many answers there were: all of them sound.
+    fn end(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        let ended = self.clients.into_iter().map(|it| it.join().unwrap());
+        ended.map(Result::unwrap).sum()
+    }
+}
+
+fn requests(results: &serde_json::Value) -> u64 {
+    let groups = results["experiments"][0]["groups"].as_array().unwrap();
+    let requests = groups.iter().map(|it| it["requests"].as_u64().unwrap());
+    requests.sum()
+}
+
+#[test]
+fn who_has_connected_before_the_end_is_answered() {
+    let origin = Origin::start("a");
+    let mut proxy = Proxy::start(&routes(&origin, ""));
+    proxy.signal("STOP");
+    // The system accepts them; the program has not seen them yet.
+    let mut clients: Vec<_> = (0..30).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client
+            .say("GET / HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            .unwrap();
+    }
+    proxy.signal("TERM");
+    proxy.signal("CONT");
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.answer(true);
+        assert_eq!(answer.map(|it| it.status).ok(), Some(200), "{number}");
+    }
+    let told = Instant::now();
+    assert!(proxy.wait().success());
+    assert!(told.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn told_to_stop_it_is_not_ready_first_and_serves_on_for_a_while() {
+    let origin = Origin::start("a");
+    let mut proxy = Proxy::start(&routes(&origin, "timeouts: { grace: 1s }"));
+    assert_eq!(proxy.ask("/admin/readyz").status, 200);
+    let told = Instant::now();
+    proxy.signal("TERM");
+    until("not ready", || {
+        (proxy.ask("/admin/readyz").status == 503)
+            .then_some(())
+            .ok_or(())
+    });
+    while told.elapsed() < Duration::from_millis(800) {
+        assert_eq!(proxy.client().get("/", "").status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(proxy.wait().success());
+    assert!(told.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn told_twice_it_waits_for_nobody() {
+    let origin = Origin::start("a");
+    let mut proxy = Proxy::start(&routes(&origin, ""));
+    let mut client = proxy.client();
+    client
+        .say("GET /?sleep_ms=20000 HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    proxy.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    let told = Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(1));
+    assert!(told.elapsed() < Duration::from_secs(5));
+}
+
+/// A child that goes when this is dropped.
+struct Own(Child);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program with sockets that its parent has bound, as a service manager starts it.
+fn with_sockets(folder: &TempDir, sockets: &[(&str, &TcpListener)]) -> Own {
+    let mapping = |(place, (_, socket)): (usize, &(&str, &TcpListener))| FdMapping {
+        parent_fd: socket.try_clone().unwrap().into(),
+        child_fd: 3 + place as i32,
+    };
+    let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+    let child = Command::new(BINARY)
+        .args(["run", "-c"])
+        .stderr(Stdio::null())
+        .arg(folder.path().join("routes.yaml"))
+        .env("LISTEN_FDS", sockets.len().to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
+        .fd_mappings(sockets.iter().enumerate().map(mapping).collect())
+        .unwrap()
+        .spawn();
+    Own(child.unwrap())
+}
+
+#[test]
+fn with_sockets_of_a_service_manager_no_restart_is_noticed() {
+    let origin = Origin::start("a");
+    let folder = TempDir::new().unwrap();
+    let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (public, admin) = (bind(), bind());
+    let (at, door) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
+    let file = format!(
+        "listen: {at}\nadmin: {{ listen: {door} }}\n{}",
+        routes(&origin, "")
+    );
+    std::fs::write(folder.path().join("routes.yaml"), file).unwrap();
+    // Of the two names one says nothing, as a manager's own would.
+    let sockets = [("site.socket", &public), ("admin", &admin)];
+    let load = Load::on(at, 8);
+    for _ in 0..3 {
+        let mut child = with_sockets(&folder, &sockets);
+        std::thread::sleep(Duration::from_millis(700));
+        let pid = child.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        assert!(child.0.wait().unwrap().success());
+    }
+    let _child = with_sockets(&folder, &sockets);
+    let answered = load.end();
+    let results = until("results", || {
+        let results = Client::connect(door).get("/admin/results", "").json();
+        let done = results["store"]["lag_events"] == 0;
+        (done && requests(&results) >= answered)
+            .then_some(results.clone())
+            .ok_or(results)
+    });
+    assert_eq!(requests(&results), answered);
+    assert!(answered > 100);
+}
+
+#[test]
+fn a_socket_that_nothing_is_for_is_said() {
+    let folder = TempDir::new().unwrap();
+    let file = "listen: 127.0.0.1:0\nadmin: { listen: 127.0.0.1:0 }\nupstreams: { a: \"http://127.0.0.1:9\" }";
+    std::fs::write(folder.path().join("routes.yaml"), file).unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut child = with_sockets(&folder, &[("other.socket", &socket)]);
+    assert_eq!(child.0.wait().unwrap().code(), Some(1));
+}
+
+/// Ends who took over, which is not the test's own child.
+struct Heir(String);
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-9", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_successor_takes_over_without_anybody_noticing() {
+    let origin = Origin::start("a");
+    let mut proxy = Proxy::start(&routes(&origin, ""));
+    let load = Load::on(proxy.public, 8);
+    std::thread::sleep(Duration::from_millis(300));
+    let mut slow = proxy.client();
+    slow.say("GET /?sleep_ms=1500 HTTP/1.1\r\nHost: site.test\r\nX-User: slow\r\n\r\n")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    proxy.signal("USR2");
+    assert_eq!(slow.answer(true).unwrap().status, 200);
+    assert!(proxy.wait().success());
+    let log = proxy.log.lock().unwrap().clone();
+    let pid = log.split(" is to take over").next().unwrap();
+    let heir = Heir(pid.rsplit(' ').next().unwrap().to_owned());
+    std::thread::sleep(Duration::from_millis(300));
+    let answered = load.end() + 1;
+    let results = until("what the old one had is folded", || {
+        let results = proxy.results();
+        (requests(&results) >= answered)
+            .then_some(results.clone())
+            .ok_or(results)
+    });
+    assert_eq!(requests(&results), answered);
+    assert_eq!(proxy.ask("/admin/readyz").status, 200);
+    drop(heir);
+}
+
+#[test]
+fn a_successor_that_cannot_start_changes_nothing() {
+    let origin = Origin::start("a");
+    let proxy = Proxy::start(&routes(&origin, ""));
+    let sound = std::fs::read_to_string(proxy.file()).unwrap();
+    for _ in 0..2 {
+        std::fs::write(proxy.file(), "upstreams: nonsense: [").unwrap();
+        let load = Load::on(proxy.public, 2);
+        let failures = || {
+            let log = proxy.log.lock().unwrap().clone();
+            log.matches("the successor could not take over").count()
+        };
+        let before = failures();
+        proxy.signal("USR2");
+        until("the failure", || {
+            (failures() > before).then_some(()).ok_or(())
+        });
+        assert!(load.end() > 0);
+    }
+    std::fs::write(proxy.file(), sound).unwrap();
+    assert_eq!(proxy.ask("/admin/readyz").status, 200);
+}
