@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "ledger/keys.rs",
     "ledger/known.rs",
     "upstream/balance.rs",
+    "proxy/cache.rs",
     "proxy/framing.rs",
     "proxy/grammar.rs",
     "proxy/headers.rs",

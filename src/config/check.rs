@@ -56,6 +56,10 @@ const KEYS: &[(&str, &str)] = &[
         "show_group",
         "whether answers carry Watershed-Group: true or false",
     ),
+    (
+        "cache",
+        "what shared caches are told: vary, private or off, or { upstream, header }",
+    ),
     ("consent", "{ cookie: NAME, value: … }"),
     ("events", "{ path, origins, body, per_minute, browser }"),
     (
@@ -102,6 +106,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         timeouts: limits::timeouts(root),
         limits: limits::limits(root),
         trust: limits::trust(root),
+        cache: super::privacy::cache(root),
         override_secret: root.get("overrides").and_then(|node| {
             node.keys(&[("secret", "a long random text; or ${NAME}, or file:PATH")]);
             let Some(secret) = node.get("secret") else {

@@ -54,6 +54,8 @@ pub struct Plan {
     pub beacon: Beacon,
     /// How long users are kept after their experiment ended; `None` keeps them.
     pub retention: Option<Duration>,
+    /// What shared caches are told.
+    pub cache: Cache,
     /// Whether responses carry `Watershed-Group`.
     pub show_group: bool,
     /// A digest of the file's meaning, to tell replicas and reloads apart.
@@ -108,6 +110,26 @@ pub struct Beacon {
     pub per_minute: u32,
     /// False sends the path's requests upstream, like any other.
     pub enabled: bool,
+}
+
+/// What shared caches are told of answers that may be others for other visitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Where an experiment chose the upstream.
+    pub upstream: CacheRule,
+    /// Where it told the upstream the group.
+    pub told: CacheRule,
+}
+
+/// How a cache is kept from mixing versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheRule {
+    /// By `Vary`.
+    Vary,
+    /// By `Vary`, and `Cache-Control: private`.
+    Private,
+    /// Not at all.
+    Off,
 }
 
 /// TLS to clients.

@@ -1,7 +1,8 @@
 //! `consent:`, `events:` and `retention:` — what may be recorded, from where, and for how long.
 
+use super::file::Value;
 use super::node::Node;
-use super::plan::Beacon;
+use super::plan::{Beacon, Cache, CacheRule};
 use crate::experiment::consent::Consent;
 use http::HeaderValue;
 use std::time::Duration;
@@ -93,4 +94,43 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
 /// Reads `retention`.
 pub fn retention(root: &Node<'_>) -> Option<Duration> {
     root.get("retention").and_then(|node| node.duration())
+}
+
+/// What shared caches are told.
+pub fn cache(root: &Node<'_>) -> Cache {
+    let mut cache = Cache {
+        upstream: CacheRule::Vary,
+        told: CacheRule::Off,
+    };
+    let words = [
+        ("vary", CacheRule::Vary),
+        ("private", CacheRule::Private),
+        ("off", CacheRule::Off),
+    ];
+    let Some(node) = root.get("cache") else {
+        return cache;
+    };
+    // YAML of old reads `off` as false.
+    let rule = |node: &Node<'_>| match node.value {
+        Value::Bool(false) => Some(CacheRule::Off),
+        _ => node.word(&words),
+    };
+    if !node.is_map() {
+        cache.upstream = rule(&node).unwrap_or(cache.upstream);
+        return cache;
+    }
+    node.keys(&[
+        (
+            "upstream",
+            "vary, private or off, where an experiment chose the upstream",
+        ),
+        (
+            "header",
+            "vary, private or off, where an experiment told the upstream the group",
+        ),
+    ]);
+    let read = |key: &str| node.get(key).and_then(|node| rule(&node));
+    cache.upstream = read("upstream").unwrap_or(cache.upstream);
+    cache.told = read("header").unwrap_or(cache.told);
+    cache
 }

@@ -22,7 +22,13 @@ pub struct Matcher {
 impl Matcher {
     /// Whether the request is eligible.
     pub fn matches(&self, request: &Parts) -> bool {
-        self.path
+        self.judge(request) == Eligible::Yes
+    }
+
+    /// Whether the request is eligible, or would be with other header fields.
+    pub fn judge(&self, request: &Parts) -> Eligible {
+        let otherwise = self
+            .path
             .as_ref()
             .is_none_or(|path| path.matches(request.uri.path()))
             && self
@@ -31,14 +37,27 @@ impl Matcher {
                 .is_none_or(|host| host.matches(host_of(request)))
             && (self.methods.is_empty() || self.methods.contains(&request.method))
             && self
-                .headers
-                .iter()
-                .all(|wanted| wanted.in_headers(&request.headers))
-            && self
                 .query
                 .iter()
-                .all(|wanted| wanted.in_query(&request.uri))
+                .all(|wanted| wanted.in_query(&request.uri));
+        let wanted = |wanted: &ValuePattern<_>| wanted.in_headers(&request.headers);
+        match otherwise {
+            false => Eligible::No,
+            true if self.headers.iter().all(wanted) => Eligible::Yes,
+            true => Eligible::WithOtherHeaders,
+        }
     }
+}
+
+/// Whether a request meets an experiment's conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligible {
+    /// All of them.
+    Yes,
+    /// All but those on header fields.
+    WithOtherHeaders,
+    /// Not even without those.
+    No,
 }
 
 /// The host that a request names, without its port: from the target, or else from `Host`.

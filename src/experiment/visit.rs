@@ -2,6 +2,7 @@
 
 use super::assign::Split;
 use super::forced::Forced;
+use super::matcher::Eligible;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use http::request::Parts;
 use smallvec::SmallVec;
@@ -49,6 +50,38 @@ pub struct Visit {
     pub inside: SmallVec<[(ExperimentIndex, GroupIndex, By); 2]>,
     /// The experiment and group that chose the upstream, and that upstream.
     pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
+    /// What another request for the same target may have that leads to another answer.
+    pub depends: Depends,
+}
+
+/// What the answer depends on, beyond the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depends {
+    /// Which upstream answers depends on who asks. So it does for a user outside the traffic
+    /// share: for another one it is another.
+    pub user_for_upstream: bool,
+    /// What the upstream is told depends on who asks.
+    pub user_for_told: bool,
+    /// Experiments with conditions on header fields that decided here.
+    pub headers: SmallVec<[ExperimentIndex; 1]>,
+}
+
+impl Depends {
+    /// Adds what it means that this experiment was asked; whether the request is eligible.
+    fn add(&mut self, index: ExperimentIndex, experiment: &Experiment, request: &Parts) -> bool {
+        let eligible = experiment.matcher.judge(request);
+        let splits = experiment.winner.is_none();
+        if eligible != Eligible::No && !experiment.matcher.headers.is_empty() {
+            self.headers.push(index);
+        }
+        if eligible == Eligible::Yes && splits {
+            match experiment.chooses_upstream() {
+                true => self.user_for_upstream = true,
+                false => self.user_for_told = true,
+            }
+        }
+        eligible == Eligible::Yes
+    }
 }
 
 /// What this request by this user means. At most one experiment, the first in file order whose
@@ -66,7 +99,7 @@ pub fn visit(
         if chosen.is_some() && experiment.chooses_upstream() {
             continue;
         }
-        if !experiment.matcher.matches(request) {
+        if !visit.depends.add(index, experiment, request) {
             continue;
         }
         if let Standing::Inside { group, by } = standing(experiment, user, forced) {
@@ -81,19 +114,19 @@ pub fn visit(
 
 /// What this request means where nobody may be recorded: control, for whoever it is.
 pub fn unrecorded(experiments: &[Experiment], request: &Parts) -> Visit {
-    let indexed = experiments.iter().enumerate();
-    let mut matching = indexed.filter(|(_, experiment)| {
-        experiment.chooses_upstream() && experiment.matcher.matches(request)
-    });
-    let chosen = matching.next().and_then(|(index, experiment)| {
-        let group = experiment.winner.unwrap_or(experiment.control);
-        let upstream = experiment.groups[group.0].upstream?;
-        Some((ExperimentIndex(index), group, upstream))
-    });
-    Visit {
-        inside: SmallVec::new(),
-        chosen,
+    let mut visit = Visit::default();
+    for (index, experiment) in experiments.iter().enumerate() {
+        let index = ExperimentIndex(index);
+        if visit.chosen.is_some() || !experiment.chooses_upstream() {
+            continue;
+        }
+        if visit.depends.add(index, experiment, request) {
+            let group = experiment.winner.unwrap_or(experiment.control);
+            let upstream = experiment.groups[group.0].upstream;
+            visit.chosen = upstream.map(|upstream| (index, group, upstream));
+        }
     }
+    visit
 }
 
 /// How a user stands to an experiment whose conditions the request meets.

@@ -1,14 +1,15 @@
 //! Heads on their way in and out. PURE.
 
+use super::cache::{self, CacheWords};
 use super::grammar;
 use super::hops::{self, Way};
 use super::reply::{Reason, Refusal};
 use crate::config::plan::Plan;
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
-use crate::experiment::identity::{self, Source, Visitor};
-use crate::experiment::visit::Visit;
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::visit::{By, Visit};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
-use http::header::{CACHE_CONTROL, COOKIE, HOST, HeaderName, SET_COOKIE, VARY, VIA};
+use http::header::{COOKIE, HOST, HeaderName, SET_COOKIE, VIA};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, response};
@@ -25,9 +26,8 @@ const GROUP: HeaderName = HeaderName::from_static("watershed-group");
 pub struct Words {
     /// By experiment and group: `new-site=control`.
     groups: Vec<Vec<HeaderValue>>,
-    /// The names of the fields that the choice of a version depends on.
-    vary: Vec<String>,
-    vary_line: HeaderValue,
+    /// What caches are told.
+    pub caches: CacheWords,
 }
 
 impl Words {
@@ -41,22 +41,9 @@ impl Words {
             };
             experiment.groups.iter().map(value).collect()
         };
-        let mut vary = vec!["cookie".to_owned()];
-        for source in &plan.identity.sources {
-            match source {
-                Source::Header(name) => vary.push(name.as_str().to_owned()),
-                Source::Jwt { cookie: None, .. } => vary.push("authorization".to_owned()),
-                // The query is part of what a cache keys by anyway.
-                Source::Cookie(_) | Source::Query(_) | Source::Jwt { .. } => {}
-            }
-        }
-        // Header names make a header value.
-        let vary_line =
-            HeaderValue::try_from(vary.join(", ")).unwrap_or(HeaderValue::from_static("*"));
         Words {
             groups: plan.experiments.iter().map(of).collect(),
-            vary,
-            vary_line,
+            caches: CacheWords::new(plan),
         }
     }
 
@@ -178,20 +165,15 @@ pub fn finish(
     let minted = visitor.filter(|visitor| visitor.minted);
     let minted =
         minted.map(|visitor| identity::set_cookie(&plan.identity.mint, visitor.user(), over_tls));
-    let mut personal = false;
+    // What a token chose is nobody else's.
+    let mut personal = visit.inside.iter().any(|(_, _, by)| *by == By::Override);
     for cookie in minted.into_iter().chain(override_cookie) {
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
             headers.append(SET_COOKIE, cookie);
             personal = true;
         }
     }
-    if personal {
-        // A shared cache that kept this answer would give one visitor's ID to all.
-        headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
-    }
-    if visit.chosen.is_some() {
-        vary(words, headers);
-    }
+    cache::finish(plan, &words.caches, headers, &visit.depends, personal);
     if plan.show_group {
         for &(experiment, group, _) in &visit.inside {
             headers.append(GROUP, words.group(experiment, group));
@@ -204,33 +186,6 @@ pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
     let secure = if over_tls { "; Secure" } else { "" };
     let token = String::from_utf8_lossy(token);
     format!("{OVERRIDE_COOKIE}={token}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly{secure}")
-}
-
-/// Tells caches which request fields the choice of the version depends on.
-fn vary(words: &Words, headers: &mut HeaderMap) {
-    if !headers.contains_key(VARY) {
-        headers.insert(VARY, words.vary_line.clone());
-        return;
-    }
-    let said = |name: &str| {
-        let lines = headers
-            .get_all(VARY)
-            .iter()
-            .filter_map(|line| line.to_str().ok());
-        let mut names = lines.flat_map(|line| line.split(','));
-        names.any(|said| said.trim() == "*" || said.trim().eq_ignore_ascii_case(name))
-    };
-    let missing: Vec<&str> = words
-        .vary
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !said(name))
-        .collect();
-    if let Ok(value) = HeaderValue::try_from(missing.join(", "))
-        && !value.is_empty()
-    {
-        headers.append(VARY, value);
-    }
 }
 
 /// RFC 9112, 3.2: one `Host`, or the target's authority in its place.

@@ -3,6 +3,7 @@
 
 mod beacon;
 mod body;
+mod cache;
 mod connection;
 mod forward;
 mod framing;

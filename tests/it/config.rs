@@ -58,7 +58,7 @@ fn keys_that_are_not_known_are_named_with_what_was_meant() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, consent, events, retention, tls",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, cache, consent, events, retention, tls",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",

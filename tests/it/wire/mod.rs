@@ -2,6 +2,7 @@
 
 mod aborts;
 mod answers;
+mod caches;
 mod endpoints;
 mod forwarding;
 mod http2;
