@@ -41,6 +41,7 @@ const PURE: &[&str] = &[
     "proxy/grammar.rs",
     "proxy/headers.rs",
     "proxy/hops.rs",
+    "proxy/trace.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio::",

@@ -2,7 +2,7 @@
 
 use super::fetch::fetch;
 use super::house::{self, Sockets};
-use super::{demo_site, run, visitors};
+use super::{demo_site, log, visitors};
 use crate::config;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,7 +29,7 @@ pub struct Arguments {
 
 /// Starts two versions of a site, the proxy and visitors; shows the results.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    run::log("warn");
+    log::start("warn", None)?;
     let folder = Folder::make()?;
     // The site's and the visitors' own threads: what is simulated shares none with the proxy.
     let runtime = tokio::runtime::Builder::new_multi_thread()

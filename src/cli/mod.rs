@@ -8,6 +8,7 @@ mod export;
 mod fetch;
 mod forget;
 pub mod house;
+mod log;
 mod override_;
 mod reload;
 mod reports;

@@ -102,6 +102,11 @@ fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, 
     if next.journal.path != old.journal.path {
         kept.push("journal.path");
     }
+    let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
+    if to(&next) != to(&old) {
+        kept.push("access_log");
+        next.access_log = old.access_log.clone();
+    }
     (next.listen, next.workers) = (old.listen, old.workers);
     (next.journal, next.store) = (old.journal.clone(), old.store.clone());
     next.admin.listen = old.admin.listen;

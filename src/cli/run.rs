@@ -1,16 +1,16 @@
 //! `watershed run`: serve.
 
 use super::house::{self, Sockets};
+use super::log;
 use super::successor::Estate;
 use crate::config;
 use anyhow::Context;
 use std::path::Path;
-use tracing_subscriber::EnvFilter;
 
 /// Serves what the file says until told to stop.
 pub fn run(file: &Path) -> anyhow::Result<()> {
-    log("info");
     let mut plan = config::load(file)?;
+    let requests = log::start("info", plan.access_log.as_ref())?;
     let sockets = Sockets::bind(&plan)?;
     plan.workers = sockets.workers();
     let estate = Estate::of(&sockets)?;
@@ -29,19 +29,15 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             }
             told.await;
         };
-        house::run(plan, Some(file.to_owned()), sockets, stop).await
+        let keeping = async {
+            match &requests {
+                Some(requests) => requests.keep().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = house::run(plan, Some(file.to_owned()), sockets, stop) => ended,
+            Err(error) = keeping => Err(error),
+        }
     })
-}
-
-/// Logs to standard error; `RUST_LOG` says how much.
-pub fn log(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr())
-        && std::env::var_os("NO_COLOR").is_none();
-    // A second call, in tests, changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(ansi)
-        .try_init();
 }

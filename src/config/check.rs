@@ -5,7 +5,7 @@ use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
 use super::plan::{Admin, Journal, Plan};
-use super::{limits, privacy, tls, upstreams};
+use super::{limits, logging, privacy, tls, upstreams};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -60,6 +60,18 @@ const KEYS: &[(&str, &str)] = &[
         "cache",
         "what shared caches are told: vary, private or off, or { upstream, header }",
     ),
+    (
+        "access_log",
+        "true, stdout, stderr, the path of a file, or { to, sample, user, query }",
+    ),
+    (
+        "request_id",
+        "whether requests are given an X-Request-Id: true or false",
+    ),
+    (
+        "trace",
+        "whether requests are given a traceparent: true, false, or the percentage that is sampled",
+    ),
     ("consent", "{ cookie: NAME, value: … }"),
     ("events", "{ path, origins, body, per_minute, browser }"),
     (
@@ -91,6 +103,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         .get("workers")
         .and_then(|node| node.whole(1, 1024))
         .map(|workers| workers as usize);
+    let access_log = logging::access_log(root);
     Plan {
         listen,
         tls: tls::server(root, &mut watched),
@@ -107,6 +120,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         limits: limits::limits(root),
         trust: limits::trust(root),
         cache: super::privacy::cache(root),
+        tracing: logging::tracing(root, access_log.is_some()),
+        access_log,
         override_secret: root.get("overrides").and_then(|node| {
             node.keys(&[("secret", "a long random text; or ${NAME}, or file:PATH")]);
             let Some(secret) = node.get("secret") else {

@@ -12,6 +12,7 @@ mod health;
 mod identity;
 mod limits;
 mod locate;
+mod logging;
 mod metrics;
 mod node;
 pub mod plan;

@@ -1,12 +1,14 @@
 //! Bodies on their way: the client's to the upstream, the upstream's to the client. Both stream,
 //! and neither is read faster than the other side takes it.
 
+use super::access::{End, Entry};
 use super::gate::Clock;
 use super::record::Unfinished;
 use super::reply::Reason;
 use super::upload::Upload;
 use crate::upstream::Lease;
 use bytes::Bytes;
+use http::response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -99,7 +101,7 @@ impl Flow {
                 if let Some(trailers) = frame.trailers_mut() {
                     super::hops::remove_from_trailers(trailers);
                 }
-                upload.moved();
+                upload.moved(bytes);
                 if self.inner.is_end_stream() {
                     upload.finish();
                 }
@@ -165,6 +167,20 @@ pub enum Answer {
     Passed(Passed),
 }
 
+impl Answer {
+    /// Logs a request whose answer has this head, when its body has ended.
+    pub fn log(&mut self, mut entry: Box<Entry>, head: &response::Parts) {
+        entry.answered(head);
+        match self {
+            Answer::Own(own) => {
+                entry.gave(own.size_hint().lower());
+                entry.ends(End::Complete);
+            }
+            Answer::Passed(passed) => passed.log(entry),
+        }
+    }
+}
+
 /// An upstream's body. When it was read to its end the connection is kept; when the client
 /// leaves before, it is closed.
 #[derive(Debug)]
@@ -178,6 +194,8 @@ pub struct Passed {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Recorded unless the body reaches its end.
     unfinished: Option<Box<Unfinished>>,
+    /// Logged at the end, whichever it is.
+    entry: Option<Box<Entry>>,
 }
 
 impl Passed {
@@ -200,6 +218,7 @@ impl Passed {
             quiet_max,
             deadline: deadline.map(until),
             unfinished: None,
+            entry: None,
         };
         if passed.inner.is_end_stream() {
             passed.keep();
@@ -214,11 +233,36 @@ impl Passed {
         }
     }
 
+    /// Logs it when it has ended.
+    pub fn log(&mut self, mut entry: Box<Entry>) {
+        if self.inner.is_end_stream() {
+            entry.ends(End::Complete);
+        } else {
+            self.entry = Some(entry);
+        }
+    }
+
+    fn complete(&mut self) {
+        self.unfinished = None;
+        if let Some(mut entry) = self.entry.take() {
+            entry.ends(End::Complete);
+        }
+        self.keep();
+    }
+
     fn late(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.lease = None;
-        self.broke_off();
+        self.broken();
         let late = io::Error::new(io::ErrorKind::TimedOut, why);
         Poll::Ready(Some(Err(late.into())))
+    }
+
+    /// The upstream has broken off.
+    fn broken(&mut self) {
+        self.lease = None;
+        if let Some(mut entry) = self.entry.take() {
+            entry.ends(End::Broken);
+        }
+        self.broke_off();
     }
 
     fn broke_off(&mut self) {
@@ -255,21 +299,21 @@ impl Passed {
                 if let Some(trailers) = frame.trailers_mut() {
                     super::hops::remove_from_trailers(trailers);
                 }
+                if let Some(entry) = &mut self.entry {
+                    entry.gave(frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
                 if self.inner.is_end_stream() {
-                    self.unfinished = None;
-                    self.keep();
+                    self.complete();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             // The connection's state is unknown: it is closed.
             Some(Err(error)) => {
-                self.lease = None;
-                self.broke_off();
+                self.broken();
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
-                self.unfinished = None;
-                self.keep();
+                self.complete();
                 Poll::Ready(None)
             }
         }

@@ -1,5 +1,6 @@
 //! The life of a client's connection.
 
+use super::access;
 use super::framing::Bounds;
 use super::gate::{Gate, Times};
 use super::handle::{Client, handle};
@@ -210,7 +211,12 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
                     };
                     tunnel::run(client, upstream, plan.timeouts.tunnel).await?;
                 }
-                None => gate.end().await?,
+                None => {
+                    if let Some(reason) = line.fault.get() {
+                        access::refused(&worker.snapshot(), line.client, reason);
+                    }
+                    gate.end().await?;
+                }
             }
         }
         Some(Err(error)) => {

@@ -7,6 +7,7 @@ use super::upload::Upload;
 use crate::upstream::{Lease, LendError, Listener, Upstreams, Wish};
 use http::{Request, Response};
 use hyper::body::Incoming;
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Sending<'a> {
     pub line: Option<&'a Rc<Line>>,
     /// How long the head of the answer may take, once nothing of the request moves any more.
     pub within: Duration,
+    /// Counts how often it was sent.
+    pub attempts: &'a Cell<u32>,
 }
 
 /// Sends the request and waits for the head of the answer.
@@ -50,6 +53,7 @@ pub async fn send(
         wish,
         line,
         within,
+        attempts,
     } = sending;
     let upload = request.body().upload();
     let listener = || match (&upload, line) {
@@ -57,9 +61,8 @@ pub async fn send(
         (None, Some(line)) => Some(Rc::clone(line) as Rc<dyn Listener>),
         (None, None) => None,
     };
-    let mut attempts = 0;
     loop {
-        attempts += 1;
+        attempts.set(attempts.get() + 1);
         let may_repeat = request.method().is_safe() && upload.is_none();
         let again = (may_repeat && (lease.reused || upstreams.has_others(wish.upstream)))
             .then(|| copy(&request));
@@ -83,7 +86,7 @@ pub async fn send(
         }
         // An answer that cannot be read is one: it would be no better a second time.
         let again = again.filter(|_| refused.reason == Reason::Broken);
-        let Some(next) = unsent.or(again).filter(|_| attempts < ATTEMPTS_MAX) else {
+        let Some(next) = unsent.or(again).filter(|_| attempts.get() < ATTEMPTS_MAX) else {
             return Err(refused);
         };
         request = next;

@@ -1,25 +1,25 @@
 //! The life of a request.
 
+use super::access::Entry;
 use super::beacon;
 use super::body::{Answer, Outgoing, Passed};
-use super::forward::{self, Sending};
 use super::headers::{self, Brought};
 use super::hops;
 use super::line::Line;
 use super::record::{self, Answered, Unfinished};
 use super::reply::{self, Reason, Refusal};
+use super::route::{Route, Sent};
 use super::snapshot::{Snapshot, Worker};
+use super::trace;
 use super::upgrade::{self, Upgrade};
 use super::upload::Upload;
 use crate::config::plan::Plan;
 use crate::experiment::forced::{self, Forced};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::metric;
-use crate::experiment::visit::{self, Visit, visit};
-use crate::experiment::{ExperimentIndex, UpstreamIndex, UserId};
+use crate::experiment::visit::{self, visit};
 use crate::journal;
-use crate::upstream::{Lease, Wish};
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
@@ -48,9 +48,17 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     worker.vitals().requests.add();
-    let mut answer = answer(worker, client, request)
+    let began = Instant::now();
+    let snapshot = worker.snapshot();
+    let mut entry = Entry::of(&snapshot, client, &request, began);
+    let mut answer = answer(worker, &snapshot, client, request, began, &mut entry)
         .await
         .unwrap_or_else(|refusal| refused(worker, &refusal));
+    if let Some(entry) = entry {
+        let (head, mut body) = answer.into_parts();
+        body.log(entry, &head);
+        answer = Response::from_parts(head, body);
+    }
     if let Some(line) = &client.line {
         line.upgrading
             .set(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
@@ -63,11 +71,12 @@ pub async fn handle(
 
 async fn answer(
     worker: &Rc<Worker>,
+    snapshot: &Rc<Snapshot>,
     client: &Client,
     mut request: Request<Incoming>,
+    began: Instant,
+    entry: &mut Option<Box<Entry>>,
 ) -> Result<Response<Answer>, Refusal> {
-    let began = Instant::now();
-    let snapshot = worker.snapshot();
     let now_ms = journal::system_ms();
     let plan = &*snapshot.plan;
     let upgrade = Upgrade::asked(client, &mut request);
@@ -87,8 +96,16 @@ async fn answer(
         return Err(Refusal::new(Reason::TooMany));
     }
     let brought = headers::admit(plan, &mut head, peer)?;
+    if plan.tracing.request_id || plan.tracing.start.is_some() {
+        let random = [fastrand::u128(..), fastrand::u128(..)];
+        let trusted = headers::trusts(plan, peer);
+        trace::prepare(&plan.tracing, &mut head.headers, trusted, now_ms, random);
+    }
+    if let Some(entry) = entry {
+        entry.traced(snapshot, &head.headers);
+    }
     if plan.beacon.enabled && head.uri.path() == &*plan.beacon.path {
-        return Ok(beacon::answer(worker, &snapshot, &head, body, began).await);
+        return Ok(beacon::answer(worker, snapshot, &head, body, began).await);
     }
     let body = match upgrade {
         // What comes behind it is not a body.
@@ -110,6 +127,14 @@ async fn answer(
         Some(visitor) => visit(&plan.experiments, &head, visitor.user(), forced.as_ref()),
         None => visit::unrecorded(&plan.experiments, &head),
     };
+    if let Some(entry) = entry {
+        entry.visited(snapshot, visitor.as_ref(), &visit);
+        entry.uploads(upload.clone());
+    }
+    let request_id = plan
+        .tracing
+        .request_id
+        .then(|| head.headers.get(trace::REQUEST_ID).cloned());
     headers::prepare(
         plan,
         &snapshot.words,
@@ -126,15 +151,26 @@ async fn answer(
     let asked = (head.method.clone(), head.uri.clone());
     let request = Request::from_parts(head, body);
     let upgrading = upgrade.is_some();
-    let user = visitor.as_ref().map(|visitor| visitor.user());
-    let sending = send(worker, &snapshot, &visit, client, user, request, upgrading);
-    let deadline = plan.timeouts.total.map(|total| began + total);
-    let (served, sent) = match deadline.filter(|_| !upgrading) {
-        None => sending.await,
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), sending)
-            .await
-            .unwrap_or_else(|_| (None, Err(Refusal::new(Reason::TotalTimedOut)))),
+    let route = Route {
+        worker,
+        snapshot,
+        visit: &visit,
+        client,
+        user: visitor.as_ref().map(|visitor| visitor.user()),
+        upgrading,
     };
+    let deadline = plan.timeouts.total.map(|total| began + total);
+    let Sent {
+        fallback,
+        upstream,
+        attempts,
+        answer: sent,
+    } = route.send(request, deadline).await;
+    if let Some(entry) = entry {
+        let endpoint = sent.as_ref().ok();
+        let endpoint = endpoint.map(|(_, lease)| lease.endpoint().address.to_string());
+        entry.sent(snapshot, upstream, endpoint, attempts, fallback);
+    }
     let mut upgraded = None;
     let sent = sent.and_then(|(response, lease)| {
         let (mut head, body) = response.into_parts();
@@ -163,13 +199,13 @@ async fn answer(
         let status = head.status.as_u16();
         exposures = record::answered(
             worker,
-            &snapshot,
+            snapshot,
             Answered {
                 now_ms,
                 began,
                 visitor,
                 visit: &visit,
-                served,
+                served: fallback,
                 status,
                 observations,
             },
@@ -201,13 +237,16 @@ async fn answer(
         cookie,
         over_tls,
     );
-    if let Some(experiment) = served {
+    if let Some(experiment) = fallback {
         let control = plan.experiment(experiment).control;
         let said = snapshot.words.group(experiment, control);
         head.headers.insert(headers::FALLBACK, said);
     }
+    if let Some(Some(id)) = request_id {
+        head.headers.insert(trace::REQUEST_ID, id);
+    }
     if let (Answer::Passed(body), Some(visitor)) = (&mut body, visitor) {
-        body.watch(Unfinished::of(worker, &snapshot, visitor, exposures));
+        body.watch(Unfinished::of(worker, snapshot, visitor, exposures));
     }
     Ok(Response::from_parts(head, body))
 }
@@ -273,86 +312,6 @@ fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
     let mut random = [0; 10];
     getrandom::fill(&mut random).ok()?;
     Some(identity::mint(now_ms, &random))
-}
-
-type Sent = Result<(Response<Incoming>, Lease<Outgoing>), Refusal>;
-
-/// Sends the request where it belongs, or to control where that cannot be connected to. Also
-/// says which experiment, if any, was served by control in its group's place.
-async fn send(
-    worker: &Worker,
-    snapshot: &Snapshot,
-    visit: &Visit,
-    client: &Client,
-    user: Option<UserId<'_>>,
-    mut request: Request<Outgoing>,
-    upgrading: bool,
-) -> (Option<ExperimentIndex>, Sent) {
-    let plan = &*snapshot.plan;
-    let wanted = visit
-        .chosen
-        .map_or(plan.default, |(_, _, upstream)| upstream);
-    let wish = |upstream| Wish {
-        upstream,
-        http1_only: upgrading,
-        user,
-    };
-    let lend = |upstream| forward::lend(&snapshot.upstreams, wish(upstream));
-    let (fallback, upstream, lent) = match lend(wanted).await {
-        Ok(lease) => (None, wanted, Ok(lease)),
-        // One that is busy is not down: its users stay, and their errors count.
-        Err(refusal) if refusal.reason == Reason::Busy => (None, wanted, Err(refusal)),
-        Err(refusal) => match control_instead(plan, visit, wanted) {
-            Some((experiment, control)) => {
-                worker.vitals().fallbacks.add();
-                (Some(experiment), control, lend(control).await)
-            }
-            None => (None, wanted, Err(refusal)),
-        },
-    };
-    let lease = match lent {
-        Ok(lease) => lease,
-        Err(refusal) => return (fallback, Err(refusal)),
-    };
-    complete(&mut request, &lease);
-    // What the client spoke says nothing of what the endpoint is spoken to in.
-    *request.version_mut() = http::Version::HTTP_11;
-    let sending = Sending {
-        request,
-        wish: wish(upstream),
-        line: client.line.as_ref(),
-        within: plan.timeouts.response,
-    };
-    (
-        fallback,
-        forward::send(&snapshot.upstreams, lease, sending).await,
-    )
-}
-
-/// What HTTP/1.1 needs and the client may have left out.
-fn complete(request: &mut Request<Outgoing>, lease: &Lease<Outgoing>) {
-    let unframed = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
-    if unframed {
-        // For a method that seldom has a body hyper would send none.
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-    if request.version() < http::Version::HTTP_11 && !request.headers().contains_key(HOST) {
-        // RFC 9112, 3.2: an old client need not say which site it wants.
-        if let Ok(host) = HeaderValue::try_from(lease.endpoint().address.to_string()) {
-            request.headers_mut().insert(HOST, host);
-        }
-    }
-}
-
-fn control_instead(
-    plan: &Plan,
-    visit: &Visit,
-    wanted: UpstreamIndex,
-) -> Option<(ExperimentIndex, UpstreamIndex)> {
-    let (experiment, _, _) = visit.chosen?;
-    let control = plan.control_upstream(experiment)?;
-    (control != wanted).then_some((experiment, control))
 }
 
 fn keep_override(

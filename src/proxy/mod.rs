@@ -1,6 +1,7 @@
 //! The wire: one worker per core accepts, forwards and records. Read [`handle`] first: it is the
 //! life of a request from top to bottom.
 
+mod access;
 mod beacon;
 mod body;
 mod cache;
@@ -18,12 +19,15 @@ mod opening;
 mod rate;
 mod record;
 mod reply;
+mod route;
 mod snapshot;
 mod socket;
+mod trace;
 mod tunnel;
 mod upgrade;
 mod upload;
 pub mod worker;
 
+pub use access::TARGET as ACCESS_LOG;
 pub use rate::Rates;
 pub use snapshot::{Shared, Snapshot, Worker};

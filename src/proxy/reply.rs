@@ -189,7 +189,8 @@ pub fn last_words(reason: Reason) -> Vec<u8> {
     .into_bytes()
 }
 
-fn text(status: StatusCode, token: &str) -> String {
+/// What a refusal says to people.
+pub fn text(status: StatusCode, token: &str) -> String {
     let phrase = status.canonical_reason().unwrap_or_default();
     format!("{} {phrase}: {token}\n", status.as_u16())
 }

@@ -15,6 +15,7 @@ pub struct Upload {
     fault: Cell<Option<Reason>>,
     /// Everything of it has been taken.
     through: Cell<bool>,
+    bytes: Cell<u64>,
     /// Something moved since this was last asked.
     moved: Cell<bool>,
     /// The client asked first (`Expect`), and the upstream has said yes.
@@ -31,6 +32,7 @@ impl Upload {
             line,
             fault: Cell::new(None),
             through: Cell::new(false),
+            bytes: Cell::new(0),
             moved: Cell::new(false),
             go: Cell::new(!ask),
             cancelled: Cell::new(false),
@@ -58,9 +60,15 @@ impl Upload {
         self.through.set(true);
     }
 
-    /// A piece has been taken.
-    pub fn moved(&self) {
+    /// A piece of so many bytes has been taken.
+    pub fn moved(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
         self.moved.set(true);
+    }
+
+    /// How much has been taken.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
     }
 
     /// Whether pieces have been taken since this was last asked, and more are to come.

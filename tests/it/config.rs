@@ -58,7 +58,7 @@ fn keys_that_are_not_known_are_named_with_what_was_meant() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, cache, consent, events, retention, tls",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, events, retention, tls",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
@@ -156,6 +156,32 @@ fn how_endpoints_are_chosen_and_checked() {
     assert_eq!(health.interval, Duration::from_secs(1));
     assert_eq!(health.host.as_ref().unwrap(), "site.test");
     assert!(plan.upstreams[0].health.is_none());
+}
+
+#[test]
+fn what_is_logged() {
+    with(
+        "access_log: { to: stdout, sample: 10, user: hash }\n",
+        "error: routes.yaml:9:35: access_log.sample: found \"10\"\n\nhint: a percentage from 0% to 100%, with its sign\n\n\
+         error: routes.yaml:9:45: access_log.user: found \"hash\"\n\nhint: did you mean `hashed`? (one of: hashed, raw, none)",
+    );
+    with(
+        "trace: often\n",
+        "error: routes.yaml:9:8: trace: found \"often\"\n\nhint: a percentage from 0% to 100%, with its sign",
+    );
+    with(
+        "cache: public\n",
+        "error: routes.yaml:9:8: cache: found \"public\"\n\nhint: one of: vary, private, off",
+    );
+    let plan = |lines: &str| parse(&format!("{SOUND}{lines}")).unwrap();
+    assert!(plan("access_log: false\n").access_log.is_none());
+    assert!(!plan("").tracing.request_id);
+    assert!(plan("access_log: true\n").tracing.request_id);
+    assert!(
+        !plan("access_log: true\nrequest_id: false\n")
+            .tracing
+            .request_id
+    );
 }
 
 #[test]

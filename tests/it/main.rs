@@ -14,6 +14,7 @@ mod journal;
 mod kept;
 mod ledger;
 mod life;
+mod logging;
 mod main_job;
 mod people;
 mod places;

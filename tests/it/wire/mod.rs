@@ -26,7 +26,7 @@ fn plain(origin: SocketAddr, more: &str) -> Proxy {
 }
 
 /// What the origin was sent in header lines of this name.
-fn sent<'a>(said: &'a Value, name: &str) -> Vec<&'a str> {
+pub fn sent<'a>(said: &'a Value, name: &str) -> Vec<&'a str> {
     let lines = said["headers"].as_array().unwrap().iter();
     lines
         .filter(|line| line[0] == name)

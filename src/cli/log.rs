@@ -1,0 +1,181 @@
+//! What the program says of itself, and the log of requests.
+
+use crate::config::plan::{AccessLog, LogTo};
+use crate::proxy::ACCESS_LOG;
+use anyhow::Context;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// How many lines may wait to be written; more are lost, and counted.
+const LINES_MAX: usize = 65_536;
+/// How often losses are told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The log of requests, as it is written behind the workers' backs. Lines that wait are written
+/// when this is dropped.
+pub struct Requests {
+    _guard: WorkerGuard,
+    lost: ErrorCounter,
+    unwritten: Arc<AtomicU64>,
+    reopen: Arc<AtomicBool>,
+}
+
+/// Logs to standard error, `RUST_LOG` says how much; and requests where the file says.
+pub fn start(default: &str, access: Option<&AccessLog>) -> anyhow::Result<Option<Requests>> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let own = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(ansi)
+        .with_filter(filter)
+        .with_filter(of_requests(false));
+    let (writer, requests) = match access {
+        None => (None, None),
+        Some(access) => {
+            let (writer, requests) = open(&access.to)?;
+            (Some(writer), Some(requests))
+        }
+    };
+    let lines = writer.map(|writer| {
+        fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_level(false)
+            .with_target(false)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_timer(SystemTime)
+            .with_writer(writer)
+            .with_filter(of_requests(true))
+    });
+    // A second call, in tests, changes nothing.
+    let _ = tracing_subscriber::registry()
+        .with(own)
+        .with(lines)
+        .try_init();
+    Ok(requests)
+}
+
+fn of_requests(wanted: bool) -> FilterFn<impl Fn(&tracing::Metadata<'_>) -> bool + Clone> {
+    filter_fn(move |it| (it.target() == ACCESS_LOG) == wanted)
+}
+
+fn open(to: &LogTo) -> anyhow::Result<(NonBlocking, Requests)> {
+    let reopen = Arc::<AtomicBool>::default();
+    let unwritten = Arc::<AtomicU64>::default();
+    let sink: Box<dyn Write + Send + Sync> = match to {
+        LogTo::Stdout => Box::new(io::stdout()),
+        LogTo::Stderr => Box::new(io::stderr()),
+        LogTo::File(path) => Box::new(Reopened {
+            file: append_to(path).with_context(|| {
+                format!(
+                    "the log of requests cannot be written to {}",
+                    path.display()
+                )
+            })?,
+            path: path.clone(),
+            reopen: Arc::clone(&reopen),
+        }),
+    };
+    let sink = Counted {
+        sink,
+        unwritten: Arc::clone(&unwritten),
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_MAX)
+        .lossy(true)
+        .thread_name("access-log")
+        .finish(sink);
+    let lost = writer.error_counter();
+    Ok((
+        writer,
+        Requests {
+            _guard: guard,
+            lost,
+            unwritten,
+            reopen,
+        },
+    ))
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(path)
+}
+
+impl Requests {
+    /// Opens the file anew on SIGHUP, for those who moved it away; and tells of lines lost.
+    pub async fn keep(&self) -> anyhow::Result<()> {
+        let mut told = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        let mut known = 0;
+        loop {
+            tokio::select! {
+                _ = told.recv() => self.reopen.store(true, Ordering::SeqCst),
+                _ = tick.tick() => {
+                    let lost = self.lost.dropped_lines() as u64 + self.unwritten.load(Ordering::SeqCst);
+                    if lost > known {
+                        tracing::warn!("{} lines of the log of requests were lost: it cannot be written fast enough, or not at all", lost - known);
+                    }
+                    known = lost;
+                }
+            }
+        }
+    }
+}
+
+/// A file that is opened anew when it is asked to be.
+struct Reopened {
+    path: PathBuf,
+    file: File,
+    reopen: Arc<AtomicBool>,
+}
+
+impl Write for Reopened {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Whole lines come, so that none is torn between two files.
+        if self.reopen.swap(false, Ordering::SeqCst) {
+            match append_to(&self.path) {
+                Ok(file) => self.file = file,
+                Err(error) => tracing::warn!(
+                    "the log of requests cannot be opened anew at {}: {error}; the old file is written on",
+                    self.path.display()
+                ),
+            }
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Counts lines that could not be written, which is nobody else's concern.
+struct Counted {
+    sink: Box<dyn Write + Send + Sync>,
+    unwritten: Arc<AtomicU64>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.sink.write_all(line).is_err() {
+            self.unwritten.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}

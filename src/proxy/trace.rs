@@ -1,0 +1,186 @@
+//! What tells requests apart: `X-Request-Id`, and the W3C's trace context. PURE.
+
+use crate::config::plan::Tracing;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The ID of a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The longest request ID of somebody else that is believed.
+const ID_BYTES_MAX: usize = 128;
+
+/// Gives a request what the file says it must have: its own where a `trusted` peer brought one
+/// that is sound, or else a new one, of this time (Unix milliseconds) and these random bits.
+pub fn prepare(
+    tracing: &Tracing,
+    headers: &mut HeaderMap,
+    trusted: bool,
+    now_ms: u64,
+    random: [u128; 2],
+) {
+    if tracing.request_id && !(trusted && request_id(headers).is_some()) {
+        let bytes = random[0].to_be_bytes();
+        let mut ten = [0; 10];
+        ten.copy_from_slice(&bytes[..10]);
+        let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &ten).into_uuid();
+        let mut text = uuid::Uuid::encode_buffer();
+        let text = id.hyphenated().encode_lower(&mut text);
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(REQUEST_ID, value);
+        }
+    }
+    let Some(sampled) = tracing.start else {
+        return;
+    };
+    if trace_id(headers).is_none() {
+        // A state belongs to its parent (Trace Context, 3.3).
+        headers.remove(TRACESTATE);
+        // Neither of the two may be zero; the trace's last bits decide, the same at all replicas.
+        let trace = random[1].max(1);
+        let parent = (random[0] as u64).max(1);
+        let share = f64::from(trace as u32) / (f64::from(u32::MAX) + 1.0);
+        let flags = u8::from(share < sampled.get());
+        let value = format!("00-{trace:032x}-{parent:016x}-{flags:02x}");
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(TRACEPARENT, value);
+        }
+    }
+}
+
+/// The request's ID, if there is one and it is sound: up to 128 visible characters.
+pub fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = only(headers, REQUEST_ID)?;
+    let sound =
+        (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_graphic());
+    sound.then_some(id)
+}
+
+/// The trace that a request belongs to, if its `traceparent` is sound
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let text = only(headers, TRACEPARENT)?;
+    let hex = |part: &str| {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        part.bytes().all(digit)
+    };
+    let mut parts = text.splitn(5, '-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let (parent, flags) = (parts.next()?, parts.next()?);
+    // Only versions to come may say more.
+    let whole = version != "00" || parts.next().is_none();
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let sound = version.len() == 2
+        && version != "ff"
+        && trace.len() == 32
+        && parent.len() == 16
+        && flags.len() == 2
+        && [version, trace, parent, flags].into_iter().all(hex)
+        && !zero(trace)
+        && !zero(parent)
+        && whole;
+    sound.then_some(trace)
+}
+
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut lines = headers.get_all(name).iter();
+    let (line, None) = (lines.next()?, lines.next()) else {
+        return None;
+    };
+    line.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::assign::Share;
+
+    const SOUND: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn with(name: &'static str, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[track_caller]
+    fn trace(values: &[&str], expected: Option<&str>) {
+        assert_eq!(trace_id(&with("traceparent", values)), expected);
+    }
+
+    #[test]
+    fn a_parent_is_sound_or_none() {
+        let id = Some("0af7651916cd43dd8448eb211c80319c");
+        trace(&[SOUND], id);
+        trace(&[&SOUND.replacen("00", "cc", 1)], id);
+        trace(&[&format!("{}-more", SOUND.replacen("00", "cc", 1))], id);
+        trace(&[&format!("{SOUND}-more")], None);
+        trace(&[&SOUND.replacen("00", "ff", 1)], None);
+        trace(&[&SOUND.to_uppercase()], None);
+        trace(
+            &[&SOUND.replace("b7ad6b7169203331", "0000000000000000")],
+            None,
+        );
+        trace(
+            &[&SOUND.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32))],
+            None,
+        );
+        trace(&[&SOUND[..54]], None);
+        trace(&[SOUND, SOUND], None);
+        trace(&[""], None);
+        trace(&[], None);
+    }
+
+    #[test]
+    fn an_id_is_believed_of_trusted_peers_only() {
+        let tracing = Tracing {
+            request_id: true,
+            start: None,
+        };
+        let id = |values: &[&str], trusted| {
+            let mut headers = with("x-request-id", values);
+            prepare(&tracing, &mut headers, trusted, 0, [7, 7]);
+            assert_eq!(headers.get_all("x-request-id").iter().count(), 1);
+            request_id(&headers).unwrap().to_owned()
+        };
+        assert_eq!(id(&["mine"], true), "mine");
+        for (values, trusted) in [
+            (&["mine"][..], false),
+            (&["a", "b"], true),
+            (&["with space"], true),
+            (&["x".repeat(129).as_str()], true),
+            (&[], true),
+        ] {
+            let id = id(values, trusted);
+            assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 7);
+        }
+    }
+
+    #[test]
+    fn what_is_sound_is_passed_on_and_what_is_not_begun_anew() {
+        let tracing = Tracing {
+            request_id: false,
+            start: Share::new(0.5),
+        };
+        let after = |values: &[&str], trace: u128| {
+            let mut headers = with("traceparent", values);
+            headers.insert("tracestate", HeaderValue::from_static("a=b"));
+            prepare(&tracing, &mut headers, false, 0, [0, trace]);
+            let parent = headers["traceparent"].to_str().unwrap().to_owned();
+            (parent, headers.contains_key("tracestate"))
+        };
+        assert_eq!(after(&[SOUND], 1), (SOUND.to_owned(), true));
+        let begun = |trace: u128, flags| {
+            let text = format!("00-{trace:032x}-0000000000000001-{flags}");
+            (text, false)
+        };
+        assert_eq!(after(&["junk"], 1), begun(1, "01"));
+        assert_eq!(
+            after(&[SOUND, SOUND], 0xffff_ffff),
+            begun(0xffff_ffff, "00")
+        );
+        assert_eq!(after(&[], 0), begun(1, "01"));
+    }
+}

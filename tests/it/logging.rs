@@ -1,0 +1,313 @@
+//! What can be seen of single requests.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::raw::{Raw, reset};
+use crate::support::until;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn routes(first: &str, second: &str, more: &str) -> String {
+    format!(
+        "upstreams: {{ one: \"http://{first}\", two: \"http://{second}\" }}\nuser: {{ header: X-User }}\n\
+         experiments: {{ site: {{ groups: {{ control: {{ weight: 1, upstream: one }}, other: {{ weight: 99999, upstream: two }} }} }} }}\n{more}"
+    )
+}
+
+fn logging(origin: &Origin, log: &str) -> Proxy {
+    let address = origin.address.to_string();
+    Proxy::start(&routes(&address, &address, log))
+}
+
+fn read(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+    text.lines().map(line).collect()
+}
+
+/// The log, once it has so many lines.
+#[track_caller]
+fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
+    let file = proxy.folder.path().join("access.log");
+    until("the log's lines", || {
+        let lines = read(&file);
+        (lines.len() == count).then_some(lines.clone()).ok_or(lines)
+    })
+}
+
+#[test]
+fn a_request_is_logged_with_all_that_became_of_it() {
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "access_log: access.log");
+    let mut client = proxy.client();
+    let answer = client.post(
+        "/buy?secret=1",
+        "X-User: somebody\r\nUser-Agent: a \"quoted\\ agent\r\n",
+        "hello",
+    );
+    let line = &lines(&proxy, 1)[0];
+    let expected = [
+        ("client", "127.0.0.1"),
+        ("method", "POST"),
+        ("host", "site.test"),
+        ("path", "/buy"),
+        ("protocol", "HTTP/1.1"),
+        ("user_agent", "a \"quoted\\ agent"),
+        ("experiments", "site=other"),
+        ("assigned_by", "hash"),
+        ("upstream", "two"),
+        ("endpoint", &origin.address.to_string()),
+        ("end", "complete"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(line[key], value, "{key} of {line}");
+    }
+    assert_eq!(line["status"], 200);
+    assert_eq!(
+        (&line["attempts"], &line["bytes_in"]),
+        (&1.into(), &5.into())
+    );
+    assert_eq!(line["bytes_out"], answer.text().len());
+    assert!(line["total_ms"].as_f64() >= line["head_ms"].as_f64());
+    assert!(line["head_ms"].as_f64().unwrap() > 0.0);
+    assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    let id = line["request_id"].as_str().unwrap();
+    assert_eq!(answer.header("x-request-id"), Some(id));
+    assert!(answer.text().contains(id), "the upstream knows it");
+    for absent in ["error", "fallback", "trace_id"] {
+        assert_eq!(line[absent], Value::Null);
+    }
+    assert!(!line.to_string().contains("somebody"), "IDs are hashed");
+}
+
+#[test]
+fn what_is_told_of_the_user_is_for_the_file_to_say() {
+    let origin = Origin::start("two");
+    let users = |log: &str| {
+        let proxy = logging(&origin, log);
+        for user in ["a", "b", "a"] {
+            proxy.client().get("/x?y=1", &format!("X-User: {user}\r\n"));
+        }
+        let mut lines = lines(&proxy, 3);
+        lines.sort_by_key(|line| line["timestamp"].to_string());
+        let text = |line: &Value| line["user"].as_str().map(str::to_owned);
+        (lines.iter().map(text).collect::<Vec<_>>(), lines[0].clone())
+    };
+    let (hashed, _) = users("access_log: { to: access.log }");
+    assert_eq!(hashed[0], hashed[2]);
+    assert_ne!(hashed[0], hashed[1]);
+    assert_eq!(hashed[0].as_ref().unwrap().len(), 32);
+    assert_ne!(
+        users("access_log: access.log").0[0],
+        hashed[0],
+        "a key of its own"
+    );
+    let keyed = "access_log: access.log\nidentity: { store: hashed, key: \"0123456789abcdef\" }";
+    assert_eq!(users(keyed).0, users(keyed).0);
+    let (raw, line) = users("access_log: { to: access.log, user: raw, query: true }");
+    assert_eq!(raw[0].as_deref(), Some("a"));
+    assert_eq!(line["path"], "/x?y=1");
+    let (none, _) = users("access_log: { to: access.log, user: none }");
+    assert_eq!(none, [None, None, None]);
+}
+
+#[test]
+fn how_it_ended_is_told_apart() {
+    let origin = Raw::start(|mut peer| {
+        while let Some(head) = peer.request() {
+            if head.starts_with("GET /break ") {
+                peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+                std::thread::sleep(Duration::from_millis(100));
+                return;
+            }
+            if head.starts_with("GET /think ") || head.starts_with("GET /long ") {
+                if head.starts_with("GET /long ") {
+                    peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+                }
+                peer.is_left(Duration::from_secs(10));
+                return;
+            }
+            peer.say("HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = dead.local_addr().unwrap();
+    drop(dead);
+    let one = origin.address.to_string();
+    let proxy = Proxy::start(&routes(
+        &one,
+        &nobody.to_string(),
+        "access_log: { to: access.log, sample: 100% }",
+    ));
+    // Control answers for a group that is down.
+    proxy.client().get("/", "X-User: a\r\n");
+    let line = lines(&proxy, 1).pop().unwrap();
+    assert_eq!(
+        (&line["fallback"], &line["upstream"]),
+        (&"site".into(), &"one".into())
+    );
+    assert_eq!(
+        (&line["status"], &line["bytes_out"]),
+        (&204.into(), &0.into())
+    );
+    assert!(proxy.client().try_get("/break", "").is_err());
+    let line = lines(&proxy, 2).pop().unwrap();
+    assert_eq!(
+        (&line["end"], &line["bytes_out"]),
+        (&"upstream_broke_off".into(), &4.into())
+    );
+    for (count, path, status) in [(3, "/long", Value::from(200)), (4, "/think", Value::Null)] {
+        let mut client = proxy.client();
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n");
+        client.say(ask).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        reset(client.try_clone());
+        drop(client);
+        let line = lines(&proxy, count).pop().unwrap();
+        assert_eq!(
+            (&line["end"], &line["status"]),
+            (&"client_left".into(), &status),
+            "{path}"
+        );
+    }
+    // What cannot be read is a line, too.
+    proxy
+        .client()
+        .say("GET / HTTP/1.1\r\nBad header\r\n\r\n")
+        .unwrap();
+    let line = lines(&proxy, 5).pop().unwrap();
+    assert_eq!(
+        (&line["status"], &line["error"]),
+        (&400.into(), &"malformed".into())
+    );
+    drop(origin);
+}
+
+#[test]
+fn what_fails_is_logged_whatever_the_sample() {
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "access_log: { to: access.log, sample: 0% }");
+    let mut client = proxy.client();
+    for _ in 0..50 {
+        client.get("/", "");
+    }
+    client.get("/?status=500", "");
+    client.get("/?status=404", "");
+    drop(origin);
+    client.get("/", "");
+    let statuses: Vec<_> = lines(&proxy, 2)
+        .iter()
+        .map(|it| it["status"].clone())
+        .collect();
+    assert_eq!(statuses, [500, 502]);
+}
+
+#[test]
+fn the_sample_goes_by_the_trace() {
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "access_log: { to: access.log, sample: 50% }");
+    let mut client = proxy.client();
+    let trace = |low: &str| {
+        format!(
+            "traceparent: 00-{}{low}-b7ad6b7169203331-01\r\n",
+            "1".repeat(24)
+        )
+    };
+    for _ in 0..3 {
+        client.get("/", &trace("7fffffff"));
+        client.get("/", &trace("80000001"));
+    }
+    let lines = lines(&proxy, 3);
+    assert!(
+        lines
+            .iter()
+            .all(|it| it["trace_id"].as_str().unwrap().ends_with("7fffffff"))
+    );
+}
+
+#[test]
+fn what_came_is_passed_on_unless_the_file_says_otherwise() {
+    let origin = Origin::start("two");
+    let brought = "X-Request-Id: mine\r\ntraceparent: junk\r\ntracestate: a=b\r\n";
+    let ask = |more: &str| {
+        let answer = logging(&origin, more).client().get("/", brought);
+        let said = answer.json();
+        let of = |name: &str| super::wire::sent(&said, name).join("|");
+        let back = answer.header("x-request-id").map(str::to_owned);
+        (
+            of("x-request-id"),
+            of("traceparent"),
+            of("tracestate"),
+            back,
+        )
+    };
+    let (id, parent, state, back) = ask("");
+    assert_eq!(
+        (&*id, &*parent, &*state, back),
+        ("mine", "junk", "a=b", None)
+    );
+    let (id, _, _, back) = ask("request_id: true");
+    assert!(id != "mine" && back.as_deref() == Some(&*id));
+    let (id, _, _, back) = ask("request_id: true\ntrust: 127.0.0.1");
+    assert_eq!((&*id, back.as_deref()), ("mine", Some("mine")));
+    let (_, parent, state, _) = ask("trace: true");
+    assert!(
+        parent.starts_with("00-") && parent.ends_with("-01"),
+        "{parent}"
+    );
+    assert_eq!(state, "");
+    let (_, parent, _, _) = ask("trace: 0%");
+    assert!(parent.ends_with("-00"), "{parent}");
+}
+
+#[test]
+fn a_log_that_is_moved_away_is_begun_anew_and_no_line_is_lost() {
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "access_log: access.log");
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = |_| {
+        let (stop, mut client) = (Arc::clone(&stop), Client::connect(proxy.public));
+        std::thread::spawn(move || {
+            let mut answered = 0;
+            while !stop.load(Ordering::SeqCst) {
+                answered += usize::from(client.get("/", "").status == 200);
+            }
+            answered
+        })
+    };
+    let clients: Vec<_> = (0..4).map(client).collect();
+    let place = |name: &str| proxy.folder.path().join(name);
+    for number in 0..3 {
+        until("lines", || {
+            (!read(&place("access.log")).is_empty())
+                .then_some(())
+                .ok_or(())
+        });
+        std::fs::rename(place("access.log"), place(&format!("old.{number}"))).unwrap();
+        proxy.signal("HUP");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    stop.store(true, Ordering::SeqCst);
+    let answered: usize = clients.into_iter().map(|it| it.join().unwrap()).sum();
+    let all = ["old.0", "old.1", "old.2", "access.log"];
+    until("all lines", || {
+        let found: usize = all.iter().map(|name| read(&place(name)).len()).sum();
+        (found == answered).then_some(()).ok_or((found, answered))
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_written_disturbs_nobody() {
+    let origin = Origin::start("two");
+    let mut proxy = logging(&origin, "access_log: /dev/full");
+    let mut client = proxy.client();
+    for _ in 0..200 {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+}
