@@ -11,6 +11,7 @@ use crate::vitals::{Vitals, WorkerVitals};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What workers share.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,8 @@ pub struct Worker {
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
+    /// When it was last told that no more can be taken.
+    pub told: Cell<Option<Instant>>,
 }
 
 impl Worker {
@@ -68,6 +71,7 @@ impl Worker {
             standings,
             index,
             open: Cell::new(0),
+            told: Cell::default(),
         }
     }
 

@@ -9,9 +9,12 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+/// How often the same trouble is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What every worker is told.
 #[derive(Clone, Debug)]
@@ -117,7 +120,14 @@ async fn take(
         Ok((stream, peer)) => accept(worker, stream, peer, secure, told.clone()),
         Err(error) => {
             // Out of file descriptors, most often: connections that end give some back.
-            tracing::warn!("a connection cannot be accepted: {error}");
+            let now = Instant::now();
+            let told = worker.told.get();
+            if told.is_none_or(|told| now > told + TELL_EVERY) {
+                worker.told.set(Some(now));
+                tracing::warn!(
+                    "a connection cannot be accepted: {error}; raise the limit of open files (ulimit -n), or lower limits.connections"
+                );
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -132,7 +142,11 @@ fn accept(
 ) {
     let plan = &worker.snapshot().plan;
     if worker.open.get() >= plan.limits.connections.div_ceil(plan.workers) {
-        tracing::warn!("a connection was closed: limits.connections is reached");
+        let now = Instant::now();
+        if worker.told.get().is_none_or(|told| now > told + TELL_EVERY) {
+            worker.told.set(Some(now));
+            tracing::warn!("connections are closed: limits.connections is reached");
+        }
         return;
     }
     worker.vitals().connections.add();

@@ -2,7 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
-use crate::support::proxy::{BINARY, Proxy};
+use crate::support::proxy::{BINARY, How, Proxy};
 use crate::support::until;
 use command_fds::{CommandFdExt, FdMapping};
 use std::net::{SocketAddr, TcpListener};
@@ -262,4 +262,48 @@ fn a_successor_that_cannot_start_changes_nothing() {
     }
     std::fs::write(proxy.file(), sound).unwrap();
     assert_eq!(proxy.ask("/admin/readyz").status, 200);
+}
+
+#[test]
+fn without_file_descriptors_it_serves_whom_it_has_and_later_the_others() {
+    let origin = Origin::start("a");
+    let limit = "ulimit -n 80 && exec \"$@\"";
+    let how = How {
+        through: ["sh", "-c", limit, "sh"].map(str::to_owned).to_vec(),
+        ..How::default()
+    };
+    let proxy = Proxy::start_how(&routes(&origin, ""), how);
+    let mut first = proxy.client();
+    assert_eq!(first.get("/", "").status, 200);
+    let crowd: Vec<_> = (0..200).map(|_| proxy.client()).collect();
+    until("the last descriptor", || {
+        let log = proxy.log.lock().unwrap().clone();
+        log.contains("cannot be accepted").then_some(()).ok_or(())
+    });
+    let before = proxy.cpu_ms();
+    let until_then = Instant::now() + Duration::from_secs(2);
+    let mut served = 0;
+    while Instant::now() < until_then {
+        assert_eq!(first.get("/", "").status, 200);
+        served += 1;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(served > 10);
+    let spent = proxy.cpu_ms() - before;
+    assert!(spent < 700, "{spent} ms of CPU in two seconds");
+    let said = proxy
+        .log
+        .lock()
+        .unwrap()
+        .matches("cannot be accepted")
+        .count();
+    assert!(said < 10, "said {said} times");
+    drop(crowd);
+    until("room", || {
+        let answer = Client::try_connect(proxy.public)
+            .and_then(|mut client| client.try_get("/", "X-User: late\r\n"));
+        answer.map(|answer| assert_eq!(answer.status, 200))
+    });
+    assert_eq!(first.get("/", "").status, 200);
+    assert!(requests(&proxy.results()) > 0);
 }

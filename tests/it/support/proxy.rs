@@ -75,6 +75,15 @@ impl Proxy {
         kib.parse().unwrap()
     }
 
+    /// The CPU time that it has used.
+    pub fn cpu_ms(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields = stat.rsplit(") ").next().unwrap().split(' ');
+        // User and system time, in hundredths of a second.
+        let ticks = fields.skip(11).take(2).map(|it| it.parse::<u64>().unwrap());
+        ticks.sum::<u64>() * 10
+    }
+
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill")
