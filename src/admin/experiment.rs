@@ -48,10 +48,7 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
     });
     ExperimentResult {
         name: experiment.name.to_string(),
-        status: match (experiment.winner, totals.epochs.is_empty()) {
-            (Some(_), _) => "promoted",
-            (None, _) => "running",
-        },
+        status: experiment.lifecycle.name(),
         winner: experiment.winner.map(|group| name_of(group.0)),
         started_at: started_at(totals),
         epochs: totals.epochs.iter().map(epoch_result).collect(),

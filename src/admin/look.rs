@@ -1,13 +1,15 @@
 //! Looks at experiments: at those that people ask for, and now and then at all, so that the
 //! smallest p-value is kept whether anybody looks or not.
 
+use super::control::{self, Action, Decision, Undecided};
 use super::question::question;
 use super::recent::Recent;
 use super::running;
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Lifecycle};
 use crate::ledger::kept::Kept;
 use crate::ledger::{HourTotals, Ledger, LedgerError, Totals, chain};
+use crate::stats::verdict::{State, Verdict};
 use crate::stats::{self, Judgement, Question};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -222,6 +224,7 @@ impl Rounds {
                     tracing::warn!("{warning}");
                 }
             }
+            act(plan, experiment, ledger, &look.judgement.verdict).await?;
             self.totals.insert(name.to_owned(), totals);
         }
         let news = looks.news(name, &kept);
@@ -229,6 +232,39 @@ impl Rounds {
             ledger.keep(name, &news).await?;
         }
         Ok(())
+    }
+}
+
+/// Does what the file says is to be done about a verdict.
+async fn act(
+    plan: &Plan,
+    experiment: &Experiment,
+    ledger: &dyn Ledger,
+    verdict: &Verdict,
+) -> Result<(), LedgerError> {
+    if experiment.lifecycle != Lifecycle::Running {
+        return Ok(());
+    }
+    let group = verdict.group.map(|place| &*experiment.groups[place].name);
+    let (action, group) = match verdict.state {
+        State::Winner if experiment.act_on.winner => (Action::Promote, group),
+        State::Loser if experiment.act_on.loser => (Action::Rollback, None),
+        _ => return Ok(()),
+    };
+    let decision = Decision {
+        action,
+        group,
+        by: "watershed (act_on)",
+        reason: Some(&verdict.reason),
+    };
+    match control::decide(plan, ledger, &experiment.name, &decision).await {
+        Err(Undecided::Away(error)) => Err(error),
+        Err(Undecided::Refused(_, why)) => {
+            // Another replica was quicker, most often.
+            tracing::debug!("{}: not {}: {why}", experiment.name, action.name());
+            Ok(())
+        }
+        Ok(_) => Ok(()),
     }
 }
 

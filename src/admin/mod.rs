@@ -4,6 +4,7 @@
 //! but the health checks must carry it (`Authorization: Bearer …`).
 
 pub mod assignments;
+mod control;
 pub mod events;
 mod experiment;
 pub mod export;
@@ -43,7 +44,7 @@ use sha2::{Digest, Sha256};
 use shape::Results;
 use std::net::TcpListener;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Asks the house to load its file again.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub struct House {
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Journals events.
     pub events: mpsc::Sender<events::EventsRequest>,
+    /// Goes by what was decided just now.
+    pub decided: Arc<Notify>,
 }
 
 /// What the door knows.
@@ -117,6 +120,11 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
             "/admin/events",
             post(events::take).layer(DefaultBodyLimit::max(events::BYTES_MAX)),
         )
+        .route(
+            "/admin/experiments/{experiment}/{action}",
+            post(control::take),
+        )
+        .route("/admin/acts", get(control::acts))
         .route("/admin/reload", post(reload))
         .layer(middleware::from_fn_with_state(door.clone(), admit));
     let open = Router::new()

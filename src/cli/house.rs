@@ -3,6 +3,7 @@
 pub use super::sockets::Sockets;
 
 use super::reload::reload;
+use super::stage::{self, Stage};
 use super::{Hinted, reports, successor};
 use crate::admin::{self, look::Looks};
 use crate::config;
@@ -36,7 +37,6 @@ pub async fn run(
     sockets: Sockets,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let plan = Arc::new(plan);
     let (public, door_at) = (sockets.public_address()?, sockets.admin_address()?);
     let vitals = Arc::new(Vitals::new(plan.workers + 1));
     let ledger = open_ledger(&plan.store).await?;
@@ -59,7 +59,14 @@ pub async fn run(
 
     // The last one is the admin door's.
     let reports = writers.pop();
-    let (plans, plan_orders) = watch::channel(Arc::clone(&plan));
+    let remembered = stage::file(&plan);
+    let decided = stage::recall(&*ledger, &remembered).await;
+    let (stage, plan_orders) = Stage::new(plan, decided);
+    let (stage, plan) = (Arc::new(stage), Arc::clone(&plan_orders.borrow()));
+    let decisions = Arc::new(Notify::new());
+    let following =
+        Arc::clone(&stage).follow(Arc::clone(&ledger), remembered, Arc::clone(&decisions));
+    let following = tokio::spawn(following);
     let (stops, stop_orders) = watch::channel(false);
     let (stopping, is_stopping) = watch::channel(false);
     let held = Arc::clone(&sockets.held);
@@ -125,7 +132,7 @@ pub async fn run(
         (plan.retention, names)
     };
     let retaining = tokio::spawn(retention::keep(Arc::clone(&ledger), retention));
-    let reloading = tokio::spawn(reload(file, plans, Arc::clone(&vitals), reload_orders));
+    let reloading = tokio::spawn(reload(file, stage, Arc::clone(&vitals), reload_orders));
     let looks = Arc::new(Looks::default());
     let looked = Arc::new(Notify::new());
     let looking = Arc::clone(&looks).run(
@@ -134,7 +141,11 @@ pub async fn run(
         Arc::clone(&looked),
     );
     let looking = tokio::spawn(looking);
-    let asked = admin::House { reloads, events };
+    let asked = admin::House {
+        reloads,
+        events,
+        decided: decisions,
+    };
     let orders = plan_orders.clone();
     let door = admin::Door::new(id, looks, plan_orders, ledger, vitals, asked, is_stopping);
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
@@ -188,6 +199,7 @@ pub async fn run(
     looked.notify_one();
     looking.await?;
     probing.abort();
+    following.abort();
     reloading.abort();
     announcing.abort();
     retaining.abort();

@@ -1,6 +1,7 @@
 //! The command line: one file per command. The only room that wires others together.
 
 mod check;
+mod control;
 pub mod demo;
 mod demo_site;
 mod explain;
@@ -16,6 +17,7 @@ mod results;
 mod run;
 mod simulate;
 mod sockets;
+mod stage;
 pub mod stats;
 mod successor;
 mod visitors;
@@ -49,6 +51,14 @@ enum Command {
     Export(export::Arguments),
     /// Delete what the store has of one user
     Forget(forget::Arguments),
+    /// Show control to everybody, for now
+    Pause(control::Arguments),
+    /// Split again, after a pause or anything else that was decided
+    Resume(control::Arguments),
+    /// Show the version of one group to everybody: of the one that has won, or of the one named
+    Promote(control::PromoteArguments),
+    /// Show control to everybody: the other versions were not good
+    Rollback(control::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
     /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
@@ -96,6 +106,10 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Forget(arguments) => forget::run(&arguments),
+        Command::Pause(arguments) => control::run("pause", &arguments),
+        Command::Resume(arguments) => control::run("resume", &arguments),
+        Command::Promote(arguments) => control::promote(&arguments),
+        Command::Rollback(arguments) => control::run("rollback", &arguments),
         Command::Override(arguments) => override_::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())

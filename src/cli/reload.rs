@@ -1,5 +1,6 @@
 //! The file, loaded again while serving.
 
+use super::stage::Stage;
 use crate::config::plan::Plan;
 use crate::vitals::Vitals;
 use crate::{admin, config};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// How often the file is looked at for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -17,7 +18,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// unsound changes nothing.
 pub async fn reload(
     file: Option<PathBuf>,
-    plans: watch::Sender<Arc<Plan>>,
+    stage: Arc<Stage>,
     vitals: Arc<Vitals>,
     mut asked: mpsc::Receiver<admin::ReloadRequest>,
 ) -> anyhow::Result<()> {
@@ -31,13 +32,13 @@ pub async fn reload(
         }
         return Ok(());
     };
-    let mut seen = contents(&file, &plans.borrow().watched);
+    let mut seen = contents(&file, &stage.plan().watched);
     loop {
         let request = tokio::select! {
             request = asked.recv() => Some(request.ok_or_else(|| anyhow!("the admin door is gone"))?),
             _ = hangup.recv() => None,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                let now = contents(&file, &plans.borrow().watched);
+                let now = contents(&file, &stage.plan().watched);
                 // A file that is away for a moment is being replaced.
                 if now.contains(&None) || now == seen {
                     continue;
@@ -46,9 +47,9 @@ pub async fn reload(
             }
         };
         // Read before it is loaded, so that what changes meanwhile is seen next time.
-        let read = contents(&file, &plans.borrow().watched);
-        let done = reload_once(&file, &plans);
-        let watched = contents(&file, &plans.borrow().watched);
+        let read = contents(&file, &stage.plan().watched);
+        let done = reload_once(&file, &stage);
+        let watched = contents(&file, &stage.plan().watched);
         seen = if read.len() == watched.len() {
             read
         } else {
@@ -82,9 +83,9 @@ fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
     all.map(|file| std::fs::read(file).ok()).collect()
 }
 
-fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, String> {
+fn reload_once(file: &Path, stage: &Stage) -> Result<String, String> {
     let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
-    let old = Arc::clone(&plans.borrow());
+    let old = stage.plan();
     let mut kept = Vec::new();
     if next.listen != old.listen {
         kept.push("listen");
@@ -118,6 +119,6 @@ fn reload_once(file: &Path, plans: &watch::Sender<Arc<Plan>>) -> Result<String, 
             kept.join(", ")
         ),
     };
-    plans.send_replace(Arc::new(next));
+    stage.load(next);
     Ok(text)
 }

@@ -1,10 +1,10 @@
 //! The plan as journals and ledgers keep it.
 
 use super::plan::Plan;
-use crate::experiment::Experiment;
 use crate::experiment::guard::{Guarded, Guardrail};
 use crate::experiment::metric::{Goal, Kind, Metric};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
+use crate::experiment::{Experiment, Lifecycle};
 use std::collections::BTreeSet;
 
 /// What a ledger must know to fold records made under this plan.
@@ -27,11 +27,13 @@ pub fn declaration(plan: &Plan) -> Declaration {
 /// should agree in it.
 pub fn definition(plan: &Plan) -> String {
     let Plan {
-        experiments,
-        metrics,
-        identity,
-        ..
+        metrics, identity, ..
     } = plan;
+    let mut experiments = plan.experiments.clone();
+    for experiment in experiments.iter_mut().filter(|own| !own.ended_by_file) {
+        // Decisions reach replicas one after the other.
+        (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
+    }
     let content = digest(&format!("{experiments:?} {metrics:?} {identity:?}"));
     format!("{content:016x}")
 }

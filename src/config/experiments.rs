@@ -1,12 +1,15 @@
 //! `experiments:` — who is split, into which groups.
 
+use super::deciding;
 use super::metrics;
 use super::node::{Node, check_name};
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guard::{Guarded, Guardrail};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
 use crate::experiment::metric::{Metric, Role};
-use crate::experiment::{EpochDigest, Experiment, Group, GroupIndex, MetricIndex, UpstreamIndex};
+use crate::experiment::{
+    EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
+};
 use http::header::HeaderName;
 
 /// What experiments refer to.
@@ -49,6 +52,10 @@ const KEYS: &[(&str, &str)] = &[
         "bounds on harm, such as { errors: { max_increase: 1% } }",
     ),
     ("winner", "the group whose version everybody gets"),
+    (
+        "act_on",
+        "verdicts to act on: winner (promoted), loser (rolled back), or both",
+    ),
     ("count_overrides", "true or false"),
     ("min_duration", "the earliest verdict, such as 7d"),
 ];
@@ -91,14 +98,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
     });
     let traffic = traffic.and_then(Share::new).unwrap_or(Share::ALL);
     let parts = || groups.iter().map(|group| (&*group.name, group.weight));
-    let winner = node.get("winner").and_then(|winner| {
-        let text = winner.text("the name of a group")?;
-        let place = groups.iter().position(|group| &*group.name == text);
-        if place.is_none() {
-            winner.unknown("group", text, groups.iter().map(|group| &*group.name));
-        }
-        place.map(GroupIndex)
-    });
+    let winner = deciding::winner(node, &groups);
     let control = groups
         .iter()
         .position(|group| &*group.name == "control")
@@ -118,6 +118,9 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
             .get("guardrails")
             .map(|node| guardrails(&node, known))
             .unwrap_or_default(),
+        lifecycle: winner.map_or(Lifecycle::Running, |_| Lifecycle::Promoted),
+        ended_by_file: winner.is_some(),
+        act_on: deciding::act_on(node),
         winner,
         count_overrides: node
             .get("count_overrides")

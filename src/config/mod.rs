@@ -5,6 +5,7 @@
 //! wrong with its place on the way ([`node`], [`problem`]).
 
 mod check;
+mod deciding;
 pub mod declare;
 mod experiments;
 mod file;

@@ -52,6 +52,40 @@ impl<'a> UserId<'a> {
     }
 }
 
+/// Which verdicts are acted on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActOn {
+    /// A group has won: it is promoted.
+    pub winner: bool,
+    /// Every other group is worse than control, or does harm: rolled back.
+    pub loser: bool,
+}
+
+/// What an experiment does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// It splits.
+    Running,
+    /// Control for everybody, for now.
+    Paused,
+    /// One group's version for everybody.
+    Promoted,
+    /// Control for everybody: the other versions were not good.
+    RolledBack,
+}
+
+impl Lifecycle {
+    /// As results say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Lifecycle::Running => "running",
+            Lifecycle::Paused => "paused",
+            Lifecycle::Promoted => "promoted",
+            Lifecycle::RolledBack => "rolled_back",
+        }
+    }
+}
+
 /// One experiment of the plan.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -73,6 +107,12 @@ pub struct Experiment {
     pub guardrails: Box<[Guardrail]>,
     /// The group whose version everybody gets: the experiment is over, recording has stopped.
     pub winner: Option<GroupIndex>,
+    /// What it does: anything but `Running` comes with a `winner`.
+    pub lifecycle: Lifecycle,
+    /// Whether the file says so, and not a decision made since.
+    pub ended_by_file: bool,
+    /// Verdicts that are acted on without asking.
+    pub act_on: ActOn,
     /// Whether visits forced by a QA override are recorded.
     pub count_overrides: bool,
     /// The earliest verdict, in milliseconds after the first exposure.

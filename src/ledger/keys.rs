@@ -80,6 +80,16 @@ pub fn replicas_key(prefix: &str) -> String {
     format!("{prefix}:replicas")
 }
 
+/// The key of the hash of what was decided: experiment → control, as JSON.
+pub fn controls_key(prefix: &str) -> String {
+    format!("{prefix}:{{controls}}:now")
+}
+
+/// The key of the list of all decisions, as JSON, the newest first.
+pub fn acts_key(prefix: &str) -> String {
+    format!("{prefix}:{{controls}}:acts")
+}
+
 /// The key of the hash of how many facts each journal could not take.
 pub fn dropped_key(prefix: &str) -> String {
     format!("{prefix}:dropped")

@@ -11,6 +11,7 @@
 
 pub mod account;
 mod backoff;
+pub mod controls;
 pub mod fold;
 pub mod folder;
 pub mod kept;
@@ -27,6 +28,7 @@ pub use part::{
 };
 
 use crate::experiment::EpochDigest;
+use controls::{Act, Control, Controls};
 use kept::Kept;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -226,6 +228,17 @@ pub trait Ledger: Send + Sync {
     /// Merges into what is kept, in one atomic step: see [`kept`].
     async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError>;
 
+    /// What was decided about experiments.
+    async fn controls(&self) -> Result<Controls, LedgerError>;
+
+    /// Decides, and keeps that this was done, in one atomic step: if the decision that stands is
+    /// of `before_ms` (0 for none). Says whether it was.
+    async fn control(&self, before_ms: u64, next: &Control, act: &Act)
+    -> Result<bool, LedgerError>;
+
+    /// The latest decisions, the newest first.
+    async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError>;
+
     /// Whether the house answers.
     async fn ping(&self) -> Result<(), LedgerError>;
 }
@@ -247,6 +260,20 @@ pub enum LedgerError {
         /// What stands there.
         found: String,
     },
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(place: &str, text: &str) -> Result<T, LedgerError> {
+    serde_json::from_str(text).map_err(|_| LedgerError::Unreadable {
+        place: place.to_owned(),
+        found: text.to_owned(),
+    })
+}
+
+fn written<T: serde::Serialize>(value: &T) -> Result<String, LedgerError> {
+    serde_json::to_string(value).map_err(|error| LedgerError::Unreadable {
+        place: "a decision".to_owned(),
+        found: error.to_string(),
+    })
 }
 
 /// An error and its causes on one line.

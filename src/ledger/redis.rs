@@ -2,6 +2,7 @@
 //! One script call adds one part.
 
 mod address;
+mod controls;
 mod kept;
 mod link;
 mod people;
@@ -10,6 +11,7 @@ mod script;
 pub use address::TlsFiles;
 pub use link::Unusable;
 
+use super::controls::{Act, Control, Controls};
 use super::kept::Kept;
 use super::keys::{self, ShardKeys};
 use super::{
@@ -337,6 +339,23 @@ impl Ledger for RedisLedger {
 
     async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
         kept::keep(self, experiment, more).await
+    }
+
+    async fn controls(&self) -> Result<Controls, LedgerError> {
+        controls::controls(self).await
+    }
+
+    async fn control(
+        &self,
+        before_ms: u64,
+        next: &Control,
+        act: &Act,
+    ) -> Result<bool, LedgerError> {
+        controls::control(self, before_ms, next, act).await
+    }
+
+    async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
+        controls::acts(self, max).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -1,8 +1,10 @@
 //! The embedded house: one local SQLite file.
 
 mod apply;
+mod controls;
 mod kept;
 
+use super::controls::{Act, Control, Controls};
 use super::kept::Kept;
 use super::{
     ALIVE_MS, Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Page, Part,
@@ -17,7 +19,7 @@ use std::time::Duration;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -49,6 +51,11 @@ CREATE TABLE lowest  (experiment TEXT NOT NULL, field TEXT NOT NULL, value REAL 
                       PRIMARY KEY (experiment, field)) WITHOUT ROWID;
 CREATE TABLE first   (experiment TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL,
                       PRIMARY KEY (experiment, field)) WITHOUT ROWID;
+",
+    "
+CREATE TABLE controls (experiment TEXT NOT NULL PRIMARY KEY, at_ms INTEGER NOT NULL,
+                       control TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE acts     (number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NULL);
 ",
 ];
 
@@ -318,6 +325,32 @@ impl Ledger for SqliteLedger {
             Ok(transaction.commit()?)
         })
         .await
+    }
+
+    async fn controls(&self) -> Result<Controls, LedgerError> {
+        self.read(controls::controls).await
+    }
+
+    async fn control(
+        &self,
+        before_ms: u64,
+        next: &Control,
+        act: &Act,
+    ) -> Result<bool, LedgerError> {
+        let (next, act) = (next.clone(), act.clone());
+        on(&self.writer, move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = controls::control(&transaction, before_ms, &next, &act)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
+        self.read(move |connection| controls::acts(connection, max))
+            .await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -4,6 +4,7 @@ use crate::support::redis::{Cluster, Redis};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
+use watershed::ledger::controls::{Act, Control, Lifecycle};
 use watershed::ledger::kept::Kept;
 use watershed::ledger::redis::{RedisLedger, TlsFiles};
 use watershed::ledger::sqlite::SqliteLedger;
@@ -83,6 +84,48 @@ fn seen(kept: &Kept, replica: u32, step: u32) {
     assert!(text.is_some(), "replica {replica}: {kept:?}");
 }
 
+/// Two replicas decide at the same time: each decision follows the one that its maker has seen.
+async fn decisions_follow_each_other(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+    assert!(one.controls().await.unwrap().is_empty());
+    let deciding = |ledger: &Arc<dyn Ledger>, name: &'static str| {
+        let ledger = Arc::clone(ledger);
+        tokio::spawn(async move {
+            let mut taken = 0;
+            while taken < 20 {
+                let before = ledger.controls().await.unwrap().get("site").cloned();
+                let before_ms = before.map_or(0, |before| before.at_ms);
+                let next = Control {
+                    state: Lifecycle::Promoted,
+                    group: Some("experiment".to_owned()),
+                    salt: "site".to_owned(),
+                    at_ms: before_ms + 1,
+                    by: name.to_owned(),
+                };
+                let act = Act {
+                    experiment: "site".to_owned(),
+                    action: "promote".to_owned(),
+                    from: before_ms.to_string(),
+                    to: next.at_ms.to_string(),
+                    at_ms: next.at_ms,
+                    by: name.to_owned(),
+                    reason: None,
+                };
+                taken += u32::from(ledger.control(before_ms, &next, &act).await.unwrap());
+            }
+        })
+    };
+    let (a, b) = (deciding(&one, "a"), deciding(&two, "b"));
+    a.await.unwrap();
+    b.await.unwrap();
+    let acts = one.acts(100).await.unwrap();
+    let chain: Vec<_> = acts.iter().map(|act| (&*act.from, &*act.to)).collect();
+    let numbers: Vec<_> = (0..=40).rev().map(|number| number.to_string()).collect();
+    let pairs = numbers.windows(2).map(|pair| (&*pair[1], &*pair[0]));
+    assert_eq!(chain, pairs.collect::<Vec<_>>());
+    assert_eq!(two.controls().await.unwrap()["site"].at_ms, 40);
+    assert_eq!(two.acts(3).await.unwrap(), acts[..3]);
+}
+
 #[test]
 fn the_embedded_file_keeps_the_smallest_and_the_first() {
     let folder = TempDir::new().unwrap();
@@ -90,6 +133,7 @@ fn the_embedded_file_keeps_the_smallest_and_the_first() {
         Arc::new(SqliteLedger::open(&folder.path().join("watershed.db")).unwrap())
     };
     runtime().block_on(the_smallest_and_the_first_stay(open(), open()));
+    runtime().block_on(decisions_follow_each_other(open(), open()));
     // What is kept outlives the process, and alone makes no experiment.
     runtime().block_on(async {
         let kept = open().kept("site").await.unwrap();
@@ -108,8 +152,12 @@ fn redis_keeps_the_smallest_and_the_first() {
             ledgers.push(Arc::new(ledger.unwrap()));
         }
         let two = ledgers.pop().unwrap();
-        the_smallest_and_the_first_stay(ledgers.pop().unwrap(), two).await;
+        let one = ledgers.pop().unwrap();
+        the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
+        decisions_follow_each_other(one, two).await;
     });
+    let said = redis.command(&["HGET", "ws:{controls}:now", "site"]);
+    assert!(said.unwrap().contains("promoted"));
     // As docs/redis.md says.
     let said = redis.command(&["HGET", "ws:{site:0}:lowest", "p|a"]);
     assert!(said.unwrap().contains("1e-300"));
@@ -142,7 +190,7 @@ fn a_file_of_the_version_before_is_taken_over() {
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {
@@ -163,6 +211,8 @@ fn a_cluster_keeps_them_in_one_place() {
             ledgers.push(Arc::new(ledger.unwrap()));
         }
         let two = ledgers.pop().unwrap();
-        the_smallest_and_the_first_stay(ledgers.pop().unwrap(), two).await;
+        let one = ledgers.pop().unwrap();
+        the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
+        decisions_follow_each_other(one, two).await;
     });
 }

@@ -5,6 +5,7 @@ mod accounting;
 mod assignment;
 mod cli;
 mod config;
+mod control;
 mod cookie_cats;
 mod events;
 mod export;

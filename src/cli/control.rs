@@ -1,0 +1,75 @@
+//! `watershed pause | resume | promote | rollback`: decisions about an experiment, by the admin door.
+
+use super::fetch::post;
+use serde_json::{Value, json};
+
+/// Which experiment, and at whose door.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The experiment
+    experiment: String,
+    #[command(flatten)]
+    at: At,
+}
+
+/// The same, with a group.
+#[derive(Debug, clap::Args)]
+pub struct PromoteArguments {
+    /// The experiment
+    experiment: String,
+    /// The group whose version everybody gets; left out, the one that has won
+    group: Option<String>,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, clap::Args)]
+struct At {
+    /// Why, for those who look later
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The admin address of a running watershed
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
+    url: String,
+    /// The token of admin.token, where one is asked for
+    #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+/// Decides, and prints what is so now.
+pub fn run(action: &str, arguments: &Arguments) -> anyhow::Result<()> {
+    decide(action, &arguments.experiment, None, &arguments.at)
+}
+
+/// Promotes a group.
+pub fn promote(arguments: &PromoteArguments) -> anyhow::Result<()> {
+    let group = arguments.group.as_deref();
+    decide("promote", &arguments.experiment, group, &arguments.at)
+}
+
+fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyhow::Result<()> {
+    let who = std::env::var("USER").ok();
+    let mut said = json!({
+        "by": format!("{} (command line)", who.as_deref().unwrap_or("somebody")),
+    });
+    if let Some(group) = group {
+        said["group"] = group.into();
+    }
+    if let Some(reason) = &at.reason {
+        said["reason"] = reason.as_str().into();
+    }
+    let name: String = form_urlencoded::byte_serialize(experiment.as_bytes()).collect();
+    let door = at.url.trim_end_matches('/');
+    let url = format!("{door}/admin/experiments/{name}/{action}");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answer = runtime.block_on(post(&url, at.token.as_deref(), said.to_string()))?;
+    let done: Value = serde_json::from_str(&answer)?;
+    let text = |key: &str| done[key].as_str().unwrap_or_default().to_owned();
+    match done["changed"] == true {
+        true => println!("{experiment}: {} -> {}", text("from"), text("to")),
+        false => println!("{experiment}: {} already", text("to")),
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The plan that is served: what the file means, and over it what was decided since.
+
+use crate::config::plan::Plan;
+use crate::experiment::{GroupIndex, Lifecycle as Own};
+use crate::ledger::controls::{Controls, Lifecycle};
+use crate::ledger::{Ledger, chain};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How often the ledger is asked what was decided.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How long the start waits for that answer.
+const START_WITHIN: Duration = Duration::from_secs(3);
+
+/// Where plans come from.
+#[derive(Debug)]
+pub struct Stage {
+    stands: Mutex<(Plan, Controls)>,
+    plans: watch::Sender<Arc<Plan>>,
+}
+
+impl Stage {
+    /// Serves this plan under these decisions.
+    pub fn new(plan: Plan, controls: Controls) -> (Stage, watch::Receiver<Arc<Plan>>) {
+        let (plans, orders) = watch::channel(Arc::new(under(&plan, &controls)));
+        let stage = Stage {
+            stands: Mutex::new((plan, controls)),
+            plans,
+        };
+        (stage, orders)
+    }
+
+    /// The plan that is served.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plans.borrow())
+    }
+
+    /// The file means something else now.
+    pub fn load(&self, plan: Plan) {
+        self.change(|stands| stands.0 = plan);
+    }
+
+    fn decided(&self, controls: &Controls) -> bool {
+        let news = {
+            let stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
+            stands.1 != *controls
+        };
+        if news {
+            self.change(|stands| stands.1 = controls.clone());
+        }
+        news
+    }
+
+    fn change(&self, how: impl FnOnce(&mut (Plan, Controls))) {
+        let mut stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
+        how(&mut stands);
+        self.plans
+            .send_replace(Arc::new(under(&stands.0, &stands.1)));
+    }
+
+    /// Goes by what is decided, from now on; told, it asks at once.
+    pub async fn follow(
+        self: Arc<Self>,
+        ledger: Arc<dyn Ledger>,
+        file: PathBuf,
+        told: Arc<Notify>,
+    ) {
+        loop {
+            match ledger.controls().await {
+                Ok(controls) => {
+                    if self.decided(&controls) {
+                        remember(&file, &controls);
+                    }
+                }
+                // The folder says so louder.
+                Err(error) => tracing::debug!("decisions are not known: {}", chain(&error)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = told.notified() => {}
+            }
+        }
+    }
+}
+
+/// What was decided before this start: by the ledger, or where that does not answer by what this
+/// machine knew last. A version that was rolled back must not come back with a restart.
+pub async fn recall(ledger: &dyn Ledger, file: &Path) -> Controls {
+    let asked = tokio::time::timeout(START_WITHIN, ledger.controls()).await;
+    if let Ok(Ok(controls)) = asked {
+        remember(file, &controls);
+        return controls;
+    }
+    let known = std::fs::read(file).ok();
+    let known = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    known.unwrap_or_default()
+}
+
+/// Where decisions are remembered, beside the journals.
+pub fn file(plan: &Plan) -> PathBuf {
+    plan.journal.path.join("decided.json")
+}
+
+fn remember(file: &Path, controls: &Controls) {
+    let next = file.with_extension("next");
+    let written = serde_json::to_vec(controls)
+        .map_err(std::io::Error::from)
+        .and_then(|bytes| std::fs::write(&next, bytes))
+        .and_then(|()| std::fs::rename(&next, file));
+    if let Err(error) = written {
+        tracing::warn!(
+            "what was decided cannot be remembered at {}: {error}; the store has it",
+            file.display()
+        );
+    }
+}
+
+/// The plan under these decisions. What the file says of a winner stands above them.
+fn under(plan: &Plan, controls: &Controls) -> Plan {
+    let mut plan = plan.clone();
+    for experiment in &mut plan.experiments {
+        let control = controls.get(&*experiment.name);
+        let Some(control) = control.filter(|it| it.salt == *experiment.salt) else {
+            continue;
+        };
+        if experiment.ended_by_file {
+            continue;
+        }
+        let named = |name: &String| {
+            let place = experiment.groups.iter().position(|it| *it.name == **name);
+            place.map(GroupIndex)
+        };
+        let group = control.group.as_ref().and_then(named);
+        (experiment.lifecycle, experiment.winner) = match control.state {
+            Lifecycle::Running => (Own::Running, None),
+            Lifecycle::Paused => (Own::Paused, Some(experiment.control)),
+            // A group that is no longer there cannot be shown.
+            Lifecycle::Promoted => (Own::Promoted, Some(group.unwrap_or(experiment.control))),
+            Lifecycle::RolledBack => (Own::RolledBack, Some(experiment.control)),
+        };
+    }
+    plan
+}

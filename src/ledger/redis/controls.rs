@@ -1,0 +1,43 @@
+//! What was decided about experiments: a hash and a list in one slot.
+
+use super::RedisLedger;
+use crate::ledger::controls::{ACTS_MAX, Act, Control, Controls};
+use crate::ledger::{LedgerError, keys, read_json, written};
+use ::redis::Script;
+use std::sync::LazyLock;
+
+static CONTROL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("control.lua")));
+
+pub async fn controls(ledger: &RedisLedger) -> Result<Controls, LedgerError> {
+    let key = keys::controls_key(&ledger.prefix);
+    let all: Vec<(String, String)> = ledger.ask(::redis::cmd("HGETALL").arg(&key)).await?;
+    let read = |(name, text): (String, String)| Ok((name, read_json(&key, &text)?));
+    all.into_iter().map(read).collect()
+}
+
+pub async fn control(
+    ledger: &RedisLedger,
+    before_ms: u64,
+    next: &Control,
+    act: &Act,
+) -> Result<bool, LedgerError> {
+    let mut call = CONTROL.prepare_invoke();
+    call.key(keys::controls_key(&ledger.prefix))
+        .key(keys::acts_key(&ledger.prefix))
+        .arg(&act.experiment)
+        .arg(before_ms)
+        .arg(written(next)?)
+        .arg(written(act)?)
+        .arg(ACTS_MAX);
+    ledger
+        .with(async |connection| call.invoke_async(connection).await)
+        .await
+}
+
+pub async fn acts(ledger: &RedisLedger, max: usize) -> Result<Vec<Act>, LedgerError> {
+    let key = keys::acts_key(&ledger.prefix);
+    let mut range = ::redis::cmd("LRANGE");
+    range.arg(&key).arg(0).arg(max.min(ACTS_MAX) as i64 - 1);
+    let all: Vec<String> = ledger.ask(&range).await?;
+    all.iter().map(|text| read_json(&key, text)).collect()
+}

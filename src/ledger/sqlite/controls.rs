@@ -1,0 +1,50 @@
+//! What was decided about experiments.
+
+use crate::ledger::controls::{ACTS_MAX, Act, Control, Controls};
+use crate::ledger::{LedgerError, read_json, written};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+pub fn controls(connection: &Connection) -> Result<Controls, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT experiment, control FROM controls")?;
+    let mut rows = statement.query([])?;
+    let mut controls = Controls::new();
+    while let Some(row) = rows.next()? {
+        let text: String = row.get(1)?;
+        controls.insert(row.get(0)?, read_json("controls", &text)?);
+    }
+    Ok(controls)
+}
+
+pub fn control(
+    transaction: &Transaction<'_>,
+    before_ms: u64,
+    next: &Control,
+    act: &Act,
+) -> Result<bool, LedgerError> {
+    let sql = "SELECT at_ms FROM controls WHERE experiment = ?";
+    let stands: Option<i64> = transaction
+        .query_row(sql, [&act.experiment], |row| row.get(0))
+        .optional()?;
+    if stands.unwrap_or(0) as u64 != before_ms {
+        return Ok(false);
+    }
+    let sql = "INSERT OR REPLACE INTO controls VALUES (?, ?, ?)";
+    let at_ms = next.at_ms as i64;
+    transaction.execute(sql, params![act.experiment, at_ms, written(next)?])?;
+    transaction.execute("INSERT INTO acts (act) VALUES (?)", [written(act)?])?;
+    let sql = "DELETE FROM acts WHERE number <= (SELECT max(number) FROM acts) - ?";
+    transaction.execute(sql, [ACTS_MAX as i64])?;
+    Ok(true)
+}
+
+pub fn acts(connection: &Connection, max: usize) -> Result<Vec<Act>, LedgerError> {
+    let sql = "SELECT act FROM acts ORDER BY number DESC LIMIT ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([max.min(ACTS_MAX) as i64])?;
+    let mut acts = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text: String = row.get(0)?;
+        acts.push(read_json("acts", &text)?);
+    }
+    Ok(acts)
+}

@@ -1,0 +1,314 @@
+//! Decisions about experiments: pause, resume, promote, roll back.
+
+use crate::support::client::{Answer, Client};
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, How, Proxy};
+use crate::support::redis::Redis;
+use crate::support::until;
+use serde_json::Value;
+use std::process::Command;
+
+struct Site {
+    current: Origin,
+    next: Origin,
+}
+
+impl Site {
+    fn start() -> Site {
+        Site {
+            current: Origin::start("current"),
+            next: Origin::start("next"),
+        }
+    }
+
+    fn routes(&self, experiment: &str, more: &str) -> String {
+        format!(
+            "upstreams: {{ current: \"http://{}\", next: \"http://{}\" }}\nuser: {{ header: X-User }}\n\
+             experiments: {{ site: {{ control: current, experiment: next, percent: 50{experiment} }} }}\n\
+             metrics: {{ buy: \"POST /buy -> 2xx\" }}\n{more}",
+            self.current.address, self.next.address
+        )
+    }
+}
+
+fn act(proxy: &Proxy, what: &str, body: &str) -> Answer {
+    let path = format!("/admin/experiments/{what}");
+    Client::connect(proxy.admin).post(&path, "", body)
+}
+
+/// What thirty users see: `c` for current, `n` for next.
+fn seen(proxy: &Proxy) -> String {
+    let mut client = proxy.client();
+    let mut see = |user: usize| {
+        let answer = client.get("/", &format!("X-User: user-{user}\r\n"));
+        answer.json()["version"].as_str().unwrap()[..1].to_owned()
+    };
+    (0..30).map(&mut see).collect()
+}
+
+fn status(results: &Value) -> (&str, Option<&str>) {
+    let experiment = &results["experiments"][0];
+    (
+        experiment["status"].as_str().unwrap(),
+        experiment["winner"].as_str(),
+    )
+}
+
+fn requests(results: &Value) -> u64 {
+    let groups = results["experiments"][0]["groups"].as_array().unwrap();
+    groups
+        .iter()
+        .map(|it| it["requests"].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn what_is_decided_is_what_is_served() {
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes("", ""));
+    let split = seen(&proxy);
+    assert!(split.contains('c') && split.contains('n'));
+    let (all_current, all_next) = ("c".repeat(30), "n".repeat(30));
+    let check = |action: &str, body: &str, to: &str, state: (&str, Option<&str>), sees: &str| {
+        let answer = act(&proxy, &format!("site/{action}"), body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(
+            (&answer.json()["to"], &answer.json()["changed"]),
+            (&to.into(), &true.into())
+        );
+        // At once, where it was said.
+        assert_eq!(seen(&proxy), sees, "{action}");
+        let results = proxy.results();
+        assert_eq!(status(&results), state);
+        // Only while it splits is anything counted.
+        requests(&results)
+    };
+    let counted = requests(&proxy.results());
+    let control = Some("control");
+    assert_eq!(
+        check("pause", "", "paused", ("paused", control), &all_current),
+        counted
+    );
+    assert_eq!(
+        check("resume", "", "running", ("running", None), &split),
+        counted + 30
+    );
+    let promoted = ("promoted", Some("experiment"));
+    let body = r#"{"group": "experiment", "by": "ann", "reason": "it is better"}"#;
+    assert_eq!(
+        check("promote", body, "promoted experiment", promoted, &all_next),
+        counted + 30
+    );
+    let again = act(&proxy, "site/promote", body);
+    assert_eq!(again.json()["changed"], false);
+    let back = ("rolled_back", control);
+    assert_eq!(
+        check("rollback", "{}", "rolled_back", back, &all_current),
+        counted + 30
+    );
+    // Who did what is kept, the newest first.
+    let acts = proxy.ask("/admin/acts").json();
+    let acts = acts["acts"].as_array().unwrap();
+    let actions: Vec<_> = acts
+        .iter()
+        .map(|it| it["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["rollback", "promote", "resume", "pause"]);
+    let promoted = &acts[1];
+    assert_eq!(
+        (&promoted["by"], &promoted["reason"]),
+        (&"ann".into(), &"it is better".into())
+    );
+    assert_eq!(
+        (&promoted["from"], &promoted["to"]),
+        (&"running".into(), &"promoted experiment".into())
+    );
+}
+
+#[test]
+fn what_cannot_be_decided_is_said_and_changes_nothing() {
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes("", ""));
+    let check = |what: &str, body: &str, status: u16, says: &str| {
+        let answer = act(&proxy, what, body);
+        assert_eq!(answer.status, status, "{what} {body}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(says), "{error}");
+    };
+    check("other/pause", "", 404, "no experiment \"other\"");
+    check(
+        "site/stop",
+        "",
+        404,
+        "there are pause, resume, promote and rollback",
+    );
+    check(
+        "site/promote",
+        r#"{"group": "nobody"}"#,
+        422,
+        "no group \"nobody\"",
+    );
+    check("site/promote", "", 422, "no group has won yet");
+    check(
+        "site/pause",
+        r#"{"group": "experiment"}"#,
+        422,
+        "only promote",
+    );
+    check("site/pause", "{", 400, "as JSON");
+    check(
+        "site/pause",
+        r#"{"grupo": 1}"#,
+        400,
+        "unknown field `grupo`",
+    );
+    assert_eq!(proxy.ask("/admin/experiments/site/pause").status, 405);
+    assert_eq!(status(&proxy.results()), ("running", None));
+    assert_eq!(
+        proxy.ask("/admin/acts").json()["acts"],
+        serde_json::json!([])
+    );
+    // What the file says of a winner stands above.
+    let proxy = Proxy::start(&site.routes(", winner: experiment", ""));
+    let answer = act(&proxy, "site/rollback", "");
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert_eq!(status(&proxy.results()), ("promoted", Some("experiment")));
+}
+
+#[test]
+fn by_the_command_line() {
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes("", ""));
+    let run = |arguments: &[&str]| {
+        let done = Command::new(BINARY)
+            .args(arguments)
+            .args(["--url", &format!("http://{}", proxy.admin)])
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    };
+    let (code, said, _) = run(&["promote", "site", "experiment", "--reason", "why not"]);
+    assert_eq!(
+        (code, &*said),
+        (Some(0), "site: running -> promoted experiment\n")
+    );
+    let (_, said, _) = run(&["promote", "site", "experiment"]);
+    assert_eq!(said, "site: promoted experiment already\n");
+    let (_, said, _) = run(&["rollback", "site"]);
+    assert_eq!(said, "site: promoted experiment -> rolled_back\n");
+    let (_, said, _) = run(&["resume", "site"]);
+    assert_eq!(said, "site: rolled_back -> running\n");
+    let (code, _, said) = run(&["pause", "nothing"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("there is no experiment \\\"nothing\\\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn replicas_and_restarts_go_by_it() {
+    let (site, mut redis) = (Site::start(), Redis::start());
+    let store = format!("store: {}", redis.url());
+    let routes = site.routes("", &store);
+    let (mut one, two) = (Proxy::start(&routes), Proxy::start(&routes));
+    seen(&one);
+    assert_eq!(act(&one, "site/rollback", "").status, 200);
+    let all_current = "c".repeat(30);
+    until("the other replica", || {
+        let seen = seen(&two);
+        (seen == all_current).then_some(()).ok_or(seen)
+    });
+    // A start goes by the store; one without a store by what this machine knew.
+    one.kill();
+    one.again(&routes);
+    assert_eq!(seen(&one), all_current);
+    one.kill();
+    redis.kill();
+    one.again(&routes);
+    assert_eq!(seen(&one), all_current);
+    let answer = act(&one, "site/resume", "");
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(seen(&one), all_current);
+    redis.up();
+    until("the store", || {
+        let answer = act(&one, "site/resume", "");
+        (answer.status == 200).then_some(()).ok_or(answer.text())
+    });
+    assert!(seen(&one).contains('n'));
+}
+
+#[test]
+fn another_salt_is_another_experiment() {
+    let site = Site::start();
+    let mut proxy = Proxy::start(&site.routes("", ""));
+    assert_eq!(act(&proxy, "site/rollback", "").status, 200);
+    proxy.write(&site.routes(", salt: second", ""));
+    until("the new split", || {
+        let seen = seen(&proxy);
+        seen.contains('n').then_some(()).ok_or(seen)
+    });
+    assert_eq!(act(&proxy, "site/pause", "").json()["from"], "running");
+    proxy.kill();
+    proxy.again(&site.routes(", salt: second", ""));
+    assert_eq!(status(&proxy.results()).0, "paused");
+}
+
+#[test]
+fn a_verdict_is_acted_on_where_the_file_says_so() {
+    let site = Site::start();
+    // Everybody in the one group buys, and nobody in the other.
+    let drive = |proxy: &Proxy, buys: &str| {
+        let mut client = proxy.client();
+        for number in 0..400 {
+            let user = format!("X-User: user-{number}\r\n");
+            let seen = client.get("/", &user).json()["version"].clone();
+            if seen == buys {
+                client.post("/buy", &user, "");
+            }
+        }
+    };
+    let check = |act_on: &str, buys: &str, expected: (&str, Option<&str>)| {
+        let more = format!(", min_duration: 0s{act_on}");
+        let proxy = Proxy::start_how(&site.routes(&more, ""), How::default());
+        drive(&proxy, buys);
+        let results = until(act_on, || {
+            let results = proxy.results();
+            let verdict = results["experiments"][0]["verdict"]["state"].clone();
+            let there = status(&results) == expected && verdict != "collecting";
+            there
+                .then_some(results.clone())
+                .ok_or(results["experiments"][0]["verdict"].clone())
+        });
+        drop(results);
+        proxy
+    };
+    let proxy = check(", act_on: winner", "next", ("promoted", Some("experiment")));
+    assert_eq!(seen(&proxy), "n".repeat(30));
+    let acts = proxy.ask("/admin/acts").json();
+    assert_eq!(acts["acts"][0]["by"], "watershed (act_on)");
+    assert!(
+        acts["acts"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("better")
+    );
+    // Who decides otherwise afterwards is not overruled at once.
+    assert_eq!(act(&proxy, "site/rollback", "").status, 200);
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(status(&proxy.results()).0, "rolled_back");
+    let proxy = check(
+        ", act_on: [winner, loser]",
+        "current",
+        ("rolled_back", Some("control")),
+    );
+    drop(proxy);
+    let proxy = check(", act_on: winner", "current", ("running", None));
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(status(&proxy.results()).0, "running");
+    // Without `act_on`, the one that has won is what `promote` means.
+    let proxy = check("", "next", ("running", None));
+    let answer = act(&proxy, "site/promote", "");
+    assert_eq!(answer.json()["to"], "promoted experiment");
+}
