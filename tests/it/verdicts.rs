@@ -130,7 +130,9 @@ fn p_never_rises_over_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
     let log = proxy.log.lock().unwrap().clone();
     let said = until("a word in the log", || {
         let log = proxy.log.lock().unwrap().clone();
-        log.contains("WARN").then_some(log.clone()).ok_or(log)
+        log.contains("began with 100 %")
+            .then_some(log.clone())
+            .ok_or(log)
     });
     assert_eq!(said.matches("began with 100 %").count(), 1, "{log}");
     let text = proxy.ask("/admin/results?format=text").text();
