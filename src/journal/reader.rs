@@ -218,11 +218,11 @@ impl Reader {
             return Ok(0);
         };
         let mut open = Open::new(first, path)?;
-        let mut last = first - 1;
+        let mut last = first.saturating_sub(1);
         loop {
             match open.look()? {
                 Found::Frame(frame) => {
-                    last = frame.sequence;
+                    last = last.max(frame.sequence);
                     let bytes = frame.bytes;
                     open.cursor += bytes;
                 }
@@ -275,9 +275,8 @@ impl Reader {
                     return Ok(Step::End { broken: true });
                 }
                 let why = format!("damaged in {}", open.path.display());
-                let sequence = self.next;
+                self.lose(self.next, self.next, &why);
                 self.next += 1;
-                self.lose(sequence, sequence, &why);
                 return Ok(Step::Passed);
             }
             Found::More(_) => return Ok(Step::End { broken: true }),
@@ -286,6 +285,7 @@ impl Reader {
         let fact = layout::decode(frame.payload);
         open.cursor += bytes;
         let seen_before = sequence < self.next;
+        self.lose(self.next, sequence.saturating_sub(1), "frames are missing");
         self.next = self.next.max(sequence + 1);
         Ok(match fact {
             Ok(Fact::Record(record)) if !seen_before => {
@@ -381,13 +381,13 @@ impl Open {
     fn fill(&mut self, wanted: usize) -> io::Result<usize> {
         self.offset += self.cursor as u64;
         self.cursor = 0;
-        self.buffer.resize(wanted, 0);
+        // A damaged length may ask for gigabytes that the file does not hold.
+        let rest = self.file.metadata()?.len().saturating_sub(self.offset);
+        self.buffer.resize((wanted as u64).min(rest) as usize, 0);
         let mut read = 0;
-        while read < wanted {
-            match self
-                .file
-                .read_at(&mut self.buffer[read..], self.offset + read as u64)
-            {
+        while read < self.buffer.len() {
+            let place = self.offset + read as u64;
+            match self.file.read_at(&mut self.buffer[read..], place) {
                 Ok(0) => break,
                 Ok(bytes) => read += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -170,7 +170,16 @@ impl Framing {
     }
 
     fn head(&mut self, unit: &[u8]) -> Result<Option<usize>, Reason> {
-        while let Some((line, _)) = self.next_line(unit) {
+        loop {
+            let begins = self.line;
+            let line = self.next_line(unit);
+            let seen = line.map_or(unit.len(), |_| self.line);
+            if let Some(fault) = self.head_too_long(begins, seen, line.is_some()) {
+                return Err(fault);
+            }
+            let Some((line, _)) = line else {
+                return Ok(None);
+            };
             if !self.head.begun {
                 // RFC 9112, 2.2: empty lines before a request are passed over.
                 if !line.is_empty() {
@@ -178,9 +187,6 @@ impl Framing {
                     self.head.begun = true;
                 }
             } else if line.is_empty() {
-                if self.line > self.bounds.head_bytes {
-                    return Err(Reason::HeadTooLong);
-                }
                 let head = std::mem::take(&mut self.head);
                 let next = head.body()?;
                 return Ok(Some(self.complete(next)));
@@ -192,13 +198,21 @@ impl Framing {
                 self.head.field(line)?;
             }
         }
-        if !self.head.begun && unit.len() - self.line > self.bounds.target_bytes + 64 {
-            return Err(Reason::TargetTooLong);
+    }
+
+    /// What is too long of a head of which so many bytes are seen, with or without the end of the
+    /// line that begins at `begins`. The first limit that is passed says so, in whatever pieces
+    /// the bytes came.
+    fn head_too_long(&self, begins: usize, seen: usize, ended: bool) -> Option<Reason> {
+        // The method, the version and the spaces between stand beside the target.
+        let target_end = begins + self.bounds.target_bytes + 64;
+        if !self.head.begun
+            && seen - usize::from(ended) > target_end
+            && target_end <= self.bounds.head_bytes
+        {
+            return Some(Reason::TargetTooLong);
         }
-        if unit.len() > self.bounds.head_bytes {
-            return Err(Reason::HeadTooLong);
-        }
-        Ok(None)
+        (seen > self.bounds.head_bytes).then_some(Reason::HeadTooLong)
     }
 
     fn chunk_size(&mut self, unit: &[u8]) -> Result<Option<usize>, Reason> {
@@ -230,6 +244,9 @@ impl Framing {
 
     fn trailers(&mut self, unit: &[u8]) -> Result<Option<usize>, Reason> {
         while let Some((line, whole)) = self.next_line(unit) {
+            if self.line > self.bounds.head_bytes {
+                return Err(Reason::HeadTooLong);
+            }
             if !whole {
                 return Err(Reason::Chunk);
             }
@@ -430,6 +447,21 @@ mod tests {
         );
         check(
             &format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(50)),
+            Err(Reason::HeadTooLong),
+        );
+        // The limit that is passed first says so, however much came at once.
+        check(
+            &format!("GET /{} HTTP/1.1 more\r\n", long(1101)),
+            Err(Reason::TargetTooLong),
+        );
+        check(
+            &format!("GET / HTTP/1.1\r\nHost: a\r\nX{}\r\n", long(9000)),
+            Err(Reason::HeadTooLong),
+        );
+        let trailers = "X: y\r\n".repeat(40);
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+        check(
+            &format!("{chunked}{trailers}X: {}\r\n\r\n", long(8000)),
             Err(Reason::HeadTooLong),
         );
         let mut framing = Framing::new(BOUNDS);

@@ -28,6 +28,16 @@ mod upgrade;
 mod upload;
 pub mod worker;
 
+/// What the fuzzer reads through: private in every other build.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use super::framing::{Bounds, Framing};
+    pub use super::gate::{Gate, Times};
+    pub use super::line::Line;
+    pub use super::opening::{first, is_http2, speaks_for};
+    pub use super::reply::Reason;
+}
+
 pub use access::TARGET as ACCESS_LOG;
 pub use rate::Rates;
 pub use snapshot::{Shared, Snapshot, Worker};

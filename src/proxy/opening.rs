@@ -1,6 +1,6 @@
 //! The first bytes of a connection: for whom it is, and what is spoken on it.
 
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{PartialResult, v1, v2};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -12,6 +12,8 @@ const FIRST_BYTES: usize = 4096;
 /// RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PROXY_V1: &[u8] = b"PROXY ";
+/// The longest line of version 1, with its end.
+const PROXY_V1_BYTES: usize = 107;
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Reads the first bytes; none when the client leaves without a word.
@@ -27,18 +29,15 @@ pub async fn speaks_for(
     stream: &mut (impl AsyncRead + Unpin),
     first: &mut Vec<u8>,
 ) -> io::Result<Option<IpAddr>> {
-    while may_begin(first, PROXY_V1) || may_begin(first, PROXY_V2) {
-        let read = HeaderResult::parse(first);
-        let (client, length) = match &read {
-            // The parser takes the beginning of a line for an unsound one.
-            _ if may_begin(first, PROXY_V1) && !first.contains(&b'\n') => (None, None),
-            _ if first.len() < PROXY_V2.len() && may_begin(first, PROXY_V2) => (None, None),
-            read if read.is_incomplete() => (None, None),
-            HeaderResult::V1(Ok(header)) => (v1_source(header), Some(header.header.len())),
-            HeaderResult::V2(Ok(header)) => (v2_source(header), Some(header.len())),
-            _ => return Err(unsound()),
+    loop {
+        let read = if may_begin(first, PROXY_V1) {
+            v1_header(first)?
+        } else if may_begin(first, PROXY_V2) {
+            v2_header(first)?
+        } else {
+            return Ok(None);
         };
-        if let Some(length) = length {
+        if let Some((length, client)) = read {
             first.drain(..length);
             if first.is_empty() {
                 stream.read_buf(first).await?;
@@ -49,7 +48,32 @@ pub async fn speaks_for(
             return Err(unsound());
         }
     }
-    Ok(None)
+}
+
+/// How long the header is and whom it names; `None` when more of it must come.
+fn v1_header(first: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
+    let short = &first[..first.len().min(PROXY_V1_BYTES)];
+    // The parser takes other ends of a line, too, when nothing follows yet.
+    let Some(end) = short.windows(2).position(|end| end == b"\r\n") else {
+        return match first.len() < PROXY_V1_BYTES {
+            true => Ok(None),
+            false => Err(unsound()),
+        };
+    };
+    let header = v1::Header::try_from(&first[..end + 2]).map_err(|_| unsound())?;
+    Ok(Some((header.header.len(), v1_source(&header))))
+}
+
+/// The same for version 2.
+fn v2_header(first: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
+    if first.len() < PROXY_V2.len() {
+        return Ok(None);
+    }
+    match v2::Header::try_from(first) {
+        Ok(header) => Ok(Some((header.len(), v2_source(&header)))),
+        Err(error) if error.is_incomplete() => Ok(None),
+        Err(_) => Err(unsound()),
+    }
 }
 
 fn unsound() -> io::Error {

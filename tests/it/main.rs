@@ -4,6 +4,7 @@
 mod accounting;
 mod assignment;
 mod cli;
+mod clients;
 mod config;
 mod control;
 mod cookie_cats;

@@ -287,6 +287,14 @@ fn a_trusted_peer_may_say_for_whom_it_speaks() {
             "{unsound}"
         );
     }
+    // The line ends with CR and LF, and nothing else that comes first.
+    let mut client = proxy.client();
+    client
+        .say("PROXY TCP4 192.0.2.7 127.0.0.1 4711 80 \n")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let _ = client.say(request);
+    assert!(!client.rest().unwrap_or_default().contains("200 OK"));
     // Nobody else may.
     let proxy = plain(origin.address, "");
     for (header, _) in headers {

@@ -1,0 +1,119 @@
+//! Chromium, over HTTPS and HTTP/2.
+
+use super::{Site, secure};
+use crate::support::until_within;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+struct Browser(Child);
+
+impl Browser {
+    fn open(url: &str, folder: &TempDir) -> Browser {
+        let data = format!("--user-data-dir={}", folder.path().display());
+        let browser = Command::new("chromium")
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+            ])
+            .args(["--no-first-run", "--disable-background-networking"])
+            .args(["--disable-component-update", "--disable-sync"])
+            .args(["--disable-dev-shm-usage", "--ignore-certificate-errors"])
+            .args(["--remote-debugging-port=0", &data, url])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromium is missing: run ./scripts/test, which installs it");
+        Browser(browser)
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_visitor_stays_who_and_where_they_are() {
+    let sites = [
+        Site::start(&["site.py", "old"]),
+        Site::start(&["site.py", "new"]),
+    ];
+    let routes = format!(
+        "upstreams: {{ old: \"http://{}\", new: \"http://{}\" }}\n\
+         experiments: {{ look: {{ control: old, experiment: new, percent: 50 }} }}\n\
+         metrics:\n  purchase: {{ event: purchase, kind: count }}\n  revenue: {{ event: purchase, value: amount, kind: mean }}\n",
+        sites[0].address, sites[1].address
+    );
+    let (proxy, tls, _certificate) = secure(&routes);
+    let folder = TempDir::new().unwrap();
+    let url = format!("https://{tls}/");
+    let _browser = Browser::open(&url, &folder);
+    let seen = until_within(Duration::from_secs(90), "the page's last word", || {
+        let all: Vec<Vec<String>> = sites.iter().map(Site::seen).collect();
+        let told = |word: &str| all.iter().flatten().any(|line| line.contains(word));
+        assert!(!told("what=failed"), "{all:#?}");
+        if told("what=done") { Ok(all) } else { Err(all) }
+    });
+    // One group, from the first load on.
+    let group = usize::from(seen[0].is_empty());
+    assert!(
+        seen[1 - group].is_empty(),
+        "both versions were shown: {seen:#?}"
+    );
+    let name = ["old", "new"][group];
+    let lines: Vec<Value> = seen[group]
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |what: &str| -> Vec<&str> {
+        let begins = format!("/said?what={what}&value=");
+        let targets = lines.iter().filter_map(|line| line["target"].as_str());
+        targets
+            .filter_map(|target| target.strip_prefix(&begins))
+            .collect()
+    };
+    assert_eq!(said("group"), [name; 4]);
+    assert_eq!(said("protocol"), ["h2"]);
+    assert_eq!(said("socket"), ["from+the+browser"]);
+    assert_eq!(said("events"), ["0%3B1%3B2%3B"]);
+    assert_eq!(said("beacon"), ["true"]);
+    assert_eq!(said("cookies"), [""], "scripts can read the ID");
+    // One ID: given with the first answer, and brought back ever after.
+    let http: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["via"].is_string())
+        .collect();
+    let users: BTreeSet<&str> = http
+        .iter()
+        .filter_map(|line| line["watershed-user"].as_str())
+        .collect();
+    assert_eq!(users.len(), 1, "{http:#?}");
+    let cookie = format!("watershed_id={}", users.first().unwrap());
+    assert!(http[0]["cookie"].is_null(), "{:#?}", http[0]);
+    for line in &http[1..] {
+        assert_eq!(line["cookie"], cookie, "{line:#}");
+    }
+    // And in the results: one user, one purchase however often it is reported.
+    let results = until_within(Duration::from_secs(20), "the beacon", || {
+        let results = proxy.results();
+        let counted = &results["experiments"][0]["metrics"][0]["groups"][group]["count"];
+        if *counted == 1 {
+            Ok(results)
+        } else {
+            Err(results)
+        }
+    });
+    let experiment = &results["experiments"][0];
+    let users: Vec<&Value> = (0..2)
+        .map(|group| &experiment["groups"][group]["users"])
+        .collect();
+    assert_eq!((users[group], users[1 - group]), (&1.into(), &0.into()));
+    assert_eq!(experiment["metrics"][1]["groups"][group]["sum"], 19.9);
+}

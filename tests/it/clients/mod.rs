@@ -1,0 +1,102 @@
+//! Programs that others wrote, as clients and as origins: what they agree on with each other must
+//! hold with the proxy between them.
+
+mod browser;
+mod curl;
+mod grpc;
+mod load;
+mod websocket;
+
+use crate::support::proxy::Proxy;
+use crate::support::until;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
+
+/// The path of a script beside this file.
+fn script(name: &str) -> String {
+    format!("{}/tests/it/clients/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What a program says; its exit status must be 0.
+#[track_caller]
+fn say(program: &str, words: &[&str]) -> String {
+    let done = Command::new(program).args(words).output();
+    let done = done.unwrap_or_else(|error| {
+        panic!("{program}: {error}; run ./scripts/test, which installs it")
+    });
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{program} {words:?}: {said}{told}");
+    said
+}
+
+/// An origin in Python, which says first at which port it listens and then what it sees.
+struct Site {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+    child: Child,
+}
+
+impl Site {
+    fn start(words: &[&str]) -> Site {
+        let mut child = Command::new(PYTHON)
+            .arg("-u")
+            .arg(script(words[0]))
+            .args(&words[1..])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("target/python is missing: run ./scripts/test, which makes it");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.next().unwrap().unwrap().parse().unwrap();
+        let seen = Arc::<Mutex<Vec<String>>>::default();
+        let all = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                all.lock().unwrap().push(line);
+            }
+        });
+        Site {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            seen,
+            child,
+        }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A proxy that speaks TLS too, where it does so, and its certificate for `site.test`.
+fn secure(routes: &str) -> (Proxy, SocketAddr, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let names = ["site.test".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(file("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let proxy = Proxy::start(&format!(
+        "{routes}\ntls: {{ listen: 127.0.0.1:0, certificates: {{ cert: {}, key: {} }} }}",
+        file("cert.pem").display(),
+        file("key.pem").display(),
+    ));
+    let address = until("TLS", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let address = log.split("serving TLS on https://").nth(1);
+        let address = address.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        address.ok_or(log)
+    });
+    (proxy, address, folder)
+}

@@ -1,0 +1,36 @@
+//! A WebSocket library at both ends.
+
+use super::{PYTHON, Site, say, script};
+use crate::support::proxy::Proxy;
+use crate::support::until;
+
+#[test]
+fn messages_fragments_pings_and_the_close_come_through() {
+    let site = Site::start(&["site.py", "current"]);
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ current: \"http://{}\" }}\ntimeouts: {{ idle: 1s, head: 1s, body: 1s, response: 1s }}",
+        site.address
+    ));
+    let file = script("websocket.py");
+    // What holds without a proxy must hold with one.
+    let direct = site.address.to_string();
+    assert_eq!(
+        say(PYTHON, &[&file, &direct, "direct"]).trim(),
+        "all is well"
+    );
+    assert_eq!(
+        say(PYTHON, &[&file, &proxy.public.to_string()]).trim(),
+        "all is well"
+    );
+    until("both ends told why it ended", || {
+        let seen = site.seen();
+        let closed = seen
+            .iter()
+            .filter(|line| line.contains("{\"closed\": 4321}"));
+        if closed.count() == 2 {
+            Ok(())
+        } else {
+            Err(seen)
+        }
+    });
+}
