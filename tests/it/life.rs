@@ -129,6 +129,51 @@ fn told_twice_it_waits_for_nobody() {
     assert!(told.elapsed() < Duration::from_secs(5));
 }
 
+#[test]
+fn no_request_notices_a_reload() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let mut proxy = Proxy::start(&routes(&a, ""));
+    let load = Load::on(proxy.public, 6);
+    // On connections that are kept, too, and on one whose answer takes longer than the reload.
+    let stop = Arc::new(AtomicBool::new(false));
+    let kept = |_| {
+        let (stop, mut client) = (Arc::clone(&stop), proxy.client());
+        std::thread::spawn(move || {
+            let mut answered = 0;
+            while !stop.load(Ordering::SeqCst) {
+                assert_eq!(client.get("/?sleep_ms=3", "X-User: kept\r\n").status, 200);
+                answered += 1;
+            }
+            answered
+        })
+    };
+    let kept: Vec<_> = (0..3).map(kept).collect();
+    let mut slow = proxy.client();
+    slow.say("GET /?sleep_ms=1500 HTTP/1.1\r\nHost: site.test\r\nX-User: slow\r\n\r\n")
+        .unwrap();
+    for round in 0..10 {
+        let origin = if round % 2 == 0 { &b } else { &a };
+        proxy.write(&routes(
+            origin,
+            &format!("timeouts: {{ idle: {}s }}", 60 + round),
+        ));
+        if round % 3 == 0 {
+            proxy.signal("HUP");
+        } else {
+            Client::connect(proxy.admin).post("/admin/reload", "", "");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(slow.answer(true).unwrap().status, 200);
+    stop.store(true, Ordering::SeqCst);
+    let kept: u64 = kept.into_iter().map(|it| it.join().unwrap()).sum();
+    let answered = load.end() + kept + 1;
+    let log = proxy.log.lock().unwrap().clone();
+    assert!(log.matches("reloaded ").count() >= 10, "{log}");
+    assert_eq!(requests(&proxy.results()), answered);
+    proxy.kill();
+}
+
 /// A child that goes when this is dropped.
 struct Own(Child);
 
