@@ -11,6 +11,7 @@ pub mod export;
 mod guardrail;
 pub mod look;
 mod metric;
+mod metrics;
 mod page;
 mod planning;
 mod question;
@@ -125,6 +126,7 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
             post(control::take),
         )
         .route("/admin/acts", get(control::acts))
+        .route("/admin/metrics", get(metrics::metrics))
         .route("/admin/reload", post(reload))
         .layer(middleware::from_fn_with_state(door.clone(), admit));
     let open = Router::new()

@@ -18,6 +18,7 @@ mod ledger;
 mod life;
 mod logging;
 mod main_job;
+mod metrics;
 mod people;
 mod places;
 mod simulate;

@@ -1,0 +1,119 @@
+//! Numbers for Prometheus, read by the Prometheus project's own strict parser.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+use crate::support::until;
+use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+const READ: &str = "
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read
+print(json.dumps([[s.name, s.labels, s.value] for f in read(sys.stdin.read()) for s in f.samples]))
+";
+
+/// All samples: name, labels, value.
+fn samples(proxy: &Proxy) -> Vec<Value> {
+    let answer = proxy.ask("/admin/metrics");
+    assert_eq!(answer.status, 200);
+    let kind = answer.header("content-type").unwrap();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
+    let mut reader = Command::new(python)
+        .args(["-c", READ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = reader.stdin.take().unwrap();
+    stdin.write_all(answer.text().as_bytes()).unwrap();
+    drop(stdin);
+    let read = reader.wait_with_output().unwrap();
+    assert!(read.status.success(), "{}", answer.text());
+    serde_json::from_slice(&read.stdout).unwrap()
+}
+
+fn value(samples: &[Value], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let found = samples.iter().find(|sample| {
+        let has = |(key, value): &(&str, &str)| sample[1][key] == *value;
+        sample[0] == name && labels.iter().all(has)
+    });
+    found?[2].as_f64()
+}
+
+#[test]
+fn numbers_are_those_of_the_results() {
+    let site = Origin::start("site");
+    let mut redis = Redis::start();
+    let proxy = Proxy::start(&format!(
+        "store: {1}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+         experiments: {{ site: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ buy: \"POST /buy -> 2xx\" }}",
+        site.address,
+        redis.url()
+    ));
+    let mut client = proxy.client();
+    for number in 0..40 {
+        let user = format!("X-User: user-{number}\r\n");
+        client.get("/", &user);
+        client.get("/?status=503", &user);
+        client.post("/buy", &user, "");
+    }
+    Client::connect(proxy.admin).post("/admin/experiments/site/pause", "", "");
+    let results = proxy.results();
+    let experiment = &results["experiments"][0];
+    let samples = samples(&proxy);
+    let number = |name: &str, labels: &[(&str, &str)]| value(&samples, name, labels);
+    assert_eq!(number("watershed_requests_total", &[]), Some(120.0));
+    assert_eq!(number("watershed_store_up", &[]), Some(1.0));
+    assert_eq!(number("watershed_journal_lag_facts", &[]), Some(0.0));
+    assert_eq!(
+        number(
+            "watershed_experiment_status",
+            &[("experiment", "site"), ("status", "paused")]
+        ),
+        Some(1.0)
+    );
+    assert_eq!(
+        number("watershed_experiment_verdict", &[("state", "collecting")]),
+        Some(1.0)
+    );
+    for group in experiment["groups"].as_array().unwrap() {
+        let name = group["name"].as_str().unwrap();
+        let labels = [("experiment", "site"), ("group", name)];
+        assert_eq!(
+            number("watershed_group_users", &labels),
+            group["users"].as_f64()
+        );
+        let failed = [labels[0], labels[1], ("class", "5xx")];
+        assert_eq!(
+            number("watershed_group_responses", &failed),
+            group["users"].as_f64()
+        );
+        let slow = [labels[0], labels[1], ("quantile", "0.99")];
+        let seconds = number("watershed_group_latency_seconds", &slow).unwrap();
+        assert!((seconds * 1000.0 - group["latency_ms"]["p99"].as_f64().unwrap()).abs() < 1e-9);
+        let bought = [labels[0], labels[1], ("metric", "buy")];
+        assert_eq!(number("watershed_metric_rate", &bought), Some(1.0));
+    }
+    // Nobody's ID is a label.
+    assert!(
+        !samples
+            .iter()
+            .any(|sample| sample.to_string().contains("user-1"))
+    );
+    // Without a store, what the process knows alone.
+    redis.kill();
+    let samples = until("a store that is down", || {
+        let samples = self::samples(&proxy);
+        let up = value(&samples, "watershed_store_up", &[]);
+        (up == Some(0.0)).then_some(samples).ok_or(up)
+    });
+    assert_eq!(
+        value(&samples, "watershed_requests_total", &[]),
+        Some(120.0)
+    );
+    assert_eq!(value(&samples, "watershed_group_users", &[]), None);
+}
