@@ -74,23 +74,25 @@ fn of_requests(wanted: bool) -> FilterFn<impl Fn(&tracing::Metadata<'_>) -> bool
 fn open(to: &LogTo) -> anyhow::Result<(NonBlocking, Requests)> {
     let reopen = Arc::<AtomicBool>::default();
     let unwritten = Arc::<AtomicU64>::default();
-    let sink: Box<dyn Write + Send + Sync> = match to {
-        LogTo::Stdout => Box::new(io::stdout()),
-        LogTo::Stderr => Box::new(io::stderr()),
-        LogTo::File(path) => Box::new(Reopened {
-            file: append_to(path).with_context(|| {
+    let (sink, file): (Box<dyn Write + Send + Sync>, _) = match to {
+        LogTo::Stdout => (Box::new(io::stdout()), None),
+        LogTo::Stderr => (Box::new(io::stderr()), None),
+        LogTo::File(path) => {
+            let file = append_to(path).with_context(|| {
                 format!(
                     "the log of requests cannot be written to {}",
                     path.display()
                 )
-            })?,
-            path: path.clone(),
-            reopen: Arc::clone(&reopen),
-        }),
+            })?;
+            (Box::new(file), Some(path.clone()))
+        }
     };
-    let sink = Counted {
+    let sink = Lines {
         sink,
+        file,
+        reopen: Arc::clone(&reopen),
         unwritten: Arc::clone(&unwritten),
+        torn: false,
     };
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
@@ -134,42 +136,64 @@ impl Requests {
     }
 }
 
-/// A file that is opened anew when it is asked to be.
-struct Reopened {
-    path: PathBuf,
-    file: File,
+/// Takes whole lines, one with each call. Those that cannot be written are counted, which is
+/// nobody else's concern.
+struct Lines {
+    sink: Box<dyn Write + Send + Sync>,
+    /// What is opened anew when it is asked to be.
+    file: Option<PathBuf>,
     reopen: Arc<AtomicBool>,
+    unwritten: Arc<AtomicU64>,
+    /// The last line stands there in part.
+    torn: bool,
 }
 
-impl Write for Reopened {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Whole lines come, so that none is torn between two files.
-        if self.reopen.swap(false, Ordering::SeqCst) {
-            match append_to(&self.path) {
-                Ok(file) => self.file = file,
-                Err(error) => tracing::warn!(
-                    "the log of requests cannot be opened anew at {}: {error}; the old file is written on",
-                    self.path.display()
-                ),
+impl Lines {
+    /// Only ever between two lines, so that none is torn between two files.
+    fn open_anew(&mut self) {
+        let Some(path) = &self.file else {
+            return;
+        };
+        match append_to(path) {
+            Ok(file) => {
+                self.sink = Box::new(file);
+                self.torn = false;
+            }
+            Err(error) => tracing::warn!(
+                "the log of requests cannot be opened anew at {}: {error}; the old file is written on",
+                path.display()
+            ),
+        }
+    }
+
+    fn put(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.torn {
+            // What the disk had no room for must not spoil the line that it has room for again.
+            self.sink.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.sink.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    self.torn = !rest.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        Ok(())
     }
 }
 
-/// Counts lines that could not be written, which is nobody else's concern.
-struct Counted {
-    sink: Box<dyn Write + Send + Sync>,
-    unwritten: Arc<AtomicU64>,
-}
-
-impl Write for Counted {
+impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.sink.write_all(line).is_err() {
+        if self.reopen.swap(false, Ordering::SeqCst) {
+            self.open_anew();
+        }
+        if self.put(line).is_err() {
             self.unwritten.fetch_add(1, Ordering::SeqCst);
         }
         Ok(line.len())

@@ -84,6 +84,7 @@ impl Entry {
         entry.path = bounded(path);
         entry.protocol = protocol(request.version());
         entry.user_agent = said(USER_AGENT);
+        entry.traced(log, request.headers());
         Some(entry)
     }
 
@@ -115,15 +116,14 @@ impl Entry {
         }
     }
 
-    /// What the request is told apart by. Whether it is sampled follows from its trace, so that
-    /// all who log it agree.
-    pub fn traced(&mut self, snapshot: &Snapshot, headers: &HeaderMap) {
+    /// What the request is told apart by. Whether it is sampled follows from that, so that all who
+    /// log it agree.
+    fn traced(&mut self, log: &AccessLog, headers: &HeaderMap) {
         self.request_id = trace::request_id(headers).map(str::to_owned);
         self.trace_id = trace::trace_id(headers).map(str::to_owned);
-        let low = |id: &str| u32::from_str_radix(id.get(24..)?, 16).ok();
-        let log = snapshot.plan.access_log.as_ref();
-        if let (Some(low), Some(log)) = (self.trace_id.as_deref().and_then(low), log) {
-            self.sampled = f64::from(low) / (f64::from(u32::MAX) + 1.0) < log.sample.get();
+        let (trace, request) = (self.trace_id.as_deref(), self.request_id.as_deref());
+        if let Some(lot) = trace::lot(trace, request) {
+            self.sampled = lot < log.sample.get();
         }
     }
 

@@ -20,7 +20,7 @@ use crate::experiment::metric;
 use crate::experiment::visit::{self, visit};
 use crate::journal;
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT};
-use http::{HeaderValue, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use http_body_util::Full as Whole;
 use hyper::body::Incoming;
@@ -45,15 +45,22 @@ pub struct Client {
 pub async fn handle(
     worker: &Rc<Worker>,
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     worker.vitals().requests.add();
     let began = Instant::now();
+    let now_ms = journal::system_ms();
     let snapshot = worker.snapshot();
+    // Before anything can refuse it: whoever is refused asks why by this ID.
+    let request_id = identify(&snapshot.plan, client, request.headers_mut(), now_ms);
     let mut entry = Entry::of(&snapshot, client, &request, began);
-    let mut answer = answer(worker, &snapshot, client, request, began, &mut entry)
+    let came = (began, now_ms);
+    let mut answer = answer(worker, &snapshot, client, request, came, &mut entry)
         .await
         .unwrap_or_else(|refusal| refused(worker, &refusal));
+    if let Some(id) = request_id {
+        answer.headers_mut().insert(trace::REQUEST_ID, id);
+    }
     if let Some(entry) = entry {
         let (head, mut body) = answer.into_parts();
         body.log(entry, &head);
@@ -74,10 +81,9 @@ async fn answer(
     snapshot: &Rc<Snapshot>,
     client: &Client,
     mut request: Request<Incoming>,
-    began: Instant,
+    (began, now_ms): (Instant, u64),
     entry: &mut Option<Box<Entry>>,
 ) -> Result<Response<Answer>, Refusal> {
-    let now_ms = journal::system_ms();
     let plan = &*snapshot.plan;
     let upgrade = Upgrade::asked(client, &mut request);
     let (mut head, body) = request.into_parts();
@@ -96,14 +102,6 @@ async fn answer(
         return Err(Refusal::new(Reason::TooMany));
     }
     let brought = headers::admit(plan, &mut head, peer)?;
-    if plan.tracing.request_id || plan.tracing.start.is_some() {
-        let random = [fastrand::u128(..), fastrand::u128(..)];
-        let trusted = headers::trusts(plan, peer);
-        trace::prepare(&plan.tracing, &mut head.headers, trusted, now_ms, random);
-    }
-    if let Some(entry) = entry {
-        entry.traced(snapshot, &head.headers);
-    }
     if plan.beacon.enabled && head.uri.path() == &*plan.beacon.path {
         return Ok(beacon::answer(worker, snapshot, &head, body, began).await);
     }
@@ -131,10 +129,6 @@ async fn answer(
         entry.visited(snapshot, visitor.as_ref(), &visit);
         entry.uploads(upload.clone());
     }
-    let request_id = plan
-        .tracing
-        .request_id
-        .then(|| head.headers.get(trace::REQUEST_ID).cloned());
     headers::prepare(
         plan,
         &snapshot.words,
@@ -242,13 +236,28 @@ async fn answer(
         let said = snapshot.words.group(experiment, control);
         head.headers.insert(headers::FALLBACK, said);
     }
-    if let Some(Some(id)) = request_id {
-        head.headers.insert(trace::REQUEST_ID, id);
-    }
     if let (Answer::Passed(body), Some(visitor)) = (&mut body, visitor) {
         body.watch(Unfinished::of(worker, snapshot, visitor, exposures));
     }
     Ok(Response::from_parts(head, body))
+}
+
+/// Gives a request what the file says it must be told apart by. The ID is its answer's, too.
+fn identify(
+    plan: &Plan,
+    client: &Client,
+    headers: &mut HeaderMap,
+    now_ms: u64,
+) -> Option<HeaderValue> {
+    let tracing = &plan.tracing;
+    if !tracing.request_id && tracing.start.is_none() {
+        return None;
+    }
+    let random = [fastrand::u128(..), fastrand::u128(..)];
+    let trusted = headers::trusts(plan, client.ip);
+    trace::prepare(tracing, headers, trusted, now_ms, random);
+    let id = headers.get(trace::REQUEST_ID).cloned();
+    id.filter(|_| tracing.request_id)
 }
 
 fn admit_body(

@@ -1,6 +1,7 @@
 //! What tells requests apart: `X-Request-Id`, and the W3C's trace context. PURE.
 
 use crate::config::plan::Tracing;
+use crate::experiment::assign::murmur3_32;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The ID of a request.
@@ -39,13 +40,27 @@ pub fn prepare(
         // Neither of the two may be zero; the trace's last bits decide, the same at all replicas.
         let trace = random[1].max(1);
         let parent = (random[0] as u64).max(1);
-        let share = f64::from(trace as u32) / (f64::from(u32::MAX) + 1.0);
-        let flags = u8::from(share < sampled.get());
+        let flags = u8::from(share(trace as u32) < sampled.get());
         let value = format!("00-{trace:032x}-{parent:016x}-{flags:02x}");
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(TRACEPARENT, value);
         }
     }
+}
+
+/// Where this request lies among all, in 0..1, by its trace or else by its ID: samples that go by
+/// it hold the same requests everywhere. `None` where it has neither.
+pub fn lot(trace: Option<&str>, request: Option<&str>) -> Option<f64> {
+    match (trace, request) {
+        (Some(trace), _) => u32::from_str_radix(trace.get(24..)?, 16).ok(),
+        // Others' IDs need not be random.
+        (None, request) => request.map(|id| murmur3_32(id.as_bytes())),
+    }
+    .map(share)
+}
+
+fn share(low: u32) -> f64 {
+    f64::from(low) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// The request's ID, if there is one and it is sound: up to 128 visible characters.
@@ -131,6 +146,16 @@ mod tests {
         trace(&[SOUND, SOUND], None);
         trace(&[""], None);
         trace(&[], None);
+    }
+
+    #[test]
+    fn a_request_has_its_place_among_all_by_its_trace_and_else_by_its_id() {
+        let trace = "0af7651916cd43dd8448eb2180000000";
+        assert_eq!(lot(Some(trace), Some("a")), Some(0.5));
+        // murmur3 of "a" is 0x3c2569b2.
+        let by_id = f64::from(0x3c25_69b2_u32) / 4_294_967_296.0;
+        assert_eq!(lot(None, Some("a")), Some(by_id));
+        assert_eq!(lot(None, None), None);
     }
 
     #[test]

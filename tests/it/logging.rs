@@ -2,11 +2,12 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{How, Proxy};
 use crate::support::raw::{Raw, reset};
 use crate::support::until;
 use serde_json::Value;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -230,6 +231,60 @@ fn the_sample_goes_by_the_trace() {
 }
 
 #[test]
+fn without_a_trace_the_sample_goes_by_the_request_id() {
+    let origin = Origin::start("two");
+    let both = [0, 0].map(|_| {
+        let proxy = logging(
+            &origin,
+            "access_log: { to: access.log, sample: 50% }\ntrust: 127.0.0.1",
+        );
+        let mut client = proxy.client();
+        for number in 0..64 {
+            client.get("/", &format!("X-Request-Id: request-{number}\r\n"));
+        }
+        // Is logged whatever the sample, and last.
+        client.get("/?status=500", "");
+        let file = proxy.folder.path().join("access.log");
+        let mut lines = until("the last line", || {
+            let lines = read(&file);
+            let done = lines.iter().any(|it| it["status"] == 500);
+            done.then_some(lines.clone()).ok_or(lines)
+        });
+        lines.retain(|it| it["status"] == 200);
+        let mut ids: Vec<_> = lines
+            .iter()
+            .map(|it| it["request_id"].to_string())
+            .collect();
+        ids.sort();
+        ids
+    });
+    assert_eq!(both[0], both[1]);
+    assert!((16..48).contains(&both[0].len()), "{}", both[0].len());
+}
+
+#[test]
+fn who_is_refused_can_ask_why_by_the_id() {
+    let origin = Origin::start("two");
+    let proxy = logging(
+        &origin,
+        "access_log: { to: access.log, sample: 0% }\nlimits: { body: 3B }\nevents: { path: /seen }",
+    );
+    let refused = proxy.client().post("/", "", "too long");
+    assert_eq!(refused.status, 413);
+    let line = lines(&proxy, 1).pop().unwrap();
+    assert_eq!(line["error"], "body_too_long");
+    assert_eq!(
+        refused.header("x-request-id"),
+        line["request_id"].as_str(),
+        "of a refusal"
+    );
+    assert!(line["request_id"].is_string());
+    let report = proxy.client().get("/seen", "");
+    assert_eq!(report.status, 405);
+    assert!(report.header("x-request-id").is_some(), "of the beacon");
+}
+
+#[test]
 fn what_came_is_passed_on_unless_the_file_says_otherwise() {
     let origin = Origin::start("two");
     let brought = "X-Request-Id: mine\r\ntraceparent: junk\r\ntracestate: a=b\r\n";
@@ -306,6 +361,78 @@ fn a_log_that_cannot_be_written_disturbs_nobody() {
     let mut proxy = logging(&origin, "access_log: /dev/full");
     let mut client = proxy.client();
     for _ in 0..200 {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+}
+
+#[test]
+fn a_line_that_a_full_disk_took_half_of_spoils_no_other() {
+    let origin = Origin::start("two");
+    let mount = "mkdir {}/small && mount -t tmpfs -o size=64k none {}/small && exec \"$@\"";
+    let through = ["unshare", "-rm", "sh", "-c", mount, "sh"].map(str::to_owned);
+    let how = How {
+        through: through.to_vec(),
+        ..How::default()
+    };
+    let address = origin.address.to_string();
+    let routes = routes(&address, &address, "access_log: small/access.log");
+    let mut proxy = Proxy::start_how(&routes, how);
+    let small = proxy.as_it_sees("small");
+    let file = small.join("access.log");
+    std::fs::write(small.join("ballast"), [0; 16 << 10]).unwrap();
+    let mut client = proxy.client();
+    let length = || std::fs::read(&file).unwrap().len();
+    let mut asked = 0;
+    until("a full disk", || {
+        for _ in 0..50 {
+            assert_eq!(client.get("/", "").status, 200);
+        }
+        asked += 50;
+        let length = length();
+        (length == 48 << 10).then_some(()).ok_or(length)
+    });
+    std::fs::remove_file(small.join("ballast")).unwrap();
+    for _ in 0..10 {
+        client.get("/again", "");
+    }
+    proxy.signal("TERM");
+    let text = until("the lines after", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let whole = text.matches("\"/again\"").count() == 10 && text.ends_with('\n');
+        whole.then_some(text.clone()).ok_or(text)
+    });
+    assert!(proxy.wait().success());
+    let unsound: Vec<_> = text
+        .lines()
+        .filter(|line| serde_json::from_str::<Value>(line).is_err())
+        .collect();
+    assert!(unsound.len() <= 1, "{unsound:#?}");
+    assert!(text.lines().count() < asked, "some had no room");
+}
+
+#[test]
+fn a_log_that_nobody_reads_disturbs_nobody() {
+    let origin = Origin::start("two");
+    let folder = tempfile::TempDir::new().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    // Open, but not read: the pipe is full after 64 KiB.
+    let reader = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let mut proxy = logging(&origin, &format!("access_log: {}", pipe.display()));
+    let mut client = proxy.client();
+    for _ in 0..400 {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    // Closed.
+    drop(reader);
+    for _ in 0..100 {
         assert_eq!(client.get("/", "").status, 200);
     }
     proxy.signal("TERM");

@@ -50,6 +50,13 @@ impl Proxy {
         }
     }
 
+    /// A place in its folder, seen from where it runs: what is mounted there is there.
+    pub fn as_it_sees(&self, place: &str) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        let folder = self.folder.path().strip_prefix("/").unwrap();
+        root.join(folder).join(place)
+    }
+
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("routes.yaml")
     }
