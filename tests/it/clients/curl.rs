@@ -4,6 +4,7 @@ use super::{say, secure};
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
+use crate::wire::sent;
 use serde_json::Value;
 use std::net::SocketAddr;
 
@@ -18,12 +19,6 @@ fn curl(words: &[&str]) -> String {
     let mut all = vec!["--silent", "--show-error", "--max-time", "30"];
     all.extend(words);
     say("curl", &all)
-}
-
-fn sent<'a>(said: &'a Value, name: &str) -> Vec<&'a str> {
-    let lines = said["headers"].as_array().unwrap().iter();
-    let same = lines.filter(|line| line[0] == name);
-    same.map(|line| line[1].as_str().unwrap()).collect()
 }
 
 /// What the origin said it was asked, and what curl says of the connection.
