@@ -6,7 +6,9 @@ use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use sd_notify::NotifyState;
+use std::io;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,7 +68,7 @@ impl Estate {
     }
 
     fn start(&self) -> anyhow::Result<std::process::Child> {
-        let program = std::env::current_exe().context("the program is not where it was")?;
+        let program = program().context("the program is not where it was")?;
         let mut mappings = Vec::new();
         for ((_, socket), child_fd) in self.sockets.iter().zip(FIRST_FD..) {
             let parent_fd = socket.try_clone()?.into();
@@ -86,6 +88,16 @@ impl Estate {
             .fd_mappings(mappings)?;
         Ok(command.spawn()?)
     }
+}
+
+/// Where the program is, or where another one has taken its place: the system calls a file that
+/// was replaced `FILE (deleted)`.
+fn program() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let replaced = program
+        .to_str()
+        .and_then(|it| it.strip_suffix(" (deleted)"));
+    Ok(replaced.map(PathBuf::from).unwrap_or(program))
 }
 
 /// Tells who waits for it that this process serves: the service manager (sd_notify), and the

@@ -195,6 +195,14 @@ impl Entry {
         self.bytes_out += bytes;
     }
 
+    /// The answer's body is watershed's own, of so many bytes.
+    pub fn own(&mut self, bytes: u64) {
+        if self.method != "HEAD" {
+            self.bytes_out = bytes;
+        }
+        self.end = End::Complete;
+    }
+
     /// How it ends.
     pub fn ends(&mut self, end: End) {
         self.end = end;

@@ -172,10 +172,7 @@ impl Answer {
     pub fn log(&mut self, mut entry: Box<Entry>, head: &response::Parts) {
         entry.answered(head);
         match self {
-            Answer::Own(own) => {
-                entry.gave(own.size_hint().lower());
-                entry.ends(End::Complete);
-            }
+            Answer::Own(own) => entry.own(own.size_hint().lower()),
             Answer::Passed(passed) => passed.log(entry),
         }
     }

@@ -260,9 +260,18 @@ impl Drop for Heir {
 #[test]
 fn a_successor_takes_over_without_anybody_noticing() {
     let origin = Origin::start("a");
-    let mut proxy = Proxy::start(&routes(&origin, ""));
+    let copied = "cp \"$1\" {}/program && shift && exec {}/program \"$@\"";
+    let how = How {
+        through: ["sh", "-c", copied, "sh"].map(str::to_owned).to_vec(),
+        ..How::default()
+    };
+    let mut proxy = Proxy::start_how(&routes(&origin, ""), how);
     let load = Load::on(proxy.public, 8);
     std::thread::sleep(Duration::from_millis(300));
+    // A new version takes the program's place, as package managers do it.
+    let place = |name: &str| proxy.folder.path().join(name);
+    std::fs::copy(BINARY, place("new")).unwrap();
+    std::fs::rename(place("new"), place("program")).unwrap();
     let mut slow = proxy.client();
     slow.say("GET /?sleep_ms=1500 HTTP/1.1\r\nHost: site.test\r\nX-User: slow\r\n\r\n")
         .unwrap();
