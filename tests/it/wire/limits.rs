@@ -242,6 +242,10 @@ fn a_trusted_peer_may_say_for_whom_it_speaks() {
             "2001:db8::7",
         ),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (
+            b"PROXY UNKNOWN 1 2 3 \n\r4 5 6 7 8\r\n".to_vec(),
+            "127.0.0.1",
+        ),
         (v2(1, 0x11, &ipv4), "192.0.2.7"),
         (v2(1, 0x11, &ipv4_and_more), "192.0.2.7"),
         (v2(1, 0x21, &ipv6), "2001:db8::7"),
