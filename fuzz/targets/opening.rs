@@ -49,10 +49,16 @@ fn header(bytes: &[u8]) -> Option<(usize, Option<IpAddr>)> {
         return Some((16 + length, source));
     }
     let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    // 107 bytes are the longest line (version 1).
+    if end + 2 > 107 {
+        return None;
+    }
+    if let Some([] | [b' ', ..]) = bytes[..end].strip_prefix(b"PROXY UNKNOWN") {
+        return Some((end + 2, None));
+    }
     let line = std::str::from_utf8(&bytes[..end]).ok()?;
     let words: Vec<&str> = line.split(' ').collect();
     let source = match words[..] {
-        ["PROXY", "UNKNOWN", ..] => None,
         ["PROXY", "TCP4", source, to, from_port, to_port] => {
             let source: Ipv4Addr = source.parse().ok()?;
             to.parse::<Ipv4Addr>().ok()?;
@@ -69,8 +75,7 @@ fn header(bytes: &[u8]) -> Option<(usize, Option<IpAddr>)> {
         }
         _ => return None,
     };
-    // 107 bytes are the longest line (version 1).
-    (end + 2 <= 107).then_some((end + 2, source))
+    Some((end + 2, source))
 }
 
 fuzz_target!(|input: &[u8]| {

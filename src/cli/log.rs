@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 /// How many lines may wait to be written; more are lost, and counted.
 const LINES_MAX: usize = 65_536;
@@ -34,12 +35,6 @@ pub struct Requests {
 /// Logs to standard error, `RUST_LOG` says how much; and requests where the file says.
 pub fn start(default: &str, access: Option<&AccessLog>) -> anyhow::Result<Option<Requests>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let own = fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(ansi)
-        .with_filter(filter)
-        .with_filter(of_requests(false));
     let (writer, requests) = match access {
         None => (None, None),
         Some(access) => {
@@ -57,18 +52,25 @@ pub fn start(default: &str, access: Option<&AccessLog>) -> anyhow::Result<Option
             .with_span_list(false)
             .with_timer(SystemTime)
             .with_writer(writer)
-            .with_filter(of_requests(true))
+            .with_filter(Targets::new().with_target(ACCESS_LOG, Level::INFO))
     });
     // A second call, in tests, changes nothing.
     let _ = tracing_subscriber::registry()
-        .with(own)
+        .with(own(filter))
         .with(lines)
         .try_init();
     Ok(requests)
 }
 
-fn of_requests(wanted: bool) -> FilterFn<impl Fn(&tracing::Metadata<'_>) -> bool + Clone> {
-    filter_fn(move |it| (it.target() == ACCESS_LOG) == wanted)
+/// What the program says of itself, as far as the filter lets it.
+fn own(filter: EnvFilter) -> impl Layer<Registry> {
+    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Together with its level, and said to have one: else every crate's finest spans are made.
+    let others = filter_fn(|it| it.target() != ACCESS_LOG).with_max_level_hint(LevelFilter::TRACE);
+    fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(ansi)
+        .with_filter(filter.and(others))
 }
 
 fn open(to: &LogTo) -> anyhow::Result<(NonBlocking, Requests)> {
@@ -201,5 +203,16 @@ impl Write for Lines {
 
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_not_even_made() {
+        let hint = own(EnvFilter::new("info")).max_level_hint();
+        assert_eq!(hint, Some(LevelFilter::INFO));
     }
 }

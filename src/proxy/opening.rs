@@ -60,8 +60,16 @@ fn v1_header(first: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
             false => Err(unsound()),
         };
     };
-    let header = v1::Header::try_from(&first[..end + 2]).map_err(|_| unsound())?;
-    Ok(Some((header.header.len(), v1_source(&header))))
+    let (line, length) = (&first[..end + 2], end + 2);
+    let said = line[PROXY_V1.len()..end].strip_prefix(b"UNKNOWN");
+    if matches!(said, Some([] | [b' ', ..])) {
+        // Whatever else it says is passed over.
+        return Ok(Some((length, None)));
+    }
+    match v1::Header::try_from(line) {
+        Ok(header) if header.header.len() == length => Ok(Some((length, v1_source(&header)))),
+        _ => Err(unsound()),
+    }
 }
 
 /// The same for version 2.

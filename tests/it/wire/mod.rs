@@ -4,6 +4,7 @@ mod aborts;
 mod answers;
 mod caches;
 mod endpoints;
+mod endurance;
 mod forwarding;
 mod http2;
 mod limits;
