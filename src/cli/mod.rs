@@ -1,6 +1,7 @@
 //! The command line: one file per command. The only room that wires others together.
 
 mod check;
+mod completions;
 mod control;
 pub mod demo;
 mod demo_site;
@@ -11,6 +12,7 @@ mod forget;
 pub mod house;
 mod log;
 mod override_;
+mod plan;
 mod reload;
 mod reports;
 mod results;
@@ -22,7 +24,7 @@ pub mod stats;
 mod successor;
 mod visitors;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,10 +61,16 @@ enum Command {
     Promote(control::PromoteArguments),
     /// Show control to everybody: the other versions were not good
     Rollback(control::Arguments),
+    /// Say who would move between groups if one routes file took another one's place
+    Plan(plan::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
     /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
     Simulate(simulate::Arguments),
+    /// Print what lets a shell complete these commands
+    Completions(completions::Arguments),
+    /// Print the manual page
+    Man,
     /// The statistics as a tool: questions as JSON lines in, answers as JSON lines out
     Stats,
 }
@@ -110,8 +118,11 @@ pub fn main() -> ExitCode {
         Command::Resume(arguments) => control::run("resume", &arguments),
         Command::Promote(arguments) => control::promote(&arguments),
         Command::Rollback(arguments) => control::run("rollback", &arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Man => completions::man(Arguments::command()),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
             .map_err(anyhow::Error::from),
     };

@@ -267,3 +267,88 @@ fn what_the_image_copies_is_there() {
     }
     assert!(seen >= 6, "{seen}");
 }
+
+#[test]
+fn who_would_move_is_said_before_anybody_does() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, experiments: &str| {
+        let text = format!(
+            "upstreams: {{ a: \"http://127.0.0.1:1\", b: \"http://127.0.0.1:2\" }}\nexperiments:\n{experiments}"
+        );
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let old = write(
+        "old.yaml",
+        "  site: { control: a, experiment: b, percent: 10 }\n  gone: { control: a, experiment: b, percent: 50 }",
+    );
+    let new = write(
+        "new.yaml",
+        "  site: { control: a, experiment: b, percent: 50 }\n  fresh: { control: a, experiment: b, percent: 50 }",
+    );
+    let said = run(&["plan", &old, &new, "--users", "20000"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert!(lines[0].starts_with("site: other weights"), "{}", said.out);
+    let share = |line: &str| -> f64 {
+        let number = line.split('%').next().unwrap();
+        number.trim().parse().unwrap()
+    };
+    // Widening a group moves users into it, and nobody else.
+    assert!(
+        lines[1].ends_with("control (a) -> experiment (b)"),
+        "{}",
+        said.out
+    );
+    assert!((share(lines[1]) - 40.0).abs() < 1.5, "{}", said.out);
+    assert!(lines[2].ends_with("stay") && (share(lines[1]) + share(lines[2]) - 100.0).abs() < 0.02);
+    assert!(said.out.contains("gone: no longer there") && said.out.contains("fresh: new"));
+    // Those who are asked for, and nothing to say.
+    let ids = folder.path().join("ids");
+    std::fs::write(&ids, "ann\n\nbob\r\n").unwrap();
+    let said = run(&["plan", &old, &old, "--ids", ids.to_str().unwrap()]);
+    assert!(
+        said.out
+            .starts_with("site: the same split\n  100.00 %  stay\n"),
+        "{}",
+        said.out
+    );
+    let salted = write(
+        "salted.yaml",
+        "  site: { control: a, experiment: b, percent: 10, salt: x }",
+    );
+    let said = run(&["plan", &old, &salted]);
+    assert!(said.out.contains("begins anew"), "{}", said.out);
+    std::fs::write(&ids, "").unwrap();
+    let said = run(&["plan", &old, &old, "--ids", ids.to_str().unwrap()]);
+    assert_eq!(
+        (said.code, &*said.err),
+        (1, "error: no user's ID is given\n")
+    );
+    assert_eq!(run(&["plan", &old, "/nowhere.yaml"]).code, 2);
+}
+
+#[test]
+fn shells_and_man_are_told_of_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = run(&["completions", shell]);
+        assert_eq!(said.code, 0);
+        for command in ["rollback", "simulate", "override"] {
+            assert!(said.out.contains(command), "{shell}: {command}");
+        }
+    }
+    // What the shell itself makes of it.
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("watershed.bash");
+    std::fs::write(&script, run(&["completions", "bash"]).out).unwrap();
+    let ask = "source \"$0\"; COMP_WORDS=(watershed rol); COMP_CWORD=1; _watershed watershed rol watershed; echo \"${COMPREPLY[@]}\"";
+    let asked = Command::new("bash")
+        .args(["-c", ask])
+        .arg(&script)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(asked.stdout).unwrap().trim(), "rollback");
+    let page = run(&["man"]).out;
+    assert!(page.contains(".TH watershed 1") && page.contains("watershed PROMOTE"));
+}

@@ -1,0 +1,39 @@
+//! `watershed completions` and `watershed man`: for shells and for `man`.
+
+use clap::Command;
+use clap_complete::Shell;
+use std::io::{self, Write};
+
+/// For which shell.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the shell's script.
+pub fn run(arguments: &Arguments, mut command: Command) -> anyhow::Result<()> {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, name, &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+/// Prints one manual page: the program's, and each command's.
+pub fn man(mut command: Command) -> anyhow::Result<()> {
+    command.build();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for subcommand in command
+        .get_subcommands()
+        .filter(|it| it.get_name() != "help")
+    {
+        let name = subcommand.get_name();
+        writeln!(page, ".SH {} {}", command.get_name(), name.to_uppercase())?;
+        let man = clap_mangen::Man::new(subcommand.clone());
+        man.render_description_section(&mut page)?;
+        man.render_synopsis_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+    }
+    Ok(io::stdout().write_all(&page)?)
+}
