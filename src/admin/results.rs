@@ -3,13 +3,16 @@
 use super::experiment::{ended, result};
 use super::look::Looks;
 use super::metric::{ONCE, View};
-use super::shape::{ReplicaResult, Results, StoreState};
+use super::shape::{ActResult, ReplicaResult, Results, StoreState};
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, LedgerError, Replica};
 use crate::vitals::Vitals;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many decisions results show.
+const ACTS_SHOWN: usize = 20;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +59,24 @@ pub async fn gather(
         store,
         replicas: replicas(plan, ledger, replica, now_ms).await?,
         experiments,
+        acts: acts(ledger, wish).await?,
     })
+}
+
+/// The latest decisions, of the experiment asked for.
+async fn acts(ledger: &dyn Ledger, wish: Wish<'_>) -> Result<Vec<ActResult>, LedgerError> {
+    let acts = ledger.acts(ACTS_SHOWN).await?.into_iter();
+    let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
+    let shown = wanted.map(|act| ActResult {
+        experiment: act.experiment,
+        action: act.action,
+        from: act.from,
+        to: act.to,
+        at: rfc3339(act.at_ms),
+        by: act.by,
+        reason: act.reason,
+    });
+    Ok(shown.collect())
 }
 
 /// All processes that give their facts to this ledger, and whether they serve the same as this one.

@@ -17,6 +17,20 @@ pub struct Results {
     pub store: StoreState,
     pub replicas: Vec<ReplicaResult>,
     pub experiments: Vec<ExperimentResult>,
+    pub acts: Vec<ActResult>,
+}
+
+/// One decision.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ActResult {
+    pub experiment: String,
+    pub action: String,
+    pub from: String,
+    pub to: String,
+    pub at: Option<String>,
+    pub by: String,
+    pub reason: Option<String>,
 }
 
 /// One process that gives its facts to the store.

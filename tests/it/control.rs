@@ -106,15 +106,34 @@ fn what_is_decided_is_what_is_served() {
         check("rollback", "{}", "rolled_back", back, &all_current),
         counted + 30
     );
-    // Who did what is kept, the newest first.
+    // Who did what is shown, and what people write is no markup.
+    let reason = r#"{"group": "experiment", "reason": "<script>alert(1)</script>"}"#;
+    assert_eq!(act(&proxy, "site/promote", reason).status, 200);
+    assert_eq!(act(&proxy, "site/rollback", "").status, 200);
+    let results = proxy.results();
+    assert_eq!(results["acts"][1]["to"], "promoted experiment");
+    assert_eq!(results["acts"].as_array().unwrap().len(), 6);
+    let page = Client::connect(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
+    let page = page.text();
+    assert!(page.contains("Decisions") && page.contains("<td>ann</td>"));
+    assert!(
+        page.contains("alert(1)") && !page.contains("<script"),
+        "{page}"
+    );
+    // All of it is kept, the newest first.
     let acts = proxy.ask("/admin/acts").json();
     let acts = acts["acts"].as_array().unwrap();
     let actions: Vec<_> = acts
         .iter()
         .map(|it| it["action"].as_str().unwrap())
         .collect();
-    assert_eq!(actions, ["rollback", "promote", "resume", "pause"]);
-    let promoted = &acts[1];
+    assert_eq!(
+        actions,
+        [
+            "rollback", "promote", "rollback", "promote", "resume", "pause"
+        ]
+    );
+    let promoted = &acts[3];
     assert_eq!(
         (&promoted["by"], &promoted["reason"]),
         (&"ann".into(), &"it is better".into())
