@@ -4,7 +4,7 @@ pub use super::sockets::Sockets;
 
 use super::reload::reload;
 use super::stage::{self, Stage};
-use super::{Hinted, reports, successor};
+use super::{Hinted, files, reports, successor};
 use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
@@ -73,6 +73,7 @@ pub async fn run(
     let (reloads, reload_orders) = mpsc::channel(8);
     let shared = Shared {
         vitals: Arc::clone(&vitals),
+        connections_max: Some(files::room(plan.workers)),
         ..Shared::default()
     };
     let mut threads = Vec::new();

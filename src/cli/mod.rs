@@ -8,6 +8,7 @@ mod demo_site;
 mod explain;
 mod export;
 mod fetch;
+mod files;
 mod forget;
 pub mod house;
 mod log;

@@ -22,6 +22,8 @@ pub struct Shared {
     pub standings: Arc<Standings>,
     /// Their numbers.
     pub vitals: Arc<Vitals>,
+    /// How many connections of clients there is room for, whatever the file says.
+    pub connections_max: Option<usize>,
 }
 
 /// What one request reads, from its beginning to its end.
@@ -47,6 +49,7 @@ pub struct Worker {
     /// How often clients have asked, shared by all workers.
     pub rates: Arc<Rates>,
     standings: Arc<Standings>,
+    connections_max: usize,
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
@@ -61,6 +64,7 @@ impl Worker {
             rates,
             standings,
             vitals,
+            connections_max,
         } = shared;
         let snapshot = RefCell::new(Rc::new(Snapshot::new(plan, &standings, None)));
         Worker {
@@ -69,6 +73,7 @@ impl Worker {
             vitals,
             rates,
             standings,
+            connections_max: connections_max.unwrap_or(usize::MAX),
             index,
             open: Cell::new(0),
             told: Cell::default(),
@@ -88,6 +93,13 @@ impl Worker {
             Some(&self.snapshot().upstreams),
         ));
         *self.snapshot.borrow_mut() = next;
+    }
+
+    /// How many connections of clients it may have.
+    pub fn connections_max(&self) -> usize {
+        let plan = &self.snapshot.borrow().plan;
+        let all = plan.limits.connections.min(self.connections_max);
+        all.div_ceil(plan.workers)
     }
 
     /// This worker's numbers.

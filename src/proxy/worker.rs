@@ -140,12 +140,13 @@ fn accept(
     secure: bool,
     stop: watch::Receiver<bool>,
 ) {
-    let plan = &worker.snapshot().plan;
-    if worker.open.get() >= plan.limits.connections.div_ceil(plan.workers) {
+    if worker.open.get() >= worker.connections_max() {
         let now = Instant::now();
         if worker.told.get().is_none_or(|told| now > told + TELL_EVERY) {
             worker.told.set(Some(now));
-            tracing::warn!("connections are closed: limits.connections is reached");
+            tracing::warn!(
+                "connections are closed: limits.connections is reached, or what open files (ulimit -n) have room for"
+            );
         }
         return;
     }
