@@ -14,6 +14,7 @@ mod metric;
 mod metrics;
 mod page;
 mod planning;
+mod plot;
 mod question;
 mod recent;
 pub mod results;

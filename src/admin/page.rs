@@ -1,5 +1,6 @@
 //! The results as a page for a browser. The template escapes what it is given.
 
+use super::plot::{Plot, ROW, WIDTH};
 use super::said;
 use super::shape::{
     ExperimentResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult, PlanningResult,
@@ -45,6 +46,10 @@ impl Page<'_> {
 
     fn bayesian(&self, metric: &MetricResult) -> Vec<String> {
         said::bayesian(metric)
+    }
+
+    fn plot(&self, metric: &MetricResult) -> Option<Plot> {
+        Plot::of(metric)
     }
 
     fn milliseconds(&self, ms: &Option<f64>) -> String {

@@ -215,7 +215,7 @@ pub struct GuardrailGroup {
 }
 
 /// One metric.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MetricResult {
     pub name: String,
@@ -229,7 +229,7 @@ pub struct MetricResult {
 }
 
 /// One metric in one group.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MetricGroup {
     pub name: String,

@@ -115,6 +115,7 @@ fn what_is_decided_is_what_is_served() {
     assert_eq!(results["acts"].as_array().unwrap().len(), 6);
     let page = Client::connect(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
     let page = page.text();
+    assert!(page.contains("the same as control"), "a drawing: {page}");
     assert!(page.contains("Decisions") && page.contains("<td>ann</td>"));
     assert!(
         page.contains("alert(1)") && !page.contains("<script"),
