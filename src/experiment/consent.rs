@@ -1,7 +1,7 @@
 //! Whether a visitor has agreed to be recorded.
 
+use super::asked::Fields;
 use super::identity::cookie_value;
-use http::HeaderMap;
 
 /// The cookie without which nothing is recorded and control is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct Consent {
 
 impl Consent {
     /// Whether the visitor's cookies say so.
-    pub fn is_given(&self, headers: &HeaderMap) -> bool {
-        let value = cookie_value(headers, &self.cookie);
+    pub fn is_given<'a>(&self, fields: impl Fields<'a>) -> bool {
+        let value = cookie_value(fields, &self.cookie);
         value.is_some_and(|value| matches(self.value.as_bytes(), value))
     }
 }
@@ -42,6 +42,7 @@ fn matches(pattern: &[u8], value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[test]
     fn consent_is_what_the_cookie_says() {

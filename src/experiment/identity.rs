@@ -2,12 +2,11 @@
 //! an ID in a cookie.
 
 use super::UserId;
+use super::asked::{Asked, Fields};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
-use http::request::Parts;
 use sha2::Sha256;
 use std::borrow::Cow;
 use std::fmt;
@@ -171,7 +170,7 @@ impl Visitor<'_> {
 
 /// The visitor that the request names, or `None` when no source holds a usable ID. A minted ID
 /// beside one of a source comes first: the visitor had it before they were known.
-pub fn find<'a>(identity: &Identity, request: &'a Parts) -> Option<Visitor<'a>> {
+pub fn find<'a>(identity: &Identity, request: impl Asked<'a>) -> Option<Visitor<'a>> {
     let usable = |id: &Cow<'_, [u8]>| !id.is_empty() && id.len() <= identity.id_bytes_max;
     let listed = identity
         .sources
@@ -179,7 +178,7 @@ pub fn find<'a>(identity: &Identity, request: &'a Parts) -> Option<Visitor<'a>> 
         .filter_map(|source| read(source, request))
         .find(usable);
     let minted = || {
-        let value = cookie_value(&request.headers, &identity.mint.cookie).map(Cow::Borrowed);
+        let value = cookie_value(request.fields(), &identity.mint.cookie).map(Cow::Borrowed);
         value.filter(usable)
     };
     let visitor = |id, also| Visitor {
@@ -232,15 +231,15 @@ pub fn set_cookie(mint: &Mint, user: UserId<'_>, over_tls: bool) -> String {
     text
 }
 
-fn read<'a>(source: &Source, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
+fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {
     match source {
-        Source::Cookie(name) => cookie_value(&request.headers, name).map(Cow::Borrowed),
-        Source::Header(name) => Some(Cow::Borrowed(request.headers.get(name)?.as_bytes())),
-        Source::Query(name) => query_value(request.uri.query()?, name),
+        Source::Cookie(name) => cookie_value(request.fields(), name).map(Cow::Borrowed),
+        Source::Header(name) => Some(Cow::Borrowed(request.fields().first(name)?)),
+        Source::Query(name) => query_value(request.query()?, name),
         Source::Jwt { claim, cookie } => {
             let token = match cookie {
-                Some(cookie) => cookie_value(&request.headers, cookie)?,
-                None => bearer(&request.headers)?,
+                Some(cookie) => cookie_value(request.fields(), cookie)?,
+                None => bearer(request.fields())?,
             };
             jwt_claim(token, claim).map(Cow::Owned)
         }
@@ -249,12 +248,11 @@ fn read<'a>(source: &Source, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
 
 /// The first cookie of this name, over all `Cookie` headers, as it came. Cookies are read by
 /// hand because they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
-pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b';'));
-    for pair in pairs {
+pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]> {
+    for pair in fields
+        .all(&COOKIE)
+        .flat_map(|line| line.split(|&b| b == b';'))
+    {
         let pair = pair.trim_ascii_start();
         if let Some(rest) = pair.strip_prefix(name.as_bytes())
             && let Some(value) = rest.strip_prefix(b"=")
@@ -284,8 +282,8 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(text).collect()
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes();
+fn bearer<'a>(fields: impl Fields<'a>) -> Option<&'a [u8]> {
+    let value = fields.first(&AUTHORIZATION)?;
     let (scheme, token) = value.split_at_checked(7)?;
     scheme
         .eq_ignore_ascii_case(b"bearer ")

@@ -1,8 +1,8 @@
 //! Who is eligible for an experiment: conditions on the request, all of which must hold.
 
+use super::asked::{Asked, Fields};
+use http::Method;
 use http::header::HeaderName;
-use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
 
 /// The conditions of one experiment; a condition not given always holds.
 #[derive(Clone, Debug, Default)]
@@ -21,26 +21,27 @@ pub struct Matcher {
 
 impl Matcher {
     /// Whether the request is eligible.
-    pub fn matches(&self, request: &Parts) -> bool {
+    pub fn matches<'a>(&self, request: impl Asked<'a>) -> bool {
         self.judge(request) == Eligible::Yes
     }
 
     /// Whether the request is eligible, or would be with other header fields.
-    pub fn judge(&self, request: &Parts) -> Eligible {
+    pub fn judge<'a>(&self, request: impl Asked<'a>) -> Eligible {
         let otherwise = self
             .path
             .as_ref()
-            .is_none_or(|path| path.matches(request.uri.path()))
+            .is_none_or(|path| path.matches(request.path()))
             && self
                 .host
                 .as_ref()
-                .is_none_or(|host| host.matches(host_of(request)))
-            && (self.methods.is_empty() || self.methods.contains(&request.method))
+                .is_none_or(|host| host.matches(request.host()))
+            && (self.methods.is_empty()
+                || self.methods.iter().any(|method| request.has_method(method)))
             && self
                 .query
                 .iter()
-                .all(|wanted| wanted.in_query(&request.uri));
-        let wanted = |wanted: &ValuePattern<_>| wanted.in_headers(&request.headers);
+                .all(|wanted| wanted.in_query(request.query()));
+        let wanted = |wanted: &ValuePattern<_>| wanted.is_among(request.fields());
         match otherwise {
             false => Eligible::No,
             true if self.headers.iter().all(wanted) => Eligible::Yes,
@@ -58,23 +59,6 @@ pub enum Eligible {
     WithOtherHeaders,
     /// Not even without those.
     No,
-}
-
-/// The host that a request names, without its port: from the target, or else from `Host`.
-pub fn host_of(request: &Parts) -> &str {
-    if let Some(host) = request.uri.host() {
-        return host;
-    }
-    let named = request
-        .headers
-        .get(http::header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let named = named.unwrap_or_default();
-    match named.rfind(':') {
-        // The colons inside an IPv6 literal are not a port's.
-        Some(colon) if !named[colon..].contains(']') => &named[..colon],
-        _ => named,
-    }
 }
 
 /// A path as the file writes it: `/checkout`, `/checkout/**`, or any glob.
@@ -157,18 +141,18 @@ pub struct ValuePattern<Name> {
 }
 
 impl ValuePattern<HeaderName> {
-    fn in_headers(&self, headers: &HeaderMap) -> bool {
-        headers.get_all(&self.name).iter().any(|found| {
+    fn is_among<'a>(&self, fields: impl Fields<'a>) -> bool {
+        fields.all(&self.name).any(|found| {
             self.value
                 .as_ref()
-                .is_none_or(|value| found.as_bytes() == value.as_bytes())
+                .is_none_or(|value| found == value.as_bytes())
         })
     }
 }
 
 impl ValuePattern<Box<str>> {
-    fn in_query(&self, uri: &Uri) -> bool {
-        let query = uri.query().unwrap_or_default().as_bytes();
+    fn in_query(&self, query: Option<&str>) -> bool {
+        let query = query.unwrap_or_default().as_bytes();
         form_urlencoded::parse(query).any(|(name, found)| {
             name == *self.name && self.value.as_ref().is_none_or(|value| found == **value)
         })

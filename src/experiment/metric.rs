@@ -2,10 +2,10 @@
 //! turn an answer into observations of metrics.
 
 use super::MetricIndex;
+use super::asked::{Answered, Fields};
 use super::matcher::PathPattern;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
-use http::response::Parts;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -146,8 +146,8 @@ pub const VALUE_MAX: i64 = 1_000_000_000_000;
 
 impl Rule {
     /// Whether a request and the head of its answer match.
-    pub fn matches(&self, method: &Method, path: &str, answer: &Parts) -> bool {
-        let status = answer.status.as_u16();
+    pub fn matches<'a>(&self, method: &Method, path: &str, answer: impl Answered<'a>) -> bool {
+        let status = answer.status();
         self.method.as_ref().is_none_or(|wanted| wanted == method)
             && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
             && self
@@ -161,10 +161,10 @@ impl Rule {
 }
 
 impl HeaderRule {
-    fn matches(&self, answer: &Parts) -> bool {
-        let mut found = answer.headers.get_all(&self.name).iter();
+    fn matches<'a>(&self, answer: impl Answered<'a>) -> bool {
+        let mut found = answer.fields().all(&self.name);
         match &self.value {
-            Some(value) => found.any(|found| found == value),
+            Some(value) => found.any(|found| found == value.as_bytes()),
             None => found.next().is_some(),
         }
     }
@@ -182,14 +182,14 @@ pub struct Event<'a> {
 /// What one answer counts for: rules first, then the events that its header reports.
 /// A header that is not a list of tokens reports nothing and is counted as unreadable by the
 /// second value.
-pub fn observe(
+pub fn observe<'a>(
     metrics: &[Metric],
     method: &Method,
     path: &str,
-    answer: &Parts,
+    answer: impl Answered<'a>,
 ) -> (Observations, bool) {
-    let (events, readable) = match answer.headers.contains_key(EVENT_HEADER) {
-        true => match events_of(answer) {
+    let (events, readable) = match answer.fields().first(&EVENT_HEADER).is_some() {
+        true => match events_of(answer.fields()) {
             Some(events) => (events, true),
             None => (Vec::new(), false),
         },
@@ -278,13 +278,14 @@ fn clamp(value: i64) -> i64 {
 }
 
 /// The events that an answer's [`EVENT_HEADER`] reports, or `None` when it cannot be read.
-fn events_of(answer: &Parts) -> Option<Vec<Event<'static>>> {
-    let mut lines = answer.headers.get_all(EVENT_HEADER).iter();
+fn events_of<'a>(fields: impl Fields<'a>) -> Option<Vec<Event<'static>>> {
+    let name = EVENT_HEADER;
+    let mut lines = fields.all(&name);
     let first = lines.next()?;
     // RFC 9651, 4.2: several lines are one list.
-    let joined: Cow<'_, [u8]> = lines.fold(Cow::Borrowed(first.as_bytes()), |mut all, line| {
+    let joined: Cow<'_, [u8]> = lines.fold(Cow::Borrowed(first), |mut all, line| {
         all.to_mut().extend_from_slice(b", ");
-        all.to_mut().extend_from_slice(line.as_bytes());
+        all.to_mut().extend_from_slice(line);
         all
     });
     let list: sfv::List = sfv::Parser::new(&*joined).parse().ok()?;

@@ -5,6 +5,7 @@
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
 //! Start with [`visit::visit`], the one question that the proxy asks.
 
+pub mod asked;
 pub mod assign;
 pub mod consent;
 pub mod forced;

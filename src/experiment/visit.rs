@@ -1,10 +1,10 @@
 //! What one request means for every experiment of the plan.
 
+use super::asked::Asked;
 use super::assign::Split;
 use super::forced::Forced;
 use super::matcher::Eligible;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
-use http::request::Parts;
 use smallvec::SmallVec;
 
 /// How a user stands to one experiment.
@@ -68,7 +68,12 @@ pub struct Depends {
 
 impl Depends {
     /// Adds what it means that this experiment was asked; whether the request is eligible.
-    fn add(&mut self, index: ExperimentIndex, experiment: &Experiment, request: &Parts) -> bool {
+    fn add<'a>(
+        &mut self,
+        index: ExperimentIndex,
+        experiment: &Experiment,
+        request: impl Asked<'a>,
+    ) -> bool {
         let eligible = experiment.matcher.judge(request);
         let splits = experiment.winner.is_none();
         if eligible != Eligible::No && !experiment.matcher.headers.is_empty() {
@@ -86,9 +91,9 @@ impl Depends {
 
 /// What this request by this user means. At most one experiment, the first in file order whose
 /// group has an upstream, chooses the upstream; experiments without upstreams all act.
-pub fn visit(
+pub fn visit<'a>(
     experiments: &[Experiment],
-    request: &Parts,
+    request: impl Asked<'a>,
     user: UserId<'_>,
     forced: Option<&Forced>,
 ) -> Visit {
@@ -113,7 +118,7 @@ pub fn visit(
 }
 
 /// What this request means where nobody may be recorded: control, for whoever it is.
-pub fn unrecorded(experiments: &[Experiment], request: &Parts) -> Visit {
+pub fn unrecorded<'a>(experiments: &[Experiment], request: impl Asked<'a>) -> Visit {
     let mut visit = Visit::default();
     for (index, experiment) in experiments.iter().enumerate() {
         let index = ExperimentIndex(index);

@@ -4,7 +4,7 @@ use super::body::Outgoing;
 use super::line::Line;
 use super::reply::{Blame, Reason, Refusal};
 use super::upload::Upload;
-use crate::upstream::{Lease, LendError, Listener, Upstreams, Wish};
+use crate::upstream::{Lease, LendError, Listener, Need, Upstreams, Wish};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::cell::Cell;
@@ -66,7 +66,7 @@ pub async fn send(
         let may_repeat = request.method().is_safe() && upload.is_none();
         let again = (may_repeat && (lease.reused || upstreams.has_others(wish.upstream)))
             .then(|| copy(&request));
-        lease.await_answer(listener(), wish.http1_only);
+        lease.await_answer(listener(), wish.need == Need::Http1);
         let sent = lease.sender.try_send(request);
         let mut failed = match in_time(sent, within, upload.as_deref()).await {
             Some(Ok(response)) => {

@@ -273,7 +273,7 @@ fn take_from_query(head: &mut Parts) -> Option<Vec<u8>> {
 }
 
 fn take_from_cookies(headers: &mut HeaderMap) -> Option<Vec<u8>> {
-    let token = identity::cookie_value(headers, OVERRIDE_COOKIE)?.to_vec();
+    let token = identity::cookie_value(&*headers, OVERRIDE_COOKIE)?.to_vec();
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
     for line in lines {

@@ -7,7 +7,7 @@ use super::reply::{Reason, Refusal};
 use super::snapshot::{Snapshot, Worker};
 use crate::experiment::visit::Visit;
 use crate::experiment::{ExperimentIndex, UpstreamIndex, UserId};
-use crate::upstream::{Lease, Wish};
+use crate::upstream::{Lease, Need, Wish};
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
@@ -76,7 +76,10 @@ impl Route<'_> {
         let (upstreams, plan) = (&self.snapshot.upstreams, &*self.snapshot.plan);
         let wish = |upstream| Wish {
             upstream,
-            http1_only: self.upgrading,
+            need: match self.upgrading {
+                true => Need::Http1,
+                false => Need::Any,
+            },
             user: self.user,
         };
         let (_, wanted) = gone.get();

@@ -1,7 +1,8 @@
 //! New connections to an endpoint.
 
 use super::LendError;
-use super::endpoint::{Endpoint, Kept, Lease};
+use super::endpoint::{Endpoint, Lease, Serving};
+use super::lent::{Bare, Held, Kept, Lent, Need};
 use super::sender::Sender;
 use super::standing::{Full, Slot};
 use super::stream::Stream;
@@ -28,20 +29,26 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// A new connection; where there may be no more, one that another request gives back.
-    pub async fn connect(
+    pub(super) async fn connect(
         self: &Rc<Self>,
         within: Duration,
-        http1_only: bool,
-    ) -> Result<Lease<B>, LendError> {
+        need: Need,
+    ) -> Result<Lent<B>, LendError> {
         let slot = match self.standing.enter_now() {
             Some(slot) => slot,
-            None => match self.wait(within).await? {
-                Waited::Slot(slot) => slot,
-                Waited::Connection(lease) => return Ok(*lease),
-            },
+            None => {
+                if need == Need::Bare {
+                    // Those that are kept are of no use here: one gives its place.
+                    self.kept.borrow_mut().pop();
+                }
+                match self.wait(within, need).await? {
+                    Waited::Slot(slot) => slot,
+                    Waited::Connection(lent) => return Ok(*lent),
+                }
+            }
         };
         self.give_way();
-        let dialled = tokio::time::timeout(within, self.dial(http1_only, slot)).await;
+        let dialled = tokio::time::timeout(within, self.dial(need, slot)).await;
         let dialled = dialled.unwrap_or_else(|_| {
             Err(LendError::TimedOut {
                 endpoint: self.address.clone(),
@@ -51,7 +58,7 @@ where
         dialled
     }
 
-    async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited<B>, LendError> {
+    async fn wait(self: &Rc<Self>, within: Duration, need: Need) -> Result<Waited<B>, LendError> {
         let busy = || LendError::Busy {
             endpoint: self.address.clone(),
         };
@@ -66,9 +73,9 @@ where
             self.list(sender);
             tokio::select! {
                 slot = &mut slot => slot.map(Waited::Slot),
-                Ok(kept) = given => match self.revive(kept).await {
-                    Some(lease) => Ok(Waited::Connection(Box::new(lease))),
-                    // It has closed meanwhile, and its place is free.
+                Ok(kept) = given => match self.revive_for(kept, need).await {
+                    Some(lent) => Ok(Waited::Connection(Box::new(lent))),
+                    // It has closed, or is dropped here, and its place is free.
                     None => slot.await.map(Waited::Slot),
                 },
             }
@@ -76,6 +83,13 @@ where
         match tokio::time::timeout(within, waited).await {
             Ok(Ok(waited)) => Ok(waited),
             Ok(Err(Full)) | Err(_) => Err(busy()),
+        }
+    }
+
+    async fn revive_for(self: &Rc<Self>, kept: Kept<B>, need: Need) -> Option<Lent<B>> {
+        match (need, &kept.held) {
+            (Need::Bare, Held::Spoken(..)) => None,
+            _ => self.revive(kept).await,
         }
     }
 
@@ -112,7 +126,7 @@ where
         });
     }
 
-    async fn dial(self: &Rc<Self>, http1_only: bool, slot: Slot) -> Result<Lease<B>, LendError> {
+    async fn dial(self: &Rc<Self>, need: Need, slot: Slot) -> Result<Lent<B>, LendError> {
         let refused = |source| LendError::Refused {
             endpoint: self.address.clone(),
             source,
@@ -127,7 +141,7 @@ where
         let peer = stream.peer_addr().map_err(refused)?;
         let stream = match &self.tls {
             Some(tls) if self.address.scheme == Scheme::Https => {
-                Stream::over_tls(stream, &self.address, tls, http1_only, slot)
+                Stream::over_tls(stream, &self.address, tls, need == Need::Http1, slot)
                     .await
                     .map_err(|source| LendError::Distrusted {
                         endpoint: self.address.clone(),
@@ -136,24 +150,43 @@ where
             }
             _ => Stream::plain(stream, slot),
         };
-        let lease = match self.address.scheme == Scheme::H2c || stream.is_http2() {
-            true => self.speak_http2(stream, peer).await,
-            false => self.speak_http1(stream, peer).await,
-        };
-        lease.map_err(|error| refused(io::Error::other(error)))
+        if self.address.scheme == Scheme::H2c || stream.is_http2() {
+            let lease = self.speak_http2(stream, peer).await;
+            let lease = lease.map_err(|error| refused(io::Error::other(error)))?;
+            return Ok(Lent::Spoken(lease));
+        }
+        Ok(Lent::Bare(Bare::new(
+            Serving::new(self),
+            stream,
+            peer,
+            false,
+        )))
     }
+}
 
-    async fn speak_http1(
-        self: &Rc<Self>,
-        stream: Stream,
-        peer: SocketAddr,
-    ) -> hyper::Result<Lease<B>> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Bare<B>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Lets hyper speak on it.
+    pub(super) async fn speak(self) -> Result<Lease<B>, LendError> {
+        let Bare {
+            stream,
+            reused,
+            peer,
+            serving,
+        } = self;
+        let address = serving.endpoint().address.clone();
         let ear = Rc::new(Ear::default());
         let tap = Tap::new(stream, Rc::clone(&ear));
         let (sender, mut connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(tap))
-            .await?;
+            .await
+            .map_err(|error| LendError::Refused {
+                endpoint: address,
+                source: io::Error::other(error),
+            })?;
         // Ends when either side closes; what went wrong is told to the request that met it.
         let turning = Rc::clone(&ear);
         tokio::task::spawn_local(async move {
@@ -165,9 +198,15 @@ where
                 });
             }
         });
-        Ok(self.lease(Sender::Http1(sender), Some(ear), peer, false))
+        let sender = Sender::Http1(sender);
+        Ok(Lease::new(serving, sender, Some(ear), peer, reused))
     }
+}
 
+impl<B: Body<Data = Bytes> + Unpin + 'static> Endpoint<B>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     async fn speak_http2(
         self: &Rc<Self>,
         stream: Stream,
@@ -184,14 +223,14 @@ where
         });
         *self.shared.borrow_mut() = Some((sender.clone(), peer));
         let sender = Sender::Http2(sender, self.address.clone());
-        Ok(self.lease(sender, None, peer, false))
+        Ok(Lease::new(Serving::new(self), sender, None, peer, false))
     }
 }
 
 /// What waiting has brought.
 enum Waited<B> {
     Slot(Slot),
-    Connection(Box<Lease<B>>),
+    Connection(Box<Lent<B>>),
 }
 
 /// Runs what hyper starts on the worker's own thread.

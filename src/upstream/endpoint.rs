@@ -2,6 +2,7 @@
 
 use super::LendError;
 use super::balance;
+use super::lent::{Bare, Held, Kept, Lent, Need};
 use super::resolve::Resolved;
 use super::sender::Sender;
 use super::standing::Standing;
@@ -9,7 +10,7 @@ use super::tap::{Ear, Listener, Upgraded};
 use crate::config::plan::{self, UpstreamTls};
 use bytes::Bytes;
 use http_body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -54,14 +55,6 @@ pub struct Endpoint<B> {
     failures: Cell<u32>,
 }
 
-#[derive(Debug)]
-pub(super) struct Kept<B> {
-    sender: http1::SendRequest<B>,
-    ear: Rc<Ear>,
-    peer: SocketAddr,
-    since: Instant,
-}
-
 /// A connection, for one request.
 #[derive(Debug)]
 pub struct Lease<B> {
@@ -78,7 +71,18 @@ pub struct Lease<B> {
 
 /// A request is being served; counted until dropped.
 #[derive(Debug)]
-struct Serving<B>(Rc<Endpoint<B>>);
+pub(super) struct Serving<B>(Rc<Endpoint<B>>);
+
+impl<B> Serving<B> {
+    pub fn new(endpoint: &Rc<Endpoint<B>>) -> Serving<B> {
+        endpoint.load.set(endpoint.load.get() + 1);
+        Serving(Rc::clone(endpoint))
+    }
+
+    pub fn endpoint(&self) -> &Rc<Endpoint<B>> {
+        &self.0
+    }
+}
 
 impl<B> Drop for Serving<B> {
     fn drop(&mut self) {
@@ -87,6 +91,23 @@ impl<B> Drop for Serving<B> {
 }
 
 impl<B> Lease<B> {
+    pub(super) fn new(
+        serving: Serving<B>,
+        sender: Sender<B>,
+        ear: Option<Rc<Ear>>,
+        peer: SocketAddr,
+        reused: bool,
+    ) -> Lease<B> {
+        Lease {
+            sender,
+            reused,
+            ear,
+            peer,
+            upgraded: None,
+            serving,
+        }
+    }
+
     /// Whose connection it is.
     pub fn endpoint(&self) -> &Rc<Endpoint<B>> {
         &self.serving.0
@@ -122,8 +143,7 @@ where
         }
         ear.forget();
         let kept = Kept {
-            sender,
-            ear,
+            held: Held::Spoken(sender, ear),
             peer: self.peer,
             since: Instant::now(),
         };
@@ -169,11 +189,11 @@ where
         }
     }
 
-    /// The connection used last, if it is still open; for `http1_only` one of HTTP/1.
-    pub async fn take_kept(self: &Rc<Self>, http1_only: bool) -> Option<Lease<B>> {
-        let shared = match http1_only {
-            true => None,
-            false => self.shared.borrow().clone(),
+    /// The connection used last, if it is still open.
+    pub(super) async fn take_kept(self: &Rc<Self>, need: Need) -> Option<Lent<B>> {
+        let shared = match need {
+            Need::Http1 => None,
+            Need::Any | Need::Bare => self.shared.borrow().clone(),
         };
         if let Some((sender, peer)) = shared {
             if sender.is_closed() || !self.resolved.leads_to(peer) {
@@ -182,34 +202,85 @@ where
             } else {
                 let mut sender = Sender::Http2(sender, self.address.clone());
                 if sender.is_ready().await {
-                    return Some(self.lease(sender, None, peer, true));
+                    let serving = Serving::new(self);
+                    return Some(Lent::Spoken(Lease::new(serving, sender, None, peer, true)));
                 }
             }
         }
         loop {
-            let kept = self.kept.borrow_mut().pop()?;
-            if kept.since.elapsed() > KEPT_FOR {
-                // Those below it are older still.
-                self.kept.borrow_mut().clear();
-                return None;
+            if need == Need::Bare {
+                return self.take_bare().map(Lent::Bare);
             }
-            if !self.resolved.leads_to(kept.peer) {
-                continue;
-            }
-            if let Some(lease) = self.revive(kept).await {
-                return Some(lease);
+            let kept = self.pop(|_| true)?;
+            if let Some(lent) = self.revive(kept).await {
+                return Some(lent);
             }
         }
     }
 
-    pub(super) async fn revive(self: &Rc<Self>, kept: Kept<B>) -> Option<Lease<B>> {
-        let mut sender = Sender::Http1(kept.sender);
-        let ready = sender.is_ready().await;
-        ready.then(|| self.lease(sender, Some(kept.ear), kept.peer, true))
+    /// The bare stream used last, if it is still open.
+    pub fn take_bare(self: &Rc<Self>) -> Option<Bare<B>> {
+        if self.shared.borrow().is_some() {
+            return None;
+        }
+        loop {
+            let kept = self.pop(|kept| matches!(kept.held, Held::Bare(_)))?;
+            if let Held::Bare(mut stream) = kept.held
+                && stream.is_quiet()
+            {
+                return Some(Bare::new(Serving::new(self), stream, kept.peer, true));
+            }
+        }
+    }
+
+    /// The last one kept of this sort, if it is young enough and still goes where the name leads.
+    fn pop(&self, is_meant: impl Fn(&Kept<B>) -> bool) -> Option<Kept<B>> {
+        loop {
+            let mut all = self.kept.borrow_mut();
+            let place = all.iter().rposition(&is_meant)?;
+            let kept = all.remove(place);
+            if kept.since.elapsed() > KEPT_FOR {
+                // Those below it are older still.
+                all.drain(..place);
+                return None;
+            }
+            drop(all);
+            if self.resolved.leads_to(kept.peer) {
+                return Some(kept);
+            }
+        }
+    }
+
+    /// Lets go of what has been idle for too long or was closed.
+    pub(super) fn sweep(&self) {
+        let is_sound = |kept: &mut Kept<B>| {
+            kept.since.elapsed() <= KEPT_FOR
+                && match &mut kept.held {
+                    Held::Bare(stream) => stream.is_quiet(),
+                    Held::Spoken(sender, _) => !sender.is_closed(),
+                }
+        };
+        self.kept.borrow_mut().retain_mut(is_sound);
+    }
+
+    pub(super) async fn revive(self: &Rc<Self>, kept: Kept<B>) -> Option<Lent<B>> {
+        let serving = Serving::new(self);
+        match kept.held {
+            Held::Bare(mut stream) => {
+                let bare = |stream| Bare::new(serving, stream, kept.peer, true);
+                stream.is_quiet().then(|| Lent::Bare(bare(stream)))
+            }
+            Held::Spoken(sender, ear) => {
+                let mut sender = Sender::Http1(sender);
+                let ready = sender.is_ready().await;
+                let lease = || Lease::new(serving, sender, Some(ear), kept.peer, true);
+                ready.then(|| Lent::Spoken(lease()))
+            }
+        }
     }
 
     /// Keeps a connection, or gives it to who waits for one.
-    fn keep(&self, mut kept: Kept<B>) {
+    pub(super) fn keep(&self, mut kept: Kept<B>) {
         let all_waiting = self.standing.waiting();
         if all_waiting > 0 {
             let turn = self.handed.replace(self.handed.get().wrapping_add(1));
@@ -232,24 +303,6 @@ where
         let mut all = self.kept.borrow_mut();
         if all.len() < KEPT_MAX {
             all.push(kept);
-        }
-    }
-
-    pub(super) fn lease(
-        self: &Rc<Self>,
-        sender: Sender<B>,
-        ear: Option<Rc<Ear>>,
-        peer: SocketAddr,
-        reused: bool,
-    ) -> Lease<B> {
-        self.load.set(self.load.get() + 1);
-        Lease {
-            sender,
-            reused,
-            ear,
-            peer,
-            upgraded: None,
-            serving: Serving(Rc::clone(self)),
         }
     }
 

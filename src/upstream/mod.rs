@@ -7,6 +7,7 @@ pub mod balance;
 mod dial;
 mod endpoint;
 mod health;
+mod lent;
 mod pool;
 pub mod probe;
 mod resolve;
@@ -21,7 +22,9 @@ pub mod fuzzing {
     pub use super::tap::{Ear, Tap};
 }
 
-pub use endpoint::Lease;
+pub use endpoint::{Endpoint, Lease};
+pub use lent::{Bare, Need};
 pub use pool::{LendError, Upstreams, Wish};
 pub use standing::{Standing, Standings};
+pub use stream::Stream;
 pub use tap::{Listener, Turned, Upgraded};

@@ -2,6 +2,7 @@
 
 use super::balance::{self, Candidate};
 use super::endpoint::{Endpoint, Lease};
+use super::lent::{Bare, Lent, Need};
 use super::standing::Standings;
 use crate::config::plan::{self, Balance, Plan, Scheme};
 use crate::experiment::{UpstreamIndex, UserId};
@@ -36,8 +37,8 @@ struct Upstream<B> {
 pub struct Wish<'a> {
     /// Of which upstream.
     pub upstream: UpstreamIndex,
-    /// Whether it must be one that can be upgraded.
-    pub http1_only: bool,
+    /// What it must be able to do.
+    pub need: Need,
     /// Whose request it is, where that is known.
     pub user: Option<UserId<'a>>,
 }
@@ -130,13 +131,34 @@ where
     /// A connection to an endpoint of this upstream: a kept one if there is one, or else a new
     /// one to the first endpoint that accepts it.
     pub async fn lend(&self, wish: Wish<'_>) -> Result<Lease<B>, LendError> {
+        self.find(wish).await?.speak().await
+    }
+
+    /// The same as a bare stream of HTTP/1; `None` where the endpoint speaks HTTP/2.
+    pub async fn lend_bare(&self, wish: Wish<'_>) -> Result<Option<Bare<B>>, LendError> {
+        self.find(wish).await.map(Lent::bare)
+    }
+
+    /// The same where nothing has to be waited for: the upstream has one endpoint, which is well
+    /// and of which a connection is kept.
+    pub fn lend_bare_now(&self, wish: Wish<'_>) -> Option<Bare<B>> {
+        let upstream = &self.upstreams[wish.upstream.0];
+        let [only] = &upstream.endpoints[..] else {
+            return None;
+        };
+        let bare = only.standing.is_well().then(|| only.take_bare())??;
+        upstream.budget.deposit();
+        Some(bare)
+    }
+
+    async fn find(&self, wish: Wish<'_>) -> Result<Lent<B>, LendError> {
         let upstream = &self.upstreams[wish.upstream.0];
         upstream.budget.deposit();
         if let [only] = &upstream.endpoints[..]
             && only.standing.is_well()
         {
             // The usual case, without an order to make.
-            return self.take(only, wish.http1_only).await;
+            return self.take(only, wish.need).await;
         }
         let lent = self.lend_of(wish, None).await;
         lent.unwrap_or_else(|| {
@@ -154,11 +176,36 @@ where
         wish: Wish<'_>,
         before: &Lease<B>,
     ) -> Option<Result<Lease<B>, LendError>> {
+        let again = self
+            .find_again(wish, before.endpoint(), before.reused)
+            .await?;
+        match again {
+            Ok(lent) => Some(lent.speak().await),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The same as a bare stream; the inner `None` where the other endpoint speaks HTTP/2.
+    pub async fn lend_bare_again(
+        &self,
+        wish: Wish<'_>,
+        endpoint: &Rc<Endpoint<B>>,
+        reused: bool,
+    ) -> Option<Result<Option<Bare<B>>, LendError>> {
+        let again = self.find_again(wish, endpoint, reused).await?;
+        Some(again.map(Lent::bare))
+    }
+
+    async fn find_again(
+        &self,
+        wish: Wish<'_>,
+        endpoint: &Rc<Endpoint<B>>,
+        reused: bool,
+    ) -> Option<Result<Lent<B>, LendError>> {
         let upstream = &self.upstreams[wish.upstream.0];
         let others = self.has_others(wish.upstream);
-        if before.reused {
-            let endpoint = before.endpoint();
-            let again = endpoint.connect(self.connect, wish.http1_only).await;
+        if reused {
+            let again = endpoint.connect(self.connect, wish.need).await;
             if again.is_ok() || !others {
                 return Some(again);
             }
@@ -166,7 +213,15 @@ where
         if !others || !upstream.budget.withdraw() {
             return None;
         }
-        self.lend_of(wish, Some(before.endpoint())).await
+        self.lend_of(wish, Some(endpoint)).await
+    }
+
+    /// Lets go of kept connections that have been idle for too long or were closed.
+    pub fn sweep(&self) {
+        let upstreams = self.upstreams.iter();
+        for endpoint in upstreams.flat_map(|upstream| &upstream.endpoints) {
+            endpoint.sweep();
+        }
     }
 
     /// Whether a request may find another endpoint when this one fails.
@@ -178,7 +233,7 @@ where
         &self,
         wish: Wish<'_>,
         but: Option<&Rc<Endpoint<B>>>,
-    ) -> Option<Result<Lease<B>, LendError>> {
+    ) -> Option<Result<Lent<B>, LendError>> {
         let upstream = &self.upstreams[wish.upstream.0];
         let turn = upstream.turn.replace(upstream.turn.get().wrapping_add(1));
         let now = Instant::now();
@@ -196,22 +251,18 @@ where
             if but.is_some_and(|but| Rc::ptr_eq(but, endpoint)) {
                 continue;
             }
-            match self.take(endpoint, wish.http1_only).await {
-                Ok(lease) => return Some(Ok(lease)),
+            match self.take(endpoint, wish.need).await {
+                Ok(lent) => return Some(Ok(lent)),
                 Err(error) => failed = Some(Err(error)),
             }
         }
         failed
     }
 
-    async fn take(
-        &self,
-        endpoint: &Rc<Endpoint<B>>,
-        http1_only: bool,
-    ) -> Result<Lease<B>, LendError> {
-        match endpoint.take_kept(http1_only).await {
-            Some(lease) => Ok(lease),
-            None => endpoint.connect(self.connect, http1_only).await,
+    async fn take(&self, endpoint: &Rc<Endpoint<B>>, need: Need) -> Result<Lent<B>, LendError> {
+        match endpoint.take_kept(need).await {
+            Some(lent) => Ok(lent),
+            None => endpoint.connect(self.connect, need).await,
         }
     }
 }

@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -53,6 +53,15 @@ impl Stream {
             io: Io::Tls(Box::new(stream)),
             _slot: slot,
         })
+    }
+
+    /// Whether the endpoint has said nothing and has not closed: it may be asked.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(self)
+            .poll_read(&mut context, &mut ReadBuf::new(&mut byte))
+            .is_pending()
     }
 
     /// Whether HTTP/2 was agreed on.
