@@ -7,6 +7,7 @@ use crate::experiment::assign::murmur3_32;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 
 /// How long an event waits for its user's exposure: longer than most outages of a replica that
@@ -172,8 +173,9 @@ fn events_of<'a>(
 
 struct OpenPart {
     part: Part,
-    places: HashMap<Vec<u8>, usize>,
-    tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally>,
+    // Hashed for every fact: the standard hasher takes a quarter of the time of folding.
+    places: HashMap<Vec<u8>, usize, RandomState>,
+    tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally, RandomState>,
 }
 
 impl OpenPart {
@@ -184,8 +186,8 @@ impl OpenPart {
         };
         OpenPart {
             part,
-            places: HashMap::new(),
-            tallies: HashMap::new(),
+            places: HashMap::default(),
+            tallies: HashMap::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the folder knows of the ledger, so that it asks and tells no more than it must. PURE.
 
 use super::{JournalId, Part};
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 
@@ -42,7 +43,7 @@ impl Known {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// When, by a 128-bit hash of experiment, group and user.
-    first_ms: HashMap<u128, u64>,
+    first_ms: HashMap<u128, u64, RandomState>,
     /// Pairs of IDs that are joined, by a hash of experiment and both.
     joined: HashSet<u128>,
     /// The earliest time remembered.

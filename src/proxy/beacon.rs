@@ -115,7 +115,7 @@ async fn report(
     };
     let events = reported::read(&bytes, EVENTS_MAX)
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-    let visitor = match consents(plan, head) {
+    let visitor = match consents(plan, &head.headers) {
         true => identity::find(&plan.identity, head),
         // Nothing is recorded, and the page need not know.
         false => return Ok(json!({"accepted": 0, "unknown": []})),

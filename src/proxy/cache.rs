@@ -1,10 +1,11 @@
 //! What shared caches are told, so that they mix neither versions nor visitors. PURE.
 
+use super::edit::Edit;
 use crate::config::plan::{CacheRule, Plan};
 use crate::experiment::identity::Source;
 use crate::experiment::visit::Depends;
-use http::header::{CACHE_CONTROL, HeaderName, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, VARY};
 use smallvec::SmallVec;
 
 /// Names of request fields that answers depend on, made once for a plan.
@@ -50,7 +51,7 @@ impl CacheWords {
 pub fn finish(
     plan: &Plan,
     words: &CacheWords,
-    headers: &mut HeaderMap,
+    headers: &mut impl Edit,
     depends: &Depends,
     personal: bool,
 ) {
@@ -68,9 +69,9 @@ pub fn finish(
     }
 }
 
-fn vary(words: &CacheWords, headers: &mut HeaderMap, depends: &Depends) {
+fn vary(words: &CacheWords, headers: &mut impl Edit, depends: &Depends) {
     let by_user = depends.user_for_upstream || depends.user_for_told;
-    if by_user && depends.headers.is_empty() && !headers.contains_key(VARY) {
+    if by_user && depends.headers.is_empty() && headers.all(&VARY).next().is_none() {
         headers.insert(VARY, words.user_line.clone());
         return;
     }
@@ -91,10 +92,11 @@ fn vary(words: &CacheWords, headers: &mut HeaderMap, depends: &Depends) {
 }
 
 /// Whether `Vary` names this field already.
-fn says(headers: &HeaderMap, name: &str) -> bool {
-    let lines = headers.get_all(VARY).iter();
+fn says(headers: &impl Edit, name: &str) -> bool {
+    let field = VARY;
+    let lines = headers.all(&field);
     let mut names = lines
-        .filter_map(|line| line.to_str().ok())
+        .filter_map(|line| std::str::from_utf8(line).ok())
         .flat_map(|line| line.split(','))
         .map(str::trim);
     names.any(|said| said == "*" || said.eq_ignore_ascii_case(name))
@@ -102,18 +104,11 @@ fn says(headers: &HeaderMap, name: &str) -> bool {
 
 /// Lets no shared cache keep the answer: what allows it goes, in `Cache-Control` as well as in the
 /// fields that some caches believe before that (RFC 9213 and its forerunners).
-fn private(headers: &mut HeaderMap) {
-    let own: SmallVec<[HeaderName; 2]> = headers
-        .keys()
-        .filter(|name| is_for_some_caches(name.as_str()))
-        .cloned()
-        .collect();
-    for name in own {
-        headers.remove(name);
-    }
+fn private(headers: &mut impl Edit) {
+    headers.discard(is_for_some_caches);
     let mut kept: Vec<u8> = Vec::new();
-    for line in headers.get_all(CACHE_CONTROL) {
-        for directive in directives(line.as_bytes()) {
+    for line in headers.all(&CACHE_CONTROL) {
+        for directive in directives(line) {
             let name = directive.split(|&byte| byte == b'=').next();
             let name = name.unwrap_or_default().trim_ascii();
             let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
@@ -155,6 +150,7 @@ fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[track_caller]
     fn check(before: &[(&'static str, &str)], after: &[(&str, &str)]) {

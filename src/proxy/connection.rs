@@ -1,6 +1,7 @@
 //! The life of a client's connection.
 
 use super::access;
+use super::direct::{Ended, Left, Straight};
 use super::framing::Bounds;
 use super::gate::{Gate, Times};
 use super::handle::{Client, handle};
@@ -8,6 +9,7 @@ use super::headers;
 use super::http2;
 use super::line::Line;
 use super::opening::{self, Rewound};
+use super::reply::Reason;
 use super::snapshot::Worker;
 use super::socket::Socket;
 use super::tunnel::{self, Side};
@@ -135,15 +137,68 @@ async fn speak(
             Ok(http2::serve(worker, plan, stream, client, stop).await?)
         }
         (Transport::Plain(first), false) => {
-            http1(worker, plan, socket.clone(), &socket, first, client, stop).await
+            straight(worker, plan, socket.clone(), &socket, first, client, stop).await
         }
         (Transport::Tls(stream), true) => {
             Ok(http2::serve(worker, plan, stream, client, stop).await?)
         }
         (Transport::Tls(stream), false) => {
-            http1(worker, plan, stream, &socket, Vec::new(), client, stop).await
+            straight(worker, plan, stream, &socket, Vec::new(), client, stop).await
         }
     }
+}
+
+/// Serves HTTP/1: plain requests on the straight way, and from the first that is not one on by
+/// hyper.
+async fn straight<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    worker: &Rc<Worker>,
+    plan: &Plan,
+    stream: S,
+    socket: &Socket,
+    first: Vec<u8>,
+    client: Client,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let by = (client.ip, client.secure);
+    let mut straight = Straight::new(worker, (stream, socket), first, by);
+    let ended = straight.serve().await;
+    let Left {
+        stream,
+        held,
+        requests,
+        admitted,
+    } = straight.into_left();
+    let line = Rc::new(Line::new(client.ip));
+    line.requests.set(requests);
+    line.admitted.set(admitted);
+    let client = Client {
+        line: Some(line),
+        ..client
+    };
+    match ended {
+        Ended::Gone => Ok(()),
+        Ended::Other => Box::pin(http1(worker, plan, stream, socket, held, client, stop)).await,
+        Ended::Close(reason) => Box::pin(close(worker, plan, stream, held, client, reason)).await,
+    }
+}
+
+/// Ends a connection so that the client can read what was said last.
+async fn close<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    worker: &Rc<Worker>,
+    plan: &Plan,
+    stream: S,
+    held: Vec<u8>,
+    client: Client,
+    reason: Option<Reason>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let line = client.line.unwrap_or_else(|| Rc::new(Line::new(client.ip)));
+    if let Some(reason) = reason {
+        line.fault.set(Some(reason));
+        access::refused(&worker.snapshot(), line.client, reason);
+    }
+    let times = Times::from(&plan.timeouts);
+    let gate = Gate::new(stream, held, line, Bounds::from(&plan.limits), times);
+    Ok(gate.end().await?)
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -155,7 +210,8 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     client: Client,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let line = Rc::new(Line::new(client.ip));
+    let line = client.line.clone();
+    let line = line.unwrap_or_else(|| Rc::new(Line::new(client.ip)));
     let client = Client {
         line: Some(Rc::clone(&line)),
         ..client

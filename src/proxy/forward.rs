@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How often one request may be sent.
-const ATTEMPTS_MAX: u32 = 3;
+pub const ATTEMPTS_MAX: u32 = 3;
 
 /// A connection to an endpoint of an upstream.
 pub async fn lend(
@@ -132,7 +132,8 @@ fn broken(upload: Option<&Upload>, error: hyper::Error) -> Refusal {
     Refusal::because(reason, error)
 }
 
-fn refusal(error: LendError) -> Refusal {
+/// Why a connection could not be lent.
+pub fn refusal(error: LendError) -> Refusal {
     let reason = match error {
         LendError::Unresolved { .. } => Reason::Unresolved,
         LendError::Refused { .. } => Reason::Refused,

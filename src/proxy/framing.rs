@@ -45,6 +45,17 @@ pub struct Framing {
     head: Head,
 }
 
+/// What becomes of bytes of a body in chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunks {
+    /// So many may be passed on as they are, up to the line of the last chunk.
+    pub pass: usize,
+    /// So many behind them are trailers and the end.
+    pub skip: usize,
+    /// The body has ended behind them: an empty line is still to be said.
+    pub ended: bool,
+}
+
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -82,6 +93,41 @@ impl Framing {
             searched: 0,
             head: Head::default(),
         }
+    }
+
+    /// At the beginning of a body in chunks, whose trailers are bounded like a head.
+    pub fn of_chunks(bounds: Bounds) -> Framing {
+        Framing {
+            place: Place::ChunkSize,
+            ..Framing::new(bounds)
+        }
+    }
+
+    /// What becomes of these bytes of such a body. Bytes that are neither passed on nor skipped
+    /// come again, with more behind them.
+    pub fn admit_chunks(&mut self, bytes: &[u8]) -> Result<Chunks, Reason> {
+        let mut found = Chunks::default();
+        while self.place != Place::Head {
+            let rest = &bytes[found.pass + found.skip..];
+            if rest.is_empty() {
+                return Ok(found);
+            }
+            let in_trailers = self.place == Place::Trailers;
+            let taken = match self.place {
+                Place::Chunk(left) => Some(self.pass(left, rest)),
+                Place::ChunkSize => self.chunk_size(rest)?,
+                Place::ChunkEnd => self.chunk_end(rest)?,
+                Place::Trailers => self.trailers(rest)?,
+                Place::Head | Place::Length(_) | Place::Upgrade => None,
+            };
+            match (taken, in_trailers) {
+                (None, _) => return Ok(found),
+                (Some(taken), false) => found.pass += taken,
+                (Some(taken), true) => found.skip += taken,
+            }
+        }
+        found.ended = true;
+        Ok(found)
     }
 
     /// How many of these bytes are sound and may be passed on, and the fault that follows them.
@@ -470,6 +516,36 @@ mod tests {
             framing.admit(endless.as_bytes()),
             (0, Some(Reason::TargetTooLong))
         );
+    }
+
+    #[test]
+    fn chunks_are_followed_to_their_end() {
+        let body = b"5\r\nhello\r\n1;a=b\r\nx\r\n0\r\nX: y\r\n\r\nHTTP/1.1";
+        let whole = Framing::of_chunks(BOUNDS).admit_chunks(body).unwrap();
+        let expected = Chunks {
+            pass: 23,
+            skip: 8,
+            ended: true,
+        };
+        assert_eq!(whole, expected);
+        for piece in 1..body.len() {
+            let mut framing = Framing::of_chunks(BOUNDS);
+            let (mut all, mut end) = (Chunks::default(), 0);
+            while !all.ended {
+                end += piece;
+                let from = all.pass + all.skip;
+                let more = framing.admit_chunks(&body[from..end.min(body.len())]);
+                let more = more.unwrap();
+                all.pass += more.pass;
+                all.skip += more.skip;
+                all.ended = more.ended;
+            }
+            assert_eq!(all, expected, "by {piece}");
+        }
+        for unsound in ["5\nhello\r\n", "x\r\n", "1\r\nab", "0\r\nX y\r\n\r\n"] {
+            let read = Framing::of_chunks(BOUNDS).admit_chunks(unsound.as_bytes());
+            assert!(read.is_err(), "{unsound:?}");
+        }
     }
 
     #[test]

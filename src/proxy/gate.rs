@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Says what the fault was, if there was one, and closes so that the client can read it.
     pub async fn end(mut self) -> io::Result<()> {
         let fault = self.line.fault.get();
-        if let Some(words) = fault.map(reply::last_words) {
+        if let Some(words) = fault.map(reply::words) {
             self.stream.write_all(&words).await?;
         }
         self.stream.shutdown().await?;
@@ -349,6 +349,16 @@ impl Clock {
     /// What was waited for has come.
     pub fn stop(&mut self) {
         self.until = None;
+    }
+
+    /// Begins to wait anew: the task is woken when, or before, the wait has taken this long.
+    pub fn begin(&mut self, context: &mut Context<'_>, within: Duration) {
+        let until = Instant::now() + within;
+        self.until = Some(until);
+        let wakes = |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= until;
+        if !self.timer.as_ref().is_some_and(wakes) {
+            self.poll_over(context, within);
+        }
     }
 
     /// Whether the wait, which begins with the first call, has taken this long.

@@ -14,13 +14,14 @@ use super::trace;
 use super::upgrade::{self, Upgrade};
 use super::upload::Upload;
 use crate::config::plan::Plan;
+use crate::experiment::asked::Fields;
 use crate::experiment::forced::{self, Forced};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::metric;
 use crate::experiment::visit::{self, visit};
 use crate::journal;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request, response};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use http_body::Body;
 use http_body_util::Full as Whole;
 use hyper::body::Incoming;
@@ -88,16 +89,22 @@ async fn answer(
     let upgrade = Upgrade::asked(client, &mut request);
     let (mut head, body) = request.into_parts();
     let peer = client.ip;
-    let over_tls = client.secure || headers::over_tls(plan, &head, peer);
+    let trusted = headers::trusts(plan, peer);
+    let over_tls = client.secure || (trusted && headers::over_tls(&head.headers));
     if let Some(line) = &client.line {
         line.requests.set(line.requests.get() + 1);
         line.delimited.set(head.version < http::Version::HTTP_11);
     }
 
+    let admitted = client
+        .line
+        .as_ref()
+        .is_some_and(|line| line.admitted.take());
     if let Some(rate) = plan.limits.rate
+        && !admitted
         && !worker
             .rates
-            .admit(headers::asker(plan, &head, peer), began, rate)
+            .admit(headers::asker(plan, &head.headers, peer), began, rate)
     {
         return Err(Refusal::new(Reason::TooMany));
     }
@@ -111,7 +118,7 @@ async fn answer(
         None => admit_body(plan, client, &head, body)?,
     };
     let upload = body.upload();
-    let (visitor, forced) = match consents(plan, &head) {
+    let (visitor, forced) = match consents(plan, &head.headers) {
         true => {
             let visitor = identity::find(&plan.identity, &head).map(Visitor::into_owned);
             (
@@ -173,7 +180,7 @@ async fn answer(
             upgraded = lease.into_upgraded();
             return Ok((head, Answer::Own(Whole::default())));
         }
-        let quiet_max = quiet_max(plan, &head);
+        let quiet_max = quiet_max(plan, headers::is_of_events(&head.headers));
         Ok((
             head,
             Answer::Passed(Passed::new(body, lease, upload, quiet_max, deadline)),
@@ -223,9 +230,8 @@ async fn answer(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     headers::finish(
-        plan,
-        &snapshot.words,
-        &mut head,
+        (plan, &snapshot.words),
+        (head.version, &mut head.headers),
         visitor.as_ref(),
         &visit,
         cookie,
@@ -282,21 +288,17 @@ fn admit_body(
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.
-fn quiet_max(plan: &Plan, head: &response::Parts) -> Duration {
-    let events = head.headers.get(CONTENT_TYPE).is_some_and(|said| {
-        let said = said.as_bytes().get(..b"text/event-stream".len());
-        said.is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
-    });
-    match events {
+pub fn quiet_max(plan: &Plan, of_events: bool) -> Duration {
+    match of_events {
         true => plan.timeouts.tunnel,
         false => plan.timeouts.body,
     }
 }
 
 /// Whether this visitor may be recorded.
-pub fn consents(plan: &Plan, head: &request::Parts) -> bool {
+pub fn consents<'a>(plan: &Plan, fields: impl Fields<'a>) -> bool {
     let consent = plan.consent.as_ref();
-    consent.is_none_or(|consent| consent.is_given(&head.headers))
+    consent.is_none_or(|consent| consent.is_given(fields))
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
@@ -314,7 +316,7 @@ fn honour(plan: &Plan, brought: Option<&Brought>, now_ms: u64) -> Option<Forced>
 }
 
 /// A new ID, unless the system has no random numbers to give.
-fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
+pub fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
     if plan.experiments.is_empty() {
         return None;
     }
@@ -336,6 +338,12 @@ fn keep_override(
 }
 
 fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
+    note(worker, refusal);
+    reply::refuse(refusal.reason)
+}
+
+/// Counts a refusal, and says why.
+pub fn note(worker: &Worker, refusal: &Refusal) {
     worker.vitals().refusals.add();
     let cause = refusal
         .source
@@ -351,5 +359,4 @@ fn refused(worker: &Worker, refusal: &Refusal) -> Response<Answer> {
         }
         _ => tracing::debug!("{refusal}{cause}"),
     }
-    reply::refuse(refusal.reason)
 }

@@ -1,18 +1,21 @@
 //! Heads on their way in and out. PURE.
 
 use super::cache::{self, CacheWords};
+use super::edit::Edit;
 use super::grammar;
 use super::hops::{self, Way};
 use super::reply::{Reason, Refusal};
 use crate::config::plan::Plan;
+use crate::experiment::asked::Fields;
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::visit::{By, Visit};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
-use http::header::{COOKIE, HOST, HeaderName, SET_COOKIE, VIA};
+use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderName, SET_COOKIE, VIA};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, Method, response};
+use http::{HeaderMap, HeaderValue, Method, Version, response};
+use smallvec::SmallVec;
 use std::net::IpAddr;
 
 const USER: HeaderName = HeaderName::from_static("watershed-user");
@@ -92,11 +95,17 @@ pub fn admit(plan: &Plan, head: &mut Parts, peer: IpAddr) -> Result<Option<Broug
     Ok(brought)
 }
 
-/// Whether the visitor came over TLS: this listener speaks none, but a trusted peer in front of it
-/// may say so.
-pub fn over_tls(plan: &Plan, head: &Parts, peer: IpAddr) -> bool {
-    let said = head.headers.get(hops::FORWARDED_PROTO);
-    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https")) && trusts(plan, peer)
+/// Whether a trusted peer says that the visitor came over TLS, where this listener speaks none.
+pub fn over_tls<'a>(fields: impl Fields<'a>) -> bool {
+    let said = fields.first(&hops::FORWARDED_PROTO);
+    said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"))
+}
+
+/// Whether an answer is a stream of events, which are waited for.
+pub fn is_of_events<'a>(fields: impl Fields<'a>) -> bool {
+    let said = fields.first(&CONTENT_TYPE);
+    said.and_then(|said| said.get(..b"text/event-stream".len()))
+        .is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// Whether this peer is believed.
@@ -105,12 +114,12 @@ pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
 }
 
 /// Who asks: the peer, or the last address that a trusted peer tells of and does not trust itself.
-pub fn asker(plan: &Plan, head: &Parts, peer: IpAddr) -> IpAddr {
+pub fn asker<'a>(plan: &Plan, fields: impl Fields<'a>, peer: IpAddr) -> IpAddr {
     if !trusts(plan, peer) {
         return peer;
     }
-    let said = hops::forwarded_for(&head.headers);
-    let stranger = said.rev().map_while(|said| said);
+    let said: SmallVec<[_; 4]> = hops::forwarded_for(fields).collect();
+    let stranger = said.into_iter().rev().map_while(|said| said);
     let mut last = peer;
     for address in stranger {
         last = address;
@@ -150,18 +159,17 @@ pub fn strip_answer(head: &mut response::Parts) {
     hops::strip(&mut head.headers, Way::Answer, is_ours);
 }
 
-/// Completes an answer: the minted ID, the override's cookie, what caches must know, `Via`.
+/// Completes an answer that came in this version: the minted ID, the override's cookie, what
+/// caches must know, `Via`.
 pub fn finish(
-    plan: &Plan,
-    words: &Words,
-    head: &mut response::Parts,
+    (plan, words): (&Plan, &Words),
+    (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
     visit: &Visit,
     override_cookie: Option<String>,
     over_tls: bool,
 ) {
-    let headers = &mut head.headers;
-    headers.append(VIA, hops::via(head.version));
+    headers.append(VIA, hops::via(version));
     let minted = visitor.filter(|visitor| visitor.minted);
     let minted =
         minted.map(|visitor| identity::set_cookie(&plan.identity.mint, visitor.user(), over_tls));

@@ -2,6 +2,7 @@
 
 use super::grammar;
 use super::reply::Reason;
+use crate::experiment::asked::Fields;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
@@ -10,7 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, response};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The addresses that a request came through.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Whether the visitor came over TLS.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -127,10 +129,11 @@ pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: bool, over_tls:
 }
 
 /// The addresses in `X-Forwarded-For`, in order; `None` for what is none.
-pub fn forwarded_for(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = Option<IpAddr>> + '_ {
-    let lines = headers.get_all(FORWARDED_FOR).iter();
+pub fn forwarded_for<'a>(fields: impl Fields<'a>) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines: SmallVec<[&[u8]; 2]> = fields.all(&FORWARDED_FOR).collect();
     lines
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .into_iter()
+        .flat_map(|line| line.split(|&byte| byte == b','))
         .map(|said| std::str::from_utf8(said).ok()?.trim().parse().ok())
 }
 

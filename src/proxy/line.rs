@@ -11,6 +11,8 @@ use std::task::{Context, Waker};
 pub struct Line {
     /// Whose connection it is: the peer, or whom a trusted peer speaks for.
     pub client: IpAddr,
+    /// Whether the next request was let through by the rate limit already.
+    pub admitted: Cell<bool>,
     /// Requests that were answered or are being answered.
     pub requests: Cell<u32>,
     /// Why the connection must end, once what came before is answered.
@@ -31,6 +33,7 @@ impl Line {
     pub fn new(client: IpAddr) -> Line {
         Line {
             client,
+            admitted: Cell::new(false),
             requests: Cell::new(0),
             fault: Cell::new(None),
             upgrading: Cell::new(false),

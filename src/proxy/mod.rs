@@ -6,6 +6,8 @@ mod beacon;
 mod body;
 mod cache;
 mod connection;
+mod direct;
+mod edit;
 mod forward;
 mod framing;
 mod gate;

@@ -175,18 +175,32 @@ impl Reason {
     }
 }
 
-/// A refusal as bytes, for a connection on which nothing can be read any more.
-pub fn last_words(reason: Reason) -> Vec<u8> {
-    let (status, token, _) = reason.terms();
+/// A refusal as bytes. Behind one that is the client's fault the connection is closed: what follows
+/// cannot be trusted to be where it seems.
+pub fn words(reason: Reason) -> Vec<u8> {
+    let (status, token, blame) = reason.terms();
     let text = text(status, token);
     let phrase = status.canonical_reason().unwrap_or_default();
+    let close = match blame {
+        Blame::Client => "Connection: close\r\n",
+        Blame::Upstream => "",
+    };
+    let later = match is_for_later(reason) {
+        true => "Retry-After: 1\r\n",
+        false => "",
+    };
     format!(
         "HTTP/1.1 {} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Watershed-Error: {token}\r\nConnection: close\r\n\r\n{text}",
+         Watershed-Error: {token}\r\n{later}{close}\r\n{text}",
         status.as_u16(),
         text.len()
     )
     .into_bytes()
+}
+
+/// Whether the same request may be answered soon.
+fn is_for_later(reason: Reason) -> bool {
+    matches!(reason, Reason::TooMany | Reason::Busy | Reason::Down)
 }
 
 /// What a refusal says to people.
@@ -207,7 +221,7 @@ pub fn refuse(reason: Reason) -> Response<Answer> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     headers.insert(ERROR_HEADER, HeaderValue::from_static(token));
-    if matches!(reason, Reason::TooMany | Reason::Busy | Reason::Down) {
+    if is_for_later(reason) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     // In HTTP/2 a refusal ends one stream only, and says nothing of the connection.

@@ -1,6 +1,7 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
 use super::body::Outgoing;
+use super::direct::{self, Rooms};
 use super::headers::Words;
 use super::rate::Rates;
 use crate::config::declare::declaration;
@@ -11,7 +12,8 @@ use crate::vitals::{Vitals, WorkerVitals};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 /// What workers share.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,8 @@ pub struct Snapshot {
     pub words: Words,
     /// The plan as the journal keeps it.
     pub declared: Declared,
+    /// Whether plain requests go the straight way.
+    pub straight: bool,
 }
 
 /// One worker. Held by `Rc`, so that the compiler proves that workers share nothing they write.
@@ -53,6 +57,13 @@ pub struct Worker {
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
+    /// Room for what is read and written.
+    pub rooms: Rooms,
+    /// Whether connections are to finish, and how they are told.
+    pub stopping: Cell<bool>,
+    /// Tells those that wait.
+    pub stop: Notify,
+    date: RefCell<(u64, Box<[u8]>)>,
     /// When it was last told that no more can be taken.
     pub told: Cell<Option<Instant>>,
 }
@@ -76,6 +87,10 @@ impl Worker {
             connections_max: connections_max.unwrap_or(usize::MAX),
             index,
             open: Cell::new(0),
+            rooms: Rooms::default(),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+            date: RefCell::default(),
             told: Cell::default(),
         }
     }
@@ -93,6 +108,22 @@ impl Worker {
             Some(&self.snapshot().upstreams),
         ));
         *self.snapshot.borrow_mut() = next;
+    }
+
+    /// Gives the date of this time (Unix milliseconds) as heads say it (RFC 9110, 5.6.7).
+    pub fn with_date<T>(&self, now_ms: u64, give: impl FnOnce(&[u8]) -> T) -> T {
+        let now_s = now_ms / 1000;
+        let mut date = self.date.borrow_mut();
+        if date.0 != now_s {
+            let now = UNIX_EPOCH + Duration::from_secs(now_s);
+            *date = (now_s, httpdate::fmt_http_date(now).into_bytes().into());
+        }
+        give(&date.1)
+    }
+
+    /// Lets go of upstream connections that nobody needs.
+    pub fn sweep(&self) {
+        self.snapshot.borrow().upstreams.sweep();
     }
 
     /// How many connections of clients it may have.
@@ -118,6 +149,7 @@ impl Snapshot {
             upstreams: Upstreams::new(&plan, standings, before),
             words: Words::new(&plan),
             declared: Declared::new(&declaration(&plan)),
+            straight: direct::is_for(&plan),
             plan,
         }
     }

@@ -16,6 +16,9 @@ use tokio::sync::watch;
 /// How often the same trouble is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+/// How often upstream connections are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// What every worker is told.
 #[derive(Clone, Debug)]
 pub struct Orders {
@@ -58,6 +61,7 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
         held,
     } = orders;
     let told = stop.clone();
+    let mut sweeping = tokio::time::interval(SWEEP_EVERY);
     loop {
         tokio::select! {
             accepted = public.accept() => take(&worker, accepted, false, &told).await,
@@ -67,9 +71,12 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
                 // Who gives the orders is gone.
                 Err(_) => break,
             },
+            _ = sweeping.tick() => worker.sweep(),
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
+    worker.stopping.set(true);
+    worker.stop.notify_waiters();
     if !held.load(Ordering::SeqCst) {
         take_waiting(&worker, public, false, &told);
         if let Some(secure) = secure {

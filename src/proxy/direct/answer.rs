@@ -1,0 +1,263 @@
+//! The head of an upstream's answer, read and written again for the client. PURE.
+
+use super::lines::{self, Lines, field};
+use crate::experiment::asked::{Answered, Fields};
+use crate::proxy::edit::Edit;
+use crate::proxy::grammar;
+use crate::proxy::reply::Reason;
+use http::header::{DATE, HeaderName, HeaderValue};
+
+/// The most fields of an answer, and the largest head in bytes.
+const FIELDS_MAX: usize = 256;
+const HEAD_BYTES_MAX: usize = 256 << 10;
+
+/// What stands at the beginning of what an upstream has sent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "never kept: moved once, on the stack"
+)]
+#[derive(Debug)]
+pub enum Read<'a> {
+    /// A head that is not complete.
+    More,
+    /// An interim answer of this status, whose head ends here.
+    Interim(u16, usize),
+    /// The answer.
+    Final(Answer<'a>),
+}
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Nothing.
+    Nothing,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunks,
+    /// All that comes until the upstream closes.
+    UntilClose,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Its status.
+    pub status: u16,
+    /// What it says after the version, with the end of the line.
+    said: &'a [u8],
+    lines: Lines<'a>,
+    /// How long the head is, in bytes.
+    pub head_bytes: usize,
+    /// What follows it.
+    pub follows: Follows,
+    /// Whether the upstream lets another request follow.
+    pub keeps: bool,
+    /// Whether it is of HTTP/1.0.
+    pub http_10: bool,
+}
+
+/// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not.
+pub fn read(bytes: &[u8], to_head: bool) -> Result<Read<'_>, Reason> {
+    let more = || match bytes.len() <= HEAD_BYTES_MAX {
+        true => Ok(Read::More),
+        false => Err(Reason::Unsound),
+    };
+    let Some((line, start)) = lines::line(bytes, 0) else {
+        return more();
+    };
+    let (http_10, status) = status_line(line).ok_or(Reason::Unsound)?;
+    let read = Lines::read(bytes, start, FIELDS_MAX).map_err(|_| Reason::Unsound)?;
+    let Some((lines, head_bytes)) = read else {
+        return more();
+    };
+    if head_bytes > HEAD_BYTES_MAX || status == 101 {
+        return Err(Reason::Unsound);
+    }
+    if status < 200 {
+        return Ok(Read::Interim(status, head_bytes));
+    }
+    let mut answer = Answer {
+        status,
+        said: &line[b"HTTP/1.1 ".len()..],
+        lines,
+        head_bytes,
+        follows: Follows::UntilClose,
+        keeps: !http_10,
+        http_10,
+    };
+    answer.frame(to_head)?;
+    Ok(Read::Final(answer))
+}
+
+/// RFC 9112, 4: whether it is HTTP/1.0, and the status.
+fn status_line(line: &[u8]) -> Option<(bool, u16)> {
+    let (version, rest) = line.split_at_checked(b"HTTP/1.1".len())?;
+    let http_10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        _ => return None,
+    };
+    let [b' ', a @ b'1'..=b'9', b, c, phrase @ ..] = rest else {
+        return None;
+    };
+    if !b.is_ascii_digit() || !c.is_ascii_digit() {
+        return None;
+    }
+    let control = |bad, &byte: &u8| bad | ((byte < b' ' && byte != b'\t') | (byte == 0x7f));
+    let sound = matches!(phrase, [] | [b' ', ..]) && !phrase.iter().fold(false, control);
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    sound.then(|| (http_10, digit(a) * 100 + digit(b) * 10 + digit(c)))
+}
+
+impl<'a> Answer<'a> {
+    /// Finds what follows. What two readers could read in two ways must reach neither this client
+    /// nor, through a kept connection, the next one.
+    fn frame(&mut self, to_head: bool) -> Result<(), Reason> {
+        let (mut length, mut chunked) = (None, false);
+        for place in 0..self.lines.len() {
+            let (name, value) = self.lines.at(place);
+            match name.len() {
+                14 if name.eq_ignore_ascii_case(b"content-length") => {
+                    let said = grammar::length(value).ok_or(Reason::Unsound)?;
+                    if length.replace(said).is_some() {
+                        return Err(Reason::Unsound);
+                    }
+                    if self.status == 204 {
+                        // RFC 9110, 8.6: it has no body, and says no length.
+                        self.lines.take(place);
+                    }
+                }
+                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                    if chunked || self.http_10 || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Reason::Unsound);
+                    }
+                    chunked = true;
+                }
+                10 if name.eq_ignore_ascii_case(b"connection") => {
+                    let mut options = value.split(|&byte| byte == b',');
+                    let close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
+                    self.keeps &= !options.any(close);
+                }
+                _ => {}
+            }
+        }
+        if chunked && length.is_some() {
+            return Err(Reason::Unsound);
+        }
+        self.follows = match (chunked, length) {
+            _ if to_head || self.status == 204 || self.status == 304 => Follows::Nothing,
+            (true, _) => Follows::Chunks,
+            (false, Some(0)) => Follows::Nothing,
+            (false, Some(length)) => Follows::Length(length),
+            (false, None) => Follows::UntilClose,
+        };
+        self.keeps &= self.follows != Follows::UntilClose;
+        Ok(())
+    }
+
+    /// Takes out what is not for the client (`Watershed-Event` among it), and what only this
+    /// connection needed.
+    pub fn strip(&mut self) {
+        for place in 0..self.lines.len() {
+            let (name, value) = self.lines.at(place);
+            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+            let goes = match name.len() {
+                2 => is(b"te"),
+                7 => is(b"upgrade"),
+                10 if is(b"connection") => {
+                    self.take_listed(value);
+                    true
+                }
+                10 => is(b"keep-alive"),
+                16 => is(b"proxy-connection"),
+                17 => is(b"transfer-encoding"),
+                _ => false,
+            };
+            let ours = name.len() > 10 && name[..10].eq_ignore_ascii_case(b"watershed-");
+            if goes || ours {
+                self.lines.take(place);
+            }
+        }
+    }
+
+    fn take_listed(&mut self, value: &[u8]) {
+        for option in value.split(|&byte| byte == b',') {
+            let option = option.trim_ascii();
+            // It must not be used to take out what frames the body.
+            if !option.eq_ignore_ascii_case(b"content-length") {
+                self.lines
+                    .take_all(|name| name.eq_ignore_ascii_case(option));
+            }
+        }
+    }
+
+    /// Writes the head that the client gets, with `more` fields. `date` stands in where the
+    /// upstream gave none.
+    pub fn write(&self, out: &mut Vec<u8>, more: &[u8], date: &[u8], closes: bool) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(self.said);
+        out.extend_from_slice(b"\r\n");
+        self.lines.write(out);
+        out.extend_from_slice(more);
+        if matches!(self.follows, Follows::Chunks | Follows::UntilClose) {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if self.lines.first(&DATE).is_none() {
+            field(out, b"date", date);
+        }
+        if closes {
+            out.extend_from_slice(b"connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl<'a> Answered<'a> for &Answer<'a> {
+    type Fields = Self;
+
+    fn status(self) -> u16 {
+        self.status
+    }
+
+    fn fields(self) -> Self {
+        self
+    }
+}
+
+impl<'a> Fields<'a> for &Answer<'a> {
+    fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.lines.all(name)
+    }
+}
+
+/// An answer that is completed by more fields.
+pub struct Edited<'x, 'a> {
+    /// What the upstream gave.
+    pub answer: &'x mut Answer<'a>,
+    /// What comes behind it, as it is written.
+    pub more: &'x mut Vec<u8>,
+}
+
+impl Edit for Edited<'_, '_> {
+    fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.answer.lines.all(name)
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        field(self.more, name.as_str().as_bytes(), value.as_bytes());
+    }
+
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        let is = |other: &[u8]| other.eq_ignore_ascii_case(name.as_str().as_bytes());
+        self.answer.lines.take_all(is);
+        self.append(name, value);
+    }
+
+    fn discard(&mut self, is_meant: impl Fn(&str) -> bool) {
+        self.answer.lines.take_all(|name| {
+            let name = HeaderName::from_bytes(name);
+            name.is_ok_and(|name| is_meant(name.as_str()))
+        });
+    }
+}

@@ -1,0 +1,267 @@
+//! Asks an upstream on a bare connection, and again where that may be done.
+
+use super::answer::{self, Read};
+use super::connection::Straight;
+use super::going::{Finished, Going};
+use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::proxy::body::Outgoing;
+use crate::proxy::forward::{self, ATTEMPTS_MAX};
+use crate::proxy::hops;
+use crate::proxy::reply::{Blame, Reason, Refusal};
+use crate::upstream::{self, LendError, Need, Stream, Wish};
+use http::Method;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// A connection to an upstream.
+pub type Bare = upstream::Bare<Outgoing>;
+
+/// How many interim answers may come before the final one.
+const INTERIM_MAX: usize = 64;
+
+/// What asking has brought.
+pub enum Heard {
+    /// An answer, recorded, and the connection that the rest of it comes over.
+    Answer(Finished, Bare),
+    /// None, and what is said instead.
+    Refused(Refusal, Option<ExperimentIndex>),
+    /// The endpoint speaks another HTTP. Nothing was sent.
+    Other,
+    /// The client has left.
+    Gone,
+}
+
+/// What is sent, and where the answer goes.
+struct Attempt<'a> {
+    going: &'a Going<'a>,
+    fallback: Option<ExperimentIndex>,
+    request: &'a [u8],
+    said: &'a mut Vec<u8>,
+    head: &'a mut Vec<u8>,
+}
+
+/// Why one attempt has brought no answer.
+enum Failed {
+    /// It broke off; with `unsent`, before a byte of the request was taken.
+    Broken {
+        error: io::Error,
+        unsent: bool,
+    },
+    Unsound,
+    TimedOut,
+    Gone,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
+    /// Sends the request and reads the head of its answer into `said`; the head that the client
+    /// gets is written into `head`.
+    pub(super) async fn ask(
+        &mut self,
+        going: &Going<'_>,
+        request: &[u8],
+        said: &mut Vec<u8>,
+        head: &mut Vec<u8>,
+        mut reset: Pin<&mut impl Future<Output = ()>>,
+    ) -> Heard {
+        let upstreams = &going.snapshot.upstreams;
+        let wish = |upstream| Wish {
+            upstream,
+            need: Need::Bare,
+            user: going.user(),
+        };
+        let (mut upstream, mut fallback) = (going.wanted(), None);
+        let mut bare = match upstreams.lend_bare_now(wish(upstream)) {
+            Some(bare) => bare,
+            None => {
+                let lending = Box::pin(self.lend(going, &mut upstream, &mut fallback));
+                let lent = tokio::select! {
+                    biased;
+                    lent = lending => lent,
+                    () = reset.as_mut() => return Heard::Gone,
+                };
+                match lent {
+                    Ok(Some(bare)) => bare,
+                    Ok(None) => return Heard::Other,
+                    Err(refusal) => return Heard::Refused(refusal, fallback),
+                }
+            }
+        };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            said.clear();
+            let attempt = Attempt {
+                going,
+                fallback,
+                request,
+                said,
+                head,
+            };
+            let failed = match self
+                .attempt(&mut bare.stream, attempt, reset.as_mut())
+                .await
+            {
+                Ok(finished) => {
+                    bare.endpoint().served();
+                    return Heard::Answer(finished, bare);
+                }
+                Err(failed) => failed,
+            };
+            let (refusal, unsent) = match failed {
+                Failed::Gone => return Heard::Gone,
+                Failed::TimedOut => {
+                    bare.endpoint().failed();
+                    let refusal = Refusal::new(Reason::ResponseTimedOut);
+                    return Heard::Refused(refusal, fallback);
+                }
+                Failed::Unsound => (Refusal::new(Reason::Unsound), false),
+                Failed::Broken { error, unsent } => {
+                    (Refusal::because(Reason::Broken, error), unsent)
+                }
+            };
+            if refusal.reason.terms().2 == Blame::Upstream && !bare.reused {
+                bare.endpoint().failed();
+            }
+            let others = upstreams.has_others(upstream);
+            let repeats = going.method.is_safe() && !going.has_body && (bare.reused || others);
+            // An answer that cannot be read is one: it would be no better a second time.
+            let again = refusal.reason == Reason::Broken && (unsent || repeats);
+            if !again || attempts == ATTEMPTS_MAX {
+                return Heard::Refused(refusal, fallback);
+            }
+            let (endpoint, reused) = (bare.endpoint().clone(), bare.reused);
+            drop(bare);
+            let lending = upstreams.lend_bare_again(wish(upstream), &endpoint, reused);
+            bare = match Box::pin(lending).await {
+                Some(Ok(Some(bare))) => bare,
+                Some(Ok(None)) => return Heard::Other,
+                Some(Err(error)) => return Heard::Refused(forward::refusal(error), fallback),
+                None => return Heard::Refused(refusal, fallback),
+            };
+        }
+    }
+
+    /// A connection to where the request goes, or to control where that cannot be connected to.
+    async fn lend(
+        &self,
+        going: &Going<'_>,
+        upstream: &mut UpstreamIndex,
+        fallback: &mut Option<ExperimentIndex>,
+    ) -> Result<Option<Bare>, Refusal> {
+        let snapshot = &going.snapshot;
+        let wish = |upstream| Wish {
+            upstream,
+            need: Need::Bare,
+            user: going.user(),
+        };
+        let refused = match snapshot.upstreams.lend_bare(wish(*upstream)).await {
+            Ok(bare) => return Ok(bare),
+            // One that is busy is not down: its users stay, and their errors count.
+            Err(error @ LendError::Busy { .. }) => return Err(forward::refusal(error)),
+            Err(error) => forward::refusal(error),
+        };
+        let instead = going.visit.chosen.and_then(|(experiment, _, wanted)| {
+            let control = snapshot.plan.control_upstream(experiment)?;
+            (control != wanted).then_some((experiment, control))
+        });
+        let Some((experiment, control)) = instead else {
+            return Err(refused);
+        };
+        self.worker.vitals().fallbacks.add();
+        (*upstream, *fallback) = (control, Some(experiment));
+        let lent = snapshot.upstreams.lend_bare(wish(control)).await;
+        lent.map_err(forward::refusal)
+    }
+
+    /// Sends the request on this connection and reads until the head of the final answer is whole.
+    async fn attempt(
+        &mut self,
+        stream: &mut Stream,
+        attempt: Attempt<'_>,
+        mut reset: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Finished, Failed> {
+        let Attempt {
+            going,
+            fallback,
+            request,
+            said,
+            head,
+        } = attempt;
+        let within = going.snapshot.plan.timeouts.response;
+        let mut sent = 0;
+        let mut interims = 0;
+        let mut deaf = None;
+        loop {
+            let mut waiting = false;
+            let read = std::future::poll_fn(|context| {
+                while sent < request.len() && deaf.is_none() {
+                    match Pin::new(&mut *stream).poll_write(context, &request[sent..]) {
+                        Poll::Ready(Ok(taken)) if taken > 0 => sent += taken,
+                        Poll::Ready(Ok(_)) => deaf = Some(io::ErrorKind::WriteZero.into()),
+                        // What it says last may still be heard.
+                        Poll::Ready(Err(error)) => deaf = Some(error),
+                        Poll::Pending => break,
+                    }
+                }
+                if sent == request.len() && !waiting {
+                    // TLS keeps what is written until it is told to send it.
+                    let _ = Pin::new(&mut *stream).poll_flush(context);
+                }
+                let read = pin!(stream.read_buf(&mut *said)).poll(context);
+                if let Poll::Ready(read) = read {
+                    return Poll::Ready(Ok(read));
+                }
+                if reset.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(Failed::Gone));
+                }
+                if !waiting {
+                    waiting = true;
+                    self.clock.begin(context, within);
+                    return Poll::Pending;
+                }
+                match self.clock.poll_over(context, within) {
+                    true => Poll::Ready(Err(Failed::TimedOut)),
+                    false => Poll::Pending,
+                }
+            });
+            let read = read.await?;
+            let broken = |error| Failed::Broken {
+                error,
+                unsent: sent == 0,
+            };
+            match read {
+                Ok(0) => {
+                    let closed = io::ErrorKind::UnexpectedEof.into();
+                    return Err(broken(deaf.unwrap_or(closed)));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(broken(deaf.unwrap_or(error))),
+            }
+            loop {
+                match answer::read(said, going.method == Method::HEAD) {
+                    Ok(Read::Final(answer)) => {
+                        return Ok(going.finish(self.worker, answer, fallback, head));
+                    }
+                    Ok(Read::More) => break,
+                    Ok(Read::Interim(status, end)) => {
+                        interims += 1;
+                        if interims > INTERIM_MAX {
+                            return Err(Failed::Unsound);
+                        }
+                        // That a request may continue is only news to one who asked.
+                        let told = (status != 100).then(|| hops::interim(&said[..end]));
+                        if let Some(told) = told.flatten()
+                            && !self.give(going, &told).await
+                        {
+                            return Err(Failed::Gone);
+                        }
+                        said.drain(..end);
+                    }
+                    Err(_) => return Err(Failed::Unsound),
+                }
+            }
+        }
+    }
+}

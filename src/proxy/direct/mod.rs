@@ -1,0 +1,23 @@
+//! The straight way, which most requests go: read where they stand in the client's bytes, written
+//! to the upstream from there, and their answers likewise.
+//!
+//! [`connection`] holds a client's connection while its requests are plain. The first one that is
+//! not goes to hyper, with the connection and all that was read of it. [`request`], [`answer`] and
+//! [`lines`] know heads and are pure; [`exchange`] asks an upstream, [`relay`] gives the rest of
+//! its answer to the client.
+
+mod answer;
+mod connection;
+mod exchange;
+mod going;
+mod lines;
+mod relay;
+mod request;
+mod rooms;
+
+pub use connection::{Ended, Left, Straight};
+pub use request::is_for;
+pub use rooms::Rooms;
+
+#[cfg(test)]
+mod agreement;

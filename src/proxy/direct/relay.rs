@@ -1,0 +1,292 @@
+//! Gives an answer to the client: its head, and its body as it comes.
+
+use super::answer::Follows;
+use super::connection::Straight;
+use super::exchange::Bare;
+use super::going::{Finished, Going};
+use super::rooms::ROOM_BYTES;
+use crate::proxy::framing::{Bounds, Framing};
+use crate::proxy::record::Unfinished;
+use std::io::Write;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// What bounds the trailers of an answer.
+const TRAILERS: Bounds = Bounds {
+    head_bytes: 64 << 10,
+    headers: 100,
+    target_bytes: 0,
+};
+
+/// The rest of an answer, behind its head.
+struct Rest {
+    body: Body,
+}
+
+enum Body {
+    Ended,
+    Length(u64),
+    Chunks(Framing),
+    UntilClose,
+}
+
+/// What becomes of some bytes: so many are passed on, then so many are not.
+struct Taken {
+    pass: usize,
+    skip: usize,
+    /// The client is told of the end by an empty line behind them.
+    ends: bool,
+}
+
+/// The upstream's answer is not what it said it would be.
+struct Broken;
+
+/// An answer that is recorded as unfinished unless it is let off.
+struct Watched(Option<Box<Unfinished>>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(unfinished) = self.0.take() {
+            unfinished.record();
+        }
+    }
+}
+
+impl Rest {
+    /// What follows this head.
+    fn new(finished: &Finished) -> Rest {
+        Rest {
+            body: match finished.follows {
+                Follows::Nothing => Body::Ended,
+                Follows::Length(length) => Body::Length(length),
+                Follows::Chunks => Body::Chunks(Framing::of_chunks(TRAILERS)),
+                Follows::UntilClose => Body::UntilClose,
+            },
+        }
+    }
+
+    /// What becomes of these bytes, which come behind what was taken before.
+    fn take(&mut self, bytes: &[u8]) -> Result<Taken, Broken> {
+        let mut taken = Taken {
+            pass: 0,
+            skip: 0,
+            ends: false,
+        };
+        match &mut self.body {
+            Body::Ended => {}
+            Body::Length(left) => {
+                let pass = (*left).min(bytes.len() as u64);
+                *left -= pass;
+                taken.pass = pass as usize;
+                if *left == 0 {
+                    self.body = Body::Ended;
+                }
+            }
+            Body::Chunks(framing) => {
+                let found = framing.admit_chunks(bytes).map_err(|_| Broken)?;
+                (taken.pass, taken.skip) = (found.pass, found.skip);
+                if found.ended {
+                    taken.ends = true;
+                    self.body = Body::Ended;
+                }
+            }
+            Body::UntilClose => taken.pass = bytes.len(),
+        }
+        Ok(taken)
+    }
+
+    /// Appends to `out` what the client gets of `said`, and takes that out of it.
+    fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Broken> {
+        let taken = self.take(said)?;
+        let chunk = matches!(self.body, Body::UntilClose) && taken.pass > 0;
+        if chunk {
+            // A `Vec` takes all that is written.
+            let _ = write!(out, "{:x}\r\n", taken.pass);
+        }
+        out.extend_from_slice(&said[..taken.pass]);
+        if chunk || taken.ends {
+            out.extend_from_slice(b"\r\n");
+        }
+        said.drain(..taken.pass + taken.skip);
+        Ok(())
+    }
+
+    /// The upstream has closed: whether that is the end of the answer.
+    fn close(&mut self) -> bool {
+        let ends = matches!(self.body, Body::UntilClose);
+        if ends {
+            self.body = Body::Ended;
+        }
+        ends
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.body, Body::Ended)
+    }
+
+    /// Whether what comes next goes to the client as it is, and there is much of it.
+    fn is_wide(&self) -> bool {
+        matches!(self.body, Body::Length(left) if left > ROOM_BYTES as u64)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
+    /// Gives the client the head of an answer, which is in `out`, and the rest of it, of which
+    /// `said` was read. False when the connection cannot be used any more.
+    pub(super) async fn relay(
+        &mut self,
+        (going, finished): (&Going<'_>, &Finished),
+        bare: Option<Bare>,
+        (mut out, mut said): (Vec<u8>, Vec<u8>),
+        reset: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
+        let mut rest = Rest::new(finished);
+        said.drain(..finished.head_bytes);
+        let copied = rest.copy(&mut said, &mut out);
+        let given = self.give(going, &out).await && copied.is_ok();
+        let Some(mut bare) = bare else {
+            // Watershed's own words are whole.
+            self.worker.rooms.give(out);
+            self.worker.rooms.give(said);
+            return given;
+        };
+        let whole = match (given, rest.has_ended()) {
+            (true, true) => true,
+            (true, false) => {
+                let mut watched = Watched(going.unfinished(self.worker, finished));
+                let rooms = (&mut out, &mut said);
+                let whole = self.stream(going, &mut rest, finished, &mut bare, rooms, reset);
+                let whole = whole.await;
+                if whole {
+                    watched.0 = None;
+                }
+                whole
+            }
+            (false, _) => {
+                let left = finished.follows != Follows::Nothing;
+                drop(Watched(
+                    going.unfinished(self.worker, finished).filter(|_| left),
+                ));
+                false
+            }
+        };
+        if whole && finished.keeps && said.is_empty() {
+            bare.give_back();
+        }
+        self.worker.rooms.give(out);
+        self.worker.rooms.give(said);
+        whole
+    }
+
+    /// Streams what comes behind the first part.
+    async fn stream(
+        &mut self,
+        going: &Going<'_>,
+        rest: &mut Rest,
+        finished: &Finished,
+        bare: &mut Bare,
+        (out, said): (&mut Vec<u8>, &mut Vec<u8>),
+        mut reset: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
+        if rest.is_wide() {
+            let narrow = std::mem::replace(said, self.worker.rooms.take_wide());
+            said.extend_from_slice(&narrow);
+            self.worker.rooms.give(narrow);
+        }
+        while !rest.has_ended() {
+            match self
+                .hear(bare, said, finished.quiet_max, reset.as_mut())
+                .await
+            {
+                Some(0) if rest.close() => return self.give(going, b"0\r\n\r\n").await,
+                None | Some(0) => return false,
+                Some(_) => {}
+            }
+            let given = if rest.is_wide() {
+                let Ok(taken) = rest.take(said) else {
+                    return false;
+                };
+                let given = self.give(going, &said[..taken.pass]).await;
+                said.drain(..taken.pass);
+                given
+            } else {
+                out.clear();
+                rest.copy(said, out).is_ok() && self.give(going, out).await
+            };
+            if !given {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads more of an answer; `None` when it broke off, takes too long, or nobody waits for it.
+    async fn hear(
+        &mut self,
+        bare: &mut Bare,
+        said: &mut Vec<u8>,
+        quiet_max: Duration,
+        mut reset: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<usize> {
+        let mut waiting = false;
+        std::future::poll_fn(|context| {
+            let read = pin!(bare.stream.read_buf(&mut *said)).poll(context);
+            if let Poll::Ready(read) = read {
+                return Poll::Ready(read.ok());
+            }
+            if reset.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if !waiting {
+                waiting = true;
+                self.clock.begin(context, quiet_max);
+                return Poll::Pending;
+            }
+            match self.clock.poll_over(context, quiet_max) {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Writes all of this to the client. False when it cannot be written, or not in time.
+    pub(super) async fn give(&mut self, going: &Going<'_>, bytes: &[u8]) -> bool {
+        let within = going.snapshot.plan.timeouts.body;
+        let (mut given, mut waiting) = (0, false);
+        std::future::poll_fn(|context| {
+            while given < bytes.len() {
+                match Pin::new(&mut self.stream).poll_write(context, &bytes[given..]) {
+                    Poll::Ready(Ok(taken)) if taken > 0 => {
+                        (given, waiting) = (given + taken, false);
+                    }
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending => return self.poll_slow(context, &mut waiting, within),
+                }
+            }
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+                Poll::Pending => self.poll_slow(context, &mut waiting, within),
+            }
+        })
+        .await
+    }
+
+    fn poll_slow(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+        waiting: &mut bool,
+        within: Duration,
+    ) -> Poll<bool> {
+        if !std::mem::replace(waiting, true) {
+            self.clock.begin(context, within);
+            return Poll::Pending;
+        }
+        match self.clock.poll_over(context, within) {
+            true => Poll::Ready(false),
+            false => Poll::Pending,
+        }
+    }
+}

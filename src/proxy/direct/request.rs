@@ -1,0 +1,271 @@
+//! A plain request, read and written again for the upstream. PURE.
+//!
+//! Plain is what most requests are: HTTP/1.1, with a length or no body, asking for nothing but an
+//! answer. What is not plain, or not sound, is left to those who know all of HTTP.
+
+use super::lines::{self, Lines, field};
+use crate::config::plan::Plan;
+use crate::experiment::asked::{Asked, Fields};
+use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::visit::Visit;
+use crate::proxy::framing::Bounds;
+use crate::proxy::grammar;
+use crate::proxy::headers::Words;
+use crate::proxy::hops;
+use http::Method;
+use http::header::HOST;
+use smallvec::SmallVec;
+
+/// What stands at the beginning of what a client has sent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "never kept: moved once, on the stack"
+)]
+#[derive(Debug)]
+pub enum Read<'a> {
+    /// A head that is not complete, and may become a plain one.
+    More,
+    /// What is not plain.
+    Other,
+    /// A plain request.
+    Plain(Request<'a>),
+}
+
+/// A plain request.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Its method.
+    pub method: Method,
+    /// Its first line, with its end.
+    line: &'a [u8],
+    target: &'a str,
+    path_bytes: usize,
+    /// Its fields; those for this connection only are taken.
+    pub lines: Lines<'a>,
+    /// How long its head is, in bytes.
+    pub head_bytes: usize,
+    /// How long its body is, in bytes.
+    pub body_bytes: usize,
+    /// Whether the client wants the connection closed.
+    pub closes: bool,
+    forwarded_proto: bool,
+    forwarded_host: bool,
+}
+
+/// What one connection says of its client, made once.
+#[derive(Debug)]
+pub struct Ours {
+    /// Whether what the client says of others is believed.
+    pub trusted: bool,
+    address: Box<str>,
+}
+
+impl Ours {
+    /// For a client of this address.
+    pub fn new(address: std::net::IpAddr, trusted: bool) -> Ours {
+        Ours {
+            trusted,
+            address: address.to_string().into(),
+        }
+    }
+}
+
+impl<'a> Asked<'a> for &Request<'a> {
+    type Fields = Self;
+
+    fn has_method(self, method: &Method) -> bool {
+        self.method == method
+    }
+
+    fn path(self) -> &'a str {
+        &self.target[..self.path_bytes]
+    }
+
+    fn query(self) -> Option<&'a str> {
+        self.target.get(self.path_bytes + 1..)
+    }
+
+    fn target_host(self) -> Option<&'a str> {
+        None
+    }
+
+    fn fields(self) -> Self {
+        self
+    }
+}
+
+impl<'a> Fields<'a> for &Request<'a> {
+    fn all(self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.lines.all(name)
+    }
+}
+
+/// Reads the beginning of `bytes`.
+pub fn read<'a>(bytes: &'a [u8], bounds: &Bounds, trusted: bool) -> Read<'a> {
+    plain(bytes, bounds, trusted).unwrap_or(Read::Other)
+}
+
+/// `None` for what is not plain.
+fn plain<'a>(bytes: &'a [u8], bounds: &Bounds, trusted: bool) -> Option<Read<'a>> {
+    let short = bytes.len() <= bounds.head_bytes;
+    let more = || short.then_some(Read::More);
+    let Some((line, start)) = lines::line(bytes, 0) else {
+        return more();
+    };
+    let http_10 = grammar::request_line(line, bounds.target_bytes).ok()?;
+    let mut words = line.splitn(3, |&byte| byte == b' ');
+    let (method, target) = (words.next()?, words.next()?);
+    if http_10 || start != line.len() + 2 || target.first() != Some(&b'/') {
+        return None;
+    }
+    let target = std::str::from_utf8(target).ok()?;
+    let Some((lines, head_bytes)) = Lines::read(bytes, start, bounds.headers).ok()? else {
+        return more();
+    };
+    if head_bytes > bounds.head_bytes {
+        return None;
+    }
+    let mut request = Request {
+        method: Method::from_bytes(method).ok()?,
+        line: &bytes[..start],
+        target,
+        path_bytes: memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len()),
+        lines,
+        head_bytes,
+        body_bytes: 0,
+        closes: false,
+        forwarded_proto: false,
+        forwarded_host: false,
+    };
+    request.sort(trusted)?;
+    let asks = |query| identity::query_value(query, OVERRIDE_COOKIE).is_some();
+    if identity::cookie_value(&request, OVERRIDE_COOKIE).is_some()
+        || (&request).query().is_some_and(asks)
+    {
+        return None;
+    }
+    Some(Read::Plain(request))
+}
+
+impl<'a> Request<'a> {
+    /// Looks at every field once, and takes what is not for the upstream.
+    fn sort(&mut self, trusted: bool) -> Option<()> {
+        let (mut hosts, mut length) = (0, None);
+        for place in 0..self.lines.len() {
+            let (name, value) = self.lines.at(place);
+            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+            // By length first: few fields are compared at all.
+            match name.len() {
+                4 if is(b"host") => {
+                    hosts += 1;
+                    if !grammar::is_host(value) {
+                        return None;
+                    }
+                }
+                14 if is(b"content-length") => {
+                    if length.is_some() {
+                        return None;
+                    }
+                    length = Some(grammar::length(value)?);
+                }
+                10 if is(b"connection") => {
+                    self.closes |= value.eq_ignore_ascii_case(b"close");
+                    if !self.closes && !value.eq_ignore_ascii_case(b"keep-alive") {
+                        return None;
+                    }
+                    self.lines.take(place);
+                }
+                10 if is(b"keep-alive") => self.lines.take(place),
+                16 if is(b"proxy-connection") => self.lines.take(place),
+                2 if is(b"te") => return None,
+                6 if is(b"expect") => return None,
+                7 if is(b"upgrade") => return None,
+                9 if is(b"forwarded") => return None,
+                17 if is(b"transfer-encoding") => return None,
+                11.. if begins(name, b"watershed-") => {
+                    if is(OVERRIDE_HEADER.as_str().as_bytes()) {
+                        return None;
+                    }
+                    self.lines.take(place);
+                }
+                13.. if begins(name, b"x-forwarded-") => {
+                    self.forwarded_proto |= is(b"x-forwarded-proto");
+                    self.forwarded_host |= is(b"x-forwarded-host");
+                    if !trusted {
+                        self.lines.take(place);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.body_bytes = usize::try_from(length.unwrap_or(0)).ok()?;
+        (hosts == 1).then_some(())
+    }
+
+    /// Writes the head that the upstream gets.
+    pub fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        ours: &Ours,
+        over_tls: bool,
+        words: &Words,
+        visitor: Option<&Visitor<'_>>,
+        visit: &Visit,
+    ) {
+        let told: SmallVec<[&[u8]; 2]> = match ours.trusted {
+            // One line that ends with our word.
+            true => self.lines.all(&hops::FORWARDED_FOR).collect(),
+            false => SmallVec::new(),
+        };
+        if !told.is_empty() {
+            let name = hops::FORWARDED_FOR;
+            let is = |line: &[u8]| line.eq_ignore_ascii_case(name.as_str().as_bytes());
+            self.lines.take_all(is);
+        }
+        out.extend_from_slice(self.line);
+        self.lines.write(out);
+        out.extend_from_slice(b"x-forwarded-for: ");
+        for said in told.iter().filter(|said| !said.is_empty()) {
+            out.extend_from_slice(said);
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(ours.address.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if !(ours.trusted && self.forwarded_proto) {
+            let proto = if over_tls { &b"https"[..] } else { b"http" };
+            field(out, b"x-forwarded-proto", proto);
+        }
+        if !(ours.trusted && self.forwarded_host)
+            && let Some(host) = self.lines.first(&HOST)
+        {
+            field(out, b"x-forwarded-host", host);
+        }
+        out.extend_from_slice(b"via: 1.1 watershed\r\n");
+        let sound = |user: &[u8]| user.iter().all(|&byte| byte >= b' ' && byte != 0x7f);
+        if let Some(visitor) = visitor
+            && let user = visitor.user().as_bytes()
+            && sound(user)
+        {
+            field(out, b"watershed-user", user);
+        }
+        for &(experiment, group, _) in &visit.inside {
+            let said = words.group(experiment, group);
+            field(out, b"watershed-experiment", said.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Whether requests of this plan may be plain: what the file asks for beyond is done elsewhere.
+pub fn is_for(plan: &Plan) -> bool {
+    plan.access_log.is_none()
+        && !plan.tracing.request_id
+        && plan.tracing.start.is_none()
+        && plan.timeouts.total.is_none()
+}
+
+fn begins(name: &[u8], with: &[u8]) -> bool {
+    name.get(..with.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(with))
+}
