@@ -10,6 +10,7 @@ mod http2;
 mod limits;
 mod requests;
 mod several;
+mod straight;
 mod tls;
 mod upgrades;
 
