@@ -51,7 +51,11 @@ pub async fn serve(
         return;
     }
     let socket = Socket::new(stream);
-    let opened = open(plan, tls, socket.clone(), peer);
+    let opened = async {
+        // One that has not said a word holds no room for it.
+        socket.readable().await?;
+        Box::pin(open(plan, tls, socket.clone(), peer)).await
+    };
     let opened = tokio::select! {
         opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
         () = last_call(&mut stop) => return,
@@ -134,16 +138,17 @@ async fn speak(
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
             let stream = Rewound::new(first, socket);
-            Ok(http2::serve(worker, plan, stream, client, stop).await?)
+            Ok(Box::pin(http2::serve(worker, plan, stream, client, stop)).await?)
         }
         (Transport::Plain(first), false) => {
             straight(worker, plan, socket.clone(), &socket, first, client, stop).await
         }
         (Transport::Tls(stream), true) => {
-            Ok(http2::serve(worker, plan, stream, client, stop).await?)
+            Ok(Box::pin(http2::serve(worker, plan, stream, client, stop)).await?)
         }
         (Transport::Tls(stream), false) => {
-            straight(worker, plan, stream, &socket, Vec::new(), client, stop).await
+            let first = Vec::new();
+            Box::pin(straight(worker, plan, stream, &socket, first, client, stop)).await
         }
     }
 }

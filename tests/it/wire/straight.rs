@@ -38,7 +38,10 @@ fn plain_requests_and_others_are_answered_in_turn() {
     assert!(places.is_sorted(), "{seen}");
     assert!(seen.contains("\r\n\r\nabc"), "{seen}");
     let metrics = proxy.ask("/admin/metrics").text();
-    assert!(metrics.contains("watershed_requests_total{} 6"), "{metrics}");
+    assert!(
+        metrics.contains("watershed_requests_total{} 6"),
+        "{metrics}"
+    );
 }
 
 #[test]
