@@ -161,6 +161,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                     }
                 }
                 Found::TooMany => {
+                    worker.vitals().requests.add();
                     handle::note(worker, &Refusal::new(Reason::TooMany));
                     return Ended::Close(Some(Reason::TooMany));
                 }

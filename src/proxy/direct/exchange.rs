@@ -192,9 +192,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
         let within = going.snapshot.plan.timeouts.response;
         let mut sent = 0;
         let mut interims = 0;
-        let mut deaf = None;
+        let mut deaf: Option<io::Error> = None;
+        // All of the head has one time, however many reads it takes.
+        let (mut waiting, mut flushed) = (false, false);
         loop {
-            let mut waiting = false;
             let read = std::future::poll_fn(|context| {
                 while sent < request.len() && deaf.is_none() {
                     match Pin::new(&mut *stream).poll_write(context, &request[sent..]) {
@@ -205,9 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                         Poll::Pending => break,
                     }
                 }
-                if sent == request.len() && !waiting {
+                if sent == request.len() && !flushed {
                     // TLS keeps what is written until it is told to send it.
-                    let _ = Pin::new(&mut *stream).poll_flush(context);
+                    flushed = Pin::new(&mut *stream).poll_flush(context).is_ready();
                 }
                 let read = pin!(stream.read_buf(&mut *said)).poll(context);
                 if let Poll::Ready(read) = read {
@@ -242,7 +243,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             loop {
                 match answer::read(said, going.method == Method::HEAD) {
                     Ok(Read::Final(answer)) => {
-                        return Ok(going.finish(self.worker, answer, fallback, head));
+                        let mut finished = going.finish(self.worker, answer, fallback, head);
+                        // What is left of the request would be taken for the next one.
+                        finished.keeps &= flushed && deaf.is_none();
+                        return Ok(finished);
                     }
                     Ok(Read::More) => break,
                     Ok(Read::Interim(status, end)) => {
@@ -258,6 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                             return Err(Failed::Gone);
                         }
                         said.drain(..end);
+                        waiting = false;
                     }
                     Err(_) => return Err(Failed::Unsound),
                 }

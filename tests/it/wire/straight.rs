@@ -141,3 +141,20 @@ fn a_kept_connection_that_its_upstream_closes_is_let_go() {
     assert_eq!(client.get("/", "").status, 200);
     assert!(left.recv_timeout(Duration::from_secs(15)).unwrap());
 }
+
+#[test]
+fn the_head_of_an_answer_has_one_time_however_slowly_it_comes() {
+    let origin = Raw::start(|mut peer| {
+        if peer.request().is_some() {
+            for byte in "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy".bytes() {
+                peer.say([byte]);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1\ntimeouts: { response: 400ms }");
+    let began = Instant::now();
+    let answer = Client::connect(proxy.public).get("/", "");
+    assert_eq!(answer.status, 504);
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
