@@ -4,7 +4,8 @@
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use watershed::experiment::matcher::{HostPattern, Matcher, PathPattern, ValuePattern, host_of};
+use watershed::experiment::asked::Asked;
+use watershed::experiment::matcher::{HostPattern, Matcher, PathPattern, ValuePattern};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut lines = bytes.splitn(4, |&byte| byte == b'\n');
@@ -24,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(named) = HeaderValue::from_str(named) {
         head.headers.insert(HOST, named);
     }
-    let found = host_of(&head).to_owned();
+    let found = (&head).host().to_owned();
     let pattern = PathPattern::new(path);
     let hosts = HostPattern::new(host);
     let asked = head.uri.path().to_owned();
