@@ -49,6 +49,8 @@ pub struct Split {
     /// A traffic hash below this is inside; `2^32` lets every hash in.
     traffic_below: u64,
     groups: Box<[Slot]>,
+    /// All weights are one: the largest hash wins, which the logarithm does not change.
+    even: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -65,16 +67,18 @@ impl Split {
         traffic: Share,
         groups: impl IntoIterator<Item = (&'a str, Weight)>,
     ) -> Split {
+        let groups: Box<[Slot]> = groups
+            .into_iter()
+            .map(|(name, weight)| Slot {
+                prefix: format!("{salt}/{name}/").into_bytes().into(),
+                weight: weight.get(),
+            })
+            .collect();
         Split {
             traffic_prefix: format!("{salt}/traffic/").into_bytes().into(),
             traffic_below: (traffic.get() * HASHES).ceil() as u64,
-            groups: groups
-                .into_iter()
-                .map(|(name, weight)| Slot {
-                    prefix: format!("{salt}/{name}/").into_bytes().into(),
-                    weight: weight.get(),
-                })
-                .collect(),
+            even: groups.windows(2).all(|two| two[0].weight == two[1].weight),
+            groups,
         }
     }
 
@@ -94,8 +98,11 @@ impl Split {
         let mut best = None;
         let mut best_score = f64::NEG_INFINITY;
         for (index, slot) in self.groups.iter().enumerate() {
-            let uniform = (f64::from(hash(&slot.prefix, user)) + 0.5) / HASHES;
-            let score = uniform.ln() / slot.weight;
+            let hash = f64::from(hash(&slot.prefix, user));
+            let score = match self.even {
+                true => hash,
+                false => ((hash + 0.5) / HASHES).ln() / slot.weight,
+            };
             if score > best_score || best.is_none() {
                 best_score = score;
                 best = Some(GroupIndex(index));

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use memchr::memchr;
 use sha2::Sha256;
 use std::borrow::Cow;
 use std::fmt;
@@ -249,15 +250,17 @@ fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {
 /// The first cookie of this name, over all `Cookie` headers, as it came. Cookies are read by
 /// hand because they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
 pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]> {
-    for pair in fields
-        .all(&COOKIE)
-        .flat_map(|line| line.split(|&b| b == b';'))
-    {
-        let pair = pair.trim_ascii_start();
-        if let Some(rest) = pair.strip_prefix(name.as_bytes())
-            && let Some(value) = rest.strip_prefix(b"=")
-        {
-            return Some(value.trim_ascii_end());
+    for line in fields.all(&COOKIE) {
+        let mut rest = line;
+        while !rest.is_empty() {
+            let end = memchr(b';', rest).unwrap_or(rest.len());
+            let pair = rest[..end].trim_ascii_start();
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if let Some(rest) = pair.strip_prefix(name.as_bytes())
+                && let Some(value) = rest.strip_prefix(b"=")
+            {
+                return Some(value.trim_ascii_end());
+            }
         }
     }
     None

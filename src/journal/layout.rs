@@ -18,6 +18,7 @@ use super::declared::DeclarationShape;
 use crate::experiment::metric::Observation;
 use crate::experiment::record::{Declaration, Exposure, Record, Served};
 use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -63,13 +64,16 @@ pub enum Fact {
     Record(OwnedRecord),
 }
 
+/// A user's ID as most are: a UUID and shorter ones take no room elsewhere.
+pub type Id = SmallVec<[u8; 40]>;
+
 /// A [`Record`] that owns what it names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedRecord {
     /// See [`Record::at_ms`].
     pub at_ms: u64,
     /// See [`Record::user`]; not empty.
-    pub user: Vec<u8>,
+    pub user: Id,
     /// See [`Record::declaration`].
     pub declaration: u64,
     /// See [`Record::status`].
@@ -77,7 +81,7 @@ pub struct OwnedRecord {
     /// See [`Record::latency_us`].
     pub latency_us: u64,
     /// See [`Record::exposures`].
-    pub exposures: Vec<Exposure>,
+    pub exposures: SmallVec<[Exposure; 2]>,
     /// See [`Record::observations`].
     pub observations: Vec<Observation>,
     /// See [`Record::event_id`].
@@ -94,7 +98,7 @@ pub struct Chunk {
     /// Records with their sequence numbers.
     pub records: Vec<(u64, OwnedRecord)>,
     /// The declarations that the records refer to, by digest.
-    pub declarations: HashMap<u64, Arc<Declaration>>,
+    pub declarations: HashMap<u64, Arc<Declaration>, RandomState>,
     /// Everything up to this sequence number was read.
     pub through: u64,
 }
@@ -148,35 +152,48 @@ fn finish(head: &mut [u8], payload: &[u8], sequence: u64) -> Option<usize> {
 
 /// What stands at the beginning of `bytes`.
 pub fn read_frame(bytes: &[u8]) -> Found<'_> {
+    match frame(bytes) {
+        (Found::Frame(frame), sum) if checksum(frame.sequence, frame.payload) != sum => {
+            Found::Broken
+        }
+        (found, _) => found,
+    }
+}
+
+/// [`read_frame`] where it has found a sound frame already: the sum is not reckoned again.
+pub fn read_sound(bytes: &[u8]) -> Found<'_> {
+    frame(bytes).0
+}
+
+/// What stands at the beginning of `bytes`, and the sum that a frame there must have.
+fn frame(bytes: &[u8]) -> (Found<'_>, u32) {
     let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else {
         // A head that is cut short by the end of the file was never written.
-        return if bytes.iter().all(|&byte| byte == 0) {
+        let is_over = bytes.iter().all(|&byte| byte == 0);
+        let found = if is_over {
             Found::End
         } else {
             Found::More(HEAD_BYTES)
         };
+        return (found, 0);
     };
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (length, sum) = (word(0) as usize, word(4));
     let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
     if length == 0 {
-        return if head.iter().all(|&byte| byte == 0) {
-            Found::End
-        } else {
-            Found::Broken
-        };
+        let is_over = head.iter().all(|&byte| byte == 0);
+        let found = if is_over { Found::End } else { Found::Broken };
+        return (found, 0);
     }
     let Some(payload) = rest.get(..length) else {
-        return Found::More(HEAD_BYTES + length);
+        return (Found::More(HEAD_BYTES + length), 0);
     };
-    if checksum(sequence, payload) != sum {
-        return Found::Broken;
-    }
-    Found::Frame(Frame {
+    let frame = Frame {
         sequence,
         payload,
         bytes: HEAD_BYTES + length,
-    })
+    };
+    (Found::Frame(frame), sum)
 }
 
 /// How many bytes to pass over when [`read_frame`] finds a broken frame at the beginning, so that
@@ -302,7 +319,7 @@ impl RecordShape<'_> {
         };
         Some(OwnedRecord {
             at_ms: self.at_ms,
-            user: UserId::new(self.user)?.as_bytes().to_vec(),
+            user: UserId::new(self.user)?.as_bytes().into(),
             declaration: self.declaration,
             status: self.status,
             latency_us: self.latency_us,

@@ -10,12 +10,13 @@ mod clock;
 mod declared;
 pub mod layout;
 mod marks;
+mod open;
 mod reader;
 mod segment;
 mod writer;
 
 pub use clock::{Clock, system_ms};
-pub use layout::{Chunk, OwnedRecord};
+pub use layout::{Chunk, Id, OwnedRecord};
 pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 

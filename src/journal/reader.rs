@@ -1,13 +1,14 @@
 //! Reads a journal back, in order, while it is being written or long after.
 
 use super::layout::{self, Chunk, Fact, Found, OwnedRecord};
+use super::open::Open;
 use super::writer::Shared;
 use super::{Options, marks, segment};
 use crate::experiment::record::Declaration;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ pub struct Reader {
     live: Option<Arc<Shared>>,
     /// For a journal that was left: the last sequence number in it.
     left_at: u64,
-    declarations: HashMap<u64, Arc<Declaration>>,
+    declarations: HashMap<u64, Arc<Declaration>, RandomState>,
     open: Option<Open>,
     /// The first sequence number of the segment last read to its end.
     exhausted: Option<u64>,
@@ -35,17 +36,10 @@ pub struct Reader {
     lost_through: u64,
 }
 
-#[derive(Debug)]
-struct Open {
-    file: File,
-    path: PathBuf,
-    first: u64,
-    /// Where in the file `buffer[cursor]` stands.
-    offset: u64,
-    buffer: Vec<u8>,
-    cursor: usize,
-}
-
+#[expect(
+    clippy::large_enum_variant,
+    reason = "never kept: moved once, on the stack"
+)]
 enum Step {
     Record(u64, OwnedRecord),
     Passed,
@@ -54,9 +48,6 @@ enum Step {
         broken: bool,
     },
 }
-
-/// How much is read of a file at once.
-const READ_BYTES: usize = 256 * 1024;
 
 impl Reader {
     pub(super) fn new(
@@ -73,7 +64,7 @@ impl Reader {
             lock,
             live,
             left_at: 0,
-            declarations: HashMap::new(),
+            declarations: HashMap::default(),
             open: None,
             exhausted: None,
             next: 1,
@@ -134,7 +125,8 @@ impl Reader {
     /// Up to `records_max` records that follow what was read before. An empty chunk means that
     /// nothing more is written yet. Damage is passed over, counted and logged.
     pub fn next(&mut self, records_max: usize) -> io::Result<Chunk> {
-        let mut records = Vec::new();
+        let written = self.written().saturating_sub(self.next - 1);
+        let mut records = Vec::with_capacity(records_max.min(written as usize));
         while records.len() < records_max && self.next <= self.written() {
             if self.open.is_none() && !self.open_next()? {
                 break;
@@ -145,11 +137,16 @@ impl Reader {
                 Step::End { broken } => self.close(broken)?,
             }
         }
-        let declarations = records
-            .iter()
-            .filter_map(|(_, record)| self.declarations.get_key_value(&record.declaration))
-            .map(|(&digest, declaration)| (digest, Arc::clone(declaration)))
-            .collect();
+        let mut declarations = HashMap::default();
+        let mut last = None;
+        for (_, record) in &records {
+            // Most refer to what the one before refers to.
+            if last.replace(record.declaration) != Some(record.declaration)
+                && let Some(declaration) = self.declarations.get(&record.declaration)
+            {
+                declarations.insert(record.declaration, Arc::clone(declaration));
+            }
+        }
         Ok(Chunk {
             journal: Arc::clone(&self.id),
             records,
@@ -339,62 +336,5 @@ impl Reader {
             std::fs::rename(&open.path, aside)?;
         }
         Ok(())
-    }
-}
-
-impl Open {
-    fn new(first: u64, path: PathBuf) -> io::Result<Open> {
-        let file = File::open(&path)?;
-        Ok(Open {
-            file,
-            path,
-            first,
-            offset: 0,
-            buffer: Vec::new(),
-            cursor: 0,
-        })
-    }
-
-    /// What stands at the cursor. What the buffer does not show as a sound frame is read again:
-    /// the writer may have written it since.
-    fn look(&mut self) -> io::Result<Found<'_>> {
-        if !matches!(
-            layout::read_frame(&self.buffer[self.cursor..]),
-            Found::Frame(_)
-        ) {
-            self.fill(READ_BYTES)?;
-            if let Found::More(bytes) = layout::read_frame(&self.buffer) {
-                self.fill(bytes)?;
-            }
-        }
-        Ok(layout::read_frame(&self.buffer[self.cursor..]))
-    }
-
-    /// Passes over a broken frame at the cursor, if a sound one follows it.
-    fn pass_over(&mut self) -> bool {
-        let bytes = layout::pass_over(&self.buffer[self.cursor..]);
-        self.cursor += bytes.unwrap_or(0);
-        bytes.is_some()
-    }
-
-    /// Reads up to `wanted` bytes from the cursor on into the buffer.
-    fn fill(&mut self, wanted: usize) -> io::Result<usize> {
-        self.offset += self.cursor as u64;
-        self.cursor = 0;
-        // A damaged length may ask for gigabytes that the file does not hold.
-        let rest = self.file.metadata()?.len().saturating_sub(self.offset);
-        self.buffer.resize((wanted as u64).min(rest) as usize, 0);
-        let mut read = 0;
-        while read < self.buffer.len() {
-            let place = self.offset + read as u64;
-            match self.file.read_at(&mut self.buffer[read..], place) {
-                Ok(0) => break,
-                Ok(bytes) => read += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.buffer.truncate(read);
-        Ok(read)
     }
 }

@@ -46,7 +46,10 @@ pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
 
 /// The shard of a user.
 pub fn shard_of(user: &[u8], shards: usize) -> usize {
-    murmur3_32(user) as usize % shards.max(1)
+    match shards {
+        0 | 1 => 0,
+        _ => murmur3_32(user) as usize % shards,
+    }
 }
 
 /// Latency buckets: the lowest value of the range that a value shares with its neighbours.
@@ -218,9 +221,9 @@ impl OpenPart {
 
     fn user(&mut self, record: &OwnedRecord) -> &mut UserDelta {
         let users = &mut self.part.users;
-        let place = *self.places.entry(record.user.clone()).or_insert_with(|| {
+        let place = *self.places.entry(record.user.to_vec()).or_insert_with(|| {
             users.push(UserDelta {
-                user: record.user.clone(),
+                user: record.user.to_vec(),
                 exposures: Vec::new(),
                 events: Vec::new(),
             });

@@ -160,7 +160,7 @@ impl Folder {
                 Chunk {
                     journal: reader.id().clone(),
                     records: Vec::new(),
-                    declarations: HashMap::new(),
+                    declarations: HashMap::default(),
                     through: 0,
                 }
             })
@@ -259,9 +259,10 @@ impl Folder {
         for experiment in fold::touched(chunks) {
             if !self.known.experiments.contains_key(experiment) {
                 let shards = self.ledger.shards(experiment).await?;
-                self.known
-                    .experiments
-                    .insert(experiment.to_owned(), vec![HashMap::new(); shards as usize]);
+                self.known.experiments.insert(
+                    experiment.to_owned(),
+                    vec![HashMap::default(); shards as usize],
+                );
             }
             // It was just put there where it was missing.
             let Some(shards) = self.known.experiments.get_mut(experiment) else {

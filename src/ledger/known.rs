@@ -4,13 +4,14 @@ use super::{JournalId, Part};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 
 /// What is known of the ledger: into how many shards an experiment is split, and what each shard
 /// has been given of each journal.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// By experiment's name. An experiment that is not here is not folded.
-    pub experiments: HashMap<String, KnownShards>,
+    pub experiments: HashMap<String, KnownShards, RandomState>,
     /// Users whose exposure it has.
     pub seen: Seen,
 }
@@ -42,10 +43,16 @@ impl Known {
 /// requests are by users who were there before. Bounded; who is forgotten is only told again.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// What keys are made with: other ones in every process, so that nobody can choose IDs that
+    /// share one.
+    keys: (
+        foldhash::quality::RandomState,
+        foldhash::quality::RandomState,
+    ),
     /// When, by a 128-bit hash of experiment, group and user.
     first_ms: HashMap<u128, u64, RandomState>,
     /// Pairs of IDs that are joined, by a hash of experiment and both.
-    joined: HashSet<u128>,
+    joined: HashSet<u128, RandomState>,
     /// The earliest time remembered.
     since_ms: u64,
 }
@@ -69,28 +76,28 @@ impl Seen {
                     self.clear();
                     self.since_ms = exposure.at_ms;
                 }
-                let key = Self::key(&part.experiment, &exposure.group, &user.user);
+                let key = self.key(&part.experiment, &exposure.group, &user.user);
                 let first_ms = self.first_ms.entry(key).or_insert(exposure.at_ms);
                 *first_ms = exposure.at_ms.min(*first_ms);
             }
         }
         for (first, other) in &part.joins {
             self.joined
-                .insert(Self::pair(&part.experiment, first, other));
+                .insert(self.pair(&part.experiment, first, other));
         }
     }
 
     /// Whether the ledger was told that these IDs are one person's.
     pub fn has_joined(&self, experiment: &str, first: &[u8], other: &[u8]) -> bool {
-        self.joined.contains(&Self::pair(experiment, first, other))
+        self.joined.contains(&self.pair(experiment, first, other))
     }
 
-    fn pair(experiment: &str, first: &[u8], other: &[u8]) -> u128 {
+    fn pair(&self, experiment: &str, first: &[u8], other: &[u8]) -> u128 {
         // An ID may hold a slash, so that its length parts it from the other.
         let mut ids = SmallVec::<[u8; 256]>::from_slice(&first.len().to_le_bytes());
         ids.extend_from_slice(first);
         ids.extend_from_slice(other);
-        Self::key(experiment, "", &ids)
+        self.key(experiment, "", &ids)
     }
 
     /// Forgets everybody: the ledger has lost something.
@@ -102,20 +109,16 @@ impl Seen {
 
     /// Whether the ledger has an exposure of the user to this group from then or before.
     pub fn has(&self, experiment: &str, group: &str, user: &[u8], at_ms: u64) -> bool {
-        let first_ms = self.first_ms.get(&Self::key(experiment, group, user));
+        let first_ms = self.first_ms.get(&self.key(experiment, group, user));
         first_ms.is_some_and(|&first_ms| first_ms <= at_ms)
     }
 
-    fn key(experiment: &str, group: &str, user: &[u8]) -> u128 {
-        // Names hold no slash, so that no two keys are one text.
-        let mut key = SmallVec::<[u8; 256]>::new();
-        for part in [experiment.as_bytes(), b"/", group.as_bytes(), b"/", user] {
-            key.extend_from_slice(part);
-        }
-        // Reading from memory cannot fail, and the crate adds no error of its own.
-        murmur3::murmur3_x64_128(&mut &key[..], 0).unwrap_or_default()
+    fn key(&self, experiment: &str, group: &str, user: &[u8]) -> u128 {
+        let one = self.keys.0.hash_one((experiment, group, user));
+        let other = self.keys.1.hash_one((one, user));
+        u128::from(one) << 64 | u128::from(other)
     }
 }
 
 /// What is known of one experiment: for each shard, by journal, the last sequence number given.
-pub type KnownShards = Vec<HashMap<JournalId, u64>>;
+pub type KnownShards = Vec<HashMap<JournalId, u64, RandomState>>;

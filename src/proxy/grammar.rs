@@ -82,16 +82,83 @@ fn is_absolute(target: &[u8]) -> bool {
     is_host(host) && is_path(path)
 }
 
+/// How many bytes at the beginning are a token's.
+pub fn token_bytes(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|&byte| !TOKEN[usize::from(byte)]);
+    end.unwrap_or(bytes.len())
+}
+
+/// How many bytes at the beginning are a value's: neither a control nor the end of the line.
+pub fn text_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES * 0x80;
+    let mut place = 0;
+    while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {
+        let eight = u64::from_le_bytes(*eight);
+        // Byte by byte, the lowest one found is right: below 0x20, or 0x7f ("Bit Twiddling
+        // Hacks", Anderson: determine if a word has a byte less than n, or equal to n).
+        let below = eight.wrapping_sub(ONES * 0x20) & !eight;
+        let deleted = eight ^ (ONES * 0x7f);
+        let deleted = deleted.wrapping_sub(ONES) & !deleted;
+        let controls = (below | deleted) & HIGH;
+        if controls == 0 {
+            place += 8;
+            continue;
+        }
+        place += controls.trailing_zeros() as usize / 8;
+        if bytes[place] != b'\t' {
+            return place;
+        }
+        place += 1;
+    }
+    let rest = bytes[place..].iter().position(|&byte| !is_text(byte));
+    rest.map_or(bytes.len(), |rest| place + rest)
+}
+
+/// Whether a name is this one, which is written in lower case letters and dashes.
+pub fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+    // Without a branch for each byte. What a name is made of becomes one of these by this bit only
+    // if it is that one, in upper or lower case.
+    <&[u8; N]>::try_from(name).is_ok_and(|name| {
+        let differs = name.iter().zip(known);
+        differs.fold(0, |differs, (a, b)| differs | ((a | 0x20) ^ b)) == 0
+    })
+}
+
+/// Whether two names of one length are the same in any case; `known` is in small letters.
+pub fn is_same_name(name: &[u8], known: &[u8]) -> bool {
+    // Few names of one length begin with the same letter.
+    let begins = |bytes: &[u8]| bytes.first().map(|byte| byte | 0x20);
+    begins(name) == begins(known) && is_same(name, known)
+}
+
+fn is_same(name: &[u8], known: &[u8]) -> bool {
+    let (names, rest) = name.as_chunks::<4>();
+    let (knowns, known_rest) = known.as_chunks::<4>();
+    let in_words = names
+        .iter()
+        .zip(knowns)
+        .all(|(name, known)| is_same_word(*name, *known));
+    in_words && rest.eq_ignore_ascii_case(known_rest)
+}
+
+/// Four letters at once, and one by one where something else than letters may differ by the bit
+/// that parts upper from lower case: of what names are made of, only `^` and `~`.
+fn is_same_word(name: [u8; 4], known: [u8; 4]) -> bool {
+    const CASE: u32 = u32::from_le_bytes([0x20; 4]);
+    let differ = u32::from_le_bytes(name) ^ u32::from_le_bytes(known);
+    differ & !CASE == 0 && (!known.iter().any(|byte| matches!(byte, b'^' | b'~')) || name == known)
+}
+
 /// RFC 9112, 5: a field's name and value.
 pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
-    // Folded so that it is one pass without a branch for each byte.
-    let control = |bad, &byte: &u8| bad | ((byte < b' ' && byte != b'\t') | (byte == 0x7f));
-    let colon = memchr(b':', line).ok_or(Reason::Malformed)?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if !is_token(name) || value.iter().fold(false, control) {
-        return Err(Reason::Malformed);
+    let (name, rest) = line.split_at(token_bytes(line));
+    match rest {
+        [b':', value @ ..] if !name.is_empty() && text_bytes(value) == value.len() => {
+            Ok((name, value.trim_ascii()))
+        }
+        _ => Err(Reason::Malformed),
     }
-    Ok((name, value.trim_ascii()))
 }
 
 /// RFC 9110, 8.6: digits, and nothing but digits.
@@ -217,6 +284,45 @@ fn is_text(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Eight at once as one by one, whatever stands where.
+        #[test]
+        fn texts_end_at_their_first_control(
+            bytes in prop::collection::vec(prop_oneof![8 => any::<u8>(), 20 => b' '..=b'~', 1 => Just(b'\t'), 1 => Just(0x7f), 1 => Just(0x80)], 0..60),
+        ) {
+            let end = bytes.iter().position(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
+            prop_assert_eq!(text_bytes(&bytes), end.unwrap_or(bytes.len()));
+        }
+
+        #[test]
+        fn names_are_the_same_in_any_case(
+            name in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,9}",
+            flips in prop::collection::vec(any::<bool>(), 9),
+            to in "[!#$%&'*+.^_`|~0-9a-z-]{9}",
+            keep in 0..10usize,
+        ) {
+            // As it is but for the case, or for one letter.
+            let known = name.to_ascii_lowercase();
+            let flip = |(byte, flip): (u8, &bool)| if *flip { byte ^ 0x20 } else { byte };
+            let mut other: Vec<u8> = name.bytes().zip(&flips).map(flip).collect();
+            if let Some(place) = other.get_mut(keep) {
+                *place = to.as_bytes()[keep];
+            }
+            if is_token(&other) {
+                let same = other.eq_ignore_ascii_case(known.as_bytes());
+                prop_assert_eq!(is_same_name(&other, known.as_bytes()), same);
+            }
+        }
+
+        #[test]
+        fn names_are_known_in_any_case(name in "[!#$%&'*+.^_`|~0-9A-Za-z-]{4}|[Hh][Oo][sSt][tT]|ho[s\\x13]t") {
+            let known = name.eq_ignore_ascii_case("host");
+            let token = is_token(name.as_bytes());
+            prop_assert_eq!(token && is_named(name.as_bytes(), b"host"), known);
+        }
+    }
 
     #[test]
     fn request_lines() {

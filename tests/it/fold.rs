@@ -61,7 +61,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
         .prop_map(
             |(user, at_ms, other, served, events, sum, status)| OwnedRecord {
                 at_ms: 3_595_000 + at_ms,
-                user: vec![b'u', user],
+                user: [b'u', user][..].into(),
                 declaration: 1,
                 status,
                 latency_us: at_ms,
@@ -96,7 +96,7 @@ fn chunk(journal: usize, first: u64, records: &[OwnedRecord]) -> Chunk {
     Chunk {
         journal: format!("journal-{journal}").into(),
         records: numbered.collect(),
-        declarations: HashMap::from([(1, Arc::new(declaration()))]),
+        declarations: [(1, Arc::new(declaration()))].into_iter().collect(),
         through: first + records.len() as u64 - 1,
     }
 }
@@ -109,7 +109,7 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
     for name in ["one", "two"] {
         known
             .experiments
-            .insert(name.to_owned(), vec![HashMap::new()]);
+            .insert(name.to_owned(), vec![HashMap::default()]);
     }
     for chunks in batches {
         let batch = fold::fold(chunks, &known, &Buckets::new());

@@ -94,7 +94,10 @@ fn drain(reader: &mut Reader) -> Vec<u64> {
                 *declarations[&record.declaration],
                 declaration(record.declaration)
             );
-            assert_eq!(record.user, format!("user-{}", record.at_ms).into_bytes());
+            assert_eq!(
+                record.user[..],
+                *format!("user-{}", record.at_ms).as_bytes()
+            );
             assert_eq!(
                 (record.status, record.latency_us, record.exposures[0].served),
                 (404, 12, Served::Fallback)

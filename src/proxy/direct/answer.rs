@@ -3,7 +3,7 @@
 use super::lines::{self, Lines, field};
 use crate::experiment::asked::{Answered, Fields};
 use crate::proxy::edit::Edit;
-use crate::proxy::grammar;
+use crate::proxy::grammar::{self, is_named};
 use crate::proxy::reply::Reason;
 use http::header::{DATE, HeaderName, HeaderValue};
 
@@ -12,10 +12,6 @@ const FIELDS_MAX: usize = 256;
 const HEAD_BYTES_MAX: usize = 256 << 10;
 
 /// What stands at the beginning of what an upstream has sent.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "never kept: moved once, on the stack"
-)]
 #[derive(Debug)]
 pub enum Read<'a> {
     /// A head that is not complete.
@@ -118,7 +114,7 @@ impl<'a> Answer<'a> {
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
             match name.len() {
-                14 if name.eq_ignore_ascii_case(b"content-length") => {
+                14 if is_named(name, b"content-length") => {
                     let said = grammar::length(value).ok_or(Reason::Unsound)?;
                     if length.replace(said).is_some() {
                         return Err(Reason::Unsound);
@@ -128,13 +124,13 @@ impl<'a> Answer<'a> {
                         self.lines.take(place);
                     }
                 }
-                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                17 if is_named(name, b"transfer-encoding") => {
                     if chunked || self.http_10 || !value.eq_ignore_ascii_case(b"chunked") {
                         return Err(Reason::Unsound);
                     }
                     chunked = true;
                 }
-                10 if name.eq_ignore_ascii_case(b"connection") => {
+                10 if is_named(name, b"connection") => {
                     let mut options = value.split(|&byte| byte == b',');
                     let close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
                     self.keeps &= !options.any(close);
@@ -161,20 +157,19 @@ impl<'a> Answer<'a> {
     pub fn strip(&mut self) {
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
-            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
             let goes = match name.len() {
-                2 => is(b"te"),
-                7 => is(b"upgrade"),
-                10 if is(b"connection") => {
+                2 => is_named(name, b"te"),
+                7 => is_named(name, b"upgrade"),
+                10 if is_named(name, b"connection") => {
                     self.take_listed(value);
                     true
                 }
-                10 => is(b"keep-alive"),
-                16 => is(b"proxy-connection"),
-                17 => is(b"transfer-encoding"),
+                10 => is_named(name, b"keep-alive"),
+                16 => is_named(name, b"proxy-connection"),
+                17 => is_named(name, b"transfer-encoding"),
                 _ => false,
             };
-            let ours = name.len() > 10 && name[..10].eq_ignore_ascii_case(b"watershed-");
+            let ours = name.len() > 10 && is_named(&name[..10], b"watershed-");
             if goes || ours {
                 self.lines.take(place);
             }
@@ -249,8 +244,7 @@ impl Edit for Edited<'_, '_> {
     }
 
     fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        let is = |other: &[u8]| other.eq_ignore_ascii_case(name.as_str().as_bytes());
-        self.answer.lines.take_all(is);
+        self.answer.lines.take_named(&name);
         self.append(name, value);
     }
 

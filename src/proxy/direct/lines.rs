@@ -5,14 +5,19 @@ use crate::proxy::grammar;
 use crate::proxy::reply::Reason;
 use http::header::HeaderName;
 use memchr::memchr;
-use smallvec::SmallVec;
 
 /// The fields of one head.
 #[derive(Debug)]
 pub struct Lines<'a> {
     bytes: &'a [u8],
-    lines: SmallVec<[Line; 20]>,
+    // On the heap: a head is moved a few times, and its fields need not be.
+    lines: Vec<Line>,
+    /// Which lengths of names there are, modulo 64: most names that are asked for are not there.
+    lengths: u64,
 }
+
+/// How many fields most heads have.
+const USUAL: usize = 16;
 
 /// Places in the bytes. A head is far shorter than what 32 bits count.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +33,12 @@ struct Line {
     canonical: bool,
 }
 
+impl Line {
+    fn has_length(&self, name: &[u8]) -> bool {
+        (self.name_end - self.start) as usize == name.len()
+    }
+}
+
 /// The next line of `bytes` from `start`, without its end, and where the one after it begins.
 pub fn line(bytes: &[u8], start: usize) -> Option<(&[u8], usize)> {
     let rest = bytes.get(start..)?;
@@ -39,6 +50,59 @@ pub fn line(bytes: &[u8], start: usize) -> Option<(&[u8], usize)> {
     Some((line, start + end + 1))
 }
 
+/// What the field at `start` is, or where the head ends. `None` where the line has not come.
+enum Next {
+    Field(Line),
+    End(usize),
+}
+
+/// Where the end of a line at `place` is over; `Ok(None)` where more must come to tell.
+fn over(bytes: &[u8], place: usize) -> Result<Option<usize>, Reason> {
+    match bytes.get(place..) {
+        Some([b'\n', ..]) => Ok(Some(place + 1)),
+        Some([b'\r', b'\n', ..]) => Ok(Some(place + 2)),
+        None | Some([] | [b'\r']) => Ok(None),
+        Some(_) => Err(Reason::Malformed),
+    }
+}
+
+fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
+    if let Some(b'\r' | b'\n') | None = bytes.get(start) {
+        return Ok(over(bytes, start)?.map(Next::End));
+    }
+    let name_end = start + grammar::token_bytes(&bytes[start..]);
+    match bytes.get(name_end) {
+        Some(b':') if name_end > start => {}
+        None => return Ok(None),
+        Some(_) => return Err(Reason::Malformed),
+    }
+    let behind = name_end + 1;
+    let text_end = behind + grammar::text_bytes(&bytes[behind..]);
+    let Some(end) = over(bytes, text_end)? else {
+        return Ok(None);
+    };
+    let (mut value, mut value_end) = (behind, text_end);
+    while value < value_end && matches!(bytes[value], b' ' | b'\t') {
+        value += 1;
+    }
+    while value < value_end && matches!(bytes[value_end - 1], b' ' | b'\t') {
+        value_end -= 1;
+    }
+    let spaced = match value == value_end {
+        true => value == behind,
+        false => value == behind + 1 && bytes[behind] == b' ',
+    };
+    Ok(Some(Next::Field(Line {
+        start: start as u32,
+        name_end: name_end as u32,
+        value: value as u32,
+        value_end: value_end as u32,
+        end: end as u32,
+        goes: false,
+        canonical: spaced && value_end + 2 == end,
+    })))
+}
+
 impl<'a> Lines<'a> {
     /// Reads fields from `start` up to the empty line, and where what follows it begins; `None`
     /// where that line has not come. Of more than `max` fields, or an unsound one, the reason.
@@ -47,40 +111,26 @@ impl<'a> Lines<'a> {
         start: usize,
         max: usize,
     ) -> Result<Option<(Lines<'a>, usize)>, Reason> {
-        let mut lines = SmallVec::new();
-        let mut start = start;
+        let mut lines = Vec::with_capacity(USUAL);
+        let (mut start, mut lengths) = (start, 0);
         loop {
-            let Some((text, end)) = line(bytes, start) else {
-                return Ok(None);
-            };
-            if text.is_empty() {
-                return Ok(Some((Lines { bytes, lines }, end)));
+            match next(bytes, start)? {
+                None => return Ok(None),
+                Some(Next::End(end)) => {
+                    let lines = Lines {
+                        bytes,
+                        lines,
+                        lengths,
+                    };
+                    return Ok(Some((lines, end)));
+                }
+                Some(Next::Field(_)) if lines.len() == max => return Err(Reason::HeadTooLong),
+                Some(Next::Field(line)) => {
+                    lengths |= 1 << ((line.name_end - line.start) % 64);
+                    start = line.end as usize;
+                    lines.push(line);
+                }
             }
-            if lines.len() == max {
-                return Err(Reason::HeadTooLong);
-            }
-            let (name, value) = grammar::field(text)?;
-            let name_end = start + name.len();
-            // `value` is a part of `text`, behind the colon.
-            let behind = &text[name.len() + 1..];
-            let indent = behind.len() - behind.trim_ascii_start().len();
-            let indent = indent.min(behind.len() - value.len());
-            let value_start = name_end + 1 + indent;
-            let value_end = value_start + value.len();
-            lines.push(Line {
-                start: start as u32,
-                name_end: name_end as u32,
-                value: value_start as u32,
-                value_end: value_end as u32,
-                end: end as u32,
-                goes: false,
-                canonical: value_end + 2 == end
-                    && match value.is_empty() {
-                        true => value_start == name_end + 1,
-                        false => value_start == name_end + 2 && bytes[name_end + 1] == b' ',
-                    },
-            });
-            start = end;
         }
     }
 
@@ -101,6 +151,14 @@ impl<'a> Lines<'a> {
     }
 
     /// Those of this name are not passed on.
+    pub fn take_named(&mut self, name: &HeaderName) {
+        let name = name.as_str().as_bytes();
+        if self.may_have(name) {
+            self.take_all(|other| other.len() == name.len() && grammar::is_same_name(other, name));
+        }
+    }
+
+    /// Those of which this is true are not passed on.
     pub fn take_all(&mut self, is_meant: impl Fn(&[u8]) -> bool) {
         for place in 0..self.lines.len() {
             if is_meant(self.name(self.lines[place])) {
@@ -130,6 +188,10 @@ impl<'a> Lines<'a> {
         out.extend_from_slice(&self.bytes[from..to]);
     }
 
+    fn may_have(&self, name: &[u8]) -> bool {
+        self.lengths & (1 << (name.len() % 64)) != 0
+    }
+
     fn name(&self, line: Line) -> &'a [u8] {
         &self.bytes[line.start as usize..line.name_end as usize]
     }
@@ -142,10 +204,12 @@ impl<'a> Lines<'a> {
 impl<'a> Fields<'a> for &Lines<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        let lines = self.lines.iter().filter(move |line| {
-            !line.goes
-                && (line.name_end - line.start) as usize == name.len()
-                && self.name(**line).eq_ignore_ascii_case(name)
+        let lines = match self.may_have(name) {
+            true => &*self.lines,
+            false => &[],
+        };
+        let lines = lines.iter().filter(move |line| {
+            !line.goes && line.has_length(name) && grammar::is_same_name(self.name(**line), name)
         });
         lines.map(|line| self.value(*line))
     }

@@ -10,7 +10,7 @@ use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::visit::Visit;
 use crate::proxy::framing::Bounds;
-use crate::proxy::grammar;
+use crate::proxy::grammar::{self, is_named};
 use crate::proxy::headers::Words;
 use crate::proxy::hops;
 use http::Method;
@@ -18,10 +18,6 @@ use http::header::HOST;
 use smallvec::SmallVec;
 
 /// What stands at the beginning of what a client has sent.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "never kept: moved once, on the stack"
-)]
 #[derive(Debug)]
 pub enum Read<'a> {
     /// A head that is not complete, and may become a plain one.
@@ -58,7 +54,8 @@ pub struct Request<'a> {
 pub struct Ours {
     /// Whether what the client says of others is believed.
     pub trusted: bool,
-    address: Box<str>,
+    /// The address, the end of its line, and `via`.
+    lines: Box<[u8]>,
 }
 
 impl Ours {
@@ -66,7 +63,9 @@ impl Ours {
     pub fn new(address: std::net::IpAddr, trusted: bool) -> Ours {
         Ours {
             trusted,
-            address: address.to_string().into(),
+            lines: format!("{address}\r\nvia: 1.1 watershed\r\n")
+                .into_bytes()
+                .into(),
         }
     }
 }
@@ -154,44 +153,43 @@ impl<'a> Request<'a> {
         let (mut hosts, mut length) = (0, None);
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
-            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
             // By length first: few fields are compared at all.
             match name.len() {
-                4 if is(b"host") => {
+                4 if is_named(name, b"host") => {
                     hosts += 1;
                     if !grammar::is_host(value) {
                         return None;
                     }
                 }
-                14 if is(b"content-length") => {
+                14 if is_named(name, b"content-length") => {
                     if length.is_some() {
                         return None;
                     }
                     length = Some(grammar::length(value)?);
                 }
-                10 if is(b"connection") => {
+                10 if is_named(name, b"connection") => {
                     self.closes |= value.eq_ignore_ascii_case(b"close");
                     if !self.closes && !value.eq_ignore_ascii_case(b"keep-alive") {
                         return None;
                     }
                     self.lines.take(place);
                 }
-                10 if is(b"keep-alive") => self.lines.take(place),
-                16 if is(b"proxy-connection") => self.lines.take(place),
-                2 if is(b"te") => return None,
-                6 if is(b"expect") => return None,
-                7 if is(b"upgrade") => return None,
-                9 if is(b"forwarded") => return None,
-                17 if is(b"transfer-encoding") => return None,
+                10 if is_named(name, b"keep-alive") => self.lines.take(place),
+                16 if is_named(name, b"proxy-connection") => self.lines.take(place),
+                2 if is_named(name, b"te") => return None,
+                6 if is_named(name, b"expect") => return None,
+                7 if is_named(name, b"upgrade") => return None,
+                9 if is_named(name, b"forwarded") => return None,
+                17 if is_named(name, b"transfer-encoding") => return None,
                 11.. if begins(name, b"watershed-") => {
-                    if is(OVERRIDE_HEADER.as_str().as_bytes()) {
+                    if name.eq_ignore_ascii_case(OVERRIDE_HEADER.as_str().as_bytes()) {
                         return None;
                     }
                     self.lines.take(place);
                 }
                 13.. if begins(name, b"x-forwarded-") => {
-                    self.forwarded_proto |= is(b"x-forwarded-proto");
-                    self.forwarded_host |= is(b"x-forwarded-host");
+                    self.forwarded_proto |= is_named(name, b"x-forwarded-proto");
+                    self.forwarded_host |= is_named(name, b"x-forwarded-host");
                     if !trusted {
                         self.lines.take(place);
                     }
@@ -219,9 +217,7 @@ impl<'a> Request<'a> {
             false => SmallVec::new(),
         };
         if !told.is_empty() {
-            let name = hops::FORWARDED_FOR;
-            let is = |line: &[u8]| line.eq_ignore_ascii_case(name.as_str().as_bytes());
-            self.lines.take_all(is);
+            self.lines.take_named(&hops::FORWARDED_FOR);
         }
         out.extend_from_slice(self.line);
         self.lines.write(out);
@@ -230,18 +226,18 @@ impl<'a> Request<'a> {
             out.extend_from_slice(said);
             out.extend_from_slice(b", ");
         }
-        out.extend_from_slice(ours.address.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&ours.lines);
         if !(ours.trusted && self.forwarded_proto) {
-            let proto = if over_tls { &b"https"[..] } else { b"http" };
-            field(out, b"x-forwarded-proto", proto);
+            out.extend_from_slice(match over_tls {
+                true => b"x-forwarded-proto: https\r\n",
+                false => b"x-forwarded-proto: http\r\n",
+            });
         }
         if !(ours.trusted && self.forwarded_host)
             && let Some(host) = self.lines.first(&HOST)
         {
             field(out, b"x-forwarded-host", host);
         }
-        out.extend_from_slice(b"via: 1.1 watershed\r\n");
         let sound = |user: &[u8]| user.iter().all(|&byte| byte >= b' ' && byte != 0x7f);
         if let Some(visitor) = visitor
             && let user = visitor.user().as_bytes()
@@ -265,7 +261,6 @@ pub fn is_for(plan: &Plan) -> bool {
         && plan.timeouts.total.is_none()
 }
 
-fn begins(name: &[u8], with: &[u8]) -> bool {
-    name.get(..with.len())
-        .is_some_and(|begin| begin.eq_ignore_ascii_case(with))
+fn begins<const N: usize>(name: &[u8], with: &[u8; N]) -> bool {
+    name.get(..N).is_some_and(|begin| is_named(begin, with))
 }
