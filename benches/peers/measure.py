@@ -1,0 +1,224 @@
+"""Measures watershed beside its peers. Started by `benches/peers/run`; see there."""
+
+import argparse
+import datetime
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from peers import COMMANDS, LOAD_CORE, Peer, Site
+
+COOKIE = "Cookie: a=b; uid=user-4711"
+CELLS = ["small", "syscalls", "instructions", "large", "tls", "idle"]
+
+
+def run(*command):
+    return subprocess.run(["taskset", "-c", LOAD_CORE, *map(str, command)], capture_output=True, text=True)
+
+
+def wrk(url, seconds, connections=64, path="/"):
+    """Requests, requests a second, and p50, p99, p99.9 in ms."""
+    out = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", Path(__file__).parent / "load.lua", url, "--", path)
+    found = re.search(r"RESULT (\d+) (\d+) (\S+) (\S+) (\S+) (\d+)", out.stdout)
+    if not found or int(found[6]):
+        raise RuntimeError(out.stdout + out.stderr)
+    requests, micros = int(found[1]), int(found[2])
+    return requests, requests / micros * 1e6, *(float(found[part]) / 1000 for part in (3, 4, 5))
+
+
+def h2load(url, requests, *more):
+    out = run("h2load", "-t1", "-n", requests, "-H", COOKIE, *more, url).stdout
+    done, succeeded = re.search(r"(\d+) done, (\d+) succeeded", out).groups()
+    if int(succeeded) != requests:
+        raise RuntimeError(out)
+    return int(done)
+
+
+def spent(peer, work):
+    """What the work gave, and CPU microseconds for each of its requests."""
+    before = peer.cpu()
+    result = work()
+    requests = result[0] if isinstance(result, tuple) else result
+    return result, (peer.cpu() - before) * 1e6 / requests
+
+
+def small(peer, options):
+    result, cpu = spent(peer, lambda: wrk(f"http://127.0.0.1:{peer.port}/", options.seconds))
+    return {"requests/s": result[1], "p50 ms": result[2], "p99 ms": result[3], "p99.9 ms": result[4], "CPU µs": cpu}
+
+
+def large(peer, options):
+    before = peer.memory()
+    _, cpu = spent(peer, lambda: wrk(f"http://127.0.0.1:{peer.port}/large", options.seconds, 16, "/large"))
+    return {"1 MiB: CPU µs": cpu, "1 MiB: memory grown KiB": max(0, peer.memory() - before)}
+
+
+def tls(peer, options):
+    if peer.name == "relay":
+        return {}
+    _, one = spent(peer, lambda: wrk(f"https://127.0.0.1:{peer.tls}/", options.seconds))
+    requests = 20_000 * options.seconds
+    _, two = spent(peer, lambda: h2load(f"https://127.0.0.1:{peer.tls}/", requests, "-c", 8, "-m", 10))
+    return {"TLS, HTTP/1.1: CPU µs": one, "TLS, HTTP/2: CPU µs": two}
+
+
+def syscalls(peer, options):
+    file = peer.folder / "strace"
+    pids = [part for pid in peer.processes() for part in ("-p", str(pid))]
+    strace = subprocess.Popen(["strace", "-f", "-c", "-o", file, *pids], stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    requests = wrk(f"http://127.0.0.1:{peer.port}/", options.seconds)[0]
+    strace.terminate()
+    strace.wait()
+    calls = int(re.search(r"(\d+)\s+(?:\d+\s+)?total", file.read_text())[1])
+    return {"system calls": calls / requests}
+
+
+def idle(peer, options):
+    """Memory that each of 2,000 connections keeps that has asked once."""
+
+    def ask():
+        one = socket.create_connection(("127.0.0.1", peer.port))
+        one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nCookie: uid=user-1\r\n\r\n")
+        got = b""
+        while not got.endswith(b"x" * 200) and b"x" * 200 not in got:
+            got += one.recv(65536)
+        return one
+
+    warm = [ask() for _ in range(100)]
+    time.sleep(1)
+    before = peer.memory()
+    kept = [ask() for _ in range(2000)]
+    time.sleep(1)
+    grown = peer.memory() - before
+    for one in warm + kept:
+        one.close()
+    return {"idle connection KiB": grown / 2000}
+
+
+def instructions(site, name):
+    """User-space instructions of a request: the difference of 12,000 and 2,000 requests."""
+
+    def count(requests):
+        peer = Peer(name, site, ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind"])
+        if not peer.runs:
+            return None
+        h2load(f"http://127.0.0.1:{peer.port}/", requests, "--h1", "-c", 8)
+        peer.stop(120)
+        return int(re.search(r"^(?:summary|totals): (\d+)", (peer.folder / "callgrind").read_text(), re.M)[1])
+
+    few, many = count(2000), count(12000)
+    return {"instructions": (many - few) / 10_000} if few and many else {}
+
+
+MEASURES = {"small": small, "large": large, "tls": tls, "idle": idle, "syscalls": syscalls}
+DIGITS = {"requests/s": 0, "instructions": 0, "1 MiB: memory grown KiB": 0}
+
+
+def table(results, names):
+    """Markdown: a row for each figure, a column for each proxy; then what watershed's is of theirs."""
+    figures = list(dict.fromkeys(figure for name in names for figure in results[name]))
+    lines = ["| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for figure in figures:
+        cells = []
+        for name in names:
+            values = results[name].get(figure)
+            cells.append(f"{statistics.median(values):,.{DIGITS.get(figure, 1)}f}" if values else "–")
+        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
+    peers = [name for name in names if not name.startswith("watershed")]
+    if "watershed" in names and peers:
+        lines += ["", "| watershed ÷ | " + " | ".join(peers) + " |", "| --- |" + " ---: |" * len(peers)]
+        for figure in figures:
+            ours = results["watershed"].get(figure)
+            if not ours or "grown" in figure:
+                continue
+            cells = []
+            for name in peers:
+                theirs = results[name].get(figure)
+                median = statistics.median(theirs) if theirs else 0
+                cells.append(f"{statistics.median(ours) / median:.2f}" if median > 0 else "–")
+            lines.append(f"| {figure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def versions():
+    def first(*command):
+        out = subprocess.run(command, capture_output=True, text=True)
+        return re.search(r"\d+\.\d+(\.\d+)?", out.stdout + out.stderr)
+
+    asked = {"nginx": ["nginx", "-v"], "HAProxy": ["haproxy", "-v"], "Envoy": ["envoy", "--version"],
+             "Traefik": ["traefik", "version"], "Redis": ["redis-server", "--version"], "rustc": ["rustc", "--version"]}
+    known = []
+    for name, command in asked.items():
+        try:
+            text = first(*command)
+            known.append(f"{name} {text[0]}" if text else name)
+        except FileNotFoundError:
+            pass
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{cpu[1] if cpu else platform.machine()}, Linux {platform.release()}, " + ", ".join(known)
+
+
+def write(text):
+    """Puts the text between the marks in docs/performance.md."""
+    page = Path("docs/performance.md")
+    begin, end = "<!-- peers: begin -->", "<!-- peers: end -->"
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one second a cell, one round")
+    parser.add_argument("--only", help="these proxies: " + ", ".join(COMMANDS))
+    parser.add_argument("--what", help="these figures: " + ", ".join(CELLS))
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
+    options = parser.parse_args()
+    options.seconds, rounds = (1, 1) if options.quick else (5, 5)
+    names = options.only.split(",") if options.only else list(COMMANDS)
+    cells = options.what.split(",") if options.what else CELLS
+    results = {name: {} for name in names}
+
+    def keep(name, figures):
+        print(name, {figure: round(value, 2) for figure, value in figures.items()}, file=sys.stderr)
+        for figure, value in figures.items():
+            results[name].setdefault(figure, []).append(value)
+
+    with tempfile.TemporaryDirectory() as folder:
+        site = Site(folder, with_redis="watershed-redis" in names)
+        peers = []
+        try:
+            peers = [Peer(name, site) for name in names]
+            names = [peer.name for peer in peers if peer.runs]
+            for cell in [cell for cell in cells if cell != "instructions"]:
+                for turn in range(1 if cell in ("idle", "syscalls") else rounds):
+                    # Each round begins with another one.
+                    running = [peer for peer in peers if peer.runs]
+                    for peer in running[turn % len(running):] + running[: turn % len(running)]:
+                        keep(peer.name, MEASURES[cell](peer, options))
+            for peer in peers:
+                peer.stop()
+            peers = []
+            if "instructions" in cells:
+                for name in names:
+                    # Envoy and Traefik are too much for valgrind; the relay reads nothing.
+                    if name not in ("envoy", "traefik", "relay"):
+                        keep(name, instructions(site, name))
+        finally:
+            for peer in peers:
+                peer.stop()
+            site.stop()
+    text = f"{datetime.date.today():%-d %B %Y}; {versions()}.\n\n{table(results, names)}\n"
+    print(text)
+    if options.write:
+        write(text)
+
+
+if __name__ == "__main__":
+    main()
