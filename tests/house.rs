@@ -31,6 +31,7 @@ const PURE: &[&str] = &[
     "journal/declared.rs",
     "admin/recent.rs",
     "ledger/account.rs",
+    "ledger/buckets.rs",
     "ledger/fold.rs",
     "ledger/kept.rs",
     "ledger/keys.rs",

@@ -11,7 +11,7 @@ use super::shape::{
 use super::sizes::{parting, stages};
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, GroupIndex};
-use crate::ledger::fold::Buckets;
+use crate::ledger::buckets::Buckets;
 use crate::ledger::{EpochTotals, Totals};
 use crate::stats::State;
 use std::collections::{BTreeMap, BTreeSet};

@@ -251,16 +251,19 @@ fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {
 /// hand because they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
 pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]> {
     for line in fields.all(&COOKIE) {
-        let mut rest = line;
-        while !rest.is_empty() {
-            let end = memchr(b';', rest).unwrap_or(rest.len());
-            let pair = rest[..end].trim_ascii_start();
-            rest = rest.get(end + 1..).unwrap_or_default();
-            if let Some(rest) = pair.strip_prefix(name.as_bytes())
-                && let Some(value) = rest.strip_prefix(b"=")
+        let mut rest = line.trim_ascii_start();
+        // What is as short as the name holds no value.
+        while rest.len() > name.len() {
+            if rest[name.len()] == b'='
+                && let Some(value) = rest.strip_prefix(name.as_bytes())
             {
-                return Some(value.trim_ascii_end());
+                let end = memchr(b';', value).unwrap_or(value.len());
+                return Some(value[1..end].trim_ascii_end());
             }
+            let Some(end) = memchr(b';', rest) else {
+                break;
+            };
+            rest = rest[end + 1..].trim_ascii_start();
         }
     }
     None

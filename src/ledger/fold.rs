@@ -1,6 +1,7 @@
 //! Turns facts into additions. PURE: the same chunks and the same knowledge give the same batch.
 
 use super::account::USER_MAX;
+use super::buckets::Buckets;
 use super::known::{Known, Seen};
 use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
 use crate::experiment::assign::murmur3_32;
@@ -25,19 +26,27 @@ pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What the ledger is to add for these chunks, beyond what its shards were given before.
-pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
+/// What the ledger is to add for these chunks, beyond what its shards were given before. `between`
+/// is called after each of them.
+pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, between: impl Fn()) -> Batch {
     let mut open = Open {
         known,
         buckets,
         parts: BTreeMap::new(),
     };
     for chunk in chunks {
+        let mut declared: Option<Declared<'_>> = None;
         for (sequence, record) in &chunk.records {
-            if let Some(declaration) = chunk.declarations.get(&record.declaration) {
-                open.add(&chunk.journal, *sequence, declaration, record);
+            // Most refer to what the one before refers to.
+            if declared.as_ref().map(Declared::digest) != Some(record.declaration) {
+                let found = chunk.declarations.get(&record.declaration);
+                declared = found.map(|declaration| Declared::new(declaration, known, chunk));
+            }
+            if let Some(declared) = &declared {
+                open.add(&chunk.journal, *sequence, declared, record);
             }
         }
+        between();
     }
     Batch {
         parts: open.parts.into_values().map(OpenPart::finish).collect(),
@@ -52,39 +61,29 @@ pub fn shard_of(user: &[u8], shards: usize) -> usize {
     }
 }
 
-/// Latency buckets: the lowest value of the range that a value shares with its neighbours.
-#[derive(Debug)]
-pub struct Buckets(hdrhistogram::Histogram<u64>);
-
-impl Buckets {
-    /// The longest latency told apart, in microseconds: an hour.
-    pub const MAX_US: u64 = 3_600_000_000;
-
-    /// Buckets of two significant digits: at most 1 % wide.
-    pub fn new() -> Buckets {
-        // The bounds are constants within the crate's documented limits.
-        Buckets(hdrhistogram::Histogram::new_with_bounds(1, Self::MAX_US, 2).expect("sound bounds"))
-    }
-
-    /// The bucket of a latency, in microseconds.
-    pub fn of(&self, latency_us: u64) -> u64 {
-        self.0.lowest_equivalent(latency_us.clamp(1, Self::MAX_US))
-    }
-
-    /// The latency below which this share of requests lies, in microseconds; `None` without
-    /// requests.
-    pub fn quantile(latency: &BTreeMap<u64, u64>, share: f64) -> Option<u64> {
-        let mut all = Buckets::new().0;
-        for (&bucket, &count) in latency {
-            all.saturating_record_n(bucket, count);
-        }
-        (!all.is_empty()).then(|| all.value_at_quantile(share))
-    }
+/// A declaration, and for each of its experiments what each of its shards was given of the journal
+/// before.
+struct Declared<'a> {
+    declaration: &'a Declaration,
+    given: Vec<Vec<u64>>,
 }
 
-impl Default for Buckets {
-    fn default() -> Self {
-        Buckets::new()
+impl<'a> Declared<'a> {
+    fn new(declaration: &'a Declaration, known: &Known, chunk: &Chunk) -> Declared<'a> {
+        let given = declaration.experiments.iter().map(|experiment| {
+            let shards = known.experiments.get(&experiment.name);
+            let given = shards.into_iter().flatten();
+            let through = given.map(|given| given.get(&chunk.journal).copied().unwrap_or(0));
+            through.collect()
+        });
+        Declared {
+            declaration,
+            given: given.collect(),
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        self.declaration.digest
     }
 }
 
@@ -99,9 +98,10 @@ impl<'a> Open<'a> {
         &mut self,
         journal: &JournalId,
         sequence: u64,
-        declaration: &'a Declaration,
+        declared: &Declared<'a>,
         record: &OwnedRecord,
     ) {
+        let declaration = declared.declaration;
         for (index, experiment) in declaration.experiments.iter().enumerate() {
             let exposure = record
                 .exposures
@@ -114,15 +114,12 @@ impl<'a> Open<'a> {
             if exposure.is_none() && !joins && (!experiment.running || events().next().is_none()) {
                 continue;
             }
-            let Some(shards) = self.known.experiments.get(&experiment.name) else {
+            let shards = &declared.given[index];
+            let shard = shard_of(&record.user, shards.len());
+            // None: an experiment that is not known.
+            let Some(&before) = shards.get(shard) else {
                 continue;
             };
-            let shard = shard_of(&record.user, shards.len());
-            let before = shards
-                .get(shard)
-                .and_then(|given| given.get(journal))
-                .copied()
-                .unwrap_or(0);
             if sequence <= before {
                 continue;
             }

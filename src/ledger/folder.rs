@@ -1,8 +1,11 @@
 //! Moves facts from the journals to the ledger, exactly once: read (I/O), fold (pure), apply
 //! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
 
+mod housekeeping;
+
 use super::backoff::Backoff;
-use super::fold::{self, Buckets};
+use super::buckets::Buckets;
+use super::fold;
 use super::known::Known;
 use super::{Applied, Batch, JournalId, Ledger, LedgerError, chain};
 use crate::journal::{Chunk, Reader};
@@ -16,6 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The most records folded in one batch, over all journals: what Redis, which does one thing at
 /// a time, adds in some tens of milliseconds.
 const RECORDS_MAX: usize = 5_000;
+/// How many records are read or folded before others may have the core: a worker that shares it
+/// keeps its clients waiting for no longer than this takes.
+const PIECE: usize = 256;
 /// The most parts under way to the ledger at the same time.
 const PARTS_AT_ONCE: usize = 32;
 /// How often finished segments are released and journals of ended processes looked for.
@@ -109,7 +115,7 @@ impl Folder {
             .iter()
             .map(|reader| reader.position() - 1)
             .collect();
-        let chunks = self.read();
+        let (chunks, is_full) = self.read();
         match self.give(&chunks).await {
             Ok(()) if self.from_the_start => {
                 self.measure();
@@ -130,10 +136,7 @@ impl Folder {
             .folding
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
-        if chunks
-            .iter()
-            .any(|chunk| chunk.records.len() >= self.share())
-        {
+        if is_full {
             return Ok(Read::Full);
         }
         self.vitals
@@ -152,27 +155,41 @@ impl Folder {
         (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
-    fn read(&mut self) -> Vec<Chunk> {
+    /// What is read of every journal, in pieces; and whether more is waiting.
+    fn read(&mut self) -> (Vec<Chunk>, bool) {
         let share = self.share();
-        let read = |reader: &mut Reader| {
-            reader.next(share).unwrap_or_else(|error| {
-                tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
-                Chunk {
-                    journal: reader.id().clone(),
-                    records: Vec::new(),
-                    declarations: HashMap::default(),
-                    through: 0,
+        let (mut chunks, mut is_full) = (Vec::new(), false);
+        for reader in &mut self.readers {
+            let mut read = 0;
+            while read < share {
+                let wanted = PIECE.min(share - read);
+                let chunk = reader.next(wanted).unwrap_or_else(|error| {
+                    tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
+                    Chunk {
+                        journal: reader.id().clone(),
+                        records: Vec::new(),
+                        declarations: HashMap::default(),
+                        through: 0,
+                    }
+                });
+                let_others();
+                let got = chunk.records.len();
+                chunks.push(chunk);
+                read += got;
+                if got < wanted {
+                    break;
                 }
-            })
-        };
-        self.readers.iter_mut().map(read).collect()
+            }
+            is_full |= read >= share;
+        }
+        (chunks, is_full)
     }
 
     /// Gives the chunks to the ledger.
     async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
         self.tell_dropped().await?;
         self.learn(chunks).await?;
-        let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
+        let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets, let_others);
         let mut failed = Ok(());
         // Shards lie on several nodes, so they are given their parts side by side.
         for parts in parts.chunks(PARTS_AT_ONCE) {
@@ -223,36 +240,6 @@ impl Folder {
         Ok(())
     }
 
-    /// Asks every shard whether it still has what it was given. A ledger can lose its last seconds
-    /// when there is nothing more to give that would show it.
-    async fn audit(&mut self) -> Result<(), LedgerError> {
-        let mut lost = Vec::new();
-        for (experiment, shards) in &self.known.experiments {
-            // Also told anew that there is such an experiment, in case that just this was lost.
-            if self.ledger.shards(experiment).await? as usize != shards.len() {
-                lost.push(experiment.clone());
-                continue;
-            }
-            for (shard, given) in shards.iter().enumerate() {
-                let (journals, through): (Vec<_>, Vec<_>) = given
-                    .iter()
-                    .map(|(id, &through)| (id.clone(), through))
-                    .unzip();
-                let has = self
-                    .ledger
-                    .applied(experiment, shard as u32, &journals)
-                    .await?;
-                if has != through {
-                    lost.push(experiment.clone());
-                }
-            }
-        }
-        for experiment in lost {
-            self.lost(&experiment);
-        }
-        Ok(())
-    }
-
     /// Asks the ledger what it has of journals and experiments that are new here.
     async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
         let journals: Vec<JournalId> = chunks.iter().map(|chunk| chunk.journal.clone()).collect();
@@ -277,52 +264,6 @@ impl Folder {
                 if !new.is_empty() {
                     let has = self.ledger.applied(experiment, shard as u32, &new).await?;
                     given.extend(new.into_iter().zip(has));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn keep_house(&mut self) {
-        let left: Vec<Reader> = (self.adopt)();
-        self.readers.extend(left);
-        self.measure();
-        // Nothing is deleted before it is known that the ledger has it.
-        if let Err(error) = self.audit().await {
-            self.report(Some(&error));
-            return;
-        }
-        if self.from_the_start {
-            return;
-        }
-        for reader in &mut self.readers {
-            if let Err(error) = reader.release(reader.position() - 1) {
-                tracing::warn!(journal = %reader.id(), "a folded segment cannot be deleted: {error}");
-            }
-        }
-        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.readers)
-            .into_iter()
-            .partition(Reader::is_over);
-        self.readers = on;
-        for reader in over {
-            if let Err(error) = self.forget(reader).await {
-                tracing::warn!("a journal that is over cannot be forgotten: {error}");
-            }
-        }
-    }
-
-    /// Deletes a journal first and then forgets it: the other way round, a crash in between would
-    /// have it folded twice.
-    async fn forget(&mut self, reader: Reader) -> Result<(), LedgerError> {
-        let id = reader.id().clone();
-        if let Err(error) = reader.remove() {
-            tracing::warn!(journal = %id, "a journal that is over cannot be deleted: {error}");
-            return Ok(());
-        }
-        for (experiment, shards) in &mut self.known.experiments {
-            for (shard, given) in shards.iter_mut().enumerate() {
-                if given.remove(&id).is_some_and(|through| through > 0) {
-                    self.ledger.forget(experiment, shard as u32, &id).await?;
                 }
             }
         }
@@ -387,4 +328,9 @@ fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_millis() as u64)
+}
+
+/// Lets other threads have the core first, if they want it.
+fn let_others() {
+    std::thread::yield_now();
 }

@@ -11,6 +11,7 @@
 
 pub mod account;
 mod backoff;
+pub mod buckets;
 pub mod controls;
 pub mod fold;
 pub mod folder;

@@ -209,22 +209,22 @@ where
         }
         loop {
             if need == Need::Bare {
-                return self.take_bare().map(Lent::Bare);
+                return self.take_bare(Instant::now()).map(Lent::Bare);
             }
-            let kept = self.pop(|_| true)?;
+            let kept = self.pop(Instant::now(), |_| true)?;
             if let Some(lent) = self.revive(kept).await {
                 return Some(lent);
             }
         }
     }
 
-    /// The bare stream used last, if it is still open.
-    pub fn take_bare(self: &Rc<Self>) -> Option<Bare<B>> {
+    /// The bare stream used last, if it is still open `now`.
+    pub fn take_bare(self: &Rc<Self>, now: Instant) -> Option<Bare<B>> {
         if self.shared.borrow().is_some() {
             return None;
         }
         loop {
-            let kept = self.pop(|kept| matches!(kept.held, Held::Bare(_)))?;
+            let kept = self.pop(now, |kept| matches!(kept.held, Held::Bare(_)))?;
             if let Held::Bare(mut stream) = kept.held
                 && stream.is_quiet()
             {
@@ -234,12 +234,12 @@ where
     }
 
     /// The last one kept of this sort, if it is young enough and still goes where the name leads.
-    fn pop(&self, is_meant: impl Fn(&Kept<B>) -> bool) -> Option<Kept<B>> {
+    fn pop(&self, now: Instant, is_meant: impl Fn(&Kept<B>) -> bool) -> Option<Kept<B>> {
         loop {
             let mut all = self.kept.borrow_mut();
             let place = all.iter().rposition(&is_meant)?;
             let kept = all.remove(place);
-            if kept.since.elapsed() > KEPT_FOR {
+            if now.saturating_duration_since(kept.since) > KEPT_FOR {
                 // Those below it are older still.
                 all.drain(..place);
                 return None;

@@ -141,12 +141,12 @@ where
 
     /// The same where nothing has to be waited for: the upstream has one endpoint, which is well
     /// and of which a connection is kept.
-    pub fn lend_bare_now(&self, wish: Wish<'_>) -> Option<Bare<B>> {
+    pub fn lend_bare_now(&self, wish: Wish<'_>, now: Instant) -> Option<Bare<B>> {
         let upstream = &self.upstreams[wish.upstream.0];
         let [only] = &upstream.endpoints[..] else {
             return None;
         };
-        let bare = only.standing.is_well().then(|| only.take_bare())??;
+        let bare = only.standing.is_well().then(|| only.take_bare(now))??;
         upstream.budget.deposit();
         Some(bare)
     }

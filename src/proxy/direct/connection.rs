@@ -126,10 +126,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                 return Ended::Other;
             }
             let held = std::mem::take(&mut self.held);
-            let mut request = worker.rooms.take();
-            let found = match held.is_empty() {
-                true => Found::More,
-                false => going::find(worker, snapshot, self.by(), &held, &mut request),
+            let mut request = Vec::new();
+            let found = if held.is_empty() {
+                Found::More
+            } else {
+                request = worker.rooms.take();
+                going::find(worker, snapshot, self.by(), &held, &mut request)
             };
             let done = match found {
                 Found::Go(going) => {
@@ -148,6 +150,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                 }
                 Found::More => {
                     self.held = held;
+                    // It may be long until there is more.
+                    worker.rooms.give(std::mem::take(&mut request));
                     match self.read(told.as_mut()).await {
                         Came::Bytes => Done::Next,
                         Came::Late if self.has_begun() => {

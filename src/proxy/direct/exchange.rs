@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             user: going.user(),
         };
         let (mut upstream, mut fallback) = (going.wanted(), None);
-        let mut bare = match upstreams.lend_bare_now(wish(upstream)) {
+        let mut bare = match upstreams.lend_bare_now(wish(upstream), going.began) {
             Some(bare) => bare,
             None => {
                 let lending = Box::pin(self.lend(going, &mut upstream, &mut fallback));

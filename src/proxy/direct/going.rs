@@ -50,7 +50,7 @@ pub struct Going<'b> {
     pub taken: usize,
     visitor: Option<Visitor<'b>>,
     path: &'b str,
-    began: Instant,
+    pub began: Instant,
     now_ms: u64,
     over_tls: bool,
     closes: bool,

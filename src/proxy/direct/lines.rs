@@ -227,6 +227,15 @@ pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a field of a known name, which is written with what parts it from the value.
+#[inline(always)]
+pub fn named<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
+    out.reserve(N + value.len() + 2);
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 //! Plain is what most requests are: HTTP/1.1, with a length or no body, asking for nothing but an
 //! answer. What is not plain, or not sound, is left to those who know all of HTTP.
 
-use super::lines::{self, Lines, field};
+use super::lines::{self, Lines, named};
 use crate::config::plan::Plan;
 use crate::experiment::asked::{Asked, Fields};
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
@@ -236,18 +236,18 @@ impl<'a> Request<'a> {
         if !(ours.trusted && self.forwarded_host)
             && let Some(host) = self.lines.first(&HOST)
         {
-            field(out, b"x-forwarded-host", host);
+            named(out, b"x-forwarded-host: ", host);
         }
         let sound = |user: &[u8]| user.iter().all(|&byte| byte >= b' ' && byte != 0x7f);
         if let Some(visitor) = visitor
             && let user = visitor.user().as_bytes()
             && sound(user)
         {
-            field(out, b"watershed-user", user);
+            named(out, b"watershed-user: ", user);
         }
         for &(experiment, group, _) in &visit.inside {
             let said = words.group(experiment, group);
-            field(out, b"watershed-experiment", said.as_bytes());
+            named(out, b"watershed-experiment: ", said.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }

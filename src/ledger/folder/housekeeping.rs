@@ -1,0 +1,86 @@
+//! What the folder does now and then: takes over journals left by others, audits the ledger,
+//! releases what is folded.
+
+use super::Folder;
+use crate::journal::Reader;
+use crate::ledger::LedgerError;
+
+impl Folder {
+    /// Takes over journals that were left, asks whether what was given is still there, and lets
+    /// go of what is done with.
+    pub(super) async fn keep_house(&mut self) {
+        let left: Vec<Reader> = (self.adopt)();
+        self.readers.extend(left);
+        self.measure();
+        // Nothing is deleted before it is known that the ledger has it.
+        if let Err(error) = self.audit().await {
+            self.report(Some(&error));
+            return;
+        }
+        if self.from_the_start {
+            return;
+        }
+        for reader in &mut self.readers {
+            if let Err(error) = reader.release(reader.position() - 1) {
+                tracing::warn!(journal = %reader.id(), "a folded segment cannot be deleted: {error}");
+            }
+        }
+        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.readers)
+            .into_iter()
+            .partition(Reader::is_over);
+        self.readers = on;
+        for reader in over {
+            if let Err(error) = self.forget(reader).await {
+                tracing::warn!("a journal that is over cannot be forgotten: {error}");
+            }
+        }
+    }
+
+    /// Deletes a journal first and then forgets it: the other way round, a crash in between would
+    /// have it folded twice.
+    async fn forget(&mut self, reader: Reader) -> Result<(), LedgerError> {
+        let id = reader.id().clone();
+        if let Err(error) = reader.remove() {
+            tracing::warn!(journal = %id, "a journal that is over cannot be deleted: {error}");
+            return Ok(());
+        }
+        for (experiment, shards) in &mut self.known.experiments {
+            for (shard, given) in shards.iter_mut().enumerate() {
+                if given.remove(&id).is_some_and(|through| through > 0) {
+                    self.ledger.forget(experiment, shard as u32, &id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every shard whether it still has what it was given. A ledger can lose its last seconds
+    /// when there is nothing more to give that would show it.
+    async fn audit(&mut self) -> Result<(), LedgerError> {
+        let mut lost = Vec::new();
+        for (experiment, shards) in &self.known.experiments {
+            // Also told anew that there is such an experiment, in case that just this was lost.
+            if self.ledger.shards(experiment).await? as usize != shards.len() {
+                lost.push(experiment.clone());
+                continue;
+            }
+            for (shard, given) in shards.iter().enumerate() {
+                let (journals, through): (Vec<_>, Vec<_>) = given
+                    .iter()
+                    .map(|(id, &through)| (id.clone(), through))
+                    .unzip();
+                let has = self
+                    .ledger
+                    .applied(experiment, shard as u32, &journals)
+                    .await?;
+                if has != through {
+                    lost.push(experiment.clone());
+                }
+            }
+        }
+        for experiment in lost {
+            self.lost(&experiment);
+        }
+        Ok(())
+    }
+}
