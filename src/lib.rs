@@ -8,6 +8,7 @@ pub mod experiment;
 pub mod journal;
 pub mod ledger;
 pub mod proxy;
+pub mod rate;
 pub mod stats;
 pub mod upstream;
 pub mod vitals;

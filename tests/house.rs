@@ -9,17 +9,25 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("experiment", &[]),
     ("stats", &[]),
     ("vitals", &[]),
+    ("rate", &[]),
     ("config", &["experiment"]),
     ("upstream", &["config", "experiment", "vitals"]),
     ("journal", &["experiment"]),
     ("ledger", &["journal", "experiment", "vitals"]),
     (
         "proxy",
-        &["config", "experiment", "upstream", "journal", "vitals"],
+        &[
+            "config",
+            "experiment",
+            "upstream",
+            "journal",
+            "rate",
+            "vitals",
+        ],
     ),
     (
         "admin",
-        &["ledger", "stats", "config", "experiment", "vitals"],
+        &["ledger", "stats", "config", "experiment", "rate", "vitals"],
     ),
 ];
 
@@ -29,7 +37,11 @@ const PURE: &[&str] = &[
     "stats/",
     "journal/layout.rs",
     "journal/declared.rs",
+    "admin/chart.rs",
+    "admin/plot.rs",
     "admin/recent.rs",
+    "admin/session.rs",
+    "admin/trend.rs",
     "ledger/account.rs",
     "ledger/buckets.rs",
     "ledger/fold.rs",
@@ -63,7 +75,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// The inside has no shape of its own on the wire or the disk.
-const SHAPELESS: &[&str] = &["experiment/", "stats/", "config/plan.rs"];
+const SHAPELESS: &[&str] = &["experiment/", "stats/", "config/plan.rs", "config/plan/"];
 
 const LINES_MAX: usize = 400;
 

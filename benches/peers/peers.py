@@ -53,12 +53,12 @@ class Peer:
     """One proxy, started on its core, with ports of its own."""
 
     def __init__(self, name, site, wrapper=()):
-        self.name, self.port, self.tls = name, free_port(), free_port()
+        self.name, self.port, self.tls, self.admin = name, free_port(), free_port(), free_port()
         self.folder = site.folder / f"{name}-{self.port}"
         self.folder.mkdir()
         files, command = COMMANDS[name]
         places = {
-            "PORT": self.port, "TLS": self.tls, "ADMIN": free_port(), "ORIGIN": site.origin_port,
+            "PORT": self.port, "TLS": self.tls, "ADMIN": self.admin, "ORIGIN": site.origin_port,
             "FOLDER": self.folder, "WATERSHED": Path("target/release/watershed").absolute(),
             "STORE": f"redis://127.0.0.1:{site.redis_port}" if name.endswith("redis") else "watershed.db",
         }

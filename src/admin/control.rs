@@ -1,19 +1,24 @@
 //! Pause, resume, promote, roll back: decisions about experiments, kept in the ledger for all
 //! replicas, with who decided what when.
 
+use super::caller::Caller;
+use super::confirm;
 use super::results::Wish;
 use super::{Door, Failure};
 use crate::config::plan::Plan;
 use crate::ledger::controls::{Act, Control, Lifecycle};
 use crate::ledger::{Ledger, LedgerError};
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// What a browser says of a form.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 /// How long this process is given to go by a decision that it has made.
 const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -41,7 +46,8 @@ impl Action {
         }
     }
 
-    fn named(name: &str) -> Option<Action> {
+    /// The action of this name.
+    pub fn named(name: &str) -> Option<Action> {
         let all = [
             Action::Pause,
             Action::Resume,
@@ -103,35 +109,75 @@ pub struct Done {
     changed: bool,
 }
 
-/// `POST /admin/experiments/{experiment}/{action}`.
+/// What somebody at the door wants done.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What.
+    pub action: Action,
+    /// With which group; for `promote`, the one that has won unless given.
+    pub group: Option<String>,
+    /// Who.
+    pub by: &'a str,
+    /// Why.
+    pub reason: Option<&'a str>,
+}
+
+/// `POST /admin/experiments/{experiment}/{action}`: JSON from programs, a form from pages.
 pub async fn take(
     State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Failure> {
     let Some(action) = Action::named(&action) else {
         let hint = format!("no action {action:?}; there are pause, resume, promote and rollback");
         return Err(Failure::new(StatusCode::NOT_FOUND, hint));
     };
+    let unread = |error: &dyn std::fmt::Display| {
+        let hint = format!("the body is {{\"group\", \"by\", \"reason\"}} as JSON: {error}");
+        Failure::new(StatusCode::BAD_REQUEST, hint)
+    };
+    let kind = request.headers().get(CONTENT_TYPE).cloned();
+    let body = Bytes::from_request(request, &door).await;
+    let body = body.map_err(|error| unread(&error))?;
+    let of_form = |kind: HeaderValue| kind.as_bytes().starts_with(FORM);
+    // curl says so of JSON, too, unless told otherwise.
+    if kind.is_some_and(of_form) && !body.is_empty() && !body.starts_with(b"{") {
+        return Ok(confirm::take(&door, &caller, &name, action, &body).await);
+    }
     let said: Said = match body.is_empty() {
         true => Said::default(),
-        false => serde_json::from_slice(&body).map_err(|error| {
-            let hint = format!("the body is {{\"group\", \"by\", \"reason\"}} as JSON: {error}");
-            Failure::new(StatusCode::BAD_REQUEST, hint)
-        })?,
+        false => serde_json::from_slice(&body).map_err(|error| unread(&error))?,
     };
-    let mut group = said.group;
+    let by = caller.by(said.by.as_deref());
+    let asked = Asked {
+        action,
+        group: said.group,
+        by: &by,
+        reason: said.reason.as_deref(),
+    };
+    Ok(Json(act(&door, &name, asked).await?).into_response())
+}
+
+/// Decides, and waits until it is so here.
+pub async fn act(door: &Door, name: &str, asked: Asked<'_>) -> Result<Done, Failure> {
+    let Asked {
+        action,
+        mut group,
+        by,
+        reason,
+    } = asked;
     if action == Action::Promote && group.is_none() {
-        group = Some(won(&door, &name).await?);
+        group = Some(won(door, name).await?);
     }
     let decision = Decision {
         action,
         group: group.as_deref(),
-        by: said.by.as_deref().unwrap_or("the admin door"),
-        reason: said.reason.as_deref(),
+        by,
+        reason,
     };
     let plan = door.plan();
-    let done = match decide(&plan, &*door.ledger, &name, &decision).await {
+    let done = match decide(&plan, &*door.ledger, name, &decision).await {
         Ok(done) => done,
         Err(Undecided::Refused(status, sentence)) => return Err(Failure::new(status, sentence)),
         Err(Undecided::Away(error)) => return Err(error.into()),
@@ -140,7 +186,7 @@ pub async fn take(
     door.house.decided.notify_one();
     let mut plans = door.plan.clone();
     let effect = plans.wait_for(|plan| {
-        let index = plan.experiment_named(&name);
+        let index = plan.experiment_named(name);
         index.is_none_or(|index| plan.experiment(index).lifecycle.name() == done.status)
     });
     if tokio::time::timeout(EFFECT_WITHIN, effect).await.is_err() {
@@ -149,7 +195,7 @@ pub async fn take(
             action.name()
         );
     }
-    Ok(Json(done).into_response())
+    Ok(done)
 }
 
 /// The group that the verdict says has won.

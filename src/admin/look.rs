@@ -34,6 +34,8 @@ pub struct Look {
     pub warnings: Vec<String>,
     /// What happened lately.
     pub recent: Recent,
+    /// What was counted, by hour.
+    pub hours: Arc<Vec<HourTotals>>,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
 }
@@ -62,7 +64,7 @@ impl Looks {
         let kept = ledger.kept(&experiment.name).await?;
         let totals = ledger.totals(&experiment.name).await?;
         let mut look = self.judge(plan, experiment, totals, &kept, now_ms());
-        look.recent = self.recent(experiment, &look, ledger).await?;
+        (look.recent, look.hours) = self.recent(experiment, &look, ledger).await?;
         Ok(look)
     }
 
@@ -72,7 +74,7 @@ impl Looks {
         experiment: &Experiment,
         look: &Look,
         ledger: &dyn Ledger,
-    ) -> Result<Recent, LedgerError> {
+    ) -> Result<(Recent, Arc<Vec<HourTotals>>), LedgerError> {
         let counted = look
             .totals
             .epochs
@@ -101,8 +103,8 @@ impl Looks {
             look.at_ms,
         );
         let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(experiment.name.to_string(), (counted, hours));
-        Ok(recent)
+        all.insert(experiment.name.to_string(), (counted, Arc::clone(&hours)));
+        Ok((recent, hours))
     }
 
     /// The same of counts at hand: what `kept` says, and what this process found before, is known.
@@ -144,6 +146,7 @@ impl Looks {
             question,
             judgement,
             recent: Recent::default(),
+            hours: Arc::default(),
             at_ms: now_ms,
         }
     }

@@ -79,6 +79,7 @@ pub fn metric_results(
             detect: look.question.metrics[place].detect,
             margin: metric.margin,
             groups: groups.collect(),
+            over_time: Vec::new(),
         }
     });
     each.collect()

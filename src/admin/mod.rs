@@ -1,50 +1,55 @@
 //! The admin door: results, the page, assignments, health, reload.
 //!
-//! It listens on its own address, loopback unless told otherwise. With a token, every request
-//! but the health checks must carry it (`Authorization: Bearer …`).
+//! It listens on its own address, loopback unless told otherwise. With tokens, every request but
+//! the health checks must carry one (`Authorization: Bearer …`), or the session of a browser that
+//! has shown one.
 
 pub mod assignments;
+mod caller;
+mod chart;
+mod confirm;
 mod control;
 pub mod events;
 mod experiment;
 pub mod export;
 mod guardrail;
+mod live;
+mod login;
 pub mod look;
 mod metric;
 mod metrics;
 mod page;
 mod planning;
 mod plot;
+mod present;
 mod question;
 mod recent;
 pub mod results;
 mod running;
 mod said;
+mod session;
 pub mod shape;
 mod sizes;
 mod text;
+mod trend;
 
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
 use crate::ledger::{Ledger, LedgerError};
+use crate::rate::Rates;
 use crate::vitals::Vitals;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE,
-};
-use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{self, Next};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use look::Looks;
-use metric::View;
 use results::Wish;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use shape::Results;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -74,30 +79,38 @@ pub struct Door {
     plan: watch::Receiver<Arc<Plan>>,
     ledger: Arc<dyn Ledger>,
     vitals: Arc<Vitals>,
+    rates: Arc<Rates>,
     house: House,
     stopping: watch::Receiver<bool>,
+    /// Proves that a form is from here, where nobody is asked for a token.
+    key: [u8; 32],
 }
 
 impl Door {
-    /// A door to this house; `replica` is its name among those that share its ledger.
+    /// A door to this house; `replica` is its name among those that share its ledger. Fails when
+    /// the system has no random numbers.
     pub fn new(
         replica: String,
         looks: Arc<Looks>,
         plan: watch::Receiver<Arc<Plan>>,
         ledger: Arc<dyn Ledger>,
-        vitals: Arc<Vitals>,
+        (vitals, rates): (Arc<Vitals>, Arc<Rates>),
         house: House,
         stopping: watch::Receiver<bool>,
-    ) -> Door {
-        Door {
+    ) -> Result<Door, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Door {
             replica: replica.into(),
             looks,
             plan,
             ledger,
             vitals,
+            rates,
             house,
             stopping,
-        }
+            key,
+        })
     }
 
     async fn results(&self, wish: Wish<'_>) -> Result<Results, LedgerError> {
@@ -114,8 +127,9 @@ impl Door {
 /// Serves the door until its task is dropped.
 pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
     let guarded = Router::new()
-        .route("/admin/results", get(all_results))
-        .route("/admin/results/{experiment}", get(one_result))
+        .route("/admin/results", get(present::all))
+        .route("/admin/results/live", get(live::live))
+        .route("/admin/results/{experiment}", get(present::one))
         .route("/admin/assignments", get(assignments_of).delete(forget))
         .route("/admin/export/{experiment}", get(export::export))
         .route(
@@ -124,15 +138,19 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
         )
         .route(
             "/admin/experiments/{experiment}/{action}",
-            post(control::take),
+            get(confirm::ask).post(control::take),
         )
+        .route(caller::LOGOUT, post(login::leave))
         .route("/admin/acts", get(control::acts))
         .route("/admin/metrics", get(metrics::metrics))
         .route("/admin/reload", post(reload))
-        .layer(middleware::from_fn_with_state(door.clone(), admit));
+        .layer(middleware::from_fn_with_state(door.clone(), caller::admit));
     let open = Router::new()
         .route("/admin/healthz", get(|| async { "ok\n" }))
         .route("/admin/readyz", get(ready))
+        .route("/admin/login", get(login::ask).post(login::take))
+        .route("/admin/page.css", get(page::style))
+        .route("/admin/page.js", get(page::script))
         .route(
             "/",
             get(|| async { axum::response::Redirect::temporary("/admin/results") }),
@@ -145,7 +163,9 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
             Failure::new(StatusCode::NOT_FOUND, "no such path; try /admin/results")
         });
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(listener, guarded.merge(open).with_state(door)).await
+    let door = guarded.merge(open).with_state(door);
+    let door = door.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, door).await
 }
 
 /// Something that was not to be had, said as JSON.
@@ -180,136 +200,10 @@ impl From<LedgerError> for Failure {
     }
 }
 
-/// Lets a request in that carries the token, where one is asked for, and that came to this door
-/// by its own name: a page elsewhere must not reach a loopback door through the browser.
-async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let plan = door.plan();
-    let Some(token) = &plan.admin.token else {
-        let foreign =
-            request.method() != axum::http::Method::GET && request.headers().contains_key("origin");
-        return match foreign {
-            true => Failure::new(
-                StatusCode::FORBIDDEN,
-                "a page of another site must not operate this door",
-            )
-            .into_response(),
-            false => next.run(request).await,
-        };
-    };
-    let brought = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    // Digests are compared: how long that takes says nothing of the token.
-    let same =
-        brought.is_some_and(|brought| Sha256::digest(brought) == Sha256::digest(token.reveal()));
-    if same {
-        return next.run(request).await;
-    }
-    let hint = "send the token of `admin.token`: Authorization: Bearer TOKEN";
-    let mut refused = Failure::new(StatusCode::UNAUTHORIZED, hint).into_response();
-    refused.headers_mut().insert(
-        WWW_AUTHENTICATE,
-        axum::http::HeaderValue::from_static("Bearer"),
-    );
-    refused
-}
-
 async fn ready(State(door): State<Door>) -> Response {
     match *door.stopping.borrow() {
         true => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response(),
         false => "ready\n".into_response(),
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Form {
-    format: Option<String>,
-    view: Option<String>,
-}
-
-impl Form {
-    fn view(&self) -> Result<View, Failure> {
-        match self.view.as_deref() {
-            None | Some("any_look") => Ok(View::AnyLook),
-            Some("fixed") => Ok(View::Fixed),
-            Some(other) => Err(Failure::new(
-                StatusCode::BAD_REQUEST,
-                format!("no view {other:?}; there are any_look and fixed"),
-            )),
-        }
-    }
-}
-
-async fn all_results(
-    State(door): State<Door>,
-    Query(form): Query<Form>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
-    let wish = Wish {
-        only: None,
-        view: form.view()?,
-    };
-    let results = door.results(wish).await?;
-    present(&results, form, &headers)
-}
-
-async fn one_result(
-    State(door): State<Door>,
-    Path(name): Path<String>,
-    Query(form): Query<Form>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
-    let wish = Wish {
-        only: Some(&name),
-        view: form.view()?,
-    };
-    let results = door.results(wish).await?;
-    if results.experiments.is_empty() {
-        return Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            format!("there is no experiment {name:?}"),
-        ));
-    }
-    present(&results, form, &headers)
-}
-
-fn present(results: &Results, form: Form, headers: &HeaderMap) -> Result<Response, Failure> {
-    let wants_page = headers.get(ACCEPT).is_some_and(|accept| {
-        accept
-            .as_bytes()
-            .windows(9)
-            .any(|part| part == b"text/html")
-    });
-    let format = form
-        .format
-        .unwrap_or_else(|| if wants_page { "html" } else { "json" }.to_owned());
-    let fresh = (CACHE_CONTROL, "no-store");
-    match &*format {
-        "json" => Ok(([fresh], Json(results)).into_response()),
-        "text" => Ok((
-            [fresh, (CONTENT_TYPE, "text/plain; charset=utf-8")],
-            text::table(results),
-        )
-            .into_response()),
-        "csv" => Ok((
-            [fresh, (CONTENT_TYPE, "text/csv; charset=utf-8")],
-            text::csv(results),
-        )
-            .into_response()),
-        "html" => {
-            let page = page::render(results);
-            let page = page.map_err(|error| {
-                Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-            })?;
-            let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-            let html = (CONTENT_TYPE, "text/html; charset=utf-8");
-            Ok(([fresh, html, (CONTENT_SECURITY_POLICY, policy)], page).into_response())
-        }
-        other => Err(Failure::new(
-            StatusCode::BAD_REQUEST,
-            format!("no format {other:?}; there are json, csv, text and html"),
-        )),
     }
 }
 

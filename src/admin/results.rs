@@ -4,6 +4,7 @@ use super::experiment::{ended, result};
 use super::look::Looks;
 use super::metric::{ONCE, View};
 use super::shape::{ActResult, ReplicaResult, Results, StoreState};
+use super::trend;
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, LedgerError, Replica};
@@ -21,6 +22,8 @@ pub struct Wish<'a> {
     pub only: Option<&'a str>,
     /// At any look, or at a single one.
     pub view: View,
+    /// Whether rates over time, too.
+    pub over_time: bool,
 }
 
 /// Gathers the results.
@@ -46,7 +49,14 @@ pub async fn gather(
         .filter(|experiment| wanted(&experiment.name))
     {
         let look = looks.look(plan, experiment, ledger).await?;
-        experiments.push(result(plan, experiment, &look, wish.view));
+        let mut shown = result(plan, experiment, &look, wish.view);
+        if wish.over_time {
+            let over_time = trend::over_time(plan, experiment, &look.totals, &look.hours);
+            for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
+                metric.over_time = over_time;
+            }
+        }
+        experiments.push(shown);
     }
     for name in ledger.experiments().await? {
         if wanted(&name) && plan.experiment_named(&name).is_none() {

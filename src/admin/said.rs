@@ -1,8 +1,8 @@
 //! Sentences that the table and the page share.
 
 use super::shape::{
-    ExperimentResult, FixedResult, GuardrailGroup, GuardrailResult, MetricResult, PlanningResult,
-    SampleRatio,
+    ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricResult,
+    PlanningResult, Results, SampleRatio,
 };
 use crate::stats::verdict::{thousands, two_digits};
 
@@ -31,6 +31,67 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     }
     said
 }
+
+/// What can be wrong with the data of an experiment: what it is, how it is, and whether that is bad.
+pub fn health(
+    results: &Results,
+    experiment: &ExperimentResult,
+) -> Vec<(&'static str, String, bool)> {
+    let store = &results.store;
+    let ratio = &experiment.sample_ratio;
+    let sum = |count: fn(&GroupResult) -> u64| experiment.groups.iter().map(count).sum::<u64>();
+    let share = |count: u64, of: u64| match of {
+        0 => count.to_string(),
+        of => format!("{count} ({:.2} %)", 100.0 * count as f64 / of as f64),
+    };
+    let (users, requests) = (sum(|it| it.users), sum(|it| it.requests));
+    let fallbacks = sum(|it| it.fallbacks);
+    let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
+    let sizes = match (ratio.mismatch, ratio.p_value) {
+        (true, _) => "the groups do not have the sizes that their weights ask for".to_owned(),
+        (false, Some(p)) => format!("as the weights ask for (p = {})", short(p)),
+        (false, None) => "nobody yet".to_owned(),
+    };
+    let lag = match store.healthy {
+        true => format!("{} facts behind", store.lag_events),
+        false => format!("not taking results; {} facts wait", store.lag_events),
+    };
+    let lost = store.dropped_events + store.damaged_events;
+    let disagreeing = results.disagreeing();
+    vec![
+        ("sample ratio", sizes, ratio.mismatch),
+        (
+            "crossed over",
+            format!("{} users", share(experiment.crossed_over, users)),
+            much(experiment.crossed_over, users),
+        ),
+        (
+            "fallbacks",
+            format!("{} requests", share(fallbacks, requests + fallbacks)),
+            much(fallbacks, requests + fallbacks),
+        ),
+        ("lost", format!("{lost} facts"), lost > 0),
+        ("store", lag, !store.healthy || store.lag_seconds > LATE_S),
+        (
+            "replicas",
+            match disagreeing {
+                0 => format!("{}, all agree", results.replicas.len()),
+                some => format!("{some} of {} disagree", results.replicas.len()),
+            },
+            disagreeing > 0,
+        ),
+        (
+            "overrides",
+            "visitors who forced a group are not counted".to_owned(),
+            false,
+        ),
+    ]
+}
+
+/// A share that is shown as bad.
+const MUCH: f64 = 0.01;
+/// A store so far behind is shown as bad, in seconds.
+const LATE_S: f64 = 30.0;
 
 /// The Bayesian view of a metric: a sentence for each group that it is known of.
 pub fn bayesian(metric: &MetricResult) -> Vec<String> {

@@ -1,7 +1,10 @@
 //! The results, in the shape that the contract fixes: fields may be added, not renamed. What is
 //! not known yet is `null`. docs/results.md says what each field is.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// Everything that `/admin/results` says.
@@ -46,6 +49,29 @@ pub struct ReplicaResult {
 }
 
 impl Results {
+    /// Names what is said: it stays the same while nothing but clocks moves.
+    pub fn tag(&self) -> String {
+        let mut said = serde_json::to_value(self).unwrap_or_default();
+        let moves = |value: &mut serde_json::Value, keys: &[&str]| {
+            let map = value.as_object_mut();
+            map.into_iter()
+                .for_each(|map| map.retain(|key, _| !keys.contains(&&**key)));
+        };
+        moves(&mut said, &["generated_at"]);
+        moves(&mut said["store"], &["lag_seconds"]);
+        for replica in said["replicas"].as_array_mut().into_iter().flatten() {
+            moves(replica, &["seen_at"]);
+        }
+        for one in said["experiments"].as_array_mut().into_iter().flatten() {
+            moves(
+                &mut one["planning"],
+                &["users_per_day", "seconds_left", "earliest_verdict_at"],
+            );
+        }
+        let digest = Sha256::digest(said.to_string());
+        URL_SAFE_NO_PAD.encode(&digest[..16])
+    }
+
     /// How many replicas serve other definitions than the one that was asked.
     pub fn disagreeing(&self) -> usize {
         self.replicas
@@ -226,6 +252,27 @@ pub struct MetricResult {
     pub detect: f64,
     pub margin: f64,
     pub groups: Vec<MetricGroup>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub over_time: Vec<MomentResult>,
+}
+
+/// One metric at one time: of all users who had come by then.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct MomentResult {
+    pub at: Option<String>,
+    #[serde(skip)]
+    pub at_ms: u64,
+    pub groups: BTreeMap<String, RateResult>,
+}
+
+/// A group's rate at one time.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct RateResult {
+    pub users: u64,
+    pub rate: Option<f64>,
+    pub interval: Option<(f64, f64)>,
 }
 
 /// One metric in one group.

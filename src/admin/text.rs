@@ -104,10 +104,16 @@ fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool) {
 
 /// A group's rate as people read it.
 pub fn rate(metric: &MetricResult, group: &MetricGroup) -> String {
-    match group.rate {
-        None => "-".to_owned(),
-        Some(rate) if metric.kind == "conversion" => format!("{:.2} %", 100.0 * rate),
-        Some(rate) => format!("{rate:.3}"),
+    group
+        .rate
+        .map_or("-".to_owned(), |rate| amount(metric, rate))
+}
+
+/// A rate of a metric as people read it.
+pub fn amount(metric: &MetricResult, rate: f64) -> String {
+    match metric.kind {
+        "conversion" => format!("{:.2} %", 100.0 * rate),
+        _ => format!("{rate:.3}"),
     }
 }
 

@@ -76,6 +76,7 @@ pub async fn run(
         connections_max: Some(files::room(plan.workers)),
         ..Shared::default()
     };
+    let rates = Arc::clone(&shared.rates);
     let mut threads = Vec::new();
     let secure_at = sockets.secure_address();
     let mut secure = sockets.secure.into_iter();
@@ -148,7 +149,8 @@ pub async fn run(
         decided: decisions,
     };
     let orders = plan_orders.clone();
-    let door = admin::Door::new(id, looks, plan_orders, ledger, vitals, asked, is_stopping);
+    let counters = (vitals, rates);
+    let door = admin::Door::new(id, looks, plan_orders, ledger, counters, asked, is_stopping)?;
     let admin = tokio::spawn(admin::serve(door, sockets.admin));
 
     let store = match &plan.store {

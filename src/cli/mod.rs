@@ -23,6 +23,7 @@ mod sockets;
 mod stage;
 pub mod stats;
 mod successor;
+mod token;
 mod visitors;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -66,6 +67,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
+    /// Make a token for the admin door, and the line of the file that knows it
+    Token(token::Arguments),
     /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
     Simulate(simulate::Arguments),
     /// Print what lets a shell complete these commands
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(arguments) => control::run("rollback", &arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man => completions::man(Arguments::command()),

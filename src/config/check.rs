@@ -4,8 +4,8 @@ use super::experiments::{self, Known};
 use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
-use super::plan::{Admin, Journal, Plan};
-use super::{limits, logging, privacy, tls, upstreams};
+use super::plan::{Journal, Plan};
+use super::{admin, limits, logging, privacy, tls, upstreams};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     Plan {
         listen,
         tls: tls::server(root, &mut watched),
-        admin: admin(root, listen),
+        admin: admin::read(root, listen),
         store: super::store::store(root),
         journal: journal(root),
         workers: workers.unwrap_or(cores),
@@ -166,47 +166,6 @@ pub fn address(node: &Node<'_>) -> Option<SocketAddr> {
             text.parse().ok().or_else(everywhere)
         },
     )
-}
-
-fn admin(root: &Node<'_>, public: SocketAddr) -> Admin {
-    let node = root.get("admin");
-    if let Some(node) = &node {
-        node.keys(&[
-            ("listen", "an address and a port, such as 127.0.0.1:9900"),
-            ("token", "a text; or ${NAME}, or file:PATH"),
-        ]);
-    }
-    let written = node.as_ref().and_then(|node| node.get("listen"));
-    let listen = written
-        .as_ref()
-        .and_then(address)
-        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)));
-    let token_node = node.as_ref().and_then(|node| node.get("token"));
-    let token = token_node.as_ref().and_then(|node| node.secret("a text"));
-    if let (Some(node), Some(token)) = (&token_node, &token)
-        && token.reveal().is_empty()
-    {
-        node.problem(
-            "the token is empty",
-            "a long random text, such as `openssl rand -hex 32` prints",
-        );
-    }
-    if let Some(node) = written {
-        if !listen.ip().is_loopback() && token_node.is_none() {
-            let hint = "write `admin: { listen: …, token: … }`, or listen on 127.0.0.1";
-            node.problem(
-                format!("{listen} can be reached from elsewhere, and no token is asked for"),
-                hint,
-            );
-        }
-        if listen == public && listen.port() != 0 {
-            node.problem(
-                format!("{listen} is where the public is listened to"),
-                "write another port",
-            );
-        }
-    }
-    Admin { listen, token }
 }
 
 fn journal(root: &Node<'_>) -> Journal {

@@ -4,6 +4,7 @@
 //! keys stand ([`locate`]), and reads keys into the plan ([`check`]), noting everything that is
 //! wrong with its place on the way ([`node`], [`problem`]).
 
+mod admin;
 mod check;
 mod deciding;
 pub mod declare;
@@ -23,6 +24,7 @@ mod store;
 mod tls;
 mod upstreams;
 
+pub use node::is_name;
 pub use problem::{Problem, Unsound};
 
 use plan::Plan;

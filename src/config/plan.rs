@@ -1,6 +1,10 @@
 //! The plan: what `routes.yaml` means, checked and immutable. Everything that runs reads this,
 //! never the file.
 
+mod admin;
+
+pub use admin::{Admin, Role, Token};
+
 use crate::experiment::assign::Share;
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
@@ -288,15 +292,6 @@ impl fmt::Display for Endpoint {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
-}
-
-/// The admin door.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Its own listener; loopback unless told otherwise.
-    pub listen: SocketAddr,
-    /// The bearer token asked for; always there beyond loopback.
-    pub token: Option<Secret>,
 }
 
 /// Where the counts live.

@@ -26,9 +26,8 @@ pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What the ledger is to add for these chunks, beyond what its shards were given before. `between`
-/// is called after each of them.
-pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, between: impl Fn()) -> Batch {
+/// What the ledger is to add for these chunks, beyond what its shards were given before.
+pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
     let mut open = Open {
         known,
         buckets,
@@ -46,7 +45,6 @@ pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, between: impl Fn
                 open.add(&chunk.journal, *sequence, declared, record);
             }
         }
-        between();
     }
     Batch {
         parts: open.parts.into_values().map(OpenPart::finish).collect(),

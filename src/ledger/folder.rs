@@ -19,9 +19,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The most records folded in one batch, over all journals: what Redis, which does one thing at
 /// a time, adds in some tens of milliseconds.
 const RECORDS_MAX: usize = 5_000;
-/// How many records are read or folded before others may have the core: a worker that shares it
-/// keeps its clients waiting for no longer than this takes.
-const PIECE: usize = 256;
 /// The most parts under way to the ledger at the same time.
 const PARTS_AT_ONCE: usize = 32;
 /// How often finished segments are released and journals of ended processes looked for.
@@ -115,7 +112,7 @@ impl Folder {
             .iter()
             .map(|reader| reader.position() - 1)
             .collect();
-        let (chunks, is_full) = self.read();
+        let chunks = self.read();
         match self.give(&chunks).await {
             Ok(()) if self.from_the_start => {
                 self.measure();
@@ -136,7 +133,8 @@ impl Folder {
             .folding
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
-        if is_full {
+        let is_full = |chunk: &Chunk| chunk.records.len() >= self.share();
+        if chunks.iter().any(is_full) {
             return Ok(Read::Full);
         }
         self.vitals
@@ -155,41 +153,27 @@ impl Folder {
         (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
-    /// What is read of every journal, in pieces; and whether more is waiting.
-    fn read(&mut self) -> (Vec<Chunk>, bool) {
+    fn read(&mut self) -> Vec<Chunk> {
         let share = self.share();
-        let (mut chunks, mut is_full) = (Vec::new(), false);
-        for reader in &mut self.readers {
-            let mut read = 0;
-            while read < share {
-                let wanted = PIECE.min(share - read);
-                let chunk = reader.next(wanted).unwrap_or_else(|error| {
-                    tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
-                    Chunk {
-                        journal: reader.id().clone(),
-                        records: Vec::new(),
-                        declarations: HashMap::default(),
-                        through: 0,
-                    }
-                });
-                let_others();
-                let got = chunk.records.len();
-                chunks.push(chunk);
-                read += got;
-                if got < wanted {
-                    break;
+        let read = |reader: &mut Reader| {
+            reader.next(share).unwrap_or_else(|error| {
+                tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
+                Chunk {
+                    journal: reader.id().clone(),
+                    records: Vec::new(),
+                    declarations: HashMap::default(),
+                    through: 0,
                 }
-            }
-            is_full |= read >= share;
-        }
-        (chunks, is_full)
+            })
+        };
+        self.readers.iter_mut().map(read).collect()
     }
 
     /// Gives the chunks to the ledger.
     async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
         self.tell_dropped().await?;
         self.learn(chunks).await?;
-        let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets, let_others);
+        let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
         let mut failed = Ok(());
         // Shards lie on several nodes, so they are given their parts side by side.
         for parts in parts.chunks(PARTS_AT_ONCE) {
@@ -328,9 +312,4 @@ fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_millis() as u64)
-}
-
-/// Lets other threads have the core first, if they want it.
-fn let_others() {
-    std::thread::yield_now();
 }

@@ -52,9 +52,8 @@ pub async fn serve(
     }
     let socket = Socket::new(stream);
     let opened = async {
-        // One that has not said a word holds no room for it.
-        socket.readable().await?;
-        Box::pin(open(plan, tls, socket.clone(), peer)).await
+        let first = opening::first(&mut socket.clone(), &worker.rooms).await?;
+        Box::pin(open(plan, tls, (first, socket.clone()), peer)).await
     };
     let opened = tokio::select! {
         opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
@@ -93,10 +92,9 @@ enum Transport {
 async fn open(
     plan: &Plan,
     tls: Option<&ServerTls>,
-    mut socket: Socket,
+    (mut first, mut socket): (Vec<u8>, Socket),
     peer: IpAddr,
 ) -> io::Result<Opened> {
-    let mut first = opening::first(&mut socket).await?;
     let mut client = peer;
     if headers::trusts(plan, peer) {
         let said = opening::speaks_for(&mut socket, &mut first).await?;

@@ -41,11 +41,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         begun.set(begun.get().saturating_add(1));
         let (worker, client) = (Rc::clone(worker), client.clone());
         let running = Running::new(&running);
-        async move {
+        // On the heap at once: hyper and the runtime move what they are given several times.
+        Box::pin(async move {
             let answer = handle(&worker, &client, request).await;
             drop(running);
             answer
-        }
+        })
     });
     let mut connection = http2::Builder::new(Here)
         .timer(TokioTimer::new())

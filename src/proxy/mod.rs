@@ -18,7 +18,6 @@ mod hops;
 mod http2;
 mod line;
 mod opening;
-mod rate;
 mod record;
 mod reply;
 mod route;
@@ -41,5 +40,5 @@ pub mod fuzzing {
 }
 
 pub use access::TARGET as ACCESS_LOG;
-pub use rate::Rates;
+
 pub use snapshot::{Shared, Snapshot, Worker};

@@ -1,13 +1,14 @@
 //! The first bytes of a connection: for whom it is, and what is spoken on it.
 
+use super::direct::Rooms;
 use ppp::{PartialResult, v1, v2};
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// Room for the first read: most heads fit.
+/// What comes before the first request is no longer than this.
 const FIRST_BYTES: usize = 4096;
 /// RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -16,11 +17,21 @@ const PROXY_V1: &[u8] = b"PROXY ";
 const PROXY_V1_BYTES: usize = 107;
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Reads the first bytes; none when the client leaves without a word.
-pub async fn first(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut first = Vec::with_capacity(FIRST_BYTES);
-    stream.read_buf(&mut first).await?;
-    Ok(first)
+/// Reads the first bytes; none when the client leaves without a word. One that has not said a
+/// word holds no room for it.
+pub async fn first(stream: &mut (impl AsyncRead + Unpin), rooms: &Rooms) -> io::Result<Vec<u8>> {
+    std::future::poll_fn(|context| {
+        let mut first = rooms.take();
+        let read = pin!(stream.read_buf(&mut first)).poll(context);
+        match read {
+            Poll::Ready(read) => Poll::Ready(read.map(|_| first)),
+            Poll::Pending => {
+                rooms.give(first);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// Takes the header of the PROXY protocol, version 1 or 2, off the first bytes of a trusted peer.
@@ -154,6 +165,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
         let passed = rewound.first.len().min(room.remaining());
         room.put_slice(&rewound.first[..passed]);
         rewound.first.drain(..passed);
+        if rewound.first.is_empty() {
+            rewound.first = Vec::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -3,10 +3,11 @@
 use super::body::Outgoing;
 use super::direct::{self, Rooms};
 use super::headers::Words;
-use super::rate::Rates;
+
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
+use crate::rate::Rates;
 use crate::upstream::{Standings, Upstreams};
 use crate::vitals::{Vitals, WorkerVitals};
 use std::cell::{Cell, RefCell};

@@ -19,11 +19,6 @@ impl Socket {
         Socket(Rc::new(stream))
     }
 
-    /// Waits until there is something to read, or no more will come.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await
-    }
-
     /// Waits until the other side has reset the connection. That it only stops sending is no
     /// reset: it may wait for its answer.
     pub async fn reset(&self) {

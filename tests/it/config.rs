@@ -1,9 +1,10 @@
 //! What people write wrongly, and what they are told.
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::Duration;
-use watershed::config::plan::{Balance, Plan, Store};
+use watershed::config::plan::{self, Balance, Plan, Store};
 use watershed::config::{self, declare};
 use watershed::experiment::guard::Guarded;
 use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger};
@@ -498,10 +499,10 @@ show_group: true
 ";
     let plan = parse(text).unwrap();
     assert_eq!(plan.listen.to_string(), "[::1]:81");
-    assert_eq!(
-        plan.admin.token.as_ref().unwrap().reveal(),
-        "from the environment"
-    );
+    let token = &plan.admin.tokens[0];
+    assert_eq!((&*token.name, token.role), ("admin", plan::Role::Operate));
+    let digest: [u8; 32] = <Sha256 as Digest>::digest("from the environment").into();
+    assert_eq!(token.digest, digest, "the token itself is not kept");
     assert!(matches!(&plan.store, Store::Redis { prefix, .. } if &**prefix == "shop"));
     assert!(
         !format!("{plan:?}").contains("from the environment"),

@@ -95,7 +95,7 @@ fn pandas_reaches_the_rates_of_the_results() {
             );
             // The door gives the same.
             let asked = format!("/admin/export/shop?table={table}&format={format}");
-            let body = Client::connect(proxy.admin).get(&asked, "").body;
+            let body = Client::door(proxy.admin).get(&asked, "").body;
             let lines = |bytes: &[u8]| {
                 let mut lines: Vec<_> = bytes
                     .split(|&byte| byte == b'\n')
@@ -180,7 +180,7 @@ fn what_cannot_be_exported_is_said_and_leaves_no_file() {
     assert_eq!(done.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&done.stderr).contains("broke off"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    let broken = Client::connect(proxy.admin).try_get("/admin/export/shop", "");
+    let broken = Client::door(proxy.admin).try_get("/admin/export/shop", "");
     assert!(
         broken.is_err(),
         "a body that broke off looked whole: {broken:?}"

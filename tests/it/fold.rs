@@ -113,7 +113,7 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
             .insert(name.to_owned(), vec![HashMap::default()]);
     }
     for chunks in batches {
-        let batch = fold::fold(chunks, &known, &Buckets::new(), || ());
+        let batch = fold::fold(chunks, &known, &Buckets::new());
         for part in &batch.parts {
             assert_eq!(ledger.apply(part).await.unwrap(), Applied::Now);
             assert_eq!(ledger.apply(part).await.unwrap(), Applied::Before);
@@ -124,7 +124,7 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
             }
         }
         // What was given is not given again.
-        assert_eq!(fold::fold(chunks, &known, &Buckets::new(), || ()).parts, []);
+        assert_eq!(fold::fold(chunks, &known, &Buckets::new()).parts, []);
     }
     (
         ledger.totals("one").await.unwrap(),

@@ -160,7 +160,7 @@ fn no_request_notices_a_reload() {
         if round % 3 == 0 {
             proxy.signal("HUP");
         } else {
-            Client::connect(proxy.admin).post("/admin/reload", "", "");
+            Client::door(proxy.admin).post("/admin/reload", "", "");
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -228,7 +228,7 @@ fn with_sockets_of_a_service_manager_no_restart_is_noticed() {
     let _child = with_sockets(&folder, &sockets);
     let answered = load.end();
     let results = until("results", || {
-        let results = Client::connect(door).get("/admin/results", "").json();
+        let results = Client::door(door).get("/admin/results", "").json();
         let done = results["store"]["lag_events"] == 0;
         (done && requests(&results) >= answered)
             .then_some(results.clone())

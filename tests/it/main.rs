@@ -8,6 +8,7 @@ mod clients;
 mod config;
 mod control;
 mod cookie_cats;
+mod door;
 mod events;
 mod export;
 mod fold;

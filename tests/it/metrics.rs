@@ -61,7 +61,7 @@ fn numbers_are_those_of_the_results() {
         client.get("/?status=503", &user);
         client.post("/buy", &user, "");
     }
-    Client::connect(proxy.admin).post("/admin/experiments/site/pause", "", "");
+    Client::door(proxy.admin).post("/admin/experiments/site/pause", "", "");
     let results = proxy.results();
     let experiment = &results["experiments"][0];
     let samples = samples(&proxy);

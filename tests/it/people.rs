@@ -59,11 +59,11 @@ impl House {
     }
 
     fn admin(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let mut client = Client::connect(self.proxy.admin);
+        let mut client = Client::door(self.proxy.admin);
         let length = body.len();
         client
             .say(format!(
-                "{method} {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: {length}\r\nContent-Type: application/json\r\n{headers}\r\n{body}"
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nContent-Type: application/json\r\n{headers}\r\n{body}"
             ))
             .unwrap();
         client.answer(true).unwrap()

@@ -64,6 +64,7 @@ metrics:
         let how = How {
             env: world.environment(),
             through,
+            ..How::default()
         };
         for _ in 0..proxies {
             let proxy = Proxy::start_how(&world.file(), how.clone());

@@ -7,6 +7,7 @@ use std::time::Duration;
 /// A connection.
 pub struct Client {
     stream: BufReader<TcpStream>,
+    host: String,
 }
 
 /// An answer.
@@ -29,7 +30,16 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Client {
             stream: BufReader::new(stream),
+            host: "site.test".to_owned(),
         })
+    }
+
+    /// A connection to an admin door, asked by its address.
+    #[track_caller]
+    pub fn door(address: SocketAddr) -> Client {
+        let mut client = Client::connect(address);
+        client.host = address.to_string();
+        client
     }
 
     /// Sends bytes as they are.
@@ -45,7 +55,8 @@ impl Client {
 
     pub fn try_get(&mut self, path: &str, headers: &str) -> std::io::Result<Answer> {
         self.say(format!(
-            "GET {path} HTTP/1.1\r\nHost: site.test\r\n{headers}\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n",
+            self.host
         ))?;
         self.answer(true)
     }
@@ -53,7 +64,8 @@ impl Client {
     #[track_caller]
     pub fn post(&mut self, path: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
-        self.say(format!("POST {path} HTTP/1.1\r\nHost: site.test\r\nContent-Length: {length}\r\n{headers}\r\n{body}")).unwrap();
+        let host = &self.host;
+        self.say(format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{headers}\r\n{body}")).unwrap();
         self.answer(true).unwrap()
     }
 

@@ -27,6 +27,8 @@ pub struct How {
     pub env: Vec<(String, String)>,
     /// A command that runs it, such as `unshare -rm sh -c …`; `{}` stands for its folder.
     pub through: Vec<String>,
+    /// More keys of `admin`, as they stand in the file.
+    pub door: String,
 }
 
 impl Proxy {
@@ -64,7 +66,8 @@ impl Proxy {
     /// Changes its file, in one step as editors do.
     pub fn write(&self, routes: &str) {
         let next = self.folder.path().join("next.yaml");
-        std::fs::write(&next, with_addresses(routes, self.public, self.admin)).unwrap();
+        let text = with_addresses(routes, self.public, self.admin, &self.how);
+        std::fs::write(&next, text).unwrap();
         std::fs::rename(next, self.file()).unwrap();
     }
 
@@ -116,7 +119,7 @@ impl Proxy {
     }
 
     pub fn ask(&self, path: &str) -> Answer {
-        Client::connect(self.admin).get(path, "")
+        Client::door(self.admin).get(path, "")
     }
 
     /// The results, once everything that was answered is in them.
@@ -143,8 +146,9 @@ impl Drop for Proxy {
     }
 }
 
-fn with_addresses(routes: &str, public: SocketAddr, admin: SocketAddr) -> String {
-    format!("listen: {public}\nadmin: {{ listen: {admin} }}\n{routes}")
+fn with_addresses(routes: &str, public: SocketAddr, admin: SocketAddr, how: &How) -> String {
+    let door = &how.door;
+    format!("listen: {public}\nadmin: {{ listen: {admin}, {door} }}\n{routes}")
 }
 
 fn launch(
@@ -155,7 +159,7 @@ fn launch(
     how: &How,
 ) -> (Child, Arc<Mutex<String>>, SocketAddr, SocketAddr) {
     let file = folder.path().join("routes.yaml");
-    std::fs::write(&file, with_addresses(routes, public, admin)).unwrap();
+    std::fs::write(&file, with_addresses(routes, public, admin, how)).unwrap();
     let place = folder.path().to_str().unwrap();
     let through: Vec<String> = how
         .through

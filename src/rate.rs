@@ -9,6 +9,8 @@ use std::time::Instant;
 
 /// Words in each of the two rows: half a megabyte each, touched where clients are.
 const WORDS: usize = 1 << 16;
+const MINUTE_US: u64 = 60_000_000;
+const TRY_US: u64 = MINUTE_US / 10;
 
 /// When each client may ask next (the generic cell rate algorithm), kept by two hashes of its
 /// address. Whoever shares a word with a busy client is not held up by it, unless both words are
@@ -41,21 +43,25 @@ impl Rates {
     /// Whether this user may report so many events now: `per_minute` in any minute, and as many at
     /// once.
     pub fn admit_events(&self, user: &[u8], now: Instant, events: usize, per_minute: u32) -> bool {
-        const MINUTE_US: u64 = 60_000_000;
         let each_us = MINUTE_US / u64::from(per_minute.max(1));
         self.take(user, now, each_us * events as u64, MINUTE_US)
     }
 
+    /// Whether this client may show a token at the admin door, after this many that it had not
+    /// got right: ten in any minute.
+    pub fn may_try(&self, client: IpAddr, now: Instant) -> bool {
+        let (words, now_us) = self.words(&("door", network(client)), now);
+        owed_us(&words, now_us) + TRY_US <= MINUTE_US
+    }
+
+    /// Notes that a client has shown something wrong at the admin door.
+    pub fn failed(&self, client: IpAddr, now: Instant) {
+        self.take(&("door", network(client)), now, TRY_US, MINUTE_US);
+    }
+
     fn take(&self, who: &(impl Hash + ?Sized), now: Instant, each_us: u64, ahead_us: u64) -> bool {
-        let now_us = now.duration_since(self.since).as_micros() as u64;
-        let hash = self.hasher.hash_one(who);
-        let words = [
-            &self.rows[0][hash as usize % WORDS],
-            &self.rows[1][(hash >> 32) as usize % WORDS],
-        ];
-        let owed_us = |word: &&AtomicU64| word.load(Ordering::Relaxed).saturating_sub(now_us);
-        let owed = words.iter().map(owed_us).min().unwrap_or(0);
-        if owed + each_us > ahead_us {
+        let (words, now_us) = self.words(who, now);
+        if owed_us(&words, now_us) + each_us > ahead_us {
             return false;
         }
         for word in words {
@@ -66,6 +72,21 @@ impl Rates {
         }
         true
     }
+
+    /// Where it is kept when this one may ask next, and the time there.
+    fn words(&self, who: &(impl Hash + ?Sized), now: Instant) -> ([&AtomicU64; 2], u64) {
+        let hash = self.hasher.hash_one(who);
+        let words = [
+            &self.rows[0][hash as usize % WORDS],
+            &self.rows[1][(hash >> 32) as usize % WORDS],
+        ];
+        (words, now.duration_since(self.since).as_micros() as u64)
+    }
+}
+
+fn owed_us(words: &[&AtomicU64; 2], now_us: u64) -> u64 {
+    let owed = words.map(|word| word.load(Ordering::Relaxed).saturating_sub(now_us));
+    owed[0].min(owed[1])
 }
 
 /// One client: an address, or the /64 that one has in IPv6.

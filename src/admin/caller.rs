@@ -1,0 +1,305 @@
+//! Who asks at the door, and whether they may: tokens with roles, sessions of browsers, and pages
+//! elsewhere that would make a browser ask.
+
+use super::{Door, Failure, login, session};
+use crate::config::plan::{Role, Token};
+use crate::experiment::identity::cookie_value;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{
+    ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use subtle::ConstantTimeEq;
+
+/// How long whoever has shown too many wrong tokens is told to wait, in seconds.
+const RETRY_S: &str = "60";
+
+/// Where sessions end: everybody may end their own.
+pub const LOGOUT: &str = "/admin/logout";
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The name of the token; `None` at a door that asks for none.
+    pub name: Option<Arc<str>>,
+    /// What they may do.
+    pub role: Role,
+    /// How, if it is by a browser that sends it unasked.
+    pub ambient: Option<Ambient>,
+}
+
+/// What a browser sends unasked, for which forms must carry a proof.
+#[derive(Clone, Debug)]
+pub struct Ambient {
+    key: [u8; 32],
+    session: String,
+}
+
+impl Caller {
+    /// What the forms of pages for this caller carry.
+    pub fn form(&self) -> String {
+        let carried = |ambient: &Ambient| session::form(&ambient.key, &ambient.session);
+        self.ambient.as_ref().map_or(String::new(), carried)
+    }
+
+    /// Whether a form is from a page for this caller.
+    pub fn is_own_form(&self, brought: &str) -> bool {
+        self.ambient
+            .as_ref()
+            .is_none_or(|it| session::is_form(&it.key, &it.session, brought))
+    }
+
+    /// As decisions name who made them.
+    pub fn by(&self, said: Option<&str>) -> String {
+        match (self.name.as_deref(), said) {
+            (Some(name), Some(said)) if name != said => format!("{said} ({name})"),
+            (Some(name), _) => name.to_owned(),
+            (None, Some(said)) => said.to_owned(),
+            (None, None) => "the admin door".to_owned(),
+        }
+    }
+}
+
+/// Lets a request in whose caller may do what it asks for.
+pub async fn admit(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match known(&door, peer.ip(), request.headers()) {
+        Ok(caller) => caller,
+        Err(Unknown::TooMany) => return too_many(),
+        Err(Unknown::Nobody) => return nobody(&request),
+        Err(Unknown::Elsewhere(host)) => {
+            let said = format!(
+                "{host:?} is not this door's own name: without admin.token it answers to localhost and to addresses of this machine only"
+            );
+            return Failure::new(StatusCode::MISDIRECTED_REQUEST, said).into_response();
+        }
+    };
+    if !request.method().is_safe() {
+        if caller.role < Role::Operate && request.uri().path() != LOGOUT {
+            let said = "this token may read only: a token with `role: operate` may do that";
+            return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+        }
+        if caller.ambient.is_some() && !is_same_origin(request.headers()) {
+            let said = "a page of another site must not operate this door";
+            return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+        }
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Why nobody knows who asks.
+#[derive(Debug)]
+pub enum Unknown {
+    /// There is no token, or an unknown one.
+    Nobody,
+    /// There were too many unknown ones.
+    TooMany,
+    /// Asked for by a name that may be anybody's.
+    Elsewhere(String),
+}
+
+fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unknown> {
+    let plan = door.plan();
+    let tokens = &plan.admin.tokens;
+    if tokens.is_empty() {
+        return match foreign_host(headers) {
+            Some(host) => Err(Unknown::Elsewhere(host)),
+            None => Ok(Caller {
+                name: None,
+                role: Role::Operate,
+                ambient: Some(Ambient {
+                    key: door.key,
+                    session: String::new(),
+                }),
+            }),
+        };
+    }
+    let caller = |token: &Token, ambient| Caller {
+        name: Some((*token.name).into()),
+        role: token.role,
+        ambient,
+    };
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let brought = value.as_bytes().strip_prefix(b"Bearer ");
+        return try_token(door, tokens, peer, brought.unwrap_or_default())
+            .map(|token| caller(token, None));
+    }
+    let session = cookie_value(headers, session::COOKIE);
+    let session = session.and_then(|value| std::str::from_utf8(value).ok());
+    let found = session.and_then(|value| session::verify(tokens, value, now_s()).zip(Some(value)));
+    let (token, session) = found.ok_or(Unknown::Nobody)?;
+    let ambient = Ambient {
+        key: token.digest,
+        session: session.to_owned(),
+    };
+    Ok(caller(token, Some(ambient)))
+}
+
+/// Whose token this is. Whoever has shown too many wrong ones is not told any more.
+fn try_token<'a>(
+    door: &Door,
+    tokens: &'a [Token],
+    peer: IpAddr,
+    brought: &[u8],
+) -> Result<&'a Token, Unknown> {
+    let now = Instant::now();
+    if !door.rates.may_try(peer, now) {
+        return Err(Unknown::TooMany);
+    }
+    let digest: [u8; 32] = Sha256::digest(brought).into();
+    // All are compared, each in the same time.
+    let mut found = None;
+    for token in tokens {
+        if bool::from(token.digest.ct_eq(&digest)) {
+            found = Some(token);
+        }
+    }
+    if found.is_none() {
+        door.rates.failed(peer, now);
+        tracing::warn!(%peer, "an unknown token was shown at the admin door");
+    }
+    found.ok_or(Unknown::Nobody)
+}
+
+/// A session for whoever brings a token, as a cookie's value.
+pub fn open_session(door: &Door, peer: IpAddr, brought: &str) -> Result<String, Unknown> {
+    let plan = door.plan();
+    let token = try_token(door, &plan.admin.tokens, peer, brought.as_bytes())?;
+    Ok(session::sign(token, now_s() + session::SECONDS))
+}
+
+/// Whether the client would rather have a page.
+pub fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).map(HeaderValue::as_bytes);
+    accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some())
+}
+
+fn nobody(request: &Request) -> Response {
+    let asked = request.headers();
+    if wants_page(asked) && request.method() == Method::GET && !asked.contains_key(AUTHORIZATION) {
+        return login::page(StatusCode::UNAUTHORIZED, false);
+    }
+    let hint = "send a token of `admin.token` or `admin.tokens`: Authorization: Bearer TOKEN";
+    let mut refused = Failure::new(StatusCode::UNAUTHORIZED, hint).into_response();
+    let bearer = HeaderValue::from_static("Bearer");
+    refused.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+    refused
+}
+
+/// What whoever has shown too many unknown tokens is told.
+pub fn too_many() -> Response {
+    let said = "too many wrong tokens from this address: wait a minute";
+    let mut refused = Failure::new(StatusCode::TOO_MANY_REQUESTS, said).into_response();
+    let seconds = HeaderValue::from_static(RETRY_S);
+    refused.headers_mut().insert(RETRY_AFTER, seconds);
+    refused
+}
+
+/// The name that a request was sent to, if it may be one of another site that was made to lead
+/// here (DNS rebinding).
+fn foreign_host(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(HOST)?.to_str().unwrap_or("?");
+    let authority: Option<http::uri::Authority> = host.parse().ok();
+    let own = authority.is_some_and(|authority| {
+        let name = authority.host();
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        let is_local = |name: &str| name == "localhost" || name.ends_with(".localhost");
+        is_local(&name.to_ascii_lowercase()) || address.parse::<IpAddr>().is_ok()
+    });
+    (!own).then(|| host.to_owned())
+}
+
+/// Whether a request is from a page of this door, or from no page at all.
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
+        return false;
+    }
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_ascii_lowercase);
+    let (origin, host) = (text(origin), headers.get(HOST).and_then(text));
+    // Whoever ends TLS before this door says https where it hears http.
+    let origin = origin.as_deref().and_then(|origin| {
+        let plain = origin.strip_prefix("http://");
+        plain.or_else(|| origin.strip_prefix("https://"))
+    });
+    origin.is_some() && origin == host.as_deref()
+}
+
+fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            let name = axum::http::HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn pages_elsewhere_are_told_by_their_origin() {
+        let host = ("host", "door:9900");
+        for (pairs, own) in [
+            (vec![host], true),
+            (vec![host, ("origin", "http://door:9900")], true),
+            (vec![host, ("origin", "HTTPS://Door:9900")], true),
+            (vec![host, ("origin", "http://door")], false),
+            (vec![host, ("origin", "http://door:9900.evil.test")], false),
+            (vec![host, ("origin", "null")], false),
+            (vec![host, ("sec-fetch-site", "same-origin")], true),
+            (vec![host, ("sec-fetch-site", "same-site")], false),
+            (vec![host, ("sec-fetch-site", "cross-site")], false),
+            (vec![("origin", "http://door:9900")], false),
+        ] {
+            assert_eq!(is_same_origin(&headers(&pairs)), own, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_may_be_anybodys_is_foreign() {
+        for own in [
+            "localhost",
+            "LOCALHOST:1",
+            "a.localhost:80",
+            "127.0.0.1:9900",
+            "[::1]:9900",
+            "10.0.0.1",
+        ] {
+            assert_eq!(foreign_host(&headers(&[("host", own)])), None, "{own}");
+        }
+        for other in [
+            "evil.test",
+            "localhost.evil.test:9900",
+            "xlocalhost",
+            "127.0.0.1.evil.test",
+            "",
+        ] {
+            assert!(
+                foreign_host(&headers(&[("host", other)])).is_some(),
+                "{other}"
+            );
+        }
+        assert_eq!(foreign_host(&headers(&[])), None);
+    }
+}

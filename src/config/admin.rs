@@ -1,0 +1,129 @@
+//! `admin`: the door, and who may do what there.
+
+use super::check::address;
+use super::node::{Node, check_name};
+use super::plan::{Admin, Role, Token};
+use sha2::{Digest, Sha256};
+use std::net::{Ipv4Addr, SocketAddr};
+
+const ROLES: &[(&str, Role)] = &[("read", Role::Read), ("operate", Role::Operate)];
+const TOKEN: &str = "a long random text, such as `watershed token` prints";
+const HASH: &str = "sha256: and 64 hexadecimal digits, such as `watershed token` prints";
+
+pub fn read(root: &Node<'_>, public: SocketAddr) -> Admin {
+    let node = root.get("admin");
+    if let Some(node) = &node {
+        node.keys(&[
+            ("listen", "an address and a port, such as 127.0.0.1:9900"),
+            ("token", "a text; or ${NAME}, or file:PATH"),
+            ("tokens", "{ NAME: { role: read, hash: sha256:… } }"),
+        ]);
+    }
+    let below = |key: &str| node.as_ref().and_then(|node| node.get(key));
+    let written = below("listen");
+    let listen = written
+        .as_ref()
+        .and_then(address)
+        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)));
+    let (one, several) = (below("token"), below("tokens"));
+    let one_digest = one.as_ref().and_then(plain);
+    let mut tokens: Vec<Token> = one_digest
+        .map(|digest| Token {
+            name: "admin".into(),
+            role: Role::Operate,
+            digest,
+        })
+        .into_iter()
+        .collect();
+    for (name, node) in several.iter().flat_map(|node| node.named("token")) {
+        check_name(&node, &name);
+        let token = token(&name, &node);
+        if let Some(token) = token {
+            if tokens.iter().any(|other| other.digest == token.digest) {
+                node.problem("another name has the same token", "give each its own");
+            }
+            tokens.push(token);
+        }
+    }
+    if let Some(node) = written {
+        let asked = one.is_some() || several.is_some_and(|node| !node.named("token").is_empty());
+        if !listen.ip().is_loopback() && !asked {
+            let hint = "write `admin: { listen: …, token: … }`, or listen on 127.0.0.1";
+            node.problem(
+                format!("{listen} can be reached from elsewhere, and no token is asked for"),
+                hint,
+            );
+        }
+        if listen == public && listen.port() != 0 {
+            node.problem(
+                format!("{listen} is where the public is listened to"),
+                "write another port",
+            );
+        }
+    }
+    Admin { listen, tokens }
+}
+
+fn token(name: &str, node: &Node<'_>) -> Option<Token> {
+    if !node.keys(&[
+        ("role", "read or operate"),
+        ("hash", HASH),
+        ("token", "a text; or ${NAME}, or file:PATH"),
+    ]) {
+        return None;
+    }
+    let role = match node.get("role") {
+        Some(role) => role.word(ROLES),
+        None => {
+            node.missing("role", "read, or operate");
+            None
+        }
+    };
+    let digest = match (node.get("hash"), node.get("token")) {
+        (Some(node), None) => {
+            let text = node.secret(HASH)?;
+            let digest = text.reveal().strip_prefix("sha256:").and_then(digest);
+            if digest.is_none() {
+                node.problem("this is no hash", HASH);
+            }
+            digest
+        }
+        (None, Some(node)) => plain(&node),
+        (Some(_), Some(node)) => {
+            node.problem("there is `hash`, too", "keep the hash, and delete this");
+            None
+        }
+        (None, None) => {
+            node.missing("hash", HASH);
+            None
+        }
+    };
+    Some(Token {
+        name: name.into(),
+        role: role?,
+        digest: digest?,
+    })
+}
+
+/// Of a token only this is kept.
+fn plain(node: &Node<'_>) -> Option<[u8; 32]> {
+    let token = node.secret("a text")?;
+    if token.reveal().is_empty() {
+        node.problem("the token is empty", TOKEN);
+        return None;
+    }
+    Some(Sha256::digest(token.reveal()).into())
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let mut digest = [0; 32];
+    if pairs.len() != digest.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(pairs) {
+        let digit = |letter: u8| char::from(letter).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(digest)
+}

@@ -1,0 +1,49 @@
+//! The admin door, and who may come in.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The admin door.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Its own listener; loopback unless told otherwise.
+    pub listen: SocketAddr,
+    /// Who may come in; without any the door asks for none. Always some beyond loopback.
+    pub tokens: Vec<Token>,
+}
+
+/// Who may come in with what.
+#[derive(Clone)]
+pub struct Token {
+    /// As the journal of decisions names who carries it.
+    pub name: Box<str>,
+    /// What it is good for.
+    pub role: Role,
+    /// SHA-256 of the token; the token itself is not kept.
+    pub digest: [u8; 32],
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.name, self.role)
+    }
+}
+
+/// What somebody may do at the admin door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// See everything.
+    Read,
+    /// Change things as well.
+    Operate,
+}
+
+impl Role {
+    /// As the file names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Operate => "operate",
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The admin door: who may come in, who may change something, and pages elsewhere that would.
+
+use crate::support::client::{Answer, Client};
+use crate::support::proxy::{BINARY, How, Proxy};
+use crate::support::until;
+use std::process::Command;
+
+const SITE: &str = "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.1:9\" }\n\
+    experiments: { site: { control: a, experiment: b, percent: 50 } }\n\
+    metrics: { buy: \"POST /buy -> 2xx\" }\n";
+
+/// A proxy without tokens.
+fn open_door() -> Proxy {
+    Proxy::start(SITE)
+}
+
+fn with_door(door: String) -> Proxy {
+    let how = How {
+        door,
+        ..How::default()
+    };
+    Proxy::start_how(SITE, how)
+}
+
+/// A proxy with a reader and an operator.
+fn closed_door() -> Proxy {
+    let hash = "sha256:".to_owned() + &sha256("read-secret");
+    with_door(format!(
+        "tokens: {{ dashboard: {{ role: read, hash: \"{hash}\" }}, anna: {{ role: operate, token: operate-secret }} }}"
+    ))
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn get(proxy: &Proxy, path: &str, headers: &str) -> Answer {
+    Client::door(proxy.admin).get(path, headers)
+}
+
+fn post(proxy: &Proxy, path: &str, headers: &str, body: &str) -> Answer {
+    Client::door(proxy.admin).post(path, headers, body)
+}
+
+fn status(proxy: &Proxy, headers: &str) -> String {
+    let results = get(proxy, "/admin/results", headers).json();
+    results["experiments"][0]["status"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+const READ: &str = "Authorization: Bearer read-secret\r\n";
+const OPERATE: &str = "Authorization: Bearer operate-secret\r\n";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+const PAUSE: &str = "/admin/experiments/site/pause";
+
+/// What a page's forms carry.
+fn form_of(page: &str) -> String {
+    let (_, rest) = page.split_once("name=\"form\" value=\"").unwrap();
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn readers_read_and_operators_operate() {
+    let proxy = closed_door();
+    assert_eq!(get(&proxy, "/admin/results", "").status, 401);
+    assert_eq!(get(&proxy, "/admin/healthz", "").status, 200);
+    assert_eq!(get(&proxy, "/admin/results", READ).status, 200);
+    let refused = post(&proxy, PAUSE, READ, "");
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert!(
+        refused.text().contains("role: operate"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(status(&proxy, READ), "running");
+    let done = post(
+        &proxy,
+        PAUSE,
+        OPERATE,
+        "{\"by\": \"a script\", \"reason\": \"why not\"}",
+    );
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(status(&proxy, READ), "paused");
+    // Whoever it says that it is: the token is named.
+    let acts = get(&proxy, "/admin/acts", READ).json();
+    assert_eq!(acts["acts"][0]["by"], "a script (anna)");
+    for scheme in [
+        "Bearer ",
+        "Bearer x",
+        "Basic read-secret",
+        "Bearer read-secret ",
+    ] {
+        let answer = get(
+            &proxy,
+            "/admin/results",
+            &format!("Authorization: {scheme}\r\n"),
+        );
+        let trimmed = scheme.trim_end() == "Bearer read-secret";
+        assert_eq!(answer.status, if trimmed { 200 } else { 401 }, "{scheme:?}");
+    }
+}
+
+#[test]
+fn who_guesses_is_slowed_down_and_sessions_go_on() {
+    let proxy = closed_door();
+    let session = log_in(&proxy, "operate-secret");
+    let guess = |number: usize| {
+        get(
+            &proxy,
+            "/admin/results",
+            &format!("Authorization: Bearer guess-{number}\r\n"),
+        )
+    };
+    let answers: Vec<u16> = (0..15).map(|number| guess(number).status).collect();
+    assert_eq!(&answers[..10], [401; 10]);
+    assert_eq!(&answers[11..], [429; 4]);
+    let refused = get(&proxy, "/admin/results", OPERATE);
+    assert_eq!(refused.status, 429, "a right one is not told apart");
+    assert_eq!(refused.header("retry-after"), Some("60"));
+    assert_eq!(
+        post(&proxy, "/admin/login", FORM, "token=operate-secret").status,
+        429
+    );
+    assert_eq!(get(&proxy, "/admin/results", &session).status, 200);
+}
+
+/// The header line of a session.
+fn log_in(proxy: &Proxy, token: &str) -> String {
+    let answer = post(proxy, "/admin/login", FORM, &format!("token={token}"));
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let cookie = answer.header("set-cookie").unwrap();
+    for held in ["HttpOnly", "SameSite=Strict", "Path=/admin"] {
+        assert!(cookie.contains(held), "{cookie}");
+    }
+    format!("Cookie: {}\r\n", cookie.split(';').next().unwrap())
+}
+
+#[test]
+fn a_browser_shows_its_token_once() {
+    let proxy = closed_door();
+    let page = get(&proxy, "/admin/results", "Accept: text/html\r\n");
+    assert_eq!(page.status, 401);
+    assert!(page.text().contains("action=\"/admin/login\""));
+    assert_eq!(
+        post(&proxy, "/admin/login", FORM, "token=wrong").status,
+        401
+    );
+    let elsewhere = "Origin: http://evil.test\r\n";
+    let refused = post(
+        &proxy,
+        "/admin/login",
+        &format!("{FORM}{elsewhere}"),
+        "token=operate-secret",
+    );
+    assert_eq!(refused.status, 403);
+
+    let session = log_in(&proxy, "operate-secret");
+    let page = get(
+        &proxy,
+        "/admin/results",
+        &format!("{session}Accept: text/html\r\n"),
+    );
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(
+        !policy.contains("unsafe") && policy.contains("script-src 'self'"),
+        "{policy}"
+    );
+    let form = form_of(&page.text());
+    // Where browsers send the cookie unasked, the form must prove where it is from.
+    let send =
+        |more: &str, body: &str| post(&proxy, PAUSE, &format!("{session}{FORM}{more}"), body);
+    assert_eq!(send("", "group=").status, 403);
+    assert_eq!(send("", "form=AAAA").status, 403);
+    assert_eq!(send(elsewhere, &format!("form={form}")).status, 403);
+    assert_eq!(
+        send("Sec-Fetch-Site: cross-site\r\n", &format!("form={form}")).status,
+        403
+    );
+    assert_eq!(status(&proxy, READ), "running");
+    let done = send(
+        "Sec-Fetch-Site: same-origin\r\n",
+        &format!("form={form}&reason=it+is+time"),
+    );
+    assert_eq!(done.status, 303, "{}", done.text());
+    assert_eq!(status(&proxy, READ), "paused");
+    let acts = get(&proxy, "/admin/acts", READ).json();
+    assert_eq!(
+        (&acts["acts"][0]["by"], &acts["acts"][0]["reason"]),
+        (&"anna".into(), &"it is time".into())
+    );
+
+    // A reader sees no buttons, and cannot do by hand what they would; but may leave.
+    let session = log_in(&proxy, "read-secret");
+    let page = get(
+        &proxy,
+        "/admin/results",
+        &format!("{session}Accept: text/html\r\n"),
+    )
+    .text();
+    assert!(!page.contains("/admin/experiments/"), "{page}");
+    let form = form_of(&page);
+    let refused = post(
+        &proxy,
+        "/admin/experiments/site/resume",
+        &format!("{session}{FORM}"),
+        &format!("form={form}"),
+    );
+    assert_eq!(refused.status, 403);
+    let left = post(
+        &proxy,
+        "/admin/logout",
+        &format!("{session}{FORM}"),
+        &format!("form={form}"),
+    );
+    assert_eq!(left.status, 303);
+    assert!(left.header("set-cookie").unwrap().contains("Max-Age=0"));
+}
+
+#[test]
+fn a_door_without_tokens_is_for_this_machine_only() {
+    let proxy = open_door();
+    assert_eq!(get(&proxy, "/admin/results", "").status, 200);
+    // A name that was made to lead here.
+    let rebound = Client::connect(proxy.admin).get("/admin/results", "");
+    assert_eq!(rebound.status, 421, "{}", rebound.text());
+    assert!(rebound.text().contains("site.test"), "{}", rebound.text());
+    let elsewhere = "Origin: http://evil.test\r\n";
+    assert_eq!(post(&proxy, PAUSE, elsewhere, "").status, 403);
+    assert_eq!(post(&proxy, PAUSE, "Origin: null\r\n", "").status, 403);
+    assert_eq!(status(&proxy, ""), "running");
+    // What curl says of JSON unless told otherwise.
+    assert_eq!(
+        post(&proxy, PAUSE, FORM, "{\"reason\": \"lunch\"}").status,
+        200
+    );
+    assert_eq!(status(&proxy, ""), "paused");
+}
+
+#[test]
+fn what_a_button_does_is_said_before_it_is_done() {
+    let proxy = open_door();
+    let html = "Accept: text/html\r\n";
+    let results = get(&proxy, "/admin/results", html).text();
+    let promote = "/admin/experiments/site/promote?group=experiment";
+    assert!(results.contains(promote), "{results}");
+    let page = get(&proxy, promote, html).text();
+    for said in [
+        "Everybody it matches gets experiment (upstream b)",
+        "does not say that this group is better",
+        "Promote experiment: site",
+    ] {
+        assert!(page.contains(said), "{said}: {page}");
+    }
+    assert_eq!(status(&proxy, ""), "running", "asking does nothing");
+    let form = form_of(&page);
+    let sent = post(
+        &proxy,
+        "/admin/experiments/site/promote",
+        FORM,
+        &format!("form={form}&group=experiment"),
+    );
+    assert_eq!(sent.status, 303, "{}", sent.text());
+    assert_eq!(status(&proxy, ""), "promoted");
+    for (path, status) in [
+        ("/admin/experiments/site/promote?group=nobody", 404),
+        ("/admin/experiments/nothing/pause", 404),
+        ("/admin/experiments/site/explode", 404),
+        ("/admin/experiments/site/resume", 200),
+    ] {
+        assert_eq!(get(&proxy, path, html).status, status, "{path}");
+    }
+}
+
+#[test]
+fn a_page_is_told_when_there_is_something_new() {
+    let proxy = open_door();
+    let mut client = Client::door(proxy.admin);
+    client
+        .say(format!(
+            "GET /admin/results/live HTTP/1.1\r\nHost: {}\r\n\r\n",
+            proxy.admin
+        ))
+        .unwrap();
+    let (status, headers) = client.head().unwrap();
+    assert_eq!(status, 200);
+    assert!(headers.contains(&("content-type".to_owned(), "text/event-stream".to_owned())));
+    let mut event = || {
+        let chunk = client.chunk().unwrap().unwrap();
+        String::from_utf8(chunk).unwrap()
+    };
+    let first = event();
+    assert!(first.starts_with("event: changed\n"), "{first}");
+    assert_eq!(post(&proxy, PAUSE, "", "").status, 200);
+    let second = event();
+    assert!(
+        second.starts_with("event: changed\n") && second != first,
+        "{second}"
+    );
+}
+
+#[test]
+fn what_has_not_changed_is_not_sent_again() {
+    let proxy = open_door();
+    for format in ["json", "text", "csv"] {
+        let path = format!("/admin/results?format={format}");
+        // The first announcement of this replica may come in between.
+        until("the same twice", || {
+            let answer = get(&proxy, &path, "");
+            let tag = answer.header("etag").unwrap().to_owned();
+            let again = get(&proxy, &path, &format!("If-None-Match: \"x\", {tag}\r\n"));
+            let same = again.status == 304 && again.body.is_empty();
+            same.then_some(()).ok_or((again.status, tag))
+        });
+    }
+    let tag = |format: &str| {
+        let answer = get(&proxy, &format!("/admin/results?format={format}"), "");
+        answer.header("etag").unwrap().to_owned()
+    };
+    assert_ne!(tag("json"), tag("csv"));
+    let before = tag("json");
+    assert_eq!(post(&proxy, PAUSE, "", "").status, 200);
+    assert_ne!(tag("json"), before);
+    assert_eq!(
+        get(
+            &proxy,
+            "/admin/results",
+            &format!("If-None-Match: {before}\r\n")
+        )
+        .status,
+        200
+    );
+}
+
+#[test]
+fn a_made_token_opens_the_door_that_knows_its_hash() {
+    let made = Command::new(BINARY)
+        .args(["token", "ci", "--role", "read"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let token = String::from_utf8(made.stdout).unwrap();
+    let told = String::from_utf8(made.stderr).unwrap();
+    let line = told.lines().find(|line| line.contains("sha256:")).unwrap();
+    assert!(token.trim().len() >= 43 && !told.contains(token.trim()));
+    let proxy = with_door(format!("tokens: {{ {} }}", line.trim()));
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    assert_eq!(get(&proxy, "/admin/results", &bearer).status, 200);
+    assert_eq!(
+        post(&proxy, PAUSE, &bearer, "").status,
+        403,
+        "it may read only"
+    );
+    let bad = Command::new(BINARY)
+        .args(["token", "a b"])
+        .output()
+        .unwrap();
+    assert!(!bad.status.success());
+}
