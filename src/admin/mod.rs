@@ -5,6 +5,7 @@
 //! has shown one.
 
 pub mod assignments;
+mod bars;
 mod caller;
 mod chart;
 mod confirm;

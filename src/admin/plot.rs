@@ -53,6 +53,11 @@ pub struct Row {
 type Drawn<'a> = (&'a MetricGroup, Option<f64>, (Option<f64>, Option<f64>));
 
 impl Plot {
+    /// From zero to either end of the axis.
+    pub fn half(&self) -> f64 {
+        (WIDTH - RIGHT - LEFT) / 2.0
+    }
+
     /// The drawing of a metric; `None` while there is no interval to draw.
     pub fn of(metric: &MetricResult) -> Option<Plot> {
         let drawn: Vec<Drawn<'_>> = metric

@@ -1,5 +1,6 @@
 //! The results in the form that is asked for.
 
+use super::bars::Paint;
 use super::caller::{Caller, wants_page};
 use super::metric::View;
 use super::results::Wish;
@@ -18,6 +19,7 @@ pub struct Form {
     view: Option<String>,
     #[serde(default)]
     over_time: bool,
+    bars: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,18 @@ impl Form {
         })
     }
 
+    fn paint(&self) -> Result<Option<Paint>, Failure> {
+        match self.bars.as_deref() {
+            None => Ok(None),
+            Some("plain") => Ok(Some(Paint::Plain)),
+            Some("colours") => Ok(Some(Paint::Colours)),
+            Some(other) => Err(Failure::new(
+                StatusCode::BAD_REQUEST,
+                format!("no bars {other:?}; there are plain and colours"),
+            )),
+        }
+    }
+
     fn view(&self) -> Result<View, Failure> {
         match self.view.as_deref() {
             None | Some("any_look") => Ok(View::AnyLook),
@@ -72,7 +86,12 @@ pub async fn all(
 ) -> Result<Response, Failure> {
     let format = form.format(&headers)?;
     let results = door.results(form.wish(None, format)?).await?;
-    Ok(present(&results, format, &caller, &headers))
+    Ok(present(
+        &results,
+        (format, form.paint()?),
+        &caller,
+        &headers,
+    ))
 }
 
 /// `GET /admin/results/{experiment}`.
@@ -91,15 +110,25 @@ pub async fn one(
             format!("there is no experiment {name:?}"),
         ));
     }
-    Ok(present(&results, format, &caller, &headers))
+    Ok(present(
+        &results,
+        (format, form.paint()?),
+        &caller,
+        &headers,
+    ))
 }
 
-fn present(results: &Results, format: Format, caller: &Caller, headers: &HeaderMap) -> Response {
+fn present(
+    results: &Results,
+    (format, paint): (Format, Option<Paint>),
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Response {
     if format == Format::Html {
         return page::answer(StatusCode::OK, page::render(results, caller));
     }
     // Weak: what only says how late it is does not count (RFC 9110, 8.8.3).
-    let tag = format!("W/\"{}-{format:?}\"", results.tag());
+    let tag = format!("W/\"{}-{format:?}{paint:?}\"", results.tag());
     let common = [
         (CACHE_CONTROL, "private, no-cache".to_owned()),
         (VARY, "accept, authorization, cookie".to_owned()),
@@ -111,7 +140,7 @@ fn present(results: &Results, format: Format, caller: &Caller, headers: &HeaderM
     let plain = |kind: &'static str, text: String| ([(CONTENT_TYPE, kind)], text).into_response();
     let answer = match format {
         Format::Json | Format::Html => Json(results).into_response(),
-        Format::Text => plain("text/plain; charset=utf-8", text::table(results)),
+        Format::Text => plain("text/plain; charset=utf-8", text::table(results, paint)),
         Format::Csv => plain("text/csv; charset=utf-8", text::csv(results)),
     };
     (common, answer).into_response()

@@ -51,7 +51,7 @@ pub async fn gather(
         let look = looks.look(plan, experiment, ledger).await?;
         let mut shown = result(plan, experiment, &look, wish.view);
         if wish.over_time {
-            let over_time = trend::over_time(plan, experiment, &look.totals, &look.hours);
+            let over_time = trend::over_time(plan, experiment, &look.totals, &look.hours, now_ms);
             for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
                 metric.over_time = over_time;
             }

@@ -1,15 +1,16 @@
 //! The results as a table for a terminal, and as CSV.
 
+use super::bars::{Paint, bars};
 use super::metric::ONCE;
 use super::said;
 use super::shape::{ExperimentResult, MetricGroup, MetricResult, Results};
 use comfy_table::{CellAlignment, Table, presets};
 
-/// The results as plain text.
-pub fn table(results: &Results) -> String {
+/// The results as text for a terminal; with bars where it is said how they are painted.
+pub fn table(results: &Results, paint: Option<Paint>) -> String {
     let mut text = String::new();
     for experiment in &results.experiments {
-        one(&mut text, experiment, results.view.is_some());
+        one(&mut text, experiment, results.view.is_some(), paint);
     }
     if results.experiments.is_empty() {
         text.push_str("No experiment is defined.\n");
@@ -31,14 +32,19 @@ pub fn table(results: &Results) -> String {
     text
 }
 
-fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool) {
+fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint: Option<Paint>) {
     let verdict = &experiment.verdict;
     text.push_str(&format!(
         "{} ({})\n{}: {}\n",
-        experiment.name, experiment.status, verdict.state, verdict.reason
+        experiment.name,
+        experiment.status,
+        paint.unwrap_or(Paint::Plain).state(verdict.state),
+        verdict.reason
     ));
     for alarm in said::alarms(experiment) {
-        text.push_str(&format!("Careful: {alarm}\n"));
+        let careful = format!("Careful: {alarm}");
+        text.push_str(&paint.unwrap_or(Paint::Plain).paint("bad", &careful));
+        text.push('\n');
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -82,6 +88,9 @@ fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     text.push_str(&format!("{table}\n"));
+    if let Some(paint) = paint {
+        text.push_str(&bars(&experiment.metrics, paint));
+    }
     for guardrail in &experiment.guardrails {
         let groups: Vec<String> = guardrail.groups.iter().map(said::harm).collect();
         text.push_str(&format!(

@@ -15,12 +15,13 @@ const HOUR_MS: u64 = 3_600_000;
 const MOMENTS_MAX: usize = 48;
 
 /// By metric of the experiment, in order: its rates over time, oldest first. `totals` says which
-/// epochs count.
+/// epochs count, and no moment is after `now_ms`.
 pub fn over_time(
     plan: &Plan,
     experiment: &Experiment,
     totals: &Totals,
     hours: &[HourTotals],
+    now_ms: u64,
 ) -> Vec<Vec<MomentResult>> {
     let mut growing = totals.clone();
     for epoch in &mut growing.epochs {
@@ -42,7 +43,7 @@ pub fn over_time(
         while let Some(hour) = rest.next_if(|hour| hour.hour <= until) {
             add(&mut growing, hour);
         }
-        let at_ms = (until + 1) * HOUR_MS;
+        let at_ms = now_ms.min((until + 1) * HOUR_MS);
         for (of_metric, moment) in found
             .iter_mut()
             .zip(moment(plan, experiment, &growing, at_ms))

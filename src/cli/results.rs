@@ -1,19 +1,34 @@
-//! `watershed results`: the results of a running watershed as a table.
+//! `watershed results`: the results of a running watershed as a table with bars.
 
 use super::fetch::fetch;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+/// How often what is watched is asked for.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// To the upper left, and nothing behind it (ECMA-48).
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// Whose results.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  watershed results\n  watershed results new-site --watch\n  watershed results --url https://door.example:9900 --token \"$(cat token)\""
+)]
 pub struct Arguments {
+    /// The experiment; all without
+    experiment: Option<String>,
     /// The admin address of a running watershed
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
     url: String,
-    /// The token of admin.token, where one is asked for
+    /// A token of admin.token or admin.tokens, where one is asked for
     #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Show, besides, what is valid only if you look once
     #[arg(long)]
     fixed: bool,
+    /// Show them anew every two seconds, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
 }
 
 /// Prints the table.
@@ -21,14 +36,43 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let url = format!(
-        "{}/admin/results?format=text{}",
+    let is_terminal = std::io::stdout().is_terminal();
+    let url = address(arguments, is_terminal && shows_colours());
+    let ask = || runtime.block_on(fetch(&url, arguments.token.as_deref()));
+    let mut shown = ask()?;
+    let mut out = std::io::stdout();
+    if !arguments.watch {
+        write!(out, "{shown}")?;
+        return Ok(());
+    }
+    loop {
+        if is_terminal {
+            write!(out, "{CLEAR}")?;
+        }
+        writeln!(out, "{shown}")?;
+        out.flush()?;
+        std::thread::sleep(INTERVAL);
+        // Whoever watches waits for it to come back.
+        shown = ask().unwrap_or_else(|error| format!("{error:#}\n"));
+    }
+}
+
+fn address(arguments: &Arguments, colours: bool) -> String {
+    let experiment = arguments.experiment.iter().map(|name| {
+        let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+        format!("/{name}")
+    });
+    format!(
+        "{}/admin/results{}?format=text&bars={}{}",
         arguments.url.trim_end_matches('/'),
+        experiment.collect::<String>(),
+        if colours { "colours" } else { "plain" },
         if arguments.fixed { "&view=fixed" } else { "" }
-    );
-    print!(
-        "{}",
-        runtime.block_on(fetch(&url, arguments.token.as_deref()))?
-    );
-    Ok(())
+    )
+}
+
+/// See no-color.org.
+fn shows_colours() -> bool {
+    let says = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    says("NO_COLOR").is_none() && says("TERM").is_none_or(|term| term != "dumb")
 }

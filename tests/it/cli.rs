@@ -352,3 +352,80 @@ fn shells_and_man_are_told_of_every_command() {
     let page = run(&["man"]).out;
     assert!(page.contains(".TH watershed 1") && page.contains("watershed PROMOTE"));
 }
+
+/// What a command shows in a terminal (util-linux's `script` is one).
+fn in_terminal(arguments: &[&str], env: &[(&str, &str)]) -> String {
+    let quoted = arguments
+        .iter()
+        .map(|it| format!("'{it}'"))
+        .collect::<Vec<_>>();
+    let command = format!("{BINARY} {}", quoted.join(" "));
+    let done = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .envs(env.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn results_have_colours_in_a_terminal_that_wants_them() {
+    let origin = crate::support::origin::Origin::start("site");
+    let proxy = crate::support::proxy::Proxy::start(&format!(
+        "upstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+         experiments: {{ site: {{ control: a, experiment: b, percent: 50 }}, other: {{ control: a, experiment: b, percent: 50, match: {{ path: /o }} }} }}\n\
+         metrics: {{ buy: \"POST /buy -> 2xx\" }}",
+        origin.address
+    ));
+    let mut client = proxy.client();
+    for number in 0..200 {
+        let user = format!("X-User: user-{number}\r\n");
+        client.get("/", &user);
+        if number % 3 == 0 {
+            client.post("/buy", &user, "");
+        }
+    }
+    proxy.results();
+    let url = format!("http://{}", proxy.admin);
+    let coloured = in_terminal(&["results", "--url", &url], &[]);
+    assert!(coloured.contains("\x1b[33mcollecting\x1b[0m"), "{coloured}");
+    assert!(
+        coloured.contains('●') && coloured.contains('┿'),
+        "a bar: {coloured}"
+    );
+    for env in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let plain = in_terminal(&["results", "--url", &url], &[env]);
+        assert!(
+            !plain.contains('\x1b') && plain.contains('●'),
+            "{env:?}: {plain}"
+        );
+    }
+    let piped = run(&["results", "site", "--url", &url]);
+    assert_eq!(piped.code, 0);
+    assert!(
+        !piped.out.contains('\x1b') && piped.out.contains("buy experiment"),
+        "{}",
+        piped.out
+    );
+    assert!(!piped.out.contains("other"), "{}", piped.out);
+
+    // Shown again and again, and what comes in between with it.
+    let mut watching = Command::new(BINARY)
+        .args(["results", "site", "--watch", "--url", &url])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(watching.stdout.take().unwrap()));
+    let mut heads = lines
+        .map_while(Result::ok)
+        .filter(|line| line.starts_with("site ("));
+    assert_eq!(heads.next().as_deref(), Some("site (running)"));
+    crate::support::client::Client::door(proxy.admin).post("/admin/experiments/site/pause", "", "");
+    assert!(heads.by_ref().take(3).any(|head| head == "site (paused)"));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}

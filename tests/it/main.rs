@@ -20,6 +20,7 @@ mod life;
 mod logging;
 mod main_job;
 mod metrics;
+mod page;
 mod people;
 mod places;
 mod simulate;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const READ: &str = "
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read
@@ -104,6 +105,9 @@ fn numbers_are_those_of_the_results() {
             .iter()
             .any(|sample| sample.to_string().contains("user-1"))
     );
+    for file in ["dashboards/grafana.json", "dashboards/alerts.yaml"] {
+        assert_asks_for_what_there_is(file, &samples);
+    }
     // Without a store, what the process knows alone.
     redis.kill();
     let samples = until("a store that is down", || {
@@ -116,4 +120,63 @@ fn numbers_are_those_of_the_results() {
         Some(120.0)
     );
     assert_eq!(value(&samples, "watershed_group_users", &[]), None);
+}
+
+/// Whether a file asks only for numbers, and labels of them, that are among these.
+fn assert_asks_for_what_there_is(file: &str, samples: &[Value]) {
+    let text = std::fs::read_to_string(format!("{ROOT}/{file}")).unwrap();
+    let text = text.replace("\\\"", "'");
+    let mut asked = 0;
+    for part in text.split("watershed_").skip(1) {
+        let end = part.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+        let (name, rest) = part.split_at(end.unwrap_or(part.len()));
+        let name = format!("watershed_{name}");
+        let of: Vec<&Value> = samples.iter().filter(|it| it[0] == *name).collect();
+        assert!(!of.is_empty(), "{file} asks for {name}, which is not there");
+        asked += 1;
+        let labels = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        for label in labels
+            .map_or("", |(labels, _)| labels)
+            .split(',')
+            .filter(|it| !it.is_empty())
+        {
+            let key = label.split(['=', '!', '~']).next().unwrap().trim();
+            assert!(
+                of.iter().all(|it| it[1].get(key).is_some()),
+                "{file}: {name} has no label {key}"
+            );
+        }
+    }
+    assert!(asked > 7, "{file}");
+}
+
+#[test]
+fn alerts_are_given_when_they_should_be() {
+    let tested = Command::new("promtool")
+        .args(["test", "rules", "alerts-test.yaml"])
+        .current_dir(format!("{ROOT}/dashboards"))
+        .output()
+        .expect("promtool is missing: run ./scripts/test, which installs it");
+    assert!(
+        tested.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tested.stderr)
+    );
+}
+
+#[test]
+fn the_dashboard_is_one() {
+    let text = std::fs::read_to_string(format!("{ROOT}/dashboards/grafana.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    // No two panels have one number or one place.
+    let mut seen = std::collections::BTreeSet::new();
+    for panel in panels {
+        let place = &panel["gridPos"];
+        assert!(
+            seen.insert(panel["id"].to_string())
+                && seen.insert(format!("{},{}", place["x"], place["y"]))
+        );
+        assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24);
+    }
 }

@@ -77,7 +77,7 @@ impl Fault {
                 world.again(proxy);
             }
             Fault::Reload => world.reload(dice.u8(20..80)),
-            Fault::ClockBack => world.set_clock(-(dice.i64(3..3_000))),
+            Fault::ClockBack => world.clock.set(-(dice.i64(3..3_000))),
             Fault::FailOver => fail_over(&mut world.store, wait),
             Fault::CutAnswers => {
                 let Store::Cut(_, cutter) = &world.store else {

@@ -8,6 +8,7 @@ mod cutter;
 mod driver;
 mod faults;
 
+use crate::support::clock::Clock;
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::{Cluster, Redis, Watched};
@@ -26,7 +27,8 @@ pub struct World {
     proxies: Vec<Proxy>,
     routes: String,
     weight: u8,
-    clock: tempfile::TempDir,
+    /// The proxies' own.
+    clock: Clock,
     /// Two versions of the site.
     _origins: [Origin; 2],
 }
@@ -58,11 +60,11 @@ metrics:
             proxies: Vec::new(),
             routes,
             weight: 50,
-            clock: tempfile::TempDir::new().unwrap(),
+            clock: Clock::new(),
             _origins: origins,
         };
         let how = How {
-            env: world.environment(),
+            env: world.clock.environment(),
             through,
             ..How::default()
         };
@@ -88,33 +90,6 @@ metrics:
         for proxy in &self.proxies {
             proxy.write(&self.file());
         }
-    }
-
-    /// A clock of the proxies' own.
-    fn environment(&self) -> Vec<(String, String)> {
-        let path = self.clock.path().join("clock");
-        std::fs::write(&path, "+0").unwrap();
-        let library = ["x86_64", "aarch64"]
-            .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"));
-        let library = library
-            .into_iter()
-            .find(|path| std::path::Path::new(path).exists())
-            .expect("faketime is missing: run ./scripts/test, which installs it");
-        [
-            ("LD_PRELOAD", library.as_str()),
-            ("FAKETIME_TIMESTAMP_FILE", path.to_str().unwrap()),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
-    }
-
-    /// Sets the proxies' clocks this many seconds before or after the true time.
-    fn set_clock(&self, seconds: i64) {
-        let next = self.clock.path().join("next");
-        std::fs::write(&next, format!("{seconds:+}")).unwrap();
-        std::fs::rename(next, self.clock.path().join("clock")).unwrap();
     }
 
     async fn ledger(&self) -> Box<dyn Ledger> {

@@ -1,6 +1,7 @@
 //! What tests share: origins, the program, a Redis, a client.
 
 pub mod client;
+pub mod clock;
 pub mod origin;
 pub mod proxy;
 pub mod raw;

@@ -1,0 +1,399 @@
+//! The results page in a real browser: what it shows, what it does, and for whom.
+
+use crate::support::client::Client as Door;
+use crate::support::clock::Clock;
+use crate::support::origin::Origin;
+use crate::support::proxy::{How, Proxy};
+use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use url::{ParseError, Url};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const WAIT: Duration = Duration::from_secs(30);
+
+/// chromedriver, which drives headless Chromium.
+struct Driver {
+    child: Child,
+    url: String,
+}
+
+impl Driver {
+    fn start() -> Driver {
+        let mut child = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is missing: run ./scripts/test, which installs it");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.find_map(|line| {
+            let line = line.unwrap();
+            let (_, port) = line.split_once("started successfully on port ")?;
+            Some(port.trim_end_matches('.').to_owned())
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        Driver {
+            child,
+            url: format!("http://127.0.0.1:{}", port.unwrap()),
+        }
+    }
+
+    async fn browser(&self) -> Client {
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+        ];
+        let wanted = json!({
+            "goog:chromeOptions": { "args": arguments },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        });
+        let Value::Object(wanted) = wanted else {
+            unreachable!("it is an object");
+        };
+        ClientBuilder::new(HttpConnector::new())
+            .capabilities(wanted)
+            .connect(&self.url)
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What only Chromium's driver knows.
+#[derive(Debug)]
+struct Chromium(&'static str, Value);
+
+impl WebDriverCompatibleCommand for Chromium {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        base.join(&format!(
+            "session/{}/{}",
+            session.unwrap_or_default(),
+            self.0
+        ))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(self.1.to_string()))
+    }
+}
+
+/// A site with two days behind it.
+struct Shop {
+    proxy: Proxy,
+    clock: Clock,
+    _origins: [Origin; 2],
+}
+
+const HOUR: i64 = 3600;
+const OPERATE: &str = "Authorization: Bearer operate-secret\r\n";
+
+impl Shop {
+    fn start() -> Shop {
+        let origins = [Origin::start("current"), Origin::start("next")];
+        let clock = Clock::new();
+        clock.set(-40 * HOUR);
+        let how = How {
+            env: clock.environment(),
+            door: "tokens: { anna: { role: operate, token: operate-secret }, ben: { role: read, token: read-secret } }".to_owned(),
+            ..How::default()
+        };
+        let routes = format!(
+            "upstreams: {{ current: \"http://{}\", next: \"http://{}\" }}\nuser: {{ header: X-User }}\n\
+             experiments: {{ site: {{ control: current, experiment: next, percent: 50, guardrails: {{ errors: {{ max_increase: 10% }} }} }} }}\n\
+             metrics: {{ buy: {{ on: {{ method: POST, path: /buy, status: 2xx }}, detect: 30% }} }}\n",
+            origins[0].address, origins[1].address
+        );
+        let proxy = Proxy::start_how(&routes, how);
+        let shop = Shop {
+            proxy,
+            clock,
+            _origins: origins,
+        };
+        for hour in 0..8 {
+            shop.clock.set((5 * hour - 40) * HOUR);
+            shop.visitors(hour as usize * 150, 150);
+        }
+        shop.clock.set(0);
+        shop.visitors(1200, 40);
+        shop
+    }
+
+    /// Of whom in the new version every third buys, and else every fifth.
+    fn visitors(&self, from: usize, count: usize) {
+        let mut client = self.proxy.client();
+        for user in from..from + count {
+            let who = format!("X-User: user-{user}\r\n");
+            let version = client.get("/", &who).json()["version"].clone();
+            let each = if version == "next" { 3 } else { 5 };
+            if user % each == 0 {
+                client.post("/buy", &who, "");
+            }
+        }
+        self.caught_up();
+    }
+
+    fn caught_up(&self) {
+        crate::support::until("a ledger that has caught up", || {
+            let results = self.results();
+            (results["store"]["lag_events"] == 0)
+                .then_some(())
+                .ok_or(results)
+        });
+    }
+
+    fn results(&self) -> Value {
+        Door::door(self.proxy.admin)
+            .get("/admin/results", OPERATE)
+            .json()
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/admin/results", self.proxy.admin)
+    }
+}
+
+async fn log_in(browser: &Client, shop: &Shop, token: &str) {
+    browser.goto(&shop.url()).await.unwrap();
+    let field = browser.find(Locator::Id("token")).await.unwrap();
+    field.send_keys(token).await.unwrap();
+    browser
+        .find(Locator::Css("main button"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    wait(browser, "#as-of").await;
+}
+
+async fn wait(browser: &Client, css: &str) {
+    let wait = browser.wait().at_most(WAIT);
+    wait.for_element(Locator::Css(css)).await.unwrap();
+}
+
+/// Waits until a part of the page says so.
+async fn wait_for(browser: &Client, css: &str, text: &str) {
+    let begun = std::time::Instant::now();
+    loop {
+        let said = browser.execute(
+            "return document.querySelector(arguments[0])?.innerText ?? ''",
+            vec![json!(css)],
+        );
+        let said = said.await.unwrap();
+        if said.as_str().unwrap_or_default().contains(text) {
+            return;
+        }
+        assert!(
+            begun.elapsed() < WAIT,
+            "{css} does not say {text:?} but {said}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A picture of the whole page, for people to look at.
+async fn picture(browser: &Client, name: &str) {
+    let folder = PathBuf::from(ROOT).join("target/screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    let height = browser
+        .execute("return document.documentElement.scrollHeight", vec![])
+        .await
+        .unwrap();
+    let width = browser.get_window_size().await.unwrap().0 as u32;
+    browser
+        .set_window_size(width, height.as_u64().unwrap() as u32 + 200)
+        .await
+        .unwrap();
+    std::fs::write(
+        folder.join(format!("{name}.png")),
+        browser.screenshot().await.unwrap(),
+    )
+    .unwrap();
+}
+
+/// What breaks the rules that assistive technology goes by.
+#[track_caller]
+fn assert_usable(found: &Value, what: &str) {
+    assert_eq!(found, &json!([]), "{what}: {found:#}");
+}
+
+async fn axe(browser: &Client) -> Value {
+    let path = format!("{ROOT}/target/axe/node_modules/axe-core/axe.min.js");
+    let axe = std::fs::read_to_string(path);
+    let axe = axe.expect("axe-core is missing: run ./scripts/test, which installs it");
+    browser.execute(&axe, vec![]).await.unwrap();
+    let ask = "const done = arguments[0]; axe.run(document, { resultTypes: ['violations'] }).then(\
+        (found) => done(found.violations.map((one) => [one.id, one.nodes.map((node) => node.html)])), (error) => done(String(error)))";
+    browser.execute_async(ask, vec![]).await.unwrap()
+}
+
+async fn colours(browser: &Client, scheme: &str) {
+    let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+    let command =
+        json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": [feature] } });
+    browser
+        .issue_cmd(Chromium("goog/cdp/execute", command))
+        .await
+        .unwrap();
+}
+
+/// What the browser complained of, such as a broken policy.
+async fn complaints(browser: &Client) -> Vec<Value> {
+    let log = browser
+        .issue_cmd(Chromium("se/log", json!({ "type": "browser" })))
+        .await
+        .unwrap();
+    let all = log.as_array().unwrap().iter();
+    // That nobody is logged in is said by the status.
+    let expected = |entry: &&Value| entry["message"].as_str().unwrap().contains("401");
+    all.filter(|entry| !expected(entry)).cloned().collect()
+}
+
+/// Blocking what blocks is the test's own affair: it has a runtime of its own.
+fn drive(test: impl AsyncFnOnce(&Shop, &Client)) {
+    let (shop, driver) = (Shop::start(), Driver::start());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let browser = driver.browser().await;
+        test(&shop, &browser).await;
+        browser.close().await.unwrap();
+    });
+}
+
+#[test]
+fn people_see_decide_and_are_kept_up_to_date() {
+    drive(see_and_decide);
+}
+
+async fn see_and_decide(shop: &Shop, browser: &Client) {
+    browser.set_window_size(1200, 1000).await.unwrap();
+    browser.goto(&shop.url()).await.unwrap();
+    assert_usable(&axe(browser).await, "the login page");
+    log_in(browser, shop, "operate-secret").await;
+    wait_for(browser, "#live", "live").await;
+    for scheme in ["light", "dark"] {
+        colours(browser, scheme).await;
+        assert_usable(&axe(browser).await, scheme);
+        picture(browser, &format!("results-{scheme}")).await;
+    }
+    browser.set_window_size(400, 900).await.unwrap();
+    let wide = "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
+    assert_eq!(
+        browser.execute(wide, vec![]).await.unwrap(),
+        json!(false),
+        "a narrow screen shows all"
+    );
+    picture(browser, "results-narrow").await;
+    browser.set_window_size(1200, 1000).await.unwrap();
+    colours(browser, "light").await;
+
+    // Somebody comes, and the page says so without being loaded again; what was opened stays open.
+    let open = "window.here = true; const all = document.querySelector('details.health'); all.open = true; all.querySelector('summary').focus();";
+    browser.execute(open, vec![]).await.unwrap();
+    tokio::task::block_in_place(|| shop.visitors(5000, 60));
+    let users: u64 = shop.results()["experiments"][0]["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["users"].as_u64().unwrap())
+        .sum();
+    assert_eq!(users, 1300);
+    wait_for(browser, "main", "1,300 have come").await;
+    let still = "return window.here === true && document.querySelector('details.health').open";
+    assert_eq!(browser.execute(still, vec![]).await.unwrap(), json!(true));
+
+    // A version is promoted: first it is said what that means.
+    let button = browser
+        .find(Locator::Id("promote-site-experiment"))
+        .await
+        .unwrap();
+    button.click().await.unwrap();
+    wait(browser, "#confirm").await;
+    wait_for(
+        browser,
+        "main",
+        "Everybody it matches gets experiment (upstream next)",
+    )
+    .await;
+    assert_usable(&axe(browser).await, "the confirmation");
+    picture(browser, "confirm").await;
+    let reason = browser.find(Locator::Id("reason")).await.unwrap();
+    reason.send_keys("<b>it is better</b>").await.unwrap();
+    browser
+        .find(Locator::Id("confirm"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    wait_for(browser, "h2 small", "promoted (experiment)").await;
+    wait_for(browser, "#decisions", "<b>it is better</b>").await;
+    wait_for(browser, "#decisions", "anna").await;
+    assert_eq!(shop.results()["experiments"][0]["status"], "promoted");
+    assert_usable(&axe(browser).await, "after a decision");
+
+    // Whoever may only read sees no buttons.
+    browser
+        .find(Locator::Css("header button"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    wait(browser, "#token").await;
+    log_in(browser, shop, "read-secret").await;
+    wait_for(browser, "header", "ben").await;
+    assert!(
+        browser
+            .find_all(Locator::Css(".acts"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(complaints(browser).await, [] as [Value; 0]);
+}
+
+#[test]
+fn without_scripts_it_is_a_plain_page() {
+    drive(decide_without_scripts);
+}
+
+async fn decide_without_scripts(shop: &Shop, browser: &Client) {
+    let off = json!({ "cmd": "Emulation.setScriptExecutionDisabled", "params": { "value": true } });
+    browser
+        .issue_cmd(Chromium("goog/cdp/execute", off))
+        .await
+        .unwrap();
+    log_in(browser, shop, "operate-secret").await;
+    browser
+        .find(Locator::Id("pause-site-"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    wait(browser, "#confirm").await;
+    browser
+        .find(Locator::Id("confirm"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    wait(browser, "#resume-site-").await;
+    assert_eq!(shop.results()["experiments"][0]["status"], "paused");
+}
