@@ -1,4 +1,4 @@
-//! What recording costs: `cargo bench --bench ledger [-- FACTS]`. Appends facts to a journal, and
+//! What recording costs: `cargo bench --bench ledger [-- FACTS [USERS]]`. Appends facts to a journal, and
 //! folds them into both houses of the ledger, as a start after a crash would. Redis is a real
 //! redis-server of its own; nothing else should run.
 
@@ -20,9 +20,9 @@ use watershed::ledger::sqlite::SqliteLedger;
 use watershed::vitals::Vitals;
 
 fn main() {
-    let facts = std::env::args().filter_map(|word| word.parse().ok()).next();
-    let facts: u64 = facts.unwrap_or(1_000_000);
-    let users = facts / 5;
+    let mut numbers = std::env::args().filter_map(|word| word.parse().ok());
+    let facts: u64 = numbers.next().unwrap_or(1_000_000);
+    let users: u64 = numbers.next().unwrap_or(facts / 5);
     println!("{facts} facts by {users} users, one event in ten facts");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -39,6 +39,7 @@ fn main() {
         append.as_nanos() as f64 / facts as f64
     );
     report("embedded file", facts, folded, None);
+    read("embedded file", &runtime, &ledger);
     let bytes = std::fs::metadata(&path).unwrap().len();
     println!(
         "embedded file: {:.0} bytes a user on disk",
@@ -54,6 +55,7 @@ fn main() {
     let of = |name: &str| after(name) - before(name);
     let cpu = of("used_cpu_user") + of("used_cpu_sys");
     report("Redis", facts, folded, Some(cpu));
+    read("Redis", &runtime, &ledger);
     println!(
         "Redis: {:.0} bytes a user",
         of("used_memory") / users as f64
@@ -76,6 +78,24 @@ fn report(house: &str, facts: u64, folded: Duration, redis_cpu: Option<f64>) {
             facts as f64 / cpu
         );
     }
+}
+
+/// How long it takes to read what results are made of.
+fn read(house: &str, runtime: &tokio::runtime::Runtime, ledger: &Arc<dyn Ledger>) {
+    let name = &declaration().experiments[0].name;
+    let mut times: Vec<Duration> = (0..101)
+        .map(|_| {
+            let began = Instant::now();
+            let totals = runtime.block_on(ledger.totals(name)).unwrap();
+            assert!(!totals.epochs.is_empty());
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!(
+        "{house}: all counts read in {:.0} µs",
+        times[50].as_nanos() as f64 / 1e3
+    );
 }
 
 /// How long appending took, and folding.

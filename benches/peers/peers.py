@@ -20,7 +20,7 @@ COMMANDS = {
     "nginx": (["nginx.conf"], ["nginx", "-e", "/dev/null", "-c", "@FOLDER@/nginx.conf"]),
     "nginx-bare": (["nginx-bare.conf"], ["nginx", "-e", "/dev/null", "-c", "@FOLDER@/nginx-bare.conf"]),
     "haproxy": (["haproxy.cfg"], ["haproxy", "-db", "-f", "haproxy.cfg"]),
-    "envoy": (["envoy.yaml"], ["envoy", "-c", "envoy.yaml", "--concurrency", "1", "-l", "off"]),
+    "envoy": (["envoy.yaml"], ["envoy", "-c", "envoy.yaml", "--concurrency", "1", "-l", "off", "--disable-hot-restart"]),
     "traefik": (["traefik.yaml", "traefik-routes.yaml"], ["traefik", "--configFile=traefik.yaml"]),
     "watershed": (["watershed.yaml"], ["@WATERSHED@", "run", "-c", "watershed.yaml"]),
     "watershed-redis": (["watershed.yaml"], ["@WATERSHED@", "run", "-c", "watershed.yaml"]),
@@ -54,6 +54,7 @@ class Peer:
 
     def __init__(self, name, site, wrapper=()):
         self.name, self.port, self.tls, self.admin = name, free_port(), free_port(), free_port()
+        self.site = site
         self.folder = site.folder / f"{name}-{self.port}"
         self.folder.mkdir()
         files, command = COMMANDS[name]

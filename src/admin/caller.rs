@@ -130,10 +130,10 @@ fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unkno
         role: token.role,
         ambient,
     };
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let brought = value.as_bytes().strip_prefix(b"Bearer ");
-        return try_token(door, tokens, peer, brought.unwrap_or_default())
-            .map(|token| caller(token, None));
+    // What else stands there is for whoever is in front of this door.
+    let brought = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if let Some(brought) = brought.and_then(|value| value.strip_prefix(b"Bearer ")) {
+        return try_token(door, tokens, peer, brought).map(|token| caller(token, None));
     }
     let session = cookie_value(headers, session::COOKIE);
     let session = session.and_then(|value| std::str::from_utf8(value).ok());

@@ -71,6 +71,8 @@ enum Command {
     Token(token::Arguments),
     /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
     Simulate(simulate::Arguments),
+    /// Print the JSON Schema of the routes file, by which editors complete and check it
+    Schema,
     /// Print what lets a shell complete these commands
     Completions(completions::Arguments),
     /// Print the manual page
@@ -127,6 +129,10 @@ pub fn main() -> ExitCode {
         Command::Token(arguments) => token::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Schema => {
+            println!("{:#}", crate::config::schema());
+            Ok(())
+        }
         Command::Man => completions::man(Arguments::command()),
         Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
             .map_err(anyhow::Error::from),

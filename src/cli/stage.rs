@@ -120,7 +120,7 @@ fn remember(file: &Path, controls: &Controls) {
 /// The plan under these decisions. What the file says of a winner stands above them.
 fn under(plan: &Plan, controls: &Controls) -> Plan {
     let mut plan = plan.clone();
-    for experiment in &mut plan.experiments {
+    for experiment in plan.experiments.iter_mut() {
         let control = controls.get(&*experiment.name);
         let Some(control) = control.filter(|it| it.salt == *experiment.salt) else {
             continue;

@@ -1,7 +1,8 @@
 //! `admin`: the door, and who may do what there.
 
 use super::check::address;
-use super::node::{Node, check_name};
+use super::name::check_name;
+use super::node::Node;
 use super::plan::{Admin, Role, Token};
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -2,7 +2,8 @@
 
 use super::deciding;
 use super::metrics;
-use super::node::{Node, check_name};
+use super::name::check_name;
+use super::node::Node;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guard::{Guarded, Guardrail};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
@@ -382,8 +383,8 @@ fn matcher(node: &Node<'_>) -> Matcher {
 }
 
 fn wanted(node: &Node<'_>) -> Option<Box<str>> {
-    match node.value {
-        super::file::Value::Bool(true) | super::file::Value::Nothing => None,
+    match (node.flag(), node.value) {
+        (Some(true), _) | (_, super::file::Value::Nothing) => None,
         _ => node
             .text("the value asked for, or true for any")
             .map(Into::into),

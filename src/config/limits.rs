@@ -1,6 +1,5 @@
 //! `timeouts:`, `limits:` and `trust:`.
 
-use super::file::Value;
 use super::node::Node;
 use super::plan::{Limits, Timeouts};
 use ipnet::IpNet;
@@ -40,11 +39,10 @@ pub fn timeouts(root: &Node<'_>) -> Timeouts {
         written.unwrap_or(Duration::from_secs(default))
     };
     let total = node.as_ref().and_then(|node| node.get("total"));
-    let unlimited = |node: &Node<'_>| *node.value == Value::Text("none".to_owned());
     let grace = node.as_ref().and_then(|node| node.get("grace")?.duration());
     Timeouts {
         total: total
-            .filter(|node| !unlimited(node))
+            .filter(|node| !node.is_none())
             .map(|_| time("total", 0)),
         grace: grace.unwrap_or_default(),
         head: time("head", 10),
@@ -109,14 +107,14 @@ pub fn limits(root: &Node<'_>) -> Limits {
     limits.headers = count("headers", 10_000).unwrap_or(limits.headers);
     limits.connections = count("connections", 1_000_000).unwrap_or(limits.connections);
     if let Some(requests) = node.get("requests")
-        && *requests.value != Value::Text("none".to_owned())
+        && !requests.is_none()
         && let Some(count) = requests.whole(1, u64::from(u32::MAX))
     {
         limits.requests = count as u32;
     }
     limits.rate = node.get("rate").and_then(|node| rate(&node));
     if let Some(body) = node.get("body")
-        && *body.value != Value::Text("none".to_owned())
+        && !body.is_none()
     {
         limits.body_bytes = body.bytes();
     }
@@ -125,7 +123,7 @@ pub fn limits(root: &Node<'_>) -> Limits {
 
 /// Requests in a second.
 fn rate(node: &Node<'_>) -> Option<f64> {
-    if *node.value == Value::Text("none".to_owned()) {
+    if node.is_none() {
         return None;
     }
     node.read(

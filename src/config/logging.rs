@@ -1,6 +1,5 @@
 //! `access_log:`, `request_id:` and `trace:` — what can be seen of single requests.
 
-use super::file::Value;
 use super::node::Node;
 use super::plan::{AccessLog, LogTo, LogUser, Tracing};
 use crate::experiment::assign::Share;
@@ -16,7 +15,7 @@ pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
         user: LogUser::Hashed,
         query: false,
     };
-    if let Value::Bool(on) = node.value {
+    if let Some(on) = node.flag() {
         return on.then_some(log);
     }
     if !node.is_map() {
@@ -71,10 +70,10 @@ fn to(node: &Node<'_>) -> Option<LogTo> {
 /// file says otherwise.
 pub fn tracing(root: &Node<'_>, logged: bool) -> Tracing {
     let request_id = root.get("request_id").and_then(|node| node.boolean());
-    let start = root.get("trace").and_then(|node| match node.value {
-        Value::Bool(true) => Some(Share::ALL),
-        Value::Bool(false) => None,
-        _ => share(&node),
+    let start = root.get("trace").and_then(|node| match node.flag() {
+        Some(true) => Some(Share::ALL),
+        Some(false) => None,
+        None => share(&node),
     });
     Tracing {
         request_id: request_id.unwrap_or(logged),

@@ -1,6 +1,7 @@
 //! `metrics:` — what counts as success.
 
-use super::node::{Node, check_name};
+use super::name::check_name;
+use super::node::Node;
 use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{
     Goal, HeaderRule, Kind, Metric, Per, Role, Rule, StatusRange, Trigger,

@@ -16,16 +16,20 @@ mod limits;
 mod locate;
 mod logging;
 mod metrics;
+mod name;
 mod node;
 pub mod plan;
 mod privacy;
 mod problem;
+mod schema;
+mod seen;
 mod store;
 mod tls;
 mod upstreams;
 
-pub use node::is_name;
+pub use name::is_name;
 pub use problem::{Problem, Unsound};
+pub use schema::schema;
 
 use plan::Plan;
 use std::cell::RefCell;
@@ -60,6 +64,7 @@ pub fn parse(
         places,
         environment,
         problems: RefCell::default(),
+        seen: None,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // The values without comments and layout: what two files that mean the same have in common.

@@ -5,6 +5,7 @@ use super::file::Value;
 use super::locate::Places;
 use super::plan::Secret;
 use super::problem::{Problem, near};
+use super::seen::{Seen, SeenAt};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct Reading<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// What is wrong with it.
     pub problems: RefCell<Vec<Problem>>,
+    /// What was asked of its values, where somebody wants to know.
+    pub seen: Option<RefCell<Vec<SeenAt>>>,
 }
 
 /// A value with its place.
@@ -33,6 +36,12 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
+    fn note(&self, seen: impl FnOnce() -> Seen) {
+        if let Some(all) = &self.reading.seen {
+            all.borrow_mut().push((self.path.clone(), seen()));
+        }
+    }
+
     /// Says that something is wrong with this value.
     pub fn problem(&self, found: impl Into<String>, allowed: impl Into<String>) {
         self.tell(
@@ -117,6 +126,10 @@ impl<'a> Node<'a> {
             );
             return false;
         };
+        self.note(|| {
+            let pair = |(key, holds): &(&str, &str)| ((*key).to_owned(), (*holds).to_owned());
+            Seen::Keys(allowed.iter().map(pair).collect())
+        });
         for (key, value) in map {
             if allowed.iter().any(|(name, _)| name == key) {
                 continue;
@@ -150,10 +163,12 @@ impl<'a> Node<'a> {
     /// This as a map of names that the writer chose.
     pub fn named(&self, what: &str) -> Vec<(String, Node<'a>)> {
         match self.value {
-            Value::Map(map) => map
-                .iter()
-                .map(|(name, value)| (name.clone(), self.below(name, value)))
-                .collect(),
+            Value::Map(map) => {
+                self.note(|| Seen::Named);
+                let each = map.iter();
+                each.map(|(name, value)| (name.clone(), self.below(name, value)))
+                    .collect()
+            }
             Value::Nothing => Vec::new(),
             _ => {
                 self.problem(
@@ -168,17 +183,23 @@ impl<'a> Node<'a> {
     /// This as a list, or as the one item of a list.
     pub fn items(&self) -> Vec<Node<'a>> {
         match self.value {
-            Value::List(items) => items
-                .iter()
-                .enumerate()
-                .map(|(place, value)| self.below(&place.to_string(), value))
-                .collect(),
+            Value::List(items) => {
+                self.note(|| Seen::List);
+                let each = items.iter().enumerate();
+                each.map(|(place, value)| self.below(&place.to_string(), value))
+                    .collect()
+            }
             _ => vec![self.clone()],
         }
     }
 
     /// This as a text; numbers are texts too.
     pub fn text(&self, allowed: &str) -> Option<&'a str> {
+        self.note(|| Seen::Text);
+        self.letters(allowed)
+    }
+
+    fn letters(&self, allowed: &str) -> Option<&'a str> {
         match self.value {
             Value::Text(text) | Value::Number(_, text) => Some(text),
             _ => {
@@ -190,7 +211,12 @@ impl<'a> Node<'a> {
 
     /// This as whatever `read` makes of its text.
     pub fn read<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let text = self.text(allowed)?;
+        self.note(|| Seen::Text);
+        self.parse(allowed, read)
+    }
+
+    fn parse<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let text = self.letters(allowed)?;
         let value = read(text);
         if value.is_none() {
             self.problem(format!("found {text:?}"), allowed);
@@ -200,6 +226,7 @@ impl<'a> Node<'a> {
 
     /// This as `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
+        self.note(|| Seen::Bool);
         match self.value {
             Value::Bool(value) => Some(*value),
             _ => {
@@ -209,10 +236,26 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// What it says, if it is `true` or `false`, as it may be besides other things.
+    pub fn flag(&self) -> Option<bool> {
+        let Value::Bool(flag) = *self.value else {
+            return None;
+        };
+        self.note(|| Seen::Bool);
+        Some(flag)
+    }
+
+    /// Whether it says `none`, as it may besides other things.
+    pub fn is_none(&self) -> bool {
+        self.note(|| Seen::Words(vec!["none".to_owned()]));
+        *self.value == Value::Text("none".to_owned())
+    }
+
     /// This as a whole number within bounds.
     pub fn whole(&self, low: u64, high: u64) -> Option<u64> {
+        self.note(|| Seen::Whole(low, high));
         let allowed = format!("a whole number from {low} to {high}");
-        self.read(&allowed, |text| {
+        self.parse(&allowed, |text| {
             text.parse()
                 .ok()
                 .filter(|value| (low..=high).contains(value))
@@ -221,6 +264,7 @@ impl<'a> Node<'a> {
 
     /// This as a number; texts are none.
     pub fn number(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
+        self.note(|| Seen::Number);
         match self.value {
             Value::Number(value, _) if sound(*value) => Some(*value),
             Value::Number(_, text) => {
@@ -236,7 +280,8 @@ impl<'a> Node<'a> {
 
     /// This as a percentage with its sign, such as `10%`: 0.1.
     pub fn percent(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
-        self.read(allowed, |text| {
+        self.note(|| Seen::Percent);
+        self.parse(allowed, |text| {
             let number: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
             sound(number).then_some(number / 100.0)
         })
@@ -244,7 +289,8 @@ impl<'a> Node<'a> {
 
     /// This as a time, such as `500ms`, `10s` or `7d`.
     pub fn duration(&self) -> Option<Duration> {
-        self.read(
+        self.note(|| Seen::Duration);
+        self.parse(
             "a time with its unit, such as 500ms, 10s, 5m, 1h or 7d",
             |text| humantime::parse_duration(text).ok(),
         )
@@ -252,7 +298,8 @@ impl<'a> Node<'a> {
 
     /// This as a size, such as `64KiB`.
     pub fn bytes(&self) -> Option<u64> {
-        self.read("a size with its unit, such as 64KiB or 1GiB", |text| {
+        self.note(|| Seen::Bytes);
+        self.parse("a size with its unit, such as 64KiB or 1GiB", |text| {
             text.parse::<bytesize::ByteSize>()
                 .ok()
                 .map(|size| size.as_u64())
@@ -262,8 +309,9 @@ impl<'a> Node<'a> {
     /// This as one of these words.
     pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.note(|| Seen::Words(all.iter().map(|&word| word.to_owned()).collect()));
         let allowed = format!("one of: {}", all.join(", "));
-        let text = self.text(&allowed)?;
+        let text = self.letters(&allowed)?;
         let found = words
             .iter()
             .find(|(word, _)| *word == text)
@@ -343,20 +391,4 @@ impl<'a> Node<'a> {
             Value::Map(_) => "keys".to_owned(),
         }
     }
-}
-
-/// Says so when a name is not one that keys, headers and tables can hold.
-pub fn check_name(node: &Node<'_>, name: &str) {
-    if !is_name(name) {
-        node.problem(
-            format!("{name:?} cannot be a name"),
-            "names are 1 to 64 letters, digits, `_`, `.` and `-`",
-        );
-    }
-}
-
-/// Whether this is a name that keys, headers and tables can hold.
-pub fn is_name(name: &str) -> bool {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    (1..=64).contains(&name.len()) && name.bytes().all(sound)
 }

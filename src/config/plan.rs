@@ -9,6 +9,7 @@ use crate::experiment::assign::Share;
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
 use crate::experiment::metric::Metric;
+use crate::experiment::routes::Experiments;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
 use http::uri::PathAndQuery;
@@ -42,7 +43,7 @@ pub struct Plan {
     /// Where requests go that no experiment claims.
     pub default: UpstreamIndex,
     /// In file order.
-    pub experiments: Box<[Experiment]>,
+    pub experiments: Experiments,
     /// In file order.
     pub metrics: Box<[Metric]>,
     /// How long things may take.

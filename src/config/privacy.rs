@@ -1,6 +1,5 @@
 //! `consent:`, `events:` and `retention:` — what may be recorded, from where, and for how long.
 
-use super::file::Value;
 use super::node::Node;
 use super::plan::{Beacon, Cache, CacheRule};
 use crate::experiment::consent::Consent;
@@ -111,8 +110,8 @@ pub fn cache(root: &Node<'_>) -> Cache {
         return cache;
     };
     // YAML of old reads `off` as false.
-    let rule = |node: &Node<'_>| match node.value {
-        Value::Bool(false) => Some(CacheRule::Off),
+    let rule = |node: &Node<'_>| match node.flag() {
+        Some(false) => Some(CacheRule::Off),
         _ => node.word(&words),
     };
     if !node.is_map() {

@@ -1,7 +1,8 @@
 //! `upstreams:` and `default:` — where the versions of the site run.
 
 use super::health;
-use super::node::{Node, check_name};
+use super::name::check_name;
+use super::node::Node;
 use super::plan::{Endpoint, Scheme, Upstream};
 use super::tls::{self, Watched};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};

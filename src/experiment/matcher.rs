@@ -75,17 +75,20 @@ pub enum PathPattern {
 impl PathPattern {
     /// The pattern that this text means. It must begin with `/`, which the configuration checks.
     pub fn new(text: &str) -> PathPattern {
-        const SPECIAL: [char; 6] = ['*', '?', '[', '{', '!', '\\'];
         if let Some(base) = text.strip_suffix("/**")
-            && !base.contains(SPECIAL)
+            && PathPattern::is_literal(base)
         {
             return PathPattern::Under(base.into());
         }
-        if text.contains(SPECIAL) {
-            PathPattern::Glob(text.into())
-        } else {
-            PathPattern::Exact(text.into())
+        match PathPattern::is_literal(text) {
+            true => PathPattern::Exact(text.into()),
+            false => PathPattern::Glob(text.into()),
         }
+    }
+
+    /// Whether a text means only itself.
+    pub fn is_literal(text: &str) -> bool {
+        !text.contains(['*', '?', '[', '{', '!', '\\'])
     }
 
     /// Whether a request's path matches.

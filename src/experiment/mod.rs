@@ -15,6 +15,7 @@ pub mod matcher;
 pub mod metric;
 pub mod record;
 pub mod reported;
+pub mod routes;
 pub mod visit;
 
 use assign::{Share, Split, Weight};

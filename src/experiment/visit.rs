@@ -4,6 +4,7 @@ use super::asked::Asked;
 use super::assign::Split;
 use super::forced::Forced;
 use super::matcher::Eligible;
+use super::routes::Experiments;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use smallvec::SmallVec;
 
@@ -92,14 +93,13 @@ impl Depends {
 /// What this request by this user means. At most one experiment, the first in file order whose
 /// group has an upstream, chooses the upstream; experiments without upstreams all act.
 pub fn visit<'a>(
-    experiments: &[Experiment],
+    experiments: &Experiments,
     request: impl Asked<'a>,
     user: UserId<'_>,
     forced: Option<&Forced>,
 ) -> Visit {
     let mut visit = Visit::default();
-    for (index, experiment) in experiments.iter().enumerate() {
-        let index = ExperimentIndex(index);
+    for (index, experiment) in experiments.candidates(request) {
         let chosen = visit.chosen.map(|(by, _, _)| by);
         if chosen.is_some() && experiment.chooses_upstream() {
             continue;
@@ -118,10 +118,9 @@ pub fn visit<'a>(
 }
 
 /// What this request means where nobody may be recorded: control, for whoever it is.
-pub fn unrecorded<'a>(experiments: &[Experiment], request: impl Asked<'a>) -> Visit {
+pub fn unrecorded<'a>(experiments: &Experiments, request: impl Asked<'a>) -> Visit {
     let mut visit = Visit::default();
-    for (index, experiment) in experiments.iter().enumerate() {
-        let index = ExperimentIndex(index);
+    for (index, experiment) in experiments.candidates(request) {
         if visit.chosen.is_some() || !experiment.chooses_upstream() {
             continue;
         }

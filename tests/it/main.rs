@@ -23,6 +23,7 @@ mod metrics;
 mod page;
 mod people;
 mod places;
+mod schema;
 mod simulate;
 mod statistics;
 mod support;

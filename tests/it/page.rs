@@ -232,7 +232,7 @@ fn assert_usable(found: &Value, what: &str) {
 }
 
 async fn axe(browser: &Client) -> Value {
-    let path = format!("{ROOT}/target/axe/node_modules/axe-core/axe.min.js");
+    let path = format!("{ROOT}/target/axe/axe.min.js");
     let axe = std::fs::read_to_string(path);
     let axe = axe.expect("axe-core is missing: run ./scripts/test, which installs it");
     browser.execute(&axe, vec![]).await.unwrap();
@@ -285,6 +285,17 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     assert_usable(&axe(browser).await, "the login page");
     log_in(browser, shop, "operate-secret").await;
     wait_for(browser, "#live", "live").await;
+    wait(
+        browser,
+        "svg[role=img][aria-label^='buy over time: control went from']",
+    )
+    .await;
+    let over_time = Door::door(shop.proxy.admin).get("/admin/results?over_time=true", OPERATE);
+    assert_grows_to_the_present(&over_time.json());
+    assert_eq!(
+        shop.results()["experiments"][0]["metrics"][0]["over_time"],
+        Value::Null
+    );
     for scheme in ["light", "dark"] {
         colours(browser, scheme).await;
         assert_usable(&axe(browser).await, scheme);
@@ -365,6 +376,32 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
             .is_empty()
     );
     assert_eq!(complaints(browser).await, [] as [Value; 0]);
+}
+
+/// At its end it says what the results say, and until then nobody leaves.
+fn assert_grows_to_the_present(results: &Value) {
+    let metric = &results["experiments"][0]["metrics"][0];
+    let moments = metric["over_time"].as_array().unwrap();
+    assert!((9..=48).contains(&moments.len()), "{}", moments.len());
+    let mut times: Vec<&str> = moments
+        .iter()
+        .map(|it| it["at"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+    times.dedup();
+    assert_eq!(times.len(), moments.len());
+    for group in metric["groups"].as_array().unwrap() {
+        let of = |moment: &Value| moment["groups"][group["name"].as_str().unwrap()].clone();
+        let users: Vec<u64> = moments
+            .iter()
+            .map(|it| of(it)["users"].as_u64().unwrap())
+            .collect();
+        assert!(users.is_sorted() && users[0] > 0, "{users:?}");
+        let last = of(moments.last().unwrap());
+        for same in ["users", "rate", "interval"] {
+            assert_eq!(last[same], group[same], "{same}");
+        }
+    }
 }
 
 #[test]

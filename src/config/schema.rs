@@ -1,0 +1,158 @@
+//! The JSON Schema of `routes.yaml`: what reading asks of the values of files that show every key.
+
+use super::seen::{ANY, Seen, by_path};
+use super::{check, file, node};
+use serde_json::{Map, Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Together they show every key in each of its forms; a test says which one is missing.
+const SHOWN: &[&str] = &[
+    include_str!("schema/all.yaml"),
+    include_str!("schema/forms.yaml"),
+    NAMING_FILES,
+];
+/// This one names files that are not there.
+const NAMING_FILES: &str = include_str!("schema/files.yaml");
+
+type Known = BTreeMap<Vec<String>, Vec<Seen>>;
+
+/// The schema (draft 7, which editors know best).
+pub fn schema() -> Value {
+    let known = known();
+    let mut schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "watershed routes.yaml",
+    });
+    let whole = of(&known, &[], None);
+    if let (Value::Object(schema), Value::Object(whole)) = (&mut schema, whole) {
+        schema.extend(whole);
+    }
+    schema
+}
+
+fn known() -> Known {
+    let mut all = Vec::new();
+    let path = Path::new("routes.yaml");
+    for text in SHOWN {
+        let Ok((value, places)) = file::parse(path, text) else {
+            continue;
+        };
+        let reading = node::Reading {
+            path,
+            places,
+            environment: &|_| None,
+            problems: RefCell::default(),
+            seen: Some(RefCell::default()),
+        };
+        check::plan(&check::root(&reading, &value), 1, 0);
+        all.extend(reading.seen.into_iter().flat_map(RefCell::into_inner));
+    }
+    by_path(&all)
+}
+
+/// What may stand at this path.
+fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
+    let below = |part: &str, holds: Option<&str>| {
+        let path: Vec<String> = path.iter().cloned().chain([part.to_owned()]).collect();
+        of(known, &path, holds)
+    };
+    let mut forms: Vec<Value> = Vec::new();
+    let mut keys = Map::new();
+    let mut is_list = false;
+    for seen in known.get(path).into_iter().flatten() {
+        match seen {
+            Seen::Keys(all) => {
+                for (key, holds) in all {
+                    keys.insert(key.clone(), below(key, Some(holds)));
+                }
+            }
+            Seen::Named => {
+                forms.push(json!({ "type": "object", "additionalProperties": below(ANY, None) }));
+            }
+            Seen::List => is_list = true,
+            Seen::Text => forms.push(json!({ "type": ["string", "number"] })),
+            Seen::Words(words) => forms.push(json!({ "enum": words })),
+            Seen::Bool => forms.push(json!({ "type": "boolean" })),
+            Seen::Whole(low, high) => {
+                forms.push(json!({ "type": "integer", "minimum": low, "maximum": high }));
+            }
+            Seen::Number => forms.push(json!({ "type": "number" })),
+            Seen::Percent => {
+                forms.push(json!({ "type": "string", "pattern": "^[0-9.]+ *%$" }));
+            }
+            Seen::Duration => {
+                forms.push(json!({ "type": "string", "pattern": "^([0-9]+ *[A-Za-zµ]+ *)+$" }));
+            }
+            Seen::Bytes => forms.push(json!({ "type": ["string", "integer"] })),
+        }
+    }
+    if !keys.is_empty() {
+        forms.push(json!({ "type": "object", "additionalProperties": false, "properties": keys }));
+    }
+    let any = |mut forms: Vec<Value>| match forms.len() {
+        0 => json!({}),
+        1 => forms.remove(0),
+        _ => json!({ "anyOf": forms }),
+    };
+    if is_list {
+        forms.push(json!({ "type": "array", "items": any(forms.clone()) }));
+    }
+    let mut schema = any(forms);
+    if let (Some(holds), Value::Object(schema)) = (holds, &mut schema) {
+        schema.insert("description".to_owned(), holds.into());
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_sound() {
+        for text in SHOWN {
+            let found = super::super::parse(text, Path::new("routes.yaml"), &|_| None);
+            let problems = found.err().map_or(Vec::new(), |unsound| unsound.problems);
+            let mut other = problems.iter().filter(|problem| {
+                *text != NAMING_FILES || !problem.found.contains("cannot be read")
+            });
+            assert!(other.next().is_none(), "{problems:#?}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_shown() {
+        let known = known();
+        let mut missing = Vec::new();
+        for (path, seen) in &known {
+            for seen in seen {
+                let Seen::Keys(keys) = seen else {
+                    continue;
+                };
+                for (key, _) in keys {
+                    let below: Vec<String> = path.iter().cloned().chain([key.clone()]).collect();
+                    if !known.contains_key(&below) {
+                        missing.push(below.join("."));
+                    }
+                }
+            }
+        }
+        assert!(
+            missing.is_empty(),
+            "not shown in src/config/schema/*.yaml: {missing:#?}"
+        );
+    }
+
+    #[test]
+    fn the_file_is_what_is_read() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/routes.schema.json");
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        let now = format!("{:#}\n", schema());
+        assert!(
+            kept == now,
+            "run: cargo run -- schema > config/routes.schema.json"
+        );
+    }
+}
