@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use watershed::proxy::fuzzing::{first, is_http2, speaks_for};
+use watershed::proxy::fuzzing::{Rooms, first, is_http2, speaks_for};
 use watershed_fuzz::pieces::{Stream, run};
 use watershed_fuzz::split;
 
@@ -15,12 +15,12 @@ type Opened = (Option<IpAddr>, bool, Vec<u8>);
 
 fn open(mut stream: Stream) -> Option<Opened> {
     run(async {
-        let mut head = first(&mut stream).await.ok()?;
+        let mut head = first(&mut stream, &Rooms::default()).await.ok()?;
         let client = speaks_for(&mut stream, &mut head).await.ok()?;
         let http2 = is_http2(&mut stream, &mut head).await.ok()?;
-        // One read more than the longest header.
+        // A room, and little more.
         assert!(
-            head.len() <= 3 * 4096 + 216,
+            head.len() <= (16 << 10) + 216,
             "{} bytes are held",
             head.len()
         );

@@ -32,6 +32,7 @@ pub mod worker;
 /// What the fuzzer reads through: private in every other build.
 #[cfg(fuzzing)]
 pub mod fuzzing {
+    pub use super::direct::Rooms;
     pub use super::framing::{Bounds, Framing};
     pub use super::gate::{Gate, Times};
     pub use super::line::Line;
