@@ -1,7 +1,7 @@
 //! One metric's results, at any look or at a single one.
 
 use super::look::Look;
-use super::question::unit;
+use super::question::units;
 use super::running;
 use super::shape::{FixedResult, LiftResult, MetricGroup, MetricResult};
 use crate::config::plan::Plan;
@@ -46,7 +46,7 @@ pub fn metric_results(
                 users,
                 converted: totals.converted,
                 count: totals.count,
-                sum: totals.sum as f64 * unit(metric),
+                sum: totals.sum as f64 / units(metric),
                 rate: judged.rate,
                 interval: judged.interval.low.zip(judged.interval.high),
                 lift: judged.lift.map(|lift| LiftResult {

@@ -157,7 +157,8 @@ pub fn kind(kind: Kind) -> stats::Kind {
     }
 }
 
-/// What one unit of a metric's sums is worth.
-pub fn unit(metric: &Metric) -> f64 {
-    10f64.powi(-i32::from(metric.scale))
+/// How many units of a metric's sums make one. By this is divided: a tenth is no binary number, and
+/// what is multiplied by one is 19.900000000000002 where 19.9 was meant.
+pub fn units(metric: &Metric) -> f64 {
+    10f64.powi(i32::from(metric.scale))
 }

@@ -1,6 +1,6 @@
 //! What is exported: four tables, row by row, read from the ledger page by page.
 
-use crate::admin::question::unit;
+use crate::admin::question::units;
 use crate::admin::results::rfc3339;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
@@ -233,18 +233,18 @@ fn hours_of(units: &Units, experiment: &str, table: Table, hours: &[HourTotals])
     rows
 }
 
-/// What one unit of a metric's sums is worth.
+/// How many units of a metric's sums make one.
 struct Units(BTreeMap<String, f64>);
 
 impl Units {
     fn of(plan: &Plan) -> Units {
-        let unit = |metric: &Metric| (metric.name.to_string(), unit(metric));
-        Units(plan.metrics.iter().map(unit).collect())
+        let of = |metric: &Metric| (metric.name.to_string(), units(metric));
+        Units(plan.metrics.iter().map(of).collect())
     }
 
     /// `None` for a metric that is no longer in the file: how it was scaled is not known.
     fn value(&self, metric: &str, sum: i128) -> Option<f64> {
-        Some(sum as f64 * self.0.get(metric)?)
+        Some(sum as f64 / self.0.get(metric)?)
     }
 }
 
