@@ -2,6 +2,7 @@
 //! and neither is read faster than the other side takes it.
 
 use super::access::{End, Entry};
+use super::direct::Streamed;
 use super::gate::Clock;
 use super::record::Unfinished;
 use super::reply::Reason;
@@ -165,6 +166,8 @@ pub enum Answer {
     Own(Full<Bytes>),
     /// The upstream's.
     Passed(Passed),
+    /// The upstream's, on the straight way.
+    Streamed(Box<Streamed>),
 }
 
 impl Answer {
@@ -174,6 +177,8 @@ impl Answer {
         match self {
             Answer::Own(own) => entry.own(own.size_hint().lower()),
             Answer::Passed(passed) => passed.log(entry),
+            // Where requests are logged none goes that way.
+            Answer::Streamed(_) => {}
         }
     }
 }
@@ -340,6 +345,7 @@ impl Body for Answer {
                 .poll_frame(context)
                 .map_err(|never| match never {}),
             Answer::Passed(passed) => passed.poll(context),
+            Answer::Streamed(streamed) => streamed.poll(context),
         }
     }
 
@@ -347,6 +353,7 @@ impl Body for Answer {
         match self {
             Answer::Own(full) => full.is_end_stream(),
             Answer::Passed(passed) => passed.inner.is_end_stream(),
+            Answer::Streamed(streamed) => streamed.has_ended(),
         }
     }
 
@@ -354,6 +361,10 @@ impl Body for Answer {
         match self {
             Answer::Own(full) => full.size_hint(),
             Answer::Passed(passed) => passed.inner.size_hint(),
+            Answer::Streamed(streamed) => match streamed.left_bytes() {
+                Some(left) => SizeHint::with_exact(left),
+                None => SizeHint::default(),
+            },
         }
     }
 }

@@ -131,6 +131,7 @@ async fn speak(
         ip,
         secure,
         line: None,
+        admitted: false,
     };
     match (opened.transport, opened.http2) {
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),

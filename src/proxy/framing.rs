@@ -4,6 +4,10 @@
 //! fault, and nothing after a fault is passed on: whoever wants to smuggle a request past a proxy
 //! needs one reading here and another one at the upstream.
 
+mod chunks;
+
+pub use chunks::Frames;
+
 use super::grammar;
 use super::reply::Reason;
 use crate::config::plan::Limits;
@@ -45,17 +49,6 @@ pub struct Framing {
     head: Head,
 }
 
-/// What becomes of bytes of a body in chunks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Chunks {
-    /// So many may be passed on as they are, up to the line of the last chunk.
-    pub pass: usize,
-    /// So many behind them are trailers and the end.
-    pub skip: usize,
-    /// The body has ended behind them: an empty line is still to be said.
-    pub ended: bool,
-}
-
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -93,41 +86,6 @@ impl Framing {
             searched: 0,
             head: Head::default(),
         }
-    }
-
-    /// At the beginning of a body in chunks, whose trailers are bounded like a head.
-    pub fn of_chunks(bounds: Bounds) -> Framing {
-        Framing {
-            place: Place::ChunkSize,
-            ..Framing::new(bounds)
-        }
-    }
-
-    /// What becomes of these bytes of such a body. Bytes that are neither passed on nor skipped
-    /// come again, with more behind them.
-    pub fn admit_chunks(&mut self, bytes: &[u8]) -> Result<Chunks, Reason> {
-        let mut found = Chunks::default();
-        while self.place != Place::Head {
-            let rest = &bytes[found.pass + found.skip..];
-            if rest.is_empty() {
-                return Ok(found);
-            }
-            let in_trailers = self.place == Place::Trailers;
-            let taken = match self.place {
-                Place::Chunk(left) => Some(self.pass(left, rest)),
-                Place::ChunkSize => self.chunk_size(rest)?,
-                Place::ChunkEnd => self.chunk_end(rest)?,
-                Place::Trailers => self.trailers(rest)?,
-                Place::Head | Place::Length(_) | Place::Upgrade => None,
-            };
-            match (taken, in_trailers) {
-                (None, _) => return Ok(found),
-                (Some(taken), false) => found.pass += taken,
-                (Some(taken), true) => found.skip += taken,
-            }
-        }
-        found.ended = true;
-        Ok(found)
     }
 
     /// How many of these bytes are sound and may be passed on, and the fault that follows them.
@@ -367,6 +325,7 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use super::chunks::Chunks;
     use super::*;
     use proptest::prelude::*;
 

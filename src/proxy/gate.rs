@@ -351,9 +351,10 @@ impl Clock {
         self.until = None;
     }
 
-    /// Begins to wait anew: the task is woken when, or before, the wait has taken this long.
-    pub fn begin(&mut self, context: &mut Context<'_>, within: Duration) {
-        let until = Instant::now() + within;
+    /// Begins to wait anew `from` then: the task is woken when, or before, the wait has taken this
+    /// long.
+    pub fn begin(&mut self, context: &mut Context<'_>, from: std::time::Instant, within: Duration) {
+        let until = Instant::from_std(from) + within;
         self.until = Some(until);
         let wakes = |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= until;
         if !self.timer.as_ref().is_some_and(wakes) {

@@ -82,16 +82,43 @@ fn is_absolute(target: &[u8]) -> bool {
     is_host(host) && is_path(path)
 }
 
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const HIGH: u64 = ONES * 0x80;
+
 /// How many bytes at the beginning are a token's.
 pub fn token_bytes(bytes: &[u8]) -> usize {
-    let end = bytes.iter().position(|&byte| !TOKEN[usize::from(byte)]);
-    end.unwrap_or(bytes.len())
+    let mut place = 0;
+    while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {
+        // Names are letters and dashes, most of them: eight at once, and what else there may be
+        // one by one.
+        let others = HIGH & !letters_and_dashes(u64::from_le_bytes(*eight));
+        if others == 0 {
+            place += 8;
+            continue;
+        }
+        place += others.trailing_zeros() as usize / 8;
+        if !TOKEN[usize::from(bytes[place])] {
+            return place;
+        }
+        place += 1;
+    }
+    let mut rest = bytes[place..].iter();
+    let end = rest.position(|&byte| !TOKEN[usize::from(byte)]);
+    end.map_or(bytes.len(), |end| place + end)
+}
+
+/// The high bits of those of eight bytes that are letters or dashes. Sums of seven bits carry
+/// nothing into the next byte.
+fn letters_and_dashes(eight: u64) -> u64 {
+    let small = (eight | (ONES * 0x20)) & !HIGH;
+    let letter = (small + ONES * (0x80 - b'a' as u64)) & !(small + ONES * (0x7f - b'z' as u64));
+    let dash = (eight ^ (ONES * b'-' as u64)) & !HIGH;
+    let dash = !(dash + ONES * 0x7f);
+    (letter | dash) & !eight
 }
 
 /// How many bytes at the beginning are a value's: neither a control nor the end of the line.
 pub fn text_bytes(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES * 0x80;
     let mut place = 0;
     while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {
         let eight = u64::from_le_bytes(*eight);
@@ -156,7 +183,6 @@ fn halves(bytes: &[u8]) -> Option<[u8; 8]> {
 /// the known one is a small letter. Of what names are made of, that bit makes something else of
 /// `^`, which has it not, and of `~`, which is behind the letters.
 fn is_same_word(name: [u8; 8], known: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
     const CASE: u64 = ONES * 0x20;
     let known = u64::from_le_bytes(known);
     let differ = u64::from_le_bytes(name) ^ known;
@@ -214,8 +240,13 @@ pub fn is_host(value: &[u8]) -> bool {
 }
 
 fn is_port(port: &[u8]) -> bool {
-    let number = std::str::from_utf8(port).ok().map(str::parse::<u16>);
-    port.is_empty() || (port.iter().all(u8::is_ascii_digit) && matches!(number, Some(Ok(_))))
+    // Zeros in front are as good as none: for as long as it goes, what is too large stays so.
+    let digit = |sum: Option<u32>, byte: &u8| match byte {
+        b'0'..=b'9' => Some((sum? * 10 + u32::from(byte - b'0')).min(u32::from(u16::MAX) + 1)),
+        _ => None,
+    };
+    let number = port.iter().fold(Some(0), digit);
+    number.is_some_and(|number| number <= u32::from(u16::MAX))
 }
 
 fn is_name(host: &[u8]) -> bool {
@@ -311,6 +342,14 @@ mod tests {
         }
 
         #[test]
+        fn tokens_end_at_the_first_byte_that_is_none(
+            bytes in prop::collection::vec(prop_oneof![6 => any::<u8>(), 40 => b'a'..=b'z', 8 => b'A'..=b'Z', 4 => Just(b'-'), 2 => b'!'..=b'~', 1 => Just(b'`' ), 1 => Just(0xad)], 0..60),
+        ) {
+            let end = bytes.iter().position(|byte| !TOKEN[usize::from(*byte)]);
+            prop_assert_eq!(token_bytes(&bytes), end.unwrap_or(bytes.len()));
+        }
+
+        #[test]
         fn names_are_the_same_in_any_case(
             name in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}",
             flips in prop::collection::vec(any::<bool>(), 20),
@@ -385,6 +424,8 @@ mod tests {
             "a.b-c_d",
             "a:80",
             "a:",
+            "a:65535",
+            "a:000080",
             "127.0.0.1:1",
             "[::1]",
             "[::1]:80",
@@ -393,8 +434,26 @@ mod tests {
             assert!(is_host(host.as_bytes()), "{host:?}");
         }
         for host in [
-            "", ":80", "a b", "a,b", "a/b", "u@a", "a:b", "a:80:80", "a:65536", "a:+1", "[::1",
-            "[::1]x", "[a]", "%4", "%zz", "a?b", "a\\b", "ä", "a\t",
+            "",
+            ":80",
+            "a b",
+            "a,b",
+            "a/b",
+            "u@a",
+            "a:b",
+            "a:80:80",
+            "a:65536",
+            "a:99999999999",
+            "a:+1",
+            "[::1",
+            "[::1]x",
+            "[a]",
+            "%4",
+            "%zz",
+            "a?b",
+            "a\\b",
+            "ä",
+            "a\t",
         ] {
             assert!(!is_host(host.as_bytes()), "{host:?}");
         }

@@ -40,6 +40,8 @@ pub struct Client {
     pub secure: bool,
     /// An HTTP/1 connection, on which one request is answered after the other.
     pub line: Option<Rc<Line>>,
+    /// Whether the rate limit has let this request through already.
+    pub admitted: bool,
 }
 
 /// Answers a request. Cannot fail: what goes wrong becomes an answer.
@@ -96,10 +98,8 @@ async fn answer(
         line.delimited.set(head.version < http::Version::HTTP_11);
     }
 
-    let admitted = client
-        .line
-        .as_ref()
-        .is_some_and(|line| line.admitted.take());
+    let line = client.line.as_ref();
+    let admitted = client.admitted || line.is_some_and(|line| line.admitted.take());
     if let Some(rate) = plan.limits.rate
         && !admitted
         && !worker
@@ -204,6 +204,7 @@ async fn answer(
             Answered {
                 now_ms,
                 began,
+                ended: Instant::now(),
                 visitor,
                 visit: &visit,
                 served: fallback,

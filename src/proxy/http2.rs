@@ -1,9 +1,12 @@
 //! HTTP/2 with a client: streams instead of turns, and bounds on what floods.
 
+use super::direct::Asker;
 use super::gate::Clock;
 use super::handle::{Client, handle};
 use super::snapshot::Worker;
 use crate::config::plan::Plan;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,13 +40,17 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) -> hyper::Result<()> {
     let running = Rc::new(Cell::new(0_u32));
     let begun = Rc::new(Cell::new(0_u32));
-    let service = service_fn(|request| {
+    let asker = Rc::new(Asker::new(worker, client));
+    let service = service_fn(|request: Request<Incoming>| {
         begun.set(begun.get().saturating_add(1));
-        let (worker, client) = (Rc::clone(worker), client.clone());
+        let (worker, asker) = (Rc::clone(worker), Rc::clone(&asker));
         let running = Running::new(&running);
         // On the heap at once: hyper and the runtime move what they are given several times.
         Box::pin(async move {
-            let answer = handle(&worker, &client, request).await;
+            let answer = match asker.answer(&worker, &request).await {
+                Ok(answer) => Ok(answer),
+                Err(admitted) => Box::pin(handle(&worker, &asker.client(admitted), request)).await,
+            };
             drop(running);
             answer
         })

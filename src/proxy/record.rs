@@ -19,6 +19,8 @@ pub struct Answered<'a> {
     pub now_ms: u64,
     /// When the request came.
     pub began: Instant,
+    /// When the head of the answer came.
+    pub ended: Instant,
     /// Who asked.
     pub visitor: &'a Visitor<'a>,
     /// What the request meant.
@@ -60,7 +62,7 @@ pub fn answered(
     if exposures.is_empty() && answered.observations.is_empty() {
         return exposures;
     }
-    let latency = answered.began.elapsed();
+    let latency = answered.ended.saturating_duration_since(answered.began);
     let mut observations = answered.observations;
     for exposure in &exposures {
         let bounds = &plan.experiment(exposure.experiment).guardrails;
@@ -68,7 +70,7 @@ pub fn answered(
     }
     let system_ms = answered.now_ms + latency.as_millis() as u64;
     let clock = worker.journal.borrow();
-    let at_ms = clock.clock().read(answered.began + latency, system_ms);
+    let at_ms = clock.clock().read(answered.ended, system_ms);
     drop(clock);
     let keep = &plan.identity.keep;
     let also = answered.visitor.also().map(|also| keep.of(also));

@@ -101,12 +101,13 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Bare<B>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Keeps the connection for the next request. Only after the answer was read to its end.
-    pub fn give_back(self) {
+    /// Keeps the connection for the next request from `now` on. Only after the answer was read to
+    /// its end.
+    pub fn give_back(self, now: Instant) {
         let kept = Kept {
             held: Held::Bare(self.stream),
             peer: self.peer,
-            since: Instant::now(),
+            since: now,
         };
         self.serving.endpoint().keep(kept);
     }

@@ -1,7 +1,8 @@
 //! The straight way and hyper's say the same: heads made of all sorts of words go both.
 
-use super::answer::{self, Edited};
-use super::request::{self, Ours, Read};
+use super::answer::{self, Edited, Head, More};
+use super::request::{self, Ours, Read, Request};
+use super::transcript;
 use crate::config::{self, plan::Plan};
 use crate::experiment::UserId;
 use crate::experiment::asked::Asked;
@@ -10,6 +11,7 @@ use crate::experiment::visit::visit;
 use crate::proxy::framing::{Bounds, Framing};
 use crate::proxy::headers::{self, Words};
 use crate::proxy::hops;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
@@ -139,41 +141,97 @@ fn check_request(text: &str, trusted: bool) -> Result<bool, TestCaseError> {
         .uri(words.next().unwrap());
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
     parts.headers = map_of(&fields(text.as_bytes()));
-    let over_tls = trusted && headers::over_tls(&plain);
+    agree(&plan, &mut plain, &mut parts, trusted)?;
+    Ok(true)
+}
+
+/// The two ways find the same in a request, and the upstream gets the same.
+fn agree(
+    plan: &Plan,
+    plain: &mut Request<'_>,
+    parts: &mut Parts,
+    trusted: bool,
+) -> Result<(), TestCaseError> {
+    let over_tls = trusted && headers::over_tls(&*plain);
     prop_assert_eq!(over_tls, trusted && headers::over_tls(&parts.headers));
-    let asker = headers::asker(&plan, &plain, PEER);
-    prop_assert_eq!(asker, headers::asker(&plan, &parts.headers, PEER));
-    let admitted = headers::admit(&plan, &mut parts, PEER);
+    let asker = headers::asker(plan, &*plain, PEER);
+    prop_assert_eq!(asker, headers::asker(plan, &parts.headers, PEER));
+    let admitted = headers::admit(plan, parts, PEER);
     prop_assert!(matches!(admitted, Ok(None)), "{:?}", admitted);
-    let visitor = identity::find(&plan.identity, &parts);
-    prop_assert_eq!(&identity::find(&plan.identity, &plain), &visitor);
+    let visitor = identity::find(&plan.identity, &*parts);
+    prop_assert_eq!(&identity::find(&plan.identity, &*plain), &visitor);
     let user = visitor.as_ref().map(|visitor| visitor.user());
     let user = user.unwrap_or(UserId::new(b"nobody").unwrap());
-    let meant = visit(&plan.experiments, &parts, user, None);
-    prop_assert_eq!(&visit(&plan.experiments, &plain, user, None), &meant);
-    prop_assert_eq!((&plain).host(), (&parts).host());
+    let meant = visit(&plan.experiments, &*parts, user, None);
+    prop_assert_eq!(&visit(&plan.experiments, &*plain, user, None), &meant);
+    prop_assert_eq!((&*plain).host(), (&*parts).host());
 
-    let known = Words::new(&plan);
+    let known = Words::new(plan);
     let visitor = visitor.map(identity::Visitor::into_owned);
     let mut out = Vec::new();
-    let ours = Ours::new(PEER, trusted);
+    let ours = Ours::new(PEER, trusted, parts.version == Version::HTTP_2);
     plain.write(&mut out, &ours, over_tls, &known, visitor.as_ref(), &meant);
     headers::prepare(
-        &plan,
+        plan,
         &known,
-        &mut parts,
+        parts,
         PEER,
         over_tls,
         visitor.as_ref(),
         &meant,
     );
     prop_assert_eq!(sorted(fields(&out)), of_map(&parts.headers));
-    let first = text.lines().next().unwrap();
+    let first = format!("{} {} HTTP/1.1", parts.method, parts.uri);
     prop_assert_eq!(
         out.split(|&byte| byte == b'\r').next(),
         Some(first.as_bytes())
     );
+    Ok(())
+}
+
+/// The same of a request of HTTP/2.
+fn check_http2(request: http::Request<()>, trusted: bool) -> Result<bool, TestCaseError> {
+    let plan = plan(if trusted { "[10.0.0.0/8]" } else { "[]" });
+    let mut text = Vec::new();
+    if !transcript::write(&request, &mut text) {
+        return Ok(false);
+    }
+    let bounds = Bounds::from(&plan.limits);
+    let Read::Plain(mut plain) = request::read(&text, &bounds, trusted) else {
+        return Ok(false);
+    };
+    prop_assert_eq!(plain.head_bytes, text.len());
+    let (mut parts, ()) = request.into_parts();
+    agree(&plan, &mut plain, &mut parts, trusted)?;
     Ok(true)
+}
+
+/// What a request of HTTP/2 may say of itself: no field that is of a connection.
+fn of_http2(first: &str, host: Option<&str>, lines: &[(&str, bool)]) -> http::Request<()> {
+    let words: Vec<&str> = first.split(' ').collect();
+    let target = match host {
+        Some(host) => format!("https://{host}{}", words[1]),
+        None => words[1].to_owned(),
+    };
+    let mut request = http::Request::new(());
+    *request.method_mut() = words[0].parse().unwrap();
+    *request.uri_mut() = target.parse().unwrap();
+    *request.version_mut() = Version::HTTP_2;
+    let text = head(first, lines);
+    let mut fields = fields(text.as_bytes());
+    fields.retain(|(name, _)| {
+        ![
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "transfer-encoding",
+            "upgrade",
+            "content-length",
+        ]
+        .contains(&name.as_str())
+    });
+    *request.headers_mut() = map_of(&fields);
+    request
 }
 
 /// Lines that answers may have.
@@ -228,6 +286,7 @@ fn check_answer(first: &str, lines: &[(&str, bool)], minted: bool) -> Result<boo
     let words = Words::new(&plan);
     headers::strip_answer(&mut parts);
     let by = (&plan, &words);
+    let mut as_fields = http::Response::new(());
     headers::finish(
         by,
         (version, &mut parts.headers),
@@ -237,7 +296,7 @@ fn check_answer(first: &str, lines: &[(&str, bool)], minted: bool) -> Result<boo
         false,
     );
     plain.strip();
-    let mut more = Vec::new();
+    let mut more = More::new();
     let mut edited = Edited {
         answer: &mut plain,
         more: &mut more,
@@ -245,7 +304,12 @@ fn check_answer(first: &str, lines: &[(&str, bool)], minted: bool) -> Result<boo
     let head = (version, &mut edited);
     headers::finish(by, head, visitor.as_ref(), &meant, None, false);
     let mut out = Vec::new();
-    plain.write(&mut out, &more, b"now", false);
+    as_fields.complete(&plain, &more, b"now", false);
+    prop_assert_eq!(as_fields.status(), parts.status);
+    let mut given = of_map(as_fields.headers());
+    given.retain(|(_, value)| value != b"now");
+    prop_assert_eq!(given, of_map(&parts.headers), "{}", text);
+    out.complete(&plain, &more, b"now", false);
     let mut said = fields(&out);
     // Framing and the date are hyper's to say on the other way.
     said.retain(|(name, value)| name != "transfer-encoding" && value != b"now");
@@ -275,6 +339,24 @@ proptest! {
         lines.retain(|(line, _)| !line.starts_with("Connection: x-"));
         lines.push(("Host: b.example:80", true));
         prop_assert!(check_request(&head("GET /a/b?u=1 HTTP/1.1", &lines), trusted)?);
+    }
+
+    #[test]
+    fn requests_of_http2(
+        first in prop::sample::select(&FIRST[..4]),
+        host in prop::sample::select(&[None, Some("a.example"), Some("b.example:8080"), Some("u@c.example")][..]),
+        lines in some(LINES),
+        trusted: bool,
+    ) {
+        let mut lines = lines;
+        lines.retain(|(line, _)| *line != "X y: z");
+        check_http2(of_http2(first, host, &lines), trusted)?;
+    }
+
+    #[test]
+    fn plain_requests_of_http2(lines in some(&LINES[2..3]), more in some(&LINES[3..4]), trusted: bool) {
+        let lines = [lines, more].concat();
+        prop_assert!(check_http2(of_http2("GET /a/b?u=1 HTTP/1.1", Some("b.example:80"), &lines), trusted)?);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use crate::experiment::asked::{Answered, Fields};
 use crate::proxy::edit::Edit;
 use crate::proxy::grammar::{self, is_named};
 use crate::proxy::reply::Reason;
-use http::header::{DATE, HeaderName, HeaderValue};
+use http::header::{CONNECTION, DATE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use smallvec::SmallVec;
 
 /// The most fields of an answer, and the largest head in bytes.
 const FIELDS_MAX: usize = 256;
@@ -33,6 +35,17 @@ pub enum Follows {
     Chunks,
     /// All that comes until the upstream closes.
     UntilClose,
+}
+
+impl Follows {
+    /// Whether all of it is within these bytes, and it is plain to see.
+    pub fn is_within(self, bytes: &[u8]) -> bool {
+        match self {
+            Follows::Nothing => true,
+            Follows::Length(length) => length <= bytes.len() as u64,
+            Follows::Chunks | Follows::UntilClose => false,
+        }
+    }
 }
 
 /// The head of an answer.
@@ -189,12 +202,14 @@ impl<'a> Answer<'a> {
 
     /// Writes the head that the client gets, with `more` fields. `date` stands in where the
     /// upstream gave none.
-    pub fn write(&self, out: &mut Vec<u8>, more: &[u8], date: &[u8], closes: bool) {
+    fn write(&self, out: &mut Vec<u8>, more: &More, date: &[u8], closes: bool) {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(self.said);
         out.extend_from_slice(b"\r\n");
         self.lines.write(out);
-        out.extend_from_slice(more);
+        for (name, value) in more {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
         if matches!(self.follows, Follows::Chunks | Follows::UntilClose) {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
@@ -226,12 +241,51 @@ impl<'a> Fields<'a> for &Answer<'a> {
     }
 }
 
+/// Fields that an answer is completed by.
+pub type More = SmallVec<[(HeaderName, HeaderValue); 4]>;
+
+/// How a client gets the head of an answer.
+pub trait Head {
+    /// Makes it of an answer and `more` fields. `date` stands in where the upstream gave none;
+    /// `closes`, where the connection is to be closed behind it.
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], closes: bool);
+}
+
+/// As text, for HTTP/1.
+impl Head for Vec<u8> {
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], closes: bool) {
+        answer.write(self, more, date, closes);
+    }
+}
+
+/// As fields, for HTTP/2, which says no phrase and frames bodies itself.
+impl Head for Response<()> {
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], _: bool) {
+        if let Ok(status) = StatusCode::from_u16(answer.status) {
+            *self.status_mut() = status;
+        }
+        let headers = self.headers_mut();
+        headers.reserve(answer.lines.len() + more.len() + 1);
+        answer.lines.give(headers);
+        for (name, value) in more {
+            headers.append(name.clone(), value.clone());
+        }
+        // What watershed says itself says so of its connection; HTTP/2 knows no such field.
+        headers.remove(CONNECTION);
+        if answer.lines.first(&DATE).is_none()
+            && let Ok(date) = HeaderValue::from_bytes(date)
+        {
+            headers.insert(DATE, date);
+        }
+    }
+}
+
 /// An answer that is completed by more fields.
 pub struct Edited<'x, 'a> {
     /// What the upstream gave.
     pub answer: &'x mut Answer<'a>,
-    /// What comes behind it, as it is written.
-    pub more: &'x mut Vec<u8>,
+    /// What comes behind it.
+    pub more: &'x mut More,
 }
 
 impl Edit for Edited<'_, '_> {
@@ -240,7 +294,7 @@ impl Edit for Edited<'_, '_> {
     }
 
     fn append(&mut self, name: HeaderName, value: HeaderValue) {
-        field(self.more, name.as_str().as_bytes(), value.as_bytes());
+        self.more.push((name, value));
     }
 
     fn insert(&mut self, name: HeaderName, value: HeaderValue) {

@@ -1,6 +1,6 @@
 //! A client's connection while its requests are plain.
 
-use super::exchange::Heard;
+use super::exchange::{self, Client, Heard};
 use super::going::{self, Found, Going};
 use super::request::Ours;
 use crate::proxy::gate::Clock;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::futures::Notified;
 
@@ -42,6 +42,8 @@ pub struct Straight<'a, S> {
     /// Whether the request that is held was let through by the rate limit.
     admitted: bool,
     pub(super) clock: Clock,
+    /// When the last request was answered, where that is known.
+    pub(super) answered: Option<Instant>,
     peer: IpAddr,
     secure: bool,
     ours: Ours,
@@ -79,6 +81,20 @@ enum Came {
     Gone,
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Client for Straight<'_, S> {
+    fn worker(&self) -> &Rc<Worker> {
+        self.worker
+    }
+
+    fn clock(&mut self) -> &mut Clock {
+        &mut self.clock
+    }
+
+    async fn tell(&mut self, going: &Going<'_>, interim: &[u8]) -> bool {
+        self.give(going, interim).await
+    }
+}
+
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     /// A connection of this client, who has sent `held` already.
     pub fn new(
@@ -96,9 +112,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             requests: 0,
             admitted: false,
             clock: Clock::default(),
+            answered: None,
             peer,
             secure,
-            ours: Ours::new(peer, trusted),
+            ours: Ours::new(peer, trusted, false),
             in_head: false,
             called: false,
         }
@@ -199,7 +216,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     ) -> Done {
         let worker = self.worker;
         let (mut said, mut head) = (worker.rooms.take(), worker.rooms.take());
-        let heard = self.ask(going, request, &mut said, &mut head, reset.as_mut());
+        let heard = exchange::ask(self, going, request, &mut said, &mut head, reset.as_mut());
         let (finished, bare) = match heard.await {
             Heard::Answer(finished, bare) => (finished, Some(bare)),
             Heard::Refused(refusal, fallback) => {
@@ -262,7 +279,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             if !waiting {
                 waiting = true;
                 let _ = told.as_mut().poll(context);
-                self.clock.begin(context, within);
+                let now = self.answered.take().unwrap_or_else(Instant::now);
+                self.clock.begin(context, now, within);
                 return Poll::Pending;
             }
             match self.clock.poll_over(context, within) {

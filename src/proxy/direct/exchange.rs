@@ -1,19 +1,22 @@
 //! Asks an upstream on a bare connection, and again where that may be done.
 
-use super::answer::{self, Read};
-use super::connection::Straight;
+use super::answer::{self, Head, Read};
 use super::going::{Finished, Going};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::body::Outgoing;
 use crate::proxy::forward::{self, ATTEMPTS_MAX};
+use crate::proxy::gate::Clock;
 use crate::proxy::hops;
 use crate::proxy::reply::{Blame, Reason, Refusal};
+use crate::proxy::snapshot::Worker;
 use crate::upstream::{self, LendError, Need, Stream, Wish};
 use http::Method;
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWrite};
 
 /// A connection to an upstream.
 pub type Bare = upstream::Bare<Outgoing>;
@@ -33,13 +36,25 @@ pub enum Heard {
     Gone,
 }
 
+/// For whom an upstream is asked.
+pub trait Client {
+    /// Whose client it is.
+    fn worker(&self) -> &Rc<Worker>;
+    /// Times what is waited for.
+    fn clock(&mut self) -> &mut Clock;
+    /// Tells it of an interim answer. False when it cannot be told anything any more.
+    async fn tell(&mut self, going: &Going<'_>, interim: &[u8]) -> bool;
+}
+
 /// What is sent, and where the answer goes.
-struct Attempt<'a> {
+struct Attempt<'a, H> {
     going: &'a Going<'a>,
     fallback: Option<ExperimentIndex>,
     request: &'a [u8],
     said: &'a mut Vec<u8>,
-    head: &'a mut Vec<u8>,
+    head: &'a mut H,
+    /// When it is made, where that is known.
+    now: Option<Instant>,
 }
 
 /// Why one attempt has brought no answer.
@@ -54,219 +69,218 @@ enum Failed {
     Gone,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
-    /// Sends the request and reads the head of its answer into `said`; the head that the client
-    /// gets is written into `head`.
-    pub(super) async fn ask(
-        &mut self,
-        going: &Going<'_>,
-        request: &[u8],
-        said: &mut Vec<u8>,
-        head: &mut Vec<u8>,
-        mut reset: Pin<&mut impl Future<Output = ()>>,
-    ) -> Heard {
-        let upstreams = &going.snapshot.upstreams;
-        let wish = |upstream| Wish {
-            upstream,
-            need: Need::Bare,
-            user: going.user(),
-        };
-        let (mut upstream, mut fallback) = (going.wanted(), None);
-        let mut bare = match upstreams.lend_bare_now(wish(upstream), going.began) {
-            Some(bare) => bare,
-            None => {
-                let lending = Box::pin(self.lend(going, &mut upstream, &mut fallback));
-                let lent = tokio::select! {
-                    biased;
-                    lent = lending => lent,
-                    () = reset.as_mut() => return Heard::Gone,
-                };
-                match lent {
-                    Ok(Some(bare)) => bare,
-                    Ok(None) => return Heard::Other,
-                    Err(refusal) => return Heard::Refused(refusal, fallback),
-                }
-            }
-        };
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            said.clear();
-            let attempt = Attempt {
-                going,
-                fallback,
-                request,
-                said,
-                head,
-            };
-            let failed = match self
-                .attempt(&mut bare.stream, attempt, reset.as_mut())
-                .await
-            {
-                Ok(finished) => {
-                    bare.endpoint().served();
-                    return Heard::Answer(finished, bare);
-                }
-                Err(failed) => failed,
-            };
-            let (refusal, unsent) = match failed {
-                Failed::Gone => return Heard::Gone,
-                Failed::TimedOut => {
-                    bare.endpoint().failed();
-                    let refusal = Refusal::new(Reason::ResponseTimedOut);
-                    return Heard::Refused(refusal, fallback);
-                }
-                Failed::Unsound => (Refusal::new(Reason::Unsound), false),
-                Failed::Broken { error, unsent } => {
-                    (Refusal::because(Reason::Broken, error), unsent)
-                }
-            };
-            if refusal.reason.terms().2 == Blame::Upstream && !bare.reused {
-                bare.endpoint().failed();
-            }
-            let others = upstreams.has_others(upstream);
-            let repeats = going.method.is_safe() && !going.has_body && (bare.reused || others);
-            // An answer that cannot be read is one: it would be no better a second time.
-            let again = refusal.reason == Reason::Broken && (unsent || repeats);
-            if !again || attempts == ATTEMPTS_MAX {
-                return Heard::Refused(refusal, fallback);
-            }
-            let (endpoint, reused) = (bare.endpoint().clone(), bare.reused);
-            drop(bare);
-            let lending = upstreams.lend_bare_again(wish(upstream), &endpoint, reused);
-            bare = match Box::pin(lending).await {
-                Some(Ok(Some(bare))) => bare,
-                Some(Ok(None)) => return Heard::Other,
-                Some(Err(error)) => return Heard::Refused(forward::refusal(error), fallback),
-                None => return Heard::Refused(refusal, fallback),
-            };
+/// Sends the request and reads the head of its answer into `said`; the head that the client gets
+/// is written into `head`.
+pub async fn ask<C: Client, H: Head>(
+    client: &mut C,
+    going: &Going<'_>,
+    request: &[u8],
+    said: &mut Vec<u8>,
+    head: &mut H,
+    mut reset: Pin<&mut impl Future<Output = ()>>,
+) -> Heard {
+    let upstreams = &going.snapshot.upstreams;
+    let wish = |upstream| Wish {
+        upstream,
+        need: Need::Bare,
+        user: going.user(),
+    };
+    let (mut upstream, mut fallback) = (going.wanted(), None);
+    let mut at_once = None;
+    let mut bare = match upstreams.lend_bare_now(wish(upstream), going.began) {
+        Some(bare) => {
+            at_once = Some(going.began);
+            bare
         }
-    }
-
-    /// A connection to where the request goes, or to control where that cannot be connected to.
-    async fn lend(
-        &self,
-        going: &Going<'_>,
-        upstream: &mut UpstreamIndex,
-        fallback: &mut Option<ExperimentIndex>,
-    ) -> Result<Option<Bare>, Refusal> {
-        let snapshot = &going.snapshot;
-        let wish = |upstream| Wish {
-            upstream,
-            need: Need::Bare,
-            user: going.user(),
-        };
-        let refused = match snapshot.upstreams.lend_bare(wish(*upstream)).await {
-            Ok(bare) => return Ok(bare),
-            // One that is busy is not down: its users stay, and their errors count.
-            Err(error @ LendError::Busy { .. }) => return Err(forward::refusal(error)),
-            Err(error) => forward::refusal(error),
-        };
-        let instead = going.visit.chosen.and_then(|(experiment, _, wanted)| {
-            let control = snapshot.plan.control_upstream(experiment)?;
-            (control != wanted).then_some((experiment, control))
-        });
-        let Some((experiment, control)) = instead else {
-            return Err(refused);
-        };
-        self.worker.vitals().fallbacks.add();
-        (*upstream, *fallback) = (control, Some(experiment));
-        let lent = snapshot.upstreams.lend_bare(wish(control)).await;
-        lent.map_err(forward::refusal)
-    }
-
-    /// Sends the request on this connection and reads until the head of the final answer is whole.
-    async fn attempt(
-        &mut self,
-        stream: &mut Stream,
-        attempt: Attempt<'_>,
-        mut reset: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Finished, Failed> {
-        let Attempt {
+        None => {
+            let lending = Box::pin(lend(client.worker(), going, &mut upstream, &mut fallback));
+            let lent = tokio::select! {
+                biased;
+                lent = lending => lent,
+                () = reset.as_mut() => return Heard::Gone,
+            };
+            match lent {
+                Ok(Some(bare)) => bare,
+                Ok(None) => return Heard::Other,
+                Err(refusal) => return Heard::Refused(refusal, fallback),
+            }
+        }
+    };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        said.clear();
+        let attempt = Attempt {
             going,
             fallback,
             request,
             said,
             head,
-        } = attempt;
-        let within = going.snapshot.plan.timeouts.response;
-        let mut sent = 0;
-        let mut interims = 0;
-        let mut deaf: Option<io::Error> = None;
-        // All of the head has one time, however many reads it takes.
-        let (mut waiting, mut flushed) = (false, false);
+            now: at_once.take(),
+        };
+        let failed = match try_once(client, &mut bare.stream, attempt, reset.as_mut()).await {
+            Ok(finished) => {
+                bare.endpoint().served();
+                return Heard::Answer(finished, bare);
+            }
+            Err(failed) => failed,
+        };
+        let (refusal, unsent) = match failed {
+            Failed::Gone => return Heard::Gone,
+            Failed::TimedOut => {
+                bare.endpoint().failed();
+                let refusal = Refusal::new(Reason::ResponseTimedOut);
+                return Heard::Refused(refusal, fallback);
+            }
+            Failed::Unsound => (Refusal::new(Reason::Unsound), false),
+            Failed::Broken { error, unsent } => (Refusal::because(Reason::Broken, error), unsent),
+        };
+        if refusal.reason.terms().2 == Blame::Upstream && !bare.reused {
+            bare.endpoint().failed();
+        }
+        let others = upstreams.has_others(upstream);
+        let repeats = going.method.is_safe() && !going.has_body && (bare.reused || others);
+        // An answer that cannot be read is one: it would be no better a second time.
+        let again = refusal.reason == Reason::Broken && (unsent || repeats);
+        if !again || attempts == ATTEMPTS_MAX {
+            return Heard::Refused(refusal, fallback);
+        }
+        let (endpoint, reused) = (bare.endpoint().clone(), bare.reused);
+        drop(bare);
+        let lending = upstreams.lend_bare_again(wish(upstream), &endpoint, reused);
+        bare = match Box::pin(lending).await {
+            Some(Ok(Some(bare))) => bare,
+            Some(Ok(None)) => return Heard::Other,
+            Some(Err(error)) => return Heard::Refused(forward::refusal(error), fallback),
+            None => return Heard::Refused(refusal, fallback),
+        };
+    }
+}
+
+/// A connection to where the request goes, or to control where that cannot be connected to.
+async fn lend(
+    worker: &Worker,
+    going: &Going<'_>,
+    upstream: &mut UpstreamIndex,
+    fallback: &mut Option<ExperimentIndex>,
+) -> Result<Option<Bare>, Refusal> {
+    let snapshot = &going.snapshot;
+    let wish = |upstream| Wish {
+        upstream,
+        need: Need::Bare,
+        user: going.user(),
+    };
+    let refused = match snapshot.upstreams.lend_bare(wish(*upstream)).await {
+        Ok(bare) => return Ok(bare),
+        // One that is busy is not down: its users stay, and their errors count.
+        Err(error @ LendError::Busy { .. }) => return Err(forward::refusal(error)),
+        Err(error) => forward::refusal(error),
+    };
+    let instead = going.visit.chosen.and_then(|(experiment, _, wanted)| {
+        let control = snapshot.plan.control_upstream(experiment)?;
+        (control != wanted).then_some((experiment, control))
+    });
+    let Some((experiment, control)) = instead else {
+        return Err(refused);
+    };
+    worker.vitals().fallbacks.add();
+    (*upstream, *fallback) = (control, Some(experiment));
+    let lent = snapshot.upstreams.lend_bare(wish(control)).await;
+    lent.map_err(forward::refusal)
+}
+
+/// Sends the request on this connection and reads until the head of the final answer is whole.
+async fn try_once<C: Client, H: Head>(
+    client: &mut C,
+    stream: &mut Stream,
+    attempt: Attempt<'_, H>,
+    mut reset: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Finished, Failed> {
+    let Attempt {
+        going,
+        fallback,
+        request,
+        said,
+        head,
+        mut now,
+    } = attempt;
+    let within = going.snapshot.plan.timeouts.response;
+    let mut sent = 0;
+    let mut interims = 0;
+    let mut deaf: Option<io::Error> = None;
+    // All of the head has one time, however many reads it takes.
+    let (mut waiting, mut flushed) = (false, false);
+    loop {
+        let read = std::future::poll_fn(|context| {
+            while sent < request.len() && deaf.is_none() {
+                match Pin::new(&mut *stream).poll_write(context, &request[sent..]) {
+                    Poll::Ready(Ok(taken)) if taken > 0 => sent += taken,
+                    Poll::Ready(Ok(_)) => deaf = Some(io::ErrorKind::WriteZero.into()),
+                    // What it says last may still be heard.
+                    Poll::Ready(Err(error)) => deaf = Some(error),
+                    Poll::Pending => break,
+                }
+            }
+            if sent == request.len() && !flushed {
+                // TLS keeps what is written until it is told to send it.
+                flushed = Pin::new(&mut *stream).poll_flush(context).is_ready();
+            }
+            let read = pin!(stream.read_buf(&mut *said)).poll(context);
+            if let Poll::Ready(read) = read {
+                return Poll::Ready(Ok(read));
+            }
+            if reset.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(Failed::Gone));
+            }
+            if !waiting {
+                waiting = true;
+                let now = now.take().unwrap_or_else(Instant::now);
+                client.clock().begin(context, now, within);
+                return Poll::Pending;
+            }
+            match client.clock().poll_over(context, within) {
+                true => Poll::Ready(Err(Failed::TimedOut)),
+                false => Poll::Pending,
+            }
+        });
+        let read = read.await?;
+        let broken = |error| Failed::Broken {
+            error,
+            unsent: sent == 0,
+        };
+        match read {
+            Ok(0) => {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                return Err(broken(deaf.unwrap_or(closed)));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(broken(deaf.unwrap_or(error))),
+        }
         loop {
-            let read = std::future::poll_fn(|context| {
-                while sent < request.len() && deaf.is_none() {
-                    match Pin::new(&mut *stream).poll_write(context, &request[sent..]) {
-                        Poll::Ready(Ok(taken)) if taken > 0 => sent += taken,
-                        Poll::Ready(Ok(_)) => deaf = Some(io::ErrorKind::WriteZero.into()),
-                        // What it says last may still be heard.
-                        Poll::Ready(Err(error)) => deaf = Some(error),
-                        Poll::Pending => break,
-                    }
+            let (status, end) = match answer::read(said, going.method == Method::HEAD) {
+                Ok(Read::Final(answer)) => {
+                    let mut finished = going.finish(client.worker(), answer, fallback, head);
+                    // What is left of the request would be taken for the next one.
+                    finished.keeps &= flushed && deaf.is_none();
+                    return Ok(finished);
                 }
-                if sent == request.len() && !flushed {
-                    // TLS keeps what is written until it is told to send it.
-                    flushed = Pin::new(&mut *stream).poll_flush(context).is_ready();
-                }
-                let read = pin!(stream.read_buf(&mut *said)).poll(context);
-                if let Poll::Ready(read) = read {
-                    return Poll::Ready(Ok(read));
-                }
-                if reset.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Err(Failed::Gone));
-                }
-                if !waiting {
-                    waiting = true;
-                    self.clock.begin(context, within);
-                    return Poll::Pending;
-                }
-                match self.clock.poll_over(context, within) {
-                    true => Poll::Ready(Err(Failed::TimedOut)),
-                    false => Poll::Pending,
-                }
-            });
-            let read = read.await?;
-            let broken = |error| Failed::Broken {
-                error,
-                unsent: sent == 0,
+                Ok(Read::More) => break,
+                Ok(Read::Interim(status, end)) => (status, end),
+                Err(_) => return Err(Failed::Unsound),
             };
-            match read {
-                Ok(0) => {
-                    let closed = io::ErrorKind::UnexpectedEof.into();
-                    return Err(broken(deaf.unwrap_or(closed)));
-                }
-                Ok(_) => {}
-                Err(error) => return Err(broken(deaf.unwrap_or(error))),
+            interims += 1;
+            if interims > INTERIM_MAX {
+                return Err(Failed::Unsound);
             }
-            loop {
-                match answer::read(said, going.method == Method::HEAD) {
-                    Ok(Read::Final(answer)) => {
-                        let mut finished = going.finish(self.worker, answer, fallback, head);
-                        // What is left of the request would be taken for the next one.
-                        finished.keeps &= flushed && deaf.is_none();
-                        return Ok(finished);
-                    }
-                    Ok(Read::More) => break,
-                    Ok(Read::Interim(status, end)) => {
-                        interims += 1;
-                        if interims > INTERIM_MAX {
-                            return Err(Failed::Unsound);
-                        }
-                        // That a request may continue is only news to one who asked.
-                        let told = (status != 100).then(|| hops::interim(&said[..end]));
-                        if let Some(told) = told.flatten()
-                            && !self.give(going, &told).await
-                        {
-                            return Err(Failed::Gone);
-                        }
-                        said.drain(..end);
-                        waiting = false;
-                    }
-                    Err(_) => return Err(Failed::Unsound),
-                }
+            // That a request may continue is only news to one who asked.
+            let told = (status != 100).then(|| hops::interim(&said[..end]));
+            if let Some(told) = told.flatten()
+                && !client.tell(going, &told).await
+            {
+                return Err(Failed::Gone);
             }
+            said.drain(..end);
+            waiting = false;
         }
     }
 }

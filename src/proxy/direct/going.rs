@@ -1,6 +1,6 @@
 //! What a plain request means, and what its answer counts for.
 
-use super::answer::{self, Answer, Edited, Follows, Read};
+use super::answer::{self, Answer, Edited, Follows, Head, More, Read};
 use super::request::{self, Ours};
 use crate::experiment::asked::Asked;
 use crate::experiment::identity::{self, Visitor};
@@ -68,6 +68,8 @@ pub struct Finished {
     pub closes: bool,
     /// How long the upstream may pause.
     pub quiet_max: Duration,
+    /// When the head came.
+    pub at: Instant,
     exposures: SmallVec<[Exposure; 2]>,
 }
 
@@ -162,11 +164,13 @@ impl Going<'_> {
         worker: &Worker,
         mut answer: Answer<'_>,
         fallback: Option<ExperimentIndex>,
-        head: &mut Vec<u8>,
+        head: &mut impl Head,
     ) -> Finished {
-        let exposures = self.record(worker, &answer, fallback);
+        let at = Instant::now();
+        let exposures = self.record(worker, &answer, fallback, at);
         answer.strip();
-        self.complete(worker, answer, (fallback, self.closes), exposures, head)
+        let how = (fallback, self.closes, at);
+        self.complete(worker, answer, how, exposures, head)
     }
 
     /// The same with watershed's own answer, which is written into `said`. `None` never comes.
@@ -176,15 +180,17 @@ impl Going<'_> {
         reason: Reason,
         fallback: Option<ExperimentIndex>,
         said: &mut Vec<u8>,
-        head: &mut Vec<u8>,
+        head: &mut impl Head,
     ) -> Option<Finished> {
         said.extend_from_slice(&reply::words(reason));
         let Ok(Read::Final(answer)) = answer::read(said, self.method == Method::HEAD) else {
             return None;
         };
-        let exposures = self.record(worker, &answer, fallback);
+        let at = Instant::now();
+        let exposures = self.record(worker, &answer, fallback, at);
         let closes = self.closes || reason.terms().2 == Blame::Client;
-        Some(self.complete(worker, answer, (fallback, closes), exposures, head))
+        let how = (fallback, closes, at);
+        Some(self.complete(worker, answer, how, exposures, head))
     }
 
     fn record(
@@ -192,6 +198,7 @@ impl Going<'_> {
         worker: &Worker,
         answer: &Answer<'_>,
         fallback: Option<ExperimentIndex>,
+        at: Instant,
     ) -> SmallVec<[Exposure; 2]> {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
@@ -205,6 +212,7 @@ impl Going<'_> {
         let answered = Answered {
             now_ms: self.now_ms,
             began: self.began,
+            ended: at,
             visitor,
             visit: &self.visit,
             served: fallback,
@@ -218,16 +226,16 @@ impl Going<'_> {
         &self,
         worker: &Worker,
         mut answer: Answer<'_>,
-        (fallback, closes): (Option<ExperimentIndex>, bool),
+        (fallback, closes, at): (Option<ExperimentIndex>, bool, Instant),
         exposures: SmallVec<[Exposure; 2]>,
-        head: &mut Vec<u8>,
+        head: &mut impl Head,
     ) -> Finished {
         let (plan, words) = (&*self.snapshot.plan, &self.snapshot.words);
         let version = match answer.http_10 {
             true => Version::HTTP_10,
             false => Version::HTTP_11,
         };
-        let mut more = worker.rooms.take();
+        let mut more = More::new();
         let mut edited = Edited {
             answer: &mut answer,
             more: &mut more,
@@ -244,14 +252,16 @@ impl Going<'_> {
             let control = plan.experiment(experiment).control;
             edited.append(headers::FALLBACK, words.group(experiment, control));
         }
-        worker.with_date(self.now_ms, |date| answer.write(head, &more, date, closes));
-        worker.rooms.give(more);
+        worker.with_date(self.now_ms, |date| {
+            head.complete(&answer, &more, date, closes)
+        });
         Finished {
             follows: answer.follows,
             head_bytes: answer.head_bytes,
             keeps: answer.keeps,
             closes,
             quiet_max: handle::quiet_max(plan, headers::is_of_events(&answer)),
+            at,
             exposures,
         }
     }

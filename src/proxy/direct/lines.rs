@@ -3,8 +3,11 @@
 use crate::experiment::asked::Fields;
 use crate::proxy::grammar;
 use crate::proxy::reply::Reason;
-use http::header::HeaderName;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 use memchr::memchr;
+use std::cell::Cell;
 
 /// The fields of one head.
 #[derive(Debug)]
@@ -16,8 +19,22 @@ pub struct Lines<'a> {
     lengths: u64,
 }
 
-/// How many fields most heads have.
+/// How many fields most heads have, and for how many room is kept.
 const USUAL: usize = 16;
+const KEPT_MAX: usize = 256;
+
+thread_local! {
+    /// Room for the next head on this thread: one is read after the other.
+    static ROOM: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        if self.lines.capacity() <= KEPT_MAX {
+            ROOM.set(std::mem::take(&mut self.lines));
+        }
+    }
+}
 
 /// Places in the bytes. A head is far shorter than what 32 bits count.
 #[derive(Clone, Copy, Debug)]
@@ -67,39 +84,48 @@ fn over(bytes: &[u8], place: usize) -> Result<Option<usize>, Reason> {
 }
 
 fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
-    if let Some(b'\r' | b'\n') | None = bytes.get(start) {
-        return Ok(over(bytes, start)?.map(Next::End));
-    }
-    let name_end = start + grammar::token_bytes(&bytes[start..]);
-    match bytes.get(name_end) {
-        Some(b':') if name_end > start => {}
-        None => return Ok(None),
-        Some(_) => return Err(Reason::Malformed),
-    }
-    let behind = name_end + 1;
-    let text_end = behind + grammar::text_bytes(&bytes[behind..]);
-    let Some(end) = over(bytes, text_end)? else {
+    let Some(rest) = bytes.get(start..) else {
         return Ok(None);
     };
-    let (mut value, mut value_end) = (behind, text_end);
-    while value < value_end && matches!(bytes[value], b' ' | b'\t') {
-        value += 1;
+    if let [b'\r' | b'\n', ..] | [] = rest {
+        return Ok(over(bytes, start)?.map(Next::End));
     }
-    while value < value_end && matches!(bytes[value_end - 1], b' ' | b'\t') {
-        value_end -= 1;
-    }
-    let spaced = match value == value_end {
-        true => value == behind,
-        false => value == behind + 1 && bytes[behind] == b' ',
+    let name_bytes = grammar::token_bytes(rest);
+    let text = match rest.get(name_bytes..) {
+        Some([b':', text @ ..]) if name_bytes > 0 => text,
+        None | Some([]) => return Ok(None),
+        Some(_) => return Err(Reason::Malformed),
+    };
+    let text_bytes = grammar::text_bytes(text);
+    let (text, behind) = text.split_at(text_bytes);
+    // Almost every line ends so.
+    let end_bytes = match behind {
+        [b'\r', b'\n', ..] => 2,
+        [b'\n', ..] => 1,
+        [] | [b'\r'] => return Ok(None),
+        _ => return Err(Reason::Malformed),
+    };
+    let text_start = start + name_bytes + 1;
+    let end = text_start + text_bytes + end_bytes;
+    // One space, then what is visible up to the end.
+    let (value_start, value_end, canonical) = match text {
+        [b' ', first, .., last] if *first > b' ' && *last > b' ' => (1, text_bytes, end_bytes == 2),
+        [b' ', only] if *only > b' ' => (1, text_bytes, end_bytes == 2),
+        [] => (0, 0, end_bytes == 2),
+        _ => {
+            let value = text.trim_ascii();
+            let start = text_bytes - text.trim_ascii_start().len();
+            (start, start + value.len(), false)
+        }
     };
     Ok(Some(Next::Field(Line {
         start: start as u32,
-        name_end: name_end as u32,
-        value: value as u32,
-        value_end: value_end as u32,
+        name_end: (start + name_bytes) as u32,
+        value: (text_start + value_start) as u32,
+        value_end: (text_start + value_end) as u32,
         end: end as u32,
         goes: false,
-        canonical: spaced && value_end + 2 == end,
+        canonical,
     })))
 }
 
@@ -111,24 +137,25 @@ impl<'a> Lines<'a> {
         start: usize,
         max: usize,
     ) -> Result<Option<(Lines<'a>, usize)>, Reason> {
-        let mut lines = Vec::with_capacity(USUAL);
-        let (mut start, mut lengths) = (start, 0);
+        let mut found = Lines {
+            bytes,
+            lines: ROOM.take(),
+            lengths: 0,
+        };
+        found.lines.clear();
+        found.lines.reserve(USUAL);
+        let mut start = start;
         loop {
             match next(bytes, start)? {
                 None => return Ok(None),
-                Some(Next::End(end)) => {
-                    let lines = Lines {
-                        bytes,
-                        lines,
-                        lengths,
-                    };
-                    return Ok(Some((lines, end)));
+                Some(Next::End(end)) => return Ok(Some((found, end))),
+                Some(Next::Field(_)) if found.lines.len() == max => {
+                    return Err(Reason::HeadTooLong);
                 }
-                Some(Next::Field(_)) if lines.len() == max => return Err(Reason::HeadTooLong),
                 Some(Next::Field(line)) => {
-                    lengths |= 1 << ((line.name_end - line.start) % 64);
+                    found.lengths |= 1 << ((line.name_end - line.start) % 64);
                     start = line.end as usize;
-                    lines.push(line);
+                    found.lines.push(line);
                 }
             }
         }
@@ -186,6 +213,25 @@ impl<'a> Lines<'a> {
             }
         }
         out.extend_from_slice(&self.bytes[from..to]);
+    }
+
+    /// Adds those that are passed on to `headers`.
+    pub fn give(&self, headers: &mut HeaderMap) {
+        // Copied once: values are pieces of it.
+        let (Some(first), Some(last)) = (self.lines.first(), self.lines.last()) else {
+            return;
+        };
+        let from = first.start as usize;
+        let bytes = Bytes::copy_from_slice(&self.bytes[from..last.end as usize]);
+        for line in self.lines.iter().filter(|line| !line.goes) {
+            let value = bytes.slice(line.value as usize - from..line.value_end as usize - from);
+            // Both were read by a grammar that is no wider than the maps'.
+            if let Ok(name) = HeaderName::from_bytes(self.name(*line))
+                && let Ok(value) = HeaderValue::from_maybe_shared(value)
+            {
+                headers.append(name, value);
+            }
+        }
     }
 
     fn may_have(&self, name: &[u8]) -> bool {

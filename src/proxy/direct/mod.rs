@@ -4,7 +4,7 @@
 //! [`connection`] holds a client's connection while its requests are plain. The first one that is
 //! not goes to hyper, with the connection and all that was read of it. [`request`], [`answer`] and
 //! [`lines`] know heads and are pure; [`exchange`] asks an upstream, [`relay`] gives the rest of
-//! its answer to the client.
+//! its answer to the client. Plain requests of HTTP/2 go the same way, each in its [`stream`].
 
 mod answer;
 mod connection;
@@ -13,11 +13,17 @@ mod going;
 mod lines;
 mod relay;
 mod request;
+mod rest;
 mod rooms;
+mod stream;
+mod streamed;
+mod transcript;
 
 pub use connection::{Ended, Left, Straight};
 pub use request::is_for;
 pub use rooms::Rooms;
+pub use stream::Asker;
+pub use streamed::Streamed;
 
 #[cfg(test)]
 mod agreement;

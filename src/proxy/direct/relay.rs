@@ -4,133 +4,11 @@ use super::answer::Follows;
 use super::connection::Straight;
 use super::exchange::Bare;
 use super::going::{Finished, Going};
-use super::rooms::ROOM_BYTES;
-use crate::proxy::framing::{Bounds, Framing};
-use crate::proxy::record::Unfinished;
-use std::io::Write;
+use super::rest::{Rest, Watched};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-
-/// What bounds the trailers of an answer.
-const TRAILERS: Bounds = Bounds {
-    head_bytes: 64 << 10,
-    headers: 100,
-    target_bytes: 0,
-};
-
-/// The rest of an answer, behind its head.
-struct Rest {
-    body: Body,
-}
-
-enum Body {
-    Ended,
-    Length(u64),
-    Chunks(Framing),
-    UntilClose,
-}
-
-/// What becomes of some bytes: so many are passed on, then so many are not.
-struct Taken {
-    pass: usize,
-    skip: usize,
-    /// The client is told of the end by an empty line behind them.
-    ends: bool,
-}
-
-/// The upstream's answer is not what it said it would be.
-struct Broken;
-
-/// An answer that is recorded as unfinished unless it is let off.
-struct Watched(Option<Box<Unfinished>>);
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if let Some(unfinished) = self.0.take() {
-            unfinished.record();
-        }
-    }
-}
-
-impl Rest {
-    /// What follows this head.
-    fn new(finished: &Finished) -> Rest {
-        Rest {
-            body: match finished.follows {
-                Follows::Nothing => Body::Ended,
-                Follows::Length(length) => Body::Length(length),
-                Follows::Chunks => Body::Chunks(Framing::of_chunks(TRAILERS)),
-                Follows::UntilClose => Body::UntilClose,
-            },
-        }
-    }
-
-    /// What becomes of these bytes, which come behind what was taken before.
-    fn take(&mut self, bytes: &[u8]) -> Result<Taken, Broken> {
-        let mut taken = Taken {
-            pass: 0,
-            skip: 0,
-            ends: false,
-        };
-        match &mut self.body {
-            Body::Ended => {}
-            Body::Length(left) => {
-                let pass = (*left).min(bytes.len() as u64);
-                *left -= pass;
-                taken.pass = pass as usize;
-                if *left == 0 {
-                    self.body = Body::Ended;
-                }
-            }
-            Body::Chunks(framing) => {
-                let found = framing.admit_chunks(bytes).map_err(|_| Broken)?;
-                (taken.pass, taken.skip) = (found.pass, found.skip);
-                if found.ended {
-                    taken.ends = true;
-                    self.body = Body::Ended;
-                }
-            }
-            Body::UntilClose => taken.pass = bytes.len(),
-        }
-        Ok(taken)
-    }
-
-    /// Appends to `out` what the client gets of `said`, and takes that out of it.
-    fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Broken> {
-        let taken = self.take(said)?;
-        let chunk = matches!(self.body, Body::UntilClose) && taken.pass > 0;
-        if chunk {
-            // A `Vec` takes all that is written.
-            let _ = write!(out, "{:x}\r\n", taken.pass);
-        }
-        out.extend_from_slice(&said[..taken.pass]);
-        if chunk || taken.ends {
-            out.extend_from_slice(b"\r\n");
-        }
-        said.drain(..taken.pass + taken.skip);
-        Ok(())
-    }
-
-    /// The upstream has closed: whether that is the end of the answer.
-    fn close(&mut self) -> bool {
-        let ends = matches!(self.body, Body::UntilClose);
-        if ends {
-            self.body = Body::Ended;
-        }
-        ends
-    }
-
-    fn has_ended(&self) -> bool {
-        matches!(self.body, Body::Ended)
-    }
-
-    /// Whether what comes next goes to the client as it is, and there is much of it.
-    fn is_wide(&self) -> bool {
-        matches!(self.body, Body::Length(left) if left > ROOM_BYTES as u64)
-    }
-}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
     /// Gives the client the head of an answer, which is in `out`, and the rest of it, of which
@@ -142,7 +20,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
         (mut out, mut said): (Vec<u8>, Vec<u8>),
         reset: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
-        let mut rest = Rest::new(finished);
+        let mut rest = Rest::new(finished.follows);
         said.drain(..finished.head_bytes);
         let copied = rest.copy(&mut said, &mut out);
         let given = self.give(going, &out).await && copied.is_ok();
@@ -152,29 +30,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             self.worker.rooms.give(said);
             return given;
         };
+        let mut now = None;
         let whole = match (given, rest.has_ended()) {
-            (true, true) => true,
+            (true, true) => {
+                // All of it came at once: the clock need not be asked again.
+                now = Some(finished.at);
+                true
+            }
             (true, false) => {
-                let mut watched = Watched(going.unfinished(self.worker, finished));
+                let mut watched = Watched::new(going.unfinished(self.worker, finished));
                 let rooms = (&mut out, &mut said);
                 let whole = self.stream(going, &mut rest, finished, &mut bare, rooms, reset);
                 let whole = whole.await;
                 if whole {
-                    watched.0 = None;
+                    watched.let_off();
                 }
                 whole
             }
             (false, _) => {
                 let left = finished.follows != Follows::Nothing;
-                drop(Watched(
+                drop(Watched::new(
                     going.unfinished(self.worker, finished).filter(|_| left),
                 ));
                 false
             }
         };
         if whole && finished.keeps && said.is_empty() {
-            bare.give_back();
+            bare.give_back(now.unwrap_or_else(Instant::now));
         }
+        self.answered = now;
         self.worker.rooms.give(out);
         self.worker.rooms.give(said);
         whole
@@ -241,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             }
             if !waiting {
                 waiting = true;
-                self.clock.begin(context, quiet_max);
+                self.clock.begin(context, Instant::now(), quiet_max);
                 return Poll::Pending;
             }
             match self.clock.poll_over(context, quiet_max) {
@@ -281,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
         within: Duration,
     ) -> Poll<bool> {
         if !std::mem::replace(waiting, true) {
-            self.clock.begin(context, within);
+            self.clock.begin(context, Instant::now(), within);
             return Poll::Pending;
         }
         match self.clock.poll_over(context, within) {

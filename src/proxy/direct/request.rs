@@ -59,11 +59,12 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// For a client of this address.
-    pub fn new(address: std::net::IpAddr, trusted: bool) -> Ours {
+    /// For a client of this address, which speaks HTTP/2 or 1.1.
+    pub fn new(address: std::net::IpAddr, trusted: bool, http2: bool) -> Ours {
+        let version = if http2 { "2" } else { "1.1" };
         Ours {
             trusted,
-            lines: format!("{address}\r\nvia: 1.1 watershed\r\n")
+            lines: format!("{address}\r\nvia: {version} watershed\r\n")
                 .into_bytes()
                 .into(),
         }

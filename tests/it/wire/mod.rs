@@ -11,6 +11,7 @@ mod limits;
 mod requests;
 mod several;
 mod straight;
+mod streams;
 mod tls;
 mod upgrades;
 

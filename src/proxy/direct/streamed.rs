@@ -1,0 +1,154 @@
+//! The body of an upstream's answer on its way to a client of HTTP/2, as it comes.
+
+use super::exchange::Bare;
+use super::lines::Lines;
+use super::rest::{Rest, TRAILERS_MAX, Watched};
+use super::rooms::ROOM_BYTES;
+use crate::proxy::gate::Clock;
+use crate::proxy::hops;
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+use std::error::Error;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+
+/// A body. When it was read to its end the connection is kept; when the client leaves before, it
+/// is closed.
+#[derive(Debug)]
+pub struct Streamed {
+    bare: Option<Bare>,
+    keeps: bool,
+    rest: Rest,
+    /// Read, and not given on.
+    said: BytesMut,
+    trailers: Option<HeaderMap>,
+    watched: Watched,
+    quiet: Clock,
+    quiet_max: Duration,
+}
+
+type Next = Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>;
+
+impl Streamed {
+    /// The `rest` of an answer, of which `said` was read; the connection that it comes over, and
+    /// whether that lets another request follow; who is told if it breaks off; the longest pause.
+    pub fn new(
+        (bare, keeps): (Bare, bool),
+        rest: Rest,
+        said: BytesMut,
+        watched: Watched,
+        quiet_max: Duration,
+    ) -> Streamed {
+        Streamed {
+            bare: Some(bare),
+            keeps,
+            rest,
+            said,
+            trailers: None,
+            watched,
+            quiet: Clock::default(),
+            quiet_max,
+        }
+    }
+
+    /// Whether nothing more comes.
+    pub fn has_ended(&self) -> bool {
+        self.rest.has_ended() && self.trailers.is_none()
+    }
+
+    /// How many bytes are to come, where that is known.
+    pub fn left_bytes(&self) -> Option<u64> {
+        self.rest.left_bytes()
+    }
+
+    /// More of it.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let next = ready!(self.poll_next(context)).transpose();
+        if let Some(Err(_)) = next {
+            // What was to come never will, whoever asks again.
+            self.bare = None;
+            self.rest = Rest::NONE;
+        }
+        Poll::Ready(next.map(|next| next.map_err(Into::into)))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Frame<Bytes>>>> {
+        loop {
+            self.pass_frames()?;
+            let data = self.rest.data(&self.said);
+            if data > 0 {
+                let data = self.said.split_to(data).freeze();
+                // What is unsound behind it is said when it is its turn.
+                let _ = self.pass_frames();
+                return Poll::Ready(Ok(Some(Frame::data(data))));
+            }
+            if self.rest.has_ended() {
+                let trailers = self.trailers.take().map(Frame::trailers);
+                return Poll::Ready(Ok(trailers));
+            }
+            if ready!(self.poll_read(context))? == 0 {
+                self.keeps = false;
+                if !self.rest.close() {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+        }
+    }
+
+    /// Passes over what is not data; where that is the end, lets go of the connection.
+    fn pass_frames(&mut self) -> io::Result<()> {
+        let unsound = || io::Error::from(io::ErrorKind::InvalidData);
+        let frames = self.rest.frames(&self.said).map_err(|_| unsound())?;
+        if frames.trailers > b"\r\n".len() {
+            let trailers = &self.said[frames.bytes - frames.trailers..frames.bytes];
+            self.trailers = Some(fields(trailers).ok_or_else(unsound)?);
+        }
+        self.said.advance(frames.bytes);
+        if self.rest.has_ended() {
+            self.end();
+        }
+        Ok(())
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(bare) = &mut self.bare else {
+            return Poll::Ready(Ok(0));
+        };
+        self.said.reserve(ROOM_BYTES);
+        let read = pin!(bare.stream.read_buf(&mut self.said)).poll(context);
+        match read {
+            Poll::Ready(read) => {
+                self.quiet.stop();
+                Poll::Ready(read)
+            }
+            Poll::Pending if self.quiet.poll_over(context, self.quiet_max) => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// All has come: the connection is kept, if it may be.
+    fn end(&mut self) {
+        self.watched.let_off();
+        if let Some(bare) = self.bare.take()
+            && self.keeps
+            && self.said.is_empty()
+        {
+            bare.give_back(Instant::now());
+        }
+    }
+}
+
+/// Trailers as a client may have them.
+fn fields(trailers: &[u8]) -> Option<HeaderMap> {
+    let (lines, _) = Lines::read(trailers, 0, TRAILERS_MAX).ok()??;
+    let mut fields = HeaderMap::new();
+    lines.give(&mut fields);
+    hops::remove_from_trailers(&mut fields);
+    Some(fields)
+}
