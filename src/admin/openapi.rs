@@ -20,7 +20,7 @@ use utoipa::openapi::{ContentBuilder, Header, OpenApi, Ref, RefOr, Response, Res
         description = "Fields, parameters and paths are added, never renamed. What is not known yet is `null`, never 0.",
     ),
     tags(
-        (name = "results", description = "What is known of experiments"),
+        (name = "results", description = include_str!("../../docs/results.md")),
         (name = "decisions", description = "Pause, resume, promote, roll back, and who did"),
         (name = "events", description = "Conversions that servers report"),
         (name = "users", description = "Single users"),
