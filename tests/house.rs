@@ -77,6 +77,14 @@ const IMPURE: &[&str] = &[
 /// The inside has no shape of its own on the wire or the disk.
 const SHAPELESS: &[&str] = &["experiment/", "stats/", "config/plan.rs", "config/plan/"];
 
+/// Routes of the door are in its document, because both are made of what stands at the handler.
+const UNWRITTEN: &[&str] = &[
+    ".route(",
+    ".route_service(",
+    ".nest_service(",
+    "axum::routing",
+];
+
 const LINES_MAX: usize = 400;
 
 #[test]
@@ -124,6 +132,11 @@ fn the_rules_find_what_breaks_them() {
         "SystemTime",
     );
     finds("stats/a.rs", "#[derive(Debug, Serialize)]", "Serialize");
+    finds(
+        "admin/routes.rs",
+        "        .route(\"/admin/new\", get(new))",
+        "beside the document",
+    );
     finds("proxy/a.rs", &"x;\n".repeat(LINES_MAX + 1), "401 lines");
     finds("attic/a.rs", "", "no room `attic`");
     passes("cli/a.rs", "use crate::proxy::worker;");
@@ -193,6 +206,13 @@ fn check(name: &str, text: &str) -> Vec<String> {
             for word in IMPURE.iter().filter(|word| line.contains(*word)) {
                 faults.push(format!(
                     "src/{name}:{number}: a pure file names `{word}`: take the value as an argument"
+                ));
+            }
+        }
+        for word in UNWRITTEN.iter().filter(|word| line.contains(*word)) {
+            if room == "admin" {
+                faults.push(format!(
+                    "src/{name}:{number}: `{word}` is a route beside the document: say `#[utoipa::path]` at its handler, and `.routes(routes!(…))`"
                 ));
             }
         }

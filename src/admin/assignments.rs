@@ -1,14 +1,16 @@
 //! Which group a user is in, in every experiment, and why.
 
 use super::results::rfc3339;
+use super::words;
 use crate::config::plan::Plan;
 use crate::experiment::visit::{By, Standing, Why, standing};
 use crate::experiment::{Experiment, UserId};
 use crate::ledger::UserRecord;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What `/admin/assignments` and `watershed explain` say of one user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Explained {
     /// The user's ID.
     pub user: String,
@@ -17,7 +19,7 @@ pub struct Explained {
 }
 
 /// What is said of one experiment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Assignment {
     /// The experiment.
     pub name: String,
@@ -27,6 +29,7 @@ pub struct Assignment {
     /// acts through request headers.
     pub upstream: Option<String>,
     /// `hash`, `winner` or `none`.
+    #[schema(schema_with = words::assigned_by)]
     pub by: &'static str,
     /// One sentence.
     pub why: String,
@@ -35,7 +38,7 @@ pub struct Assignment {
 }
 
 /// What the ledger has of a user in one experiment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Recorded {
     /// The group of first exposure.
     pub group: String,

@@ -7,7 +7,8 @@ use super::shape::MetricResult;
 const CELLS: usize = 41;
 
 /// Whether a terminal shows colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Paint {
     /// It does not, or it is none.
     Plain,

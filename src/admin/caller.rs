@@ -1,7 +1,8 @@
 //! Who asks at the door, and whether they may: tokens with roles, sessions of browsers, and pages
 //! elsewhere that would make a browser ask.
 
-use super::{Door, Failure, login, session};
+use super::failure::Failure;
+use super::{Door, login, session};
 use crate::config::plan::{Role, Token};
 use crate::experiment::identity::cookie_value;
 use axum::extract::{ConnectInfo, Request, State};
@@ -53,6 +54,11 @@ impl Caller {
         self.ambient
             .as_ref()
             .is_none_or(|it| session::is_form(&it.key, &it.session, brought))
+    }
+
+    /// Whether it is a browser that has shown a token before.
+    pub fn has_session(&self) -> bool {
+        self.name.is_some() && self.ambient.is_some()
     }
 
     /// As decisions name who made them.

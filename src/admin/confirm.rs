@@ -1,18 +1,22 @@
 //! Decisions by a browser: buttons, what each would do, and the form that does it.
 
 use super::caller::Caller;
-use super::control::{self, Action, Asked};
+use super::control::Action;
+use super::deciding::{self, Asked};
+use super::failure::{Path, Query, Refused};
 use super::results::Wish;
 use super::shape::ExperimentResult;
 use super::{Door, page};
 use crate::config::plan::Role;
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use serde::de::value::{Error as Unreadable, MapDeserializer};
+use utoipa::{IntoParams, ToSchema};
 
 /// A button.
 #[derive(Debug)]
@@ -80,12 +84,55 @@ struct Confirm<'a> {
     form: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Which {
+    /// For `promote`; left out, the one that has won.
     group: Option<String>,
 }
 
-/// `GET /admin/experiments/{experiment}/{action}`: says what it would do, and asks.
+/// Ask before a decision
+///
+/// Says what it would do, with the form that does it.
+#[utoipa::path(
+    get,
+    path = "/admin/experiments/{experiment}/{action}",
+    operation_id = "confirm",
+    tag = "pages",
+    params(
+        ("experiment" = String, Path, description = "Its name"),
+        ("action" = inline(Action), Path, description = "What is to be done"),
+        Which,
+    ),
+    responses(
+        (status = 200, description = "A form", content_type = "text/html", body = String),
+        (status = 400, description = "More than one group", body = Refused),
+        (
+            status = 403,
+            description = "The token may read only",
+            content_type = "text/html",
+            body = String,
+        ),
+        (
+            status = 404,
+            description = "There is no such experiment, action or group",
+            content_type = "text/html",
+            body = String,
+        ),
+        (
+            status = 422,
+            description = "No group has won yet, and none is named",
+            content_type = "text/html",
+            body = String,
+        ),
+        (
+            status = 503,
+            description = "The store does not answer",
+            content_type = "text/html",
+            body = String,
+        ),
+    )
+)]
 pub async fn ask(
     State(door): State<Door>,
     Extension(caller): Extension<Caller>,
@@ -178,6 +225,18 @@ fn effects(action: Action, experiment: &ExperimentResult, group: Option<&str>) -
     vec![now, then, when.to_owned()]
 }
 
+/// The form of a page that asks before a decision.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filled {
+    /// What forms of this session carry; who sends a token with it needs none.
+    form: String,
+    /// For `promote`.
+    group: String,
+    /// Why, for those who look later.
+    reason: String,
+}
+
 /// `POST` of the form to the same path.
 pub async fn take(
     door: &Door,
@@ -186,26 +245,32 @@ pub async fn take(
     action: Action,
     form: &[u8],
 ) -> Response {
-    let filled = |key: &str| {
-        let mut pairs = form_urlencoded::parse(form);
-        let value = pairs.find(|(name, _)| name == key)?.1.trim().to_owned();
-        (!value.is_empty()).then_some(value)
+    let pairs = MapDeserializer::new(form_urlencoded::parse(form));
+    let filled = match Filled::deserialize(pairs) {
+        Ok(filled) => filled,
+        Err(error) => return unreadable(&error),
     };
-    if !caller.is_own_form(&filled("form").unwrap_or_default()) {
+    if !caller.is_own_form(&filled.form) {
         return page::stale();
     }
-    let (by, reason) = (caller.by(None), filled("reason"));
+    let written = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let (by, reason) = (caller.by(None), written(&filled.reason));
     let asked = Asked {
         action,
-        group: filled("group"),
+        group: written(&filled.group),
         by: &by,
         reason: reason.as_deref(),
     };
-    match control::act(door, name, asked).await {
+    match deciding::act(door, name, asked).await {
         Ok(_) => {
             let back = format!("/admin/results#e-{name}");
             (StatusCode::SEE_OTHER, [(LOCATION, back)]).into_response()
         }
         Err(failure) => page::told(failure.status, &failure.error),
     }
+}
+
+fn unreadable(error: &Unreadable) -> Response {
+    let said = format!("This form cannot be read: {error}.");
+    page::told(StatusCode::BAD_REQUEST, &said)
 }

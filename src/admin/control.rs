@@ -1,29 +1,19 @@
 //! Pause, resume, promote, roll back: decisions about experiments, kept in the ledger for all
 //! replicas, with who decided what when.
 
-use super::caller::Caller;
-use super::confirm;
-use super::results::Wish;
-use super::{Door, Failure};
+use super::failure::Failure;
+use super::words;
 use crate::config::plan::Plan;
 use crate::ledger::controls::{Act, Control, Lifecycle};
 use crate::ledger::{Ledger, LedgerError};
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// What a browser says of a form.
-const FORM: &[u8] = b"application/x-www-form-urlencoded";
-/// How long this process is given to go by a decision that it has made.
-const EFFECT_WITHIN: Duration = Duration::from_secs(5);
+use axum::http::StatusCode;
+use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
 
 /// What can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Action {
     /// Control for everybody, for now.
     Pause,
@@ -67,15 +57,6 @@ impl Action {
     }
 }
 
-/// What a decision says beyond its name.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Said {
-    group: Option<String>,
-    by: Option<String>,
-    reason: Option<String>,
-}
-
 /// A decision, and who makes it.
 #[derive(Debug)]
 pub struct Decision<'a> {
@@ -99,120 +80,25 @@ pub enum Undecided {
 }
 
 /// What was done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Done {
     experiment: String,
-    status: &'static str,
+    /// What it does now.
+    #[schema(schema_with = words::status)]
+    pub status: &'static str,
+    /// Whose version everybody gets; `null` while it splits.
     group: Option<String>,
+    /// What it did before, such as `running` or `promoted experiment`.
     from: String,
     to: String,
+    /// Whether it was not so already.
     changed: bool,
 }
 
-/// What somebody at the door wants done.
-#[derive(Debug)]
-pub struct Asked<'a> {
-    /// What.
-    pub action: Action,
-    /// With which group; for `promote`, the one that has won unless given.
-    pub group: Option<String>,
-    /// Who.
-    pub by: &'a str,
-    /// Why.
-    pub reason: Option<&'a str>,
-}
-
-/// `POST /admin/experiments/{experiment}/{action}`: JSON from programs, a form from pages.
-pub async fn take(
-    State(door): State<Door>,
-    Extension(caller): Extension<Caller>,
-    Path((name, action)): Path<(String, String)>,
-    request: Request,
-) -> Result<Response, Failure> {
-    let Some(action) = Action::named(&action) else {
-        let hint = format!("no action {action:?}; there are pause, resume, promote and rollback");
-        return Err(Failure::new(StatusCode::NOT_FOUND, hint));
-    };
-    let unread = |error: &dyn std::fmt::Display| {
-        let hint = format!("the body is {{\"group\", \"by\", \"reason\"}} as JSON: {error}");
-        Failure::new(StatusCode::BAD_REQUEST, hint)
-    };
-    let kind = request.headers().get(CONTENT_TYPE).cloned();
-    let body = Bytes::from_request(request, &door).await;
-    let body = body.map_err(|error| unread(&error))?;
-    let of_form = |kind: HeaderValue| kind.as_bytes().starts_with(FORM);
-    // curl says so of JSON, too, unless told otherwise.
-    if kind.is_some_and(of_form) && !body.is_empty() && !body.starts_with(b"{") {
-        return Ok(confirm::take(&door, &caller, &name, action, &body).await);
-    }
-    let said: Said = match body.is_empty() {
-        true => Said::default(),
-        false => serde_json::from_slice(&body).map_err(|error| unread(&error))?,
-    };
-    let by = caller.by(said.by.as_deref());
-    let asked = Asked {
-        action,
-        group: said.group,
-        by: &by,
-        reason: said.reason.as_deref(),
-    };
-    Ok(Json(act(&door, &name, asked).await?).into_response())
-}
-
-/// Decides, and waits until it is so here.
-pub async fn act(door: &Door, name: &str, asked: Asked<'_>) -> Result<Done, Failure> {
-    let Asked {
-        action,
-        mut group,
-        by,
-        reason,
-    } = asked;
-    if action == Action::Promote && group.is_none() {
-        group = Some(won(door, name).await?);
-    }
-    let decision = Decision {
-        action,
-        group: group.as_deref(),
-        by,
-        reason,
-    };
-    let plan = door.plan();
-    let done = match decide(&plan, &*door.ledger, name, &decision).await {
-        Ok(done) => done,
-        Err(Undecided::Refused(status, sentence)) => return Err(Failure::new(status, sentence)),
-        Err(Undecided::Away(error)) => return Err(error.into()),
-    };
-    // What it answers is so, here; other replicas follow within two seconds.
-    door.house.decided.notify_one();
-    let mut plans = door.plan.clone();
-    let effect = plans.wait_for(|plan| {
-        let index = plan.experiment_named(name);
-        index.is_none_or(|index| plan.experiment(index).lifecycle.name() == done.status)
-    });
-    if tokio::time::timeout(EFFECT_WITHIN, effect).await.is_err() {
-        tracing::warn!(
-            "{name}: {} takes effect later than it should",
-            action.name()
-        );
-    }
-    Ok(done)
-}
-
-/// The group that the verdict says has won.
-async fn won(door: &Door, name: &str) -> Result<String, Failure> {
-    let wish = Wish {
-        only: Some(name),
-        ..Wish::default()
-    };
-    let results = door.results(wish).await?;
-    let verdict = results.experiments.first().map(|it| &it.verdict);
-    let group = verdict
-        .filter(|it| it.state == "winner")
-        .and_then(|it| it.group.clone());
-    group.ok_or_else(|| {
-        let hint = "no group has won yet; say which one: {\"group\": \"NAME\"}";
-        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, hint)
-    })
+/// What is said of an experiment that nobody knows.
+pub fn no_experiment(name: &str) -> Failure {
+    let said = format!("there is no experiment {name:?}");
+    Failure::new(StatusCode::NOT_FOUND, said)
 }
 
 /// Decides about an experiment, and keeps who did. What is so already changes nothing.
@@ -224,10 +110,8 @@ pub async fn decide(
 ) -> Result<Done, Undecided> {
     let refused = |status, sentence: String| Err(Undecided::Refused(status, sentence));
     let Some(index) = plan.experiment_named(name) else {
-        return refused(
-            StatusCode::NOT_FOUND,
-            format!("there is no experiment {name:?}"),
-        );
+        let Failure { status, error } = no_experiment(name);
+        return refused(status, error);
     };
     let experiment = plan.experiment(index);
     if experiment.ended_by_file {
@@ -315,12 +199,6 @@ pub async fn decide(
         act.to
     );
     Ok(done)
-}
-
-/// `GET /admin/acts`: what was decided, the newest first.
-pub async fn acts(State(door): State<Door>) -> Result<Response, Failure> {
-    let acts = door.ledger.acts(1000).await?;
-    Ok(Json(serde_json::json!({ "acts": acts })).into_response())
 }
 
 fn stood(control: Option<&Control>) -> String {

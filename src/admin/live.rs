@@ -7,11 +7,36 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use std::convert::Infallible;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// How often it is looked.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// `GET /admin/results/live`: an event `changed` whenever the results have.
+/// One event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "said of what axum writes")]
+struct Told {
+    /// `changed`.
+    event: String,
+    /// Stays the same while nothing but clocks moves.
+    data: String,
+}
+
+/// Told when there is something new
+///
+/// An event `changed` at first, and whenever results have changed. It does not end.
+#[utoipa::path(
+    get,
+    path = "/admin/results/live",
+    operation_id = "live",
+    tag = "results",
+    responses((
+        status = 200,
+        description = "Server-sent events, each of this shape",
+        content_type = "text/event-stream",
+        body = inline(Told),
+    ))
+)]
 pub async fn live(State(door): State<Door>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let begun = (door, None::<String>);
     let changes = stream::unfold(begun, |(door, shown)| async move {

@@ -1,15 +1,17 @@
 //! Sessions of browsers: a token once, a cookie from then on.
 
 use super::caller::{Caller, Unknown, is_same_origin, open_session, too_many};
-use super::{Door, Failure, page, session};
+use super::failure::{Failure, Form, Refused};
+use super::{Door, page, session};
 use askama::Template;
 use axum::Extension;
-use axum::extract::{ConnectInfo, Form, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::header::{LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::net::SocketAddr;
+use utoipa::ToSchema;
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -17,13 +19,15 @@ struct LoginPage {
     wrong: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub struct Brought {
+    /// One of `admin.tokens`.
     token: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub struct Proof {
+    /// What forms of this session carry.
     form: String,
 }
 
@@ -32,12 +36,50 @@ pub fn page(status: StatusCode, wrong: bool) -> Response {
     page::answer(status, LoginPage { wrong }.render())
 }
 
-/// `GET /admin/login`.
+/// The page that asks for a token
+#[utoipa::path(
+    get,
+    path = "/admin/login",
+    operation_id = "login_page",
+    tag = "pages",
+    responses((status = 200, description = "A form", content_type = "text/html", body = String))
+)]
 pub async fn ask() -> Response {
     page(StatusCode::OK, false)
 }
 
-/// `POST /admin/login`.
+/// Begin a session
+#[utoipa::path(
+    post,
+    path = "/admin/login",
+    operation_id = "login",
+    tag = "pages",
+    request_body(content = inline(Brought), content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (
+            status = 303,
+            description = "To the results, with a cookie for twelve hours",
+            headers(("location" = String), ("set-cookie" = String)),
+        ),
+        (status = 400, description = "The form cannot be read", body = Refused),
+        (
+            status = 401,
+            description = "An unknown token: the form again",
+            content_type = "text/html",
+            body = String,
+        ),
+        (status = 403, description = "A page of another site asks", body = Refused),
+        (status = 413, description = "The form is too long", body = Refused),
+        (status = 415, description = "It is no form", body = Refused),
+        (status = 422, description = "The form has no `token`", body = Refused),
+        (
+            status = 429,
+            description = "Too many unknown tokens came from this address",
+            body = Refused,
+            headers(("retry-after" = String)),
+        ),
+    )
+)]
 pub async fn take(
     State(door): State<Door>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -55,7 +97,31 @@ pub async fn take(
     }
 }
 
-/// `POST /admin/logout`.
+/// End a session
+#[utoipa::path(
+    post,
+    path = "/admin/logout",
+    operation_id = "logout",
+    tag = "pages",
+    request_body(content = inline(Proof), content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (
+            status = 303,
+            description = "To the results; the cookie is taken away",
+            headers(("location" = String), ("set-cookie" = String)),
+        ),
+        (status = 400, description = "The form cannot be read", body = Refused),
+        (
+            status = 403,
+            description = "A form of another session",
+            content_type = "text/html",
+            body = String,
+        ),
+        (status = 413, description = "The form is too long", body = Refused),
+        (status = 415, description = "It is no form", body = Refused),
+        (status = 422, description = "The form has no `form`", body = Refused),
+    )
+)]
 pub async fn leave(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,

@@ -11,7 +11,8 @@ use crate::ledger::{MetricTotals, Totals};
 use crate::stats::fixed;
 
 /// How results are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum View {
     /// All that is shown holds however often one looks.
     #[default]

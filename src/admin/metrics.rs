@@ -1,9 +1,10 @@
 //! `GET /admin/metrics`: numbers of this process and of experiments, for Prometheus (OpenMetrics
 //! text). Labels are names of the file, groups and states: never users or paths.
 
+use super::Door;
+use super::failure::Failure;
 use super::results::Wish;
 use super::shape::{ExperimentResult, MetricResult, Results};
-use super::{Door, Failure};
 use crate::vitals::Vitals;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,7 +21,21 @@ type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
+/// Numbers for Prometheus
+///
 /// Everything there is to know now. Without a store, what this process knows alone.
+#[utoipa::path(
+    get,
+    path = "/admin/metrics",
+    operation_id = "metrics",
+    tag = "process",
+    responses((
+        status = 200,
+        description = "OpenMetrics",
+        content_type = "application/openmetrics-text",
+        body = String,
+    ))
+)]
 pub async fn metrics(State(door): State<Door>) -> Result<Response, Failure> {
     let mut numbers = Numbers(Registry::with_prefix("watershed"));
     numbers.process(&door.vitals);

@@ -136,7 +136,19 @@ pub fn answer(status: StatusCode, page: Result<String, askama::Error>) -> Respon
     }
 }
 
-/// `GET /admin/page.css`.
+/// How pages look
+#[utoipa::path(
+    get,
+    path = "/admin/page.css",
+    operation_id = "style",
+    tag = "pages",
+    responses((
+        status = 200,
+        description = "For pages here",
+        content_type = "text/css",
+        body = String,
+    ))
+)]
 pub async fn style() -> Response {
     asset(
         "text/css; charset=utf-8",
@@ -144,7 +156,19 @@ pub async fn style() -> Response {
     )
 }
 
-/// `GET /admin/page.js`.
+/// What keeps pages fresh
+#[utoipa::path(
+    get,
+    path = "/admin/page.js",
+    operation_id = "script",
+    tag = "pages",
+    responses((
+        status = 200,
+        description = "For pages here",
+        content_type = "text/javascript",
+        body = String,
+    ))
+)]
 pub async fn script() -> Response {
     asset(
         "text/javascript; charset=utf-8",

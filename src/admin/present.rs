@@ -2,27 +2,54 @@
 
 use super::bars::Paint;
 use super::caller::{Caller, wants_page};
+use super::control::no_experiment;
+use super::failure::{Failure, Path, Query, Refused};
 use super::metric::View;
 use super::results::Wish;
 use super::shape::Results;
-use super::{Door, Failure, page, text};
-use axum::extract::{Path, Query, State};
+use super::{Door, page, text};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
-#[derive(Debug, Deserialize)]
+/// How results are wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Form {
-    format: Option<String>,
-    view: Option<String>,
+    /// As what; left out, HTML for who accepts it and JSON for everybody else.
+    #[param(inline)]
+    format: Option<Format>,
+    /// With `fixed`, besides, what is valid only if you look once.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    view: View,
+    /// Whether rates over time, too.
     #[serde(default)]
     over_time: bool,
-    bars: Option<String>,
+    /// Draw the intervals of lifts into `text`.
+    #[param(inline)]
+    bars: Option<Paint>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the client has.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(
+    dead_code,
+    reason = "read from the headers, which may say it more than once"
+)]
+struct Known {
+    /// The tags of answers that need not be sent again.
+    #[param(rename = "If-None-Match", nullable = false)]
+    if_none_match: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 enum Format {
     Json,
     Text,
@@ -31,70 +58,92 @@ enum Format {
 }
 
 impl Form {
-    fn format(&self, headers: &HeaderMap) -> Result<Format, Failure> {
-        match self.format.as_deref() {
-            None if wants_page(headers) => Ok(Format::Html),
-            None | Some("json") => Ok(Format::Json),
-            Some("text") => Ok(Format::Text),
-            Some("csv") => Ok(Format::Csv),
-            Some("html") => Ok(Format::Html),
-            Some(other) => Err(Failure::new(
-                StatusCode::BAD_REQUEST,
-                format!("no format {other:?}; there are json, csv, text and html"),
-            )),
+    fn format(&self, headers: &HeaderMap) -> Format {
+        match self.format {
+            None if wants_page(headers) => Format::Html,
+            None => Format::Json,
+            Some(format) => format,
         }
     }
 
-    fn wish<'a>(&self, only: Option<&'a str>, format: Format) -> Result<Wish<'a>, Failure> {
-        Ok(Wish {
+    fn wish<'a>(&self, only: Option<&'a str>, format: Format) -> Wish<'a> {
+        Wish {
             only,
-            view: self.view()?,
+            view: self.view,
             over_time: self.over_time || format == Format::Html,
-        })
-    }
-
-    fn paint(&self) -> Result<Option<Paint>, Failure> {
-        match self.bars.as_deref() {
-            None => Ok(None),
-            Some("plain") => Ok(Some(Paint::Plain)),
-            Some("colours") => Ok(Some(Paint::Colours)),
-            Some(other) => Err(Failure::new(
-                StatusCode::BAD_REQUEST,
-                format!("no bars {other:?}; there are plain and colours"),
-            )),
-        }
-    }
-
-    fn view(&self) -> Result<View, Failure> {
-        match self.view.as_deref() {
-            None | Some("any_look") => Ok(View::AnyLook),
-            Some("fixed") => Ok(View::Fixed),
-            Some(other) => Err(Failure::new(
-                StatusCode::BAD_REQUEST,
-                format!("no view {other:?}; there are any_look and fixed"),
-            )),
         }
     }
 }
 
-/// `GET /admin/results`.
+/// Results of all experiments
+///
+/// Those of the routes file first, then those that are no longer in it. `docs/results.md` says what
+/// each field means.
+#[utoipa::path(
+    get,
+    path = "/admin/results",
+    operation_id = "results",
+    tag = "results",
+    params(Form, Known),
+    responses(
+        (
+            status = 200,
+            description = "What is known now",
+            content(
+                (Results = "application/json"),
+                (String = "text/csv"),
+                (String = "text/plain"),
+                (String = "text/html"),
+            ),
+            headers((
+                "etag" = String,
+                description = "The same while nothing but clocks moves; pages have none"
+            )),
+        ),
+        (status = 304, description = "Nothing has changed", headers(("etag" = String))),
+        (status = 400, description = "An unknown format, view or kind of bars", body = Refused),
+        (status = 503, description = "The store does not answer", body = Refused),
+    )
+)]
 pub async fn all(
     State(door): State<Door>,
     Query(form): Query<Form>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let format = form.format(&headers)?;
-    let results = door.results(form.wish(None, format)?).await?;
-    Ok(present(
-        &results,
-        (format, form.paint()?),
-        &caller,
-        &headers,
-    ))
+    let format = form.format(&headers);
+    let results = door.results(form.wish(None, format)).await?;
+    Ok(present(&results, (format, form.bars), &caller, &headers))
 }
 
-/// `GET /admin/results/{experiment}`.
+/// Results of one experiment
+#[utoipa::path(
+    get,
+    path = "/admin/results/{experiment}",
+    operation_id = "results_of_one",
+    tag = "results",
+    params(("experiment" = String, Path, description = "Its name"), Form, Known),
+    responses(
+        (
+            status = 200,
+            description = "What is known now",
+            content(
+                (Results = "application/json"),
+                (String = "text/csv"),
+                (String = "text/plain"),
+                (String = "text/html"),
+            ),
+            headers((
+                "etag" = String,
+                description = "The same while nothing but clocks moves; pages have none"
+            )),
+        ),
+        (status = 304, description = "Nothing has changed", headers(("etag" = String))),
+        (status = 400, description = "An unknown format, view or kind of bars", body = Refused),
+        (status = 404, description = "There is no such experiment", body = Refused),
+        (status = 503, description = "The store does not answer", body = Refused),
+    )
+)]
 pub async fn one(
     State(door): State<Door>,
     Path(name): Path<String>,
@@ -102,20 +151,12 @@ pub async fn one(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let format = form.format(&headers)?;
-    let results = door.results(form.wish(Some(&name), format)?).await?;
+    let format = form.format(&headers);
+    let results = door.results(form.wish(Some(&name), format)).await?;
     if results.experiments.is_empty() {
-        return Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            format!("there is no experiment {name:?}"),
-        ));
+        return Err(no_experiment(&name));
     }
-    Ok(present(
-        &results,
-        (format, form.paint()?),
-        &caller,
-        &headers,
-    ))
+    Ok(present(&results, (format, form.bars), &caller, &headers))
 }
 
 fn present(

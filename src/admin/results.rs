@@ -7,6 +7,7 @@ use super::shape::{ActResult, ReplicaResult, Results, StoreState};
 use super::trend;
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
+use crate::ledger::controls::Act;
 use crate::ledger::{Ledger, LedgerError, Replica};
 use crate::vitals::Vitals;
 use std::sync::atomic::Ordering;
@@ -77,16 +78,22 @@ pub async fn gather(
 async fn acts(ledger: &dyn Ledger, wish: Wish<'_>) -> Result<Vec<ActResult>, LedgerError> {
     let acts = ledger.acts(ACTS_SHOWN).await?.into_iter();
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
-    let shown = wanted.map(|act| ActResult {
-        experiment: act.experiment,
-        action: act.action,
-        from: act.from,
-        to: act.to,
-        at: rfc3339(act.at_ms),
-        by: act.by,
-        reason: act.reason,
-    });
-    Ok(shown.collect())
+    Ok(wanted.map(ActResult::from).collect())
+}
+
+impl From<Act> for ActResult {
+    fn from(act: Act) -> ActResult {
+        ActResult {
+            experiment: act.experiment,
+            action: act.action,
+            from: act.from,
+            to: act.to,
+            at: rfc3339(act.at_ms),
+            at_ms: act.at_ms,
+            by: act.by,
+            reason: act.reason,
+        }
+    }
 }
 
 /// All processes that give their facts to this ledger, and whether they serve the same as this one.

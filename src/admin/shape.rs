@@ -1,14 +1,16 @@
 //! The results, in the shape that the contract fixes: fields may be added, not renamed. What is
 //! not known yet is `null`. docs/results.md says what each field is.
 
+use super::words;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// Everything that `/admin/results` says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(
     missing_docs,
     reason = "the contract in docs/results.md says what each field is"
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 pub struct Results {
     pub generated_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub view: Option<&'static str>,
     pub store: StoreState,
     pub replicas: Vec<ReplicaResult>,
@@ -24,7 +27,7 @@ pub struct Results {
 }
 
 /// One decision.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct ActResult {
     pub experiment: String,
@@ -32,12 +35,13 @@ pub struct ActResult {
     pub from: String,
     pub to: String,
     pub at: Option<String>,
+    pub at_ms: u64,
     pub by: String,
     pub reason: Option<String>,
 }
 
 /// One process that gives its facts to the store.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct ReplicaResult {
     pub id: String,
@@ -82,9 +86,10 @@ impl Results {
 }
 
 /// How the store is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct StoreState {
+    #[schema(schema_with = words::store)]
     pub kind: &'static str,
     pub healthy: bool,
     pub error: Option<String>,
@@ -96,10 +101,11 @@ pub struct StoreState {
 }
 
 /// One experiment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct ExperimentResult {
     pub name: String,
+    #[schema(schema_with = words::status)]
     pub status: &'static str,
     pub winner: Option<String>,
     pub started_at: Option<String>,
@@ -115,7 +121,7 @@ pub struct ExperimentResult {
 }
 
 /// A period of constant weights.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct EpochResult {
     pub number: u32,
@@ -127,10 +133,11 @@ pub struct EpochResult {
 }
 
 /// One group.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct GroupResult {
     pub name: String,
+    #[schema(schema_with = words::group_role)]
     pub role: &'static str,
     pub weight: Option<f64>,
     pub upstream: Option<String>,
@@ -143,7 +150,7 @@ pub struct GroupResult {
 }
 
 /// A group's answers of this hour and the one before.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct Recently {
     pub answers: u64,
@@ -152,7 +159,7 @@ pub struct Recently {
 }
 
 /// Times to the head of the answer, in milliseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct Latency {
     pub p50: Option<f64>,
@@ -161,7 +168,7 @@ pub struct Latency {
 }
 
 /// Whether the groups have the sizes that their weights ask for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct SampleRatio {
     pub p_value: Option<f64>,
@@ -172,7 +179,7 @@ pub struct SampleRatio {
 }
 
 /// What reached one stage, by group.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct StageResult {
     pub stage: &'static str,
@@ -181,7 +188,7 @@ pub struct StageResult {
 }
 
 /// Where groups of the wrong sizes part.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct PartingResult {
     pub stage: &'static str,
@@ -190,7 +197,7 @@ pub struct PartingResult {
 }
 
 /// How many users it takes, and how long.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct PlanningResult {
     pub metric: String,
@@ -205,7 +212,7 @@ pub struct PlanningResult {
 }
 
 /// One group's share of the users it takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct PlanningGroup {
     pub name: String,
@@ -213,11 +220,12 @@ pub struct PlanningGroup {
 }
 
 /// One bound on harm.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct GuardrailResult {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub over_ms: Option<f64>,
     pub max_increase: f64,
     pub alpha: f64,
@@ -226,7 +234,7 @@ pub struct GuardrailResult {
 }
 
 /// One bound on harm in one group.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct GuardrailGroup {
     pub name: String,
@@ -241,12 +249,15 @@ pub struct GuardrailGroup {
 }
 
 /// One metric.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MetricResult {
     pub name: String,
+    #[schema(schema_with = words::metric_kind)]
     pub kind: &'static str,
+    #[schema(schema_with = words::metric_goal)]
     pub goal: &'static str,
+    #[schema(schema_with = words::metric_role)]
     pub role: &'static str,
     pub method: &'static str,
     pub detect: f64,
@@ -257,7 +268,7 @@ pub struct MetricResult {
 }
 
 /// One metric at one time: of all users who had come by then.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MomentResult {
     pub at: Option<String>,
@@ -267,7 +278,7 @@ pub struct MomentResult {
 }
 
 /// A group's rate at one time.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct RateResult {
     pub users: u64,
@@ -276,7 +287,7 @@ pub struct RateResult {
 }
 
 /// One metric in one group.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MetricGroup {
     pub name: String,
@@ -287,17 +298,19 @@ pub struct MetricGroup {
     pub rate: Option<f64>,
     pub interval: Option<(f64, f64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub lift: Option<LiftResult>,
     pub p_value: Option<f64>,
     pub adjusted_p: Option<f64>,
     pub chance_to_beat_control: Option<f64>,
     pub expected_loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub fixed: Option<FixedResult>,
 }
 
 /// A group compared with control, for whoever looks once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct FixedResult {
     pub note: &'static str,
@@ -310,7 +323,7 @@ pub struct FixedResult {
 }
 
 /// A group compared with control.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct LiftResult {
     pub absolute: Option<f64>,
@@ -320,9 +333,10 @@ pub struct LiftResult {
 }
 
 /// Which group is better.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct VerdictResult {
+    #[schema(schema_with = words::verdict)]
     pub state: &'static str,
     pub group: Option<String>,
     pub reason: String,

@@ -177,6 +177,7 @@ fn a_browser_shows_its_token_once() {
     let send =
         |more: &str, body: &str| post(&proxy, PAUSE, &format!("{session}{FORM}{more}"), body);
     assert_eq!(send("", "group=").status, 403);
+    assert_eq!(send("", "").status, 403);
     assert_eq!(send("", "form=AAAA").status, 403);
     assert_eq!(send(elsewhere, &format!("form={form}")).status, 403);
     assert_eq!(

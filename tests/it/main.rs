@@ -20,6 +20,7 @@ mod life;
 mod logging;
 mod main_job;
 mod metrics;
+mod openapi;
 mod page;
 mod people;
 mod places;

@@ -4,11 +4,12 @@
 pub mod rows;
 pub mod sheet;
 
-use super::{Door, Failure};
+use super::Door;
+use super::failure::{Failure, Path, Query, Refused};
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, LedgerError};
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -20,14 +21,44 @@ use sheet::{Format, Sheet};
 use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use utoipa::IntoParams;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wish {
+    /// `assignments` unless given.
+    #[param(inline)]
     table: Option<Table>,
+    /// `csv` unless given.
+    #[param(inline)]
     format: Option<Format>,
 }
 
-/// `GET /admin/export/{experiment}?table=…&format=…`
+/// Users, their values or hourly totals of an experiment
+///
+/// An answer that could not be given wholly breaks off instead of ending.
+#[utoipa::path(
+    get,
+    path = "/admin/export/{experiment}",
+    operation_id = "export",
+    tag = "results",
+    params(("experiment" = String, Path, description = "Its name"), Wish),
+    responses(
+        (
+            status = 200,
+            description = "The table",
+            content(
+                (String = "text/csv"),
+                (String = "application/jsonl"),
+                (Vec<u8> = "application/vnd.apache.parquet"),
+            ),
+            headers(("content-disposition" = String, description = "With a name for the file")),
+        ),
+        (status = 400, description = "An unknown table or format", body = Refused),
+        (status = 404, description = "There is nothing of such an experiment", body = Refused),
+        (status = 503, description = "The store does not answer", body = Refused),
+    )
+)]
 pub(super) async fn export(
     State(door): State<Door>,
     Path(experiment): Path<String>,

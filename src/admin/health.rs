@@ -1,0 +1,77 @@
+//! Whether this process is well, and its file anew.
+
+use super::failure::{Failure, Refused};
+use super::{Door, ReloadRequest};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use utoipa::ToSchema;
+
+/// Whether it lives
+#[utoipa::path(
+    get,
+    path = "/admin/healthz",
+    operation_id = "healthz",
+    tag = "process",
+    responses((status = 200, description = "`ok`", body = String))
+)]
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Whether it is to be given work
+#[utoipa::path(
+    get,
+    path = "/admin/readyz",
+    operation_id = "readyz",
+    tag = "process",
+    responses(
+        (status = 200, description = "`ready`", body = String),
+        (status = 503, description = "It stops", body = Refused),
+    )
+)]
+pub async fn ready(State(door): State<Door>) -> Result<&'static str, Failure> {
+    match *door.stopping.borrow() {
+        true => Err(stopping()),
+        false => Ok("ready\n"),
+    }
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Reloaded {
+    /// One sentence.
+    done: String,
+}
+
+/// Load the routes file again
+#[utoipa::path(
+    post,
+    path = "/admin/reload",
+    operation_id = "reload",
+    tag = "process",
+    responses(
+        (status = 200, description = "It is loaded", body = Reloaded),
+        (
+            status = 422,
+            description = "All that is wrong with the file; nothing has changed",
+            body = Refused,
+        ),
+        (status = 503, description = "It stops", body = Refused),
+    )
+)]
+pub async fn reload(State(door): State<Door>) -> Result<Json<Reloaded>, Failure> {
+    let (done, answer) = oneshot::channel();
+    let asked = door.house.reloads.send(ReloadRequest { done }).await;
+    asked.map_err(|_| stopping())?;
+    let done = answer.await.map_err(|_| stopping())?;
+    let done = done.map_err(|problems| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problems))?;
+    Ok(Json(Reloaded { done }))
+}
+
+/// What is said of what can no longer be done.
+pub fn stopping() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping")
+}

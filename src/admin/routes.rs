@@ -1,0 +1,72 @@
+//! Every path of the door. Each stands at its handler, with what it takes and what it answers: what
+//! is served and what `/admin/openapi.json` says of it are one.
+
+use super::Door;
+use super::failure::Failure;
+use super::{
+    confirm, deciding, events, export, health, live, login, metrics, openapi, page, present, users,
+};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::Redirect;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+/// Where the guard asks who comes in.
+pub fn guarded() -> OpenApiRouter<Door> {
+    let events_max = DefaultBodyLimit::max(events::BYTES_MAX);
+    OpenApiRouter::default()
+        .routes(routes!(present::all))
+        .routes(routes!(live::live))
+        .routes(routes!(present::one))
+        .routes(routes!(users::assignments_of, users::forget))
+        .routes(routes!(export::export))
+        .routes(routes!(events::take).layer(events_max))
+        .routes(routes!(confirm::ask, deciding::take))
+        .routes(routes!(login::leave))
+        .routes(routes!(deciding::acts))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(health::reload))
+        .routes(routes!(openapi::openapi))
+}
+
+/// Where nobody is asked.
+pub fn open() -> OpenApiRouter<Door> {
+    OpenApiRouter::default()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(login::ask, login::take))
+        .routes(routes!(page::style))
+        .routes(routes!(page::script))
+        .routes(routes!(home))
+        .routes(routes!(admin))
+}
+
+/// Everywhere else.
+pub async fn unknown() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "no such path; try /admin/results")
+}
+
+/// To the results
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "home",
+    tag = "pages",
+    responses((status = 307, description = "To `/admin/results`", headers(("location" = String))))
+)]
+async fn home() -> Redirect {
+    Redirect::temporary("/admin/results")
+}
+
+/// To the results
+#[utoipa::path(
+    get,
+    path = "/admin",
+    operation_id = "admin",
+    tag = "pages",
+    responses((status = 307, description = "To `/admin/results`", headers(("location" = String))))
+)]
+async fn admin() -> Redirect {
+    home().await
+}

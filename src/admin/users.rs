@@ -1,0 +1,111 @@
+//! What is known of one user, and how it is forgotten.
+
+use super::Door;
+use super::assignments::{self, Explained};
+use super::failure::{Failure, Query, Refused};
+use crate::experiment::UserId;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WhichUser {
+    /// The user's ID, as requests have it.
+    #[param(value_type = String, min_length = 1)]
+    user: Option<String>,
+}
+
+impl WhichUser {
+    fn user(self) -> Result<String, Failure> {
+        let user = self.user.filter(|user| !user.is_empty());
+        user.ok_or_else(|| {
+            Failure::new(
+                StatusCode::BAD_REQUEST,
+                "say which user: /admin/assignments?user=ID",
+            )
+        })
+    }
+}
+
+/// In which groups a user is
+///
+/// In every experiment, why, and what the store has of the user.
+#[utoipa::path(
+    get,
+    path = "/admin/assignments",
+    operation_id = "assignments",
+    tag = "users",
+    params(WhichUser),
+    responses(
+        (status = 200, description = "In file order", body = Explained),
+        (status = 400, description = "No user is named", body = Refused),
+        (status = 503, description = "The store does not answer", body = Refused),
+    )
+)]
+pub async fn assignments_of(
+    State(door): State<Door>,
+    Query(which): Query<WhichUser>,
+) -> Result<Json<Explained>, Failure> {
+    let user = which.user()?;
+    let plan = door.plan();
+    let kept = UserId::new(user.as_bytes()).map(|user| plan.identity.keep.of(user));
+    let mut explained = assignments::explain(&plan, user.as_bytes());
+    for assignment in &mut explained.experiments {
+        let recorded = match &kept {
+            Some(kept) => {
+                door.ledger
+                    .user(&assignment.name, kept.id().as_bytes())
+                    .await?
+            }
+            None => None,
+        };
+        assignment.recorded = recorded.map(Into::into);
+    }
+    Ok(Json(explained))
+}
+
+/// What was deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Forgotten {
+    /// The experiments that had something of the user.
+    forgotten: Vec<String>,
+}
+
+/// Forget a user
+///
+/// Deletes what the store has of the user.
+#[utoipa::path(
+    delete,
+    path = "/admin/assignments",
+    operation_id = "forget",
+    tag = "users",
+    params(WhichUser),
+    responses(
+        (status = 200, description = "It is deleted", body = Forgotten),
+        (status = 400, description = "No user is named", body = Refused),
+        (status = 503, description = "The store does not answer", body = Refused),
+    )
+)]
+pub async fn forget(
+    State(door): State<Door>,
+    Query(which): Query<WhichUser>,
+) -> Result<Json<Forgotten>, Failure> {
+    let (user, plan) = (which.user()?, door.plan());
+    let mut forgotten = Vec::new();
+    if let Some(user) = UserId::new(user.as_bytes()) {
+        let kept = plan.identity.keep.of(user);
+        for experiment in door.ledger.experiments().await? {
+            if door
+                .ledger
+                .forget_user(&experiment, kept.id().as_bytes())
+                .await?
+            {
+                forgotten.push(experiment);
+            }
+        }
+    }
+    Ok(Json(Forgotten { forgotten }))
+}
