@@ -163,6 +163,7 @@ mod tests {
         let tracing = Tracing {
             request_id: true,
             start: None,
+            otlp: None,
         };
         let id = |values: &[&str], trusted| {
             let mut headers = with("x-request-id", values);
@@ -188,6 +189,7 @@ mod tests {
         let tracing = Tracing {
             request_id: false,
             start: Share::new(0.5),
+            otlp: None,
         };
         let after = |values: &[&str], trace: u128| {
             let mut headers = with("traceparent", values);
