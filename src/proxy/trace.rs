@@ -195,6 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_is_written_as_it_was_read() {
+        let read = parent(&with("traceparent", &[SOUND])).unwrap();
+        assert_eq!(read.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
+        assert_eq!((read.span, read.flags), (0xb7ad_6b71_6920_3331, 1));
+        assert!(read.is_sampled());
+        // Whatever stood there goes; a version to come is written as the one that is known.
+        let newer = SOUND.replacen("00", "cc", 1) + "-more";
+        let mut headers = with("traceparent", &[&newer]);
+        parent(&headers).unwrap().write(&mut headers);
+        let lines: Vec<_> = headers.get_all("traceparent").iter().collect();
+        assert_eq!(lines, [SOUND]);
+        let unsampled = SOUND.replace("-01", "-02");
+        let unsampled = parent(&with("traceparent", &[&unsampled]));
+        assert!(!unsampled.unwrap().is_sampled());
+        assert_eq!(parent(&with("traceparent", &["junk"])), None);
+    }
+
+    #[test]
     fn a_request_has_its_place_among_all_by_its_trace_and_else_by_its_id() {
         let trace = "0af7651916cd43dd8448eb2180000000";
         assert_eq!(lot(Some(trace), Some("a")), Some(0.5));
@@ -240,8 +258,9 @@ mod tests {
         let after = |values: &[&str], trace: u128| {
             let mut headers = with("traceparent", values);
             headers.insert("tracestate", HeaderValue::from_static("a=b"));
-            prepare(&tracing, &mut headers, false, 0, [0, trace]);
+            let begun = prepare(&tracing, &mut headers, false, 0, [0, trace]);
             let parent = headers["traceparent"].to_str().unwrap().to_owned();
+            assert_eq!(begun, parent != SOUND);
             (parent, headers.contains_key("tracestate"))
         };
         assert_eq!(after(&[SOUND], 1), (SOUND.to_owned(), true));

@@ -16,6 +16,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// The longest `tracestate` that a span keeps, in bytes.
+const STATE_BYTES_MAX: usize = 1024;
+
 /// A request that will be exported.
 #[derive(Debug)]
 pub struct Trail {
@@ -36,7 +39,7 @@ pub struct Trail {
 
 impl Trail {
     /// Begins with a request that is sampled; `None` where it is not, or where nothing is exported.
-    /// With `begun` its `traceparent` was made here: then the span that it names is its own.
+    /// With `begun` its `traceparent` was made here, and names nobody.
     pub fn of<B>(
         snapshot: &Rc<Snapshot>,
         client: &Client,
@@ -57,7 +60,7 @@ impl Trail {
                 flags: said.flags,
                 state: state(fields),
             },
-            span: if begun { said.span } else { span() },
+            span: span(),
             began,
             began_at: since_epoch
                 .unwrap_or_default()
@@ -159,9 +162,38 @@ fn span() -> u64 {
     fastrand::u64(1..)
 }
 
-/// Several lines are one list (Trace Context, 3.3.1).
+/// Several lines are one list (Trace Context, 3.3.1). One that is too long is not kept, for it
+/// would mean something else when it is cut; it goes on to the upstream all the same.
 fn state(fields: &HeaderMap) -> Option<String> {
     let lines = fields.get_all(TRACESTATE).iter();
     let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-    (!lines.is_empty()).then(|| lines.join(","))
+    let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
+    (1..=STATE_BYTES_MAX)
+        .contains(&bytes)
+        .then(|| lines.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[track_caller]
+    fn kept(lines: &[&str], expected: Option<&str>) {
+        let mut fields = HeaderMap::new();
+        for line in lines {
+            fields.append(TRACESTATE, HeaderValue::from_str(line).unwrap());
+        }
+        assert_eq!(state(&fields).as_deref(), expected);
+    }
+
+    #[test]
+    fn a_state_is_one_list_of_bounded_length() {
+        kept(&[], None);
+        kept(&["a=1"], Some("a=1"));
+        kept(&["a=1", "b=2,c=3"], Some("a=1,b=2,c=3"));
+        let long = "x".repeat(STATE_BYTES_MAX - 1);
+        kept(&[&long], Some(&long));
+        kept(&[&long, "a=1"], None);
+    }
 }

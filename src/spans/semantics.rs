@@ -219,3 +219,195 @@ impl Attributes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    fn exchange() -> Exchange {
+        Exchange {
+            trace: Trace {
+                id: 1,
+                parent: Some(2),
+                flags: 1,
+                state: Some("a=1".to_owned()),
+            },
+            span: 3,
+            began: Duration::from_secs(10),
+            took: Duration::from_secs(4),
+            secure: true,
+            client: IpAddr::from([192, 0, 2, 1]),
+            method: "GET".to_owned(),
+            host: Some("a.example:81".to_owned()),
+            path: "/a?b=c".to_owned(),
+            version: "2",
+            user_agent: None,
+            experiments: Some("x=y,z=w".to_owned()),
+            group: Some(("z".to_owned(), "w".to_owned())),
+            assigned_by: Some("hash"),
+            fallback: None,
+            upstream: Some("one".to_owned()),
+            status: Some(200),
+            error: None,
+            end: "complete",
+            attempts: Vec::new(),
+        }
+    }
+
+    fn attempt(status: Option<u16>, error: Option<&'static str>) -> Attempt {
+        Attempt {
+            span: 4,
+            after: Duration::from_secs(1),
+            took: error.map(|_| Duration::from_secs(1)),
+            upstream: "one".to_owned(),
+            endpoint: Some(("http", "::1".to_owned(), 81)),
+            version: status.map(|_| "1.1"),
+            status,
+            error,
+        }
+    }
+
+    fn made(exchange: Exchange) -> Vec<SpanData> {
+        spans(exchange, &InstrumentationScope::builder("test").build())
+    }
+
+    fn value(span: &SpanData, name: &str) -> Option<String> {
+        let mut found = span.attributes.iter().filter(|it| it.key.as_str() == name);
+        let (first, None) = (found.next(), found.next()) else {
+            panic!("{name} stands there twice");
+        };
+        first.map(|it| it.value.to_string())
+    }
+
+    /// What the last attempt's span and the request's own say went wrong.
+    #[track_caller]
+    fn wrong(exchange: Exchange, client: Option<&str>, server: Option<&str>) {
+        let spans = made(exchange);
+        let [.., last, own] = &spans[..] else {
+            panic!("{spans:?}");
+        };
+        for (span, expected) in [(last, client), (own, server)] {
+            assert_eq!(value(span, "error.type").as_deref(), expected);
+            let failed = span.status != Status::Unset;
+            assert_eq!(failed, expected.is_some(), "{span:?}");
+        }
+    }
+
+    #[test]
+    fn spans_hang_together_in_time_and_by_name() {
+        let mut exchange = exchange();
+        exchange.attempts = vec![
+            attempt(None, Some("upstream_broken")),
+            attempt(Some(200), None),
+        ];
+        exchange.attempts[1].after = Duration::from_secs(2);
+        let spans = made(exchange);
+        let at = |span: &SpanData| {
+            let since =
+                |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
+            (since(span.start_time), since(span.end_time))
+        };
+        assert_eq!(
+            spans.iter().map(at).collect::<Vec<_>>(),
+            [(11, 12), (12, 14), (10, 14)]
+        );
+        let parents: Vec<_> = spans.iter().map(|span| span.parent_span_id).collect();
+        assert_eq!(parents, [3, 3, 2].map(SpanId::from));
+        assert!(spans[2].parent_span_is_remote && !spans[0].parent_span_is_remote);
+        for span in &spans {
+            assert_eq!(span.span_context.trace_id(), TraceId::from(1));
+            assert_eq!(span.span_context.trace_state().header(), "a=1");
+        }
+        assert_eq!(value(&spans[0], "http.request.resend_count"), None);
+        assert_eq!(
+            value(&spans[1], "http.request.resend_count").as_deref(),
+            Some("1")
+        );
+        assert_eq!(
+            value(&spans[1], "url.full").as_deref(),
+            Some("http://[::1]:81/a?b=c")
+        );
+        let own = |name: &str| value(&spans[2], name);
+        assert_eq!(own("url.path").as_deref(), Some("/a"));
+        assert_eq!(own("url.query").as_deref(), Some("b=c"));
+        assert_eq!(own("server.port").as_deref(), Some("81"));
+        assert_eq!(
+            own("watershed.experiments").as_deref(),
+            Some("[\"x=y\",\"z=w\"]")
+        );
+        assert_eq!(own("watershed.experiment").as_deref(), Some("z"));
+    }
+
+    #[test]
+    fn what_went_wrong_is_whose_fault_it_is() {
+        let with = |status: Option<u16>, error: Option<&str>, end, attempt| {
+            let mut exchange = exchange();
+            (exchange.status, exchange.end) = (status, end);
+            exchange.error = error.map(str::to_owned);
+            exchange.attempts = vec![attempt];
+            exchange
+        };
+        let fine = with(Some(200), None, "complete", attempt(Some(200), None));
+        wrong(fine, None, None);
+        let missing = with(Some(404), None, "complete", attempt(Some(404), None));
+        wrong(missing, Some("404"), None);
+        let failing = with(Some(500), None, "complete", attempt(Some(500), None));
+        wrong(failing, Some("500"), Some("500"));
+        let down = with(
+            Some(502),
+            Some("upstream_refused"),
+            "complete",
+            attempt(None, Some("upstream_refused")),
+        );
+        wrong(down, Some("upstream_refused"), Some("upstream_refused"));
+        let late = with(
+            Some(504),
+            Some("total_timeout"),
+            "complete",
+            attempt(None, None),
+        );
+        wrong(late, Some("total_timeout"), Some("total_timeout"));
+        let broken = with(
+            Some(200),
+            None,
+            "upstream_broke_off",
+            attempt(Some(200), None),
+        );
+        wrong(
+            broken,
+            Some("upstream_broke_off"),
+            Some("upstream_broke_off"),
+        );
+        let left = with(None, None, "client_left", attempt(None, None));
+        wrong(left, Some("client_left"), None);
+        let own = with(
+            Some(413),
+            Some("body_too_long"),
+            "complete",
+            attempt(None, Some("body_too_long")),
+        );
+        wrong(own, Some("body_too_long"), None);
+    }
+
+    #[test]
+    fn what_clients_make_up_names_no_span() {
+        let mut exchange = exchange();
+        exchange.method = "get".to_owned();
+        exchange.host = Some("a b".to_owned());
+        exchange.trace.state = Some("no state".to_owned());
+        let own = made(exchange).pop().unwrap();
+        assert_eq!(own.name, "HTTP");
+        assert_eq!(
+            value(&own, "http.request.method").as_deref(),
+            Some("_OTHER")
+        );
+        assert_eq!(
+            value(&own, "http.request.method_original").as_deref(),
+            Some("get")
+        );
+        assert_eq!(value(&own, "server.address"), None);
+        assert_eq!(own.span_context.trace_state().header(), "");
+    }
+}

@@ -413,6 +413,46 @@ fn how_it_went_wrong_is_told() {
 }
 
 #[test]
+fn who_is_out_of_reach_is_told() {
+    let collector = collector("take");
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = dead.local_addr().unwrap();
+    drop(dead);
+    let ask = |more: &str, count: usize| {
+        let proxy = Proxy::start(&format!(
+            "upstreams: {{ one: {{ endpoints: \"http://{nobody}\"{more} }} }}\ntrace: {{ otlp: \"http://{}\" }}",
+            collector.address
+        ));
+        if !more.is_empty() {
+            until("a check", || {
+                let log = proxy.log.lock().unwrap().clone();
+                log.contains("is not well").then_some(()).ok_or(log)
+            });
+        }
+        proxy.client().get("/", "");
+        spans(&collector, count)
+    };
+    let two = ask("", 2);
+    has(
+        only(&two, "SERVER"),
+        json!({ "error.type": "upstream_refused", "http.response.status_code": 502 }),
+    );
+    has(
+        only(&two, "CLIENT"),
+        json!({ "error.type": "upstream_refused", "server.port": nobody.port() }),
+    );
+    // Nobody was even asked.
+    let third = ask(", health: { path: /, interval: 100ms }", 3)
+        .pop()
+        .unwrap();
+    assert_eq!(third["kind"], "SERVER");
+    has(
+        &third,
+        json!({ "error.type": "upstream_down", "watershed.upstream": "one", "watershed.experiment": null }),
+    );
+}
+
+#[test]
 fn the_query_is_told_where_it_is_logged() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let log = "access_log: { to: access.log, query: true }";
