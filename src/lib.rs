@@ -9,6 +9,7 @@ pub mod journal;
 pub mod ledger;
 pub mod proxy;
 pub mod rate;
+pub mod spans;
 pub mod stats;
 pub mod upstream;
 pub mod vitals;

@@ -56,6 +56,8 @@ pub struct Vitals {
     pub folding: Folding,
     /// What the reload says of the last attempt.
     pub reload: Reload,
+    /// What became of spans.
+    pub spans: Spans,
 }
 
 impl Vitals {
@@ -112,4 +114,22 @@ pub struct Reload {
     pub refused: AtomicU64,
     /// Why the last reload was refused; `None` once one took effect.
     pub error: Mutex<Option<String>>,
+}
+
+/// What became of the spans of requests.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// Spans that a collector took.
+    pub exported: AtomicU64,
+    /// Spans that found the queue full.
+    pub overflowed: AtomicU64,
+    /// Spans that no collector took, or that it rejected.
+    pub undelivered: AtomicU64,
+}
+
+impl Spans {
+    /// How many were lost.
+    pub fn lost(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed)
+    }
 }

@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rate", &[]),
     ("config", &["experiment"]),
     ("upstream", &["config", "experiment", "vitals"]),
+    ("spans", &["config", "upstream", "vitals"]),
     ("journal", &["experiment"]),
     ("ledger", &["journal", "experiment", "vitals"]),
     (
@@ -22,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "upstream",
             "journal",
             "rate",
+            "spans",
             "vitals",
         ],
     ),
@@ -59,6 +61,8 @@ const PURE: &[&str] = &[
     "proxy/headers.rs",
     "proxy/hops.rs",
     "proxy/trace.rs",
+    "spans/exchange.rs",
+    "spans/semantics.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio::",

@@ -5,7 +5,7 @@ use super::Door;
 use super::failure::Failure;
 use super::results::Wish;
 use super::shape::{ExperimentResult, MetricResult, Results};
-use crate::vitals::Vitals;
+use crate::vitals::{Spans, Vitals};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -39,6 +39,7 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 pub async fn metrics(State(door): State<Door>) -> Result<Response, Failure> {
     let mut numbers = Numbers(Registry::with_prefix("watershed"));
     numbers.process(&door.vitals);
+    numbers.spans(&door.vitals.spans);
     let results = door.results(Wish::default()).await;
     numbers.gauge(
         "store_up",
@@ -142,6 +143,24 @@ impl Numbers {
             [
                 reload("done", &vitals.reload.done),
                 reload("refused", &vitals.reload.refused),
+            ],
+        );
+    }
+
+    fn spans(&mut self, spans: &Spans) {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let reason = |reason: &str, number| (vec![("reason", reason.to_owned())], read(number));
+        self.counter(
+            "spans_exported",
+            "Spans that a collector took",
+            [(vec![], read(&spans.exported))],
+        );
+        self.counter(
+            "spans_dropped",
+            "Spans that were lost on the way to a collector",
+            [
+                reason("queue_full", &spans.overflowed),
+                reason("undelivered", &spans.undelivered),
             ],
         );
     }

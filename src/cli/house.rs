@@ -16,6 +16,7 @@ use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{replicas, retention};
 use crate::proxy::worker::{self, Orders};
 use crate::proxy::{Shared, Worker};
+use crate::spans;
 use crate::upstream::probe;
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
@@ -71,8 +72,18 @@ pub async fn run(
     let (stopping, is_stopping) = watch::channel(false);
     let held = Arc::clone(&sockets.held);
     let (reloads, reload_orders) = mpsc::channel(8);
+    let (outbox, inbox) = spans::queue(Arc::clone(&vitals));
+    let (flushes, flush_orders) = watch::channel(false);
+    let exporting = spans::run(
+        inbox,
+        plan_orders.clone(),
+        Arc::clone(&vitals),
+        flush_orders,
+    );
+    let exporting = tokio::spawn(exporting);
     let shared = Shared {
         vitals: Arc::clone(&vitals),
+        outbox: Some(outbox),
         connections_max: Some(files::room(plan.workers)),
         ..Shared::default()
     };
@@ -189,6 +200,8 @@ pub async fn run(
     for ended in ended.await? {
         ended.map_err(|_| anyhow!("a worker panicked"))??;
     }
+    // Meanwhile the last facts are folded.
+    let _ = flushes.send(true);
     // The door closes before its journal does.
     admin.abort();
     if let Some(reporting) = reporting {
@@ -201,6 +214,7 @@ pub async fn run(
     folder.await?;
     looked.notify_one();
     looking.await?;
+    exporting.await?;
     probing.abort();
     following.abort();
     reloading.abort();

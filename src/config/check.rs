@@ -5,7 +5,7 @@ use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
 use super::plan::{Journal, Plan};
-use super::{admin, limits, logging, privacy, tls, upstreams};
+use super::{admin, limits, logging, privacy, tls, tracing, upstreams};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "trace",
-        "whether requests are given a traceparent: true, false, or the percentage that is sampled",
+        "whether requests are given a traceparent: true, false, the percentage that is sampled, or { sample, otlp }",
     ),
     ("consent", "{ cookie: NAME, value: … }"),
     ("events", "{ path, origins, body, per_minute, browser }"),
@@ -120,7 +120,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         limits: limits::limits(root),
         trust: limits::trust(root),
         cache: super::privacy::cache(root),
-        tracing: logging::tracing(root, access_log.is_some()),
+        tracing: tracing::read(root, access_log.is_some(), listen, &mut watched),
         access_log,
         override_secret: root.get("overrides").and_then(|node| {
             node.keys(&[("secret", "a long random text; or ${NAME}, or file:PATH")]);

@@ -1,7 +1,7 @@
-//! `access_log:`, `request_id:` and `trace:` — what can be seen of single requests.
+//! `access_log:` — where requests are logged, and what of them.
 
 use super::node::Node;
-use super::plan::{AccessLog, LogTo, LogUser, Tracing};
+use super::plan::{AccessLog, LogTo, LogUser};
 use crate::experiment::assign::Share;
 
 const TO: &str = "true, stdout, stderr, the path of a file, or { to, sample, user, query }";
@@ -47,9 +47,11 @@ pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
     Some(log)
 }
 
-const SHARE: &str = "a percentage from 0% to 100%, with its sign";
+/// What a share of requests is written as.
+pub const SHARE: &str = "a percentage from 0% to 100%, with its sign";
 
-fn share(node: &Node<'_>) -> Option<Share> {
+/// A share of requests.
+pub fn share(node: &Node<'_>) -> Option<Share> {
     let share = node.percent(SHARE, |percent| (0.0..=100.0).contains(&percent))?;
     Share::new(share)
 }
@@ -63,20 +65,5 @@ fn to(node: &Node<'_>) -> Option<LogTo> {
             None
         }
         path => Some(LogTo::File(node.file(path))),
-    }
-}
-
-/// What requests are given to be told apart by. Requests that are logged have an ID unless the
-/// file says otherwise.
-pub fn tracing(root: &Node<'_>, logged: bool) -> Tracing {
-    let request_id = root.get("request_id").and_then(|node| node.boolean());
-    let start = root.get("trace").and_then(|node| match node.flag() {
-        Some(true) => Some(Share::ALL),
-        Some(false) => None,
-        None => share(&node),
-    });
-    Tracing {
-        request_id: request_id.unwrap_or(logged),
-        start,
     }
 }

@@ -25,6 +25,7 @@ mod schema;
 mod seen;
 mod store;
 mod tls;
+mod tracing;
 mod upstreams;
 
 pub use name::is_name;

@@ -2,10 +2,11 @@
 //! never the file.
 
 mod admin;
+mod logging;
 
 pub use admin::{Admin, Role, Token};
+pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 
-use crate::experiment::assign::Share;
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
 use crate::experiment::metric::Metric;
@@ -120,51 +121,6 @@ pub struct Beacon {
     pub per_minute: u32,
     /// False sends the path's requests upstream, like any other.
     pub enabled: bool,
-}
-
-/// The log of requests.
-#[derive(Clone, Debug)]
-pub struct AccessLog {
-    /// Where it goes.
-    pub to: LogTo,
-    /// The share of requests that are logged; those that fail all are.
-    pub sample: Share,
-    /// What is told of the user.
-    pub user: LogUser,
-    /// Whether the query is logged with the path.
-    pub query: bool,
-}
-
-/// Where a log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTo {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// The end of this file, made where missing.
-    File(PathBuf),
-}
-
-/// What a log tells of a user's ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogUser {
-    /// A keyed hash.
-    Hashed,
-    /// The ID.
-    Raw,
-    /// Nothing.
-    None,
-}
-
-/// What requests are given to be told apart by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tracing {
-    /// Whether each has an `X-Request-Id`.
-    pub request_id: bool,
-    /// Whether one without a sound `traceparent` is given one, and for which share it asks to be
-    /// sampled. `None` passes on what came.
-    pub start: Option<Share>,
 }
 
 /// What shared caches are told of answers that may be others for other visitors.

@@ -12,6 +12,9 @@ const SHOWN: &[&str] = &[
     include_str!("schema/all.yaml"),
     include_str!("schema/forms.yaml"),
     NAMING_FILES,
+    // Of `trace` there are more forms than files.
+    "upstreams: { a: http://127.0.0.1:1 }\ntrace: 10%",
+    "upstreams: { a: http://127.0.0.1:1 }\ntrace: { otlp: true }",
 ];
 /// This one names files that are not there.
 const NAMING_FILES: &str = include_str!("schema/files.yaml");

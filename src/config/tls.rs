@@ -71,7 +71,7 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
 pub fn upstream(node: Option<&Node<'_>>, watched: &mut Watched) -> Option<UpstreamTls> {
     let mut roots = RootCertStore::empty();
     let mut name = None;
-    let mut identity = None;
+    let mut identity = Some(None);
     let ca = node.and_then(|node| node.get("ca"));
     if let Some(node) = node {
         node.keys(&[
@@ -92,7 +92,8 @@ pub fn upstream(node: Option<&Node<'_>>, watched: &mut Watched) -> Option<Upstre
             })
         });
         if node.get("cert").is_some() || node.get("key").is_some() {
-            identity = Some(certified(node, watched)?);
+            // What is wrong with the roots is said, too.
+            identity = certified(node, watched).map(Some);
         }
     }
     match ca {
@@ -119,7 +120,7 @@ pub fn upstream(node: Option<&Node<'_>>, watched: &mut Watched) -> Option<Upstre
     let builder = builder
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match identity {
+    let mut config = match identity? {
         Some(key) => {
             builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)))
         }

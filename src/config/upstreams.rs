@@ -104,20 +104,23 @@ fn endpoint(node: &Node<'_>, listen: SocketAddr) -> Option<Endpoint> {
             port,
         })
     })?;
-    let itself = match endpoint.host.parse::<IpAddr>() {
-        Ok(ip) => ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback()),
-        Err(_) => {
-            &*endpoint.host == "localhost"
-                && (listen.ip().is_loopback() || listen.ip().is_unspecified())
-        }
-    };
-    if itself && endpoint.port == listen.port() {
+    if is_itself(&endpoint.host, endpoint.port, listen) {
         node.problem(
             "this is where watershed itself listens",
             "requests would go round and round: write the site's own address",
         );
     }
     Some(endpoint)
+}
+
+/// Whether watershed itself is reached there.
+pub fn is_itself(host: &str, port: u16, listen: SocketAddr) -> bool {
+    let everywhere = listen.ip().is_unspecified();
+    let host = match host.parse::<IpAddr>() {
+        Ok(ip) => ip == listen.ip() || (everywhere && ip.is_loopback()),
+        Err(_) => host == "localhost" && (listen.ip().is_loopback() || everywhere),
+    };
+    host && port == listen.port()
 }
 
 /// Where requests go that no experiment claims.

@@ -1,17 +1,21 @@
-//! The log of requests: one line for each, when the last byte of its answer has gone.
+//! What is told of requests when the last byte of their answers has gone: a line of the log for
+//! each, spans, or both.
 
 use super::handle::Client;
 use super::reply::{self, ERROR_HEADER, Reason};
 use super::snapshot::Snapshot;
 use super::trace;
+use super::trail::Trail;
 use super::upload::Upload;
 use crate::config::plan::{AccessLog, LogUser};
 use crate::experiment::identity::{HashKey, Keep, Visitor};
 use crate::experiment::visit::{By, Visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::spans::exchange::Exchange;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Request, Version, response};
 use std::fmt::Write as _;
+use std::mem::take;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -34,7 +38,17 @@ pub enum End {
     Left,
 }
 
-/// A request that will be logged: when it is dropped, whichever way it ended.
+impl End {
+    fn word(self) -> &'static str {
+        match self {
+            End::Complete => "complete",
+            End::Broken => "upstream_broke_off",
+            End::Left => "client_left",
+        }
+    }
+}
+
+/// A request that will be logged or exported: when it is dropped, whichever way it ended.
 #[derive(Debug)]
 pub struct Entry {
     began: Instant,
@@ -59,20 +73,30 @@ pub struct Entry {
     upload: Option<Rc<Upload>>,
     bytes_out: u64,
     end: End,
+    logged: bool,
     sampled: bool,
+    /// The experiment and group that decided where it went.
+    group: Option<(String, String)>,
+    trail: Option<Box<Trail>>,
 }
 
 impl Entry {
-    /// Begins with what the client asked; `None` where the file asks for no log.
+    /// Begins with what the client asked; `None` where the file asks for no log, nor to export it.
+    /// `begun` says whether its trace begins here.
     pub fn of<B>(
-        snapshot: &Snapshot,
+        snapshot: &Rc<Snapshot>,
         client: &Client,
         request: &Request<B>,
         began: Instant,
+        begun: bool,
     ) -> Option<Box<Entry>> {
-        let log = snapshot.plan.access_log.as_ref()?;
+        let log = snapshot.plan.access_log.as_ref();
+        let trail = Trail::of(snapshot, client, request, began, begun);
+        if log.is_none() && trail.is_none() {
+            return None;
+        }
         let uri = request.uri();
-        let path = match (log.query, uri.path_and_query()) {
+        let path = match (log.is_some_and(|log| log.query), uri.path_and_query()) {
             (true, Some(both)) => both.as_str(),
             _ => uri.path(),
         };
@@ -85,10 +109,11 @@ impl Entry {
         entry.protocol = protocol(request.version());
         entry.user_agent = said(USER_AGENT);
         entry.traced(log, request.headers());
+        entry.trail = trail;
         Some(entry)
     }
 
-    fn empty(log: &AccessLog, client: IpAddr, began: Instant) -> Entry {
+    fn empty(log: Option<&AccessLog>, client: IpAddr, began: Instant) -> Entry {
         Entry {
             began,
             client,
@@ -112,13 +137,19 @@ impl Entry {
             upload: None,
             bytes_out: 0,
             end: End::Left,
-            sampled: fastrand::f64() < log.sample.get(),
+            logged: log.is_some(),
+            sampled: log.is_some_and(|log| fastrand::f64() < log.sample.get()),
+            group: None,
+            trail: None,
         }
     }
 
     /// What the request is told apart by. Whether it is sampled follows from that, so that all who
     /// log it agree.
-    fn traced(&mut self, log: &AccessLog, headers: &HeaderMap) {
+    fn traced(&mut self, log: Option<&AccessLog>, headers: &HeaderMap) {
+        let Some(log) = log else {
+            return;
+        };
         self.request_id = trace::request_id(headers).map(str::to_owned);
         self.trace_id = trace::trace_id(headers).map(str::to_owned);
         let (trace, request) = (self.trace_id.as_deref(), self.request_id.as_deref());
@@ -156,11 +187,21 @@ impl Entry {
         let chosen = visit.chosen.map(|(experiment, _, _)| experiment);
         let mut inside = visit.inside.iter();
         let by = inside.find(|(experiment, _, _)| chosen.is_none_or(|it| it == *experiment));
+        if let Some(&(experiment, group, _)) = by.filter(|_| self.trail.is_some()) {
+            let experiment = plan.experiment(experiment);
+            let group = &experiment.groups[group.0].name;
+            self.group = Some((experiment.name.to_string(), group.to_string()));
+        }
         self.assigned_by = by.map(|(_, _, by)| match by {
             By::Hash => "hash",
             By::Override => "override",
             By::Winner => "winner",
         });
+    }
+
+    /// Where it is noted how it goes, if it is exported.
+    pub fn trail(&self) -> Option<&Trail> {
+        self.trail.as_deref()
     }
 
     /// Where it was sent, how often, and who answers it.
@@ -215,7 +256,7 @@ pub fn refused(snapshot: &Snapshot, client: IpAddr, reason: Reason) {
         return;
     };
     let (status, token, _) = reason.terms();
-    let mut entry = Entry::empty(log, client, Instant::now());
+    let mut entry = Entry::empty(Some(log), client, Instant::now());
     (entry.status, entry.error) = (Some(status.as_u16()), Some(token.to_owned()));
     entry.bytes_out = reply::text(status, token).len() as u64;
     entry.end = End::Complete;
@@ -223,8 +264,17 @@ pub fn refused(snapshot: &Snapshot, client: IpAddr, reason: Reason) {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.log();
+        if let Some(trail) = self.trail.take() {
+            self.export(*trail);
+        }
+    }
+}
+
+impl Entry {
+    fn log(&self) {
         let failed = self.error.is_some() || self.status.is_some_and(|status| status >= 500);
-        if !(self.sampled || failed || self.end == End::Broken) {
+        if !self.logged || !(self.sampled || failed || self.end == End::Broken) {
             return;
         }
         let some = |text: &'static str| (!text.is_empty()).then_some(text);
@@ -247,16 +297,39 @@ impl Drop for Entry {
             attempts = self.attempts,
             status = self.status,
             error = self.error,
-            end = match self.end {
-                End::Complete => "complete",
-                End::Broken => "upstream_broke_off",
-                End::Left => "client_left",
-            },
+            end = self.end.word(),
             bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes()),
             bytes_out = self.bytes_out,
             head_ms = self.head_ms,
             total_ms = milliseconds(self.began),
         );
+    }
+
+    /// Gives away all that is known.
+    fn export(&mut self, mut trail: Trail) {
+        let exchange = Exchange {
+            trace: take(&mut trail.trace),
+            span: trail.span,
+            began: trail.began_at,
+            took: self.began.elapsed(),
+            secure: trail.secure,
+            client: trail.client,
+            method: take(&mut self.method),
+            host: self.host.take(),
+            path: take(&mut self.path),
+            version: self.protocol.trim_start_matches("HTTP/"),
+            user_agent: self.user_agent.take(),
+            experiments: self.experiments.take(),
+            group: self.group.take(),
+            assigned_by: self.assigned_by,
+            fallback: self.fallback.take(),
+            upstream: self.upstream.take(),
+            status: self.status,
+            error: self.error.take(),
+            end: self.end.word(),
+            attempts: trail.take_attempts(),
+        };
+        trail.give(exchange);
     }
 }
 

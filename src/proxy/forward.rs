@@ -3,6 +3,7 @@
 use super::body::Outgoing;
 use super::line::Line;
 use super::reply::{Blame, Reason, Refusal};
+use super::trail::Trail;
 use super::upload::Upload;
 use crate::upstream::{Lease, LendError, Listener, Need, Upstreams, Wish};
 use http::{Request, Response};
@@ -36,6 +37,8 @@ pub struct Sending<'a> {
     pub within: Duration,
     /// Counts how often it was sent.
     pub attempts: &'a Cell<u32>,
+    /// Where it is noted how it goes, if it is exported.
+    pub trail: Option<&'a Trail>,
 }
 
 /// Sends the request and waits for the head of the answer.
@@ -54,6 +57,7 @@ pub async fn send(
         line,
         within,
         attempts,
+        trail,
     } = sending;
     let upload = request.body().upload();
     let listener = || match (&upload, line) {
@@ -63,6 +67,9 @@ pub async fn send(
     };
     loop {
         attempts.set(attempts.get() + 1);
+        if let Some(trail) = trail {
+            trail.goes(&lease.endpoint().address, request.headers_mut());
+        }
         let may_repeat = request.method().is_safe() && upload.is_none();
         let again = (may_repeat && (lease.reused || upstreams.has_others(wish.upstream)))
             .then(|| copy(&request));
@@ -71,6 +78,9 @@ pub async fn send(
         let mut failed = match in_time(sent, within, upload.as_deref()).await {
             Some(Ok(response)) => {
                 lease.endpoint().served();
+                if let Some(trail) = trail {
+                    trail.answered(response.status().as_u16(), response.version());
+                }
                 return Ok((response, lease));
             }
             Some(Err(failed)) => failed,
@@ -90,10 +100,17 @@ pub async fn send(
             return Err(refused);
         };
         request = next;
-        lease = match upstreams.lend_again(wish, &lease).await {
-            Some(lent) => lent.map_err(refusal)?,
-            None => return Err(refused),
+        if let Some(trail) = trail {
+            trail.failed(&refused);
+            trail.begins(wish.upstream);
+        }
+        let Some(lent) = upstreams.lend_again(wish, &lease).await else {
+            if let Some(trail) = trail {
+                trail.forgets();
+            }
+            return Err(refused);
         };
+        lease = lent.map_err(refusal)?;
     }
 }
 

@@ -55,8 +55,8 @@ pub async fn handle(
     let now_ms = journal::system_ms();
     let snapshot = worker.snapshot();
     // Before anything can refuse it: whoever is refused asks why by this ID.
-    let request_id = identify(&snapshot.plan, client, request.headers_mut(), now_ms);
-    let mut entry = Entry::of(&snapshot, client, &request, began);
+    let (request_id, begun) = identify(&snapshot.plan, client, request.headers_mut(), now_ms);
+    let mut entry = Entry::of(&snapshot, client, &request, began, begun);
     let came = (began, now_ms);
     let mut answer = answer(worker, &snapshot, client, request, came, &mut entry)
         .await
@@ -159,6 +159,7 @@ async fn answer(
         client,
         user: visitor.as_ref().map(|visitor| visitor.user()),
         upgrading,
+        trail: entry.as_deref().and_then(Entry::trail),
     };
     let deadline = plan.timeouts.total.map(|total| began + total);
     let Sent {
@@ -188,7 +189,12 @@ async fn answer(
     });
     let (mut head, mut body) = match sent {
         Ok(answer) => answer,
-        Err(refusal) => refused(worker, &refusal).into_parts(),
+        Err(refusal) => {
+            if let Some(trail) = entry.as_deref().and_then(Entry::trail) {
+                trail.failed(&refusal);
+            }
+            refused(worker, &refusal).into_parts()
+        }
     };
 
     let (observations, readable) = metric::observe(&plan.metrics, &asked.0, asked.1.path(), &head);
@@ -249,22 +255,23 @@ async fn answer(
     Ok(Response::from_parts(head, body))
 }
 
-/// Gives a request what the file says it must be told apart by. The ID is its answer's, too.
+/// Gives a request what the file says it must be told apart by. The ID is its answer's, too; and
+/// whether its trace begins here.
 fn identify(
     plan: &Plan,
     client: &Client,
     headers: &mut HeaderMap,
     now_ms: u64,
-) -> Option<HeaderValue> {
+) -> (Option<HeaderValue>, bool) {
     let tracing = &plan.tracing;
     if !tracing.request_id && tracing.start.is_none() {
-        return None;
+        return (None, false);
     }
     let random = [fastrand::u128(..), fastrand::u128(..)];
     let trusted = headers::trusts(plan, client.ip);
-    trace::prepare(tracing, headers, trusted, now_ms, random);
+    let begun = trace::prepare(tracing, headers, trusted, now_ms, random);
     let id = headers.get(trace::REQUEST_ID).cloned();
-    id.filter(|_| tracing.request_id)
+    (id.filter(|_| tracing.request_id), begun)
 }
 
 fn admit_body(

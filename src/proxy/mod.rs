@@ -24,6 +24,7 @@ mod route;
 mod snapshot;
 mod socket;
 mod trace;
+mod trail;
 mod tunnel;
 mod upgrade;
 mod upload;

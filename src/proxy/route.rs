@@ -5,6 +5,7 @@ use super::forward::{self, Sending};
 use super::handle::Client;
 use super::reply::{Reason, Refusal};
 use super::snapshot::{Snapshot, Worker};
+use super::trail::Trail;
 use crate::experiment::visit::Visit;
 use crate::experiment::{ExperimentIndex, UpstreamIndex, UserId};
 use crate::upstream::{Lease, Need, Wish};
@@ -30,6 +31,8 @@ pub struct Route<'a> {
     pub user: Option<UserId<'a>>,
     /// Whether for another protocol.
     pub upgrading: bool,
+    /// Where it is noted how it goes, if it is exported.
+    pub trail: Option<&'a Trail>,
 }
 
 /// What became of a request.
@@ -83,7 +86,7 @@ impl Route<'_> {
             user: self.user,
         };
         let (_, wanted) = gone.get();
-        let lease = match forward::lend(upstreams, wish(wanted)).await {
+        let lease = match self.lend(wish(wanted)).await {
             Ok(lease) => lease,
             // One that is busy is not down: its users stay, and their errors count.
             Err(refusal) if refusal.reason == Reason::Busy => return Err(refusal),
@@ -93,7 +96,10 @@ impl Route<'_> {
                 };
                 self.worker.vitals().fallbacks.add();
                 gone.set((Some(experiment), control));
-                forward::lend(upstreams, wish(control)).await?
+                if let Some(trail) = self.trail {
+                    trail.failed(&refusal);
+                }
+                self.lend(wish(control)).await?
             }
         };
         complete(&mut request, &lease);
@@ -106,8 +112,16 @@ impl Route<'_> {
             line: self.client.line.as_ref(),
             within: plan.timeouts.response,
             attempts,
+            trail: self.trail,
         };
         forward::send(upstreams, lease, sending).await
+    }
+
+    async fn lend(self, wish: Wish<'_>) -> Result<Lease<Outgoing>, Refusal> {
+        if let Some(trail) = self.trail {
+            trail.begins(wish.upstream);
+        }
+        forward::lend(&self.snapshot.upstreams, wish).await
     }
 
     fn control_instead(self, wanted: UpstreamIndex) -> Option<(ExperimentIndex, UpstreamIndex)> {

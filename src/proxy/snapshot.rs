@@ -8,6 +8,7 @@ use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
 use crate::rate::Rates;
+use crate::spans::Outbox;
 use crate::upstream::{Standings, Upstreams};
 use crate::vitals::{Vitals, WorkerVitals};
 use std::cell::{Cell, RefCell};
@@ -27,6 +28,8 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// How many connections of clients there is room for, whatever the file says.
     pub connections_max: Option<usize>,
+    /// Where spans go; `None` where nobody exports any.
+    pub outbox: Option<Outbox>,
 }
 
 /// What one request reads, from its beginning to its end.
@@ -42,6 +45,8 @@ pub struct Snapshot {
     pub declared: Declared,
     /// Whether plain requests go the straight way.
     pub straight: bool,
+    /// Where spans go, if the plan exports any.
+    pub outbox: Option<Outbox>,
 }
 
 /// One worker. Held by `Rc`, so that the compiler proves that workers share nothing they write.
@@ -55,6 +60,7 @@ pub struct Worker {
     pub rates: Arc<Rates>,
     standings: Arc<Standings>,
     connections_max: usize,
+    outbox: Option<Outbox>,
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
@@ -77,8 +83,10 @@ impl Worker {
             standings,
             vitals,
             connections_max,
+            outbox,
         } = shared;
-        let snapshot = RefCell::new(Rc::new(Snapshot::new(plan, &standings, None)));
+        let snapshot = Snapshot::new(plan, &standings, outbox.as_ref(), None);
+        let snapshot = RefCell::new(Rc::new(snapshot));
         Worker {
             snapshot,
             journal: RefCell::new(journal),
@@ -86,6 +94,7 @@ impl Worker {
             rates,
             standings,
             connections_max: connections_max.unwrap_or(usize::MAX),
+            outbox,
             index,
             open: Cell::new(0),
             rooms: Rooms::default(),
@@ -106,6 +115,7 @@ impl Worker {
         let next = Rc::new(Snapshot::new(
             plan,
             &self.standings,
+            self.outbox.as_ref(),
             Some(&self.snapshot().upstreams),
         ));
         *self.snapshot.borrow_mut() = next;
@@ -144,6 +154,7 @@ impl Snapshot {
     fn new(
         plan: Arc<Plan>,
         standings: &Standings,
+        outbox: Option<&Outbox>,
         before: Option<&Upstreams<Outgoing>>,
     ) -> Snapshot {
         Snapshot {
@@ -151,6 +162,7 @@ impl Snapshot {
             words: Words::new(&plan),
             declared: Declared::new(&declaration(&plan)),
             straight: direct::is_for(&plan),
+            outbox: outbox.filter(|_| plan.tracing.otlp.is_some()).cloned(),
             plan,
         }
     }

@@ -7,19 +7,21 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// The ID of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What vendors add to it.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest request ID of somebody else that is believed.
 const ID_BYTES_MAX: usize = 128;
 
 /// Gives a request what the file says it must have: its own where a `trusted` peer brought one
-/// that is sound, or else a new one, of this time (Unix milliseconds) and these random bits.
+/// that is sound, or else a new one, of this time (Unix milliseconds) and these random bits. Says
+/// whether its trace begins here.
 pub fn prepare(
     tracing: &Tracing,
     headers: &mut HeaderMap,
     trusted: bool,
     now_ms: u64,
     random: [u128; 2],
-) {
+) -> bool {
     if tracing.request_id && !(trusted && request_id(headers).is_some()) {
         let bytes = random[0].to_be_bytes();
         let mut ten = [0; 10];
@@ -32,16 +34,45 @@ pub fn prepare(
         }
     }
     let Some(sampled) = tracing.start else {
-        return;
+        return false;
     };
-    if trace_id(headers).is_none() {
+    let begins = trace_id(headers).is_none();
+    if begins {
         // A state belongs to its parent (Trace Context, 3.3).
         headers.remove(TRACESTATE);
         // Neither of the two may be zero; the trace's last bits decide, the same at all replicas.
         let trace = random[1].max(1);
-        let parent = (random[0] as u64).max(1);
-        let flags = u8::from(share(trace as u32) < sampled.get());
-        let value = format!("00-{trace:032x}-{parent:016x}-{flags:02x}");
+        let parent = Parent {
+            trace,
+            span: (random[0] as u64).max(1),
+            flags: u8::from(share(trace as u32) < sampled.get()),
+        };
+        parent.write(headers);
+    }
+    begins
+}
+
+/// What a sound `traceparent` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// The trace.
+    pub trace: u128,
+    /// The span that asks.
+    pub span: u64,
+    /// The flags.
+    pub flags: u8,
+}
+
+impl Parent {
+    /// Whether it asks to be sampled.
+    pub fn is_sampled(self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// Puts it in the place of what stands there.
+    pub fn write(self, headers: &mut HeaderMap) {
+        let Parent { trace, span, flags } = self;
+        let value = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(TRACEPARENT, value);
         }
@@ -71,9 +102,24 @@ pub fn request_id(headers: &HeaderMap) -> Option<&str> {
     sound.then_some(id)
 }
 
-/// The trace that a request belongs to, if its `traceparent` is sound
-/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+/// The trace that a request belongs to, if its `traceparent` is sound.
 pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    sound(headers).map(|[trace, _, _]| trace)
+}
+
+/// Who asks, if its `traceparent` is sound.
+pub fn parent(headers: &HeaderMap) -> Option<Parent> {
+    let [trace, span, flags] = sound(headers)?;
+    Some(Parent {
+        trace: u128::from_str_radix(trace, 16).ok()?,
+        span: u64::from_str_radix(span, 16).ok()?,
+        flags: u8::from_str_radix(flags, 16).ok()?,
+    })
+}
+
+/// The trace, the span and the flags of a sound `traceparent`
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+fn sound(headers: &HeaderMap) -> Option<[&str; 3]> {
     let text = only(headers, TRACEPARENT)?;
     let hex = |part: &str| {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -94,7 +140,7 @@ pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
         && !zero(trace)
         && !zero(parent)
         && whole;
-    sound.then_some(trace)
+    sound.then_some([trace, parent, flags])
 }
 
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -149,6 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_is_written_as_it_was_read() {
+        let read = parent(&with("traceparent", &[SOUND])).unwrap();
+        assert_eq!(read.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
+        assert_eq!((read.span, read.flags), (0xb7ad_6b71_6920_3331, 1));
+        assert!(read.is_sampled());
+        // Whatever stood there goes; a version to come is written as the one that is known.
+        let newer = SOUND.replacen("00", "cc", 1) + "-more";
+        let mut headers = with("traceparent", &[&newer]);
+        parent(&headers).unwrap().write(&mut headers);
+        let lines: Vec<_> = headers.get_all("traceparent").iter().collect();
+        assert_eq!(lines, [SOUND]);
+        let unsampled = SOUND.replace("-01", "-02");
+        let unsampled = parent(&with("traceparent", &[&unsampled]));
+        assert!(!unsampled.unwrap().is_sampled());
+        assert_eq!(parent(&with("traceparent", &["junk"])), None);
+    }
+
+    #[test]
     fn a_request_has_its_place_among_all_by_its_trace_and_else_by_its_id() {
         let trace = "0af7651916cd43dd8448eb2180000000";
         assert_eq!(lot(Some(trace), Some("a")), Some(0.5));
@@ -163,6 +227,7 @@ mod tests {
         let tracing = Tracing {
             request_id: true,
             start: None,
+            otlp: None,
         };
         let id = |values: &[&str], trusted| {
             let mut headers = with("x-request-id", values);
@@ -188,12 +253,14 @@ mod tests {
         let tracing = Tracing {
             request_id: false,
             start: Share::new(0.5),
+            otlp: None,
         };
         let after = |values: &[&str], trace: u128| {
             let mut headers = with("traceparent", values);
             headers.insert("tracestate", HeaderValue::from_static("a=b"));
-            prepare(&tracing, &mut headers, false, 0, [0, trace]);
+            let begun = prepare(&tracing, &mut headers, false, 0, [0, trace]);
             let parent = headers["traceparent"].to_str().unwrap().to_owned();
+            assert_eq!(begun, parent != SOUND);
             (parent, headers.contains_key("tracestate"))
         };
         assert_eq!(after(&[SOUND], 1), (SOUND.to_owned(), true));

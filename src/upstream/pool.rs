@@ -90,6 +90,20 @@ pub enum LendError {
     },
 }
 
+impl LendError {
+    /// The endpoint that was tried; `None` where none was.
+    pub fn endpoint(&self) -> Option<&plan::Endpoint> {
+        match self {
+            LendError::Unresolved { endpoint, .. }
+            | LendError::Refused { endpoint, .. }
+            | LendError::Distrusted { endpoint, .. }
+            | LendError::TimedOut { endpoint }
+            | LendError::Busy { endpoint } => Some(endpoint),
+            LendError::Down { .. } => None,
+        }
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin + 'static> Upstreams<B>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,

@@ -171,6 +171,12 @@ fn what_is_logged() {
         "error: routes.yaml:9:8: trace: found \"often\"\n\nhint: a percentage from 0% to 100%, with its sign",
     );
     with(
+        "trace: { smaple: 10%, otlp: { to: 127.0.0.1:4318, header: {} } }\n",
+        "error: routes.yaml:9:10: trace.smaple: unknown key\n\nhint: did you mean `sample`? (a percentage from 0% to 100%, with its sign)\n\n\
+         error: routes.yaml:9:35: trace.otlp.to: found \"127.0.0.1:4318\"\n\nhint: an address such as http://127.0.0.1:4318 (or https://), where OTLP over HTTP is spoken; /v1/traces is added\n\n\
+         error: routes.yaml:9:51: trace.otlp.header: unknown key\n\nhint: did you mean `headers`? (a name for each header of a post, then its value)",
+    );
+    with(
         "cache: public\n",
         "error: routes.yaml:9:8: cache: found \"public\"\n\nhint: one of: vary, private, off",
     );

@@ -259,6 +259,7 @@ pub fn is_for(plan: &Plan) -> bool {
     plan.access_log.is_none()
         && !plan.tracing.request_id
         && plan.tracing.start.is_none()
+        && plan.tracing.otlp.is_none()
         && plan.timeouts.total.is_none()
 }
 

@@ -5,6 +5,7 @@ mod browser;
 mod curl;
 mod grpc;
 mod load;
+mod traces;
 mod websocket;
 
 use crate::support::proxy::Proxy;

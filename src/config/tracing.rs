@@ -1,0 +1,337 @@
+//! `request_id:` and `trace:` — what requests are told apart by, and where their spans go.
+
+use super::logging::{SHARE, share};
+use super::node::Node;
+use super::plan::{Otlp, Tracing};
+use super::tls::{self, Watched};
+use super::upstreams::is_itself;
+use crate::experiment::assign::Share;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use std::net::SocketAddr;
+
+const OTLP: &str = "the address of a collector such as http://127.0.0.1:4318, true (where OTEL_EXPORTER_OTLP_ENDPOINT says), or { to, service, headers, tls }";
+const TO: &str = "an address such as http://127.0.0.1:4318 (or https://), where OTLP over HTTP is spoken; /v1/traces is added";
+const VALUE: &str = "a text; or ${NAME}, or file:PATH";
+
+/// Where OTLP over HTTP is spoken, unless somebody says otherwise.
+const USUAL: &str = "http://localhost:4318";
+const PATH: &str = "/v1/traces";
+/// What says how a post is to be read, and is not for the file to say.
+const OURS: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+];
+
+/// What requests are given to be told apart by. Requests that are logged have an ID unless the
+/// file says otherwise.
+pub fn read(root: &Node<'_>, logged: bool, listen: SocketAddr, watched: &mut Watched) -> Tracing {
+    let request_id = root.get("request_id").and_then(|node| node.boolean());
+    let mut tracing = Tracing {
+        request_id: request_id.unwrap_or(logged),
+        start: None,
+        otlp: None,
+    };
+    let Some(node) = root.get("trace") else {
+        return tracing;
+    };
+    if !node.is_map() {
+        tracing.start = match node.flag() {
+            Some(true) => Some(Share::ALL),
+            Some(false) => None,
+            None => share(&node),
+        };
+        return tracing;
+    }
+    node.keys(&[("sample", SHARE), ("otlp", OTLP)]);
+    let sample = node.get("sample").and_then(|node| share(&node));
+    tracing.start = Some(sample.unwrap_or(Share::ALL));
+    tracing.otlp = node
+        .get("otlp")
+        .and_then(|node| otlp(&node, listen, watched));
+    tracing
+}
+
+fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Otlp> {
+    if node.flag() == Some(false) {
+        return None;
+    }
+    let to = match node.is_map() {
+        true => {
+            node.keys(&[
+                ("to", TO),
+                ("service", "what the spans' service is called"),
+                (
+                    "headers",
+                    "a name for each header of a post, then its value",
+                ),
+                (
+                    "tls",
+                    "{ ca, cert, key, name }, for a collector at https://",
+                ),
+            ]);
+            match node.get("to") {
+                Some(to) => collector(&to),
+                None => by_environment(node),
+            }
+        }
+        false if node.flag().is_some() => by_environment(node),
+        false => collector(node),
+    };
+    // All of it is read, whatever was wrong before.
+    let service = node.get("service").and_then(|node| {
+        node.read("a name of 1 to 255 bytes", |text| {
+            (1..=255).contains(&text.len()).then(|| text.into())
+        })
+    });
+    let headers = node.get("headers").map(|node| headers(&node));
+    let to = to?;
+    let over_tls = to.scheme_str() == Some("https");
+    let tls = node.get("tls");
+    if let Some(tls) = tls.as_ref().filter(|_| !over_tls) {
+        tls.problem(
+            "the collector is reached without TLS",
+            "write https:// in its address, or leave `tls` out",
+        );
+    }
+    if is_itself(host(&to), port(&to), listen) {
+        node.problem(
+            "this is where watershed itself listens",
+            "each post would be a request to trace: write the collector's own address",
+        );
+    }
+    Some(Otlp {
+        tls: over_tls
+            .then(|| tls::upstream(tls.as_ref(), watched))
+            .flatten(),
+        to,
+        service,
+        headers: headers.unwrap_or_default(),
+    })
+}
+
+fn collector(node: &Node<'_>) -> Option<Uri> {
+    node.read(TO, |text| with_path(address(text)?))
+}
+
+/// Where the environment says, as OpenTelemetry has it.
+fn by_environment(node: &Node<'_>) -> Option<Uri> {
+    let said = |name| {
+        let text = (node.reading.environment)(name)?;
+        (!text.is_empty()).then_some((name, text))
+    };
+    let (name, found) = if let Some((name, text)) = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+        (name, address(&text))
+    } else if let Some((name, text)) = said("OTEL_EXPORTER_OTLP_ENDPOINT") {
+        (name, address(&text).and_then(with_path))
+    } else {
+        return address(USUAL).and_then(with_path);
+    };
+    if found.is_none() {
+        // What it says may hold a password.
+        node.problem(format!("{name} in the environment is no address"), TO);
+    }
+    found
+}
+
+fn address(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let authority = uri.authority()?.as_str();
+    let port_written = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.contains(']'));
+    let sound = matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.query().is_none()
+        && !authority.contains('@')
+        && !host(&uri).is_empty()
+        && (!port_written || uri.port_u16().is_some_and(|port| port > 0));
+    sound.then_some(uri)
+}
+
+/// An address with the path of traces, unless that is how it ends.
+fn with_path(uri: Uri) -> Option<Uri> {
+    let path = uri.path().trim_end_matches('/');
+    if path.ends_with(PATH) {
+        return Some(uri);
+    }
+    let path = format!("{path}{PATH}");
+    let mut parts = uri.into_parts();
+    parts.path_and_query = path.parse().ok();
+    Uri::from_parts(parts).ok()
+}
+
+fn host(uri: &Uri) -> &str {
+    let host = uri.host().unwrap_or_default();
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn port(uri: &Uri) -> u16 {
+    let usual = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    uri.port_u16().unwrap_or(usual)
+}
+
+fn headers(node: &Node<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, node) in node.named("header") {
+        let known = name.parse::<HeaderName>().ok();
+        let Some(known) = known.filter(|name| !OURS.contains(&name.as_str())) else {
+            node.problem(
+                format!("a header {name:?} cannot be sent"),
+                "letters, digits and -, and none that says how the post is to be read",
+            );
+            continue;
+        };
+        let Some(value) = node.secret(VALUE) else {
+            continue;
+        };
+        match HeaderValue::try_from(value.reveal()) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                headers.insert(known, value);
+            }
+            Err(_) => node.problem("a value that no header can have", VALUE),
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::plan::Tracing;
+    use crate::experiment::assign::Share;
+    use std::path::Path;
+
+    fn read(trace: &str, environment: &[(&str, &str)]) -> Result<Tracing, Vec<String>> {
+        let text =
+            format!("listen: 127.0.0.1:8080\nupstreams: {{ a: \"http://127.0.0.1:1\" }}\n{trace}");
+        let of = |name: &str| {
+            let found = environment.iter().find(|(known, _)| *known == name)?;
+            Some(found.1.to_owned())
+        };
+        let read = crate::config::parse(&text, Path::new("routes.yaml"), &of);
+        read.map(|plan| plan.tracing).map_err(|unsound| {
+            let problems = unsound.problems.iter();
+            problems
+                .map(|it| format!("{}: {}", it.key, it.found))
+                .collect()
+        })
+    }
+
+    #[track_caller]
+    fn goes(trace: &str, environment: &[(&str, &str)], to: Option<&str>) {
+        let tracing = read(&format!("trace: {trace}"), environment).unwrap();
+        let found = tracing.otlp.map(|otlp| otlp.to.to_string());
+        assert_eq!(found.as_deref(), to);
+    }
+
+    #[track_caller]
+    fn fails(trace: &str, environment: &[(&str, &str)], problems: &[&str]) {
+        let found = read(&format!("trace: {trace}"), environment).unwrap_err();
+        assert_eq!(found, problems);
+    }
+
+    #[test]
+    fn what_was_written_before_means_the_same() {
+        let start = |trace: &str| {
+            let tracing = read(trace, &[]).unwrap();
+            assert!(tracing.otlp.is_none());
+            tracing.start
+        };
+        assert_eq!(start(""), None);
+        assert_eq!(start("trace: false"), None);
+        assert_eq!(start("trace: true"), Some(Share::ALL));
+        assert_eq!(start("trace: 10%"), Share::new(0.1));
+        assert_eq!(start("trace: { sample: 10% }"), Share::new(0.1));
+        assert_eq!(start("trace: { otlp: false }"), Some(Share::ALL));
+    }
+
+    #[test]
+    fn traces_are_posted_where_the_file_says_or_else_the_environment() {
+        let with = |to: &str| format!("{{ otlp: \"{to}\" }}");
+        let usual = Some("http://localhost:4318/v1/traces");
+        goes(&with("http://a:1"), &[], Some("http://a:1/v1/traces"));
+        goes(
+            &with("http://[::1]:1/"),
+            &[],
+            Some("http://[::1]:1/v1/traces"),
+        );
+        goes(
+            &with("https://a/otlp"),
+            &[],
+            Some("https://a/otlp/v1/traces"),
+        );
+        goes(&with("http://a/v1/traces"), &[], Some("http://a/v1/traces"));
+        goes("{ otlp: true }", &[], usual);
+        goes("{ otlp: { service: shop } }", &[], usual);
+        let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:2/c");
+        let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://d:3/e");
+        goes(
+            &with("http://a:1"),
+            &[all, own],
+            Some("http://a:1/v1/traces"),
+        );
+        goes("{ otlp: true }", &[all], Some("http://b:2/c/v1/traces"));
+        goes("{ otlp: true }", &[all, own], Some("http://d:3/e"));
+        goes("{ otlp: true }", &[(all.0, "")], usual);
+        goes("{ otlp: false }", &[all], None);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said() {
+        for to in [
+            "a:4318",
+            "ftp://a",
+            "http://",
+            "http://a:0",
+            "http://a:99999",
+            "http://u:p@a",
+            "http://a?b=c",
+        ] {
+            let found = format!("trace.otlp: found {to:?}");
+            fails(&format!("{{ otlp: \"{to}\" }}"), &[], &[&found]);
+        }
+        fails(
+            "{ sample: 10, otlp: { to: 1, servce: a, service: \"\", headers: { \"a b\": c, Host: d, e: \"${NONE}\" } } }",
+            &[],
+            &[
+                "trace.sample: found \"10\"",
+                "trace.otlp.to: found \"1\"",
+                "trace.otlp.servce: unknown key",
+                "trace.otlp.service: found \"\"",
+                "trace.otlp.headers.a b: a header \"a b\" cannot be sent",
+                "trace.otlp.headers.Host: a header \"Host\" cannot be sent",
+                "trace.otlp.headers.e: the environment has no NONE",
+            ],
+        );
+        fails(
+            "{ otlp: { to: \"http://a\", tls: { name: a } } }",
+            &[],
+            &["trace.otlp.tls: the collector is reached without TLS"],
+        );
+        fails(
+            "{ otlp: \"http://127.0.0.1:8080\" }",
+            &[],
+            &["trace.otlp: this is where watershed itself listens"],
+        );
+        let secret = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:secret@a");
+        fails(
+            "{ otlp: true }",
+            &[secret],
+            &["trace.otlp: OTEL_EXPORTER_OTLP_ENDPOINT in the environment is no address"],
+        );
+    }
+
+    #[test]
+    fn headers_are_kept_secret() {
+        let trace = "trace: { otlp: { headers: { X-Key: \"${KEY}\" } } }";
+        let otlp = read(trace, &[("KEY", "hidden")]).unwrap().otlp.unwrap();
+        assert_eq!(otlp.headers["x-key"], "hidden");
+        assert!(!format!("{otlp:?}").contains("hidden"));
+    }
+}

@@ -1,0 +1,46 @@
+//! Requests as spans, on their way to a collector that speaks OTLP: what the proxy knows of one
+//! ([`exchange`]) waits in a queue for a thread of its own ([`export`]), which makes spans of it
+//! ([`semantics`]) and posts them ([`post`]). Nobody who serves ever waits for it.
+
+pub mod exchange;
+mod export;
+mod post;
+mod semantics;
+
+pub use export::run;
+
+use crate::vitals::Vitals;
+use exchange::Exchange;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
+
+/// How many exchanges may wait; more are lost, and counted.
+const WAITING_MAX: usize = 8192;
+
+/// Where exchanges are given when they have ended.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    sender: mpsc::Sender<Box<Exchange>>,
+    vitals: Arc<Vitals>,
+}
+
+/// Where they come out.
+pub type Inbox = mpsc::Receiver<Box<Exchange>>;
+
+/// A queue. While nobody gives it anything it holds next to nothing.
+pub fn queue(vitals: Arc<Vitals>) -> (Outbox, Inbox) {
+    let (sender, inbox) = mpsc::channel(WAITING_MAX);
+    (Outbox { sender, vitals }, inbox)
+}
+
+impl Outbox {
+    /// Gives one away: never waits, and wakes nobody, for the other end comes and looks.
+    pub fn give(&self, exchange: Box<Exchange>) {
+        let spans = exchange.spans();
+        if self.sender.try_send(exchange).is_err() {
+            let overflowed = &self.vitals.spans.overflowed;
+            overflowed.fetch_add(spans, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Posts to a collector: HTTP/1.1, over one connection that is kept.
+
+use crate::config::plan::{Endpoint, Otlp, Scheme, UpstreamTls};
+use crate::upstream::Stream;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long one post may take, from the connection to the last byte of the answer.
+const WITHIN: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// The longest word of a collector's that is told, in characters.
+const WORD_MAX: usize = 200;
+
+/// The way to a collector.
+#[derive(Debug)]
+pub struct Way {
+    endpoint: Endpoint,
+    tls: Option<UpstreamTls>,
+    headers: HeaderMap,
+    kept: tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>,
+    heard: Arc<Heard>,
+}
+
+/// What a collector said.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Spans that it took and did not keep.
+    rejected: AtomicU64,
+    /// Why, or why it did not take them.
+    why: Mutex<Option<String>>,
+}
+
+impl Heard {
+    /// How many spans were rejected since this was last asked.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.swap(0, Ordering::Relaxed)
+    }
+
+    /// What went wrong last, since this was last asked.
+    pub fn why(&self) -> Option<String> {
+        let mut why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.take()
+    }
+
+    fn note(&self, why: &str) {
+        let why = why.chars().take(WORD_MAX).collect();
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+}
+
+impl Way {
+    /// The way to where the file says; and where one hears how it went.
+    pub fn to(otlp: &Otlp) -> (Way, Arc<Heard>) {
+        let over_tls = otlp.to.scheme_str() == Some("https");
+        let (scheme, usual) = match over_tls {
+            true => (Scheme::Https, 443),
+            false => (Scheme::Http, 80),
+        };
+        let host = otlp.to.host().unwrap_or_default();
+        let heard = Arc::<Heard>::default();
+        let way = Way {
+            endpoint: Endpoint {
+                scheme,
+                host: host.trim_start_matches('[').trim_end_matches(']').into(),
+                port: otlp.to.port_u16().unwrap_or(usual),
+            },
+            tls: otlp.tls.clone().filter(|_| over_tls),
+            headers: otlp.headers.clone(),
+            kept: tokio::sync::Mutex::default(),
+            heard: Arc::clone(&heard),
+        };
+        (way, heard)
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (mut head, body) = request.into_parts();
+        if let Some(authority) = head.uri.authority() {
+            head.headers
+                .insert(HOST, HeaderValue::try_from(authority.as_str())?);
+        }
+        // Whoever serves a path is asked for the path alone.
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.map_or(Uri::from_static("/"), Uri::from);
+        head.headers.insert(CONTENT_LENGTH, body.len().into());
+        for (name, value) in &self.headers {
+            head.headers.insert(name, value.clone());
+        }
+        let mut sender = self.sender().await?;
+        let request = Request::from_parts(head, Full::new(body));
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
+        *self.kept.lock().await = Some(sender);
+        Ok(Response::from_parts(head, body.to_bytes()))
+    }
+
+    async fn sender(&self) -> Result<SendRequest<Full<Bytes>>, HttpError> {
+        if let Some(mut kept) = self.kept.lock().await.take()
+            && kept.ready().await.is_ok()
+        {
+            return Ok(kept);
+        }
+        let address = (&*self.endpoint.host, self.endpoint.port);
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let stream = match (&self.tls, self.endpoint.scheme) {
+            (Some(tls), _) => Stream::over_tls(stream, &self.endpoint, tls, true, None).await?,
+            (None, Scheme::Https) => return Err("there are no roots to trust".into()),
+            (None, _) => Stream::plain(stream, None),
+        };
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the collector, or when the sender is gone.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// A collector may take a post and still keep only a part of it.
+    fn read(&self, answer: &Response<Bytes>) {
+        if !answer.status().is_success() {
+            return self.heard.note(&format!("it answers {}", answer.status()));
+        }
+        let said = ExportTraceServiceResponse::decode(answer.body().clone());
+        if let Some(partial) = said.ok().and_then(|said| said.partial_success) {
+            let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
+            self.heard.rejected.fetch_add(rejected, Ordering::Relaxed);
+            if rejected > 0 {
+                self.heard.note(&partial.error_message);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl HttpClient for Way {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let sent = tokio::time::timeout(WITHIN, self.send(request)).await;
+        let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {WITHIN:?}").into()));
+        match &sent {
+            Ok(answer) => self.read(answer),
+            Err(error) => self.heard.note(&chain(&**error)),
+        }
+        sent
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
