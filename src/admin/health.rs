@@ -39,6 +39,35 @@ pub async fn ready(State(door): State<Door>) -> Result<&'static str, Failure> {
     }
 }
 
+/// What is served by.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Config {
+    /// Tells files that mean different things apart; the same at replicas that mean the same.
+    digest: String,
+    /// The routes file as it is written, without its secrets. Decisions stand over it: see
+    /// `/admin/acts`.
+    config: serde_json::Value,
+}
+
+/// The routes file that is served by
+///
+/// As it was loaded last: one that changed since and is unsound is not it. Secrets are hidden;
+/// where one is kept elsewhere (`${NAME}`, `file:PATH`), its place is shown.
+#[utoipa::path(
+    get,
+    path = "/admin/config",
+    operation_id = "config",
+    tag = "process",
+    responses((status = 200, description = "The file", body = Config))
+)]
+pub async fn config(State(door): State<Door>) -> Json<Config> {
+    let plan = door.plan();
+    Json(Config {
+        digest: format!("{:016x}", plan.digest),
+        config: plan.shown.clone(),
+    })
+}
+
 /// What became of it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reloaded {

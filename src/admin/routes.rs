@@ -26,6 +26,7 @@ pub fn guarded() -> OpenApiRouter<Door> {
         .routes(routes!(login::leave))
         .routes(routes!(deciding::acts))
         .routes(routes!(metrics::metrics))
+        .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))
 }

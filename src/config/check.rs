@@ -148,6 +148,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
             .and_then(|node| node.boolean())
             .unwrap_or(false),
         digest,
+        shown: serde_json::Value::Null,
         watched: watched.into(),
     }
 }

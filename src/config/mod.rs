@@ -23,6 +23,7 @@ mod privacy;
 mod problem;
 mod schema;
 mod seen;
+mod shown;
 mod store;
 mod tls;
 mod tracing;
@@ -65,6 +66,7 @@ pub fn parse(
         places,
         environment,
         problems: RefCell::default(),
+        secrets: RefCell::default(),
         seen: None,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -72,7 +74,8 @@ pub fn parse(
     let mut meaning = std::io::Cursor::new(format!("{value:?}"));
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
-    let plan = check::plan(&check::root(&reading, &value), cores, digest);
+    let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
+    plan.shown = shown::shown(&value, &reading.secrets.take());
     let mut problems: Vec<Problem> = reading
         .problems
         .into_inner()

@@ -18,6 +18,8 @@ pub struct Reading<'a> {
     pub places: Places,
     /// The environment, for `${NAME}`.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Where its secrets stand.
+    pub secrets: RefCell<Vec<Vec<String>>>,
     /// What is wrong with it.
     pub problems: RefCell<Vec<Problem>>,
     /// What was asked of its values, where somebody wants to know.
@@ -326,6 +328,7 @@ impl<'a> Node<'a> {
     /// This as a text that may be kept elsewhere: `${NAME}` is taken from the environment,
     /// `file:PATH` from a file (relative to this one; a line end after it is left out).
     pub fn secret(&self, allowed: &str) -> Option<Secret> {
+        self.reading.secrets.borrow_mut().push(self.path.clone());
         let text = self.text(allowed)?;
         if let Some(path) = text.strip_prefix("file:") {
             let path = self.file(path);

@@ -71,6 +71,8 @@ pub struct Plan {
     pub show_group: bool,
     /// A digest of the file's meaning, to tell replicas and reloads apart.
     pub digest: u64,
+    /// The file as it is written, without its secrets.
+    pub shown: serde_json::Value,
     /// Files beside `routes.yaml` whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
 }

@@ -47,6 +47,7 @@ fn known() -> Known {
             places,
             environment: &|_| None,
             problems: RefCell::default(),
+            secrets: RefCell::default(),
             seen: Some(RefCell::default()),
         };
         check::plan(&check::root(&reading, &value), 1, 0);

@@ -66,6 +66,37 @@ fn form_of(page: &str) -> String {
 }
 
 #[test]
+fn the_file_is_shown_without_its_secrets() {
+    let hash = "sha256:".to_owned() + &sha256("read-secret");
+    let how = How {
+        door: format!(
+            "tokens: {{ dashboard: {{ role: read, hash: \"{hash}\" }}, anna: {{ role: operate, token: operate-secret }} }}"
+        ),
+        env: vec![(
+            "OVERRIDES".to_owned(),
+            "a secret of the environment".to_owned(),
+        )],
+        ..How::default()
+    };
+    let site = format!("{SITE}overrides: {{ secret: \"${{OVERRIDES}}\" }}\n");
+    let proxy = Proxy::start_how(&site, how);
+    assert_eq!(get(&proxy, "/admin/config", "").status, 401);
+    let text = get(&proxy, "/admin/config", READ).text();
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let config = &shown["config"];
+    assert_eq!(config["upstreams"]["a"], "http://127.0.0.1:9");
+    assert_eq!(config["experiments"]["site"]["percent"], 50);
+    let tokens = &config["admin"]["tokens"];
+    assert_eq!(tokens["anna"]["token"], "(secret)");
+    assert_eq!(tokens["dashboard"]["hash"], "(secret)");
+    assert_eq!(tokens["dashboard"]["role"], "read");
+    assert_eq!(config["overrides"]["secret"], "${OVERRIDES}");
+    for secret in ["operate-secret", &*hash, "a secret of"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[test]
 fn readers_read_and_operators_operate() {
     let proxy = closed_door();
     assert_eq!(get(&proxy, "/admin/results", "").status, 401);

@@ -1,0 +1,93 @@
+//! The file as people may see it: as it is written, without its secrets.
+
+use super::file::Value;
+use serde_json::{Map, Number, Value as Json};
+
+/// Stands for what is not shown.
+const HIDDEN: &str = "(secret)";
+
+/// This value with `secrets`, the paths of what was read as one, hidden. Where a secret is kept
+/// elsewhere (`${NAME}`, `file:PATH`), its place is shown.
+pub fn shown(value: &Value, secrets: &[Vec<String>]) -> Json {
+    below(value, secrets, &mut Vec::new())
+}
+
+fn below(value: &Value, secrets: &[Vec<String>], path: &mut Vec<String>) -> Json {
+    let mut at = |key: &str, value: &Value| {
+        path.push(key.to_owned());
+        let shown = below(value, secrets, path);
+        path.pop();
+        shown
+    };
+    match value {
+        Value::Nothing => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::List(items) => {
+            let items = items.iter().enumerate();
+            Json::Array(
+                items
+                    .map(|(place, value)| at(&place.to_string(), value))
+                    .collect(),
+            )
+        }
+        Value::Map(map) => {
+            let pair = |(key, value): &(String, Value)| (key.clone(), at(key, value));
+            Json::Object(map.iter().map(pair).collect::<Map<_, _>>())
+        }
+        Value::Number(_, text) | Value::Text(text) if secrets.contains(path) => {
+            Json::String(without_secret(text))
+        }
+        Value::Number(_, text) => {
+            let number = text.parse::<Number>();
+            number.map_or_else(|_| Json::String(text.clone()), Json::Number)
+        }
+        Value::Text(text) => Json::String(text.clone()),
+    }
+}
+
+/// What may be seen of a secret: where it is kept, or, of an address, all but who comes.
+fn without_secret(text: &str) -> String {
+    let only_name = text
+        .strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'));
+    let is_elsewhere = only_name.is_some_and(|name| !name.contains(['$', '{', '}']));
+    if is_elsewhere || text.starts_with("file:") {
+        return text.to_owned();
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return HIDDEN.to_owned();
+    };
+    // The last one: a password may hold more of them, written as it should not be. What stands
+    // behind a question mark may be one, too.
+    let rest = match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{HIDDEN}@{host}"),
+        None => rest.to_owned(),
+    };
+    let seen = match rest.split_once('?') {
+        Some((seen, _)) => format!("{seen}?{HIDDEN}"),
+        None => rest,
+    };
+    format!("{scheme}://{seen}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden_and_their_places_are_not() {
+        for (text, seen) in [
+            ("hunter2", "(secret)"),
+            ("${TOKEN}", "${TOKEN}"),
+            ("${A}x${B}", "(secret)"),
+            ("a${TOKEN}", "(secret)"),
+            ("file:token.txt", "file:token.txt"),
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("redis://u:p@127.0.0.1/0", "redis://(secret)@127.0.0.1/0"),
+            ("redis://u:p@ss@a", "redis://(secret)@a"),
+            ("redis://a?password=x", "redis://a?(secret)"),
+        ] {
+            assert_eq!(without_secret(text), seen, "{text}");
+        }
+    }
+}
