@@ -91,7 +91,7 @@ pub struct Folding {
     pub reached: AtomicU64,
     /// Facts in journals of earlier processes that are not folded yet.
     pub left: AtomicU64,
-    /// When the ledger last had everything, in Unix milliseconds.
+    /// The ledger has everything that was written up to this time, in Unix milliseconds.
     pub caught_up_ms: AtomicU64,
     /// Facts that were damaged on disk.
     pub lost: AtomicU64,

@@ -12,19 +12,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from peers import COMMANDS, LOAD_CORE, Peer, Site
+from peers import COMMANDS, LOAD_CORE, PROXY_CORE, Peer, Site
 
 COOKIE = "Cookie: a=b; uid=user-4711"
-CELLS = ["small", "syscalls", "instructions", "large", "tls", "idle"]
+CELLS = ["small", "syscalls", "instructions", "large", "tls", "idle", "workers"]
+ALL_CORES = f"{PROXY_CORE},{LOAD_CORE}"
 
 
-def run(*command):
-    return subprocess.run(["taskset", "-c", LOAD_CORE, *map(str, command)], capture_output=True, text=True)
+def run(*command, cores=LOAD_CORE):
+    return subprocess.run(["taskset", "-c", cores, *map(str, command)], capture_output=True, text=True)
 
 
-def wrk(url, seconds, connections=64, path="/"):
+def wrk(url, seconds, connections=64, path="/", threads=1, cores=LOAD_CORE):
     """Requests, requests a second, and p50, p99, p99.9 in ms."""
-    out = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", Path(__file__).parent / "load.lua", url, "--", path)
+    out = run("wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "-s", Path(__file__).parent / "load.lua", url, "--", path, cores=cores)
     found = re.search(r"RESULT (\d+) (\d+) (\S+) (\S+) (\S+) (\d+)", out.stdout)
     if not found or int(found[6]):
         raise RuntimeError(out.stdout + out.stderr)
@@ -104,6 +105,21 @@ def idle(peer, options):
     return {"idle connection KiB": grown / 2000}
 
 
+def workers(peer, options):
+    """CPU of a request with one worker and with two, where proxy, load and origin have both cores. Workers that wait for
+    each other, or write to the same lines of memory, spend more of it when they are two."""
+    if not peer.name.startswith("watershed"):
+        return {}
+    spends = {}
+    for count in (1, 2):
+        one = Peer(peer.name, peer.site, cores=ALL_CORES, workers=count)
+        load = lambda: wrk(f"http://127.0.0.1:{one.port}/", options.seconds, threads=2, cores=ALL_CORES)
+        load()
+        _, spends[count] = spent(one, load)
+        one.stop()
+    return {"one worker: CPU µs": spends[1], "two workers: CPU µs": spends[2]}
+
+
 def instructions(site, name):
     """User-space instructions of a request: the difference of 12,000 and 2,000 requests."""
 
@@ -119,7 +135,7 @@ def instructions(site, name):
     return {"instructions": (many - few) / 10_000} if few and many else {}
 
 
-MEASURES = {"small": small, "large": large, "tls": tls, "idle": idle, "syscalls": syscalls}
+MEASURES = {"small": small, "large": large, "tls": tls, "idle": idle, "syscalls": syscalls, "workers": workers}
 DIGITS = {"requests/s": 0, "instructions": 0, "1 MiB: memory grown KiB": 0}
 
 
@@ -145,7 +161,8 @@ def table(results, names):
                 theirs = results[name].get(figure)
                 median = statistics.median(theirs) if theirs else 0
                 cells.append(f"{statistics.median(ours) / median:.2f}" if median > 0 else "–")
-            lines.append(f"| {figure} | " + " | ".join(cells) + " |")
+            if any(cell != "–" for cell in cells):
+                lines.append(f"| {figure} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

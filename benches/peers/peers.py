@@ -52,7 +52,7 @@ def wait_for(port, process, seconds=30):
 class Peer:
     """One proxy, started on its core, with ports of its own."""
 
-    def __init__(self, name, site, wrapper=()):
+    def __init__(self, name, site, wrapper=(), cores=PROXY_CORE, workers=1):
         self.name, self.port, self.tls, self.admin = name, free_port(), free_port(), free_port()
         self.site = site
         self.folder = site.folder / f"{name}-{self.port}"
@@ -60,7 +60,7 @@ class Peer:
         files, command = COMMANDS[name]
         places = {
             "PORT": self.port, "TLS": self.tls, "ADMIN": self.admin, "ORIGIN": site.origin_port,
-            "FOLDER": self.folder, "WATERSHED": Path("target/release/watershed").absolute(),
+            "FOLDER": self.folder, "WORKERS": workers, "WATERSHED": Path("target/release/watershed").absolute(),
             "STORE": f"redis://127.0.0.1:{site.redis_port}" if name.endswith("redis") else "watershed.db",
         }
         fill = lambda text: re.sub(r"@([A-Z]+)@", lambda found: str(places[found[1]]), text)
@@ -70,7 +70,7 @@ class Peer:
             (self.folder / file).write_text(fill((HERE / file).read_text()))
         self.log = open(self.folder / "log", "w")
         self.process = subprocess.Popen(
-            ["taskset", "-c", PROXY_CORE, *wrapper, *map(fill, command)],
+            ["taskset", "-c", cores, *wrapper, *map(fill, command)],
             cwd=self.folder, stdout=self.log, stderr=self.log,
             env={**os.environ, "GOMAXPROCS": "1"},
         )

@@ -103,6 +103,15 @@ pub struct Chunk {
     pub through: u64,
 }
 
+impl Chunk {
+    /// Adds what follows it in the same journal.
+    pub fn append(&mut self, next: Chunk) {
+        self.records.extend(next.records);
+        self.declarations.extend(next.declarations);
+        self.through = self.through.max(next.through);
+    }
+}
+
 /// Why a payload could not be read although its checksum was right: another version wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("a frame of an unknown kind or shape")]

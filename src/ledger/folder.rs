@@ -10,6 +10,8 @@ use super::known::Known;
 use super::{Applied, Batch, JournalId, Ledger, LedgerError, chain};
 use crate::journal::{Chunk, Reader};
 use crate::vitals::Vitals;
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -19,6 +21,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The most records folded in one batch, over all journals: what Redis, which does one thing at
 /// a time, adds in some tens of milliseconds.
 const RECORDS_MAX: usize = 5_000;
+/// The most records read at once while there is time: what a worker that has the same core waits
+/// for, a fraction of a millisecond.
+const PIECE: usize = 512;
+/// Shorter ones are not kept by the timer, and would only make what is far behind stay so.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The most parts under way to the ledger at the same time.
 const PARTS_AT_ONCE: usize = 32;
 /// How often finished segments are released and journals of ended processes looked for.
@@ -33,6 +40,10 @@ pub struct Folder {
     buckets: Buckets,
     /// Whether all that is kept is to be looked at again.
     from_the_start: bool,
+    /// What is behind is read over this time, not at once; `None` where it is waited for.
+    over: Option<Duration>,
+    /// How far the journals were written at a time that is not reached yet, in Unix milliseconds.
+    mark: Option<(u64, Vec<u64>)>,
     /// By journal, how many facts the ledger knows to be dropped.
     told_dropped: HashMap<JournalId, u64>,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
@@ -54,6 +65,8 @@ impl Folder {
             known: Known::default(),
             buckets: Buckets::new(),
             from_the_start: false,
+            over: None,
+            mark: None,
             told_dropped: HashMap::new(),
             adopt: Box::new(adopt),
         };
@@ -64,11 +77,12 @@ impl Folder {
 
     /// Folds every `interval` until `stop` resolves, and then once more what is left.
     pub async fn run(mut self, interval: Duration, stop: impl Future<Output = ()>) {
-        let mut stop = std::pin::pin!(stop);
+        let mut stop = std::pin::pin!(stop.fuse());
+        self.over = Some(interval);
         let mut backoff = Backoff::new();
         let mut housekept = tokio::time::Instant::now();
         loop {
-            let wait = match self.round().await {
+            let wait = match self.round(&mut stop).await {
                 // A full batch means that more is waiting; anything less is given time to gather,
                 // so that the ledger is asked a few times a second and not for every fact.
                 Ok(read) => {
@@ -89,21 +103,27 @@ impl Folder {
                 housekept = tokio::time::Instant::now();
                 self.keep_house().await;
             }
+            if stop.is_terminated() {
+                break;
+            }
             tokio::select! {
                 () = &mut stop => break,
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        self.over = None;
         // Twice, in case that a loss is found at the end.
         for _ in 0..2 {
-            while let Ok(Read::Full | Read::Some) = self.round().await {}
+            while let Ok(Read::Full | Read::Some) = self.round(&mut stop).await {}
             self.keep_house().await;
         }
     }
 
     /// One batch: read, fold, apply.
-    async fn round(&mut self) -> Result<Read, LedgerError> {
-        let begun_ms = now_ms();
+    async fn round(
+        &mut self,
+        stop: &mut (impl FusedFuture<Output = ()> + Unpin),
+    ) -> Result<Read, LedgerError> {
         if std::mem::take(&mut self.from_the_start) {
             self.readers.iter_mut().for_each(|reader| reader.rewind(0));
         }
@@ -112,7 +132,10 @@ impl Folder {
             .iter()
             .map(|reader| reader.position() - 1)
             .collect();
-        let chunks = self.read();
+        if self.mark.is_none() {
+            self.mark = Some((now_ms(), self.readers.iter().map(Reader::written).collect()));
+        }
+        let chunks = self.read(stop).await;
         match self.give(&chunks).await {
             Ok(()) if self.from_the_start => {
                 self.measure();
@@ -133,14 +156,11 @@ impl Folder {
             .folding
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
+        self.pass_mark();
         let is_full = |chunk: &Chunk| chunk.records.len() >= self.share();
         if chunks.iter().any(is_full) {
             return Ok(Read::Full);
         }
-        self.vitals
-            .folding
-            .caught_up_ms
-            .store(begun_ms, Ordering::Relaxed);
         Ok(if folded > 0 {
             Read::Some
         } else {
@@ -153,20 +173,47 @@ impl Folder {
         (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
-    fn read(&mut self) -> Vec<Chunk> {
+    /// What comes next in every journal, in pieces. Between them is waited for as long as leaves
+    /// time for what is behind: the same work, but not all of it at once.
+    async fn read(&mut self, stop: &mut (impl FusedFuture<Output = ()> + Unpin)) -> Vec<Chunk> {
         let share = self.share();
-        let read = |reader: &mut Reader| {
-            reader.next(share).unwrap_or_else(|error| {
-                tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
-                Chunk {
-                    journal: reader.id().clone(),
-                    records: Vec::new(),
-                    declarations: HashMap::default(),
-                    through: 0,
+        let behind = |reader: &Reader| (reader.written() + 1).saturating_sub(reader.position());
+        let behind: u64 = self.readers.iter().map(behind).sum();
+        let pieces = u32::try_from(behind / PIECE as u64).unwrap_or(u32::MAX);
+        let mut pause = self.over.and_then(|over| over.checked_div(pieces));
+        pause = pause.filter(|pause| *pause >= PAUSE_MIN);
+        let mut chunks = Vec::with_capacity(self.readers.len());
+        for reader in &mut self.readers {
+            let mut chunk = piece(reader, PIECE.min(share));
+            let mut is_more = chunk.records.len() == PIECE;
+            while is_more && chunk.records.len() < share {
+                if let Some(over) = pause {
+                    tokio::select! {
+                        () = &mut *stop => pause = None,
+                        () = tokio::time::sleep(over) => {}
+                    }
                 }
-            })
+                let more = piece(reader, PIECE.min(share - chunk.records.len()));
+                is_more = more.records.len() == PIECE;
+                chunk.append(more);
+            }
+            chunks.push(chunk);
+        }
+        chunks
+    }
+
+    /// Notes that everything is folded that was written at a time, once that is so.
+    fn pass_mark(&mut self) {
+        let Some((at_ms, written)) = &self.mark else {
+            return;
         };
-        self.readers.iter_mut().map(read).collect()
+        // Journals that were adopted since come last.
+        let passed = |(reader, &written): (&Reader, &u64)| reader.position() > written;
+        if self.readers.iter().zip(written).all(passed) {
+            let caught_up = &self.vitals.folding.caught_up_ms;
+            caught_up.store(*at_ms, Ordering::Relaxed);
+            self.mark = None;
+        }
     }
 
     /// Gives the chunks to the ledger.
@@ -297,6 +344,19 @@ impl Folder {
             *last = error.map(|error| chain(error));
         }
     }
+}
+
+/// What comes next in a journal, up to so many records.
+fn piece(reader: &mut Reader, records_max: usize) -> Chunk {
+    reader.next(records_max).unwrap_or_else(|error| {
+        tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
+        Chunk {
+            journal: reader.id().clone(),
+            records: Vec::new(),
+            declarations: HashMap::default(),
+            through: 0,
+        }
+    })
 }
 
 /// What a round found in the journals.

@@ -3,6 +3,7 @@
 
 mod accounting;
 mod assignment;
+mod behind;
 mod cli;
 mod clients;
 mod config;

@@ -29,6 +29,10 @@ impl Folder {
             .into_iter()
             .partition(Reader::is_over);
         self.readers = on;
+        if !over.is_empty() {
+            // It goes by their order.
+            self.mark = None;
+        }
         for reader in over {
             if let Err(error) = self.forget(reader).await {
                 tracing::warn!("a journal that is over cannot be forgotten: {error}");
