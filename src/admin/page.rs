@@ -99,6 +99,8 @@ impl Page<'_> {
 #[template(path = "told.html")]
 struct Told<'a> {
     told: &'a str,
+    /// Whether it may be had by and by: the page waits for it.
+    waits: bool,
 }
 
 /// The page.
@@ -108,7 +110,8 @@ pub fn render(results: &Results, caller: &Caller) -> Result<String, askama::Erro
 
 /// A page that says one thing, with the way back.
 pub fn told(status: StatusCode, told: &str) -> Response {
-    answer(status, Told { told }.render())
+    let waits = status == StatusCode::SERVICE_UNAVAILABLE;
+    answer(status, Told { told, waits }.render())
 }
 
 /// What is said of a form that is not of the session it comes with.
