@@ -4,6 +4,7 @@
 //! the health checks must carry one (`Authorization: Bearer …`), or the session of a browser that
 //! has shown one.
 
+mod advice;
 pub mod assignments;
 mod bars;
 mod caller;
@@ -11,6 +12,7 @@ mod chart;
 mod confirm;
 mod control;
 mod deciding;
+mod digits;
 mod dress;
 pub mod events;
 mod experiment;
