@@ -41,19 +41,25 @@ impl Paint {
     }
 }
 
-/// The bars of one experiment's metrics.
+/// The bars of one experiment's metrics, below each other.
 pub fn bars(metrics: &[MetricResult], paint: Paint) -> String {
+    let plots = metrics.iter().filter_map(|it| Some((it, Plot::of(it)?)));
+    let plots: Vec<(&MetricResult, Plot)> = plots.collect();
+    let wide = |text: &str| text.chars().count();
+    let rows = || plots.iter().flat_map(|(_, plot)| &plot.rows);
+    let of_metrics = plots.iter().map(|(metric, _)| wide(&metric.name)).max();
+    let of_groups = rows().map(|row| wide(&row.name)).max();
+    let of_ends = plots.iter().map(|(_, plot)| wide(&plot.ends.0)).max();
+    let [metrics, groups, ends] = [of_metrics, of_groups, of_ends].map(Option::unwrap_or_default);
     let mut text = String::new();
-    for metric in metrics {
-        let Some(plot) = Plot::of(metric) else {
-            continue;
-        };
-        let wide = plot.rows.iter().map(|row| row.name.len()).max();
+    for (metric, plot) in &plots {
         for row in &plot.rows {
-            let name = format!("{:wide$}", row.name, wide = wide.unwrap_or_default());
-            let bar = paint.paint(row.class, &bar(&plot, row));
+            let bar = paint.paint(row.class, &bar(plot, row));
             let (low, high) = &plot.ends;
-            text.push_str(&format!("{} {name}  {low} {bar} {high}\n", metric.name));
+            text.push_str(&format!(
+                "{:metrics$} {:groups$}  {low:>ends$} {bar} {high}\n",
+                metric.name, row.name
+            ));
         }
     }
     text

@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq;
 
@@ -40,6 +40,19 @@ pub struct Caller {
 pub struct Ambient {
     key: [u8; 32],
     session: String,
+    /// Whether the browser says that a page of this door is where it comes from.
+    is_from_here: bool,
+}
+
+impl Ambient {
+    /// The session is good for nothing any more, here.
+    pub fn end(&self, door: &Door) {
+        if let Some(until_s) = session::until(&self.session) {
+            let mut ended = door.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.retain(|_, until_s| *until_s > now_s());
+            ended.insert(self.session.clone(), until_s);
+        }
+    }
 }
 
 impl Caller {
@@ -59,6 +72,13 @@ impl Caller {
     /// Whether it is a browser that has shown a token before.
     pub fn has_session(&self) -> bool {
         self.name.is_some() && self.ambient.is_some()
+    }
+
+    /// Whether only a form's proof can tell that a browser was not made to ask for this. A door
+    /// that asks for no token is asked by programs, too, which say nothing of where they are from.
+    pub fn must_prove(&self) -> bool {
+        let ambient = self.ambient.as_ref();
+        ambient.is_some_and(|it| !it.session.is_empty() && !it.is_from_here)
     }
 
     /// As decisions name who made them.
@@ -83,6 +103,10 @@ pub async fn admit(
         Ok(caller) => caller,
         Err(Unknown::TooMany) => return too_many(),
         Err(Unknown::Nobody) => return nobody(&request),
+        Err(Unknown::Remote) => {
+            let said = "without admin.token this door is for this machine only";
+            return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+        }
         Err(Unknown::Elsewhere(host)) => {
             let said = format!(
                 "{host:?} is not this door's own name: without admin.token it answers to localhost and to addresses of this machine only"
@@ -95,7 +119,8 @@ pub async fn admit(
             let said = "this token may read only: a token with `role: operate` may do that";
             return Failure::new(StatusCode::FORBIDDEN, said).into_response();
         }
-        if caller.ambient.is_some() && !is_same_origin(request.headers()) {
+        let elsewhere = caller.ambient.is_some() && !is_same_origin(request.headers());
+        if elsewhere || caller.must_prove() && !takes_forms(request.uri().path()) {
             let said = "a page of another site must not operate this door";
             return Failure::new(StatusCode::FORBIDDEN, said).into_response();
         }
@@ -113,12 +138,25 @@ pub enum Unknown {
     TooMany,
     /// Asked for by a name that may be anybody's.
     Elsewhere(String),
+    /// From another machine, and no token is asked for.
+    Remote,
 }
 
-fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unknown> {
+/// Where forms are sent, which prove themselves where they are read.
+fn takes_forms(path: &str) -> bool {
+    path == LOGOUT || path.starts_with("/admin/experiments/")
+}
+
+/// Who asks, by what they bring.
+pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unknown> {
     let plan = door.plan();
     let tokens = &plan.admin.tokens;
     if tokens.is_empty() {
+        // The file asks for a token beyond loopback; but the socket may be another one's choice
+        // (`LISTEN_FDS`).
+        if !peer.to_canonical().is_loopback() {
+            return Err(Unknown::Remote);
+        }
         return match foreign_host(headers) {
             Some(host) => Err(Unknown::Elsewhere(host)),
             None => Ok(Caller {
@@ -127,6 +165,7 @@ fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unkno
                 ambient: Some(Ambient {
                     key: door.key,
                     session: String::new(),
+                    is_from_here: false,
                 }),
             }),
         };
@@ -145,14 +184,20 @@ fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unkno
     let session = session.and_then(|value| std::str::from_utf8(value).ok());
     let found = session.and_then(|value| session::verify(tokens, value, now_s()).zip(Some(value)));
     let (token, session) = found.ok_or(Unknown::Nobody)?;
+    let ended = door.ended.lock().unwrap_or_else(PoisonError::into_inner);
+    if ended.contains_key(session) {
+        return Err(Unknown::Nobody);
+    }
     let ambient = Ambient {
         key: token.digest,
         session: session.to_owned(),
+        is_from_here: says_where(headers) && is_same_origin(headers),
     };
     Ok(caller(token, Some(ambient)))
 }
 
-/// Whose token this is. Whoever has shown too many wrong ones is not told any more.
+/// Whose token this is. Whoever has shown too many wrong ones is not told any more, but for a long
+/// one, which nobody finds by trying: others at its address cannot shut it out.
 fn try_token<'a>(
     door: &Door,
     tokens: &'a [Token],
@@ -160,9 +205,7 @@ fn try_token<'a>(
     brought: &[u8],
 ) -> Result<&'a Token, Unknown> {
     let now = Instant::now();
-    if !door.rates.may_try(peer, now) {
-        return Err(Unknown::TooMany);
-    }
+    let may_try = door.rates.may_try(peer, now);
     let digest: [u8; 32] = Sha256::digest(brought).into();
     // All are compared, each in the same time.
     let mut found = None;
@@ -171,18 +214,28 @@ fn try_token<'a>(
             found = Some(token);
         }
     }
-    if found.is_none() {
+    let let_in = found.filter(|token| may_try || !token.short);
+    if let_in.is_none() && !may_try {
+        return Err(Unknown::TooMany);
+    }
+    if let_in.is_none() {
         door.rates.failed(peer, now);
         tracing::warn!(%peer, "an unknown token was shown at the admin door");
     }
-    found.ok_or(Unknown::Nobody)
+    let_in.ok_or(Unknown::Nobody)
 }
 
 /// A session for whoever brings a token, as a cookie's value.
 pub fn open_session(door: &Door, peer: IpAddr, brought: &str) -> Result<String, Unknown> {
     let plan = door.plan();
     let token = try_token(door, &plan.admin.tokens, peer, brought.as_bytes())?;
-    Ok(session::sign(token, now_s() + session::SECONDS))
+    let mut until_s = now_s() + session::SECONDS;
+    let ended = door.ended.lock().unwrap_or_else(PoisonError::into_inner);
+    // Who logs out and in again within a second does not get the session that was ended.
+    while ended.contains_key(&session::sign(token, until_s)) {
+        until_s += 1;
+    }
+    Ok(session::sign(token, until_s))
 }
 
 /// Whether the client would rather have a page.
@@ -224,6 +277,10 @@ fn foreign_host(headers: &HeaderMap) -> Option<String> {
         is_local(&name.to_ascii_lowercase()) || address.parse::<IpAddr>().is_ok()
     });
     (!own).then(|| host.to_owned())
+}
+
+fn says_where(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 /// Whether a request is from a page of this door, or from no page at all.

@@ -2,16 +2,16 @@
 
 use super::plot::WIDTH;
 use super::shape::{MetricResult, MomentResult, RateResult};
-use super::text;
+use super::{digits, text};
 
 const HEIGHT: f64 = 190.0;
 const TOP: f64 = 8.0;
-/// Room for the axis and for the names.
-const LEFT: f64 = 76.0;
+/// Room for the axes.
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
-const NAMES: f64 = 120.0;
-/// How far names are kept apart.
-const LINE: f64 = 15.0;
+/// At most so many steps of the axis of rates.
+const STEPS: f64 = 5.0;
 /// How many colours there are.
 const COLOURS: usize = 6;
 /// The axis goes this many times as far as the rates; wide intervals of the first hours are cut.
@@ -32,10 +32,8 @@ pub struct Chart {
     pub right: f64,
     /// How high the frame is.
     pub inner: f64,
-    /// What is written at the ends of the axis of rates.
-    pub low: String,
-    /// See `low`.
-    pub high: String,
+    /// The axis of rates: where a line stands, and what is written there.
+    pub ticks: Vec<(f64, String)>,
     /// What is written at the ends of the axis of time.
     pub from: String,
     /// See `from`.
@@ -57,8 +55,8 @@ pub struct Line {
     pub points: String,
     /// Around the intervals.
     pub band: String,
-    /// Where its name stands.
-    pub y: f64,
+    /// The latest rate, in words.
+    pub latest: String,
 }
 
 impl Chart {
@@ -90,7 +88,7 @@ impl Chart {
         let far = BEYOND * (rate_high - rate_low).max(rate_high.abs() * 0.1).max(1e-9);
         let low = late_low.min(low.max(rate_low - far));
         let high = late_high.max(high.min(rate_high + far)).max(low + 1e-9);
-        let (right, inner) = (WIDTH - NAMES, HEIGHT - TOP - BOTTOM);
+        let (right, inner) = (WIDTH - RIGHT, HEIGHT - TOP - BOTTOM);
         let span = (last.at_ms - first.at_ms).max(1) as f64;
         let x = |moment: &MomentResult| {
             LEFT + (right - LEFT) * (moment.at_ms - first.at_ms) as f64 / span
@@ -115,10 +113,9 @@ impl Chart {
                 colour: place % COLOURS,
                 points: points.join(" "),
                 band: above.chain(below).collect::<Vec<_>>().join(" "),
-                y: y(rate) + 4.0,
+                latest: text::amount(metric, rate),
             });
         }
-        part(&mut lines);
         let written = |rate: f64| text::amount(metric, rate);
         let said: Vec<String> = lines
             .iter()
@@ -139,8 +136,10 @@ impl Chart {
             width: right - LEFT,
             right,
             inner,
-            low: written(low),
-            high: written(high),
+            ticks: ticks(metric, low, high)
+                .into_iter()
+                .map(|(rate, text)| (y(rate), text))
+                .collect(),
             from: minute(first),
             to: minute(last),
             lines,
@@ -149,25 +148,32 @@ impl Chart {
     }
 }
 
-/// Names that would stand on each other are moved down, and all up again if there is no room.
-fn part(lines: &mut [Line]) {
-    let mut order: Vec<usize> = (0..lines.len()).collect();
-    order.sort_by(|a, b| lines[*a].y.total_cmp(&lines[*b].y));
-    let mut least = TOP + 10.0;
-    for &place in &order {
-        lines[place].y = lines[place].y.max(least);
-        least = lines[place].y + LINE;
-    }
-    let over = (least - LINE - (HEIGHT - BOTTOM)).max(0.0);
-    for line in lines {
-        line.y -= over;
-    }
+/// Round numbers between these, with as many digits as tell them apart.
+fn ticks(metric: &MetricResult, low: f64, high: f64) -> Vec<(f64, String)> {
+    let (scale, unit) = match metric.kind {
+        "conversion" => (100.0, " %"),
+        _ => (1.0, ""),
+    };
+    let (low, high) = (scale * low, scale * high);
+    let least = (high - low) / STEPS;
+    let ten = 10f64.powf(least.log10().floor());
+    let round = [1.0, 2.0, 5.0, 10.0].map(|step| step * ten);
+    let step = round.into_iter().find(|step| *step >= least);
+    let step = step.unwrap_or(10.0 * ten);
+    let digits = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
+    let from = (low / step).ceil() as i64;
+    let until = (high / step).floor() as i64;
+    // Steps are at least as wide as to be STEPS at most; one stands at either end.
+    let all = (from..=until).take(STEPS as usize + 2);
+    let tick = |place: i64| {
+        let value = place as f64 * step;
+        (value / scale, format!("{value:.digits$}{unit}"))
+    };
+    all.map(tick).collect()
 }
 
 fn minute(moment: &MomentResult) -> String {
-    let at = moment.at.as_deref().unwrap_or_default();
-    let at = at.get(..16).unwrap_or(at);
-    format!("{} UTC", at.replace('T', " "))
+    moment.at.as_deref().map_or(String::new(), digits::minute)
 }
 
 #[cfg(test)]
@@ -230,28 +236,35 @@ mod tests {
         assert_eq!((points[0][0].0, points[0][1].0), (chart.left, chart.right));
         for line in &chart.lines {
             assert_eq!(line.band.split(' ').count(), 4);
-            assert!((chart.top..=chart.top + chart.inner + 14.0).contains(&line.y));
         }
-        assert!((chart.lines[0].y - chart.lines[1].y).abs() >= LINE);
+        assert_eq!(chart.lines[1].latest, "20.00 %");
         assert!(
             chart.said.contains("g1 went from 10.00 % to 20.00 %"),
             "{}",
             chart.said
         );
-        assert_eq!(chart.from, "2026-01-01 00:00 UTC");
+        assert_eq!(chart.from, "1 Jan 2026, 00:00 UTC");
     }
 
     #[test]
-    fn names_never_stand_on_each_other() {
-        let same = (0.5, 0.4, 0.6);
-        let chart = Chart::of(&metric(&[&[same; 6], &[same; 6]])).unwrap();
-        let mut ys: Vec<f64> = chart.lines.iter().map(|line| line.y).collect();
-        ys.sort_by(f64::total_cmp);
-        assert!(
-            ys.windows(2).all(|pair| pair[1] - pair[0] >= LINE - 1e-9),
-            "{ys:?}"
-        );
-        assert!(ys[5] <= HEIGHT - BOTTOM + 1e-9, "{ys:?}");
+    fn the_axis_has_round_numbers() {
+        let check = |kind, low, high, said: &[&str]| {
+            let metric = MetricResult {
+                kind,
+                ..MetricResult::default()
+            };
+            let ticks = ticks(&metric, low, high);
+            let texts: Vec<&str> = ticks.iter().map(|(_, text)| &**text).collect();
+            assert_eq!(texts, said);
+            assert!(ticks.iter().all(|(rate, _)| (low..=high).contains(rate)));
+        };
+        let tens = ["10 %", "20 %", "30 %", "40 %"];
+        check("conversion", 0.0788, 0.4331, &tens);
+        let hundredths = ["0.12 %", "0.14 %", "0.16 %", "0.18 %"];
+        check("conversion", 0.0011, 0.0019, &hundredths);
+        check("mean", 2.261, 11.667, &["4", "6", "8", "10"]);
+        check("count", 1.446, 1.954, &["1.6", "1.8"]);
+        check("mean", -3000.0, 5000.0, &["-2000", "0", "2000", "4000"]);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use super::control::Action;
 use super::deciding::{self, Asked};
 use super::failure::{Path, Query, Refused};
 use super::results::Wish;
-use super::shape::ExperimentResult;
-use super::{Door, page};
+use super::shape::{ExperimentResult, VerdictResult};
+use super::{Door, advice, page};
 use crate::config::plan::Role;
+use crate::stats::verdict::thousands;
 use askama::Template;
 use axum::Extension;
 use axum::extract::State;
@@ -27,6 +28,8 @@ pub struct Choice {
     pub href: String,
     /// What is written on it.
     pub title: String,
+    /// Whether this is what the results ask for.
+    pub due: bool,
 }
 
 /// What this caller may do with an experiment as it stands.
@@ -35,7 +38,9 @@ pub fn choices(caller: &Caller, experiment: &ExperimentResult) -> Vec<Choice> {
         return Vec::new();
     }
     let name = &experiment.name;
+    let due = advice::due(experiment);
     let choice = |action: Action, group: Option<&str>| Choice {
+        due: due == Some((action, group)),
         id: format!("{}-{name}-{}", action.name(), group.unwrap_or_default()),
         href: match group {
             Some(group) => format!("/admin/experiments/{name}/{}?group={group}", action.name()),
@@ -56,6 +61,8 @@ pub fn choices(caller: &Caller, experiment: &ExperimentResult) -> Vec<Choice> {
     if experiment.status != "rolled_back" {
         choices.push(choice(Action::Rollback, None));
     }
+    // What is due is found first.
+    choices.sort_by_key(|choice| !choice.due);
     choices
 }
 
@@ -79,7 +86,8 @@ struct Confirm<'a> {
     action: &'static str,
     title: String,
     effects: Vec<String>,
-    doubt: Option<String>,
+    verdict: &'a VerdictResult,
+    doubt: Option<&'static str>,
     group: Option<&'a str>,
     form: String,
 }
@@ -174,17 +182,14 @@ pub async fn ask(
         let said = "No group has won yet: choose one on the results page.";
         return page::told(StatusCode::UNPROCESSABLE_ENTITY, said);
     }
-    let doubt = (action == Action::Promote && won != group).then(|| {
-        format!(
-            "The verdict does not say that this group is better: {}",
-            verdict.reason
-        )
-    });
+    let doubt = (action == Action::Promote && won != group)
+        .then_some("The verdict does not say that this group is better.");
     let confirm = Confirm {
         experiment: &experiment.name,
         action: action.name(),
         title: title(action, &experiment.name, group).1,
         effects: effects(action, experiment, group),
+        verdict,
         doubt,
         group,
         form: caller.form(),
@@ -202,9 +207,10 @@ fn effects(action: Action, experiment: &ExperimentResult, group: Option<&str>) -
     let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
     let stays = "What was counted stays, and nothing more is recorded until it is resumed.";
     let now = format!(
-        "{} is {} now, with {users} users.",
+        "{} is {} now, with {} users.",
         experiment.name,
-        experiment.status.replace('_', " ")
+        experiment.status.replace('_', " "),
+        thousands(users)
     );
     let then = match action {
         Action::Pause => format!("Everybody it matches gets control{control} for now. {stays}"),

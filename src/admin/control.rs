@@ -1,11 +1,12 @@
 //! Pause, resume, promote, roll back: decisions about experiments, kept in the ledger for all
 //! replicas, with who decided what when.
 
+use super::caller::Caller;
 use super::failure::Failure;
 use super::words;
 use crate::config::plan::Plan;
 use crate::ledger::controls::{Act, Control, Lifecycle};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, chain};
 use axum::http::StatusCode;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -99,6 +100,29 @@ pub struct Done {
 pub fn no_experiment(name: &str) -> Failure {
     let said = format!("there is no experiment {name:?}");
     Failure::new(StatusCode::NOT_FOUND, said)
+}
+
+/// Keeps that somebody did something that is no decision about an experiment. It is done: a store
+/// that is away cannot undo it, so that is only logged.
+pub async fn note(ledger: &dyn Ledger, act: Act) {
+    tracing::info!("{} by {}: {} -> {}", act.action, act.by, act.from, act.to);
+    if let Err(error) = ledger.note(&act).await {
+        let (action, error) = (&act.action, chain(&error));
+        tracing::warn!("{action} by {} is not kept: {error}", act.by);
+    }
+}
+
+/// Something that was done at the door.
+pub fn act(action: &str, caller: &Caller, from: String, to: String) -> Act {
+    Act {
+        experiment: String::new(),
+        action: action.to_owned(),
+        from,
+        to,
+        at_ms: now_ms(),
+        by: caller.by(None),
+        reason: None,
+    }
 }
 
 /// Decides about an experiment, and keeps who did. What is so already changes nothing.
@@ -223,7 +247,8 @@ fn status(state: Lifecycle) -> &'static str {
     }
 }
 
-fn now_ms() -> u64 {
+/// Now, in Unix milliseconds.
+pub fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_millis() as u64)

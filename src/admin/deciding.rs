@@ -19,6 +19,10 @@ use utoipa::ToSchema;
 
 /// What a browser says of a form.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
+/// The most letters of what is kept of who decided and why.
+const LETTERS_MAX: usize = 500;
+/// The most bytes that say what is decided.
+pub const BYTES_MAX: usize = 16 << 10;
 /// How long this process is given to go by a decision that it has made.
 const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -28,9 +32,9 @@ const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 struct Said {
     /// For `promote`; left out, the one that has won.
     group: Option<String>,
-    /// Who; the name of the token is added.
+    /// Who; the name of the token is added. One line of at most 500 letters.
     by: Option<String>,
-    /// Why, for those who look later.
+    /// Why, for those who look later. One line of at most 500 letters.
     reason: Option<String>,
 }
 
@@ -127,6 +131,10 @@ pub async fn take(
     if kind.is_some_and(of_form) && !is_curl {
         return Ok(confirm::take(&door, &caller, &name, action, &body).await);
     }
+    if caller.must_prove() {
+        let said = "a session sends a form of its page, or says where it is from (Origin)";
+        return Err(Failure::new(StatusCode::FORBIDDEN, said));
+    }
     let said: Option<Said> = match body.is_empty() {
         true => None,
         false => serde_json::from_slice(&body).map_err(|error| unread(&error))?,
@@ -150,13 +158,15 @@ pub async fn act(door: &Door, name: &str, asked: Asked<'_>) -> Result<Done, Fail
         by,
         reason,
     } = asked;
+    let (by, reason) = (line(by)?, reason.map(line).transpose()?);
+    let reason = reason.as_deref().filter(|reason| !reason.is_empty());
     if action == Action::Promote && group.is_none() {
         group = Some(won(door, name).await?);
     }
     let decision = Decision {
         action,
         group: group.as_deref(),
-        by,
+        by: &by,
         reason,
     };
     let plan = door.plan();
@@ -179,6 +189,17 @@ pub async fn act(door: &Door, name: &str, asked: Asked<'_>) -> Result<Done, Fail
         );
     }
     Ok(done)
+}
+
+/// What somebody wrote, as one line of a log or a table.
+fn line(text: &str) -> Result<String, Failure> {
+    if text.chars().count() > LETTERS_MAX {
+        let said = format!("`by` and `reason` have at most {LETTERS_MAX} letters");
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, said));
+    }
+    let letters = text.chars();
+    let plain = letters.map(|letter| if letter.is_control() { ' ' } else { letter });
+    Ok(plain.collect::<String>().trim().to_owned())
 }
 
 /// The group that the verdict says has won.

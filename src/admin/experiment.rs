@@ -53,6 +53,7 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
         started_at: started_at(totals),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
         groups: groups.collect(),
+        count_overrides: experiment.count_overrides,
         crossed_over: crossed_over(totals),
         sample_ratio: SampleRatio {
             p_value: judgement.sample_ratio.p_value,
@@ -103,6 +104,7 @@ pub fn ended(name: String, totals: &Totals) -> ExperimentResult {
             .into_iter()
             .map(|name| group_result(name, role(name), None, None, totals))
             .collect(),
+        count_overrides: false,
         crossed_over: crossed_over(totals),
         sample_ratio: SampleRatio {
             p_value: None,

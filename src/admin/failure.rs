@@ -1,12 +1,13 @@
 //! Something that was not to be had, said as JSON: also where axum itself would say it as text.
 
+use super::dress::Said;
 use crate::ledger::LedgerError;
-use axum::Json;
 use axum::extract::rejection::{BytesRejection, FormRejection, PathRejection, QueryRejection};
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
@@ -40,14 +41,15 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Failure { status, error } = self;
-        (status, Json(Refused { error })).into_response()
+        let said = Extension(Said(error.clone()));
+        (status, said, Json(Refused { error })).into_response()
     }
 }
 
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Failure {
         let error = format!(
-            "the store does not answer: {}",
+            "the store does not answer: {}; requests are served on, and facts wait in the journal",
             crate::ledger::chain(&error)
         );
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, error)

@@ -1,10 +1,12 @@
 //! Whether this process is well, and its file anew.
 
+use super::caller::Caller;
 use super::failure::{Failure, Refused};
-use super::{Door, ReloadRequest};
-use axum::Json;
+use super::{Door, ReloadRequest, control};
+use crate::config::declare::definition;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
@@ -91,11 +93,21 @@ pub struct Reloaded {
         (status = 503, description = "It stops", body = Refused),
     )
 )]
-pub async fn reload(State(door): State<Door>) -> Result<Json<Reloaded>, Failure> {
+pub async fn reload(
+    State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Reloaded>, Failure> {
+    let before = definition(&door.plan());
     let (done, answer) = oneshot::channel();
     let asked = door.house.reloads.send(ReloadRequest { done }).await;
     asked.map_err(|_| stopping())?;
     let done = answer.await.map_err(|_| stopping())?;
+    let after = match &done {
+        Ok(_) => definition(&door.plan()),
+        Err(_) => "refused".to_owned(),
+    };
+    let act = control::act("reload", &caller, before, after);
+    control::note(&*door.ledger, act).await;
     let done = done.map_err(|problems| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problems))?;
     Ok(Json(Reloaded { done }))
 }

@@ -1,11 +1,13 @@
 //! Tells pages when there is something new to show (server-sent events).
 
-use super::Door;
 use super::results::Wish;
-use axum::extract::State;
+use super::{Door, caller};
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -24,7 +26,8 @@ struct Told {
 
 /// Told when there is something new
 ///
-/// An event `changed` at first, and whenever results have changed. It does not end.
+/// An event `changed` at first, and whenever results have changed. It ends with the token or the
+/// session of who listens.
 #[utoipa::path(
     get,
     path = "/admin/results/live",
@@ -37,10 +40,17 @@ struct Told {
         body = inline(Told),
     ))
 )]
-pub async fn live(State(door): State<Door>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let begun = (door, None::<String>);
-    let changes = stream::unfold(begun, |(door, shown)| async move {
+pub async fn live(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let begun = (door, headers, None::<String>);
+    let changes = stream::unfold(begun, move |(door, headers, shown)| async move {
         loop {
+            if caller::known(&door, peer.ip(), &headers).is_err() {
+                return None;
+            }
             // A store that is away is something to show, too.
             let tag = match door.results(Wish::default()).await {
                 Ok(results) => results.tag(),
@@ -48,7 +58,7 @@ pub async fn live(State(door): State<Door>) -> Sse<impl Stream<Item = Result<Eve
             };
             if shown.as_ref() != Some(&tag) {
                 let event = Event::default().event("changed").data(&tag);
-                return Some((Ok(event), (door, Some(tag))));
+                return Some((Ok(event), (door, headers, Some(tag))));
             }
             tokio::time::sleep(INTERVAL).await;
         }

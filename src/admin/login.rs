@@ -123,12 +123,18 @@ pub async fn take(
     )
 )]
 pub async fn leave(
+    State(door): State<Door>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Form(proof): Form<Proof>,
 ) -> Response {
     match caller.is_own_form(&proof.form) {
-        true => home(&headers, "", 0),
+        true => {
+            if let Some(ambient) = &caller.ambient {
+                ambient.end(&door);
+            }
+            home(&headers, "", 0)
+        }
         false => page::stale(),
     }
 }

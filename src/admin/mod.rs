@@ -4,6 +4,7 @@
 //! the health checks must carry one (`Authorization: Bearer …`), or the session of a browser that
 //! has shown one.
 
+mod advice;
 pub mod assignments;
 mod bars;
 mod caller;
@@ -11,10 +12,13 @@ mod chart;
 mod confirm;
 mod control;
 mod deciding;
+mod digits;
+mod dress;
 pub mod events;
 mod experiment;
 pub mod export;
 mod failure;
+mod gate;
 mod guardrail;
 mod health;
 mod live;
@@ -49,8 +53,9 @@ use axum::middleware;
 use look::Looks;
 use results::Wish;
 use shape::Results;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Asks the house to load its file again.
@@ -82,6 +87,9 @@ pub struct Door {
     rates: Arc<Rates>,
     house: House,
     stopping: watch::Receiver<bool>,
+    /// Sessions that were ended before their time, and until when they would have been good. Who
+    /// comes to have one needs a token, and one token has one session in a second: they are few.
+    ended: Arc<Mutex<HashMap<String, u64>>>,
     /// Proves that a form is from here, where nobody is asked for a token.
     key: [u8; 32],
 }
@@ -109,6 +117,7 @@ impl Door {
             rates,
             house,
             stopping,
+            ended: Arc::default(),
             key,
         })
     }
@@ -129,8 +138,7 @@ pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
     let guard = middleware::from_fn_with_state(door.clone(), caller::admit);
     let routes = routes::guarded().layer(guard).merge(routes::open());
     let (routes, _) = routes.split_for_parts();
-    let listener = tokio::net::TcpListener::from_std(listener)?;
     let routes = routes.fallback(routes::unknown).with_state(door);
-    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).await
+    let routes = routes.layer(middleware::from_fn(dress::dress));
+    gate::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
 }

@@ -3,13 +3,13 @@
 use super::caller::Caller;
 use super::chart::Chart;
 use super::confirm::{self, Choice};
-use super::plot::{Plot, ROW, WIDTH};
-use super::said;
+use super::plot::{Plot, WIDTH};
 use super::shape::{
-    ExperimentResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult, PlanningResult,
+    ExperimentResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult,
     Results,
 };
-use super::text;
+use super::{advice, digits, said, text};
+use crate::stats::verdict::thousands;
 use askama::Template;
 use axum::http::StatusCode;
 use axum::http::header::{
@@ -28,42 +28,56 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    /// Of a single experiment its verdict: it is what a tab in the background shows.
+    fn title(&self) -> String {
+        match &self.results.experiments[..] {
+            [one] => format!("{}: {} - watershed", one.name, self.state(one)),
+            _ => "watershed results".to_owned(),
+        }
+    }
+
     fn form(&self) -> String {
         self.caller.form()
     }
 
-    fn rate(&self, metric: &MetricResult, group: &MetricGroup) -> String {
-        text::rate(metric, group)
+    fn state(&self, experiment: &ExperimentResult) -> String {
+        let verdict = &experiment.verdict;
+        match (verdict.state, &verdict.group) {
+            ("winner" | "loser", Some(group)) => format!("{}: {group}", verdict.state),
+            (state, _) => state.replace('_', " "),
+        }
     }
 
-    fn lift(&self, group: &MetricGroup) -> String {
-        text::lift(group)
+    fn status(&self, experiment: &ExperimentResult) -> String {
+        experiment.status.replace('_', " ")
     }
 
-    fn alarms(&self, experiment: &ExperimentResult) -> Vec<String> {
-        said::alarms(experiment)
+    fn house(&self) -> Vec<String> {
+        said::house(self.results)
+    }
+
+    fn doubts(&self, experiment: &ExperimentResult) -> Vec<String> {
+        said::doubts(self.results, experiment)
+    }
+
+    fn advice(&self, experiment: &ExperimentResult) -> String {
+        advice::advice(experiment)
     }
 
     fn acts(&self, experiment: &ExperimentResult) -> Vec<Choice> {
         confirm::choices(self.caller, experiment)
     }
 
-    fn health(
-        &self,
-        results: &Results,
-        experiment: &ExperimentResult,
-    ) -> Vec<(&'static str, String, bool)> {
-        said::health(results, experiment)
+    fn facts(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
+        said::facts(self.results, experiment)
     }
 
-    fn is_unhealthy(&self, results: &Results, experiment: &ExperimentResult) -> bool {
-        self.health(results, experiment)
-            .iter()
-            .any(|(_, _, bad)| *bad)
+    fn planning(&self, experiment: &ExperimentResult) -> Option<String> {
+        said::planning(experiment)
     }
 
-    fn planning(&self, planning: &PlanningResult) -> String {
-        said::planning(planning)
+    fn health(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String, bool)> {
+        said::health(self.results, experiment)
     }
 
     fn bound(&self, guardrail: &GuardrailResult) -> String {
@@ -74,24 +88,70 @@ impl Page<'_> {
         said::harm(group)
     }
 
+    fn rate(&self, metric: &MetricResult, group: &MetricGroup) -> String {
+        match group.rate {
+            Some(_) => text::rate(metric, group),
+            None => "–".to_owned(),
+        }
+    }
+
+    fn lift(&self, group: &MetricGroup) -> String {
+        match &*text::lift(group) {
+            "-" => "–".to_owned(),
+            _ if group.users == 0 => "–".to_owned(),
+            lift => self.typeset(lift),
+        }
+    }
+
     fn fixed(&self, group: &MetricGroup) -> String {
-        said::fixed(group.fixed.as_ref())
+        self.typeset(&said::fixed(group.fixed.as_ref()))
+    }
+
+    /// With minus signs, which are read aloud, unlike hyphens.
+    fn typeset(&self, numbers: &str) -> String {
+        numbers.replace('-', "\u{2212}")
     }
 
     fn bayesian(&self, metric: &MetricResult) -> Vec<String> {
         said::bayesian(metric)
     }
 
-    fn plot(&self, metric: &MetricResult) -> Option<Plot> {
-        Plot::of(metric)
+    fn plot(&self, experiment: &ExperimentResult, metric: &MetricResult) -> Option<Plot> {
+        let mut plot = Plot::of(metric)?;
+        if experiment.sample_ratio.mismatch {
+            // What cannot be believed is neither good nor bad.
+            plot.rows.iter_mut().for_each(|row| row.class = "");
+        }
+        Some(plot)
+    }
+
+    fn is_empty(&self, experiment: &ExperimentResult) -> bool {
+        experiment.groups.iter().all(|group| group.users == 0)
     }
 
     fn chart(&self, metric: &MetricResult) -> Option<Chart> {
         Chart::of(metric)
     }
 
-    fn milliseconds(&self, ms: &Option<f64>) -> String {
-        ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))
+    fn count(&self, count: &u64) -> String {
+        thousands(*count)
+    }
+
+    fn sum(&self, sum: &f64) -> String {
+        self.typeset(&digits::sum(*sum))
+    }
+
+    fn errors(&self, group: &GroupResult) -> String {
+        let failed = group.responses.get("5xx").copied().unwrap_or(0);
+        digits::part(failed, group.requests)
+    }
+
+    fn latency(&self, ms: &Option<f64>) -> String {
+        digits::latency(*ms)
+    }
+
+    fn minute(&self, at: &str) -> String {
+        digits::minute(at)
     }
 }
 
@@ -99,6 +159,8 @@ impl Page<'_> {
 #[template(path = "told.html")]
 struct Told<'a> {
     told: &'a str,
+    /// Whether it may be had by and by: the page waits for it.
+    waits: bool,
 }
 
 /// The page.
@@ -108,7 +170,8 @@ pub fn render(results: &Results, caller: &Caller) -> Result<String, askama::Erro
 
 /// A page that says one thing, with the way back.
 pub fn told(status: StatusCode, told: &str) -> Response {
-    answer(status, Told { told }.render())
+    let waits = status == StatusCode::SERVICE_UNAVAILABLE;
+    answer(status, Told { told, waits }.render())
 }
 
 /// What is said of a form that is not of the session it comes with.

@@ -1,15 +1,21 @@
 //! The interval of a lift against zero, as figures for a drawing.
 
 use super::shape::{MetricGroup, MetricResult};
+use super::text;
 
 /// How wide the drawing is, and how high a group's row, in its own units.
-pub const WIDTH: f64 = 640.0;
+pub const WIDTH: f64 = 400.0;
 /// See [`WIDTH`].
-pub const ROW: f64 = 28.0;
-/// Where names end and lifts begin.
-const LEFT: f64 = 150.0;
-/// Free at the right end.
+pub const ROW: f64 = 44.0;
+/// Room for the axis.
+const AXIS: f64 = 22.0;
+/// Where in its row a group's interval lies, below its name.
+const LOW: f64 = 32.0;
+/// Free at either end, for an arrow.
+const LEFT: f64 = 12.0;
 const RIGHT: f64 = 12.0;
+/// Names that are longer are cut; the table has all of them.
+const LETTERS: usize = 24;
 /// At least so much of a lift is shown to either side.
 const LEAST: f64 = 0.02;
 /// At most so much; what is farther away is cut, with an arrow.
@@ -35,7 +41,13 @@ pub struct Plot {
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// The middle of its row.
+    /// The same, cut to what the drawing has room for.
+    pub short: String,
+    /// Its lift in words.
+    pub lift: String,
+    /// Where its row begins, and where its interval lies.
+    pub top: f64,
+    /// See `top`.
     pub y: f64,
     /// The ends of the interval.
     pub low: f64,
@@ -82,7 +94,13 @@ impl Plot {
         let x = |value: f64| middle + value.clamp(-far, far) * scale;
         let row = |(place, (group, at, (low, high))): (usize, &Drawn<'_>)| Row {
             name: group.name.clone(),
-            y: ROW * (place as f64 + 0.5),
+            short: short(&group.name),
+            lift: match text::lift(group) {
+                nothing if nothing == "-" => "not known yet".to_owned(),
+                lift => lift,
+            },
+            top: ROW * place as f64,
+            y: ROW * place as f64 + LOW,
             // A rate cannot fall by more than all of it.
             low: x(low.unwrap_or(-1.0)),
             high: high.map_or(WIDTH - RIGHT, x),
@@ -95,7 +113,7 @@ impl Plot {
         };
         let rows: Vec<Row> = drawn.iter().enumerate().map(row).collect();
         Some(Plot {
-            height: ROW * (rows.len() as f64 + 1.0),
+            height: ROW * rows.len() as f64 + AXIS,
             zero: middle,
             margin: (x(-metric.margin), x(metric.margin) - x(-metric.margin)),
             ends: (percent(-far), percent(far)),
@@ -111,6 +129,13 @@ fn side(goal: &str, low: Option<f64>, high: Option<f64>) -> &'static str {
         (true, true, _) | (false, _, true) => "good",
         (true, _, true) | (false, true, _) => "bad",
         _ => "",
+    }
+}
+
+fn short(name: &str) -> String {
+    match name.chars().count() > LETTERS {
+        true => name.chars().take(LETTERS - 1).chain(['…']).collect(),
+        false => name.to_owned(),
     }
 }
 
@@ -171,6 +196,12 @@ mod tests {
         assert_eq!((plot.rows[0].class, plot.rows[1].class), ("", "bad"));
         let plot = Plot::of(&metric("decrease", &lifts)).unwrap();
         assert_eq!(plot.rows[1].class, "good");
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        assert_eq!(short(&"x".repeat(24)), "x".repeat(24));
+        assert_eq!(short(&"ü".repeat(25)), "ü".repeat(23) + "…");
     }
 
     #[test]

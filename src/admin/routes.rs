@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 /// Where the guard asks who comes in.
 pub fn guarded() -> OpenApiRouter<Door> {
     let events_max = DefaultBodyLimit::max(events::BYTES_MAX);
+    let decision_max = DefaultBodyLimit::max(deciding::BYTES_MAX);
     OpenApiRouter::default()
         .routes(routes!(present::all))
         .routes(routes!(live::live))
@@ -22,7 +23,7 @@ pub fn guarded() -> OpenApiRouter<Door> {
         .routes(routes!(users::assignments_of, users::forget))
         .routes(routes!(export::export))
         .routes(routes!(events::take).layer(events_max))
-        .routes(routes!(confirm::ask, deciding::take))
+        .routes(routes!(confirm::ask, deciding::take).layer(decision_max))
         .routes(routes!(login::leave))
         .routes(routes!(deciding::acts))
         .routes(routes!(metrics::metrics))

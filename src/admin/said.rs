@@ -1,5 +1,6 @@
 //! Sentences that the table and the page share.
 
+use super::digits::{change, minute, part, seconds_between, share};
 use super::shape::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricResult,
     PlanningResult, Results, SampleRatio,
@@ -40,10 +41,6 @@ pub fn health(
     let store = &results.store;
     let ratio = &experiment.sample_ratio;
     let sum = |count: fn(&GroupResult) -> u64| experiment.groups.iter().map(count).sum::<u64>();
-    let share = |count: u64, of: u64| match of {
-        0 => count.to_string(),
-        of => format!("{count} ({:.2} %)", 100.0 * count as f64 / of as f64),
-    };
     let (users, requests) = (sum(|it| it.users), sum(|it| it.requests));
     let fallbacks = sum(|it| it.fallbacks);
     let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
@@ -53,8 +50,11 @@ pub fn health(
         (false, None) => "nobody yet".to_owned(),
     };
     let lag = match store.healthy {
-        true => format!("{} facts behind", store.lag_events),
-        false => format!("not taking results; {} facts wait", store.lag_events),
+        true => format!("{} facts behind", thousands(store.lag_events)),
+        false => format!(
+            "not taking results; {} facts wait",
+            thousands(store.lag_events)
+        ),
     };
     let lost = store.dropped_events + store.damaged_events;
     let disagreeing = results.disagreeing();
@@ -62,15 +62,15 @@ pub fn health(
         ("sample ratio", sizes, ratio.mismatch),
         (
             "crossed over",
-            format!("{} users", share(experiment.crossed_over, users)),
+            format!("{} of users", part(experiment.crossed_over, users)),
             much(experiment.crossed_over, users),
         ),
         (
             "fallbacks",
-            format!("{} requests", share(fallbacks, requests + fallbacks)),
+            format!("{} of requests", part(fallbacks, requests + fallbacks)),
             much(fallbacks, requests + fallbacks),
         ),
-        ("lost", format!("{lost} facts"), lost > 0),
+        ("lost", format!("{} facts", thousands(lost)), lost > 0),
         ("store", lag, !store.healthy || store.lag_seconds > LATE_S),
         (
             "replicas",
@@ -82,8 +82,12 @@ pub fn health(
         ),
         (
             "overrides",
-            "visitors who forced a group are not counted".to_owned(),
-            false,
+            match experiment.count_overrides {
+                true => "visitors who forced a group are counted, though nothing drew them",
+                false => "visitors who forced a group are not counted",
+            }
+            .to_owned(),
+            experiment.count_overrides,
         ),
     ]
 }
@@ -92,6 +96,58 @@ pub fn health(
 const MUCH: f64 = 0.01;
 /// A store so far behind is shown as bad, in seconds.
 const LATE_S: f64 = 30.0;
+
+/// What is wrong with the house, and so with the numbers of all experiments.
+pub fn house(results: &Results) -> Vec<String> {
+    let store = &results.store;
+    let mut said = Vec::new();
+    if !store.healthy {
+        let why = store.error.as_deref();
+        said.push(format!(
+            "The {} store does not take results{}. {} facts wait in the journal.",
+            store.kind,
+            why.map_or(String::new(), |why| format!(": {why}")),
+            thousands(store.lag_events)
+        ));
+    } else if store.lag_seconds > LATE_S {
+        said.push(format!(
+            "The numbers are {} old: {} facts wait in the journal.",
+            time(store.lag_seconds),
+            thousands(store.lag_events)
+        ));
+    }
+    for (count, why) in [
+        (store.dropped_events, "dropped because the journal was full"),
+        (store.damaged_events, "damaged on disk"),
+    ] {
+        if count > 0 {
+            said.push(format!(
+                "{} facts were {why}: the numbers are short of them.",
+                thousands(count)
+            ));
+        }
+    }
+    if results.disagreeing() > 0 {
+        said.push(format!(
+            "{} of {} replicas serve other definitions than this one: give all the same routes file.",
+            results.disagreeing(),
+            results.replicas.len()
+        ));
+    }
+    said
+}
+
+/// What is of the house, and said by [`house`].
+const OF_THE_HOUSE: [&str; 3] = ["lost", "store", "replicas"];
+
+/// Why the numbers of this experiment are to be read with care: what is bad about its data, and
+/// what else a reader should know first.
+pub fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
+    let health = health(results, experiment).into_iter();
+    let bad = health.filter(|(what, _, bad)| *bad && !OF_THE_HOUSE.contains(what));
+    let bad = bad.map(|(what, how, _)| format!("{what}: {how}"));
+    bad.chain(alarms(experiment)).collect()
+}
 
 /// The Bayesian view of a metric: a sentence for each group that it is known of.
 pub fn bayesian(metric: &MetricResult) -> Vec<String> {
@@ -125,9 +181,9 @@ pub fn bound(guardrail: &GuardrailResult) -> String {
         .over_ms
         .map_or(String::new(), |ms| format!(" over {ms} ms"));
     format!(
-        "{}{over} (at most +{} %)",
+        "{}{over} (at most +{})",
         guardrail.name,
-        rounded(100.0 * guardrail.max_increase)
+        share(guardrail.max_increase)
     )
 }
 
@@ -142,8 +198,8 @@ pub fn harm(group: &GuardrailGroup) -> String {
     }
     if let Some(least) = group.at_least.filter(|least| *least > 0.0) {
         said.push_str(&format!(
-            ", at least {} % more than with control",
-            rounded(100.0 * least)
+            ", at least {} more than with control",
+            share(least)
         ));
     }
     if let Some(p) = group.p_value {
@@ -152,13 +208,57 @@ pub fn harm(group: &GuardrailGroup) -> String {
     said
 }
 
-/// How many users it takes, and how long.
-pub fn planning(planning: &PlanningResult) -> String {
+/// How many users it takes, and how long: as long as that is open.
+pub fn planning(experiment: &ExperimentResult) -> Option<String> {
+    let planning = experiment.planning.as_ref();
+    planning.filter(|_| is_open(experiment)).map(planned)
+}
+
+/// Whether it runs, and it is not known yet which version is better.
+fn is_open(experiment: &ExperimentResult) -> bool {
+    experiment.status == "running" && experiment.verdict.state == "collecting"
+}
+
+/// An experiment at a glance: what, and how much.
+pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
+    let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
+    let health = health(results, experiment);
+    let doubts = match health.iter().filter(|(_, _, bad)| *bad).count() {
+        0 => "sound".to_owned(),
+        1 => "1 doubt".to_owned(),
+        some => format!("{some} doubts"),
+    };
+    let mut facts = vec![("Data", doubts), ("Users", thousands(users))];
+    let ends = experiment
+        .started_at
+        .as_deref()
+        .zip(results.generated_at.as_deref());
+    if let Some((since, now)) = ends {
+        let passed = seconds_between(since, now);
+        let passed = passed.map_or(String::new(), |it| {
+            format!(" ({})", in_units(it, f64::round))
+        });
+        facts.push(("Since", format!("{}{passed}", minute(since))));
+    }
+    let planning = experiment.planning.as_ref();
+    let left = planning.filter(|_| is_open(experiment) && users > 0);
+    if let Some(planning) = left {
+        let left = match planning.seconds_left {
+            None => "not known yet".to_owned(),
+            Some(0.0) => "none, as planned".to_owned(),
+            Some(seconds) => format!("about {}", time(seconds)),
+        };
+        facts.push(("Time left", left));
+    }
+    facts
+}
+
+fn planned(planning: &PlanningResult) -> String {
     let found = format!(
-        "To find a lift of {} % of {} with a chance of {} %",
-        rounded(100.0 * planning.detect),
+        "To find a lift of {} of {} with a chance of {}",
+        share(planning.detect),
         planning.metric,
-        rounded(100.0 * planning.power)
+        share(planning.power)
     );
     let Some(needed) = planning.users_needed else {
         return format!("{found}: it is not known yet how many users it takes.");
@@ -172,7 +272,7 @@ pub fn planning(planning: &PlanningResult) -> String {
         Some(seconds) if seconds > 0.0 => {
             format!("; about {} left at the present traffic", time(seconds))
         }
-        Some(_) => "; enough".to_owned(),
+        Some(_) => String::new(),
         None => String::new(),
     };
     format!(
@@ -188,12 +288,11 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
     let Some(fixed) = fixed else {
         return "-".to_owned();
     };
-    let percent = |value: f64| format!("{:+.1} %", 100.0 * value);
-    let lift = fixed.relative.map_or("?".to_owned(), percent);
+    let lift = fixed.relative.map_or("?".to_owned(), change);
     let interval = fixed
         .relative_interval
         .map_or(String::new(), |(low, high)| {
-            format!(" [{}, {}]", percent(low), percent(high))
+            format!(" [{}, {}]", change(low), change(high))
         });
     let p = fixed
         .p_value
@@ -203,6 +302,10 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
 
 /// A duration in the largest unit that says it in two digits or so.
 pub fn time(seconds: f64) -> String {
+    in_units(seconds, f64::ceil)
+}
+
+fn in_units(seconds: f64, whole: fn(f64) -> f64) -> String {
     let units = [
         (86_400.0 * 365.0, "year"),
         (86_400.0, "day"),
@@ -211,7 +314,7 @@ pub fn time(seconds: f64) -> String {
     ];
     let fits = units.iter().find(|(unit, _)| seconds >= 1.5 * unit);
     let (unit, word) = fits.copied().unwrap_or((1.0, "second"));
-    let count = (seconds / unit).ceil();
+    let count = whole(seconds / unit);
     let plural = if count == 1.0 { "" } else { "s" };
     format!("{count} {word}{plural}")
 }
@@ -219,10 +322,6 @@ pub fn time(seconds: f64) -> String {
 /// A forecast, with as many digits as it is worth.
 fn about(users: u64) -> String {
     thousands(two_digits(users))
-}
-
-fn rounded(number: f64) -> f64 {
-    (number * 10.0).round() / 10.0
 }
 
 fn short(p: f64) -> String {

@@ -33,6 +33,11 @@ pub fn verify<'a>(tokens: &'a [Token], session: &str, now_s: u64) -> Option<&'a 
     (until.parse::<u64>().ok()? > now_s).then_some(token)
 }
 
+/// Until when a session is good, in Unix seconds, if it is one.
+pub fn until(session: &str) -> Option<u64> {
+    session.split('.').next()?.parse().ok()
+}
+
 /// What the forms of a session's pages carry: a page elsewhere does not know it.
 pub fn form(key: &[u8], session: &str) -> String {
     let form = mac(key, &["form", session]).finalize();
@@ -65,6 +70,7 @@ mod tests {
             name: name.into(),
             role: Role::Read,
             digest: [byte; 32],
+            short: false,
         }
     }
 

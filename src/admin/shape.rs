@@ -111,6 +111,7 @@ pub struct ExperimentResult {
     pub started_at: Option<String>,
     pub epochs: Vec<EpochResult>,
     pub groups: Vec<GroupResult>,
+    pub count_overrides: bool,
     pub crossed_over: u64,
     pub sample_ratio: SampleRatio,
     pub planning: Option<PlanningResult>,

@@ -2,94 +2,77 @@
 
 use super::bars::{Paint, bars};
 use super::metric::ONCE;
-use super::said;
 use super::shape::{ExperimentResult, MetricGroup, MetricResult, Results};
-use comfy_table::{CellAlignment, Table, presets};
+use super::{advice, digits, said};
+use crate::stats::verdict::thousands;
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// The results as text for a terminal; with bars where it is said how they are painted.
 pub fn table(results: &Results, paint: Option<Paint>) -> String {
     let mut text = String::new();
+    let painted = paint.unwrap_or(Paint::Plain);
+    let careful = |text: &mut String, said: &str| {
+        text.push_str(&painted.paint("bad", &format!("Careful: {said}")));
+        text.push('\n');
+    };
+    for said in said::house(results) {
+        careful(&mut text, &said);
+    }
     for experiment in &results.experiments {
-        one(&mut text, experiment, results.view.is_some(), paint);
+        let verdict = &experiment.verdict;
+        text.push_str(&format!(
+            "{} ({})\n{}: {}\n",
+            experiment.name,
+            experiment.status,
+            painted.state(verdict.state),
+            verdict.reason
+        ));
+        for alarm in said::alarms(experiment) {
+            careful(&mut text, &alarm);
+        }
+        let advice = advice::advice(experiment);
+        text.push_str(&format!("What to do now: {advice}\n\n"));
+        numbers(&mut text, experiment, results.view.is_some(), paint);
     }
     if results.experiments.is_empty() {
         text.push_str("No experiment is defined.\n");
     }
-    let store = &results.store;
-    if !store.healthy || store.dropped_events > 0 || store.damaged_events > 0 {
-        text.push_str(&format!(
-            "Careful: store healthy: {}, dropped events: {}, damaged events: {}\n",
-            store.healthy, store.dropped_events, store.damaged_events
-        ));
-    }
-    if results.disagreeing() > 0 {
-        text.push_str(&format!(
-            "Careful: {} of {} replicas serve other definitions than this one: give all the same routes file\n",
-            results.disagreeing(),
-            results.replicas.len()
-        ));
-    }
     text
 }
 
-fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint: Option<Paint>) {
-    let verdict = &experiment.verdict;
-    text.push_str(&format!(
-        "{} ({})\n{}: {}\n",
-        experiment.name,
-        experiment.status,
-        paint.unwrap_or(Paint::Plain).state(verdict.state),
-        verdict.reason
-    ));
-    for alarm in said::alarms(experiment) {
-        let careful = format!("Careful: {alarm}");
-        text.push_str(&paint.unwrap_or(Paint::Plain).paint("bad", &careful));
-        text.push('\n');
-    }
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    let mut head = vec!["group", "users", "requests", "p95 ms"]
-        .into_iter()
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    for metric in &experiment.metrics {
-        head.extend([
-            metric.name.clone(),
-            format!("{} lift (95 %, any look)", metric.name),
-        ]);
-        if fixed {
-            head.push(format!("{} lift (95 %, {ONCE})", metric.name));
-        }
-    }
-    table.set_header(head);
-    for (place, group) in experiment.groups.iter().enumerate() {
-        let p95 = group
-            .latency_ms
-            .p95
-            .map_or("-".to_owned(), |ms| format!("{ms:.1}"));
-        let mut row = vec![
+fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint: Option<Paint>) {
+    let mut groups = plain(&[
+        "group",
+        "users",
+        "requests",
+        "errors (5xx)",
+        "p50",
+        "p95",
+        "p99",
+    ]);
+    for group in &experiment.groups {
+        let failed = group.responses.get("5xx").copied().unwrap_or(0);
+        let latency = &group.latency_ms;
+        groups.add_row([
             group.name.clone(),
-            group.users.to_string(),
-            group.requests.to_string(),
-            p95,
-        ];
-        for metric in &experiment.metrics {
-            row.extend([
-                rate(metric, &metric.groups[place]),
-                lift(&metric.groups[place]),
-            ]);
-            if fixed {
-                row.push(said::fixed(metric.groups[place].fixed.as_ref()));
-            }
-        }
-        table.add_row(row);
+            thousands(group.users),
+            thousands(group.requests),
+            digits::part(failed, group.requests),
+            digits::latency(latency.p50),
+            digits::latency(latency.p95),
+            digits::latency(latency.p99),
+        ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    text.push_str(&format!("{}\n", finished(groups, 1)));
+    if !experiment.metrics.is_empty() {
+        let metrics = metrics(experiment, fixed);
+        text.push_str(&format!("\n{}\n", finished(metrics, 2)));
     }
-    text.push_str(&format!("{table}\n"));
     if let Some(paint) = paint {
-        text.push_str(&bars(&experiment.metrics, paint));
+        let bars = bars(&experiment.metrics, paint);
+        if !bars.is_empty() {
+            text.push_str(&format!("\n{bars}"));
+        }
     }
     for guardrail in &experiment.guardrails {
         let groups: Vec<String> = guardrail.groups.iter().map(said::harm).collect();
@@ -99,8 +82,8 @@ fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint: Opt
             groups.join("; ")
         ));
     }
-    if let Some(planning) = &experiment.planning {
-        text.push_str(&format!("{}\n", said::planning(planning)));
+    if let Some(planning) = said::planning(experiment) {
+        text.push_str(&format!("{planning}\n"));
     }
     if experiment.crossed_over > 0 {
         text.push_str(&format!(
@@ -109,6 +92,48 @@ fn one(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint: Opt
         ));
     }
     text.push('\n');
+}
+
+/// A line for each metric and group: so it fits a terminal, however many there are.
+fn metrics(experiment: &ExperimentResult, fixed: bool) -> Table {
+    let once = format!("lift (95 %, {ONCE})");
+    let mut head = vec!["metric", "group", "rate", "lift (95 %, any look)"];
+    if fixed {
+        head.push(&once);
+    }
+    let mut table = plain(&head);
+    for metric in &experiment.metrics {
+        for (place, group) in metric.groups.iter().enumerate() {
+            let name = if place == 0 { &*metric.name } else { "" };
+            let mut row = vec![
+                name.to_owned(),
+                group.name.clone(),
+                rate(metric, group),
+                lift(group),
+            ];
+            if fixed {
+                row.push(said::fixed(group.fixed.as_ref()));
+            }
+            table.add_row(row);
+        }
+    }
+    table
+}
+
+fn plain(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
+    table.set_header(head.iter().copied());
+    table
+}
+
+/// With numbers at the right, from this column on.
+fn finished(mut table: Table, numbers_from: usize) -> String {
+    for column in table.column_iter_mut().skip(numbers_from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A group's rate as people read it.
@@ -131,11 +156,10 @@ pub fn lift(group: &MetricGroup) -> String {
     let Some(lift) = &group.lift else {
         return "-".to_owned();
     };
-    let end = |end: Option<f64>, unbounded: &str| {
-        end.map_or(unbounded.to_owned(), |end| format!("{:+.1} %", 100.0 * end))
-    };
+    let end = |end: Option<f64>, unbounded: &str| end.map_or(unbounded.to_owned(), digits::change);
     match (lift.relative, lift.relative_interval) {
-        (None, (None, None)) => "-".to_owned(),
+        // Where nothing is known, a rate may still fall to nothing, or rise to anything.
+        (None, (low, None)) if low.is_none_or(|low| low <= -1.0) => "-".to_owned(),
         (relative, (low, high)) => format!(
             "{} [{}, {}]",
             end(relative, "?"),

@@ -1,12 +1,14 @@
 //! What is known of one user, and how it is forgotten.
 
-use super::Door;
 use super::assignments::{self, Explained};
+use super::caller::Caller;
 use super::failure::{Failure, Query, Refused};
+use super::{Door, control};
 use crate::experiment::UserId;
-use axum::Json;
+use crate::ledger::controls::Act;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -91,6 +93,7 @@ pub struct Forgotten {
 )]
 pub async fn forget(
     State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
     Query(which): Query<WhichUser>,
 ) -> Result<Json<Forgotten>, Failure> {
     let (user, plan) = (which.user()?, door.plan());
@@ -103,6 +106,13 @@ pub async fn forget(
                 .forget_user(&experiment, kept.id().as_bytes())
                 .await?
             {
+                // Whose data they were is forgotten, too.
+                let act = control::act("forget", &caller, "kept".into(), "forgotten".into());
+                let experiment_too = Act {
+                    experiment: experiment.clone(),
+                    ..act
+                };
+                control::note(&*door.ledger, experiment_too).await;
                 forgotten.push(experiment);
             }
         }

@@ -48,10 +48,7 @@ pub fn promote(arguments: &PromoteArguments) -> anyhow::Result<()> {
 }
 
 fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyhow::Result<()> {
-    let who = std::env::var("USER").ok();
-    let mut said = json!({
-        "by": format!("{} (command line)", who.as_deref().unwrap_or("somebody")),
-    });
+    let mut said = json!({ "by": somebody() });
     if let Some(group) = group {
         said["group"] = group.into();
     }
@@ -72,4 +69,10 @@ fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyho
         false => println!("{experiment}: {} already", text("to")),
     }
     Ok(())
+}
+
+/// Who types, as far as that is known.
+pub fn somebody() -> String {
+    let who = std::env::var("USER").ok();
+    format!("{} (command line)", who.as_deref().unwrap_or("somebody"))
 }

@@ -2,51 +2,119 @@
 
 use super::Hinted;
 use anyhow::Context;
+use http::header::{AUTHORIZATION, HOST};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// What an address answers to a GET.
 pub async fn fetch(url: &str, token: Option<&str>) -> anyhow::Result<String> {
-    ask(http::Method::GET, url, token, String::new()).await
+    ask(Method::GET, url, token, String::new()).await
 }
 
 /// What an address answers to a POST of JSON.
 pub async fn post(url: &str, token: Option<&str>, json: String) -> anyhow::Result<String> {
-    ask(http::Method::POST, url, token, json).await
+    ask(Method::POST, url, token, json).await
 }
 
 async fn ask(
-    method: http::Method,
+    method: Method,
     url: &str,
     token: Option<&str>,
     body: String,
 ) -> anyhow::Result<String> {
-    let uri: http::Uri = url
+    let uri: Uri = url
         .parse()
         .with_context(|| format!("{url:?} is not an address"))?;
-    let client: Client<HttpConnector, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).build_http();
-    let mut request = http::Request::builder().method(method).uri(uri);
-    if let Some(token) = token {
-        request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+    let place = place(&uri).unwrap_or_else(|| url.to_owned());
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let mut request = Request::builder().method(method).uri(target);
+    if let Some(authority) = uri.authority() {
+        request = request.header(HOST, authority.as_str());
     }
-    let answered = client.request(request.body(Full::from(body))?).await;
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let answered = answer(&uri, request.body(Full::from(body))?).await;
     let response = answered.map_err(|error| {
         let hint = "is watershed running? give its admin address with --url (the default file has http://127.0.0.1:9900)";
-        Hinted::new(format!("{url} does not answer: {error}"), hint)
+        Hinted::new(format!("{place} does not answer: {error:#}"), hint)
     })?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     let text = String::from_utf8_lossy(&body).into_owned();
-    if !status.is_success() {
-        let said = format!("{url} answered {status}: {}", text.trim());
-        if status != http::StatusCode::UNAUTHORIZED {
-            anyhow::bail!(said);
-        }
-        return Err(Hinted::new(said, "give the token of admin.token with --token").into());
+    if status.is_success() {
+        return Ok(text);
     }
-    Ok(text)
+    let said = format!("{place} answered {status}: {}", why(&text));
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            Err(Hinted::new(said, "give the token of admin.token with --token").into())
+        }
+        StatusCode::FORBIDDEN => {
+            Err(Hinted::new(said, "that takes a token with `role: operate`").into())
+        }
+        _ => anyhow::bail!(said),
+    }
+}
+
+/// What an error says, without its JSON.
+fn why(text: &str) -> String {
+    let said: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let said = said.and_then(|said| said["error"].as_str().map(str::to_owned));
+    said.unwrap_or_else(|| text.trim().to_owned())
+}
+
+/// Where it is, as people say it.
+fn place(uri: &Uri) -> Option<String> {
+    Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?))
+}
+
+async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+    let host = uri.host().context("there is no host in it")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => anyhow::bail!("it begins with neither http:// nor https://"),
+    };
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await?;
+    if !tls {
+        return send(stream, request).await;
+    }
+    let name = ServerName::try_from(host.to_owned())?;
+    let stream = TlsConnector::from(trusting()?).connect(name, stream).await;
+    send(stream?, request).await
+}
+
+/// Trusts whom this machine trusts (or `SSL_CERT_FILE`).
+fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    // A root that cannot be read vouches for nobody; others still do.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Response<Incoming>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the answer.
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
 }

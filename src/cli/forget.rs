@@ -1,10 +1,12 @@
 //! `watershed forget`: deletes what the store has of one user.
 
-use super::house;
+use super::{control, house};
 use crate::config;
 use crate::experiment::UserId;
+use crate::ledger::controls::Act;
 use anyhow::Context;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which user, by which file.
 #[derive(Debug, clap::Args)]
@@ -35,6 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 .await?
             {
                 println!("{experiment}: forgotten");
+                ledger.note(&forgotten(&experiment)).await?;
                 found = true;
             }
         }
@@ -43,4 +46,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// What is kept of it: not whose data they were.
+fn forgotten(experiment: &str) -> Act {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Act {
+        experiment: experiment.to_owned(),
+        action: "forget".to_owned(),
+        from: "kept".to_owned(),
+        to: "forgotten".to_owned(),
+        at_ms: now.map_or(0, |now| now.as_millis() as u64),
+        by: control::somebody(),
+        reason: None,
+    }
 }

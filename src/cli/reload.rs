@@ -86,6 +86,13 @@ fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
 fn reload_once(file: &Path, stage: &Stage) -> Result<String, String> {
     let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
     let old = stage.plan();
+    // The door stays where it is until a restart, so that is what a token is asked for.
+    if next.admin.tokens.is_empty() && !old.admin.listen.ip().is_loopback() {
+        return Err(format!(
+            "the admin door listens on {} until a restart, which can be reached from elsewhere: keep a token in `admin`\n",
+            old.admin.listen
+        ));
+    }
     let mut kept = Vec::new();
     if next.listen != old.listen {
         kept.push("listen");

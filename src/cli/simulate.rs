@@ -8,7 +8,7 @@ use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::stats::State;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
 use play::{End, Game, play, usual_users};
 use serde::Serialize;
@@ -201,24 +201,25 @@ impl Answer {
 
 fn table(answers: &[Answer], arguments: &Arguments) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    // Without lines between columns, and with heads in two lines: it fits 80 letters.
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
     let mut head = vec![
         "experiment",
         "metric",
         "true lift",
         "winner",
         "loser",
-        "no difference",
+        "no\ndiff.",
         "invalid",
-        "no verdict",
+        "no\nverdict",
         "wrong",
-        "median users",
+        "median\nusers",
     ];
     if arguments.users_per_day.is_some() {
-        head.push("median days");
+        head.push("median\ndays");
     }
     table.set_header(head);
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     for answer in answers {
         let mut row = vec![
             answer.experiment.clone(),
@@ -230,7 +231,7 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
             percent(answer.invalid),
             percent(answer.no_verdict),
             format!(
-                "{} ± {:.1}",
+                "{}±{:.1}",
                 percent(answer.wrong),
                 100.0 * answer.wrong_error
             ),
@@ -250,6 +251,11 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    let table = lines.collect::<Vec<_>>().join("\n");
     let first = &answers[0];
     let users: Vec<String> = answers
         .iter()
@@ -257,11 +263,11 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
         .map(|answer| format!("{} for {}", answer.users, answer.experiment))
         .collect();
     format!(
-        "{table}\n{} runs each, looked at {} times, of at most {} users; {} of users do what a metric counts.\n\
+        "{table}\n{} runs each, looked at {} times, of at most {} users; {:.1} % of users do what a metric counts.\n\
          Without an effect at most 5 % may be wrong (and 1 % by guardrails, where the file has some); a run ends with its first verdict.\n",
         first.runs,
         first.looks,
         users.join(", "),
-        percent(first.rate)
+        100.0 * first.rate
     )
 }

@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
 
 const ROLES: &[(&str, Role)] = &[("read", Role::Read), ("operate", Role::Operate)];
+/// A token of fewer bytes may be found by trying.
+const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
 const HASH: &str = "sha256: and 64 hexadecimal digits, such as `watershed token` prints";
 
@@ -29,10 +31,11 @@ pub fn read(root: &Node<'_>, public: SocketAddr) -> Admin {
     let (one, several) = (below("token"), below("tokens"));
     let one_digest = one.as_ref().and_then(plain);
     let mut tokens: Vec<Token> = one_digest
-        .map(|digest| Token {
+        .map(|(digest, short)| Token {
             name: "admin".into(),
             role: Role::Operate,
             digest,
+            short,
         })
         .into_iter()
         .collect();
@@ -80,14 +83,14 @@ fn token(name: &str, node: &Node<'_>) -> Option<Token> {
             None
         }
     };
-    let digest = match (node.get("hash"), node.get("token")) {
+    let known = match (node.get("hash"), node.get("token")) {
         (Some(node), None) => {
             let text = node.secret(HASH)?;
             let digest = text.reveal().strip_prefix("sha256:").and_then(digest);
             if digest.is_none() {
                 node.problem("this is no hash", HASH);
             }
-            digest
+            digest.map(|digest| (digest, false))
         }
         (None, Some(node)) => plain(&node),
         (Some(_), Some(node)) => {
@@ -99,21 +102,24 @@ fn token(name: &str, node: &Node<'_>) -> Option<Token> {
             None
         }
     };
+    let (digest, short) = known?;
     Some(Token {
         name: name.into(),
         role: role?,
-        digest: digest?,
+        digest,
+        short,
     })
 }
 
-/// Of a token only this is kept.
-fn plain(node: &Node<'_>) -> Option<[u8; 32]> {
+/// Of a token only this is kept: its digest, and whether it is short.
+fn plain(node: &Node<'_>) -> Option<([u8; 32], bool)> {
     let token = node.secret("a text")?;
     if token.reveal().is_empty() {
         node.problem("the token is empty", TOKEN);
         return None;
     }
-    Some(Sha256::digest(token.reveal()).into())
+    let token = token.reveal();
+    Some((Sha256::digest(token).into(), token.len() < LONG))
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {

@@ -29,7 +29,8 @@ pub fn definition(plan: &Plan) -> String {
     let Plan {
         metrics, identity, ..
     } = plan;
-    let mut experiments = plan.experiments.clone();
+    // Without the tables by which experiments are found: their order is another one in each process.
+    let mut experiments = plan.experiments.to_vec();
     for experiment in experiments.iter_mut().filter(|own| !own.ended_by_file) {
         // Decisions reach replicas one after the other.
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
@@ -82,5 +83,28 @@ fn metric(metric: &Metric) -> DeclaredMetric {
         goal: metric.goal,
         scale: metric.scale,
         within_ms: metric.within_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_means_the_same_to_every_replica() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("routes.yaml");
+        let mut text =
+            "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.1:9\" }\nexperiments:\n"
+                .to_owned();
+        for number in 0..40 {
+            text.push_str(&format!(
+                "  e{number}: {{ match: /p{number}/**, groups: {{ control: {{ weight: 1, upstream: a }}, next: {{ weight: 1, upstream: b }} }} }}\n"
+            ));
+        }
+        std::fs::write(&file, text).unwrap();
+        let meant = || definition(&crate::config::load(&file).unwrap());
+        let once = meant();
+        assert!((0..5).all(|_| meant() == once));
     }
 }

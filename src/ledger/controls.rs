@@ -39,9 +39,9 @@ pub type Controls = BTreeMap<String, Control>;
 /// One decision, as it is kept for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
-    /// Which experiment.
+    /// Which experiment; empty where it is about all.
     pub experiment: String,
-    /// What was done: `pause`, `resume`, `promote` or `rollback`.
+    /// What was done: `pause`, `resume`, `promote` or `rollback`; or else `reload` or `forget`.
     pub action: String,
     /// What it did before, such as `running` or `promoted experiment`.
     pub from: String,

@@ -237,6 +237,9 @@ pub trait Ledger: Send + Sync {
     async fn control(&self, before_ms: u64, next: &Control, act: &Act)
     -> Result<bool, LedgerError>;
 
+    /// Keeps that something else was done.
+    async fn note(&self, act: &Act) -> Result<(), LedgerError>;
+
     /// The latest decisions, the newest first.
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError>;
 
@@ -277,13 +280,16 @@ fn written<T: serde::Serialize>(value: &T) -> Result<String, LedgerError> {
     })
 }
 
-/// An error and its causes on one line.
+/// An error and its causes on one line. Some say what their causes say: that is said once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text

@@ -354,6 +354,10 @@ impl Ledger for RedisLedger {
         controls::control(self, before_ms, next, act).await
     }
 
+    async fn note(&self, act: &Act) -> Result<(), LedgerError> {
+        controls::note(self, act).await
+    }
+
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
         controls::acts(self, max).await
     }

@@ -3,14 +3,16 @@
 mod apply;
 mod controls;
 mod kept;
+mod rows;
 
 use super::controls::{Act, Control, Controls};
 use super::kept::Kept;
 use super::{
-    ALIVE_MS, Applied, EpochDefinition, HourTotals, JournalId, Ledger, LedgerError, Page, Part,
-    Place, Replica, Totals, UserRecord, keys,
+    ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Page, Part, Place, Replica,
+    Totals, UserRecord, keys,
 };
 use apply::{applied, apply, record};
+use rows::{definitions, fields};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -348,6 +350,14 @@ impl Ledger for SqliteLedger {
         .await
     }
 
+    async fn note(&self, act: &Act) -> Result<(), LedgerError> {
+        let act = act.clone();
+        on(&self.writer, move |connection| {
+            controls::note(connection, &act)
+        })
+        .await
+    }
+
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
         self.read(move |connection| controls::acts(connection, max))
             .await
@@ -357,44 +367,4 @@ impl Ledger for SqliteLedger {
         self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
             .await
     }
-}
-
-fn definitions(
-    connection: &Connection,
-    experiment: &str,
-) -> Result<Vec<EpochDefinition>, LedgerError> {
-    let sql = "SELECT digest, first_ms, definition FROM epochs WHERE experiment = ?";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([experiment])?;
-    let mut definitions = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (digest, first_ms, text): (String, i64, String) =
-            (row.get(0)?, row.get(1)?, row.get(2)?);
-        definitions.push(keys::read_definition(&digest, first_ms as u64, &text)?);
-    }
-    Ok(definitions)
-}
-
-fn fields(
-    connection: &Connection,
-    table: &str,
-    experiment: &str,
-) -> Result<Vec<(String, i128)>, LedgerError> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT field, value FROM {table} WHERE experiment = ?"
-    ))?;
-    let mut rows = statement.query([experiment])?;
-    let mut fields = Vec::new();
-    while let Some(row) = rows.next()? {
-        let text: String = row.get(1)?;
-        fields.push((row.get(0)?, number(table, &text)?));
-    }
-    Ok(fields)
-}
-
-fn number(place: &str, text: &str) -> Result<i128, LedgerError> {
-    text.parse().map_err(|_| LedgerError::Unreadable {
-        place: place.to_owned(),
-        found: text.to_owned(),
-    })
 }

@@ -412,6 +412,12 @@ fn results_have_colours_in_a_terminal_that_wants_them() {
         piped.out
     );
     assert!(!piped.out.contains("other"), "{}", piped.out);
+    // Tables and bars fit a terminal; sentences are wrapped by it.
+    let lines = piped.out.lines().skip_while(|line| !line.is_empty());
+    let drawn = lines.filter(|line| line.contains("  ") || line.contains('─'));
+    let widest = drawn.map(|line| line.chars().count()).max();
+    assert!((60..=80).contains(&widest.unwrap()), "{}", piped.out);
+    assert!(piped.out.contains("\nWhat to do now: Keep it running"));
 
     // Shown again and again, and what comes in between with it.
     let mut watching = Command::new(BINARY)

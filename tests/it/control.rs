@@ -223,7 +223,7 @@ fn by_the_command_line() {
     let (code, _, said) = run(&["pause", "nothing"]);
     assert_eq!(code, Some(1));
     assert!(
-        said.contains("there is no experiment \\\"nothing\\\""),
+        said.contains("404 Not Found: there is no experiment \"nothing\"\n"),
         "{said}"
     );
 }

@@ -395,3 +395,263 @@ fn a_made_token_opens_the_door_that_knows_its_hash() {
         .unwrap();
     assert!(!bad.status.success());
 }
+
+const LONG: &str = "a token that nobody finds by trying";
+
+#[test]
+fn a_long_token_is_not_shut_out_by_the_guesses_of_others() {
+    let proxy = with_door(format!("token: \"{LONG}\""));
+    let right = format!("Authorization: Bearer {LONG}\r\n");
+    let wrong = "Authorization: Bearer guess\r\n";
+    let guesses: Vec<u16> = (0..15)
+        .map(|_| get(&proxy, "/admin/results", wrong).status)
+        .collect();
+    assert_eq!((guesses[0], guesses[14]), (401, 429), "{guesses:?}");
+    assert_eq!(get(&proxy, "/admin/results", &right).status, 200);
+    log_in(&proxy, &LONG.replace(' ', "+"));
+    // Neither the token nor a guess is in the log, and of guesses only as many as are told apart.
+    let log = until("all that is told", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let told = log.matches("an unknown token was shown").count();
+        (10..=11).contains(&told).then_some(log.clone()).ok_or(log)
+    });
+    assert!(!log.contains(LONG) && !log.contains("guess"), "{log}");
+}
+
+#[test]
+fn a_session_changes_nothing_unless_a_page_of_the_door_asks() {
+    let proxy = closed_door();
+    let session = log_in(&proxy, "operate-secret");
+    let own = format!("Origin: http://{}\r\n", proxy.admin);
+    let ask = |method: &str, path: &str, more: &str, body: &str| {
+        let mut client = Client::door(proxy.admin);
+        let length = body.len();
+        client
+            .say(format!(
+                "{method} {path} HTTP/1.1\r\nHost: {}\r\n{session}{more}Content-Length: {length}\r\n\r\n{body}",
+                proxy.admin
+            ))
+            .unwrap();
+        client.answer(true).unwrap().status
+    };
+    for (method, path, body) in [
+        ("POST", PAUSE, ""),
+        ("POST", PAUSE, "{}"),
+        ("POST", "/admin/reload", ""),
+        ("POST", "/admin/events", "[]"),
+        ("DELETE", "/admin/assignments?user=ann", ""),
+    ] {
+        for more in ["", FORM, "Content-Type: text/plain\r\n"] {
+            assert_eq!(ask(method, path, more, body), 403, "{path} {more} {body}");
+        }
+    }
+    assert_eq!(status(&proxy, READ), "running");
+    assert_eq!(ask("POST", PAUSE, &own, "{}"), 200);
+    assert_eq!(ask("POST", "/admin/reload", &own, ""), 200);
+}
+
+#[test]
+fn a_session_ends_with_logging_out_and_takes_its_stream_with_it() {
+    let proxy = closed_door();
+    let session = log_in(&proxy, "read-secret");
+    let page = get(
+        &proxy,
+        "/admin/results",
+        &format!("{session}Accept: text/html\r\n"),
+    );
+    let form = form_of(&page.text());
+    let mut stream = Client::door(proxy.admin);
+    stream
+        .say(format!(
+            "GET /admin/results/live HTTP/1.1\r\nHost: {}\r\n{session}\r\n",
+            proxy.admin
+        ))
+        .unwrap();
+    assert_eq!(stream.head().unwrap().0, 200);
+    assert!(stream.chunk().unwrap().is_some());
+    let left = post(
+        &proxy,
+        "/admin/logout",
+        &format!("{session}{FORM}"),
+        &format!("form={form}"),
+    );
+    assert_eq!(left.status, 303);
+    assert_eq!(get(&proxy, "/admin/results", &session).status, 401);
+    let over = (0..3).any(|_| matches!(stream.chunk(), Ok(None) | Err(_)));
+    assert!(over, "the stream goes on");
+}
+
+#[test]
+fn what_is_done_at_the_door_is_kept() {
+    let proxy = closed_door();
+    let mut client = Client::door(proxy.admin);
+    assert_eq!(post(&proxy, "/admin/reload", OPERATE, "").status, 200);
+    let sites = SITE.replace("percent: 50", "percent: many");
+    proxy.write(&sites);
+    assert_eq!(post(&proxy, "/admin/reload", OPERATE, "").status, 422);
+    proxy.write(SITE);
+    let said = r#"{"by": "x\ny", "reason": "\u001b[31mred\n2026 INFO forged"}"#;
+    assert_eq!(post(&proxy, PAUSE, OPERATE, said).status, 200);
+    let long = format!(r#"{{"reason": "{}"}}"#, "x".repeat(501));
+    let resume = "/admin/experiments/site/resume";
+    let refused = post(&proxy, resume, OPERATE, &long);
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    let longer = format!(r#"{{"reason": "{}"}}"#, "x".repeat(20_000));
+    assert_eq!(post(&proxy, resume, OPERATE, &longer).status, 413);
+    let acts = client.get("/admin/acts", READ).json();
+    let acts = acts["acts"].as_array().unwrap();
+    let told = |act: &serde_json::Value| {
+        let text = |key: &str| act[key].as_str().unwrap_or_default().to_owned();
+        [text("action"), text("experiment"), text("by")].join("|")
+    };
+    let told: Vec<String> = acts.iter().map(told).collect();
+    assert_eq!(
+        told,
+        ["pause|site|x y (anna)", "reload||anna", "reload||anna"]
+    );
+    assert_eq!(acts[0]["reason"], "[31mred 2026 INFO forged");
+    assert_eq!(acts[1]["to"], "refused");
+    assert!(acts[2]["to"].as_str().unwrap().len() == 16 && acts[2]["from"] == acts[2]["to"]);
+    let log = proxy.log.lock().unwrap().clone();
+    assert!(
+        !log.contains("\n2026 INFO forged") && !log.contains('\x1b'),
+        "{log}"
+    );
+}
+
+#[test]
+fn who_is_forgotten_is_not_named() {
+    let site = crate::support::origin::Origin::start("site");
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+         experiments: {{ site: {{ control: a, experiment: b, percent: 50 }} }}\n",
+        site.address
+    ));
+    proxy.client().get("/", "X-User: secret-ann\r\n");
+    proxy.results();
+    let mut client = Client::door(proxy.admin);
+    client
+        .say(format!(
+            "DELETE /admin/assignments?user=secret-ann HTTP/1.1\r\nHost: {}\r\n\r\n",
+            proxy.admin
+        ))
+        .unwrap();
+    assert_eq!(client.answer(true).unwrap().status, 200);
+    let acts = get(&proxy, "/admin/acts", "");
+    let act = &acts.json()["acts"][0];
+    assert_eq!(
+        (&act["action"], &act["experiment"], &act["to"]),
+        (&"forget".into(), &"site".into(), &"forgotten".into())
+    );
+    assert!(!acts.text().contains("secret-ann"));
+    let page = get(&proxy, "/admin/results", "Accept: text/html\r\n").text();
+    assert!(page.contains("forget site") && !page.contains("secret-ann"));
+}
+
+#[test]
+fn people_are_told_by_a_page_and_nothing_is_sniffed_or_framed() {
+    let proxy = closed_door();
+    let html = "Accept: text/html\r\n";
+    let as_reader = format!("{READ}{html}");
+    for (path, status, says) in [
+        (
+            "/admin/results/%3Cscript%3E",
+            404,
+            "experiment &#34;&#60;script&#62;&#34;",
+        ),
+        ("/admin/results?format=%3Cb%3E", 400, "&#60;b&#62;"),
+        ("/nothing", 404, "No such path"),
+        ("/admin/experiments/site/pause", 403, "may read only"),
+    ] {
+        let told = get(&proxy, path, &as_reader);
+        assert_eq!(told.status, status, "{path}");
+        let kind = told.header("content-type").unwrap();
+        assert!(kind.starts_with("text/html"), "{path}: {kind}");
+        assert!(told.text().contains(says), "{path}: {}", told.text());
+        // Programs are told what they always were.
+        let told = get(&proxy, path, READ);
+        if path != "/admin/experiments/site/pause" {
+            assert!(told.json()["error"].is_string(), "{path}");
+        }
+    }
+    for path in [
+        "/admin/results",
+        "/admin/results?format=csv",
+        "/admin/results?format=html",
+        "/admin/page.js",
+        "/admin/metrics",
+        "/admin/acts",
+        "/admin/healthz",
+        "/nothing",
+    ] {
+        let answer = get(&proxy, path, READ);
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        let resource = answer.header("cross-origin-resource-policy");
+        assert_eq!(resource, Some("same-origin"), "{path}");
+    }
+}
+
+/// A program that can be reached from elsewhere: its file, and where its door is.
+struct Reached {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+    door: std::net::SocketAddr,
+}
+
+impl Reached {
+    fn start(admin: &str) -> Reached {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("routes.yaml");
+        std::fs::write(&file, format!("listen: 127.0.0.1:0\n{admin}{SITE}")).unwrap();
+        let mut child = Command::new(BINARY)
+            .args(["run", "-c", file.to_str().unwrap()])
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines =
+            std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+        let door = lines.find_map(|line| {
+            let line = line.unwrap();
+            let (_, rest) = line.split_once("results at http://")?;
+            let port = rest.split(['/', ':']).nth(1)?;
+            Some(([127, 0, 0, 1], port.parse().ok()?).into())
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        Reached {
+            child,
+            folder,
+            door: door.unwrap(),
+        }
+    }
+}
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_changed_file_does_not_open_a_door_that_can_be_reached_from_elsewhere() {
+    let reached = Reached::start("admin: { listen: \"0.0.0.0:0\", token: secret }\n");
+    let bearer = "Authorization: Bearer secret\r\n";
+    // Sound by itself: but the door stays where it is until a restart.
+    let file = reached.folder.path().join("routes.yaml");
+    std::fs::write(&file, format!("listen: 127.0.0.1:0\n{SITE}")).unwrap();
+    let refused = Client::door(reached.door).post("/admin/reload", bearer, "");
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(
+        refused.text().contains("keep a token"),
+        "{}",
+        refused.text()
+    );
+    let mut client = Client::door(reached.door);
+    assert_eq!(client.get("/admin/results", "").status, 401);
+    assert_eq!(client.get("/admin/results", bearer).status, 200);
+}

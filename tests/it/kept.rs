@@ -124,6 +124,15 @@ async fn decisions_follow_each_other(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>)
     assert_eq!(chain, pairs.collect::<Vec<_>>());
     assert_eq!(two.controls().await.unwrap()["site"].at_ms, 40);
     assert_eq!(two.acts(3).await.unwrap(), acts[..3]);
+    // What is no decision is kept among them, and decides nothing.
+    let reload = Act {
+        experiment: String::new(),
+        action: "reload".to_owned(),
+        ..acts[0].clone()
+    };
+    two.note(&reload).await.unwrap();
+    assert_eq!(one.acts(2).await.unwrap(), [reload, acts[0].clone()]);
+    assert_eq!(one.controls().await.unwrap()["site"].at_ms, 40);
 }
 
 #[test]

@@ -4,6 +4,9 @@ use crate::support::client::Client as Door;
 use crate::support::clock::Clock;
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
+use crate::support::redis::Redis;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -209,20 +212,12 @@ async fn wait_for(browser: &Client, css: &str, text: &str) {
 async fn picture(browser: &Client, name: &str) {
     let folder = PathBuf::from(ROOT).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
-    let height = browser
-        .execute("return document.documentElement.scrollHeight", vec![])
-        .await
-        .unwrap();
-    let width = browser.get_window_size().await.unwrap().0 as u32;
-    browser
-        .set_window_size(width, height.as_u64().unwrap() as u32 + 200)
-        .await
-        .unwrap();
-    std::fs::write(
-        folder.join(format!("{name}.png")),
-        browser.screenshot().await.unwrap(),
-    )
-    .unwrap();
+    let all = "const it = document.documentElement; return { x: 0, y: 0, width: it.clientWidth, height: it.scrollHeight, scale: 1 }";
+    let all = says(browser, all).await;
+    let how = json!({ "format": "png", "captureBeyondViewport": true, "clip": all });
+    let taken = tell(browser, "Page.captureScreenshot", how).await;
+    let png = STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
+    std::fs::write(folder.join(format!("{name}.png")), png).unwrap();
 }
 
 /// What breaks the rules that assistive technology goes by.
@@ -241,14 +236,26 @@ async fn axe(browser: &Client) -> Value {
     browser.execute_async(ask, vec![]).await.unwrap()
 }
 
-async fn colours(browser: &Client, scheme: &str) {
-    let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
-    let command =
-        json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": [feature] } });
-    browser
-        .issue_cmd(Chromium("goog/cdp/execute", command))
-        .await
-        .unwrap();
+/// The feature of the medium is so, such as `prefers-color-scheme`.
+async fn medium(browser: &Client, kind: &str, name: &str, value: &str) {
+    let wanted = json!({ "media": kind, "features": [{ "name": name, "value": value }] });
+    tell(browser, "Emulation.setEmulatedMedia", wanted).await;
+}
+
+async fn tell(browser: &Client, command: &str, parameters: Value) -> Value {
+    let command = json!({ "cmd": command, "params": parameters });
+    let told = browser.issue_cmd(Chromium("goog/cdp/execute", command));
+    told.await.unwrap()
+}
+
+/// As wide as this, in CSS pixels: windows of a browser are not as narrow as telephones.
+async fn wide(browser: &Client, width: u32) {
+    let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+    tell(browser, "Emulation.setDeviceMetricsOverride", metrics).await;
+}
+
+async fn says(browser: &Client, script: &str) -> Value {
+    browser.execute(script, vec![]).await.unwrap()
 }
 
 /// What the browser complained of, such as a broken policy.
@@ -261,6 +268,27 @@ async fn complaints(browser: &Client) -> Vec<Value> {
     // That nobody is logged in is said by the status.
     let expected = |entry: &&Value| entry["message"].as_str().unwrap().contains("401");
     all.filter(|entry| !expected(entry)).cloned().collect()
+}
+
+/// Reaches a part of the page by the tabulator, and sees that it is shown where one is.
+async fn tab_to(browser: &Client, id: &str) {
+    for _ in 0..40 {
+        let active = browser.active_element().await.unwrap();
+        if active.attr("id").await.unwrap().as_deref() == Some(id) {
+            let outline = says(
+                browser,
+                "return getComputedStyle(document.activeElement).outlineStyle",
+            );
+            assert_eq!(
+                outline.await,
+                json!("solid"),
+                "{id} is not shown as focused"
+            );
+            return;
+        }
+        active.send_keys("\u{e004}").await.unwrap();
+    }
+    panic!("{id} is not reached by the tabulator");
 }
 
 /// Blocking what blocks is the test's own affair: it has a runtime of its own.
@@ -297,20 +325,21 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
         Value::Null
     );
     for scheme in ["light", "dark"] {
-        colours(browser, scheme).await;
+        medium(browser, "", "prefers-color-scheme", scheme).await;
         assert_usable(&axe(browser).await, scheme);
         picture(browser, &format!("results-{scheme}")).await;
     }
-    browser.set_window_size(400, 900).await.unwrap();
-    let wide = "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
+    wide(browser, 360).await;
+    let too_wide =
+        "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
     assert_eq!(
-        browser.execute(wide, vec![]).await.unwrap(),
+        says(browser, too_wide).await,
         json!(false),
         "a narrow screen shows all"
     );
     picture(browser, "results-narrow").await;
-    browser.set_window_size(1200, 1000).await.unwrap();
-    colours(browser, "light").await;
+    wide(browser, 1200).await;
+    medium(browser, "", "prefers-color-scheme", "light").await;
 
     // Somebody comes, and the page says so without being loaded again; what was opened stays open.
     let open = "window.here = true; const all = document.querySelector('details.health'); all.open = true; all.querySelector('summary').focus();";
@@ -327,12 +356,10 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     let still = "return window.here === true && document.querySelector('details.health').open";
     assert_eq!(browser.execute(still, vec![]).await.unwrap(), json!(true));
 
-    // A version is promoted: first it is said what that means.
-    let button = browser
-        .find(Locator::Id("promote-site-experiment"))
-        .await
-        .unwrap();
-    button.click().await.unwrap();
+    // A version is promoted, without a mouse: first it is said what that means.
+    tab_to(browser, "promote-site-experiment").await;
+    let button = browser.active_element().await.unwrap();
+    button.send_keys("\u{e007}").await.unwrap();
     wait(browser, "#confirm").await;
     wait_for(
         browser,
@@ -402,6 +429,108 @@ fn assert_grows_to_the_present(results: &Value) {
             assert_eq!(last[same], group[same], "{same}");
         }
     }
+}
+
+#[test]
+fn a_session_that_ends_leaves_the_page() {
+    drive(async |shop, browser| {
+        log_in(browser, shop, "read-secret").await;
+        wait_for(browser, "#live", "live").await;
+        let cookies = browser.get_all_cookies().await.unwrap();
+        let session = format!("Cookie: {}\r\n", cookies[0].stripped());
+        let form = says(
+            browser,
+            "return document.querySelector('[name=form]').value",
+        )
+        .await;
+        let form = format!("form={}", form.as_str().unwrap());
+        let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let mut elsewhere = Door::door(shop.proxy.admin);
+        let left = elsewhere.post("/admin/logout", &format!("{session}{kind}"), &form);
+        assert_eq!(left.status, 303);
+        wait(browser, "#token").await;
+    });
+}
+
+#[test]
+fn several_are_seen_at_a_glance_and_a_store_that_is_away_is_said() {
+    let origin = Origin::start("site");
+    let mut redis = Redis::start();
+    let long = "x".repeat(64);
+    let proxy = Proxy::start(&format!(
+        "store: {1}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+         overrides: {{ secret: 0123456789abcdef }}\nexperiments:\n\
+         \u{20} site: {{ control: a, experiment: b, percent: 50, match: /s }}\n\
+         \u{20} {long}: {{ match: /l, count_overrides: true, groups: {{ control: {{ weight: 1, upstream: a }}, {long}: {{ weight: 1, upstream: b }} }} }}\n\
+         metrics: {{ buy: \"POST /buy -> 2xx\", views: {{ on: {{ path: /**, status: 2xx }}, kind: count }} }}",
+        origin.address,
+        redis.url()
+    ));
+    let mut client = proxy.client();
+    for number in 0..60 {
+        let user = format!("X-User: user-{number}\r\n");
+        client.get(if number % 2 == 0 { "/s" } else { "/l" }, &user);
+    }
+    proxy.results();
+    let hostile = json!({ "by": "<img src=x onerror=window.hurt=1>", "reason": "\"><script>window.hurt=1</script>" });
+    let pause =
+        Door::door(proxy.admin).post("/admin/experiments/site/pause", "", &hostile.to_string());
+    assert_eq!(pause.status, 200);
+    let driver = Driver::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let browser = driver.browser().await;
+        let url = format!("http://{}/admin/results", proxy.admin);
+        browser.goto(&url).await.unwrap();
+        wait_for(&browser, "#live", "live").await;
+        wait_for(&browser, "#overview", "site Collecting").await;
+        wait_for(&browser, "#overview", "look at the data").await;
+        wait_for(
+            &browser,
+            &format!("#doubts-{long}"),
+            "forced a group are counted",
+        )
+        .await;
+        wait_for(&browser, "#decisions", "<img src=x").await;
+        assert_eq!(says(&browser, "return window.hurt").await, Value::Null);
+        for (width, name) in [
+            (1200, "several"),
+            (360, "several-narrow"),
+            (600, "several-zoomed"),
+        ] {
+            wide(&browser, width).await;
+            let too_wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            assert_eq!(says(&browser, too_wide).await, json!(0), "{width}");
+            assert_usable(&axe(&browser).await, name);
+            picture(&browser, name).await;
+        }
+        wide(&browser, 1200).await;
+        medium(&browser, "", "forced-colors", "active").await;
+        assert_usable(&axe(&browser).await, "forced colours");
+        picture(&browser, "several-forced-colours").await;
+        medium(&browser, "print", "forced-colors", "none").await;
+        let hidden = "return getComputedStyle(document.querySelector('.acts')).display";
+        assert_eq!(says(&browser, hidden).await, json!("none"));
+        picture(&browser, "several-printed").await;
+        medium(&browser, "", "forced-colors", "none").await;
+
+        // What was last known stays, below what is wrong; and it goes when it is well.
+        redis.kill();
+        wait_for(&browser, "#alarms", "store does not answer").await;
+        wait_for(&browser, "main", "What to do now").await;
+        assert_usable(&axe(&browser).await, "a store that is away");
+        picture(&browser, "store-away").await;
+        browser.goto(&url).await.unwrap();
+        wait_for(&browser, "#alarms", "store does not answer").await;
+        redis.up();
+        wait_for(&browser, "#overview", "site Collecting").await;
+        let complaints = complaints(&browser).await;
+        let others = complaints
+            .iter()
+            .filter(|it| !it.to_string().contains("503"));
+        assert_eq!(others.collect::<Vec<_>>(), [] as [&Value; 0]);
+        browser.close().await.unwrap();
+    });
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of the token; the token itself is not kept.
     pub digest: [u8; 32],
+    /// Whether it stands in the file and is so short that it may be found by trying.
+    pub short: bool,
 }
 
 impl fmt::Debug for Token {

@@ -34,6 +34,14 @@ pub async fn control(
         .await
 }
 
+pub async fn note(ledger: &RedisLedger, act: &Act) -> Result<(), LedgerError> {
+    let mut push = ::redis::cmd("LPUSH");
+    push.arg(keys::acts_key(&ledger.prefix)).arg(written(act)?);
+    // The next decision cuts the list.
+    let _: u64 = ledger.ask(&push).await?;
+    Ok(())
+}
+
 pub async fn acts(ledger: &RedisLedger, max: usize) -> Result<Vec<Act>, LedgerError> {
     let key = keys::acts_key(&ledger.prefix);
     let mut range = ::redis::cmd("LRANGE");

@@ -1,6 +1,6 @@
 //! Adding one part in one transaction.
 
-use super::number;
+use super::rows::number;
 use crate::ledger::account::{Additions, Before, WAITING_USERS_MAX};
 use crate::ledger::{Applied, EventAt, LedgerError, Part, Span, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};

@@ -31,10 +31,15 @@ pub fn control(
     let sql = "INSERT OR REPLACE INTO controls VALUES (?, ?, ?)";
     let at_ms = next.at_ms as i64;
     transaction.execute(sql, params![act.experiment, at_ms, written(next)?])?;
-    transaction.execute("INSERT INTO acts (act) VALUES (?)", [written(act)?])?;
-    let sql = "DELETE FROM acts WHERE number <= (SELECT max(number) FROM acts) - ?";
-    transaction.execute(sql, [ACTS_MAX as i64])?;
+    note(transaction, act)?;
     Ok(true)
+}
+
+pub fn note(connection: &Connection, act: &Act) -> Result<(), LedgerError> {
+    connection.execute("INSERT INTO acts (act) VALUES (?)", [written(act)?])?;
+    let sql = "DELETE FROM acts WHERE number <= (SELECT max(number) FROM acts) - ?";
+    connection.execute(sql, [ACTS_MAX as i64])?;
+    Ok(())
 }
 
 pub fn acts(connection: &Connection, max: usize) -> Result<Vec<Act>, LedgerError> {

@@ -341,7 +341,6 @@ fn sessions(door: &Asked<'_>, seen: &mut Seen) {
     ] {
         let with = |headers: &str| format!("{who}{headers}");
         for (status, kind, headers, body) in [
-            (303, "", FORM, sound),
             (400, JSON, &*format!("{FORM}{BROKEN}"), "what\r\n"),
             (403, JSON, &*format!("{FORM}{ELSEWHERE}"), sound),
             (413, JSON, FORM, &long),
@@ -351,13 +350,15 @@ fn sessions(door: &Asked<'_>, seen: &mut Seen) {
             door.expect(seen, status, kind, ("post", path, &with(headers), body));
         }
     }
-    let stale = format!("{session}{FORM}");
-    door.expect(
-        seen,
-        403,
-        PAGE,
-        ("post", "/admin/logout", &stale, "form=AAAA"),
-    );
+    let own = format!("{session}{FORM}");
+    for (status, kind, path, who, body) in [
+        (403, PAGE, "/admin/logout", &*own, "form=AAAA"),
+        (303, "", "/admin/login", FORM, known),
+        // The last: it ends the session.
+        (303, "", "/admin/logout", &own, &sound),
+    ] {
+        door.expect(seen, status, kind, ("post", path, who, body));
+    }
     door.expect(
         seen,
         401,

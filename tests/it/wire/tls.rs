@@ -419,3 +419,40 @@ fn upstreams_are_spoken_to_in_http_2() {
         });
     }
 }
+
+#[test]
+fn the_command_line_asks_a_door_behind_tls() {
+    let authority = Authority::new();
+    authority.certify("door", &["localhost"]);
+    let door = Proxy::start(
+        "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.1:9\" }\n\
+         experiments: { site: { control: a, experiment: b, percent: 50 } }\n",
+    );
+    let files = format!(
+        "{{ cert: {}, key: {} }}",
+        authority.file("door.pem"),
+        authority.file("door.key")
+    );
+    let (_front, secure) = secure(&format!("\"http://{}\"", door.admin), &files);
+    let url = format!("https://localhost:{}", secure.port());
+    let results = |roots: &str| {
+        std::process::Command::new(crate::support::proxy::BINARY)
+            .args(["results", "--url", &url])
+            .env("SSL_CERT_FILE", roots)
+            .output()
+            .unwrap()
+    };
+    let said = results(&authority.file("ca.pem"));
+    let out = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        out.starts_with("site (running)\n"),
+        "{out} {:?}",
+        said.stderr
+    );
+    let refused = results(&Authority::new().file("ca.pem"));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && said.contains("certificate"),
+        "{said}"
+    );
+}

@@ -1,0 +1,112 @@
+//! Numbers and times as people read them. PURE.
+
+use crate::stats::verdict::thousands;
+
+/// A share as a percentage, with a decimal place where that is not 0.
+pub fn share(share: f64) -> String {
+    format!("{} %", (share * 1000.0).round() / 10.0)
+}
+
+/// A relative change, with its sign.
+pub fn change(change: f64) -> String {
+    let percent = (change * 1000.0).round() / 10.0;
+    match percent == 0.0 {
+        true => "0.0 %".to_owned(),
+        false => format!("{percent:+.1} %"),
+    }
+}
+
+/// How many, and which part of all that is.
+pub fn part(count: u64, all: u64) -> String {
+    match all {
+        0 => thousands(count),
+        all => format!(
+            "{} ({:.2} %)",
+            thousands(count),
+            100.0 * count as f64 / all as f64
+        ),
+    }
+}
+
+/// A sum of values: as many decimal places as it has, two at most.
+pub fn sum(sum: f64) -> String {
+    let cents = (sum.abs() * 100.0).round();
+    let whole = thousands((cents / 100.0).floor() as u64);
+    let sign = if sum < 0.0 && cents > 0.0 { "-" } else { "" };
+    match (cents % 100.0) as u64 {
+        0 => format!("{sign}{whole}"),
+        cents => format!("{sign}{whole}.{cents:02}"),
+    }
+}
+
+/// A latency.
+pub fn latency(ms: Option<f64>) -> String {
+    match ms {
+        None => "–".to_owned(),
+        Some(ms) if ms >= 9_950.0 => format!("{:.0} s", ms / 1000.0),
+        Some(ms) if ms >= 995.0 => format!("{:.1} s", ms / 1000.0),
+        Some(ms) if ms >= 99.5 => format!("{ms:.0} ms"),
+        Some(ms) => format!("{ms:.1} ms"),
+    }
+}
+
+/// A moment in RFC 3339, to the minute.
+pub fn minute(at: &str) -> String {
+    let at: Result<jiff::Timestamp, _> = at.parse();
+    at.map_or("?".to_owned(), |at| {
+        at.strftime("%-d %b %Y, %H:%M UTC").to_string()
+    })
+}
+
+/// From one moment to another, in seconds; not before it.
+pub fn seconds_between(from: &str, to: &str) -> Option<f64> {
+    let (from, to): (jiff::Timestamp, jiff::Timestamp) = (from.parse().ok()?, to.parse().ok()?);
+    Some(to.duration_since(from).as_secs_f64().max(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_said_as_people_read_them() {
+        assert_eq!(
+            [0.2, 0.125, 9.788].map(share),
+            ["20 %", "12.5 %", "978.8 %"]
+        );
+        assert_eq!(
+            [0.28, -0.0004, 0.0, -0.305].map(change),
+            ["+28.0 %", "0.0 %", "0.0 %", "-30.5 %"]
+        );
+        assert_eq!(part(87, 497), "87 (17.51 %)");
+        assert_eq!(part(1200, 0), "1,200");
+        assert_eq!(
+            [0.0, 795.0, 7525.93, 1784.2, -3.5, -0.001, 0.999].map(sum),
+            ["0", "795", "7,525.93", "1,784.20", "-3.50", "0", "1"]
+        );
+        let times = [
+            Some(0.5),
+            Some(99.9),
+            Some(341.4),
+            Some(1234.0),
+            Some(60_000.0),
+        ];
+        assert_eq!(
+            times.map(latency),
+            ["0.5 ms", "100 ms", "341 ms", "1.2 s", "60 s"]
+        );
+        assert_eq!(latency(None), "–");
+    }
+
+    #[test]
+    fn times_are_said_to_the_minute() {
+        assert_eq!(minute("2026-11-03T07:05:59.123Z"), "3 Nov 2026, 07:05 UTC");
+        assert_eq!(minute("soon"), "?");
+        let day = seconds_between("2026-11-03T07:00:00Z", "2026-11-04T07:00:00Z");
+        assert_eq!(day, Some(86_400.0));
+        assert_eq!(
+            seconds_between("2026-11-04T07:00:00Z", "2026-11-03T07:00:00Z"),
+            Some(0.0)
+        );
+    }
+}
