@@ -60,14 +60,15 @@ class Peer:
         files, command = COMMANDS[name]
         places = {
             "PORT": self.port, "TLS": self.tls, "ADMIN": self.admin, "ORIGIN": site.origin_port,
-            "FOLDER": self.folder, "WORKERS": workers, "WATERSHED": Path("target/release/watershed").absolute(),
+            "FOLDER": self.folder, "WATERSHED": Path("target/release/watershed").absolute(),
             "STORE": f"redis://127.0.0.1:{site.redis_port}" if name.endswith("redis") else "watershed.db",
         }
         fill = lambda text: re.sub(r"@([A-Z]+)@", lambda found: str(places[found[1]]), text)
         for pem in ("cert.pem", "key.pem", "both.pem"):
             shutil.copy(site.folder / pem, self.folder)
         for file in files:
-            (self.folder / file).write_text(fill((HERE / file).read_text()))
+            text = (HERE / file).read_text().replace("workers: 1", f"workers: {workers}")
+            (self.folder / file).write_text(fill(text))
         self.log = open(self.folder / "log", "w")
         self.process = subprocess.Popen(
             ["taskset", "-c", cores, *wrapper, *map(fill, command)],
