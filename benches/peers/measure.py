@@ -15,8 +15,10 @@ from pathlib import Path
 from peers import COMMANDS, LOAD_CORE, PROXY_CORE, Peer, Site
 
 COOKIE = "Cookie: a=b; uid=user-4711"
-CELLS = ["small", "syscalls", "instructions", "large", "tls", "idle", "workers"]
+CELLS = ["small", "paced", "syscalls", "instructions", "large", "tls", "idle", "workers"]
 ALL_CORES = f"{PROXY_CORE},{LOAD_CORE}"
+# Requests a second that every proxy is asked, if it can: two fifths of what the fastest do.
+RATE = 30_000
 
 
 def run(*command, cores=LOAD_CORE):
@@ -52,6 +54,22 @@ def spent(peer, work):
 def small(peer, options):
     result, cpu = spent(peer, lambda: wrk(f"http://127.0.0.1:{peer.port}/", options.seconds))
     return {"requests/s": result[1], "p50 ms": result[2], "p99 ms": result[3], "p99.9 ms": result[4], "CPU µs": cpu}
+
+
+def paced(peer, options):
+    """Latencies when all are asked the same number of requests in a second. Who cannot do as many says nothing."""
+    times = peer.folder / "times"
+    times.unlink(missing_ok=True)
+    requests, connections = RATE * options.seconds, 64
+    words = ["h2load", "--h1", "-t1", "-c", connections, "--rps", RATE / connections, "-n", requests, "-H", COOKIE]
+    out = run(*words, "--log-file", times, f"http://127.0.0.1:{peer.port}/").stdout
+    took = sorted(int(line.split()[2]) / 1000 for line in times.read_text().splitlines())
+    if f"{requests} succeeded" not in out:
+        raise RuntimeError(out)
+    if requests / float(re.search(r"finished in ([\d.]+)s", out)[1]) < 0.95 * RATE:
+        return {}
+    at = lambda share: took[int(len(took) * share)]
+    return {f"{RATE:,}/s: p50 ms": at(0.5), f"{RATE:,}/s: p99 ms": at(0.99), f"{RATE:,}/s: p99.9 ms": at(0.999)}
 
 
 def large(peer, options):
@@ -135,8 +153,8 @@ def instructions(site, name):
     return {"instructions": (many - few) / 10_000} if few and many else {}
 
 
-MEASURES = {"small": small, "large": large, "tls": tls, "idle": idle, "syscalls": syscalls, "workers": workers}
-DIGITS = {"requests/s": 0, "instructions": 0, "1 MiB: memory grown KiB": 0}
+MEASURES = {"small": small, "paced": paced, "large": large, "tls": tls, "idle": idle, "syscalls": syscalls, "workers": workers}
+DIGITS = {f"{at}{name} ms": 2 for at in ("", f"{RATE:,}/s: ") for name in ("p50", "p99", "p99.9")} | {"requests/s": 0, "instructions": 0, "1 MiB: memory grown KiB": 0}
 
 
 def table(results, names):
@@ -199,7 +217,7 @@ def main():
     parser.add_argument("--what", help="these figures: " + ", ".join(CELLS))
     parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     options = parser.parse_args()
-    options.seconds, rounds = (1, 1) if options.quick else (4, 5)
+    options.seconds, rounds = (1, 1) if options.quick else (3, 5)
     names = options.only.split(",") if options.only else list(COMMANDS)
     cells = options.what.split(",") if options.what else CELLS
     results = {name: {} for name in names}

@@ -4,7 +4,7 @@ pub use super::sockets::Sockets;
 
 use super::reload::reload;
 use super::stage::{self, Stage};
-use super::{Hinted, files, reports, successor};
+use super::{Hinted, files, folding, reports, successor};
 use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
@@ -112,7 +112,7 @@ pub async fn run(
     let probing = tokio::spawn(probe::run(plan_orders.clone(), shared.standings));
     let folded = Arc::new(Notify::new());
     let folder = fold(&plan, readers, &ledger, &vitals, options);
-    let folder = tokio::spawn(folder.run(FOLD_INTERVAL, notified(&folded)));
+    let folder = tokio::spawn(folding::keep(folder, FOLD_INTERVAL, Arc::clone(&folded)));
     let served = plan_orders.clone();
     let definition = move || config::declare::definition(&served.borrow());
     let id = uuid::Uuid::now_v7().to_string();
@@ -211,7 +211,7 @@ pub async fn run(
     }
     drop(keeper);
     folded.notify_one();
-    folder.await?;
+    folder.await??;
     looked.notify_one();
     looking.await?;
     exporting.await?;
@@ -245,11 +245,6 @@ async fn look_at_upstreams(plan: Arc<Plan>) {
             );
         }
     }
-}
-
-fn notified(notify: &Arc<Notify>) -> impl Future<Output = ()> + use<> {
-    let notify = Arc::clone(notify);
-    async move { notify.notified().await }
 }
 
 fn fold(

@@ -9,6 +9,7 @@ mod explain;
 mod export;
 mod fetch;
 mod files;
+mod folding;
 mod forget;
 pub mod house;
 mod log;

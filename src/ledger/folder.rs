@@ -44,6 +44,8 @@ pub struct Folder {
     over: Option<Duration>,
     /// How far the journals were written at a time that is not reached yet, in Unix milliseconds.
     mark: Option<(u64, Vec<u64>)>,
+    backoff: Backoff,
+    housekept: tokio::time::Instant,
     /// By journal, how many facts the ledger knows to be dropped.
     told_dropped: HashMap<JournalId, u64>,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
@@ -67,6 +69,8 @@ impl Folder {
             from_the_start: false,
             over: None,
             mark: None,
+            backoff: Backoff::new(),
+            housekept: tokio::time::Instant::now(),
             told_dropped: HashMap::new(),
             adopt: Box::new(adopt),
         };
@@ -77,17 +81,27 @@ impl Folder {
 
     /// Folds every `interval` until `stop` resolves, and then once more what is left.
     pub async fn run(mut self, interval: Duration, stop: impl Future<Output = ()>) {
+        self.follow(interval, stop, |_| true).await;
+        self.finish().await;
+    }
+
+    /// Folds every `interval` until `stop` resolves, or for as long as it `goes_on` with so many
+    /// facts behind; whether it was stopped.
+    pub async fn follow(
+        &mut self,
+        interval: Duration,
+        stop: impl Future<Output = ()>,
+        goes_on: impl Fn(u64) -> bool,
+    ) -> bool {
         let mut stop = std::pin::pin!(stop.fuse());
         self.over = Some(interval);
-        let mut backoff = Backoff::new();
-        let mut housekept = tokio::time::Instant::now();
-        loop {
+        while goes_on(self.behind()) {
             let wait = match self.round(&mut stop).await {
                 // A full batch means that more is waiting; anything less is given time to gather,
                 // so that the ledger is asked a few times a second and not for every fact.
                 Ok(read) => {
                     self.report(None);
-                    backoff = Backoff::new();
+                    self.backoff = Backoff::new();
                     if read == Read::Full {
                         Duration::ZERO
                     } else {
@@ -96,22 +110,28 @@ impl Folder {
                 }
                 Err(error) => {
                     self.report(Some(&error));
-                    backoff.next()
+                    self.backoff.next()
                 }
             };
-            if housekept.elapsed() > HOUSEKEEPING {
-                housekept = tokio::time::Instant::now();
+            if self.housekept.elapsed() > HOUSEKEEPING {
+                self.housekept = tokio::time::Instant::now();
                 self.keep_house().await;
             }
             if stop.is_terminated() {
-                break;
+                return true;
             }
             tokio::select! {
-                () = &mut stop => break,
+                () = &mut stop => return true,
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        false
+    }
+
+    /// Folds what is left.
+    pub async fn finish(mut self) {
         self.over = None;
+        let mut stop = std::future::pending().fuse();
         // Twice, in case that a loss is found at the end.
         for _ in 0..2 {
             while let Ok(Read::Full | Read::Some) = self.round(&mut stop).await {}
@@ -173,13 +193,17 @@ impl Folder {
         (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
+    /// How many facts are written and not folded.
+    fn behind(&self) -> u64 {
+        let behind = |reader: &Reader| (reader.written() + 1).saturating_sub(reader.position());
+        self.readers.iter().map(behind).sum()
+    }
+
     /// What comes next in every journal, in pieces. Between them is waited for as long as leaves
     /// time for what is behind: the same work, but not all of it at once.
     async fn read(&mut self, stop: &mut (impl FusedFuture<Output = ()> + Unpin)) -> Vec<Chunk> {
         let share = self.share();
-        let behind = |reader: &Reader| (reader.written() + 1).saturating_sub(reader.position());
-        let behind: u64 = self.readers.iter().map(behind).sum();
-        let pieces = u32::try_from(behind / PIECE as u64).unwrap_or(u32::MAX);
+        let pieces = u32::try_from(self.behind() / PIECE as u64).unwrap_or(u32::MAX);
         let mut pause = self.over.and_then(|over| over.checked_div(pieces));
         pause = pause.filter(|pause| *pause >= PAUSE_MIN);
         let mut chunks = Vec::with_capacity(self.readers.len());
