@@ -1,6 +1,6 @@
 //! A real redis-server in a folder of its own.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ impl Redis {
     /// Another program that speaks its language.
     pub fn of(program: &str, arguments: &[&str]) -> Redis {
         let owned = |argument: &&str| (*argument).to_owned();
-        Redis::on(program, free(), arguments.iter().map(owned).collect())
+        Redis::on(program, free, arguments.iter().map(owned).collect())
     }
 
     /// Valkey, as scripts/test installs it.
@@ -49,16 +49,22 @@ impl Redis {
         Redis::of(program.to_str().unwrap(), &[])
     }
 
-    fn on(program: &str, address: SocketAddr, arguments: Vec<String>) -> Redis {
-        let mut redis = Redis {
-            address,
-            program: program.to_owned(),
-            arguments,
-            folder: TempDir::new().unwrap(),
-            child: None,
+    /// A port that was free a moment ago may be another test's now: then another one is tried.
+    fn on(program: &str, port: impl Fn() -> SocketAddr, arguments: Vec<String>) -> Redis {
+        let try_one = || {
+            let mut redis = Redis {
+                address: port(),
+                program: program.to_owned(),
+                arguments: arguments.clone(),
+                folder: TempDir::new().unwrap(),
+                child: None,
+            };
+            redis.comes_up().then_some(redis)
         };
-        redis.up();
-        redis
+        let mut tries = std::iter::repeat_with(try_one).take(8);
+        tries
+            .find_map(|redis| redis)
+            .expect("redis-server ends at once")
     }
 
     /// Sends its process a signal, such as `STOP`.
@@ -87,6 +93,11 @@ impl Redis {
 
     /// Starts it again, on the same port and with the same files.
     pub fn up(&mut self) {
+        assert!(self.comes_up(), "redis-server ends at once");
+    }
+
+    /// Whether it is there to stay: who answers at its port may be another one.
+    fn comes_up(&mut self) -> bool {
         let child = Command::new(&self.program)
             // A Sentinel keeps what it learns in its file, which comes first.
             .args(self.sentinel_file())
@@ -108,13 +119,20 @@ impl Redis {
             .expect("redis-server is missing: run ./scripts/test, which installs it");
         self.child = Some(child);
         super::until("redis-server", || {
-            TcpStream::connect(self.address).map(drop)
-        });
-        super::until("redis-server", || match self.command(&["PING"]) {
-            Ok(_) => Ok(()),
-            Err(error) if error.contains("NOAUTH") => Ok(()),
-            Err(error) => Err(error),
-        });
+            if self.has_ended() {
+                return Ok(false);
+            }
+            match self.command(&["PING"]) {
+                Ok(_) => Ok(!self.has_ended()),
+                Err(error) if error.contains("NOAUTH") => Ok(!self.has_ended()),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut();
+        child.is_none_or(|child| child.try_wait().unwrap().is_some())
     }
 
     fn sentinel_file(&self) -> Vec<String> {
@@ -174,9 +192,12 @@ impl Cluster {
         let nodes: Vec<Redis> = (0..6)
             .map(|_| {
                 // The nodes talk to each other on a port 10,000 higher.
-                let address = std::iter::repeat_with(free).find(|free| free.port() < 50_000);
+                let port = || {
+                    let mut ports = std::iter::repeat_with(free);
+                    ports.find(|free| free.port() < 50_000).unwrap()
+                };
                 let arguments = words.split(' ').map(str::to_owned).collect();
-                Redis::on("redis-server", address.unwrap(), arguments)
+                Redis::on("redis-server", port, arguments)
             })
             .collect();
         let addresses = nodes.iter().map(|node| node.address.to_string());
