@@ -211,10 +211,10 @@ impl Folder {
             let mut chunk = piece(reader, PIECE.min(share));
             let mut is_more = chunk.records.len() == PIECE;
             while is_more && chunk.records.len() < share {
-                if let Some(over) = pause {
+                if let Some(time) = pause {
                     tokio::select! {
                         () = &mut *stop => pause = None,
-                        () = tokio::time::sleep(over) => {}
+                        () = tokio::time::sleep(time) => {}
                     }
                 }
                 let more = piece(reader, PIECE.min(share - chunk.records.len()));

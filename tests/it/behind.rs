@@ -76,6 +76,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
                 writer.append(&declared, &record).unwrap();
                 appended += 1;
             }
+            // The folder is far enough behind.
             std::thread::sleep(Duration::from_millis(1));
         }
         appended

@@ -36,27 +36,17 @@ impl Framing {
     /// come again, with more behind them.
     pub fn admit_chunks(&mut self, bytes: &[u8]) -> Result<Chunks, Reason> {
         let mut found = Chunks::default();
-        while self.place != Place::Head {
+        loop {
             let rest = &bytes[found.pass + found.skip..];
-            if rest.is_empty() {
+            let frames = self.admit_frames(rest)?;
+            let data = self.admit_data(&rest[frames.bytes..]);
+            found.pass += frames.bytes - frames.trailers + data;
+            found.skip += frames.trailers;
+            found.ended = self.has_ended();
+            if data == 0 {
                 return Ok(found);
             }
-            let in_trailers = self.place == Place::Trailers;
-            let taken = match self.place {
-                Place::Chunk(left) => Some(self.pass(left, rest)),
-                Place::ChunkSize => self.chunk_size(rest)?,
-                Place::ChunkEnd => self.chunk_end(rest)?,
-                Place::Trailers => self.trailers(rest)?,
-                Place::Head | Place::Length(_) | Place::Upgrade => None,
-            };
-            match (taken, in_trailers) {
-                (None, _) => return Ok(found),
-                (Some(taken), false) => found.pass += taken,
-                (Some(taken), true) => found.skip += taken,
-            }
         }
-        found.ended = true;
-        Ok(found)
     }
 
     /// What frames such a body in these bytes, up to its next data or its end.

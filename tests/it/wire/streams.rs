@@ -130,6 +130,7 @@ fn a_large_answer_waits_for_its_reader() {
         let request = Request::get("http://a/").body(whole("")).unwrap();
         let mut response = sender.send_request(request).await.unwrap();
         response.body_mut().frame().await.unwrap().unwrap();
+        // Time enough to take all of it, for a proxy that does not wait for its reader.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let held = written.load(Ordering::SeqCst);
         assert!(held < 24 << 20, "{held} bytes were taken of a slow reader");
@@ -243,6 +244,7 @@ fn an_answer_that_is_left_is_recorded_as_such() {
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), 200);
         drop(response);
+        // What resets the stream is sent by the connection, which ends with this runtime.
         tokio::time::sleep(Duration::from_millis(200)).await;
     });
     until("what was left", || {
