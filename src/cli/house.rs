@@ -3,6 +3,7 @@
 pub use super::sockets::Sockets;
 
 use super::reload::reload;
+use super::secrets::Secrets;
 use super::stage::{self, Stage};
 use super::{Hinted, files, folding, reports, successor};
 use crate::admin::{self, look::Looks};
@@ -62,11 +63,16 @@ pub async fn run(
     let reports = writers.pop();
     let remembered = stage::file(&plan);
     let decided = stage::recall(&*ledger, &remembered).await;
-    let (stage, plan_orders) = Stage::new(plan, decided);
+    let secrets = Secrets::open(&plan, &*ledger).await?;
+    let (stage, plan_orders) = Stage::new(plan, decided, &secrets);
     let (stage, plan) = (Arc::new(stage), Arc::clone(&plan_orders.borrow()));
     let decisions = Arc::new(Notify::new());
-    let following =
-        Arc::clone(&stage).follow(Arc::clone(&ledger), remembered, Arc::clone(&decisions));
+    let following = Arc::clone(&stage).follow(
+        Arc::clone(&ledger),
+        remembered,
+        secrets,
+        Arc::clone(&decisions),
+    );
     let following = tokio::spawn(following);
     let (stops, stop_orders) = watch::channel(false);
     let (stopping, is_stopping) = watch::channel(false);

@@ -19,6 +19,7 @@ mod reload;
 mod reports;
 mod results;
 mod run;
+mod secrets;
 mod simulate;
 mod sockets;
 mod stage;

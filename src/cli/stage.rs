@@ -1,5 +1,7 @@
-//! The plan that is served: what the file means, and over it what was decided since.
+//! The plan that is served: what the file means, over it what was decided since, and the secrets
+//! that it signs by.
 
+use super::secrets::Secrets;
 use crate::config::plan::Plan;
 use crate::experiment::{GroupIndex, Lifecycle as Own};
 use crate::ledger::controls::{Controls, Lifecycle};
@@ -17,16 +19,33 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 /// Where plans come from.
 #[derive(Debug)]
 pub struct Stage {
-    stands: Mutex<(Plan, Controls)>,
+    stands: Mutex<Stands>,
     plans: watch::Sender<Arc<Plan>>,
 }
 
+/// What makes the plan that is served.
+#[derive(Debug)]
+struct Stands {
+    plan: Plan,
+    controls: Controls,
+    secrets: Vec<String>,
+}
+
 impl Stage {
-    /// Serves this plan under these decisions.
-    pub fn new(plan: Plan, controls: Controls) -> (Stage, watch::Receiver<Arc<Plan>>) {
-        let (plans, orders) = watch::channel(Arc::new(under(&plan, &controls)));
+    /// Serves this plan under these decisions, and signs by these secrets.
+    pub fn new(
+        plan: Plan,
+        controls: Controls,
+        secrets: &Secrets,
+    ) -> (Stage, watch::Receiver<Arc<Plan>>) {
+        let stands = Stands {
+            plan,
+            controls,
+            secrets: secrets.known().to_vec(),
+        };
+        let (plans, orders) = watch::channel(Arc::new(stands.served()));
         let stage = Stage {
-            stands: Mutex::new((plan, controls)),
+            stands: Mutex::new(stands),
             plans,
         };
         (stage, orders)
@@ -39,25 +58,24 @@ impl Stage {
 
     /// The file means something else now.
     pub fn load(&self, plan: Plan) {
-        self.change(|stands| stands.0 = plan);
+        self.change(|stands| stands.plan = plan);
     }
 
     fn decided(&self, controls: &Controls) -> bool {
         let news = {
             let stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
-            stands.1 != *controls
+            stands.controls != *controls
         };
         if news {
-            self.change(|stands| stands.1 = controls.clone());
+            self.change(|stands| stands.controls = controls.clone());
         }
         news
     }
 
-    fn change(&self, how: impl FnOnce(&mut (Plan, Controls))) {
+    fn change(&self, how: impl FnOnce(&mut Stands)) {
         let mut stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
         how(&mut stands);
-        self.plans
-            .send_replace(Arc::new(under(&stands.0, &stands.1)));
+        self.plans.send_replace(Arc::new(stands.served()));
     }
 
     /// Goes by what is decided, from now on; told, it asks at once.
@@ -65,9 +83,13 @@ impl Stage {
         self: Arc<Self>,
         ledger: Arc<dyn Ledger>,
         file: PathBuf,
+        mut secrets: Secrets,
         told: Arc<Notify>,
     ) {
         loop {
+            if secrets.refresh(&*ledger).await {
+                self.change(|stands| stands.secrets = secrets.known().to_vec());
+            }
             match ledger.controls().await {
                 Ok(controls) => {
                     if self.decided(&controls) {
@@ -114,6 +136,17 @@ fn remember(file: &Path, controls: &Controls) {
             "what was decided cannot be remembered at {}: {error}; the store has it",
             file.display()
         );
+    }
+}
+
+impl Stands {
+    fn served(&self) -> Plan {
+        let mut plan = under(&self.plan, &self.controls);
+        let secrets: Vec<_> = self.secrets.iter().map(String::as_bytes).collect();
+        if let [first, others @ ..] = &secrets[..] {
+            plan.sign_by(first, others);
+        }
+        plan
     }
 }
 

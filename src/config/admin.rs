@@ -4,6 +4,7 @@ use super::check::address;
 use super::name::check_name;
 use super::node::Node;
 use super::plan::{Admin, Role, Token};
+use crate::experiment::key_ring::KeyRing;
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,7 +14,7 @@ const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
 const HASH: &str = "sha256: and 64 hexadecimal digits, such as `watershed token` prints";
 
-pub fn read(root: &Node<'_>, public: SocketAddr) -> Admin {
+pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin {
     let node = root.get("admin");
     if let Some(node) = &node {
         node.keys(&[
@@ -65,7 +66,11 @@ pub fn read(root: &Node<'_>, public: SocketAddr) -> Admin {
             );
         }
     }
-    Admin { listen, tokens }
+    Admin {
+        listen,
+        tokens,
+        session_keys,
+    }
 }
 
 fn token(name: &str, node: &Node<'_>) -> Option<Token> {

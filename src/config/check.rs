@@ -5,7 +5,8 @@ use super::identity;
 use super::metrics;
 use super::node::{Node, Reading};
 use super::plan::{Journal, Plan};
-use super::{admin, limits, logging, privacy, tls, tracing, upstreams};
+use super::{admin, limits, logging, plan, privacy, tls, tracing, upstreams};
+use crate::experiment::key_ring::KeyRing;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "identity",
-        "{ name, max_age, domain, path, same_site, secure, http_only, max_length, join, store, key }",
+        "{ name, max_age, domain, path, same_site, secure, http_only, max_length, join, store, key, keys }",
     ),
     (
         "upstreams",
@@ -104,14 +105,16 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         .and_then(|node| node.whole(1, 1024))
         .map(|workers| workers as usize);
     let access_log = logging::access_log(root);
+    let secret = random_secret(root);
+    let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
         listen,
         tls: tls::server(root, &mut watched),
-        admin: admin::read(root, listen),
+        admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
         store: super::store::store(root),
         journal: journal(root),
         workers: workers.unwrap_or(cores),
-        identity: identity::read(root),
+        identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),
         default,
         experiments: experiments.into(),
@@ -151,6 +154,18 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         shown: serde_json::Value::Null,
         watched: watched.into(),
     }
+}
+
+/// What signs until the secret that is kept with the store takes its place.
+fn random_secret(root: &Node<'_>) -> [u8; 32] {
+    let mut secret = [0; 32];
+    if let Err(error) = getrandom::fill(&mut secret) {
+        root.problem(
+            format!("the system gives no random numbers: {error}"),
+            "let this process use getrandom(2) or read /dev/urandom",
+        );
+    }
+    secret
 }
 
 /// `0.0.0.0:8080`, `:8080` or `8080`.

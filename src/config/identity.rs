@@ -1,7 +1,9 @@
 //! `user:` and `identity:` — where IDs are read from and how new ones are given.
 
 use super::node::Node;
+use super::plan;
 use crate::experiment::identity::{HashKey, Identity, Keep, Mint, Source};
+use crate::experiment::key_ring::KeyRing;
 use std::time::Duration;
 
 const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
@@ -9,8 +11,13 @@ const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
 const KEY: &str =
     "a long random text, such as `openssl rand -hex 32` prints; or ${NAME}, or file:PATH";
 
+const KEYS: &str = "a list of long random texts, the newest first: [file:new, file:old]";
+
+/// A shorter key may be found by trying.
+const KEY_BYTES_MIN: usize = 16;
+
 /// Where IDs come from.
-pub fn read(root: &Node<'_>) -> Identity {
+pub fn read(root: &Node<'_>, kept_keys: KeyRing) -> Identity {
     let sources = root
         .get("user")
         .map(|node| node.items())
@@ -30,6 +37,8 @@ pub fn read(root: &Node<'_>) -> Identity {
         },
         join: true,
         keep: Keep::Raw,
+        keys: kept_keys,
+        keys_from_file: false,
     };
     let Some(node) = root.get("identity") else {
         return identity;
@@ -55,6 +64,7 @@ pub fn read(root: &Node<'_>) -> Identity {
         ),
         ("store", "raw or hashed"),
         ("key", KEY),
+        ("keys", KEYS),
     ]);
     let mint = &mut identity.mint;
     if let Some(name) = node.get("name").and_then(|node| cookie_name(&node)) {
@@ -120,7 +130,7 @@ pub fn read(root: &Node<'_>) -> Identity {
     match (hashed, node.get("key")) {
         (Some(true), Some(written)) => {
             if let Some(key) = written.secret("a text") {
-                if key.reveal().len() < 16 {
+                if key.reveal().len() < KEY_BYTES_MIN {
                     written.problem("the key is shorter than 16 bytes", KEY);
                 }
                 identity.keep = Keep::Hashed(HashKey::new(key.reveal().as_bytes()));
@@ -133,7 +143,32 @@ pub fn read(root: &Node<'_>) -> Identity {
         ),
         (_, None) => {}
     }
+    if let Some(keys) = node.get("keys").and_then(|node| signing_keys(&node)) {
+        identity.keys = keys;
+        identity.keys_from_file = true;
+    }
     identity
+}
+
+/// The keys that sign minted IDs: the first one signs, the others are still believed.
+fn signing_keys(node: &Node<'_>) -> Option<KeyRing> {
+    let written = node.items();
+    if written.is_empty() {
+        node.problem("no key", KEYS);
+    }
+    let read = |node: &Node<'_>| {
+        let key = node.secret("a text")?;
+        let is_long = key.reveal().len() >= KEY_BYTES_MIN;
+        if !is_long {
+            node.problem("the key is shorter than 16 bytes", KEY);
+        }
+        is_long.then_some(key)
+    };
+    let keys: Vec<_> = written.iter().map(read).collect();
+    let keys: Option<Vec<_>> = keys.into_iter().collect();
+    let keys = keys?;
+    let mut secrets = keys.iter().map(|key| key.reveal().as_bytes());
+    Some(KeyRing::new(plan::IDENTITY_KEYS, secrets.next()?, secrets))
 }
 
 fn source(node: &Node<'_>) -> Option<Source> {

@@ -9,6 +9,7 @@ pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
+use crate::experiment::key_ring::KeyRing;
 use crate::experiment::metric::Metric;
 use crate::experiment::routes::Experiments;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
@@ -77,7 +78,21 @@ pub struct Plan {
     pub watched: Box<[PathBuf]>,
 }
 
+/// What the keys of [`Identity::keys`] are for.
+pub const IDENTITY_KEYS: &str = "identity";
+/// What the keys of [`Admin::session_keys`] are for.
+pub const SESSION_KEYS: &str = "session";
+
 impl Plan {
+    /// Signs by these secrets from now on; where the file has keys of its own, they stay.
+    pub fn sign_by(&mut self, first: &[u8], others: &[&[u8]]) {
+        let keys = |purpose| KeyRing::new(purpose, first, others.iter().copied());
+        self.admin.session_keys = keys(SESSION_KEYS);
+        if !self.identity.keys_from_file {
+            self.identity.keys = keys(IDENTITY_KEYS);
+        }
+    }
+
     /// The experiment at this place.
     pub fn experiment(&self, index: ExperimentIndex) -> &Experiment {
         &self.experiments[index.0]

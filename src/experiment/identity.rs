@@ -3,6 +3,7 @@
 
 use super::UserId;
 use super::asked::{Asked, Fields};
+use super::key_ring::KeyRing;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -28,6 +29,10 @@ pub struct Identity {
     pub join: bool,
     /// What is kept of an ID.
     pub keep: Keep,
+    /// Signs minted IDs.
+    pub keys: KeyRing,
+    /// Whether the file gives these keys, and not the secret that is kept with the store.
+    pub keys_from_file: bool,
 }
 
 /// What is kept of an ID, in the journal and the ledger.

@@ -11,6 +11,7 @@ pub mod consent;
 pub mod forced;
 pub mod guard;
 pub mod identity;
+pub mod key_ring;
 pub mod matcher;
 pub mod metric;
 pub mod record;

@@ -90,6 +90,11 @@ pub fn acts_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:acts")
 }
 
+/// The key of the list of secrets that replicas sign with, the one that signs first.
+pub fn secrets_key(prefix: &str) -> String {
+    format!("{prefix}:secrets")
+}
+
 /// The key of the hash of how many facts each journal could not take.
 pub fn dropped_key(prefix: &str) -> String {
     format!("{prefix}:dropped")

@@ -34,6 +34,10 @@ use kept::Kept;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// So many secrets are kept in a store at most. Each is another replica's that was started while
+/// the store was away.
+pub const SECRETS_MAX: usize = 16;
+
 /// A journal's name, unique over all replicas for all time (a UUID).
 pub type JournalId = Arc<str>;
 
@@ -242,6 +246,11 @@ pub trait Ledger: Send + Sync {
 
     /// The latest decisions, the newest first.
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError>;
+
+    /// The secrets that all replicas sign and verify with, the one that signs first. `ours`, what
+    /// this replica knows, are added behind those that are there, in one atomic step, as long as
+    /// there are fewer than [`SECRETS_MAX`].
+    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError>;
 
     /// Whether the house answers.
     async fn ping(&self) -> Result<(), LedgerError>;

@@ -7,6 +7,7 @@ mod kept;
 mod link;
 mod people;
 mod script;
+mod secrets;
 
 pub use address::TlsFiles;
 pub use link::Unusable;
@@ -360,6 +361,10 @@ impl Ledger for RedisLedger {
 
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
         controls::acts(self, max).await
+    }
+
+    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError> {
+        secrets::exchange(self, ours).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

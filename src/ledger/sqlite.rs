@@ -4,6 +4,7 @@ mod apply;
 mod controls;
 mod kept;
 mod rows;
+mod secrets;
 
 use super::controls::{Act, Control, Controls};
 use super::kept::Kept;
@@ -21,7 +22,7 @@ use std::time::Duration;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -58,6 +59,9 @@ CREATE TABLE first   (experiment TEXT NOT NULL, field TEXT NOT NULL, value TEXT 
 CREATE TABLE controls (experiment TEXT NOT NULL PRIMARY KEY, at_ms INTEGER NOT NULL,
                        control TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE acts     (number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NULL);
+",
+    "
+CREATE TABLE secrets  (number INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT NOT NULL UNIQUE);
 ",
 ];
 
@@ -361,6 +365,18 @@ impl Ledger for SqliteLedger {
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
         self.read(move |connection| controls::acts(connection, max))
             .await
+    }
+
+    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError> {
+        let ours = ours.to_vec();
+        on(&self.writer, move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let secrets = secrets::exchange(&transaction, &ours)?;
+            transaction.commit()?;
+            Ok(secrets)
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

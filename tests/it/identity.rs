@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use watershed::experiment::UserId;
 use watershed::experiment::forced::{self, Forced, Unsound};
 use watershed::experiment::identity::{self, Identity, Keep, Mint, Source};
+use watershed::experiment::key_ring::KeyRing;
 
 fn identity(sources: Vec<Source>) -> Identity {
     let mint = Mint {
@@ -23,6 +24,8 @@ fn identity(sources: Vec<Source>) -> Identity {
         mint,
         join: true,
         keep: Keep::Raw,
+        keys: KeyRing::new("identity", b"a secret of this test", []),
+        keys_from_file: false,
     }
 }
 

@@ -8,7 +8,7 @@ use watershed::ledger::controls::{Act, Control, Lifecycle};
 use watershed::ledger::kept::Kept;
 use watershed::ledger::redis::{RedisLedger, TlsFiles};
 use watershed::ledger::sqlite::SqliteLedger;
-use watershed::ledger::{EpochDefinition, Ledger, Part};
+use watershed::ledger::{EpochDefinition, Ledger, Part, SECRETS_MAX};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -135,6 +135,30 @@ async fn decisions_follow_each_other(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>)
     assert_eq!(one.controls().await.unwrap()["site"].at_ms, 40);
 }
 
+/// Replicas that start at the same time on an empty store agree on the secret that signs.
+async fn replicas_agree_on_secrets(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+    let none: &[String] = &[];
+    assert_eq!(one.secrets(none).await.unwrap(), none);
+    let offering = |ledger: &Arc<dyn Ledger>, secret: &str| {
+        let (ledger, ours) = (Arc::clone(ledger), vec![secret.to_owned()]);
+        tokio::spawn(async move { ledger.secrets(&ours).await.unwrap() })
+    };
+    let (first, second) = tokio::join!(offering(&one, "one"), offering(&two, "two"));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let all = one.secrets(none).await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!((&first[0], &second[0]), (&all[0], &all[0]), "one signs");
+    // Known ones are not added again, whatever their order.
+    let again = ["two".to_owned(), "one".to_owned()];
+    assert_eq!(two.secrets(&again).await.unwrap(), all);
+    // There is room for so many, and the first one stays the first.
+    let many: Vec<_> = (0..2 * SECRETS_MAX).map(|it| it.to_string()).collect();
+    let full = two.secrets(&many).await.unwrap();
+    assert_eq!(full.len(), SECRETS_MAX);
+    assert_eq!(full[..2], all);
+    assert_eq!(one.secrets(&many).await.unwrap(), full);
+}
+
 #[test]
 fn the_embedded_file_keeps_the_smallest_and_the_first() {
     let folder = TempDir::new().unwrap();
@@ -143,6 +167,7 @@ fn the_embedded_file_keeps_the_smallest_and_the_first() {
     };
     runtime().block_on(the_smallest_and_the_first_stay(open(), open()));
     runtime().block_on(decisions_follow_each_other(open(), open()));
+    runtime().block_on(replicas_agree_on_secrets(open(), open()));
     // What is kept outlives the process, and alone makes no experiment.
     runtime().block_on(async {
         let kept = open().kept("site").await.unwrap();
@@ -163,7 +188,8 @@ fn redis_keeps_the_smallest_and_the_first() {
         let two = ledgers.pop().unwrap();
         let one = ledgers.pop().unwrap();
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
-        decisions_follow_each_other(one, two).await;
+        decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
+        replicas_agree_on_secrets(one, two).await;
     });
     let said = redis.command(&["HGET", "ws:{controls}:now", "site"]);
     assert!(said.unwrap().contains("promoted"));
@@ -199,7 +225,7 @@ fn a_file_of_the_version_before_is_taken_over() {
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {
@@ -222,6 +248,7 @@ fn a_cluster_keeps_them_in_one_place() {
         let two = ledgers.pop().unwrap();
         let one = ledgers.pop().unwrap();
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
-        decisions_follow_each_other(one, two).await;
+        decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
+        replicas_agree_on_secrets(one, two).await;
     });
 }

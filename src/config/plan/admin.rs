@@ -1,5 +1,6 @@
 //! The admin door, and who may come in.
 
+use crate::experiment::key_ring::KeyRing;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -10,6 +11,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Who may come in; without any the door asks for none. Always some beyond loopback.
     pub tokens: Vec<Token>,
+    /// Signs the sessions of browsers.
+    pub session_keys: KeyRing,
 }
 
 /// Who may come in with what.

@@ -1,0 +1,21 @@
+//! The secrets that all replicas share.
+
+use crate::ledger::{LedgerError, SECRETS_MAX};
+use rusqlite::Transaction;
+
+/// See [`crate::ledger::Ledger::secrets`].
+pub fn exchange(
+    transaction: &Transaction<'_>,
+    ours: &[String],
+) -> Result<Vec<String>, LedgerError> {
+    let mut statement = transaction.prepare_cached("SELECT secret FROM secrets ORDER BY number")?;
+    let known = statement.query_map([], |row| row.get(0))?;
+    let mut known = known.collect::<Result<Vec<String>, _>>()?;
+    for secret in ours {
+        if known.len() < SECRETS_MAX && !known.contains(secret) {
+            transaction.execute("INSERT INTO secrets (secret) VALUES (?)", [secret])?;
+            known.push(secret.clone());
+        }
+    }
+    Ok(known)
+}
