@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "proxy/grammar.rs",
     "proxy/headers.rs",
     "proxy/hops.rs",
+    "proxy/reserved.rs",
     "proxy/trace.rs",
     "spans/exchange.rs",
     "spans/semantics.rs",

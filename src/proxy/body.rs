@@ -6,6 +6,7 @@ use super::direct::Streamed;
 use super::gate::Clock;
 use super::record::Unfinished;
 use super::reply::Reason;
+use super::reserved::Reserved;
 use super::upload::Upload;
 use crate::upstream::Lease;
 use bytes::Bytes;
@@ -37,16 +38,18 @@ struct Flow {
     upload: Rc<Upload>,
     patience: Clock,
     quiet_max: Option<Duration>,
+    reserved: Rc<Reserved>,
 }
 
 impl Outgoing {
-    /// A client's body, up to this many bytes. Its pauses are watched here where a `quiet_max` is
-    /// given: for HTTP/2, which has no gate.
+    /// A client's body, up to this many bytes, without reserved names in its trailers. Its pauses
+    /// are watched here where a `quiet_max` is given: for HTTP/2, which has no gate.
     pub fn new(
         body: Incoming,
         max_bytes: Option<u64>,
         upload: Upload,
         quiet_max: Option<Duration>,
+        reserved: Rc<Reserved>,
     ) -> Outgoing {
         Outgoing(Some(Flow {
             inner: body,
@@ -54,6 +57,7 @@ impl Outgoing {
             upload: Rc::new(upload),
             patience: Clock::default(),
             quiet_max,
+            reserved,
         }))
     }
 
@@ -100,7 +104,7 @@ impl Flow {
                 }
                 self.left_bytes -= bytes;
                 if let Some(trailers) = frame.trailers_mut() {
-                    super::hops::remove_from_trailers(trailers);
+                    super::hops::remove_from_trailers(trailers, &self.reserved);
                 }
                 upload.moved(bytes);
                 if self.inner.is_end_stream() {
@@ -190,6 +194,7 @@ pub struct Passed {
     inner: Incoming,
     lease: Option<Lease<Outgoing>>,
     upload: Option<Rc<Upload>>,
+    reserved: Rc<Reserved>,
     quiet: Clock,
     quiet_max: Duration,
     /// When all of it must be there.
@@ -202,11 +207,13 @@ pub struct Passed {
 
 impl Passed {
     /// The body of an answer, the connection that it comes over, the request's body that may still
-    /// be on its way, the longest pause, and when it must have ended.
+    /// be on its way, the names that trailers must not have, the longest pause, and when it must
+    /// have ended.
     pub fn new(
         inner: Incoming,
         lease: Lease<Outgoing>,
         upload: Option<Rc<Upload>>,
+        reserved: Rc<Reserved>,
         quiet_max: Duration,
         deadline: Option<Instant>,
     ) -> Passed {
@@ -216,6 +223,7 @@ impl Passed {
             inner,
             lease: Some(lease),
             upload,
+            reserved,
             quiet: Clock::default(),
             quiet_max,
             deadline: deadline.map(until),
@@ -299,7 +307,7 @@ impl Passed {
         match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    super::hops::remove_from_trailers(trailers);
+                    super::hops::remove_from_trailers(trailers, &self.reserved);
                 }
                 if let Some(entry) = &mut self.entry {
                     entry.gave(frame.data_ref().map_or(0, |data| data.len() as u64));

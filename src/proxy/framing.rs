@@ -12,6 +12,7 @@ use super::grammar;
 use super::reply::Reason;
 use crate::config::plan::Limits;
 use memchr::memchr;
+use std::collections::VecDeque;
 
 /// The longest chunk-size line with its extensions, in bytes.
 const SIZE_LINE_MAX: usize = 4096;
@@ -47,6 +48,7 @@ pub struct Framing {
     line: usize,
     searched: usize,
     head: Head,
+    bare: VecDeque<bool>,
 }
 
 /// What the next byte belongs to.
@@ -85,6 +87,7 @@ impl Framing {
             line: 0,
             searched: 0,
             head: Head::default(),
+            bare: VecDeque::new(),
         }
     }
 
@@ -113,6 +116,12 @@ impl Framing {
                 Err(fault) => return (sound, Some(fault)),
             }
         }
+    }
+
+    /// Of each `OPTIONS http://…` whose line was read since this was last asked, whether its target
+    /// is only a host.
+    pub fn take_bare(&mut self, to: &mut VecDeque<bool>) {
+        to.append(&mut self.bare);
     }
 
     /// Whether the next byte begins a message.
@@ -188,6 +197,7 @@ impl Framing {
                 // RFC 9112, 2.2: empty lines before a request are passed over.
                 if !line.is_empty() {
                     self.head.http_10 = grammar::request_line(line, self.bounds.target_bytes)?;
+                    self.bare.extend(grammar::is_bare_options(line));
                     self.head.begun = true;
                 }
             } else if line.is_empty() {

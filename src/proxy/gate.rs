@@ -74,6 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     pub fn new(stream: S, first: Vec<u8>, line: Rc<Line>, bounds: Bounds, times: Times) -> Gate<S> {
         let mut framing = Framing::new(bounds);
         let (sound, fault) = framing.admit(&first);
+        framing.take_bare(&mut line.bare.borrow_mut());
         Gate {
             stream,
             line,
@@ -136,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return Poll::Ready(Ok(()));
         }
         let (sound, fault) = self.framing.admit(fresh);
+        self.framing.take_bare(&mut self.line.bare.borrow_mut());
         self.fault = fault;
         if fault.is_none() && sound < fresh.len() {
             self.held.extend_from_slice(&fresh[sound..]);
@@ -160,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     fn look(&mut self) {
         (self.sound, self.fault) = self.framing.admit(&self.held);
+        self.framing.take_bare(&mut self.line.bare.borrow_mut());
     }
 
     /// Whether a message has begun and is not complete; empty lines before it are not its

@@ -82,12 +82,29 @@ fn is_absolute(target: &[u8]) -> bool {
     is_host(host) && is_path(path)
 }
 
+/// Of a sound request line that is `OPTIONS http://…`, whether the target is only a host
+/// (RFC 9112, 3.2.4).
+pub fn is_bare_options(line: &[u8]) -> Option<bool> {
+    let target = line.strip_prefix(b"OPTIONS ")?;
+    if matches!(target.first(), Some(b'/' | b'*')) {
+        return None;
+    }
+    let (target, _) = target.split_at(memchr(b' ', target)?);
+    let host = &target[memchr(b':', target)? + b"://".len()..];
+    Some(!host.iter().any(|byte| matches!(byte, b'/' | b'?')))
+}
+
 const ONES: u64 = u64::from_le_bytes([1; 8]);
 const HIGH: u64 = ONES * 0x80;
 
 /// How many bytes at the beginning are a token's.
 pub fn token_bytes(bytes: &[u8]) -> usize {
-    let mut place = 0;
+    name_bytes(bytes).0
+}
+
+/// The same, and whether any of them is neither a letter nor a digit nor a dash.
+pub fn name_bytes(bytes: &[u8]) -> (usize, bool) {
+    let (mut place, mut odd) = (0, false);
     while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {
         // Names are letters and dashes, most of them: eight at once, and what else there may be
         // one by one.
@@ -98,13 +115,23 @@ pub fn token_bytes(bytes: &[u8]) -> usize {
         }
         place += others.trailing_zeros() as usize / 8;
         if !TOKEN[usize::from(bytes[place])] {
-            return place;
+            return (place, odd);
         }
+        odd |= is_odd(bytes[place]);
         place += 1;
     }
-    let mut rest = bytes[place..].iter();
-    let end = rest.position(|&byte| !TOKEN[usize::from(byte)]);
-    end.map_or(bytes.len(), |end| place + end)
+    while let Some(&byte) = bytes.get(place)
+        && TOKEN[usize::from(byte)]
+    {
+        odd |= is_odd(byte);
+        place += 1;
+    }
+    (place, odd)
+}
+
+/// Whether a byte of a name is neither a letter nor a digit nor a dash.
+pub fn is_odd(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() && byte != b'-'
 }
 
 /// The high bits of those of eight bytes that are letters or dashes. Sums of seven bits carry
@@ -346,7 +373,8 @@ mod tests {
             bytes in prop::collection::vec(prop_oneof![6 => any::<u8>(), 40 => b'a'..=b'z', 8 => b'A'..=b'Z', 4 => Just(b'-'), 2 => b'!'..=b'~', 1 => Just(b'`' ), 1 => Just(0xad)], 0..60),
         ) {
             let end = bytes.iter().position(|byte| !TOKEN[usize::from(*byte)]);
-            prop_assert_eq!(token_bytes(&bytes), end.unwrap_or(bytes.len()));
+            let end = end.unwrap_or(bytes.len());
+            prop_assert_eq!(name_bytes(&bytes), (end, bytes[..end].iter().any(|&byte| is_odd(byte))));
         }
 
         #[test]
@@ -415,6 +443,22 @@ mod tests {
         ] {
             check(line, Err(Reason::Target));
         }
+    }
+
+    #[test]
+    fn options_of_a_host() {
+        let check = |target: &str, expected| {
+            let line = format!("OPTIONS {target} HTTP/1.1");
+            assert_eq!(request_line(line.as_bytes(), 100), Ok(false), "{target}");
+            assert_eq!(is_bare_options(line.as_bytes()), expected, "{target}");
+        };
+        check("http://a", Some(true));
+        check("HTTPS://[::1]:80", Some(true));
+        check("http://a/", Some(false));
+        check("http://a?b", Some(false));
+        check("*", None);
+        check("/", None);
+        assert_eq!(is_bare_options(b"GET http://a HTTP/1.1"), None);
     }
 
     #[test]

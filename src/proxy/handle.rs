@@ -5,6 +5,7 @@ use super::beacon;
 use super::body::{Answer, Outgoing, Passed};
 use super::headers::{self, Brought};
 use super::hops;
+use super::last_hop;
 use super::line::Line;
 use super::record::{self, Answered, Unfinished};
 use super::reply::{self, Reason, Refusal};
@@ -108,14 +109,19 @@ async fn answer(
     {
         return Err(Refusal::new(Reason::TooMany));
     }
-    let brought = headers::admit(plan, &mut head, peer)?;
+    let bare = line.is_some_and(|line| line.takes_bare(&head));
+    let reserved = &snapshot.words.reserved;
+    let brought = headers::admit(plan, reserved, &mut head, peer, bare)?;
+    if let Some(own) = last_hop::count_down(&mut head)? {
+        return Ok(own);
+    }
     if plan.beacon.enabled && head.uri.path() == &*plan.beacon.path {
         return Ok(beacon::answer(worker, snapshot, &head, body, began).await);
     }
     let body = match upgrade {
         // What comes behind it is not a body.
         Some(_) => Outgoing::empty(),
-        None => admit_body(plan, client, &head, body)?,
+        None => admit_body(snapshot, client, &head, body)?,
     };
     let upload = body.upload();
     let (visitor, forced) = match consents(plan, &head.headers) {
@@ -184,7 +190,14 @@ async fn answer(
         let quiet_max = quiet_max(plan, headers::is_of_events(&head.headers));
         Ok((
             head,
-            Answer::Passed(Passed::new(body, lease, upload, quiet_max, deadline)),
+            Answer::Passed(Passed::new(
+                body,
+                lease,
+                upload,
+                Rc::clone(reserved),
+                quiet_max,
+                deadline,
+            )),
         ))
     });
     let (mut head, mut body) = match sent {
@@ -275,7 +288,7 @@ fn identify(
 }
 
 fn admit_body(
-    plan: &Plan,
+    snapshot: &Snapshot,
     client: &Client,
     head: &request::Parts,
     body: Incoming,
@@ -283,6 +296,7 @@ fn admit_body(
     if body.is_end_stream() {
         return Ok(Outgoing::empty());
     }
+    let plan = &*snapshot.plan;
     let max = plan.limits.body_bytes;
     if max.is_some_and(|max| body.size_hint().lower() > max) {
         return Err(Refusal::new(Reason::BodyTooLong));
@@ -292,7 +306,8 @@ fn admit_body(
     let asks = asks && head.version >= http::Version::HTTP_11;
     let upload = Upload::new(client.line.clone(), asks);
     let quiet_max = client.line.is_none().then_some(plan.timeouts.body);
-    Ok(Outgoing::new(body, max, upload, quiet_max))
+    let reserved = Rc::clone(&snapshot.words.reserved);
+    Ok(Outgoing::new(body, max, upload, quiet_max, reserved))
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.

@@ -5,18 +5,20 @@ use super::edit::Edit;
 use super::grammar;
 use super::hops::{self, Way};
 use super::reply::{Reason, Refusal};
+use super::reserved::Reserved;
 use crate::config::plan::Plan;
 use crate::experiment::asked::Fields;
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::visit::{By, Visit};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
-use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderName, SET_COOKIE, VIA};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, SET_COOKIE, VIA};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version, response};
 use smallvec::SmallVec;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 const USER: HeaderName = HeaderName::from_static("watershed-user");
 const EXPERIMENT: HeaderName = HeaderName::from_static("watershed-experiment");
@@ -31,6 +33,8 @@ pub struct Words {
     groups: Vec<Vec<HeaderValue>>,
     /// What caches are told.
     pub caches: CacheWords,
+    /// The names that the proxy sets or relies on.
+    pub reserved: Rc<Reserved>,
 }
 
 impl Words {
@@ -47,6 +51,7 @@ impl Words {
         Words {
             groups: plan.experiments.iter().map(of).collect(),
             caches: CacheWords::new(plan),
+            reserved: Rc::new(Reserved::new(plan)),
         }
     }
 
@@ -66,8 +71,15 @@ pub struct Brought {
 }
 
 /// Checks a request's head and takes out what is not for the upstream: hop-by-hop fields, the
-/// client's copies of `Watershed-*`, and an override token, which is returned.
-pub fn admit(plan: &Plan, head: &mut Parts, peer: IpAddr) -> Result<Option<Brought>, Refusal> {
+/// client's copies of `Watershed-*`, reserved names in disguise, and an override token, which is
+/// returned. With `bare`, the target was `http://host`, without even a slash.
+pub fn admit(
+    plan: &Plan,
+    reserved: &Reserved,
+    head: &mut Parts,
+    peer: IpAddr,
+    bare: bool,
+) -> Result<Option<Brought>, Refusal> {
     let target = head
         .uri
         .path_and_query()
@@ -82,17 +94,48 @@ pub fn admit(plan: &Plan, head: &mut Parts, peer: IpAddr) -> Result<Option<Broug
     }
     let path = head.uri.path();
     let rooted = path.starts_with('/') || (path == "*" && head.method == Method::OPTIONS);
-    if head.method == Method::CONNECT || !rooted {
+    if head.method == Method::CONNECT || !rooted || !is_whole(&head.uri, head.version) {
         return Err(Refusal::new(Reason::Target));
     }
-    admit_host(head)?;
+    admit_host(head, bare)?;
+    admit_length(&head.headers)?;
     join_cookies(head);
+    admit_count(plan, head)?;
     let brought = take_override(head);
     let trusted = trusts(plan, peer);
-    hops::strip(&mut head.headers, Way::Request, |name| {
-        is_ours(name) || (!trusted && name.starts_with("x-forwarded-"))
+    let nominated = |name: &str| reserved.may_be_nominated(name);
+    hops::strip(&mut head.headers, Way::Request, nominated, |name| {
+        is_ours(name)
+            || (!trusted && name.starts_with("x-forwarded-"))
+            || reserved.is_disguised(name.as_bytes())
     });
     Ok(brought)
+}
+
+/// RFC 9113, 8.3.1: in HTTP/2 a path begins with a slash, where HTTP/1 also has `http://host?query`.
+fn is_whole(target: &Uri, version: Version) -> bool {
+    let said = target.path_and_query().map(PathAndQuery::as_str);
+    version != Version::HTTP_2 || said.is_some_and(|said| said.starts_with(['/', '*']))
+}
+
+/// RFC 9110, 8.6: one length of digits. HTTP/1 has been checked for it before.
+fn admit_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        (Some(length), None) if grammar::length(length.as_bytes()).is_some() => Ok(()),
+        _ => Err(Refusal::new(Reason::Length)),
+    }
+}
+
+/// The limit of fields, which HTTP/1 has been checked for before. An ID and a trace that this
+/// process has given the request are not counted.
+fn admit_count(plan: &Plan, head: &Parts) -> Result<(), Refusal> {
+    let given = usize::from(plan.tracing.request_id) + usize::from(plan.tracing.start.is_some());
+    match head.version == Version::HTTP_2 && head.headers.len() > plan.limits.headers + given {
+        true => Err(Refusal::new(Reason::HeadTooLong)),
+        false => Ok(()),
+    }
 }
 
 /// Whether a trusted peer says that the visitor came over TLS, where this listener speaks none.
@@ -156,7 +199,8 @@ pub fn prepare(
 /// Takes out of an answer what is not for the client (`Watershed-Event` among it), and what only
 /// this connection needed.
 pub fn strip_answer(head: &mut response::Parts) {
-    hops::strip(&mut head.headers, Way::Answer, is_ours);
+    let nominated = |name: &str| name != CONTENT_LENGTH.as_str();
+    hops::strip(&mut head.headers, Way::Answer, nominated, is_ours);
 }
 
 /// Completes an answer that came in this version: the minted ID, the override's cookie, what
@@ -197,7 +241,7 @@ pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
 }
 
 /// RFC 9112, 3.2: one `Host`, or the target's authority in its place.
-fn admit_host(head: &mut Parts) -> Result<(), Refusal> {
+fn admit_host(head: &mut Parts, bare: bool) -> Result<(), Refusal> {
     if let Some(authority) = head.uri.authority() {
         // RFC 9113, 8.3.1: in HTTP/2 the two must not differ.
         let said = head.headers.get(HOST).map(HeaderValue::as_bytes);
@@ -209,12 +253,12 @@ fn admit_host(head: &mut Parts) -> Result<(), Refusal> {
         let host =
             HeaderValue::try_from(authority.as_str()).map_err(|_| Refusal::new(Reason::Host))?;
         head.headers.insert(HOST, host);
-        let target = head
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or(PathAndQuery::from_static("/"));
-        head.uri = Uri::from(target);
+        let target = match bare {
+            // RFC 9112, 3.2.4: what is asked of the server, and of no resource.
+            true => Some(PathAndQuery::from_static("*")),
+            false => head.uri.path_and_query().cloned(),
+        };
+        head.uri = Uri::from(target.unwrap_or(PathAndQuery::from_static("/")));
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {

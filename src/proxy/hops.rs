@@ -2,10 +2,10 @@
 
 use super::grammar;
 use super::reply::Reason;
+use super::reserved::Reserved;
 use crate::experiment::asked::Fields;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version, response};
 use smallvec::SmallVec;
@@ -38,15 +38,20 @@ pub fn via(version: Version) -> HeaderValue {
 }
 
 /// Takes out what only this connection needed (RFC 9110, 7.6.1), and what is `foreign`; the rest
-/// keeps its order. `TE: trailers` is kept for requests: trailers are forwarded.
-pub fn strip(headers: &mut HeaderMap, way: Way, foreign: impl Fn(&str) -> bool) {
+/// keeps its order. `Connection` removes the names that `may_be_nominated`. `TE: trailers` is kept
+/// for requests: trailers are forwarded.
+pub fn strip(
+    headers: &mut HeaderMap,
+    way: Way,
+    may_be_nominated: impl Fn(&str) -> bool,
+    foreign: impl Fn(&str) -> bool,
+) {
     let listed: SmallVec<[HeaderName; 4]> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // A client must not use it to take out what names the site or frames the body.
-        .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | COOKIE))
+        .filter(|name| may_be_nominated(name.as_str()))
         .collect();
     let trailers = way == Way::Request && takes_trailers(headers);
     // The body is framed anew; a length beside a coding was never meant (RFC 9112, 6.3).
@@ -233,13 +238,9 @@ pub fn interim(head: &[u8]) -> Option<Vec<u8>> {
     Some(said)
 }
 
-/// RFC 9110, 6.5.1: what frames a message, or is read before its body, is not said after it.
-pub fn remove_from_trailers(trailers: &mut HeaderMap) {
-    let not_after = |name: &&HeaderName| {
-        is_of_the_hop(name)
-            || matches!(**name, HOST | COOKIE | TRAILER)
-            || name.as_str().starts_with("watershed-")
-    };
+/// Removes the trailers that may not follow the content.
+pub fn remove_from_trailers(trailers: &mut HeaderMap, reserved: &Reserved) {
+    let not_after = |name: &&HeaderName| !reserved.may_trail(name.as_str());
     let found: SmallVec<[HeaderName; 4]> = trailers.keys().filter(not_after).cloned().collect();
     for name in found {
         trailers.remove(name);

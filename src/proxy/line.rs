@@ -3,7 +3,10 @@
 
 use super::reply::Reason;
 use crate::upstream::Upgraded;
+use http::Method;
+use http::request::Parts;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::task::{Context, Waker};
 
@@ -13,6 +16,9 @@ pub struct Line {
     pub client: IpAddr,
     /// Whether the next request was let through by the rate limit already.
     pub admitted: Cell<bool>,
+    /// Of each request `OPTIONS http://…` that was read and not begun, whether its target is only a
+    /// host: the parser above makes `/` of it.
+    pub bare: RefCell<VecDeque<bool>>,
     /// Requests that were answered or are being answered.
     pub requests: Cell<u32>,
     /// Why the connection must end, once what came before is answered.
@@ -34,6 +40,7 @@ impl Line {
         Line {
             client,
             admitted: Cell::new(false),
+            bare: RefCell::default(),
             requests: Cell::new(0),
             fault: Cell::new(None),
             upgrading: Cell::new(false),
@@ -42,6 +49,12 @@ impl Line {
             interim: RefCell::default(),
             waker: RefCell::default(),
         }
+    }
+
+    /// Whether the target of the request that begins is only a host; asked once of each request.
+    pub fn takes_bare(&self, head: &Parts) -> bool {
+        let asks = head.method == Method::OPTIONS && head.uri.authority().is_some();
+        asks && self.bare.borrow_mut().pop_front() == Some(true)
     }
 
     /// Sends a whole interim answer to the client before whatever comes next.

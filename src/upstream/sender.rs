@@ -2,9 +2,9 @@
 
 use crate::config::plan;
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme, Uri};
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -33,6 +33,7 @@ where
                 if request.uri().authority().is_some() {
                     to_http1(&mut request);
                 }
+                list_te(request.headers_mut());
                 sender.try_send_request(request).await
             }
             Sender::Http2(sender, endpoint) => {
@@ -62,8 +63,9 @@ where
 /// RFC 9113, 8.3.1: what `Host` says is the target's authority.
 fn to_http2<B>(request: &mut Request<B>, endpoint: &plan::Endpoint) {
     *request.version_mut() = Version::HTTP_2;
-    // Framed by HTTP/2 itself.
+    // Framed by HTTP/2 itself. What a try in HTTP/1 has listed would be removed with the list.
     request.headers_mut().remove(TRANSFER_ENCODING);
+    request.headers_mut().remove(CONNECTION);
     if request.uri().authority().is_some() {
         return;
     }
@@ -80,6 +82,20 @@ fn to_http2<B>(request: &mut Request<B>, endpoint: &plan::Endpoint) {
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
+}
+
+/// RFC 9110, 10.1.4: `TE` is of this connection, and says so.
+fn list_te(headers: &mut HeaderMap) {
+    if !headers.contains_key(TE) {
+        return;
+    }
+    let listed = match headers.get(CONNECTION).map(HeaderValue::as_bytes) {
+        None => "te",
+        Some(b"upgrade") => "upgrade, te",
+        // An earlier try has listed it.
+        Some(_) => return,
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(listed));
 }
 
 /// A request that was made for HTTP/2 and was not sent.

@@ -11,6 +11,7 @@ use crate::experiment::visit::visit;
 use crate::proxy::framing::{Bounds, Framing};
 use crate::proxy::headers::{self, Words};
 use crate::proxy::hops;
+use crate::proxy::reserved::Reserved;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use proptest::prelude::*;
@@ -68,6 +69,14 @@ const LINES: &[&str] = &[
     "TE: trailers",
     "Expect: 100-continue",
     "Forwarded: for=1.1.1.1",
+    "X_User: u4",
+    "X_Forwarded_For: 6.6.6.6",
+    "x-forwarded_proto: https",
+    "Watershed_User: forged",
+    "X.Beta: yes",
+    "Content_Length: 9",
+    "x_other: 1",
+    "Max-Forwards: 3",
     "X y: z",
 ];
 
@@ -127,7 +136,8 @@ fn map_of(fields: &[(String, Vec<u8>)]) -> HeaderMap {
 fn check_request(text: &str, trusted: bool) -> Result<bool, TestCaseError> {
     let plan = plan(if trusted { "[10.0.0.0/8]" } else { "[]" });
     let bounds = Bounds::from(&plan.limits);
-    let Read::Plain(mut plain) = request::read(text.as_bytes(), &bounds, trusted) else {
+    let reserved = Reserved::new(&plan);
+    let Read::Plain(mut plain) = request::read(text.as_bytes(), &bounds, &reserved, trusted) else {
         return Ok(false);
     };
     // The gate lets it through, and finds the same end.
@@ -156,7 +166,7 @@ fn agree(
     prop_assert_eq!(over_tls, trusted && headers::over_tls(&parts.headers));
     let asker = headers::asker(plan, &*plain, PEER);
     prop_assert_eq!(asker, headers::asker(plan, &parts.headers, PEER));
-    let admitted = headers::admit(plan, parts, PEER);
+    let admitted = headers::admit(plan, &Reserved::new(plan), parts, PEER, false);
     prop_assert!(matches!(admitted, Ok(None)), "{:?}", admitted);
     let visitor = identity::find(&plan.identity, &*parts);
     prop_assert_eq!(&identity::find(&plan.identity, &*plain), &visitor);
@@ -197,7 +207,8 @@ fn check_http2(request: http::Request<()>, trusted: bool) -> Result<bool, TestCa
         return Ok(false);
     }
     let bounds = Bounds::from(&plan.limits);
-    let Read::Plain(mut plain) = request::read(&text, &bounds, trusted) else {
+    let reserved = Reserved::new(&plan);
+    let Read::Plain(mut plain) = request::read(&text, &bounds, &reserved, trusted) else {
         return Ok(false);
     };
     prop_assert_eq!(plain.head_bytes, text.len());

@@ -98,7 +98,8 @@ pub fn find<'b>(
     out: &mut Vec<u8>,
 ) -> Found<'b> {
     let plan = &*snapshot.plan;
-    let mut request = match request::read(held, &Bounds::from(&plan.limits), by.ours.trusted) {
+    let (bounds, reserved) = (Bounds::from(&plan.limits), &snapshot.words.reserved);
+    let mut request = match request::read(held, &bounds, reserved, by.ours.trusted) {
         request::Read::More => return Found::More,
         request::Read::Other => return Found::Other,
         request::Read::Plain(request) => request,

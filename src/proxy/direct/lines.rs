@@ -17,6 +17,8 @@ pub struct Lines<'a> {
     lines: Vec<Line>,
     /// Which lengths of names there are, modulo 64: most names that are asked for are not there.
     lengths: u64,
+    /// Whether a name has a character other than letters, digits and dashes.
+    odd: bool,
 }
 
 /// How many fields most heads have, and for how many room is kept.
@@ -48,6 +50,8 @@ struct Line {
     goes: bool,
     /// Written as it would be written here: copied as it stands.
     canonical: bool,
+    /// Its name has a character other than letters, digits and dashes.
+    odd: bool,
 }
 
 impl Line {
@@ -90,7 +94,7 @@ fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
     if let [b'\r' | b'\n', ..] | [] = rest {
         return Ok(over(bytes, start)?.map(Next::End));
     }
-    let name_bytes = grammar::token_bytes(rest);
+    let (name_bytes, odd) = grammar::name_bytes(rest);
     let text = match rest.get(name_bytes..) {
         Some([b':', text @ ..]) if name_bytes > 0 => text,
         None | Some([]) => return Ok(None),
@@ -126,6 +130,7 @@ fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
         end: end as u32,
         goes: false,
         canonical,
+        odd,
     })))
 }
 
@@ -141,6 +146,7 @@ impl<'a> Lines<'a> {
             bytes,
             lines: ROOM.take(),
             lengths: 0,
+            odd: false,
         };
         found.lines.clear();
         found.lines.reserve(USUAL);
@@ -154,6 +160,7 @@ impl<'a> Lines<'a> {
                 }
                 Some(Next::Field(line)) => {
                     found.lengths |= 1 << ((line.name_end - line.start) % 64);
+                    found.odd |= line.odd;
                     start = line.end as usize;
                     found.lines.push(line);
                 }
@@ -164,6 +171,11 @@ impl<'a> Lines<'a> {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.lines.len()
+    }
+
+    /// Whether a name has a character other than letters, digits and dashes.
+    pub fn is_odd(&self) -> bool {
+        self.odd
     }
 
     /// Name and value of the one at this place, whether or not it goes.

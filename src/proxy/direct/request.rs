@@ -13,6 +13,7 @@ use crate::proxy::framing::Bounds;
 use crate::proxy::grammar::{self, is_named};
 use crate::proxy::headers::Words;
 use crate::proxy::hops;
+use crate::proxy::reserved::Reserved;
 use http::Method;
 use http::header::HOST;
 use smallvec::SmallVec;
@@ -102,12 +103,17 @@ impl<'a> Fields<'a> for &Request<'a> {
 }
 
 /// Reads the beginning of `bytes`.
-pub fn read<'a>(bytes: &'a [u8], bounds: &Bounds, trusted: bool) -> Read<'a> {
-    plain(bytes, bounds, trusted).unwrap_or(Read::Other)
+pub fn read<'a>(bytes: &'a [u8], bounds: &Bounds, reserved: &Reserved, trusted: bool) -> Read<'a> {
+    plain(bytes, bounds, reserved, trusted).unwrap_or(Read::Other)
 }
 
 /// `None` for what is not plain.
-fn plain<'a>(bytes: &'a [u8], bounds: &Bounds, trusted: bool) -> Option<Read<'a>> {
+fn plain<'a>(
+    bytes: &'a [u8],
+    bounds: &Bounds,
+    reserved: &Reserved,
+    trusted: bool,
+) -> Option<Read<'a>> {
     let short = bytes.len() <= bounds.head_bytes;
     let more = || short.then_some(Read::More);
     let Some((line, start)) = lines::line(bytes, 0) else {
@@ -139,6 +145,9 @@ fn plain<'a>(bytes: &'a [u8], bounds: &Bounds, trusted: bool) -> Option<Read<'a>
         forwarded_host: false,
     };
     request.sort(trusted)?;
+    if request.lines.is_odd() || reserved.is_odd() {
+        request.lines.take_all(|name| reserved.is_disguised(name));
+    }
     let asks = |query| identity::query_value(query, OVERRIDE_COOKIE).is_some();
     if identity::cookie_value(&request, OVERRIDE_COOKIE).is_some()
         || (&request).query().is_some_and(asks)
@@ -180,6 +189,7 @@ impl<'a> Request<'a> {
                 2 if is_named(name, b"te") => return None,
                 6 if is_named(name, b"expect") => return None,
                 7 if is_named(name, b"upgrade") => return None,
+                12 if is_named(name, b"max-forwards") => return None,
                 9 if is_named(name, b"forwarded") => return None,
                 17 if is_named(name, b"transfer-encoding") => return None,
                 11.. if begins(name, b"watershed-") => {

@@ -155,6 +155,7 @@ fn passed(
         (bare, finished.keeps),
         rest,
         BytesMut::from(first),
+        Rc::clone(&going.snapshot.words.reserved),
         watched,
         finished.quiet_max,
     );

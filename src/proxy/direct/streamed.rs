@@ -6,12 +6,14 @@ use super::rest::{Rest, TRAILERS_MAX, Watched};
 use super::rooms::ROOM_BYTES;
 use crate::proxy::gate::Clock;
 use crate::proxy::hops;
+use crate::proxy::reserved::Reserved;
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use std::error::Error;
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
@@ -26,6 +28,7 @@ pub struct Streamed {
     /// Read, and not given on.
     said: BytesMut,
     trailers: Option<HeaderMap>,
+    reserved: Rc<Reserved>,
     watched: Watched,
     quiet: Clock,
     quiet_max: Duration,
@@ -35,11 +38,13 @@ type Next = Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>;
 
 impl Streamed {
     /// The `rest` of an answer, of which `said` was read; the connection that it comes over, and
-    /// whether that lets another request follow; who is told if it breaks off; the longest pause.
+    /// whether that lets another request follow; the names that trailers must not have; who is told
+    /// if it breaks off; the longest pause.
     pub fn new(
         (bare, keeps): (Bare, bool),
         rest: Rest,
         said: BytesMut,
+        reserved: Rc<Reserved>,
         watched: Watched,
         quiet_max: Duration,
     ) -> Streamed {
@@ -49,6 +54,7 @@ impl Streamed {
             rest,
             said,
             trailers: None,
+            reserved,
             watched,
             quiet: Clock::default(),
             quiet_max,
@@ -105,7 +111,7 @@ impl Streamed {
         let frames = self.rest.frames(&self.said).map_err(|_| unsound())?;
         if frames.trailers > b"\r\n".len() {
             let trailers = &self.said[frames.bytes - frames.trailers..frames.bytes];
-            self.trailers = Some(fields(trailers).ok_or_else(unsound)?);
+            self.trailers = Some(fields(trailers, &self.reserved).ok_or_else(unsound)?);
         }
         self.said.advance(frames.bytes);
         if self.rest.has_ended() {
@@ -145,10 +151,10 @@ impl Streamed {
 }
 
 /// Trailers as a client may have them.
-fn fields(trailers: &[u8]) -> Option<HeaderMap> {
+fn fields(trailers: &[u8], reserved: &Reserved) -> Option<HeaderMap> {
     let (lines, _) = Lines::read(trailers, 0, TRAILERS_MAX).ok()??;
     let mut fields = HeaderMap::new();
     lines.give(&mut fields);
-    hops::remove_from_trailers(&mut fields);
+    hops::remove_from_trailers(&mut fields, reserved);
     Some(fields)
 }
