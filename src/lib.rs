@@ -11,5 +11,6 @@ pub mod proxy;
 pub mod rate;
 pub mod spans;
 pub mod stats;
+pub mod tasks;
 pub mod upstream;
 pub mod vitals;

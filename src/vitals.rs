@@ -1,7 +1,8 @@
 //! Counters that rooms write and `admin` reads: a bag of numbers.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The numbers of one worker. Only its worker writes them, so they cost no more than a plain add
 /// and share no cache line with another worker's.
@@ -58,6 +59,8 @@ pub struct Vitals {
     pub reload: Reload,
     /// What became of spans.
     pub spans: Spans,
+    /// Panics, by the task that panicked.
+    pub panics: Panics,
 }
 
 impl Vitals {
@@ -114,6 +117,26 @@ pub struct Reload {
     pub refused: AtomicU64,
     /// Why the last reload was refused; `None` once one took effect.
     pub error: Mutex<Option<String>>,
+}
+
+/// Panics since the start.
+#[derive(Debug, Default)]
+pub struct Panics(Mutex<BTreeMap<String, u64>>);
+
+impl Panics {
+    /// Counts one of this task.
+    pub fn add(&self, task: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(task.to_owned()).or_default() += 1;
+    }
+
+    /// How many there were, by task.
+    pub fn all(&self) -> Vec<(String, u64)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .map(|(task, count)| (task.clone(), *count))
+            .collect()
+    }
 }
 
 /// What became of the spans of requests.

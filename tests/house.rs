@@ -10,10 +10,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("vitals", &[]),
     ("rate", &[]),
+    ("tasks", &["vitals"]),
     ("config", &["experiment"]),
-    ("upstream", &["config", "experiment", "vitals"]),
-    ("spans", &["config", "upstream", "vitals"]),
-    ("journal", &["experiment"]),
+    ("upstream", &["config", "experiment", "tasks", "vitals"]),
+    ("spans", &["config", "tasks", "upstream", "vitals"]),
+    ("journal", &["experiment", "tasks"]),
     ("ledger", &["journal", "experiment", "vitals"]),
     (
         "proxy",
@@ -24,12 +25,21 @@ const ROOMS: &[(&str, &[&str])] = &[
             "journal",
             "rate",
             "spans",
+            "tasks",
             "vitals",
         ],
     ),
     (
         "admin",
-        &["ledger", "stats", "config", "experiment", "rate", "vitals"],
+        &[
+            "ledger",
+            "stats",
+            "config",
+            "experiment",
+            "rate",
+            "tasks",
+            "vitals",
+        ],
     ),
 ];
 

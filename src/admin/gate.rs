@@ -1,6 +1,7 @@
 //! Takes connections at the door: so many at once, and none that says nothing. Whoever can reach
 //! the door cannot take the descriptors that the site is served with.
 
+use crate::tasks;
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -27,6 +28,7 @@ pub async fn serve(listener: TcpListener, door: Router) -> io::Result<()> {
         let place = place.map_err(io::Error::other)?;
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
+            Err(error) if tasks::is_lost(&error) => return Err(error),
             Err(error) => {
                 tracing::debug!("the admin door cannot take a connection: {error}");
                 tokio::time::sleep(PAUSE).await;
@@ -34,7 +36,7 @@ pub async fn serve(listener: TcpListener, door: Router) -> io::Result<()> {
             }
         };
         let service = door.clone().layer(Extension(ConnectInfo(peer)));
-        tokio::spawn(async move {
+        tokio::spawn(tasks::named("admin-request", async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
@@ -43,6 +45,6 @@ pub async fn serve(listener: TcpListener, door: Router) -> io::Result<()> {
                 tracing::debug!(%peer, "a connection to the admin door ended: {error}");
             }
             drop(place);
-        });
+        }));
     }
 }

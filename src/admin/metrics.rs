@@ -145,6 +145,12 @@ impl Numbers {
                 reload("refused", &vitals.reload.refused),
             ],
         );
+        let panics = vitals.panics.all().into_iter();
+        self.counter(
+            "panics",
+            "Panics, by the task that panicked",
+            panics.map(|(task, count)| (vec![("task", task)], count)),
+        );
     }
 
     fn spans(&mut self, spans: &Spans) {

@@ -4,10 +4,14 @@
 //! milliseconds whenever that has something to do.
 
 use crate::ledger::folder::Folder;
+use crate::tasks;
+use std::io;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::Notify;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinSet;
 
 /// How nice the usual threads are: a thirtieth of a core that others want all of.
 const NICE: i32 = 15;
@@ -16,30 +20,48 @@ const FAR: u64 = 200_000;
 /// So few are few enough again.
 const NEAR: u64 = 20_000;
 
-/// Folds every `interval` until told to stop, and then what is left.
-pub async fn keep(mut folder: Folder, interval: Duration, stop: Arc<Notify>) -> anyhow::Result<()> {
-    let behind_others = Builder::new_multi_thread()
+/// Folds every `interval` until told to stop, and then what is left. `restarted` after a panic.
+pub async fn keep(
+    folder: Arc<Mutex<Folder>>,
+    interval: Duration,
+    stop: Arc<Notify>,
+    restarted: bool,
+) -> io::Result<()> {
+    let runtime = Builder::new_multi_thread()
         .worker_threads(1)
-        .thread_name("folding")
+        .thread_name("ingestion")
         .on_thread_start(give_way)
         .enable_all()
         .build()?;
+    let behind_others = BehindOthers(Some(runtime));
+    let mut folder = folder.lock_owned().await;
+    if restarted {
+        folder.restart("panicked, and was restarted");
+    }
     let mut hurries = false;
     loop {
-        let on = match hurries {
-            true => Handle::current(),
-            false => behind_others.handle().clone(),
-        };
         let stop = Arc::clone(&stop);
-        let folding = on.spawn(async move {
+        let folding = async move {
             let goes_on = move |behind| match hurries {
                 true => behind > NEAR,
                 false => behind < FAR,
             };
             let stopped = folder.follow(interval, stop.notified(), goes_on).await;
             (folder, stopped)
-        });
-        let (back, stopped) = folding.await?;
+        };
+        let folding = tasks::named("ingestion-thread", folding);
+        // Aborted with this future.
+        let mut on = JoinSet::new();
+        match behind_others.handle().filter(|_| !hurries) {
+            Some(handle) => on.spawn_on(folding, handle),
+            None => on.spawn(folding),
+        };
+        let (back, stopped) = match on.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+            // Its runtime is shutting down.
+            Some(Err(_)) | None => return Err(io::Error::other("it was aborted")),
+        };
         folder = back;
         if stopped {
             break;
@@ -48,9 +70,24 @@ pub async fn keep(mut folder: Folder, interval: Duration, stop: Arc<Notify>) -> 
         tracing::debug!(hurries, "folding goes on at another priority");
     }
     folder.finish().await;
-    // Nothing of it runs any more.
-    behind_others.shutdown_background();
     Ok(())
+}
+
+/// A runtime whose threads give way. Dropping it waits for nothing, which async code must not do.
+struct BehindOthers(Option<Runtime>);
+
+impl BehindOthers {
+    fn handle(&self) -> Option<&Handle> {
+        self.0.as_ref().map(Runtime::handle)
+    }
+}
+
+impl Drop for BehindOthers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn give_way() {

@@ -3,9 +3,10 @@
 pub use super::sockets::Sockets;
 
 use super::reload::reload;
+use super::reports::{self, Reports};
 use super::secrets::Secrets;
 use super::stage::{self, Stage};
-use super::{Hinted, files, folding, reports, successor};
+use super::{Hinted, files, folding, successor};
 use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
@@ -18,6 +19,7 @@ use crate::ledger::{replicas, retention};
 use crate::proxy::worker::{self, Orders};
 use crate::proxy::{Shared, Worker};
 use crate::spans;
+use crate::tasks::{self, Policy, Supervisor};
 use crate::upstream::probe;
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
@@ -59,6 +61,7 @@ pub async fn run(
         Hinted::new(format!("{:#}", anyhow!(error)), hint)
     })?;
 
+    let supervisor = Supervisor::new(&vitals);
     // The last one is the admin door's.
     let reports = writers.pop();
     let remembered = stage::file(&plan);
@@ -66,27 +69,10 @@ pub async fn run(
     let secrets = Secrets::open(&plan, &*ledger).await?;
     let (stage, plan_orders) = Stage::new(plan, decided, &secrets);
     let (stage, plan) = (Arc::new(stage), Arc::clone(&plan_orders.borrow()));
-    let decisions = Arc::new(Notify::new());
-    let following = Arc::clone(&stage).follow(
-        Arc::clone(&ledger),
-        remembered,
-        secrets,
-        Arc::clone(&decisions),
-    );
-    let following = tokio::spawn(following);
     let (stops, stop_orders) = watch::channel(false);
     let (stopping, is_stopping) = watch::channel(false);
-    let held = Arc::clone(&sockets.held);
-    let (reloads, reload_orders) = mpsc::channel(8);
-    let (outbox, inbox) = spans::queue(Arc::clone(&vitals));
     let (flushes, flush_orders) = watch::channel(false);
-    let exporting = spans::run(
-        inbox,
-        plan_orders.clone(),
-        Arc::clone(&vitals),
-        flush_orders,
-    );
-    let exporting = tokio::spawn(exporting);
+    let (outbox, inbox) = spans::queue(Arc::clone(&vitals));
     let shared = Shared {
         vitals: Arc::clone(&vitals),
         outbox: Some(outbox),
@@ -94,9 +80,10 @@ pub async fn run(
         ..Shared::default()
     };
     let rates = Arc::clone(&shared.rates);
-    let mut threads = Vec::new();
+    let held = Arc::clone(&sockets.held);
     let secure_at = sockets.secure_address();
     let mut secure = sockets.secure.into_iter();
+    let mut threads = Vec::new();
     for (index, (journal, public)) in writers.into_iter().zip(sockets.public).enumerate() {
         let sockets = worker::Sockets {
             public,
@@ -107,59 +94,100 @@ pub async fn run(
             plan: plan_orders.clone(),
             stop: stop_orders.clone(),
             held: Arc::clone(&held),
+            supervisor: supervisor.clone(),
         };
-        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-        threads.push(thread.spawn(move || {
-            worker::run(Worker::new(plan, journal, shared, index), sockets, orders)
-        })?);
+        // What a worker runs besides accepting connections is connections and their requests.
+        threads.push(
+            supervisor.thread(format!("worker-{index}"), "request", move || {
+                worker::run(Worker::new(plan, journal, shared, index), sockets, orders)
+            })?,
+        );
     }
 
-    tokio::spawn(look_at_upstreams(Arc::clone(&plan)));
-    let probing = tokio::spawn(probe::run(plan_orders.clone(), shared.standings));
+    let restart = Policy::Restart;
+    let decisions = Arc::new(Notify::new());
+    let _following = supervisor.spawn("decisions", restart, {
+        let (stage, ledger, told) = (stage.clone(), ledger.clone(), decisions.clone());
+        move || {
+            let stage = Arc::clone(&stage);
+            let (ledger, told) = (Arc::clone(&ledger), Arc::clone(&told));
+            stage.follow(ledger, remembered.clone(), secrets.clone(), told)
+        }
+    });
+    let exporting = supervisor.spawn("spans", restart, {
+        let (inbox, plans, vitals) = (Arc::new(inbox.into()), plan_orders.clone(), vitals.clone());
+        move || {
+            let (plans, stop) = (plans.clone(), flush_orders.clone());
+            spans::run(Arc::clone(&inbox), plans, Arc::clone(&vitals), stop)
+        }
+    });
+    tokio::spawn(tasks::named(
+        "first-connections",
+        look_at_upstreams(Arc::clone(&plan)),
+    ));
+    let _probing = supervisor.spawn("health-checks", restart, {
+        let (plans, standings) = (plan_orders.clone(), shared.standings);
+        move || probe::run(plans.clone(), Arc::clone(&standings))
+    });
     let folded = Arc::new(Notify::new());
     let folder = fold(&plan, readers, &ledger, &vitals, options);
-    let folder = tokio::spawn(folding::keep(folder, FOLD_INTERVAL, Arc::clone(&folded)));
-    let served = plan_orders.clone();
-    let definition = move || config::declare::definition(&served.borrow());
-    let id = uuid::Uuid::now_v7().to_string();
-    let announcing = tokio::spawn(replicas::announce(
-        Arc::clone(&ledger),
-        id.clone(),
-        definition,
-    ));
-    let (events, reported) = mpsc::channel(8);
-    let reporting = reports.map(|journal| {
-        let (plans, vitals) = (plan_orders.clone(), Arc::clone(&vitals));
-        tokio::spawn(reports::keep(
-            journal,
-            plans,
-            vitals,
-            plan.workers,
-            reported,
-        ))
+    let folding = supervisor.spawn("ingestion", restart, {
+        let (folder, stop) = (Arc::new(folder.into()), Arc::clone(&folded));
+        let mut restarted = false;
+        move || {
+            let restarted = std::mem::replace(&mut restarted, true);
+            let (folder, stop) = (Arc::clone(&folder), Arc::clone(&stop));
+            folding::keep(folder, FOLD_INTERVAL, stop, restarted)
+        }
     });
-    let served = plan_orders.clone();
-    let retention = move || {
-        let plan = served.borrow();
-        let running = plan
-            .experiments
-            .iter()
-            .filter(|experiment| experiment.winner.is_none());
-        let names = running
-            .map(|experiment| experiment.name.to_string())
-            .collect();
-        (plan.retention, names)
-    };
-    let retaining = tokio::spawn(retention::keep(Arc::clone(&ledger), retention));
-    let reloading = tokio::spawn(reload(file, stage, Arc::clone(&vitals), reload_orders));
+    let id = uuid::Uuid::now_v7().to_string();
+    let _announcing = supervisor.spawn("announcement", restart, {
+        let (ledger, id, served) = (ledger.clone(), id.clone(), plan_orders.clone());
+        move || {
+            let served = served.clone();
+            let definition = move || config::declare::definition(&served.borrow());
+            replicas::announce(Arc::clone(&ledger), id.clone(), definition)
+        }
+    });
+    let (events, asked) = mpsc::channel(8);
+    let reporting = reports.map(|journal| {
+        let slot = plan.workers;
+        let reports = Reports {
+            journal,
+            slot,
+            asked,
+        };
+        let reports = Arc::new(reports.into());
+        let (plans, vitals) = (plan_orders.clone(), Arc::clone(&vitals));
+        supervisor.spawn("server-events", restart, move || {
+            reports::keep(Arc::clone(&reports), plans.clone(), Arc::clone(&vitals))
+        })
+    });
+    let _retaining = supervisor.spawn("retention", restart, {
+        let (ledger, served) = (ledger.clone(), plan_orders.clone());
+        move || {
+            let served = served.clone();
+            retention::keep(Arc::clone(&ledger), move || retained(&served.borrow()))
+        }
+    });
+    let (reloads, asked) = mpsc::channel(8);
+    let _reloading = supervisor.spawn("reload", restart, {
+        let (asked, vitals) = (Arc::new(asked.into()), Arc::clone(&vitals));
+        move || {
+            let (stage, asked) = (Arc::clone(&stage), Arc::clone(&asked));
+            reload(file.clone(), stage, Arc::clone(&vitals), asked)
+        }
+    });
     let looks = Arc::new(Looks::default());
     let looked = Arc::new(Notify::new());
-    let looking = Arc::clone(&looks).run(
-        plan_orders.clone(),
-        Arc::clone(&ledger),
-        Arc::clone(&looked),
-    );
-    let looking = tokio::spawn(looking);
+    let looking = supervisor.spawn("results", restart, {
+        let (looks, plans, ledger) = (looks.clone(), plan_orders.clone(), ledger.clone());
+        let stop = Arc::clone(&looked);
+        move || {
+            let (ledger, stop) = (Arc::clone(&ledger), Arc::clone(&stop));
+            Arc::clone(&looks).run(plans.clone(), ledger, stop)
+        }
+    });
     let asked = admin::House {
         reloads,
         events,
@@ -168,7 +196,10 @@ pub async fn run(
     let orders = plan_orders.clone();
     let counters = (vitals, rates);
     let door = admin::Door::new(id, looks, plan_orders, ledger, counters, asked, is_stopping)?;
-    let admin = tokio::spawn(admin::serve(door, sockets.admin));
+    let admin = supervisor.spawn("admin", restart, move || {
+        let (door, listener) = (door.clone(), sockets.admin.try_clone());
+        async move { admin::serve(door, listener?).await }
+    });
 
     let store = match &plan.store {
         Store::Embedded { path } => path.display().to_string(),
@@ -182,7 +213,11 @@ pub async fn run(
         tracing::info!("serving TLS on https://{address}");
     }
     successor::tell_ready();
-    stop.await;
+    tokio::select! {
+        () = stop => {}
+        // It is logged.
+        _ = supervisor.failed() => {}
+    }
     let held = held.load(Ordering::SeqCst);
     let _ = stopping.send(true);
     let grace = orders.borrow().timeouts.grace;
@@ -191,42 +226,44 @@ pub async fn run(
         tokio::time::sleep(grace).await;
     }
     tracing::info!("stopping: finishing what runs");
+    supervisor.stop();
+    let mut admin = Some(admin);
     if held {
         // Whoever has the public sockets has this one, too, and answers at it.
-        admin.abort();
+        admin = None;
     }
     // The receivers are gone only when the workers are.
     let _ = stops.send(true);
-    let ended = tokio::task::spawn_blocking(move || {
-        threads
-            .into_iter()
-            .map(|thread| thread.join())
-            .collect::<Vec<_>>()
-    });
-    for ended in ended.await? {
-        ended.map_err(|_| anyhow!("a worker panicked"))??;
-    }
+    let joined = move || threads.into_iter().try_for_each(|thread| thread.join());
+    // A thread catches its panic, and says so to the supervisor.
+    let _ = tokio::task::spawn_blocking(joined).await?;
     // Meanwhile the last facts are folded.
     let _ = flushes.send(true);
     // The door closes before its journal does.
-    admin.abort();
+    drop(admin);
     if let Some(reporting) = reporting {
-        reporting.abort();
-        // An order to stop is how it ends.
-        let _ = reporting.await;
+        reporting.abort().await;
     }
     drop(keeper);
     folded.notify_one();
-    folder.await??;
+    folding.ended().await;
     looked.notify_one();
-    looking.await?;
-    exporting.await?;
-    probing.abort();
-    following.abort();
-    reloading.abort();
-    announcing.abort();
-    retaining.abort();
-    Ok(())
+    looking.ended().await;
+    exporting.ended().await;
+    match supervisor.failure() {
+        Some(why) => Err(anyhow!(why)),
+        None => Ok(()),
+    }
+}
+
+/// How long users are kept, and which experiments are running.
+fn retained(plan: &Plan) -> (Option<Duration>, Vec<String>) {
+    let running = plan
+        .experiments
+        .iter()
+        .filter(|experiment| experiment.winner.is_none());
+    let names = running.map(|experiment| experiment.name.to_string());
+    (plan.retention, names.collect())
 }
 
 /// Says at once which endpoints cannot be connected to: most often they are misspelt or not

@@ -2,9 +2,11 @@
 
 use crate::config::plan::{AccessLog, LogTo};
 use crate::proxy::ACCESS_LOG;
+use crate::tasks;
 use anyhow::Context;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -195,7 +197,12 @@ impl Write for Lines {
         if self.reopen.swap(false, Ordering::SeqCst) {
             self.open_anew();
         }
-        if self.put(line).is_err() {
+        // The thread that writes must outlive whatever goes wrong with one line.
+        let put = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            tasks::failpoint("access-log");
+            self.put(line)
+        }));
+        if !matches!(put, Ok(Ok(()))) {
             self.unwritten.fetch_add(1, Ordering::SeqCst);
         }
         Ok(line.len())

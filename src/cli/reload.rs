@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// How often the file is looked at for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,9 +20,11 @@ pub async fn reload(
     file: Option<PathBuf>,
     stage: Arc<Stage>,
     vitals: Arc<Vitals>,
-    mut asked: mpsc::Receiver<admin::ReloadRequest>,
+    asked: Arc<Mutex<mpsc::Receiver<admin::ReloadRequest>>>,
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    // Requests that wait outlive a panic.
+    let mut asked = asked.lock().await;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {

@@ -10,18 +10,32 @@ use crate::experiment::reported::Reported;
 use crate::journal::{Declared, Writer};
 use crate::vitals::{Vitals, WorkerVitals};
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
-/// Journals what is asked until nobody can ask any more. `slot` is this journal's place in
-/// `vitals`.
+/// What outlives a panic: the journal, and the requests that wait.
+#[derive(Debug)]
+pub struct Reports {
+    /// Where events are written.
+    pub journal: Writer,
+    /// Its place in `vitals`.
+    pub slot: usize,
+    /// Events to write.
+    pub asked: mpsc::Receiver<EventsRequest>,
+}
+
+/// Journals what is asked until nobody can ask any more.
 pub async fn keep(
-    mut journal: Writer,
+    reports: Arc<Mutex<Reports>>,
     mut plans: watch::Receiver<Arc<Plan>>,
     vitals: Arc<Vitals>,
-    slot: usize,
-    mut asked: mpsc::Receiver<EventsRequest>,
 ) {
-    let vitals = &vitals.workers[slot];
+    let mut reports = reports.lock().await;
+    let Reports {
+        journal,
+        slot,
+        asked,
+    } = &mut *reports;
+    let vitals = &vitals.workers[*slot];
     let served = |plans: &mut watch::Receiver<Arc<Plan>>| {
         let plan = Arc::clone(&plans.borrow_and_update());
         let declared = Declared::new(&declaration(&plan));
@@ -38,7 +52,7 @@ pub async fn keep(
             dropped: 0,
         };
         for event in &events {
-            match append(&mut journal, &plan, &declared, vitals, event) {
+            match append(journal, &plan, &declared, vitals, event) {
                 Became::Journaled => taken.accepted += 1,
                 Became::Unknown => taken.unknown.push(event.event.name.to_string()),
                 Became::Dropped => taken.dropped += 1,

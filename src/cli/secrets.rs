@@ -19,7 +19,7 @@ const SECRET_BYTES: usize = 32;
 const START_WITHIN: Duration = Duration::from_secs(3);
 
 /// What is known of the secrets. The first one signs, all of them verify.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Secrets {
     file: PathBuf,
     known: Vec<String>,

@@ -20,6 +20,7 @@ pub use layout::{Chunk, Id, OwnedRecord};
 pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 
+use crate::tasks;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -222,7 +223,11 @@ impl Keeper {
     ) -> Keeper {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || keep(&tended, &options, interval, &stopped));
+        let thread = std::thread::spawn(move || {
+            let goes_on = || !stopped.load(Ordering::Acquire);
+            let run = || keep(&tended, &options, interval, &stopped);
+            tasks::again("journal", goes_on, run);
+        });
         Keeper {
             stop,
             thread: Some(thread),
@@ -235,7 +240,7 @@ impl Drop for Keeper {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It only fails if the thread panicked, which has been reported by then.
+            // It catches its panics.
             let _ = thread.join();
         }
     }
@@ -254,6 +259,7 @@ fn keep(
     loop {
         // Asked before the work, so that the last round follows the order to stop.
         let last = stop.load(Ordering::Acquire);
+        tasks::failpoint("journal");
         let begun = Instant::now();
         let mut failed = None;
         for (folder, shared) in tended {

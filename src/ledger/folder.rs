@@ -129,7 +129,7 @@ impl Folder {
     }
 
     /// Folds what is left.
-    pub async fn finish(mut self) {
+    pub async fn finish(&mut self) {
         self.over = None;
         let mut stop = std::future::pending().fuse();
         // Twice, in case that a loss is found at the end.

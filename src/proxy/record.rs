@@ -9,6 +9,7 @@ use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::reported::Reported;
 use crate::experiment::visit::{By, Visit};
 use crate::journal::Full;
+use crate::tasks;
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::time::Instant;
@@ -39,6 +40,7 @@ pub fn answered(
     snapshot: &Snapshot,
     answered: Answered<'_>,
 ) -> SmallVec<[Exposure; 2]> {
+    tasks::failpoint("request");
     let plan = &*snapshot.plan;
     let exposures: SmallVec<[Exposure; 2]> = answered
         .visit

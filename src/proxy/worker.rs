@@ -4,6 +4,7 @@
 use super::connection;
 use super::snapshot::Worker;
 use crate::config::plan::Plan;
+use crate::tasks::{self, Policy, Supervisor};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -28,6 +29,8 @@ pub struct Orders {
     pub stop: watch::Receiver<bool>,
     /// Whether others listen on the same sockets: what waits there is theirs then.
     pub held: Arc<AtomicBool>,
+    /// Restarts what accepts connections after a panic.
+    pub supervisor: Supervisor,
 }
 
 /// What one worker listens to.
@@ -49,38 +52,24 @@ pub fn run(worker: Worker, sockets: Sockets, orders: Orders) -> io::Result<()> {
 }
 
 async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Result<()> {
-    let listen = |socket: StdListener| {
-        socket.set_nonblocking(true)?;
-        TcpListener::from_std(socket)
-    };
-    let public = listen(sockets.public)?;
-    let secure = sockets.secure.map(listen).transpose()?;
+    let listeners = Listeners::of(sockets)?;
     let Orders {
-        mut plan,
-        mut stop,
+        plan,
+        stop,
         held,
+        supervisor,
     } = orders;
-    let told = stop.clone();
-    let mut sweeping = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        tokio::select! {
-            accepted = public.accept() => take(&worker, accepted, false, &told).await,
-            accepted = accept_on(secure.as_ref()) => take(&worker, accepted, true, &told).await,
-            changed = plan.changed() => match changed {
-                Ok(()) => worker.reload(Arc::clone(&plan.borrow_and_update())),
-                // Who gives the orders is gone.
-                Err(_) => break,
-            },
-            _ = sweeping.tick() => worker.sweep(),
-            _ = stop.wait_for(|stop| *stop) => break,
-        }
-    }
+    let accepting = || accept_all(&worker, &listeners, plan.clone(), stop.clone());
+    // Connections that are open are served on while this is restarted.
+    let accepting = supervisor.keep("worker", Policy::Essential, accepting);
+    accepting.await;
     worker.stopping.set(true);
     worker.stop.notify_waiters();
+    let Listeners { public, secure } = listeners;
     if !held.load(Ordering::SeqCst) {
-        take_waiting(&worker, public, false, &told);
+        take_waiting(&worker, public, false, &stop);
         if let Some(secure) = secure {
-            take_waiting(&worker, secure, true, &told);
+            take_waiting(&worker, secure, true, &stop);
         }
     }
     let deadline = tokio::time::Instant::now() + worker.snapshot().plan.timeouts.shutdown;
@@ -88,6 +77,48 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
+}
+
+struct Listeners {
+    public: TcpListener,
+    secure: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn of(sockets: Sockets) -> io::Result<Listeners> {
+        let listen = |socket: StdListener| {
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        Ok(Listeners {
+            public: listen(sockets.public)?,
+            secure: sockets.secure.map(listen).transpose()?,
+        })
+    }
+}
+
+/// Accepts connections, and follows the plan, until told to stop.
+async fn accept_all(
+    worker: &Rc<Worker>,
+    Listeners { public, secure }: &Listeners,
+    mut plan: watch::Receiver<Arc<Plan>>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let told = stop.clone();
+    let mut sweeping = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            accepted = public.accept() => take(worker, accepted, false, &told).await?,
+            accepted = accept_on(secure.as_ref()) => take(worker, accepted, true, &told).await?,
+            changed = plan.changed() => match changed {
+                Ok(()) => worker.reload(Arc::clone(&plan.borrow_and_update())),
+                // Who gives the orders is gone.
+                Err(_) => return Ok(()),
+            },
+            _ = sweeping.tick() => worker.sweep(),
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+    }
 }
 
 /// Takes who has connected before the listener is closed, which would cut them off.
@@ -122,9 +153,10 @@ async fn take(
     accepted: io::Result<(TcpStream, SocketAddr)>,
     secure: bool,
     told: &watch::Receiver<bool>,
-) {
+) -> io::Result<()> {
     match accepted {
         Ok((stream, peer)) => accept(worker, stream, peer, secure, told.clone()),
+        Err(error) if tasks::is_lost(&error) => return Err(error),
         Err(error) => {
             // Out of file descriptors, most often: connections that end give some back.
             let now = Instant::now();
@@ -138,6 +170,7 @@ async fn take(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+    Ok(())
 }
 
 fn accept(
@@ -158,10 +191,25 @@ fn accept(
         return;
     }
     worker.vitals().connections.add();
-    worker.open.set(worker.open.get() + 1);
-    let worker = Rc::clone(worker);
+    let open = Open::new(worker);
     tokio::task::spawn_local(async move {
-        connection::serve(&worker, stream, peer.ip().to_canonical(), secure, stop).await;
-        worker.open.set(worker.open.get() - 1);
+        let peer = peer.ip().to_canonical();
+        connection::serve(&open.0, stream, peer, secure, stop).await;
     });
+}
+
+/// Counts a connection for as long as it is served, even if that panics.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Open {
+        worker.open.set(worker.open.get() + 1);
+        Open(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
 }

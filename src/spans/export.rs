@@ -4,17 +4,19 @@ use super::exchange::Exchange;
 use super::post::{Heard, Way};
 use super::{Inbox, semantics};
 use crate::config::plan::{Otlp, Plan};
+use crate::tasks;
 use crate::vitals::{Spans, Vitals};
 use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 
 /// How often the queue is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -30,20 +32,10 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Exports what comes out of the queue to where the newest plan says, until told to stop; then
-/// what is left, as far as a moment lets it. Without a plan that says so there is no thread.
+/// what is left, as far as a moment lets it. Without a plan that says so there is no thread. After
+/// a panic it can be run again with the same queue.
 pub async fn run(
-    inbox: Inbox,
-    plans: watch::Receiver<Arc<Plan>>,
-    vitals: Arc<Vitals>,
-    stop: watch::Receiver<bool>,
-) {
-    if let Err(error) = try_run(inbox, plans, vitals, stop).await {
-        tracing::error!("spans cannot be exported: {error}");
-    }
-}
-
-async fn try_run(
-    inbox: Inbox,
+    inbox: Arc<Mutex<Inbox>>,
     mut plans: watch::Receiver<Arc<Plan>>,
     vitals: Arc<Vitals>,
     mut stop: watch::Receiver<bool>,
@@ -61,21 +53,32 @@ async fn try_run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (ends, ended) = oneshot::channel::<()>();
+    let (ends, ended) = oneshot::channel();
+    // Dropped with this future, which ends the thread.
+    let (_held, abandoned) = oneshot::channel::<Infallible>();
     let thread = std::thread::Builder::new().name("spans".to_owned());
     thread.spawn(move || {
-        runtime.block_on(export(inbox, plans, &vitals.spans, stop));
+        runtime.block_on(async {
+            let exporting = async {
+                let mut inbox = inbox.lock().await;
+                export(&mut inbox, plans, &vitals.spans, stop).await;
+            };
+            tokio::select! {
+                () = tasks::named("spans-thread", exporting) => {}
+                _ = abandoned => {}
+            }
+        });
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
-        drop(ends);
+        // Nobody listens if this was abandoned.
+        let _ = ends.send(());
     })?;
-    // Resolves when the other side is gone.
-    let _ = ended.await;
-    Ok(())
+    let panicked = |_| io::Error::other("its thread panicked");
+    ended.await.map_err(panicked)
 }
 
 async fn export(
-    mut inbox: Inbox,
+    inbox: &mut Inbox,
     plans: watch::Receiver<Arc<Plan>>,
     counts: &Spans,
     mut stop: watch::Receiver<bool>,
@@ -84,7 +87,7 @@ async fn export(
     let mut teller = Teller::default();
     {
         let orders = (plans, stop.clone());
-        let mut work = std::pin::pin!(work(&mut inbox, orders, counts, &unsettled, &mut teller));
+        let mut work = std::pin::pin!(work(&mut *inbox, orders, counts, &unsettled, &mut teller));
         tokio::select! {
             () = &mut work => return,
             _ = stop.wait_for(|stop| *stop) => {}

@@ -4,6 +4,7 @@ use super::health::Checks;
 use super::standing::{Standing, Standings};
 use super::stream::Stream;
 use crate::config::plan::{Endpoint, Health, Plan, Scheme, Upstream, UpstreamTls};
+use crate::tasks;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::{Request, Uri, Version};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -47,6 +48,7 @@ impl Drop for Running {
 /// plans any more.
 pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, standings: Arc<Standings>) {
     let mut running: HashMap<Subject, Running> = HashMap::new();
+    let mut checks = JoinSet::new();
     loop {
         let plan = Arc::clone(&plans.borrow_and_update());
         let mut before = std::mem::take(&mut running);
@@ -65,15 +67,28 @@ pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, standings: Arc<Standings
                 let tls = upstream.tls.clone();
                 let check = keep_asking(subject.clone(), tls, Arc::clone(&standing));
                 Running {
-                    task: tokio::spawn(check).abort_handle(),
+                    task: checks.spawn(tasks::named("health-checks", check)),
                     standing,
                 }
             });
             running.insert(subject, next);
         }
         drop(before);
-        if plans.changed().await.is_err() {
-            return;
+        loop {
+            tokio::select! {
+                changed = plans.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                // A check ends only when it is aborted, or panics: then all begin again.
+                Some(ended) = checks.join_next() => {
+                    if let Err(error) = ended
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ mod places;
 mod schema;
 mod simulate;
 mod statistics;
+mod supervision;
 mod support;
 mod unfinished;
 mod verdicts;

@@ -4,8 +4,23 @@
 use super::Folder;
 use crate::journal::Reader;
 use crate::ledger::LedgerError;
+use crate::ledger::known::Known;
+use std::sync::atomic::Ordering;
 
 impl Folder {
+    /// Begins again after a panic: everything that is kept is read once more, and what the ledger
+    /// has is skipped.
+    pub fn restart(&mut self, why: &str) {
+        self.known = Known::default();
+        self.from_the_start = true;
+        self.mark = None;
+        let folding = &self.vitals.folding;
+        folding.failing.store(true, Ordering::Relaxed);
+        if let Ok(mut last) = folding.error.lock() {
+            *last = Some(format!("ingestion {why}"));
+        }
+    }
+
     /// Takes over journals that were left, asks whether what was given is still there, and lets
     /// go of what is done with.
     pub(super) async fn keep_house(&mut self) {
