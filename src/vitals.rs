@@ -61,6 +61,30 @@ pub struct Vitals {
     pub spans: Spans,
     /// Panics, by the task that panicked.
     pub panics: Panics,
+    /// What somebody should act on while requests are served.
+    pub problems: Problems,
+}
+
+/// Problems that do not stop requests, each a sentence with its cause and its fix.
+#[derive(Debug, Default)]
+pub struct Problems(Mutex<BTreeMap<&'static str, String>>);
+
+impl Problems {
+    /// Keeps the problem with a subject, `None` when it has none; whether that is news.
+    pub fn set(&self, subject: &'static str, problem: Option<String>) -> bool {
+        // Nothing that holds this lock can leave it half-changed.
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => all.insert(subject, problem.clone()) != Some(problem),
+            None => all.remove(subject).is_some(),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    }
 }
 
 impl Vitals {
@@ -96,8 +120,10 @@ pub struct Folding {
     pub left: AtomicU64,
     /// The ledger has everything that was written up to this time, in Unix milliseconds.
     pub caught_up_ms: AtomicU64,
-    /// Facts that were damaged on disk.
+    /// Facts found damaged on disk since the start.
     pub lost: AtomicU64,
+    /// Of those, the facts that the ledger does not know of yet.
+    pub lost_untold: AtomicU64,
     /// Facts that journals could not take and the ledger does not know of yet.
     pub dropped_untold: AtomicU64,
     /// Facts folded since the start.

@@ -47,6 +47,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "experiment/",
     "stats/",
+    "journal/frame.rs",
     "journal/layout.rs",
     "journal/declared.rs",
     "admin/advice.rs",

@@ -68,6 +68,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
         mut writers,
         mut readers,
         keeper,
+        ..
     } = journals.expect("a journal");
     let declared = [1, 2].map(|digest| Declared::new(&declaration(digest)));
     let mut records = BTreeMap::new();
@@ -113,7 +114,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
         records.extend(chunk.records);
     }
     assert_eq!(records.len() as u64, RECORDS);
-    let name = readers[0].id().to_string();
+    let name = format!("{}.2", readers[0].id());
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(folder.path().join(&name)).expect("its folder") {
         let path = entry.expect("a file").path();
@@ -161,7 +162,7 @@ fn damage(segments: &mut [(String, Vec<u8>)], order: &[u8; 6]) {
 
 fn check(folder: &Path, whole: bool) {
     let written = &*WRITTEN;
-    let mut readers = journal::adopt(folder, &options()).expect("adopted");
+    let mut readers = journal::adopt(folder, &options()).expect("adopted").readers;
     let mut reader = readers.pop().expect("a reader");
     for round in 0..2 {
         let (mut last, mut yielded, mut empty) = (0, 0, 0);

@@ -30,15 +30,21 @@ pub async fn live() -> &'static str {
     operation_id = "readyz",
     tag = "process",
     responses(
-        (status = 200, description = "`ready`", body = String),
+        (
+            status = 200,
+            description = "`ready`; each line after that is a problem that does not stop requests",
+            body = String,
+        ),
         (status = 503, description = "It stops", body = Refused),
     )
 )]
-pub async fn ready(State(door): State<Door>) -> Result<&'static str, Failure> {
-    match *door.stopping.borrow() {
-        true => Err(stopping()),
-        false => Ok("ready\n"),
+pub async fn ready(State(door): State<Door>) -> Result<String, Failure> {
+    if *door.stopping.borrow() {
+        return Err(stopping());
     }
+    let problems = door.vitals.problems.all().into_iter();
+    let lines = std::iter::once("ready".to_owned()).chain(problems);
+    Ok(lines.map(|line| line + "\n").collect())
 }
 
 /// What is served by.

@@ -43,6 +43,7 @@ pub async fn gather(
     // Before the totals: a lag of zero then means that they hold all that was answered.
     let mut store = store_state(ledger, vitals, now_ms);
     store.dropped_events += ledger.dropped().await?;
+    store.damaged_events += ledger.damaged().await?;
     let mut experiments = Vec::new();
     for experiment in plan
         .experiments
@@ -137,7 +138,8 @@ fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState 
             now_ms.saturating_sub(caught_up_ms) as f64 / 1000.0
         },
         dropped_events: folding.dropped_untold.load(Ordering::Relaxed),
-        damaged_events: folding.lost.load(Ordering::Relaxed),
+        damaged_events: folding.lost_untold.load(Ordering::Relaxed),
+        problems: vitals.problems.all(),
         reload_error: text(&vitals.reload.error),
     }
 }

@@ -116,6 +116,7 @@ pub fn house(results: &Results) -> Vec<String> {
             thousands(store.lag_events)
         ));
     }
+    said.extend(store.problems.iter().cloned());
     for (count, why) in [
         (store.dropped_events, "dropped because the journal was full"),
         (store.damaged_events, "damaged on disk"),

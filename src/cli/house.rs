@@ -10,7 +10,7 @@ use super::{Hinted, files, folding, successor};
 use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::{Plan, Store};
-use crate::journal::{self, Journals, Reader};
+use crate::journal::{self, Journals, LeftAlone, Reader};
 use crate::ledger::Ledger;
 use crate::ledger::folder::Folder;
 use crate::ledger::redis::{RedisLedger, TlsFiles};
@@ -55,6 +55,7 @@ pub async fn run(
         mut writers,
         readers,
         keeper,
+        left_alone,
     } = journals.map_err(|error| {
         let hint =
             "make the folder writable and free some room, or write another at `journal.path`";
@@ -62,6 +63,8 @@ pub async fn run(
     })?;
 
     let supervisor = Supervisor::new(&vitals);
+    report_left_alone(&vitals, &left_alone);
+
     // The last one is the admin door's.
     let reports = writers.pop();
     let remembered = stage::file(&plan);
@@ -298,13 +301,29 @@ fn fold(
     options: journal::Options,
 ) -> Folder {
     let path = plan.journal.path.clone();
-    let adopt = move || {
-        journal::adopt(&path, &options).unwrap_or_else(|error| {
+    let watched = Arc::clone(vitals);
+    let adopt = move || match journal::adopt(&path, &options) {
+        Ok(adopted) => {
+            report_left_alone(&watched, &adopted.left_alone);
+            adopted.readers
+        }
+        Err(error) => {
             tracing::warn!("journals that others left cannot be looked for: {error}");
             Vec::new()
-        })
+        }
     };
     Folder::new(readers, Arc::clone(ledger), Arc::clone(vitals), adopt)
+}
+
+/// Reports journals that are not read.
+fn report_left_alone(vitals: &Vitals, left_alone: &[LeftAlone]) {
+    let all: Vec<String> = left_alone.iter().map(LeftAlone::to_string).collect();
+    let problem = (!all.is_empty()).then(|| all.join("; "));
+    if vitals.problems.set("journals", problem.clone())
+        && let Some(problem) = problem
+    {
+        tracing::error!("{problem}");
+    }
 }
 
 /// Opens the ledger that the plan names.

@@ -1,20 +1,13 @@
-//! How facts lie on disk.
+//! What is in the payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with
+//! more), then postcard. See [`super::frame`] for what is around it.
 //!
-//! A journal is a folder of segments. A segment's name is the sequence number of its first frame
-//! (20 digits, `.seg`); it is a run of frames, then zeros to the end of the file:
-//!
-//! ```text
-//! offset  size  field
-//!      0     4  length of the payload, little-endian; 0 ends the segment
-//!      4     4  CRC-32 (IEEE) of the sequence number and the payload
-//!      8     8  sequence number, little-endian; one more than the frame before
-//!     16     n  payload: one byte of kind (1 declaration, 2 record, 3 record with more), then
-//!                postcard
-//! ```
-//!
-//! A segment declares every plan before its first record under it, so each can be read alone.
+//! A journal is a folder of segments, each named by the sequence number of its first record (20
+//! digits, `.seg`): frames, then zeros to the end of the file. A segment declares every plan before
+//! its first record under it. The file `declarations` in the same folder holds them once more, so
+//! that a damaged declaration costs no record.
 
 use super::declared::DeclarationShape;
+use super::frame::{self, HEAD_BYTES, Key};
 use crate::experiment::metric::Observation;
 use crate::experiment::record::{Declaration, Exposure, Record, Served};
 use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
@@ -24,36 +17,9 @@ use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The bytes of a frame before its payload.
-pub const HEAD_BYTES: usize = 16;
-
 const KIND_DECLARATION: u8 = 1;
 const KIND_RECORD: u8 = 2;
 const KIND_RECORD_WITH_MORE: u8 = 3;
-
-/// One frame read back.
-#[derive(Debug, PartialEq)]
-pub struct Frame<'a> {
-    /// Its sequence number.
-    pub sequence: u64,
-    /// Its payload.
-    pub payload: &'a [u8],
-    /// Its whole length, head included.
-    pub bytes: usize,
-}
-
-/// What stands at the beginning of some bytes of a segment.
-#[derive(Debug, PartialEq)]
-pub enum Found<'a> {
-    /// A sound frame.
-    Frame(Frame<'a>),
-    /// The end of what was written: a length of zero, or no room for a head.
-    End,
-    /// More bytes are needed to tell: this many in all.
-    More(usize),
-    /// A frame whose checksum or length is wrong: torn by a crash, or damaged.
-    Broken,
-}
 
 /// A fact, read back from a payload.
 #[derive(Debug, PartialEq)]
@@ -124,9 +90,15 @@ pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
     postcard::to_extend(&shape, vec![KIND_DECLARATION]).expect("a declaration has a postcard shape")
 }
 
-/// Writes a record's frame to the beginning of `room`. `None` when it does not fit.
-pub fn write_record(room: &mut [u8], sequence: u64, record: &Record<'_>) -> Option<usize> {
-    let (head, payload) = room.split_at_mut_checked(HEAD_BYTES)?;
+/// Writes a record's frame to the beginning of `room`; how many bytes it takes. `None` when it does
+/// not fit.
+pub fn write_record(
+    room: &mut [u8],
+    sequence: u64,
+    record: &Record<'_>,
+    key: Key,
+) -> Option<usize> {
+    let (head, payload) = room.split_first_chunk_mut::<HEAD_BYTES>()?;
     let (kind, body) = payload.split_first_mut()?;
     let shape = RecordShape::from(record);
     let more = More {
@@ -141,77 +113,22 @@ pub fn write_record(room: &mut [u8], sequence: u64, record: &Record<'_>) -> Opti
         postcard::to_slice(&(shape, more), body)
     };
     let length = 1 + written.ok()?.len();
-    finish(head, &payload[..length], sequence)
+    frame::write_head(head, &payload[..length], sequence, key)?;
+    Some(HEAD_BYTES + length)
 }
 
-/// Writes a frame around a payload to the beginning of `room`. `None` when it does not fit.
-pub fn write_payload(room: &mut [u8], sequence: u64, payload: &[u8]) -> Option<usize> {
-    let (head, rest) = room.split_at_mut_checked(HEAD_BYTES)?;
+/// Writes a frame around a payload to the beginning of `room`; how many bytes it takes. `None` when
+/// it does not fit.
+pub fn write_payload(room: &mut [u8], sequence: u64, payload: &[u8], key: Key) -> Option<usize> {
+    let (head, rest) = room.split_first_chunk_mut::<HEAD_BYTES>()?;
     rest.get_mut(..payload.len())?.copy_from_slice(payload);
-    finish(head, payload, sequence)
-}
-
-fn finish(head: &mut [u8], payload: &[u8], sequence: u64) -> Option<usize> {
-    let length = u32::try_from(payload.len()).ok()?;
-    head[0..4].copy_from_slice(&length.to_le_bytes());
-    head[4..8].copy_from_slice(&checksum(sequence, payload).to_le_bytes());
-    head[8..16].copy_from_slice(&sequence.to_le_bytes());
+    frame::write_head(head, payload, sequence, key)?;
     Some(HEAD_BYTES + payload.len())
 }
 
-/// What stands at the beginning of `bytes`.
-pub fn read_frame(bytes: &[u8]) -> Found<'_> {
-    match frame(bytes) {
-        (Found::Frame(frame), sum) if checksum(frame.sequence, frame.payload) != sum => {
-            Found::Broken
-        }
-        (found, _) => found,
-    }
-}
-
-/// [`read_frame`] where it has found a sound frame already: the sum is not reckoned again.
-pub fn read_sound(bytes: &[u8]) -> Found<'_> {
-    frame(bytes).0
-}
-
-/// What stands at the beginning of `bytes`, and the sum that a frame there must have.
-fn frame(bytes: &[u8]) -> (Found<'_>, u32) {
-    let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else {
-        // A head that is cut short by the end of the file was never written.
-        let is_over = bytes.iter().all(|&byte| byte == 0);
-        let found = if is_over {
-            Found::End
-        } else {
-            Found::More(HEAD_BYTES)
-        };
-        return (found, 0);
-    };
-    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let (length, sum) = (word(0) as usize, word(4));
-    let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
-    if length == 0 {
-        let is_over = head.iter().all(|&byte| byte == 0);
-        let found = if is_over { Found::End } else { Found::Broken };
-        return (found, 0);
-    }
-    let Some(payload) = rest.get(..length) else {
-        return (Found::More(HEAD_BYTES + length), 0);
-    };
-    let frame = Frame {
-        sequence,
-        payload,
-        bytes: HEAD_BYTES + length,
-    };
-    (Found::Frame(frame), sum)
-}
-
-/// How many bytes to pass over when [`read_frame`] finds a broken frame at the beginning, so that
-/// the next one is sound: only its payload is damaged then. `None` when its length is, too, or
-/// nothing follows it.
-pub fn pass_over(bytes: &[u8]) -> Option<usize> {
-    let length = bytes.get(..4)?.try_into().map(u32::from_le_bytes).ok()?;
-    let whole = HEAD_BYTES.checked_add(length as usize)?;
-    matches!(read_frame(bytes.get(whole..)?), Found::Frame(_)).then_some(whole)
+/// Whether a payload is a declaration.
+pub fn is_declaration(payload: &[u8]) -> bool {
+    payload.first() == Some(&KIND_DECLARATION)
 }
 
 /// The fact in a payload.
@@ -234,13 +151,6 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
         }
         _ => Err(Unreadable),
     }
-}
-
-fn checksum(sequence: u64, payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&sequence.to_le_bytes());
-    hasher.update(payload);
-    hasher.finalize()
 }
 
 // The shapes below are the disk's own: changing a type of the core changes no file.

@@ -1,5 +1,21 @@
 //! What must survive the process beside the facts themselves.
+//!
+//! The lock file of a journal holds:
+//!
+//! ```text
+//! offset  size  field, little-endian
+//!      0     8  the time of the latest fact, in Unix milliseconds
+//!      8     8  how many facts could not be taken
+//!     16     8  the sequence number of the last record
+//!     24     8  its complement, and
+//!     32     8  that of the number at 8: a number that does not match its complement is damaged
+//!     40     8  "WTRMARKS"
+//!     48     4  format; 2
+//! ```
+//!
+//! In format 1, it ends after 16 bytes.
 
+use super::frame::FORMAT;
 use super::segment;
 use memmap2::MmapMut;
 use std::fs::File;
@@ -7,10 +23,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const BYTES: u64 = 16;
+const BYTES: usize = 52;
+const BYTES_FIRST: usize = 16;
+const MAGIC: &[u8; 8] = b"WTRMARKS";
 
-/// Two numbers of a journal, kept in its lock file: the time of its latest fact, and how many
-/// facts it could not take.
+/// Numbers of a journal that is being written, kept in its lock file.
 #[derive(Debug)]
 pub(super) struct Marks {
     map: MmapMut,
@@ -23,45 +40,95 @@ impl Marks {
     pub fn of(path: &Path) -> io::Result<Marks> {
         // Opened anew: a mapping of the file that holds the lock would hold it, too.
         let file = File::options().read(true).write(true).open(path)?;
-        segment::reserve(&file, BYTES)?;
+        segment::reserve(&file, BYTES as u64)?;
         // SAFETY: the file is this journal's own, and this process holds its lock.
         let map = unsafe { MmapMut::map_mut(&file)? };
-        Ok(Marks {
+        let mut marks = Marks {
             map,
             latest_ms: 0,
             dropped: 0,
-        })
+        };
+        marks.put(24, !0);
+        marks.put(32, !0);
+        marks.map[40..48].copy_from_slice(MAGIC);
+        marks.map[48..52].copy_from_slice(&FORMAT.to_le_bytes());
+        Ok(marks)
     }
 
-    /// Keeps the time of a fact, if it is the latest.
-    pub fn reach(&mut self, ms: u64) {
+    /// Keeps the number and the time of a record that is written.
+    pub fn reach(&mut self, sequence: u64, ms: u64) {
+        self.put(16, sequence);
+        self.put(24, !sequence);
         if ms > self.latest_ms {
             self.latest_ms = ms;
-            // As long as it was reserved.
-            self.map[..8].copy_from_slice(&ms.to_le_bytes());
+            self.put(0, ms);
         }
     }
 
     /// Counts a fact that could not be taken; how many there are.
     pub fn drop_one(&mut self) -> u64 {
         self.dropped += 1;
-        // As long as it was reserved.
-        self.map[8..16].copy_from_slice(&self.dropped.to_le_bytes());
+        self.put(8, self.dropped);
+        self.put(32, !self.dropped);
         self.dropped
+    }
+
+    fn put(&mut self, at: usize, number: u64) {
+        // As long as it was reserved.
+        self.map[at..at + 8].copy_from_slice(&number.to_le_bytes());
     }
 }
 
-/// What an earlier life left in its lock file: the time of its latest fact in Unix milliseconds,
-/// and how many it could not take. Zeros where nothing was kept.
-pub(super) fn left(lock: &File) -> (u64, u64) {
-    let mut bytes = [0; BYTES as usize];
-    if lock.read_exact_at(&mut bytes, 0).is_err() {
-        return (0, 0);
-    }
-    let number = |at: usize| {
-        (0..8).fold(0, |sum, byte| {
-            sum | u64::from(bytes[at + byte]) << (8 * byte)
-        })
+/// What an earlier life left in its lock file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// The time of its latest fact, in Unix milliseconds; 0 when it is not known.
+    pub latest_ms: u64,
+    /// How many facts it could not take.
+    pub dropped: u64,
+    /// The sequence number of its last record; 0 when it is not known.
+    pub written: u64,
+    /// Its format, when that is known.
+    pub format: Option<u32>,
+}
+
+/// Reads what an earlier life left.
+pub(super) fn left(lock: &File) -> Left {
+    let mut bytes = [0; BYTES];
+    let number = |bytes: &[u8], at: usize| {
+        let bytes = bytes
+            .get(at..at + 8)
+            .and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
     };
-    (number(0), number(8))
+    if lock.read_exact_at(&mut bytes, 0).is_err() {
+        let mut first = [0; BYTES_FIRST];
+        let is_there = lock.read_exact_at(&mut first, 0).is_ok();
+        return match is_there {
+            true => Left {
+                latest_ms: number(&first, 0),
+                dropped: number(&first, 8),
+                ..Left::default()
+            },
+            false => Left::default(),
+        };
+    }
+    let checked = |at: usize, complement: usize| {
+        let found = number(&bytes, at);
+        if found == !number(&bytes, complement) {
+            found
+        } else {
+            0
+        }
+    };
+    let format = (bytes[40..48] == *MAGIC).then(|| {
+        let format = bytes[48..52].try_into();
+        format.map_or(0, u32::from_le_bytes)
+    });
+    Left {
+        latest_ms: number(&bytes, 0),
+        dropped: checked(8, 32),
+        written: checked(16, 24),
+        format,
+    }
 }

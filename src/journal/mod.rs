@@ -8,7 +8,9 @@
 
 mod clock;
 mod declared;
+mod frame;
 pub mod layout;
+mod left;
 mod marks;
 mod open;
 mod reader;
@@ -17,11 +19,11 @@ mod writer;
 
 pub use clock::{Clock, system_ms};
 pub use layout::{Chunk, Id, OwnedRecord};
+pub use left::{Adopted, LeftAlone, adopt};
 pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 
 use crate::tasks;
-use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,6 +113,8 @@ pub struct Journals {
     pub readers: Vec<Reader>,
     /// Keeps them durable.
     pub keeper: Keeper,
+    /// What stands in the folder and is not read.
+    pub left_alone: Vec<LeftAlone>,
 }
 
 /// Opens the folder (made where missing): begins a journal for each worker, adopts what earlier
@@ -125,8 +129,9 @@ pub fn open(
         let path = path.to_owned();
         move |source| JournalError::Disk { path, source }
     };
-    std::fs::create_dir_all(folder).map_err(disk(folder))?;
-    let mut readers = adopt(folder, options).map_err(disk(folder))?;
+    segment::make_folder(folder).map_err(disk(folder))?;
+    let adopted = adopt(folder, options).map_err(disk(folder))?;
+    let mut readers = adopted.readers;
     let latest_ms = readers.iter().map(Reader::latest_ms).max().unwrap_or(0);
     let ahead_ms = latest_ms.saturating_sub(system_ms());
     if ahead_ms > 2_000 {
@@ -138,17 +143,18 @@ pub fn open(
     let mut writers = Vec::new();
     let mut tended = Vec::new();
     for _ in 0..workers {
-        let id: Arc<str> = uuid::Uuid::now_v7().to_string().into();
-        let own = folder.join(&*id);
-        std::fs::create_dir(&own).map_err(disk(&own))?;
-        let lock = lock(&own)
+        let id = uuid::Uuid::now_v7();
+        let own = folder.join(left::name_of(id));
+        segment::make_folder(&own).map_err(disk(&own))?;
+        let lock = left::lock(&own)
             .map_err(disk(&own))?
             .ok_or_else(|| disk(&own)(io::ErrorKind::WouldBlock.into()))?;
-        let marks = marks::Marks::of(&own.join(LOCK)).map_err(disk(&own))?;
+        let marks = marks::Marks::of(&own.join(left::LOCK)).map_err(disk(&own))?;
         let clock = Clock::new(latest_ms, Instant::now(), system_ms());
-        let writer = Writer::new(&own, options.clone(), marks, clock)?;
+        let writer = Writer::new(id, &own, options.clone(), marks, clock)?;
         readers.push(Reader::new(
-            id,
+            id.to_string().into(),
+            frame::Format::Second(id.into()),
             &own,
             lock,
             Some(writer.shared()),
@@ -162,50 +168,8 @@ pub fn open(
         writers,
         readers,
         keeper,
+        left_alone: adopted.left_alone,
     })
-}
-
-/// Readers for the journals in a folder that no running process holds.
-pub fn adopt(folder: &Path, options: &Options) -> io::Result<Vec<Reader>> {
-    let mut readers = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        if uuid::Uuid::try_parse(name).is_err() {
-            continue;
-        }
-        let Some(lock) = lock(&path)? else { continue };
-        // Made ahead for a writer that is gone.
-        let _ = std::fs::remove_file(writer::spare_path(&path));
-        for (_, segment) in segment::list(&path)? {
-            options
-                .quota
-                .used_bytes
-                .fetch_add(std::fs::metadata(segment)?.len(), Ordering::Relaxed);
-        }
-        readers.push(Reader::new(name.into(), &path, lock, None, options.clone()));
-    }
-    Ok(readers)
-}
-
-/// Locked as long as the journal is held; also keeps its marks.
-const LOCK: &str = "lock";
-
-/// The lock of a journal's folder, or `None` when another process holds it.
-fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(folder.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 /// The thread that makes journals durable every `sync_interval` and keeps a spare segment ready.

@@ -1,12 +1,13 @@
 //! Reads a journal back, in order, while it is being written or long after.
 
-use super::layout::{self, Chunk, Fact, Found, OwnedRecord};
+use super::frame::Format;
+use super::layout::{self, Chunk, Fact, OwnedRecord};
 use super::open::Open;
-use super::writer::Shared;
+use super::writer::{self, Shared};
 use super::{Options, marks, segment};
 use crate::experiment::record::Declaration;
 use foldhash::fast::RandomState;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Reader {
     id: Arc<str>,
+    format: Format,
     folder: PathBuf,
     options: Options,
     /// Held, so that no other process reads or writes this journal.
@@ -27,7 +29,11 @@ pub struct Reader {
     /// For a journal that was left: the last sequence number in it.
     left_at: u64,
     declarations: HashMap<u64, Arc<Declaration>, RandomState>,
+    /// Declarations that are damaged wherever they stood.
+    missing: HashSet<u64, RandomState>,
     open: Option<Open>,
+    /// The highest sequence number that the open segment can hold.
+    holds_up_to: u64,
     /// The first sequence number of the segment last read to its end.
     exhausted: Option<u64>,
     next: u64,
@@ -43,15 +49,14 @@ pub struct Reader {
 enum Step {
     Record(u64, OwnedRecord),
     Passed,
-    /// Nothing more stands in this segment; `broken` when something unsound does.
-    End {
-        broken: bool,
-    },
+    /// Nothing more stands in this segment.
+    End,
 }
 
 impl Reader {
     pub(super) fn new(
         id: Arc<str>,
+        format: Format,
         folder: &Path,
         lock: File,
         live: Option<Arc<Shared>>,
@@ -59,20 +64,24 @@ impl Reader {
     ) -> Reader {
         let mut reader = Reader {
             id,
+            format,
             folder: folder.to_owned(),
             options,
             lock,
             live,
             left_at: 0,
             declarations: HashMap::default(),
+            missing: HashSet::default(),
             open: None,
+            holds_up_to: u64::MAX,
             exhausted: None,
             next: 1,
             lost: 0,
             lost_through: 0,
         };
         if reader.live.is_none() {
-            reader.left_at = reader.last_sequence().unwrap_or(0);
+            let known = marks::left(&reader.lock).written;
+            reader.left_at = reader.last_sequence(known).unwrap_or(0).max(known);
         }
         reader
     }
@@ -84,14 +93,14 @@ impl Reader {
 
     /// The time of the latest fact that an earlier life wrote, in Unix milliseconds; 0 without one.
     pub fn latest_ms(&self) -> u64 {
-        marks::left(&self.lock).0
+        marks::left(&self.lock).latest_ms
     }
 
     /// How many facts the journal could not take, since its beginning.
     pub fn dropped(&self) -> u64 {
         match &self.live {
             Some(live) => live.dropped.load(Ordering::Relaxed),
-            None => marks::left(&self.lock).1,
+            None => marks::left(&self.lock).dropped,
         }
     }
 
@@ -105,19 +114,19 @@ impl Reader {
         self.live.as_ref().is_some_and(|live| !live.closed())
     }
 
-    /// The sequence number of the last frame written.
+    /// The sequence number of the last record written.
     pub fn written(&self) -> u64 {
         self.live
             .as_ref()
             .map_or(self.left_at, |live| live.written.load(Ordering::Acquire))
     }
 
-    /// The sequence number of the next frame to be read.
+    /// The sequence number of the next record to be read.
     pub fn position(&self) -> u64 {
         self.next
     }
 
-    /// How many frames were damaged and passed over.
+    /// How many records were damaged and passed over.
     pub fn lost(&self) -> u64 {
         self.lost
     }
@@ -125,16 +134,24 @@ impl Reader {
     /// Up to `records_max` records that follow what was read before. An empty chunk means that
     /// nothing more is written yet. Damage is passed over, counted and logged.
     pub fn next(&mut self, records_max: usize) -> io::Result<Chunk> {
-        let written = self.written().saturating_sub(self.next - 1);
-        let mut records = Vec::with_capacity(records_max.min(written as usize));
-        while records.len() < records_max && self.next <= self.written() {
+        // Asked before anything is read: all up to this number stands in the files, or is lost.
+        let written = self.written();
+        let behind = (written + 1).saturating_sub(self.next);
+        let mut records = Vec::with_capacity(records_max.min(behind as usize));
+        while records.len() < records_max && self.next <= written {
             if self.open.is_none() && !self.open_next()? {
+                self.lose(self.next, written, "no segment holds them");
+                self.next = written + 1;
                 break;
             }
-            match self.step()? {
+            match self.step(written)? {
                 Step::Record(sequence, record) => records.push((sequence, record)),
                 Step::Passed => {}
-                Step::End { broken } => self.close(broken)?,
+                Step::End if self.is_last()? => {
+                    self.lose(self.next, written, "the end of the journal is damaged");
+                    self.next = written + 1;
+                }
+                Step::End => self.exhausted = self.open.take().map(|open| open.first),
             }
         }
         let mut declarations = HashMap::default();
@@ -210,42 +227,47 @@ impl Reader {
     }
 
     /// The last sequence number of a journal that was left: its last segment is read to its end.
-    fn last_sequence(&mut self) -> io::Result<u64> {
+    /// Damage is only searched where more is `known` to have been written, or nothing is known.
+    fn last_sequence(&self, known: u64) -> io::Result<u64> {
         let Some((first, path)) = segment::list(&self.folder)?.pop() else {
             return Ok(0);
         };
-        let mut open = Open::new(first, path)?;
+        let mut open = Open::new(first, &path, self.format)?;
         let mut last = first.saturating_sub(1);
-        loop {
-            match open.look()? {
-                Found::Frame(frame) => {
-                    last = last.max(frame.sequence);
-                    let bytes = frame.bytes;
-                    open.cursor += bytes;
-                }
-                Found::Broken => {
-                    if !open.pass_over() {
-                        return Ok(last);
-                    }
-                }
-                Found::End | Found::More(_) => return Ok(last),
+        let until = if known == 0 { u64::MAX } else { known };
+        while let Some(found) = open.next(until)? {
+            if self.format == Format::First || !layout::is_declaration(open.payload(&found)) {
+                last = last.max(found.sequence);
             }
         }
+        Ok(last)
+    }
+
+    /// Whether the segment that is open is the last one.
+    fn is_last(&self) -> io::Result<bool> {
+        let open = self.open.as_ref().map_or(0, |open| open.first);
+        let last = segment::list(&self.folder)?.pop();
+        Ok(last.is_none_or(|(first, _)| first <= open))
     }
 
     /// Opens the segment that holds the next frame; false when there is none yet.
     fn open_next(&mut self) -> io::Result<bool> {
-        let segments = segment::list(&self.folder)?;
-        let found = match self.exhausted {
-            Some(exhausted) => segments.into_iter().find(|&(first, _)| first > exhausted),
+        let mut segments = segment::list(&self.folder)?;
+        let place = match self.exhausted {
+            Some(exhausted) => segments.iter().position(|&(first, _)| first > exhausted),
             None => {
                 let holding = segments.iter().rposition(|&(first, _)| first <= self.next);
-                segments.into_iter().nth(holding.unwrap_or(0))
+                Some(holding.unwrap_or(0))
             }
         };
-        let Some((first, path)) = found else {
+        let place = place.unwrap_or(segments.len());
+        // A page of a later segment can have been written to this one.
+        let following = segments.get(place + 1).map(|&(first, _)| first);
+        self.holds_up_to = following.map_or(u64::MAX, |first| first.saturating_sub(1));
+        if place >= segments.len() {
             return Ok(false);
-        };
+        }
+        let (first, path) = segments.swap_remove(place);
         if first > self.next {
             if self.exhausted.is_some() {
                 self.lose(
@@ -256,57 +278,83 @@ impl Reader {
             }
             self.next = first;
         }
-        self.open = Some(Open::new(first, path)?);
+        self.open = Some(Open::new(first, &path, self.format)?);
         Ok(true)
     }
 
-    fn step(&mut self) -> io::Result<Step> {
+    fn step(&mut self, written: u64) -> io::Result<Step> {
         let Some(open) = &mut self.open else {
-            return Ok(Step::End { broken: false });
+            return Ok(Step::End);
         };
-        let frame = match open.look()? {
-            Found::Frame(frame) => frame,
-            Found::End => return Ok(Step::End { broken: false }),
-            Found::Broken => {
-                if !open.pass_over() {
-                    return Ok(Step::End { broken: true });
-                }
-                let why = format!("damaged in {}", open.path.display());
-                self.lose(self.next, self.next, &why);
-                self.next += 1;
-                return Ok(Step::Passed);
+        let Some(found) = open.next(written.min(self.holds_up_to))? else {
+            return Ok(Step::End);
+        };
+        let sequence = found.sequence;
+        let fact = layout::decode(open.payload(&found));
+        if let Ok(Fact::Declaration(declaration)) = fact {
+            if self.format == Format::First {
+                self.reach(sequence);
             }
-            Found::More(_) => return Ok(Step::End { broken: true }),
-        };
-        let (sequence, bytes) = (frame.sequence, frame.bytes);
-        let fact = layout::decode(frame.payload);
-        open.cursor += bytes;
+            self.declarations
+                .insert(declaration.digest, Arc::new(declaration));
+            return Ok(Step::Passed);
+        }
         let seen_before = sequence < self.next;
-        self.lose(self.next, sequence.saturating_sub(1), "frames are missing");
-        self.next = self.next.max(sequence + 1);
-        Ok(match fact {
+        self.reach(sequence);
+        match fact {
             Ok(Fact::Record(record)) if !seen_before => {
-                if self.declarations.contains_key(&record.declaration) {
+                if self.knows(record.declaration) {
                     return Ok(Step::Record(sequence, record));
                 }
-                self.lose(
-                    sequence,
-                    sequence,
-                    "the declaration it refers to is damaged",
-                );
-                Step::Passed
+                let why = "the declaration that they refer to is damaged, and all copies of it";
+                self.lose(sequence, sequence, why);
             }
-            Ok(Fact::Record(_)) => Step::Passed,
-            Ok(Fact::Declaration(declaration)) => {
-                self.declarations
-                    .insert(declaration.digest, Arc::new(declaration));
-                Step::Passed
+            Ok(_) => {}
+            Err(unreadable) => self.lose(sequence, sequence, &unreadable.to_string()),
+        }
+        Ok(Step::Passed)
+    }
+
+    /// A frame of this number was found: what should have come before it is lost.
+    fn reach(&mut self, sequence: u64) {
+        self.lose(
+            self.next,
+            sequence.saturating_sub(1),
+            "their frames are damaged",
+        );
+        self.next = self.next.max(sequence + 1);
+    }
+
+    /// Whether a declaration is known: from this segment, or from any other place of the journal.
+    fn knows(&mut self, digest: u64) -> bool {
+        if !self.declarations.contains_key(&digest) && !self.missing.contains(&digest) {
+            tracing::warn!(journal = %self.id, "a declaration is damaged: it is looked for elsewhere");
+            if let Err(error) = self.look_for_declarations() {
+                tracing::warn!(journal = %self.id, "not all declarations can be read: {error}");
             }
-            Err(unreadable) => {
-                self.lose(sequence, sequence, &unreadable.to_string());
-                Step::Passed
+            if !self.declarations.contains_key(&digest) {
+                self.missing.insert(digest);
             }
-        })
+        }
+        self.declarations.contains_key(&digest)
+    }
+
+    fn look_for_declarations(&mut self) -> io::Result<()> {
+        let copies = (writer::COPY, writer::copies_path(&self.folder));
+        let all = std::iter::once(copies).chain(segment::list(&self.folder)?);
+        for (first, path) in all.filter(|(_, path)| path.exists()) {
+            let mut open = Open::new(first, &path, self.format)?;
+            while let Some(found) = open.next(u64::MAX)? {
+                let payload = open.payload(&found);
+                if layout::is_declaration(payload)
+                    && let Ok(Fact::Declaration(declaration)) = layout::decode(payload)
+                {
+                    self.declarations
+                        .insert(declaration.digest, Arc::new(declaration));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Counts and tells that facts are lost; once, however often the place is read over.
@@ -317,24 +365,5 @@ impl Reader {
             self.lost_through = last;
             tracing::error!(journal = %self.id, first, last, "facts are lost: {why}");
         }
-    }
-
-    /// Leaves a segment behind. A broken one is set aside unless its writer was only cut short.
-    fn close(&mut self, broken: bool) -> io::Result<()> {
-        let Some(open) = self.open.take() else {
-            return Ok(());
-        };
-        self.exhausted = Some(open.first);
-        if broken && self.next <= self.written() {
-            let aside = open.path.with_extension("damaged");
-            tracing::error!(
-                journal = %self.id,
-                "a journal segment is damaged at byte {}; it is set aside as {}",
-                open.offset + open.cursor as u64,
-                aside.display(),
-            );
-            std::fs::rename(&open.path, aside)?;
-        }
-        Ok(())
     }
 }

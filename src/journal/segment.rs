@@ -5,8 +5,9 @@
 //! is in the page cache when the process is killed.
 
 use memmap2::MmapMut;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub struct Segment {
 impl Segment {
     /// Makes a segment of this many bytes, all of them reserved on the disk.
     pub fn create(path: &Path, bytes: u64) -> io::Result<Segment> {
-        let file = OpenOptions::new()
+        let file = private()
             .read(true)
             .write(true)
             .create(true)
@@ -76,6 +77,18 @@ pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     }
     segments.sort();
     Ok(segments)
+}
+
+/// How files are made: for their owner only.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Makes a folder for its owner only, and its parents where missing.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Reserves the first bytes of a file on the disk.

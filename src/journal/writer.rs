@@ -2,17 +2,19 @@
 //! is touched once per segment, but for one counter.
 
 use super::clock::Clock;
+use super::frame::{self, Key, SEGMENT_HEAD_BYTES};
 use super::layout;
 use super::marks::Marks;
 use super::segment::{self, Segment};
 use super::{JournalError, Options};
 use crate::experiment::record::{Declaration, Record};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
+use uuid::Uuid;
 
 /// A declaration as the journal keeps it, made once per plan.
 #[derive(Clone, Debug)]
@@ -68,8 +70,13 @@ pub struct Writer {
     segment: Option<Segment>,
     offset: usize,
     next: u64,
+    /// The number of the segment's first record.
+    first: u64,
+    /// The journal's UUID: names it, and seals its frames.
+    id: Uuid,
     /// The declarations that the segment holds; the last one asked for comes last.
     declared: Vec<u64>,
+    copies: Copies,
     marks: Marks,
     clock: Clock,
 }
@@ -78,6 +85,7 @@ impl Writer {
     /// Begins a journal in an empty folder. Without room in the quota it begins full: everything
     /// is dropped until the keeper has found room.
     pub(super) fn new(
+        id: Uuid,
         folder: &Path,
         options: Options,
         marks: Marks,
@@ -96,7 +104,10 @@ impl Writer {
             segment: None,
             offset: 0,
             next: 1,
+            first: 1,
+            id,
             declared: Vec::new(),
+            copies: Copies::default(),
             marks,
             clock,
         };
@@ -147,10 +158,15 @@ impl Writer {
         let Some(segment) = &mut self.segment else {
             return false;
         };
-        match layout::write_record(&mut segment.bytes()[self.offset..], self.next, record) {
+        let room = &mut segment.bytes()[self.offset..];
+        match layout::write_record(room, self.next, record, Key::from(self.id)) {
             Some(bytes) => {
-                self.advance(bytes);
-                self.marks.reach(record.at_ms);
+                self.offset += bytes;
+                self.marks.reach(self.next, record.at_ms);
+                // The reader may read what is at or below this number: release what was written
+                // before it.
+                self.shared.written.store(self.next, Ordering::Release);
+                self.next += 1;
                 true
             }
             None => false,
@@ -167,16 +183,15 @@ impl Writer {
             self.declared.swap(place, last);
             return true;
         }
+        self.copies.keep(&self.folder, declared, self.id);
         let Some(segment) = &mut self.segment else {
             return false;
         };
-        match layout::write_payload(
-            &mut segment.bytes()[self.offset..],
-            self.next,
-            &declared.payload,
-        ) {
+        let room = &mut segment.bytes()[self.offset..];
+        // It has the number of the record that follows it, so that only records are counted.
+        match layout::write_payload(room, self.next, &declared.payload, Key::from(self.id)) {
             Some(bytes) => {
-                self.advance(bytes);
+                self.offset += bytes;
                 self.declared.push(declared.digest);
                 true
             }
@@ -184,16 +199,9 @@ impl Writer {
         }
     }
 
-    fn advance(&mut self, bytes: usize) {
-        self.offset += bytes;
-        // The reader may read what is at or below this number: release what was written before it.
-        self.shared.written.store(self.next, Ordering::Release);
-        self.next += 1;
-    }
-
     /// Goes on in a new segment: the keeper's spare, or one made here.
     fn roll(&mut self) -> Result<(), Full> {
-        if self.segment.is_some() && self.offset == 0 {
+        if self.segment.is_some() && self.first == self.next {
             // A whole segment cannot hold it: another one could not either.
             return Err(Full);
         }
@@ -230,13 +238,15 @@ impl Writer {
         created
     }
 
-    fn begin(&mut self, segment: Segment) {
+    fn begin(&mut self, mut segment: Segment) {
+        segment.bytes()[..SEGMENT_HEAD_BYTES].copy_from_slice(&frame::segment_head(self.id));
         let mut slots = self.shared.slots();
         slots.unsynced.push(segment.file());
         slots.folder_changed = true;
         drop(slots);
         self.segment = Some(segment);
-        self.offset = 0;
+        self.offset = SEGMENT_HEAD_BYTES;
+        self.first = self.next;
         self.declared.clear();
     }
 }
@@ -314,6 +324,46 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// The file of a journal's folder that holds its declarations once more.
+pub(super) fn copies_path(folder: &Path) -> PathBuf {
+    folder.join("declarations")
+}
+
+/// The sequence number of all of them.
+pub(super) const COPY: u64 = 1;
+
+/// Declarations are written a second time, where what damages a segment does not reach them: the
+/// records of a segment are worth nothing without them.
+#[derive(Debug, Default)]
+struct Copies {
+    kept: Vec<u64>,
+}
+
+impl Copies {
+    /// Writes a declaration where it is new to this journal: one system call for each plan. It is
+    /// read only when the segment's own is damaged, so a copy that fails costs nothing now.
+    fn keep(&mut self, folder: &Path, declared: &Declared, id: Uuid) {
+        if self.kept.contains(&declared.digest) {
+            return;
+        }
+        let mut frame = vec![0; frame::HEAD_BYTES + declared.payload.len()];
+        let mut kept = || -> io::Result<()> {
+            layout::write_payload(&mut frame, COPY, &declared.payload, Key::from(id))
+                .ok_or(io::ErrorKind::FileTooLarge)?;
+            let path = copies_path(folder);
+            let mut file = segment::private().create(true).append(true).open(path)?;
+            if file.metadata()?.len() == 0 {
+                file.write_all(&frame::segment_head(id))?;
+            }
+            file.write_all(&frame)
+        };
+        match kept() {
+            Ok(()) => self.kept.push(declared.digest),
+            Err(error) => tracing::debug!("a declaration is not copied: {error}"),
+        }
     }
 }
 

@@ -46,8 +46,10 @@ pub struct Folder {
     mark: Option<(u64, Vec<u64>)>,
     backoff: Backoff,
     housekept: tokio::time::Instant,
-    /// By journal, how many facts the ledger knows to be dropped.
-    told_dropped: HashMap<JournalId, u64>,
+    /// By journal, how many facts the ledger knows to be dropped, and damaged.
+    told: HashMap<JournalId, (u64, u64)>,
+    /// Facts that were damaged in journals that are over.
+    lost_before: u64,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
 }
 
@@ -71,7 +73,8 @@ impl Folder {
             mark: None,
             backoff: Backoff::new(),
             housekept: tokio::time::Instant::now(),
-            told_dropped: HashMap::new(),
+            told: HashMap::new(),
+            lost_before: 0,
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
@@ -242,7 +245,7 @@ impl Folder {
 
     /// Gives the chunks to the ledger.
     async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
-        self.tell_dropped().await?;
+        self.tell_missing().await?;
         self.learn(chunks).await?;
         let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
         let mut failed = Ok(());
@@ -282,14 +285,19 @@ impl Folder {
         self.from_the_start = true;
     }
 
-    /// Tells the ledger what the journals could not take, so that it is known for good.
-    async fn tell_dropped(&mut self) -> Result<(), LedgerError> {
+    /// Tells the ledger what the journals could not take or have lost, so that it is known for
+    /// good.
+    async fn tell_missing(&mut self) -> Result<(), LedgerError> {
         for reader in &self.readers {
-            let dropped = reader.dropped();
-            let told = self.told_dropped.entry(reader.id().clone()).or_default();
-            if dropped > *told {
+            let (dropped, lost) = (reader.dropped(), reader.lost());
+            let told = self.told.entry(reader.id().clone()).or_default();
+            if dropped > told.0 {
                 self.ledger.tell_dropped(reader.id(), dropped).await?;
-                *told = dropped;
+                told.0 = dropped;
+            }
+            if lost > told.1 {
+                self.ledger.tell_damaged(reader.id(), lost).await?;
+                told.1 = lost;
             }
         }
         Ok(())
@@ -334,17 +342,19 @@ impl Folder {
                 .sum(),
             Ordering::Relaxed,
         );
-        let untold = |reader: &Reader| {
-            let told = self.told_dropped.get(reader.id()).copied().unwrap_or(0);
-            reader.dropped().saturating_sub(told)
-        };
+        let told = |reader: &Reader| self.told.get(reader.id()).copied().unwrap_or_default();
+        let untold = |reader: &Reader| reader.dropped().saturating_sub(told(reader).0);
         folding
             .dropped_untold
             .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
-        folding.lost.store(
-            self.readers.iter().map(Reader::lost).sum(),
-            Ordering::Relaxed,
-        );
+        let untold = |reader: &Reader| reader.lost().saturating_sub(told(reader).1);
+        folding
+            .lost_untold
+            .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
+        let lost: u64 = self.readers.iter().map(Reader::lost).sum();
+        folding
+            .lost
+            .store(self.lost_before + lost, Ordering::Relaxed);
         folding.reached.store(
             live.map(|reader| reader.position() - 1).sum(),
             Ordering::Release,

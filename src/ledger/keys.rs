@@ -100,6 +100,11 @@ pub fn dropped_key(prefix: &str) -> String {
     format!("{prefix}:dropped")
 }
 
+/// The key of the hash of how many facts of each journal were found damaged.
+pub fn damaged_key(prefix: &str) -> String {
+    format!("{prefix}:damaged")
+}
+
 /// `<epoch>|<group>|<what>`: a field of totals.
 pub fn field(epoch: EpochDigest, group: &str, what: &str) -> String {
     format!("{epoch}|{group}|{what}")

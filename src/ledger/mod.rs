@@ -221,6 +221,13 @@ pub trait Ledger: Send + Sync {
     /// How many facts all journals could not take.
     async fn dropped(&self) -> Result<u64, LedgerError>;
 
+    /// Keeps how many facts of a journal were found damaged in all; told again, the largest number
+    /// counts.
+    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError>;
+
+    /// How many facts of all journals were found damaged.
+    async fn damaged(&self) -> Result<u64, LedgerError>;
+
     /// Keeps that a process is there, and what it serves.
     async fn announce(&self, replica: &Replica) -> Result<(), LedgerError>;
 

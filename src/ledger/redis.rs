@@ -293,6 +293,23 @@ impl Ledger for RedisLedger {
         Ok(counts.iter().sum())
     }
 
+    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError> {
+        let key = keys::damaged_key(&self.prefix);
+        let known: Option<u64> = self
+            .ask(::redis::cmd("HGET").arg(&key).arg(&**journal))
+            .await?;
+        // One process has the journal, so nobody else tells it at the same time.
+        let damaged = damaged.max(known.unwrap_or(0));
+        let mut set = ::redis::cmd("HSET");
+        self.ask(set.arg(key).arg(&**journal).arg(damaged)).await
+    }
+
+    async fn damaged(&self) -> Result<u64, LedgerError> {
+        let key = keys::damaged_key(&self.prefix);
+        let counts: Vec<u64> = self.ask(::redis::cmd("HVALS").arg(key)).await?;
+        Ok(counts.iter().sum())
+    }
+
     async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
         let Replica {
             id,

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -62,6 +62,9 @@ CREATE TABLE acts     (number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NU
 ",
     "
 CREATE TABLE secrets  (number INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT NOT NULL UNIQUE);
+",
+    "
+CREATE TABLE damaged  (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 ",
 ];
 
@@ -278,6 +281,24 @@ impl Ledger for SqliteLedger {
     async fn dropped(&self) -> Result<u64, LedgerError> {
         self.read(|connection| {
             let sql = "SELECT coalesce(sum(count), 0) FROM dropped";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
+        })
+        .await
+    }
+
+    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError> {
+        let journal = journal.clone();
+        on(&self.writer, move |connection| {
+            let sql = "INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO UPDATE SET count = max(count, excluded.count)";
+            connection.execute(sql, params![&*journal, damaged as i64])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn damaged(&self) -> Result<u64, LedgerError> {
+        self.read(|connection| {
+            let sql = "SELECT coalesce(sum(count), 0) FROM damaged";
             Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
         })
         .await

@@ -12,7 +12,7 @@ use watershed::experiment::record::{
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use watershed::journal::{self, Chunk, Declared, Full, Journals, Options, Reader, Writer};
 
-fn declaration(digest: u64) -> Declaration {
+pub fn declaration(digest: u64) -> Declaration {
     let group = |name: &str| DeclaredGroup {
         name: name.to_owned(),
         weight: Weight::new(2.5).unwrap(),
@@ -37,7 +37,7 @@ fn declaration(digest: u64) -> Declaration {
     }
 }
 
-fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Full> {
+pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Full> {
     let user = format!("user-{number}");
     let exposures = [Exposure {
         experiment: ExperimentIndex(0),
@@ -66,19 +66,19 @@ fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Full> {
     writer.append(&DECLARED[digest], &record)
 }
 
-fn options(quota_bytes: u64) -> Options {
+pub fn options(quota_bytes: u64) -> Options {
     Options {
         retain: Duration::ZERO,
         ..Options::new(quota_bytes, 1)
     }
 }
 
-fn open(folder: &Path, options: &Options) -> Journals {
+pub fn open(folder: &Path, options: &Options) -> Journals {
     journal::open(folder, 1, Duration::from_millis(20), options).unwrap()
 }
 
 /// Everything that a reader has, by the number in its records.
-fn drain(reader: &mut Reader) -> Vec<u64> {
+pub fn drain(reader: &mut Reader) -> Vec<u64> {
     let mut numbers = Vec::new();
     loop {
         let Chunk {
@@ -111,7 +111,7 @@ fn drain(reader: &mut Reader) -> Vec<u64> {
     }
 }
 
-fn segments(folder: &Path) -> Vec<PathBuf> {
+pub fn segments(folder: &Path) -> Vec<PathBuf> {
     let journals = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -135,6 +135,7 @@ fn what_is_written_is_read_back_while_it_grows_over_many_segments() {
         mut writers,
         mut readers,
         keeper,
+        ..
     } = open(folder.path(), &options);
     let mut read = Vec::new();
     for number in 0..60_000 {
@@ -178,6 +179,7 @@ fn what_an_earlier_process_left_is_adopted_by_one_process_only() {
         mut writers,
         readers,
         keeper,
+        ..
     } = open(folder.path(), &options(64 << 20));
     for number in 0..500 {
         append(&mut writers[0], 1, number).unwrap();
@@ -185,22 +187,26 @@ fn what_an_earlier_process_left_is_adopted_by_one_process_only() {
     assert!(
         journal::adopt(folder.path(), &options(64 << 20))
             .unwrap()
+            .readers
             .is_empty(),
         "it is in use"
     );
     // A killed process neither closes its files nor tidies up; its locks end with it.
     std::mem::forget(writers);
     drop((readers, keeper));
-    let mut adopted = journal::adopt(folder.path(), &options(64 << 20)).unwrap();
+    let mut adopted = journal::adopt(folder.path(), &options(64 << 20))
+        .unwrap()
+        .readers;
     assert_eq!(adopted.len(), 1);
     assert_eq!(
         adopted[0].written(),
-        501,
-        "500 records and their declaration"
+        500,
+        "declarations have no number of their own"
     );
     assert!(
         journal::adopt(folder.path(), &options(64 << 20))
             .unwrap()
+            .readers
             .is_empty(),
         "another has it"
     );
@@ -215,6 +221,7 @@ fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u64>, u64) {
         mut writers,
         readers,
         keeper,
+        ..
     } = open(folder.path(), &options(4 << 20));
     for number in 0..100 {
         append(&mut writers[0], 1, number).unwrap();
@@ -224,7 +231,9 @@ fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u64>, u64) {
     let mut bytes = std::fs::read(&segment).unwrap();
     change(&mut bytes);
     std::fs::write(&segment, bytes).unwrap();
-    let mut adopted = journal::adopt(folder.path(), &options(4 << 20)).unwrap();
+    let mut adopted = journal::adopt(folder.path(), &options(4 << 20))
+        .unwrap()
+        .readers;
     let read = drain(&mut adopted[0]);
     (read, adopted[0].lost())
 }
@@ -239,55 +248,12 @@ fn a_torn_tail_is_cut_and_costs_no_more_than_itself() {
             "{torn} bytes cost {} records",
             100 - whole
         );
-        assert_eq!((read, lost), ((0..whole).collect(), 0));
+        assert_eq!((read, lost), ((0..whole).collect(), 100 - whole));
     }
     let (read, _) = damaged(|bytes| bytes.extend([0xff; 1000]));
     assert_eq!(read.len(), 100);
-    let (read, _) = damaged(Vec::clear);
-    assert_eq!(read.len(), 0);
-}
-
-#[test]
-fn any_flipped_bit_is_seen_and_costs_its_own_record_or_what_follows_it() {
-    for place in (0..3900).step_by(61) {
-        let (read, lost) = damaged(|bytes| bytes[place] ^= 1 << (place % 8));
-        // Nothing wrong is ever read (drain checks), and most often one record is all it costs.
-        assert!(read.len() < 100 && read.is_sorted(), "at {place}");
-        assert!(
-            read.len() as u64 + lost >= 100 || read == (0..read.len() as u64).collect::<Vec<_>>(),
-            "at {place}"
-        );
-    }
-}
-
-#[test]
-fn a_damaged_segment_is_set_aside_and_the_rest_is_read() {
-    let folder = TempDir::new().unwrap();
-    let Journals {
-        mut writers,
-        readers,
-        keeper,
-    } = open(folder.path(), &options(6 << 20));
-    for number in 0..90_000 {
-        append(&mut writers[0], 1, number).unwrap();
-    }
-    drop((writers, readers, keeper));
-    let all = segments(folder.path());
-    assert_eq!(all.len(), 3);
-    let mut bytes = std::fs::read(&all[1]).unwrap();
-    // The length of its first frame: no frame of it can be found any more.
-    bytes[1] ^= 0x40;
-    std::fs::write(&all[1], bytes).unwrap();
-    let mut adopted = journal::adopt(folder.path(), &options(6 << 20)).unwrap();
-    let read = drain(&mut adopted[0]);
-    assert!((30_000..80_000).contains(&read.len()), "{}", read.len());
-    assert_eq!(
-        read.len() as u64 + adopted[0].lost(),
-        90_000 + 1,
-        "its declaration is lost with it"
-    );
-    assert_eq!((read[0], *read.last().unwrap()), (0, 89_999));
-    assert!(all[1].with_extension("damaged").exists());
+    let (read, lost) = damaged(Vec::clear);
+    assert_eq!((read.len(), lost), (0, 100));
 }
 
 #[test]
@@ -298,6 +264,7 @@ fn a_full_journal_takes_nothing_and_recovers() {
         mut writers,
         mut readers,
         keeper,
+        ..
     } = open(folder.path(), &options);
     let mut taken = 0;
     while append(&mut writers[0], 1, taken).is_ok() {

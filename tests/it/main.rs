@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod control;
 mod cookie_cats;
+mod damage;
 mod door;
 mod events;
 mod export;

@@ -59,6 +59,7 @@ impl Folder {
     /// have it folded twice.
     async fn forget(&mut self, reader: Reader) -> Result<(), LedgerError> {
         let id = reader.id().clone();
+        self.lost_before += reader.lost();
         if let Err(error) = reader.remove() {
             tracing::warn!(journal = %id, "a journal that is over cannot be deleted: {error}");
             return Ok(());
