@@ -115,7 +115,7 @@ pub fn segments(folder: &Path) -> Vec<PathBuf> {
     let journals = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let files = journals.flat_map(|journal| {
+    let files = journals.filter(|path| path.is_dir()).flat_map(|journal| {
         std::fs::read_dir(journal)
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -225,7 +225,7 @@ fn a_file_of_the_version_before_is_taken_over() {
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE damaged; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {
