@@ -13,6 +13,8 @@ COPY tests tests
 RUN cargo build --release --locked --bin watershed
 
 FROM debian:bookworm-slim
+# The roots that upstreams over TLS, Redis and collectors are checked with.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --home-dir /var/lib/watershed --create-home watershed
 COPY --from=build /build/target/release/watershed /usr/local/bin/watershed
 COPY config/routes.docker.yaml /etc/watershed/routes.yaml

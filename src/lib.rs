@@ -12,5 +12,6 @@ pub mod rate;
 pub mod spans;
 pub mod stats;
 pub mod tasks;
+pub mod tls;
 pub mod upstream;
 pub mod vitals;

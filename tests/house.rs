@@ -11,11 +11,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vitals", &[]),
     ("rate", &[]),
     ("tasks", &["vitals"]),
-    ("config", &["experiment"]),
+    ("tls", &[]),
+    ("config", &["experiment", "tls"]),
     ("upstream", &["config", "experiment", "tasks", "vitals"]),
     ("spans", &["config", "tasks", "upstream", "vitals"]),
     ("journal", &["experiment", "tasks"]),
-    ("ledger", &["journal", "experiment", "vitals"]),
+    ("ledger", &["journal", "experiment", "tls", "vitals"]),
     (
         "proxy",
         &[

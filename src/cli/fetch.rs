@@ -1,6 +1,7 @@
 //! A small HTTP client for commands: one request, one text.
 
 use super::Hinted;
+use crate::tls::{self, Trust};
 use anyhow::Context;
 use http::header::{AUTHORIZATION, HOST};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -8,8 +9,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -45,8 +46,11 @@ async fn ask(
     }
     let answered = answer(&uri, request.body(Full::from(body))?).await;
     let response = answered.map_err(|error| {
+        if error.is::<Hinted>() {
+            return error;
+        }
         let hint = "is watershed running? give its admin address with --url (the default file has http://127.0.0.1:9900)";
-        Hinted::new(format!("{place} does not answer: {error:#}"), hint)
+        Hinted::new(format!("{place} does not answer: {error:#}"), hint).into()
     })?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
@@ -81,32 +85,24 @@ fn place(uri: &Uri) -> Option<String> {
 async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
     let host = uri.host().context("there is no host in it")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
+    let (tls, usual) = match uri.scheme_str() {
+        Some("http") => (None, 80),
+        Some("https") => (Some(TlsConnector::from(trusting()?)), 443),
         _ => anyhow::bail!("it begins with neither http:// nor https://"),
     };
-    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let port = uri.port_u16().unwrap_or(usual);
     let stream = TcpStream::connect((host, port)).await?;
-    if !tls {
+    let Some(tls) = tls else {
         return send(stream, request).await;
-    }
+    };
     let name = ServerName::try_from(host.to_owned())?;
-    let stream = TlsConnector::from(trusting()?).connect(name, stream).await;
-    send(stream?, request).await
+    send(tls.connect(name, stream).await?, request).await
 }
 
-/// Trusts whom this machine trusts (or `SSL_CERT_FILE`).
+/// Trusts whom this machine trusts, or whom `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
 fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    // A root that cannot be read vouches for nobody; others still do.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    let trust = Trust::system().map_err(|none| Hinted::new(none.to_string(), none.fix("")))?;
+    Ok(Arc::new(tls::client(trust, None)?))
 }
 
 async fn send(

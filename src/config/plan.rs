@@ -18,6 +18,7 @@ use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use std::fmt;
+use std::mem::{self, Discriminant};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -187,8 +188,6 @@ pub struct Upstream {
     pub name: Box<str>,
     /// Where it runs; at least one.
     pub endpoints: Box<[Endpoint]>,
-    /// How, where one of them is reached by `https`.
-    pub tls: Option<UpstreamTls>,
     /// Which of them is asked.
     pub balance: Balance,
     /// How they are asked whether they are well; `None` does not ask.
@@ -236,26 +235,58 @@ pub struct EndpointBounds {
     pub pending: u32,
 }
 
-/// What an endpoint is spoken to in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
+/// What an endpoint is spoken to in, with all that this takes.
+#[derive(Clone, Debug)]
+pub enum Transport {
     /// HTTP/1.1.
     Http,
-    /// HTTP/2 or HTTP/1.1 over TLS, as the endpoint prefers.
-    Https,
     /// HTTP/2 without TLS.
     H2c,
+    /// HTTP/2 or HTTP/1.1 over TLS, as the endpoint prefers.
+    Https(Arc<UpstreamTls>),
 }
 
 /// One address of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     /// What it is spoken to in.
-    pub scheme: Scheme,
+    pub transport: Transport,
     /// A DNS name or an IP address, without brackets.
     pub host: Box<str>,
     /// The port; where the file gives none 443 for `https`, or else 80.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// Whether it is spoken to over TLS.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.transport, Transport::Https(_))
+    }
+
+    /// The scheme of its URLs.
+    pub fn scheme(&self) -> &'static str {
+        match self.transport {
+            Transport::Https(_) => "https",
+            Transport::Http | Transport::H2c => "http",
+        }
+    }
+
+    /// What tells it from others.
+    pub fn id(&self) -> EndpointId {
+        EndpointId {
+            transport: mem::discriminant(&self.transport),
+            host: self.host.clone(),
+            port: self.port,
+        }
+    }
+}
+
+/// What tells an endpoint from others: not its certificates, which may be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointId {
+    transport: Discriminant<Transport>,
+    host: Box<str>,
+    port: u16,
 }
 
 impl fmt::Display for Endpoint {

@@ -3,13 +3,11 @@
 use super::check::address;
 use super::node::Node;
 use super::plan::{ServerTls, UpstreamTls};
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use crate::tls::{self, NoIdentity, Trust};
+use rustls::ServerConfig;
+use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,7 +48,7 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
         );
     }
     let keys: Option<Vec<_>> = keys.into_iter().collect();
-    let builder = ServerConfig::builder_with_provider(provider());
+    let builder = ServerConfig::builder_with_provider(tls::provider());
     // The provider is made for these versions.
     let builder = builder.with_safe_default_protocol_versions().ok()?;
     let mut config = builder
@@ -66,18 +64,19 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
     })
 }
 
-/// What an upstream over TLS is asked for: a certificate of the system's roots or of an own one,
-/// for its name in the file or another; and what it is shown, if it asks.
-pub fn upstream(node: Option<&Node<'_>>, watched: &mut Watched) -> Option<UpstreamTls> {
-    let mut roots = RootCertStore::empty();
+/// What a server over TLS is asked for: a certificate that the system's roots or `ca` vouch for,
+/// for its name in the file or another; and what it is shown, if it asks. `owner` is what is
+/// connected to, whose `tls` keys may be missing.
+pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamTls>> {
+    let node = owner.get("tls");
+    let node = node.as_ref();
     let mut name = None;
     let mut identity = Some(None);
-    let ca = node.and_then(|node| node.get("ca"));
     if let Some(node) = node {
         node.keys(&[
             (
                 "ca",
-                "a PEM file with the roots to trust instead of the system's",
+                "a PEM file with the certificates to trust instead of the system's roots: of authorities, or the server's own",
             ),
             ("cert", "a PEM file with the certificate to show"),
             ("key", KEY),
@@ -96,48 +95,42 @@ pub fn upstream(node: Option<&Node<'_>>, watched: &mut Watched) -> Option<Upstre
             identity = certified(node, watched).map(Some);
         }
     }
-    match ca {
-        Some(ca) => {
-            for certificate in certificates(&ca, watched)? {
-                if roots.add(certificate).is_err() {
-                    ca.problem("a certificate that cannot be a root", CERTIFICATE);
-                    return None;
-                }
-            }
+    let ca = node.and_then(|node| node.get("ca"));
+    let key = format!("{}.tls.ca", owner.path.join("."));
+    let trust = trust(owner, ca.as_ref(), &key, watched);
+    let mut config = match tls::client(trust?, identity?) {
+        Ok(config) => config,
+        Err(error) => {
+            let hint = format!("other certificates at `{key}`");
+            owner.problem(format!("TLS cannot be spoken: {error}"), hint);
+            return None;
         }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            // A root that cannot be read vouches for nobody; others still do.
-            roots.add_parsable_certificates(found.certs);
-        }
-    }
-    let builder = ClientConfig::builder_with_provider(provider());
-    let builder = builder.with_safe_default_protocol_versions().ok()?;
-    let verifier: Arc<dyn ServerCertVerifier> =
-        rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .ok()?;
-    let builder = builder
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let mut config = match identity? {
-        Some(key) => {
-            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)))
-        }
-        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let http1 = Arc::new(config.clone());
     config.alpn_protocols.insert(0, b"h2".to_vec());
-    Some(UpstreamTls {
+    Some(Arc::new(UpstreamTls {
         any: Arc::new(config),
         http1,
         name,
-    })
+    }))
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+/// Who is trusted: the certificates of the file at `ca`, or the system's roots. That there are
+/// none is a problem of `owner`, who may name them at this `key`.
+pub fn trust(
+    owner: &Node<'_>,
+    ca: Option<&Node<'_>>,
+    key: &str,
+    watched: &mut Watched,
+) -> Option<Trust> {
+    let (place, trust) = match ca {
+        Some(ca) => (ca, Trust::pem(&contents(ca, CERTIFICATE, watched)?)),
+        None => (owner, Trust::system()),
+    };
+    trust
+        .map_err(|none| place.problem(none.to_string(), none.fix(key)))
+        .ok()
 }
 
 /// The certificate and key that these two keys name.
@@ -149,31 +142,16 @@ fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>
         );
         return None;
     };
-    let chain = certificates(&cert, watched);
-    let bytes = contents(&key, KEY, watched)?;
-    let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes) else {
-        key.problem("no private key in this file", KEY);
-        return None;
-    };
-    match CertifiedKey::from_der(chain?, private, &provider()) {
-        Ok(certified) => Some(Arc::new(certified)),
-        Err(error) => {
-            key.problem(
-                format!("key and certificate do not go together: {error}"),
-                KEY,
-            );
+    let chain = contents(&cert, CERTIFICATE, watched);
+    let private = contents(&key, KEY, watched);
+    match tls::identity(&chain?, &private?) {
+        Ok(pair) => Some(pair),
+        Err(none @ NoIdentity::Certificate) => {
+            cert.problem(none.to_string(), CERTIFICATE);
             None
         }
-    }
-}
-
-fn certificates(node: &Node<'_>, watched: &mut Watched) -> Option<Vec<CertificateDer<'static>>> {
-    let bytes = contents(node, CERTIFICATE, watched)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Some(chain),
-        _ => {
-            node.problem("no certificate in this file", CERTIFICATE);
+        Err(none) => {
+            key.problem(none.to_string(), KEY);
             None
         }
     }

@@ -2,7 +2,7 @@
 
 use super::logging::{SHARE, share};
 use super::node::Node;
-use super::plan::{Otlp, Tracing};
+use super::plan::{Endpoint, Otlp, Tracing, Transport};
 use super::tls::{self, Watched};
 use super::upstreams::is_itself;
 use crate::experiment::assign::Share;
@@ -90,8 +90,7 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
     let headers = node.get("headers").map(|node| headers(&node));
     let to = to?;
     let over_tls = to.scheme_str() == Some("https");
-    let tls = node.get("tls");
-    if let Some(tls) = tls.as_ref().filter(|_| !over_tls) {
+    if let Some(tls) = node.get("tls").filter(|_| !over_tls) {
         tls.problem(
             "the collector is reached without TLS",
             "write https:// in its address, or leave `tls` out",
@@ -104,9 +103,14 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
         );
     }
     Some(Otlp {
-        tls: over_tls
-            .then(|| tls::upstream(tls.as_ref(), watched))
-            .flatten(),
+        endpoint: Endpoint {
+            transport: match over_tls {
+                true => Transport::Https(tls::upstream(node, watched)?),
+                false => Transport::Http,
+            },
+            host: host(&to).into(),
+            port: port(&to),
+        },
         to,
         service,
         headers: headers.unwrap_or_default(),
@@ -261,8 +265,14 @@ mod tests {
             &[],
             Some("http://[::1]:1/v1/traces"),
         );
+        // It must not hang on whom this machine trusts.
+        let folder = tempfile::TempDir::new().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let own = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        std::fs::write(&ca, own.cert.pem()).unwrap();
+        let tls = format!("tls: {{ ca: \"{}\" }}", ca.display());
         goes(
-            &with("https://a/otlp"),
+            &format!("{{ otlp: {{ to: \"https://a/otlp\", {tls} }} }}"),
             &[],
             Some("https://a/otlp/v1/traces"),
         );

@@ -3,7 +3,7 @@
 use super::health;
 use super::name::check_name;
 use super::node::Node;
-use super::plan::{Endpoint, Scheme, Upstream};
+use super::plan::{Endpoint, Transport, Upstream};
 use super::tls::{self, Watched};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
 use std::net::{IpAddr, SocketAddr};
@@ -49,19 +49,14 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
         if endpoints.is_empty() {
             node.problem("no address", "at least one, such as http://127.0.0.1:3001");
         }
-        let endpoints: Box<[Endpoint]> = endpoints
+        let addresses: Vec<Address> = endpoints
             .iter()
-            .filter_map(|node| endpoint(node, listen))
+            .filter_map(|node| address(node, listen))
             .collect();
-        let over_tls = |endpoint: &Endpoint| endpoint.scheme == Scheme::Https;
-        let tls = endpoints
-            .iter()
-            .any(over_tls)
-            .then(|| tls::upstream(node.get("tls").as_ref(), watched));
+        let endpoints = spoken_to(node, addresses, watched);
         Upstream {
             name: name.as_str().into(),
             endpoints,
-            tls: tls.flatten(),
             balance: health::balance(node),
             health: node
                 .get("health")
@@ -73,20 +68,71 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
     named.iter().map(read).collect()
 }
 
-fn endpoint(node: &Node<'_>, listen: SocketAddr) -> Option<Endpoint> {
+/// An address as it is written.
+struct Address {
+    scheme: Scheme,
+    host: Box<str>,
+    port: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    H2c,
+    Https,
+}
+
+/// Adds to addresses of one upstream what speaking to them takes.
+fn spoken_to(
+    upstream: &Node<'_>,
+    addresses: Vec<Address>,
+    watched: &mut Watched,
+) -> Box<[Endpoint]> {
+    let secure = addresses.iter().filter(|it| it.scheme == Scheme::Https);
+    let secure = secure.count();
+    if let Some(tls) = upstream.get("tls").filter(|_| secure == 0) {
+        tls.problem(
+            "no endpoint of this upstream is reached over TLS",
+            "write https:// in their addresses, or leave `tls` out",
+        );
+    }
+    if secure > 0 && secure < addresses.len() {
+        upstream.problem(
+            "some endpoints are reached over TLS and some are not",
+            "write https:// in all addresses of an upstream or in none: whoever cuts the connections over TLS could read the requests that go to the others instead",
+        );
+    }
+    // Without it a problem was noted.
+    let tls = (secure > 0).then(|| tls::upstream(upstream, watched));
+    let tls = tls.flatten();
+    let endpoint = |address: Address| {
+        Some(Endpoint {
+            transport: match address.scheme {
+                Scheme::Http => Transport::Http,
+                Scheme::H2c => Transport::H2c,
+                Scheme::Https => Transport::Https(tls.clone()?),
+            },
+            host: address.host,
+            port: address.port,
+        })
+    };
+    addresses.into_iter().filter_map(endpoint).collect()
+}
+
+fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
     const ALLOWED: &str =
         "an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path";
-    let text = node.text(ALLOWED)?;
-    let scheme = match text.split_once("://") {
-        Some(("https", _)) => Scheme::Https,
-        Some(("h2c", _)) => Scheme::H2c,
-        _ => Scheme::Http,
-    };
-    let endpoint = node.read(ALLOWED, |text| {
+    let address = node.read(ALLOWED, |text| {
         let uri: http::Uri = text.parse().ok()?;
         let authority = uri.authority()?.as_str();
         let bare = uri.path() == "/" && uri.query().is_none() && !authority.contains('@');
-        let http = matches!(uri.scheme_str(), Some("http" | "https" | "h2c"));
+        // As URLs have it, in capitals too.
+        let scheme = match uri.scheme_str()?.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "h2c" => Scheme::H2c,
+            "https" => Scheme::Https,
+            _ => return None,
+        };
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         let port_written = authority
             .rsplit_once(':')
@@ -98,19 +144,19 @@ fn endpoint(node: &Node<'_>, listen: SocketAddr) -> Option<Endpoint> {
         } else {
             80
         };
-        (bare && http && !host.is_empty() && port > 0).then(|| Endpoint {
+        (bare && !host.is_empty() && port > 0).then(|| Address {
             scheme,
             host: host.into(),
             port,
         })
     })?;
-    if is_itself(&endpoint.host, endpoint.port, listen) {
+    if is_itself(&address.host, address.port, listen) {
         node.problem(
             "this is where watershed itself listens",
             "requests would go round and round: write the site's own address",
         );
     }
-    Some(endpoint)
+    Some(address)
 }
 
 /// Whether watershed itself is reached there.

@@ -6,7 +6,7 @@ use super::headers;
 use super::reply::Refusal;
 use super::snapshot::Snapshot;
 use super::trace::{self, TRACESTATE};
-use crate::config::plan::{Endpoint, Scheme};
+use crate::config::plan::Endpoint;
 use crate::experiment::UpstreamIndex;
 use crate::spans::exchange::{Attempt, Exchange, Trace};
 use crate::upstream::LendError;
@@ -150,11 +150,7 @@ impl Trail {
 }
 
 fn place(endpoint: &Endpoint) -> (&'static str, String, u16) {
-    let scheme = match endpoint.scheme {
-        Scheme::Https => "https",
-        Scheme::Http | Scheme::H2c => "http",
-    };
-    (scheme, endpoint.host.to_string(), endpoint.port)
+    (endpoint.scheme(), endpoint.host.to_string(), endpoint.port)
 }
 
 /// A new span: any but zero.

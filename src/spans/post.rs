@@ -1,6 +1,6 @@
 //! Posts to a collector: HTTP/1.1, over one connection that is kept.
 
-use crate::config::plan::{Endpoint, Otlp, Scheme, UpstreamTls};
+use crate::config::plan::{Endpoint, Otlp};
 use crate::upstream::Stream;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,7 +28,6 @@ const WORD_MAX: usize = 200;
 #[derive(Debug)]
 pub struct Way {
     endpoint: Endpoint,
-    tls: Option<UpstreamTls>,
     headers: HeaderMap,
     kept: tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>,
     heard: Arc<Heard>,
@@ -64,20 +63,9 @@ impl Heard {
 impl Way {
     /// The way to where the file says; and where one hears how it went.
     pub fn to(otlp: &Otlp) -> (Way, Arc<Heard>) {
-        let over_tls = otlp.to.scheme_str() == Some("https");
-        let (scheme, usual) = match over_tls {
-            true => (Scheme::Https, 443),
-            false => (Scheme::Http, 80),
-        };
-        let host = otlp.to.host().unwrap_or_default();
         let heard = Arc::<Heard>::default();
         let way = Way {
-            endpoint: Endpoint {
-                scheme,
-                host: host.trim_start_matches('[').trim_end_matches(']').into(),
-                port: otlp.to.port_u16().unwrap_or(usual),
-            },
-            tls: otlp.tls.clone().filter(|_| over_tls),
+            endpoint: otlp.endpoint.clone(),
             headers: otlp.headers.clone(),
             kept: tokio::sync::Mutex::default(),
             heard: Arc::clone(&heard),
@@ -115,11 +103,7 @@ impl Way {
         let address = (&*self.endpoint.host, self.endpoint.port);
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let stream = match (&self.tls, self.endpoint.scheme) {
-            (Some(tls), _) => Stream::over_tls(stream, &self.endpoint, tls, true, None).await?,
-            (None, Scheme::Https) => return Err("there are no roots to trust".into()),
-            (None, _) => Stream::plain(stream, None),
-        };
+        let stream = Stream::open(stream, &self.endpoint, true, None).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the collector, or when the sender is gone.
         tokio::spawn(connection);

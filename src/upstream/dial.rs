@@ -7,7 +7,6 @@ use super::sender::Sender;
 use super::standing::{Full, Slot};
 use super::stream::Stream;
 use super::tap::{Ear, Tap, Turned};
-use crate::config::plan::Scheme;
 use bytes::Bytes;
 use http_body::Body;
 use hyper::client::conn::{http1, http2};
@@ -139,18 +138,12 @@ where
         let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
         let peer = stream.peer_addr().map_err(refused)?;
-        let stream = match &self.tls {
-            Some(tls) if self.address.scheme == Scheme::Https => {
-                Stream::over_tls(stream, &self.address, tls, need == Need::Http1, slot)
-                    .await
-                    .map_err(|source| LendError::Distrusted {
-                        endpoint: self.address.clone(),
-                        source,
-                    })?
-            }
-            _ => Stream::plain(stream, slot),
-        };
-        if self.address.scheme == Scheme::H2c || stream.is_http2() {
+        let opened = Stream::open(stream, &self.address, need == Need::Http1, slot).await;
+        let stream = opened.map_err(|source| LendError::Distrusted {
+            endpoint: self.address.clone(),
+            source,
+        })?;
+        if stream.is_http2() {
             let lease = self.speak_http2(stream, peer).await;
             let lease = lease.map_err(|error| refused(io::Error::other(error)))?;
             return Ok(Lent::Spoken(lease));

@@ -7,7 +7,7 @@ use super::resolve::Resolved;
 use super::sender::Sender;
 use super::standing::Standing;
 use super::tap::{Ear, Listener, Upgraded};
-use crate::config::plan::{self, UpstreamTls};
+use crate::config::plan;
 use bytes::Bytes;
 use http_body::Body;
 use hyper::client::conn::http2;
@@ -31,8 +31,8 @@ const OWN_FIRST: u32 = 8;
 /// An endpoint.
 #[derive(Debug)]
 pub struct Endpoint<B> {
-    /// Where it is.
-    pub address: plan::Endpoint,
+    /// Where it is, and how it is spoken to.
+    pub address: Arc<plan::Endpoint>,
     /// What all workers know of it.
     pub standing: Arc<Standing>,
     /// Its place among others, where users choose.
@@ -41,7 +41,6 @@ pub struct Endpoint<B> {
     pub load: Cell<u32>,
     /// When it may be asked again, after it failed.
     pub paused_until: Cell<Option<Instant>>,
-    pub(super) tls: Option<UpstreamTls>,
     pub(super) resolved: Rc<Resolved>,
     pub(super) kept: RefCell<Vec<Kept<B>>>,
     /// The connection that HTTP/2 requests share.
@@ -156,18 +155,13 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Without connections yet.
-    pub fn new(
-        address: &plan::Endpoint,
-        tls: Option<UpstreamTls>,
-        standing: Arc<Standing>,
-    ) -> Endpoint<B> {
+    pub fn new(address: &plan::Endpoint, standing: Arc<Standing>) -> Endpoint<B> {
         Endpoint {
-            address: address.clone(),
+            address: Arc::new(address.clone()),
             standing,
             seed: balance::seed(&address.to_string()),
             load: Cell::default(),
             paused_until: Cell::default(),
-            tls,
             resolved: Rc::new(Resolved::new(address)),
             kept: RefCell::default(),
             shared: RefCell::default(),

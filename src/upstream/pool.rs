@@ -4,7 +4,7 @@ use super::balance::{self, Candidate};
 use super::endpoint::{Endpoint, Lease};
 use super::lent::{Bare, Lent, Need};
 use super::standing::Standings;
-use crate::config::plan::{self, Balance, Plan, Scheme};
+use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
 use bytes::Bytes;
 use http_body::Body;
@@ -50,7 +50,7 @@ pub enum LendError {
     #[error("{endpoint} does not resolve")]
     Unresolved {
         /// Which.
-        endpoint: plan::Endpoint,
+        endpoint: Arc<plan::Endpoint>,
         /// What the resolver said.
         source: io::Error,
     },
@@ -58,7 +58,7 @@ pub enum LendError {
     #[error("{endpoint} does not accept connections")]
     Refused {
         /// Which.
-        endpoint: plan::Endpoint,
+        endpoint: Arc<plan::Endpoint>,
         /// What the system said.
         source: io::Error,
     },
@@ -66,7 +66,7 @@ pub enum LendError {
     #[error("{endpoint} cannot be trusted")]
     Distrusted {
         /// Which.
-        endpoint: plan::Endpoint,
+        endpoint: Arc<plan::Endpoint>,
         /// What was wrong.
         source: io::Error,
     },
@@ -74,13 +74,13 @@ pub enum LendError {
     #[error("{endpoint} did not accept a connection in time")]
     TimedOut {
         /// Which.
-        endpoint: plan::Endpoint,
+        endpoint: Arc<plan::Endpoint>,
     },
     /// It has as many connections as it may have, and none came free in time.
     #[error("{endpoint} has no connection free")]
     Busy {
         /// Which.
-        endpoint: plan::Endpoint,
+        endpoint: Arc<plan::Endpoint>,
     },
     /// None of its endpoints is well, as their checks say.
     #[error("no endpoint of {upstream} is well")]
@@ -120,12 +120,12 @@ where
                 let standing = standings.of(upstream, address);
                 let known = before.and_then(|before| {
                     before.endpoints.iter().find(|it| {
-                        it.address == *address
-                            && address.scheme != Scheme::Https
+                        it.address.id() == address.id()
+                            && !address.is_secure()
                             && Arc::ptr_eq(&it.standing, &standing)
                     })
                 });
-                let new = || Endpoint::new(address, upstream.tls.clone(), standing.clone());
+                let new = || Endpoint::new(address, standing.clone());
                 known.cloned().unwrap_or_else(|| Rc::new(new()))
             };
             Upstream {

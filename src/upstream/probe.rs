@@ -3,7 +3,7 @@
 use super::health::Checks;
 use super::standing::{Standing, Standings};
 use super::stream::Stream;
-use crate::config::plan::{Endpoint, Health, Plan, Scheme, Upstream, UpstreamTls};
+use crate::config::plan::{Endpoint, EndpointId, Health, Plan, Upstream};
 use crate::tasks;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, USER_AGENT};
@@ -25,7 +25,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     upstream: Box<str>,
-    endpoint: Endpoint,
+    endpoint: EndpointId,
     health: Arc<Health>,
 }
 
@@ -55,17 +55,16 @@ pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, standings: Arc<Standings
         for (upstream, endpoint, health) in subjects(&plan) {
             let subject = Subject {
                 upstream: upstream.name.clone(),
-                endpoint: endpoint.clone(),
+                endpoint: endpoint.id(),
                 health: Arc::clone(health),
             };
             let standing = standings.of(upstream, endpoint);
             let same = before.remove(&subject).filter(|before| {
                 // Certificates may be others now.
-                endpoint.scheme != Scheme::Https && Arc::ptr_eq(&before.standing, &standing)
+                !endpoint.is_secure() && Arc::ptr_eq(&before.standing, &standing)
             });
             let next = same.unwrap_or_else(|| {
-                let tls = upstream.tls.clone();
-                let check = keep_asking(subject.clone(), tls, Arc::clone(&standing));
+                let check = keep_asking(subject.clone(), endpoint.clone(), Arc::clone(&standing));
                 Running {
                     task: checks.spawn(tasks::named("health-checks", check)),
                     standing,
@@ -102,15 +101,13 @@ fn subjects(plan: &Plan) -> impl Iterator<Item = (&Upstream, &Endpoint, &Arc<Hea
     })
 }
 
-async fn keep_asking(subject: Subject, tls: Option<UpstreamTls>, standing: Arc<Standing>) {
+async fn keep_asking(subject: Subject, endpoint: Endpoint, standing: Arc<Standing>) {
     let Subject {
-        upstream,
-        endpoint,
-        health,
+        upstream, health, ..
     } = subject;
     let mut checks = Checks::default();
     loop {
-        let asked = tokio::time::timeout(health.timeout, ask(&endpoint, tls.as_ref(), &health));
+        let asked = tokio::time::timeout(health.timeout, ask(&endpoint, &health));
         let said = asked
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
@@ -134,16 +131,9 @@ async fn keep_asking(subject: Subject, tls: Option<UpstreamTls>, standing: Arc<S
 }
 
 /// Asks once: an error unless the status is one of a well endpoint.
-async fn ask(
-    endpoint: &Endpoint,
-    tls: Option<&UpstreamTls>,
-    health: &Health,
-) -> Result<(), BoxError> {
+async fn ask(endpoint: &Endpoint, health: &Health) -> Result<(), BoxError> {
     let stream = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
-    let stream = match tls.filter(|_| endpoint.scheme == Scheme::Https) {
-        Some(tls) => Stream::over_tls(stream, endpoint, tls, false, None).await?,
-        None => Stream::plain(stream, None),
-    };
+    let stream = Stream::open(stream, endpoint, false, None).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     let agent = HeaderValue::from_static("watershed-health");
     request.headers_mut().insert(USER_AGENT, agent);
@@ -151,14 +141,10 @@ async fn ask(
         Some(host) => host.clone(),
         None => HeaderValue::try_from(endpoint.to_string())?,
     };
-    let answer = if endpoint.scheme == Scheme::H2c || stream.is_http2() {
-        let scheme = match endpoint.scheme {
-            Scheme::Https => "https",
-            _ => "http",
-        };
+    let answer = if stream.is_http2() {
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::builder()
-            .scheme(scheme)
+            .scheme(endpoint.scheme())
             .authority(host.as_bytes())
             .path_and_query(health.path.clone())
             .build()?;

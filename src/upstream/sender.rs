@@ -9,6 +9,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use std::error::Error;
+use std::sync::Arc;
 
 /// Takes requests. Of HTTP/2 there may be several for one connection.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub enum Sender<B> {
     /// One request at a time.
     Http1(http1::SendRequest<B>),
     /// As many as the endpoint allows.
-    Http2(http2::SendRequest<B>, plan::Endpoint),
+    Http2(http2::SendRequest<B>, Arc<plan::Endpoint>),
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Sender<B>
@@ -74,9 +75,9 @@ fn to_http2<B>(request: &mut Request<B>, endpoint: &plan::Endpoint) {
     let authority = host.or_else(|| Authority::try_from(endpoint.to_string()).ok());
     let mut parts = request.uri().clone().into_parts();
     parts.authority = authority;
-    parts.scheme = Some(match endpoint.scheme {
-        plan::Scheme::Https => Scheme::HTTPS,
-        _ => Scheme::HTTP,
+    parts.scheme = Some(match endpoint.is_secure() {
+        true => Scheme::HTTPS,
+        false => Scheme::HTTP,
     });
     // Only `*` has no place behind an authority; it stays what it was.
     if let Ok(uri) = Uri::from_parts(parts) {

@@ -1,7 +1,7 @@
 //! What all workers know together of one endpoint: whether it is well, and whether there is room.
 //! Written seldom: when a check's verdict turns, and when a connection is made or ends.
 
-use crate::config::plan::{Endpoint, EndpointBounds, Upstream};
+use crate::config::plan::{Endpoint, EndpointBounds, EndpointId, Upstream};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -117,7 +117,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-type Named = (Box<str>, Endpoint, EndpointBounds);
+type Named = (Box<str>, EndpointId, EndpointBounds);
 
 /// The standings of all endpoints, which last over reloads.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ impl Standings {
     /// holds it.
     pub fn of(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<Standing> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (upstream.name.clone(), endpoint.clone(), upstream.bounds);
+        let name = (upstream.name.clone(), endpoint.id(), upstream.bounds);
         if let Some(standing) = all.get(&name).and_then(Weak::upgrade) {
             return standing;
         }

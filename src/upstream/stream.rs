@@ -1,7 +1,7 @@
 //! A connection to an endpoint, with or without TLS.
 
 use super::standing::Slot;
-use crate::config::plan::{Endpoint, UpstreamTls};
+use crate::config::plan::{Endpoint, Transport};
 use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 #[derive(Debug)]
 pub struct Stream {
     io: Io,
+    http2: bool,
     _slot: Slot,
 }
 
@@ -26,31 +27,34 @@ enum Io {
 }
 
 impl Stream {
-    /// Without TLS.
-    pub fn plain(stream: TcpStream, slot: Slot) -> Stream {
-        Stream {
-            io: Io::Plain(stream),
-            _slot: slot,
-        }
-    }
-
-    /// Agrees on TLS with this endpoint; for `http1_only` on no newer HTTP.
-    pub async fn over_tls(
+    /// Begins to speak to this endpoint, over TLS where its transport is that; for `http1_only`
+    /// no newer HTTP is agreed on. Fails only where TLS does.
+    pub async fn open(
         stream: TcpStream,
         endpoint: &Endpoint,
-        tls: &UpstreamTls,
         http1_only: bool,
         slot: Slot,
     ) -> io::Result<Stream> {
-        let name = match &tls.name {
-            Some(name) => name.clone(),
-            None => ServerName::try_from(endpoint.host.to_string()).map_err(io::Error::other)?,
+        let (io, http2) = match &endpoint.transport {
+            Transport::Http => (Io::Plain(stream), false),
+            Transport::H2c => (Io::Plain(stream), true),
+            Transport::Https(tls) => {
+                let name = match &tls.name {
+                    Some(name) => name.clone(),
+                    None => {
+                        ServerName::try_from(endpoint.host.to_string()).map_err(io::Error::other)?
+                    }
+                };
+                let config = if http1_only { &tls.http1 } else { &tls.any };
+                let connector = TlsConnector::from(Arc::clone(config));
+                let stream = connector.connect(name, stream).await?;
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Io::Tls(Box::new(stream)), http2)
+            }
         };
-        let config = if http1_only { &tls.http1 } else { &tls.any };
-        let connector = TlsConnector::from(Arc::clone(config));
-        let stream = connector.connect(name, stream).await?;
         Ok(Stream {
-            io: Io::Tls(Box::new(stream)),
+            io,
+            http2,
             _slot: slot,
         })
     }
@@ -64,12 +68,9 @@ impl Stream {
             .is_pending()
     }
 
-    /// Whether HTTP/2 was agreed on.
+    /// Whether HTTP/2 is spoken: its transport is that, or TLS agreed on it.
     pub fn is_http2(&self) -> bool {
-        match &self.io {
-            Io::Plain(_) => false,
-            Io::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
+        self.http2
     }
 }
 

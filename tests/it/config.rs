@@ -604,3 +604,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn keys_of_tls_that_would_have_no_effect_are_refused() {
+    broken(
+        "http://127.0.0.1:3002",
+        "{ endpoints: [ \"http://a\", \"h2c://b\" ], tls: { name: a } }",
+        "error: routes.yaml:4:58: upstreams.redesign.tls: no endpoint of this upstream is reached over TLS\n\nhint: write https:// in their addresses, or leave `tls` out",
+    );
+    // Whoever breaks the one would be sent the other's requests to read.
+    let unsound = parse(&SOUND.replace("http://127.0.0.1:3002", "[ \"https://a\", \"http://b\" ]"));
+    let said = unsound.unwrap_err().to_string();
+    assert!(
+        said.contains("upstreams.redesign: some endpoints are reached over TLS and some are not"),
+        "{said}"
+    );
+}

@@ -1,6 +1,6 @@
 //! What can be seen of single requests.
 
-use super::UpstreamTls;
+use super::Endpoint;
 use crate::experiment::assign::Share;
 use http::{HeaderMap, Uri};
 use std::path::PathBuf;
@@ -57,8 +57,8 @@ pub struct Tracing {
 pub struct Otlp {
     /// Where spans are posted.
     pub to: Uri,
-    /// How, where that is `https`.
-    pub tls: Option<UpstreamTls>,
+    /// The collector itself, and how it is spoken to.
+    pub endpoint: Endpoint,
     /// What the spans' service is called; the environment says, or else `watershed`.
     pub service: Option<Box<str>>,
     /// What each post carries besides, such as a key.

@@ -676,8 +676,13 @@ fn over_tls_with_headers_of_its_own() {
     std::fs::write(file("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(file("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let collector = Site::start(&["collector.py", "take", &file("cert.pem"), &file("key.pem")]);
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let stranger = file("stranger.pem");
+    std::fs::write(&stranger, other.cert.pem()).unwrap();
     let env = [
         ("KEY", "Bearer abc"),
+        // Roots that vouch for somebody else.
+        ("SSL_CERT_FILE", &stranger),
         (
             "OTEL_EXPORTER_OTLP_HEADERS",
             "x-team=shop,authorization=theirs",

@@ -15,6 +15,7 @@ mod several;
 mod straight;
 mod streams;
 mod tls;
+mod trust;
 mod upgrades;
 
 use crate::support::client::Client;

@@ -2,7 +2,7 @@
 
 use super::http2::{run, text, whole};
 use crate::support::origin::Origin;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{How, Proxy};
 use crate::support::raw::Raw;
 use crate::support::until;
 use bytes::Bytes;
@@ -22,13 +22,13 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// An authority, and a folder with what it certified.
-struct Authority {
+pub struct Authority {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -37,12 +37,12 @@ impl Authority {
         Authority { folder, issuer }
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
     /// Writes `FILE.pem` and `FILE.key` for these names.
-    fn certify(&self, file: &str, names: &[&str]) {
+    pub fn certify(&self, file: &str, names: &[&str]) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(names).unwrap();
@@ -69,7 +69,7 @@ impl Authority {
     }
 
     /// A server with the certificate of this file; with `asks`, for clients with one of ours.
-    fn server(&self, file: &str, protocols: &[&str], asks: bool) -> TlsAcceptor {
+    pub fn server(&self, file: &str, protocols: &[&str], asks: bool) -> TlsAcceptor {
         let builder = rustls::ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         let builder = match asks {
@@ -89,7 +89,7 @@ impl Authority {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -218,7 +218,7 @@ fn certificates_are_read_again_when_they_change() {
 }
 
 /// An upstream over TLS that answers HTTP/1.1, on a thread of its own.
-fn origin_over_tls(acceptor: TlsAcceptor) -> SocketAddr {
+pub fn origin_over_tls(acceptor: TlsAcceptor) -> SocketAddr {
     serve(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -256,7 +256,7 @@ where
     address.recv().unwrap()
 }
 
-fn over(upstream: &str) -> Proxy {
+pub fn over(upstream: &str) -> Proxy {
     Proxy::start(&format!("workers: 1\nupstreams: {{ current: {upstream} }}"))
 }
 
@@ -279,7 +279,13 @@ fn upstreams_over_tls_must_show_what_is_trusted() {
             "{{ endpoints: [\"https://{host}:{}\"], tls: {{ {tls} }} }}",
             address.port()
         );
-        let proxy = over(&upstream);
+        // The system's roots are somebody else's.
+        let how = How {
+            env: vec![("SSL_CERT_FILE".to_owned(), ca(&stranger))],
+            ..How::default()
+        };
+        let routes = format!("workers: 1\nupstreams: {{ current: {upstream} }}");
+        let proxy = Proxy::start_how(&routes, how);
         let answer = proxy.client().get("/", "");
         match expected {
             None => assert_eq!(

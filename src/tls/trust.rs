@@ -1,0 +1,143 @@
+//! Whose certificates are accepted: the machine's roots, or those of a file.
+
+use super::certificates;
+use super::verifier::{Named, Verifier};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::{OtherError, RootCertStore};
+use std::fmt;
+use std::sync::Arc;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+/// What points to other roots than the machine's, as for OpenSSL.
+const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Certificates that vouch for servers; never none at all.
+#[derive(Debug)]
+pub struct Trust {
+    /// They vouch for what they signed.
+    roots: RootCertStore,
+    /// They vouch for themselves.
+    named: Vec<Named>,
+}
+
+/// Why nobody is trusted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoTrust {
+    /// The machine has no roots; where they were looked for, and what was found there.
+    NoRoots(Vec<String>),
+    /// A file holds no certificate, or a damaged one.
+    NoCertificate,
+    /// A file holds a certificate that cannot be used.
+    Unusable(String),
+}
+
+impl NoTrust {
+    /// What to do, where `ca` is the key that names certificates.
+    pub fn fix(&self, ca: &str) -> String {
+        match self {
+            NoTrust::NoRoots(_) => format!(
+                "install the `ca-certificates` package, or let SSL_CERT_FILE name a PEM file with roots{}",
+                match ca {
+                    "" => String::new(),
+                    ca => format!(", or name a PEM file with the certificates to trust at `{ca}`"),
+                }
+            ),
+            _ => "a PEM file with the certificates to trust".to_owned(),
+        }
+    }
+}
+
+impl std::error::Error for NoTrust {}
+
+impl fmt::Display for NoTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoTrust::NoRoots(found) => write!(
+                f,
+                "there are no CA certificates to check the server with ({})",
+                found.join("; ")
+            ),
+            NoTrust::NoCertificate => f.write_str("no certificate in this file"),
+            NoTrust::Unusable(why) => write!(f, "a certificate that cannot be used: {why}"),
+        }
+    }
+}
+
+impl Trust {
+    /// The roots of this machine, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    pub fn system() -> Result<Trust, NoTrust> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        // A root that cannot be read vouches for nobody; others still do.
+        let (_, ignored) = roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let mut looked: Vec<String> = VARIABLES
+                .iter()
+                .filter_map(|name| Some(format!("{name} is {:?}", std::env::var_os(name)?)))
+                .collect();
+            looked.extend(found.errors.iter().map(ToString::to_string));
+            if ignored > 0 {
+                looked.push(format!("{ignored} that are no certificates"));
+            }
+            if looked.is_empty() {
+                looked.push("this machine has none".to_owned());
+            }
+            return Err(NoTrust::NoRoots(looked));
+        }
+        for error in found.errors {
+            tracing::warn!("some CA certificates of this machine cannot be read: {error}");
+        }
+        Ok(Trust {
+            roots,
+            named: Vec::new(),
+        })
+    }
+
+    /// The certificates of a PEM file. Each is accepted when a server shows exactly it; those of
+    /// an authority vouch, besides, for what they signed.
+    pub fn pem(pem: &[u8]) -> Result<Trust, NoTrust> {
+        let mut trust = Trust {
+            roots: RootCertStore::empty(),
+            named: Vec::new(),
+        };
+        for certificate in certificates(pem).ok_or(NoTrust::NoCertificate)? {
+            let unusable = |error: &dyn fmt::Display| NoTrust::Unusable(error.to_string());
+            let (_, read) =
+                X509Certificate::from_der(&certificate).map_err(|error| unusable(&error))?;
+            // Before version 3 no certificate could say that it is an authority's.
+            let signs = read.is_ca() || read.version() != X509Version::V3;
+            let validity = read.validity();
+            let named = Named {
+                not_before: validity.not_before.timestamp(),
+                not_after: validity.not_after.timestamp(),
+                certificate: certificate.clone(),
+            };
+            if signs {
+                let added = trust.roots.add(certificate);
+                added.map_err(|error| unusable(&error))?;
+            }
+            trust.named.push(named);
+        }
+        Ok(trust)
+    }
+
+    /// What checks the certificates of servers.
+    pub(super) fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+        let provider = super::provider();
+        let algorithms = provider.signature_verification_algorithms;
+        let chains = match self.roots.is_empty() {
+            true => None,
+            false => {
+                let roots = Arc::new(self.roots);
+                let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+                Some(built.map_err(|error| OtherError(Arc::new(error)))?)
+            }
+        };
+        Ok(Arc::new(Verifier {
+            named: self.named,
+            chains,
+            algorithms,
+        }))
+    }
+}

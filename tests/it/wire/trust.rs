@@ -1,0 +1,395 @@
+//! Whom clients of the program trust over TLS, and that they say nothing to anybody else.
+
+use super::tls::{Authority, origin_over_tls, over, provider};
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, How, Proxy};
+use crate::support::until;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
+
+/// A listener without TLS that keeps what it can read of requests.
+struct Eavesdropper {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Eavesdropper {
+    fn start() -> Eavesdropper {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::<Mutex<Vec<u8>>>::default();
+        let all = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, all) = (stream.unwrap(), Arc::clone(&all));
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                        all.lock().unwrap().extend_from_slice(&bytes[..read]);
+                        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                        let _ = stream.write_all(answer.as_bytes());
+                    }
+                });
+            }
+        });
+        Eavesdropper { address, heard }
+    }
+
+    /// Fails if it was told anything that is not TLS.
+    #[track_caller]
+    fn heard_nothing(&self) {
+        let heard = self.heard.lock().unwrap();
+        // The first byte of a TLS handshake.
+        let readable = heard.first().is_some_and(|first| *first != 0x16);
+        assert!(!readable, "{:?}", String::from_utf8_lossy(&heard));
+    }
+}
+
+/// What the environment says of roots; what it does not say is not said.
+#[derive(Clone, Debug, Default)]
+struct Roots {
+    file: Option<String>,
+    dir: Option<String>,
+}
+
+impl Roots {
+    fn of(file: Option<&str>, dir: Option<&str>) -> Roots {
+        let owned = |text: &str| text.to_owned();
+        Roots {
+            file: file.map(owned),
+            dir: dir.map(owned),
+        }
+    }
+
+    fn tell(&self, command: &mut Command) {
+        for (name, value) in [("SSL_CERT_FILE", &self.file), ("SSL_CERT_DIR", &self.dir)] {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+    }
+
+    /// For a proxy, whose environment can only be added to.
+    fn how(&self) -> How {
+        let tell = |(name, value): (&str, &Option<String>)| {
+            let value = value.clone().unwrap_or("/nonexistent".to_owned());
+            (name.to_owned(), value)
+        };
+        How {
+            env: [("SSL_CERT_FILE", &self.file), ("SSL_CERT_DIR", &self.dir)]
+                .map(tell)
+                .to_vec(),
+            ..How::default()
+        }
+    }
+}
+
+/// Environments in which there is nobody to trust.
+fn without_roots(folder: &TempDir) -> Vec<Roots> {
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (empty, text) = (file("empty.pem", ""), file("text.pem", "no certificate\n"));
+    let key = file("key.pem", &KeyPair::generate().unwrap().serialize_pem());
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let damaged = file("damaged.pem", damaged);
+    let bare = folder.path().join("bare");
+    std::fs::create_dir(&bare).unwrap();
+    let bare = bare.to_str().unwrap();
+    let nowhere = Some("/nonexistent");
+    let mut all = vec![
+        Roots::of(nowhere, None),
+        Roots::of(None, nowhere),
+        Roots::of(nowhere, nowhere),
+        Roots::of(None, Some(bare)),
+        Roots::of(Some(""), None),
+        Roots::of(Some(bare), None),
+    ];
+    all.extend([empty, text, key, damaged].map(|file| Roots::of(Some(&file), None)));
+    all
+}
+
+fn call(words: &[&str], roots: &Roots) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(words);
+    roots.tell(&mut command);
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn refuses(output: &Output, says: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for words in says {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn tls_without_roots_is_refused_and_nothing_is_sent_in_cleartext() {
+    let folder = TempDir::new().unwrap();
+    let ear = Eavesdropper::start();
+    let at = ear.address;
+    let plain = "upstreams: { current: \"http://127.0.0.1:9\" }\n";
+    let routes = [
+        (
+            "upstreams.current",
+            format!("upstreams: {{ current: \"https://{at}\" }}\n"),
+        ),
+        (
+            "upstreams.current",
+            format!(
+                "upstreams: {{ current: {{ endpoints: [ \"https://{at}\", \"HTTPS://{at}\" ], health: /up }} }}\n"
+            ),
+        ),
+        (
+            "trace.otlp",
+            format!("{plain}trace: {{ otlp: \"https://{at}\" }}\n"),
+        ),
+    ];
+    let file = folder.path().join("routes.yaml");
+    let file = file.to_str().unwrap();
+    for (key, text) in routes {
+        let text = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\n{text}");
+        std::fs::write(file, text).unwrap();
+        let fix = format!("`{key}.tls.ca`");
+        let says = [key, "no CA certificates", "`ca-certificates`", &fix];
+        for roots in without_roots(&TempDir::new().unwrap()) {
+            refuses(&call(&["check", "-c", file], &roots), &says);
+        }
+        let nobody = Roots::of(Some("/nonexistent"), Some("/nonexistent"));
+        let mut command = Command::new(BINARY);
+        command.args(["run", "-c", file]).stderr(Stdio::piped());
+        command.env("RUST_LOG", "info");
+        nobody.tell(&mut command);
+        refuses(&ends(command.spawn().unwrap(), &ear), &says);
+    }
+    ear.heard_nothing();
+}
+
+/// How a `watershed run` ends; one that serves is asked, to hear what it says to its upstream.
+fn ends(mut child: Child, ear: &Eavesdropper) -> Output {
+    let mut errors = child.stderr.take().unwrap();
+    let (mut log, mut bytes) = (Vec::new(), [0; 4096]);
+    while let Ok(read @ 1..) = errors.read(&mut bytes) {
+        log.extend_from_slice(&bytes[..read]);
+        let text = String::from_utf8_lossy(&log).into_owned();
+        let serving = text.split("serving on http://").nth(1);
+        let address = serving.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        if let Some(address) = address {
+            let mut client = crate::support::client::Client::connect(address);
+            client.get("/", "Authorization: Bearer secret\r\n");
+            child.kill().unwrap();
+            ear.heard_nothing();
+            panic!("it serves:\n{text}");
+        }
+    }
+    let status = child.wait().unwrap();
+    Output {
+        status,
+        stdout: Vec::new(),
+        stderr: log,
+    }
+}
+
+#[test]
+fn reload_without_roots_keeps_the_running_plan() {
+    let origin = Origin::start("current");
+    let ear = Eavesdropper::start();
+    let plain = format!("upstreams: {{ current: \"http://{}\" }}\n", origin.address);
+    let proxy = Proxy::start_how(&plain, Roots::default().how());
+    proxy.write(&format!(
+        "upstreams: {{ current: \"https://{}\" }}\n",
+        ear.address
+    ));
+    until("the refusal", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let refused = log.contains("the running configuration stays")
+            && log.contains("no CA certificates")
+            && log.contains("`upstreams.current.tls.ca`");
+        refused.then_some(()).ok_or(log)
+    });
+    assert_eq!(proxy.client().get("/", "").status, 200);
+    ear.heard_nothing();
+}
+
+#[test]
+fn roots_of_the_environment_are_honoured() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.certify("origin", &["localhost"]);
+    let origin = origin_over_tls(authority.server("origin", &[], false));
+    let folder = TempDir::new().unwrap();
+    let directory = |name: &str, authority: &Authority| {
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        // As `openssl rehash` leaves it, with a link that leads nowhere beside it.
+        std::os::unix::fs::symlink(authority.file("ca.pem"), place.join("0a1b2c3d.0")).unwrap();
+        std::os::unix::fs::symlink("/nonexistent", place.join("4e5f6a7b.0")).unwrap();
+        place.display().to_string()
+    };
+    let (ours, theirs) = (
+        directory("ours", &authority),
+        directory("theirs", &stranger),
+    );
+    let (our_file, their_file) = (authority.file("ca.pem"), stranger.file("ca.pem"));
+    let both = format!("{theirs}:{ours}");
+    let check = |file: Option<&str>, dir: Option<&str>, trusted: bool| {
+        let routes = format!(
+            "workers: 1\nupstreams: {{ current: \"https://localhost:{}\" }}\n",
+            origin.port()
+        );
+        let proxy = Proxy::start_how(&routes, Roots::of(file, dir).how());
+        let status = proxy.client().get("/", "").status;
+        assert_eq!(status, if trusted { 200 } else { 502 }, "{file:?} {dir:?}");
+    };
+    check(Some(&our_file), None, true);
+    check(None, Some(&ours), true);
+    check(None, Some(&both), true);
+    check(Some(&their_file), Some(&ours), true);
+    check(Some(&our_file), Some(&theirs), true);
+    check(Some(&their_file), Some(&theirs), false);
+}
+
+/// A certificate that vouches for itself, in files of a folder.
+struct Own {
+    certificate: Certificate,
+    key: KeyPair,
+    folder: TempDir,
+}
+
+impl Own {
+    /// With CA:TRUE, as `openssl req -x509` makes it.
+    fn new(change: impl FnOnce(&mut CertificateParams)) -> Own {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("own.pem"), certificate.pem()).unwrap();
+        Own {
+            certificate,
+            key,
+            folder,
+        }
+    }
+
+    fn file(&self) -> String {
+        self.folder.path().join("own.pem").display().to_string()
+    }
+
+    /// A server that shows it, and signs with this key.
+    fn served(&self, key: &KeyPair, version: &'static rustls::SupportedProtocolVersion) -> u16 {
+        let der = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let signer = provider().key_provider.load_private_key(der).unwrap();
+        let chain = vec![CertificateDer::from(self.certificate.der().to_vec())];
+        let pair = Arc::new(CertifiedKey::new(chain, signer));
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+        origin_over_tls(TlsAcceptor::from(Arc::new(config))).port()
+    }
+}
+
+#[test]
+fn self_signed_upstream_is_trusted_as_exactly_that_certificate() {
+    let own = Own::new(|_| {});
+    let twin = Own::new(|_| {});
+    let old = Own::new(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let young = Own::new(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1));
+    let check = |host: &str, port: u16, ca: &Own, more: &str, trusted: bool| {
+        let proxy = Proxy::start(&format!(
+            "workers: 1\nupstreams: {{ current: {{ endpoints: [ \"https://{host}:{port}\" ], tls: {{ ca: {} }} }} }}\n{more}",
+            ca.file()
+        ));
+        let answer = proxy.client().get("/", "");
+        let expected = match trusted {
+            true => (200, None),
+            false => (502, Some("upstream_distrusted")),
+        };
+        assert_eq!((answer.status, answer.header("watershed-error")), expected);
+    };
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let port = own.served(&own.key, version);
+        check("localhost", port, &own, "", true);
+        // On the way of hyper, too.
+        check("localhost", port, &own, "timeouts: { total: 30s }\n", true);
+        check("127.0.0.1", port, &own, "", false);
+        check("localhost", port, &twin, "", false);
+        // Its certificate without its key.
+        check("localhost", own.served(&twin.key, version), &own, "", false);
+        for wrong in [&old, &young] {
+            check(
+                "localhost",
+                wrong.served(&wrong.key, version),
+                wrong,
+                "",
+                false,
+            );
+        }
+    }
+}
+
+#[test]
+fn health_checks_trust_what_requests_trust() {
+    let (own, twin) = (Own::new(|_| {}), Own::new(|_| {}));
+    let port = own.served(&own.key, &rustls::version::TLS13);
+    for (ca, says) in [(&own, None), (&twin, Some("is not well and not asked"))] {
+        let proxy = over(&format!(
+            "{{ endpoints: [ \"https://localhost:{port}\" ], health: {{ path: /up, interval: 20ms }}, tls: {{ ca: {} }} }}",
+            ca.file()
+        ));
+        match says {
+            None => assert_eq!(proxy.client().get("/", "").status, 200),
+            Some(says) => until("the verdict", || {
+                let log = proxy.log.lock().unwrap().clone();
+                log.contains(says).then_some(()).ok_or(log)
+            }),
+        }
+    }
+}
+
+#[test]
+fn scheme_in_capitals_means_the_same() {
+    let ear = Eavesdropper::start();
+    let own = Own::new(|_| {});
+    let proxy = over(&format!(
+        "{{ endpoints: [ \"HTTPS://{}\" ], tls: {{ ca: {} }} }}",
+        ear.address,
+        own.file()
+    ));
+    let answer = proxy.client().get("/", "Authorization: Bearer secret\r\n");
+    assert_eq!(
+        answer.header("watershed-error"),
+        Some("upstream_distrusted")
+    );
+    ear.heard_nothing();
+    assert!(!ear.heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn command_line_without_roots_says_nothing_to_an_https_door() {
+    let ear = Eavesdropper::start();
+    let url = format!("https://{}", ear.address);
+    let nobody = Roots::of(Some("/nonexistent"), Some("/nonexistent"));
+    let said = call(&["results", "--url", &url, "--token", "secret"], &nobody);
+    let errors = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{errors}");
+    for words in ["no CA certificates", "`ca-certificates`", "SSL_CERT_FILE"] {
+        assert!(errors.contains(words), "{errors}");
+    }
+    ear.heard_nothing();
+}
