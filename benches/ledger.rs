@@ -125,6 +125,7 @@ fn measure(
             count: 1,
             sum: dice.i64(1..9_999),
             base: 0,
+            event_id: None,
         };
         making += made.elapsed();
         let record = Record {
@@ -143,7 +144,6 @@ fn measure(
             } else {
                 &[]
             },
-            event_id: None,
             known_as: None,
         };
         while writer.append(&declared, &record).is_err() {

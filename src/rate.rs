@@ -12,6 +12,15 @@ const WORDS: usize = 1 << 16;
 const MINUTE_US: u64 = 60_000_000;
 const TRY_US: u64 = MINUTE_US / 10;
 
+/// Who reports events.
+#[derive(Clone, Copy, Debug)]
+pub enum Reporter<'a> {
+    /// The user whose events they are; the client chooses the ID.
+    User(&'a [u8]),
+    /// The client's address, or the /64 that it has in IPv6.
+    Address(IpAddr),
+}
+
 /// When each client may ask next (the generic cell rate algorithm), kept by two hashes of its
 /// address. Whoever shares a word with a busy client is not held up by it, unless both words are
 /// shared; the hashes are secret, so that nobody can arrange that.
@@ -40,11 +49,27 @@ impl Rates {
         self.take(&network(client), now, each_us, each_us.max(1_000_000))
     }
 
-    /// Whether this user may report so many events now: `per_minute` in any minute, and as many at
-    /// once.
-    pub fn admit_events(&self, user: &[u8], now: Instant, events: usize, per_minute: u32) -> bool {
+    /// Whether this reporter may report so many events now: `per_minute` in any minute, and as
+    /// many at once. If not, after how many seconds to try again.
+    pub fn admit_events(
+        &self,
+        reporter: Reporter<'_>,
+        now: Instant,
+        events: usize,
+        per_minute: u32,
+    ) -> Result<(), u64> {
         let each_us = MINUTE_US / u64::from(per_minute.max(1));
-        self.take(user, now, each_us * events as u64, MINUTE_US)
+        let all_us = each_us.saturating_mul(events as u64);
+        let who = match reporter {
+            Reporter::User(user) => ("user", user, 0),
+            Reporter::Address(address) => ("address", &[][..], network(address)),
+        };
+        if self.take(&who, now, all_us, MINUTE_US) {
+            return Ok(());
+        }
+        let (words, now_us) = self.words(&who, now);
+        let all_us = owed_us(&words, now_us).saturating_add(all_us);
+        Err((all_us.saturating_sub(MINUTE_US) / 1_000_000 + 1).min(60))
     }
 
     /// Whether this client may show a token at the admin door, after this many that it had not

@@ -21,8 +21,39 @@ pub struct WorkerVitals {
     pub dropped: Counter,
     /// Event headers that could not be read.
     pub unreadable_events: Counter,
+    /// What was wrong with reported events.
+    pub event_faults: EventFaults,
     /// Requests that control served because the group's upstream could not.
     pub fallbacks: Counter,
+}
+
+/// What was wrong with reported events, by reason.
+#[derive(Debug, Default)]
+pub struct EventFaults([Counter; EventFaults::REASONS.len()]);
+
+impl EventFaults {
+    /// The reasons, as numbers and results name them.
+    pub const REASONS: [&str; 6] = [
+        "unreadable",
+        "too_many",
+        "not_a_number",
+        "too_large",
+        "missing",
+        "id",
+    ];
+
+    /// Adds one of this reason. Only one thread may do so.
+    pub fn add(&self, reason: &str) {
+        if let Some(place) = Self::REASONS.iter().position(|known| *known == reason) {
+            self.0[place].add();
+        }
+    }
+
+    /// Each reason and its count.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(Counter::get);
+        Self::REASONS.into_iter().zip(counts)
+    }
 }
 
 /// A counter with one writer and any number of readers.
@@ -103,6 +134,15 @@ impl Vitals {
         let reached = folding.reached.load(Ordering::Acquire);
         let journaled = self.sum(|worker| &worker.journaled);
         journaled.saturating_sub(reached) + folding.left.load(Ordering::Relaxed)
+    }
+
+    /// What was wrong with reported events, by reason, over all workers.
+    pub fn event_faults(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = BTreeMap::new();
+        for (reason, count) in self.workers.iter().flat_map(|it| it.event_faults.counts()) {
+            *sums.entry(reason).or_default() += count;
+        }
+        sums
     }
 
     /// The sum of one number over all workers.

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 use watershed::experiment::assign::{Share, Weight};
+use watershed::experiment::event::EventId;
 use watershed::experiment::metric::{Goal, Kind, Observation};
 use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
@@ -85,6 +86,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             count: 1,
             sum: number as i64 * 1000,
             base: 0,
+            event_id: EventId::new(if number % 5 == 0 { number } else { 0 }),
         }];
         let record = Record {
             at_ms: number,
@@ -94,7 +96,6 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             latency_us: 7,
             exposures: &exposures,
             observations: &observations[..(number % 2) as usize],
-            event_id: (number % 5 == 0).then_some(number),
             known_as: None,
         };
         let declared = &declared[digest as usize - 1];

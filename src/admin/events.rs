@@ -8,7 +8,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -37,6 +37,8 @@ pub struct Taken {
     pub accepted: usize,
     /// The names of those that count for none.
     pub unknown: Vec<String>,
+    /// Those that are not counted, and why.
+    pub refused: Vec<reported::Refused>,
     /// How many the journal had no room for.
     pub dropped: usize,
 }
@@ -54,7 +56,8 @@ impl PartialSchema for Report {
     }
 }
 
-/// What somebody did. Further numbers are its parameters, such as an `amount`.
+/// What somebody did. Further keys are its parameters, such as an `amount`: a number, also as
+/// text.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "said of what is read elsewhere")]
 struct Event {
@@ -88,11 +91,25 @@ pub struct Accepted {
     accepted: usize,
     /// The names of those that count for none.
     unknown: Vec<String>,
+    /// Those that are not counted, because a value is no number or beyond the metric's `max`.
+    refused: Vec<RefusedEvent>,
+}
+
+/// An event that is not counted.
+#[derive(Serialize, ToSchema)]
+pub struct RefusedEvent {
+    /// Its place in the report, counted from 0.
+    place: usize,
+    /// Its name.
+    event: String,
+    /// What is wrong with it.
+    reason: String,
 }
 
 /// Report conversions that happen behind the site
 ///
-/// Such as a payment that a bank confirms. Nothing counts when one of the events is unsound.
+/// Such as a payment that a bank confirms. Nothing counts when one of the events has no name or no
+/// user. One whose value is no number, or beyond the metric's `max`, is refused alone.
 #[utoipa::path(
     post,
     path = "/admin/events",
@@ -102,7 +119,11 @@ pub struct Accepted {
     request_body = inline(Report),
     responses(
         (status = 202, description = "They are journaled, and count soon", body = Accepted),
-        (status = 400, description = "One of the events is unsound", body = Refused),
+        (
+            status = 400,
+            description = "One of the events has no name or no user, or all of them are refused",
+            body = Refused,
+        ),
         (status = 413, description = "The report is longer than 8 MiB", body = Refused),
         (
             status = 503,
@@ -117,27 +138,34 @@ pub(super) async fn take(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Accepted>), Failure> {
     let bad = |error: String| Failure::new(StatusCode::BAD_REQUEST, error);
-    let mut events = reported::read(&body?, EVENTS_MAX).map_err(|error| bad(error.to_string()))?;
-    let key = headers.get("idempotency-key");
-    let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()));
-    for (place, reported) in events.iter_mut().enumerate() {
-        if reported.user.is_none() {
-            return Err(bad(format!("event {place}: has no `user`")));
-        }
-        // Sent again with the same key, an event is known by its place.
-        if let (None, Some(key)) = (&reported.id, &key) {
-            reported.id = Some(format!("{key}/{place}"));
-        }
+    let key = headers.get(reported::IDEMPOTENCY_KEY);
+    let events = reported::read(&body?, key.map(HeaderValue::as_bytes), EVENTS_MAX)
+        .map_err(|error| bad(error.to_string()))?;
+    if let Some(place) = events.iter().position(|reported| reported.user.is_none()) {
+        return Err(bad(format!("event {place}: has no `user`")));
     }
     let (done, taken) = oneshot::channel();
     let request = EventsRequest { events, done };
     let asked = door.house.events.send(request).await;
     asked.map_err(|_| health::stopping())?;
     let taken = taken.await.map_err(|_| health::stopping())?;
-    let (accepted, unknown) = (taken.accepted, taken.unknown);
-    match taken.dropped {
-        0 => Ok((StatusCode::ACCEPTED, Json(Accepted { accepted, unknown }))),
-        dropped => {
+    let first = taken.refused.first().map(ToString::to_string);
+    let refused = taken.refused.into_iter().map(|it| RefusedEvent {
+        place: it.place,
+        event: it.name,
+        reason: it.why,
+    });
+    let accepted = Accepted {
+        accepted: taken.accepted,
+        unknown: taken.unknown,
+        refused: refused.collect(),
+    };
+    match (taken.dropped, first) {
+        (0, Some(first)) if accepted.accepted == 0 && accepted.unknown.is_empty() => {
+            Err(bad(first))
+        }
+        (0, _) => Ok((StatusCode::ACCEPTED, Json(accepted))),
+        (dropped, _) => {
             let error = format!(
                 "the journal has no room for {dropped} of the events: send them again later, with the same IDs or Idempotency-Key"
             );

@@ -118,6 +118,12 @@ impl Numbers {
         for (name, help, value) in all {
             self.counter(name, help, value);
         }
+        let faults = vitals.event_faults().into_iter();
+        self.counter(
+            "event_faults",
+            "Faults of reported events",
+            faults.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
+        );
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let folding = &vitals.folding;
         self.counter(

@@ -3,7 +3,7 @@
 use super::experiment::{ended, result};
 use super::look::Looks;
 use super::metric::{ONCE, View};
-use super::shape::{ActResult, ReplicaResult, Results, StoreState};
+use super::shape::{ActResult, EventState, ReplicaResult, Results, StoreState};
 use super::trend;
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
@@ -69,6 +69,9 @@ pub async fn gather(
         generated_at: rfc3339(now_ms),
         view: (wish.view == View::Fixed).then_some(ONCE),
         store,
+        events: EventState {
+            faults: vitals.event_faults(),
+        },
         replicas: replicas(plan, ledger, replica, now_ms).await?,
         experiments,
         acts: acts(ledger, wish).await?,

@@ -21,6 +21,7 @@ pub struct Results {
     #[schema(nullable = false)]
     pub view: Option<&'static str>,
     pub store: StoreState,
+    pub events: EventState,
     pub replicas: Vec<ReplicaResult>,
     pub experiments: Vec<ExperimentResult>,
     pub acts: Vec<ActResult>,
@@ -99,6 +100,13 @@ pub struct StoreState {
     pub damaged_events: u64,
     pub problems: Vec<String>,
     pub reload_error: Option<String>,
+}
+
+/// What was reported to this process.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct EventState {
+    pub faults: BTreeMap<&'static str, u64>,
 }
 
 /// One experiment.

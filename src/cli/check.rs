@@ -1,6 +1,8 @@
 //! `watershed check`: everything that is wrong with a routes file.
 
 use crate::config;
+use crate::config::plan::Plan;
+use crate::experiment::metric::VALUE_MAX;
 use std::path::Path;
 
 /// Says that the file is sound, with what it does; or fails with all that is wrong.
@@ -37,5 +39,21 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
         }
     }
     println!("  everything else to {}", plan.upstream(plan.default).name);
+    for advice in advice(&plan) {
+        println!("  advice: {advice}");
+    }
     Ok(())
+}
+
+/// What is sound and could be better.
+fn advice(plan: &Plan) -> impl Iterator<Item = String> {
+    let browsers = plan.beacon.enabled;
+    plan.metrics.iter().filter(move |_| browsers).filter_map(|metric| {
+        let value = metric.value.as_ref().filter(|_| metric.max.is_none())?;
+        let largest = VALUE_MAX / 10i64.pow(u32::from(metric.scale));
+        Some(format!(
+            "metrics.{}: any browser can report a `{value}` of up to {largest}, which moves the mean; set `max` to the largest value that is genuine, such as `max: 10000`",
+            metric.name
+        ))
+    })
 }

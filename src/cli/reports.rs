@@ -4,6 +4,7 @@ use crate::admin::events::{EventsRequest, Taken};
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
+use crate::experiment::event::Fault;
 use crate::experiment::metric;
 use crate::experiment::record::Record;
 use crate::experiment::reported::Reported;
@@ -49,12 +50,14 @@ pub async fn keep(
         let mut taken = Taken {
             accepted: 0,
             unknown: Vec::new(),
+            refused: Vec::new(),
             dropped: 0,
         };
-        for event in &events {
+        for (place, event) in events.iter().enumerate() {
             match append(journal, &plan, &declared, vitals, event) {
                 Became::Journaled => taken.accepted += 1,
                 Became::Unknown => taken.unknown.push(event.event.name.to_string()),
+                Became::Refused(fault) => taken.refused.push(event.refused(place, &fault)),
                 Became::Dropped => taken.dropped += 1,
             }
         }
@@ -66,6 +69,7 @@ pub async fn keep(
 enum Became {
     Journaled,
     Unknown,
+    Refused(Fault),
     Dropped,
 }
 
@@ -76,7 +80,13 @@ fn append(
     vitals: &WorkerVitals,
     reported: &Reported,
 ) -> Became {
-    let observations = metric::observe_events(&plan.metrics, std::slice::from_ref(&reported.event));
+    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
+    for fault in faults {
+        vitals.event_faults.add(fault.reason.name());
+        if fault.reason.refuses() {
+            return Became::Refused(fault);
+        }
+    }
     let user = reported.user.as_deref().unwrap_or_default();
     let (false, Some(user)) = (observations.is_empty(), UserId::new(user.as_bytes())) else {
         return Became::Unknown;
@@ -90,7 +100,6 @@ fn append(
         latency_us: 0,
         exposures: &[],
         observations: &observations,
-        event_id: reported.id_digest(),
         known_as: None,
     };
     match journal.append(declared, &record) {

@@ -74,7 +74,10 @@ const KEYS: &[(&str, &str)] = &[
         "whether requests are given a traceparent: true, false, the percentage that is sampled, or { sample, otlp }",
     ),
     ("consent", "{ cookie: NAME, value: … }"),
-    ("events", "{ path, origins, body, per_minute, browser }"),
+    (
+        "events",
+        "{ path, origins, body, per_minute, per_minute_per_address, browser }",
+    ),
     (
         "retention",
         "how long users are kept after their experiment ended, such as 90d; for ever unless given",

@@ -2,9 +2,10 @@
 
 use super::name::check_name;
 use super::node::Node;
+use crate::experiment::decimal::Decimal;
 use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{
-    Goal, HeaderRule, Kind, Metric, Per, Role, Rule, StatusRange, Trigger,
+    Goal, HeaderRule, Kind, Metric, Per, Role, Rule, StatusRange, Trigger, VALUE_MAX,
 };
 use http::Method;
 
@@ -32,6 +33,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         role: Role::Secondary,
         trigger: Trigger::Event(name.into()),
         value: None,
+        max: None,
         per: None,
         scale: 2,
         within_ms: None,
@@ -52,6 +54,10 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         (
             "value",
             "the event's parameter that holds the value, such as amount",
+        ),
+        (
+            "max",
+            "the largest size of a value, such as 10000: an event beyond it is refused",
         ),
         ("kind", "conversion, count, mean or ratio"),
         ("goal", "increase or decrease"),
@@ -141,8 +147,24 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
             );
         }
     }
+    metric.max = node.get("max").and_then(|node| max(&node, &metric));
     read_per(node, &mut metric);
     Some(metric)
+}
+
+/// The bound on an event's value, in units of the metric's scale.
+fn max(node: &Node<'_>, metric: &Metric) -> Option<i64> {
+    if metric.value.is_none() {
+        node.problem(
+            "a bound on a value, and the metric has none",
+            "name the event's parameter that holds the value: `value: amount`",
+        );
+    }
+    let largest = VALUE_MAX / 10i64.pow(u32::from(metric.scale));
+    let allowed = format!("a number above 0 and at most {largest}, such as 10000");
+    let units = |value: f64| Decimal::read(value.to_string().as_bytes())?.units(metric.scale);
+    let sound = |value| units(value).is_some_and(|units| (1..=VALUE_MAX).contains(&units));
+    node.number(&allowed, sound).and_then(units)
 }
 
 fn read_per(node: &Node<'_>, metric: &mut Metric) {

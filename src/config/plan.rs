@@ -135,8 +135,10 @@ pub struct Beacon {
     pub origins: Box<[HeaderValue]>,
     /// The most bytes of one report.
     pub body_bytes_max: usize,
-    /// The most events of one user in a minute, at one worker.
+    /// The most events of one user in a minute, over all workers.
     pub per_minute: u32,
+    /// The most events of one address in a minute, over all workers.
+    pub per_minute_per_address: u32,
     /// False sends the path's requests upstream, like any other.
     pub enabled: bool,
 }

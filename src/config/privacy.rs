@@ -31,6 +31,10 @@ pub fn consent(root: &Node<'_>) -> Option<Consent> {
     })
 }
 
+/// How many busy users one address may have unless `per_minute_per_address` is given: households
+/// and offices share one.
+const USERS_AT_AN_ADDRESS: u32 = 10;
+
 /// Reads `events`.
 pub fn beacon(root: &Node<'_>) -> Beacon {
     let mut beacon = Beacon {
@@ -38,6 +42,7 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         origins: Box::default(),
         body_bytes_max: 16 * 1024,
         per_minute: 120,
+        per_minute_per_address: 120 * USERS_AT_AN_ADDRESS,
         enabled: true,
     };
     let Some(node) = root.get("events") else {
@@ -53,6 +58,10 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         ),
         ("body", "the most bytes of one report, such as 16KiB"),
         ("per_minute", "the most events of one user in a minute"),
+        (
+            "per_minute_per_address",
+            "the most events of one client address in a minute; ten times per_minute unless given",
+        ),
         (
             "browser",
             "whether browsers may report events: true or false",
@@ -77,12 +86,10 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
     if let Some(bytes) = node.get("body").and_then(|node| node.bytes()) {
         beacon.body_bytes_max = bytes as usize;
     }
-    if let Some(most) = node
-        .get("per_minute")
-        .and_then(|node| node.whole(1, 1_000_000))
-    {
-        beacon.per_minute = most as u32;
-    }
+    let most = |key: &str| node.get(key)?.whole(1, 1_000_000).map(|most| most as u32);
+    beacon.per_minute = most("per_minute").unwrap_or(beacon.per_minute);
+    let together = beacon.per_minute.saturating_mul(USERS_AT_AN_ADDRESS);
+    beacon.per_minute_per_address = most("per_minute_per_address").unwrap_or(together);
     beacon.enabled = node
         .get("browser")
         .and_then(|node| node.boolean())

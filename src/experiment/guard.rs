@@ -71,6 +71,7 @@ pub fn observe(guardrails: &[Guardrail], status: u16, latency: Duration, seen: &
         count: 1,
         sum: 0,
         base: 0,
+        event_id: None,
     }));
 }
 

@@ -3,14 +3,11 @@
 
 use super::MetricIndex;
 use super::asked::{Answered, Fields};
+use super::event::{self, Event, EventId, Fault, Reason, Value};
 use super::matcher::PathPattern;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
-use std::borrow::Cow;
-
-/// The header in which an upstream reports events; removed before the client sees it.
-pub const EVENT_HEADER: HeaderName = HeaderName::from_static("watershed-event");
 
 /// One metric of the plan.
 #[derive(Clone, Debug)]
@@ -27,6 +24,9 @@ pub struct Metric {
     pub trigger: Trigger,
     /// The event parameter that holds the value; `None` counts 1 for each event.
     pub value: Option<Box<str>>,
+    /// The largest size of a value, in units of 10^-scale: an event beyond it is refused. At most
+    /// [`VALUE_MAX`], which is also what holds without.
+    pub max: Option<i64>,
     /// For [`Kind::Ratio`]: what the value is divided by.
     pub per: Option<Per>,
     /// Decimal places kept of a value: 2 stores 19.90 as 1990. From 0 to 6.
@@ -135,6 +135,8 @@ pub struct Observation {
     pub sum: i64,
     /// What was added to the base of a ratio, in whole units; 0 for other kinds.
     pub base: i64,
+    /// The event's, where this is one that may be reported again.
+    pub event_id: Option<EventId>,
 }
 
 /// What one answer counted for, in the order of the plan's metrics.
@@ -170,73 +172,89 @@ impl HeaderRule {
     }
 }
 
-/// What was reported to have happened: by an upstream's header, a browser or a server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event<'a> {
-    /// Its name, a token of RFC 9651.
-    pub name: Cow<'a, str>,
-    /// Its numeric parameters.
-    pub parameters: SmallVec<[(Cow<'a, str>, f64); 2]>,
-}
-
-/// What one answer counts for: rules first, then the events that its header reports.
-/// A header that is not a list of tokens reports nothing and is counted as unreadable by the
-/// second value.
+/// What one answer counts for: rules first, then the events that its header reports. Events
+/// without an ID are one sum for each metric; others are observations of their own. What is wrong
+/// with the header is returned beside it.
 pub fn observe<'a>(
     metrics: &[Metric],
     method: &Method,
     path: &str,
     answer: impl Answered<'a>,
-) -> (Observations, bool) {
-    let (events, readable) = match answer.fields().first(&EVENT_HEADER).is_some() {
-        true => match events_of(answer.fields()) {
-            Some(events) => (events, true),
-            None => (Vec::new(), false),
-        },
-        false => (Vec::new(), true),
+) -> (Observations, Vec<Fault>) {
+    let mut faults = Vec::new();
+    let header = match answer.fields().first(&event::EVENT_HEADER).is_some() {
+        true => event::lines(answer.fields()),
+        false => None,
+    };
+    let events = match &header {
+        Some(header) => event::of_header(header, &mut faults),
+        None => Vec::new(),
     };
     let mut seen = Observations::new();
     for (index, metric) in metrics.iter().enumerate() {
-        let observation = metric.observed(MetricIndex(index), &events, true, |rule| {
-            rule.matches(method, path, answer)
-        });
-        seen.extend(observation);
+        let uncounted = events.iter().filter(|event| event.id.is_none());
+        let matches = |rule: &Rule| rule.matches(method, path, answer);
+        seen.extend(metric.observed(MetricIndex(index), uncounted, true, matches, &mut faults));
     }
-    (seen, readable)
+    for event in events.iter().filter(|event| event.id.is_some()) {
+        seen.extend(of_event(metrics, event, &mut faults));
+    }
+    (seen, faults)
 }
 
-/// What reported events alone count for, where there is no answer to match rules with.
-pub fn observe_events(metrics: &[Metric], events: &[Event<'_>]) -> Observations {
+/// What a reported event alone counts for, where there is no answer to match rules with, and what
+/// is wrong with it.
+pub fn observe_event(metrics: &[Metric], event: &Event<'_>) -> (Observations, Vec<Fault>) {
+    let mut faults = Vec::new();
+    (of_event(metrics, event, &mut faults).collect(), faults)
+}
+
+fn of_event(
+    metrics: &[Metric],
+    event: &Event<'_>,
+    faults: &mut Vec<Fault>,
+) -> impl Iterator<Item = Observation> {
     let indexed = metrics.iter().enumerate();
-    indexed
-        .filter_map(|(index, metric)| metric.observed(MetricIndex(index), events, false, |_| false))
-        .collect()
+    indexed.filter_map(move |(index, metric)| {
+        let one = std::iter::once(event);
+        let seen = metric.observed(MetricIndex(index), one, false, |_| false, faults)?;
+        Some(Observation {
+            event_id: event.id,
+            ..seen
+        })
+    })
 }
 
 impl Metric {
-    fn observed(
+    fn observed<'e, 'a: 'e>(
         &self,
         metric: MetricIndex,
-        events: &[Event<'_>],
+        events: impl Iterator<Item = &'e Event<'a>> + Clone,
         answered: bool,
         matches: impl Fn(&Rule) -> bool,
+        faults: &mut Vec<Fault>,
     ) -> Option<Observation> {
         let mut seen = Observation {
             metric,
             count: 0,
             sum: 0,
             base: 0,
+            event_id: None,
         };
         match &self.trigger {
             Trigger::Rule(rule) if matches(rule) => {
                 seen.count = 1;
-                seen.sum = self.stored(1.0);
+                seen.sum = self.one();
             }
             Trigger::Rule(_) => {}
             Trigger::Event(name) => {
-                for event in events.iter().filter(|event| event.name == **name) {
+                for event in events.clone().filter(|event| event.name == **name) {
                     seen.count += 1;
-                    seen.sum = clamp(seen.sum + self.value_of(event));
+                    let value = self.value_of(event).unwrap_or_else(|fault| {
+                        note(faults, fault);
+                        0
+                    });
+                    seen.sum = (seen.sum + value).clamp(-VALUE_MAX, VALUE_MAX);
                 }
             }
         }
@@ -245,70 +263,50 @@ impl Metric {
             // Requests are the base of the requests that are recorded: one for each answer.
             Some(Per::Requests) => i64::from(answered),
             Some(Per::Rule(rule)) => i64::from(matches(rule)),
-            Some(Per::Event(name)) => {
-                events.iter().filter(|event| event.name == **name).count() as i64
-            }
+            Some(Per::Event(name)) => events.filter(|event| event.name == **name).count() as i64,
         };
         (seen.count > 0 || seen.base > 0).then_some(seen)
     }
 
-    fn value_of(&self, event: &Event<'_>) -> i64 {
-        match &self.value {
-            None => self.stored(1.0),
-            Some(wanted) => {
-                let found = event.parameters.iter().find(|(name, _)| *name == **wanted);
-                found.map_or(0, |&(_, value)| self.stored(value))
+    /// An event's value in units of 10^-scale.
+    fn value_of(&self, event: &Event<'_>) -> Result<i64, Fault> {
+        let Some(wanted) = &self.value else {
+            return Ok(self.one());
+        };
+        let fault = |reason| Fault {
+            event: event.name.to_string(),
+            parameter: wanted.to_string(),
+            reason,
+        };
+        match event.parameter(wanted) {
+            None => Err(fault(Reason::Missing)),
+            Some(Value::Other(what)) => Err(fault(Reason::NotANumber(what))),
+            Some(Value::Number(number)) => {
+                let max = self.max.unwrap_or(VALUE_MAX);
+                let units = number.units(self.scale);
+                let within = units.filter(|units| units.unsigned_abs() <= max.unsigned_abs());
+                within.ok_or_else(|| {
+                    fault(Reason::TooLarge {
+                        max,
+                        scale: self.scale,
+                    })
+                })
             }
         }
     }
 
-    /// A value as the ledger keeps it: an integer of 10^-scale, bounded by [`VALUE_MAX`]. Metrics
-    /// that count heads, not values, keep none.
-    fn stored(&self, value: f64) -> i64 {
-        if matches!(self.kind, Kind::Conversion | Kind::Count) && self.value.is_none() {
-            return 0;
+    /// What an event without a value adds: metrics that count heads, not values, keep none.
+    fn one(&self) -> i64 {
+        match self.kind {
+            Kind::Conversion | Kind::Count => 0,
+            Kind::Mean | Kind::Ratio => 10i64.pow(u32::from(self.scale)),
         }
-        // A cast of a float saturates, and NaN becomes 0.
-        clamp((value * 10f64.powi(i32::from(self.scale))).round() as i64)
     }
 }
 
-fn clamp(value: i64) -> i64 {
-    value.clamp(-VALUE_MAX, VALUE_MAX)
-}
-
-/// The events that an answer's [`EVENT_HEADER`] reports, or `None` when it cannot be read.
-fn events_of<'a>(fields: impl Fields<'a>) -> Option<Vec<Event<'static>>> {
-    let name = EVENT_HEADER;
-    let mut lines = fields.all(&name);
-    let first = lines.next()?;
-    // RFC 9651, 4.2: several lines are one list.
-    let joined: Cow<'_, [u8]> = lines.fold(Cow::Borrowed(first), |mut all, line| {
-        all.to_mut().extend_from_slice(b", ");
-        all.to_mut().extend_from_slice(line);
-        all
-    });
-    let list: sfv::List = sfv::Parser::new(&*joined).parse().ok()?;
-    list.into_iter().map(event_of).collect()
-}
-
-fn event_of(entry: sfv::ListEntry) -> Option<Event<'static>> {
-    let sfv::ListEntry::Item(item) = entry else {
-        return None;
-    };
-    let sfv::BareItem::Token(name) = item.bare_item else {
-        return None;
-    };
-    let parameters = item.params.into_iter().filter_map(|(name, value)| {
-        let value = match value {
-            sfv::BareItem::Integer(value) => i64::from(value) as f64,
-            sfv::BareItem::Decimal(value) => f64::from(value),
-            _ => return None,
-        };
-        Some((Cow::Owned(String::from(name.as_str())), value))
-    });
-    Some(Event {
-        name: Cow::Owned(String::from(name.as_str())),
-        parameters: parameters.collect(),
-    })
+/// Two metrics may read one parameter: what is wrong with it is said once.
+fn note(faults: &mut Vec<Fault>, fault: Fault) {
+    if faults.last() != Some(&fault) {
+        faults.push(fault);
+    }
 }

@@ -8,6 +8,8 @@
 pub mod asked;
 pub mod assign;
 pub mod consent;
+pub mod decimal;
+pub mod event;
 pub mod forced;
 pub mod guard;
 pub mod identity;

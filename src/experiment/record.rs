@@ -78,9 +78,6 @@ pub struct Record<'a> {
     pub exposures: &'a [Exposure],
     /// What the answer counted for.
     pub observations: &'a [Observation],
-    /// For an event that may be sent again: what it is known again by, with the user. `None` for
-    /// what an answer counted for.
-    pub event_id: Option<u64>,
     /// Another ID that came along for the same person: `user` is the one the visitor had first.
     pub known_as: Option<UserId<'a>>,
 }

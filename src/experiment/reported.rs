@@ -1,26 +1,49 @@
 //! Events that a browser or a server reports as JSON: `{"event": "purchase", "amount": 19.9, "id":
-//! "…"}` or a list of them, where a server adds `"user"`. Numbers are the event's parameters.
+//! "…"}` or a list of them, where a server adds `"user"`. Other keys are the event's parameters.
 
-use super::metric::Event;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use super::event::{Event, Fault, NAME_BYTES_MAX, Parameters, Value, event_id};
+use http::header::HeaderName;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
 
+/// The header that names a report: sent again under the same key, its events count once.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The most events in one report of a browser.
 pub const EVENTS_MAX: usize = 100;
-/// The longest name or ID of an event, in bytes.
-pub const NAME_BYTES_MAX: usize = 256;
+/// The most parameters of one event.
+pub const PARAMETERS_MAX: usize = 64;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reported {
-    /// Its name and parameters.
+    /// Its name, parameters and ID.
     pub event: Event<'static>,
-    /// What it is known again by; `None` where it counts each time.
-    pub id: Option<String>,
     /// Who did it, where the report says so.
     pub user: Option<String>,
+}
+
+/// An event of a report that is not counted, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place in the report, counted from 0.
+    pub place: usize,
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it, in a sentence.
+    pub why: String,
+}
+
+impl Reported {
+    /// This event, refused for what is wrong with it.
+    pub fn refused(&self, place: usize, fault: &Fault) -> Refused {
+        Refused {
+            place,
+            name: self.event.name.to_string(),
+            why: fault.to_string(),
+        }
+    }
 }
 
 /// Why a report cannot be read.
@@ -45,65 +68,117 @@ pub enum Unreadable {
     TooMany(usize),
 }
 
-impl Reported {
-    /// What this event is known again by, as a number; of the ID alone, because it is compared
-    /// with the same user's only.
-    pub fn id_digest(&self) -> Option<u64> {
-        let id = self.id.as_ref()?;
-        // Reading from memory cannot fail, and the crate adds no error of its own.
-        Some(murmur3::murmur3_x64_128(&mut id.as_bytes(), 0).unwrap_or_default() as u64)
+impl fmt::Display for Refused {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "event {}: {}", self.place, self.why)
     }
 }
 
-/// Reads a report of at most `most` events.
-pub fn read(bytes: &[u8], most: usize) -> Result<Vec<Reported>, Unreadable> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Report {
-        Many(Vec<Value>),
-        One(Map<String, Value>),
-        Other(IgnoredAny),
-    }
-    let report =
-        serde_json::from_slice(bytes).map_err(|error| Unreadable::NotJson(error.to_string()))?;
-    let events = match report {
-        Report::Many(events) => events,
-        Report::One(event) => vec![Value::Object(event)],
-        Report::Other(_) => return Err(Unreadable::NoEvent),
+/// Reads a report of at most `most` events. Those without an `id` are given one by their place
+/// under the `key` that the report was sent with.
+pub fn read(bytes: &[u8], key: Option<&[u8]>, most: usize) -> Result<Vec<Reported>, Unreadable> {
+    let not_json = |error: serde_json::Error| Unreadable::NotJson(error.to_string());
+    let events: Vec<&RawValue> = match bytes.trim_ascii().first() {
+        Some(b'[') => serde_json::from_slice(bytes).map_err(not_json)?,
+        Some(b'{') => vec![serde_json::from_slice(bytes).map_err(not_json)?],
+        _ => {
+            let _: IgnoredAny = serde_json::from_slice(bytes).map_err(not_json)?;
+            return Err(Unreadable::NoEvent);
+        }
     };
     if events.len() > most {
         return Err(Unreadable::TooMany(most));
     }
     let numbered = events.into_iter().enumerate();
-    numbered
-        .map(|(place, event)| one(event).map_err(|what| Unreadable::Event { place, what }))
-        .collect()
+    let reported = numbered.map(|(place, event)| {
+        let mut reported = one(event).map_err(|what| Unreadable::Event { place, what })?;
+        if let (None, Some(key)) = (reported.event.id, key) {
+            let id = [key, b"/", place.to_string().as_bytes()].concat();
+            reported.event.id = Some(event_id(&reported.event.name, &id));
+        }
+        Ok(reported)
+    });
+    reported.collect()
 }
 
-fn one(event: Value) -> Result<Reported, &'static str> {
-    let Value::Object(mut event) = event else {
+fn one(event: &RawValue) -> Result<Reported, &'static str> {
+    if !event.get().starts_with('{') {
         return Err("is not an object");
-    };
-    let mut text = |key: &str, wrong| match event.remove(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if !text.is_empty() && text.len() <= NAME_BYTES_MAX => {
-            Ok(Some(text))
+    }
+    // It was read once as JSON, so that only its keys can be wrong.
+    let Keys(keys) = serde_json::from_str(event.get()).map_err(|_| "has a key that is no text")?;
+    let (mut name, mut id, mut user) = (None, None, None);
+    let mut parameters = Parameters::new();
+    for (key, value) in keys {
+        match &*key {
+            "event" => name = text(value).ok_or("`event` must be a name of 1 to 256 bytes")?,
+            "id" => id = text(value).ok_or("`id` must be a text of 1 to 256 bytes")?,
+            "user" => user = text(value).ok_or("`user` must be a text of 1 to 256 bytes")?,
+            _ if parameters.len() == PARAMETERS_MAX => return Err("has more than 64 parameters"),
+            _ => parameters.push((Cow::Owned(key), parameter(value))),
         }
-        Some(_) => Err(wrong),
-    };
-    let name = text("event", "`event` must be a name of 1 to 256 bytes")?;
-    let id = text("id", "`id` must be a text of 1 to 256 bytes")?;
-    let user = text("user", "`user` must be a text of 1 to 256 bytes")?;
+    }
     let name = name.ok_or("has no `event`")?;
-    let number = |(key, value): (String, Value)| Some((Cow::Owned(key), value.as_f64()?));
     Ok(Reported {
         event: Event {
+            id: id.map(|id| event_id(&name, id.as_bytes())),
             name: Cow::Owned(name),
-            parameters: event.into_iter().filter_map(number).take(16).collect(),
+            parameters,
         },
-        id,
         user,
     })
+}
+
+/// A text, `null` as none; the outer `None` for anything else.
+fn text(value: &RawValue) -> Option<Option<String>> {
+    match serde_json::from_str(value.get()).ok()? {
+        Some(text) => {
+            let text: String = text;
+            (1..=NAME_BYTES_MAX)
+                .contains(&text.len())
+                .then_some(Some(text))
+        }
+        None => Some(None),
+    }
+}
+
+fn parameter(value: &RawValue) -> Value {
+    match value.get().as_bytes().first() {
+        Some(b'n') => Value::Other("null"),
+        Some(b't' | b'f') => Value::Other("a boolean"),
+        Some(b'[') => Value::Other("a list"),
+        Some(b'{') => Value::Other("an object"),
+        Some(b'"') => match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => Value::of_text(text.as_bytes()),
+            Err(_) => Value::Other("not a number"),
+        },
+        _ => Value::of_text(value.get().as_bytes()),
+    }
+}
+
+/// The keys of an object and what stands there, as it is written: numbers keep all their digits.
+struct Keys<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Keys<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Keys<'de>;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(to, "an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys<'de>, A::Error> {
+                let mut keys = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    keys.push(entry);
+                }
+                Ok(Keys(keys))
+            }
+        }
+        from.deserialize_map(Reader)
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +186,7 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> Result<Vec<Reported>, String> {
-        read(text.as_bytes(), 3).map_err(|error| error.to_string())
+        read(text.as_bytes(), None, 3).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -119,12 +194,16 @@ mod tests {
         let one = told(r#"{"event":"purchase","amount":19.9,"id":"x","note":"n"}"#).unwrap();
         assert_eq!(one[0].event.name, "purchase");
         assert_eq!(
-            &one[0].event.parameters[..],
-            [(Cow::Borrowed("amount"), 19.9)]
+            one[0].event.parameter("amount"),
+            Some(Value::of_text(b"19.9"))
         );
         assert_eq!(
-            (one[0].id.as_deref(), one[0].user.as_deref()),
-            (Some("x"), None)
+            one[0].event.parameter("note"),
+            Some(Value::Other("not a number"))
+        );
+        assert_eq!(
+            (one[0].event.id, one[0].user.as_deref()),
+            (Some(event_id("purchase", b"x")), None)
         );
         assert_eq!(
             told(r#"[{"event":"a","user":"u"},{"event":"b"}]"#)
@@ -133,6 +212,54 @@ mod tests {
             2
         );
         assert_eq!(told("[]").unwrap(), []);
+    }
+
+    #[test]
+    fn a_parameter_is_a_number_or_says_what_it_is() {
+        for (written, expected) in [
+            ("5", Value::of_text(b"5")),
+            ("\"5\"", Value::of_text(b"5")),
+            ("\" 19.90 \"", Value::of_text(b"19.9")),
+            ("1e2", Value::of_text(b"100")),
+            ("null", Value::Other("null")),
+            ("true", Value::Other("a boolean")),
+            ("\"\"", Value::Other("empty")),
+            ("\"abc\"", Value::Other("not a number")),
+            ("\"NaN\"", Value::Other("not a number")),
+            ("[1]", Value::Other("a list")),
+            ("{\"a\":1}", Value::Other("an object")),
+        ] {
+            let report = format!("{{\"event\":\"a\",\"v\":0,\"v\":{written}}}");
+            let read = told(&report).unwrap();
+            let found = read[0].event.parameter("v").unwrap();
+            let units = |value| match value {
+                Value::Number(number) => Ok(number.units(6)),
+                Value::Other(what) => Err(what),
+            };
+            assert_eq!(units(found), units(expected), "{written}");
+        }
+        let exact = told(r#"{"event":"a","v":1.00499999999999999999999}"#).unwrap();
+        let Some(Value::Number(number)) = exact[0].event.parameter("v") else {
+            panic!("{exact:?}");
+        };
+        assert_eq!(number.units(2), Some(100));
+    }
+
+    #[test]
+    fn a_key_gives_events_without_an_id_one_by_their_place() {
+        let report = br#"[{"event":"a"},{"event":"a","id":"x"},{"event":"a","id":null}]"#;
+        let ids = |key: Option<&[u8]>| {
+            let events = read(report, key, 3).unwrap();
+            [0, 1, 2].map(|place| events[place].event.id)
+        };
+        let own = Some(event_id("a", b"x"));
+        assert_eq!(ids(None), [None, own, None]);
+        let keyed = [
+            Some(event_id("a", b"k/0")),
+            own,
+            Some(event_id("a", b"k/2")),
+        ];
+        assert_eq!(ids(Some(b"k")), keyed);
     }
 
     #[test]

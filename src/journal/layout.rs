@@ -1,5 +1,5 @@
 //! What is in the payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with
-//! more), then postcard. See [`super::frame`] for what is around it.
+//! more, 4 record with IDs of its events), then postcard. See [`super::frame`] for what is around it.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
 //! digits, `.seg`): frames, then zeros to the end of the file. A segment declares every plan before
@@ -8,6 +8,7 @@
 
 use super::declared::DeclarationShape;
 use super::frame::{self, HEAD_BYTES, Key};
+use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
 use crate::experiment::record::{Declaration, Exposure, Record, Served};
 use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 const KIND_DECLARATION: u8 = 1;
 const KIND_RECORD: u8 = 2;
 const KIND_RECORD_WITH_MORE: u8 = 3;
+const KIND_RECORD_WITH_EVENT_IDS: u8 = 4;
 
 /// A fact, read back from a payload.
 #[derive(Debug, PartialEq)]
@@ -50,8 +52,6 @@ pub struct OwnedRecord {
     pub exposures: SmallVec<[Exposure; 2]>,
     /// See [`Record::observations`].
     pub observations: Vec<Observation>,
-    /// See [`Record::event_id`].
-    pub event_id: Option<u64>,
     /// See [`Record::known_as`].
     pub known_as: Option<Vec<u8>>,
 }
@@ -101,16 +101,27 @@ pub fn write_record(
     let (head, payload) = room.split_first_chunk_mut::<HEAD_BYTES>()?;
     let (kind, body) = payload.split_first_mut()?;
     let shape = RecordShape::from(record);
-    let more = More {
-        event_id: record.event_id,
-        known_as: record.known_as.map(|user| user.as_bytes()),
-    };
-    let written = if more.is_none() {
+    let known_as = record.known_as.map(|user| user.as_bytes());
+    let has_ids = record.observations.iter().any(|it| it.event_id.is_some());
+    let written = if has_ids {
+        *kind = KIND_RECORD_WITH_EVENT_IDS;
+        let ids = record.observations.iter().map(|it| it.event_id);
+        let event_ids = ids.map(|id| id.map_or(0, EventId::get)).collect();
+        let ids = WithEventIds {
+            known_as,
+            event_ids,
+        };
+        postcard::to_slice(&(shape, ids), body)
+    } else if known_as.is_some() {
+        *kind = KIND_RECORD_WITH_MORE;
+        let more = More {
+            event_id: None,
+            known_as,
+        };
+        postcard::to_slice(&(shape, more), body)
+    } else {
         *kind = KIND_RECORD;
         postcard::to_slice(&shape, body)
-    } else {
-        *kind = KIND_RECORD_WITH_MORE;
-        postcard::to_slice(&(shape, more), body)
     };
     let length = 1 + written.ok()?.len();
     frame::write_head(head, &payload[..length], sequence, key)?;
@@ -141,13 +152,27 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
         }
         KIND_RECORD => {
             let shape: RecordShape<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            let record = shape.read(More::default());
+            let record = shape.read(None);
             record.map(Fact::Record).ok_or(Unreadable)
         }
         KIND_RECORD_WITH_MORE => {
             let (shape, more): (RecordShape<'_>, More<'_>) =
                 postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            shape.read(more).map(Fact::Record).ok_or(Unreadable)
+            let mut record = shape.read(more.known_as).ok_or(Unreadable)?;
+            // The ID is that of the only event that such a record has.
+            let event_id = more.event_id.and_then(EventId::new);
+            let observations = record.observations.iter_mut();
+            observations.for_each(|seen| seen.event_id = event_id);
+            Ok(Fact::Record(record))
+        }
+        KIND_RECORD_WITH_EVENT_IDS => {
+            let (shape, ids): (RecordShape<'_>, WithEventIds<'_>) =
+                postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            let mut record = shape.read(ids.known_as).ok_or(Unreadable)?;
+            for (seen, id) in record.observations.iter_mut().zip(ids.event_ids) {
+                seen.event_id = EventId::new(id);
+            }
+            Ok(Fact::Record(record))
         }
         _ => Err(Unreadable),
     }
@@ -167,18 +192,20 @@ struct RecordShape<'a> {
     observations: SmallVec<[(u32, u32, i64, i64); 4]>,
 }
 
-/// What few records have.
-#[derive(Default, Serialize, Deserialize)]
+/// What few records have. `event_id` is that of all observations; 0.1.0 wrote it.
+#[derive(Serialize, Deserialize)]
 struct More<'a> {
     event_id: Option<u64>,
     #[serde(borrow)]
     known_as: Option<&'a [u8]>,
 }
 
-impl More<'_> {
-    fn is_none(&self) -> bool {
-        self.event_id.is_none() && self.known_as.is_none()
-    }
+/// What records of events with IDs have: one ID for each observation, 0 for none.
+#[derive(Serialize, Deserialize)]
+struct WithEventIds<'a> {
+    #[serde(borrow)]
+    known_as: Option<&'a [u8]>,
+    event_ids: SmallVec<[u64; 4]>,
 }
 
 impl<'a> From<&Record<'a>> for RecordShape<'a> {
@@ -211,7 +238,7 @@ impl<'a> From<&Record<'a>> for RecordShape<'a> {
 }
 
 impl RecordShape<'_> {
-    fn read(self, more: More<'_>) -> Option<OwnedRecord> {
+    fn read(self, known_as: Option<&[u8]>) -> Option<OwnedRecord> {
         let exposure = |(experiment, group, served): (u32, u32, u8)| {
             let served = match served {
                 0 => Served::Own,
@@ -235,6 +262,7 @@ impl RecordShape<'_> {
             count,
             sum,
             base,
+            event_id: None,
         };
         Some(OwnedRecord {
             at_ms: self.at_ms,
@@ -248,8 +276,67 @@ impl RecordShape<'_> {
                 .map(exposure)
                 .collect::<Option<_>>()?,
             observations: self.observations.into_iter().map(observation).collect(),
-            event_id: more.event_id,
-            known_as: more.known_as.map(<[u8]>::to_vec),
+            known_as: known_as.map(<[u8]>::to_vec),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(observations: &[Observation]) -> Record<'_> {
+        Record {
+            at_ms: 1,
+            user: UserId::new(b"u").unwrap(),
+            declaration: 7,
+            status: 200,
+            latency_us: 3,
+            exposures: &[],
+            observations,
+            known_as: UserId::new(b"other"),
+        }
+    }
+
+    fn seen(metric: usize, event_id: Option<u64>) -> Observation {
+        Observation {
+            metric: MetricIndex(metric),
+            count: 1,
+            sum: 5,
+            base: 0,
+            event_id: event_id.and_then(EventId::new),
+        }
+    }
+
+    #[track_caller]
+    fn decoded(payload: &[u8]) -> OwnedRecord {
+        match decode(payload) {
+            Ok(Fact::Record(record)) => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_event_of_a_record_keeps_its_id() {
+        let observations = [seen(0, None), seen(1, Some(9)), seen(1, Some(10))];
+        let mut room = [0; 200];
+        let bytes = write_record(&mut room, 1, &record(&observations)).unwrap();
+        let read = decoded(&room[HEAD_BYTES..bytes]);
+        assert_eq!(read.observations, observations);
+        assert_eq!(read.known_as.as_deref(), Some(&b"other"[..]));
+    }
+
+    #[test]
+    fn an_id_for_the_whole_record_as_0_1_0_wrote_it_is_read() {
+        let observations = [seen(0, None), seen(1, None)];
+        let shape = RecordShape::from(&record(&observations));
+        let more = More {
+            event_id: Some(9),
+            known_as: None,
+        };
+        let payload = postcard::to_extend(&(shape, more), vec![KIND_RECORD_WITH_MORE]).unwrap();
+        let read = decoded(&payload);
+        assert_eq!(read.observations, [seen(0, Some(9)), seen(1, Some(9))]);
+        assert_eq!(read.known_as, None);
     }
 }

@@ -42,10 +42,6 @@ pub struct Reader {
     lost_through: u64,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "never kept: moved once, on the stack"
-)]
 enum Step {
     Record(u64, OwnedRecord),
     Passed,

@@ -162,9 +162,9 @@ fn events_of<'a>(
                 count: u64::from(seen.count),
                 sum: seen.sum,
                 base: seen.base,
-                id: record
+                id: seen
                     .event_id
-                    .map(|id| id.wrapping_add(metric_digest(&metric.name))),
+                    .map(|id| id.get().wrapping_add(metric_digest(&metric.name))),
             })
         })
 }

@@ -1,30 +1,34 @@
 //! Events that the visitors' browsers report, as `navigator.sendBeacon` or `fetch` send them. They
-//! count for users that the proxy has exposed; for anybody else the ledger has no place.
+//! count for users that the proxy has exposed; those of others wait for an exposure for a while.
 
 use super::body::Answer;
 use super::handle::consents;
-use super::record;
+use super::record::{self, Became};
 use super::snapshot::{Snapshot, Worker};
+use super::{event_faults, headers};
+use crate::config::plan::Plan;
 use crate::experiment::identity;
 use crate::experiment::reported::{self, EVENTS_MAX};
+use crate::rate::Reporter;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST,
-    ORIGIN, VARY,
+    ORIGIN, RETRY_AFTER, VARY,
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// Answers a report, or the question whether another site's page may send one.
 pub async fn answer(
     worker: &Worker,
     snapshot: &Snapshot,
-    head: &Parts,
+    (head, peer): (&Parts, IpAddr),
     body: Incoming,
     now: Instant,
 ) -> Response<Answer> {
@@ -39,9 +43,9 @@ pub async fn answer(
             json!({"error": "this origin is not in `events.origins`"}),
         ),
         Method::OPTIONS => preflight(),
-        Method::POST => match report(worker, snapshot, head, body, now).await {
+        Method::POST => match report(worker, snapshot, (head, peer), body, now).await {
             Ok(taken) => said(StatusCode::ACCEPTED, taken),
-            Err((status, error)) => said(status, json!({ "error": error })),
+            Err(refusal) => refusal.response(),
         },
         _ => {
             let mut response = said(
@@ -86,7 +90,10 @@ fn preflight() -> Response<Answer> {
     let headers = response.headers_mut();
     for (name, value) in [
         (ACCESS_CONTROL_ALLOW_METHODS, "POST"),
-        (ACCESS_CONTROL_ALLOW_HEADERS, "Content-Type"),
+        (
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            "Content-Type, Idempotency-Key",
+        ),
         (ACCESS_CONTROL_MAX_AGE, "86400"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -94,52 +101,143 @@ fn preflight() -> Response<Answer> {
     response
 }
 
+/// Why a report is not taken.
+struct Refusal {
+    status: StatusCode,
+    /// After how many seconds it may be sent again.
+    retry_after_s: Option<u64>,
+    said: Value,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: impl Into<String>) -> Refusal {
+        Refusal {
+            status,
+            retry_after_s: None,
+            said: json!({"error": error.into()}),
+        }
+    }
+
+    fn response(self) -> Response<Answer> {
+        let mut response = said(self.status, self.said);
+        if let Some(seconds) = self.retry_after_s {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
 async fn report(
     worker: &Worker,
     snapshot: &Snapshot,
-    head: &Parts,
+    (head, peer): (&Parts, IpAddr),
     body: Incoming,
     now: Instant,
-) -> Result<Value, (StatusCode, String)> {
+) -> Result<Value, Refusal> {
     let plan = &*snapshot.plan;
-    let limits = &plan.beacon;
-    let collecting = Limited::new(body, limits.body_bytes_max).collect();
-    let bytes = match tokio::time::timeout(plan.timeouts.body, collecting).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let error = format!("more than {} bytes", limits.body_bytes_max);
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
-        }
-        Ok(Err(error)) => return Err((StatusCode::BAD_REQUEST, error.to_string())),
-        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "too slow".to_owned())),
-    };
-    let events = reported::read(&bytes, EVENTS_MAX)
-        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let bytes = whole(plan, body).await?;
+    let key = head.headers.get(reported::IDEMPOTENCY_KEY);
+    let events = reported::read(&bytes, key.map(HeaderValue::as_bytes), EVENTS_MAX);
     let visitor = match consents(plan, &head.headers) {
         true => identity::find(&plan.identity, head),
         // Nothing is recorded, and the page need not know.
-        false => return Ok(json!({"accepted": 0, "unknown": []})),
+        false => return Ok(json!({"accepted": 0, "unknown": [], "refused": []})),
     };
+    let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
+    let asker = headers::asker(plan, &head.headers, peer);
+    // A report that cannot be read counts as one event.
+    let count = events.as_ref().map_or(1, |events| events.len().max(1));
+    admit(worker, plan, (asker, user), count, now)?;
+    let events =
+        events.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let Some(visitor) = visitor else {
         let error = "no user ID: only visitors that were here before are counted";
-        return Err((StatusCode::FORBIDDEN, error.to_owned()));
+        return Err(Refusal::new(StatusCode::FORBIDDEN, error));
     };
-    let user = visitor.user().as_bytes();
-    if !worker
-        .rates
-        .admit_events(user, now, events.len(), limits.per_minute)
-    {
-        let error = format!("more than {} events in a minute", limits.per_minute);
-        return Err((StatusCode::TOO_MANY_REQUESTS, error));
-    }
-    let (mut accepted, mut unknown) = (0, Vec::new());
-    for reported in &events {
+    let (mut accepted, mut dropped) = (0, 0);
+    let (mut unknown, mut refused) = (Vec::new(), Vec::new());
+    for (place, reported) in events.iter().enumerate() {
         match record::event(worker, snapshot, &visitor, reported) {
-            true => accepted += 1,
-            false => unknown.push(&reported.event.name),
+            Became::Journaled => accepted += 1,
+            Became::Unknown => unknown.push(&reported.event.name),
+            Became::Refused(fault) => refused.push(reported.refused(place, &fault)),
+            Became::Dropped => dropped += 1,
         }
     }
-    Ok(json!({"accepted": accepted, "unknown": unknown}))
+    let first = refused.first().map(ToString::to_string);
+    let listed: Vec<Value> = refused
+        .iter()
+        .map(|it| json!({"place": it.place, "event": it.name, "reason": it.why}))
+        .collect();
+    let mut taken = json!({"accepted": accepted, "unknown": unknown, "refused": listed});
+    let (status, retry_after_s, error) = match first {
+        _ if dropped > 0 => {
+            let error = format!(
+                "the journal has no room for {dropped} of the events: send them again later, with the same IDs"
+            );
+            (StatusCode::SERVICE_UNAVAILABLE, Some(5), error)
+        }
+        Some(first) if accepted == 0 && unknown.is_empty() => {
+            (StatusCode::BAD_REQUEST, None, first)
+        }
+        _ => return Ok(taken),
+    };
+    taken["error"] = error.into();
+    Err(Refusal {
+        status,
+        retry_after_s,
+        said: taken,
+    })
+}
+
+/// The whole body of a report.
+async fn whole(plan: &Plan, body: Incoming) -> Result<Bytes, Refusal> {
+    let max = plan.beacon.body_bytes_max;
+    let collecting = Limited::new(body, max).collect();
+    match tokio::time::timeout(plan.timeouts.body, collecting).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let error = format!("more than {max} bytes");
+            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error))
+        }
+        Ok(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "too slow")),
+    }
+}
+
+/// Refuses a user or an address that reports too often. The client chooses its ID, so the address
+/// is what bounds it; an address that is trusted speaks for many.
+fn admit(
+    worker: &Worker,
+    plan: &Plan,
+    (asker, user): (IpAddr, Option<&[u8]>),
+    events: usize,
+    now: Instant,
+) -> Result<(), Refusal> {
+    let limits = &plan.beacon;
+    let by_address = limits.per_minute_per_address;
+    let of_user = user.map(|user| (Reporter::User(user), limits.per_minute, "user"));
+    let of_address = (!headers::trusts(plan, asker)).then_some((
+        Reporter::Address(asker),
+        by_address,
+        "address",
+    ));
+    for (reporter, per_minute, whose) in of_address.into_iter().chain(of_user) {
+        let admitted = worker.rates.admit_events(reporter, now, events, per_minute);
+        if let Err(seconds) = admitted {
+            if matches!(reporter, Reporter::Address(_)) {
+                event_faults::too_many(worker, asker, per_minute, events, now);
+            }
+            let error = format!("more than {per_minute} events of one {whose} in a minute");
+            return Err(Refusal {
+                retry_after_s: Some(seconds),
+                ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, error)
+            });
+        }
+    }
+    Ok(())
 }
 
 fn said(status: StatusCode, what: Value) -> Response<Answer> {

@@ -3,6 +3,7 @@
 use super::access::Entry;
 use super::beacon;
 use super::body::{Answer, Outgoing, Passed};
+use super::event_faults;
 use super::headers::{self, Brought};
 use super::hops;
 use super::last_hop;
@@ -116,7 +117,7 @@ async fn answer(
         return Ok(own);
     }
     if plan.beacon.enabled && head.uri.path() == &*plan.beacon.path {
-        return Ok(beacon::answer(worker, snapshot, &head, body, began).await);
+        return Ok(beacon::answer(worker, snapshot, (&head, peer), body, began).await);
     }
     let body = match upgrade {
         // What comes behind it is not a body.
@@ -210,9 +211,9 @@ async fn answer(
         }
     };
 
-    let (observations, readable) = metric::observe(&plan.metrics, &asked.0, asked.1.path(), &head);
-    if !readable {
-        worker.vitals().unreadable_events.add();
+    let (observations, faults) = metric::observe(&plan.metrics, &asked.0, asked.1.path(), &head);
+    if !faults.is_empty() {
+        event_faults::of_header(worker, snapshot, upstream, &faults);
     }
     let mut exposures = SmallVec::new();
     if let Some(visitor) = &visitor {

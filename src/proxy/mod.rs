@@ -8,6 +8,7 @@ mod cache;
 mod connection;
 mod direct;
 mod edit;
+mod event_faults;
 mod forward;
 mod framing;
 mod gate;

@@ -2,6 +2,7 @@
 
 use super::snapshot::{Snapshot, Worker};
 use crate::experiment::ExperimentIndex;
+use crate::experiment::event::Fault;
 use crate::experiment::guard;
 use crate::experiment::identity::{Kept, Visitor};
 use crate::experiment::metric::{self, Observations};
@@ -87,7 +88,6 @@ pub fn answered(
             latency_us: latency.as_micros() as u64,
             exposures: &exposures,
             observations: &observations,
-            event_id: None,
             known_as: also.as_ref().map(Kept::id),
         },
     );
@@ -138,29 +138,46 @@ impl Unfinished {
             latency_us: 0,
             exposures: &self.exposures,
             observations: &[],
-            event_id: None,
             known_as: None,
         };
         append(&self.worker, snapshot, &record);
     }
 }
 
-/// Journals an event that the visitor's browser reports; false when it counts for no metric.
+/// What became of an event that a browser reports.
+pub enum Became {
+    /// It is in the journal.
+    Journaled,
+    /// It counts for no metric.
+    Unknown,
+    /// It is not counted, because this is wrong with it.
+    Refused(Fault),
+    /// The journal has no room for it.
+    Dropped,
+}
+
+/// Journals an event that the visitor's browser reports.
 pub fn event(
     worker: &Worker,
     snapshot: &Snapshot,
     visitor: &Visitor<'_>,
     reported: &Reported,
-) -> bool {
+) -> Became {
     let plan = &*snapshot.plan;
-    let observations = metric::observe_events(&plan.metrics, std::slice::from_ref(&reported.event));
+    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
+    for fault in faults {
+        worker.vitals().event_faults.add(fault.reason.name());
+        if fault.reason.refuses() {
+            return Became::Refused(fault);
+        }
+    }
     if observations.is_empty() {
-        return false;
+        return Became::Unknown;
     }
     let at_ms = worker.journal.borrow().clock().now_ms();
     let keep = &plan.identity.keep;
     let also = visitor.also().map(|also| keep.of(also));
-    append(
+    let appended = append(
         worker,
         snapshot,
         &Record {
@@ -171,18 +188,23 @@ pub fn event(
             latency_us: 0,
             exposures: &[],
             observations: &observations,
-            event_id: reported.id_digest(),
             known_as: also.as_ref().map(Kept::id),
         },
     );
-    true
+    match appended {
+        true => Became::Journaled,
+        false => Became::Dropped,
+    }
 }
 
-/// A full journal is counted, never fatal.
-fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) {
+/// A full journal is counted, never fatal. Whether it had room.
+fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) -> bool {
     let mut journal = worker.journal.borrow_mut();
     match journal.append(&snapshot.declared, record) {
-        Ok(()) => worker.vitals().journaled.set(journal.written()),
+        Ok(()) => {
+            worker.vitals().journaled.set(journal.written());
+            true
+        }
         Err(Full) => {
             if worker.vitals().dropped.get() == 0 {
                 tracing::error!(
@@ -190,6 +212,7 @@ fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) {
                 );
             }
             worker.vitals().dropped.add();
+            false
         }
     }
 }

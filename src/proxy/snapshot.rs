@@ -2,6 +2,7 @@
 
 use super::body::Outgoing;
 use super::direct::{self, Rooms};
+use super::event_faults::EventLog;
 use super::headers::Words;
 
 use crate::config::declare::declaration;
@@ -73,6 +74,8 @@ pub struct Worker {
     date: RefCell<(u64, Box<[u8]>)>,
     /// When it was last told that no more can be taken.
     pub told: Cell<Option<Instant>>,
+    /// What it logs of reported events.
+    pub event_log: EventLog,
 }
 
 impl Worker {
@@ -102,6 +105,7 @@ impl Worker {
             stop: Notify::new(),
             date: RefCell::default(),
             told: Cell::default(),
+            event_log: EventLog::default(),
         }
     }
 

@@ -70,7 +70,6 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
                         served: Served::Own,
                     }],
                     observations: &[],
-                    event_id: None,
                     known_as: None,
                 };
                 writer.append(&declared, &record).unwrap();

@@ -4,7 +4,8 @@ use http::{HeaderValue, Method, Response, response};
 use proptest::prelude::*;
 use std::path::Path;
 use watershed::config;
-use watershed::experiment::metric::{EVENT_HEADER, Metric, Observation, VALUE_MAX, observe};
+use watershed::experiment::event::{EVENT_HEADER, Fault, event_id};
+use watershed::experiment::metric::{Metric, Observation, VALUE_MAX, observe};
 
 /// The metrics that this part of a routes file means.
 fn metrics(written: &str) -> Box<[Metric]> {
@@ -31,10 +32,18 @@ fn check(
     expected: &[(usize, u32, i64, i64)],
 ) {
     let method: Method = request.0.parse().unwrap();
-    let (seen, readable) = observe(&metrics(written), &method, request.1, answer);
+    let (seen, faults) = observe(&metrics(written), &method, request.1, answer);
     let told = |seen: &Observation| (seen.metric.0, seen.count, seen.sum, seen.base);
     assert_eq!(seen.iter().map(told).collect::<Vec<_>>(), expected);
-    assert!(readable);
+    assert_eq!(faults, []);
+}
+
+fn says(lines: &[&str]) -> response::Parts {
+    let headers: Vec<_> = lines
+        .iter()
+        .map(|line| ("watershed-event", *line))
+        .collect();
+    answer(200, &headers)
 }
 
 #[test]
@@ -84,15 +93,6 @@ fn rules() {
 #[test]
 fn events_and_their_values() {
     let get = ("GET", "/");
-    let says = |lines: &[&str]| {
-        answer(
-            200,
-            &lines
-                .iter()
-                .map(|line| ("watershed-event", *line))
-                .collect::<Vec<_>>(),
-        )
-    };
     let both = "a: { event: a }, m: { event: a, value: v, kind: mean }";
     check(
         both,
@@ -112,7 +112,6 @@ fn events_and_their_values() {
         &says(&["a;v=1", "a;v=2"]),
         &[(0, 2, 0, 0), (1, 2, 300, 0)],
     );
-    check(both, get, &says(&["a;w=1"]), &[(0, 1, 0, 0), (1, 1, 0, 0)]);
     check(
         "m: { event: a, value: v, kind: mean, scale: 0 }",
         get,
@@ -125,12 +124,6 @@ fn events_and_their_values() {
         &says(&["a, a"]),
         &[(0, 2, 200, 0)],
     );
-    check(
-        "m: { event: a, value: v, kind: mean, scale: 6 }",
-        get,
-        &says(&["a;v=999999999999.0"]),
-        &[(0, 1, VALUE_MAX, 0)],
-    );
     let ratio = "r: { event: a, value: v, kind: ratio, per: requests }, s: { event: a, kind: ratio, per: { event: b } }";
     check(
         ratio,
@@ -141,17 +134,102 @@ fn events_and_their_values() {
     check(ratio, get, &says(&["b, b"]), &[(0, 0, 0, 1), (1, 0, 0, 2)]);
 }
 
+/// What a header counts for, as (metric, count, sum, ID), and what is wrong with it.
+fn header(written: &str, lines: &[&str]) -> (Vec<(usize, u32, i64, Option<u64>)>, Vec<String>) {
+    let (seen, faults) = observe(&metrics(written), &Method::GET, "/", &says(lines));
+    let told = |seen: &Observation| {
+        let id = seen.event_id.map(u64::from);
+        (seen.metric.0, seen.count, seen.sum, id)
+    };
+    let faults = faults.iter().map(Fault::to_string);
+    (seen.iter().map(told).collect(), faults.collect())
+}
+
+const BOTH: &str = "a: { event: a }, m: { event: a, value: v, kind: mean, max: 500 }";
+
 #[test]
-fn a_header_that_cannot_be_read_says_nothing_and_says_so() {
-    for bad in ["a b", "\"text\"", "a;v=", "(a b)", "a,"] {
-        let (seen, readable) = observe(
-            &metrics("m: { event: a }"),
-            &Method::GET,
-            "/",
-            &answer(200, &[("watershed-event", bad)]),
-        );
-        assert!(seen.is_empty() && !readable, "{bad:?}");
+fn numbers_in_a_header_are_read_leniently_and_rounded_half_away_from_zero() {
+    for (value, units) in [
+        ("19.9999", 2000),
+        ("1e2", 10_000),
+        ("+5", 500),
+        ("\"5\"", 500),
+        (" 5 ", 500),
+        ("1.005", 101),
+        ("-0.005", -1),
+        ("-0.0049", 0),
+        ("500.004", 50_000),
+        ("0.00000000000000000000000001", 0),
+        ("123456789012345e-13", 1235),
+    ] {
+        let seen = header(BOTH, &[&format!("a;v={value}")]);
+        let both = vec![(0, 1, 0, None), (1, 1, units, None)];
+        assert_eq!(seen, (both, vec![]), "{value}");
     }
+}
+
+#[test]
+fn a_bad_parameter_loses_only_itself() {
+    let counts = vec![(0, 1, 0, None), (1, 1, 0, None)];
+    for (event, fault) in [
+        ("a;v=abc", "`v` of `a` is not a number"),
+        ("a;v=1_000", "`v` of `a` is not a number"),
+        ("a;v=NaN", "`v` of `a` is not a number"),
+        ("a;v=", "`v` of `a` is empty"),
+        ("a;v=\"\"", "`v` of `a` is empty"),
+        ("a;v", "`v` of `a` is a boolean"),
+        (
+            "a;v=500.005",
+            "`v` of `a` is beyond 500, the largest value that is taken",
+        ),
+        (
+            "a;v=-1e308",
+            "`v` of `a` is beyond 500, the largest value that is taken",
+        ),
+        ("a;w=1", "`a` has no `v`, which a metric needs"),
+    ] {
+        let seen = header(BOTH, &[event]);
+        assert_eq!(seen, (counts.clone(), vec![fault.to_owned()]), "{event}");
+        // Beside others, which count whole.
+        let (seen, faults) = header(BOTH, &["a;v=1", event, "a;v=2"]);
+        assert_eq!(seen, [(0, 3, 0, None), (1, 3, 300, None)], "{event}");
+        assert_eq!(faults.len(), 1, "{event}");
+    }
+    let large = "m: { event: a, value: v, kind: mean, scale: 6 }";
+    assert_eq!(header(large, &["a;v=1000000"]).0, [(0, 1, VALUE_MAX, None)]);
+    let (seen, faults) = header(large, &["a;v=1000000.000001"]);
+    assert_eq!((seen, faults.len()), (vec![(0, 1, 0, None)], 1));
+}
+
+#[test]
+fn a_malformed_member_is_reported_and_loses_only_itself() {
+    for bad in ["a b", "\"text\"", "(a b)", "", "=", "7"] {
+        let lines = ["a;v=1", bad, "a;v=2"];
+        let (seen, faults) = header(BOTH, &lines);
+        assert_eq!(seen, [(0, 2, 0, None), (1, 2, 300, None)], "{bad:?}");
+        assert_eq!(faults.len(), 1, "{bad:?}: {faults:?}");
+        assert!(faults[0].ends_with("is not an event with parameters"));
+        assert_eq!(header(BOTH, &[&lines.join(",")]), (seen, faults), "{bad:?}");
+    }
+}
+
+#[test]
+fn every_event_of_a_header_has_its_own_id() {
+    let id = |text: &str| Some(event_id("a", text.as_bytes()).get());
+    let (seen, faults) = header(BOTH, &["a;v=1;id=\"x\", a;v=2, a;v=3;id=\"y\""]);
+    assert_eq!(faults, [""; 0]);
+    let expected = [
+        (0, 1, 0, None),
+        (1, 1, 200, None),
+        (0, 1, 0, id("x")),
+        (1, 1, 100, id("x")),
+        (0, 1, 0, id("y")),
+        (1, 1, 300, id("y")),
+    ];
+    assert_eq!(seen, expected);
+    let (seen, faults) = header(BOTH, &["a;v=1;id=\"\""]);
+    assert_eq!(seen, [(0, 1, 0, None), (1, 1, 100, None)]);
+    assert_eq!(faults, ["`id` of `a` is not a text of 1 to 256 bytes"]);
 }
 
 proptest! {

@@ -81,9 +81,9 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                         count: 1,
                         sum,
                         base: 0,
+                        event_id: None,
                     })
                     .collect(),
-                event_id: None,
                 known_as: None,
             },
         )

@@ -49,6 +49,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Ful
         count: 2,
         sum: -7,
         base: 1,
+        event_id: None,
     }];
     let record = Record {
         at_ms: number,
@@ -58,7 +59,6 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Ful
         latency_us: 12,
         exposures: &exposures,
         observations: &observations,
-        event_id: None,
         known_as: None,
     };
     static DECLARED: LazyLock<[Declared; 3]> =

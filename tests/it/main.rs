@@ -32,5 +32,6 @@ mod statistics;
 mod supervision;
 mod support;
 mod unfinished;
+mod values;
 mod verdicts;
 mod wire;

@@ -105,7 +105,7 @@ fn browsers_report_events_of_users_who_were_exposed() {
         let taken = house.beacon(exposed, &event);
         assert_eq!(
             (taken.status, taken.json()),
-            (202, json!({"accepted": 1, "unknown": []}))
+            (202, json!({"accepted": 1, "unknown": [], "refused": []}))
         );
         // The same again, and in a list, and as the browser's beacon says it.
         house.beacon(exposed, &event);
@@ -186,7 +186,10 @@ fn servers_report_events_once_however_often_they_send_them() {
             let taken = house.admin("POST", "/admin/events", key, &batch);
             assert_eq!(
                 (taken.status, taken.json()),
-                (202, json!({"accepted": 3, "unknown": ["refund"]}))
+                (
+                    202,
+                    json!({"accepted": 3, "unknown": ["refund"], "refused": []})
+                )
             );
         }
         // Another key, and the order is known again by its own ID.

@@ -10,6 +10,7 @@ use crate::experiment::visit::{self, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
 use crate::proxy::edit::Edit;
+use crate::proxy::event_faults;
 use crate::proxy::framing::Bounds;
 use crate::proxy::handle;
 use crate::proxy::headers;
@@ -203,9 +204,11 @@ impl Going<'_> {
     ) -> SmallVec<[Exposure; 2]> {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
-        let (observations, readable) = metric::observe(metrics, &self.method, self.path, answer);
-        if !readable {
-            worker.vitals().unreadable_events.add();
+        let (observations, faults) = metric::observe(metrics, &self.method, self.path, answer);
+        if !faults.is_empty() {
+            let control = fallback.and_then(|it| snapshot.plan.control_upstream(it));
+            let upstream = control.unwrap_or(self.wanted());
+            event_faults::of_header(worker, snapshot, upstream, &faults);
         }
         let Some(visitor) = &self.visitor else {
             return SmallVec::new();

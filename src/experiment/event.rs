@@ -1,0 +1,397 @@
+//! Events that an upstream's header, a browser or a server reports, and what can be wrong with
+//! one. The header is a list of RFC 9651, read leniently: what is wrong with one member or
+//! parameter loses only itself.
+
+use super::asked::Fields;
+use super::decimal::Decimal;
+use http::header::HeaderName;
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroU64;
+
+/// The header in which an upstream reports events; removed before the client sees it.
+pub const EVENT_HEADER: HeaderName = HeaderName::from_static("watershed-event");
+
+/// The most events that one response may report; further ones are lost and counted.
+pub const HEADER_EVENTS_MAX: usize = 1_000;
+
+/// The longest name or ID of an event, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Names one event among those of its user. An event that is reported again has the same.
+pub type EventId = NonZeroU64;
+
+/// What was reported to have happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event<'a> {
+    /// Its name, a token of RFC 9651.
+    pub name: Cow<'a, str>,
+    /// Its parameters, in order.
+    pub parameters: Parameters<'a>,
+    /// What it is recognised by when it is reported again; `None` for one that counts each time.
+    pub id: Option<EventId>,
+}
+
+/// Names and values; of two with the same name the last one counts.
+pub type Parameters<'a> = SmallVec<[(Cow<'a, str>, Value); 2]>;
+
+/// What a parameter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A finite number, also where it is written as text.
+    Number(Decimal),
+    /// Something else, in words: `null`, `a boolean`.
+    Other(&'static str),
+}
+
+impl Value {
+    /// A number written as text.
+    pub fn of_text(text: &[u8]) -> Value {
+        match Decimal::read(text) {
+            Some(number) => Value::Number(number),
+            None if text.trim_ascii().is_empty() => Value::Other("empty"),
+            None => Value::Other("not a number"),
+        }
+    }
+}
+
+impl Event<'_> {
+    /// The parameter of this name.
+    pub fn parameter(&self, name: &str) -> Option<Value> {
+        let mut named = self.parameters.iter().rev();
+        named
+            .find(|(found, _)| found == name)
+            .map(|&(_, value)| value)
+    }
+}
+
+/// The digest of an event's name and the ID that its reporter gave it.
+pub fn event_id(name: &str, id: &[u8]) -> EventId {
+    let mut text = SmallVec::<[u8; 128]>::from_slice(name.as_bytes());
+    text.push(0);
+    text.extend_from_slice(id);
+    // Reading from memory cannot fail, and the crate adds no error of its own.
+    let digest = murmur3::murmur3_x64_128(&mut &text[..], 0).unwrap_or_default() as u64;
+    EventId::new(digest).unwrap_or(EventId::MIN)
+}
+
+/// What is wrong with an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The event's name, or the member of the header that has none.
+    pub event: String,
+    /// The parameter at fault; empty where it is the whole member.
+    pub parameter: String,
+    /// What is wrong.
+    pub reason: Reason,
+}
+
+/// What can be wrong with an event or one of its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A member of the header has no name that can be read: it is lost.
+    Unreadable,
+    /// More than [`HEADER_EVENTS_MAX`] members: the others are lost.
+    TooMany,
+    /// The value is no number; it says what it is.
+    NotANumber(&'static str),
+    /// The value is beyond ±`max`, in units of 10^-`scale`.
+    TooLarge {
+        /// The largest value that is taken.
+        max: i64,
+        /// Decimal places of `max`.
+        scale: u8,
+    },
+    /// A metric needs a value that the event does not have.
+    Missing,
+    /// The ID is empty, too long or no text.
+    Id,
+}
+
+impl Reason {
+    /// Whether an event with this fault is refused where its reporter hears of it. Without a value
+    /// it counts for the metrics that need none.
+    pub fn refuses(self) -> bool {
+        self != Reason::Missing
+    }
+
+    /// The reason as results and numbers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Unreadable => "unreadable",
+            Reason::TooMany => "too_many",
+            Reason::NotANumber(_) => "not_a_number",
+            Reason::TooLarge { .. } => "too_large",
+            Reason::Missing => "missing",
+            Reason::Id => "id",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault {
+            event,
+            parameter,
+            reason,
+        } = self;
+        match *reason {
+            Reason::Unreadable => write!(to, "`{event}` is not an event with parameters"),
+            Reason::TooMany => write!(
+                to,
+                "more than {HEADER_EVENTS_MAX} events in one response, from `{event}` on"
+            ),
+            Reason::NotANumber(what) => write!(to, "`{parameter}` of `{event}` is {what}"),
+            Reason::TooLarge { max, scale } => {
+                let one = 10i64.pow(u32::from(scale));
+                let (whole, rest) = (max / one, max % one);
+                write!(to, "`{parameter}` of `{event}` is beyond {whole}")?;
+                if rest > 0 {
+                    let digits = format!("{rest:0width$}", width = usize::from(scale));
+                    write!(to, ".{}", digits.trim_end_matches('0'))?;
+                }
+                write!(to, ", the largest value that is taken")
+            }
+            Reason::Missing => write!(to, "`{event}` has no `{parameter}`, which a metric needs"),
+            Reason::Id => write!(
+                to,
+                "`id` of `{event}` is not a text of 1 to {NAME_BYTES_MAX} bytes"
+            ),
+        }
+    }
+}
+
+/// All lines of the header as one list (RFC 9651, 4.2); `None` where there are none.
+pub fn lines<'a>(fields: impl Fields<'a>) -> Option<Cow<'a, [u8]>> {
+    let name = EVENT_HEADER;
+    let mut lines = fields.all(&name);
+    let first = lines.next()?;
+    Some(lines.fold(Cow::Borrowed(first), |mut all, line| {
+        all.to_mut().extend_from_slice(b", ");
+        all.to_mut().extend_from_slice(line);
+        all
+    }))
+}
+
+/// The events of a header, and what is wrong with it.
+pub fn of_header<'a>(header: &'a [u8], faults: &mut Vec<Fault>) -> Vec<Event<'a>> {
+    let mut events = Vec::new();
+    for (place, member) in pieces(header, b',').enumerate() {
+        let member = member.trim_ascii();
+        if place == HEADER_EVENTS_MAX {
+            faults.push(Fault::of_member(member, Reason::TooMany));
+            break;
+        }
+        match event_of(member, faults) {
+            Some(event) => events.push(event),
+            None => faults.push(Fault::of_member(member, Reason::Unreadable)),
+        }
+    }
+    events
+}
+
+impl Fault {
+    fn of_member(member: &[u8], reason: Reason) -> Fault {
+        let shown = &member[..member.len().min(60)];
+        Fault {
+            event: String::from_utf8_lossy(shown).into_owned(),
+            parameter: String::new(),
+            reason,
+        }
+    }
+}
+
+fn event_of<'a>(member: &'a [u8], faults: &mut Vec<Fault>) -> Option<Event<'a>> {
+    let mut parts = pieces(member, b';');
+    let name = token(parts.next()?.trim_ascii())?;
+    let mut event = Event {
+        name: Cow::Borrowed(name),
+        parameters: Parameters::new(),
+        id: None,
+    };
+    for part in parts {
+        let (key, value) = match part.iter().position(|&byte| byte == b'=') {
+            Some(end) => (&part[..end], Some(part[end + 1..].trim_ascii())),
+            None => (part, None),
+        };
+        // A key that is not even text names nothing that a metric could ask for.
+        let Ok(key) = std::str::from_utf8(key.trim_ascii()) else {
+            continue;
+        };
+        match (key, value.map(unquoted)) {
+            ("id", Some(id)) if (1..=NAME_BYTES_MAX).contains(&id.len()) => {
+                event.id = Some(event_id(name, &id));
+            }
+            ("id", _) => faults.push(Fault {
+                event: name.to_owned(),
+                parameter: key.to_owned(),
+                reason: Reason::Id,
+            }),
+            (_, value) => {
+                // RFC 9651, 3.1.2: a key alone means true.
+                let value = value.map_or(Value::Other("a boolean"), |it| Value::of_text(&it));
+                event.parameters.push((Cow::Borrowed(key), value));
+            }
+        }
+    }
+    Some(event)
+}
+
+/// A name: a token of RFC 9651.
+fn token(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    sfv::TokenRef::from_str(text).ok()?;
+    (text.len() <= NAME_BYTES_MAX).then_some(text)
+}
+
+/// A value without the quotes and escapes of a string.
+fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
+    let inner = value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    match inner {
+        Some(inner) if inner.contains(&b'\\') => {
+            let mut text = Vec::with_capacity(inner.len());
+            let mut bytes = inner.iter();
+            while let Some(&byte) = bytes.next() {
+                text.push(match byte {
+                    b'\\' => *bytes.next().unwrap_or(&byte),
+                    _ => byte,
+                });
+            }
+            Cow::Owned(text)
+        }
+        Some(inner) => Cow::Borrowed(inner),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// The pieces between separators that do not stand inside quotes. A quote that is never closed is
+/// a byte like any other.
+fn pieces(bytes: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(bytes);
+    // Looked for once only, or a header of quotes would take the square of its length.
+    let mut closes = true;
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let mut at = 0;
+        while at < all.len() {
+            match all[at] {
+                b'"' if closes => match closing(&all[at..]) {
+                    Some(end) => at += end,
+                    None => closes = false,
+                },
+                byte if byte == separator => {
+                    rest = Some(&all[at + 1..]);
+                    return Some(&all[..at]);
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        rest = None;
+        Some(all)
+    })
+}
+
+/// Where the string that begins here ends.
+fn closing(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match bytes.get(at)? {
+            b'\\' => at += 2,
+            b'"' => return Some(at),
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(header: &str, names: &[&str], faults: &[&str]) {
+        let mut found = Vec::new();
+        let events = of_header(header.as_bytes(), &mut found);
+        let read: Vec<&str> = events.iter().map(|event| &*event.name).collect();
+        let told: Vec<String> = found.iter().map(Fault::to_string).collect();
+        assert_eq!((&read[..], &told[..]), (names, &faults.map_owned()[..]));
+    }
+
+    trait Owned {
+        fn map_owned(&self) -> Vec<String>;
+    }
+
+    impl Owned for &[&str] {
+        fn map_owned(&self) -> Vec<String> {
+            self.iter().map(|text| (*text).to_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn one_malformed_member_loses_only_itself() {
+        check("a, b;x=1 , c", &["a", "b", "c"], &[]);
+        let lost = "`a b` is not an event with parameters";
+        check("a b, c", &["c"], &[lost]);
+        let lost = "`(a b)` is not an event with parameters";
+        check("x;v=1, (a b), y", &["x", "y"], &[lost]);
+        let lost = "`` is not an event with parameters";
+        check("a,, b", &["a", "b"], &[lost]);
+        let lost = "`\"a, b\"` is not an event with parameters";
+        check("\"a, b\", c", &["c"], &[lost]);
+        check("a;x=\"b, c;y", &["a", "c"], &[]);
+        check("a;x=\"b;c, d\";y=1, e", &["a", "e"], &[]);
+    }
+
+    #[test]
+    fn an_id_is_a_text_or_a_token_or_a_number() {
+        let id = |header: &str| {
+            let mut faults = Vec::new();
+            let events = of_header(header.as_bytes(), &mut faults);
+            assert_eq!(events.len(), 1, "{header}");
+            (events[0].id, faults.len())
+        };
+        let known = (Some(event_id("a", b"o-1")), 0);
+        for header in [
+            "a;id=\"o-1\"",
+            "a;id=o-1",
+            "a; id = \"o-1\";x=1",
+            "a;id=\"o\\-1\"",
+        ] {
+            assert_eq!(id(header), known, "{header}");
+        }
+        assert_eq!(id("a;id=17"), (Some(event_id("a", b"17")), 0));
+        assert_eq!(id("a;id=\"a;b, c\""), (Some(event_id("a", b"a;b, c")), 0));
+        assert_eq!(id("a;id=\"\""), (None, 1));
+        assert_eq!(id("a;id"), (None, 1));
+        assert_eq!(id(&format!("a;id=\"{}\"", "x".repeat(257))), (None, 1));
+        assert_ne!(event_id("a", b"1"), event_id("b", b"1"));
+        assert_ne!(event_id("ab", b"1"), event_id("a", b"b1"));
+    }
+
+    #[test]
+    fn a_header_has_an_end() {
+        let mut faults = Vec::new();
+        let many = vec!["a"; HEADER_EVENTS_MAX + 500].join(",");
+        let events = of_header(many.as_bytes(), &mut faults);
+        assert_eq!((events.len(), faults.len()), (HEADER_EVENTS_MAX, 1));
+        assert_eq!(faults[0].reason, Reason::TooMany);
+    }
+
+    #[test]
+    fn a_bound_is_said_as_it_is_written() {
+        let said = |max, scale| {
+            let fault = Fault {
+                event: "a".to_owned(),
+                parameter: "v".to_owned(),
+                reason: Reason::TooLarge { max, scale },
+            };
+            fault.to_string()
+        };
+        assert!(said(1_000_000, 2).contains("beyond 10000,"));
+        assert!(said(1_050, 2).contains("beyond 10.5,"));
+        assert!(said(5, 3).contains("beyond 0.005,"));
+    }
+}

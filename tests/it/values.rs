@@ -1,0 +1,244 @@
+//! Events from strangers: what a value may be, what is refused, and how much one client may
+//! report. Over real sockets, through the real program.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use serde_json::{Value, json};
+
+/// A proxy in front of two versions, with these lines more.
+struct Site {
+    proxy: Proxy,
+    _origins: [Origin; 2],
+}
+
+impl Site {
+    fn start(lines: &str) -> Site {
+        let origins = [Origin::start("control"), Origin::start("b")];
+        let routes = format!(
+            "user: {{ cookie: uid }}\n{lines}upstreams: {{ a: \"http://{}\", b: \"http://{}\" }}\nexperiments: {{ shop: {{ match: {{ path: /shop/** }}, groups: {{ control: {{ weight: 50, upstream: a }}, b: {{ weight: 50, upstream: b }} }} }} }}\nmetrics:\n  purchase: {{ event: purchase, kind: count }}\n  revenue: {{ event: purchase, value: amount, kind: mean, max: 10000 }}\n",
+            origins[0].address, origins[1].address
+        );
+        let proxy = Proxy::start(&routes);
+        proxy.client().get("/shop/", USER);
+        Site {
+            proxy,
+            _origins: origins,
+        }
+    }
+
+    fn browser(&self, body: &str) -> (u16, Value) {
+        let answer = self.proxy.client().post("/_watershed/events", USER, body);
+        (answer.status, answer.json())
+    }
+
+    fn server(&self, body: &str) -> (u16, Value) {
+        let mut client = Client::door(self.proxy.admin);
+        let json = "Content-Type: application/json\r\n";
+        let answer = client.post("/admin/events", json, body);
+        (answer.status, answer.json())
+    }
+
+    /// Events and the hundredfold of their amounts, over both groups.
+    fn counted(&self) -> (u64, i64) {
+        let results = self.proxy.results();
+        let metrics = &results["experiments"][0]["metrics"];
+        let sum = |metric: usize, what: &str| -> f64 {
+            let groups = &metrics[metric]["groups"];
+            (0..2).map(|it| groups[it][what].as_f64().unwrap()).sum()
+        };
+        let place = |name| {
+            metrics
+                .as_array()
+                .unwrap()
+                .iter()
+                .position(|it| it["name"] == name)
+        };
+        let (purchase, revenue) = (place("purchase").unwrap(), place("revenue").unwrap());
+        let cents = (sum(revenue, "sum") * 100.0).round() as i64;
+        (sum(purchase, "count") as u64, cents)
+    }
+}
+
+const USER: &str = "Cookie: uid=exposed\r\n";
+
+#[test]
+fn events_with_bad_numbers_are_refused_and_not_accepted() {
+    let site = Site::start("");
+    for (amount, said) in [
+        ("1e308", "beyond 10000"),
+        ("-1e308", "beyond 10000"),
+        ("10000.01", "beyond 10000"),
+        ("-10000.01", "beyond 10000"),
+        ("\"1e308\"", "beyond 10000"),
+        ("null", "is null"),
+        ("true", "is a boolean"),
+        ("{}", "is an object"),
+        ("[1]", "is a list"),
+        ("\"\"", "is empty"),
+        ("\" \"", "is empty"),
+        ("\"abc\"", "is not a number"),
+        ("\"NaN\"", "is not a number"),
+        ("\"Infinity\"", "is not a number"),
+        ("\"1,5\"", "is not a number"),
+    ] {
+        let bad = format!("{{\"event\":\"purchase\",\"user\":\"exposed\",\"amount\":{amount}}}");
+        for (status, told) in [site.browser(&bad), site.server(&bad)] {
+            assert_eq!(status, 400, "{amount}: {told}");
+            let error = told["error"].as_str().unwrap();
+            assert!(
+                error.starts_with("event 0: `amount` of `purchase`"),
+                "{error}"
+            );
+            assert!(error.contains(said), "{amount}: {error}");
+        }
+        // In a list, the others count.
+        let list = format!("[{{\"event\":\"purchase\",\"user\":\"exposed\",\"amount\":1}},{bad}]");
+        for (status, told) in [site.browser(&list), site.server(&list)] {
+            assert_eq!((status, &told["accepted"]), (202, &json!(1)), "{told}");
+            let refused = &told["refused"];
+            assert_eq!(
+                (&refused[0]["place"], &refused[0]["event"]),
+                (&json!(1), &json!("purchase"))
+            );
+            let reason = refused[0]["reason"].as_str().unwrap();
+            assert!(reason.contains(said) && refused[1].is_null(), "{told}");
+        }
+    }
+    assert_eq!(site.counted(), (30, 3000));
+    let results = site.proxy.results();
+    let faults = &results["events"]["faults"];
+    assert_eq!(
+        (&faults["too_large"], &faults["not_a_number"]),
+        (&json!(20), &json!(40))
+    );
+    let numbers = site.proxy.ask("/admin/metrics").text();
+    let line = "watershed_event_faults_total{reason=\"too_large\"} 20\n";
+    assert!(numbers.contains(line), "{numbers}");
+}
+
+#[test]
+fn values_are_rounded_alike_from_every_source() {
+    let site = Site::start("");
+    let mut expected = (0, 0);
+    for (amount, cents) in [
+        ("19.9999", 2000),
+        ("1e3", 100_000),
+        ("1.005", 101),
+        ("-0.005", -1),
+        ("-0.0049", 0),
+        ("2.675", 268),
+        ("10000.004", 1_000_000),
+        ("-10000", -1_000_000),
+    ] {
+        let quoted = format!("\"{amount}\"");
+        for written in [amount, &quoted] {
+            let event =
+                format!("{{\"event\":\"purchase\",\"user\":\"exposed\",\"amount\":{written}}}");
+            assert_eq!(site.browser(&event).0, 202, "{event}");
+            assert_eq!(site.server(&event).0, 202, "{event}");
+            expected = (expected.0 + 2, expected.1 + 2 * cents);
+            assert_eq!(site.counted(), expected, "{event}");
+        }
+        let path = format!("/other?event=purchase;amount={amount}");
+        site.proxy.client().get(&path, USER);
+        expected = (expected.0 + 1, expected.1 + cents);
+        assert_eq!(site.counted(), expected, "the header, {amount}");
+    }
+}
+
+/// On both HTTP/1 paths: the second key sends every request through the other one.
+#[test]
+fn a_bad_value_in_a_header_loses_only_itself_and_is_reported() {
+    for lines in ["", "timeouts: { total: 60s }\n"] {
+        let site = Site::start(lines);
+        // One connection, so one worker, which logs once.
+        let mut client = site.proxy.client();
+        for event in [
+            "purchase;amount=1e308",
+            "purchase;amount=abc",
+            "purchase;amount=2,%20(x)",
+        ] {
+            let path = format!("/shop/?event={event}");
+            let answer = client.get(&path, USER);
+            assert_eq!(
+                (answer.status, answer.header("watershed-event")),
+                (200, None)
+            );
+        }
+        assert_eq!(site.counted(), (3, 200), "{lines}");
+        let faults = site.proxy.results()["events"]["faults"].clone();
+        let expected = json!({
+            "unreadable": 1, "too_many": 0, "not_a_number": 1, "too_large": 1, "missing": 0, "id": 0,
+        });
+        assert_eq!(faults, expected, "{lines}");
+        let numbers = site.proxy.ask("/admin/metrics").text();
+        assert!(
+            numbers.contains("watershed_unreadable_events_total{} 1\n"),
+            "{numbers}"
+        );
+        let log = site.proxy.log.lock().unwrap().clone();
+        let said = "`amount` of `purchase` is beyond 10000, the largest value that is taken";
+        assert!(log.contains(said), "{log}");
+        assert!(log.contains("Watershed-Event of upstream"), "{log}");
+        // What comes at once with it is not logged line by line.
+        assert!(!log.contains("is not an event with parameters"), "{log}");
+    }
+}
+
+#[test]
+fn one_address_reports_only_so_much_whatever_ids_it_chooses() {
+    let lines = "events: { per_minute: 50, per_minute_per_address: 100 }\ntrust: 127.0.0.1\n";
+    let site = Site::start(lines);
+    let twenty = json!(vec![json!({"event": "purchase", "amount": 1}); 20]).to_string();
+    let report = |address: &str, user: usize| {
+        let headers = format!("Cookie: uid=made-up-{user}\r\nX-Forwarded-For: {address}\r\n");
+        site.proxy
+            .client()
+            .post("/_watershed/events", &headers, &twenty)
+    };
+    for user in 0..5 {
+        assert_eq!(report("203.0.113.7", user).status, 202, "{user}");
+    }
+    let refused = report("203.0.113.7", 5);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(
+        refused
+            .text()
+            .contains("more than 100 events of one address")
+    );
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=13).contains(&seconds), "{seconds}");
+    // Others go on; one /64 of IPv6 is one client.
+    assert_eq!(report("203.0.113.8", 6).status, 202);
+    for user in 7..12 {
+        let address = format!("2001:db8::{user}");
+        assert_eq!(report(&address, user).status, 202);
+    }
+    assert_eq!(report("2001:db8::ffff", 12).status, 429);
+    assert_eq!(report("2001:db8:0:1::1", 13).status, 202);
+    // Nonsense costs as much, and a trusted peer that names nobody is not bounded by address.
+    let nonsense = "X-Forwarded-For: 203.0.113.9\r\n";
+    let mut client = site.proxy.client();
+    let statuses: Vec<u16> = (0..110)
+        .map(|_| client.post("/_watershed/events", nonsense, "{").status)
+        .collect();
+    assert_eq!(
+        statuses.iter().filter(|&&status| status == 400).count(),
+        100
+    );
+    for user in 20..30 {
+        let headers = format!("Cookie: uid=inside-{user}\r\n");
+        let taken = site
+            .proxy
+            .client()
+            .post("/_watershed/events", &headers, &twenty);
+        assert_eq!(taken.status, 202);
+    }
+    // The ID is limited from wherever it reports.
+    assert_eq!(report("203.0.113.20", 40).status, 202);
+    assert_eq!(report("203.0.113.21", 40).status, 202);
+    assert_eq!(report("203.0.113.22", 40).status, 429);
+    let log = site.proxy.log.lock().unwrap().clone();
+    assert!(log.contains("events from 203.0.113.7 are refused"), "{log}");
+}
