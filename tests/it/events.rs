@@ -134,8 +134,10 @@ fn events_and_their_values() {
     check(ratio, get, &says(&["b, b"]), &[(0, 0, 0, 1), (1, 0, 0, 2)]);
 }
 
+type Counted = (usize, u32, i64, Option<u64>);
+
 /// What a header counts for, as (metric, count, sum, ID), and what is wrong with it.
-fn header(written: &str, lines: &[&str]) -> (Vec<(usize, u32, i64, Option<u64>)>, Vec<String>) {
+fn header(written: &str, lines: &[&str]) -> (Vec<Counted>, Vec<String>) {
     let (seen, faults) = observe(&metrics(written), &Method::GET, "/", &says(lines));
     let told = |seen: &Observation| {
         let id = seen.event_id.map(u64::from);
