@@ -320,7 +320,8 @@ mod tests {
     fn each_event_of_a_record_keeps_its_id() {
         let observations = [seen(0, None), seen(1, Some(9)), seen(1, Some(10))];
         let mut room = [0; 200];
-        let bytes = write_record(&mut room, 1, &record(&observations)).unwrap();
+        let key = Key::from(uuid::Uuid::nil());
+        let bytes = write_record(&mut room, 1, &record(&observations), key).unwrap();
         let read = decoded(&room[HEAD_BYTES..bytes]);
         assert_eq!(read.observations, observations);
         assert_eq!(read.known_as.as_deref(), Some(&b"other"[..]));
