@@ -267,7 +267,6 @@ fn frame_planted_in_an_id_is_not_read_after_damage() {
         latency_us: 12,
         exposures: &[],
         observations: &[],
-        event_id: None,
         known_as: None,
     };
     writers[0].append(&declared, &record).unwrap();
