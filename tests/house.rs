@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "proxy/cache.rs",
     "proxy/direct/answer.rs",
     "proxy/direct/lines.rs",
+    "proxy/direct/partial.rs",
     "proxy/direct/request.rs",
     "proxy/edit.rs",
     "proxy/framing.rs",

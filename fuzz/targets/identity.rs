@@ -7,10 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 use libfuzzer_sys::fuzz_target;
-use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::identity::{
     HashKey, Identity, Keep, Mint, Source, cookie_value, find, mint, query_value, set_cookie,
 };
+use watershed::experiment::key_ring::KeyRing;
 
 fn identity(sources: Vec<Source>, join: bool) -> Identity {
     Identity {

@@ -28,6 +28,14 @@ pub struct Bounds {
     pub target_bytes: usize,
 }
 
+impl Bounds {
+    /// How long a first line may be: the method, the version and the spaces between stand beside
+    /// the target.
+    pub fn first_line_bytes(&self) -> usize {
+        self.target_bytes + 64
+    }
+}
+
 impl From<&Limits> for Bounds {
     fn from(limits: &Limits) -> Bounds {
         Bounds {
@@ -218,8 +226,7 @@ impl Framing {
     /// line that begins at `begins`. The first limit that is passed says so, in whatever pieces
     /// the bytes came.
     fn head_too_long(&self, begins: usize, seen: usize, ended: bool) -> Option<Reason> {
-        // The method, the version and the spaces between stand beside the target.
-        let target_end = begins + self.bounds.target_bytes + 64;
+        let target_end = begins + self.bounds.first_line_bytes();
         if !self.head.begun
             && seen - usize::from(ended) > target_end
             && target_end <= self.bounds.head_bytes

@@ -37,6 +37,7 @@ pub mod worker;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use super::direct::Rooms;
+    pub use super::direct::fuzzing as direct;
     pub use super::framing::{Bounds, Framing};
     pub use super::gate::{Gate, Times};
     pub use super::line::Line;

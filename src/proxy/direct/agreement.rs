@@ -338,6 +338,14 @@ fn some(lines: &'static [&'static str]) -> impl Strategy<Value = Vec<(&'static s
     )
 }
 
+#[test]
+fn method_longer_than_the_gate_allows_is_not_plain() {
+    let beyond = plan("[]").limits.target_bytes + 64;
+    let first = format!("{} / HTTP/1.1", "M".repeat(beyond));
+    let plain = check_request(&head(&first, &[("Host: a.example", true)]), false);
+    assert!(!plain.unwrap());
+}
+
 proptest! {
     #[test]
     fn requests(first in prop::sample::select(FIRST), lines in some(LINES), trusted: bool) {

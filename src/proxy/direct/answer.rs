@@ -9,9 +9,10 @@ use http::header::{CONNECTION, DATE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use smallvec::SmallVec;
 
-/// The most fields of an answer, and the largest head in bytes.
+/// The most fields of an answer.
 const FIELDS_MAX: usize = 256;
-const HEAD_BYTES_MAX: usize = 256 << 10;
+/// The largest head of one, in bytes.
+pub const HEAD_BYTES_MAX: usize = 256 << 10;
 
 /// What stands at the beginning of what an upstream has sent.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use super::exchange::{self, Client, Heard};
 use super::going::{self, Found, Going};
+use super::partial::Partial;
 use super::request::Ours;
 use crate::proxy::gate::Clock;
 use crate::proxy::handle;
@@ -38,6 +39,7 @@ pub struct Straight<'a, S> {
     pub(super) stream: S,
     /// What the client has sent and was not answered.
     held: Vec<u8>,
+    partial: Partial,
     requests: u32,
     /// Whether the request that is held was let through by the rate limit.
     admitted: bool,
@@ -109,6 +111,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             socket,
             stream,
             held,
+            partial: Partial::default(),
             requests: 0,
             admitted: false,
             clock: Clock::default(),
@@ -144,7 +147,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             }
             let held = std::mem::take(&mut self.held);
             let mut request = Vec::new();
-            let found = if held.is_empty() {
+            let head_bytes_max = snapshot.plan.limits.head_bytes;
+            let found = if held.is_empty() || !self.partial.is_news(&held, head_bytes_max) {
                 Found::More
             } else {
                 request = worker.rooms.take();
@@ -153,6 +157,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             let done = match found {
                 Found::Go(going) => {
                     self.in_head = false;
+                    self.partial.reset();
                     let taken = going.taken;
                     let done = self.answer(&going, &request, reset.as_mut()).await;
                     self.held = held;

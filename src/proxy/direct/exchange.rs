@@ -2,6 +2,7 @@
 
 use super::answer::{self, Head, Read};
 use super::going::{Finished, Going};
+use super::partial::Partial;
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::body::Outgoing;
 use crate::proxy::forward::{self, ATTEMPTS_MAX};
@@ -205,8 +206,10 @@ async fn try_once<C: Client, H: Head>(
         mut now,
     } = attempt;
     let within = going.snapshot.plan.timeouts.response;
+    let to_head = going.method == Method::HEAD;
     let mut sent = 0;
     let mut interims = 0;
+    let mut partial = Partial::default();
     let mut deaf: Option<io::Error> = None;
     // All of the head has one time, however many reads it takes.
     let (mut waiting, mut flushed) = (false, false);
@@ -249,6 +252,8 @@ async fn try_once<C: Client, H: Head>(
             unsent: sent == 0,
         };
         match read {
+            // What cannot be read is an answer, though it broke off before the end of its line.
+            Ok(0) if answer::read(said, to_head).is_err() => return Err(Failed::Unsound),
             Ok(0) => {
                 let closed = io::ErrorKind::UnexpectedEof.into();
                 return Err(broken(deaf.unwrap_or(closed)));
@@ -256,8 +261,8 @@ async fn try_once<C: Client, H: Head>(
             Ok(_) => {}
             Err(error) => return Err(broken(deaf.unwrap_or(error))),
         }
-        loop {
-            let (status, end) = match answer::read(said, going.method == Method::HEAD) {
+        while partial.is_news(said, answer::HEAD_BYTES_MAX) {
+            let (status, end) = match answer::read(said, to_head) {
                 Ok(Read::Final(answer)) => {
                     let mut finished = going.finish(client.worker(), answer, fallback, head);
                     // What is left of the request would be taken for the next one.
@@ -280,6 +285,7 @@ async fn try_once<C: Client, H: Head>(
                 return Err(Failed::Gone);
             }
             said.drain(..end);
+            partial.reset();
             waiting = false;
         }
     }

@@ -11,6 +11,7 @@ mod connection;
 mod exchange;
 mod going;
 mod lines;
+mod partial;
 mod relay;
 mod request;
 mod rest;
@@ -24,6 +25,20 @@ pub use request::is_for;
 pub use rooms::Rooms;
 pub use stream::Asker;
 pub use streamed::Streamed;
+
+/// What the fuzzer reads through: private in every other build.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use super::answer::{
+        Answer, Edited, Follows, HEAD_BYTES_MAX, Head, More, Read as AnswerRead,
+        read as read_answer,
+    };
+    pub use super::lines::Lines;
+    pub use super::partial::Partial;
+    pub use super::request::{Ours, Read as RequestRead, Request, read as read_request};
+    pub use super::rest::Rest;
+    pub use super::transcript::write as write_transcript;
+}
 
 #[cfg(test)]
 mod agreement;

@@ -119,6 +119,9 @@ fn plain<'a>(
     let Some((line, start)) = lines::line(bytes, 0) else {
         return more();
     };
+    if start > bounds.first_line_bytes() {
+        return None;
+    }
     let http_10 = grammar::request_line(line, bounds.target_bytes).ok()?;
     let mut words = line.splitn(3, |&byte| byte == b' ');
     let (method, target) = (words.next()?, words.next()?);

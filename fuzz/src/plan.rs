@@ -1,0 +1,46 @@
+//! A configuration for targets whose subject needs one.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use watershed::config::{self, plan::Plan};
+use watershed::proxy::headers::Words;
+
+/// The client's address; trusted by the second plan.
+pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
+
+const ROUTES: &str = "
+listen: 127.0.0.1:1
+user: [{ header: x-user }, { cookie: uid }, { query: u }]
+trust: TRUST
+upstreams: { a: http://127.0.0.1:3, b: http://127.0.0.1:2 }
+experiments:
+  told: { match: { headers: { x-beta: yes } }, groups: { control: { weight: 1 }, experiment: { weight: 1 } } }
+  site: { match: { path: /a/** }, control: a, experiment: b, percent: 50 }
+  host: { match: { host: b.example }, control: a, experiment: b, percent: 10 }
+metrics: { buy: POST /buy -> 2xx, sold: { kind: mean, event: purchase, value: amount } }
+";
+
+/// Plans that differ in whether they trust [`PEER`], each with its words.
+pub struct Plans([(Plan, Words); 2]);
+
+impl Plans {
+    pub fn new() -> Plans {
+        Plans(["[]", "[10.0.0.0/8]"].map(|trust| {
+            let text = ROUTES.replace("TRUST", trust);
+            let plan = config::parse(&text, Path::new("routes.yaml"), &|_| None);
+            let plan = plan.unwrap_or_else(|error| panic!("{error:?}"));
+            let words = Words::new(&plan);
+            (plan, words)
+        }))
+    }
+
+    pub fn get(&self, trusted: bool) -> &(Plan, Words) {
+        &self.0[usize::from(trusted)]
+    }
+}
+
+impl Default for Plans {
+    fn default() -> Plans {
+        Plans::new()
+    }
+}

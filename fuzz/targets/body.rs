@@ -1,0 +1,137 @@
+//! What follows the head of a response: how the bytes are cut changes nothing; what is written for
+//! a client of HTTP/1 and what is taken out for one of HTTP/2 is the same body, which another
+//! parser reads too. The second byte of the input says what follows, the third how long it is.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use watershed::proxy::fuzzing::direct::{Follows, Rest};
+use watershed_fuzz::http1;
+use watershed_fuzz::split;
+
+#[derive(Debug, Default, PartialEq)]
+struct Read {
+    /// What was written, or the data alone.
+    bytes: Vec<u8>,
+    taken: usize,
+    ended: bool,
+    broken: bool,
+}
+
+/// As it goes to a client of HTTP/1.
+fn copy(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
+    let (mut rest, mut said, mut read) = (Rest::new(follows), Vec::new(), Read::default());
+    let mut come = 0;
+    while come < bytes.len() && !rest.has_ended() {
+        let piece = size().min(bytes.len() - come);
+        said.extend_from_slice(&bytes[come..come + piece]);
+        come += piece;
+        if rest.copy(&mut said, &mut read.bytes).is_err() {
+            read.broken = true;
+            break;
+        }
+    }
+    if !read.broken && !rest.has_ended() && rest.close() {
+        read.bytes.extend_from_slice(b"0\r\n\r\n");
+    }
+    // Of an unsound body, more may be taken before the fault when it comes in pieces.
+    read.taken = if read.broken { 0 } else { come - said.len() };
+    read.ended = rest.has_ended();
+    read
+}
+
+/// As it goes to a client of HTTP/2, and as it goes where there is much of it: its data alone.
+fn data(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
+    let (mut rest, mut said, mut read) = (Rest::new(follows), Vec::new(), Read::default());
+    let mut come = 0;
+    'pieces: while come < bytes.len() && !rest.has_ended() {
+        let piece = size().min(bytes.len() - come);
+        said.extend_from_slice(&bytes[come..come + piece]);
+        come += piece;
+        loop {
+            let Ok(frames) = rest.frames(&said) else {
+                read.broken = true;
+                break 'pieces;
+            };
+            assert!(frames.trailers <= frames.bytes);
+            if frames.trailers > 2 {
+                let trailers = &said[frames.bytes - frames.trailers..frames.bytes];
+                let other = http1::block(trailers).expect("sound trailers");
+                assert_eq!(other.map(|(_, end)| end), Some(frames.trailers));
+            }
+            said.drain(..frames.bytes);
+            let data = rest.data(&said);
+            read.bytes.extend(said.drain(..data));
+            if data == 0 {
+                break;
+            }
+        }
+    }
+    if !read.broken && !rest.has_ended() {
+        rest.close();
+    }
+    // Of an unsound body, more may be taken before the fault when it comes in pieces.
+    read.taken = if read.broken { 0 } else { come - said.len() };
+    read.ended = rest.has_ended();
+    read
+}
+
+/// The data in what was written for HTTP/1, and whether it ended; by another parser.
+fn decoded(follows: Follows, bytes: &[u8]) -> (Vec<u8>, bool) {
+    match follows {
+        Follows::Nothing => (Vec::new(), true),
+        Follows::Length(length) => (bytes.to_vec(), bytes.len() as u64 == length),
+        Follows::Chunks | Follows::UntilClose => match http1::chunks(bytes, 0) {
+            Ok(Some((body, end))) => {
+                assert_eq!(end, bytes.len(), "something follows the end");
+                (body, true)
+            }
+            Ok(None) => (Vec::new(), false),
+            Err(()) => panic!("another parser refuses it"),
+        },
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((mut cutter, rest)) = split(input) else {
+        return;
+    };
+    let Some((&[kind, length], bytes)) = rest.split_first_chunk::<2>() else {
+        return;
+    };
+    let follows = match kind % 8 {
+        0 => Follows::Nothing,
+        1 => Follows::Length(u64::from(length)),
+        2 => Follows::UntilClose,
+        _ => Follows::Chunks,
+    };
+    let whole = data(follows, bytes, || bytes.len());
+    assert_eq!(
+        whole,
+        data(follows, bytes, || cutter.size()),
+        "all at once, and cut"
+    );
+    assert_eq!(
+        whole,
+        data(follows, bytes, || 1),
+        "all at once, and byte by byte"
+    );
+    if follows == Follows::Chunks && !whole.broken {
+        let other = http1::chunks(bytes, 0).expect("another parser refuses it");
+        let other = other.map(|(body, end)| (body, end));
+        let read = whole.ended.then(|| (whole.bytes.clone(), whole.taken));
+        assert_eq!(read, other);
+    }
+    for size in [bytes.len(), 1, 7] {
+        let copied = copy(follows, bytes, || size);
+        assert_eq!((copied.ended, copied.broken), (whole.ended, whole.broken));
+        if copied.broken {
+            continue;
+        }
+        assert_eq!(copied.taken, whole.taken);
+        let (body, ended) = decoded(follows, &copied.bytes);
+        assert_eq!(ended, whole.ended);
+        if ended {
+            assert_eq!(body, whole.bytes);
+        }
+    }
+});

@@ -1,0 +1,118 @@
+//! The fields of a head: how the bytes are cut changes nothing; another parser and the strict
+//! framing read the same; what stays is written as it was read. The second and third byte of the
+//! input choose which fields are not passed on.
+#![no_main]
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+use watershed::experiment::asked::Fields;
+use watershed::proxy::fuzzing::direct::Lines;
+use watershed::proxy::fuzzing::{Bounds, Framing, Reason};
+use watershed_fuzz::http1::{self, Field};
+use watershed_fuzz::split;
+
+const FIELDS_MAX: usize = 12;
+
+const FIRST: &[u8] = b"GET / HTTP/1.0\r\n";
+
+/// Names and values, and where the block ends.
+type Found = Result<Option<(Vec<Field>, usize)>, Reason>;
+
+fn fields(lines: &Lines<'_>) -> Vec<Field> {
+    let field = |place| {
+        let (name, value) = lines.at(place);
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        (name, value.to_vec())
+    };
+    (0..lines.len()).map(field).collect()
+}
+
+fn read(bytes: &[u8]) -> Found {
+    let read = Lines::read(bytes, 0, FIELDS_MAX)?;
+    Ok(read.map(|(lines, end)| (fields(&lines), end)))
+}
+
+/// How the strict framing takes the same block behind a first line.
+fn framed(bytes: &[u8]) -> (usize, Option<Reason>) {
+    let bounds = Bounds {
+        head_bytes: 64 << 10,
+        headers: FIELDS_MAX,
+        target_bytes: 200,
+    };
+    let mut framing = Framing::new(bounds);
+    let head = [FIRST, bytes].concat();
+    // What follows the head is not its matter.
+    for come in FIRST.len()..=head.len() {
+        let (sound, fault) = framing.admit(&head[..come]);
+        if sound > 0 || fault.is_some() {
+            return (sound, fault);
+        }
+    }
+    (0, None)
+}
+
+fn edit(bytes: &[u8], goes: u16, found: &[Field]) {
+    let Ok(Some((mut lines, _))) = Lines::read(bytes, 0, FIELDS_MAX) else {
+        unreachable!("it was read before");
+    };
+    let goes = |place: usize| goes & (1 << (place % 16)) != 0;
+    (0..found.len())
+        .filter(|&place| goes(place))
+        .for_each(|place| lines.take(place));
+    let stays = found.iter().enumerate().filter(|&(place, _)| !goes(place));
+    let stays: Vec<Field> = stays.map(|(_, field)| field.clone()).collect();
+    let mut out = Vec::new();
+    lines.write(&mut out);
+    out.extend_from_slice(b"\r\n");
+    assert_eq!(http1::block(&out), Ok(Some((stays.clone(), out.len()))));
+    let (mut given, mut meant) = (HeaderMap::new(), HeaderMap::new());
+    lines.give(&mut given);
+    for (name, value) in &stays {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        let value = HeaderValue::from_bytes(value).expect("a value");
+        meant.append(name, value);
+    }
+    assert_eq!(given, meant);
+    let known = ["host", "cookie", "x-forwarded-for", "content-length"];
+    let known = known.map(HeaderName::from_static);
+    for name in meant.keys().chain(&known) {
+        let all: Vec<&[u8]> = (&lines).all(name).collect();
+        let values: Vec<_> = meant
+            .get_all(name)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        assert_eq!(all, values, "{name}");
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((mut cutter, rest)) = split(input) else {
+        return;
+    };
+    let Some((&goes, bytes)) = rest.split_first_chunk::<2>() else {
+        return;
+    };
+    let whole = read(bytes);
+    let mut come = 0;
+    while come < bytes.len() {
+        come = (come + cutter.size()).min(bytes.len());
+        let part = read(&bytes[..come]);
+        if part != Ok(None) {
+            assert_eq!(part, whole, "all at once, and the first {come} bytes");
+            break;
+        }
+    }
+    let (sound, fault) = framed(bytes);
+    match &whole {
+        Ok(Some((found, end))) => {
+            assert_eq!(http1::block(bytes), Ok(Some((found.clone(), *end))));
+            assert_ne!(fault, Some(Reason::Malformed), "the framing refuses it");
+            assert!(fault.is_some() || sound == FIRST.len() + end, "another end");
+            edit(bytes, u16::from_le_bytes(goes), found);
+        }
+        Ok(None) => assert_eq!(sound, 0, "the framing sees its end"),
+        // The framing waits for the end of the line.
+        Err(_) => assert_eq!(sound, 0, "the framing lets it through"),
+    }
+});

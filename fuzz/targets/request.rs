@@ -1,0 +1,199 @@
+//! The fast path's reader of requests: how the bytes are cut changes nothing; whatever it accepts,
+//! the strict framing and another parser read the same; what it writes for the upstream is exactly
+//! one request, with nothing of the client's that only the proxy may say.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+use watershed::experiment::UserId;
+use watershed::experiment::identity;
+use watershed::experiment::visit::visit;
+use watershed::proxy::fuzzing::direct::{Ours, Partial, Request, RequestRead, read_request};
+use watershed::proxy::fuzzing::{Bounds, Framing};
+use watershed::proxy::headers;
+use watershed_fuzz::http1::{self, Field, Message, values};
+use watershed_fuzz::plan::{PEER, Plans};
+use watershed_fuzz::split;
+
+const BOUNDS: Bounds = Bounds {
+    head_bytes: 2048,
+    headers: 20,
+    target_bytes: 200,
+};
+
+/// What never reaches the upstream from a plain request.
+const OF_THE_CONNECTION: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "upgrade",
+    "expect",
+    "transfer-encoding",
+    "forwarded",
+];
+
+static PLANS: LazyLock<Plans> = LazyLock::new(Plans::new);
+
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    More,
+    Other,
+    Plain(usize, usize, bool),
+}
+
+fn outcome(read: &RequestRead<'_>) -> Outcome {
+    match read {
+        RequestRead::More => Outcome::More,
+        RequestRead::Other => Outcome::Other,
+        RequestRead::Plain(plain) => {
+            Outcome::Plain(plain.head_bytes, plain.body_bytes, plain.closes)
+        }
+    }
+}
+
+/// What the proxy may drop or say itself.
+fn is_ours(name: &str) -> bool {
+    OF_THE_CONNECTION.contains(&name)
+        || ["watershed-", "x-forwarded-"].iter().any(|it| name.starts_with(it))
+        // Some servers read an underscore as a dash.
+        || name.contains('_')
+}
+
+fn others(fields: &[Field]) -> Vec<&Field> {
+    fields.iter().filter(|(name, _)| !is_ours(name)).collect()
+}
+
+/// The client's request as another parser reads it.
+fn other_reader(bytes: &[u8], plain: &Request<'_>) -> Message {
+    let mut framing = Framing::new(BOUNDS);
+    let head = plain.head_bytes;
+    assert_eq!(framing.admit(&bytes[..head]), (head, None), "framing");
+    assert_eq!(framing.is_between(), plain.body_bytes == 0, "framing");
+    assert!(!framing.is_upgrade());
+    let end = (head + plain.body_bytes).min(bytes.len());
+    let (mut messages, sound) = http1::read(&bytes[..end], false);
+    assert!(sound && messages.len() == 1, "another parser: {messages:?}");
+    let message = messages.swap_remove(0);
+    assert_eq!(message.head_end, head);
+    if let Some((body, _)) = &message.body {
+        assert_eq!(body.len(), plain.body_bytes);
+    } else {
+        assert!(head + plain.body_bytes > bytes.len(), "a body is missing");
+    }
+    assert_eq!(message.method, plain.method.as_str());
+    let lines: Vec<Field> = (0..plain.lines.len())
+        .map(|place| plain.lines.at(place))
+        .map(|(name, value)| {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            (name, value.to_vec())
+        })
+        .collect();
+    assert_eq!(lines, message.fields);
+    for name in ["te", "upgrade", "expect", "transfer-encoding", "forwarded"] {
+        assert!(values(&lines, name).is_empty(), "{name} is not plain");
+    }
+    for line in values(&lines, "connection") {
+        let known = [&b"close"[..], b"keep-alive"];
+        assert!(plain.closes || known.iter().any(|it| line.eq_ignore_ascii_case(it)));
+    }
+    message
+}
+
+/// What the upstream gets.
+fn write(plain: &mut Request<'_>, client: &Message, trusted: bool) {
+    let (plan, words) = PLANS.get(trusted);
+    let over_tls = trusted && headers::over_tls(&*plain);
+    let visitor = identity::find(&plan.identity, &*plain);
+    let user = visitor.as_ref().map(|visitor| visitor.user());
+    let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));
+    let meant = visit(&plan.experiments, &*plain, user, None);
+    let visitor = visitor.map(identity::Visitor::into_owned);
+    let ours = Ours::new(PEER, trusted, false);
+    let mut out = Vec::new();
+    plain.write(&mut out, &ours, over_tls, words, visitor.as_ref(), &meant);
+
+    // Behind its body stands the next request, and nothing else.
+    let head_end = out.len();
+    let body = vec![b'x'; plain.body_bytes.min(64 << 10)];
+    out.extend_from_slice(&body);
+    out.extend_from_slice(b"GET /next HTTP/1.1\r\nhost: next\r\n\r\n");
+    let (messages, sound) = http1::read(&out, false);
+    let text = String::from_utf8_lossy(&out);
+    assert!(sound, "{text}");
+    let message = &messages[0];
+    if body.len() == plain.body_bytes {
+        assert_eq!(messages.len(), 2, "{text}");
+        assert_eq!(messages[1].target, b"/next");
+        assert_eq!(message.body, Some((body, head_end + plain.body_bytes)));
+    }
+    assert_eq!(message.head_end, head_end, "{text}");
+    assert_eq!(
+        (&message.method, &message.target),
+        (&client.method, &client.target)
+    );
+
+    let fields = &message.fields;
+    let mut expected = others(&client.fields);
+    let via = ("via".to_owned(), b"1.1 watershed".to_vec());
+    expected.push(&via);
+    assert_eq!(others(fields), expected, "{text}");
+    for name in OF_THE_CONNECTION {
+        assert!(values(fields, name).is_empty(), "{text}");
+    }
+    let peer = PEER.to_string();
+    let whose = values(fields, "x-forwarded-for");
+    assert!(
+        whose.len() == 1 && whose[0].ends_with(peer.as_bytes()),
+        "{text}"
+    );
+    if !trusted {
+        assert_eq!(whose[0], peer.as_bytes());
+        assert_eq!(values(fields, "x-forwarded-proto"), [b"http"]);
+        let host = values(fields, "host");
+        assert_eq!(values(fields, "x-forwarded-host"), host, "{text}");
+        let known = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+        let mut names = fields.iter().map(|(name, _)| &**name);
+        assert!(names.all(|name| !name.starts_with("x-forwarded-") || known.contains(&name)));
+    }
+    let told = values(fields, "watershed-user");
+    match &visitor {
+        Some(visitor) if !told.is_empty() => assert_eq!(told, [visitor.user().as_bytes()]),
+        _ => assert!(told.is_empty(), "{text}"),
+    }
+    assert_eq!(
+        values(fields, "watershed-experiment").len(),
+        meant.inside.len()
+    );
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((mut cutter, bytes)) = split(input) else {
+        return;
+    };
+    let trusted = input[0] & 1 == 1;
+    let read = read_request(bytes, &BOUNDS, trusted);
+    let whole = outcome(&read);
+    assert!(
+        whole != Outcome::More || bytes.len() <= BOUNDS.head_bytes,
+        "too much is held"
+    );
+    let (mut come, mut partial) = (0, Partial::default());
+    while come < bytes.len() {
+        come = (come + cutter.size()).min(bytes.len());
+        // As the connection reads it.
+        if !partial.is_news(&bytes[..come], BOUNDS.head_bytes) {
+            assert!(whole != Outcome::More || come <= BOUNDS.head_bytes);
+            continue;
+        }
+        let part = outcome(&read_request(&bytes[..come], &BOUNDS, trusted));
+        if part != Outcome::More {
+            assert_eq!(part, whole, "all at once, and the first {come} bytes");
+            break;
+        }
+    }
+    if let RequestRead::Plain(mut plain) = read {
+        let client = other_reader(bytes, &plain);
+        write(&mut plain, &client, trusted);
+    }
+});

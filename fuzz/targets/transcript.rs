@@ -1,0 +1,91 @@
+//! Requests of HTTP/2 in the words of HTTP/1: what is plain then is the same request, whoever reads
+//! it. The input's lines are, in order: the method, the target, and fields.
+#![no_main]
+
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version};
+use libfuzzer_sys::fuzz_target;
+use watershed::proxy::fuzzing::Bounds;
+use watershed::proxy::fuzzing::direct::{RequestRead, read_request, write_transcript};
+use watershed_fuzz::http1::{self, Field};
+
+const BOUNDS: Bounds = Bounds {
+    head_bytes: 64 << 10,
+    headers: 100,
+    target_bytes: 8192,
+};
+
+/// A request as hyper gives it, with what types it has checked.
+fn request(bytes: &[u8]) -> Option<Request<()>> {
+    let mut lines = bytes.split(|&byte| byte == b'\n');
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = Method::from_bytes(lines.next()?).ok()?;
+    *request.uri_mut() = Uri::try_from(lines.next()?).ok()?;
+    for line in lines {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        let value = HeaderValue::from_bytes(&line[colon + 1..]).ok()?;
+        request.headers_mut().append(name, value);
+    }
+    Some(request)
+}
+
+/// The fields that the request has, in HTTP/1: one host, one line of cookies.
+fn expected(request: &Request<()>) -> Vec<Field> {
+    let mut fields = Vec::new();
+    let host = request.uri().authority();
+    if let Some(host) = host {
+        fields.push(("host".to_owned(), host.as_str().as_bytes().to_vec()));
+    }
+    for name in request.headers().keys() {
+        let values = request.headers().get_all(name).iter();
+        let values = values.map(|value| value.as_bytes().trim_ascii().to_vec());
+        match *name {
+            HOST if host.is_some() => {}
+            COOKIE => {
+                let crumbs = request.headers().get_all(COOKIE).iter();
+                let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
+                let line = crumbs.join(&b"; "[..]);
+                fields.push(("cookie".to_owned(), line.trim_ascii().to_vec()));
+            }
+            _ => fields.extend(values.map(|value| (name.as_str().to_owned(), value))),
+        }
+    }
+    fields.sort();
+    fields
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some(request) = request(bytes) else {
+        return;
+    };
+    let mut text = Vec::new();
+    if !write_transcript(&request, &mut text) {
+        return;
+    }
+    let RequestRead::Plain(plain) = read_request(&text, &BOUNDS, false) else {
+        return;
+    };
+    assert_eq!(plain.head_bytes, text.len(), "more than one request");
+    assert_eq!(plain.method, *request.method());
+    let end = text.len();
+    let body = vec![b'x'; plain.body_bytes.min(64 << 10)];
+    drop(plain);
+    text.extend_from_slice(&body);
+    let (messages, sound) = http1::read(&text, false);
+    assert!(sound && messages.len() == 1, "{messages:?}");
+    let message = &messages[0];
+    assert_eq!(
+        (message.head_end, &*message.method),
+        (end, request.method().as_str())
+    );
+    let target = request
+        .uri()
+        .path_and_query()
+        .map(|it| it.as_str().as_bytes());
+    assert_eq!(Some(&message.target[..]), target);
+    let mut fields = message.fields.clone();
+    fields.sort();
+    assert_eq!(fields, expected(&request));
+});
