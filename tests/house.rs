@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "journal/layout.rs",
     "journal/declared.rs",
     "admin/advice.rs",
+    "admin/cells.rs",
     "admin/chart.rs",
     "admin/digits.rs",
     "admin/plot.rs",

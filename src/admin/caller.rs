@@ -4,7 +4,7 @@
 use super::failure::Failure;
 use super::{Door, login, session};
 use crate::config::plan::{Role, Token};
-use crate::experiment::identity::cookie_value;
+use crate::experiment::identity::{bearer_token, cookie_value};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -177,7 +177,7 @@ pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, U
     };
     // What else stands there is for whoever is in front of this door.
     let brought = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    if let Some(brought) = brought.and_then(|value| value.strip_prefix(b"Bearer ")) {
+    if let Some(brought) = brought.and_then(bearer_token) {
         return try_token(door, tokens, peer, brought).map(|token| caller(token, None));
     }
     let session = cookie_value(headers, session::COOKIE);

@@ -8,6 +8,7 @@ mod advice;
 pub mod assignments;
 mod bars;
 mod caller;
+mod cells;
 mod chart;
 mod confirm;
 mod control;

@@ -33,6 +33,9 @@ pub struct Form {
     /// Draw the intervals of lifts into `text`.
     #[param(inline)]
     bars: Option<Paint>,
+    /// Whether CSV has the exact names, also those that a spreadsheet would take for formulas.
+    #[serde(default)]
+    raw: bool,
 }
 
 /// What the client has.
@@ -113,7 +116,7 @@ pub async fn all(
 ) -> Result<Response, Failure> {
     let format = form.format(&headers);
     let results = door.results(form.wish(None, format)).await?;
-    Ok(present(&results, (format, form.bars), &caller, &headers))
+    Ok(present(&results, (format, &form), &caller, &headers))
 }
 
 /// Results of one experiment
@@ -156,12 +159,12 @@ pub async fn one(
     if results.experiments.is_empty() {
         return Err(no_experiment(&name));
     }
-    Ok(present(&results, (format, form.bars), &caller, &headers))
+    Ok(present(&results, (format, &form), &caller, &headers))
 }
 
 fn present(
     results: &Results,
-    (format, paint): (Format, Option<Paint>),
+    (format, form): (Format, &Form),
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Response {
@@ -169,7 +172,8 @@ fn present(
         return page::answer(StatusCode::OK, page::render(results, caller));
     }
     // Weak: what only says how late it is does not count (RFC 9110, 8.8.3).
-    let tag = format!("W/\"{}-{format:?}{paint:?}\"", results.tag());
+    let (paint, raw) = (form.bars, form.raw);
+    let tag = format!("W/\"{}-{format:?}{paint:?}{raw}\"", results.tag());
     let common = [
         (CACHE_CONTROL, "private, no-cache".to_owned()),
         (VARY, "accept, authorization, cookie".to_owned()),
@@ -182,7 +186,7 @@ fn present(
     let answer = match format {
         Format::Json | Format::Html => Json(results).into_response(),
         Format::Text => plain("text/plain; charset=utf-8", text::table(results, paint)),
-        Format::Csv => plain("text/csv; charset=utf-8", text::csv(results)),
+        Format::Csv => plain("text/csv; charset=utf-8", text::csv(results, raw)),
     };
     (common, answer).into_response()
 }

@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// The cookie that carries it.
-pub const COOKIE: &str = "watershed_session";
+pub use crate::config::plan::SESSION_COOKIE as COOKIE;
 /// How long it lasts, in seconds.
 pub const SECONDS: u64 = 12 * 3600;
 

@@ -1,6 +1,7 @@
 //! The results as a table for a terminal, and as CSV.
 
 use super::bars::{Paint, bars};
+use super::cells::neutral;
 use super::metric::ONCE;
 use super::shape::{ExperimentResult, MetricGroup, MetricResult, Results};
 use super::{advice, digits, said};
@@ -169,8 +170,13 @@ pub fn lift(group: &MetricGroup) -> String {
     }
 }
 
-/// The results as CSV: one line for each group and metric.
-pub fn csv(results: &Results) -> String {
+/// The results as CSV: one line for each group and metric. Names that a spreadsheet would take for
+/// formulas are neutralised, unless they are wanted `raw`.
+pub fn csv(results: &Results, raw: bool) -> String {
+    let name = |name: &str| match raw {
+        true => name.to_owned(),
+        false => neutral(name).into_owned(),
+    };
     let mut text = String::from(
         "experiment,status,group,role,weight,users,requests,metric,kind,converted,count,sum,rate,interval_low,interval_high,lift,lift_low,lift_high,p_value\n",
     );
@@ -178,9 +184,9 @@ pub fn csv(results: &Results) -> String {
         for (place, group) in experiment.groups.iter().enumerate() {
             // Names are letters, digits and `_.-`: nothing needs quoting.
             let common = [
-                experiment.name.clone(),
+                name(&experiment.name),
                 experiment.status.to_owned(),
-                group.name.clone(),
+                name(&group.name),
                 group.role.to_owned(),
                 number(group.weight),
                 group.users.to_string(),
@@ -205,7 +211,11 @@ pub fn csv(results: &Results) -> String {
                 let numbers = numbers.map(number).join(",");
                 text.push_str(&format!(
                     "{common},{},{},{},{},{},{numbers}\n",
-                    metric.name, metric.kind, of.converted, of.count, of.sum
+                    name(&metric.name),
+                    metric.kind,
+                    of.converted,
+                    of.count,
+                    of.sum
                 ));
             }
             if experiment.metrics.is_empty() {

@@ -22,6 +22,9 @@ pub struct Arguments {
     /// How it is written
     #[arg(long, value_enum, default_value = "csv")]
     format: Format,
+    /// Write the exact texts into CSV, also those that a spreadsheet would take for formulas
+    #[arg(long)]
+    raw: bool,
     /// The file; standard output unless given
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -60,11 +63,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let bar = bar(arguments.table, groups.map(|group| group.users).sum());
         let shown = bar.clone();
         let told = move |rows: usize| shown.inc(rows as u64);
-        let (table, format) = (arguments.table, arguments.format);
+        let how = (arguments.table, arguments.format, arguments.raw);
         let written = match &arguments.output {
             None => {
                 let to = BufWriter::new(std::io::stdout());
-                write(ledger, plan, experiment, table, format, to, told)
+                write(ledger, plan, experiment, how, to, told)
                     .await
                     .context("the export broke off")
             }
@@ -73,7 +76,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
                     .with_context(|| format!("cannot write beside {}", path.display()))?;
                 let to = BufWriter::new(file.reopen()?);
-                write(ledger, plan, experiment, table, format, to, told)
+                write(ledger, plan, experiment, how, to, told)
                     .await
                     .context("the export broke off; no file was written")?;
                 file.persist(path)

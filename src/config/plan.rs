@@ -4,7 +4,7 @@
 mod admin;
 mod logging;
 
-pub use admin::{Admin, Role, Token};
+pub use admin::{Admin, Role, SESSION_COOKIE, Token};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 
 use crate::experiment::consent::Consent;

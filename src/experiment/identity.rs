@@ -245,7 +245,7 @@ fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {
         Source::Jwt { claim, cookie } => {
             let token = match cookie {
                 Some(cookie) => cookie_value(request.fields(), cookie)?,
-                None => bearer(request.fields())?,
+                None => bearer_token(request.fields().first(&AUTHORIZATION)?)?,
             };
             jwt_claim(token, claim).map(Cow::Owned)
         }
@@ -274,6 +274,23 @@ pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]>
     None
 }
 
+/// Whether any cookie is meant, over all `Cookie` headers; `is_meant` is given what begins with the
+/// cookie's name.
+pub fn has_cookie<'a>(fields: impl Fields<'a>, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+    fields.all(&COOKIE).any(|line| {
+        let mut rest = line.trim_ascii_start();
+        loop {
+            if is_meant(rest) {
+                return true;
+            }
+            match memchr(b';', rest) {
+                Some(end) => rest = rest[end + 1..].trim_ascii_start(),
+                None => return false,
+            }
+        }
+    })
+}
+
 /// The first query parameter of this name, decoded.
 pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
     // The usual parser decodes to UTF-8 and would make one ID of all that are not; so the raw
@@ -293,9 +310,10 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(text).collect()
 }
 
-fn bearer<'a>(fields: impl Fields<'a>) -> Option<&'a [u8]> {
-    let value = fields.first(&AUTHORIZATION)?;
-    let (scheme, token) = value.split_at_checked(7)?;
+/// The token of an `Authorization: Bearer …` value. The scheme is case-insensitive and may be
+/// followed by several spaces (RFC 9110, 11.1 and 11.4).
+pub fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(7)?;
     scheme
         .eq_ignore_ascii_case(b"bearer ")
         .then(|| token.trim_ascii())

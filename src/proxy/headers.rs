@@ -6,7 +6,7 @@ use super::grammar;
 use super::hops::{self, Way};
 use super::reply::{Reason, Refusal};
 use super::reserved::Reserved;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, SESSION_COOKIE};
 use crate::experiment::asked::Fields;
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Visitor};
@@ -324,15 +324,19 @@ fn take_from_query(head: &mut Parts) -> Option<Vec<u8>> {
     Some(token)
 }
 
+/// Takes out all cookies that are for watershed alone, and returns the override token.
 fn take_from_cookies(headers: &mut HeaderMap) -> Option<Vec<u8>> {
-    let token = identity::cookie_value(&*headers, OVERRIDE_COOKIE)?.to_vec();
+    if !identity::has_cookie(&*headers, is_private_cookie) {
+        return None;
+    }
+    let token = identity::cookie_value(&*headers, OVERRIDE_COOKIE).map(<[u8]>::to_vec);
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
     for line in lines {
         let kept: Vec<&[u8]> = line
             .as_bytes()
             .split(|&byte| byte == b';')
-            .filter(|pair| !is_override(pair.trim_ascii_start()))
+            .filter(|pair| !is_private_cookie(pair.trim_ascii_start()))
             .collect();
         let kept = kept.join(&b';');
         if let Ok(line) = HeaderValue::from_bytes(kept.trim_ascii_start())
@@ -341,10 +345,71 @@ fn take_from_cookies(headers: &mut HeaderMap) -> Option<Vec<u8>> {
             headers.append(COOKIE, line);
         }
     }
-    Some(token)
+    token
+}
+
+/// Whether this begins with a cookie that is for watershed alone: an override token, or a session
+/// of the admin API.
+pub fn is_private_cookie(pair: &[u8]) -> bool {
+    // Compared at once where the name is known: most cookies are others.
+    pair.starts_with(b"watershed_")
+        && [OVERRIDE_COOKIE, SESSION_COOKIE].iter().any(|name| {
+            let rest = pair.strip_prefix(name.as_bytes());
+            // Some servers ignore spaces before the `=`.
+            rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+        })
 }
 
 fn is_override(pair: &[u8]) -> bool {
     pair.strip_prefix(OVERRIDE_COOKIE.as_bytes())
         .is_some_and(|rest| rest.starts_with(b"="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(lines: &[&str], kept: &[&str], token: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, HeaderValue::try_from(*line).unwrap());
+        }
+        let taken = take_from_cookies(&mut headers);
+        let taken = taken.map(|token| String::from_utf8(token).unwrap());
+        assert_eq!(taken.as_deref(), token, "{lines:?}");
+        let left: Vec<_> = headers.get_all(COOKIE).iter().collect();
+        assert_eq!(left, kept, "{lines:?}");
+    }
+
+    #[test]
+    fn private_cookies_are_removed_and_others_keep_their_bytes() {
+        check(&["a=1; b=2"], &["a=1; b=2"], None);
+        check(&["a=1;b=\"x, y\" ;;c"], &["a=1;b=\"x, y\" ;;c"], None);
+        check(&["watershed_session=x"], &[], None);
+        check(&["watershed_session=x; a=1"], &["a=1"], None);
+        check(&["a=1;  watershed_session=x;b= 2"], &["a=1;b= 2"], None);
+        check(&["a=1; watershed_session=x"], &["a=1"], None);
+        check(&["a=1; watershed_session=; b"], &["a=1; b"], None);
+        check(&["a=1; watershed_session =x; b"], &["a=1; b"], None);
+        let several = [
+            "z=0",
+            "watershed_session=x; a=1; watershed_session=y",
+            "watershed_session=z",
+            "b= =2",
+        ];
+        check(&several, &["z=0", "a=1", "b= =2"], None);
+        let both = ["watershed_session=x; a=1; watershed_override=t; b=2"];
+        check(&both, &["a=1; b=2"], Some("t"));
+        for other in [
+            "watershed_id=u1",
+            "watershed_sessions=x",
+            "xwatershed_session=x",
+            "a=watershed_session=x",
+            "Watershed_Session=x",
+            "watershed_session",
+        ] {
+            check(&[other], &[other], None);
+        }
+    }
 }

@@ -84,6 +84,7 @@ fn pandas_reaches_the_rates_of_the_results() {
                 table,
                 "--format",
                 format,
+                "--raw",
                 "-o",
                 path.to_str().unwrap(),
             ];
@@ -94,7 +95,7 @@ fn pandas_reaches_the_rates_of_the_results() {
                 String::from_utf8_lossy(&done.stderr)
             );
             // The door gives the same.
-            let asked = format!("/admin/export/shop?table={table}&format={format}");
+            let asked = format!("/admin/export/shop?table={table}&format={format}&raw=true");
             let body = Client::door(proxy.admin).get(&asked, "").body;
             let lines = |bytes: &[u8]| {
                 let mut lines: Vec<_> = bytes
@@ -141,7 +142,7 @@ fn pandas_reaches_the_rates_of_the_results() {
 fn names_come_out_as_they_went_in() {
     let (proxy, _origins) = site(None);
     proxy.results();
-    let done = export(&proxy, &["--table", "assignments"]);
+    let done = export(&proxy, &["--table", "assignments", "--raw"]);
     let mut read = csv::Reader::from_reader(&done.stdout[..]);
     let users: std::collections::BTreeSet<String> = read
         .records()
@@ -151,6 +152,102 @@ fn names_come_out_as_they_went_in() {
     for name in ["=1+0", "a\"b,1", "ü\\\\2", "user-3", "\\xff\\xfe\n"] {
         assert!(users.contains(name), "{name:?} is not among {users:?}");
     }
+}
+
+/// All fields of a CSV file, row by row.
+fn fields(csv: &[u8]) -> Vec<Vec<String>> {
+    let mut read = csv::Reader::from_reader(csv);
+    let row = |row: Result<csv::StringRecord, csv::Error>| {
+        let row = row.unwrap();
+        row.iter().map(str::to_owned).collect()
+    };
+    read.records().map(row).collect()
+}
+
+#[test]
+fn csv_cells_that_begin_a_formula_are_neutralised_unless_raw() {
+    let formulas = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "-"];
+    let plain = ["-1.5", "+49123", "-1e3", "a=1", "'=1"];
+    let origin = Origin::start("a");
+    let proxy = Proxy::start(&format!(
+        "user: {{ query: u }}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}
+experiments:
+  -shop: {{ groups: {{ -control: {{ weight: 1, upstream: a }}, \"-1\": {{ weight: 1, upstream: b }} }} }}
+metrics:
+  -sold: {{ event: purchase, value: amount, kind: mean }}
+",
+        origin.address
+    ));
+    let mut client = proxy.client();
+    for user in formulas.iter().chain(&plain) {
+        let user: String = form_urlencoded::byte_serialize(user.as_bytes()).collect();
+        client.get(&format!("/?u={user}&event=purchase;amount=-2.5"), "");
+    }
+    let results = proxy.results();
+    assert_eq!(results["experiments"][0]["name"], "-shop");
+    let file = proxy.file();
+    let export = |more: &[&str]| {
+        let always = ["export", "-c", file.to_str().unwrap()];
+        let done = Command::new(BINARY)
+            .args(always)
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+        fields(&done.stdout)
+    };
+    let ask = |path: &str| fields(&proxy.ask(path).body);
+    for (raw, tables) in [
+        (
+            false,
+            [
+                export(&["--table", "values"]),
+                ask("/admin/export/-shop?table=values"),
+            ],
+        ),
+        (
+            true,
+            [
+                export(&["--table", "values", "--raw"]),
+                ask("/admin/export/-shop?table=values&raw=true"),
+            ],
+        ),
+    ] {
+        let told = |text: &str| match raw {
+            true => text.to_owned(),
+            false => format!("'{text}"),
+        };
+        for rows in tables {
+            assert_eq!(rows.len(), formulas.len() + plain.len());
+            let users: Vec<&str> = rows.iter().map(|row| &*row[1]).collect();
+            for formula in formulas {
+                assert!(users.contains(&&*told(formula)), "{formula:?}: {users:?}");
+            }
+            for plain in plain {
+                assert!(users.contains(&plain), "{plain:?}: {users:?}");
+            }
+            for row in &rows {
+                assert_eq!(row[0], told("-shop"));
+                assert!(
+                    [told("-control"), "-1".to_owned()].contains(&row[2]),
+                    "{row:?}"
+                );
+                assert_eq!(row[3], told("-sold"));
+                assert_eq!(row[5], "-2.5", "numbers stay numbers");
+            }
+        }
+    }
+    let results = ask("/admin/results?format=csv");
+    assert_eq!(
+        [&results[0][0], &results[0][2], &results[0][7]],
+        ["'-shop", "'-control", "'-sold"]
+    );
+    assert_eq!(results[1][2], "-1");
+    let results = ask("/admin/results?format=csv&raw=true");
+    assert_eq!(
+        [&results[0][0], &results[0][2], &results[0][7]],
+        ["-shop", "-control", "-sold"]
+    );
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub(super) struct Wish {
     /// `csv` unless given.
     #[param(inline)]
     format: Option<Format>,
+    /// Whether CSV has the exact texts, also those that a spreadsheet would take for formulas.
+    #[serde(default)]
+    raw: bool,
 }
 
 /// Users, their values or hourly totals of an experiment
@@ -69,12 +72,12 @@ pub(super) async fn export(
         return Err(Failure::new(StatusCode::NOT_FOUND, error));
     }
     let table = wish.table.unwrap_or(Table::Assignments);
-    let format = wish.format.unwrap_or(Format::Csv);
+    let (format, raw) = (wish.format.unwrap_or(Format::Csv), wish.raw);
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
     let (ledger, plan, name) = (Arc::clone(&door.ledger), door.plan(), experiment.clone());
     tokio::spawn(async move {
         let to = Pipe(bytes.clone());
-        if let Err(error) = write(ledger, plan, name, table, format, to, |_| ()).await {
+        if let Err(error) = write(ledger, plan, name, (table, format, raw), to, |_| ()).await {
             // The reader sees a body that breaks off, never one that ends early.
             let _ = bytes.send(Err(error)).await;
         }
@@ -97,31 +100,31 @@ pub(super) async fn export(
         .into_response())
 }
 
-/// Writes a table of an experiment to a file; `told` hears of every page's number of rows.
+/// Writes a table of an experiment to a file, in this format and raw or not; `told` hears of every
+/// page's number of rows.
 pub async fn write<W: Write + Send + 'static>(
     ledger: Arc<dyn Ledger>,
     plan: Arc<Plan>,
     experiment: String,
-    table: Table,
-    format: Format,
+    (table, format, raw): (Table, Format, bool),
     to: W,
     told: impl Fn(usize) + Send + 'static,
 ) -> io::Result<()> {
     let (pages, received) = mpsc::channel(4);
     let reading = async move { rows::read(&*ledger, &plan, &experiment, table, &pages).await };
-    let writing = tokio::task::spawn_blocking(move || sheets(table, format, to, received, told));
+    let writing = tokio::task::spawn_blocking(move || {
+        let sheet = Sheet::begin(format, raw, table, to)?;
+        fill(sheet, received, told)
+    });
     let ((), written) = tokio::join!(reading, writing);
     written.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
-fn sheets(
-    table: Table,
-    format: Format,
-    to: impl Write + Send,
+fn fill(
+    mut sheet: Sheet<impl Write + Send>,
     mut pages: mpsc::Receiver<Result<Vec<Row>, LedgerError>>,
     told: impl Fn(usize),
 ) -> io::Result<()> {
-    let mut sheet = Sheet::begin(format, table, to)?;
     while let Some(page) = pages.blocking_recv() {
         let rows = page.map_err(|error| io::Error::other(crate::ledger::chain(&error)))?;
         told(rows.len());

@@ -1,6 +1,7 @@
 //! Rows as CSV, JSON Lines or Parquet, written as they come.
 
 use super::rows::{Cell, Kind, Row, Table};
+use crate::admin::cells::neutral;
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
@@ -50,8 +51,8 @@ const GROUP_ROWS: usize = 20_000;
 
 /// A file that is being written.
 pub enum Sheet<W: Write + Send> {
-    /// See [`Format::Csv`].
-    Csv(Box<csv::Writer<W>>),
+    /// See [`Format::Csv`]; whether texts are written as they are.
+    Csv(Box<csv::Writer<W>>, bool),
     /// See [`Format::Jsonl`].
     Jsonl(W, Table),
     /// See [`Format::Parquet`].
@@ -59,13 +60,14 @@ pub enum Sheet<W: Write + Send> {
 }
 
 impl<W: Write + Send> Sheet<W> {
-    /// Begins a file.
-    pub fn begin(format: Format, table: Table, to: W) -> io::Result<Sheet<W>> {
+    /// Begins a file. In CSV, texts that a spreadsheet would take for formulas are neutralised,
+    /// unless they are wanted `raw`.
+    pub fn begin(format: Format, raw: bool, table: Table, to: W) -> io::Result<Sheet<W>> {
         match format {
             Format::Csv => {
                 let mut csv = csv::Writer::from_writer(to);
                 csv.write_record(table.columns().iter().map(|(name, _)| name))?;
-                Ok(Sheet::Csv(Box::new(csv)))
+                Ok(Sheet::Csv(Box::new(csv), raw))
             }
             Format::Jsonl => Ok(Sheet::Jsonl(to, table)),
             Format::Parquet => {
@@ -82,9 +84,9 @@ impl<W: Write + Send> Sheet<W> {
     /// Adds rows.
     pub fn add(&mut self, rows: Vec<Row>) -> io::Result<()> {
         match self {
-            Sheet::Csv(csv) => {
+            Sheet::Csv(csv, raw) => {
                 for row in rows {
-                    csv.write_record(row.iter().map(plain))?;
+                    csv.write_record(row.iter().map(|cell| field(cell, *raw)))?;
                 }
                 csv.flush()
             }
@@ -110,7 +112,7 @@ impl<W: Write + Send> Sheet<W> {
     /// Ends the file.
     pub fn end(self) -> io::Result<()> {
         match self {
-            Sheet::Csv(mut csv) => csv.flush(),
+            Sheet::Csv(mut csv, _) => csv.flush(),
             Sheet::Jsonl(mut to, _) => to.flush(),
             Sheet::Parquet(mut writer, table, held) => {
                 if !held.is_empty() {
@@ -122,8 +124,9 @@ impl<W: Write + Send> Sheet<W> {
     }
 }
 
-fn plain(cell: &Cell) -> String {
+fn field(cell: &Cell, raw: bool) -> String {
     match cell {
+        Cell::Text(Some(text)) if !raw => neutral(text).into_owned(),
         Cell::Text(text) => text.clone().unwrap_or_default(),
         Cell::Whole(number) => number.map_or(String::new(), |number| number.to_string()),
         Cell::Number(number) => number.map_or(String::new(), |number| number.to_string()),

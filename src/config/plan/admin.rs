@@ -4,6 +4,10 @@ use crate::experiment::key_ring::KeyRing;
 use std::fmt;
 use std::net::SocketAddr;
 
+/// The cookie that carries a session of the admin API. Browsers send it to every port of its host,
+/// so the proxy removes it from what upstreams get.
+pub const SESSION_COOKIE: &str = "watershed_session";
+
 /// The admin door.
 #[derive(Clone, Debug)]
 pub struct Admin {

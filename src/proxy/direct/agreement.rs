@@ -44,6 +44,7 @@ const LINES: &[&str] = &[
     "Cookie: uid=u1",
     "Cookie: a=b; uid=u2 ; c=d",
     "cookie: watershed_override=x",
+    "Cookie: a=b; watershed_session=x; c=d",
     "X-User: u3",
     "X-User:",
     "X-Beta: yes",

@@ -11,7 +11,7 @@ use crate::experiment::identity::{self, Visitor};
 use crate::experiment::visit::Visit;
 use crate::proxy::framing::Bounds;
 use crate::proxy::grammar::{self, is_named};
-use crate::proxy::headers::Words;
+use crate::proxy::headers::{Words, is_private_cookie};
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
 use http::Method;
@@ -152,9 +152,7 @@ fn plain<'a>(
         request.lines.take_all(|name| reserved.is_disguised(name));
     }
     let asks = |query| identity::query_value(query, OVERRIDE_COOKIE).is_some();
-    if identity::cookie_value(&request, OVERRIDE_COOKIE).is_some()
-        || (&request).query().is_some_and(asks)
-    {
+    if identity::has_cookie(&request, is_private_cookie) || (&request).query().is_some_and(asks) {
         return None;
     }
     Some(Read::Plain(request))

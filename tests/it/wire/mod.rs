@@ -3,6 +3,7 @@
 mod aborts;
 mod answers;
 mod caches;
+mod cookies;
 mod endpoints;
 mod endurance;
 mod forwarding;
