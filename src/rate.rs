@@ -115,7 +115,7 @@ fn owed_us(words: &[&AtomicU64; 2], now_us: u64) -> u64 {
 }
 
 /// One client: an address, or the /64 that one has in IPv6.
-fn network(address: IpAddr) -> u64 {
+pub fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(u32::from(address)),
         IpAddr::V6(address) => (u128::from(address) >> 64) as u64,

@@ -2,9 +2,11 @@
 //! elsewhere that would make a browser ask.
 
 use super::failure::Failure;
+use super::gate::Admitted;
 use super::{Door, login, session};
 use crate::config::plan::{Role, Token};
 use crate::experiment::identity::{bearer_token, cookie_value};
+use crate::experiment::key_ring::KeyRing;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -14,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq;
 
@@ -38,19 +40,20 @@ pub struct Caller {
 /// What a browser sends unasked, for which forms must carry a proof.
 #[derive(Clone, Debug)]
 pub struct Ambient {
-    key: [u8; 32],
+    keys: KeyRing,
     session: String,
+    /// When the session is over, and its nonce; `None` where no token is asked for.
+    ends: Option<(u64, String)>,
     /// Whether the browser says that a page of this door is where it comes from.
     is_from_here: bool,
 }
 
 impl Ambient {
-    /// The session is good for nothing any more, here.
-    pub fn end(&self, door: &Door) {
-        if let Some(until_s) = session::until(&self.session) {
-            let mut ended = door.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            ended.retain(|_, until_s| *until_s > now_s());
-            ended.insert(self.session.clone(), until_s);
+    /// Ends the session: here at once, and at other replicas as soon as the store knows.
+    pub async fn end(&self, door: &Door) {
+        if let Some((until_s, nonce)) = &self.ends {
+            door.ended().add(*until_s, nonce.clone());
+            door.exchange_ended().await;
         }
     }
 }
@@ -58,7 +61,7 @@ impl Ambient {
 impl Caller {
     /// What the forms of pages for this caller carry.
     pub fn form(&self) -> String {
-        let carried = |ambient: &Ambient| session::form(&ambient.key, &ambient.session);
+        let carried = |ambient: &Ambient| session::form(&ambient.keys, &ambient.session);
         self.ambient.as_ref().map_or(String::new(), carried)
     }
 
@@ -66,7 +69,7 @@ impl Caller {
     pub fn is_own_form(&self, brought: &str) -> bool {
         self.ambient
             .as_ref()
-            .is_none_or(|it| session::is_form(&it.key, &it.session, brought))
+            .is_none_or(|it| session::is_form(&it.keys, &it.session, brought))
     }
 
     /// Whether it is a browser that has shown a token before.
@@ -103,6 +106,7 @@ pub async fn admit(
         Ok(caller) => caller,
         Err(Unknown::TooMany) => return too_many(),
         Err(Unknown::Nobody) => return nobody(&request),
+        Err(Unknown::NoNonce(error)) => return no_nonce(&error),
         Err(Unknown::Remote) => {
             let said = "without admin.token this door is for this machine only";
             return Failure::new(StatusCode::FORBIDDEN, said).into_response();
@@ -125,6 +129,9 @@ pub async fn admit(
             return Failure::new(StatusCode::FORBIDDEN, said).into_response();
         }
     }
+    if let Some(admitted) = request.extensions().get::<Admitted>() {
+        admitted.set();
+    }
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
@@ -140,6 +147,8 @@ pub enum Unknown {
     Elsewhere(String),
     /// From another machine, and no token is asked for.
     Remote,
+    /// Known, but the system has no random numbers for a session.
+    NoNonce(getrandom::Error),
 }
 
 /// Where forms are sent, which prove themselves where they are read.
@@ -163,8 +172,9 @@ pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, U
                 name: None,
                 role: Role::Operate,
                 ambient: Some(Ambient {
-                    key: door.key,
+                    keys: plan.admin.session_keys.clone(),
                     session: String::new(),
+                    ends: None,
                     is_from_here: false,
                 }),
             }),
@@ -180,17 +190,16 @@ pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, U
     if let Some(brought) = brought.and_then(bearer_token) {
         return try_token(door, tokens, peer, brought).map(|token| caller(token, None));
     }
-    let session = cookie_value(headers, session::COOKIE);
-    let session = session.and_then(|value| std::str::from_utf8(value).ok());
-    let found = session.and_then(|value| session::verify(tokens, value, now_s()).zip(Some(value)));
+    let cookie = cookie_value(headers, session::COOKIE);
+    let cookie = cookie.and_then(|value| std::str::from_utf8(value).ok());
+    let cookie = cookie.ok_or(Unknown::Nobody)?;
+    let found = session::verify(&plan.admin, cookie, now_s());
+    let found = found.filter(|(_, session)| !door.ended().holds(*session));
     let (token, session) = found.ok_or(Unknown::Nobody)?;
-    let ended = door.ended.lock().unwrap_or_else(PoisonError::into_inner);
-    if ended.contains_key(session) {
-        return Err(Unknown::Nobody);
-    }
     let ambient = Ambient {
-        key: token.digest,
-        session: session.to_owned(),
+        keys: plan.admin.session_keys.clone(),
+        session: cookie.to_owned(),
+        ends: Some((session.until_s, session.nonce.to_owned())),
         is_from_here: says_where(headers) && is_same_origin(headers),
     };
     Ok(caller(token, Some(ambient)))
@@ -229,13 +238,11 @@ fn try_token<'a>(
 pub fn open_session(door: &Door, peer: IpAddr, brought: &str) -> Result<String, Unknown> {
     let plan = door.plan();
     let token = try_token(door, &plan.admin.tokens, peer, brought.as_bytes())?;
-    let mut until_s = now_s() + session::SECONDS;
-    let ended = door.ended.lock().unwrap_or_else(PoisonError::into_inner);
-    // Who logs out and in again within a second does not get the session that was ended.
-    while ended.contains_key(&session::sign(token, until_s)) {
-        until_s += 1;
-    }
-    Ok(session::sign(token, until_s))
+    let mut nonce = [0; session::NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(Unknown::NoNonce)?;
+    let until_s = now_s() + session::SECONDS;
+    let keys = &plan.admin.session_keys;
+    Ok(session::sign(keys, token, until_s, nonce))
 }
 
 /// Whether the client would rather have a page.
@@ -263,6 +270,12 @@ pub fn too_many() -> Response {
     let seconds = HeaderValue::from_static(RETRY_S);
     refused.headers_mut().insert(RETRY_AFTER, seconds);
     refused
+}
+
+/// The response where the system has no random numbers.
+pub fn no_nonce(error: &getrandom::Error) -> Response {
+    let why = format!("the system has no random numbers for a session: {error}");
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 /// The name that a request was sent to, if it may be one of another site that was made to lead
@@ -302,7 +315,7 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
     origin.is_some() && origin == host.as_deref()
 }
 
-fn now_s() -> u64 {
+pub fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_secs())

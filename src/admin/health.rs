@@ -47,10 +47,38 @@ pub async fn ready(State(door): State<Door>) -> Result<String, Failure> {
     Ok(lines.map(|line| line + "\n").collect())
 }
 
+/// The same on the listener for health
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz_short",
+    tag = "process",
+    responses((status = 200, description = "`ok`", body = String))
+)]
+pub async fn live_short() -> &'static str {
+    live().await
+}
+
+/// The same on the listener for health
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz_short",
+    tag = "process",
+    responses(
+        (status = 200, description = "`ready`", body = String),
+        (status = 503, description = "It stops", body = Refused),
+    )
+)]
+pub async fn ready_short(door: State<Door>) -> Result<String, Failure> {
+    ready(door).await
+}
+
 /// What is served by.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Config {
-    /// Tells files that mean different things apart; the same at replicas that mean the same.
+    /// Tells files that mean different things apart; the same at replicas of one store that mean
+    /// the same.
     digest: String,
     /// The routes file as it is written, without its secrets. Decisions stand over it: see
     /// `/admin/acts`.
@@ -70,8 +98,12 @@ pub struct Config {
 )]
 pub async fn config(State(door): State<Door>) -> Json<Config> {
     let plan = door.plan();
+    // Keyed, so that nobody can try secrets of the file against it.
+    let keys = &plan.admin.session_keys;
+    let tag = keys.sign(&[b"config", &plan.digest.to_le_bytes()]);
+    let digest = tag[..8].iter().map(|byte| format!("{byte:02x}"));
     Json(Config {
-        digest: format!("{:016x}", plan.digest),
+        digest: digest.collect(),
         config: plan.shown.clone(),
     })
 }

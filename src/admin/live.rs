@@ -5,7 +5,7 @@ use super::{Door, caller};
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 
 /// How often it is looked.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a stream goes on; browsers then ask again.
+const WITHIN: Duration = Duration::from_secs(3600);
 
 /// One event.
 #[derive(ToSchema)]
@@ -27,7 +29,7 @@ struct Told {
 /// Told when there is something new
 ///
 /// An event `changed` at first, and whenever results have changed. It ends with the token or the
-/// session of who listens.
+/// session of who listens, and after an hour: ask again.
 #[utoipa::path(
     get,
     path = "/admin/results/live",
@@ -63,5 +65,6 @@ pub async fn live(
             tokio::time::sleep(INTERVAL).await;
         }
     });
+    let changes = changes.take_until(Box::pin(tokio::time::sleep(WITHIN)));
     Sse::new(changes).keep_alive(KeepAlive::default())
 }

@@ -1,6 +1,6 @@
 //! Sessions of browsers: a token once, a cookie from then on.
 
-use super::caller::{Caller, Unknown, is_same_origin, open_session, too_many};
+use super::caller::{Caller, Unknown, is_same_origin, no_nonce, open_session, too_many};
 use super::failure::{Failure, Form, Refused};
 use super::{Door, page, session};
 use askama::Template;
@@ -93,6 +93,7 @@ pub async fn take(
     match open_session(&door, peer.ip(), brought.token.trim()) {
         Ok(session) => home(&headers, &session, session::SECONDS),
         Err(Unknown::TooMany) => too_many(),
+        Err(Unknown::NoNonce(error)) => no_nonce(&error),
         Err(_) => page(StatusCode::UNAUTHORIZED, true),
     }
 }
@@ -131,7 +132,7 @@ pub async fn leave(
     match caller.is_own_form(&proof.form) {
         true => {
             if let Some(ambient) = &caller.ambient {
-                ambient.end(&door);
+                ambient.end(&door).await;
             }
             home(&headers, "", 0)
         }

@@ -56,6 +56,23 @@ pub async fn metrics(State(door): State<Door>) -> Result<Response, Failure> {
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
+/// The same on the listener for health
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics_short",
+    tag = "process",
+    responses((
+        status = 200,
+        description = "OpenMetrics",
+        content_type = "application/openmetrics-text",
+        body = String,
+    ))
+)]
+pub async fn metrics_short(door: State<Door>) -> Result<Response, Failure> {
+    metrics(door).await
+}
+
 fn up<E>(results: &Result<Results, E>) -> f64 {
     let healthy = results.as_ref().is_ok_and(|results| results.store.healthy);
     f64::from(u8::from(healthy))

@@ -28,6 +28,7 @@ pub mod look;
 mod metric;
 mod metrics;
 mod openapi;
+mod paced;
 mod page;
 mod planning;
 mod plot;
@@ -51,13 +52,21 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::rate::Rates;
 use crate::vitals::Vitals;
 use axum::middleware;
+use gate::Gate;
 use look::Looks;
 use results::Wish;
+use session::Ended;
 use shape::Results;
-use std::collections::HashMap;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use utoipa_axum::router::OpenApiRouter;
+
+/// How often replicas learn which sessions were ended at others.
+const EXCHANGE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the store may take to say so.
+const EXCHANGE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Asks the house to load its file again.
 #[derive(Debug)]
@@ -88,16 +97,12 @@ pub struct Door {
     rates: Arc<Rates>,
     house: House,
     stopping: watch::Receiver<bool>,
-    /// Sessions that were ended before their time, and until when they would have been good. Who
-    /// comes to have one needs a token, and one token has one session in a second: they are few.
-    ended: Arc<Mutex<HashMap<String, u64>>>,
-    /// Proves that a form is from here, where nobody is asked for a token.
-    key: [u8; 32],
+    /// Sessions that were ended before their time.
+    ended: Arc<Mutex<Ended>>,
 }
 
 impl Door {
-    /// A door to this house; `replica` is its name among those that share its ledger. Fails when
-    /// the system has no random numbers.
+    /// A door to this house; `replica` is its name among those that share its ledger.
     pub fn new(
         replica: String,
         looks: Arc<Looks>,
@@ -106,10 +111,8 @@ impl Door {
         (vitals, rates): (Arc<Vitals>, Arc<Rates>),
         house: House,
         stopping: watch::Receiver<bool>,
-    ) -> Result<Door, getrandom::Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        Ok(Door {
+    ) -> Door {
+        Door {
             replica: replica.into(),
             looks,
             plan,
@@ -119,8 +122,7 @@ impl Door {
             house,
             stopping,
             ended: Arc::default(),
-            key,
-        })
+        }
     }
 
     async fn results(&self, wish: Wish<'_>) -> Result<Results, LedgerError> {
@@ -132,14 +134,75 @@ impl Door {
     fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plan.borrow())
     }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the store the sessions that were ended here, and learns of those that were ended at
+    /// other replicas or before the last start.
+    async fn exchange_ended(&self) {
+        let ours = {
+            let mut ended = self.ended();
+            ended.forget(caller::now_s());
+            ended.all().cloned().collect::<Vec<_>>()
+        };
+        let asked = self.ledger.ended_sessions(&ours, caller::now_s());
+        match tokio::time::timeout(EXCHANGE_WITHIN, asked).await {
+            Ok(Ok(all)) => {
+                let mut ended = self.ended();
+                for (until_s, nonce) in all {
+                    ended.add(until_s, nonce);
+                }
+            }
+            // Ingestion reports a store that is away; what was ended here is offered again.
+            Ok(Err(error)) => tracing::debug!("ended sessions are not shared: {error}"),
+            Err(_) => tracing::debug!("ended sessions are not shared: the store is slow"),
+        }
+    }
+
+    async fn follow_ended(&self) {
+        loop {
+            tokio::time::sleep(EXCHANGE_INTERVAL).await;
+            self.exchange_ended().await;
+        }
+    }
 }
 
-/// Serves the door until its task is dropped.
-pub async fn serve(door: Door, listener: TcpListener) -> std::io::Result<()> {
-    let guard = middleware::from_fn_with_state(door.clone(), caller::admit);
-    let routes = routes::guarded().layer(guard).merge(routes::open());
-    let (routes, _) = routes.split_for_parts();
-    let routes = routes.fallback(routes::unknown).with_state(door);
-    let routes = routes.layer(middleware::from_fn(dress::dress));
-    gate::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
+/// Serves the door until its task is dropped; and at `health`, where there is such a listener,
+/// health and metrics without a token.
+pub async fn serve(
+    door: Door,
+    listener: TcpListener,
+    health: Option<TcpListener>,
+) -> std::io::Result<()> {
+    let guard = || middleware::from_fn_with_state(door.clone(), caller::admit);
+    let router = |routes: OpenApiRouter<Door>| {
+        let (routes, _) = routes.split_for_parts();
+        let routes = routes.with_state(door.clone());
+        let routes = routes.layer(middleware::from_fn(paced::limit));
+        routes.layer(middleware::from_fn(dress::dress))
+    };
+    let all = routes::guarded().layer(guard()).merge(routes::open());
+    let usual = Gate::new(router(all.fallback(routes::unknown)), gate::ADMIN);
+    let few = routes::numbers().layer(guard()).merge(routes::probes());
+    let reserve = Gate::new(router(few.fallback(routes::full)), gate::RESERVE);
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    // A session that was ended before the last start does not come back.
+    door.exchange_ended().await;
+    let serving = async {
+        tokio::select! {
+            ended = gate::serve(listener, usual, Some(reserve)) => ended,
+            () = door.follow_ended() => Ok(()),
+        }
+    };
+    let Some(health) = health else {
+        return serving.await;
+    };
+    let few = routes::numbers().merge(routes::probes());
+    let few = few.merge(routes::health()).fallback(routes::nothing_else);
+    let few = Gate::new(router(few), gate::HEALTH);
+    let health = tokio::net::TcpListener::from_std(health)?;
+    tokio::try_join!(serving, gate::serve(health, few, None))?;
+    Ok(())
 }

@@ -17,7 +17,7 @@ use utoipa::openapi::{ContentBuilder, Header, OpenApi, Ref, RefOr, Response, Res
 #[openapi(
     info(
         title = "The admin door of watershed",
-        description = "Fields, parameters and paths are added, never renamed. What is not known yet is `null`, never 0.",
+        description = "Fields, parameters and paths are added, never renamed. What is not known yet is `null`, never 0. Any request may also be answered 408 (its body came too slowly) or 503 (all connections are in use, or it took too long).",
     ),
     tags(
         (name = "results", description = include_str!("../../docs/results.md")),

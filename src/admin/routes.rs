@@ -8,7 +8,8 @@ use super::{
 };
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::response::Redirect;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
+use axum::response::{IntoResponse, Redirect, Response};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
@@ -26,7 +27,7 @@ pub fn guarded() -> OpenApiRouter<Door> {
         .routes(routes!(confirm::ask, deciding::take).layer(decision_max))
         .routes(routes!(login::leave))
         .routes(routes!(deciding::acts))
-        .routes(routes!(metrics::metrics))
+        .merge(numbers())
         .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))
@@ -34,14 +35,47 @@ pub fn guarded() -> OpenApiRouter<Door> {
 
 /// Where nobody is asked.
 pub fn open() -> OpenApiRouter<Door> {
-    OpenApiRouter::default()
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
+    probes()
         .routes(routes!(login::ask, login::take))
         .routes(routes!(page::style))
         .routes(routes!(page::script))
         .routes(routes!(home))
         .routes(routes!(admin))
+}
+
+/// Numbers of the process.
+pub fn numbers() -> OpenApiRouter<Door> {
+    OpenApiRouter::default().routes(routes!(metrics::metrics))
+}
+
+/// Whether the process is well.
+pub fn probes() -> OpenApiRouter<Door> {
+    OpenApiRouter::default()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+}
+
+/// What the listener for health has besides: shorter names of the same.
+pub fn health() -> OpenApiRouter<Door> {
+    OpenApiRouter::default()
+        .routes(routes!(health::live_short))
+        .routes(routes!(health::ready_short))
+        .routes(routes!(metrics::metrics_short))
+}
+
+/// Everywhere else on the listener for health.
+pub async fn nothing_else() -> Failure {
+    let hint = "this listener has /healthz, /readyz and /metrics only; the rest is at admin.listen";
+    Failure::new(StatusCode::NOT_FOUND, hint)
+}
+
+/// Everywhere else while all connections of the admin API are in use.
+pub async fn full() -> Response {
+    let why = "all connections of the admin API, or this address's share of them, are in use: close some, or try again";
+    let mut refused = Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    let seconds = HeaderValue::from_static("5");
+    refused.headers_mut().insert(RETRY_AFTER, seconds);
+    refused
 }
 
 /// Everywhere else.

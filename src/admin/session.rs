@@ -1,69 +1,123 @@
 //! Signed sessions of browsers, and what their forms carry. PURE.
 //!
-//! A session is `<until>.<signature>.<name>`: Unix seconds, and HMAC-SHA-256 (RFC 2104) in unpadded
-//! base64url, keyed with the digest of the name's token. So every replica with the same file knows
-//! it, and it ends with its token.
+//! A session is `<until>.<nonce>.<tag>.<name>`: Unix seconds, 16 random bytes and the tag in
+//! unpadded base64url, and the name of the token that began it. The tag signs all of that and the
+//! token's digest by keys that are kept beside the counts and stand in no file of the user's: so a
+//! session ends with its token, every replica of a store knows it, and who reads the routes file
+//! cannot make one.
 
-use crate::config::plan::Token;
+use crate::config::plan::{Admin, Token};
+use crate::experiment::key_ring::KeyRing;
+use crate::ledger::ENDED_SESSIONS_MAX;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use std::collections::BTreeSet;
 
 /// The cookie that carries it.
 pub use crate::config::plan::SESSION_COOKIE as COOKIE;
-/// How long it lasts, in seconds.
-pub const SECONDS: u64 = 12 * 3600;
+/// A session that claims to last longer than this, in seconds, is none.
+pub const SECONDS_MAX: u64 = 12 * 3600;
+/// How far the clock of the replica that began a session may be ahead, in seconds.
+const AHEAD_S: u64 = 300;
+/// How long a session lasts, in seconds.
+pub const SECONDS: u64 = SECONDS_MAX - AHEAD_S;
+/// The random bytes that tell a session from all others.
+pub const NONCE_BYTES: usize = 16;
+
+/// A session that is sound and not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session<'a> {
+    /// When it is over, in Unix seconds.
+    pub until_s: u64,
+    /// No other session has it.
+    pub nonce: &'a str,
+}
 
 /// A session of whoever carries this token, until this Unix second.
-pub fn sign(token: &Token, until_s: u64) -> String {
-    let signature = mac(&token.digest, &["session", &until_s.to_string()]).finalize();
-    let signature = URL_SAFE_NO_PAD.encode(signature.into_bytes());
-    format!("{until_s}.{signature}.{}", token.name)
+pub fn sign(keys: &KeyRing, token: &Token, until_s: u64, nonce: [u8; NONCE_BYTES]) -> String {
+    let (until, nonce) = (until_s.to_string(), URL_SAFE_NO_PAD.encode(nonce));
+    let tag = keys.sign(&signed(token, &until, &nonce));
+    let tag = URL_SAFE_NO_PAD.encode(tag);
+    format!("{until}.{nonce}.{tag}.{}", token.name)
 }
 
 /// Whose session this is, if it is sound and not over. Compared in constant time.
-pub fn verify<'a>(tokens: &'a [Token], session: &str, now_s: u64) -> Option<&'a Token> {
-    let mut parts = session.splitn(3, '.');
-    let (until, signature, name) = (parts.next()?, parts.next()?, parts.next()?);
-    let token = tokens.iter().find(|token| &*token.name == name)?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    let mac = mac(&token.digest, &["session", until]);
-    mac.verify_slice(&signature).ok()?;
-    (until.parse::<u64>().ok()? > now_s).then_some(token)
+pub fn verify<'a, 'b>(
+    admin: &'a Admin,
+    session: &'b str,
+    now_s: u64,
+) -> Option<(&'a Token, Session<'b>)> {
+    let mut parts = session.splitn(4, '.');
+    let (until, nonce) = (parts.next()?, parts.next()?);
+    let (tag, name) = (parts.next()?, parts.next()?);
+    let token = admin.tokens.iter().find(|token| &*token.name == name)?;
+    let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
+    admin
+        .session_keys
+        .verify(&signed(token, until, nonce), &tag)?;
+    let until_s: u64 = until.parse().ok()?;
+    let lasts = now_s < until_s && until_s <= now_s.saturating_add(SECONDS_MAX);
+    lasts.then_some((token, Session { until_s, nonce }))
 }
 
-/// Until when a session is good, in Unix seconds, if it is one.
-pub fn until(session: &str) -> Option<u64> {
-    session.split('.').next()?.parse().ok()
+fn signed<'a>(token: &'a Token, until: &'a str, nonce: &'a str) -> [&'a [u8]; 5] {
+    let (name, digest) = (token.name.as_bytes(), &token.digest[..]);
+    [b"session", until.as_bytes(), nonce.as_bytes(), name, digest]
 }
 
 /// What the forms of a session's pages carry: a page elsewhere does not know it.
-pub fn form(key: &[u8], session: &str) -> String {
-    let form = mac(key, &["form", session]).finalize();
-    URL_SAFE_NO_PAD.encode(form.into_bytes())
+pub fn form(keys: &KeyRing, session: &str) -> String {
+    URL_SAFE_NO_PAD.encode(keys.sign(&[b"form", session.as_bytes()]))
 }
 
 /// Whether a form carries what it should. Compared in constant time.
-pub fn is_form(key: &[u8], session: &str, brought: &str) -> bool {
+pub fn is_form(keys: &KeyRing, session: &str, brought: &str) -> bool {
     let brought = URL_SAFE_NO_PAD.decode(brought).unwrap_or_default();
-    mac(key, &["form", session]).verify_slice(&brought).is_ok()
+    keys.verify(&[b"form", session.as_bytes()], &brought)
+        .is_some()
 }
 
-fn mac(key: &[u8], said: &[&str]) -> Hmac<Sha256> {
-    #[expect(clippy::expect_used, reason = "RFC 2104 takes keys of any length")]
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes any key");
-    for part in said {
-        mac.update(part.as_bytes());
-        mac.update(b"\0");
+/// Sessions that were ended before their time: at most [`ENDED_SESSIONS_MAX`] of them.
+#[derive(Debug, Default)]
+pub struct Ended(BTreeSet<(u64, String)>);
+
+impl Ended {
+    /// This session is over.
+    pub fn add(&mut self, until_s: u64, nonce: String) {
+        self.0.insert((until_s, nonce));
+        if self.0.len() > ENDED_SESSIONS_MAX {
+            self.0.pop_first();
+        }
     }
-    mac
+
+    /// Whether a session was ended. Where there are more than can be kept, so is every one that is
+    /// over sooner than those that are kept: none comes back.
+    pub fn holds(&self, session: Session<'_>) -> bool {
+        let is_full = self.0.len() >= ENDED_SESSIONS_MAX;
+        let first = self.0.first().filter(|_| is_full);
+        first.is_some_and(|(until_s, _)| session.until_s <= *until_s)
+            || self
+                .0
+                .contains(&(session.until_s, session.nonce.to_owned()))
+    }
+
+    /// Forgets those that are over by now.
+    pub fn forget(&mut self, now_s: u64) {
+        self.0.retain(|(until_s, _)| *until_s > now_s);
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &(u64, String)> {
+        self.0.iter()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::plan::Role;
+
+    const NOW: u64 = 1_800_000_000;
 
     fn token(name: &str, byte: u8) -> Token {
         Token {
@@ -74,33 +128,105 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_session_is_its_tokens_and_ends() {
-        let tokens = [token("a", 1), token("b.c", 2)];
-        let session = sign(&tokens[1], 1000);
-        let of = |session: &str, now_s| verify(&tokens, session, now_s).map(|token| &*token.name);
-        assert_eq!(of(&session, 999), Some("b.c"));
-        assert_eq!(of(&session, 1000), None, "it is over");
-        assert_eq!(of(&session.replacen("1000", "2000", 1), 999), None);
-        assert_eq!(of(&session.replace("b.c", "a"), 999), None);
-        let changed = [token("a", 1), token("b.c", 3)];
-        assert!(verify(&changed, &session, 999).is_none(), "another token");
-        for unsound in ["", ".", "..", "1000..a", "x.y.a", "1000.AAAA"] {
-            assert_eq!(of(unsound, 0), None, "{unsound}");
+    fn keys(secrets: &[&[u8]]) -> KeyRing {
+        KeyRing::new("sessions", secrets[0], secrets[1..].iter().copied())
+    }
+
+    fn admin(tokens: &[Token], secrets: &[&[u8]]) -> Admin {
+        Admin {
+            listen: ([127, 0, 0, 1], 1).into(),
+            health: None,
+            tokens: tokens.to_vec(),
+            session_keys: keys(secrets),
         }
     }
 
     #[test]
-    fn a_form_is_of_one_session() {
-        let carried = form(b"key", "session");
-        assert!(is_form(b"key", "session", &carried));
-        for (key, session, brought) in [
-            (&b"other"[..], "session", &*carried),
-            (b"key", "other", &carried),
-            (b"key", "session", ""),
-            (b"key", "session", &carried[1..]),
+    fn session_belongs_to_its_token_and_ends() {
+        let tokens = [token("a", 1), token("b.c", 2)];
+        let here = admin(&tokens, &[b"kept"]);
+        let of = |session: &str, now_s| {
+            verify(&here, session, now_s).map(|(token, _)| token.name.to_string())
+        };
+        let until_s = NOW + SECONDS;
+        let session = sign(&here.session_keys, &tokens[1], until_s, [7; 16]);
+        assert_eq!(of(&session, NOW).as_deref(), Some("b.c"));
+        assert_eq!(of(&session, until_s - 1).as_deref(), Some("b.c"));
+        assert_eq!(of(&session, until_s), None, "it is over");
+        let later = session.replacen(&until_s.to_string(), &(until_s + 1).to_string(), 1);
+        assert_eq!(of(&later, NOW), None);
+        assert_eq!(of(&session.replace("b.c", "a"), NOW), None);
+        for other in [
+            admin(&[token("a", 1), token("b.c", 3)], &[b"kept"]),
+            admin(&[token("a", 1)], &[b"kept"]),
+            admin(&tokens, &[b"other"]),
         ] {
-            assert!(!is_form(key, session, brought));
+            assert!(verify(&other, &session, NOW).is_none(), "{other:?}");
         }
+        // Another replica's secret verifies, too, once both know it.
+        let both = admin(&tokens, &[b"other", b"kept"]);
+        assert!(verify(&both, &session, NOW).is_some());
+        for unsound in [
+            "",
+            ".",
+            "...",
+            "1800000100...a",
+            "x.y.z.a",
+            "1800000100.AAAA.AAAA.a",
+        ] {
+            assert_eq!(of(unsound, NOW), None, "{unsound}");
+        }
+    }
+
+    #[test]
+    fn session_of_more_than_twelve_hours_is_refused_however_it_is_signed() {
+        let here = admin(&[token("a", 1)], &[b"kept"]);
+        for (seconds, sound) in [
+            (1, true),
+            (SECONDS, true),
+            (SECONDS_MAX, true),
+            (SECONDS_MAX + 1, false),
+            (10 * 365 * 24 * 3600, false),
+            (u64::MAX - NOW, false),
+        ] {
+            let session = sign(&here.session_keys, &here.tokens[0], NOW + seconds, [0; 16]);
+            assert_eq!(verify(&here, &session, NOW).is_some(), sound, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn form_belongs_to_one_session() {
+        let (kept, other) = (keys(&[b"kept"]), keys(&[b"other"]));
+        let carried = form(&kept, "session");
+        assert!(is_form(&kept, "session", &carried));
+        for (keys, session, brought) in [
+            (&other, "session", &*carried),
+            (&kept, "other", &carried),
+            (&kept, "session", ""),
+            (&kept, "session", &carried[1..]),
+        ] {
+            assert!(!is_form(keys, session, brought));
+        }
+    }
+
+    #[test]
+    fn ended_sessions_are_bounded_and_none_comes_back() {
+        let mut ended = Ended::default();
+        let session = |until_s, nonce| Session { until_s, nonce };
+        ended.add(NOW + 5, "a".to_owned());
+        assert!(ended.holds(session(NOW + 5, "a")));
+        assert!(
+            !ended.holds(session(NOW + 5, "b")),
+            "logged in in the same second"
+        );
+        for place in 0..2 * ENDED_SESSIONS_MAX as u64 {
+            ended.add(NOW + 10 + place, "x".to_owned());
+        }
+        assert_eq!(ended.all().count(), ENDED_SESSIONS_MAX);
+        assert!(ended.holds(session(NOW + 5, "a")), "it stays ended");
+        let last = NOW + 10 + 2 * ENDED_SESSIONS_MAX as u64;
+        assert!(!ended.holds(session(last, "b")), "newer ones go on");
+        ended.forget(last);
+        assert_eq!(ended.all().count(), 0);
     }
 }

@@ -24,6 +24,7 @@ use crate::upstream::probe;
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
 use std::future::Future;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,7 +85,7 @@ pub async fn run(
     };
     let rates = Arc::clone(&shared.rates);
     let held = Arc::clone(&sockets.held);
-    let secure_at = sockets.secure_address();
+    let (secure_at, health_at) = (sockets.secure_address(), sockets.health_address());
     let mut secure = sockets.secure.into_iter();
     let mut threads = Vec::new();
     for (index, (journal, public)) in writers.into_iter().zip(sockets.public).enumerate() {
@@ -198,10 +199,11 @@ pub async fn run(
     };
     let orders = plan_orders.clone();
     let counters = (vitals, rates);
-    let door = admin::Door::new(id, looks, plan_orders, ledger, counters, asked, is_stopping)?;
+    let door = admin::Door::new(id, looks, plan_orders, ledger, counters, asked, is_stopping);
     let admin = supervisor.spawn("admin", restart, move || {
         let (door, listener) = (door.clone(), sockets.admin.try_clone());
-        async move { admin::serve(door, listener?).await }
+        let health = sockets.health.as_ref().map(TcpListener::try_clone);
+        async move { admin::serve(door, listener?, health.transpose()?).await }
     });
 
     let store = match &plan.store {
@@ -214,6 +216,9 @@ pub async fn run(
     );
     if let Some(address) = secure_at {
         tracing::info!("serving TLS on https://{address}");
+    }
+    if let Some(address) = health_at {
+        tracing::info!("health checks and metrics at http://{address}/healthz, /readyz, /metrics");
     }
     successor::tell_ready();
     tokio::select! {

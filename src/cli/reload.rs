@@ -106,6 +106,9 @@ fn reload_once(file: &Path, stage: &Stage) -> Result<String, String> {
     if next.admin.listen != old.admin.listen {
         kept.push("admin.listen");
     }
+    if next.admin.health != old.admin.health {
+        kept.push("admin.health");
+    }
     if next.workers != old.workers {
         kept.push("workers");
     }
@@ -119,7 +122,7 @@ fn reload_once(file: &Path, stage: &Stage) -> Result<String, String> {
     }
     (next.listen, next.workers) = (old.listen, old.workers);
     (next.journal, next.store) = (old.journal.clone(), old.store.clone());
-    next.admin.listen = old.admin.listen;
+    (next.admin.listen, next.admin.health) = (old.admin.listen, old.admin.health);
     let text = match &kept[..] {
         [] => format!("reloaded {}", file.display()),
         kept => format!(

@@ -16,6 +16,8 @@ pub const PUBLIC: &str = "public";
 pub const SECURE: &str = "tls";
 /// The same for the admin door.
 pub const ADMIN: &str = "admin";
+/// The same for health and metrics alone.
+pub const HEALTH: &str = "health";
 
 /// Every listening socket, bound before anything is served.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Sockets {
     pub secure: Vec<TcpListener>,
     /// The admin door.
     pub admin: TcpListener,
+    /// Where health and metrics are served alone.
+    pub health: Option<TcpListener>,
     /// Whether somebody else has the public ones, too: what waits there is not lost when this
     /// process closes them.
     pub held: Arc<AtomicBool>,
@@ -55,6 +59,13 @@ impl Sockets {
             None => bind(plan.admin.listen, false)
                 .map_err(|error| busy("admin.listen", plan.admin.listen, &error))?,
         };
+        let health = match plan.admin.health {
+            Some(at) => Some(match take(HEALTH, at).pop() {
+                Some(health) => health,
+                None => bind(at, false).map_err(|error| busy("admin.health", at, &error))?,
+            }),
+            None => None,
+        };
         let public = take(PUBLIC, plan.listen);
         let secure = plan.tls.as_ref().map(|tls| take(SECURE, tls.listen));
         // Who connects may end up at any of those that were handed over.
@@ -67,7 +78,7 @@ impl Sockets {
             _ => Vec::new(),
         };
         if let Some(other) = inherited.iter().find(|it| !it.is_known()) {
-            let hint = "let `listen`, `tls.listen` or `admin.listen` be its address, or name it `public`, `tls` or `admin`";
+            let hint = "let `listen`, `tls.listen`, `admin.listen` or `admin.health` be its address, or name it `public`, `tls`, `admin` or `health`";
             let said = format!(
                 "nothing here listens on {}, whose socket was handed over",
                 other.address
@@ -78,6 +89,7 @@ impl Sockets {
             public,
             secure,
             admin,
+            health,
             held: Arc::new(AtomicBool::new(held)),
         })
     }
@@ -86,7 +98,9 @@ impl Sockets {
     pub fn to_hand_over(&self) -> io::Result<Vec<(&'static str, TcpListener)>> {
         let public = self.public.iter().map(|it| (PUBLIC, it));
         let secure = self.secure.iter().map(|it| (SECURE, it));
+        let health = self.health.iter().map(|it| (HEALTH, it));
         let all = public.chain(secure).chain([(ADMIN, &self.admin)]);
+        let all = all.chain(health);
         all.map(|(name, it)| Ok((name, it.try_clone()?))).collect()
     }
 
@@ -110,6 +124,11 @@ impl Sockets {
         held.store(by_others, Ordering::SeqCst);
     }
 
+    /// Where health and metrics are served alone.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health.as_ref()?.local_addr().ok()
+    }
+
     /// Where people look.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
         self.admin.local_addr()
@@ -127,7 +146,7 @@ impl Inherited {
 
     /// Whether it has a name of ours: one whose address the file no longer has is let go.
     fn is_known(&self) -> bool {
-        [PUBLIC, SECURE, ADMIN].contains(&&*self.name)
+        [PUBLIC, SECURE, ADMIN, HEALTH].contains(&&*self.name)
     }
 }
 

@@ -19,6 +19,10 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
     if let Some(node) = &node {
         node.keys(&[
             ("listen", "an address and a port, such as 127.0.0.1:9900"),
+            (
+                "health",
+                "an address and a port, such as 0.0.0.0:9901, for health and metrics without a token",
+            ),
             ("token", "a text; or ${NAME}, or file:PATH"),
             ("tokens", "{ NAME: { role: read, hash: sha256:… } }"),
         ]);
@@ -66,11 +70,43 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
             );
         }
     }
+    let health = below("health").and_then(|node| health(root, &node, public, listen));
     Admin {
         listen,
+        health,
         tokens,
         session_keys,
     }
+}
+
+/// Where health and metrics are served alone; not where something else listens.
+fn health(
+    root: &Node<'_>,
+    node: &Node<'_>,
+    public: SocketAddr,
+    admin: SocketAddr,
+) -> Option<SocketAddr> {
+    let health = address(node)?;
+    let secure = root.get("tls").and_then(|tls| tls.get("listen"));
+    let secure = secure.as_ref().and_then(address);
+    let others = [
+        ("listen", Some(public)),
+        ("tls.listen", secure),
+        ("admin.listen", Some(admin)),
+    ];
+    for (key, other) in others {
+        if other.is_some_and(|other| overlap(health, other)) {
+            let said = format!("{health} is where `{key}` listens");
+            node.problem(said, "write another port, such as 9901");
+        }
+    }
+    Some(health)
+}
+
+/// Whether two listeners cannot both have these.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (all || one.ip() == other.ip())
 }
 
 fn token(name: &str, node: &Node<'_>) -> Option<Token> {

@@ -95,6 +95,11 @@ pub fn secrets_key(prefix: &str) -> String {
     format!("{prefix}:secrets")
 }
 
+/// The key of the sorted set of ended sessions: nonce, scored by when it would have ended.
+pub fn ended_sessions_key(prefix: &str) -> String {
+    format!("{prefix}:sessions:ended")
+}
+
 /// The key of the hash of how many facts each journal could not take.
 pub fn dropped_key(prefix: &str) -> String {
     format!("{prefix}:dropped")

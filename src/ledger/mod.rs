@@ -38,6 +38,9 @@ use std::sync::Arc;
 /// the store was away.
 pub const SECRETS_MAX: usize = 16;
 
+/// So many sessions that were ended before their time are kept in a store at most.
+pub const ENDED_SESSIONS_MAX: usize = 4096;
+
 /// A journal's name, unique over all replicas for all time (a UUID).
 pub type JournalId = Arc<str>;
 
@@ -258,6 +261,15 @@ pub trait Ledger: Send + Sync {
     /// this replica knows, are added behind those that are there, in one atomic step, as long as
     /// there are fewer than [`SECRETS_MAX`].
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError>;
+
+    /// Sessions of the admin API that were ended before their time: until when, in Unix seconds,
+    /// each would have lasted, and its nonce. `ours` are added in one atomic step. Those that are
+    /// over are removed, and of more than [`ENDED_SESSIONS_MAX`] those that are over first.
+    async fn ended_sessions(
+        &self,
+        ours: &[(u64, String)],
+        now_s: u64,
+    ) -> Result<Vec<(u64, String)>, LedgerError>;
 
     /// Whether the house answers.
     async fn ping(&self) -> Result<(), LedgerError>;

@@ -8,6 +8,7 @@ mod link;
 mod people;
 mod script;
 mod secrets;
+mod sessions;
 
 pub use address::TlsFiles;
 pub use link::Unusable;
@@ -382,6 +383,14 @@ impl Ledger for RedisLedger {
 
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError> {
         secrets::exchange(self, ours).await
+    }
+
+    async fn ended_sessions(
+        &self,
+        ours: &[(u64, String)],
+        now_s: u64,
+    ) -> Result<Vec<(u64, String)>, LedgerError> {
+        sessions::exchange(self, ours, now_s).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -5,6 +5,7 @@ mod controls;
 mod kept;
 mod rows;
 mod secrets;
+mod sessions;
 
 use super::controls::{Act, Control, Controls};
 use super::kept::Kept;
@@ -62,6 +63,7 @@ CREATE TABLE acts     (number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NU
 ",
     "
 CREATE TABLE secrets  (number INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT NOT NULL UNIQUE);
+CREATE TABLE ended_sessions (nonce TEXT NOT NULL PRIMARY KEY, until_s INTEGER NOT NULL) WITHOUT ROWID;
 ",
     "
 CREATE TABLE damaged  (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
@@ -396,6 +398,22 @@ impl Ledger for SqliteLedger {
             let secrets = secrets::exchange(&transaction, &ours)?;
             transaction.commit()?;
             Ok(secrets)
+        })
+        .await
+    }
+
+    async fn ended_sessions(
+        &self,
+        ours: &[(u64, String)],
+        now_s: u64,
+    ) -> Result<Vec<(u64, String)>, LedgerError> {
+        let ours = ours.to_vec();
+        on(&self.writer, move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let ended = sessions::exchange(&transaction, &ours, now_s)?;
+            transaction.commit()?;
+            Ok(ended)
         })
         .await
     }

@@ -8,7 +8,7 @@ use watershed::ledger::controls::{Act, Control, Lifecycle};
 use watershed::ledger::kept::Kept;
 use watershed::ledger::redis::{RedisLedger, TlsFiles};
 use watershed::ledger::sqlite::SqliteLedger;
-use watershed::ledger::{EpochDefinition, Ledger, Part, SECRETS_MAX};
+use watershed::ledger::{ENDED_SESSIONS_MAX, EpochDefinition, Ledger, Part, SECRETS_MAX};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -159,6 +159,26 @@ async fn replicas_agree_on_secrets(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
     assert_eq!(one.secrets(&many).await.unwrap(), full);
 }
 
+/// Sessions that were ended at one replica are known at the other, until they are over.
+async fn replicas_agree_on_ended_sessions(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+    let session = |until_s: u64, nonce: &str| (until_s, nonce.to_owned());
+    assert_eq!(one.ended_sessions(&[], 5).await.unwrap(), []);
+    let ours = [session(20, "b"), session(10, "a")];
+    let both = [session(10, "a"), session(20, "b")];
+    assert_eq!(one.ended_sessions(&ours, 5).await.unwrap(), both);
+    assert_eq!(two.ended_sessions(&ours[1..], 9).await.unwrap(), both);
+    assert_eq!(two.ended_sessions(&[], 10).await.unwrap(), both[1..]);
+    // Those that end last are kept.
+    let many: Vec<_> = (0..ENDED_SESSIONS_MAX as u64)
+        .map(|place| session(100 + place, &format!("n{place}")))
+        .collect();
+    assert_eq!(one.ended_sessions(&many, 15).await.unwrap(), many);
+    let earlier = [session(50, "c")];
+    assert_eq!(two.ended_sessions(&earlier, 15).await.unwrap(), many);
+    let last = 100 + ENDED_SESSIONS_MAX as u64;
+    assert_eq!(two.ended_sessions(&[], last).await.unwrap(), []);
+}
+
 #[test]
 fn the_embedded_file_keeps_the_smallest_and_the_first() {
     let folder = TempDir::new().unwrap();
@@ -168,6 +188,7 @@ fn the_embedded_file_keeps_the_smallest_and_the_first() {
     runtime().block_on(the_smallest_and_the_first_stay(open(), open()));
     runtime().block_on(decisions_follow_each_other(open(), open()));
     runtime().block_on(replicas_agree_on_secrets(open(), open()));
+    runtime().block_on(replicas_agree_on_ended_sessions(open(), open()));
     // What is kept outlives the process, and alone makes no experiment.
     runtime().block_on(async {
         let kept = open().kept("site").await.unwrap();
@@ -189,7 +210,8 @@ fn redis_keeps_the_smallest_and_the_first() {
         let one = ledgers.pop().unwrap();
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
         decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
-        replicas_agree_on_secrets(one, two).await;
+        replicas_agree_on_secrets(Arc::clone(&one), Arc::clone(&two)).await;
+        replicas_agree_on_ended_sessions(one, two).await;
     });
     let said = redis.command(&["HGET", "ws:{controls}:now", "site"]);
     assert!(said.unwrap().contains("promoted"));
@@ -225,7 +247,7 @@ fn a_file_of_the_version_before_is_taken_over() {
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE damaged; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {
@@ -249,6 +271,7 @@ fn a_cluster_keeps_them_in_one_place() {
         let one = ledgers.pop().unwrap();
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
         decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
-        replicas_agree_on_secrets(one, two).await;
+        replicas_agree_on_secrets(Arc::clone(&one), Arc::clone(&two)).await;
+        replicas_agree_on_ended_sessions(one, two).await;
     });
 }

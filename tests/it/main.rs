@@ -2,6 +2,8 @@
 //! real program.
 
 mod accounting;
+mod admin_gate;
+mod admin_sessions;
 mod assignment;
 mod behind;
 mod cli;

@@ -13,6 +13,8 @@ pub const SESSION_COOKIE: &str = "watershed_session";
 pub struct Admin {
     /// Its own listener; loopback unless told otherwise.
     pub listen: SocketAddr,
+    /// Where health and metrics are served to anyone, without a token.
+    pub health: Option<SocketAddr>,
     /// Who may come in; without any the door asks for none. Always some beyond loopback.
     pub tokens: Vec<Token>,
     /// Signs the sessions of browsers.
