@@ -144,7 +144,7 @@ fn measure(
             } else {
                 &[]
             },
-            known_as: None,
+            minted: None,
         };
         while writer.append(&declared, &record).is_err() {
             // The keeper is behind with a segment.

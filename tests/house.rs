@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "ledger/account.rs",
     "ledger/buckets.rs",
     "ledger/fold.rs",
+    "ledger/identities.rs",
     "ledger/kept.rs",
     "ledger/keys.rs",
     "ledger/known.rs",

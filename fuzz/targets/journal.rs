@@ -96,7 +96,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             latency_us: 7,
             exposures: &exposures,
             observations: &observations[..(number % 2) as usize],
-            known_as: None,
+            minted: None,
         };
         let declared = &declared[digest as usize - 1];
         writers[0].append(declared, &record).expect("room");

@@ -101,6 +101,9 @@ mod tests {
             groups: Vec::new(),
             count_overrides: false,
             crossed_over: 0,
+            joined: 0,
+            shared_devices: 0,
+            joins_across_shards: 0,
             sample_ratio: SampleRatio {
                 p_value: None,
                 mismatch: false,

@@ -55,6 +55,9 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
         groups: groups.collect(),
         count_overrides: experiment.count_overrides,
         crossed_over: crossed_over(totals),
+        joined: totals.identities.joined,
+        shared_devices: totals.identities.shared_devices,
+        joins_across_shards: totals.identities.apart,
         sample_ratio: SampleRatio {
             p_value: judgement.sample_ratio.p_value,
             mismatch: judgement.sample_ratio.mismatch,
@@ -106,6 +109,9 @@ pub fn ended(name: String, totals: &Totals) -> ExperimentResult {
             .collect(),
         count_overrides: false,
         crossed_over: crossed_over(totals),
+        joined: totals.identities.joined,
+        shared_devices: totals.identities.shared_devices,
+        joins_across_shards: totals.identities.apart,
         sample_ratio: SampleRatio {
             p_value: None,
             mismatch: false,

@@ -238,6 +238,12 @@ impl Numbers {
             help,
             all.iter().map(crossed),
         );
+        let joined = |it: &ExperimentResult| (of(it), it.joined as f64);
+        let help = "Minted IDs that count for a known one";
+        self.gauge("experiment_joined_ids", help, all.iter().map(joined));
+        let shared = |it: &ExperimentResult| (of(it), it.shared_devices as f64);
+        let help = "Further known IDs from a device that had joined another user";
+        self.gauge("experiment_shared_device_ids", help, all.iter().map(shared));
         let groups = || {
             all.iter().flat_map(|experiment| {
                 let own = move |group| (with(of(experiment), "group", name_of(group)), group);

@@ -66,6 +66,11 @@ pub fn health(
             much(experiment.crossed_over, users),
         ),
         (
+            "identities",
+            identities(experiment),
+            much(experiment.shared_devices, users),
+        ),
+        (
             "fallbacks",
             format!("{} of requests", part(fallbacks, requests + fallbacks)),
             much(fallbacks, requests + fallbacks),
@@ -90,6 +95,27 @@ pub fn health(
             experiment.count_overrides,
         ),
     ]
+}
+
+/// How many IDs were joined, and how many could not be.
+fn identities(experiment: &ExperimentResult) -> String {
+    let mut text = format!(
+        "{} minted IDs count for the user who logged in",
+        thousands(experiment.joined)
+    );
+    if experiment.shared_devices > 0 {
+        text.push_str("; ");
+        text.push_str(&shared_devices(experiment));
+    }
+    text
+}
+
+/// What users who share a device are.
+pub fn shared_devices(experiment: &ExperimentResult) -> String {
+    format!(
+        "{} further user IDs came from a device that had joined another user; each counts as its own user",
+        thousands(experiment.shared_devices)
+    )
 }
 
 /// A share that is shown as bad.

@@ -92,6 +92,9 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
             experiment.crossed_over
         ));
     }
+    if experiment.shared_devices > 0 {
+        text.push_str(&format!("{}\n", said::shared_devices(experiment)));
+    }
     text.push('\n');
 }
 

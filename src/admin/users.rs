@@ -5,6 +5,7 @@ use super::caller::Caller;
 use super::failure::{Failure, Query, Refused};
 use super::{Door, control};
 use crate::experiment::UserId;
+use crate::experiment::minted;
 use crate::ledger::controls::Act;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct WhichUser {
-    /// The user's ID, as requests have it.
+    /// The user's ID, as requests have it, or the whole value of the minted cookie.
     #[param(value_type = String, min_length = 1)]
     user: Option<String>,
 }
@@ -53,8 +54,9 @@ pub async fn assignments_of(
 ) -> Result<Json<Explained>, Failure> {
     let user = which.user()?;
     let plan = door.plan();
-    let kept = UserId::new(user.as_bytes()).map(|user| plan.identity.keep.of(user));
-    let mut explained = assignments::explain(&plan, user.as_bytes());
+    let user = minted::id_of(&plan.identity.keys, user.as_bytes());
+    let kept = UserId::new(user).map(|user| plan.identity.keep.of(user));
+    let mut explained = assignments::explain(&plan, user);
     for assignment in &mut explained.experiments {
         let recorded = match &kept {
             Some(kept) => {
@@ -98,7 +100,7 @@ pub async fn forget(
 ) -> Result<Json<Forgotten>, Failure> {
     let (user, plan) = (which.user()?, door.plan());
     let mut forgotten = Vec::new();
-    if let Some(user) = UserId::new(user.as_bytes()) {
+    if let Some(user) = UserId::new(minted::id_of(&plan.identity.keys, user.as_bytes())) {
         let kept = plan.identity.keep.of(user);
         for experiment in door.ledger.experiments().await? {
             if door

@@ -2,12 +2,13 @@
 
 use crate::admin::assignments;
 use crate::config;
+use crate::experiment::minted;
 use std::path::PathBuf;
 
 /// Which user, by which file.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The user's ID, as it stands in the cookie or header
+    /// The user's ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
     /// The routes file
@@ -18,7 +19,8 @@ pub struct Arguments {
 /// Prints the user's group in every experiment, and why.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
-    for assignment in assignments::explain(&plan, arguments.user.as_bytes()).experiments {
+    let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
+    for assignment in assignments::explain(&plan, user).experiments {
         let group = assignment.group.as_deref().unwrap_or("no group");
         let upstream = assignment
             .upstream

@@ -3,6 +3,7 @@
 use super::{control, house};
 use crate::config;
 use crate::experiment::UserId;
+use crate::experiment::minted;
 use crate::ledger::controls::Act;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Which user, by which file.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The user's ID, as it stands in the cookie or header
+    /// The user's ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
     /// The routes file
@@ -19,11 +20,12 @@ pub struct Arguments {
     config: PathBuf,
 }
 
-/// Deletes the user, under every ID that was joined, from every experiment of the store. Rates and
+/// Deletes the user, under every ID that counts for it, from every experiment of the store. Rates and
 /// users are those without them afterwards; requests that were answered stay counted.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
-    let user = UserId::new(arguments.user.as_bytes()).context("an empty ID is nobody's")?;
+    let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
+    let user = UserId::new(user).context("an empty ID is nobody's")?;
     let kept = plan.identity.keep.of(user);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

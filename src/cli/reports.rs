@@ -6,6 +6,7 @@ use crate::config::plan::Plan;
 use crate::experiment::UserId;
 use crate::experiment::event::Fault;
 use crate::experiment::metric;
+use crate::experiment::minted;
 use crate::experiment::record::Record;
 use crate::experiment::reported::Reported;
 use crate::journal::{Declared, Writer};
@@ -88,7 +89,8 @@ fn append(
         }
     }
     let user = reported.user.as_deref().unwrap_or_default();
-    let (false, Some(user)) = (observations.is_empty(), UserId::new(user.as_bytes())) else {
+    let user = minted::id_of(&plan.identity.keys, user.as_bytes());
+    let (false, Some(user)) = (observations.is_empty(), UserId::new(user)) else {
         return Became::Unknown;
     };
     let kept = plan.identity.keep.of(user);
@@ -100,7 +102,7 @@ fn append(
         latency_us: 0,
         exposures: &[],
         observations: &observations,
-        known_as: None,
+        minted: None,
     };
     match journal.append(declared, &record) {
         Ok(()) => {

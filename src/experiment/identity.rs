@@ -1,9 +1,10 @@
 //! Who the visitor is: the first source that holds an ID wins; a visitor without one is given
-//! an ID in a cookie.
+//! an ID in a cookie, which is signed ([`minted`]).
 
 use super::UserId;
 use super::asked::{Asked, Fields};
 use super::key_ring::KeyRing;
+use super::minted::{self, Origin};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -24,8 +25,8 @@ pub struct Identity {
     pub id_bytes_max: usize,
     /// The cookie given to a visitor without an ID.
     pub mint: Mint,
-    /// Whether a minted ID and one of a source, on the same request, are one person, who keeps
-    /// the group of the minted one.
+    /// Whether the cookie's ID is read beside a known one: it decides the group then, and what a
+    /// minted one brought counts for the first known ID that comes with it.
     pub join: bool,
     /// What is kept of an ID.
     pub keep: Keep,
@@ -144,62 +145,85 @@ pub struct Mint {
     pub http_only: bool,
 }
 
-/// A visitor's ID and where it came from.
+/// Whose request it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor<'a> {
     id: Cow<'a, [u8]>,
-    /// True when the ID was made for this request and must be given in the answer.
-    pub minted: bool,
-    also: Option<Cow<'a, [u8]>>,
+    /// The cookie's ID, where a source has a known one.
+    beside: Option<Cow<'a, [u8]>>,
+    /// Where the cookie's ID comes from; of a known ID alone, it says nothing.
+    origin: Origin,
+    /// Whether the response gives the visitor the cookie.
+    gives_cookie: bool,
 }
 
-impl Visitor<'_> {
-    /// The ID; `find` and `mint` never make an empty one.
+impl<'a> Visitor<'a> {
+    /// The ID that counts: the known one where there is one.
     pub fn user(&self) -> UserId<'_> {
         UserId(&self.id)
     }
 
-    /// Another ID of the same person, that came along: `user` is the one the visitor had first.
-    pub fn also(&self) -> Option<UserId<'_>> {
-        self.also.as_deref().map(UserId)
+    /// The ID that decides groups: the cookie's where there is one. So nobody is moved by logging
+    /// in.
+    pub fn assigned_by(&self) -> UserId<'_> {
+        UserId(self.beside.as_ref().unwrap_or(&self.id))
+    }
+
+    /// The minted ID that came with a known one.
+    pub fn minted_beside(&self) -> Option<UserId<'_>> {
+        let minted = self.beside.as_deref();
+        minted.filter(|_| self.origin == Origin::Minted).map(UserId)
     }
 
     /// The visitor with an ID of its own, for keeping past the request.
     pub fn into_owned(self) -> Visitor<'static> {
         Visitor {
             id: Cow::Owned(self.id.into_owned()),
-            minted: self.minted,
-            also: self.also.map(|also| Cow::Owned(also.into_owned())),
+            beside: self.beside.map(|id| Cow::Owned(id.into_owned())),
+            origin: self.origin,
+            gives_cookie: self.gives_cookie,
+        }
+    }
+
+    fn known(id: Cow<'a, [u8]>) -> Visitor<'a> {
+        Visitor {
+            id,
+            beside: None,
+            origin: Origin::Old,
+            gives_cookie: false,
         }
     }
 }
 
-/// The visitor that the request names, or `None` when no source holds a usable ID. A minted ID
-/// beside one of a source comes first: the visitor had it before they were known.
+/// The visitor that the request names, or `None` when no source holds a usable ID.
 pub fn find<'a>(identity: &Identity, request: impl Asked<'a>) -> Option<Visitor<'a>> {
-    let usable = |id: &Cow<'_, [u8]>| !id.is_empty() && id.len() <= identity.id_bytes_max;
-    let listed = identity
+    let usable = |id: &[u8]| !id.is_empty() && id.len() <= identity.id_bytes_max;
+    let known = identity
         .sources
         .iter()
         .filter_map(|source| read(source, request))
-        .find(usable);
-    let minted = || {
-        let value = cookie_value(request.fields(), &identity.mint.cookie).map(Cow::Borrowed);
-        value.filter(usable)
-    };
-    let visitor = |id, also| Visitor {
-        id,
-        minted: false,
-        also,
-    };
-    match listed {
-        None => minted().map(|id| visitor(id, None)),
-        Some(listed) if !identity.join => Some(visitor(listed, None)),
-        Some(listed) => Some(match minted() {
-            Some(first) if first != listed => visitor(first, Some(listed)),
-            _ => visitor(listed, None),
-        }),
+        .find(|id| usable(id));
+    if !identity.join
+        && let Some(known) = known
+    {
+        return Some(Visitor::known(known));
     }
+    let cookie = cookie_value(request.fields(), &identity.mint.cookie);
+    let own = cookie.and_then(|value| minted::read(&identity.keys, value));
+    let Some(own) = own.filter(|own| usable(own.id)) else {
+        return known.map(Visitor::known);
+    };
+    let (id, beside) = match known {
+        None => (Cow::Borrowed(own.id), None),
+        Some(known) if *known == *own.id => return Some(Visitor::known(known)),
+        Some(known) => (known, Some(Cow::Borrowed(own.id))),
+    };
+    Some(Visitor {
+        id,
+        beside,
+        origin: own.origin,
+        gives_cookie: !own.is_current,
+    })
 }
 
 /// A new visitor: a UUIDv7 of this time (Unix milliseconds) and these random bytes.
@@ -209,32 +233,38 @@ pub fn mint(now_ms: u64, random: &[u8; 10]) -> Visitor<'static> {
     let id = id.hyphenated().encode_lower(&mut text).as_bytes().to_vec();
     Visitor {
         id: Cow::Owned(id),
-        minted: true,
-        also: None,
+        beside: None,
+        origin: Origin::Minted,
+        gives_cookie: true,
     }
 }
 
-/// The `Set-Cookie` value that gives a minted ID to its visitor.
-pub fn set_cookie(mint: &Mint, user: UserId<'_>, over_tls: bool) -> String {
-    let mut text = format!(
-        "{}={}; Path={}; Max-Age={}; SameSite={}",
-        mint.cookie,
-        String::from_utf8_lossy(user.as_bytes()),
-        mint.path,
-        mint.max_age_s,
-        mint.same_site,
+/// The `Set-Cookie` value that gives a visitor the cookie. `None` for one who has it.
+pub fn set_cookie(identity: &Identity, visitor: &Visitor<'_>, over_tls: bool) -> Option<Vec<u8>> {
+    if !visitor.gives_cookie {
+        return None;
+    }
+    let mint = &identity.mint;
+    let id = visitor.assigned_by().as_bytes();
+    let value = minted::write(&identity.keys, id, visitor.origin);
+    let mut line = [mint.cookie.as_bytes(), b"=", &value].concat();
+    let age = mint.max_age_s;
+    let attributes = format!(
+        "; Path={}; Max-Age={age}; SameSite={}",
+        mint.path, mint.same_site
     );
+    line.extend_from_slice(attributes.as_bytes());
     if let Some(domain) = &mint.domain {
-        text.push_str("; Domain=");
-        text.push_str(domain);
+        line.extend_from_slice(b"; Domain=");
+        line.extend_from_slice(domain.as_bytes());
     }
     if mint.http_only {
-        text.push_str("; HttpOnly");
+        line.extend_from_slice(b"; HttpOnly");
     }
     if mint.secure.unwrap_or(over_tls) {
-        text.push_str("; Secure");
+        line.extend_from_slice(b"; Secure");
     }
-    text
+    Some(line)
 }
 
 fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {

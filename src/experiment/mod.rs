@@ -16,6 +16,7 @@ pub mod identity;
 pub mod key_ring;
 pub mod matcher;
 pub mod metric;
+pub mod minted;
 pub mod record;
 pub mod reported;
 pub mod routes;

@@ -78,8 +78,9 @@ pub struct Record<'a> {
     pub exposures: &'a [Exposure],
     /// What the answer counted for.
     pub observations: &'a [Observation],
-    /// Another ID that came along for the same person: `user` is the one the visitor had first.
-    pub known_as: Option<UserId<'a>>,
+    /// The minted ID that came with `user`, which is a known one: evidence that both are one
+    /// person's. Never an ID that a client can choose.
+    pub minted: Option<UserId<'a>>,
 }
 
 /// That a user was in a group of an experiment on one request.

@@ -1,5 +1,6 @@
 //! What is in the payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with
-//! more, 4 record with IDs of its events), then postcard. See [`super::frame`] for what is around it.
+//! more as 0.1.0 wrote it, 4 record with more), then postcard. See [`super::frame`] for what is
+//! around it.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
 //! digits, `.seg`): frames, then zeros to the end of the file. A segment declares every plan before
@@ -20,8 +21,8 @@ use std::sync::Arc;
 
 const KIND_DECLARATION: u8 = 1;
 const KIND_RECORD: u8 = 2;
-const KIND_RECORD_WITH_MORE: u8 = 3;
-const KIND_RECORD_WITH_EVENT_IDS: u8 = 4;
+const KIND_RECORD_WITH_OLD_MORE: u8 = 3;
+const KIND_RECORD_WITH_MORE: u8 = 4;
 
 /// A fact, read back from a payload.
 #[derive(Debug, PartialEq)]
@@ -52,8 +53,8 @@ pub struct OwnedRecord {
     pub exposures: SmallVec<[Exposure; 2]>,
     /// See [`Record::observations`].
     pub observations: Vec<Observation>,
-    /// See [`Record::known_as`].
-    pub known_as: Option<Vec<u8>>,
+    /// See [`Record::minted`].
+    pub minted: Option<Vec<u8>>,
 }
 
 /// Some facts of one journal, in order.
@@ -101,23 +102,13 @@ pub fn write_record(
     let (head, payload) = room.split_first_chunk_mut::<HEAD_BYTES>()?;
     let (kind, body) = payload.split_first_mut()?;
     let shape = RecordShape::from(record);
-    let known_as = record.known_as.map(|user| user.as_bytes());
+    let minted = record.minted.map(|user| user.as_bytes());
     let has_ids = record.observations.iter().any(|it| it.event_id.is_some());
-    let written = if has_ids {
-        *kind = KIND_RECORD_WITH_EVENT_IDS;
+    let written = if has_ids || minted.is_some() {
+        *kind = KIND_RECORD_WITH_MORE;
         let ids = record.observations.iter().map(|it| it.event_id);
         let event_ids = ids.map(|id| id.map_or(0, EventId::get)).collect();
-        let ids = WithEventIds {
-            known_as,
-            event_ids,
-        };
-        postcard::to_slice(&(shape, ids), body)
-    } else if known_as.is_some() {
-        *kind = KIND_RECORD_WITH_MORE;
-        let more = More {
-            event_id: None,
-            known_as,
-        };
+        let more = More { minted, event_ids };
         postcard::to_slice(&(shape, more), body)
     } else {
         *kind = KIND_RECORD;
@@ -158,20 +149,23 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
         KIND_RECORD_WITH_MORE => {
             let (shape, more): (RecordShape<'_>, More<'_>) =
                 postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            let mut record = shape.read(more.known_as).ok_or(Unreadable)?;
+            let mut record = shape.read(more.minted).ok_or(Unreadable)?;
+            for (seen, id) in record.observations.iter_mut().zip(more.event_ids) {
+                seen.event_id = EventId::new(id);
+            }
+            Ok(Fact::Record(record))
+        }
+        KIND_RECORD_WITH_OLD_MORE => {
+            let (shape, more): (RecordShape<'_>, OldMore<'_>) =
+                postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            let mut record = shape.read(None).ok_or(Unreadable)?;
+            if let Some(known) = more.known_as.and_then(UserId::new) {
+                record.user = known.as_bytes().into();
+            }
             // The ID is that of the only event that such a record has.
             let event_id = more.event_id.and_then(EventId::new);
             let observations = record.observations.iter_mut();
             observations.for_each(|seen| seen.event_id = event_id);
-            Ok(Fact::Record(record))
-        }
-        KIND_RECORD_WITH_EVENT_IDS => {
-            let (shape, ids): (RecordShape<'_>, WithEventIds<'_>) =
-                postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            let mut record = shape.read(ids.known_as).ok_or(Unreadable)?;
-            for (seen, id) in record.observations.iter_mut().zip(ids.event_ids) {
-                seen.event_id = EventId::new(id);
-            }
             Ok(Fact::Record(record))
         }
         _ => Err(Unreadable),
@@ -192,20 +186,21 @@ struct RecordShape<'a> {
     observations: SmallVec<[(u32, u32, i64, i64); 4]>,
 }
 
-/// What few records have. `event_id` is that of all observations; 0.1.0 wrote it.
+/// What few records have: a minted ID, and the IDs of events, one for each observation, 0 for none.
 #[derive(Serialize, Deserialize)]
 struct More<'a> {
+    #[serde(borrow)]
+    minted: Option<&'a [u8]>,
+    event_ids: SmallVec<[u64; 4]>,
+}
+
+/// What few records of 0.1.0 have. `event_id` is that of all observations. `known_as` came with an
+/// ID that a client could choose: the known ID is the user, and the other one is no evidence.
+#[derive(Deserialize)]
+struct OldMore<'a> {
     event_id: Option<u64>,
     #[serde(borrow)]
     known_as: Option<&'a [u8]>,
-}
-
-/// What records of events with IDs have: one ID for each observation, 0 for none.
-#[derive(Serialize, Deserialize)]
-struct WithEventIds<'a> {
-    #[serde(borrow)]
-    known_as: Option<&'a [u8]>,
-    event_ids: SmallVec<[u64; 4]>,
 }
 
 impl<'a> From<&Record<'a>> for RecordShape<'a> {
@@ -238,7 +233,7 @@ impl<'a> From<&Record<'a>> for RecordShape<'a> {
 }
 
 impl RecordShape<'_> {
-    fn read(self, known_as: Option<&[u8]>) -> Option<OwnedRecord> {
+    fn read(self, minted: Option<&[u8]>) -> Option<OwnedRecord> {
         let exposure = |(experiment, group, served): (u32, u32, u8)| {
             let served = match served {
                 0 => Served::Own,
@@ -276,7 +271,7 @@ impl RecordShape<'_> {
                 .map(exposure)
                 .collect::<Option<_>>()?,
             observations: self.observations.into_iter().map(observation).collect(),
-            known_as: known_as.map(<[u8]>::to_vec),
+            minted: minted.map(<[u8]>::to_vec),
         })
     }
 }
@@ -294,7 +289,7 @@ mod tests {
             latency_us: 3,
             exposures: &[],
             observations,
-            known_as: UserId::new(b"other"),
+            minted: UserId::new(b"minted"),
         }
     }
 
@@ -324,20 +319,18 @@ mod tests {
         let bytes = write_record(&mut room, 1, &record(&observations), key).unwrap();
         let read = decoded(&room[HEAD_BYTES..bytes]);
         assert_eq!(read.observations, observations);
-        assert_eq!(read.known_as.as_deref(), Some(&b"other"[..]));
+        assert_eq!(read.minted.as_deref(), Some(&b"minted"[..]));
     }
 
     #[test]
-    fn an_id_for_the_whole_record_as_0_1_0_wrote_it_is_read() {
+    fn a_record_with_more_as_0_1_0_wrote_it_is_read() {
         let observations = [seen(0, None), seen(1, None)];
         let shape = RecordShape::from(&record(&observations));
-        let more = More {
-            event_id: Some(9),
-            known_as: None,
-        };
-        let payload = postcard::to_extend(&(shape, more), vec![KIND_RECORD_WITH_MORE]).unwrap();
+        let more = (Some(9_u64), Some(&b"known"[..]));
+        let payload = postcard::to_extend(&(shape, more), vec![KIND_RECORD_WITH_OLD_MORE]).unwrap();
         let read = decoded(&payload);
         assert_eq!(read.observations, [seen(0, Some(9)), seen(1, Some(9))]);
-        assert_eq!(read.known_as, None);
+        // A client could choose the other ID: it is evidence of nothing.
+        assert_eq!((&read.user[..], read.minted), (&b"known"[..], None));
     }
 }

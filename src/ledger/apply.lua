@@ -1,13 +1,14 @@
 -- Adds one part to one shard: all of it or, when the shard has been given something else than
 -- the part says, none of it.
 --
--- KEYS: users, totals, hours, epochs, applied, waiting, waiting-since, aliases
+-- KEYS: users, totals, hours, epochs, applied, waiting, waiting-since, aliases,
+--       identities, identity-counts
 -- ARGV, in this order, each list after its length:
 --   spans:   journal, after, through
 --   epochs:  digest, first_ms, definition
 --   totals:  field, addition                    (what the answers add, whoever the users are)
 --   hours:   field, addition
---   joins:   id, other id of the same person
+--   joins:   minted id, known id, 1 if they lie in different shards or 0
 --   users:   id, then exposures: at_ms, epoch, group
 --                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
 --   then:    wait_from_ms, the most users that wait
@@ -15,6 +16,8 @@
 
 local users_key, totals_key, hours_key, epochs_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local waiting_key, since_key, aliases_key = KEYS[6], KEYS[7], KEYS[8]
+local identities_key, counts_key = KEYS[9], KEYS[10]
+local OLD_STEPS_MAX = 16
 
 -- What the shard has been given decides whether this is added at all.
 local spans, as_after, as_through, has = {}, true, true, {'mismatch'}
@@ -48,12 +51,29 @@ for i = 1, number() do add_to(hours, text(), number()) end
 -- People of this part, by the ID that stands for them.
 local people, order = {}, {}
 local somebody_waits = redis.call('EXISTS', waiting_key) == 1
-local linked = {}
-local somebody_linked = redis.call('EXISTS', aliases_key) == 1
 
+-- Roles of IDs, as identities.rs has them: '=' and the known ID that absorbed it, '~' and the known ID
+-- of another shard that came with it, '+' for what has absorbed, '!' for a further known ID.
+local roles, new_roles = {}, {}
+local has_roles = redis.call('EXISTS', identities_key) == 1
+local has_old_aliases = redis.call('EXISTS', aliases_key) == 1
+
+local function role_of(id)
+  if roles[id] == nil then roles[id] = has_roles and redis.call('HGET', identities_key, id) or false end
+  return roles[id]
+end
+
+local function set_role(id, role) roles[id], new_roles[id] = role, role end
+
+-- At most one step, and a bounded number more in what 0.1.0 has left.
 local function root_of(id)
-  local root = linked[id] or (somebody_linked and redis.call('HGET', aliases_key, id))
-  while root do id, root = root, linked[root] or (somebody_linked and redis.call('HGET', aliases_key, root)) end
+  local role = role_of(id)
+  if role and role:sub(1, 1) == '=' then id = role:sub(2) end
+  for _ = 1, has_old_aliases and OLD_STEPS_MAX or 0 do
+    local root = redis.call('HGET', aliases_key, id)
+    if not root then break end
+    id = root
+  end
   return id
 end
 
@@ -76,20 +96,41 @@ local function settle(who)
   who.waiting = left
 end
 
-for _ = 1, number() do
-  local first, other = root_of(text()), text()
-  local second = root_of(other)
-  if first ~= second then
-    local a, b = person(first), person(second)
-    if a.user then add_whole(a.user, -1) end
-    if b.user then add_whole(b.user, -1) end
-    a.user = a.user and b.user and joined(a.user, b.user) or a.user or b.user
-    if a.user then add_whole(a.user, 1) end
-    for _, of in ipairs(b.waiting) do a.waiting[#a.waiting + 1] = of end
-    b.user, b.waiting = nil, {}
-    settle(a)
-    linked[second] = first
+-- Moves all that the second has brought to the first.
+local function absorb(first, second)
+  if first == second then return end
+  local a, b = person(first), person(second)
+  if a.user then add_whole(a.user, -1) end
+  if b.user then add_whole(b.user, -1) end
+  a.user = a.user and b.user and joined(a.user, b.user) or a.user or b.user
+  if a.user then add_whole(a.user, 1) end
+  for _, of in ipairs(b.waiting) do a.waiting[#a.waiting + 1] = of end
+  b.user, b.waiting = nil, {}
+  settle(a)
+end
+
+local came_about = {joined = 0, shared_devices = 0, apart = 0}
+local function join(minted, known, is_apart)
+  local role, known_role = role_of(minted), role_of(known)
+  local counts_for_another = known_role and known_role:find('^[=~]')
+  if minted == known or counts_for_another then return end
+  if not role and is_apart then
+    set_role(minted, '~' .. known)
+    came_about.apart = came_about.apart + 1
+  elseif not role then
+    absorb(root_of(known), root_of(minted))
+    set_role(minted, '=' .. known)
+    if not known_role then set_role(known, '+') end
+    came_about.joined = came_about.joined + 1
+  elseif role:find('^[=~]') and role:sub(2) ~= known and known_role ~= '!' then
+    set_role(known, '!')
+    came_about.shared_devices = came_about.shared_devices + 1
   end
+end
+
+for _ = 1, number() do
+  local minted, known, is_apart = text(), text(), text()
+  join(minted, known, is_apart == '1')
 end
 
 for _ = 1, number() do
@@ -113,7 +154,8 @@ end
 -- full disk) refuses the first of these, and with it the whole.
 for _, span in ipairs(spans) do redis.call('HSET', applied_key, span.journal, span.through) end
 for _, epoch in ipairs(epochs) do redis.call('HSET', epochs_key, epoch.digest, whole(epoch.first_ms) .. ' ' .. epoch.definition) end
-for second, first in pairs(linked) do redis.call('HSET', aliases_key, second, first) end
+for id, role in pairs(new_roles) do redis.call('HSET', identities_key, id, role) end
+for name, count in pairs(came_about) do if count > 0 then redis.call('HINCRBY', counts_key, name, count) end end
 local waits, waits_no_more = 0, {}
 for _, id in ipairs(order) do
   local who = people[id]

@@ -2,6 +2,7 @@
 
 use super::account::USER_MAX;
 use super::buckets::Buckets;
+use super::identities::Join;
 use super::known::{Known, Seen};
 use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
 use crate::experiment::assign::murmur3_32;
@@ -107,40 +108,58 @@ impl<'a> Open<'a> {
                 .find(|exposure| exposure.experiment == ExperimentIndex(index));
             let events = || events_of(declaration, experiment, record);
             // Whoever was served by another version, or was forced into one, says nothing.
-            let joins = record.known_as.is_some() && experiment.running;
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
-            if exposure.is_none() && !joins && (!experiment.running || events().next().is_none()) {
-                continue;
-            }
+            let minted = record.minted.as_ref().filter(|_| experiment.running);
             let shards = &declared.given[index];
-            let shard = shard_of(&record.user, shards.len());
-            // None: an experiment that is not known.
-            let Some(&before) = shards.get(shard) else {
-                continue;
-            };
-            if sequence <= before {
-                continue;
-            }
-            let part = self
-                .parts
-                .entry((&experiment.name, shard))
-                .or_insert_with(|| OpenPart::new(&experiment.name, shard));
-            part.reach(journal, before, sequence);
-            let wait_from_ms = record.at_ms.saturating_sub(WAIT_MS);
-            part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
-            if let Some(other) = record.known_as.as_ref().filter(|_| joins) {
-                let told = &self.known.seen;
-                if !told.has_joined(&experiment.name, &record.user, other) {
-                    part.join(&record.user, other, shards.len());
+            if let Some(minted) = minted {
+                let shard = shard_of(minted, shards.len());
+                let seen = &self.known.seen;
+                if !seen.has_joined(&experiment.name, minted, &record.user)
+                    && let Some(part) =
+                        self.part(journal, sequence, &experiment.name, (shard, shards))
+                {
+                    let apart = shard != shard_of(&record.user, shards.len());
+                    part.join(minted, record, apart);
                 }
             }
+            if exposure.is_none() && (!experiment.running || events().next().is_none()) {
+                continue;
+            }
+            let shard = shard_of(&record.user, shards.len());
+            let (buckets, seen) = (self.buckets, &self.known.seen);
+            let Some(part) = self.part(journal, sequence, &experiment.name, (shard, shards)) else {
+                continue;
+            };
+            let wait_from_ms = record.at_ms.saturating_sub(WAIT_MS);
+            part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
             if let Some(exposure) = exposure {
-                part.answered(experiment, exposure, record, self.buckets, &self.known.seen);
+                part.answered(experiment, exposure, record, buckets, seen);
             }
             if counts {
                 part.events(record, events());
             }
         }
+    }
+
+    /// The part of a shard that this record belongs to. `None` when the shard was given it before,
+    /// or the experiment is not known.
+    fn part(
+        &mut self,
+        journal: &JournalId,
+        sequence: u64,
+        experiment: &'a str,
+        (shard, given): (usize, &[u64]),
+    ) -> Option<&mut OpenPart> {
+        let before = *given.get(shard)?;
+        if sequence <= before {
+            return None;
+        }
+        let part = self
+            .parts
+            .entry((experiment, shard))
+            .or_insert_with(|| OpenPart::new(experiment, shard));
+        part.reach(journal, before, sequence);
+        Some(part)
     }
 }
 
@@ -173,6 +192,8 @@ struct OpenPart {
     part: Part,
     // Hashed for every fact: the standard hasher takes a quarter of the time of folding.
     places: HashMap<Vec<u8>, usize, RandomState>,
+    /// When the two IDs came together first.
+    joins: HashMap<Join, u64, RandomState>,
     tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally, RandomState>,
 }
 
@@ -185,6 +206,7 @@ impl OpenPart {
         OpenPart {
             part,
             places: HashMap::default(),
+            joins: HashMap::default(),
             tallies: HashMap::default(),
         }
     }
@@ -205,13 +227,14 @@ impl OpenPart {
         }
     }
 
-    /// IDs that lie in different shards stay two users: no step could join them at once.
-    fn join(&mut self, first: &[u8], other: &[u8], shards: usize) {
-        let joins = &mut self.part.joins;
-        let known = joins.iter().any(|(a, b)| a == first && b == other);
-        if !known && shard_of(first, shards) == shard_of(other, shards) {
-            joins.push((first.to_vec(), other.to_vec()));
-        }
+    fn join(&mut self, minted: &[u8], record: &OwnedRecord, apart: bool) {
+        let join = Join {
+            minted: minted.to_vec(),
+            known: record.user.to_vec(),
+            apart,
+        };
+        let at_ms = self.joins.entry(join).or_insert(record.at_ms);
+        *at_ms = record.at_ms.min(*at_ms);
     }
 
     fn user(&mut self, record: &OwnedRecord) -> &mut UserDelta {
@@ -348,6 +371,12 @@ impl OpenPart {
 
     fn finish(self) -> Part {
         let mut part = self.part;
+        // The first known ID by the clock absorbs; equal times are parted by the IDs.
+        let mut joins: Vec<_> = self.joins.into_iter().collect();
+        joins.sort_unstable_by(|(join, at_ms), (other, other_ms)| {
+            (at_ms, join).cmp(&(other_ms, other))
+        });
+        part.joins = joins.into_iter().map(|(join, _)| join).collect();
         part.tallies = self.tallies.into_values().collect();
         part.tallies
             .sort_by(|a, b| (a.hour, a.epoch, &a.group).cmp(&(b.hour, b.epoch, &b.group)));

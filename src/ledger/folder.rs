@@ -6,9 +6,9 @@ mod housekeeping;
 use super::backoff::Backoff;
 use super::buckets::Buckets;
 use super::fold;
-use super::known::Known;
+use super::known::{Known, ManyIds};
 use super::{Applied, Batch, JournalId, Ledger, LedgerError, chain};
-use crate::journal::{Chunk, Reader};
+use crate::journal::{Chunk, OwnedRecord, Reader};
 use crate::vitals::Vitals;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
@@ -21,6 +21,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The most records folded in one batch, over all journals: what Redis, which does one thing at
 /// a time, adds in some tens of milliseconds.
 const RECORDS_MAX: usize = 5_000;
+/// The most bytes of IDs in one batch, over all journals, give or take a piece: IDs may be long.
+const ID_BYTES_MAX: usize = 4 << 20;
 /// The most records read at once while there is time: what a worker that has the same core waits
 /// for, a fraction of a millisecond.
 const PIECE: usize = 512;
@@ -180,7 +182,9 @@ impl Folder {
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
         self.pass_mark();
-        let is_full = |chunk: &Chunk| chunk.records.len() >= self.share();
+        let is_full = |chunk: &Chunk| {
+            chunk.records.len() >= self.share() || id_bytes(chunk) >= self.share_of_bytes()
+        };
         if chunks.iter().any(is_full) {
             return Ok(Read::Full);
         }
@@ -196,6 +200,11 @@ impl Folder {
         (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
+    /// The most bytes of IDs read of one journal at once.
+    fn share_of_bytes(&self) -> usize {
+        (ID_BYTES_MAX / self.readers.len().max(1)).max(1)
+    }
+
     /// How many facts are written and not folded.
     fn behind(&self) -> u64 {
         let behind = |reader: &Reader| (reader.written() + 1).saturating_sub(reader.position());
@@ -205,7 +214,7 @@ impl Folder {
     /// What comes next in every journal, in pieces. Between them is waited for as long as leaves
     /// time for what is behind: the same work, but not all of it at once.
     async fn read(&mut self, stop: &mut (impl FusedFuture<Output = ()> + Unpin)) -> Vec<Chunk> {
-        let share = self.share();
+        let (share, share_of_bytes) = (self.share(), self.share_of_bytes());
         let pieces = u32::try_from(self.behind() / PIECE as u64).unwrap_or(u32::MAX);
         let mut pause = self.over.and_then(|over| over.checked_div(pieces));
         pause = pause.filter(|pause| *pause >= PAUSE_MIN);
@@ -213,7 +222,7 @@ impl Folder {
         for reader in &mut self.readers {
             let mut chunk = piece(reader, PIECE.min(share));
             let mut is_more = chunk.records.len() == PIECE;
-            while is_more && chunk.records.len() < share {
+            while is_more && chunk.records.len() < share && id_bytes(&chunk) < share_of_bytes {
                 if let Some(time) = pause {
                     tokio::select! {
                         () = &mut *stop => pause = None,
@@ -258,7 +267,10 @@ impl Folder {
             let applied = futures_util::future::join_all(under_way).await;
             for (part, applied) in parts.iter().zip(applied) {
                 match applied {
-                    Ok(Applied::Now | Applied::Before) => self.known.given(part),
+                    Ok(Applied::Now | Applied::Before) => {
+                        let many = self.known.given(part);
+                        many.iter().for_each(|many| warn_of(&part.experiment, many));
+                    }
                     Ok(Applied::Mismatch(has)) => {
                         tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
                         self.lost(&part.experiment);
@@ -380,6 +392,16 @@ impl Folder {
     }
 }
 
+/// Warns of a device that has brought many known IDs.
+fn warn_of(experiment: &str, many: &ManyIds) {
+    tracing::warn!(
+        experiment,
+        minted = %String::from_utf8_lossy(&many.minted),
+        "one device has brought {} user IDs within ten minutes: many people share it, or somebody tries IDs. Each counts as its own user; results report them as `shared_devices`",
+        many.ids
+    );
+}
+
 /// What comes next in a journal, up to so many records.
 fn piece(reader: &mut Reader, records_max: usize) -> Chunk {
     reader.next(records_max).unwrap_or_else(|error| {
@@ -391,6 +413,13 @@ fn piece(reader: &mut Reader, records_max: usize) -> Chunk {
             through: 0,
         }
     })
+}
+
+/// The bytes of the IDs in a chunk.
+fn id_bytes(chunk: &Chunk) -> usize {
+    let minted = |(_, record): &(u64, OwnedRecord)| record.minted.as_ref().map_or(0, Vec::len);
+    let bytes = |record: &(u64, OwnedRecord)| record.1.user.len() + minted(record);
+    chunk.records.iter().map(bytes).sum()
 }
 
 /// What a round found in the journals.

@@ -25,7 +25,11 @@ pub struct ShardKeys {
     pub waiting: String,
     /// The same users by when they came.
     pub waiting_since: String,
-    /// ID → the ID that stands for the same person.
+    /// ID → its role, of [`super::identities`].
+    pub identities: String,
+    /// Name → how often it came about, of the same.
+    pub identity_counts: String,
+    /// Of version 0.1.0: ID → the ID that stands for the same person. Read, and never added to.
     pub aliases: String,
     /// Of [`super::kept`], in the first shard only: field → number.
     pub lowest: String,
@@ -45,6 +49,8 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> Sh
         applied: key("applied"),
         waiting: key("waiting"),
         waiting_since: key("waiting-since"),
+        identities: key("identities"),
+        identity_counts: key("identity-counts"),
         aliases: key("aliases"),
         lowest: key("lowest"),
         first: key("first"),
@@ -169,7 +175,10 @@ pub fn totals(
     for (place, epoch) in epochs.iter_mut().enumerate() {
         epoch.number = place as u32 + 1;
     }
-    Ok(Totals { epochs })
+    Ok(Totals {
+        epochs,
+        ..Totals::default()
+    })
 }
 
 /// Hours from the fields of any number of shards, oldest first.

@@ -17,12 +17,13 @@ pub struct Known {
 }
 
 impl Known {
-    /// Remembers what the ledger took.
-    pub fn given(&mut self, part: &Part) {
-        self.seen.remember(part);
+    /// Remembers what the ledger took. Returns devices that have brought many known IDs of late.
+    pub fn given(&mut self, part: &Part) -> Vec<ManyIds> {
+        let many = self.seen.remember(part);
         for span in &part.spans {
             self.set(part, &span.journal, span.through);
         }
+        many
     }
 
     /// Forgets what the ledger has of an experiment, so that it is asked again.
@@ -39,6 +40,19 @@ impl Known {
     }
 }
 
+/// A device that has brought many known IDs within ten minutes: many people share it, or somebody
+/// tries IDs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManyIds {
+    /// Its minted ID, as it is kept.
+    pub minted: Vec<u8>,
+    /// How many.
+    pub ids: u32,
+}
+
+/// So many known IDs of one device are worth a warning; few numbers, so that there are few.
+const MANY_IDS: [u32; 4] = [10, 100, 1_000, 10_000];
+
 /// Users whose exposure to a group the ledger has, so that it need not be told again: most
 /// requests are by users who were there before. Bounded; who is forgotten is only told again.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +65,10 @@ pub struct Seen {
     ),
     /// When, by a 128-bit hash of experiment, group and user.
     first_ms: HashMap<u128, u64, RandomState>,
-    /// Pairs of IDs that are joined, by a hash of experiment and both.
+    /// Minted and known IDs that came together, by a hash of experiment and both.
     joined: HashSet<u128, RandomState>,
+    /// With how many known IDs each minted one came, by a hash of experiment and minted ID.
+    devices: HashMap<u128, u32, RandomState>,
     /// The earliest time remembered.
     since_ms: u64,
 }
@@ -66,7 +82,7 @@ impl Seen {
     const KEEP_MS: u64 = 600_000;
 
     /// Remembers what a part told the ledger.
-    pub fn remember(&mut self, part: &Part) {
+    pub fn remember(&mut self, part: &Part) -> Vec<ManyIds> {
         if self.first_ms.len() + self.joined.len() >= Self::MAX {
             self.clear();
         }
@@ -81,15 +97,25 @@ impl Seen {
                 *first_ms = exposure.at_ms.min(*first_ms);
             }
         }
-        for (first, other) in &part.joins {
-            self.joined
-                .insert(self.pair(&part.experiment, first, other));
+        let mut many = Vec::new();
+        for join in &part.joins {
+            let pair = self.pair(&part.experiment, &join.minted, &join.known);
+            if self.joined.insert(pair) {
+                let device = self.key(&part.experiment, "", &join.minted);
+                let ids = self.devices.entry(device).or_default();
+                *ids += 1;
+                if MANY_IDS.contains(ids) {
+                    let (minted, ids) = (join.minted.clone(), *ids);
+                    many.push(ManyIds { minted, ids });
+                }
+            }
         }
+        many
     }
 
-    /// Whether the ledger was told that these IDs are one person's.
-    pub fn has_joined(&self, experiment: &str, first: &[u8], other: &[u8]) -> bool {
-        self.joined.contains(&self.pair(experiment, first, other))
+    /// Whether the store was given that these IDs came together.
+    pub fn has_joined(&self, experiment: &str, minted: &[u8], known: &[u8]) -> bool {
+        self.joined.contains(&self.pair(experiment, minted, known))
     }
 
     fn pair(&self, experiment: &str, first: &[u8], other: &[u8]) -> u128 {
@@ -104,6 +130,7 @@ impl Seen {
     pub fn clear(&mut self) {
         self.first_ms.clear();
         self.joined.clear();
+        self.devices.clear();
         self.since_ms = 0;
     }
 

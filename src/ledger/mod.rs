@@ -15,6 +15,7 @@ pub mod buckets;
 pub mod controls;
 pub mod fold;
 pub mod folder;
+pub mod identities;
 pub mod kept;
 pub mod keys;
 pub mod known;
@@ -30,6 +31,7 @@ pub use part::{
 
 use crate::experiment::EpochDigest;
 use controls::{Act, Control, Controls};
+use identities::IdentityCounts;
 use kept::Kept;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub type JournalId = Arc<str>;
 pub struct Totals {
     /// In order of first appearance.
     pub epochs: Vec<EpochTotals>,
+    /// What came of IDs that arrived together.
+    pub identities: IdentityCounts,
 }
 
 /// All counts of one epoch.
@@ -202,7 +206,7 @@ pub trait Ledger: Send + Sync {
     /// Counts by hour, oldest first.
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError>;
 
-    /// Forgets a user, under every ID that was joined, and takes what they brought out of the
+    /// Forgets a user, under every ID that counts for it, and takes what they brought out of the
     /// counts of users and metrics. Requests that were answered stay counted: they name nobody.
     /// Says whether there was anything.
     async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError>;
@@ -210,7 +214,7 @@ pub trait Ledger: Send + Sync {
     /// Forgets all users of an experiment and keeps its counts.
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError>;
 
-    /// What is known of one user, by any ID that was joined.
+    /// What is known of one user, by any ID that counts for it.
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError>;
 
     /// Some users of an experiment, from a place on, and the place after them; `None` after the

@@ -1,6 +1,7 @@
 //! What a ledger is given.
 
 use super::JournalId;
+use super::identities::Join;
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
 
@@ -22,9 +23,9 @@ pub struct Part {
     pub spans: Vec<Span>,
     /// The epochs that `users` and `tallies` name, with their definitions.
     pub epochs: Vec<EpochDefinition>,
-    /// IDs of the same person, the one that the visitor had first before the other: from now on,
-    /// and for what was before, they are one user. Added before `users`.
-    pub joins: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Minted IDs and the known IDs that came with them, in the order of time. Added before
+    /// `users`. A join belongs to the shard of its minted ID.
+    pub joins: Vec<Join>,
     /// What happened to users, in the order of their first fact here. A user stands here once.
     pub users: Vec<UserDelta>,
     /// What was answered, whoever asked.

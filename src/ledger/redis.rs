@@ -3,9 +3,9 @@
 
 mod address;
 mod controls;
+mod identities;
 mod kept;
 mod link;
-mod people;
 mod script;
 mod secrets;
 mod sessions;
@@ -14,6 +14,7 @@ pub use address::TlsFiles;
 pub use link::Unusable;
 
 use super::controls::{Act, Control, Controls};
+use super::identities::IdentityCounts;
 use super::kept::Kept;
 use super::keys::{self, ShardKeys};
 use super::{
@@ -176,7 +177,9 @@ impl Ledger for RedisLedger {
             .key(keys.applied)
             .key(keys.waiting)
             .key(keys.waiting_since)
-            .key(keys.aliases);
+            .key(keys.aliases)
+            .key(keys.identities)
+            .key(keys.identity_counts);
         script::arguments(&mut call, part);
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
@@ -205,10 +208,13 @@ impl Ledger for RedisLedger {
 
     async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
         let (mut definitions, mut fields) = (Vec::new(), Vec::new());
+        let mut identities = IdentityCounts::default();
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
             // Counts first: every epoch that they name is defined by then.
             fields.extend(self.fields(&keys.totals).await?);
+            let mut counts = ::redis::cmd("HGETALL");
+            identities.add(&self.ask(counts.arg(&keys.identity_counts)).await?);
             let texts: Vec<(String, String)> =
                 self.ask(::redis::cmd("HGETALL").arg(&keys.epochs)).await?;
             for (digest, text) in texts {
@@ -221,7 +227,9 @@ impl Ledger for RedisLedger {
                 definitions.push(keys::read_definition(&digest, first_ms, definition)?);
             }
         }
-        keys::totals(definitions, fields)
+        let mut totals = keys::totals(definitions, fields)?;
+        totals.identities = identities;
+        Ok(totals)
     }
 
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
@@ -234,17 +242,15 @@ impl Ledger for RedisLedger {
     }
 
     async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
-        let Some(keys) = self.keys_of(experiment, user).await? else {
-            return Ok(false);
-        };
-        self.forget_one(&keys, user).await
+        self.forget_one(experiment, user).await
     }
 
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
-            let all = [keys.users, keys.waiting, keys.waiting_since, keys.aliases];
-            let () = self.ask(::redis::cmd("UNLINK").arg(&all)).await?;
+            let ids = [keys.identities, keys.aliases];
+            let all = [keys.users, keys.waiting, keys.waiting_since];
+            let () = self.ask(::redis::cmd("UNLINK").arg(&all).arg(&ids)).await?;
         }
         Ok(())
     }
@@ -268,7 +274,7 @@ impl Ledger for RedisLedger {
         let key = self.keys(experiment, from.shard).await?.users;
         let mut scan = ::redis::cmd("HSCAN");
         scan.arg(key).arg(from.cursor).arg("COUNT").arg(1000);
-        let (cursor, fields): (u64, people::Fields) = self.ask(&scan).await?;
+        let (cursor, fields): (u64, identities::Fields) = self.ask(&scan).await?;
         let mut users = Vec::with_capacity(fields.len());
         for (user, text) in fields {
             users.push((user, keys::read_user(&String::from_utf8_lossy(&text))?));

@@ -2,6 +2,7 @@
 
 mod apply;
 mod controls;
+mod identities;
 mod kept;
 mod rows;
 mod secrets;
@@ -23,7 +24,7 @@ use std::time::Duration;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -67,6 +68,13 @@ CREATE TABLE ended_sessions (nonce TEXT NOT NULL PRIMARY KEY, until_s INTEGER NO
 ",
     "
 CREATE TABLE damaged  (journal TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+",
+    "
+CREATE TABLE identities      (experiment TEXT NOT NULL, user BLOB NOT NULL, role BLOB NOT NULL,
+                              PRIMARY KEY (experiment, user)) WITHOUT ROWID;
+CREATE INDEX identities_role ON identities (experiment, role);
+CREATE TABLE identity_counts (experiment TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
+                              PRIMARY KEY (experiment, name)) WITHOUT ROWID;
 ",
 ];
 
@@ -202,10 +210,12 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| {
             // One transaction: definitions and counts of the same moment.
             let transaction = connection.unchecked_transaction()?;
-            keys::totals(
+            let mut totals = keys::totals(
                 definitions(&transaction, &experiment)?,
                 fields(&transaction, "totals", &experiment)?,
-            )
+            )?;
+            totals.identities = identities::counts(&transaction, &experiment)?;
+            Ok(totals)
         })
         .await
     }
@@ -231,7 +241,7 @@ impl Ledger for SqliteLedger {
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
         let experiment = experiment.to_owned();
         on(&self.writer, move |connection| {
-            for table in ["users", "waiting", "aliases"] {
+            for table in ["users", "waiting", "identities", "aliases"] {
                 let sql = format!("DELETE FROM {table} WHERE experiment = ?");
                 connection.execute(&sql, [&experiment])?;
             }
@@ -243,7 +253,7 @@ impl Ledger for SqliteLedger {
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
         self.read(move |connection| {
-            let user = apply::resolve(connection, &experiment, user)?;
+            let user = identities::resolve(connection, &experiment, &user)?;
             record(connection, &experiment, &user)
         })
         .await

@@ -136,7 +136,10 @@ async fn answer(
         false => (None, None),
     };
     let visit = match &visitor {
-        Some(visitor) => visit(&plan.experiments, &head, visitor.user(), forced.as_ref()),
+        Some(visitor) => {
+            let user = visitor.assigned_by();
+            visit(&plan.experiments, &head, user, forced.as_ref())
+        }
         None => visit::unrecorded(&plan.experiments, &head),
     };
     if let Some(entry) = entry {
@@ -164,7 +167,7 @@ async fn answer(
         snapshot,
         visit: &visit,
         client,
-        user: visitor.as_ref().map(|visitor| visitor.user()),
+        user: visitor.as_ref().map(Visitor::assigned_by),
         upgrading,
         trail: entry.as_deref().and_then(Entry::trail),
     };

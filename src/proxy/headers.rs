@@ -203,7 +203,7 @@ pub fn strip_answer(head: &mut response::Parts) {
     hops::strip(&mut head.headers, Way::Answer, nominated, is_ours);
 }
 
-/// Completes an answer that came in this version: the minted ID, the override's cookie, what
+/// Completes an answer that came in this version: the cookie of an ID, the override's cookie, what
 /// caches must know, `Via`.
 pub fn finish(
     (plan, words): (&Plan, &Words),
@@ -214,12 +214,11 @@ pub fn finish(
     over_tls: bool,
 ) {
     headers.append(VIA, hops::via(version));
-    let minted = visitor.filter(|visitor| visitor.minted);
-    let minted =
-        minted.map(|visitor| identity::set_cookie(&plan.identity.mint, visitor.user(), over_tls));
+    let given = visitor.and_then(|visitor| identity::set_cookie(&plan.identity, visitor, over_tls));
     // What a token chose is nobody else's.
     let mut personal = visit.inside.iter().any(|(_, _, by)| *by == By::Override);
-    for cookie in minted.into_iter().chain(override_cookie) {
+    let override_cookie = override_cookie.map(String::into_bytes);
+    for cookie in given.into_iter().chain(override_cookie) {
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
             headers.append(SET_COOKIE, cookie);
             personal = true;

@@ -76,7 +76,7 @@ pub fn answered(
     let at_ms = clock.clock().read(answered.ended, system_ms);
     drop(clock);
     let keep = &plan.identity.keep;
-    let also = answered.visitor.also().map(|also| keep.of(also));
+    let minted = answered.visitor.minted_beside().map(|id| keep.of(id));
     append(
         worker,
         snapshot,
@@ -88,7 +88,7 @@ pub fn answered(
             latency_us: latency.as_micros() as u64,
             exposures: &exposures,
             observations: &observations,
-            known_as: also.as_ref().map(Kept::id),
+            minted: minted.as_ref().map(Kept::id),
         },
     );
     exposures
@@ -138,7 +138,7 @@ impl Unfinished {
             latency_us: 0,
             exposures: &self.exposures,
             observations: &[],
-            known_as: None,
+            minted: None,
         };
         append(&self.worker, snapshot, &record);
     }
@@ -176,7 +176,7 @@ pub fn event(
     }
     let at_ms = worker.journal.borrow().clock().now_ms();
     let keep = &plan.identity.keep;
-    let also = visitor.also().map(|also| keep.of(also));
+    let minted = visitor.minted_beside().map(|id| keep.of(id));
     let appended = append(
         worker,
         snapshot,
@@ -188,7 +188,7 @@ pub fn event(
             latency_us: 0,
             exposures: &[],
             observations: &observations,
-            known_as: also.as_ref().map(Kept::id),
+            minted: minted.as_ref().map(Kept::id),
         },
     );
     match appended {

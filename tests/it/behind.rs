@@ -70,7 +70,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
                         served: Served::Own,
                     }],
                     observations: &[],
-                    known_as: None,
+                    minted: None,
                 };
                 writer.append(&declared, &record).unwrap();
                 appended += 1;

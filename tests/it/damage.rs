@@ -267,7 +267,7 @@ fn frame_planted_in_an_id_is_not_read_after_damage() {
         latency_us: 12,
         exposures: &[],
         observations: &[],
-        known_as: None,
+        minted: None,
     };
     writers[0].append(&declared, &record).unwrap();
     append(&mut writers[0], 1, 2).unwrap();

@@ -84,7 +84,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                         event_id: None,
                     })
                     .collect(),
-                known_as: None,
+                minted: None,
             },
         )
 }

@@ -7,6 +7,7 @@ use watershed::experiment::UserId;
 use watershed::experiment::forced::{self, Forced, Unsound};
 use watershed::experiment::identity::{self, Identity, Keep, Mint, Source};
 use watershed::experiment::key_ring::KeyRing;
+use watershed::experiment::minted::{self, Origin};
 
 fn identity(sources: Vec<Source>) -> Identity {
     let mint = Mint {
@@ -54,16 +55,45 @@ fn check(
 }
 
 #[test]
-fn a_minted_id_comes_before_the_one_that_became_known_later() {
+fn a_known_id_counts_and_a_cookie_beside_it_decides_the_group() {
     let uid = [Source::Cookie("uid".into())];
-    let request = request("/", &[("cookie", b"uid=u1; watershed_id=m1")]);
     let mut identity = identity(uid.to_vec());
+    let value = minted::write(&identity.keys, b"m1", Origin::Minted);
+    let cookie = [b"uid=u1; watershed_id=", &value[..]].concat();
+    let request = request("/", &[("cookie", &cookie)]);
     let both = identity::find(&identity, &request).unwrap();
-    assert_eq!(both.user().as_bytes(), b"m1");
-    assert_eq!(both.also().unwrap().as_bytes(), b"u1");
+    assert_eq!(both.user().as_bytes(), b"u1");
+    assert_eq!(both.assigned_by().as_bytes(), b"m1");
+    assert_eq!(both.minted_beside().unwrap().as_bytes(), b"m1");
+    assert_eq!(identity::set_cookie(&identity, &both, false), None);
+    // Anybody can send an ID without a tag: it decides the group as before, is no evidence, and is
+    // given a tag that says so.
+    let mut cookie = b"uid=u1; watershed_id=m1".to_vec();
+    for reissued in [true, false] {
+        let request = self::request("/", &[("cookie", &cookie)]);
+        let old = identity::find(&identity, &request).unwrap();
+        assert_eq!(old.user().as_bytes(), b"u1");
+        assert_eq!(old.assigned_by().as_bytes(), b"m1");
+        assert_eq!(old.minted_beside(), None);
+        let given = identity::set_cookie(&identity, &old, false);
+        assert_eq!(given.is_some(), reissued);
+        if let Some(given) = given {
+            let value = given.split(|&byte| byte == b';').next().unwrap();
+            cookie = [b"uid=u1; ", value].concat();
+        }
+    }
+    // A wrong tag is as good as no cookie.
+    let forged = self::request(
+        "/",
+        &[("cookie", b"uid=u1; watershed_id=m1.AAAAAAAAAAAAAAAAAAAAAA")],
+    );
+    let forged = identity::find(&identity, &forged).unwrap();
+    assert_eq!(forged.assigned_by().as_bytes(), b"u1");
+    assert_eq!(identity::set_cookie(&identity, &forged, false), None);
     identity.join = false;
     let alone = identity::find(&identity, &request).unwrap();
-    assert_eq!((alone.user().as_bytes(), alone.also()), (&b"u1"[..], None));
+    assert_eq!(alone.assigned_by().as_bytes(), b"u1");
+    assert_eq!(alone.minted_beside(), None);
 }
 
 #[test]
@@ -189,15 +219,25 @@ fn tokens() {
 fn minted_ids_are_uuids_in_the_order_of_time() {
     let early = identity::mint(1_700_000_000_000, &[7; 10]);
     let late = identity::mint(1_700_000_000_001, &[0; 10]);
-    assert!(early.minted && early.user().as_bytes() < late.user().as_bytes());
+    assert!(early.user().as_bytes() < late.user().as_bytes());
     let text = std::str::from_utf8(early.user().as_bytes()).unwrap();
     assert_eq!(uuid::Uuid::parse_str(text).unwrap().get_version_num(), 7);
     let identity = identity(vec![]);
-    let cookie =
-        |over_tls| identity::set_cookie(&identity.mint, UserId::new(b"u1").unwrap(), over_tls);
+    let cookie = |over_tls| {
+        let given = identity::set_cookie(&identity, &early, over_tls).unwrap();
+        String::from_utf8(given).unwrap()
+    };
+    let given = cookie(false);
+    let value = given.strip_prefix("watershed_id=").unwrap();
+    let (value, attributes) = value.split_once("; ").unwrap();
     assert_eq!(
-        cookie(false),
-        "watershed_id=u1; Path=/; Max-Age=60; SameSite=Lax; Domain=example.com; HttpOnly"
+        attributes,
+        "Path=/; Max-Age=60; SameSite=Lax; Domain=example.com; HttpOnly"
+    );
+    let own = minted::read(&identity.keys, value.as_bytes()).unwrap();
+    assert_eq!(
+        (own.id, own.origin),
+        (early.user().as_bytes(), Origin::Minted)
     );
     assert_eq!(cookie(true), format!("{}; Secure", cookie(false)));
 }

@@ -59,7 +59,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Ful
         latency_us: 12,
         exposures: &exposures,
         observations: &observations,
-        known_as: None,
+        minted: None,
     };
     static DECLARED: LazyLock<[Declared; 3]> =
         LazyLock::new(|| [0, 1, 2].map(|digest| Declared::new(&declaration(digest))));

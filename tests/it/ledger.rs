@@ -5,10 +5,11 @@ use crate::support::redis::Redis;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
+use watershed::ledger::identities::{IdentityCounts, Join};
 use watershed::ledger::redis::{RedisLedger, TlsFiles, Unusable};
 use watershed::ledger::retention;
 use watershed::ledger::sqlite::SqliteLedger;
@@ -23,7 +24,10 @@ struct Model {
     applied: BTreeMap<String, u64>,
     users: BTreeMap<Vec<u8>, ModelUser>,
     waiting: BTreeMap<Vec<u8>, Vec<EventAt>>,
-    aliases: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// By minted ID: the first known ID that came with it, and whether that lies in another shard.
+    claimed: BTreeMap<Vec<u8>, (Vec<u8>, bool)>,
+    absorbers: BTreeSet<Vec<u8>>,
+    further: BTreeSet<Vec<u8>>,
     tallies: Vec<Tally>,
     epochs: BTreeMap<u64, u64>,
 }
@@ -53,8 +57,8 @@ impl Model {
             let first = self.epochs.entry(epoch.digest.0).or_insert(epoch.first_ms);
             *first = (*first).min(epoch.first_ms);
         }
-        for (first, other) in &part.joins {
-            self.join(first, other);
+        for join in &part.joins {
+            self.join(join);
         }
         for delta in &part.users {
             let mut delta = delta.clone();
@@ -85,18 +89,37 @@ impl Model {
     }
 
     fn root(&self, user: &[u8]) -> Vec<u8> {
-        match self.aliases.get(user) {
-            Some(first) => self.root(first),
-            None => user.to_vec(),
+        match self.claimed.get(user) {
+            Some((known, false)) => known.clone(),
+            _ => user.to_vec(),
+        }
+    }
+
+    /// The first known ID absorbs a minted one; others are counted.
+    fn join(&mut self, join: &Join) {
+        let (minted, known) = (join.minted.clone(), join.known.clone());
+        if minted == known || self.claimed.contains_key(&known) {
+            return;
+        }
+        if let Some((by, _)) = self.claimed.get(&minted) {
+            if *by != known {
+                self.further.insert(known);
+            }
+            return;
+        }
+        if self.absorbers.contains(&minted) || self.further.contains(&minted) {
+            return;
+        }
+        self.claimed
+            .insert(minted.clone(), (known.clone(), join.apart));
+        if !join.apart {
+            self.absorbers.insert(known.clone());
+            self.absorb(known, minted);
         }
     }
 
     /// Two users become one.
-    fn join(&mut self, first: &[u8], other: &[u8]) {
-        let (first, second) = (self.root(first), self.root(other));
-        if first == second {
-            return;
-        }
+    fn absorb(&mut self, first: Vec<u8>, second: Vec<u8>) {
         let mut events = self.waiting.remove(&first).unwrap_or_default();
         events.extend(self.waiting.remove(&second).unwrap_or_default());
         let whole = match (self.users.remove(&first), self.users.remove(&second)) {
@@ -116,7 +139,6 @@ impl Model {
             (a, b) => a.or(b),
         };
         self.users.extend(whole.map(|whole| (first.clone(), whole)));
-        self.aliases.insert(second, first.clone());
         self.settle(&first, events);
     }
 
@@ -139,6 +161,15 @@ impl Model {
             of.0 = (of.0 + i128::from(event.count)).min(MOST);
             of.1 = (of.1 + i128::from(event.sum)).clamp(-MOST, MOST);
             of.2 = (of.2 + i128::from(event.base)).clamp(-MOST, MOST);
+        }
+    }
+
+    fn identities(&self) -> IdentityCounts {
+        let apart = self.claimed.values().filter(|(_, apart)| *apart).count();
+        IdentityCounts {
+            joined: (self.claimed.len() - apart) as u64,
+            shared_devices: self.further.len() as u64,
+            apart: apart as u64,
         }
     }
 
@@ -257,14 +288,7 @@ fn tally() -> impl Strategy<Value = Tally> {
 
 /// A part's content, and what happens around it: which journal, sent again, sent as if something
 /// were missing.
-type Step = (
-    Vec<UserDelta>,
-    Vec<Tally>,
-    usize,
-    bool,
-    bool,
-    Vec<(Vec<u8>, Vec<u8>)>,
-);
+type Step = (Vec<UserDelta>, Vec<Tally>, usize, bool, bool, Vec<Join>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(
@@ -275,8 +299,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             any::<bool>(),
             any::<bool>(),
             vec(
-                ("[a-e]", "[a-g]").prop_map(|(a, b)| (a.into_bytes(), b.into_bytes())),
-                0..2,
+                ("[a-g]", "[a-e]", proptest::bool::weighted(0.1)).prop_map(|(a, b, apart)| Join {
+                    minted: a.into_bytes(),
+                    known: b.into_bytes(),
+                    apart,
+                }),
+                0..4,
             ),
         ),
         1..8,
@@ -356,7 +384,12 @@ async fn play(ledger: &dyn Ledger, steps: &[Step]) {
         }
     }
     assert_eq!(found, model.totals(), "{} totals", ledger.kind());
+    assert_eq!(totals.identities, model.identities(), "{}", ledger.kind());
     hours_add_up(ledger, &found).await;
+    for id in model.claimed.keys() {
+        let counted = ledger.user("exp.1", &model.root(id)).await.unwrap();
+        assert_eq!(ledger.user("exp.1", id).await.unwrap(), counted);
+    }
     for (id, user) in &model.users {
         let record = ledger.user("exp.1", id).await.unwrap().unwrap();
         assert_eq!(
@@ -727,3 +760,95 @@ fn a_file_that_is_no_ledger_is_an_error() {
             .contains("99")
     );
 }
+
+/// A script's time must not depend on what clients sent earlier. Chains of IDs as 0.1.0 could be
+/// made to keep them, and the joins of somebody who tries to make them now.
+#[test]
+fn a_script_takes_no_longer_for_what_clients_sent_earlier() {
+    const LONG: usize = 22_000;
+    const USERS: usize = 1_000;
+    let redis = Redis::with(&[
+        "--slowlog-log-slower-than",
+        "0",
+        "--slowlog-max-len",
+        "1000",
+    ]);
+    let users = |ids: &dyn Fn(usize) -> String| -> Vec<UserDelta> {
+        let user = |number| UserDelta {
+            user: ids(number).into_bytes(),
+            exposures: vec![ExposureAt {
+                at_ms: 5,
+                epoch: EpochDigest(7),
+                group: "control".to_owned(),
+            }],
+            events: vec![],
+        };
+        (0..USERS).map(user).collect()
+    };
+    let joins = |pairs: &dyn Fn(usize) -> (String, String), count: usize| -> Vec<Join> {
+        let join = |number| {
+            let (minted, known) = pairs(number);
+            Join {
+                minted: minted.into_bytes(),
+                known: known.into_bytes(),
+                apart: false,
+            }
+        };
+        (0..count).map(join).collect()
+    };
+    let name = |number: usize| format!("c{:07}", number % LONG);
+    runtime().block_on(async {
+        let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+            .await
+            .unwrap();
+        ledger.shards("exp.1").await.unwrap();
+        let mut model = Model::default();
+        let mut apply = async |users: Vec<UserDelta>, joins: Vec<Join>| -> f64 {
+            let step = (users, vec![], 0, false, false, joins);
+            let part = part_of(&step, 0, &model);
+            redis.command(&["SLOWLOG", "RESET"]).unwrap();
+            assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+            let through = part.spans[0].through;
+            model.applied.insert("journal-0".to_owned(), through);
+            slowest_script_us(&redis) as f64
+        };
+        // Twice: Redis compiles the script at the first.
+        let plain = |number| format!("plain-{number:07}");
+        apply(users(&plain), vec![]).await;
+        let plain_us = apply(users(&plain), vec![]).await;
+        // Each ID leads to the next one, as 0.1.0 kept them.
+        let chain = "for i = 0, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], string.format('c%07d', i), string.format('c%07d', i + 1)) end";
+        let long = (LONG - 1).to_string();
+        redis
+            .command(&["EVAL", chain, "1", "ws:{exp.1:0}:aliases", &long])
+            .unwrap();
+        let old_us = apply(users(&name), vec![]).await;
+        // The same, tried now: every minted ID is given for the known one of the next.
+        let link = |number| (name(number + 1), name(number));
+        let mut tried_us = 0.0_f64;
+        for start in (0..LONG).step_by(USERS) {
+            let part = joins(&|number| link(start + number), USERS);
+            tried_us = tried_us.max(apply(vec![], part).await);
+        }
+        let after_us = apply(users(&name), joins(&link, USERS)).await;
+        for (what, us) in [("old", old_us), ("tried", tried_us), ("after", after_us)] {
+            let times = us / plain_us;
+            assert!(times < 20.0, "{what}: {us} us, {times:.1} times {plain_us} us");
+        }
+    });
+}
+
+/// Of what Redis has logged since the last reset.
+fn slowest_script_us(redis: &Redis) -> i64 {
+    let client = ::redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let mut get = ::redis::cmd("SLOWLOG");
+    let entries: Vec<LogEntry> = get.arg("GET").arg(-1).query(&mut connection).unwrap();
+    let scripts = entries
+        .iter()
+        .filter(|(_, _, _, words, ..)| words[0].starts_with(b"EVAL"));
+    scripts.map(|(_, _, us, ..)| *us).max().unwrap()
+}
+
+/// Number, when, microseconds, the command's words, and whose it was.
+type LogEntry = (i64, i64, i64, Vec<Vec<u8>>, String, String);

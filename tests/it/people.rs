@@ -2,22 +2,24 @@
 //! sockets, through the real program, in both houses.
 
 use crate::support::client::{Answer, Client};
-use crate::support::origin::Origin;
+use crate::support::origin::Origin as Site;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
 use serde_json::{Value, json};
 use std::process::Command;
+use watershed::experiment::key_ring::KeyRing;
+use watershed::experiment::minted::{self, Origin};
 
 /// A proxy between two versions, with these lines more.
 struct House {
     proxy: Proxy,
     redis: Option<Redis>,
-    _origins: [Origin; 2],
+    _origins: [Site; 2],
 }
 
 impl House {
     fn start(redis: Option<Redis>, lines: &str) -> House {
-        let origins = [Origin::start("control"), Origin::start("b")];
+        let origins = [Site::start("control"), Site::start("b")];
         let store = redis
             .as_ref()
             .map_or(String::new(), |redis| format!("store: {}\n", redis.url()));
@@ -73,7 +75,7 @@ impl House {
         let redis = self.redis.as_ref().unwrap();
         let keys = redis.command(&["KEYS", "*"]).unwrap();
         let mut all = keys.clone();
-        for key in ["users", "waiting", "waiting-since", "aliases"] {
+        for key in ["users", "waiting", "waiting-since", "identities"] {
             let key = format!("ws:{{shop:0}}:{key}");
             for words in [["HGETALL", &key], ["ZRANGE", &key]] {
                 let mut words = words.to_vec();
@@ -309,10 +311,10 @@ fn nothing_is_recorded_without_consent() {
 fn hashed_ids_are_all_that_is_kept_and_a_user_can_be_forgotten() {
     let house = House::start(
         Some(Redis::start()),
-        "identity: { store: hashed, key: 0123456789abcdef }\n",
+        "identity: { store: hashed, key: 0123456789abcdef, keys: [ fedcba9876543210 ] }\n",
     );
     for number in 0..20 {
-        let headers = format!("Cookie: uid=secret-{number}\r\n");
+        let headers = format!("Cookie: uid=customer-{number}\r\n");
         house
             .proxy
             .client()
@@ -322,21 +324,24 @@ fn hashed_ids_are_all_that_is_kept_and_a_user_can_be_forgotten() {
             &format!("Cookie: uid=stranger-{number}\r\n"),
         );
     }
-    let joined = "Cookie: watershed_id=minted-1; uid=secret-1\r\n";
-    house.proxy.client().get("/shop/", joined);
+    let keys = KeyRing::new("identity", b"fedcba9876543210", []);
+    let minted = minted::write(&keys, b"minted-1", Origin::Minted);
+    let minted = String::from_utf8(minted).unwrap();
+    let joined = format!("Cookie: watershed_id={minted}; uid=customer-1\r\n");
+    house.proxy.client().get("/shop/", &joined);
     assert_eq!(house.counted(), (20, 20, 4000));
     let kept = house.everything_in_redis();
     assert!(kept.contains("revenue:1:200:0"), "{kept}");
-    for raw in ["secret", "stranger", "minted"] {
+    for raw in ["customer", "stranger", "minted"] {
         assert!(!kept.contains(raw), "{raw} stands in {kept}");
     }
     for entry in walk(&house.proxy.folder.path().join("watershed-journal")) {
         let bytes = std::fs::read(&entry).unwrap();
-        let raw = bytes.windows(6).any(|window| window == b"secret");
+        let raw = bytes.windows(8).any(|window| window == b"customer");
         assert!(!raw, "an ID stands in {}", entry.display());
     }
     // They are known by what they are called outside.
-    let known = house.proxy.ask("/admin/assignments?user=secret-3").json();
+    let known = house.proxy.ask("/admin/assignments?user=customer-3").json();
     assert_eq!(known["experiments"][0]["recorded"]["events"]["purchase"], 1);
 
     let forget = |user: &str| {
@@ -350,20 +355,20 @@ fn hashed_ids_are_all_that_is_kept_and_a_user_can_be_forgotten() {
         );
         String::from_utf8(done.stdout).unwrap()
     };
-    assert_eq!(forget("secret-3"), "shop: forgotten\n");
-    assert_eq!(forget("secret-3"), "nothing is known of this user\n");
+    assert_eq!(forget("customer-3"), "shop: forgotten\n");
+    assert_eq!(forget("customer-3"), "nothing is known of this user\n");
     assert_eq!(forget("stranger-3"), "shop: forgotten\n");
     // By any of their IDs.
     let done = house.admin("DELETE", "/admin/assignments?user=minted-1", "", "");
     assert_eq!(done.json(), json!({"forgotten": ["shop"]}));
     assert_eq!(house.counted(), (18, 18, 3600));
-    let known = house.proxy.ask("/admin/assignments?user=secret-1").json();
+    let known = house.proxy.ask("/admin/assignments?user=customer-1").json();
     assert_eq!(known["experiments"][0]["recorded"], Value::Null);
     let aliases = house
         .redis
         .as_ref()
         .unwrap()
-        .command(&["HLEN", "ws:{shop:0}:aliases"]);
+        .command(&["HLEN", "ws:{shop:0}:identities"]);
     assert_eq!(aliases.unwrap(), "int(0)");
 }
 

@@ -174,6 +174,7 @@ impl<'a> Crowd<'a> {
             name: format!("{}-{run}-", game.seed),
             counted: counted(game),
             totals: Totals {
+                identities: Default::default(),
                 epochs: vec![epoch],
             },
             came: 0,

@@ -23,8 +23,10 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
         }
     }
     call.arg(part.joins.len());
-    for (first, other) in &part.joins {
-        call.arg(first).arg(other);
+    for join in &part.joins {
+        call.arg(&join.minted)
+            .arg(&join.known)
+            .arg(u8::from(join.apart));
     }
     call.arg(part.users.len());
     for user in &part.users {

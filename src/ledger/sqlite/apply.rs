@@ -1,5 +1,6 @@
 //! Adding one part in one transaction.
 
+use super::identities;
 use super::rows::number;
 use crate::ledger::account::{Additions, Before, WAITING_USERS_MAX};
 use crate::ledger::{Applied, EventAt, LedgerError, Part, Span, UserRecord, keys};
@@ -28,25 +29,9 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
     }
     let mut additions = Additions::of_tallies(part);
     let experiment = &part.experiment;
-    for (first, other) in &part.joins {
-        let first = resolve(transaction, experiment, first.clone())?;
-        let second = resolve(transaction, experiment, other.clone())?;
-        if first != second {
-            let (a, b) = (
-                known(transaction, experiment, &first)?,
-                known(transaction, experiment, &second)?,
-            );
-            let whole = additions.join(a.clone(), b.clone());
-            keep(transaction, part, &first, &a, &whole)?;
-            keep(transaction, part, &second, &b, &Before::default())?;
-            let sql = "INSERT INTO aliases VALUES (?, ?, ?)";
-            transaction
-                .prepare_cached(sql)?
-                .execute(params![experiment, second, first])?;
-        }
-    }
+    identities::join(transaction, part, &mut additions)?;
     for delta in &part.users {
-        let user = resolve(transaction, experiment, delta.user.clone())?;
+        let user = identities::resolve(transaction, experiment, &delta.user)?;
         let before = known(transaction, experiment, &user)?;
         let after = additions.user(before.clone(), delta);
         keep(transaction, part, &user, &before, &after)?;
@@ -82,7 +67,7 @@ pub fn forget(
     experiment: &str,
     user: &[u8],
 ) -> Result<bool, LedgerError> {
-    let user = resolve(transaction, experiment, user.to_vec())?;
+    let user = identities::resolve(transaction, experiment, user)?;
     let before = known(transaction, experiment, &user)?;
     let part = Part::nothing(experiment);
     keep(transaction, &part, &user, &before, &Before::default())?;
@@ -92,34 +77,16 @@ pub fn forget(
         add(transaction, "totals", &part, &additions.totals)?;
         add(transaction, "hours", &part, &additions.hours)?;
     }
-    // Every ID that leads to this one.
-    let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
-                 WHERE experiment = ?1 AND first = leading.id)
-               DELETE FROM aliases WHERE experiment = ?1 AND user IN (SELECT id FROM leading)";
-    transaction.execute(sql, params![experiment, user])?;
-    Ok(before != Before::default())
+    let had_ids = identities::forget(transaction, experiment, &user)?;
+    Ok(had_ids || before != Before::default())
 }
 
-/// The ID that stands for a person.
-pub fn resolve(
+/// What is known of a user.
+pub fn known(
     connection: &Connection,
     experiment: &str,
-    mut user: Vec<u8>,
-) -> Result<Vec<u8>, LedgerError> {
-    let sql = "SELECT first FROM aliases WHERE experiment = ? AND user = ?";
-    let mut statement = connection.prepare_cached(sql)?;
-    loop {
-        let first = statement
-            .query_row(params![experiment, user], |row| row.get(0))
-            .optional()?;
-        match first {
-            Some(first) => user = first,
-            None => return Ok(user),
-        }
-    }
-}
-
-fn known(connection: &Connection, experiment: &str, user: &[u8]) -> Result<Before, LedgerError> {
+    user: &[u8],
+) -> Result<Before, LedgerError> {
     Ok(Before {
         record: record(connection, experiment, user)?,
         waiting: waiting(connection, experiment, user)?,
@@ -127,7 +94,7 @@ fn known(connection: &Connection, experiment: &str, user: &[u8]) -> Result<Befor
 }
 
 /// Writes what changed of a user. Most come again and nothing new is to be kept of them.
-fn keep(
+pub fn keep(
     transaction: &Transaction<'_>,
     part: &Part,
     user: &[u8],

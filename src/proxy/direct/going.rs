@@ -126,7 +126,7 @@ pub fn find<'b>(
         false => None,
     };
     let visit = match &visitor {
-        Some(visitor) => visit(&plan.experiments, &request, visitor.user(), None),
+        Some(visitor) => visit(&plan.experiments, &request, visitor.assigned_by(), None),
         None => visit::unrecorded(&plan.experiments, &request),
     };
     let words = &snapshot.words;
@@ -155,9 +155,9 @@ impl Going<'_> {
         chosen.unwrap_or(self.snapshot.plan.default)
     }
 
-    /// Whose it is.
+    /// The ID that decides groups.
     pub fn user(&self) -> Option<crate::experiment::UserId<'_>> {
-        self.visitor.as_ref().map(Visitor::user)
+        self.visitor.as_ref().map(Visitor::assigned_by)
     }
 
     /// Records an upstream's answer and writes the head that the client gets.

@@ -1,0 +1,114 @@
+//! IDs that count for another one, in Redis.
+
+use super::RedisLedger;
+use crate::ledger::LedgerError;
+use crate::ledger::identities::{OLD_STEPS_MAX, Role};
+use crate::ledger::keys::ShardKeys;
+use std::collections::HashSet;
+
+/// Some fields of a hash, and what they hold.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl RedisLedger {
+    /// Forgets a user and every ID that counts for it; whether there was anything.
+    pub(super) async fn forget_one(
+        &self,
+        experiment: &str,
+        user: &[u8],
+    ) -> Result<bool, LedgerError> {
+        let Some(keys) = self.keys_of(experiment, user).await? else {
+            return Ok(false);
+        };
+        let id = self.resolve(&keys, user).await?;
+        let mut call = self.forget.prepare_invoke();
+        call.key(&keys.users)
+            .key(&keys.totals)
+            .key(&keys.hours)
+            .key(&keys.waiting)
+            .key(&keys.waiting_since)
+            .arg(&id);
+        let mut was_there = self
+            .with(async |connection| call.invoke_async(connection).await)
+            .await?;
+        // IDs of other shards may name it, too.
+        for shard in 0..self.known_shards(experiment).await? {
+            let keys = self.keys(experiment, shard).await?;
+            was_there |= self.forget_ids(&keys, &id).await?;
+        }
+        Ok(was_there)
+    }
+
+    /// The ID that a user is kept under: at most one step, and a few more in what 0.1.0 has left.
+    pub(super) async fn resolve(
+        &self,
+        keys: &ShardKeys,
+        user: &[u8],
+    ) -> Result<Vec<u8>, LedgerError> {
+        let mut get = ::redis::cmd("HGET");
+        let role: Option<Vec<u8>> = self.ask(get.arg(&keys.identities).arg(user)).await?;
+        let mut id = match role.and_then(|role| Role::read(&role)) {
+            Some(Role::Absorbed(by)) => by,
+            _ => user.to_vec(),
+        };
+        for _ in 0..OLD_STEPS_MAX {
+            let mut get = ::redis::cmd("HGET");
+            let first: Option<Vec<u8>> = self.ask(get.arg(&keys.aliases).arg(&id)).await?;
+            match first {
+                Some(first) => id = first,
+                None => break,
+            }
+        }
+        Ok(id)
+    }
+
+    /// Forgets what a shard keeps of an ID, and every ID there that counts for it; whether there
+    /// was any.
+    async fn forget_ids(&self, keys: &ShardKeys, id: &[u8]) -> Result<bool, LedgerError> {
+        let mut found = false;
+        for key in [&keys.identities, &keys.aliases] {
+            let own: u64 = self.ask(::redis::cmd("HDEL").arg(key).arg(id)).await?;
+            found |= own > 0;
+        }
+        let names = |role: &[u8]| Role::read(role).is_some_and(|role| role.named() == Some(id));
+        found |= self
+            .forget_fields(&keys.identities, |_, role| names(role))
+            .await?;
+        // An old alias leads to another one: each pass finds at least one step more.
+        let mut leading = HashSet::from([id.to_vec()]);
+        for _ in 0..OLD_STEPS_MAX {
+            let leads = |alias: &[u8], first: &[u8]| {
+                leading.contains(first) && leading.insert(alias.to_vec())
+            };
+            if !self.forget_fields(&keys.aliases, leads).await? {
+                break;
+            }
+            found = true;
+        }
+        Ok(found)
+    }
+
+    /// Deletes the fields of a hash that are `unwanted`; whether there was any. Page by page, so
+    /// that Redis does other work in between.
+    async fn forget_fields(
+        &self,
+        key: &str,
+        mut unwanted: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<bool, LedgerError> {
+        let (mut cursor, mut found) = (0_u64, false);
+        loop {
+            let mut scan = ::redis::cmd("HSCAN");
+            scan.arg(key).arg(cursor).arg("COUNT").arg(1000);
+            let (next, mut page): (u64, Fields) = self.ask(&scan).await?;
+            page.retain(|(field, value)| unwanted(field, value));
+            if !page.is_empty() {
+                let fields: Vec<_> = page.into_iter().map(|(field, _)| field).collect();
+                let () = self.ask(::redis::cmd("HDEL").arg(key).arg(fields)).await?;
+                found = true;
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found);
+            }
+        }
+    }
+}

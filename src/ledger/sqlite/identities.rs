@@ -1,0 +1,145 @@
+//! IDs that count for another one, in the file.
+
+use super::apply::{keep, known};
+use crate::ledger::account::{Additions, Before};
+use crate::ledger::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
+use crate::ledger::{LedgerError, Part};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+/// Adds the joins of a part.
+pub fn join(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    additions: &mut Additions,
+) -> Result<(), LedgerError> {
+    let experiment = &part.experiment;
+    let mut counts = IdentityCounts::default();
+    for join in &part.joins {
+        let minted = role(transaction, experiment, &join.minted)?;
+        let known_role = role(transaction, experiment, &join.known)?;
+        let outcome = join.outcome(minted.as_ref(), known_role.as_ref());
+        counts.count(outcome);
+        let by = || join.known.clone();
+        match outcome {
+            Outcome::Absorb => {
+                absorb(transaction, part, additions, (&join.minted, &join.known))?;
+                set_role(transaction, part, &join.minted, &Role::Absorbed(by()))?;
+                if known_role.is_none() {
+                    set_role(transaction, part, &join.known, &Role::Known)?;
+                }
+            }
+            Outcome::SetApart => {
+                set_role(transaction, part, &join.minted, &Role::Apart(by()))?;
+            }
+            Outcome::CountFurther => set_role(transaction, part, &join.known, &Role::Further)?,
+            Outcome::Nothing => {}
+        }
+    }
+    for (name, count) in IdentityCounts::NAMES.into_iter().zip(counts.values()) {
+        if count > 0 {
+            let sql = "INSERT INTO identity_counts VALUES (?, ?, ?)
+                       ON CONFLICT DO UPDATE SET count = count + excluded.count";
+            transaction
+                .prepare_cached(sql)?
+                .execute(params![experiment, name, count as i64])?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves what a minted ID brought to the user of a known one.
+fn absorb(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    additions: &mut Additions,
+    (minted, by): (&[u8], &[u8]),
+) -> Result<(), LedgerError> {
+    let experiment = &part.experiment;
+    let first = resolve(transaction, experiment, by)?;
+    let second = resolve(transaction, experiment, minted)?;
+    if first == second {
+        return Ok(());
+    }
+    let before = known(transaction, experiment, &first)?;
+    let other = known(transaction, experiment, &second)?;
+    let whole = additions.join(before.clone(), other.clone());
+    keep(transaction, part, &first, &before, &whole)?;
+    keep(transaction, part, &second, &other, &Before::default())
+}
+
+/// The ID that a user is kept under: at most one step, and a few more in what 0.1.0 has left.
+pub fn resolve(
+    connection: &Connection,
+    experiment: &str,
+    user: &[u8],
+) -> Result<Vec<u8>, LedgerError> {
+    let mut id = match role(connection, experiment, user)? {
+        Some(Role::Absorbed(by)) => by,
+        _ => user.to_vec(),
+    };
+    let sql = "SELECT first FROM aliases WHERE experiment = ? AND user = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    for _ in 0..OLD_STEPS_MAX {
+        let first = statement
+            .query_row(params![experiment, id], |row| row.get(0))
+            .optional()?;
+        match first {
+            Some(first) => id = first,
+            None => break,
+        }
+    }
+    Ok(id)
+}
+
+fn role(connection: &Connection, experiment: &str, id: &[u8]) -> Result<Option<Role>, LedgerError> {
+    let sql = "SELECT role FROM identities WHERE experiment = ? AND user = ?";
+    let kept: Option<Vec<u8>> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, id], |row| row.get(0))
+        .optional()?;
+    Ok(kept.and_then(|kept| Role::read(&kept)))
+}
+
+fn set_role(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    id: &[u8],
+    role: &Role,
+) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO identities VALUES (?, ?, ?)
+               ON CONFLICT DO UPDATE SET role = excluded.role";
+    transaction
+        .prepare_cached(sql)?
+        .execute(params![part.experiment, id, role.write()])?;
+    Ok(())
+}
+
+/// Forgets every ID that counts for this one; whether there was any.
+pub fn forget(
+    transaction: &Transaction<'_>,
+    experiment: &str,
+    user: &[u8],
+) -> Result<bool, LedgerError> {
+    let sql =
+        "DELETE FROM identities WHERE experiment = ?1 AND (user = ?2 OR role = ?3 OR role = ?4)";
+    let by = |role: fn(Vec<u8>) -> Role| role(user.to_vec()).write();
+    let names = params![experiment, user, by(Role::Absorbed), by(Role::Apart)];
+    let forgotten = transaction.execute(sql, names)?;
+    let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
+                 WHERE experiment = ?1 AND first = leading.id)
+               DELETE FROM aliases WHERE experiment = ?1 AND user IN (SELECT id FROM leading)";
+    let old = transaction.execute(sql, params![experiment, user])?;
+    Ok(forgotten + old > 0)
+}
+
+/// What came of IDs that arrived together.
+pub fn counts(connection: &Connection, experiment: &str) -> Result<IdentityCounts, LedgerError> {
+    let sql = "SELECT name, count FROM identity_counts WHERE experiment = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([experiment], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+    })?;
+    let mut counts = IdentityCounts::default();
+    counts.add(&rows.collect::<Result<_, _>>()?);
+    Ok(counts)
+}
