@@ -21,10 +21,21 @@ metrics: { buy: POST /buy -> 2xx, sold: { kind: mean, event: purchase, value: am
 ";
 
 /// Plans that differ in whether they trust [`PEER`], each with its words.
-pub struct Plans([(Plan, Words); 2]);
+struct Plans([(Plan, Words); 2]);
+
+/// Gives a plan, made once, that trusts [`PEER`] or not.
+pub fn with<T>(trusted: bool, use_it: impl FnOnce(&Plan, &Words) -> T) -> T {
+    thread_local! {
+        static PLANS: Plans = Plans::new();
+    }
+    PLANS.with(|plans| {
+        let (plan, words) = &plans.0[usize::from(trusted)];
+        use_it(plan, words)
+    })
+}
 
 impl Plans {
-    pub fn new() -> Plans {
+    fn new() -> Plans {
         Plans(["[]", "[10.0.0.0/8]"].map(|trust| {
             let text = ROUTES.replace("TRUST", trust);
             let plan = config::parse(&text, Path::new("routes.yaml"), &|_| None);
@@ -32,15 +43,5 @@ impl Plans {
             let words = Words::new(&plan);
             (plan, words)
         }))
-    }
-
-    pub fn get(&self, trusted: bool) -> &(Plan, Words) {
-        &self.0[usize::from(trusted)]
-    }
-}
-
-impl Default for Plans {
-    fn default() -> Plans {
-        Plans::new()
     }
 }

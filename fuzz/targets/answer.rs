@@ -10,22 +10,20 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1 as client;
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
-use std::sync::LazyLock;
+use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::visit::visit;
 use watershed::proxy::fuzzing::direct::{
     Answer, AnswerRead, Edited, HEAD_BYTES_MAX, Head, More, Partial, Rest, read_answer,
 };
-use watershed::proxy::headers;
+use watershed::proxy::headers::{self, Words};
 use watershed_fuzz::http1::{self, Field, values};
 use watershed_fuzz::pieces::{Stream, run};
-use watershed_fuzz::plan::Plans;
+use watershed_fuzz::plan;
 use watershed_fuzz::split;
 
 const INTERIM_MAX: usize = 64;
 const DATE: &[u8] = b"Tue, 24 Nov 2026 05:00:00 GMT";
-
-static PLANS: LazyLock<Plans> = LazyLock::new(Plans::new);
 
 /// How it is asked, and what becomes of the client's connection.
 #[derive(Clone, Copy)]
@@ -51,7 +49,12 @@ struct Passed {
 }
 
 fn finish(answer: &mut Answer<'_>, asked: Asked, out: &mut Vec<u8>) {
-    let (plan, words) = PLANS.get(false);
+    plan::with(false, |plan, words| {
+        complete(plan, words, answer, asked, out)
+    });
+}
+
+fn complete(plan: &Plan, words: &Words, answer: &mut Answer<'_>, asked: Asked, out: &mut Vec<u8>) {
     let (request, ()) = http::Request::get("/a/b")
         .body(())
         .expect("a request")

@@ -92,7 +92,10 @@ fn report(bytes: &[u8]) {
     // One event is a list of one; and with a key each has an ID.
     if bytes.trim_ascii().starts_with(b"{") {
         let list = [b"[", bytes, b"]"].concat();
-        assert_eq!(reported::read(&list, None, EVENTS_MAX).as_ref(), Ok(&events));
+        assert_eq!(
+            reported::read(&list, None, EVENTS_MAX).as_ref(),
+            Ok(&events)
+        );
     }
     let keyed = reported::read(bytes, Some(b"key"), EVENTS_MAX).expect("the same report");
     assert!(keyed.iter().all(|event| event.event.id.is_some()));

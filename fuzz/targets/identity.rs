@@ -11,11 +11,23 @@ use watershed::experiment::identity::{
     HashKey, Identity, Keep, Mint, Source, cookie_value, find, mint, query_value, set_cookie,
 };
 use watershed::experiment::key_ring::KeyRing;
+use watershed::experiment::minted::{self, Origin};
+
+const ID_BYTES_MAX: usize = 40;
+
+/// A new key, and the one before it.
+fn keys() -> KeyRing {
+    KeyRing::new("identity", b"new", [&b"old"[..]])
+}
+
+fn old_keys() -> KeyRing {
+    KeyRing::new("identity", b"old", [])
+}
 
 fn identity(sources: Vec<Source>, join: bool) -> Identity {
     Identity {
         sources,
-        id_bytes_max: 40,
+        id_bytes_max: ID_BYTES_MAX,
         mint: Mint {
             cookie: "minted".into(),
             max_age_s: 1,
@@ -27,8 +39,8 @@ fn identity(sources: Vec<Source>, join: bool) -> Identity {
         },
         join,
         keep: Keep::Raw,
-        keys: KeyRing::new("identity", b"a secret of this test", []),
-        keys_from_file: false,
+        keys: keys(),
+        keys_from_file: true,
     }
 }
 
@@ -73,6 +85,65 @@ fn cookie(head: &Parts, name: &str) -> Option<Vec<u8>> {
     found
 }
 
+/// The ID in the cookie: all of it, or what stands before the first dot where the rest is what a
+/// key of ours makes of it.
+fn own(head: &Parts) -> Option<(Vec<u8>, Origin)> {
+    let value = cookie(head, "minted")?;
+    let end = value.iter().position(|&byte| byte == b'.');
+    let id = value[..end.unwrap_or(value.len())].to_vec();
+    let origin = match end {
+        None => Some(Origin::Old),
+        Some(_) => [Origin::Minted, Origin::Old].into_iter().find(|&origin| {
+            let mut keys = [keys(), old_keys()].into_iter();
+            keys.any(|keys| minted::write(&keys, &id, origin) == value)
+        }),
+    };
+    let usable = (1..=ID_BYTES_MAX).contains(&id.len());
+    origin.filter(|_| usable).map(|origin| (id, origin))
+}
+
+/// Only what was signed is read as signed: not with another ID, another tag, or a byte more.
+fn check_tags(id: &[u8], change: &[u8]) {
+    // An ID with a dot ends there for whoever reads it.
+    if id.is_empty() || id.contains(&b'.') {
+        return;
+    }
+    for (origin, keys, is_current) in [
+        (Origin::Minted, keys(), true),
+        (Origin::Old, keys(), true),
+        (Origin::Minted, old_keys(), false),
+    ] {
+        let value = minted::write(&keys, id, origin);
+        let ring = self::keys();
+        let read = minted::read(&ring, &value).expect("it was signed");
+        assert_eq!(
+            (read.id, read.origin, read.is_current),
+            (id, origin, is_current)
+        );
+        assert_eq!(minted::id_of(&ring, &value), id);
+        let stranger = KeyRing::new("session", b"new", [&b"old"[..]]);
+        assert_eq!(minted::read(&stranger, &value), None, "another purpose");
+        let mut other = value.clone();
+        match *change {
+            [] => {}
+            [byte] => other.push(byte),
+            [place, byte, ..] => {
+                let place = usize::from(place) % other.len();
+                other[place] = byte;
+            }
+        }
+        if other != value
+            && let Some(forged) = minted::read(&ring, &other)
+        {
+            // Without a dot, it is an ID that anybody may choose.
+            assert!(
+                !other.contains(&b'.') && forged.origin == Origin::Old,
+                "forged"
+            );
+        }
+    }
+}
+
 fn claim(token: &[u8], claim: &str) -> Option<Vec<u8>> {
     let payload = token.split(|&byte| byte == b'.').nth(1)?;
     let json = URL_SAFE_NO_PAD.decode(payload.trim_ascii_end()).ok()?;
@@ -93,17 +164,15 @@ fuzz_target!(|bytes: &[u8]| {
         claim: "sub".into(),
         cookie: cookie.map(Into::into),
     };
-    let usable = |id: &Vec<u8>| !id.is_empty() && id.len() <= 40;
+    let usable = |id: &Vec<u8>| (1..=ID_BYTES_MAX).contains(&id.len());
+    let own = own(&head);
+    // The cookie's ID stands in for that of any source.
+    let own_id = own.as_ref().map(|(id, _)| id.clone());
     let alone = |source: Source| {
         let identity = identity(vec![source], false);
-        // The minted cookie comes after every source.
-        let found = find(&identity, &head).map(|visitor| visitor.user().as_bytes().to_vec());
-        found.filter(|found| Some(found) != cookie(&head, "minted").as_ref())
+        find(&identity, &head).map(|visitor| visitor.user().as_bytes().to_vec())
     };
-    let plain = |id: Option<Vec<u8>>| {
-        let id = id.filter(usable);
-        id.filter(|id| Some(id) != cookie(&head, "minted").as_ref())
-    };
+    let plain = |id: Option<Vec<u8>>| id.filter(usable).or(own_id.clone());
     let expect = |source: Source, id: Option<Vec<u8>>| match plain(id) {
         Some(id) => assert_eq!(alone(source), Some(id)),
         None => assert_eq!(alone(source), None),
@@ -136,21 +205,20 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     // A minted ID is given and found again.
-    let mint = mint(
+    let new = mint(
         bytes.len() as u64,
         &[bytes.first().copied().unwrap_or(0); 10],
     );
-    let given = set_cookie(&identity(Vec::new(), false).mint, mint.user(), true);
-    let given = given.split(';').next().unwrap_or_default();
+    let no_sources = identity(Vec::new(), true);
+    let given = set_cookie(&no_sources, &new, true).expect("a new visitor has no cookie");
+    let given = given.split(|&byte| byte == b';').next().unwrap_or_default();
     let mut again = head.clone();
     again.headers.remove(COOKIE);
-    if let Ok(given) = HeaderValue::from_str(given) {
-        again.headers.insert(COOKIE, given);
-    }
-    assert_eq!(
-        cookie_value(&again.headers, "minted"),
-        Some(mint.user().as_bytes())
-    );
+    let given = HeaderValue::from_bytes(given).expect("a cookie");
+    again.headers.insert(COOKIE, given);
+    let found = find(&no_sources, &again).expect("it was given");
+    assert_eq!(found.user(), new.user());
+    assert_eq!(set_cookie(&no_sources, &found, true), None, "given twice");
     // All at once: some ID of its own, never an empty or a long one; twice the same.
     let all = vec![
         Source::Query("uid".into()),
@@ -160,14 +228,40 @@ fuzz_target!(|bytes: &[u8]| {
     ];
     let identity = identity(all, true);
     if let Some(visitor) = find(&identity, &head) {
-        for id in [Some(visitor.user()), visitor.also()].into_iter().flatten() {
+        let (user, by) = (visitor.user(), visitor.assigned_by());
+        for id in [user, by] {
             assert!(usable(&id.as_bytes().to_vec()));
             let hashed = Keep::Hashed(HashKey::new(b"key"));
             assert_eq!(hashed.of(id).id().as_bytes().len(), 32);
         }
-        assert_ne!(Some(visitor.user()), visitor.also());
+        // Groups go by the cookie; only a minted ID is absorbed.
+        if let Some((id, _)) = &own {
+            assert_eq!(by.as_bytes(), id);
+        } else {
+            assert_eq!(by, user);
+        }
+        let signed = own.as_ref().filter(|(_, origin)| *origin == Origin::Minted);
+        let absorbed = visitor.minted_beside();
+        let may_be = signed.filter(|(id, _)| id != user.as_bytes());
+        assert_eq!(
+            absorbed.map(|id| id.as_bytes().to_vec()),
+            may_be.map(|(id, _)| id.clone())
+        );
+        // Whoever has an ID that a client may have chosen is given a signed one.
+        if let Some(line) = set_cookie(&identity, &visitor, false) {
+            let id = &by.as_bytes();
+            assert!(line.starts_with(&[b"minted=", *id, b"."].concat()));
+        }
         assert_eq!(find(&identity, &head), Some(visitor));
+    } else {
+        assert_eq!(own, None);
     }
+    let (id, change) = bytes.split_at(
+        bytes
+            .len()
+            .min(usize::from(bytes.first().copied().unwrap_or(0)) % ID_BYTES_MAX),
+    );
+    check_tags(id, change);
 });
 
 /// `application/x-www-form-urlencoded` for one value, by the letter.

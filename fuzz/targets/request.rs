@@ -4,15 +4,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use std::sync::LazyLock;
+use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
 use watershed::experiment::visit::visit;
 use watershed::proxy::fuzzing::direct::{Ours, Partial, Request, RequestRead, read_request};
 use watershed::proxy::fuzzing::{Bounds, Framing};
-use watershed::proxy::headers;
+use watershed::proxy::headers::{self, Words};
 use watershed_fuzz::http1::{self, Field, Message, values};
-use watershed_fuzz::plan::{PEER, Plans};
+use watershed_fuzz::plan::{self, PEER};
 use watershed_fuzz::split;
 
 const BOUNDS: Bounds = Bounds {
@@ -33,8 +33,6 @@ const OF_THE_CONNECTION: &[&str] = &[
     "forwarded",
 ];
 
-static PLANS: LazyLock<Plans> = LazyLock::new(Plans::new);
-
 #[derive(Debug, PartialEq)]
 enum Outcome {
     More,
@@ -52,12 +50,19 @@ fn outcome(read: &RequestRead<'_>) -> Outcome {
     }
 }
 
+/// The name that CGI, Rack and PHP make of this one, if it is another.
+fn disguised(name: &str) -> Option<String> {
+    let plain = name.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
+    (plain != name).then_some(plain)
+}
+
 /// What the proxy may drop or say itself.
 fn is_ours(name: &str) -> bool {
     OF_THE_CONNECTION.contains(&name)
-        || ["watershed-", "x-forwarded-"].iter().any(|it| name.starts_with(it))
-        // Some servers read an underscore as a dash.
-        || name.contains('_')
+        || ["watershed-", "x-forwarded-"]
+            .iter()
+            .any(|it| name.starts_with(it))
+        || disguised(name).is_some()
 }
 
 fn others(fields: &[Field]) -> Vec<&Field> {
@@ -101,11 +106,10 @@ fn other_reader(bytes: &[u8], plain: &Request<'_>) -> Message {
 }
 
 /// What the upstream gets.
-fn write(plain: &mut Request<'_>, client: &Message, trusted: bool) {
-    let (plan, words) = PLANS.get(trusted);
+fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, trusted: bool) {
     let over_tls = trusted && headers::over_tls(&*plain);
     let visitor = identity::find(&plan.identity, &*plain);
-    let user = visitor.as_ref().map(|visitor| visitor.user());
+    let user = visitor.as_ref().map(|visitor| visitor.assigned_by());
     let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));
     let meant = visit(&plan.experiments, &*plain, user, None);
     let visitor = visitor.map(identity::Visitor::into_owned);
@@ -141,6 +145,10 @@ fn write(plain: &mut Request<'_>, client: &Message, trusted: bool) {
     for name in OF_THE_CONNECTION {
         assert!(values(fields, name).is_empty(), "{text}");
     }
+    for plain in fields.iter().filter_map(|(name, _)| disguised(name)) {
+        let said = ["host", "content-length", "via", "x-user"].contains(&&*plain);
+        assert!(!said && !is_ours(&plain), "{plain} in disguise: {text}");
+    }
     let peer = PEER.to_string();
     let whose = values(fields, "x-forwarded-for");
     assert!(
@@ -172,28 +180,30 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let trusted = input[0] & 1 == 1;
-    let read = read_request(bytes, &BOUNDS, trusted);
-    let whole = outcome(&read);
-    assert!(
-        whole != Outcome::More || bytes.len() <= BOUNDS.head_bytes,
-        "too much is held"
-    );
-    let (mut come, mut partial) = (0, Partial::default());
-    while come < bytes.len() {
-        come = (come + cutter.size()).min(bytes.len());
-        // As the connection reads it.
-        if !partial.is_news(&bytes[..come], BOUNDS.head_bytes) {
-            assert!(whole != Outcome::More || come <= BOUNDS.head_bytes);
-            continue;
+    plan::with(trusted, |plan, words| {
+        let read = |bytes| read_request(bytes, &BOUNDS, &words.reserved, trusted);
+        let whole = outcome(&read(bytes));
+        assert!(
+            whole != Outcome::More || bytes.len() <= BOUNDS.head_bytes,
+            "too much is held"
+        );
+        let (mut come, mut partial) = (0, Partial::default());
+        while come < bytes.len() {
+            come = (come + cutter.size()).min(bytes.len());
+            // As the connection reads it.
+            if !partial.is_news(&bytes[..come], BOUNDS.head_bytes) {
+                assert!(whole != Outcome::More || come <= BOUNDS.head_bytes);
+                continue;
+            }
+            let part = outcome(&read(&bytes[..come]));
+            if part != Outcome::More {
+                assert_eq!(part, whole, "all at once, and the first {come} bytes");
+                break;
+            }
         }
-        let part = outcome(&read_request(&bytes[..come], &BOUNDS, trusted));
-        if part != Outcome::More {
-            assert_eq!(part, whole, "all at once, and the first {come} bytes");
-            break;
+        if let RequestRead::Plain(mut plain) = read(bytes) {
+            let client = other_reader(bytes, &plain);
+            write(plan, words, &mut plain, &client, trusted);
         }
-    }
-    if let RequestRead::Plain(mut plain) = read {
-        let client = other_reader(bytes, &plain);
-        write(&mut plain, &client, trusted);
-    }
+    });
 });

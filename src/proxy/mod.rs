@@ -43,6 +43,7 @@ pub mod fuzzing {
     pub use super::line::Line;
     pub use super::opening::{first, is_http2, speaks_for};
     pub use super::reply::Reason;
+    pub use super::reserved::Reserved;
 }
 
 pub use access::TARGET as ACCESS_LOG;
