@@ -28,7 +28,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// How often what was journaled is folded.
@@ -73,7 +73,7 @@ pub async fn run(
     let secrets = Secrets::open(&plan, &*ledger).await?;
     let (stage, plan_orders) = Stage::new(plan, decided, &secrets);
     let (stage, plan) = (Arc::new(stage), Arc::clone(&plan_orders.borrow()));
-    let (stops, stop_orders) = watch::channel(false);
+    let (stops, stop_orders) = watch::channel(None);
     let (stopping, is_stopping) = watch::channel(false);
     let (flushes, flush_orders) = watch::channel(false);
     let (outbox, inbox) = spans::queue(Arc::clone(&vitals));
@@ -84,7 +84,7 @@ pub async fn run(
         ..Shared::default()
     };
     let rates = Arc::clone(&shared.rates);
-    let held = Arc::clone(&sockets.held);
+    let (held, succeeded) = (Arc::clone(&sockets.held), Arc::clone(&sockets.succeeded));
     let (secure_at, health_at) = (sockets.secure_address(), sockets.health_address());
     let mut secure = sockets.secure.into_iter();
     let mut threads = Vec::new();
@@ -240,8 +240,14 @@ pub async fn run(
         // Whoever has the public sockets has this one, too, and answers at it.
         admin = None;
     }
+    // A client that has closed nothing believes that it may send its next request. Nobody waits for
+    // a process that was replaced, so it waits for that request.
+    let quiet = match succeeded.load(Ordering::SeqCst) {
+        true => orders.borrow().timeouts.shutdown / 2,
+        false => Duration::ZERO,
+    };
     // The receivers are gone only when the workers are.
-    let _ = stops.send(true);
+    let _ = stops.send(Some(Instant::now() + quiet));
     let joined = move || threads.into_iter().try_for_each(|thread| thread.join());
     // A thread catches its panic, and says so to the supervisor.
     let _ = tokio::task::spawn_blocking(joined).await?;

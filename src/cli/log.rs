@@ -6,6 +6,7 @@ use crate::tasks;
 use anyhow::Context;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub struct Requests {
     lost: ErrorCounter,
     unwritten: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
+    writer: NonBlocking,
 }
 
 /// Logs to standard error, `RUST_LOG` says how much; and requests where the file says.
@@ -105,29 +107,43 @@ fn open(to: &LogTo) -> anyhow::Result<(NonBlocking, Requests)> {
         .finish(sink);
     let lost = writer.error_counter();
     Ok((
-        writer,
+        writer.clone(),
         Requests {
             _guard: guard,
             lost,
             unwritten,
             reopen,
+            writer,
         },
     ))
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).open(path)
+    let mut options = File::options();
+    // It tells who visited what.
+    options.append(true).create(true).mode(0o600);
+    options.open(path)
 }
 
 impl Requests {
-    /// Opens the file anew on SIGHUP, for those who moved it away; and tells of lines lost.
+    fn reopen(&self) {
+        self.reopen.store(true, Ordering::SeqCst);
+        // An empty line wakes the thread that writes, which reopens the file when it flushes.
+        let _ = self.writer.clone().write(&[]);
+    }
+
+    /// Reopens the file on SIGUSR1 and SIGHUP, after somebody has moved it away; and logs how many
+    /// lines were lost.
     pub async fn keep(&self) -> anyhow::Result<()> {
-        let mut told = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut rotated =
+            signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut tick = tokio::time::interval(TELL_EVERY);
         let mut known = 0;
         loop {
             tokio::select! {
-                _ = told.recv() => self.reopen.store(true, Ordering::SeqCst),
+                _ = rotated.recv() => self.reopen(),
+                _ = hangup.recv() => self.reopen(),
                 _ = tick.tick() => {
                     let lost = self.lost.dropped_lines() as u64 + self.unwritten.load(Ordering::SeqCst);
                     if lost > known {
@@ -138,6 +154,15 @@ impl Requests {
             }
         }
     }
+}
+
+/// Without a log of requests SIGUSR1 has no effect. Unhandled, it would end the process.
+pub async fn without_requests() -> anyhow::Result<()> {
+    let mut rotated = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
+    while rotated.recv().await.is_some() {
+        tracing::info!("SIGUSR1: there is no log file to reopen");
+    }
+    Ok(())
 }
 
 /// Takes whole lines, one with each call. Those that cannot be written are counted, which is
@@ -153,6 +178,12 @@ struct Lines {
 }
 
 impl Lines {
+    fn open_if_asked(&mut self) {
+        if self.reopen.swap(false, Ordering::SeqCst) {
+            self.open_anew();
+        }
+    }
+
     /// Only ever between two lines, so that none is torn between two files.
     fn open_anew(&mut self) {
         let Some(path) = &self.file else {
@@ -194,9 +225,7 @@ impl Lines {
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.reopen.swap(false, Ordering::SeqCst) {
-            self.open_anew();
-        }
+        self.open_if_asked();
         // The thread that writes must outlive whatever goes wrong with one line.
         let put = std::panic::catch_unwind(AssertUnwindSafe(|| {
             tasks::failpoint("access-log");
@@ -209,6 +238,7 @@ impl Write for Lines {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.open_if_asked();
         self.sink.flush()
     }
 }

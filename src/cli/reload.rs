@@ -4,7 +4,6 @@ use super::stage::Stage;
 use crate::config::plan::Plan;
 use crate::vitals::Vitals;
 use crate::{admin, config};
-use anyhow::anyhow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,7 +36,11 @@ pub async fn reload(
     let mut seen = contents(&file, &stage.plan().watched);
     loop {
         let request = tokio::select! {
-            request = asked.recv() => Some(request.ok_or_else(|| anyhow!("the admin door is gone"))?),
+            request = asked.recv() => match request {
+                Some(request) => Some(request),
+                // The admin API is closed first when the process stops.
+                None => return Ok(()),
+            },
             _ = hangup.recv() => None,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
                 let now = contents(&file, &stage.plan().watched);

@@ -34,7 +34,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
         let keeping = async {
             match &requests {
                 Some(requests) => requests.keep().await,
-                None => std::future::pending().await,
+                None => log::without_requests().await,
             }
         };
         tokio::select! {

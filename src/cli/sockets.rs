@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Names of sockets that are handed over (systemd: `FileDescriptorName=`).
 pub const PUBLIC: &str = "public";
@@ -33,6 +33,8 @@ pub struct Sockets {
     /// Whether somebody else has the public ones, too: what waits there is not lost when this
     /// process closes them.
     pub held: Arc<AtomicBool>,
+    /// Whether a successor has started and is to take over.
+    pub succeeded: Arc<AtomicBool>,
 }
 
 /// A socket that was handed over, and by what name.
@@ -91,6 +93,7 @@ impl Sockets {
             admin,
             health,
             held: Arc::new(AtomicBool::new(held)),
+            succeeded: Arc::default(),
         })
     }
 
@@ -117,11 +120,6 @@ impl Sockets {
     /// How many workers they are for.
     pub fn workers(&self) -> usize {
         self.public.len()
-    }
-
-    /// Somebody else has them, too, or no longer.
-    pub fn hold(held: &AtomicBool, by_others: bool) {
-        held.store(by_others, Ordering::SeqCst);
     }
 
     /// Where health and metrics are served alone.

@@ -26,6 +26,7 @@ const FIRST_FD: i32 = 3;
 pub struct Estate {
     sockets: Vec<(&'static str, TcpListener)>,
     held: Arc<AtomicBool>,
+    succeeded: Arc<AtomicBool>,
 }
 
 impl Estate {
@@ -35,6 +36,7 @@ impl Estate {
         Ok(Estate {
             sockets: all.context("sockets cannot be handed over")?,
             held: Arc::clone(&sockets.held),
+            succeeded: Arc::clone(&sockets.succeeded),
         })
     }
 
@@ -45,14 +47,16 @@ impl Estate {
             let before = self.held.load(Ordering::SeqCst);
             let ended = match self.start() {
                 Ok(mut successor) => {
-                    Sockets::hold(&self.held, true);
+                    self.held.store(true, Ordering::SeqCst);
+                    self.succeeded.store(true, Ordering::SeqCst);
                     tracing::info!("process {} is to take over", successor.id());
                     // It ends this process; or it ends itself. Not a task that may block, for
                     // which the end of this process would wait.
                     let (ended, end) = oneshot::channel();
                     std::thread::spawn(move || ended.send(successor.wait()));
                     let end = end.await.context("nobody waits for it");
-                    Sockets::hold(&self.held, before);
+                    self.held.store(before, Ordering::SeqCst);
+                    self.succeeded.store(false, Ordering::SeqCst);
                     end.and_then(|end| Ok(end?.to_string()))
                 }
                 Err(error) => Err(error),

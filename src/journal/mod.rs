@@ -24,7 +24,9 @@ pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 
 use crate::tasks;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -143,12 +145,7 @@ pub fn open(
     let mut writers = Vec::new();
     let mut tended = Vec::new();
     for _ in 0..workers {
-        let id = uuid::Uuid::now_v7();
-        let own = folder.join(left::name_of(id));
-        segment::make_folder(&own).map_err(disk(&own))?;
-        let lock = left::lock(&own)
-            .map_err(disk(&own))?
-            .ok_or_else(|| disk(&own)(io::ErrorKind::WouldBlock.into()))?;
+        let (id, own, lock) = create(folder)?;
         let marks = marks::Marks::of(&own.join(left::LOCK)).map_err(disk(&own))?;
         let clock = Clock::new(latest_ms, Instant::now(), system_ms());
         let writer = Writer::new(id, &own, options.clone(), marks, clock)?;
@@ -170,6 +167,41 @@ pub fn open(
         keeper,
         left_alone: adopted.left_alone,
     })
+}
+
+/// How often a new journal's folder is made until no other process takes it.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// A new journal's folder, and its lock.
+fn create(folder: &Path) -> Result<(uuid::Uuid, PathBuf, File), JournalError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let id = uuid::Uuid::now_v7();
+        let own = folder.join(left::name_of(id));
+        let made = segment::make_folder(&own).and_then(|()| left::lock(&own));
+        // Another process adopts journals without a lock, and removes those that are empty: it may
+        // have come between.
+        let error = match made {
+            Ok(Some(lock)) if is_at(&lock, &own.join(left::LOCK)) => return Ok((id, own, lock)),
+            Ok(Some(_)) => io::ErrorKind::NotFound.into(),
+            Ok(None) => io::ErrorKind::WouldBlock.into(),
+            Err(error) => error,
+        };
+        let adopted = [io::ErrorKind::WouldBlock, io::ErrorKind::NotFound].contains(&error.kind());
+        if !adopted || attempts == ATTEMPTS_MAX {
+            let (path, source) = (own, error);
+            return Err(JournalError::Disk { path, source });
+        }
+    }
+}
+
+/// Whether this open file is still what stands at the path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let (own, there) = (file.metadata(), std::fs::metadata(path));
+    own.and_then(|own| Ok(identity(own) == identity(there?)))
+        .unwrap_or(false)
 }
 
 /// The thread that makes journals durable every `sync_interval` and keeps a spare segment ready.

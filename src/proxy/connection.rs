@@ -7,7 +7,7 @@ use super::gate::{Gate, Times};
 use super::handle::{Client, handle};
 use super::headers;
 use super::http2;
-use super::line::Line;
+use super::line::{self, Line};
 use super::opening::{self, Rewound};
 use super::reply::Reason;
 use super::snapshot::Worker;
@@ -24,15 +24,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-
-/// How long one that has not said a word may still begin when all is to stop.
-const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends; once told to stop, to the end of the request that runs.
 /// With `secure`, TLS is spoken on it.
@@ -41,7 +38,7 @@ pub async fn serve(
     stream: TcpStream,
     peer: IpAddr,
     secure: bool,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let snapshot = worker.snapshot();
     let plan = &*snapshot.plan;
@@ -70,10 +67,12 @@ pub async fn serve(
     }
 }
 
-/// Resolves a moment after the order to stop: who has just connected is about to ask.
-async fn last_call(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-    tokio::time::sleep(LAST_CALL).await;
+/// Resolves some time after the order to stop: a client that has just connected sends its request
+/// soon.
+async fn last_call(stop: &mut watch::Receiver<Option<Instant>>) {
+    let told = stop.wait_for(Option::is_some).await;
+    let until = told.ok().and_then(|until| *until);
+    tokio::time::sleep(line::last_call(until.unwrap_or_else(Instant::now))).await;
 }
 
 struct Opened {
@@ -124,7 +123,7 @@ async fn speak(
     socket: Socket,
     opened: Opened,
     secure: bool,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Option<Instant>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let ip = opened.client;
     let client = Client {
@@ -136,14 +135,18 @@ async fn speak(
     match (opened.transport, opened.http2) {
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
-            let stream = Rewound::new(first, socket);
-            Ok(Box::pin(http2::serve(worker, plan, stream, client, stop)).await?)
+            let stream = Rewound::new(first, socket.clone());
+            let served = Box::pin(http2::serve(worker, plan, stream, client, stop)).await;
+            Box::pin(socket.close()).await;
+            Ok(served?)
         }
         (Transport::Plain(first), false) => {
             straight(worker, plan, socket.clone(), &socket, first, client, stop).await
         }
         (Transport::Tls(stream), true) => {
-            Ok(Box::pin(http2::serve(worker, plan, stream, client, stop)).await?)
+            let served = Box::pin(http2::serve(worker, plan, stream, client, stop)).await;
+            Box::pin(socket.close()).await;
+            Ok(served?)
         }
         (Transport::Tls(stream), false) => {
             let first = Vec::new();
@@ -161,7 +164,7 @@ async fn straight<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     socket: &Socket,
     first: Vec<u8>,
     client: Client,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Option<Instant>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let by = (client.ip, client.secure);
     let mut straight = Straight::new(worker, (stream, socket), first, by);
@@ -212,7 +215,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     socket: &Socket,
     first: Vec<u8>,
     client: Client,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Option<Instant>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let line = client.line.clone();
     let line = line.unwrap_or_else(|| Rc::new(Line::new(client.ip)));
@@ -235,25 +238,18 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         // The gate lets no larger head pass; what is read at once comes on top.
         .max_buf_size(plan.limits.head_bytes + (16 << 10))
         .serve_connection(TokioIo::new(gate), service);
-    let mut told = pin!(stop.wait_for(|stop| *stop));
-    let (mut is_told, mut is_ending) = (false, false);
-    let mut late = None;
+    let mut told = pin!(stop.wait_for(Option::is_some));
+    let mut is_told = false;
     let mut reset = pin!(socket.reset());
     let ended = std::future::poll_fn(|context| {
-        is_told = is_told || told.as_mut().poll(context).is_ready();
-        if is_told && !is_ending {
-            // Whoever has not asked yet is about to: hyper would cut it off here and now.
-            let late = late.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_CALL)));
-            is_ending = line.requests.get() > 0 || late.as_mut().poll(context).is_ready();
-            if is_ending {
-                Pin::new(&mut connection).graceful_shutdown();
-            }
+        if !is_told && let Poll::Ready(told) = told.as_mut().poll(context) {
+            // hyper would cut off a client whose next request is on its way: the gate waits for it,
+            // and the response to it is the last one.
+            is_told = true;
+            line.quiet_until.set(told.ok().and_then(|until| *until));
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(Some(ended));
-        }
-        if is_told && !is_ending && line.requests.get() > 0 {
-            context.waker().wake_by_ref();
         }
         // Whoever has left waits for nothing: all that runs for it is dropped here and now.
         reset.as_mut().poll(context).map(|()| None)

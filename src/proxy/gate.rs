@@ -2,8 +2,9 @@
 //! interim answers go out between whole messages.
 
 use super::framing::{Bounds, Framing};
-use super::line::Line;
+use super::line::{self, Line};
 use super::reply::{self, Reason};
+use super::socket;
 use super::tunnel::Side;
 use crate::config::plan::Timeouts;
 use std::io;
@@ -11,14 +12,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
-
-/// How long is read on after the last answer, so that a client that still sends can read it
-/// before its system hears that nobody listens (RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_secs(5);
-/// The same while the client says nothing.
-const LINGER_QUIET: Duration = Duration::from_secs(1);
 
 /// A client's connection as hyper sees it.
 #[derive(Debug)]
@@ -32,8 +27,10 @@ pub struct Gate<S> {
     sound: usize,
     /// Follows what is sound.
     fault: Option<Reason>,
-    /// The client sends no more.
+    /// Nothing more is read.
     ended: bool,
+    /// The client sends no more.
+    left: bool,
     /// Everything that hyper wrote has left: an interim answer may begin here.
     flushed: bool,
     wait: Wait,
@@ -65,6 +62,8 @@ enum Wait {
     Nothing,
     First,
     Next,
+    /// The next request, while the process stops.
+    Last,
     Head,
     Body,
 }
@@ -84,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             sound,
             fault,
             ended: false,
+            left: false,
             flushed: true,
             wait: Wait::Nothing,
             reading: Clock::default(),
@@ -106,20 +106,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             self.stream.write_all(&words).await?;
         }
         self.stream.shutdown().await?;
-        let settled = fault.is_none() && !self.is_within();
-        if settled || self.ended {
-            return Ok(());
+        if !self.left {
+            socket::linger(&mut self.stream).await;
         }
-        let mut rest = [0; 4096];
-        let drained = async {
-            loop {
-                let read = tokio::time::timeout(LINGER_QUIET, self.stream.read(&mut rest)).await;
-                if !matches!(read, Ok(Ok(1..))) {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, drained).await;
         Ok(())
     }
 
@@ -173,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     fn end_of_input(&mut self) {
-        self.ended = true;
+        (self.ended, self.left) = (true, true);
         if self.framing.is_in_head() && self.is_within() {
             self.fault = Some(Reason::Incomplete);
         }
@@ -191,11 +180,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Whether what is waited for takes too long. A connection that is only idle just ends.
     fn poll_late(&mut self, context: &mut Context<'_>) -> bool {
-        let (wait, within) = match () {
-            () if !self.framing.is_in_head() => (Wait::Body, self.times.body),
-            () if self.is_within() => (Wait::Head, self.times.head),
-            () if self.line.requests.get() == 0 => (Wait::First, self.times.head),
-            () => (Wait::Next, self.times.idle),
+        let (wait, within) = match self.line.quiet_until.get() {
+            _ if !self.framing.is_in_head() => (Wait::Body, self.times.body),
+            _ if self.is_within() => (Wait::Head, self.times.head),
+            Some(until) => (Wait::Last, line::last_call(until)),
+            None if self.line.requests.get() == 0 => (Wait::First, self.times.head),
+            None => (Wait::Next, self.times.idle),
         };
         if self.wait != wait {
             self.wait = wait;
@@ -207,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         match wait {
             Wait::Body => self.fault = Some(Reason::BodyTimedOut),
             Wait::Head => self.fault = Some(Reason::HeadTimedOut),
-            Wait::First | Wait::Next | Wait::Nothing => self.ended = true,
+            Wait::First | Wait::Next | Wait::Last | Wait::Nothing => self.ended = true,
         }
         true
     }

@@ -72,8 +72,13 @@ pub async fn handle(
         answer = Response::from_parts(head, body);
     }
     if let Some(line) = &client.line {
-        line.upgrading
-            .set(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let upgrading = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        line.upgrading.set(upgrading);
+        let last = line.requests.get() >= snapshot.plan.limits.requests || worker.is_stopping();
+        if last && !upgrading {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
     } else {
         // HTTP/2 knows no such field (RFC 9113, 8.2.2).
         answer.headers_mut().remove(CONNECTION);
@@ -247,12 +252,6 @@ async fn answer(
     let cookie = brought
         .zip(forced)
         .and_then(|(brought, forced)| keep_override(&brought, &forced, now_ms, over_tls));
-    if let Some(line) = &client.line
-        && line.requests.get() >= plan.limits.requests
-    {
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     headers::finish(
         (plan, &snapshot.words),
         (head.version, &mut head.headers),

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -36,7 +36,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     plan: &Plan,
     stream: S,
     client: Client,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Option<Instant>>,
 ) -> hyper::Result<()> {
     let running = Rc::new(Cell::new(0_u32));
     let begun = Rc::new(Cell::new(0_u32));
@@ -67,7 +67,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .keep_alive_interval(plan.timeouts.idle)
         .keep_alive_timeout(PING_WITHIN)
         .serve_connection(TokioIo::new(stream), service);
-    let mut told = pin!(stop.wait_for(|stop| *stop));
+    let mut told = pin!(stop.wait_for(Option::is_some));
     let mut ending = false;
     let mut idle = Clock::default();
     std::future::poll_fn(|context| {

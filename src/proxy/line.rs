@@ -9,6 +9,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+/// How long a connection may at least begin another request when the process stops. Less would
+/// cut off who has just connected, or got the response before.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How long a connection without a request may still begin one, when those that are quiet are
+/// closed from then on.
+pub fn last_call(quiet_until: Instant) -> Duration {
+    let left = quiet_until.saturating_duration_since(Instant::now());
+    left.max(LAST_CALL)
+}
 
 /// One HTTP/1 connection of a client.
 pub struct Line {
@@ -21,6 +33,8 @@ pub struct Line {
     pub bare: RefCell<VecDeque<bool>>,
     /// Requests that were answered or are being answered.
     pub requests: Cell<u32>,
+    /// Set when the process stops: how long another request may begin.
+    pub quiet_until: Cell<Option<Instant>>,
     /// Why the connection must end, once what came before is answered.
     pub fault: Cell<Option<Reason>>,
     /// Whether the running request asks to upgrade and is not refused yet.
@@ -42,6 +56,7 @@ impl Line {
             admitted: Cell::new(false),
             bare: RefCell::default(),
             requests: Cell::new(0),
+            quiet_until: Cell::new(None),
             fault: Cell::new(None),
             upgrading: Cell::new(false),
             delimited: Cell::new(false),

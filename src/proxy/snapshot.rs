@@ -67,10 +67,10 @@ pub struct Worker {
     pub open: Cell<usize>,
     /// Room for what is read and written.
     pub rooms: Rooms,
-    /// Whether connections are to finish, and how they are told.
-    pub stopping: Cell<bool>,
+    /// Set when connections are to finish: how long those without a request may still begin one.
+    pub quiet_until: Cell<Option<Instant>>,
     /// Tells those that wait.
-    pub stop: Notify,
+    pub stopped: Notify,
     date: RefCell<(u64, Box<[u8]>)>,
     /// When it was last told that no more can be taken.
     pub told: Cell<Option<Instant>>,
@@ -101,8 +101,8 @@ impl Worker {
             index,
             open: Cell::new(0),
             rooms: Rooms::default(),
-            stopping: Cell::new(false),
-            stop: Notify::new(),
+            quiet_until: Cell::new(None),
+            stopped: Notify::new(),
             date: RefCell::default(),
             told: Cell::default(),
             event_log: EventLog::default(),
@@ -112,6 +112,17 @@ impl Worker {
     /// What a request reads; asked once at its beginning.
     pub fn snapshot(&self) -> Rc<Snapshot> {
         Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Lets connections finish: each response from now on is the last one on its connection.
+    pub fn stop(&self, quiet_until: Instant) {
+        self.quiet_until.set(Some(quiet_until));
+        self.stopped.notify_waiters();
+    }
+
+    /// Whether connections are to finish.
+    pub fn is_stopping(&self) -> bool {
+        self.quiet_until.get().is_some()
     }
 
     /// Goes over to another plan: requests that have begun finish under theirs.

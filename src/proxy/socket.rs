@@ -4,8 +4,29 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
+
+/// How long is read on after the last response (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(5);
+/// The same while the client says nothing.
+const LINGER_QUIET: Duration = Duration::from_secs(1);
+
+/// Reads until the client closes, too, or a moment has passed. What arrives at a closed socket
+/// makes the system reset the connection, and a reset may cost the client the last response.
+pub async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut rest = [0; 4096];
+    let drained = async {
+        loop {
+            let read = tokio::time::timeout(LINGER_QUIET, stream.read(&mut rest)).await;
+            if !matches!(read, Ok(Ok(1..))) {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}
 
 /// A handle of a socket; clones are of the same one.
 #[derive(Clone, Debug)]
@@ -25,10 +46,17 @@ impl Socket {
         let _ = self.0.ready(Interest::ERROR).await;
     }
 
+    /// Ends a connection on which the last response was sent, so that the client can read it.
+    pub async fn close(mut self) {
+        if self.shutdown().await.is_ok() {
+            linger(&mut self).await;
+        }
+    }
+
     /// Makes the end of this connection a reset, so that what was sent of an answer that only the
     /// end of the connection delimits does not look whole.
     pub fn spoil(&self) {
-        let _ = socket2::SockRef::from(&*self.0).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&*self.0).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -25,8 +25,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub struct Orders {
     /// The plan to serve by; a new one takes effect with the next request.
     pub plan: watch::Receiver<Arc<Plan>>,
-    /// True when no more connections are to be accepted and open ones are to finish.
-    pub stop: watch::Receiver<bool>,
+    /// Set when no more connections are to be accepted and open ones are to finish: how long those
+    /// without a request may still begin one.
+    pub stop: watch::Receiver<Option<Instant>>,
     /// Whether others listen on the same sockets: what waits there is theirs then.
     pub held: Arc<AtomicBool>,
     /// Restarts what accepts connections after a panic.
@@ -63,8 +64,8 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
     // Connections that are open are served on while this is restarted.
     let accepting = supervisor.keep("worker", Policy::Essential, accepting);
     accepting.await;
-    worker.stopping.set(true);
-    worker.stop.notify_waiters();
+    let quiet_until = *stop.borrow();
+    worker.stop(quiet_until.unwrap_or_else(Instant::now));
     let Listeners { public, secure } = listeners;
     if !held.load(Ordering::SeqCst) {
         take_waiting(&worker, public, false, &stop);
@@ -102,7 +103,7 @@ async fn accept_all(
     worker: &Rc<Worker>,
     Listeners { public, secure }: &Listeners,
     mut plan: watch::Receiver<Arc<Plan>>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Option<Instant>>,
 ) -> io::Result<()> {
     let told = stop.clone();
     let mut sweeping = tokio::time::interval(SWEEP_EVERY);
@@ -116,7 +117,7 @@ async fn accept_all(
                 Err(_) => return Ok(()),
             },
             _ = sweeping.tick() => worker.sweep(),
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            _ = stop.wait_for(Option::is_some) => return Ok(()),
         }
     }
 }
@@ -126,7 +127,7 @@ fn take_waiting(
     worker: &Rc<Worker>,
     listener: TcpListener,
     secure: bool,
-    told: &watch::Receiver<bool>,
+    told: &watch::Receiver<Option<Instant>>,
 ) {
     let Ok(listener) = listener.into_std() else {
         return;
@@ -152,7 +153,7 @@ async fn take(
     worker: &Rc<Worker>,
     accepted: io::Result<(TcpStream, SocketAddr)>,
     secure: bool,
-    told: &watch::Receiver<bool>,
+    told: &watch::Receiver<Option<Instant>>,
 ) -> io::Result<()> {
     match accepted {
         Ok((stream, peer)) => accept(worker, stream, peer, secure, told.clone()),
@@ -178,7 +179,7 @@ fn accept(
     stream: TcpStream,
     peer: SocketAddr,
     secure: bool,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Option<Instant>>,
 ) {
     if worker.open.get() >= worker.connections_max() {
         let now = Instant::now();

@@ -302,3 +302,33 @@ fn a_folder_that_cannot_be_written_is_an_error_with_its_place() {
     .unwrap_err();
     assert!(error.to_string().contains("file/journal"), "{error}");
 }
+
+/// As when a successor starts while the process before it looks for journals that were left.
+#[test]
+fn journals_begin_while_another_process_adopts_what_is_left() {
+    let folder = TempDir::new().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let theirs = options(6 << 20);
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    // What is adopted is empty, and removed.
+                    let adopted = journal::adopt(folder.path(), &theirs).unwrap_or_default();
+                    for reader in adopted.readers {
+                        let _ = reader.remove();
+                    }
+                }
+            });
+        }
+        let opened = (0..100).map(|_| {
+            let quick = Duration::from_millis(20);
+            journal::open(folder.path(), 4, quick, &options(6 << 20)).map(drop)
+        });
+        let opened: Vec<_> = opened.collect();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        for opened in opened {
+            opened.unwrap();
+        }
+    });
+}

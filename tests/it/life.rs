@@ -3,6 +3,7 @@
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, How, Proxy};
+use crate::support::raw::Raw;
 use crate::support::until;
 use command_fds::{CommandFdExt, FdMapping};
 use std::net::{SocketAddr, TcpListener};
@@ -110,6 +111,107 @@ fn told_to_stop_it_is_not_ready_first_and_serves_on_for_a_while() {
     }
     assert!(proxy.wait().success());
     assert!(told.elapsed() >= Duration::from_secs(1));
+}
+
+/// What the configuration needs for either way that requests of HTTP/1 go.
+const WAYS: [&str; 2] = ["", "access_log: access.log"];
+
+#[test]
+fn idle_connection_is_served_once_more_after_sigterm() {
+    let origin = Origin::start("a");
+    for way in WAYS {
+        let mut proxy = Proxy::start(&routes(&origin, way));
+        let mut idle = proxy.client();
+        assert_eq!(idle.get("/", "").header("connection"), None);
+        let mut begun = proxy.client();
+        begun.say("POST / HTTP/1.1\r\nHost: site.test\r\n").unwrap();
+        proxy.signal("TERM");
+        until("the stop", || {
+            let log = proxy.log.lock().unwrap().clone();
+            log.contains("stopping: finishing what runs")
+                .then_some(())
+                .ok_or(log)
+        });
+        let answer = idle.post("/", "", "hello");
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(idle.is_closed());
+        begun.say("Content-Length: 2\r\n\r\nok").unwrap();
+        let answer = begun.answer(true).unwrap();
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(begun.is_closed());
+        assert!(proxy.wait().success());
+    }
+}
+
+#[test]
+fn response_that_began_before_the_stop_says_that_it_is_the_last() {
+    let origin = Origin::start("a");
+    for way in WAYS {
+        let mut proxy = Proxy::start(&routes(&origin, way));
+        let mut client = proxy.client();
+        client
+            .say("GET /?sleep_ms=1500 HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            .unwrap();
+        // The request is there once another one, sent later, is answered.
+        assert_eq!(proxy.client().get("/", "").status, 200);
+        proxy.signal("TERM");
+        let answer = client.answer(true).unwrap();
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(client.is_closed());
+        assert!(proxy.wait().success());
+    }
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_a_stop() {
+    let origin = Origin::start("a");
+    for way in WAYS {
+        let mut proxy = Proxy::start(&routes(&origin, way));
+        let mut idle: Vec<_> = (0..20).map(|_| proxy.client()).collect();
+        for client in &mut idle[..10] {
+            assert_eq!(client.get("/", "").status, 200);
+        }
+        let told = Instant::now();
+        proxy.signal("TERM");
+        assert!(proxy.wait().success());
+        // The time for what runs is 30 s.
+        assert!(told.elapsed() < Duration::from_secs(10));
+        drop(idle);
+    }
+}
+
+#[test]
+fn last_response_survives_a_client_that_sends_on() {
+    let body = vec![b'x'; 600_000];
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let origin = Raw::always([head.into_bytes(), body.clone()].concat());
+    for way in WAYS {
+        let proxy = Proxy::start(&format!(
+            "upstreams: {{ current: \"http://{}\" }}\n{way}",
+            origin.address
+        ));
+        let mut client = proxy.client();
+        client
+            .say("GET / HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        client.head().unwrap();
+        // It is sent, and nobody reads it: a closed socket would answer it with a reset.
+        client
+            .say("GET /next HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(client.exactly(body.len()), body);
+        assert!(client.is_closed());
+    }
 }
 
 #[test]

@@ -435,3 +435,60 @@ fn a_log_that_nobody_reads_disturbs_nobody() {
     proxy.signal("TERM");
     assert!(proxy.wait().success());
 }
+
+#[test]
+fn rotation_loses_and_tears_no_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "workers: 2\naccess_log: access.log");
+    let place = |name: &str| proxy.folder.path().join(name);
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = |_| {
+        let (stop, mut client) = (Arc::clone(&stop), proxy.client());
+        std::thread::spawn(move || {
+            let mut answered = 0;
+            while !stop.load(Ordering::SeqCst) {
+                assert_eq!(client.get("/", "X-User: a\r\n").status, 200);
+                answered += 1;
+            }
+            answered
+        })
+    };
+    let clients: Vec<_> = (0..3).map(client).collect();
+    let mut files = vec!["access.log".to_owned()];
+    for round in 0..10 {
+        let moved = format!("access.log.{round}");
+        std::fs::rename(place("access.log"), place(&moved)).unwrap();
+        files.push(moved);
+        proxy.signal(if round % 2 == 0 { "USR1" } else { "HUP" });
+        until("a new file", || {
+            let found = std::fs::metadata(place("access.log"));
+            found.map(|found| assert_eq!(found.permissions().mode() & 0o777, 0o600))
+        });
+    }
+    stop.store(true, Ordering::SeqCst);
+    let answered: usize = clients.into_iter().map(|it| it.join().unwrap()).sum();
+    until("every line, once", || {
+        let count = |name: &String| read(&place(name)).len();
+        let lines: usize = files.iter().map(count).sum();
+        (lines == answered).then_some(()).ok_or((lines, answered))
+    });
+}
+
+#[test]
+fn log_file_is_reopened_without_traffic_and_sigusr1_needs_no_file() {
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "access_log: access.log");
+    let file = proxy.folder.path().join("access.log");
+    std::fs::rename(&file, file.with_extension("old")).unwrap();
+    proxy.signal("USR1");
+    until("a new file", || std::fs::metadata(&file));
+    let proxy = logging(&origin, "");
+    proxy.signal("USR1");
+    until("a word about it", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let said = log.contains("SIGUSR1: there is no log file to reopen");
+        said.then_some(()).ok_or(log)
+    });
+    assert_eq!(proxy.client().get("/", "").status, 200);
+}

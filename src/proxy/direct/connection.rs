@@ -7,6 +7,7 @@ use super::request::Ours;
 use crate::proxy::gate::Clock;
 use crate::proxy::handle;
 use crate::proxy::headers;
+use crate::proxy::line;
 use crate::proxy::reply::{Reason, Refusal};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
@@ -17,9 +18,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::futures::Notified;
-
-/// How long one that has not said a word may still begin when all is to stop.
-const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Why the straight way ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub struct Straight<'a, S> {
     ours: Ours,
     /// Whether the wait for the rest of a head has begun: more of it does not begin it anew.
     in_head: bool,
-    /// All is to stop, and this one was given a moment to begin.
+    /// The process stops, and this one may still begin a request for a while.
     called: bool,
 }
 
@@ -137,7 +135,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     /// Answers requests for as long as they are plain.
     pub async fn serve(&mut self) -> Ended {
         let (worker, socket) = (self.worker, self.socket);
-        let mut told = pin!(worker.stop.notified());
+        let mut told = pin!(worker.stopped.notified());
         let mut reset = pin!(socket.reset());
         loop {
             let snapshot = worker.snapshot();
@@ -278,8 +276,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             if self.held.is_empty() {
                 self.worker.rooms.give(std::mem::take(&mut self.held));
             }
-            if self.worker.stopping.get() {
-                return self.poll_last_call(context);
+            if let Some(until) = self.worker.quiet_until.get()
+                && !begun
+            {
+                return self.poll_last_call(context, line::last_call(until));
             }
             if !waiting {
                 waiting = true;
@@ -296,19 +296,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
         .await
     }
 
-    fn poll_last_call(&mut self, context: &mut Context<'_>) -> Poll<Came> {
-        if self.requests > 0 && !self.has_begun() {
-            return Poll::Ready(Came::End);
-        }
-        if !self.called {
-            self.called = true;
+    fn poll_last_call(&mut self, context: &mut Context<'_>, within: Duration) -> Poll<Came> {
+        if !std::mem::replace(&mut self.called, true) {
             self.clock.stop();
         }
-        match self.clock.poll_over(context, LAST_CALL) {
-            true => {
-                self.held.clear();
-                Poll::Ready(Came::End)
-            }
+        match self.clock.poll_over(context, within) {
+            true => Poll::Ready(Came::Late),
             false => Poll::Pending,
         }
     }

@@ -132,7 +132,7 @@ pub fn find<'b>(
     let words = &snapshot.words;
     request.write(out, by.ours, over_tls, words, visitor.as_ref(), &visit);
     out.extend_from_slice(&held[request.head_bytes..taken]);
-    let closes = request.closes || by.requests + 1 >= plan.limits.requests || worker.stopping.get();
+    let closes = request.closes || by.requests + 1 >= plan.limits.requests;
     Found::Go(Going {
         path: (&request).path(),
         has_body: request.body_bytes > 0,
@@ -235,6 +235,8 @@ impl Going<'_> {
         head: &mut impl Head,
     ) -> Finished {
         let (plan, words) = (&*self.snapshot.plan, &self.snapshot.words);
+        // The process may have begun to stop since the request came.
+        let closes = closes || worker.is_stopping();
         let version = match answer.http_10 {
             true => Version::HTTP_10,
             false => Version::HTTP_11,

@@ -4,6 +4,7 @@
 mod browser;
 mod curl;
 mod grpc;
+mod handover;
 mod load;
 mod traces;
 mod websocket;
