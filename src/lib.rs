@@ -1,6 +1,8 @@
 //! watershed: a reverse proxy that splits live traffic between versions of a website and
 //! tells, honestly, which version is better.
 
+#![deny(unsafe_code)]
+
 pub mod admin;
 pub mod cli;
 pub mod config;

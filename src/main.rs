@@ -1,5 +1,7 @@
 //! The `watershed` command.
 
+#![deny(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -114,7 +114,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         listen,
         tls: tls::server(root, &mut watched),
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
-        store: super::store::store(root),
+        store: super::store::store(root, &mut watched),
         journal: journal(root),
         workers: workers.unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),

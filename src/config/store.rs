@@ -2,11 +2,12 @@
 
 use super::node::Node;
 use super::plan::Store;
+use super::tls::{self, Watched};
 
 const ALLOWED: &str = "redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file";
 
 /// Reads `store`; without it, a file beside the configuration.
-pub fn store(root: &Node<'_>) -> Store {
+pub fn store(root: &Node<'_>, watched: &mut Watched) -> Store {
     let embedded = |path: &str| Store::Embedded {
         path: root.file(path),
     };
@@ -21,7 +22,7 @@ pub fn store(root: &Node<'_>) -> Store {
             ("prefix", "what every key begins with; ws unless given"),
             (
                 "ca",
-                "a PEM file with who signed Redis's certificate; the system's roots unless given",
+                "a PEM file with the certificates to trust, of authorities or Redis's own; the system's roots unless given",
             ),
             ("certificate", "a PEM file that is shown to Redis"),
             ("key", "a PEM file with the certificate's key"),
@@ -68,16 +69,46 @@ pub fn store(root: &Node<'_>) -> Store {
             "redis" | "rediss" | "valkey" | "valkeys" | "redis+sentinel" | "rediss+sentinel"
             | "valkey+sentinel" | "valkeys+sentinel",
             _,
-        )) => Store::Redis {
-            url,
-            prefix,
-            ca,
-            identity,
-        },
+        )) => {
+            check_tls(&node, url.reveal(), watched);
+            Store::Redis {
+                url,
+                prefix,
+                ca,
+                identity,
+            }
+        }
         Some((scheme, _)) => {
             written.problem(format!("a store of the kind {scheme}://"), ALLOWED);
             embedded("watershed.db")
         }
-        None => embedded(url.reveal()),
+        None => {
+            without_tls(&node, "a file");
+            embedded(url.reveal())
+        }
+    }
+}
+
+/// Whether TLS to this Redis can be spoken: its files are read when it is connected to, and should
+/// be sound before.
+fn check_tls(node: &Node<'_>, url: &str, watched: &mut Watched) {
+    if !url.starts_with("rediss") && !url.starts_with("valkeys") {
+        return without_tls(node, "reached without TLS");
+    }
+    tls::trust(node, node.get("ca").as_ref(), "store.ca", watched);
+    if let (Some(certificate), Some(key)) = (node.get("certificate"), node.get("key")) {
+        tls::pair(&certificate, &key, watched);
+    }
+}
+
+/// Says so where files for TLS would have no effect.
+fn without_tls(node: &Node<'_>, what: &str) {
+    for key in ["ca", "certificate", "key"] {
+        if let Some(file) = node.get(key) {
+            file.problem(
+                format!("the store is {what}"),
+                format!("write rediss:// in its address, or leave `{key}` out"),
+            );
+        }
     }
 }

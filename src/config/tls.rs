@@ -142,8 +142,13 @@ fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>
         );
         return None;
     };
-    let chain = contents(&cert, CERTIFICATE, watched);
-    let private = contents(&key, KEY, watched);
+    pair(&cert, &key, watched)
+}
+
+/// The certificate and key in these files.
+pub fn pair(cert: &Node<'_>, key: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>> {
+    let chain = contents(cert, CERTIFICATE, watched);
+    let private = contents(key, KEY, watched);
     match tls::identity(&chain?, &private?) {
         Ok(pair) => Some(pair),
         Err(none @ NoIdentity::Certificate) => {

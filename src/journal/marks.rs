@@ -42,6 +42,7 @@ impl Marks {
         let file = File::options().read(true).write(true).open(path)?;
         segment::reserve(&file, BYTES as u64)?;
         // SAFETY: the file is this journal's own, and this process holds its lock.
+        #[expect(unsafe_code, reason = "mapping a file is unsafe: see above")]
         let map = unsafe { MmapMut::map_mut(&file)? };
         let mut marks = Marks {
             map,

@@ -33,6 +33,7 @@ impl Segment {
         })?;
         // SAFETY: the file is this journal's own, in a folder that it holds the lock of; nobody
         // else shortens or writes it while it is mapped.
+        #[expect(unsafe_code, reason = "mapping a file is unsafe: see above")]
         let map = unsafe { MmapMut::map_mut(&file)? };
         Ok(Segment {
             map,

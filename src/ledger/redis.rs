@@ -2,7 +2,9 @@
 //! One script call adds one part.
 
 mod address;
+mod cluster;
 mod controls;
+mod dial;
 mod identities;
 mod kept;
 mod link;

@@ -356,8 +356,9 @@ fn stores_secrets_and_the_rest() {
         "error: routes.yaml:9:8: store: a store of the kind postgres://\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file",
     );
     with(
-        "store: { url: \"rediss://a\", key: k.pem }\n",
-        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file that is shown to Redis",
+        "store: { url: \"rediss://a\", ca: no-such.pem, key: k.pem }\n",
+        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file that is shown to Redis\n\n\
+         error: routes.yaml:9:33: store.ca: no-such.pem cannot be read: No such file or directory (os error 2)\n\nhint: a PEM file with the certificate and those that lead to its root",
     );
     with(
         "overrides: { secret: \"${NOWHERE}\" }\n",
@@ -618,5 +619,13 @@ fn keys_of_tls_that_would_have_no_effect_are_refused() {
     assert!(
         said.contains("upstreams.redesign: some endpoints are reached over TLS and some are not"),
         "{said}"
+    );
+    with(
+        "store: { url: \"redis://a\", ca: ca.pem }\n",
+        "error: routes.yaml:9:32: store.ca: the store is reached without TLS\n\nhint: write rediss:// in its address, or leave `ca` out",
+    );
+    with(
+        "store: { url: counts.db, certificate: c.pem, key: k.pem }\n",
+        "error: routes.yaml:9:39: store.certificate: the store is a file\n\nhint: write rediss:// in its address, or leave `certificate` out\n\nerror: routes.yaml:9:51: store.key: the store is a file\n\nhint: write rediss:// in its address, or leave `key` out",
     );
 }

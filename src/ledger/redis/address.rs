@@ -2,26 +2,45 @@
 //! that know who is master.
 
 use redis::{
-    ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
-    TlsCertificates,
+    ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
 };
-use std::io;
 use std::path::PathBuf;
 
 /// A Redis, and what is needed to be let in.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// Every server named, in order; at least one.
-    servers: Vec<ConnectionInfo>,
+    pub servers: Vec<Server>,
+    /// User, password and database, which are those of every server.
+    pub login: RedisConnectionInfo,
     /// For Sentinels: the master's name, and its database.
-    pub(super) master: Option<(String, i64)>,
-    tls: TlsFiles,
+    pub master: Option<(String, i64)>,
+    /// What its servers are spoken to in.
+    pub transport: Transport,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// A DNS name or an IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// What servers are spoken to in: all of them, also those that Sentinels or a cluster name.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// In cleartext.
+    Plain,
+    /// Over TLS, with these files.
+    Tls(TlsFiles),
 }
 
 /// Files for TLS, all PEM. Without a `ca` the system's roots are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Who signed the server's certificate.
+    /// The certificates to trust: of authorities, or the server's own.
     pub ca: Option<PathBuf>,
     /// The certificate and key that this side shows.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -70,49 +89,40 @@ impl Address {
             };
             format!("{scheme}://{user}{host}{port}{database}").into_connection_info()
         };
-        let servers = hosts
-            .split(',')
-            .map(server)
-            .collect::<Result<Vec<_>, _>>()?;
+        let infos = hosts.split(',').map(server);
+        let infos = infos.collect::<Result<Vec<ConnectionInfo>, _>>()?;
+        // Splitting gives one at least.
+        let login = infos.first().map(|info| info.redis_settings().clone());
+        let servers = infos.iter().map(|info| match info.addr() {
+            ConnectionAddr::Tcp(host, port) => Ok((Server::new(host, *port), false)),
+            ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                ..
+            } => Ok((Server::new(host, *port), true)),
+            _ => Err(unreadable("no #insecure, and no path of a socket")),
+        });
+        let servers = servers.collect::<Result<Vec<_>, _>>()?;
+        let secure = servers.iter().any(|(_, secure)| *secure);
         Ok(Address {
-            servers,
+            servers: servers.into_iter().map(|(server, _)| server).collect(),
+            login: login.unwrap_or_default(),
             master,
-            tls,
+            transport: match secure {
+                true => Transport::Tls(tls),
+                false => Transport::Plain,
+            },
         })
     }
+}
 
-    /// Every server named, in order.
-    pub fn servers(&self) -> &[ConnectionInfo] {
-        &self.servers
-    }
-
-    /// Whether it is spoken to by TLS.
-    pub fn over_tls(&self) -> bool {
-        let tls = |server: &ConnectionInfo| matches!(server.addr(), ConnectionAddr::TcpTls { .. });
-        self.servers.iter().any(tls)
-    }
-
-    /// The TLS files as they are now; `None` without TLS.
-    pub fn certificates(&self) -> io::Result<Option<TlsCertificates>> {
-        if !self.over_tls() {
-            return Ok(None);
+impl Server {
+    fn new(host: &str, port: u16) -> Server {
+        Server {
+            host: host.to_owned(),
+            port,
         }
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })
-        };
-        let client_tls = match &self.tls.identity {
-            Some((certificate, key)) => Some(ClientTlsConfig {
-                client_cert: read(certificate)?,
-                client_key: read(key)?,
-            }),
-            None => None,
-        };
-        Ok(Some(TlsCertificates {
-            client_tls,
-            root_cert: self.tls.ca.as_ref().map(read).transpose()?,
-        }))
     }
 }
 
@@ -124,14 +134,12 @@ mod tests {
 
     fn read(url: &str) -> Result<Read, String> {
         let address = Address::read(url, TlsFiles::default()).map_err(|error| error.to_string())?;
-        let server = |server: &ConnectionInfo| {
-            let redis = server.redis_settings();
-            let user = redis.username().unwrap_or("");
-            format!("{user}@{}/{}", server.addr(), redis.db())
-        };
+        let user = address.login.username().unwrap_or("");
+        let db = address.login.db();
+        let server = |it: &Server| format!("{user}@{}:{}/{db}", it.host, it.port);
         Ok((
-            address.servers().iter().map(server).collect(),
-            address.master,
+            address.servers.iter().map(server).collect(),
+            address.master.clone(),
         ))
     }
 
@@ -155,6 +163,28 @@ mod tests {
             "a:1",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+    #[test]
+    fn tls_holds_for_every_server_of_an_address() {
+        for (url, secure) in [
+            ("redis://a:1,b:2", false),
+            ("rediss://a:1,b:2", true),
+            ("valkeys://a", true),
+            ("valkey://a", false),
+            ("redis+sentinel://a,b/m", false),
+            ("rediss+sentinel://a,b/m", true),
+            ("valkeys+sentinel://a/m", true),
+        ] {
+            let address = Address::read(url, TlsFiles::default()).unwrap();
+            let found = matches!(address.transport, Transport::Tls(_));
+            assert_eq!(found, secure, "{url}");
+        }
+        for wrong in ["rediss://a/0#insecure", "REDISS://a", "redis+unix:///a"] {
+            assert!(
+                Address::read(wrong, TlsFiles::default()).is_err(),
+                "{wrong}"
+            );
         }
     }
 }

@@ -1,22 +1,20 @@
 //! The way to Redis: made when needed, given up when broken, made anew on the next call. Who calls
 //! decides whether and when to try again.
 
-use super::address::Address;
+use super::address::{Address, Server};
+use super::cluster::cluster;
+use super::dial::{Dialler, NoTls};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError,
-    RedisFuture, ServerErrorKind, TlsMode, Value,
-};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// How long Redis may take to answer before the call counts as failed (and is made again).
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a Redis cannot be used, however long one waits.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +22,9 @@ pub enum Unusable {
     /// The address is not one of Redis.
     #[error("the address is not understood")]
     Address(#[source] RedisError),
-    /// A certificate or key cannot be read.
-    #[error("a file for TLS cannot be read")]
-    Tls(#[source] std::io::Error),
+    /// There is nobody to trust, or a file for TLS is no good.
+    #[error("it cannot be spoken to over TLS")]
+    Tls(#[source] NoTls),
     /// It asks for a password, or for another one.
     #[error("it refuses the user or password (or asks for one that the address does not give)")]
     Password(#[source] RedisError),
@@ -145,19 +143,18 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, NoLink> {
-        if self.address.over_tls() {
-            // Whoever was first has chosen; any will do.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
+        let dialler = Dialler::new(&self.address);
+        let dialler = dialler.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))?;
         if let Some((master, db)) = &self.address.master {
-            let mut connection = self.connect_by_sentinels(master, *db).await?;
+            let connection = dialler.dial_master(&self.address.servers, master, *db);
+            let mut connection = connection.await?;
             self.look(&mut connection).await?;
             return Ok(Connection::One(connection));
         }
         // Any of them will do to begin with; what the last one says is reported.
         let mut last = None;
-        for server in self.address.servers() {
-            match self.connect_to(server.clone()).await {
+        for server in &self.address.servers {
+            match self.connect_to(&dialler, server).await {
                 Ok(connection) => return Ok(connection),
                 Err(unusable @ NoLink::Unusable(_)) => return Err(unusable),
                 Err(away) => last = Some(away),
@@ -169,72 +166,16 @@ impl Link {
         }))
     }
 
-    async fn connect_to(&self, server: ConnectionInfo) -> Result<Connection, NoLink> {
-        let client = match self.certificates()? {
-            Some(certificates) => Client::build_with_tls(server, certificates)?,
-            None => Client::open(server)?,
-        };
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&patience())
-            .await?;
-        if self.look(&mut connection).await? == Kind::Alone {
-            return Ok(Connection::One(connection));
-        }
-        let mut cluster = ClusterClientBuilder::new(self.address.servers().iter().cloned())
-            .connection_timeout(CONNECT_WITHIN)
-            .response_timeout(ANSWER_WITHIN)
-            // The folder tries again; this is for a master that has just moved.
-            .retries(3);
-        if let Some(certificates) = self.certificates()? {
-            cluster = cluster.tls(TlsMode::Secure).certs(certificates);
-        }
-        let cluster = cluster.build()?.get_async_connection().await?;
-        Ok(Connection::Cluster(cluster))
-    }
-
-    async fn connect_by_sentinels(
+    async fn connect_to(
         &self,
-        master: &str,
-        db: i64,
-    ) -> Result<MultiplexedConnection, NoLink> {
-        let servers = self.address.servers();
-        let addresses = servers.iter().map(|server| server.addr().clone());
-        let builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?;
-        let mut builder = builder.set_client_to_redis_db(db);
-        if let Some(redis) = servers.first().map(ConnectionInfo::redis_settings) {
-            if let Some(user) = redis.username() {
-                builder = builder
-                    .set_client_to_redis_username(user)
-                    .set_client_to_sentinel_username(user);
-            }
-            if let Some(password) = redis.password() {
-                builder = builder
-                    .set_client_to_redis_password(password)
-                    .set_client_to_sentinel_password(password);
-            }
+        dialler: &Dialler<'_>,
+        server: &Server,
+    ) -> Result<Connection, NoLink> {
+        let mut connection = dialler.dial(server).await?;
+        match self.look(&mut connection).await? {
+            Kind::Alone => Ok(Connection::One(connection)),
+            Kind::NodeOfCluster => Ok(Connection::Cluster(cluster(&self.address).await?)),
         }
-        if let Some(certificates) = self.certificates()? {
-            builder = builder
-                .set_client_to_redis_tls_mode(TlsMode::Secure)
-                .set_client_to_redis_certificates(certificates.clone())
-                .set_client_to_sentinel_tls_mode(TlsMode::Secure)
-                .set_client_to_sentinel_certificates(certificates);
-        }
-        let mut sentinels = builder.build()?;
-        let patience = patience();
-        let connecting = sentinels.get_async_connection_with_config(&patience);
-        // Sentinels that do not answer at all have no time limit of their own.
-        match tokio::time::timeout(ANSWER_WITHIN, connecting).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(NoLink::Away(
-                (ErrorKind::Io, "no Sentinel names the master in time").into(),
-            )),
-        }
-    }
-
-    fn certificates(&self) -> Result<Option<redis::TlsCertificates>, NoLink> {
-        let read = self.address.certificates();
-        read.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))
     }
 
     /// What kind of server it is, and whether it will do.
@@ -272,12 +213,6 @@ impl Link {
 enum Kind {
     Alone,
     NodeOfCluster,
-}
-
-fn patience() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_WITHIN))
-        .set_response_timeout(Some(ANSWER_WITHIN))
 }
 
 impl ConnectionLike for Connection {

@@ -234,7 +234,7 @@ pub fn origin_over_tls(acceptor: TlsAcceptor) -> SocketAddr {
     })
 }
 
-fn serve<F>(with: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> SocketAddr
+pub fn serve<F>(with: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -1,8 +1,10 @@
 //! Whom clients of the program trust over TLS, and that they say nothing to anybody else.
 
 use super::tls::{Authority, origin_over_tls, over, provider};
+use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, How, Proxy};
+use crate::support::redis::Redis;
 use crate::support::until;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -13,6 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 /// A listener without TLS that keeps what it can read of requests.
@@ -146,24 +149,37 @@ fn tls_without_roots_is_refused_and_nothing_is_sent_in_cleartext() {
         (
             "upstreams.current",
             format!("upstreams: {{ current: \"https://{at}\" }}\n"),
+            "upstreams.current.tls.ca",
         ),
         (
             "upstreams.current",
             format!(
                 "upstreams: {{ current: {{ endpoints: [ \"https://{at}\", \"HTTPS://{at}\" ], health: /up }} }}\n"
             ),
+            "upstreams.current.tls.ca",
         ),
         (
             "trace.otlp",
             format!("{plain}trace: {{ otlp: \"https://{at}\" }}\n"),
+            "trace.otlp.tls.ca",
+        ),
+        (
+            "store",
+            format!("{plain}store: \"rediss://user:secret@{at}\"\n"),
+            "store.ca",
+        ),
+        (
+            "store",
+            format!("{plain}store: {{ url: \"valkeys+sentinel://{at}/site\" }}\n"),
+            "store.ca",
         ),
     ];
     let file = folder.path().join("routes.yaml");
     let file = file.to_str().unwrap();
-    for (key, text) in routes {
+    for (key, text, ca) in routes {
         let text = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\n{text}");
         std::fs::write(file, text).unwrap();
-        let fix = format!("`{key}.tls.ca`");
+        let fix = format!("`{ca}`");
         let says = [key, "no CA certificates", "`ca-certificates`", &fix];
         for roots in without_roots(&TempDir::new().unwrap()) {
             refuses(&call(&["check", "-c", file], &roots), &says);
@@ -188,7 +204,7 @@ fn ends(mut child: Child, ear: &Eavesdropper) -> Output {
         let serving = text.split("serving on http://").nth(1);
         let address = serving.and_then(|rest| rest.split(' ').next()?.parse().ok());
         if let Some(address) = address {
-            let mut client = crate::support::client::Client::connect(address);
+            let mut client = Client::connect(address);
             client.get("/", "Authorization: Bearer secret\r\n");
             child.kill().unwrap();
             ear.heard_nothing();
@@ -213,13 +229,12 @@ fn reload_without_roots_keeps_the_running_plan() {
         "upstreams: {{ current: \"https://{}\" }}\n",
         ear.address
     ));
-    until("the refusal", || {
-        let log = proxy.log.lock().unwrap().clone();
-        let refused = log.contains("the running configuration stays")
-            && log.contains("no CA certificates")
-            && log.contains("`upstreams.current.tls.ca`");
-        refused.then_some(()).ok_or(log)
-    });
+    let refused = Client::door(proxy.admin).post("/admin/reload", "", "");
+    let said = refused.text();
+    assert_eq!(refused.status, 422, "{said}");
+    for words in ["no CA certificates", "`upstreams.current.tls.ca`"] {
+        assert!(said.contains(words), "{said}");
+    }
     assert_eq!(proxy.client().get("/", "").status, 200);
     ear.heard_nothing();
 }
@@ -291,6 +306,14 @@ impl Own {
 
     /// A server that shows it, and signs with this key.
     fn served(&self, key: &KeyPair, version: &'static rustls::SupportedProtocolVersion) -> u16 {
+        origin_over_tls(self.acceptor(key, version)).port()
+    }
+
+    fn acceptor(
+        &self,
+        key: &KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> TlsAcceptor {
         let der = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
         let signer = provider().key_provider.load_private_key(der).unwrap();
         let chain = vec![CertificateDer::from(self.certificate.der().to_vec())];
@@ -300,7 +323,7 @@ impl Own {
             .unwrap()
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-        origin_over_tls(TlsAcceptor::from(Arc::new(config))).port()
+        TlsAcceptor::from(Arc::new(config))
     }
 }
 
@@ -392,4 +415,123 @@ fn command_line_without_roots_says_nothing_to_an_https_door() {
         assert!(errors.contains(words), "{errors}");
     }
     ear.heard_nothing();
+}
+
+const PLAIN: &str = "workers: 1\nupstreams: { current: \"http://127.0.0.1:9\" }\n";
+
+/// Waits until the store is said to be there; or, with some `words`, until they are logged.
+#[track_caller]
+fn store_is_used(store: &str, words: Option<&str>) {
+    let proxy = Proxy::start(&format!("{PLAIN}store: {store}\n"));
+    until("the store", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let seen = match words {
+            Some(words) => log.contains(words),
+            None => {
+                proxy.ask("/admin/results").json()["store"]["healthy"] == true
+                    && !log.contains("cannot be reached: ")
+            }
+        };
+        seen.then_some(()).ok_or((store.to_owned(), log))
+    });
+}
+
+fn names(params: &mut CertificateParams) {
+    let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let named = CertificateParams::new(names).unwrap();
+    params.subject_alt_names = named.subject_alt_names;
+}
+
+fn free() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Redis with this certificate at this port, beside its port without TLS.
+fn redis_over_tls(own: &Own, port: u16, more: &[&str]) -> Redis {
+    let key = own.folder.path().join("own.key");
+    std::fs::write(&key, own.key.serialize_pem()).unwrap();
+    let (port, file) = (port.to_string(), own.file());
+    let arguments = [
+        ["--tls-port", &port],
+        ["--tls-ca-cert-file", &file],
+        ["--tls-cert-file", &file],
+        ["--tls-key-file", key.to_str().unwrap()],
+        ["--tls-auth-clients", "no"],
+    ];
+    Redis::with(&[&arguments.concat()[..], more].concat())
+}
+
+#[test]
+fn self_signed_redis_is_trusted_as_exactly_that_certificate() {
+    let (own, twin) = (Own::new(names), Own::new(names));
+    let port = free();
+    let _redis = redis_over_tls(&own, port, &[]);
+    let store = |host: &str, ca: &Own| {
+        format!(
+            "{{ url: \"rediss://{host}:{port}\", ca: \"{}\" }}",
+            ca.file()
+        )
+    };
+    store_is_used(&store("localhost", &own), None);
+    store_is_used(&store("127.0.0.1", &own), None);
+    let refused = Some("Redis cannot be reached");
+    store_is_used(&store("localhost", &twin), refused);
+    store_is_used(&store("127.0.0.2", &own), refused);
+}
+
+#[test]
+fn sentinels_and_their_master_are_spoken_to_over_tls() {
+    let own = Own::new(names);
+    let port = free();
+    let master = redis_over_tls(&own, port, &["--tls-replication", "yes"]);
+    let monitor = format!("sentinel monitor site 127.0.0.1 {port} 1");
+    let at = free();
+    let _sentinel = redis_over_tls(&own, at, &["--tls-replication", "yes", &monitor]);
+    let ca = own.file();
+    let store = |name: &str| {
+        format!("{{ url: \"rediss+sentinel://127.0.0.1:1,localhost:{at}/{name}\", ca: \"{ca}\" }}")
+    };
+    store_is_used(&store("site"), None);
+    let keys = master.command(&["KEYS", "*"]).unwrap();
+    assert!(keys.contains("ws:"), "{keys}");
+    store_is_used(
+        &store("other"),
+        Some("the Sentinels know no master of that name"),
+    );
+}
+
+#[test]
+fn master_announced_without_tls_is_told_nothing() {
+    let own = Own::new(names);
+    let ear = Eavesdropper::start();
+    let port = ear.address.port().to_string();
+    let named = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+    let acceptor = own.acceptor(&own.key, &rustls::version::TLS13);
+    let sentinel = super::tls::serve(move |stream| {
+        let (acceptor, named) = (acceptor.clone(), named.clone());
+        async move {
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+                let text = String::from_utf8_lossy(&bytes[..read]);
+                for command in text.split('*').skip(1) {
+                    let answer = match command.contains("GET-MASTER-ADDR-BY-NAME") {
+                        true => &named,
+                        false => "+OK\r\n",
+                    };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        }
+    });
+    store_is_used(
+        &format!(
+            "{{ url: \"rediss+sentinel://user:secret@{sentinel}/site\", ca: \"{}\" }}",
+            own.file()
+        ),
+        Some("Redis cannot be reached"),
+    );
+    ear.heard_nothing();
+    assert!(!ear.heard.lock().unwrap().is_empty());
 }

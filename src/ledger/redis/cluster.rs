@@ -1,0 +1,67 @@
+//! Connections to all masters of a cluster. The redis crate makes them, and cannot be given our
+//! verifier: over TLS a node must show a certificate that leads to one of `ca`.
+
+use super::address::{Address, Server, TlsFiles, Transport};
+use super::dial::NoTls;
+use super::link::{ANSWER_WITHIN, CONNECT_WITHIN, NoLink, Unusable};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError,
+    TlsCertificates, TlsMode,
+};
+use std::path::PathBuf;
+
+/// How often a command is sent again by itself: for a master that has just moved. The folder
+/// tries again besides.
+const RETRIES: u32 = 3;
+
+/// Connects to the cluster that these servers are of.
+pub async fn cluster(address: &Address) -> Result<ClusterConnection, NoLink> {
+    let nodes = address.servers.iter().map(|server| node(address, server));
+    let nodes = nodes.collect::<Result<Vec<ConnectionInfo>, RedisError>>()?;
+    let mut builder = ClusterClientBuilder::new(nodes)
+        .connection_timeout(CONNECT_WITHIN)
+        .response_timeout(ANSWER_WITHIN)
+        .retries(RETRIES);
+    if let Transport::Tls(files) = &address.transport {
+        // Whoever was first has chosen; any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let certificates = certificates(files);
+        let certificates = certificates.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))?;
+        builder = builder.tls(TlsMode::Secure).certs(certificates);
+    }
+    Ok(builder.build()?.get_async_connection().await?)
+}
+
+fn node(address: &Address, server: &Server) -> Result<ConnectionInfo, RedisError> {
+    let (host, port) = (server.host.clone(), server.port);
+    let place = match address.transport {
+        Transport::Plain => ConnectionAddr::Tcp(host, port),
+        Transport::Tls(_) => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        },
+    };
+    let info = place.into_connection_info()?;
+    Ok(info.set_redis_settings(address.login.clone()))
+}
+
+/// The files as they are now.
+fn certificates(files: &TlsFiles) -> Result<TlsCertificates, NoTls> {
+    let read =
+        |path: &PathBuf| std::fs::read(path).map_err(|error| NoTls::File(path.clone(), error));
+    let client_tls = match &files.identity {
+        Some((certificate, key)) => Some(ClientTlsConfig {
+            client_cert: read(certificate)?,
+            client_key: read(key)?,
+        }),
+        None => None,
+    };
+    Ok(TlsCertificates {
+        client_tls,
+        root_cert: files.ca.as_ref().map(read).transpose()?,
+    })
+}

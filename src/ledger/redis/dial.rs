@@ -1,0 +1,168 @@
+//! New connections to single servers, with or without TLS; and the Sentinels that name a master.
+
+use super::address::{Address, Server, TlsFiles, Transport};
+use super::link::{ANSWER_WITHIN, CONNECT_WITHIN};
+use crate::tls::{self, NoIdentity, NoTrust, Trust};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Why TLS cannot be spoken.
+#[derive(Debug, thiserror::Error)]
+pub enum NoTls {
+    /// A file is not there, or not for us.
+    #[error("{} cannot be read", .0.display())]
+    File(PathBuf, #[source] io::Error),
+    /// Nobody is trusted.
+    #[error("{}: {}", .0, .0.fix("store.ca"))]
+    Trust(NoTrust),
+    /// Certificate or key cannot be shown.
+    #[error("certificate and key cannot be used")]
+    Identity(#[from] NoIdentity),
+    /// The cryptography refuses.
+    #[error("TLS cannot be spoken")]
+    Config(#[from] rustls::Error),
+}
+
+impl TlsFiles {
+    /// A client by the files as they are now.
+    fn client(&self) -> Result<ClientConfig, NoTls> {
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|error| NoTls::File(path.to_owned(), error));
+        let trust = match &self.ca {
+            Some(ca) => Trust::pem(&read(ca)?),
+            None => Trust::system(),
+        };
+        let trust = trust.map_err(NoTls::Trust)?;
+        let identity = match &self.identity {
+            Some((certificate, key)) => Some(tls::identity(&read(certificate)?, &read(key)?)?),
+            None => None,
+        };
+        Ok(tls::client(trust, identity)?)
+    }
+}
+
+/// Makes connections.
+pub struct Dialler<'a> {
+    login: &'a RedisConnectionInfo,
+    /// Made for an address without TLS only when `None`.
+    tls: Option<TlsConnector>,
+}
+
+impl Dialler<'_> {
+    /// For the servers of an address, with its files as they are now.
+    pub fn new(address: &Address) -> Result<Dialler<'_>, NoTls> {
+        Ok(Dialler {
+            login: &address.login,
+            tls: match &address.transport {
+                Transport::Plain => None,
+                Transport::Tls(files) => Some(TlsConnector::from(Arc::new(files.client()?))),
+            },
+        })
+    }
+
+    /// A connection to a server.
+    pub async fn dial(&self, server: &Server) -> Result<MultiplexedConnection, RedisError> {
+        self.connect(server, self.login).await
+    }
+
+    /// A connection to the master of this name, as one of the Sentinels knows it.
+    pub async fn dial_master(
+        &self,
+        sentinels: &[Server],
+        name: &str,
+        db: i64,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let asked = self.ask_sentinels(sentinels, name, db);
+        // Sentinels that do not answer at all are many waits in a row.
+        let asked = tokio::time::timeout(ANSWER_WITHIN, asked).await;
+        asked
+            .unwrap_or_else(|_| Err((ErrorKind::Io, "no Sentinel names the master in time").into()))
+    }
+
+    /// The way of <https://redis.io/docs/latest/develop/reference/sentinel-clients/>.
+    async fn ask_sentinels(
+        &self,
+        sentinels: &[Server],
+        name: &str,
+        db: i64,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let mut last = (ErrorKind::Client, "no Sentinel is named in the address").into();
+        for sentinel in sentinels {
+            match self.by_sentinel(sentinel, name, db).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn by_sentinel(
+        &self,
+        sentinel: &Server,
+        name: &str,
+        db: i64,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let mut sentinel = self.dial(sentinel).await?;
+        let mut ask = redis::cmd("SENTINEL");
+        let ask = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        let named: Option<(String, u16)> = ask.query_async(&mut sentinel).await?;
+        let (host, port) = named.ok_or_else(|| {
+            let what = "the Sentinels know no master of that name";
+            RedisError::from((
+                ErrorKind::MasterNameNotFoundBySentinel,
+                what,
+                name.to_owned(),
+            ))
+        })?;
+        let login = self.login.clone().set_db(db);
+        let mut master = self.connect(&Server { host, port }, &login).await?;
+        // It may have been one when the Sentinel heard of it last.
+        let info = redis::cmd("INFO").arg("replication").to_owned();
+        let info: String = info.query_async(&mut master).await?;
+        match info.lines().any(|line| line.trim() == "role:master") {
+            true => Ok(master),
+            false => Err((ErrorKind::Io, "a Sentinel names a server that is no master").into()),
+        }
+    }
+
+    async fn connect(
+        &self,
+        server: &Server,
+        login: &RedisConnectionInfo,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let connected = async {
+            let stream = TcpStream::connect((&*server.host, server.port)).await?;
+            stream.set_nodelay(true)?;
+            match &self.tls {
+                None => begin(stream, login).await,
+                Some(tls) => {
+                    let name = ServerName::try_from(server.host.clone());
+                    let name = name.map_err(io::Error::other)?;
+                    begin(tls.connect(name, stream).await?, login).await
+                }
+            }
+        };
+        let connected = tokio::time::timeout(CONNECT_WITHIN, connected).await;
+        connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+}
+
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    login: &RedisConnectionInfo,
+) -> Result<MultiplexedConnection, RedisError> {
+    let patience = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_WITHIN));
+    let begun = MultiplexedConnection::new_with_config(login, stream, patience).await;
+    let (connection, driver) = begun?;
+    // Ends when the last clone of the connection is gone.
+    tokio::spawn(driver);
+    Ok(connection)
+}
