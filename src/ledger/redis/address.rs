@@ -170,6 +170,7 @@ mod tests {
         for (url, secure) in [
             ("redis://a:1,b:2", false),
             ("rediss://a:1,b:2", true),
+            ("REDISS://a", true),
             ("valkeys://a", true),
             ("valkey://a", false),
             ("redis+sentinel://a,b/m", false),
@@ -180,7 +181,7 @@ mod tests {
             let found = matches!(address.transport, Transport::Tls(_));
             assert_eq!(found, secure, "{url}");
         }
-        for wrong in ["rediss://a/0#insecure", "REDISS://a", "redis+unix:///a"] {
+        for wrong in ["rediss://a/0#insecure", "redis+unix:///a"] {
             assert!(
                 Address::read(wrong, TlsFiles::default()).is_err(),
                 "{wrong}"
