@@ -5,7 +5,7 @@
 //! never absorbed, and what is absorbed never absorbs. So an alias leads to its user in one step,
 //! whatever clients send, and two known IDs are never joined.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// That a minted ID and a known one came on one request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,11 +136,11 @@ impl Role {
         }
     }
 
-    /// The known ID that this names.
-    pub fn named(&self) -> Option<&[u8]> {
+    /// Whether this names one of these known IDs.
+    pub fn names_one_of(&self, ids: &HashSet<Vec<u8>>) -> bool {
         match self {
-            Role::Absorbed(by) | Role::Apart(by) => Some(by),
-            Role::Known | Role::Further => None,
+            Role::Absorbed(by) | Role::Apart(by) => ids.contains(by),
+            Role::Known | Role::Further => false,
         }
     }
 }

@@ -167,3 +167,66 @@ proptest! {
         prop_assert_eq!(users_of_b, in_b as u64);
     }
 }
+
+/// Where a minted ID and a known one lie in different shards, the join goes to the minted ID's and
+/// the user to the known one's, each once.
+#[test]
+fn a_join_across_shards_goes_to_the_minted_ids_shard() {
+    let mut known = Known::default();
+    let shards = vec![HashMap::default(); 5];
+    known.experiments.insert("one".to_owned(), shards.clone());
+    known.experiments.insert("two".to_owned(), shards);
+    let home = fold::shard_of(b"m", 5);
+    let lies = |at_home: bool| {
+        let mut ids = 0_u8..=255;
+        ids.find(|&id| (fold::shard_of(&[id], 5) == home) == at_home)
+    };
+    let (same, other) = (lies(true).unwrap(), lies(false).unwrap());
+    let record = |at_ms, user: u8| OwnedRecord {
+        at_ms,
+        user: [user][..].into(),
+        declaration: 1,
+        status: 200,
+        latency_us: 1,
+        exposures: [Exposure {
+            experiment: ExperimentIndex(0),
+            group: GroupIndex(0),
+            served: Served::Own,
+        }]
+        .into_iter()
+        .collect(),
+        observations: vec![],
+        minted: Some(b"m".to_vec()),
+    };
+    // The earlier one comes later, and each comes twice.
+    let records = [
+        record(9, same),
+        record(3, other),
+        record(8, same),
+        record(7, other),
+    ];
+    let chunks = [chunk(0, 1, &records)];
+    let batch = fold::fold(&chunks, &known, &Buckets::new());
+    let mut users = Vec::new();
+    for part in &batch.parts {
+        let joins = part.joins.iter().map(|join| (join.known[0], join.apart));
+        let joins: Vec<_> = joins.collect();
+        match part.shard as usize == home {
+            true => assert_eq!(joins, [(other, true), (same, false)]),
+            false => assert_eq!(joins, []),
+        }
+        if part.experiment == "one" {
+            users.extend(
+                part.users
+                    .iter()
+                    .map(|user| (part.shard as usize, user.user[0])),
+            );
+        }
+        known.given(part);
+    }
+    users.sort_unstable();
+    let mut expected = [(home, same), (fold::shard_of(&[other], 5), other)];
+    expected.sort_unstable();
+    assert_eq!(users, expected);
+    assert_eq!(fold::fold(&chunks, &known, &Buckets::new()).parts, []);
+}

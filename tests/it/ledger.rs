@@ -852,3 +852,87 @@ fn slowest_script_us(redis: &Redis) -> i64 {
 
 /// Number, when, microseconds, the command's words, and whose it was.
 type LogEntry = (i64, i64, i64, Vec<Vec<u8>>, String, String);
+
+/// What 0.1.0 joined stays joined, whatever it has left: also where IDs lead in a circle.
+#[test]
+fn old_aliases_are_followed_and_forgotten_in_both_stores() {
+    const OLD: [(&str, &str); 4] = [("uid", "m1"), ("m1", "m2"), ("x", "y"), ("y", "x")];
+    let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    let path = folder.path().join("watershed.db");
+    runtime().block_on(async {
+        let embedded = SqliteLedger::open(&path).unwrap();
+        let file = rusqlite::Connection::open(&path).unwrap();
+        let url = redis.url();
+        let connecting = RedisLedger::connect(&url, TlsFiles::default(), "ws");
+        let shared = connecting.await.unwrap();
+        for (id, first) in OLD {
+            let sql = "INSERT INTO aliases VALUES ('exp.1', CAST(? AS BLOB), CAST(? AS BLOB))";
+            file.execute(sql, [id, first]).unwrap();
+            let words = ["HSET", "ws:{exp.1:0}:aliases", id, first];
+            redis.command(&words).unwrap();
+        }
+        old_aliases(&embedded).await;
+        old_aliases(&shared).await;
+        let sql =
+            "SELECT count(*) FROM aliases WHERE user IN (CAST('uid' AS BLOB), CAST('m1' AS BLOB))";
+        let left: i64 = file.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
+        let left = redis.command(&["HMGET", "ws:{exp.1:0}:aliases", "uid", "m1"]);
+        assert_eq!(left.unwrap(), "array([nil, nil])");
+    });
+}
+
+async fn old_aliases(ledger: &dyn Ledger) {
+    ledger.shards("exp.1").await.unwrap();
+    let user = |id: &str, group: &str, at_ms| UserDelta {
+        user: id.as_bytes().to_vec(),
+        exposures: vec![ExposureAt {
+            at_ms,
+            epoch: EpochDigest(7),
+            group: group.to_owned(),
+        }],
+        events: vec![],
+    };
+    let join = |minted: &str, known: &str| Join {
+        minted: minted.as_bytes().to_vec(),
+        known: known.as_bytes().to_vec(),
+        apart: false,
+    };
+    let mut model = Model::default();
+    let mut apply = async |users: Vec<UserDelta>, joins: Vec<Join>| {
+        let step = (users, vec![], 0, false, false, joins);
+        let part = part_of(&step, 0, &model);
+        assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+        let through = part.spans[0].through;
+        model.applied.insert("journal-0".to_owned(), through);
+    };
+    apply(
+        vec![user("m2", "control", 5), user("x", "control", 5)],
+        vec![],
+    )
+    .await;
+    apply(
+        vec![user("uid", "control", 6), user("new", "b.1", 4)],
+        vec![],
+    )
+    .await;
+    assert_eq!(users(ledger).await, 3, "{}", ledger.kind());
+    // A minted ID moves to where the known one is kept.
+    apply(
+        vec![user("new", "b.1", 9)],
+        vec![join("new", "uid"), join("new", "x")],
+    )
+    .await;
+    assert_eq!(users(ledger).await, 2, "{}", ledger.kind());
+    let known = async |id: &[u8]| ledger.user("exp.1", id).await.unwrap();
+    let record = known(b"uid").await.unwrap();
+    assert_eq!((record.first_ms, record.crossed_over), (4, true));
+    for id in [&b"m1"[..], b"m2", b"new"] {
+        assert_eq!(known(id).await.as_ref(), Some(&record), "{}", ledger.kind());
+    }
+    let totals = ledger.totals("exp.1").await.unwrap();
+    assert_eq!(totals.identities.values(), [1, 1, 0]);
+    assert!(ledger.forget_user("exp.1", b"uid").await.unwrap());
+    assert!(!ledger.forget_user("exp.1", b"m1").await.unwrap());
+    assert_eq!(users(ledger).await, 1, "{}", ledger.kind());
+}

@@ -30,10 +30,14 @@ impl RedisLedger {
         let mut was_there = self
             .with(async |connection| call.invoke_async(connection).await)
             .await?;
+        let ids = self.forget_old_aliases(&keys, id).await?;
+        was_there |= ids.len() > 1;
         // IDs of other shards may name it, too.
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
-            was_there |= self.forget_ids(&keys, &id).await?;
+            let names = |role: &[u8]| Role::read(role).is_some_and(|role| role.names_one_of(&ids));
+            let unwanted = |id: &[u8], role: &[u8]| ids.contains(id) || names(role);
+            was_there |= self.forget_fields(&keys.identities, unwanted).await?;
         }
         Ok(was_there)
     }
@@ -61,30 +65,24 @@ impl RedisLedger {
         Ok(id)
     }
 
-    /// Forgets what a shard keeps of an ID, and every ID there that counts for it; whether there
-    /// was any.
-    async fn forget_ids(&self, keys: &ShardKeys, id: &[u8]) -> Result<bool, LedgerError> {
-        let mut found = false;
-        for key in [&keys.identities, &keys.aliases] {
-            let own: u64 = self.ask(::redis::cmd("HDEL").arg(key).arg(id)).await?;
-            found |= own > 0;
-        }
-        let names = |role: &[u8]| Role::read(role).is_some_and(|role| role.named() == Some(id));
-        found |= self
-            .forget_fields(&keys.identities, |_, role| names(role))
-            .await?;
-        // An old alias leads to another one: each pass finds at least one step more.
-        let mut leading = HashSet::from([id.to_vec()]);
+    /// Forgets every old alias that leads to an ID; that one and them.
+    async fn forget_old_aliases(
+        &self,
+        keys: &ShardKeys,
+        id: Vec<u8>,
+    ) -> Result<HashSet<Vec<u8>>, LedgerError> {
+        let mut leading = HashSet::from([id]);
+        // An alias leads to another one: each pass finds at least one step more.
         for _ in 0..OLD_STEPS_MAX {
-            let leads = |alias: &[u8], first: &[u8]| {
-                leading.contains(first) && leading.insert(alias.to_vec())
+            let unwanted = |alias: &[u8], first: &[u8]| {
+                leading.contains(alias)
+                    || (leading.contains(first) && leading.insert(alias.to_vec()))
             };
-            if !self.forget_fields(&keys.aliases, leads).await? {
+            if !self.forget_fields(&keys.aliases, unwanted).await? {
                 break;
             }
-            found = true;
         }
-        Ok(found)
+        Ok(leading)
     }
 
     /// Deletes the fields of a hash that are `unwanted`; whether there was any. Page by page, so

@@ -120,16 +120,25 @@ pub fn forget(
     experiment: &str,
     user: &[u8],
 ) -> Result<bool, LedgerError> {
-    let sql =
-        "DELETE FROM identities WHERE experiment = ?1 AND (user = ?2 OR role = ?3 OR role = ?4)";
-    let by = |role: fn(Vec<u8>) -> Role| role(user.to_vec()).write();
-    let names = params![experiment, user, by(Role::Absorbed), by(Role::Apart)];
-    let forgotten = transaction.execute(sql, names)?;
+    // UNION passes no ID twice, also where old aliases lead in a circle.
     let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
                  WHERE experiment = ?1 AND first = leading.id)
-               DELETE FROM aliases WHERE experiment = ?1 AND user IN (SELECT id FROM leading)";
-    let old = transaction.execute(sql, params![experiment, user])?;
-    Ok(forgotten + old > 0)
+               SELECT id FROM leading";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let leading = statement.query_map(params![experiment, user], |row| row.get(0))?;
+    let leading: Vec<Vec<u8>> = leading.collect::<Result<_, _>>()?;
+    let mut forgotten = 0;
+    for id in leading {
+        let sql = "DELETE FROM aliases WHERE experiment = ? AND user = ?";
+        forgotten += transaction
+            .prepare_cached(sql)?
+            .execute(params![experiment, id])?;
+        let sql = "DELETE FROM identities WHERE experiment = ?1 AND (user = ?2 OR role = ?3 OR role = ?4)";
+        let by = |role: fn(Vec<u8>) -> Role| role(id.clone()).write();
+        let names = params![experiment, id, by(Role::Absorbed), by(Role::Apart)];
+        forgotten += transaction.prepare_cached(sql)?.execute(names)?;
+    }
+    Ok(forgotten > 0)
 }
 
 /// What came of IDs that arrived together.
