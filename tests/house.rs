@@ -61,6 +61,7 @@ const PURE: &[&str] = &[
     "admin/trend.rs",
     "ledger/account.rs",
     "ledger/buckets.rs",
+    "ledger/event_ids.rs",
     "ledger/fold.rs",
     "ledger/identities.rs",
     "ledger/kept.rs",

@@ -120,6 +120,7 @@ mod tests {
                 reason: String::new(),
             },
             warnings: Vec::new(),
+            uncounted: crate::ledger::event_ids::EventCounts::default().into(),
         }
     }
 

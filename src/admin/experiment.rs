@@ -80,6 +80,7 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
             reason: judgement.verdict.reason.clone(),
         },
         warnings: look.warnings.clone(),
+        uncounted: look.totals.uncounted.into(),
     }
 }
 
@@ -129,6 +130,7 @@ pub fn ended(name: String, totals: &Totals) -> ExperimentResult {
                 .to_owned(),
         },
         warnings: Vec::new(),
+        uncounted: totals.uncounted.into(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! not known yet is `null`. docs/results.md says what each field is.
 
 use super::words;
+use crate::ledger::event_ids::EventCounts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -131,6 +132,24 @@ pub struct ExperimentResult {
     pub metrics: Vec<MetricResult>,
     pub verdict: VerdictResult,
     pub warnings: Vec<String>,
+    pub uncounted: UncountedEvents,
+}
+
+/// Events that are not counted, of all replicas and for good.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct UncountedEvents {
+    pub refused_ids: u64,
+    pub dropped_waiting: u64,
+}
+
+impl From<EventCounts> for UncountedEvents {
+    fn from(counts: EventCounts) -> UncountedEvents {
+        UncountedEvents {
+            refused_ids: counts.refused_ids,
+            dropped_waiting: counts.dropped_waiting,
+        }
+    }
 }
 
 /// A period of constant weights.

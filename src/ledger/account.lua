@@ -5,7 +5,7 @@
 -- added in limbs of seven decimal digits, each a field of its own.
 
 local TOLERANCE_MS, USER_MAX, LIMB, HOUR_MS = 2000, 1e15, 1e7, 3600000
-local WAITING_MAX, EVENT_IDS_MAX = 64, 64
+local WAITING_MAX = 64
 
 local place = 0
 local function text() place = place + 1; return ARGV[place] end
@@ -55,11 +55,10 @@ local function bounded(old, more) return math.max(-USER_MAX, math.min(USER_MAX, 
 local function read(record)
   local words = {}
   for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
-  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}, ids = {}}
+  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}}
   for i = 5, #words do
-    if words[i]:sub(1, 1) == '#' then
-      user.ids[#user.ids + 1] = words[i]
-    else
+    -- Version 0.1.0 kept IDs of events here, each after a '#'.
+    if words[i]:sub(1, 1) ~= '#' then
       local name, count, sum, base = words[i]:match('^([^:]+):([^:]+):([^:]+):([^:]+)$')
       user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base)}
       user.names[#user.names + 1] = name
@@ -75,7 +74,6 @@ local function write(user)
     local of = user.metrics[name]
     words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3])
   end
-  for _, id in ipairs(user.ids) do words[#words + 1] = id end
   return table.concat(words, ' ')
 end
 
@@ -122,18 +120,12 @@ local function seen(user, at_ms, epoch, group)
   end
 end
 
--- False for an event that comes before the first exposure that is known: it waits.
-local function event(user, of)
+-- False for an event that comes before the first exposure that is known: it waits. `admit` says
+-- whether an event with an ID is to be counted.
+local function event(user, of, admit)
   if of.at_ms + TOLERANCE_MS < user.first_ms then return false end
   if of.within_ms and of.at_ms > user.first_ms + of.within_ms then return true end
-  if of.id ~= '' then
-    local id = '#' .. of.id
-    for _, known in ipairs(user.ids) do
-      if known == id then return true end
-    end
-    user.ids[#user.ids + 1] = id
-    while #user.ids > EVENT_IDS_MAX do table.remove(user.ids, 1) end
-  end
+  if of.id ~= '' and not admit(of) then return true end
   local old = user.metrics[of.metric]
   if not old then
     old = {0, 0, 0}
@@ -157,9 +149,14 @@ local function joined(first, second)
     end
     first.metrics[metric] = {bounded(of[1], values[1]), bounded(of[2], values[2]), bounded(of[3], values[3])}
   end
-  for _, id in ipairs(second.ids) do first.ids[#first.ids + 1] = id end
-  while #first.ids > EVENT_IDS_MAX do table.remove(first.ids, 1) end
   return first
+end
+
+-- The IDs of a user's events, as `event-ids` holds them: each begins with the length of the user's
+-- ID, so that no user's are between another's. All have the same score, so they lie in this order.
+local function id_prefix(user) return string.format('%04x', #user) .. user .. ':' end
+local function ids_of(key, prefix)
+  return redis.call('ZRANGEBYLEX', key, '[' .. prefix .. '0000000000000000', '[' .. prefix .. 'ffffffffffffffff')
 end
 
 local function write_event(of)

@@ -1,6 +1,7 @@
 //! What one part adds to which count. PURE: the embedded file does just this, and the script in
 //! Redis does the same in its own language; a test holds both to a third writing of it.
 
+use super::event_ids::{Admitted, EventCounts, EventIds};
 use super::keys::{self, CLASSES};
 use super::{EventAt, ExposureAt, Part, UserDelta, UserRecord};
 use std::collections::BTreeMap;
@@ -19,9 +20,6 @@ pub const WAITING_MAX: usize = 64;
 /// bounds what users who are in no experiment can cost: some 20 MB.
 pub const WAITING_USERS_MAX: u64 = 100_000;
 
-/// How many IDs of a user's latest events are kept, to know an event that is sent again.
-pub const EVENT_IDS_MAX: usize = 64;
-
 /// Additions to counts, by field.
 #[derive(Clone, Debug, Default)]
 pub struct Additions {
@@ -29,6 +27,10 @@ pub struct Additions {
     pub totals: BTreeMap<String, i128>,
     /// To hours.
     pub hours: BTreeMap<String, i128>,
+    /// To events that are not counted.
+    pub uncounted: EventCounts,
+    /// How many IDs of events are to be remembered.
+    pub ids_added: u64,
 }
 
 impl Additions {
@@ -67,26 +69,36 @@ impl Additions {
     pub fn user(&mut self, before: Before, delta: &UserDelta) -> Before {
         let Before {
             record,
-            mut waiting,
+            waiting: waited,
+            mut ids,
         } = before;
-        let Some(mut record) = self.exposed(record, &delta.exposures) else {
-            waiting.extend(delta.events.iter().cloned());
-            waiting.truncate(WAITING_MAX);
-            return Before {
-                record: None,
-                waiting,
+        let mut record = self.exposed(record, &delta.exposures);
+        let mut waiting = Vec::new();
+        for event in waited.iter().chain(&delta.events) {
+            let settled = match &mut record {
+                Some(record) => self.event(record, &mut ids, event),
+                None => Event::Early,
             };
-        };
-        let events = std::mem::take(&mut waiting);
-        for event in events.iter().chain(&delta.events) {
-            match self.event(&mut record, event) {
-                Event::Early if waiting.len() < WAITING_MAX => waiting.push(event.clone()),
-                Event::Early | Event::Settled => {}
+            if let Event::Early = settled {
+                self.wait(&mut waiting, event);
             }
         }
         Before {
-            record: Some(record),
+            record,
             waiting,
+            ids,
+        }
+    }
+
+    /// Has an event wait, unless it waits already or there is no room.
+    fn wait(&mut self, waiting: &mut Vec<EventAt>, event: &EventAt) {
+        let again = |other: &EventAt| event.id.is_some() && event.id == other.id;
+        if waiting.iter().any(again) {
+            return;
+        }
+        match waiting.len() < WAITING_MAX {
+            true => waiting.push(event.clone()),
+            false => self.uncounted.dropped_waiting += 1,
         }
     }
 
@@ -95,7 +107,8 @@ impl Additions {
         self.whole(record, -1);
     }
 
-    /// Makes one of two that turned out to be the same person. `alias` is the second one's ID.
+    /// Makes one of two that turned out to be the same person. The first has the second's IDs of
+    /// events already.
     pub fn join(&mut self, first: Before, second: Before) -> Before {
         for record in [&first.record, &second.record].into_iter().flatten() {
             self.whole(record, -1);
@@ -115,7 +128,13 @@ impl Additions {
             exposures: Vec::new(),
             events: Vec::new(),
         };
-        self.user(Before { record, waiting }, &nothing)
+        let ids = first.ids;
+        let whole = Before {
+            record,
+            waiting,
+            ids,
+        };
+        self.user(whole, &nothing)
     }
 
     fn exposed(
@@ -134,7 +153,6 @@ impl Additions {
                     first_ms: first.at_ms,
                     crossed_over: false,
                     metrics: BTreeMap::new(),
-                    event_ids: Vec::new(),
                 };
                 self.whole(&record, 1);
                 record
@@ -176,7 +194,7 @@ impl Additions {
 
     /// Counts for the user's first group and epoch, if it came after the first exposure and
     /// within the metric's window, and was not counted before.
-    fn event(&mut self, record: &mut UserRecord, event: &EventAt) -> Event {
+    fn event(&mut self, record: &mut UserRecord, ids: &mut EventIds, event: &EventAt) -> Event {
         if event.at_ms.saturating_add(TOLERANCE_MS) < record.first_ms {
             return Event::Early;
         }
@@ -186,13 +204,13 @@ impl Additions {
         if late {
             return Event::Settled;
         }
-        if let Some(id) = event.id {
-            if record.event_ids.contains(&id) {
+        match ids.admit(event) {
+            Admitted::Yes => self.ids_added += u64::from(event.id.is_some()),
+            Admitted::Again => return Event::Settled,
+            Admitted::TooMany => {
+                self.uncounted.refused_ids += 1;
                 return Event::Settled;
             }
-            record.event_ids.push(id);
-            let over = record.event_ids.len().saturating_sub(EVENT_IDS_MAX);
-            record.event_ids.drain(..over);
         }
         let old = record
             .metrics
@@ -263,9 +281,6 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
         of.0 = bounded(of.0 as i64, count as i64) as u64;
         (of.1, of.2) = (bounded(of.1, sum), bounded(of.2, base));
     }
-    whole.event_ids.extend(other.event_ids);
-    let over = whole.event_ids.len().saturating_sub(EVENT_IDS_MAX);
-    whole.event_ids.drain(..over);
     whole
 }
 
@@ -276,6 +291,8 @@ pub struct Before {
     pub record: Option<UserRecord>,
     /// Events that no known exposure comes before, oldest arrival first.
     pub waiting: Vec<EventAt>,
+    /// IDs of events that were counted.
+    pub ids: EventIds,
 }
 
 /// What became of an event.

@@ -2,7 +2,7 @@
 -- the part says, none of it.
 --
 -- KEYS: users, totals, hours, epochs, applied, waiting, waiting-since, aliases,
---       identities, identity-counts
+--       identities, identity-counts, event-ids, event-ids-at, event-counts
 -- ARGV, in this order, each list after its length:
 --   spans:   journal, after, through
 --   epochs:  digest, first_ms, definition
@@ -11,13 +11,17 @@
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
 --   users:   id, then exposures: at_ms, epoch, group
 --                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
---   then:    wait_from_ms, the most users that wait
+--   then:    wait_from_ms, the most users that wait, remember_from_ms, the most IDs of a user,
+--            how many old IDs are forgotten at once
 -- Returns {'now'}, {'before'}, or {'mismatch', what the shard has of each span's journal}.
 
 local users_key, totals_key, hours_key, epochs_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local waiting_key, since_key, aliases_key = KEYS[6], KEYS[7], KEYS[8]
 local identities_key, counts_key = KEYS[9], KEYS[10]
 local OLD_STEPS_MAX = 16
+local ids_key, ids_at_key, event_counts_key = KEYS[11], KEYS[12], KEYS[13]
+local forgotten_at_once, of_user_max = tonumber(ARGV[#ARGV]), tonumber(ARGV[#ARGV - 1])
+local remember_from_ms = tonumber(ARGV[#ARGV - 2])
 
 -- What the shard has been given decides whether this is added at all.
 local spans, as_after, as_through, has = {}, true, true, {'mismatch'}
@@ -81,17 +85,82 @@ local function person(id)
   if not people[id] then
     local record = redis.call('HGET', users_key, id)
     local waits = somebody_waits and redis.call('HGET', waiting_key, id)
-    people[id] = {before = record, user = record and read(record), waited = waits, waiting = read_events(waits)}
+    people[id] = {id = id, before = record, user = record and read(record), waited = waits, waiting = read_events(waits), new_ids = {}}
     order[#order + 1] = id
   end
   return people[id]
 end
 
--- Counts the events that may be counted; the others wait.
+-- IDs of counted events: what this part changes of them. Of `ids_at`, false is one that goes.
+local ids_at, ids_added = {}, 0
+local has_ids = redis.call('EXISTS', ids_key) == 1
+local uncounted = {refused_ids = 0, dropped_waiting = 0}
+
+local function is_remembered(member)
+  local at_ms = ids_at[member]
+  if at_ms == nil then at_ms = has_ids and redis.call('ZSCORE', ids_at_key, member) end
+  return at_ms and tonumber(at_ms) >= remember_from_ms
+end
+
+local function count_ids(who)
+  local prefix = id_prefix(who.id)
+  who.ids = redis.call('ZLEXCOUNT', ids_key, '[' .. prefix .. '0000000000000000', '[' .. prefix .. 'ffffffffffffffff')
+end
+
+-- Whether an event with an ID is counted now.
+local function admit_of(who)
+  return function(of)
+    local member = id_prefix(who.id) .. of.id
+    if is_remembered(member) then return false end
+    if of.at_ms < remember_from_ms then return true end
+    if not who.ids then count_ids(who) end
+    if who.ids >= of_user_max then
+      uncounted.refused_ids = uncounted.refused_ids + 1
+      return false
+    end
+    who.ids = who.ids + 1
+    ids_at[member] = of.at_ms
+    who.new_ids[#who.new_ids + 1] = member
+    ids_added = ids_added + 1
+    return true
+  end
+end
+
+-- Gives the IDs of the second to the first, who keeps its own where both have the same.
+local function absorb_ids(first, second)
+  local from, to = id_prefix(second.id), id_prefix(first.id)
+  local members = has_ids and ids_of(ids_key, from) or {}
+  for _, member in ipairs(second.new_ids) do members[#members + 1] = member end
+  if #members == 0 then return end
+  if not first.ids then count_ids(first) end
+  for _, member in ipairs(members) do
+    local at_ms = ids_at[member]
+    if at_ms == nil then at_ms = tonumber(redis.call('ZSCORE', ids_at_key, member)) end
+    local own = to .. member:sub(#from + 1)
+    local has = ids_at[own]
+    if has == nil then has = redis.call('ZSCORE', ids_at_key, own) end
+    if at_ms and not has then
+      ids_at[own] = at_ms
+      first.new_ids[#first.new_ids + 1] = own
+      first.ids = first.ids + 1
+    end
+    ids_at[member] = false
+  end
+  second.ids, second.new_ids = nil, {}
+end
+
+-- Counts the events that may be counted; the others wait, each once.
 local function settle(who)
-  local left = {}
+  local left, waits, admit = {}, {}, admit_of(who)
   for _, of in ipairs(who.waiting) do
-    if not (who.user and event(who.user, of)) and #left < WAITING_MAX then left[#left + 1] = of end
+    if not (who.user and event(who.user, of, admit)) and not waits[of.id] then
+      if #left < WAITING_MAX then
+        left[#left + 1] = of
+        if of.id ~= '' then waits[of.id] = true end
+      else
+        uncounted.dropped_waiting = uncounted.dropped_waiting + 1
+      end
+    end
   end
   who.waiting = left
 end
@@ -106,6 +175,7 @@ local function absorb(first, second)
   if a.user then add_whole(a.user, 1) end
   for _, of in ipairs(b.waiting) do a.waiting[#a.waiting + 1] = of end
   b.user, b.waiting = nil, {}
+  absorb_ids(a, b)
   settle(a)
 end
 
@@ -138,7 +208,7 @@ for _ = 1, number() do
   for _ = 1, number() do
     local at_ms, epoch, group = number(), text(), text()
     if not who.user then
-      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', metrics = {}, names = {}, ids = {}}
+      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', metrics = {}, names = {}}
       add(who.user, 'users', 1)
     end
     seen(who.user, at_ms, epoch, group)
@@ -173,6 +243,23 @@ for _, id in ipairs(order) do
   end
 end
 add_counts(totals_key, hours_key)
+for member, at_ms in pairs(ids_at) do
+  if at_ms then
+    redis.call('ZADD', ids_key, 0, member)
+    redis.call('ZADD', ids_at_key, whole(at_ms), member)
+  else
+    redis.call('ZREM', ids_key, member)
+    redis.call('ZREM', ids_at_key, member)
+  end
+end
+local old_ids = redis.call('ZRANGEBYSCORE', ids_at_key, '-inf', '(' .. whole(remember_from_ms), 'LIMIT', 0, forgotten_at_once + 2 * ids_added)
+for _, member in ipairs(old_ids) do
+  redis.call('ZREM', ids_key, member)
+  redis.call('ZREM', ids_at_key, member)
+end
+for name, count in pairs(uncounted) do
+  if count > 0 then redis.call('HINCRBY', event_counts_key, name, count) end
+end
 
 local function give_up(ids)
   for _, id in ipairs(ids) do redis.call('HDEL', waiting_key, id); redis.call('ZREM', since_key, id) end

@@ -2,6 +2,7 @@
 
 use super::account::USER_MAX;
 use super::buckets::Buckets;
+use super::event_ids;
 use super::identities::Join;
 use super::known::{Known, Seen};
 use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
@@ -132,6 +133,8 @@ impl<'a> Open<'a> {
             };
             let wait_from_ms = record.at_ms.saturating_sub(WAIT_MS);
             part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
+            let remember_from_ms = record.at_ms.saturating_sub(event_ids::KEEP_MS);
+            part.part.remember_from_ms = part.part.remember_from_ms.max(remember_from_ms);
             if let Some(exposure) = exposure {
                 part.answered(experiment, exposure, record, buckets, seen);
             }
@@ -377,6 +380,10 @@ impl OpenPart {
             (at_ms, join).cmp(&(other_ms, other))
         });
         part.joins = joins.into_iter().map(|(join, _)| join).collect();
+        // Of events with the same ID the first by the clock counts, whichever journal has it.
+        for user in &mut part.users {
+            user.events.sort_by_key(|event| event.at_ms);
+        }
         part.tallies = self.tallies.into_values().collect();
         part.tallies
             .sort_by(|a, b| (a.hour, a.epoch, &a.group).cmp(&(b.hour, b.epoch, &b.group)));

@@ -1,6 +1,6 @@
 -- Forgets a user and takes what they brought out of the counts.
 --
--- KEYS: users, totals, hours, waiting, waiting-since
+-- KEYS: users, totals, hours, waiting, waiting-since, event-ids, event-ids-at
 -- ARGV: the ID that stands for the person
 -- Returns whether there was anything.
 
@@ -16,4 +16,8 @@ if record then
 end
 local waited = redis.call('HDEL', waiting_key, id)
 redis.call('ZREM', since_key, id)
+for _, member in ipairs(ids_of(KEYS[6], id_prefix(id))) do
+  redis.call('ZREM', KEYS[6], member)
+  redis.call('ZREM', KEYS[7], member)
+end
 return (record or waited > 0) and 1 or 0

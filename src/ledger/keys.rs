@@ -31,6 +31,12 @@ pub struct ShardKeys {
     pub identity_counts: String,
     /// Of version 0.1.0: ID → the ID that stands for the same person. Read, and never added to.
     pub aliases: String,
+    /// Of [`super::event_ids`]: user and ID, to find those of a user.
+    pub event_ids: String,
+    /// The same by the time of the event.
+    pub event_ids_at: String,
+    /// Events that are not counted: reason → count.
+    pub event_counts: String,
     /// Of [`super::kept`], in the first shard only: field → number.
     pub lowest: String,
     /// Field → text.
@@ -52,6 +58,9 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> Sh
         identities: key("identities"),
         identity_counts: key("identity-counts"),
         aliases: key("aliases"),
+        event_ids: key("event-ids"),
+        event_ids_at: key("event-ids-at"),
+        event_counts: key("event-counts"),
         lowest: key("lowest"),
         first: key("first"),
     }
@@ -312,7 +321,7 @@ pub fn read_definition(
 }
 
 /// A user's record as text:
-/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> … #<event id> …`.
+/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
     let mut text = format!(
@@ -321,9 +330,6 @@ pub fn write_user(record: &UserRecord) -> String {
     );
     for (metric, (count, sum, base)) in &record.metrics {
         text.push_str(&format!(" {metric}:{count}:{sum}:{base}"));
-    }
-    for id in &record.event_ids {
-        text.push_str(&format!(" #{id:016x}"));
     }
     text
 }
@@ -338,13 +344,9 @@ pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
             first_ms: words.next()?.parse().ok()?,
             crossed_over: words.next()? == "1",
             metrics: BTreeMap::new(),
-            event_ids: Vec::new(),
         };
-        for word in words {
-            if let Some(id) = word.strip_prefix('#') {
-                record.event_ids.push(u64::from_str_radix(id, 16).ok()?);
-                continue;
-            }
+        // Version 0.1.0 kept IDs of events here, each after a `#`.
+        for word in words.filter(|word| !word.starts_with('#')) {
             let mut parts = word.split(':');
             let metric = parts.next()?.to_owned();
             let mut number = || parts.next()?.parse::<i64>().ok();

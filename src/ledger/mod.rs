@@ -13,6 +13,7 @@ pub mod account;
 mod backoff;
 pub mod buckets;
 pub mod controls;
+pub mod event_ids;
 pub mod fold;
 pub mod folder;
 pub mod identities;
@@ -31,6 +32,7 @@ pub use part::{
 
 use crate::experiment::EpochDigest;
 use controls::{Act, Control, Controls};
+use event_ids::EventCounts;
 use identities::IdentityCounts;
 use kept::Kept;
 use std::collections::BTreeMap;
@@ -53,6 +55,8 @@ pub struct Totals {
     pub epochs: Vec<EpochTotals>,
     /// What came of IDs that arrived together.
     pub identities: IdentityCounts,
+    /// Events that are in no epoch.
+    pub uncounted: EventCounts,
 }
 
 /// All counts of one epoch.
@@ -136,8 +140,6 @@ pub struct UserRecord {
     pub crossed_over: bool,
     /// By metric's name: count, sum, base.
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
-    /// See [`EventAt::id`]: of the latest events, oldest first.
-    pub event_ids: Vec<u64>,
 }
 
 /// One running process that gives its facts to this ledger.

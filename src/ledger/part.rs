@@ -33,6 +33,8 @@ pub struct Part {
     /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
     /// are given up.
     pub wait_from_ms: u64,
+    /// IDs of events from before this, in Unix milliseconds, are remembered no longer.
+    pub remember_from_ms: u64,
 }
 
 impl Part {
@@ -47,6 +49,7 @@ impl Part {
             users: Vec::new(),
             tallies: Vec::new(),
             wait_from_ms: 0,
+            remember_from_ms: 0,
         }
     }
 }

@@ -16,6 +16,7 @@ pub use address::TlsFiles;
 pub use link::Unusable;
 
 use super::controls::{Act, Control, Controls};
+use super::event_ids::EventCounts;
 use super::identities::IdentityCounts;
 use super::kept::Kept;
 use super::keys::{self, ShardKeys};
@@ -181,7 +182,10 @@ impl Ledger for RedisLedger {
             .key(keys.waiting_since)
             .key(keys.aliases)
             .key(keys.identities)
-            .key(keys.identity_counts);
+            .key(keys.identity_counts)
+            .key(keys.event_ids)
+            .key(keys.event_ids_at)
+            .key(keys.event_counts);
         script::arguments(&mut call, part);
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
@@ -211,12 +215,16 @@ impl Ledger for RedisLedger {
     async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
         let (mut definitions, mut fields) = (Vec::new(), Vec::new());
         let mut identities = IdentityCounts::default();
+        let mut uncounted = EventCounts::default();
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
             // Counts first: every epoch that they name is defined by then.
             fields.extend(self.fields(&keys.totals).await?);
             let mut counts = ::redis::cmd("HGETALL");
             identities.add(&self.ask(counts.arg(&keys.identity_counts)).await?);
+            let mut counts = ::redis::cmd("HGETALL");
+            let counts: Vec<(String, u64)> = self.ask(counts.arg(&keys.event_counts)).await?;
+            uncounted.add(counts.iter().map(|(name, count)| (&**name, *count)));
             let texts: Vec<(String, String)> =
                 self.ask(::redis::cmd("HGETALL").arg(&keys.epochs)).await?;
             for (digest, text) in texts {
@@ -229,9 +237,12 @@ impl Ledger for RedisLedger {
                 definitions.push(keys::read_definition(&digest, first_ms, definition)?);
             }
         }
-        let mut totals = keys::totals(definitions, fields)?;
-        totals.identities = identities;
-        Ok(totals)
+        let totals = keys::totals(definitions, fields)?;
+        Ok(Totals {
+            identities,
+            uncounted,
+            ..totals
+        })
     }
 
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
@@ -252,7 +263,9 @@ impl Ledger for RedisLedger {
             let keys = self.keys(experiment, shard).await?;
             let ids = [keys.identities, keys.aliases];
             let all = [keys.users, keys.waiting, keys.waiting_since];
-            let () = self.ask(::redis::cmd("UNLINK").arg(&all).arg(&ids)).await?;
+            let event_ids = [keys.event_ids, keys.event_ids_at];
+            let mut unlink = ::redis::cmd("UNLINK");
+            let () = self.ask(unlink.arg(&all).arg(&ids).arg(&event_ids)).await?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod controls;
+mod event_ids;
 mod identities;
 mod kept;
 mod rows;
@@ -24,7 +25,7 @@ use std::time::Duration;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -75,6 +76,13 @@ CREATE TABLE identities      (experiment TEXT NOT NULL, user BLOB NOT NULL, role
 CREATE INDEX identities_role ON identities (experiment, role);
 CREATE TABLE identity_counts (experiment TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
                               PRIMARY KEY (experiment, name)) WITHOUT ROWID;
+",
+    "
+CREATE TABLE event_ids (experiment TEXT NOT NULL, user BLOB NOT NULL, id INTEGER NOT NULL,
+                        at_ms INTEGER NOT NULL, PRIMARY KEY (experiment, user, id)) WITHOUT ROWID;
+CREATE INDEX event_ids_at ON event_ids (experiment, at_ms);
+CREATE TABLE event_counts (experiment TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
+                           PRIMARY KEY (experiment, name)) WITHOUT ROWID;
 ",
 ];
 
@@ -210,12 +218,15 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| {
             // One transaction: definitions and counts of the same moment.
             let transaction = connection.unchecked_transaction()?;
-            let mut totals = keys::totals(
+            let totals = keys::totals(
                 definitions(&transaction, &experiment)?,
                 fields(&transaction, "totals", &experiment)?,
             )?;
-            totals.identities = identities::counts(&transaction, &experiment)?;
-            Ok(totals)
+            Ok(Totals {
+                identities: identities::counts(&transaction, &experiment)?,
+                uncounted: event_ids::counts(&transaction, &experiment)?,
+                ..totals
+            })
         })
         .await
     }
@@ -241,7 +252,7 @@ impl Ledger for SqliteLedger {
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
         let experiment = experiment.to_owned();
         on(&self.writer, move |connection| {
-            for table in ["users", "waiting", "identities", "aliases"] {
+            for table in ["users", "waiting", "identities", "aliases", "event_ids"] {
                 let sql = format!("DELETE FROM {table} WHERE experiment = ?");
                 connection.execute(&sql, [&experiment])?;
             }

@@ -242,12 +242,13 @@ fn a_file_of_the_version_before_is_taken_over() {
             joins: Vec::new(),
             tallies: Vec::new(),
             wait_from_ms: 0,
+            remember_from_ms: 0,
         };
         ledger.apply(&part).await.unwrap();
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; DROP TABLE identities; DROP TABLE identity_counts; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; DROP TABLE identities; DROP TABLE identity_counts; DROP TABLE event_ids; DROP TABLE event_counts; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {

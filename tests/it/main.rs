@@ -25,6 +25,7 @@ mod life;
 mod logging;
 mod main_job;
 mod metrics;
+mod once;
 mod openapi;
 mod page;
 mod people;

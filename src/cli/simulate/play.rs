@@ -176,6 +176,7 @@ impl<'a> Crowd<'a> {
             totals: Totals {
                 identities: Default::default(),
                 epochs: vec![epoch],
+                ..Totals::default()
             },
             came: 0,
             tried: 0,

@@ -26,6 +26,8 @@ impl RedisLedger {
             .key(&keys.hours)
             .key(&keys.waiting)
             .key(&keys.waiting_since)
+            .key(&keys.event_ids)
+            .key(&keys.event_ids_at)
             .arg(&id);
         let mut was_there = self
             .with(async |connection| call.invoke_async(connection).await)

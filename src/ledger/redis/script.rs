@@ -1,6 +1,7 @@
 //! What the script that adds a part is told, and what it answers.
 
 use crate::ledger::account::{Additions, WAITING_USERS_MAX};
+use crate::ledger::event_ids;
 use crate::ledger::{Applied, LedgerError, Part, keys};
 
 /// Writes a part as the script reads it.
@@ -50,7 +51,11 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
                 .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")));
         }
     }
-    call.arg(part.wait_from_ms).arg(WAITING_USERS_MAX);
+    call.arg(part.wait_from_ms)
+        .arg(WAITING_USERS_MAX)
+        .arg(part.remember_from_ms)
+        .arg(event_ids::OF_USER_MAX)
+        .arg(event_ids::FORGOTTEN_AT_ONCE);
 }
 
 /// Reads what the script answered to a part.

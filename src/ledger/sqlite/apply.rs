@@ -1,8 +1,10 @@
 //! Adding one part in one transaction.
 
+use super::event_ids;
 use super::identities;
 use super::rows::number;
 use crate::ledger::account::{Additions, Before, WAITING_USERS_MAX};
+use crate::ledger::event_ids::EventIds;
 use crate::ledger::{Applied, EventAt, LedgerError, Part, Span, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -32,11 +34,15 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
     identities::join(transaction, part, &mut additions)?;
     for delta in &part.users {
         let user = identities::resolve(transaction, experiment, &delta.user)?;
-        let before = known(transaction, experiment, &user)?;
+        let mut before = known(transaction, experiment, &user)?;
+        let events = before.waiting.iter().chain(&delta.events);
+        before.ids = event_ids::known(transaction, part, &user, events)?;
         let after = additions.user(before.clone(), delta);
         keep(transaction, part, &user, &before, &after)?;
     }
     stop_waiting(transaction, part)?;
+    event_ids::forget_old(transaction, part, additions.ids_added)?;
+    event_ids::count(transaction, experiment, additions.uncounted)?;
     add(transaction, "totals", part, &additions.totals)?;
     add(transaction, "hours", part, &additions.hours)?;
     for epoch in &part.epochs {
@@ -69,6 +75,7 @@ pub fn forget(
 ) -> Result<bool, LedgerError> {
     let user = identities::resolve(transaction, experiment, user)?;
     let before = known(transaction, experiment, &user)?;
+    event_ids::forget(transaction, experiment, &user)?;
     let part = Part::nothing(experiment);
     keep(transaction, &part, &user, &before, &Before::default())?;
     if let Some(record) = &before.record {
@@ -90,6 +97,7 @@ pub fn known(
     Ok(Before {
         record: record(connection, experiment, user)?,
         waiting: waiting(connection, experiment, user)?,
+        ids: EventIds::default(),
     })
 }
 
@@ -122,7 +130,7 @@ pub fn keep(
     if after.waiting != before.waiting {
         keep_waiting(transaction, part, user, &after.waiting)?;
     }
-    Ok(())
+    event_ids::keep(transaction, part, user, &after.ids)
 }
 
 fn add(

@@ -1,6 +1,7 @@
 //! IDs that count for another one, in the file.
 
 use super::apply::{keep, known};
+use super::event_ids;
 use crate::ledger::account::{Additions, Before};
 use crate::ledger::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
 use crate::ledger::{LedgerError, Part};
@@ -60,8 +61,11 @@ fn absorb(
     if first == second {
         return Ok(());
     }
-    let before = known(transaction, experiment, &first)?;
+    event_ids::absorb(transaction, experiment, &first, &second)?;
+    let mut before = known(transaction, experiment, &first)?;
     let other = known(transaction, experiment, &second)?;
+    let waiting = before.waiting.iter().chain(&other.waiting);
+    before.ids = event_ids::known(transaction, part, &first, waiting)?;
     let whole = additions.join(before.clone(), other.clone());
     keep(transaction, part, &first, &before, &whole)?;
     keep(transaction, part, &second, &other, &Before::default())

@@ -1,0 +1,273 @@
+//! A report that is sent again counts once: by the IDs of its events or by its key, from every
+//! source, after crashes and restarts, in both stores.
+
+use crate::support::client::{Answer, Client};
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+use crate::support::until;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use watershed::experiment::EpochDigest;
+use watershed::ledger::event_ids::{KEEP_MS, OF_USER_MAX};
+use watershed::ledger::redis::{RedisLedger, TlsFiles};
+use watershed::ledger::sqlite::SqliteLedger;
+use watershed::ledger::{
+    Applied, EpochDefinition, EventAt, ExposureAt, Ledger, Part, Span, UserDelta,
+};
+
+const KEY: &str = "Idempotency-Key: batch-1\r\nContent-Type: application/json\r\n";
+
+/// What the proxies of a site are started with.
+fn routes(origin: &Origin, store: &str, lines: &str) -> String {
+    let at = origin.address;
+    format!(
+        "{store}user: {{ cookie: uid }}\n{lines}upstreams: {{ a: \"http://{at}\", b: \"http://{at}\" }}\nexperiments: {{ shop: {{ match: {{ path: /shop/** }}, groups: {{ control: {{ weight: 50, upstream: a }}, b: {{ weight: 50, upstream: b }} }} }} }}\nmetrics:\n  purchase: {{ event: purchase, kind: count }}\n  revenue: {{ event: purchase, value: amount, kind: mean, max: 10000 }}\n"
+    )
+}
+
+fn report(proxy: &Proxy, headers: &str, body: &Value) -> Answer {
+    Client::door(proxy.admin).post("/admin/events", headers, &body.to_string())
+}
+
+/// Events and the hundredfold of their amounts, over both groups.
+fn counted(proxy: &Proxy) -> (u64, i64) {
+    let results = proxy.results();
+    let metrics = results["experiments"][0]["metrics"].as_array().unwrap();
+    let sum = |metric: &str, what: &str| -> f64 {
+        let found = metrics.iter().find(|it| it["name"] == metric).unwrap();
+        (0..2)
+            .map(|it| found["groups"][it][what].as_f64().unwrap())
+            .sum()
+    };
+    let cents = (sum("revenue", "sum") * 100.0).round() as i64;
+    (sum("purchase", "count") as u64, cents)
+}
+
+fn hundred(with_ids: bool) -> Value {
+    let event = |number: usize| match with_ids {
+        true => json!({"event": "purchase", "amount": 1, "user": "u", "id": format!("o-{number}")}),
+        false => json!({"event": "purchase", "amount": 1, "user": "u"}),
+    };
+    (0..100).map(event).collect()
+}
+
+/// Reports again and again, through crashes of the proxy and of the store.
+fn counts_once(redis: Option<&mut Redis>) {
+    let origin = Origin::start("site");
+    let store = redis
+        .as_ref()
+        .map_or(String::new(), |redis| format!("store: {}\n", redis.url()));
+    let routes = routes(&origin, &store, "");
+    let mut proxy = Proxy::start(&routes);
+    proxy.client().get("/shop/", "Cookie: uid=u\r\n");
+    for _ in 0..3 {
+        let taken = report(&proxy, KEY, &hundred(true));
+        assert_eq!(
+            (taken.status, &taken.json()["accepted"]),
+            (202, &json!(100))
+        );
+    }
+    assert_eq!(counted(&proxy), (100, 10_000));
+    for _ in 0..3 {
+        report(&proxy, KEY, &hundred(false));
+    }
+    assert_eq!(counted(&proxy), (200, 20_000));
+    // What was acknowledged right before a crash is known after it.
+    report(
+        &proxy,
+        KEY,
+        &json!([{"event": "purchase", "amount": 5, "user": "u", "id": "late"}]),
+    );
+    proxy.kill();
+    if let Some(redis) = redis {
+        redis.kill();
+        redis.up();
+    }
+    proxy.again(&routes);
+    report(
+        &proxy,
+        KEY,
+        &json!([{"event": "purchase", "amount": 6, "user": "u", "id": "late"}]),
+    );
+    report(&proxy, KEY, &hundred(true));
+    report(&proxy, KEY, &hundred(false));
+    // The first amount stands.
+    assert_eq!(counted(&proxy), (201, 20_500));
+    // Another replica, where there may be one.
+    if !store.is_empty() {
+        let other = Proxy::start(&routes);
+        report(&other, KEY, &hundred(true));
+        report(&other, KEY, &hundred(false));
+        assert_eq!(counted(&other), (201, 20_500));
+    }
+}
+
+#[test]
+fn a_report_that_is_retried_counts_once_through_crashes_in_the_embedded_store() {
+    counts_once(None);
+}
+
+#[test]
+fn a_report_that_is_retried_counts_once_through_crashes_in_redis() {
+    counts_once(Some(&mut Redis::with(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ])));
+}
+
+/// On both HTTP/1 paths.
+#[test]
+fn an_order_counts_once_whoever_reports_it() {
+    for lines in ["", "timeouts: { total: 60s }\n"] {
+        let origin = Origin::start("site");
+        let proxy = Proxy::start(&routes(&origin, "", lines));
+        let user = "Cookie: uid=u\r\n";
+        proxy.client().get("/shop/", user);
+        let order = json!({"event": "purchase", "amount": 7, "user": "u", "id": "o-1"});
+        for again in 0..2 {
+            let header = "/shop/?event=purchase;amount=5;id=%22o-1%22,%20purchase;amount=2;id=o-2";
+            proxy.client().get(header, user);
+            if again == 0 {
+                assert_eq!(counted(&proxy), (2, 700), "{lines}");
+            }
+            proxy
+                .client()
+                .post("/_watershed/events", user, &order.to_string());
+            report(&proxy, "", &order);
+        }
+        assert_eq!(counted(&proxy), (2, 700), "{lines}");
+        // A browser's key, too; and nobody else's ID is taken.
+        let keyed = format!("{user}Idempotency-Key: page-1\r\n");
+        let event = json!({"event": "purchase", "amount": 1}).to_string();
+        for _ in 0..3 {
+            proxy.client().post("/_watershed/events", &keyed, &event);
+        }
+        proxy.client().get("/shop/", "Cookie: uid=other\r\n");
+        proxy.client().post(
+            "/_watershed/events",
+            "Cookie: uid=other\r\n",
+            &order.to_string(),
+        );
+        assert_eq!(counted(&proxy), (4, 1500), "{lines}");
+    }
+}
+
+fn part(after: u64, users: Vec<UserDelta>, remember_from_ms: u64) -> Part {
+    Part {
+        epochs: vec![EpochDefinition {
+            digest: EpochDigest(7),
+            traffic: 1.0,
+            groups: vec![("control".to_owned(), 1.0)],
+            first_ms: 1,
+        }],
+        spans: vec![Span {
+            journal: "journal".into(),
+            after,
+            through: after + 1,
+        }],
+        users,
+        remember_from_ms,
+        ..Part::nothing("exp")
+    }
+}
+
+fn event(id: u64, at_ms: u64) -> EventAt {
+    EventAt {
+        at_ms,
+        metric: "m".to_owned(),
+        within_ms: None,
+        count: 1,
+        sum: 1,
+        base: 0,
+        id: Some(id),
+    }
+}
+
+fn user(name: &str, events: Vec<EventAt>) -> UserDelta {
+    let exposure = ExposureAt {
+        at_ms: 1,
+        epoch: EpochDigest(7),
+        group: "control".to_owned(),
+    };
+    UserDelta {
+        user: name.as_bytes().to_vec(),
+        exposures: vec![exposure],
+        events,
+    }
+}
+
+async fn sum(ledger: &dyn Ledger, name: &str) -> i64 {
+    let record = ledger.user("exp", name.as_bytes()).await.unwrap().unwrap();
+    record.metrics["m"].1
+}
+
+/// IDs are remembered by time, up to a bound that is reported, and forgotten with their user.
+async fn ids_are_bounded(ledger: &dyn Ledger) {
+    ledger.shards("exp").await.unwrap();
+    let kind = ledger.kind();
+    let mut after = 0;
+    let mut apply = async |users: Vec<UserDelta>, from_ms: u64| {
+        assert_eq!(
+            ledger.apply(&part(after, users, from_ms)).await.unwrap(),
+            Applied::Now
+        );
+        after += 1;
+    };
+    let day = KEEP_MS / 2;
+    apply(vec![user("u", vec![event(1, 10), event(1, 10)])], 0).await;
+    apply(vec![user("u", vec![event(1, day)])], 0).await;
+    apply(vec![user("u", vec![event(1, 2 * day)])], 10).await;
+    assert_eq!(sum(ledger, "u").await, 1, "{kind}");
+    // What is older than what is remembered counts anew.
+    apply(vec![user("u", vec![event(1, 3 * day)])], 11).await;
+    assert_eq!(sum(ledger, "u").await, 2, "{kind}");
+    // Far more than one user may have, in several parts, and all of it again.
+    for again in 0..2 {
+        for first in (0..OF_USER_MAX + 500).step_by(2_500) {
+            let ids = first..(first + 2_500).min(OF_USER_MAX + 500);
+            let events = ids.map(|id| event(1_000 + id, 3 * day)).collect();
+            apply(vec![user("busy", events)], 11).await;
+        }
+        let most = i64::try_from(OF_USER_MAX).unwrap();
+        assert_eq!(sum(ledger, "busy").await, most, "{kind}");
+        let uncounted = ledger.totals("exp").await.unwrap().uncounted;
+        assert_eq!(uncounted.refused_ids, 500 * (again + 1), "{kind}");
+    }
+    // Others are not held up, and one who is forgotten is forgotten whole.
+    apply(vec![user("u", vec![event(2, 3 * day)])], 11).await;
+    assert_eq!(sum(ledger, "u").await, 3, "{kind}");
+    assert!(ledger.forget_user("exp", b"busy").await.unwrap());
+    apply(vec![user("busy", vec![event(1_000, 3 * day)])], 11).await;
+    assert_eq!(sum(ledger, "busy").await, 1, "{kind}");
+}
+
+#[test]
+fn ids_are_remembered_by_time_and_bounded_in_both_stores() {
+    let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        ids_are_bounded(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        let url = redis.url();
+        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws")
+            .await
+            .unwrap();
+        ids_are_bounded(&ledger).await;
+    });
+    // Nothing of a user who is forgotten stays, and old IDs go.
+    let held = |key: &str| redis.command(&["ZCARD", key]).unwrap();
+    until("the IDs that are left", || {
+        let (ids, times) = (
+            held("ws:{exp:0}:event-ids"),
+            held("ws:{exp:0}:event-ids-at"),
+        );
+        (ids == "int(3)" && times == ids)
+            .then_some(())
+            .ok_or((ids, times))
+    });
+}
