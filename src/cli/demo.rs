@@ -61,7 +61,7 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
     let interrupted = house::told_to_stop()?;
     let (stop, stopped) = oneshot::channel::<()>();
     // Also when the sender is dropped.
-    let house = tokio::spawn(house::run(plan, Some(file), sockets, async move {
+    let house = tokio::spawn(house::run(plan, Some(file), sockets, None, async move {
         drop(stopped.await)
     }));
 

@@ -16,6 +16,7 @@ use crate::ledger::folder::Folder;
 use crate::ledger::redis::{RedisLedger, TlsFiles};
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{replicas, retention};
+use crate::proxy::log_lines::Sink;
 use crate::proxy::worker::{self, Orders};
 use crate::proxy::{Shared, Worker};
 use crate::spans;
@@ -35,11 +36,12 @@ use tokio::sync::{Notify, mpsc, watch};
 const FOLD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Serves until `stop` resolves, then finishes what runs and folds what is left. With a `file`,
-/// its changes take effect while serving.
+/// its changes take effect while serving. Lines of the access log go to `log`.
 pub async fn run(
     plan: Plan,
     file: Option<PathBuf>,
     sockets: Sockets,
+    log: Option<Arc<dyn Sink>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let (public, door_at) = (sockets.public_address()?, sockets.admin_address()?);
@@ -80,6 +82,7 @@ pub async fn run(
     let shared = Shared {
         vitals: Arc::clone(&vitals),
         outbox: Some(outbox),
+        log,
         connections_max: Some(files::room(plan.workers)),
         ..Shared::default()
     };

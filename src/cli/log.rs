@@ -1,7 +1,7 @@
 //! What the program says of itself, and the log of requests.
 
 use crate::config::plan::{AccessLog, LogTo};
-use crate::proxy::ACCESS_LOG;
+use crate::proxy::log_lines::Sink;
 use crate::tasks;
 use anyhow::Context;
 use std::fs::File;
@@ -10,77 +10,70 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::Level;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
-use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt};
+use tracing_subscriber::{EnvFilter, fmt};
 
-/// How many lines may wait to be written; more are lost, and counted.
-const LINES_MAX: usize = 65_536;
+/// How many bytes of lines may wait to be written; more are lost, and counted.
+const WAITING_BYTES_MAX: usize = 32 << 20;
 /// How often losses are told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The log of requests, as it is written behind the workers' backs. Lines that wait are written
 /// when this is dropped.
 pub struct Requests {
-    _guard: WorkerGuard,
-    lost: ErrorCounter,
-    unwritten: Arc<AtomicU64>,
-    reopen: Arc<AtomicBool>,
-    writer: NonBlocking,
+    queue: Arc<Queue>,
+    writing: Option<JoinHandle<()>>,
+}
+
+/// Lines on their way to the thread that writes them.
+#[derive(Debug)]
+struct Queue {
+    sender: Sender<Waiting>,
+    bytes: AtomicUsize,
+    lost: AtomicU64,
+}
+
+enum Waiting {
+    Lines(Vec<u8>),
+    /// The file was moved away.
+    Reopen,
+    End,
+}
+
+impl Sink for Queue {
+    fn take(&self, lines: Vec<u8>, count: u64) {
+        let bytes = lines.len();
+        let waiting = self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        let taken =
+            waiting + bytes <= WAITING_BYTES_MAX && self.sender.send(Waiting::Lines(lines)).is_ok();
+        if !taken {
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            self.lost.fetch_add(count, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Logs to standard error, `RUST_LOG` says how much; and requests where the file says.
 pub fn start(default: &str, access: Option<&AccessLog>) -> anyhow::Result<Option<Requests>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let (writer, requests) = match access {
-        None => (None, None),
-        Some(access) => {
-            let (writer, requests) = open(&access.to)?;
-            (Some(writer), Some(requests))
-        }
-    };
-    let lines = writer.map(|writer| {
-        fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_level(false)
-            .with_target(false)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_timer(SystemTime)
-            .with_writer(writer)
-            .with_filter(Targets::new().with_target(ACCESS_LOG, Level::INFO))
-    });
+    let requests = access.map(|access| open(&access.to)).transpose()?;
+    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let own = fmt::layer().with_writer(io::stderr).with_ansi(ansi);
     // A second call, in tests, changes nothing.
     let _ = tracing_subscriber::registry()
-        .with(own(filter))
-        .with(lines)
+        .with(own.with_filter(filter))
         .try_init();
     Ok(requests)
 }
 
-/// What the program says of itself, as far as the filter lets it.
-fn own(filter: EnvFilter) -> impl Layer<Registry> {
-    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // Together with its level, and said to have one: else every crate's finest spans are made.
-    let others = filter_fn(|it| it.target() != ACCESS_LOG).with_max_level_hint(LevelFilter::TRACE);
-    fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(ansi)
-        .with_filter(filter.and(others))
-}
-
-fn open(to: &LogTo) -> anyhow::Result<(NonBlocking, Requests)> {
-    let reopen = Arc::<AtomicBool>::default();
-    let unwritten = Arc::<AtomicU64>::default();
-    let (sink, file): (Box<dyn Write + Send + Sync>, _) = match to {
+fn open(to: &LogTo) -> anyhow::Result<Requests> {
+    let (sink, file): (Box<dyn Write + Send>, _) = match to {
         LogTo::Stdout => (Box::new(io::stdout()), None),
         LogTo::Stderr => (Box::new(io::stderr()), None),
         LogTo::File(path) => {
@@ -93,29 +86,24 @@ fn open(to: &LogTo) -> anyhow::Result<(NonBlocking, Requests)> {
             (Box::new(file), Some(path.clone()))
         }
     };
-    let sink = Lines {
+    let (sender, receiver) = mpsc::channel();
+    let queue = Arc::new(Queue {
+        sender,
+        bytes: AtomicUsize::new(0),
+        lost: AtomicU64::new(0),
+    });
+    let lines = Lines {
         sink,
         file,
-        reopen: Arc::clone(&reopen),
-        unwritten: Arc::clone(&unwritten),
         torn: false,
     };
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES_MAX)
-        .lossy(true)
-        .thread_name("access-log")
-        .finish(sink);
-    let lost = writer.error_counter();
-    Ok((
-        writer.clone(),
-        Requests {
-            _guard: guard,
-            lost,
-            unwritten,
-            reopen,
-            writer,
-        },
-    ))
+    let own = Arc::clone(&queue);
+    let thread = std::thread::Builder::new().name("access-log".to_owned());
+    let writing = thread.spawn(move || lines.write(&receiver, &own))?;
+    Ok(Requests {
+        queue,
+        writing: Some(writing),
+    })
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
@@ -125,11 +113,26 @@ fn append_to(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if self.queue.sender.send(Waiting::End).is_ok()
+            && let Some(writing) = self.writing.take()
+        {
+            // It has said itself what went wrong.
+            let _ = writing.join();
+        }
+    }
+}
+
 impl Requests {
+    /// Where workers give their lines.
+    pub fn sink(&self) -> Arc<dyn Sink> {
+        Arc::clone(&self.queue) as Arc<dyn Sink>
+    }
+
     fn reopen(&self) {
-        self.reopen.store(true, Ordering::SeqCst);
-        // An empty line wakes the thread that writes, which reopens the file when it flushes.
-        let _ = self.writer.clone().write(&[]);
+        // The thread that writes outlives this.
+        let _ = self.queue.sender.send(Waiting::Reopen);
     }
 
     /// Reopens the file on SIGUSR1 and SIGHUP, after somebody has moved it away; and logs how many
@@ -145,7 +148,7 @@ impl Requests {
                 _ = rotated.recv() => self.reopen(),
                 _ = hangup.recv() => self.reopen(),
                 _ = tick.tick() => {
-                    let lost = self.lost.dropped_lines() as u64 + self.unwritten.load(Ordering::SeqCst);
+                    let lost = self.queue.lost.load(Ordering::SeqCst);
                     if lost > known {
                         tracing::warn!("{} lines of the log of requests were lost: it cannot be written fast enough, or not at all", lost - known);
                     }
@@ -165,25 +168,16 @@ pub async fn without_requests() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes whole lines, one with each call. Those that cannot be written are counted, which is
-/// nobody else's concern.
+/// Writes whole lines, many at once.
 struct Lines {
-    sink: Box<dyn Write + Send + Sync>,
+    sink: Box<dyn Write + Send>,
     /// What is opened anew when it is asked to be.
     file: Option<PathBuf>,
-    reopen: Arc<AtomicBool>,
-    unwritten: Arc<AtomicU64>,
     /// The last line stands there in part.
     torn: bool,
 }
 
 impl Lines {
-    fn open_if_asked(&mut self) {
-        if self.reopen.swap(false, Ordering::SeqCst) {
-            self.open_anew();
-        }
-    }
-
     /// Only ever between two lines, so that none is torn between two files.
     fn open_anew(&mut self) {
         let Some(path) = &self.file else {
@@ -201,55 +195,51 @@ impl Lines {
         }
     }
 
-    fn put(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.torn {
-            // What the disk had no room for must not spoil the line that it has room for again.
-            self.sink.write_all(b"\n")?;
+    /// Writes what comes until the end is told.
+    fn write(mut self, waiting: &Receiver<Waiting>, queue: &Queue) {
+        loop {
+            let lines = match waiting.recv() {
+                Ok(Waiting::Lines(lines)) => lines,
+                Ok(Waiting::Reopen) => {
+                    self.open_anew();
+                    continue;
+                }
+                Ok(Waiting::End) | Err(_) => break,
+            };
+            // The thread that writes must outlive whatever goes wrong with some lines.
+            let put = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                tasks::failpoint("access-log");
+                self.put(&lines)
+            }));
+            let lost = put.unwrap_or_else(|_| count(&lines));
+            queue.lost.fetch_add(lost, Ordering::SeqCst);
+            queue.bytes.fetch_sub(lines.len(), Ordering::SeqCst);
+        }
+        // There is nobody to hear that it cannot be.
+        let _ = self.sink.flush();
+    }
+
+    /// Writes these lines; how many of them are lost.
+    fn put(&mut self, lines: &[u8]) -> u64 {
+        let mut rest = lines;
+        // What the disk had no room for must not spoil the line that it has room for again.
+        if self.torn && self.sink.write_all(b"\n").is_ok() {
             self.torn = false;
         }
-        let mut rest = line;
-        while !rest.is_empty() {
+        while !self.torn && !rest.is_empty() {
             match self.sink.write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    rest = &rest[written..];
-                    self.torn = !rest.is_empty();
-                }
+                Ok(0) => break,
+                Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(_) => break,
             }
         }
-        Ok(())
+        let whole = lines.len() == rest.len() || lines[..lines.len() - rest.len()].ends_with(b"\n");
+        self.torn |= !whole;
+        count(rest)
     }
 }
 
-impl Write for Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.open_if_asked();
-        // The thread that writes must outlive whatever goes wrong with one line.
-        let put = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            tasks::failpoint("access-log");
-            self.put(line)
-        }));
-        if !matches!(put, Ok(Ok(()))) {
-            self.unwritten.fetch_add(1, Ordering::SeqCst);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.open_if_asked();
-        self.sink.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_nobody_reads_is_not_even_made() {
-        let hint = own(EnvFilter::new("info")).max_level_hint();
-        assert_eq!(hint, Some(LevelFilter::INFO));
-    }
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }

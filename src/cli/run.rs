@@ -31,6 +31,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             }
             told.await;
         };
+        let sink = requests.as_ref().map(log::Requests::sink);
         let keeping = async {
             match &requests {
                 Some(requests) => requests.keep().await,
@@ -38,7 +39,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             }
         };
         tokio::select! {
-            ended = house::run(plan, Some(file.to_owned()), sockets, stop) => ended,
+            ended = house::run(plan, Some(file.to_owned()), sockets, sink, stop) => ended,
             Err(error) = keeping => Err(error),
         }
     })

@@ -1,31 +1,34 @@
 //! What is told of requests when the last byte of their answers has gone: a line of the log for
 //! each, spans, or both.
 
-use super::handle::Client;
-use super::reply::{self, ERROR_HEADER, Reason};
-use super::snapshot::Snapshot;
-use super::trace;
+use super::reply::{self, Reason};
+use super::snapshot::{Snapshot, Worker};
+use super::trace::{self, Tags};
 use super::trail::Trail;
 use super::upload::Upload;
-use crate::config::plan::{AccessLog, LogUser};
+use crate::config::plan::{self, AccessLog, LogUser};
+use crate::experiment::asked::Fields;
 use crate::experiment::identity::{HashKey, Keep, Visitor};
 use crate::experiment::visit::{By, Visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::spans::exchange::Exchange;
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, Request, Version, response};
-use std::fmt::Write as _;
-use std::mem::take;
+use http::{Method, Version};
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::OnceLock;
-use std::time::Instant;
-
-/// What these lines are told to the log as.
-pub const TARGET: &str = "watershed::access";
+use std::time::{Duration, Instant};
 
 /// The longest text of a client's that is logged, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
+/// What most lines need, in bytes.
+const LINE_BYTES: usize = 1024;
+/// What a line begins with; the time is known when it ends.
+const BEGIN: &[u8] = b"{\"timestamp\":\"___________________.______Z\"";
+/// Where the time stands in it.
+const TIME: std::ops::Range<usize> = 14..BEGIN.len() - 2;
 
 /// How the way of an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,155 +51,195 @@ impl End {
     }
 }
 
+/// What a client asked, however its head is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a, F> {
+    /// Who asks.
+    pub client: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// The method.
+    pub method: &'a Method,
+    /// The authority of the target, where it has one.
+    pub authority: Option<&'a str>,
+    /// The path of the target.
+    pub path: &'a str,
+    /// The same with the query.
+    pub target: &'a str,
+    /// The client's HTTP.
+    pub version: Version,
+    /// The fields of the head, as they came.
+    pub fields: F,
+}
+
 /// A request that will be logged or exported: when it is dropped, whichever way it ended.
 #[derive(Debug)]
 pub struct Entry {
+    worker: Rc<Worker>,
+    snapshot: Rc<Snapshot>,
     began: Instant,
-    client: IpAddr,
-    method: String,
-    host: Option<String>,
-    path: String,
-    protocol: &'static str,
-    user_agent: Option<String>,
-    request_id: Option<String>,
-    trace_id: Option<String>,
-    user: Option<String>,
-    experiments: Option<String>,
-    assigned_by: Option<&'static str>,
-    fallback: Option<String>,
-    upstream: Option<String>,
-    endpoint: Option<String>,
-    attempts: u32,
-    status: Option<u16>,
-    error: Option<String>,
-    head_ms: Option<f64>,
-    upload: Option<Rc<Upload>>,
-    bytes_out: u64,
-    end: End,
+    is_head: bool,
+    /// The line as far as it is known, where there will be one.
+    line: Vec<u8>,
     logged: bool,
     sampled: bool,
-    /// The experiment and group that decided where it went.
-    group: Option<(String, String)>,
+    upstream: Option<UpstreamIndex>,
+    endpoint: SmallVec<[u8; 32]>,
+    attempts: u32,
+    fallback: Option<ExperimentIndex>,
+    status: Option<u16>,
+    error: Option<Cow<'static, str>>,
+    head_after: Option<Duration>,
+    upload: Option<Rc<Upload>>,
+    bytes_in: u64,
+    bytes_out: u64,
+    end: End,
     trail: Option<Box<Trail>>,
 }
 
 impl Entry {
-    /// Begins with what the client asked; `None` where the file asks for no log, nor to export it.
-    /// `begun` says whether its trace begins here.
-    pub fn of<B>(
+    /// Begins with what the client asked and what it is told apart by; `None` where the file asks
+    /// for no log, nor to export it.
+    pub fn of<'a, F: Fields<'a>>(
+        worker: &Rc<Worker>,
         snapshot: &Rc<Snapshot>,
-        client: &Client,
-        request: &Request<B>,
+        asked: &Asked<'a, F>,
+        tags: &Tags,
         began: Instant,
-        begun: bool,
     ) -> Option<Box<Entry>> {
         let log = snapshot.plan.access_log.as_ref();
-        let trail = Trail::of(snapshot, client, request, began, begun);
+        if log.is_none() && snapshot.outbox.is_none() {
+            return None;
+        }
+        let target = match log.is_some_and(|log| log.query) {
+            true => asked.target,
+            false => asked.path,
+        };
+        let trail = Trail::of(snapshot, asked, target, tags, began);
         if log.is_none() && trail.is_none() {
             return None;
         }
-        let uri = request.uri();
-        let path = match (log.is_some_and(|log| log.query), uri.path_and_query()) {
-            (true, Some(both)) => both.as_str(),
-            _ => uri.path(),
-        };
-        let said = |name| text_of(request.headers(), name);
-        let authority = uri.authority().map(|it| bounded(it.as_str()));
-        let mut entry = Box::new(Entry::empty(log, client.ip, began));
-        entry.method = bounded(request.method().as_str());
-        entry.host = authority.or_else(|| said(HOST));
-        entry.path = bounded(path);
-        entry.protocol = protocol(request.version());
-        entry.user_agent = said(USER_AGENT);
-        entry.traced(log, request.headers());
+        let mut entry = Box::new(Entry::empty(worker, snapshot, began));
+        entry.is_head = asked.method == Method::HEAD;
         entry.trail = trail;
+        if let Some(log) = log {
+            entry.begin(log, asked, target, tags);
+        }
         Some(entry)
     }
 
-    fn empty(log: Option<&AccessLog>, client: IpAddr, began: Instant) -> Entry {
+    fn empty(worker: &Rc<Worker>, snapshot: &Rc<Snapshot>, began: Instant) -> Entry {
+        let log = snapshot.plan.access_log.as_ref();
         Entry {
+            worker: Rc::clone(worker),
+            snapshot: Rc::clone(snapshot),
             began,
-            client,
-            method: String::new(),
-            host: None,
-            path: String::new(),
-            protocol: "",
-            user_agent: None,
-            request_id: None,
-            trace_id: None,
-            user: None,
-            experiments: None,
-            assigned_by: None,
-            fallback: None,
+            is_head: false,
+            line: Vec::new(),
+            logged: log.is_some(),
+            sampled: log.is_some_and(|log| lot(log, fastrand::f64)),
             upstream: None,
-            endpoint: None,
+            endpoint: SmallVec::new(),
             attempts: 0,
+            fallback: None,
             status: None,
             error: None,
-            head_ms: None,
+            head_after: None,
             upload: None,
+            bytes_in: 0,
             bytes_out: 0,
             end: End::Left,
-            logged: log.is_some(),
-            sampled: log.is_some_and(|log| fastrand::f64() < log.sample.get()),
-            group: None,
             trail: None,
         }
     }
 
-    /// What the request is told apart by. Whether it is sampled follows from that, so that all who
-    /// log it agree.
-    fn traced(&mut self, log: Option<&AccessLog>, headers: &HeaderMap) {
-        let Some(log) = log else {
-            return;
+    /// Writes the part of the line that is known first. Whether the request is sampled follows
+    /// from what it is told apart by, so that all who log it agree.
+    fn begin<'a, F: Fields<'a>>(
+        &mut self,
+        log: &AccessLog,
+        asked: &Asked<'a, F>,
+        target: &str,
+        tags: &Tags,
+    ) {
+        let made = tags.id.as_ref().filter(|id| id.made);
+        let id = match made {
+            Some(id) => std::str::from_utf8(id.as_bytes()).ok(),
+            None => trace::request_id(asked.fields),
         };
-        self.request_id = trace::request_id(headers).map(str::to_owned);
-        self.trace_id = trace::trace_id(headers).map(str::to_owned);
-        let (trace, request) = (self.trace_id.as_deref(), self.request_id.as_deref());
-        if let Some(lot) = trace::lot(trace, request) {
-            self.sampled = lot < log.sample.get();
+        let begun = tags.begins.map(|parent| parent.text());
+        let begun = begun.as_ref().and_then(|text| text.get(3..35));
+        let trace = match begun {
+            Some(trace) => std::str::from_utf8(trace).ok(),
+            None => trace::trace_id(asked.fields),
+        };
+        if let Some(place) = trace::lot(trace, id) {
+            self.sampled = lot(log, || place);
         }
+        self.line = begun_line(asked.client);
+        let line = &mut self.line;
+        let said = |name| asked.fields.first(name);
+        text(line, "request_id", id);
+        text(line, "trace_id", trace);
+        text(line, "method", Some(asked.method.as_str()));
+        match asked.authority {
+            Some(authority) => text(line, "host", Some(authority)),
+            None => bytes(line, "host", said(&HOST)),
+        }
+        text(line, "path", Some(target).filter(|path| !path.is_empty()));
+        text(line, "protocol", Some(protocol(asked.version)));
+        bytes(line, "user_agent", said(&USER_AGENT));
     }
 
     /// Who asked, and what that meant.
-    pub fn visited(&mut self, snapshot: &Snapshot, visitor: Option<&Visitor<'_>>, visit: &Visit) {
-        let plan = &*snapshot.plan;
-        let told = plan.access_log.as_ref().map(|log| log.user);
-        self.user = visitor.and_then(|visitor| {
-            let id = visitor.user();
-            let hashed = |keep: &Keep| bytes_of(keep.of(id).id().as_bytes());
-            match told? {
-                LogUser::None => None,
-                LogUser::Raw => Some(bytes_of(id.as_bytes())),
-                LogUser::Hashed => Some(match &plan.identity.keep {
-                    // The hash that the store has, too.
-                    keep @ Keep::Hashed(_) => hashed(keep),
-                    Keep::Raw => hashed(process_key()),
-                }),
-            }
-        });
-        let mut groups = String::new();
-        for &(experiment, group, _) in &visit.inside {
-            let experiment = plan.experiment(experiment);
-            let comma = if groups.is_empty() { "" } else { "," };
-            let group = &experiment.groups[group.0].name;
-            // A `String` takes all that is written.
-            let _ = write!(groups, "{comma}{}={group}", experiment.name);
-        }
-        self.experiments = (!groups.is_empty()).then_some(groups);
+    pub fn visited(&mut self, visitor: Option<&Visitor<'_>>, visit: &Visit) {
+        let plan = &*self.snapshot.plan;
         let chosen = visit.chosen.map(|(experiment, _, _)| experiment);
         let mut inside = visit.inside.iter();
         let by = inside.find(|(experiment, _, _)| chosen.is_none_or(|it| it == *experiment));
-        if let Some(&(experiment, group, _)) = by.filter(|_| self.trail.is_some()) {
-            let experiment = plan.experiment(experiment);
-            let group = &experiment.groups[group.0].name;
-            self.group = Some((experiment.name.to_string(), group.to_string()));
-        }
-        self.assigned_by = by.map(|(_, _, by)| match by {
+        let assigned_by = by.map(|(_, _, by)| match by {
             By::Hash => "hash",
             By::Override => "override",
             By::Winner => "winner",
         });
+        let mut groups = Vec::new();
+        for &(experiment, group, _) in &visit.inside {
+            if !groups.is_empty() {
+                groups.push(b',');
+            }
+            let value = self.snapshot.words.group(experiment, group);
+            groups.extend_from_slice(value.as_bytes());
+        }
+        let groups = Some(&*groups).filter(|groups| !groups.is_empty());
+        if let Some(trail) = &mut self.trail {
+            let group = by.map(|&(experiment, group, _)| {
+                let experiment = plan.experiment(experiment);
+                let group = &experiment.groups[group.0].name;
+                (experiment.name.to_string(), group.to_string())
+            });
+            trail.visited(groups.map(bounded), group, assigned_by);
+        }
+        let Some(log) = plan.access_log.as_ref() else {
+            return;
+        };
+        let line = &mut self.line;
+        if let Some(visitor) = visitor {
+            let id = visitor.user();
+            match log.user {
+                LogUser::None => {}
+                LogUser::Raw => bytes(line, "user", Some(id.as_bytes())),
+                LogUser::Hashed => {
+                    let keep = match &plan.identity.keep {
+                        // The hash that the store has, too.
+                        keep @ Keep::Hashed(_) => keep,
+                        Keep::Raw => process_key(),
+                    };
+                    bytes(line, "user", Some(keep.of(id).id().as_bytes()));
+                }
+            }
+        }
+        bytes(line, "experiments", groups);
+        text(line, "assigned_by", assigned_by);
     }
 
     /// Where it is noted how it goes, if it is exported.
@@ -207,16 +250,22 @@ impl Entry {
     /// Where it was sent, how often, and who answers it.
     pub fn sent(
         &mut self,
-        snapshot: &Snapshot,
         upstream: UpstreamIndex,
-        endpoint: Option<String>,
+        endpoint: Option<&plan::Endpoint>,
         attempts: u32,
         fallback: Option<ExperimentIndex>,
     ) {
-        let plan = &*snapshot.plan;
-        self.upstream = Some(plan.upstream(upstream).name.to_string());
-        (self.endpoint, self.attempts) = (endpoint, attempts);
-        self.fallback = fallback.map(|it| plan.experiment(it).name.to_string());
+        (self.upstream, self.attempts) = (Some(upstream), attempts);
+        self.fallback = fallback;
+        self.endpoint.clear();
+        if let Some(endpoint) = endpoint {
+            let is_v6 = endpoint.host.contains(':');
+            let (before, behind) = if is_v6 { ("[", "]:") } else { ("", ":") };
+            for part in [before, &*endpoint.host, behind] {
+                self.endpoint.extend_from_slice(part.as_bytes());
+            }
+            digits(&mut self.endpoint, endpoint.port.into());
+        }
     }
 
     /// The body that comes with the request.
@@ -224,11 +273,16 @@ impl Entry {
         self.upload = upload;
     }
 
-    /// The head of the answer is ready.
-    pub fn answered(&mut self, head: &response::Parts) {
-        self.status = Some(head.status.as_u16());
-        self.error = text_of(&head.headers, ERROR_HEADER);
-        self.head_ms = Some(milliseconds(self.began));
+    /// The body of the request has so many bytes, and all of them have come.
+    pub fn brought(&mut self, bytes: u64) {
+        self.bytes_in = bytes;
+    }
+
+    /// The head of the answer is ready: its status, and why watershed itself refuses.
+    pub fn answered(&mut self, status: u16, error: Option<Cow<'static, str>>) {
+        self.status = Some(status);
+        self.error = error;
+        self.head_after = Some(self.began.elapsed());
     }
 
     /// So many bytes of the answer's body were given to the client's connection.
@@ -238,7 +292,7 @@ impl Entry {
 
     /// The answer's body is watershed's own, of so many bytes.
     pub fn own(&mut self, bytes: u64) {
-        if self.method != "HEAD" {
+        if !self.is_head {
             self.bytes_out = bytes;
         }
         self.end = End::Complete;
@@ -248,88 +302,174 @@ impl Entry {
     pub fn ends(&mut self, end: End) {
         self.end = end;
     }
+
+    /// Another entry stands for this request.
+    pub fn withdraw(&mut self) {
+        (self.logged, self.trail) = (false, None);
+    }
 }
 
 /// Logs a connection that was refused before it had asked anything that can be read.
-pub fn refused(snapshot: &Snapshot, client: IpAddr, reason: Reason) {
-    let Some(log) = &snapshot.plan.access_log else {
+pub fn refused(worker: &Rc<Worker>, client: IpAddr, reason: Reason) {
+    let snapshot = worker.snapshot();
+    if snapshot.plan.access_log.is_none() {
         return;
-    };
+    }
     let (status, token, _) = reason.terms();
-    let mut entry = Entry::empty(Some(log), client, Instant::now());
-    (entry.status, entry.error) = (Some(status.as_u16()), Some(token.to_owned()));
+    let mut entry = Entry::empty(worker, &snapshot, Instant::now());
+    entry.line = begun_line(client);
+    (entry.status, entry.error) = (Some(status.as_u16()), Some(token.into()));
     entry.bytes_out = reply::text(status, token).len() as u64;
     entry.end = End::Complete;
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.log();
+        let took = self.began.elapsed();
+        self.log(took);
         if let Some(trail) = self.trail.take() {
-            self.export(*trail);
+            self.export(trail, took);
         }
     }
 }
 
 impl Entry {
-    fn log(&self) {
+    fn log(&mut self, took: Duration) {
         let failed = self.error.is_some() || self.status.is_some_and(|status| status >= 500);
         if !self.logged || !(self.sampled || failed || self.end == End::Broken) {
             return;
         }
-        let some = |text: &'static str| (!text.is_empty()).then_some(text);
-        tracing::info!(
-            target: TARGET,
-            client = %self.client,
-            request_id = self.request_id,
-            trace_id = self.trace_id,
-            method = (!self.method.is_empty()).then_some(&*self.method),
-            host = self.host,
-            path = (!self.path.is_empty()).then_some(&*self.path),
-            protocol = some(self.protocol),
-            user_agent = self.user_agent,
-            user = self.user,
-            experiments = self.experiments,
-            assigned_by = self.assigned_by,
-            fallback = self.fallback,
-            upstream = self.upstream,
-            endpoint = self.endpoint,
-            attempts = self.attempts,
-            status = self.status,
-            error = self.error,
-            end = self.end.word(),
-            bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes()),
-            bytes_out = self.bytes_out,
-            head_ms = self.head_ms,
-            total_ms = milliseconds(self.began),
+        let Some(lines) = &self.worker.log else {
+            return;
+        };
+        let plan = &*self.snapshot.plan;
+        let line = &mut self.line;
+        if let Some(experiment) = self.fallback {
+            text(line, "fallback", Some(&plan.experiment(experiment).name));
+        }
+        if let Some(upstream) = self.upstream {
+            text(line, "upstream", Some(&plan.upstream(upstream).name));
+        }
+        bytes(
+            line,
+            "endpoint",
+            Some(&*self.endpoint).filter(|it| !it.is_empty()),
         );
+        number(line, "attempts", self.attempts.into());
+        if let Some(status) = self.status {
+            number(line, "status", status.into());
+        }
+        text(line, "error", self.error.as_deref());
+        text(line, "end", Some(self.end.word()));
+        let uploaded = self.upload.as_ref().map(|upload| upload.bytes());
+        number(line, "bytes_in", uploaded.unwrap_or(self.bytes_in));
+        number(line, "bytes_out", self.bytes_out);
+        if let Some(after) = self.head_after {
+            milliseconds(line, "head_ms", after);
+        }
+        milliseconds(line, "total_ms", took);
+        line.extend_from_slice(b"}\n");
+        self.worker.write_time(&mut line[TIME]);
+        lines.push(line);
     }
 
     /// Gives away all that is known.
-    fn export(&mut self, mut trail: Trail) {
-        let exchange = Exchange {
-            trace: take(&mut trail.trace),
-            span: trail.span,
-            began: trail.began_at,
-            took: self.began.elapsed(),
-            secure: trail.secure,
-            client: trail.client,
-            method: take(&mut self.method),
-            host: self.host.take(),
-            path: take(&mut self.path),
-            version: self.protocol.trim_start_matches("HTTP/"),
-            user_agent: self.user_agent.take(),
-            experiments: self.experiments.take(),
-            group: self.group.take(),
-            assigned_by: self.assigned_by,
-            fallback: self.fallback.take(),
-            upstream: self.upstream.take(),
-            status: self.status,
-            error: self.error.take(),
-            end: self.end.word(),
-            attempts: trail.take_attempts(),
-        };
-        trail.give(exchange);
+    fn export(&mut self, mut trail: Box<Trail>, took: Duration) {
+        let plan = &*self.snapshot.plan;
+        let exchange = &mut trail.exchange;
+        exchange.took = took;
+        exchange.status = self.status;
+        exchange.error = self.error.take().map(Cow::into_owned);
+        exchange.end = self.end.word();
+        let fallback = self.fallback.map(|it| plan.experiment(it).name.to_string());
+        exchange.fallback = fallback;
+        let upstream = self.upstream.map(|it| plan.upstream(it).name.to_string());
+        exchange.upstream = upstream;
+        trail.give();
+    }
+}
+
+/// Whether a request that lies here among all is logged.
+fn lot(log: &AccessLog, place: impl FnOnce() -> f64) -> bool {
+    let share = log.sample.get();
+    share >= 1.0 || place() < share
+}
+
+fn begun_line(client: IpAddr) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    line.extend_from_slice(BEGIN);
+    key(&mut line, "client");
+    line.push(b'"');
+    match client {
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    line.push(b'.');
+                }
+                digits(&mut line, octet.into());
+            }
+        }
+        // A vector takes all that is written.
+        IpAddr::V6(address) => drop(write!(line, "{address}")),
+    }
+    line.push(b'"');
+    line
+}
+
+fn key(line: &mut Vec<u8>, key: &str) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(key.as_bytes());
+    line.extend_from_slice(b"\":");
+}
+
+fn number(line: &mut Vec<u8>, name: &str, number: u64) {
+    key(line, name);
+    digits(line, number);
+}
+
+fn digits(line: &mut impl Extend<u8>, number: u64) {
+    let (mut text, mut rest, mut first) = ([0; 20], number, 20);
+    loop {
+        first -= 1;
+        text[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    line.extend(text[first..].iter().copied());
+}
+
+/// To the microsecond.
+fn milliseconds(line: &mut Vec<u8>, name: &str, time: Duration) {
+    let us = time.as_micros() as u64;
+    number(line, name, us / 1000);
+    let rest = us % 1000;
+    if rest > 0 {
+        let digit = |value: u64| b'0' + (value % 10) as u8;
+        line.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+}
+
+fn text(line: &mut Vec<u8>, name: &str, text: Option<&str>) {
+    bytes(line, name, text.map(str::as_bytes));
+}
+
+/// Adds a text of a client's, cut where it is too long; what is no UTF-8 is marked.
+fn bytes(line: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>) {
+    let Some(bytes) = bytes else {
+        return;
+    };
+    let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
+    key(line, name);
+    let plain = |&byte: &u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+    if bytes.iter().all(plain) {
+        line.push(b'"');
+        line.extend_from_slice(bytes);
+        line.push(b'"');
+    } else {
+        // A vector takes all that is written.
+        let _ = serde_json::to_writer(&mut *line, &String::from_utf8_lossy(bytes));
     }
 }
 
@@ -346,10 +486,6 @@ fn process_key() -> &'static Keep {
     })
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
-}
-
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "HTTP/2",
@@ -358,15 +494,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn text_of(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
-    Some(bytes_of(headers.get(name)?.as_bytes()))
-}
-
-fn bytes_of(bytes: &[u8]) -> String {
+/// A text of a client's, cut where it is too long.
+pub fn bounded(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn bounded(text: &str) -> String {
-    bytes_of(text.as_bytes())
 }

@@ -1,11 +1,11 @@
 //! Bodies on their way: the client's to the upstream, the upstream's to the client. Both stream,
 //! and neither is read faster than the other side takes it.
 
-use super::access::{End, Entry};
+use super::access::{End, Entry, bounded};
 use super::direct::Streamed;
 use super::gate::Clock;
 use super::record::Unfinished;
-use super::reply::Reason;
+use super::reply::{ERROR_HEADER, Reason};
 use super::reserved::Reserved;
 use super::upload::Upload;
 use crate::upstream::Lease;
@@ -177,12 +177,13 @@ pub enum Answer {
 impl Answer {
     /// Logs a request whose answer has this head, when its body has ended.
     pub fn log(&mut self, mut entry: Box<Entry>, head: &response::Parts) {
-        entry.answered(head);
+        let error = head.headers.get(ERROR_HEADER);
+        let error = error.map(|token| bounded(token.as_bytes()).into());
+        entry.answered(head.status.as_u16(), error);
         match self {
             Answer::Own(own) => entry.own(own.size_hint().lower()),
             Answer::Passed(passed) => passed.log(entry),
-            // Where requests are logged none goes that way.
-            Answer::Streamed(_) => {}
+            Answer::Streamed(streamed) => streamed.log(Some(entry)),
         }
     }
 }

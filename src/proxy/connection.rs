@@ -201,7 +201,7 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let line = client.line.unwrap_or_else(|| Rc::new(Line::new(client.ip)));
     if let Some(reason) = reason {
         line.fault.set(Some(reason));
-        access::refused(&worker.snapshot(), line.client, reason);
+        access::refused(worker, line.client, reason);
     }
     let times = Times::from(&plan.timeouts);
     let gate = Gate::new(stream, held, line, Bounds::from(&plan.limits), times);
@@ -269,7 +269,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
                 }
                 None => {
                     if let Some(reason) = line.fault.get() {
-                        access::refused(&worker.snapshot(), line.client, reason);
+                        access::refused(worker, line.client, reason);
                     }
                     gate.end().await?;
                 }

@@ -68,7 +68,8 @@ pub async fn send(
     loop {
         attempts.set(attempts.get() + 1);
         if let Some(trail) = trail {
-            trail.goes(&lease.endpoint().address, request.headers_mut());
+            let parent = trail.goes(&lease.endpoint().address);
+            parent.inspect(|parent| parent.put(request.headers_mut()));
         }
         let may_repeat = request.method().is_safe() && upload.is_none();
         let again = (may_repeat && (lease.reused || upstreams.has_others(wish.upstream)))

@@ -350,8 +350,9 @@ impl Clock {
         let until = Instant::from_std(from) + within;
         self.until = Some(until);
         let wakes = |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= until;
-        if !self.timer.as_ref().is_some_and(wakes) {
-            self.poll_over(context, within);
+        if !self.timer.as_ref().is_some_and(wakes) && self.poll_over(context, within) {
+            // So short a wait is over already: nothing else would wake the task.
+            context.waker().wake_by_ref();
         }
     }
 

@@ -1,6 +1,6 @@
 //! The life of a request.
 
-use super::access::Entry;
+use super::access::{Asked, Entry};
 use super::beacon;
 use super::body::{Answer, Outgoing, Passed};
 use super::event_faults;
@@ -12,7 +12,7 @@ use super::record::{self, Answered, Unfinished};
 use super::reply::{self, Reason, Refusal};
 use super::route::{Route, Sent};
 use super::snapshot::{Snapshot, Worker};
-use super::trace;
+use super::trace::{self, Tags};
 use super::upgrade::{self, Upgrade};
 use super::upload::Upload;
 use crate::config::plan::Plan;
@@ -57,13 +57,18 @@ pub async fn handle(
     let now_ms = journal::system_ms();
     let snapshot = worker.snapshot();
     // Before anything can refuse it: whoever is refused asks why by this ID.
-    let (request_id, begun) = identify(&snapshot.plan, client, request.headers_mut(), now_ms);
-    let mut entry = Entry::of(&snapshot, client, &request, began, begun);
+    let trusted = headers::trusts(&snapshot.plan, client.ip);
+    let tags = tags(&snapshot.plan, request.headers(), trusted, now_ms);
+    let asked = asked(client, &request);
+    let mut entry = Entry::of(worker, &snapshot, &asked, &tags, began);
+    tags.put(request.headers_mut());
     let came = (began, now_ms);
     let mut answer = answer(worker, &snapshot, client, request, came, &mut entry)
         .await
         .unwrap_or_else(|refusal| refused(worker, &refusal));
-    if let Some(id) = request_id {
+    if let Some(id) = &tags.id
+        && let Ok(id) = HeaderValue::from_bytes(id.as_bytes())
+    {
         answer.headers_mut().insert(trace::REQUEST_ID, id);
     }
     if let Some(entry) = entry {
@@ -148,7 +153,7 @@ async fn answer(
         None => visit::unrecorded(&plan.experiments, &head),
     };
     if let Some(entry) = entry {
-        entry.visited(snapshot, visitor.as_ref(), &visit);
+        entry.visited(visitor.as_ref(), &visit);
         entry.uploads(upload.clone());
     }
     headers::prepare(
@@ -185,8 +190,8 @@ async fn answer(
     } = route.send(request, deadline).await;
     if let Some(entry) = entry {
         let endpoint = sent.as_ref().ok();
-        let endpoint = endpoint.map(|(_, lease)| lease.endpoint().address.to_string());
-        entry.sent(snapshot, upstream, endpoint, attempts, fallback);
+        let endpoint = endpoint.map(|(_, lease)| &lease.endpoint().address);
+        entry.sent(upstream, endpoint, attempts, fallback);
     }
     let mut upgraded = None;
     let sent = sent.and_then(|(response, lease)| {
@@ -262,7 +267,7 @@ async fn answer(
     );
     if let Some(experiment) = fallback {
         let control = plan.experiment(experiment).control;
-        let said = snapshot.words.group(experiment, control);
+        let said = snapshot.words.group(experiment, control).clone();
         head.headers.insert(headers::FALLBACK, said);
     }
     if let (Answer::Passed(body), Some(visitor)) = (&mut body, visitor) {
@@ -271,23 +276,25 @@ async fn answer(
     Ok(Response::from_parts(head, body))
 }
 
-/// Gives a request what the file says it must be told apart by. The ID is its answer's, too; and
-/// whether its trace begins here.
-fn identify(
-    plan: &Plan,
-    client: &Client,
-    headers: &mut HeaderMap,
-    now_ms: u64,
-) -> (Option<HeaderValue>, bool) {
-    let tracing = &plan.tracing;
-    if !tracing.request_id && tracing.start.is_none() {
-        return (None, false);
+/// What the file says that a request must be told apart by.
+pub fn tags<'a>(plan: &Plan, fields: impl Fields<'a>, trusted: bool, now_ms: u64) -> Tags {
+    Tags::of(&plan.tracing, fields, trusted, now_ms, || {
+        fastrand::u128(..)
+    })
+}
+
+fn asked<'a, B>(client: &Client, request: &'a Request<B>) -> Asked<'a, &'a HeaderMap> {
+    let uri = request.uri();
+    Asked {
+        client: client.ip,
+        secure: client.secure,
+        method: request.method(),
+        authority: uri.authority().map(|authority| authority.as_str()),
+        path: uri.path(),
+        target: uri.path_and_query().map_or(uri.path(), |it| it.as_str()),
+        version: request.version(),
+        fields: request.headers(),
     }
-    let random = [fastrand::u128(..), fastrand::u128(..)];
-    let trusted = headers::trusts(plan, client.ip);
-    let begun = trace::prepare(tracing, headers, trusted, now_ms, random);
-    let id = headers.get(trace::REQUEST_ID).cloned();
-    (id.filter(|_| tracing.request_id), begun)
 }
 
 fn admit_body(

@@ -56,8 +56,8 @@ impl Words {
     }
 
     /// `new-site=control`.
-    pub fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> HeaderValue {
-        self.groups[experiment.0][group.0].clone()
+    pub fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> &HeaderValue {
+        &self.groups[experiment.0][group.0]
     }
 }
 
@@ -192,7 +192,7 @@ pub fn prepare(
         headers.insert(USER, user);
     }
     for &(experiment, group, _) in &visit.inside {
-        headers.append(EXPERIMENT, words.group(experiment, group));
+        headers.append(EXPERIMENT, words.group(experiment, group).clone());
     }
 }
 
@@ -227,7 +227,7 @@ pub fn finish(
     cache::finish(plan, &words.caches, headers, &visit.depends, personal);
     if plan.show_group {
         for &(experiment, group, _) in &visit.inside {
-            headers.append(GROUP, words.group(experiment, group));
+            headers.append(GROUP, words.group(experiment, group).clone());
         }
     }
 }

@@ -19,6 +19,7 @@ mod hops;
 mod http2;
 mod last_hop;
 mod line;
+pub mod log_lines;
 mod opening;
 mod record;
 mod reply;
@@ -45,7 +46,5 @@ pub mod fuzzing {
     pub use super::reply::Reason;
     pub use super::reserved::Reserved;
 }
-
-pub use access::TARGET as ACCESS_LOG;
 
 pub use snapshot::{Shared, Snapshot, Worker};

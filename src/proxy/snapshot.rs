@@ -1,9 +1,10 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
 use super::body::Outgoing;
-use super::direct::{self, Rooms};
+use super::direct::Rooms;
 use super::event_faults::EventLog;
 use super::headers::Words;
+use super::log_lines::{LogLines, Sink};
 
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
@@ -15,8 +16,11 @@ use crate::vitals::{Vitals, WorkerVitals};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
+
+/// How long a time to the second is, as RFC 3339 writes it.
+const SECOND_BYTES: usize = 19;
 
 /// What workers share.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,8 @@ pub struct Shared {
     pub connections_max: Option<usize>,
     /// Where spans go; `None` where nobody exports any.
     pub outbox: Option<Outbox>,
+    /// Where the lines of the access log go, if there is one.
+    pub log: Option<Arc<dyn Sink>>,
 }
 
 /// What one request reads, from its beginning to its end.
@@ -44,8 +50,6 @@ pub struct Snapshot {
     pub words: Words,
     /// The plan as the journal keeps it.
     pub declared: Declared,
-    /// Whether plain requests go the straight way.
-    pub straight: bool,
     /// Where spans go, if the plan exports any.
     pub outbox: Option<Outbox>,
 }
@@ -72,6 +76,9 @@ pub struct Worker {
     /// Tells those that wait.
     pub stopped: Notify,
     date: RefCell<(u64, Box<[u8]>)>,
+    second: Cell<(u64, [u8; SECOND_BYTES])>,
+    /// Lines of the access log, if there is one.
+    pub log: Option<LogLines>,
     /// When it was last told that no more can be taken.
     pub told: Cell<Option<Instant>>,
     /// What it logs of reported events.
@@ -87,6 +94,7 @@ impl Worker {
             vitals,
             connections_max,
             outbox,
+            log,
         } = shared;
         let snapshot = Snapshot::new(plan, &standings, outbox.as_ref(), None);
         let snapshot = RefCell::new(Rc::new(snapshot));
@@ -104,6 +112,8 @@ impl Worker {
             quiet_until: Cell::new(None),
             stopped: Notify::new(),
             date: RefCell::default(),
+            second: Cell::default(),
+            log: log.map(LogLines::new),
             told: Cell::default(),
             event_log: EventLog::default(),
         }
@@ -147,6 +157,28 @@ impl Worker {
         give(&date.1)
     }
 
+    /// Writes the time as `2026-11-24T10:00:00.123456`, in UTC (RFC 3339).
+    pub fn write_time(&self, out: &mut [u8]) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let (mut second, mut text) = self.second.get();
+        if second != now.as_secs() {
+            second = now.as_secs();
+            let time = jiff::Timestamp::from_second(second as i64).unwrap_or_default();
+            let written = time.to_string();
+            if let Some(written) = written.as_bytes().first_chunk() {
+                text = *written;
+            }
+            self.second.set((second, text));
+        }
+        out[..SECOND_BYTES].copy_from_slice(&text);
+        let mut rest = now.subsec_micros();
+        for digit in out[SECOND_BYTES + 1..].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+
     /// Lets go of upstream connections that nobody needs.
     pub fn sweep(&self) {
         self.snapshot.borrow().upstreams.sweep();
@@ -176,7 +208,6 @@ impl Snapshot {
             upstreams: Upstreams::new(&plan, standings, before),
             words: Words::new(&plan),
             declared: Declared::new(&declaration(&plan)),
-            straight: direct::is_for(&plan),
             outbox: outbox.filter(|_| plan.tracing.otlp.is_some()).cloned(),
             plan,
         }

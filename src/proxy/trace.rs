@@ -1,55 +1,105 @@
 //! What tells requests apart: `X-Request-Id`, and the W3C's trace context. PURE.
 
 use crate::config::plan::Tracing;
+use crate::experiment::asked::Fields;
 use crate::experiment::assign::murmur3_32;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 /// The ID of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Which trace a request belongs to, and who asks.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// How long what it says is, in bytes.
+pub const PARENT_BYTES: usize = 55;
 /// What vendors add to it.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest request ID of somebody else that is believed.
 const ID_BYTES_MAX: usize = 128;
 
-/// Gives a request what the file says it must have: its own where a `trusted` peer brought one
-/// that is sound, or else a new one, of this time (Unix milliseconds) and these random bits. Says
-/// whether its trace begins here.
-pub fn prepare(
-    tracing: &Tracing,
-    headers: &mut HeaderMap,
-    trusted: bool,
-    now_ms: u64,
-    random: [u128; 2],
-) -> bool {
-    if tracing.request_id && !(trusted && request_id(headers).is_some()) {
-        let bytes = random[0].to_be_bytes();
-        let mut ten = [0; 10];
-        ten.copy_from_slice(&bytes[..10]);
-        let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &ten).into_uuid();
-        let mut text = uuid::Uuid::encode_buffer();
-        let text = id.hyphenated().encode_lower(&mut text);
-        if let Ok(value) = HeaderValue::from_str(text) {
+/// What a request is told apart by: what upstream, client and log get.
+#[derive(Debug, Default)]
+pub struct Tags {
+    /// The request's ID, where the file asks for one.
+    pub id: Option<RequestId>,
+    /// The trace context that begins here, in the place of whatever came.
+    pub begins: Option<Parent>,
+}
+
+/// A request's ID: a new one has 36 characters, one that was brought up to 128.
+#[derive(Debug)]
+pub struct RequestId {
+    text: SmallVec<[u8; 40]>,
+    /// Whether it was made here, and takes the place of whatever came.
+    pub made: bool,
+}
+
+impl RequestId {
+    /// The ID: visible characters.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Tags {
+    /// What the file says that a request must have: its own ID where a `trusted` peer brought one
+    /// that is sound, or else a new one, of this time (Unix milliseconds); a trace context where it
+    /// brought none that is sound.
+    pub fn of<'a>(
+        tracing: &Tracing,
+        fields: impl Fields<'a>,
+        trusted: bool,
+        now_ms: u64,
+        mut random: impl FnMut() -> u128,
+    ) -> Tags {
+        let brought = || request_id(fields).filter(|_| trusted);
+        let id = tracing.request_id.then(|| match brought() {
+            Some(id) => RequestId {
+                text: SmallVec::from_slice(id.as_bytes()),
+                made: false,
+            },
+            None => RequestId {
+                text: made(now_ms, random()),
+                made: true,
+            },
+        });
+        let starts = tracing.start.filter(|_| trace_id(fields).is_none());
+        let begins = starts.map(|sampled| {
+            // Neither of the two may be zero; the trace's last bits decide, the same at all
+            // replicas.
+            let (trace, span) = (random().max(1), random());
+            Parent {
+                trace,
+                span: (span as u64).max(1),
+                flags: u8::from(share(trace as u32) < sampled.get()),
+            }
+        });
+        Tags { id, begins }
+    }
+
+    /// Puts them into a request's head. A state belongs to its parent (Trace Context, 3.3): what
+    /// came goes with the parent.
+    pub fn put(&self, headers: &mut HeaderMap) {
+        if let Some(id) = self.id.as_ref().filter(|id| id.made)
+            && let Ok(value) = HeaderValue::from_bytes(id.as_bytes())
+        {
             headers.insert(REQUEST_ID, value);
         }
+        if let Some(parent) = self.begins {
+            headers.remove(TRACESTATE);
+            parent.put(headers);
+        }
     }
-    let Some(sampled) = tracing.start else {
-        return false;
-    };
-    let begins = trace_id(headers).is_none();
-    if begins {
-        // A state belongs to its parent (Trace Context, 3.3).
-        headers.remove(TRACESTATE);
-        // Neither of the two may be zero; the trace's last bits decide, the same at all replicas.
-        let trace = random[1].max(1);
-        let parent = Parent {
-            trace,
-            span: (random[0] as u64).max(1),
-            flags: u8::from(share(trace as u32) < sampled.get()),
-        };
-        parent.write(headers);
-    }
-    begins
+}
+
+/// A UUIDv7 of this time and these random bits.
+fn made(now_ms: u64, random: u128) -> SmallVec<[u8; 40]> {
+    let bytes = random.to_be_bytes();
+    let mut ten = [0; 10];
+    ten.copy_from_slice(&bytes[..10]);
+    let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &ten).into_uuid();
+    let mut text = uuid::Uuid::encode_buffer();
+    SmallVec::from_slice(id.hyphenated().encode_lower(&mut text).as_bytes())
 }
 
 /// What a sound `traceparent` says.
@@ -70,12 +120,28 @@ impl Parent {
     }
 
     /// Puts it in the place of what stands there.
-    pub fn write(self, headers: &mut HeaderMap) {
-        let Parent { trace, span, flags } = self;
-        let value = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
-        if let Ok(value) = HeaderValue::try_from(value) {
+    pub fn put(self, headers: &mut HeaderMap) {
+        if let Ok(value) = HeaderValue::from_bytes(&self.text()) {
             headers.insert(TRACEPARENT, value);
         }
+    }
+
+    /// As `traceparent` says it.
+    pub fn text(self) -> [u8; PARENT_BYTES] {
+        let mut text = *b"00-................................-................-..";
+        hex(&mut text[3..35], self.trace);
+        hex(&mut text[36..52], self.span.into());
+        hex(&mut text[53..55], self.flags.into());
+        text
+    }
+}
+
+/// Writes the last digits of a number.
+fn hex(out: &mut [u8], number: u128) {
+    let mut rest = number;
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(rest & 15) as usize];
+        rest >>= 4;
     }
 }
 
@@ -95,21 +161,21 @@ fn share(low: u32) -> f64 {
 }
 
 /// The request's ID, if there is one and it is sound: up to 128 visible characters.
-pub fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let id = only(headers, REQUEST_ID)?;
+pub fn request_id<'a>(fields: impl Fields<'a>) -> Option<&'a str> {
+    let id = only(fields, &REQUEST_ID)?;
     let sound =
         (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_graphic());
     sound.then_some(id)
 }
 
 /// The trace that a request belongs to, if its `traceparent` is sound.
-pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    sound(headers).map(|[trace, _, _]| trace)
+pub fn trace_id<'a>(fields: impl Fields<'a>) -> Option<&'a str> {
+    sound(fields).map(|[trace, _, _]| trace)
 }
 
 /// Who asks, if its `traceparent` is sound.
-pub fn parent(headers: &HeaderMap) -> Option<Parent> {
-    let [trace, span, flags] = sound(headers)?;
+pub fn parent<'a>(fields: impl Fields<'a>) -> Option<Parent> {
+    let [trace, span, flags] = sound(fields)?;
     Some(Parent {
         trace: u128::from_str_radix(trace, 16).ok()?,
         span: u64::from_str_radix(span, 16).ok()?,
@@ -119,8 +185,8 @@ pub fn parent(headers: &HeaderMap) -> Option<Parent> {
 
 /// The trace, the span and the flags of a sound `traceparent`
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
-fn sound(headers: &HeaderMap) -> Option<[&str; 3]> {
-    let text = only(headers, TRACEPARENT)?;
+fn sound<'a>(fields: impl Fields<'a>) -> Option<[&'a str; 3]> {
+    let text = only(fields, &TRACEPARENT)?;
     let hex = |part: &str| {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         part.bytes().all(digit)
@@ -143,12 +209,14 @@ fn sound(headers: &HeaderMap) -> Option<[&str; 3]> {
     sound.then_some([trace, parent, flags])
 }
 
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut lines = headers.get_all(name).iter();
+fn only<'a>(fields: impl Fields<'a>, name: &HeaderName) -> Option<&'a str> {
+    let mut lines = fields.all(name);
     let (line, None) = (lines.next()?, lines.next()) else {
         return None;
     };
-    line.to_str().ok()
+    let visible = |&byte: &u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+    let line = line.iter().all(visible).then_some(line)?;
+    std::str::from_utf8(line).ok()
 }
 
 #[cfg(test)]
@@ -203,7 +271,7 @@ mod tests {
         // Whatever stood there goes; a version to come is written as the one that is known.
         let newer = SOUND.replacen("00", "cc", 1) + "-more";
         let mut headers = with("traceparent", &[&newer]);
-        parent(&headers).unwrap().write(&mut headers);
+        parent(&headers).unwrap().put(&mut headers);
         let lines: Vec<_> = headers.get_all("traceparent").iter().collect();
         assert_eq!(lines, [SOUND]);
         let unsampled = SOUND.replace("-01", "-02");
@@ -231,7 +299,7 @@ mod tests {
         };
         let id = |values: &[&str], trusted| {
             let mut headers = with("x-request-id", values);
-            prepare(&tracing, &mut headers, trusted, 0, [7, 7]);
+            Tags::of(&tracing, &headers, trusted, 0, || 7).put(&mut headers);
             assert_eq!(headers.get_all("x-request-id").iter().count(), 1);
             request_id(&headers).unwrap().to_owned()
         };
@@ -258,7 +326,10 @@ mod tests {
         let after = |values: &[&str], trace: u128| {
             let mut headers = with("traceparent", values);
             headers.insert("tracestate", HeaderValue::from_static("a=b"));
-            let begun = prepare(&tracing, &mut headers, false, 0, [0, trace]);
+            let mut random = [trace, 0].into_iter();
+            let tags = Tags::of(&tracing, &headers, false, 0, || random.next().unwrap());
+            tags.put(&mut headers);
+            let begun = tags.begins.is_some();
             let parent = headers["traceparent"].to_str().unwrap().to_owned();
             assert_eq!(begun, parent != SOUND);
             (parent, headers.contains_key("tracestate"))

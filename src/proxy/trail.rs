@@ -1,18 +1,19 @@
 //! The spans of a request, while it lasts: which ones they are, and what becomes of each time that
 //! it is sent.
 
-use super::handle::Client;
+use super::access::{Asked, bounded};
 use super::headers;
 use super::reply::Refusal;
 use super::snapshot::Snapshot;
-use super::trace::{self, TRACESTATE};
+use super::trace::{self, TRACESTATE, Tags};
 use crate::config::plan::Endpoint;
 use crate::experiment::UpstreamIndex;
+use crate::experiment::asked::Fields;
 use crate::spans::exchange::{Attempt, Exchange, Trace};
 use crate::upstream::LendError;
-use http::{HeaderMap, Request, Version};
+use http::Version;
+use http::header::{HOST, USER_AGENT};
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,64 +24,90 @@ const STATE_BYTES_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Trail {
     snapshot: Rc<Snapshot>,
-    /// What it belongs to.
-    pub trace: Trace,
-    /// Its own span.
-    pub span: u64,
     began: Instant,
-    /// The same since the Unix epoch.
-    pub began_at: Duration,
-    /// Whether the client came over TLS, here or at a trusted peer.
-    pub secure: bool,
-    /// Who asks, here or at a trusted peer.
-    pub client: IpAddr,
+    /// What is known of it so far.
+    pub exchange: Exchange,
     attempts: RefCell<Vec<Attempt>>,
 }
 
 impl Trail {
     /// Begins with a request that is sampled; `None` where it is not, or where nothing is exported.
-    /// With `begun` its `traceparent` was made here, and names nobody.
-    pub fn of<B>(
+    pub fn of<'a, F: Fields<'a>>(
         snapshot: &Rc<Snapshot>,
-        client: &Client,
-        request: &Request<B>,
+        asked: &Asked<'a, F>,
+        target: &str,
+        tags: &Tags,
         began: Instant,
-        begun: bool,
     ) -> Option<Box<Trail>> {
         snapshot.outbox.as_ref()?;
-        let said = trace::parent(request.headers()).filter(|it| it.is_sampled())?;
-        let (plan, fields) = (&*snapshot.plan, request.headers());
+        let (plan, fields) = (&*snapshot.plan, asked.fields);
+        let said = tags.begins.or_else(|| trace::parent(fields));
+        let said = said.filter(|it| it.is_sampled())?;
+        // One that was begun here names nobody.
+        let begun = tags.begins.is_some();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let trusted = headers::trusts(plan, client.ip);
-        Some(Box::new(Trail {
-            snapshot: Rc::clone(snapshot),
+        let trusted = headers::trusts(plan, asked.client);
+        let authority = asked.authority.map(str::as_bytes);
+        let exchange = Exchange {
             trace: Trace {
                 id: said.trace,
                 parent: (!begun).then_some(said.span),
                 flags: said.flags,
-                state: state(fields),
+                state: state(fields).filter(|_| !begun),
             },
             span: span(),
-            began,
-            began_at: since_epoch
+            began: since_epoch
                 .unwrap_or_default()
                 .saturating_sub(began.elapsed()),
-            secure: client.secure || (trusted && headers::over_tls(fields)),
-            client: headers::asker(plan, fields, client.ip),
+            took: Duration::ZERO,
+            secure: asked.secure || (trusted && headers::over_tls(fields)),
+            client: headers::asker(plan, fields, asked.client),
+            method: bounded(asked.method.as_str().as_bytes()),
+            host: authority.or_else(|| fields.first(&HOST)).map(bounded),
+            path: bounded(target.as_bytes()),
+            version: match asked.version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_11 => "1.1",
+                _ => "1.0",
+            },
+            user_agent: fields.first(&USER_AGENT).map(bounded),
+            experiments: None,
+            group: None,
+            assigned_by: None,
+            fallback: None,
+            upstream: None,
+            status: None,
+            error: None,
+            end: "",
+            attempts: Vec::new(),
+        };
+        Some(Box::new(Trail {
+            snapshot: Rc::clone(snapshot),
+            began,
+            exchange,
             attempts: RefCell::default(),
         }))
     }
 
+    /// Which groups the user is in, which of them decided, and what put the user there.
+    pub fn visited(
+        &mut self,
+        experiments: Option<String>,
+        group: Option<(String, String)>,
+        assigned_by: Option<&'static str>,
+    ) {
+        let exchange = &mut self.exchange;
+        (exchange.experiments, exchange.group) = (experiments, group);
+        exchange.assigned_by = assigned_by;
+    }
+
     /// Gives away what is known in the end.
-    pub fn give(&self, exchange: Exchange) {
+    pub fn give(self: Box<Self>) {
+        let mut exchange = self.exchange;
+        exchange.attempts = self.attempts.into_inner();
         if let Some(outbox) = &self.snapshot.outbox {
             outbox.give(Box::new(exchange));
         }
-    }
-
-    /// What became of each time that it was sent.
-    pub fn take_attempts(&mut self) -> Vec<Attempt> {
-        std::mem::take(self.attempts.get_mut())
     }
 
     /// A connection to this version of the site is looked for.
@@ -103,17 +130,24 @@ impl Trail {
         self.attempts.borrow_mut().pop();
     }
 
-    /// One was lent: what is sent on it names this attempt as its parent.
-    pub fn goes(&self, endpoint: &Endpoint, fields: &mut HeaderMap) {
-        if let Some(attempt) = self.attempts.borrow_mut().last_mut() {
-            attempt.endpoint = Some(place(endpoint));
-            let parent = trace::Parent {
-                trace: self.trace.id,
-                span: attempt.span,
-                flags: self.trace.flags,
-            };
-            parent.write(fields);
+    /// Whom it names as its parent where nobody else sends it.
+    pub fn parent(&self) -> trace::Parent {
+        trace::Parent {
+            trace: self.exchange.trace.id,
+            span: self.exchange.span,
+            flags: self.exchange.trace.flags,
         }
+    }
+
+    /// One was lent: what is sent on it names this attempt as its parent.
+    pub fn goes(&self, endpoint: &Endpoint) -> Option<trace::Parent> {
+        let mut attempts = self.attempts.borrow_mut();
+        let attempt = attempts.last_mut()?;
+        attempt.endpoint = Some(place(endpoint));
+        Some(trace::Parent {
+            span: attempt.span,
+            ..self.parent()
+        })
     }
 
     /// The head of its answer is there; it ends with the request.
@@ -160,9 +194,13 @@ fn span() -> u64 {
 
 /// Several lines are one list (Trace Context, 3.3.1). One that is too long is not kept, for it
 /// would mean something else when it is cut; it goes on to the upstream all the same.
-fn state(fields: &HeaderMap) -> Option<String> {
-    let lines = fields.get_all(TRACESTATE).iter();
-    let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
+fn state<'a>(fields: impl Fields<'a>) -> Option<String> {
+    let visible = |line: &&[u8]| line.iter().all(|byte| (b' '..=b'~').contains(byte));
+    let name = &TRACESTATE;
+    let lines = fields.all(name).filter(visible);
+    let lines: Vec<&str> = lines
+        .filter_map(|it| std::str::from_utf8(it).ok())
+        .collect();
     let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
     (1..=STATE_BYTES_MAX)
         .contains(&bytes)
@@ -172,7 +210,7 @@ fn state(fields: &HeaderMap) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     #[track_caller]
     fn kept(lines: &[&str], expected: Option<&str>) {

@@ -60,6 +60,13 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
         held,
         supervisor,
     } = orders;
+    if worker.log.is_some() {
+        let (worker, supervisor) = (Rc::clone(&worker), supervisor.clone());
+        tokio::task::spawn_local(async move {
+            let keeping = || keep_lines(&worker);
+            supervisor.keep("log lines", Policy::Restart, keeping).await;
+        });
+    }
     let accepting = || accept_all(&worker, &listeners, plan.clone(), stop.clone());
     // Connections that are open are served on while this is restarted.
     let accepting = supervisor.keep("worker", Policy::Essential, accepting);
@@ -119,6 +126,14 @@ async fn accept_all(
             _ = sweeping.tick() => worker.sweep(),
             _ = stop.wait_for(Option::is_some) => return Ok(()),
         }
+    }
+}
+
+/// Gives lines of the access log away.
+async fn keep_lines(worker: &Worker) {
+    match &worker.log {
+        Some(lines) => lines.keep().await,
+        None => std::future::pending().await,
     }
 }
 

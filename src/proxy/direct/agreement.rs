@@ -12,6 +12,7 @@ use crate::proxy::framing::{Bounds, Framing};
 use crate::proxy::headers::{self, Words};
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
+use crate::proxy::trace::{PARENT_BYTES, Tags};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use proptest::prelude::*;
@@ -24,6 +25,8 @@ const ROUTES: &str = "
 listen: 127.0.0.1:1
 user: [{ header: x-user }, { cookie: uid }, { query: u }]
 trust: TRUST
+request_id: true
+trace: 50%
 upstreams: { a: http://127.0.0.1:3, b: http://127.0.0.1:2 }
 experiments:
   told: { match: { headers: { x-beta: yes } }, groups: { control: { weight: 1 }, experiment: { weight: 1 } } }
@@ -62,6 +65,11 @@ const LINES: &[&str] = &[
     "X-Forwarded-Proto: https",
     "X-Forwarded-Host: c.example",
     "X-Forwarded-Port: 1",
+    "X-Request-Id: theirs",
+    "x-request-id: not sound",
+    "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "traceparent: junk",
+    "TraceState: a=b",
     "Via: 1.0 other",
     "Content-Length: 3",
     "Content-Length: 03",
@@ -181,7 +189,22 @@ fn agree(
     let visitor = visitor.map(identity::Visitor::into_owned);
     let mut out = Vec::new();
     let ours = Ours::new(PEER, trusted, parts.version == Version::HTTP_2);
-    plain.write(&mut out, &ours, over_tls, &known, visitor.as_ref(), &meant);
+    let tags = |fields: &HeaderMap| {
+        let mut random = 1_u128..;
+        Tags::of(&plan.tracing, fields, trusted, 7, || random.next().unwrap())
+    };
+    let by_map = tags(&parts.headers);
+    let mut random = 1_u128..;
+    let by_lines = Tags::of(&plan.tracing, &*plain, trusted, 7, || {
+        random.next().unwrap()
+    });
+    let tagged = (&by_lines, by_lines.begins);
+    let by_whom = (&ours, over_tls);
+    let at = plain.write(&mut out, by_whom, &known, tagged, visitor.as_ref(), &meant);
+    if let (Some(at), Some(parent)) = (at, by_lines.begins) {
+        prop_assert_eq!(&out[at..at + PARENT_BYTES], &parent.text());
+    }
+    by_map.put(&mut parts.headers);
     headers::prepare(
         plan,
         &known,

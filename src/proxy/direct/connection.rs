@@ -11,6 +11,7 @@ use crate::proxy::line;
 use crate::proxy::reply::{Reason, Refusal};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
+use http::Version;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -140,7 +141,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
         loop {
             let snapshot = worker.snapshot();
             let trusted = headers::trusts(&snapshot.plan, self.peer);
-            if !snapshot.straight || trusted != self.ours.trusted {
+            if trusted != self.ours.trusted {
                 return Ended::Other;
             }
             let held = std::mem::take(&mut self.held);
@@ -157,7 +158,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                     self.in_head = false;
                     self.partial.reset();
                     let taken = going.taken;
-                    let done = self.answer(&going, &request, reset.as_mut()).await;
+                    let done = self.answer(&going, &mut request, reset.as_mut()).await;
                     self.held = held;
                     if matches!(done, Done::Next | Done::Close) {
                         self.held.drain(..taken);
@@ -184,11 +185,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                         Came::Gone => Done::Gone,
                     }
                 }
-                Found::TooMany => {
-                    worker.vitals().requests.add();
-                    handle::note(worker, &Refusal::new(Reason::TooMany));
-                    return Ended::Close(Some(Reason::TooMany));
-                }
             };
             worker.rooms.give(request);
             match done {
@@ -205,6 +201,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             ours: &self.ours,
             peer: self.peer,
             secure: self.secure,
+            version: Version::HTTP_11,
             requests: self.requests,
             admitted: &mut self.admitted,
         }
@@ -214,16 +211,24 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     async fn answer(
         &mut self,
         going: &Going<'_>,
-        request: &[u8],
+        request: &mut [u8],
         mut reset: Pin<&mut impl Future<Output = ()>>,
     ) -> Done {
         let worker = self.worker;
         let (mut said, mut head) = (worker.rooms.take(), worker.rooms.take());
-        let heard = exchange::ask(self, going, request, &mut said, &mut head, reset.as_mut());
-        let (finished, bare) = match heard.await {
+        let heard = match going.refused {
+            Some(reason) => Heard::Refused(Refusal::new(reason), None),
+            None => {
+                let heard =
+                    exchange::ask(self, going, request, &mut said, &mut head, reset.as_mut());
+                heard.await
+            }
+        };
+        let (finished, bare) = match heard {
             Heard::Answer(finished, bare) => (finished, Some(bare)),
             Heard::Refused(refusal, fallback) => {
                 handle::note(worker, &refusal);
+                going.trail(|trail| trail.failed(&refusal));
                 said.clear();
                 let own = going.refuse(worker, refusal.reason, fallback, &mut said, &mut head);
                 match own {

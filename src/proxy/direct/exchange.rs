@@ -4,14 +4,16 @@ use super::answer::{self, Head, Read};
 use super::going::{Finished, Going};
 use super::partial::Partial;
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::proxy::access::Entry;
 use crate::proxy::body::Outgoing;
 use crate::proxy::forward::{self, ATTEMPTS_MAX};
 use crate::proxy::gate::Clock;
 use crate::proxy::hops;
 use crate::proxy::reply::{Blame, Reason, Refusal};
 use crate::proxy::snapshot::Worker;
+use crate::proxy::trail::Trail;
 use crate::upstream::{self, LendError, Need, Stream, Wish};
-use http::Method;
+use http::{Method, Version};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -75,7 +77,7 @@ enum Failed {
 pub async fn ask<C: Client, H: Head>(
     client: &mut C,
     going: &Going<'_>,
-    request: &[u8],
+    request: &mut [u8],
     said: &mut Vec<u8>,
     head: &mut H,
     mut reset: Pin<&mut impl Future<Output = ()>>,
@@ -88,6 +90,9 @@ pub async fn ask<C: Client, H: Head>(
     };
     let (mut upstream, mut fallback) = (going.wanted(), None);
     let mut at_once = None;
+    let mut attempts = 0;
+    going.trail(|trail| trail.begins(upstream));
+    going.note(|entry| entry.sent(upstream, None, attempts, fallback));
     let mut bare = match upstreams.lend_bare_now(wish(upstream), going.began) {
         Some(bare) => {
             at_once = Some(going.began);
@@ -99,18 +104,25 @@ pub async fn ask<C: Client, H: Head>(
                 biased;
                 lent = lending => lent,
                 () = reset.as_mut() => return Heard::Gone,
+                () = until(going.deadline) => Err(Refusal::new(Reason::TotalTimedOut)),
             };
+            going.note(|entry| entry.sent(upstream, None, attempts, fallback));
             match lent {
                 Ok(Some(bare)) => bare,
-                Ok(None) => return Heard::Other,
+                Ok(None) => {
+                    going.note(Entry::withdraw);
+                    return Heard::Other;
+                }
                 Err(refusal) => return Heard::Refused(refusal, fallback),
             }
         }
     };
-    let mut attempts = 0;
     loop {
         attempts += 1;
         said.clear();
+        let endpoint = &bare.endpoint().address;
+        going.goes(endpoint, request);
+        going.note(|entry| entry.sent(upstream, Some(endpoint), attempts, fallback));
         let attempt = Attempt {
             going,
             fallback,
@@ -122,12 +134,21 @@ pub async fn ask<C: Client, H: Head>(
         let failed = match try_once(client, &mut bare.stream, attempt, reset.as_mut()).await {
             Ok(finished) => {
                 bare.endpoint().served();
+                let version = match finished.http_10 {
+                    true => Version::HTTP_10,
+                    false => Version::HTTP_11,
+                };
+                going.trail(|trail| trail.answered(finished.status, version));
                 return Heard::Answer(finished, bare);
             }
             Err(failed) => failed,
         };
         let (refusal, unsent) = match failed {
             Failed::Gone => return Heard::Gone,
+            Failed::TimedOut if going.is_late() => {
+                let refusal = Refusal::new(Reason::TotalTimedOut);
+                return Heard::Refused(refusal, fallback);
+            }
             Failed::TimedOut => {
                 bare.endpoint().failed();
                 let refusal = Refusal::new(Reason::ResponseTimedOut);
@@ -148,13 +169,39 @@ pub async fn ask<C: Client, H: Head>(
         }
         let (endpoint, reused) = (bare.endpoint().clone(), bare.reused);
         drop(bare);
-        let lending = upstreams.lend_bare_again(wish(upstream), &endpoint, reused);
-        bare = match Box::pin(lending).await {
-            Some(Ok(Some(bare))) => bare,
-            Some(Ok(None)) => return Heard::Other,
-            Some(Err(error)) => return Heard::Refused(forward::refusal(error), fallback),
-            None => return Heard::Refused(refusal, fallback),
+        going.trail(|trail| {
+            trail.failed(&refusal);
+            trail.begins(upstream);
+        });
+        let lending = Box::pin(upstreams.lend_bare_again(wish(upstream), &endpoint, reused));
+        let lent = tokio::select! {
+            biased;
+            lent = lending => lent,
+            () = until(going.deadline) => {
+                let refusal = Refusal::new(Reason::TotalTimedOut);
+                return Heard::Refused(refusal, fallback);
+            }
         };
+        bare = match lent {
+            Some(Ok(Some(bare))) => bare,
+            Some(Ok(None)) => {
+                going.note(Entry::withdraw);
+                return Heard::Other;
+            }
+            Some(Err(error)) => return Heard::Refused(forward::refusal(error), fallback),
+            None => {
+                going.trail(Trail::forgets);
+                return Heard::Refused(refusal, fallback);
+            }
+        };
+    }
+}
+
+/// Resolves then, or never.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -186,6 +233,10 @@ async fn lend(
     };
     worker.vitals().fallbacks.add();
     (*upstream, *fallback) = (control, Some(experiment));
+    going.trail(|trail| {
+        trail.failed(&refused);
+        trail.begins(control);
+    });
     let lent = snapshot.upstreams.lend_bare(wish(control)).await;
     lent.map_err(forward::refusal)
 }
@@ -205,7 +256,7 @@ async fn try_once<C: Client, H: Head>(
         head,
         mut now,
     } = attempt;
-    let within = going.snapshot.plan.timeouts.response;
+    let longest = going.snapshot.plan.timeouts.response;
     let to_head = going.method == Method::HEAD;
     let mut sent = 0;
     let mut interims = 0;
@@ -238,10 +289,13 @@ async fn try_once<C: Client, H: Head>(
             if !waiting {
                 waiting = true;
                 let now = now.take().unwrap_or_else(Instant::now);
-                client.clock().begin(context, now, within);
+                if going.is_late() {
+                    return Poll::Ready(Err(Failed::TimedOut));
+                }
+                client.clock().begin(context, now, going.within(longest));
                 return Poll::Pending;
             }
-            match client.clock().poll_over(context, within) {
+            match client.clock().poll_over(context, longest) {
                 true => Poll::Ready(Err(Failed::TimedOut)),
                 false => Poll::Pending,
             }

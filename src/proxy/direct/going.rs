@@ -2,13 +2,15 @@
 
 use super::answer::{self, Answer, Edited, Follows, Head, More, Read};
 use super::request::{self, Ours};
-use crate::experiment::asked::Asked;
+use crate::config::plan::Endpoint;
+use crate::experiment::asked::Asked as _;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::metric;
 use crate::experiment::record::Exposure;
 use crate::experiment::visit::{self, Visit, visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
+use crate::proxy::access::{Asked, Entry};
 use crate::proxy::edit::Edit;
 use crate::proxy::event_faults;
 use crate::proxy::framing::Bounds;
@@ -17,8 +19,11 @@ use crate::proxy::headers;
 use crate::proxy::record::{self, Answered, Unfinished};
 use crate::proxy::reply::{self, Blame, Reason};
 use crate::proxy::snapshot::{Snapshot, Worker};
-use http::{Method, Version};
+use crate::proxy::trace::{PARENT_BYTES, REQUEST_ID, Tags};
+use crate::proxy::trail::Trail;
+use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -31,6 +36,8 @@ pub struct By<'a> {
     pub peer: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
+    /// The client's HTTP.
+    pub version: Version,
     /// Requests before this one on the connection.
     pub requests: u32,
     /// Whether the rate limit was asked already, and let it through.
@@ -55,12 +62,25 @@ pub struct Going<'b> {
     now_ms: u64,
     over_tls: bool,
     closes: bool,
+    /// When the last byte of the answer must have gone.
+    pub deadline: Option<Instant>,
+    /// Why it is refused without asking anyone.
+    pub refused: Option<Reason>,
+    tags: Tags,
+    /// Where in the request the span stands that sends it.
+    parent_at: Option<usize>,
+    /// What is logged and exported of it.
+    entry: Option<RefCell<Box<Entry>>>,
 }
 
 /// An answer whose head is written and recorded.
 pub struct Finished {
     /// What follows the head.
     pub follows: Follows,
+    /// Its status.
+    pub status: u16,
+    /// Whether the upstream's answer is of HTTP/1.0.
+    pub http_10: bool,
     /// How long the head was, in bytes.
     pub head_bytes: usize,
     /// Whether another request may follow to the upstream.
@@ -84,15 +104,13 @@ pub enum Found<'b> {
     More,
     /// Something that is not plain.
     Other,
-    /// More than the client may ask.
-    TooMany,
     /// A request.
     Go(Going<'b>),
 }
 
 /// Reads a request, finds what it means, and writes what the upstream gets.
 pub fn find<'b>(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     snapshot: Rc<Snapshot>,
     by: By<'_>,
     held: &'b [u8],
@@ -112,25 +130,48 @@ pub fn find<'b>(
         return Found::Other;
     }
     let (began, now_ms) = (Instant::now(), journal::system_ms());
+    let tags = handle::tags(plan, &request, by.ours.trusted, now_ms);
+    let (path, target) = request.target();
+    let asked = Asked {
+        client: by.peer,
+        secure: by.secure,
+        method: &request.method,
+        authority: None,
+        path,
+        target,
+        version: by.version,
+        fields: &request,
+    };
+    let mut entry = Entry::of(worker, &snapshot, &asked, &tags, began);
+    let mut refused = None;
     if let Some(rate) = plan.limits.rate
         && !std::mem::replace(by.admitted, true)
     {
         let asker = headers::asker(plan, &request, by.peer);
-        if !worker.rates.admit(asker, began, rate) {
-            return Found::TooMany;
-        }
+        let admitted = worker.rates.admit(asker, began, rate);
+        refused = (!admitted).then_some(Reason::TooMany);
     }
     let over_tls = by.secure || (by.ours.trusted && headers::over_tls(&request));
-    let visitor = match handle::consents(plan, &request) {
+    let visitor = match refused.is_none() && handle::consents(plan, &request) {
         true => identity::find(&plan.identity, &request).or_else(|| handle::mint(plan, now_ms)),
         false => None,
     };
-    let visit = match &visitor {
-        Some(visitor) => visit(&plan.experiments, &request, visitor.assigned_by(), None),
-        None => visit::unrecorded(&plan.experiments, &request),
+    let visit = match (&visitor, refused) {
+        (Some(visitor), _) => visit(&plan.experiments, &request, visitor.assigned_by(), None),
+        (None, None) => visit::unrecorded(&plan.experiments, &request),
+        // Nobody is asked.
+        (None, Some(_)) => Visit::default(),
     };
-    let words = &snapshot.words;
-    request.write(out, by.ours, over_tls, words, visitor.as_ref(), &visit);
+    let mut parent = tags.begins;
+    if let Some(entry) = &mut entry {
+        entry.visited(visitor.as_ref(), &visit);
+        entry.brought(request.body_bytes as u64);
+        // Each attempt puts its own span there.
+        parent = parent.or(entry.trail().map(Trail::parent));
+    }
+    let (words, tagged) = (&snapshot.words, (&tags, parent));
+    let by_whom = (by.ours, over_tls);
+    let parent_at = request.write(out, by_whom, words, tagged, visitor.as_ref(), &visit);
     out.extend_from_slice(&held[request.head_bytes..taken]);
     let closes = request.closes || by.requests + 1 >= plan.limits.requests;
     Found::Go(Going {
@@ -144,6 +185,11 @@ pub fn find<'b>(
         now_ms,
         over_tls,
         closes,
+        deadline: plan.timeouts.total.map(|total| began + total),
+        refused,
+        tags,
+        parent_at,
+        entry: entry.map(RefCell::new),
         snapshot,
     })
 }
@@ -153,6 +199,52 @@ impl Going<'_> {
     pub fn wanted(&self) -> UpstreamIndex {
         let chosen = self.visit.chosen.map(|(_, _, upstream)| upstream);
         chosen.unwrap_or(self.snapshot.plan.default)
+    }
+
+    /// Adds to what is logged and exported of it, if it is.
+    pub fn note(&self, add: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = &self.entry {
+            add(&mut entry.borrow_mut());
+        }
+    }
+
+    /// Notes how it goes, if it is exported.
+    pub fn trail(&self, note: impl FnOnce(&Trail)) {
+        if let Some(entry) = &self.entry
+            && let Some(trail) = entry.borrow().trail()
+        {
+            note(trail);
+        }
+    }
+
+    /// It is sent to this endpoint: the request names the attempt that sends it.
+    pub fn goes(&self, endpoint: &Endpoint, request: &mut [u8]) {
+        self.trail(|trail| {
+            if let Some(parent) = trail.goes(endpoint)
+                && let Some(at) = self.parent_at
+                && let Some(place) = request.get_mut(at..at + PARENT_BYTES)
+            {
+                place.copy_from_slice(&parent.text());
+            }
+        });
+    }
+
+    /// How long may be waited, if not longer than this.
+    pub fn within(&self, longest: Duration) -> Duration {
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        self.deadline
+            .map_or(longest, |deadline| longest.min(left(deadline)))
+    }
+
+    /// Whether it has had all its time.
+    pub fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// What is logged of it, to be finished elsewhere.
+    pub fn take_entry(&mut self) -> Option<Box<Entry>> {
+        self.entry.take().map(RefCell::into_inner)
     }
 
     /// The ID that decides groups.
@@ -170,6 +262,7 @@ impl Going<'_> {
     ) -> Finished {
         let at = Instant::now();
         let exposures = self.record(worker, &answer, fallback, at);
+        self.note(|entry| entry.answered(answer.status, None));
         answer.strip();
         let how = (fallback, self.closes, at);
         self.complete(worker, answer, how, exposures, head)
@@ -185,12 +278,18 @@ impl Going<'_> {
         head: &mut impl Head,
     ) -> Option<Finished> {
         said.extend_from_slice(&reply::words(reason));
+        let said_bytes = said.len();
         let Ok(Read::Final(answer)) = answer::read(said, self.method == Method::HEAD) else {
             return None;
         };
         let at = Instant::now();
         let exposures = self.record(worker, &answer, fallback, at);
-        let closes = self.closes || reason.terms().2 == Blame::Client;
+        let (_, token, blame) = reason.terms();
+        self.note(|entry| {
+            entry.answered(answer.status, Some(token.into()));
+            entry.own((said_bytes - answer.head_bytes) as u64);
+        });
+        let closes = self.closes || blame == Blame::Client;
         let how = (fallback, closes, at);
         Some(self.complete(worker, answer, how, exposures, head))
     }
@@ -256,13 +355,20 @@ impl Going<'_> {
         );
         if let Some(experiment) = fallback {
             let control = plan.experiment(experiment).control;
-            edited.append(headers::FALLBACK, words.group(experiment, control));
+            edited.append(headers::FALLBACK, words.group(experiment, control).clone());
+        }
+        if let Some(id) = &self.tags.id
+            && let Ok(id) = HeaderValue::from_bytes(id.as_bytes())
+        {
+            edited.insert(REQUEST_ID, id);
         }
         worker.with_date(self.now_ms, |date| {
             head.complete(&answer, &more, date, closes)
         });
         Finished {
             follows: answer.follows,
+            status: answer.status,
+            http_10: answer.http_10,
             head_bytes: answer.head_bytes,
             keeps: answer.keeps,
             closes,

@@ -21,7 +21,6 @@ mod streamed;
 mod transcript;
 
 pub use connection::{Ended, Left, Straight};
-pub use request::is_for;
 pub use rooms::Rooms;
 pub use stream::Asker;
 pub use streamed::Streamed;

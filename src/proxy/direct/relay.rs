@@ -5,10 +5,23 @@ use super::connection::Straight;
 use super::exchange::Bare;
 use super::going::{Finished, Going};
 use super::rest::{Rest, Watched};
+use crate::proxy::access::End;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// What waiting for an upstream has brought.
+enum Heard {
+    /// More of the answer.
+    More,
+    /// The upstream has closed its side.
+    Closed,
+    /// It broke off, or takes too long.
+    Broken,
+    /// The client has left.
+    Left,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
     /// Gives the client the head of an answer, which is in `out`, and the rest of it, of which
@@ -22,17 +35,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
     ) -> bool {
         let mut rest = Rest::new(finished.follows);
         said.drain(..finished.head_bytes);
+        let head_bytes = out.len();
         let copied = rest.copy(&mut said, &mut out);
-        let given = self.give(going, &out).await && copied.is_ok();
+        let given = self.give(going, &out).await;
         let Some(mut bare) = bare else {
+            if !given {
+                going.note(|entry| entry.ends(End::Left));
+            }
             // Watershed's own words are whole.
             self.worker.rooms.give(out);
             self.worker.rooms.give(said);
             return given;
         };
+        if given {
+            going.note(|entry| entry.gave((out.len() - head_bytes) as u64));
+        }
         let mut now = None;
-        let whole = match (given, rest.has_ended()) {
+        let whole = match (given && copied.is_ok(), rest.has_ended()) {
             (true, true) => {
+                going.note(|entry| entry.ends(End::Complete));
                 // All of it came at once: the clock need not be asked again.
                 now = Some(finished.at);
                 true
@@ -48,6 +69,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                 whole
             }
             (false, _) => {
+                if given {
+                    going.note(|entry| entry.ends(End::Broken));
+                }
                 let left = finished.follows != Follows::Nothing;
                 drop(Watched::new(
                     going.unfinished(self.worker, finished).filter(|_| left),
@@ -79,49 +103,67 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             said.extend_from_slice(&narrow);
             self.worker.rooms.give(narrow);
         }
-        while !rest.has_ended() {
-            match self
-                .hear(bare, said, finished.quiet_max, reset.as_mut())
-                .await
-            {
-                Some(0) if rest.close() => return self.give(going, b"0\r\n\r\n").await,
-                None | Some(0) => return false,
-                Some(_) => {}
+        let end = loop {
+            if rest.has_ended() {
+                break End::Complete;
             }
-            let given = if rest.is_wide() {
+            let within = going.within(finished.quiet_max);
+            let heard = match going.is_late() {
+                true => Heard::Broken,
+                false => self.hear(bare, said, within, reset.as_mut()).await,
+            };
+            match heard {
+                Heard::Closed if rest.close() => match self.give(going, b"0\r\n\r\n").await {
+                    true => break End::Complete,
+                    false => break End::Left,
+                },
+                Heard::Left => break End::Left,
+                Heard::Broken | Heard::Closed => break End::Broken,
+                Heard::More => {}
+            }
+            let (given, bytes) = if rest.is_wide() {
                 let Ok(taken) = rest.take(said) else {
-                    return false;
+                    break End::Broken;
                 };
                 let given = self.give(going, &said[..taken.pass]).await;
                 said.drain(..taken.pass);
-                given
+                (given, taken.pass)
             } else {
                 out.clear();
-                rest.copy(said, out).is_ok() && self.give(going, out).await
+                if rest.copy(said, out).is_err() {
+                    break End::Broken;
+                }
+                (self.give(going, out).await, out.len())
             };
             if !given {
-                return false;
+                break End::Left;
             }
-        }
-        true
+            going.note(|entry| entry.gave(bytes as u64));
+        };
+        going.note(|entry| entry.ends(end));
+        end == End::Complete
     }
 
-    /// Reads more of an answer; `None` when it broke off, takes too long, or nobody waits for it.
+    /// Reads more of an answer.
     async fn hear(
         &mut self,
         bare: &mut Bare,
         said: &mut Vec<u8>,
         quiet_max: Duration,
         mut reset: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<usize> {
+    ) -> Heard {
         let mut waiting = false;
         std::future::poll_fn(|context| {
             let read = pin!(bare.stream.read_buf(&mut *said)).poll(context);
             if let Poll::Ready(read) = read {
-                return Poll::Ready(read.ok());
+                return Poll::Ready(match read {
+                    Ok(0) => Heard::Closed,
+                    Ok(_) => Heard::More,
+                    Err(_) => Heard::Broken,
+                });
             }
             if reset.as_mut().poll(context).is_ready() {
-                return Poll::Ready(None);
+                return Poll::Ready(Heard::Left);
             }
             if !waiting {
                 waiting = true;
@@ -129,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                 return Poll::Pending;
             }
             match self.clock.poll_over(context, quiet_max) {
-                true => Poll::Ready(None),
+                true => Poll::Ready(Heard::Broken),
                 false => Poll::Pending,
             }
         })
@@ -138,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
 
     /// Writes all of this to the client. False when it cannot be written, or not in time.
     pub(super) async fn give(&mut self, going: &Going<'_>, bytes: &[u8]) -> bool {
-        let within = going.snapshot.plan.timeouts.body;
+        let within = going.within(going.snapshot.plan.timeouts.body);
         let (mut given, mut waiting) = (0, false);
         std::future::poll_fn(|context| {
             while given < bytes.len() {

@@ -4,7 +4,6 @@
 //! answer. What is not plain, or not sound, is left to those who know all of HTTP.
 
 use super::lines::{self, Lines, named};
-use crate::config::plan::Plan;
 use crate::experiment::asked::{Asked, Fields};
 use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::identity::{self, Visitor};
@@ -14,6 +13,7 @@ use crate::proxy::grammar::{self, is_named};
 use crate::proxy::headers::{Words, is_private_cookie};
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
+use crate::proxy::trace::{PARENT_BYTES, Parent, REQUEST_ID, TRACEPARENT, TRACESTATE, Tags};
 use http::Method;
 use http::header::HOST;
 use smallvec::SmallVec;
@@ -213,16 +213,33 @@ impl<'a> Request<'a> {
         (hosts == 1).then_some(())
     }
 
-    /// Writes the head that the upstream gets.
+    /// The path of its target, and the same with the query.
+    pub fn target(&self) -> (&'a str, &'a str) {
+        (&self.target[..self.path_bytes], self.target)
+    }
+
+    /// Writes the head that the upstream gets. Where a `parent` is to stand in it, whatever came is
+    /// left out, and the place of its value in `out` is returned: another may be written there.
     pub fn write(
         &mut self,
         out: &mut Vec<u8>,
-        ours: &Ours,
-        over_tls: bool,
+        (ours, over_tls): (&Ours, bool),
         words: &Words,
+        (tags, parent): (&Tags, Option<Parent>),
         visitor: Option<&Visitor<'_>>,
         visit: &Visit,
-    ) {
+    ) -> Option<usize> {
+        let made = tags.id.as_ref().filter(|id| id.made);
+        if made.is_some() {
+            self.lines.take_named(&REQUEST_ID);
+        }
+        if parent.is_some() {
+            self.lines.take_named(&TRACEPARENT);
+        }
+        if tags.begins.is_some() {
+            // A state belongs to its parent (Trace Context, 3.3).
+            self.lines.take_named(&TRACESTATE);
+        }
         let told: SmallVec<[&[u8]; 2]> = match ours.trusted {
             // One line that ends with our word.
             true => self.lines.all(&hops::FORWARDED_FOR).collect(),
@@ -261,17 +278,16 @@ impl<'a> Request<'a> {
             let said = words.group(experiment, group);
             named(out, b"watershed-experiment: ", said.as_bytes());
         }
+        if let Some(id) = made {
+            named(out, b"x-request-id: ", id.as_bytes());
+        }
+        let place = parent.map(|parent| {
+            named(out, b"traceparent: ", &parent.text());
+            out.len() - PARENT_BYTES - b"\r\n".len()
+        });
         out.extend_from_slice(b"\r\n");
+        place
     }
-}
-
-/// Whether requests of this plan may be plain: what the file asks for beyond is done elsewhere.
-pub fn is_for(plan: &Plan) -> bool {
-    plan.access_log.is_none()
-        && !plan.tracing.request_id
-        && plan.tracing.start.is_none()
-        && plan.tracing.otlp.is_none()
-        && plan.timeouts.total.is_none()
 }
 
 fn begins<const N: usize>(name: &[u8], with: &[u8; N]) -> bool {

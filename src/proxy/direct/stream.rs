@@ -10,10 +10,10 @@ use crate::proxy::body::Answer;
 use crate::proxy::gate::Clock;
 use crate::proxy::handle;
 use crate::proxy::headers;
-use crate::proxy::reply::{self, Reason, Refusal};
+use crate::proxy::reply::Refusal;
 use crate::proxy::snapshot::Worker;
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use http_body_util::Full;
 use std::pin::pin;
@@ -75,7 +75,7 @@ impl Asker {
     ) -> Result<Response<Answer>, bool> {
         let snapshot = worker.snapshot();
         let trusted = headers::trusts(&snapshot.plan, self.client.ip);
-        if !snapshot.straight || trusted != self.ours.trusted || !request.body().is_end_stream() {
+        if trusted != self.ours.trusted || !request.body().is_end_stream() {
             return Err(false);
         }
         let mut admitted = false;
@@ -83,6 +83,7 @@ impl Asker {
             ours: &self.ours,
             peer: self.client.ip,
             secure: self.client.secure,
+            version: Version::HTTP_2,
             requests: 0,
             admitted: &mut admitted,
         };
@@ -92,12 +93,7 @@ impl Asker {
             false => Found::Other,
         };
         let answer = match found {
-            Found::Go(going) => ask(worker, &going, &asking).await,
-            Found::TooMany => {
-                worker.vitals().requests.add();
-                handle::note(worker, &Refusal::new(Reason::TooMany));
-                Some(reply::refuse(Reason::TooMany))
-            }
+            Found::Go(mut going) => ask(worker, &mut going, &mut asking).await,
             // It is whole: that there could be more of it is for others to say.
             Found::Other | Found::More => None,
         };
@@ -107,7 +103,11 @@ impl Asker {
     }
 }
 
-async fn ask(worker: &Rc<Worker>, going: &Going<'_>, asking: &[u8]) -> Option<Response<Answer>> {
+async fn ask(
+    worker: &Rc<Worker>,
+    going: &mut Going<'_>,
+    asking: &mut [u8],
+) -> Option<Response<Answer>> {
     let mut waiting = Waiting {
         worker,
         clock: Clock::default(),
@@ -116,11 +116,15 @@ async fn ask(worker: &Rc<Worker>, going: &Going<'_>, asking: &[u8]) -> Option<Re
     let mut head = Response::new(());
     // Whoever resets a stream is dropped with all that waits for it.
     let reset = pin!(std::future::pending());
-    let heard = exchange::ask(&mut waiting, going, asking, &mut said, &mut head, reset);
-    let body = match heard.await {
+    let heard = match going.refused {
+        Some(reason) => Heard::Refused(Refusal::new(reason), None),
+        None => exchange::ask(&mut waiting, going, asking, &mut said, &mut head, reset).await,
+    };
+    let body = match heard {
         Heard::Answer(finished, bare) => passed(worker, going, finished, bare, &said),
         Heard::Refused(refusal, fallback) => {
             handle::note(worker, &refusal);
+            going.trail(|trail| trail.failed(&refusal));
             said.clear();
             let own = going.refuse(worker, refusal.reason, fallback, &mut said, &mut head)?;
             let text = said.get(own.head_bytes..).unwrap_or_default();
@@ -136,7 +140,7 @@ async fn ask(worker: &Rc<Worker>, going: &Going<'_>, asking: &[u8]) -> Option<Re
 /// The body of an answer, of which all that was `said` has been read.
 fn passed(
     worker: &Rc<Worker>,
-    going: &Going<'_>,
+    going: &mut Going<'_>,
     finished: Finished,
     bare: Bare,
     said: &[u8],
@@ -148,16 +152,18 @@ fn passed(
         if finished.keeps && data.len() == first.len() {
             bare.give_back(finished.at);
         }
+        going.note(|entry| entry.own(data.len() as u64));
         return Answer::Own(Full::new(Bytes::copy_from_slice(data)));
     }
     let watched = Watched::new(going.unfinished(worker, &finished));
-    let streamed = Streamed::new(
+    let mut streamed = Streamed::new(
         (bare, finished.keeps),
         rest,
         BytesMut::from(first),
         Rc::clone(&going.snapshot.words.reserved),
         watched,
-        finished.quiet_max,
+        (finished.quiet_max, going.deadline),
     );
+    streamed.log(going.take_entry());
     Answer::Streamed(Box::new(streamed))
 }

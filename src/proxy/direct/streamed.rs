@@ -4,6 +4,7 @@ use super::exchange::Bare;
 use super::lines::Lines;
 use super::rest::{Rest, TRAILERS_MAX, Watched};
 use super::rooms::ROOM_BYTES;
+use crate::proxy::access::{End, Entry};
 use crate::proxy::gate::Clock;
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
@@ -12,11 +13,12 @@ use http::HeaderMap;
 use http_body::Frame;
 use std::error::Error;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
+use tokio::time::Sleep;
 
 /// A body. When it was read to its end the connection is kept; when the client leaves before, it
 /// is closed.
@@ -32,6 +34,10 @@ pub struct Streamed {
     watched: Watched,
     quiet: Clock,
     quiet_max: Duration,
+    /// When all of it must be there.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Logged when it has ended.
+    entry: Option<Box<Entry>>,
 }
 
 type Next = Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>;
@@ -39,15 +45,16 @@ type Next = Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>;
 impl Streamed {
     /// The `rest` of an answer, of which `said` was read; the connection that it comes over, and
     /// whether that lets another request follow; the names that trailers must not have; who is told
-    /// if it breaks off; the longest pause.
+    /// if it breaks off; the longest pause, and when all of it must be there.
     pub fn new(
         (bare, keeps): (Bare, bool),
         rest: Rest,
         said: BytesMut,
         reserved: Rc<Reserved>,
         watched: Watched,
-        quiet_max: Duration,
+        (quiet_max, deadline): (Duration, Option<Instant>),
     ) -> Streamed {
+        let until = |deadline: Instant| Box::pin(tokio::time::sleep_until(deadline.into()));
         Streamed {
             bare: Some(bare),
             keeps,
@@ -58,7 +65,14 @@ impl Streamed {
             watched,
             quiet: Clock::default(),
             quiet_max,
+            deadline: deadline.map(until),
+            entry: None,
         }
+    }
+
+    /// Logs it when it has ended.
+    pub fn log(&mut self, entry: Option<Box<Entry>>) {
+        self.entry = entry;
     }
 
     /// Whether nothing more comes.
@@ -73,8 +87,26 @@ impl Streamed {
 
     /// More of it.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
-        let next = ready!(self.poll_next(context)).transpose();
+        let over = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(context).is_ready();
+        let next = match self.deadline.as_mut().is_some_and(over) {
+            true => Some(Err(io::ErrorKind::TimedOut.into())),
+            false => ready!(self.poll_next(context)).transpose(),
+        };
+        if let Some(entry) = &mut self.entry {
+            match &next {
+                Some(Ok(frame)) => entry.gave(frame.data_ref().map_or(0, Bytes::len) as u64),
+                Some(Err(_)) => entry.ends(End::Broken),
+                None => {}
+            }
+        }
+        if self.has_ended()
+            && !matches!(next, Some(Err(_)))
+            && let Some(mut entry) = self.entry.take()
+        {
+            entry.ends(End::Complete);
+        }
         if let Some(Err(_)) = next {
+            self.entry = None;
             // What was to come never will, whoever asks again.
             self.bare = None;
             self.rest = Rest::NONE;

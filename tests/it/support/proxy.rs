@@ -148,7 +148,33 @@ impl Drop for Proxy {
 
 fn with_addresses(routes: &str, public: SocketAddr, admin: SocketAddr, how: &How) -> String {
     let door = &how.door;
+    let routes = match std::env::var("WATERSHED_TEST_OBSERVED").is_ok() {
+        true => observed(routes),
+        false => routes.to_owned(),
+    };
     format!("listen: {public}\nadmin: {{ listen: {admin}, {door} }}\n{routes}")
+}
+
+/// The same file as people run it in production: with an access log, request IDs, traces and a
+/// total timeout, unless it says something else about them.
+fn observed(routes: &str) -> String {
+    let mut routes = routes.to_owned();
+    for (key, line) in [
+        ("access_log:", "access_log: access.log\n"),
+        ("request_id:", "request_id: true\n"),
+        ("trace:", "trace: 10%\n"),
+    ] {
+        if !routes.lines().any(|it| it.starts_with(key)) {
+            routes = format!("{line}{routes}");
+        }
+    }
+    if routes.contains("total:") {
+        return routes;
+    }
+    match routes.contains("timeouts: {") {
+        true => routes.replacen("timeouts: {", "timeouts: { total: 10m,", 1),
+        false => format!("timeouts: {{ total: 10m }}\n{routes}"),
+    }
 }
 
 fn launch(
