@@ -190,7 +190,7 @@ async fn answer(
     } = route.send(request, deadline).await;
     if let Some(entry) = entry {
         let endpoint = sent.as_ref().ok();
-        let endpoint = endpoint.map(|(_, lease)| &lease.endpoint().address);
+        let endpoint = endpoint.map(|(_, lease)| &*lease.endpoint().address);
         entry.sent(upstream, endpoint, attempts, fallback);
     }
     let mut upgraded = None;
