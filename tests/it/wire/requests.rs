@@ -428,7 +428,8 @@ fn what_is_unsound_is_refused_and_goes_no_further() {
     }
     let seen = origin.seen();
     // Random digits may spell it.
-    let random = |line: &&str| line.starts_with("traceparent:") || line.starts_with("x-request-id:");
+    let random =
+        |line: &&str| line.starts_with("traceparent:") || line.starts_with("x-request-id:");
     let seen: String = seen.lines().filter(|line| !random(line)).collect();
     assert_eq!(seen.matches(" /good ").count(), REFUSED.len());
     assert!(!seen.contains("bad"), "{seen}");
