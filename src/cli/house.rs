@@ -2,7 +2,7 @@
 
 pub use super::sockets::Sockets;
 
-use super::reload::reload;
+use super::reload::{Reloads, reload};
 use super::reports::{self, Reports};
 use super::secrets::Secrets;
 use super::stage::{self, Stage};
@@ -178,11 +178,12 @@ pub async fn run(
         }
     });
     let (reloads, asked) = mpsc::channel(8);
+    let watched = Reloads::new(file.as_deref(), &stage.plan(), asked);
     let _reloading = supervisor.spawn("reload", restart, {
-        let (asked, vitals) = (Arc::new(asked.into()), Arc::clone(&vitals));
+        let (watched, vitals) = (Arc::new(watched.into()), Arc::clone(&vitals));
         move || {
-            let (stage, asked) = (Arc::clone(&stage), Arc::clone(&asked));
-            reload(file.clone(), stage, Arc::clone(&vitals), asked)
+            let (stage, watched) = (Arc::clone(&stage), Arc::clone(&watched));
+            reload(file.clone(), stage, Arc::clone(&vitals), watched)
         }
     });
     let looks = Arc::new(Looks::default());

@@ -13,17 +13,41 @@ use tokio::sync::{Mutex, mpsc};
 /// How often the file is looked at for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What outlives a panic of the reload.
+#[derive(Debug)]
+pub struct Reloads {
+    /// Requests of the admin API.
+    asked: mpsc::Receiver<admin::ReloadRequest>,
+    /// What the file and those beside it held when they were last loaded.
+    seen: Vec<Option<Vec<u8>>>,
+}
+
+impl Reloads {
+    /// Of this file, which the plan was loaded from. What changes from now on is noticed.
+    pub fn new(
+        file: Option<&Path>,
+        plan: &Plan,
+        asked: mpsc::Receiver<admin::ReloadRequest>,
+    ) -> Reloads {
+        let seen = file.map(|file| contents(file, &plan.watched));
+        Reloads {
+            asked,
+            seen: seen.unwrap_or_default(),
+        }
+    }
+}
+
 /// Loads the file again when it changes, on SIGHUP and when the admin door asks. A file that is
 /// unsound changes nothing.
 pub async fn reload(
     file: Option<PathBuf>,
     stage: Arc<Stage>,
     vitals: Arc<Vitals>,
-    asked: Arc<Mutex<mpsc::Receiver<admin::ReloadRequest>>>,
+    reloads: Arc<Mutex<Reloads>>,
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Requests that wait outlive a panic.
-    let mut asked = asked.lock().await;
+    let mut reloads = reloads.lock().await;
+    let Reloads { asked, seen } = &mut *reloads;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {
@@ -33,7 +57,6 @@ pub async fn reload(
         }
         return Ok(());
     };
-    let mut seen = contents(&file, &stage.plan().watched);
     loop {
         let request = tokio::select! {
             request = asked.recv() => match request {
@@ -45,21 +68,19 @@ pub async fn reload(
             () = tokio::time::sleep(WATCH_INTERVAL) => {
                 let now = contents(&file, &stage.plan().watched);
                 // A file that is away for a moment is being replaced.
-                if now.contains(&None) || now == seen {
+                if now.contains(&None) || now == *seen {
                     continue;
                 }
                 None
             }
         };
         // Read before it is loaded, so that what changes meanwhile is seen next time.
-        let read = contents(&file, &stage.plan().watched);
+        *seen = contents(&file, &stage.plan().watched);
         let done = reload_once(&file, &stage);
         let watched = contents(&file, &stage.plan().watched);
-        seen = if read.len() == watched.len() {
-            read
-        } else {
-            watched
-        };
+        if seen.len() != watched.len() {
+            *seen = watched;
+        }
         match &done {
             Ok(what) => {
                 vitals.reload.done.fetch_add(1, Ordering::Relaxed);

@@ -215,6 +215,19 @@ fn last_response_survives_a_client_that_sends_on() {
 }
 
 #[test]
+fn change_right_after_the_start_is_loaded() {
+    let origin = Origin::start("a");
+    for _ in 0..5 {
+        let proxy = Proxy::start(&routes(&origin, ""));
+        proxy.write(&routes(&origin, "timeouts: { idle: 61s }"));
+        until("the reload", || {
+            let log = proxy.log.lock().unwrap().clone();
+            log.contains("reloaded ").then_some(()).ok_or(log)
+        });
+    }
+}
+
+#[test]
 fn told_twice_it_waits_for_nobody() {
     let origin = Origin::start("a");
     let mut proxy = Proxy::start(&routes(&origin, ""));

@@ -259,6 +259,25 @@ fn line_of_the_access_log_that_panics_is_the_only_one_lost() {
     });
 }
 
+#[test]
+fn export_that_panics_breaks_off_instead_of_ending_early() {
+    let origin = Origin::start("a");
+    let saboteur = Saboteur::new();
+    let proxy = saboteur.start(&routes(&origin, ""));
+    for number in 0..20 {
+        let user = format!("X-User: user-{number}\r\n");
+        assert_eq!(proxy.client().get("/", &user).status, 200);
+    }
+    proxy.results();
+    for format in ["csv", "jsonl", "parquet"] {
+        let path = format!("/admin/export/site?format={format}");
+        assert_eq!(proxy.ask(&path).status, 200);
+        saboteur.ask("export-page");
+        let answer = Client::door(proxy.admin).try_get(&path, "");
+        assert!(answer.is_err(), "{format}: {answer:?}");
+    }
+}
+
 /// Sockets of a service manager are shared: it can shut one down.
 #[test]
 fn listener_that_is_lost_stops_the_process_with_an_error() {

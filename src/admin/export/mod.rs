@@ -8,17 +8,19 @@ use super::Door;
 use super::failure::{Failure, Path, Query, Refused};
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, LedgerError};
+use crate::tasks;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
 use rows::{Row, Table};
 use serde::Deserialize;
 use sheet::{Format, Sheet};
 use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
@@ -75,13 +77,16 @@ pub(super) async fn export(
     let (format, raw) = (wish.format.unwrap_or(Format::Csv), wish.raw);
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
     let (ledger, plan, name) = (Arc::clone(&door.ledger), door.plan(), experiment.clone());
-    tokio::spawn(async move {
+    tokio::spawn(tasks::named("export", async move {
         let to = Pipe(bytes.clone());
-        if let Err(error) = write(ledger, plan, name, (table, format, raw), to, |_| ()).await {
+        let writing = write(ledger, plan, name, (table, format, raw), to, |_| ());
+        let written = AssertUnwindSafe(writing).catch_unwind().await;
+        let written = written.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+        if let Err(error) = written {
             // The reader sees a body that breaks off, never one that ends early.
             let _ = bytes.send(Err(error)).await;
         }
-    });
+    }));
     let body = stream::unfold(stream, async |mut stream| {
         Some((stream.recv().await?, stream))
     });
@@ -126,6 +131,7 @@ fn fill(
     told: impl Fn(usize),
 ) -> io::Result<()> {
     while let Some(page) = pages.blocking_recv() {
+        tasks::failpoint("export-page");
         let rows = page.map_err(|error| io::Error::other(crate::ledger::chain(&error)))?;
         told(rows.len());
         sheet.add(rows)?;
