@@ -15,6 +15,8 @@ pub struct WorkerVitals {
     pub refusals: Counter,
     /// Connections accepted.
     pub connections: Counter,
+    /// Connections refused, because their address or all together have as many as they may.
+    pub refused_connections: Counter,
     /// The sequence number of the last fact journaled.
     pub journaled: Counter,
     /// Records that the journal could not take.

@@ -78,8 +78,10 @@ const PURE: &[&str] = &[
     "proxy/grammar.rs",
     "proxy/headers.rs",
     "proxy/hops.rs",
+    "proxy/hpack.rs",
     "proxy/reserved.rs",
     "proxy/trace.rs",
+    "proxy/trickle.rs",
     "spans/exchange.rs",
     "spans/semantics.rs",
 ];

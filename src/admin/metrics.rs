@@ -104,7 +104,7 @@ impl Numbers {
         let one = |value| [(vec![], value)];
         let sum =
             |of: fn(&crate::vitals::WorkerVitals) -> &crate::vitals::Counter| one(vitals.sum(of));
-        let all: [(&str, &str, _); 6] = [
+        let all: [(&str, &str, _); 7] = [
             ("requests", "Requests answered", sum(|it| &it.requests)),
             (
                 "refusals",
@@ -115,6 +115,11 @@ impl Numbers {
                 "connections",
                 "Client connections accepted",
                 sum(|it| &it.connections),
+            ),
+            (
+                "connections_refused",
+                "Client connections refused, because of their address or in all too many were open",
+                sum(|it| &it.refused_connections),
             ),
             (
                 "fallbacks",

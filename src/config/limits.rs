@@ -62,7 +62,9 @@ pub fn limits(root: &Node<'_>) -> Limits {
         headers: 200,
         target_bytes: 16 << 10,
         body_bytes: None,
+        body_rate: Some(240),
         connections: 20_000,
+        connections_per_address: None,
         requests: u32::MAX,
         rate: None,
     };
@@ -77,7 +79,15 @@ pub fn limits(root: &Node<'_>) -> Limits {
             "body",
             "the size of a request's body, such as 10MiB, or none",
         ),
+        (
+            "body_rate",
+            "how fast a client must send a body, such as 240B/s, or none",
+        ),
         ("connections", "how many client connections, such as 20000"),
+        (
+            "connections_per_address",
+            "how many connections of one address, such as 1000; left out: half of connections",
+        ),
         (
             "requests",
             "how many requests on one connection, such as 10000, or none",
@@ -106,6 +116,10 @@ pub fn limits(root: &Node<'_>) -> Limits {
     };
     limits.headers = count("headers", 10_000).unwrap_or(limits.headers);
     limits.connections = count("connections", 1_000_000).unwrap_or(limits.connections);
+    limits.connections_per_address = count("connections_per_address", 1_000_000);
+    if let Some(rate) = node.get("body_rate") {
+        limits.body_rate = body_rate(&rate);
+    }
     if let Some(requests) = node.get("requests")
         && !requests.is_none()
         && let Some(count) = requests.whole(1, u64::from(u32::MAX))
@@ -119,6 +133,25 @@ pub fn limits(root: &Node<'_>) -> Limits {
         limits.body_bytes = body.bytes();
     }
     limits
+}
+
+/// Bytes in a second.
+fn body_rate(node: &Node<'_>) -> Option<u64> {
+    if node.is_none() {
+        return None;
+    }
+    node.read(
+        "a size in a second, such as 240B/s or 1KiB/s, or none",
+        |text| {
+            let size = text
+                .strip_suffix("/s")?
+                .trim()
+                .parse::<bytesize::ByteSize>();
+            size.ok()
+                .map(|size| size.as_u64())
+                .filter(|bytes| *bytes > 0)
+        },
+    )
 }
 
 /// Requests in a second.

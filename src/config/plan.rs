@@ -368,8 +368,12 @@ pub struct Limits {
     pub target_bytes: usize,
     /// A request's body, in bytes; `None` for no limit.
     pub body_bytes: Option<u64>,
+    /// Bytes in a second that a client must send of a body; `None` for no limit.
+    pub body_rate: Option<u64>,
     /// Client connections over all workers.
     pub connections: usize,
+    /// Client connections of one address; `None` for half of all.
+    pub connections_per_address: Option<usize>,
     /// Requests on one connection, which is then closed; `u32::MAX` for no limit.
     pub requests: u32,
     /// Requests of one client in a second; `None` for no limit.

@@ -2,11 +2,12 @@
 //! and neither is read faster than the other side takes it.
 
 use super::access::{End, Entry, bounded};
+use super::clock::Clock;
 use super::direct::Streamed;
-use super::gate::Clock;
 use super::record::Unfinished;
 use super::reply::{ERROR_HEADER, Reason};
 use super::reserved::Reserved;
+use super::trickle::Trickle;
 use super::upload::Upload;
 use crate::upstream::Lease;
 use bytes::Bytes;
@@ -38,17 +39,19 @@ struct Flow {
     upload: Rc<Upload>,
     patience: Clock,
     quiet_max: Option<Duration>,
+    trickle: Option<Trickle>,
     reserved: Rc<Reserved>,
 }
 
 impl Outgoing {
     /// A client's body, up to this many bytes, without reserved names in its trailers. Its pauses
-    /// are watched here where a `quiet_max` is given: for HTTP/2, which has no gate.
+    /// are watched here where a `quiet_max` is given: for HTTP/2, which has no gate. Its rate is
+    /// watched where one is given, until the upstream answers.
     pub fn new(
         body: Incoming,
         max_bytes: Option<u64>,
         upload: Upload,
-        quiet_max: Option<Duration>,
+        (quiet_max, trickle): (Option<Duration>, Option<Trickle>),
         reserved: Rc<Reserved>,
     ) -> Outgoing {
         Outgoing(Some(Flow {
@@ -57,6 +60,7 @@ impl Outgoing {
             upload: Rc::new(upload),
             patience: Clock::default(),
             quiet_max,
+            trickle,
             reserved,
         }))
     }
@@ -87,8 +91,11 @@ impl Flow {
             self.patience.stop();
         }
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
-            let late = |quiet_max| self.patience.poll_over(context, quiet_max);
-            if self.quiet_max.is_some_and(late) {
+            let trickle = self.trickle.as_mut().filter(|_| !upload.is_answered());
+            let credit = trickle.map(|trickle| trickle.wait(Instant::now()));
+            let within = self.quiet_max.into_iter().chain(credit).min();
+            let late = |within| self.patience.poll_over(context, within);
+            if within.is_some_and(late) {
                 upload.fail(Reason::BodyTimedOut);
                 return Poll::Ready(Some(Err(Reason::BodyTimedOut.into())));
             }
@@ -103,6 +110,9 @@ impl Flow {
                     return Poll::Ready(Some(Err(Reason::BodyTooLong.into())));
                 }
                 self.left_bytes -= bytes;
+                if let Some(trickle) = &mut self.trickle {
+                    trickle.came(Instant::now(), bytes);
+                }
                 if let Some(trailers) = frame.trailers_mut() {
                     super::hops::remove_from_trailers(trailers, &self.reserved);
                 }

@@ -10,9 +10,10 @@ use super::http2;
 use super::line::{self, Line};
 use super::opening::{self, Rewound};
 use super::reply::Reason;
+use super::slots::Slot;
 use super::snapshot::Worker;
 use super::socket::Socket;
-use super::tunnel::{self, Side};
+use super::tunnel::{self, Quiet, Side};
 use crate::config::plan::{Plan, ServerTls};
 use crate::upstream::Turned;
 use hyper::server::conn::http1;
@@ -24,18 +25,21 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// How long a connection that is refused may take to say what it speaks.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
 /// Serves a connection until it ends; once told to stop, to the end of the request that runs.
-/// With `secure`, TLS is spoken on it.
+/// With `secure`, TLS is spoken on it. It is counted by its slot.
 pub async fn serve(
     worker: &Rc<Worker>,
-    stream: TcpStream,
+    (stream, mut slot): (TcpStream, Slot),
     peer: IpAddr,
     secure: bool,
     mut stop: watch::Receiver<Option<Instant>>,
@@ -50,7 +54,8 @@ pub async fn serve(
     let socket = Socket::new(stream);
     let opened = async {
         let first = opening::first(&mut socket.clone(), &worker.rooms).await?;
-        Box::pin(open(plan, tls, (first, socket.clone()), peer)).await
+        let counts = |client| slot.count_for(client, worker.connections_per_address_max());
+        Box::pin(open(plan, tls, (first, socket.clone()), peer, counts)).await
     };
     let opened = tokio::select! {
         opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
@@ -65,6 +70,37 @@ pub async fn serve(
     if let Err(error) = served {
         tracing::debug!(%peer, "a connection ended: {error}");
     }
+}
+
+/// Answers that there is no room for a connection, once it has said what it speaks.
+pub async fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr) {
+    let snapshot = worker.snapshot();
+    let mut socket = Socket::new(stream);
+    let first = opening::first(&mut socket, &worker.rooms);
+    if let Ok(Ok(first)) = tokio::time::timeout(FIRST_WORD, first).await
+        && let Err(error) = tell_full(worker, &snapshot.plan, (socket, first), peer).await
+    {
+        tracing::debug!(%peer, "a refused connection ended: {error}");
+    }
+}
+
+/// HTTP/1 is answered; HTTP/2, and who has left, is only closed.
+async fn tell_full(
+    worker: &Rc<Worker>,
+    plan: &Plan,
+    (socket, first): (Socket, Vec<u8>),
+    peer: IpAddr,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if first.is_empty() || opening::may_be_http2(&first) {
+        return Ok(());
+    }
+    let client = Client {
+        ip: peer,
+        secure: false,
+        line: None,
+        admitted: false,
+    };
+    close(worker, plan, socket, first, client, Some(Reason::Full)).await
 }
 
 /// Resolves some time after the order to stop: a client that has just connected sends its request
@@ -83,6 +119,8 @@ struct Opened {
 }
 
 enum Transport {
+    /// There is no room for a connection of this client, who has sent this.
+    Full(Vec<u8>),
     /// The first bytes; none when the client left without a word.
     Plain(Vec<u8>),
     Tls(Box<TlsStream<Rewound<Socket>>>),
@@ -93,11 +131,19 @@ async fn open(
     tls: Option<&ServerTls>,
     (mut first, mut socket): (Vec<u8>, Socket),
     peer: IpAddr,
+    counts: impl FnOnce(IpAddr) -> bool,
 ) -> io::Result<Opened> {
     let mut client = peer;
     if headers::trusts(plan, peer) {
         let said = opening::speaks_for(&mut socket, &mut first).await?;
         client = said.unwrap_or(peer);
+        if !headers::trusts(plan, client) && !counts(client) {
+            return Ok(Opened {
+                client,
+                http2: false,
+                transport: Transport::Full(first),
+            });
+        }
     }
     let Some(tls) = tls else {
         let http2 = opening::is_http2(&mut socket, &mut first).await?;
@@ -133,6 +179,13 @@ async fn speak(
         admitted: false,
     };
     match (opened.transport, opened.http2) {
+        (Transport::Full(first), _) => {
+            worker.vitals().refused_connections.add();
+            match secure {
+                true => Ok(()),
+                false => Box::pin(tell_full(worker, plan, (socket, first), ip)).await,
+            }
+        }
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
             let stream = Rewound::new(first, socket.clone());
@@ -265,7 +318,8 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
                         stream,
                         first: first.into(),
                     };
-                    tunnel::run(client, upstream, plan.timeouts.tunnel).await?;
+                    let quiet = Quiet::from(&plan.timeouts);
+                    tunnel::run(client, upstream, quiet).await?;
                 }
                 None => {
                     if let Some(reason) = line.fault.get() {

@@ -79,6 +79,9 @@ pub async fn send(
         let mut failed = match in_time(sent, within, upload.as_deref()).await {
             Some(Ok(response)) => {
                 lease.endpoint().served();
+                if let Some(upload) = &upload {
+                    upload.answer();
+                }
                 if let Some(trail) = trail {
                     trail.answered(response.status().as_u16(), response.version());
                 }

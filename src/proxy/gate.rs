@@ -1,6 +1,7 @@
 //! The gate between a client's socket and hyper: only sound messages pass, slow ones in time, and
 //! interim answers go out between whole messages.
 
+use super::clock::Clock;
 use super::framing::{Bounds, Framing};
 use super::line::{self, Line};
 use super::reply::{self, Reason};
@@ -13,7 +14,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
 /// A client's connection as hyper sees it.
 #[derive(Debug)]
@@ -102,10 +102,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Says what the fault was, if there was one, and closes so that the client can read it.
     pub async fn end(mut self) -> io::Result<()> {
         let fault = self.line.fault.get();
-        if let Some(words) = fault.map(reply::words) {
-            self.stream.write_all(&words).await?;
-        }
-        self.stream.shutdown().await?;
+        let words = fault.map(reply::words);
+        let said = async {
+            self.stream.write_all(&words.unwrap_or_default()).await?;
+            self.stream.shutdown().await
+        };
+        tokio::time::timeout(self.times.body, said).await??;
         if !self.left {
             socket::linger(&mut self.stream).await;
         }
@@ -220,18 +222,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// A write that waits for a client that does not read, for so long and no longer.
+    /// A write that waits for a client that does not read: for so long, and not past the time that
+    /// the whole answer has.
     fn in_time<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.writing.stop();
-        } else if self.writing.poll_over(context, self.times.body) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        written
+        let within = match written.is_ready() {
+            true => Duration::ZERO,
+            false => self.line.patience(self.times.body),
+        };
+        self.writing.in_time(context, within, written)
     }
 }
 
@@ -291,7 +293,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     ) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         if gate.flushed {
-            ready!(gate.poll_interim(context))?;
+            let said = gate.poll_interim(context);
+            ready!(gate.in_time(context, said))?;
             gate.flushed = false;
         }
         let written = Pin::new(&mut gate.stream).poll_write(context, bytes);
@@ -305,7 +308,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     ) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         if gate.flushed {
-            ready!(gate.poll_interim(context))?;
+            let said = gate.poll_interim(context);
+            ready!(gate.in_time(context, said))?;
             gate.flushed = false;
         }
         let written = Pin::new(&mut gate.stream).poll_write_vectored(context, pieces);
@@ -321,56 +325,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         let gate = self.get_mut();
         gate.flushed = true;
         gate.line.listen(context);
-        ready!(gate.poll_interim(context))?;
-        Pin::new(&mut gate.stream).poll_flush(context)
+        let said = gate.poll_interim(context);
+        ready!(gate.in_time(context, said))?;
+        let flushed = Pin::new(&mut gate.stream).poll_flush(context);
+        gate.in_time(context, flushed)
     }
 
     /// Done by `end`, after the last words.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
-    }
-}
-
-/// A wait with an end. To wait anew costs a note; the timer is moved when it goes off too early.
-#[derive(Debug, Default)]
-pub struct Clock {
-    until: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Clock {
-    /// What was waited for has come.
-    pub fn stop(&mut self) {
-        self.until = None;
-    }
-
-    /// Begins to wait anew `from` then: the task is woken when, or before, the wait has taken this
-    /// long.
-    pub fn begin(&mut self, context: &mut Context<'_>, from: std::time::Instant, within: Duration) {
-        let until = Instant::from_std(from) + within;
-        self.until = Some(until);
-        let wakes = |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= until;
-        if !self.timer.as_ref().is_some_and(wakes) && self.poll_over(context, within) {
-            // So short a wait is over already: nothing else would wake the task.
-            context.waker().wake_by_ref();
-        }
-    }
-
-    /// Whether the wait, which begins with the first call, has taken this long.
-    pub fn poll_over(&mut self, context: &mut Context<'_>, within: Duration) -> bool {
-        let until = *self.until.get_or_insert_with(|| Instant::now() + within);
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if timer.deadline() > until {
-            timer.as_mut().reset(until);
-        }
-        while timer.as_mut().poll(context).is_ready() {
-            if Instant::now() >= until {
-                return true;
-            }
-            timer.as_mut().reset(until);
-        }
-        false
     }
 }

@@ -13,6 +13,8 @@ use super::reply::{self, Reason, Refusal};
 use super::route::{Route, Sent};
 use super::snapshot::{Snapshot, Worker};
 use super::trace::{self, Tags};
+use super::trickle::Trickle;
+use super::tunnel::Quiet;
 use super::upgrade::{self, Upgrade};
 use super::upload::Upload;
 use crate::config::plan::Plan;
@@ -105,9 +107,11 @@ async fn answer(
     let peer = client.ip;
     let trusted = headers::trusts(plan, peer);
     let over_tls = client.secure || (trusted && headers::over_tls(&head.headers));
+    let deadline = plan.timeouts.total.map(|total| began + total);
     if let Some(line) = &client.line {
         line.requests.set(line.requests.get() + 1);
         line.delimited.set(head.version < http::Version::HTTP_11);
+        line.deadline.set(deadline);
     }
 
     let line = client.line.as_ref();
@@ -181,7 +185,6 @@ async fn answer(
         upgrading,
         trail: entry.as_deref().and_then(Entry::trail),
     };
-    let deadline = plan.timeouts.total.map(|total| began + total);
     let Sent {
         fallback,
         upstream,
@@ -252,7 +255,11 @@ async fn answer(
         headers::strip_answer(&mut head);
     }
     if let Some(upgrade) = upgrade.filter(|_| agreed) {
-        upgrade.agreed(&mut head, chosen, upgraded, plan.timeouts.tunnel);
+        let quiet = Quiet::from(&plan.timeouts);
+        upgrade.agreed(&mut head, chosen, upgraded, quiet);
+        if let Some(line) = &client.line {
+            line.deadline.set(None);
+        }
     }
     let cookie = brought
         .zip(forced)
@@ -317,7 +324,15 @@ fn admit_body(
     let upload = Upload::new(client.line.clone(), asks);
     let quiet_max = client.line.is_none().then_some(plan.timeouts.body);
     let reserved = Rc::clone(&snapshot.words.reserved);
-    Ok(Outgoing::new(body, max, upload, quiet_max, reserved))
+    let rate = plan.limits.body_rate;
+    let trickle = rate.map(|rate| Trickle::new(rate, plan.timeouts.body));
+    Ok(Outgoing::new(
+        body,
+        max,
+        upload,
+        (quiet_max, trickle),
+        reserved,
+    ))
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.

@@ -1,8 +1,11 @@
 //! HTTP/2 with a client: streams instead of turns, and bounds on what floods.
 
+use super::clock::Clock;
 use super::direct::Asker;
-use super::gate::Clock;
 use super::handle::{Client, handle};
+use super::hpack::Paths;
+use super::pace::{Here, Pace, Paced};
+use super::patient::Patient;
 use super::snapshot::Worker;
 use crate::config::plan::Plan;
 use http::Request;
@@ -38,24 +41,29 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     client: Client,
     mut stop: watch::Receiver<Option<Instant>>,
 ) -> hyper::Result<()> {
-    let running = Rc::new(Cell::new(0_u32));
+    let here = Here::new(plan.timeouts.body);
+    let running = here.running();
     let begun = Rc::new(Cell::new(0_u32));
     let asker = Rc::new(Asker::new(worker, client));
     let service = service_fn(|request: Request<Incoming>| {
         begun.set(begun.get().saturating_add(1));
         let (worker, asker) = (Rc::clone(worker), Rc::clone(&asker));
-        let running = Running::new(&running);
         // On the heap at once: hyper and the runtime move what they are given several times.
         Box::pin(async move {
+            let total = worker.snapshot().plan.timeouts.total;
+            let pace = Pace::of_this_stream(total.map(|total| Instant::now() + total));
             let answer = match asker.answer(&worker, &request).await {
                 Ok(answer) => Ok(answer),
                 Err(admitted) => Box::pin(handle(&worker, &asker.client(admitted), request)).await,
             };
-            drop(running);
-            answer
+            answer.map(|answer| answer.map(|body| Paced::new(body, pace)))
         })
     });
-    let mut connection = http2::Builder::new(Here)
+    let moved = Rc::new(Cell::new(false));
+    // Compressed, and with a margin: what is larger than the limit is for the parser to refuse.
+    let paths = Paths::new(2 * plan.limits.head_bytes + (64 << 10));
+    let stream = Patient::new(stream, plan.timeouts.body, Rc::clone(&moved), paths);
+    let mut connection = http2::Builder::new(here)
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(STREAMS_MAX)
@@ -69,51 +77,33 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .serve_connection(TokioIo::new(stream), service);
     let mut told = pin!(stop.wait_for(Option::is_some));
     let mut ending = false;
-    let mut idle = Clock::default();
+    let mut clock = Clock::default();
     std::future::poll_fn(|context| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(ended);
         }
-        if ending {
-            return Poll::Pending;
-        }
         if running.get() > 0 {
-            idle.stop();
+            clock.stop();
+        }
+        if ending {
+            if moved.take() {
+                clock.stop();
+            }
+            // All is answered, but the client does not take it.
+            return match clock.poll_over(context, plan.timeouts.body) {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
+            };
         }
         ending = told.as_mut().poll(context).is_ready()
             || begun.get() >= plan.limits.requests
-            || (running.get() == 0 && idle.poll_over(context, plan.timeouts.idle));
+            || (running.get() == 0 && clock.poll_over(context, plan.timeouts.idle));
         if ending {
+            clock.stop();
             Pin::new(&mut connection).graceful_shutdown();
-            return Pin::new(&mut connection).poll(context);
+            context.waker().wake_by_ref();
         }
         Poll::Pending
     })
     .await
-}
-
-/// Counts a request that runs for as long as it runs, even if it is dropped.
-struct Running(Rc<Cell<u32>>);
-
-impl Running {
-    fn new(running: &Rc<Cell<u32>>) -> Running {
-        running.set(running.get() + 1);
-        Running(Rc::clone(running))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Runs what hyper starts on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Here;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }

@@ -41,6 +41,8 @@ pub struct Line {
     pub upgrading: Cell<bool>,
     /// Whether only the end of the connection can tell the client where its answer ends.
     pub delimited: Cell<bool>,
+    /// When the answer that runs must have been given.
+    pub deadline: Cell<Option<Instant>>,
     /// The upstream's side of an upgrade that was agreed to.
     pub tunnel: Cell<Option<Upgraded>>,
     /// Interim answers that wait for their turn.
@@ -60,6 +62,7 @@ impl Line {
             fault: Cell::new(None),
             upgrading: Cell::new(false),
             delimited: Cell::new(false),
+            deadline: Cell::new(None),
             tunnel: Cell::new(None),
             interim: RefCell::default(),
             waker: RefCell::default(),
@@ -70,6 +73,14 @@ impl Line {
     pub fn takes_bare(&self, head: &Parts) -> bool {
         let asks = head.method == Method::OPTIONS && head.uri.authority().is_some();
         asks && self.bare.borrow_mut().pop_front() == Some(true)
+    }
+
+    /// How long a write may wait for the client from now on: for `max`, and not past the deadline.
+    pub fn patience(&self, max: Duration) -> Duration {
+        match self.deadline.get() {
+            Some(deadline) => max.min(deadline.saturating_duration_since(Instant::now())),
+            None => max,
+        }
     }
 
     /// Sends a whole interim answer to the client before whatever comes next.

@@ -133,6 +133,11 @@ pub async fn is_http2(
     Ok(false)
 }
 
+/// Whether these first bytes begin HTTP/2.
+pub fn may_be_http2(first: &[u8]) -> bool {
+    may_begin(first, PREFACE)
+}
+
 fn may_begin(bytes: &[u8], with: &[u8]) -> bool {
     let length = bytes.len().min(with.len());
     length > 0 && bytes[..length] == with[..length]

@@ -52,6 +52,8 @@ pub enum Reason {
     BodyTimedOut,
     /// More requests than one client may send.
     TooMany,
+    /// No room for one more connection, of this client or of any.
+    Full,
     /// The target is longer than the limit.
     TargetTooLong,
     /// The head is larger than the limit.
@@ -109,6 +111,11 @@ impl Reason {
         match self {
             Reason::Malformed => (StatusCode::BAD_REQUEST, "malformed", Blame::Client),
             Reason::Host => (StatusCode::BAD_REQUEST, "host", Blame::Client),
+            Reason::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                Blame::Client,
+            ),
             Reason::Length => (StatusCode::BAD_REQUEST, "content_length", Blame::Client),
             Reason::Coding => (StatusCode::BAD_REQUEST, "transfer_encoding", Blame::Client),
             Reason::Chunk => (StatusCode::BAD_REQUEST, "chunk", Blame::Client),
@@ -200,7 +207,10 @@ pub fn words(reason: Reason) -> Vec<u8> {
 
 /// Whether the same request may be answered soon.
 fn is_for_later(reason: Reason) -> bool {
-    matches!(reason, Reason::TooMany | Reason::Busy | Reason::Down)
+    matches!(
+        reason,
+        Reason::TooMany | Reason::Full | Reason::Busy | Reason::Down
+    )
 }
 
 /// What a refusal says to people.

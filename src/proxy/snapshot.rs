@@ -5,7 +5,7 @@ use super::direct::Rooms;
 use super::event_faults::EventLog;
 use super::headers::Words;
 use super::log_lines::{LogLines, Sink};
-
+use super::slots::Slots;
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
@@ -29,6 +29,8 @@ pub struct Shared {
     pub rates: Arc<Rates>,
     /// What is known of endpoints.
     pub standings: Arc<Standings>,
+    /// Which connections of clients are open.
+    pub slots: Arc<Slots>,
     /// Their numbers.
     pub vitals: Arc<Vitals>,
     /// How many connections of clients there is room for, whatever the file says.
@@ -64,6 +66,8 @@ pub struct Worker {
     /// How often clients have asked, shared by all workers.
     pub rates: Arc<Rates>,
     standings: Arc<Standings>,
+    /// Which connections of clients are open, over all workers.
+    pub slots: Arc<Slots>,
     connections_max: usize,
     outbox: Option<Outbox>,
     index: usize,
@@ -91,6 +95,7 @@ impl Worker {
         let Shared {
             rates,
             standings,
+            slots,
             vitals,
             connections_max,
             outbox,
@@ -104,6 +109,7 @@ impl Worker {
             vitals,
             rates,
             standings,
+            slots,
             connections_max: connections_max.unwrap_or(usize::MAX),
             outbox,
             index,
@@ -184,11 +190,16 @@ impl Worker {
         self.snapshot.borrow().upstreams.sweep();
     }
 
-    /// How many connections of clients it may have.
+    /// How many connections of clients the process may have.
     pub fn connections_max(&self) -> usize {
         let plan = &self.snapshot.borrow().plan;
-        let all = plan.limits.connections.min(self.connections_max);
-        all.div_ceil(plan.workers)
+        plan.limits.connections.min(self.connections_max)
+    }
+
+    /// How many of them may be of one address.
+    pub fn connections_per_address_max(&self) -> usize {
+        let given = self.snapshot.borrow().plan.limits.connections_per_address;
+        given.unwrap_or_else(|| self.connections_max().div_ceil(2))
     }
 
     /// This worker's numbers.

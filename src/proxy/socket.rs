@@ -12,16 +12,20 @@ use tokio::net::TcpStream;
 const LINGER: Duration = Duration::from_secs(5);
 /// The same while the client says nothing.
 const LINGER_QUIET: Duration = Duration::from_secs(1);
+/// How much is read on.
+const LINGER_BYTES: usize = 16 << 20;
 
 /// Reads until the client closes, too, or a moment has passed. What arrives at a closed socket
 /// makes the system reset the connection, and a reset may cost the client the last response.
 pub async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 4096];
     let drained = async {
-        loop {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
             let read = tokio::time::timeout(LINGER_QUIET, stream.read(&mut rest)).await;
-            if !matches!(read, Ok(Ok(1..))) {
-                return;
+            match read {
+                Ok(Ok(read @ 1..)) => left = left.saturating_sub(read),
+                _ => return,
             }
         }
     };

@@ -1,11 +1,12 @@
 //! Connections that have stopped being HTTP: bytes go both ways, until both sides have ended or
 //! nothing has moved for too long.
 
+use crate::config::plan::Timeouts;
 use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// One side: its stream, and what was read of it already.
 #[derive(Debug)]
@@ -16,46 +17,89 @@ pub struct Side<S> {
     pub first: Vec<u8>,
 }
 
-/// Passes bytes between two sides. An end of one is passed on; `quiet_max` without a byte ends
-/// both.
-pub async fn run<A, B>(one: Side<A>, other: Side<B>, quiet_max: Duration) -> io::Result<()>
+/// How long nothing may move.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet {
+    /// Either way.
+    max: Duration,
+    /// To a client that does not read what waits for it.
+    stall_max: Duration,
+}
+
+impl From<&Timeouts> for Quiet {
+    fn from(timeouts: &Timeouts) -> Quiet {
+        Quiet {
+            max: timeouts.tunnel,
+            stall_max: timeouts.body,
+        }
+    }
+}
+
+/// Passes bytes between a client and its upstream. An end of one is passed on; both are ended when
+/// nothing moves for too long, or when the client does not take what was sent to it.
+pub async fn run<A, B>(client: Side<A>, upstream: Side<B>, quiet: Quiet) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
-    let (one_reads, one_writes) = tokio::io::split(one.stream);
-    let (other_reads, other_writes) = tokio::io::split(other.stream);
+    let (client_reads, client_writes) = tokio::io::split(client.stream);
+    let (upstream_reads, upstream_writes) = tokio::io::split(upstream.stream);
     let moved = Cell::new(Instant::now());
-    let there = pass(one.first, one_reads, other_writes, &moved);
-    let back = pass(other.first, other_reads, one_writes, &moved);
+    // An upstream that does not read is quiet, if nothing else moves.
+    let there = pass(
+        (client.first, client_reads),
+        upstream_writes,
+        &moved,
+        quiet.max,
+    );
+    let back = pass(
+        (upstream.first, upstream_reads),
+        client_writes,
+        &moved,
+        quiet.stall_max,
+    );
     tokio::select! {
         ended = async { tokio::try_join!(there, back) } => ended.map(drop),
-        () = quiet(&moved, quiet_max) => Ok(()),
+        () = nothing_moves(&moved, quiet.max) => Ok(()),
     }
 }
 
 async fn pass(
-    first: Vec<u8>,
-    mut from: impl AsyncRead + Unpin,
+    (first, mut from): (Vec<u8>, impl AsyncRead + Unpin),
     mut to: impl AsyncWrite + Unpin,
     moved: &Cell<Instant>,
+    stall_max: Duration,
 ) -> io::Result<()> {
-    to.write_all(&first).await?;
+    write(&mut to, &first, stall_max).await?;
     drop(first);
     let mut buffer = Vec::with_capacity(16 << 10);
     loop {
-        // What is written is flushed: TLS may keep it otherwise.
-        to.flush().await?;
         buffer.clear();
         if from.read_buf(&mut buffer).await? == 0 {
-            return to.shutdown().await;
+            return timeout(stall_max, to.shutdown()).await?;
         }
-        to.write_all(&buffer).await?;
+        write(&mut to, &buffer, stall_max).await?;
         moved.set(Instant::now());
     }
 }
 
-async fn quiet(moved: &Cell<Instant>, max: Duration) {
+/// Writes all of this. Each part of it must be taken in time.
+async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    stall_max: Duration,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match timeout(stall_max, to.write(bytes)).await?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => bytes = &bytes[taken..],
+        }
+    }
+    // TLS may keep what was written otherwise.
+    timeout(stall_max, to.flush()).await?
+}
+
+async fn nothing_moves(moved: &Cell<Instant>, max: Duration) {
     loop {
         let until = moved.get() + max;
         if until <= Instant::now() {

@@ -4,7 +4,7 @@
 use super::handle::Client;
 use super::hops;
 use super::line::Line;
-use super::tunnel::{self, Side};
+use super::tunnel::{self, Quiet, Side};
 use crate::upstream::{Turned, Upgraded};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,6 @@ use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::rc::Rc;
-use std::time::Duration;
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
@@ -78,7 +77,7 @@ impl Upgrade {
         head: &mut response::Parts,
         chosen: Option<HeaderValue>,
         upgraded: Option<Upgraded>,
-        quiet_max: Duration,
+        quiet: Quiet,
     ) {
         match self.by {
             By::Connection(line) => {
@@ -88,7 +87,7 @@ impl Upgrade {
             By::Stream(client) => {
                 head.status = StatusCode::OK;
                 head.headers.remove(ACCEPT);
-                tokio::task::spawn_local(join(client, upgraded, quiet_max));
+                tokio::task::spawn_local(join(client, upgraded, quiet));
             }
         }
     }
@@ -99,7 +98,7 @@ pub fn chosen(head: &response::Parts) -> Option<HeaderValue> {
     head.headers.get(UPGRADE).cloned()
 }
 
-async fn join(client: OnUpgrade, upgraded: Option<Upgraded>, quiet_max: Duration) {
+async fn join(client: OnUpgrade, upgraded: Option<Upgraded>, quiet: Quiet) {
     let Some(upgraded) = upgraded else { return };
     let (Ok(client), Ok(Turned { stream, first })) = (client.await, upgraded.await) else {
         return;
@@ -112,7 +111,7 @@ async fn join(client: OnUpgrade, upgraded: Option<Upgraded>, quiet_max: Duration
         stream,
         first: first.into(),
     };
-    if let Err(error) = tunnel::run(client, upstream, quiet_max).await {
+    if let Err(error) = tunnel::run(client, upstream, quiet).await {
         tracing::debug!("a tunnel broke: {error}");
     }
 }

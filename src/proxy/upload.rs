@@ -21,6 +21,8 @@ pub struct Upload {
     /// The client asked first (`Expect`), and the upstream has said yes.
     go: Cell<bool>,
     cancelled: Cell<bool>,
+    /// The head of the answer has come.
+    answered: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -36,6 +38,7 @@ impl Upload {
             moved: Cell::new(false),
             go: Cell::new(!ask),
             cancelled: Cell::new(false),
+            answered: Cell::new(false),
             waker: RefCell::default(),
         }
     }
@@ -85,6 +88,16 @@ impl Upload {
     pub fn go(&self) {
         self.go.set(true);
         self.wake();
+    }
+
+    /// The head of the answer has come.
+    pub fn answer(&self) {
+        self.answered.set(true);
+    }
+
+    /// Whether the head of the answer has come.
+    pub fn is_answered(&self) -> bool {
+        self.answered.get()
     }
 
     /// The upstream's answer has ended: what is left of the body is for nobody.

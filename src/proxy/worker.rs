@@ -2,11 +2,12 @@
 //! upstream connections and its own journal.
 
 use super::connection;
+use super::headers;
 use super::snapshot::Worker;
 use crate::config::plan::Plan;
 use crate::tasks::{self, Policy, Supervisor};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -196,21 +197,21 @@ fn accept(
     secure: bool,
     stop: watch::Receiver<Option<Instant>>,
 ) {
-    if worker.open.get() >= worker.connections_max() {
-        let now = Instant::now();
-        if worker.told.get().is_none_or(|told| now > told + TELL_EVERY) {
-            worker.told.set(Some(now));
-            tracing::warn!(
-                "connections are closed: limits.connections is reached, or what open files (ulimit -n) have room for"
-            );
-        }
-        return;
-    }
+    let peer = peer.ip().to_canonical();
+    let trusted = headers::trusts(&worker.snapshot().plan, peer);
+    let slot = worker.slots.take(worker.connections_max());
+    let slot = slot.and_then(|mut slot| {
+        // A trusted peer brings many clients: those that it names are counted then.
+        let counts = trusted || slot.count_for(peer, worker.connections_per_address_max());
+        counts.then_some(slot)
+    });
+    let Some(slot) = slot else {
+        return refuse(worker, stream, peer, secure);
+    };
     worker.vitals().connections.add();
     let open = Open::new(worker);
     tokio::task::spawn_local(async move {
-        let peer = peer.ip().to_canonical();
-        connection::serve(&open.0, stream, peer, secure, stop).await;
+        connection::serve(&open.0, (stream, slot), peer, secure, stop).await;
     });
 }
 
@@ -228,4 +229,29 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
     }
+}
+
+/// Tells a client that there is no room for its connection, unless many others are being told.
+fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, secure: bool) {
+    worker.vitals().refused_connections.add();
+    let now = Instant::now();
+    if worker.told.get().is_none_or(|told| now > told + TELL_EVERY) {
+        worker.told.set(Some(now));
+        tracing::warn!(
+            %peer,
+            "connections are closed: limits.connections or limits.connections_per_address is reached, or what open files (ulimit -n) have room for"
+        );
+    }
+    let Some(slot) = worker.slots.take_refused(worker.connections_max()) else {
+        return;
+    };
+    // There is no answer before the handshake, which is too much work for one who is refused.
+    if secure {
+        return;
+    }
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        connection::refuse(&worker, stream, peer).await;
+        drop(slot);
+    });
 }

@@ -4,7 +4,7 @@ use super::exchange::{self, Client, Heard};
 use super::going::{self, Found, Going};
 use super::partial::Partial;
 use super::request::Ours;
-use crate::proxy::gate::Clock;
+use crate::proxy::clock::Clock;
 use crate::proxy::handle;
 use crate::proxy::headers;
 use crate::proxy::line;

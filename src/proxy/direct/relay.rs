@@ -180,7 +180,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
 
     /// Writes all of this to the client. False when it cannot be written, or not in time.
     pub(super) async fn give(&mut self, going: &Going<'_>, bytes: &[u8]) -> bool {
-        let within = going.within(going.snapshot.plan.timeouts.body);
         let (mut given, mut waiting) = (0, false);
         std::future::poll_fn(|context| {
             while given < bytes.len() {
@@ -189,12 +188,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                         (given, waiting) = (given + taken, false);
                     }
                     Poll::Ready(_) => return Poll::Ready(false),
-                    Poll::Pending => return self.poll_slow(context, &mut waiting, within),
+                    Poll::Pending => return self.poll_slow(context, &mut waiting, going),
                 }
             }
             match Pin::new(&mut self.stream).poll_flush(context) {
                 Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
-                Poll::Pending => self.poll_slow(context, &mut waiting, within),
+                Poll::Pending => self.poll_slow(context, &mut waiting, going),
             }
         })
         .await
@@ -204,8 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
         &mut self,
         context: &mut std::task::Context<'_>,
         waiting: &mut bool,
-        within: Duration,
+        going: &Going<'_>,
     ) -> Poll<bool> {
+        // What is left of the whole time shrinks also while the client takes a little.
+        let within = going.within(going.snapshot.plan.timeouts.body);
         if !std::mem::replace(waiting, true) {
             self.clock.begin(context, Instant::now(), within);
             return Poll::Pending;

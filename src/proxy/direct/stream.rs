@@ -7,7 +7,7 @@ use super::rest::{Rest, Watched};
 use super::streamed::Streamed;
 use super::transcript;
 use crate::proxy::body::Answer;
-use crate::proxy::gate::Clock;
+use crate::proxy::clock::Clock;
 use crate::proxy::handle;
 use crate::proxy::headers;
 use crate::proxy::reply::Refusal;

@@ -5,7 +5,7 @@ use super::lines::Lines;
 use super::rest::{Rest, TRAILERS_MAX, Watched};
 use super::rooms::ROOM_BYTES;
 use crate::proxy::access::{End, Entry};
-use crate::proxy::gate::Clock;
+use crate::proxy::clock::Clock;
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
 use bytes::{Buf, Bytes, BytesMut};

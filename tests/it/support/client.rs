@@ -24,8 +24,21 @@ impl Client {
         Client::try_connect(address).unwrap()
     }
 
+    /// A connection from another address of this machine, such as 127.0.0.2.
+    #[track_caller]
+    pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Client::on(socket.into()).unwrap()
+    }
+
     pub fn try_connect(address: SocketAddr) -> std::io::Result<Client> {
-        let stream = TcpStream::connect(address)?;
+        Client::on(TcpStream::connect(address)?)
+    }
+
+    fn on(stream: TcpStream) -> std::io::Result<Client> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Client {

@@ -67,7 +67,7 @@ fn what_is_too_large_is_refused_by_what_it_is() {
 #[test]
 fn what_is_too_slow_is_told_so() {
     let origin = Origin::start("current");
-    let times = "workers: 1\ntimeouts: { head: 500ms, body: 1s, idle: 1500ms }";
+    let times = "workers: 1\nlimits: { body_rate: none }\ntimeouts: { head: 500ms, body: 1s, idle: 1500ms }";
     let proxy = plain(origin.address, times);
     let late = |begun: Instant, after: u64| {
         let took = begun.elapsed();
