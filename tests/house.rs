@@ -67,6 +67,7 @@ const PURE: &[&str] = &[
     "ledger/kept.rs",
     "ledger/keys.rs",
     "ledger/known.rs",
+    "ledger/waiting.rs",
     "upstream/balance.rs",
     "proxy/cache.rs",
     "proxy/direct/answer.rs",

@@ -5,7 +5,7 @@
 -- added in limbs of seven decimal digits, each a field of its own.
 
 local TOLERANCE_MS, USER_MAX, LIMB, HOUR_MS = 2000, 1e15, 1e7, 3600000
-local WAITING_MAX = 64
+local WAITING_MAX, WAITING_BYTES_MAX, WAITING_OVERHEAD, EXPOSED_MS = 64, 4096, 150, 1e15
 
 local place = 0
 local function text() place = place + 1; return ARGV[place] end
@@ -173,6 +173,9 @@ local function read_events(words)
   end
   return events
 end
+
+-- What a user's waiting events cost: see waiting.rs.
+local function waiting_bytes(id, words) return words and WAITING_OVERHEAD + 2 * #id + #words or 0 end
 
 local function add_counts(totals_key, hours_key)
   for field, value in pairs(totals) do if value ~= 0 then redis.call('HINCRBY', totals_key, field, whole(value)) end end

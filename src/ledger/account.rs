@@ -3,6 +3,7 @@
 
 use super::event_ids::{Admitted, EventCounts, EventIds};
 use super::keys::{self, CLASSES};
+use super::waiting::Waiting;
 use super::{EventAt, ExposureAt, Part, UserDelta, UserRecord};
 use std::collections::BTreeMap;
 
@@ -12,13 +13,6 @@ pub const TOLERANCE_MS: u64 = 2_000;
 /// The most that one user's sum, base or count can reach, in size. It bounds what hostile values
 /// can do, and keeps every number of the script exact.
 pub const USER_MAX: i64 = 1_000_000_000_000_000;
-
-/// The most events that wait for one user's exposure; more are not kept.
-pub const WAITING_MAX: usize = 64;
-
-/// The most users of a shard for whose exposure events wait; the longest waiting give way. It
-/// bounds what users who are in no experiment can cost: some 20 MB.
-pub const WAITING_USERS_MAX: u64 = 100_000;
 
 /// Additions to counts, by field.
 #[derive(Clone, Debug, Default)]
@@ -73,32 +67,20 @@ impl Additions {
             mut ids,
         } = before;
         let mut record = self.exposed(record, &delta.exposures);
-        let mut waiting = Vec::new();
+        let mut waiting = Waiting::default();
         for event in waited.iter().chain(&delta.events) {
             let settled = match &mut record {
                 Some(record) => self.event(record, &mut ids, event),
                 None => Event::Early,
             };
-            if let Event::Early = settled {
-                self.wait(&mut waiting, event);
+            if matches!(settled, Event::Early) && !waiting.add(event) {
+                self.uncounted.dropped_waiting += 1;
             }
         }
         Before {
             record,
-            waiting,
+            waiting: waiting.events,
             ids,
-        }
-    }
-
-    /// Has an event wait, unless it waits already or there is no room.
-    fn wait(&mut self, waiting: &mut Vec<EventAt>, event: &EventAt) {
-        let again = |other: &EventAt| event.id.is_some() && event.id == other.id;
-        if waiting.iter().any(again) {
-            return;
-        }
-        match waiting.len() < WAITING_MAX {
-            true => waiting.push(event.clone()),
-            false => self.uncounted.dropped_waiting += 1,
         }
     }
 

@@ -11,7 +11,7 @@
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
 --   users:   id, then exposures: at_ms, epoch, group
 --                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
---   then:    wait_from_ms, the most users that wait, remember_from_ms, the most IDs of a user,
+--   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once
 -- Returns {'now'}, {'before'}, or {'mismatch', what the shard has of each span's journal}.
 
@@ -151,11 +151,13 @@ end
 
 -- Counts the events that may be counted; the others wait, each once.
 local function settle(who)
-  local left, waits, admit = {}, {}, admit_of(who)
+  local left, waits, bytes, admit = {}, {}, 0, admit_of(who)
   for _, of in ipairs(who.waiting) do
     if not (who.user and event(who.user, of, admit)) and not waits[of.id] then
-      if #left < WAITING_MAX then
+      local more = #write_event(of) + 1
+      if #left < WAITING_MAX and bytes + more <= WAITING_BYTES_MAX then
         left[#left + 1] = of
+        bytes = bytes + more
         if of.id ~= '' then waits[of.id] = true end
       else
         uncounted.dropped_waiting = uncounted.dropped_waiting + 1
@@ -226,7 +228,7 @@ for _, span in ipairs(spans) do redis.call('HSET', applied_key, span.journal, sp
 for _, epoch in ipairs(epochs) do redis.call('HSET', epochs_key, epoch.digest, whole(epoch.first_ms) .. ' ' .. epoch.definition) end
 for id, role in pairs(new_roles) do redis.call('HSET', identities_key, id, role) end
 for name, count in pairs(came_about) do if count > 0 then redis.call('HINCRBY', counts_key, name, count) end end
-local waits, waits_no_more = 0, {}
+local bytes_added, waits_no_more = 0, {}
 for _, id in ipairs(order) do
   local who = people[id]
   local after = who.user and write(who.user)
@@ -235,9 +237,10 @@ for _, id in ipairs(order) do
   if #who.waiting > 0 then
     local words, since_ms = {}, 0
     for i, of in ipairs(who.waiting) do words[i] = write_event(of); since_ms = math.max(since_ms, of.at_ms) end
-    redis.call('HSET', waiting_key, id, table.concat(words, ' '))
-    redis.call('ZADD', since_key, whole(since_ms), id)
-    waits = waits + 1
+    local written = table.concat(words, ' ')
+    redis.call('HSET', waiting_key, id, written)
+    redis.call('ZADD', since_key, whole(who.user and EXPOSED_MS + since_ms or since_ms), id)
+    bytes_added = bytes_added + waiting_bytes(id, written) - waiting_bytes(id, who.waited)
   elseif who.waited then
     waits_no_more[#waits_no_more + 1] = id
   end
@@ -257,18 +260,41 @@ for _, member in ipairs(old_ids) do
   redis.call('ZREM', ids_key, member)
   redis.call('ZREM', ids_at_key, member)
 end
-for name, count in pairs(uncounted) do
-  if count > 0 then redis.call('HINCRBY', event_counts_key, name, count) end
-end
 
+-- Users whose events wait no longer; how many events those were.
 local function give_up(ids)
-  for _, id in ipairs(ids) do redis.call('HDEL', waiting_key, id); redis.call('ZREM', since_key, id) end
+  local events = 0
+  for _, id in ipairs(ids) do
+    local written = redis.call('HGET', waiting_key, id)
+    if written then
+      bytes_added = bytes_added - waiting_bytes(id, written)
+      events = events + 1 + select(2, written:gsub(' ', ''))
+    end
+    redis.call('HDEL', waiting_key, id)
+    redis.call('ZREM', since_key, id)
+  end
+  return events
 end
 give_up(waits_no_more)
-local wait_from_ms, waiting_users_max = text(), number()
-give_up(redis.call('ZRANGEBYSCORE', since_key, '-inf', '(' .. wait_from_ms, 'LIMIT', 0, 1000))
-if waits > 0 then
-  local over = redis.call('ZCARD', since_key) - waiting_users_max
-  if over > 0 then give_up(redis.call('ZRANGE', since_key, 0, over - 1)) end
+local wait_from_ms, waiting_users_max, waiting_bytes_max = number(), number(), number()
+for _, first_ms in ipairs({0, EXPOSED_MS}) do
+  give_up(redis.call('ZRANGEBYSCORE', since_key, whole(first_ms), '(' .. whole(first_ms + wait_from_ms), 'LIMIT', 0, 1000))
+end
+local over = redis.call('ZCARD', since_key) - waiting_users_max
+if over > 0 then
+  uncounted.dropped_waiting = uncounted.dropped_waiting + give_up(redis.call('ZRANGE', since_key, 0, over - 1))
+end
+local all_bytes = tonumber(redis.call('HGET', event_counts_key, 'waiting_bytes') or 0)
+while all_bytes + bytes_added > waiting_bytes_max do
+  local first = redis.call('ZRANGE', since_key, 0, 0)
+  if #first == 0 then break end
+  uncounted.dropped_waiting = uncounted.dropped_waiting + give_up(first)
+end
+if bytes_added ~= 0 then
+  -- Of what 0.1.0 left waiting, nobody knew the size.
+  redis.call('HSET', event_counts_key, 'waiting_bytes', whole(math.max(0, all_bytes + bytes_added)))
+end
+for name, count in pairs(uncounted) do
+  if count > 0 then redis.call('HINCRBY', event_counts_key, name, count) end
 end
 return {'now'}

@@ -1,6 +1,7 @@
 -- Forgets a user and takes what they brought out of the counts.
 --
--- KEYS: users, totals, hours, waiting, waiting-since, event-ids, event-ids-at
+-- KEYS: users, totals, hours, waiting, waiting-since, event-ids, event-ids-at,
+--       event-counts
 -- ARGV: the ID that stands for the person
 -- Returns whether there was anything.
 
@@ -14,10 +15,14 @@ if record then
   redis.call('HDEL', users_key, id)
   add_counts(totals_key, hours_key)
 end
-local waited = redis.call('HDEL', waiting_key, id)
-redis.call('ZREM', since_key, id)
+local waited = redis.call('HGET', waiting_key, id)
+if waited then
+  redis.call('HDEL', waiting_key, id)
+  redis.call('ZREM', since_key, id)
+  redis.call('HINCRBY', KEYS[8], 'waiting_bytes', -waiting_bytes(id, waited))
+end
 for _, member in ipairs(ids_of(KEYS[6], id_prefix(id))) do
   redis.call('ZREM', KEYS[6], member)
   redis.call('ZREM', KEYS[7], member)
 end
-return (record or waited > 0) and 1 or 0
+return (record or waited) and 1 or 0

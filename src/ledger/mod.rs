@@ -25,6 +25,7 @@ pub mod redis;
 pub mod replicas;
 pub mod retention;
 pub mod sqlite;
+pub mod waiting;
 
 pub use part::{
     Applied, Batch, EpochDefinition, EventAt, ExposureAt, Part, Span, Tally, UserDelta,

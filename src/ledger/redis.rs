@@ -266,6 +266,10 @@ impl Ledger for RedisLedger {
             let event_ids = [keys.event_ids, keys.event_ids_at];
             let mut unlink = ::redis::cmd("UNLINK");
             let () = self.ask(unlink.arg(&all).arg(&ids).arg(&event_ids)).await?;
+            let mut forget = ::redis::cmd("HDEL");
+            let () = self
+                .ask(forget.arg(&keys.event_counts).arg("waiting_bytes"))
+                .await?;
         }
         Ok(())
     }

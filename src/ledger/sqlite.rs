@@ -8,6 +8,7 @@ mod kept;
 mod rows;
 mod secrets;
 mod sessions;
+mod waiting;
 
 use super::controls::{Act, Control, Controls};
 use super::kept::Kept;
@@ -25,7 +26,7 @@ use std::time::Duration;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 8;
+const VERSION: i64 = 9;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -83,6 +84,23 @@ CREATE TABLE event_ids (experiment TEXT NOT NULL, user BLOB NOT NULL, id INTEGER
 CREATE INDEX event_ids_at ON event_ids (experiment, at_ms);
 CREATE TABLE event_counts (experiment TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
                            PRIMARY KEY (experiment, name)) WITHOUT ROWID;
+",
+    "
+CREATE TABLE waiting_bytes (experiment TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO waiting_bytes SELECT experiment, sum(150 + 2 * length(user) + length(events)) FROM waiting
+                          GROUP BY experiment;
+CREATE TRIGGER waiting_added AFTER INSERT ON waiting BEGIN
+  INSERT INTO waiting_bytes VALUES (new.experiment, 150 + 2 * length(new.user) + length(new.events))
+    ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER waiting_changed AFTER UPDATE ON waiting BEGIN
+  UPDATE waiting_bytes SET bytes = bytes + length(new.events) - length(old.events)
+    WHERE experiment = new.experiment;
+END;
+CREATE TRIGGER waiting_removed AFTER DELETE ON waiting BEGIN
+  UPDATE waiting_bytes SET bytes = bytes - 150 - 2 * length(old.user) - length(old.events)
+    WHERE experiment = old.experiment;
+END;
 ",
 ];
 

@@ -12,6 +12,7 @@ use watershed::experiment::EpochDigest;
 use watershed::ledger::event_ids::{KEEP_MS, OF_USER_MAX};
 use watershed::ledger::redis::{RedisLedger, TlsFiles};
 use watershed::ledger::sqlite::SqliteLedger;
+use watershed::ledger::waiting::BYTES_MAX;
 use watershed::ledger::{
     Applied, EpochDefinition, EventAt, ExposureAt, Ledger, Part, Span, UserDelta,
 };
@@ -155,6 +156,57 @@ fn an_order_counts_once_whoever_reports_it() {
     }
 }
 
+/// A full journal takes nothing, and says so: what is acknowledged is counted, once.
+#[test]
+fn an_event_that_the_journal_cannot_take_is_not_acknowledged() {
+    let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let origin = Origin::start("site");
+    let store = format!("store: {}\n", redis.url());
+    let lines = "journal: { quota: 32MiB }\nevents: { body: 64KiB, per_minute: 1000000, per_minute_per_address: 1000000 }\n";
+    let proxy = Proxy::start(&routes(&origin, &store, lines));
+    let user = format!("Cookie: uid={}\r\n", "u".repeat(250));
+    proxy.client().get("/shop/", &user);
+    assert_eq!(counted(&proxy), (0, 0));
+    redis.kill();
+    let batch: Vec<Value> = (0..100)
+        .map(|number| {
+            let (id, user) = (format!("o-{number}"), "u".repeat(250));
+            json!({"event": "purchase", "amount": 1, "id": id, "user": user})
+        })
+        .collect();
+    let (mut accepted, mut refused) = (0, None);
+    let mut client = proxy.client();
+    for _ in 0..3_000 {
+        // Without IDs in a browser's report, so that each would count.
+        let body: Vec<Value> = vec![json!({"event": "purchase", "amount": 1}); 100];
+        let answer = client.post("/_watershed/events", &user, &json!(body).to_string());
+        accepted += answer.json()["accepted"].as_u64().unwrap();
+        if answer.status == 503 {
+            refused = Some(answer);
+            break;
+        }
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    let refused = refused.expect("a full journal");
+    assert!(refused.header("retry-after").is_some());
+    let error = refused.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("the journal has no room for"), "{error}");
+    // Servers are told the same.
+    let told = until("a full journal of servers' reports", || {
+        let headers = "Content-Type: application/json\r\n";
+        let told = report(&proxy, headers, &json!(batch));
+        match told.status {
+            503 => Ok(told),
+            status => Err(status),
+        }
+    });
+    assert!(told.text().contains("the journal has no room for"));
+    redis.up();
+    // The servers' reports had IDs, so that they count for a hundred events in all.
+    let (events, _) = counted(&proxy);
+    assert_eq!(events, accepted + 100);
+}
+
 fn part(after: u64, users: Vec<UserDelta>, remember_from_ms: u64) -> Part {
     Part {
         epochs: vec![EpochDefinition {
@@ -242,6 +294,103 @@ async fn ids_are_bounded(ledger: &dyn Ledger) {
     assert!(ledger.forget_user("exp", b"busy").await.unwrap());
     apply(vec![user("busy", vec![event(1_000, 3 * day)])], 11).await;
     assert_eq!(sum(ledger, "busy").await, 1, "{kind}");
+}
+
+/// Events that wait are bounded in bytes, of a user and of all; those of users without any exposure
+/// give way first, and what gives way is counted.
+async fn waiting_is_bounded(ledger: &dyn Ledger) {
+    ledger.shards("exp").await.unwrap();
+    let kind = ledger.kind();
+    let mut after = 0;
+    let mut apply = async |users: Vec<UserDelta>| {
+        let part = part(after, users, 0);
+        assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+        after += 1;
+    };
+    let dropped = async || {
+        ledger
+            .totals("exp")
+            .await
+            .unwrap()
+            .uncounted
+            .dropped_waiting
+    };
+    let unexposed = |name: &str, events: Vec<EventAt>| UserDelta {
+        exposures: Vec::new(),
+        ..user(name, events)
+    };
+    let many = |count: u64| -> Vec<EventAt> {
+        let plain = |number| EventAt {
+            id: None,
+            ..event(0, 10 + number)
+        };
+        (0..count).map(plain).collect()
+    };
+    // Of one user.
+    apply(vec![unexposed("one", many(70))]).await;
+    assert_eq!(dropped().await, 6, "{kind}");
+    let long = |number| EventAt {
+        metric: format!("{}-{number}", "m".repeat(1_000)),
+        ..event(number, 10)
+    };
+    apply(vec![unexposed("long", (0..10).map(long).collect())]).await;
+    let of_users = dropped().await;
+    assert_eq!(of_users, 6 + 7, "{kind}");
+    // The same event waits once, however often it is reported.
+    for _ in 0..70 {
+        apply(vec![unexposed("again", vec![event(5, 10)])]).await;
+    }
+    assert_eq!(dropped().await, of_users, "{kind}");
+    // Somebody whose exposure is known, and whose event came before it: the longest waiting.
+    let mut late = user("late", vec![event(6, 1)]);
+    late.exposures[0].at_ms = 5_000;
+    apply(vec![late]).await;
+    // Users who fill the room by their IDs, of which each byte counts twice.
+    let name = |number: u64| format!("{number:08}{}", "x".repeat(59_992));
+    let users = BYTES_MAX / 120_000 + 41;
+    for first in (0..users).step_by(50) {
+        let numbers = first..(first + 50).min(users);
+        let flood = numbers.map(|number| unexposed(&name(number), vec![event(1, 20 + number)]));
+        apply(flood.collect()).await;
+    }
+    let gone = dropped().await - of_users;
+    // First those from above whose last event is as old: three and one.
+    assert!((4 + 35..4 + 45).contains(&gone), "{kind}: {gone}");
+    // Those that are exposed now: the newest is counted, the oldest is not, the exposed one is.
+    let exposed = |number| user(&name(number), Vec::new());
+    apply(vec![exposed(0), exposed(users - 1)]).await;
+    assert_eq!(sum(ledger, &name(users - 1)).await, 1, "{kind}");
+    let oldest = ledger.user("exp", name(0).as_bytes()).await.unwrap();
+    assert!(oldest.unwrap().metrics.is_empty(), "{kind}");
+    apply(vec![user("late", Vec::new())]).await;
+    assert_eq!(sum(ledger, "late").await, 1, "{kind}");
+    // There is room again, as much as was given up.
+    let before = dropped().await;
+    assert!(
+        ledger
+            .forget_user("exp", name(users - 2).as_bytes())
+            .await
+            .unwrap()
+    );
+    apply(vec![unexposed(&name(users), vec![event(1, 20 + users)])]).await;
+    assert_eq!(dropped().await, before, "{kind}");
+}
+
+#[test]
+fn waiting_events_are_bounded_in_bytes_and_counted_in_both_stores() {
+    let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        waiting_is_bounded(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        let url = redis.url();
+        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws")
+            .await
+            .unwrap();
+        waiting_is_bounded(&ledger).await;
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// A proxy in front of two versions, with these lines more.
 struct Site {
@@ -167,9 +168,26 @@ fn a_bad_value_in_a_header_loses_only_itself_and_is_reported() {
             );
         }
         assert_eq!(site.counted(), (3, 200), "{lines}");
+        // The same over HTTP/2, which goes the one way or the other, too.
+        let url = format!(
+            "http://{}/shop/?event=purchase;amount=abc",
+            site.proxy.public
+        );
+        let curl = Command::new("curl")
+            .args([
+                "-sS",
+                "--http2-prior-knowledge",
+                "-H",
+                USER.trim_end(),
+                &url,
+            ])
+            .output()
+            .unwrap();
+        assert!(curl.status.success(), "{curl:?}");
+        assert_eq!(site.counted(), (4, 200), "{lines}");
         let faults = site.proxy.results()["events"]["faults"].clone();
         let expected = json!({
-            "unreadable": 1, "too_many": 0, "not_a_number": 1, "too_large": 1, "missing": 0, "id": 0,
+            "unreadable": 1, "too_many": 0, "not_a_number": 2, "too_large": 1, "missing": 0, "id": 0,
         });
         assert_eq!(faults, expected, "{lines}");
         let numbers = site.proxy.ask("/admin/metrics").text();

@@ -28,6 +28,7 @@ impl RedisLedger {
             .key(&keys.waiting_since)
             .key(&keys.event_ids)
             .key(&keys.event_ids_at)
+            .key(&keys.event_counts)
             .arg(&id);
         let mut was_there = self
             .with(async |connection| call.invoke_async(connection).await)

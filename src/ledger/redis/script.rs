@@ -1,8 +1,8 @@
 //! What the script that adds a part is told, and what it answers.
 
-use crate::ledger::account::{Additions, WAITING_USERS_MAX};
-use crate::ledger::event_ids;
+use crate::ledger::account::Additions;
 use crate::ledger::{Applied, LedgerError, Part, keys};
+use crate::ledger::{event_ids, waiting};
 
 /// Writes a part as the script reads it.
 pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
@@ -52,7 +52,8 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
         }
     }
     call.arg(part.wait_from_ms)
-        .arg(WAITING_USERS_MAX)
+        .arg(waiting::USERS_MAX)
+        .arg(waiting::BYTES_MAX)
         .arg(part.remember_from_ms)
         .arg(event_ids::OF_USER_MAX)
         .arg(event_ids::FORGOTTEN_AT_ONCE);

@@ -3,9 +3,10 @@
 use super::event_ids;
 use super::identities;
 use super::rows::number;
-use crate::ledger::account::{Additions, Before, WAITING_USERS_MAX};
+use super::waiting;
+use crate::ledger::account::{Additions, Before};
 use crate::ledger::event_ids::EventIds;
-use crate::ledger::{Applied, EventAt, LedgerError, Part, Span, UserRecord, keys};
+use crate::ledger::{Applied, LedgerError, Part, Span, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, LedgerError> {
@@ -40,7 +41,7 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
         let after = additions.user(before.clone(), delta);
         keep(transaction, part, &user, &before, &after)?;
     }
-    stop_waiting(transaction, part)?;
+    additions.uncounted.dropped_waiting += waiting::stop(transaction, part)?;
     event_ids::forget_old(transaction, part, additions.ids_added)?;
     event_ids::count(transaction, experiment, additions.uncounted)?;
     add(transaction, "totals", part, &additions.totals)?;
@@ -96,7 +97,7 @@ pub fn known(
 ) -> Result<Before, LedgerError> {
     Ok(Before {
         record: record(connection, experiment, user)?,
-        waiting: waiting(connection, experiment, user)?,
+        waiting: waiting::waiting(connection, experiment, user)?,
         ids: EventIds::default(),
     })
 }
@@ -127,8 +128,9 @@ pub fn keep(
             None => statement.execute(params![experiment, user])?,
         };
     }
-    if after.waiting != before.waiting {
-        keep_waiting(transaction, part, user, &after.waiting)?;
+    let is_exposed = after.record.is_some();
+    if after.waiting != before.waiting || is_exposed != before.record.is_some() {
+        waiting::keep(transaction, part, user, &after.waiting, is_exposed)?;
     }
     event_ids::keep(transaction, part, user, &after.ids)
 }
@@ -181,59 +183,4 @@ pub fn record(
         .query_row(params![experiment, user], |row| row.get(0))
         .optional()?;
     text.map(|text| keys::read_user(&text)).transpose()
-}
-
-fn waiting(
-    connection: &Connection,
-    experiment: &str,
-    user: &[u8],
-) -> Result<Vec<EventAt>, LedgerError> {
-    let sql = "SELECT events FROM waiting WHERE experiment = ? AND user = ?";
-    let text: Option<String> = connection
-        .prepare_cached(sql)?
-        .query_row(params![experiment, user], |row| row.get(0))
-        .optional()?;
-    text.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text))
-}
-
-fn keep_waiting(
-    transaction: &Transaction<'_>,
-    part: &Part,
-    user: &[u8],
-    events: &[EventAt],
-) -> Result<(), LedgerError> {
-    let since_ms = events.iter().map(|event| event.at_ms).max();
-    match since_ms {
-        None => {
-            let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
-            transaction
-                .prepare_cached(sql)?
-                .execute(params![part.experiment, user])?;
-        }
-        Some(since_ms) => {
-            let sql = "INSERT INTO waiting VALUES (?, ?, ?, ?)
-                       ON CONFLICT DO UPDATE SET since_ms = excluded.since_ms, events = excluded.events";
-            transaction.prepare_cached(sql)?.execute(params![
-                part.experiment,
-                user,
-                since_ms as i64,
-                keys::write_waiting(events)
-            ])?;
-        }
-    }
-    Ok(())
-}
-
-/// Gives up what waited too long, and the longest waiting where there are too many.
-fn stop_waiting(transaction: &Transaction<'_>, part: &Part) -> Result<(), LedgerError> {
-    let sql = "DELETE FROM waiting WHERE experiment = ? AND since_ms < ?";
-    transaction
-        .prepare_cached(sql)?
-        .execute(params![part.experiment, part.wait_from_ms as i64])?;
-    let sql = "DELETE FROM waiting WHERE experiment = ?1 AND since_ms <
-               (SELECT since_ms FROM waiting WHERE experiment = ?1 ORDER BY since_ms DESC LIMIT 1 OFFSET ?2)";
-    transaction
-        .prepare_cached(sql)?
-        .execute(params![part.experiment, WAITING_USERS_MAX as i64])?;
-    Ok(())
 }

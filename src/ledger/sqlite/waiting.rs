@@ -1,0 +1,99 @@
+//! Events that wait for their user's exposure: see [`crate::ledger::waiting`]. Triggers keep the
+//! sum of their bytes.
+
+use crate::ledger::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
+use crate::ledger::{EventAt, LedgerError, Part, keys};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+/// What waits for a user.
+pub fn waiting(
+    connection: &Connection,
+    experiment: &str,
+    user: &[u8],
+) -> Result<Vec<EventAt>, LedgerError> {
+    let sql = "SELECT events FROM waiting WHERE experiment = ? AND user = ?";
+    let text: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, user], |row| row.get(0))
+        .optional()?;
+    text.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text))
+}
+
+/// Writes what waits for a user, who `is_exposed` or not.
+pub fn keep(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    user: &[u8],
+    events: &[EventAt],
+    is_exposed: bool,
+) -> Result<(), LedgerError> {
+    match rank(events, is_exposed) {
+        None => {
+            let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
+            transaction
+                .prepare_cached(sql)?
+                .execute(params![part.experiment, user])?;
+        }
+        Some(rank) => {
+            let sql = "INSERT INTO waiting VALUES (?, ?, ?, ?)
+                       ON CONFLICT DO UPDATE SET since_ms = excluded.since_ms, events = excluded.events";
+            transaction.prepare_cached(sql)?.execute(params![
+                part.experiment,
+                user,
+                rank as i64,
+                keys::write_waiting(events)
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives up what waited too long, and what gives way where there is too much; how many events gave
+/// way.
+pub fn stop(transaction: &Transaction<'_>, part: &Part) -> Result<u64, LedgerError> {
+    let sql = "DELETE FROM waiting WHERE experiment = ?1
+               AND (since_ms < ?2 OR since_ms >= ?3 AND since_ms < ?3 + ?2)";
+    transaction.prepare_cached(sql)?.execute(params![
+        part.experiment,
+        part.wait_from_ms as i64,
+        EXPOSED_MS as i64
+    ])?;
+    let sql = "DELETE FROM waiting WHERE experiment = ?1 AND since_ms <
+               (SELECT since_ms FROM waiting WHERE experiment = ?1 ORDER BY since_ms DESC LIMIT 1 OFFSET ?2)
+               RETURNING events";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let gone = statement.query_map(params![part.experiment, USERS_MAX as i64], |row| row.get(0))?;
+    let mut dropped = 0;
+    for events in gone {
+        let events: String = events?;
+        dropped += count(&events);
+    }
+    while bytes(transaction, &part.experiment)? > BYTES_MAX {
+        let sql = "DELETE FROM waiting WHERE experiment = ?1 AND user =
+                   (SELECT user FROM waiting WHERE experiment = ?1 ORDER BY since_ms, user LIMIT 1)
+                   RETURNING events";
+        let events: Option<String> = transaction
+            .prepare_cached(sql)?
+            .query_row([&part.experiment], |row| row.get(0))
+            .optional()?;
+        match events {
+            Some(events) => dropped += count(&events),
+            None => break,
+        }
+    }
+    Ok(dropped)
+}
+
+/// How many events were written, as [`keys::write_waiting`] writes them.
+fn count(events: &str) -> u64 {
+    events.split(' ').count() as u64
+}
+
+fn bytes(transaction: &Transaction<'_>, experiment: &str) -> Result<u64, LedgerError> {
+    let sql = "SELECT bytes FROM waiting_bytes WHERE experiment = ?";
+    let bytes: Option<i64> = transaction
+        .prepare_cached(sql)?
+        .query_row([experiment], |row| row.get(0))
+        .optional()?;
+    Ok(bytes.unwrap_or(0).max(0) as u64)
+}
