@@ -126,10 +126,10 @@ pub fn response(bytes: &[u8], to_head: bool) -> Result<Option<Response>, httpars
     };
     let fields = fields(response.headers);
     let status = response.code.expect("a status");
-    let length = values(&fields, "content-length").first().map(|value| {
-        let text = std::str::from_utf8(value).expect("a length in digits");
-        text.parse::<u64>().expect("a length")
-    });
+    // Of an interim response it means nothing, whatever it is.
+    let length = values(&fields, "content-length")
+        .first()
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
     let body = if to_head || status < 200 || status == 204 || status == 304 {
         Some((Vec::new(), head_end))
     } else if !values(&fields, "transfer-encoding").is_empty() {

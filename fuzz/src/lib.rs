@@ -1,6 +1,7 @@
 //! What the fuzz targets share: a way to cut bytes into reads, a stream that brings them so, a plan, and
 //! a second reader of HTTP/1 to compare the proxy's with.
 
+pub mod fixed;
 pub mod http1;
 pub mod memory;
 pub mod pieces;

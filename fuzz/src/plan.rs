@@ -12,6 +12,8 @@ const ROUTES: &str = "
 listen: 127.0.0.1:1
 user: [{ header: x-user }, { cookie: uid }, { query: u }]
 trust: TRUST
+request_id: true
+trace: 50%
 upstreams: { a: http://127.0.0.1:3, b: http://127.0.0.1:2 }
 experiments:
   told: { match: { headers: { x-beta: yes } }, groups: { control: { weight: 1 }, experiment: { weight: 1 } } }

@@ -252,7 +252,7 @@ fn check(bytes: &[u8], passed: &Passed, asked: Asked) {
     assert_eq!(seen.as_ref(), body, "hyper reads another body");
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, bytes)) = split(input) else {
         return;
     };

@@ -91,7 +91,7 @@ fn decoded(follows: Follows, bytes: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, rest)) = split(input) else {
         return;
     };

@@ -101,7 +101,7 @@ fn report(bytes: &[u8]) {
     assert!(keyed.iter().all(|event| event.event.id.is_some()));
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     match input.split_first() {
         Some((kind, bytes)) if kind % 2 == 0 => header(bytes),
         Some((_, bytes)) => report(bytes),

@@ -41,7 +41,7 @@ fn feed(bytes: &[u8], mut size: impl FnMut() -> usize) -> Outcome {
     (passed, None, ends, framing.is_upgrade())
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, bytes)) = split(input) else {
         return;
     };

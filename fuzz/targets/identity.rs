@@ -155,7 +155,7 @@ fn claim(token: &[u8], claim: &str) -> Option<Vec<u8>> {
     }
 }
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
     let Some(head) = request(bytes) else {
         return;
     };

@@ -18,7 +18,6 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use watershed::journal::{self, Declared, Journals, Options, OwnedRecord};
-use watershed_fuzz as _;
 
 const RECORDS: u64 = 120;
 
@@ -216,7 +215,7 @@ fn check(folder: &Path, whole: bool) {
     }
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let written = &*WRITTEN;
     let mut segments = written.segments.clone();
     let orders = input.as_chunks::<6>().0;

@@ -86,7 +86,7 @@ fn edit(bytes: &[u8], goes: u16, found: &[Field]) {
     }
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, rest)) = split(input) else {
         return;
     };

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use watershed::experiment::asked::Asked;
 use watershed::experiment::matcher::{HostPattern, Matcher, PathPattern, ValuePattern};
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
     let mut lines = bytes.splitn(4, |&byte| byte == b'\n');
     let mut text = || lines.next().and_then(|line| std::str::from_utf8(line).ok());
     let (Some(path), Some(host), Some(target), Some(named)) = (text(), text(), text(), text())

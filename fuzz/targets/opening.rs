@@ -78,7 +78,7 @@ fn header(bytes: &[u8]) -> Option<(usize, Option<IpAddr>)> {
     Some((end + 2, source))
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, bytes)) = split(input) else {
         return;
     };

@@ -9,7 +9,7 @@ use watershed::experiment::UserId;
 use watershed::experiment::identity;
 use watershed::experiment::visit::visit;
 use watershed::proxy::fuzzing::direct::{Ours, Partial, Request, RequestRead, read_request};
-use watershed::proxy::fuzzing::{Bounds, Framing};
+use watershed::proxy::fuzzing::{Bounds, Framing, Tags};
 use watershed::proxy::headers::{self, Words};
 use watershed_fuzz::http1::{self, Field, Message, values};
 use watershed_fuzz::plan::{self, PEER};
@@ -50,6 +50,9 @@ fn outcome(read: &RequestRead<'_>) -> Outcome {
     }
 }
 
+/// What traces and logs go by.
+const TAGS: &[&str] = &["x-request-id", "traceparent", "tracestate"];
+
 /// The name that CGI, Rack and PHP make of this one, if it is another.
 fn disguised(name: &str) -> Option<String> {
     let plain = name.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
@@ -59,6 +62,7 @@ fn disguised(name: &str) -> Option<String> {
 /// What the proxy may drop or say itself.
 fn is_ours(name: &str) -> bool {
     OF_THE_CONNECTION.contains(&name)
+        || TAGS.contains(&name)
         || ["watershed-", "x-forwarded-"]
             .iter()
             .any(|it| name.starts_with(it))
@@ -115,7 +119,13 @@ fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, 
     let visitor = visitor.map(identity::Visitor::into_owned);
     let ours = Ours::new(PEER, trusted, false);
     let mut out = Vec::new();
-    plain.write(&mut out, &ours, over_tls, words, visitor.as_ref(), &meant);
+    let mut random = 1_u128..;
+    let tags = Tags::of(&plan.tracing, &*plain, trusted, 7, || {
+        random.next().expect("a number")
+    });
+    let by_whom = (&ours, over_tls);
+    let tagged = (&tags, tags.begins);
+    plain.write(&mut out, by_whom, words, tagged, visitor.as_ref(), &meant);
 
     // Behind its body stands the next request, and nothing else.
     let head_end = out.len();
@@ -170,16 +180,34 @@ fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, 
     }
     let told = values(fields, "watershed-user");
     match &visitor {
-        Some(visitor) if !told.is_empty() => assert_eq!(told, [visitor.user().as_bytes()]),
+        // Another parser takes the spaces around a value away.
+        Some(visitor) if !told.is_empty() => {
+            assert_eq!(told, [visitor.user().as_bytes().trim_ascii()]);
+        }
         _ => assert!(told.is_empty(), "{text}"),
     }
+    for name in TAGS {
+        let (client, upstream) = (values(&client.fields, name), values(fields, name));
+        match *name {
+            "x-request-id" => assert_eq!(upstream.len(), 1, "{text}"),
+            _ if tags.begins.is_none() => assert_eq!(upstream, client, "{text}"),
+            "traceparent" => assert_eq!(upstream.len(), 1, "{text}"),
+            _ => assert!(upstream.is_empty(), "{text}"),
+        }
+    }
+    let told = ["watershed-user", "watershed-experiment"];
+    let mut names = fields.iter().map(|(name, _)| &**name);
+    assert!(
+        names.all(|name| !name.starts_with("watershed-") || told.contains(&name)),
+        "{text}"
+    );
     assert_eq!(
         values(fields, "watershed-experiment").len(),
         meant.inside.len()
     );
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, bytes)) = split(input) else {
         return;
     };

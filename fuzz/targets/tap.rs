@@ -62,7 +62,7 @@ async fn ask(head: bool, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) 
     answer
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, bytes)) = split(input) else {
         return;
     };

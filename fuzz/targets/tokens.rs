@@ -11,7 +11,7 @@ use watershed::experiment::forced::{Forced, Unsound, sign, verify};
 
 const SECRET: &[u8] = b"0123456789abcdef";
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
     assert_eq!(verify(SECRET, bytes, 0), Err(Unsound::Forged), "forged");
     // A body of any shape, soundly signed.
     let Ok(body) = std::str::from_utf8(bytes) else {

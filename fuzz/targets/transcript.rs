@@ -57,7 +57,7 @@ fn expected(request: &Request<()>) -> Vec<Field> {
     fields
 }
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
     let Some(request) = request(bytes) else {
         return;
     };

@@ -79,7 +79,8 @@ fn is_absolute(target: &[u8]) -> bool {
     };
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
     let (host, path) = rest.split_at(end.unwrap_or(rest.len()));
-    is_host(host) && is_path(path)
+    // What is escaped in a target's host is another name to some readers, and none to hyper.
+    is_host(host) && !host.contains(&b'%') && is_path(path)
 }
 
 /// Of a sound request line that is `OPTIONS http://…`, whether the target is only a host
@@ -438,6 +439,7 @@ mod tests {
             "GET /\x01 HTTP/1.1",
             "GET ftp://a/ HTTP/1.1",
             "GET http:///x HTTP/1.1",
+            "GET http://a%41/ HTTP/1.1",
             "GET http://u@a/ HTTP/1.1",
             "CONNECT a:80 HTTP/1.1",
         ] {

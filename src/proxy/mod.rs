@@ -51,6 +51,7 @@ pub mod fuzzing {
     pub use super::opening::{first, is_http2, speaks_for};
     pub use super::reply::Reason;
     pub use super::reserved::Reserved;
+    pub use super::trace::Tags;
 }
 
 pub use snapshot::{Shared, Snapshot, Worker};

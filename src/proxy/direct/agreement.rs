@@ -87,6 +87,8 @@ const LINES: &[&str] = &[
     "x_other: 1",
     "Max-Forwards: 3",
     "X y: z",
+    "Watershed-: x",
+    "X-Forwarded-: x",
 ];
 
 const FIRST: &[&str] = &[
@@ -291,6 +293,7 @@ const ANSWERED: &[&str] = &[
     "Via: 1.1 inner",
     "X-Empty:",
     "X-Odd:  1 ",
+    "Watershed-: x",
 ];
 
 fn check_answer(first: &str, lines: &[(&str, bool)], minted: bool) -> Result<bool, TestCaseError> {

@@ -183,7 +183,7 @@ impl<'a> Answer<'a> {
                 17 => is_named(name, b"transfer-encoding"),
                 _ => false,
             };
-            let ours = name.len() > 10 && is_named(&name[..10], b"watershed-");
+            let ours = name.len() >= 10 && is_named(&name[..10], b"watershed-");
             if goes || ours {
                 self.lines.take(place);
             }

@@ -193,13 +193,13 @@ impl<'a> Request<'a> {
                 12 if is_named(name, b"max-forwards") => return None,
                 9 if is_named(name, b"forwarded") => return None,
                 17 if is_named(name, b"transfer-encoding") => return None,
-                11.. if begins(name, b"watershed-") => {
+                10.. if begins(name, b"watershed-") => {
                     if name.eq_ignore_ascii_case(OVERRIDE_HEADER.as_str().as_bytes()) {
                         return None;
                     }
                     self.lines.take(place);
                 }
-                13.. if begins(name, b"x-forwarded-") => {
+                12.. if begins(name, b"x-forwarded-") => {
                     self.forwarded_proto |= is_named(name, b"x-forwarded-proto");
                     self.forwarded_host |= is_named(name, b"x-forwarded-host");
                     if !trusted {
