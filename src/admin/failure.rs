@@ -50,7 +50,7 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Failure {
         let error = format!(
             "the store does not answer: {}; requests are served on, and facts wait in the journal",
-            crate::ledger::chain(&error)
+            error.with_advice()
         );
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }

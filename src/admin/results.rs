@@ -142,6 +142,7 @@ fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState 
         },
         dropped_events: folding.dropped_untold.load(Ordering::Relaxed),
         damaged_events: folding.lost_untold.load(Ordering::Relaxed),
+        damaged_records: ledger.damaged_records(),
         problems: vitals.problems.all(),
         reload_error: text(&vitals.reload.error),
     }

@@ -128,11 +128,9 @@ pub fn house(results: &Results) -> Vec<String> {
     let store = &results.store;
     let mut said = Vec::new();
     if !store.healthy {
-        let why = store.error.as_deref();
         said.push(format!(
-            "The {} store does not take results{}. {} facts wait in the journal.",
+            "The {} store does not take results. {} facts wait in the journal.",
             store.kind,
-            why.map_or(String::new(), |why| format!(": {why}")),
             thousands(store.lag_events)
         ));
     } else if store.lag_seconds > LATE_S {
@@ -146,6 +144,7 @@ pub fn house(results: &Results) -> Vec<String> {
     for (count, why) in [
         (store.dropped_events, "dropped because the journal was full"),
         (store.damaged_events, "damaged on disk"),
+        (store.damaged_records, "damaged in the store"),
     ] {
         if count > 0 {
             said.push(format!(

@@ -99,6 +99,7 @@ pub struct StoreState {
     pub lag_seconds: f64,
     pub dropped_events: u64,
     pub damaged_events: u64,
+    pub damaged_records: u64,
     pub problems: Vec<String>,
     pub reload_error: Option<String>,
 }

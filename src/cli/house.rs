@@ -46,7 +46,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (public, door_at) = (sockets.public_address()?, sockets.admin_address()?);
     let vitals = Arc::new(Vitals::new(plan.workers + 1));
-    let ledger = open_ledger(&plan.store).await?;
+    let ledger = ledger_of(&plan.store)?;
     let options = journal::Options::new(plan.journal.quota_bytes, plan.workers + 1);
     let journals = journal::open(
         &plan.journal.path,
@@ -71,7 +71,7 @@ pub async fn run(
     // The last one is the admin door's.
     let reports = writers.pop();
     let remembered = stage::file(&plan);
-    let decided = stage::recall(&*ledger, &remembered).await;
+    let decided = stage::recall(&*ledger, &remembered, &vitals.problems).await;
     let secrets = Secrets::open(&plan, &*ledger).await?;
     let (stage, plan_orders) = Stage::new(plan, decided, &secrets);
     let (stage, plan) = (Arc::new(stage), Arc::clone(&plan_orders.borrow()));
@@ -341,22 +341,38 @@ fn report_left_alone(vitals: &Vitals, left_alone: &[LeftAlone]) {
     }
 }
 
-/// Opens the ledger that the plan names.
-pub async fn open_ledger(store: &Store) -> anyhow::Result<Arc<dyn Ledger>> {
+/// The ledger that the plan names. It is opened when it is used, so that a server starts without
+/// it.
+fn ledger_of(store: &Store) -> anyhow::Result<Arc<dyn Ledger>> {
     match store {
-        Store::Embedded { path } => Ok(Arc::new(SqliteLedger::open(path).map_err(|error| {
-            let hint = "make the file's folder writable and free some room, or write another place at `store`";
-            Hinted::new(format!("cannot open the embedded store {}: {:#}", path.display(), anyhow!(error)), hint)
-        })?)),
-        Store::Redis { url, prefix, ca, identity } => {
-            let tls = TlsFiles { ca: ca.clone(), identity: identity.clone() };
-            let ledger = RedisLedger::connect(url.reveal(), tls, prefix).await;
-            Ok(Arc::new(ledger.map_err(|error| {
+        Store::Embedded { path } => Ok(Arc::new(SqliteLedger::at(path))),
+        Store::Redis {
+            url,
+            prefix,
+            ca,
+            identity,
+        } => {
+            let tls = TlsFiles {
+                ca: ca.clone(),
+                identity: identity.clone(),
+            };
+            let ledger = RedisLedger::at(url.reveal(), tls, prefix).map_err(|error| {
                 let hint = "correct the address at `store` (redis://[user:password@]host:port), or leave `store` out to keep counts in a file";
                 Hinted::new(format!("cannot use the Redis store: {:#}", anyhow!(error)), hint)
-            })?))
+            })?;
+            Ok(Arc::new(ledger))
         }
     }
+}
+
+/// Opens the ledger that the plan names, for a command that does nothing without it.
+pub async fn open_ledger(store: &Store) -> anyhow::Result<Arc<dyn Ledger>> {
+    let ledger = ledger_of(store)?;
+    ledger
+        .ping()
+        .await
+        .map_err(|error| anyhow!("cannot use the store: {}", error.with_advice()))?;
+    Ok(ledger)
 }
 
 /// What resolves when the process is told to stop: by SIGTERM or Ctrl-C. Listens from now on.

@@ -6,6 +6,10 @@ use crate::config::plan::Plan;
 use crate::experiment::{GroupIndex, Lifecycle as Own};
 use crate::ledger::controls::{Controls, Lifecycle};
 use crate::ledger::{Ledger, chain};
+use crate::vitals::Problems;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -109,15 +113,42 @@ impl Stage {
 
 /// What was decided before this start: by the ledger, or where that does not answer by what this
 /// machine knew last. A version that was rolled back must not come back with a restart.
-pub async fn recall(ledger: &dyn Ledger, file: &Path) -> Controls {
+pub async fn recall(ledger: &dyn Ledger, file: &Path, problems: &Problems) -> Controls {
     let asked = tokio::time::timeout(START_WITHIN, ledger.controls()).await;
     if let Ok(Ok(controls)) = asked {
         remember(file, &controls);
         return controls;
     }
-    let known = std::fs::read(file).ok();
-    let known = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    known.unwrap_or_default()
+    let read = read(file);
+    let newer = match &read {
+        Err(newer) => Some(newer.clone()),
+        Ok(_) => None,
+    };
+    if let Some(newer) = &newer {
+        tracing::error!("{newer}");
+    }
+    problems.set("decisions", newer);
+    read.unwrap_or_default()
+}
+
+/// What the file holds; nothing where it is missing or damaged. An error says that it is newer.
+fn read(file: &Path) -> Result<Controls, String> {
+    let Ok(bytes) = std::fs::read(file) else {
+        return Ok(Controls::default());
+    };
+    let version = serde_json::from_slice(&bytes).map_or(0, |Version { version }| version);
+    match version {
+        // Release 0.1.0 wrote decisions only.
+        0 => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+        VERSION => {
+            let remembered: Result<Remembered, _> = serde_json::from_slice(&bytes);
+            Ok(remembered.map_or_else(|_| Controls::default(), |it| it.controls))
+        }
+        newer => Err(format!(
+            "{} has version {newer}, and this program reads up to {VERSION}; it is left as it is: run the version that wrote it, or delete it",
+            file.display()
+        )),
+    }
 }
 
 /// Where decisions are remembered, beside the journals.
@@ -125,11 +156,39 @@ pub fn file(plan: &Plan) -> PathBuf {
     plan.journal.path.join("decided.json")
 }
 
+/// The version of the file of decisions.
+const VERSION: u64 = 1;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Remembered {
+    version: u64,
+    controls: Controls,
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    version: u64,
+}
+
 fn remember(file: &Path, controls: &Controls) {
+    if read(file).is_err() {
+        return;
+    }
     let next = file.with_extension("next");
-    let written = serde_json::to_vec(controls)
+    let remembered = Remembered {
+        version: VERSION,
+        controls: controls.clone(),
+    };
+    let write = |bytes: Vec<u8>| {
+        // One that was left half-written may have the rights of an earlier release.
+        let _ = std::fs::remove_file(&next);
+        let mut new = OpenOptions::new();
+        let mut new = new.write(true).create_new(true).mode(0o600).open(&next)?;
+        new.write_all(&bytes)
+    };
+    let written = serde_json::to_vec(&remembered)
         .map_err(std::io::Error::from)
-        .and_then(|bytes| std::fs::write(&next, bytes))
+        .and_then(write)
         .and_then(|()| std::fs::rename(&next, file));
     if let Err(error) = written {
         tracing::warn!(

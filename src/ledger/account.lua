@@ -52,14 +52,19 @@ end
 
 local function bounded(old, more) return math.max(-USER_MAX, math.min(USER_MAX, old + more)) end
 
+-- What cannot be read is skipped and counted, so that it stops nobody else's.
+local damaged = 0
+
 local function read(record)
   local words = {}
   for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
   local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}}
+  if not (user.crossed and user.first_ms) then damaged = damaged + 1; return nil end
   for i = 5, #words do
     -- Version 0.1.0 kept IDs of events here, each after a '#'.
     if words[i]:sub(1, 1) ~= '#' then
-      local name, count, sum, base = words[i]:match('^([^:]+):([^:]+):([^:]+):([^:]+)$')
+      local name, count, sum, base = words[i]:match('^([^:]+):(%d+):(-?%d+):(-?%d+)$')
+      if not name then damaged = damaged + 1; return nil end
       user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base)}
       user.names[#user.names + 1] = name
     end
@@ -168,8 +173,12 @@ local function read_events(words)
   local events = {}
   for word in (words or ''):gmatch('[^ ]+') do
     local at_ms, metric, within_ms, count, sum, base, id = word:match('^(%d+):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*)$')
-    events[#events + 1] = {at_ms = tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
-      sum = tonumber(sum), base = tonumber(base), id = id}
+    if at_ms and tonumber(count) and tonumber(sum) and tonumber(base) then
+      events[#events + 1] = {at_ms = tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
+        sum = tonumber(sum), base = tonumber(base), id = id}
+    else
+      damaged = damaged + 1
+    end
   end
   return events
 end
@@ -177,8 +186,24 @@ end
 -- What a user's waiting events cost: see waiting.rs.
 local function waiting_bytes(id, words) return words and WAITING_OVERHEAD + 2 * #id + #words or 0 end
 
+-- Fails before anything is written where a key has another type.
+local function check_counts(totals_key, hours_key)
+  redis.call('HLEN', totals_key)
+  redis.call('HLEN', hours_key)
+end
+
+local function add_count(key, field, value)
+  if value == 0 then return end
+  local added = redis.pcall('HINCRBY', key, field, whole(value))
+  if type(added) == 'table' and added.err then
+    if not added.err:find('not an integer') then error(added.err) end
+    damaged = damaged + 1
+    redis.call('HSET', key, field, whole(value))
+  end
+end
+
 local function add_counts(totals_key, hours_key)
-  for field, value in pairs(totals) do if value ~= 0 then redis.call('HINCRBY', totals_key, field, whole(value)) end end
-  for field, value in pairs(hours) do if value ~= 0 then redis.call('HINCRBY', hours_key, field, whole(value)) end end
+  for field, value in pairs(totals) do add_count(totals_key, field, value) end
+  for field, value in pairs(hours) do add_count(hours_key, field, value) end
 end
 

@@ -13,7 +13,7 @@
 --                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once
--- Returns {'now'}, {'before'}, or {'mismatch', what the shard has of each span's journal}.
+-- Returns {'now', how many records could not be read}, {'before'}, or {'mismatch', what the shard has of each span's journal}.
 
 local users_key, totals_key, hours_key, epochs_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local waiting_key, since_key, aliases_key = KEYS[6], KEYS[7], KEYS[8]
@@ -38,13 +38,20 @@ if not as_after then
   return has
 end
 
+check_counts(totals_key, hours_key)
+redis.call('HLEN', waiting_key)
+redis.call('ZCARD', since_key)
 local epochs = {}
 for i = 1, number() do
   local epoch = {digest = text(), first_ms = number(), definition = text()}
   local known = redis.call('HGET', epochs_key, epoch.digest)
   if known then
     local first, definition = known:match('^(%d+) (.*)$')
-    epoch.first_ms, epoch.definition = math.min(epoch.first_ms, tonumber(first)), definition
+    if first then
+      epoch.first_ms, epoch.definition = math.min(epoch.first_ms, tonumber(first)), definition
+    else
+      damaged = damaged + 1
+    end
   end
   epochs[i] = epoch
 end
@@ -297,4 +304,4 @@ end
 for name, count in pairs(uncounted) do
   if count > 0 then redis.call('HINCRBY', event_counts_key, name, count) end
 end
-return {'now'}
+return {'now', whole(damaged)}

@@ -7,7 +7,7 @@ use super::backoff::Backoff;
 use super::buckets::Buckets;
 use super::fold;
 use super::known::{Known, ManyIds};
-use super::{Applied, Batch, JournalId, Ledger, LedgerError, chain};
+use super::{Applied, Batch, JournalId, Ledger, LedgerError};
 use crate::journal::{Chunk, OwnedRecord, Reader};
 use crate::vitals::Vitals;
 use futures_util::FutureExt;
@@ -52,6 +52,8 @@ pub struct Folder {
     told: HashMap<JournalId, (u64, u64)>,
     /// Facts that were damaged in journals that are over.
     lost_before: u64,
+    /// Whether the ledger answered, and has not failed since.
+    answers: bool,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
 }
 
@@ -77,6 +79,7 @@ impl Folder {
             housekept: tokio::time::Instant::now(),
             told: HashMap::new(),
             lost_before: 0,
+            answers: false,
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
@@ -114,6 +117,7 @@ impl Folder {
                     }
                 }
                 Err(error) => {
+                    self.answers = false;
                     self.report(Some(&error));
                     self.backoff.next()
                 }
@@ -254,6 +258,14 @@ impl Folder {
 
     /// Gives the chunks to the ledger.
     async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
+        if !self.answers {
+            // It may be another one by now.
+            self.audit().await?;
+            self.answers = true;
+            if self.from_the_start {
+                return Ok(());
+            }
+        }
         self.tell_missing().await?;
         self.learn(chunks).await?;
         let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
@@ -376,18 +388,18 @@ impl Folder {
     fn report(&self, error: Option<&LedgerError>) {
         let folding = &self.vitals.folding;
         let was_failing = folding.failing.swap(error.is_some(), Ordering::Relaxed);
-        match error {
-            Some(error) if !was_failing => {
-                tracing::error!(
-                    "the ledger does not take results: {}; requests are served on, facts wait in the journal",
-                    chain(error)
-                );
-            }
-            None if was_failing => tracing::info!("the ledger takes results again"),
+        let text = error.map(LedgerError::with_advice);
+        let problem = text.as_ref().map(|text| {
+            format!("the store does not take results: {text}. Requests are served, and facts wait in the journal")
+        });
+        let is_news = self.vitals.problems.set("store", problem.clone());
+        match problem {
+            Some(problem) if is_news => tracing::error!("{problem}"),
+            None if was_failing => tracing::info!("the store takes results again"),
             _ => {}
         }
         if let Ok(mut last) = folding.error.lock() {
-            *last = error.map(|error| chain(error));
+            *last = text;
         }
     }
 }

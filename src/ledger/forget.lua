@@ -10,8 +10,9 @@ local waiting_key, since_key = KEYS[4], KEYS[5]
 local id = text()
 local record = redis.call('HGET', users_key, id)
 if record then
+  check_counts(totals_key, hours_key)
   local user = read(record)
-  add_whole(user, -1)
+  if user then add_whole(user, -1) end
   redis.call('HDEL', users_key, id)
   add_counts(totals_key, hours_key)
 end

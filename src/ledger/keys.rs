@@ -1,6 +1,7 @@
 //! What keys and fields are called. PURE. Names of experiments, groups and metrics are letters,
 //! digits and `_.-`, so that `|`, `:` and spaces can part them.
 
+use super::damage::Damage;
 use super::{
     EpochDefinition, EpochTotals, EventAt, GroupTotals, HourTotals, LedgerError, MetricTotals,
     Totals, UserRecord,
@@ -120,6 +121,11 @@ pub fn dropped_key(prefix: &str) -> String {
     format!("{prefix}:dropped")
 }
 
+/// The key of the hash that holds the `version` of all keys.
+pub fn format_key(prefix: &str) -> String {
+    format!("{prefix}:format")
+}
+
 /// The key of the hash of how many facts of each journal were found damaged.
 pub fn damaged_key(prefix: &str) -> String {
     format!("{prefix}:damaged")
@@ -147,7 +153,8 @@ pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 pub fn totals(
     definitions: impl IntoIterator<Item = EpochDefinition>,
     fields: impl IntoIterator<Item = (String, i128)>,
-) -> Result<Totals, LedgerError> {
+    damage: &Damage,
+) -> Totals {
     let mut epochs: BTreeMap<EpochDigest, EpochTotals> = BTreeMap::new();
     for definition in definitions {
         let epoch = epochs
@@ -160,21 +167,20 @@ pub fn totals(
         epoch.definition.first_ms = epoch.definition.first_ms.min(definition.first_ms);
     }
     for (field, value) in fields {
-        let unreadable = || LedgerError::Unreadable {
-            place: "totals".to_owned(),
-            found: field.clone(),
+        let read = || {
+            let (epoch, rest) = field.split_once('|')?;
+            let (group, what) = rest.split_once('|')?;
+            // An epoch is defined in the same atomic step as its first count.
+            let epoch = epochs.get_mut(&digest(epoch)?)?;
+            add(
+                epoch.groups.entry(group.to_owned()).or_default(),
+                what,
+                value,
+            )
         };
-        let (epoch, rest) = field.split_once('|').ok_or_else(unreadable)?;
-        let (group, what) = rest.split_once('|').ok_or_else(unreadable)?;
-        let digest = digest(epoch).ok_or_else(unreadable)?;
-        // An epoch is defined in the same atomic step as its first count.
-        let epoch = epochs.get_mut(&digest).ok_or_else(unreadable)?;
-        add(
-            epoch.groups.entry(group.to_owned()).or_default(),
-            what,
-            value,
-        )
-        .ok_or_else(unreadable)?;
+        if { read }().is_none() {
+            damage.note("totals", &field);
+        }
     }
     for epoch in epochs.values_mut() {
         epoch.groups.retain(|_, group| holds_something(group));
@@ -184,33 +190,25 @@ pub fn totals(
     for (place, epoch) in epochs.iter_mut().enumerate() {
         epoch.number = place as u32 + 1;
     }
-    Ok(Totals {
+    Totals {
         epochs,
         ..Totals::default()
-    })
+    }
 }
 
 /// Hours from the fields of any number of shards, oldest first.
-pub fn hours(
-    fields: impl IntoIterator<Item = (String, i128)>,
-) -> Result<Vec<HourTotals>, LedgerError> {
+pub fn hours(fields: impl IntoIterator<Item = (String, i128)>, damage: &Damage) -> Vec<HourTotals> {
     let mut hours: BTreeMap<(u64, EpochDigest, String), GroupTotals> = BTreeMap::new();
     for (field, value) in fields {
-        let unreadable = || LedgerError::Unreadable {
-            place: "hours".to_owned(),
-            found: field.clone(),
+        let read = || {
+            let mut parts = field.splitn(4, '|');
+            let (hour, epoch) = (parts.next()?.parse().ok()?, digest(parts.next()?)?);
+            let (group, what) = (parts.next()?.to_owned(), parts.next()?);
+            add(hours.entry((hour, epoch, group)).or_default(), what, value)
         };
-        let mut parts = field.splitn(4, '|');
-        let mut part = || parts.next().ok_or_else(unreadable);
-        let (hour, epoch, group, what) = (part()?, part()?, part()?, part()?);
-        let hour = hour.parse().map_err(|_| unreadable())?;
-        let epoch = digest(epoch).ok_or_else(unreadable)?;
-        add(
-            hours.entry((hour, epoch, group.to_owned())).or_default(),
-            what,
-            value,
-        )
-        .ok_or_else(unreadable)?;
+        if { read }().is_none() {
+            damage.note("hours", &field);
+        }
     }
     hours.retain(|_, group| holds_something(group));
     let hour = |((hour, epoch, group), totals)| HourTotals {
@@ -219,7 +217,7 @@ pub fn hours(
         group,
         totals,
     };
-    Ok(hours.into_iter().map(hour).collect())
+    hours.into_iter().map(hour).collect()
 }
 
 /// Drops what came back to zero because users moved to where they were first: false when that is

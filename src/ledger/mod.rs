@@ -10,9 +10,11 @@
 //! that and counts once; a house that lost its last seconds is seen too, and is given them again.
 
 pub mod account;
+mod advice;
 mod backoff;
 pub mod buckets;
 pub mod controls;
+pub mod damage;
 pub mod event_ids;
 pub mod fold;
 pub mod folder;
@@ -37,6 +39,8 @@ use event_ids::EventCounts;
 use identities::IdentityCounts;
 use kept::Kept;
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// So many secrets are kept in a store at most. Each is another replica's that was started while
@@ -278,7 +282,10 @@ pub trait Ledger: Send + Sync {
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, LedgerError>;
 
-    /// Whether the house answers.
+    /// How many records were found damaged since the start, and skipped.
+    fn damaged_records(&self) -> u64;
+
+    /// Whether the house answers and is one that this program may use.
     async fn ping(&self) -> Result<(), LedgerError>;
 }
 
@@ -291,6 +298,38 @@ pub enum LedgerError {
     /// The embedded file could not be read or written.
     #[error("the embedded ledger")]
     Sqlite(#[from] rusqlite::Error),
+    /// The embedded file cannot be opened.
+    #[error("{} cannot be opened", path.display())]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The embedded file is no database, or is one no more.
+    #[error("{place} is not an SQLite database")]
+    NotDatabase {
+        /// Where.
+        place: String,
+    },
+    /// A newer version of this program wrote it.
+    #[error("{place} has version {found}, and this program reads up to {known}")]
+    Newer {
+        /// Where.
+        place: String,
+        /// Its version.
+        found: String,
+        /// The newest that is known.
+        known: i64,
+    },
+    /// Another program's data stand there.
+    #[error("{place} is another program's: it has {found}")]
+    Foreign {
+        /// Where.
+        place: String,
+        /// What shows it.
+        found: String,
+    },
     /// Something stands in the house that this version does not understand.
     #[error("{place} holds {found:?}, which this version does not understand")]
     Unreadable {

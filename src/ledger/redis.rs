@@ -16,6 +16,7 @@ pub use address::TlsFiles;
 pub use link::Unusable;
 
 use super::controls::{Act, Control, Controls};
+use super::damage::Damage;
 use super::event_ids::EventCounts;
 use super::identities::IdentityCounts;
 use super::kept::Kept;
@@ -39,6 +40,7 @@ pub struct RedisLedger {
     forget: Script,
     /// Into how many shards each experiment is split, as last seen.
     shards: Mutex<HashMap<String, u32>>,
+    damage: Damage,
 }
 
 impl RedisLedger {
@@ -46,16 +48,18 @@ impl RedisLedger {
     /// reached now is waited for (facts are kept in the journal until then); one that will never
     /// do is an error.
     pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisLedger, Unusable> {
-        let link = Link::new(Address::read(url, tls).map_err(Unusable::Address)?);
-        match link.connection().await {
-            Ok(_) => {}
-            Err(NoLink::Unusable(unusable)) => return Err(unusable),
-            Err(NoLink::Away(error)) => {
-                tracing::error!(
-                    "Redis cannot be reached: {error}; requests are served, facts wait in the journal. If it should be there, correct `store`"
-                );
-            }
+        let ledger = RedisLedger::at(url, tls, prefix)?;
+        match ledger.link.connection().await {
+            Err(NoLink::Unusable(unusable)) => Err(unusable),
+            Ok(_) | Err(NoLink::Away(_)) => Ok(ledger),
         }
+    }
+
+    /// The same without connecting yet: each call connects until that is possible. Only an address
+    /// that is none is an error.
+    pub fn at(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisLedger, Unusable> {
+        let address = Address::read(url, tls).map_err(Unusable::Address)?;
+        let link = Link::new(address, keys::format_key(prefix));
         Ok(RedisLedger {
             link,
             prefix: prefix.to_owned(),
@@ -68,6 +72,7 @@ impl RedisLedger {
                 include_str!("forget.lua")
             )),
             shards: Mutex::default(),
+            damage: Damage::default(),
         })
     }
 
@@ -87,11 +92,17 @@ impl RedisLedger {
     }
 
     async fn fields(&self, key: &str) -> Result<Vec<(String, i128)>, LedgerError> {
-        let fields: Vec<(String, i64)> = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
-        Ok(fields
-            .into_iter()
-            .map(|(field, value)| (field, i128::from(value)))
-            .collect())
+        let fields: identities::Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
+        let read = |(field, value): (Vec<u8>, Vec<u8>)| {
+            let field = String::from_utf8_lossy(&field).into_owned();
+            let value = String::from_utf8_lossy(&value).into_owned();
+            let number = value.parse::<i64>();
+            if number.is_err() {
+                self.damage.note(key, &format!("{field}: {value}"));
+            }
+            Some((field, i128::from(number.ok()?)))
+        };
+        Ok(fields.into_iter().filter_map(read).collect())
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LedgerError> {
@@ -104,7 +115,7 @@ impl RedisLedger {
         &self,
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
     ) -> Result<T, LedgerError> {
-        let mut connection = self.link.connection().await.map_err(RedisError::from)?;
+        let mut connection = self.link.connection().await?;
         match work(&mut connection).await {
             Ok(done) => Ok(done),
             Err(error) => {
@@ -190,7 +201,7 @@ impl Ledger for RedisLedger {
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
             .await?;
-        script::read_answer(part, answer)
+        script::read_answer(part, answer, &self.damage)
     }
 
     async fn forget(
@@ -228,20 +239,20 @@ impl Ledger for RedisLedger {
             let texts: Vec<(String, String)> =
                 self.ask(::redis::cmd("HGETALL").arg(&keys.epochs)).await?;
             for (digest, text) in texts {
-                let unreadable = || LedgerError::Unreadable {
-                    place: keys.epochs.clone(),
-                    found: text.clone(),
+                let read = || {
+                    let (first_ms, definition) = text.split_once(' ')?;
+                    keys::read_definition(&digest, first_ms.parse().ok()?, definition).ok()
                 };
-                let (first_ms, definition) = text.split_once(' ').ok_or_else(unreadable)?;
-                let first_ms = first_ms.parse().map_err(|_| unreadable())?;
-                definitions.push(keys::read_definition(&digest, first_ms, definition)?);
+                match read() {
+                    Some(definition) => definitions.push(definition),
+                    None => self.damage.note(&keys.epochs, &text),
+                }
             }
         }
-        let totals = keys::totals(definitions, fields)?;
         Ok(Totals {
             identities,
             uncounted,
-            ..totals
+            ..keys::totals(definitions, fields, &self.damage)
         })
     }
 
@@ -251,7 +262,7 @@ impl Ledger for RedisLedger {
             let hours = self.keys(experiment, shard).await?.hours;
             fields.extend(self.fields(&hours).await?);
         }
-        keys::hours(fields)
+        Ok(keys::hours(fields, &self.damage))
     }
 
     async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
@@ -279,10 +290,12 @@ impl Ledger for RedisLedger {
             return Ok(None);
         };
         let id = self.resolve(&keys, user).await?;
-        let text: Option<String> = self
+        let text: Option<Vec<u8>> = self
             .ask(::redis::cmd("HGET").arg(&keys.users).arg(id))
             .await?;
-        text.map(|text| keys::read_user(&text)).transpose()
+        let read = |text: Vec<u8>| keys::read_user(&String::from_utf8_lossy(&text));
+        let record = text.map(|text| self.damage.skip(read(text)));
+        Ok(record.transpose()?.flatten())
     }
 
     async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError> {
@@ -296,7 +309,8 @@ impl Ledger for RedisLedger {
         let (cursor, fields): (u64, identities::Fields) = self.ask(&scan).await?;
         let mut users = Vec::with_capacity(fields.len());
         for (user, text) in fields {
-            users.push((user, keys::read_user(&String::from_utf8_lossy(&text))?));
+            let record = keys::read_user(&String::from_utf8_lossy(&text));
+            users.extend(self.damage.skip(record)?.map(|record| (user, record)));
         }
         let shard = from.shard + u32::from(cursor == 0);
         let next = (shard < shards).then(|| Place {
@@ -418,8 +432,25 @@ impl Ledger for RedisLedger {
         sessions::exchange(self, ours, now_s).await
     }
 
+    fn damaged_records(&self) -> u64 {
+        self.damage.count()
+    }
+
     async fn ping(&self) -> Result<(), LedgerError> {
-        self.ask(&::redis::cmd("PING")).await
+        Ok(self.link.check_again().await?)
+    }
+}
+
+impl From<NoLink> for LedgerError {
+    fn from(none: NoLink) -> LedgerError {
+        match none {
+            NoLink::Unusable(Unusable::Newer(found)) => LedgerError::Newer {
+                place: "Redis".to_owned(),
+                found,
+                known: link::FORMAT,
+            },
+            none => LedgerError::Redis(none.into()),
+        }
     }
 }
 

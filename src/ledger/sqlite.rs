@@ -5,23 +5,25 @@ mod controls;
 mod event_ids;
 mod identities;
 mod kept;
+mod open;
 mod rows;
 mod secrets;
 mod sessions;
 mod waiting;
 
 use super::controls::{Act, Control, Controls};
+use super::damage::Damage;
 use super::kept::Kept;
 use super::{
     ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Page, Part, Place, Replica,
     Totals, UserRecord, keys,
 };
 use apply::{applied, apply, record};
-use rows::{definitions, fields};
+use open::Slot;
+use rows::{definitions, fields, text};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
@@ -107,64 +109,33 @@ END;
 /// Counts in one local file.
 #[derive(Debug)]
 pub struct SqliteLedger {
-    writer: Arc<Mutex<Connection>>,
-    reader: Arc<Mutex<Connection>>,
+    writer: Arc<Slot>,
+    reader: Arc<Slot>,
+    damage: Arc<Damage>,
 }
 
 impl SqliteLedger {
     /// Opens the file, made where missing. Several processes may share it.
     pub fn open(path: &Path) -> Result<SqliteLedger, LedgerError> {
-        let mut writer = connect(path)?;
-        let begun = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let version: i64 = begun.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let Some(steps) = usize::try_from(version).ok().and_then(|at| STEPS.get(at..)) else {
-            let place = format!("the file's user_version (of {})", path.display());
-            return Err(LedgerError::Unreadable {
-                place,
-                found: version.to_string(),
-            });
-        };
-        for step in steps {
-            begun.execute_batch(step)?;
+        let ledger = SqliteLedger::at(path);
+        ledger.writer.now(|_| Ok(()))?;
+        Ok(ledger)
+    }
+
+    /// The same without opening it yet: each call opens it until that is possible.
+    pub fn at(path: &Path) -> SqliteLedger {
+        SqliteLedger {
+            writer: Arc::new(Slot::new(path)),
+            reader: Arc::new(Slot::new(path)),
+            damage: Arc::default(),
         }
-        begun.pragma_update(None, "user_version", VERSION)?;
-        begun.commit()?;
-        let reader = connect(path)?;
-        Ok(SqliteLedger {
-            writer: Arc::new(Mutex::new(writer)),
-            reader: Arc::new(Mutex::new(reader)),
-        })
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        on(&self.reader, move |connection| work(connection)).await
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection, LedgerError> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A power cut may cost the last commits; the journal gives them again.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
-}
-
-/// Does blocking work on a thread for such work.
-async fn on<T: Send + 'static>(
-    connection: &Arc<Mutex<Connection>>,
-    work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
-) -> Result<T, LedgerError> {
-    let connection = Arc::clone(connection);
-    // A transaction that a panic interrupted was rolled back: the connection is sound.
-    let work = move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        self.reader.with(move |connection| work(connection)).await
     }
 }
 
@@ -195,15 +166,16 @@ impl Ledger for SqliteLedger {
     }
 
     async fn apply(&self, part: &Part) -> Result<Applied, LedgerError> {
-        let part = part.clone();
-        on(&self.writer, move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let applied = apply(&transaction, &part)?;
-            transaction.commit()?;
-            Ok(applied)
-        })
-        .await
+        let (part, damage) = (part.clone(), Arc::clone(&self.damage));
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let applied = apply(&transaction, &part, &damage)?;
+                transaction.commit()?;
+                Ok(applied)
+            })
+            .await
     }
 
     async fn forget(
@@ -213,12 +185,13 @@ impl Ledger for SqliteLedger {
         journal: &JournalId,
     ) -> Result<(), LedgerError> {
         let (experiment, journal) = (experiment.to_owned(), journal.clone());
-        on(&self.writer, move |connection| {
-            let sql = "DELETE FROM applied WHERE experiment = ? AND journal = ?";
-            connection.execute(sql, params![experiment, &*journal])?;
-            Ok(())
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                let sql = "DELETE FROM applied WHERE experiment = ? AND journal = ?";
+                connection.execute(sql, params![experiment, &*journal])?;
+                Ok(())
+            })
+            .await
     }
 
     async fn experiments(&self) -> Result<Vec<String>, LedgerError> {
@@ -232,14 +205,15 @@ impl Ledger for SqliteLedger {
     }
 
     async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
-        let experiment = experiment.to_owned();
+        let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             // One transaction: definitions and counts of the same moment.
             let transaction = connection.unchecked_transaction()?;
             let totals = keys::totals(
-                definitions(&transaction, &experiment)?,
-                fields(&transaction, "totals", &experiment)?,
-            )?;
+                definitions(&transaction, &experiment, &damage)?,
+                fields(&transaction, "totals", &experiment, &damage)?,
+                &damage,
+            );
             Ok(Totals {
                 identities: identities::counts(&transaction, &experiment)?,
                 uncounted: event_ids::counts(&transaction, &experiment)?,
@@ -250,58 +224,66 @@ impl Ledger for SqliteLedger {
     }
 
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
-        let experiment = experiment.to_owned();
-        self.read(move |connection| keys::hours(fields(connection, "hours", &experiment)?))
-            .await
+        let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
+        self.read(move |connection| {
+            let fields = fields(connection, "hours", &experiment, &damage)?;
+            Ok(keys::hours(fields, &damage))
+        })
+        .await
     }
 
     async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
-        on(&self.writer, move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let was_there = apply::forget(&transaction, &experiment, &user)?;
-            transaction.commit()?;
-            Ok(was_there)
-        })
-        .await
+        let damage = Arc::clone(&self.damage);
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let was_there = apply::forget(&transaction, &experiment, &user, &damage)?;
+                transaction.commit()?;
+                Ok(was_there)
+            })
+            .await
     }
 
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
         let experiment = experiment.to_owned();
-        on(&self.writer, move |connection| {
-            for table in ["users", "waiting", "identities", "aliases", "event_ids"] {
-                let sql = format!("DELETE FROM {table} WHERE experiment = ?");
-                connection.execute(&sql, [&experiment])?;
-            }
-            Ok(())
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                for table in ["users", "waiting", "identities", "aliases", "event_ids"] {
+                    let sql = format!("DELETE FROM {table} WHERE experiment = ?");
+                    connection.execute(&sql, [&experiment])?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
+        let damage = Arc::clone(&self.damage);
         self.read(move |connection| {
             let user = identities::resolve(connection, &experiment, &user)?;
-            record(connection, &experiment, &user)
+            record(connection, &experiment, &user, &damage)
         })
         .await
     }
 
     async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError> {
-        let experiment = experiment.to_owned();
+        let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             let sql = "SELECT user, record FROM users WHERE experiment = ? AND user > ? ORDER BY user LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
             let mut rows = statement.query(params![experiment, from.after, PAGE_USERS as i64])?;
-            let mut users = Vec::new();
+            let (mut users, mut read, mut last) = (Vec::new(), 0, Vec::new());
             while let Some(row) = rows.next()? {
-                let text: String = row.get(1)?;
-                users.push((row.get(0)?, keys::read_user(&text)?));
+                last = row.get(0)?;
+                read += 1;
+                let record = damage.skip(text(row, 1).and_then(|text| keys::read_user(&text)))?;
+                users.extend(record.map(|record| (last.clone(), record)));
             }
-            let last = users.last().filter(|_| users.len() == PAGE_USERS);
-            let next = last.map(|(user, _): &(Vec<u8>, UserRecord)| Place {
-                after: user.clone(),
+            let next = (read == PAGE_USERS).then(|| Place {
+                after: last,
                 ..Place::default()
             });
             Ok((users, next))
@@ -311,7 +293,7 @@ impl Ledger for SqliteLedger {
 
     async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {
         let journal = journal.clone();
-        on(&self.writer, move |connection| {
+        self.writer.with(move |connection| {
             let sql = "INSERT INTO dropped VALUES (?, ?) ON CONFLICT DO UPDATE SET count = excluded.count";
             connection.execute(sql, params![&*journal, dropped as i64])?;
             Ok(())
@@ -329,7 +311,7 @@ impl Ledger for SqliteLedger {
 
     async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError> {
         let journal = journal.clone();
-        on(&self.writer, move |connection| {
+        self.writer.with(move |connection| {
             let sql = "INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO UPDATE SET count = max(count, excluded.count)";
             connection.execute(sql, params![&*journal, damaged as i64])?;
             Ok(())
@@ -347,18 +329,19 @@ impl Ledger for SqliteLedger {
 
     async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
         let replica = replica.clone();
-        on(&self.writer, move |connection| {
-            let gone = replica.seen_ms.saturating_sub(ALIVE_MS) as i64;
-            connection.execute("DELETE FROM replicas WHERE seen_ms < ?", [gone])?;
-            let sql = "INSERT OR REPLACE INTO replicas VALUES (?, ?, ?, ?)";
-            let seen_ms = replica.seen_ms as i64;
-            connection.execute(
-                sql,
-                params![replica.id, replica.definition, seen_ms, replica.version],
-            )?;
-            Ok(())
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                let gone = replica.seen_ms.saturating_sub(ALIVE_MS) as i64;
+                connection.execute("DELETE FROM replicas WHERE seen_ms < ?", [gone])?;
+                let sql = "INSERT OR REPLACE INTO replicas VALUES (?, ?, ?, ?)";
+                let seen_ms = replica.seen_ms as i64;
+                connection.execute(
+                    sql,
+                    params![replica.id, replica.definition, seen_ms, replica.version],
+                )?;
+                Ok(())
+            })
+            .await
     }
 
     async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError> {
@@ -386,17 +369,20 @@ impl Ledger for SqliteLedger {
 
     async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
         let (experiment, more) = (experiment.to_owned(), more.clone());
-        on(&self.writer, move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            kept::keep(&transaction, &experiment, &more)?;
-            Ok(transaction.commit()?)
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                kept::keep(&transaction, &experiment, &more)?;
+                Ok(transaction.commit()?)
+            })
+            .await
     }
 
     async fn controls(&self) -> Result<Controls, LedgerError> {
-        self.read(controls::controls).await
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| controls::controls(connection, &damage))
+            .await
     }
 
     async fn control(
@@ -406,39 +392,45 @@ impl Ledger for SqliteLedger {
         act: &Act,
     ) -> Result<bool, LedgerError> {
         let (next, act) = (next.clone(), act.clone());
-        on(&self.writer, move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = controls::control(&transaction, before_ms, &next, &act)?;
-            transaction.commit()?;
-            Ok(done)
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = controls::control(&transaction, before_ms, &next, &act)?;
+                transaction.commit()?;
+                Ok(done)
+            })
+            .await
     }
 
     async fn note(&self, act: &Act) -> Result<(), LedgerError> {
         let act = act.clone();
-        on(&self.writer, move |connection| {
-            controls::note(connection, &act)
-        })
-        .await
+        self.writer
+            .with(move |connection| controls::note(connection, &act))
+            .await
     }
 
     async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
-        self.read(move |connection| controls::acts(connection, max))
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| controls::acts(connection, max, &damage))
             .await
     }
 
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError> {
         let ours = ours.to_vec();
-        on(&self.writer, move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let secrets = secrets::exchange(&transaction, &ours)?;
-            transaction.commit()?;
-            Ok(secrets)
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let secrets = secrets::exchange(&transaction, &ours)?;
+                transaction.commit()?;
+                Ok(secrets)
+            })
+            .await
+    }
+
+    fn damaged_records(&self) -> u64 {
+        self.damage.count()
     }
 
     async fn ended_sessions(
@@ -447,18 +439,24 @@ impl Ledger for SqliteLedger {
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, LedgerError> {
         let ours = ours.to_vec();
-        on(&self.writer, move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let ended = sessions::exchange(&transaction, &ours, now_s)?;
-            transaction.commit()?;
-            Ok(ended)
-        })
-        .await
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let ended = sessions::exchange(&transaction, &ours, now_s)?;
+                transaction.commit()?;
+                Ok(ended)
+            })
+            .await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
-            .await
+        // Both connections are opened, and the file is read.
+        self.writer.with(|_| Ok(())).await?;
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM applied LIMIT 1)";
+            Ok(connection.query_row(sql, [], |_| Ok(()))?)
+        })
+        .await
     }
 }

@@ -1,8 +1,6 @@
 //! The command line: what it says and how it exits.
 
-use crate::support::origin::Origin;
 use crate::support::proxy::BINARY;
-use crate::support::redis::Redis;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
@@ -74,12 +72,6 @@ fn starting_makes_no_sense() {
         "something else listens there",
     );
     refuses(
-        &format!("{ROUTES}store: missing/folder/watershed.db\n"),
-        1,
-        "cannot open the embedded store DIR/missing/folder/watershed.db",
-        "make the file's folder writable",
-    );
-    refuses(
         &format!("{ROUTES}journal: {{ path: routes.yaml }}\n"),
         1,
         "cannot write the journal at DIR/routes.yaml",
@@ -90,21 +82,6 @@ fn starting_makes_no_sense() {
         2,
         "DIR/routes.yaml:1:17: upstreams.a: found \"b\"",
         "an address such as",
-    );
-    let guarded = Redis::with(&["--requirepass", "sesame"]);
-    let redis = format!("{ROUTES}store: {}\n", guarded.url());
-    refuses(
-        &redis,
-        1,
-        "cannot use the Redis store: it refuses the user or password",
-        "correct the address at `store`",
-    );
-    let site = Origin::start("site");
-    refuses(
-        &format!("{ROUTES}store: redis://{}\n", site.address),
-        1,
-        "cannot use the Redis store: what listens there does not answer like Redis",
-        "correct the address at `store`",
     );
     let missing = run(&["run", "-c", "no/such/file.yaml"]);
     assert_eq!(

@@ -33,6 +33,7 @@ mod places;
 mod schema;
 mod simulate;
 mod statistics;
+mod stores;
 mod supervision;
 mod support;
 mod unfinished;

@@ -29,6 +29,7 @@ impl Folder {
         self.measure();
         // Nothing is deleted before it is known that the ledger has it.
         if let Err(error) = self.audit().await {
+            self.answers = false;
             self.report(Some(&error));
             return;
         }
@@ -76,7 +77,8 @@ impl Folder {
 
     /// Asks every shard whether it still has what it was given. A ledger can lose its last seconds
     /// when there is nothing more to give that would show it.
-    async fn audit(&mut self) -> Result<(), LedgerError> {
+    pub(super) async fn audit(&mut self) -> Result<(), LedgerError> {
+        self.ledger.ping().await?;
         let mut lost = Vec::new();
         for (experiment, shards) in &self.known.experiments {
             // Also told anew that there is such an experiment, in case that just this was lost.

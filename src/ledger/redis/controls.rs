@@ -11,8 +11,12 @@ static CONTROL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("co
 pub async fn controls(ledger: &RedisLedger) -> Result<Controls, LedgerError> {
     let key = keys::controls_key(&ledger.prefix);
     let all: Vec<(String, String)> = ledger.ask(::redis::cmd("HGETALL").arg(&key)).await?;
-    let read = |(name, text): (String, String)| Ok((name, read_json(&key, &text)?));
-    all.into_iter().map(read).collect()
+    let mut controls = Controls::new();
+    for (name, text) in all {
+        let control = ledger.damage.skip(read_json(&key, &text))?;
+        controls.extend(control.map(|control| (name, control)));
+    }
+    Ok(controls)
 }
 
 pub async fn control(
@@ -47,5 +51,9 @@ pub async fn acts(ledger: &RedisLedger, max: usize) -> Result<Vec<Act>, LedgerEr
     let mut range = ::redis::cmd("LRANGE");
     range.arg(&key).arg(0).arg(max.min(ACTS_MAX) as i64 - 1);
     let all: Vec<String> = ledger.ask(&range).await?;
-    all.iter().map(|text| read_json(&key, text)).collect()
+    let mut acts = Vec::new();
+    for text in all {
+        acts.extend(ledger.damage.skip(read_json(&key, &text))?);
+    }
+    Ok(acts)
 }

@@ -17,14 +17,14 @@ pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, Ledger
     let mut first = ::redis::cmd("HGETALL");
     let texts: Vec<(String, String)> = ledger.ask(lowest.arg(&keys.lowest)).await?;
     let number = |(field, text): (String, String)| match text.parse::<f64>() {
-        Ok(value) if !value.is_nan() => Ok((field, value)),
-        _ => Err(LedgerError::Unreadable {
-            place: keys.lowest.clone(),
-            found: text,
-        }),
+        Ok(value) if !value.is_nan() => Some((field, value)),
+        _ => {
+            ledger.damage.note(&keys.lowest, &text);
+            None
+        }
     };
     Ok(Kept {
-        lowest: texts.into_iter().map(number).collect::<Result<_, _>>()?,
+        lowest: texts.into_iter().filter_map(number).collect(),
         first: ledger.ask(first.arg(&keys.first)).await?,
     })
 }

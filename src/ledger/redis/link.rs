@@ -16,6 +16,9 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may take to be made.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
+/// The version of the keys that this program writes.
+pub const FORMAT: i64 = 1;
+
 /// Why a Redis cannot be used, however long one waits.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -31,6 +34,9 @@ pub enum Unusable {
     /// Something else listens there.
     #[error("what listens there does not answer like Redis")]
     NotRedis(#[source] RedisError),
+    /// A newer version of this program wrote its keys.
+    #[error("its keys have version {0}, and this program reads up to {FORMAT}")]
+    Newer(String),
     /// It is too old.
     #[error("it is version {0}, and 6.2 is the oldest that works")]
     TooOld(String),
@@ -79,6 +85,8 @@ impl From<NoLink> for RedisError {
 #[derive(Debug)]
 pub struct Link {
     address: Address,
+    /// The key that holds the version of all keys.
+    format: String,
     connection: Mutex<Option<Connection>>,
     warned: AtomicBool,
 }
@@ -103,9 +111,10 @@ impl std::fmt::Debug for Connection {
 
 impl Link {
     /// A way that is not yet tried.
-    pub fn new(address: Address) -> Link {
+    pub fn new(address: Address, format: String) -> Link {
         Link {
             address,
+            format,
             connection: Mutex::new(None),
             warned: AtomicBool::new(false),
         }
@@ -117,9 +126,39 @@ impl Link {
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
-        let connection = self.connect().await?;
+        let mut connection = self.connect().await?;
+        self.check(&mut connection).await?;
         *kept = Some(connection.clone());
         Ok(connection)
+    }
+
+    /// Looks whether the keys are of a version that this program knows. Called again now and then:
+    /// a newer program may have come.
+    pub async fn check_again(&self) -> Result<(), NoLink> {
+        let mut connection = self.connection().await?;
+        let checked = self.check(&mut connection).await;
+        if checked.is_err() {
+            *self.connection.lock().await = None;
+        }
+        checked
+    }
+
+    async fn check(&self, connection: &mut Connection) -> Result<(), NoLink> {
+        let mut get = redis::cmd("HGET");
+        get.arg(&self.format).arg("version");
+        let version: Option<String> = get.query_async(connection).await?;
+        match version {
+            // Release 0.1.0 wrote the same keys and no version.
+            None => {
+                let mut set = redis::cmd("HSETNX");
+                set.arg(&self.format).arg("version").arg(FORMAT);
+                Ok(set.query_async(connection).await?)
+            }
+            Some(version) => match version.parse() {
+                Ok(number) if (1..=FORMAT).contains(&number) => Ok(()),
+                _ => Err(NoLink::Unusable(Unusable::Newer(version))),
+            },
+        }
     }
 
     /// Gives the connection up when this error says that it is of no more use: broken, too slow,

@@ -1,6 +1,7 @@
 //! What the script that adds a part is told, and what it answers.
 
 use crate::ledger::account::Additions;
+use crate::ledger::damage::Damage;
 use crate::ledger::{Applied, LedgerError, Part, keys};
 use crate::ledger::{event_ids, waiting};
 
@@ -60,14 +61,28 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
 }
 
 /// Reads what the script answered to a part.
-pub fn read_answer(part: &Part, answer: Vec<String>) -> Result<Applied, LedgerError> {
+pub fn read_answer(
+    part: &Part,
+    answer: Vec<String>,
+    damage: &Damage,
+) -> Result<Applied, LedgerError> {
     let unreadable = || LedgerError::Unreadable {
         place: "the script's answer".to_owned(),
         found: answer.join(" "),
     };
     let (word, has) = answer.split_first().ok_or_else(unreadable)?;
     match &**word {
-        "now" => Ok(Applied::Now),
+        "now" => {
+            let damaged = has
+                .first()
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0);
+            for number in 0..damaged {
+                let place = format!("a user, an epoch or a count of {}", part.experiment);
+                damage.note(&place, &format!("{number} of {:?}", part.spans));
+            }
+            Ok(Applied::Now)
+        }
         "before" => Ok(Applied::Before),
         "mismatch" if has.len() == part.spans.len() => {
             let has = has

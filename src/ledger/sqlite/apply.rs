@@ -2,14 +2,19 @@
 
 use super::event_ids;
 use super::identities;
-use super::rows::number;
+use super::rows::{number, text};
 use super::waiting;
 use crate::ledger::account::{Additions, Before};
+use crate::ledger::damage::Damage;
 use crate::ledger::event_ids::EventIds;
 use crate::ledger::{Applied, LedgerError, Part, Span, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, LedgerError> {
+pub fn apply(
+    transaction: &Transaction<'_>,
+    part: &Part,
+    damage: &Damage,
+) -> Result<Applied, LedgerError> {
     let mut has = Vec::with_capacity(part.spans.len());
     for span in &part.spans {
         has.push((
@@ -32,10 +37,10 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
     }
     let mut additions = Additions::of_tallies(part);
     let experiment = &part.experiment;
-    identities::join(transaction, part, &mut additions)?;
+    identities::join(transaction, part, &mut additions, damage)?;
     for delta in &part.users {
         let user = identities::resolve(transaction, experiment, &delta.user)?;
-        let mut before = known(transaction, experiment, &user)?;
+        let mut before = known(transaction, experiment, &user, damage)?;
         let events = before.waiting.iter().chain(&delta.events);
         before.ids = event_ids::known(transaction, part, &user, events)?;
         let after = additions.user(before.clone(), delta);
@@ -44,8 +49,8 @@ pub fn apply(transaction: &Transaction<'_>, part: &Part) -> Result<Applied, Ledg
     additions.uncounted.dropped_waiting += waiting::stop(transaction, part)?;
     event_ids::forget_old(transaction, part, additions.ids_added)?;
     event_ids::count(transaction, experiment, additions.uncounted)?;
-    add(transaction, "totals", part, &additions.totals)?;
-    add(transaction, "hours", part, &additions.hours)?;
+    add(transaction, "totals", part, &additions.totals, damage)?;
+    add(transaction, "hours", part, &additions.hours, damage)?;
     for epoch in &part.epochs {
         let sql = "INSERT INTO epochs VALUES (?, ?, ?, ?)
                    ON CONFLICT DO UPDATE SET first_ms = min(first_ms, excluded.first_ms)";
@@ -73,17 +78,18 @@ pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
+    damage: &Damage,
 ) -> Result<bool, LedgerError> {
     let user = identities::resolve(transaction, experiment, user)?;
-    let before = known(transaction, experiment, &user)?;
+    let before = known(transaction, experiment, &user, damage)?;
     event_ids::forget(transaction, experiment, &user)?;
     let part = Part::nothing(experiment);
     keep(transaction, &part, &user, &before, &Before::default())?;
     if let Some(record) = &before.record {
         let mut additions = Additions::default();
         additions.take_out(record);
-        add(transaction, "totals", &part, &additions.totals)?;
-        add(transaction, "hours", &part, &additions.hours)?;
+        add(transaction, "totals", &part, &additions.totals, damage)?;
+        add(transaction, "hours", &part, &additions.hours, damage)?;
     }
     let had_ids = identities::forget(transaction, experiment, &user)?;
     Ok(had_ids || before != Before::default())
@@ -94,10 +100,12 @@ pub fn known(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
+    damage: &Damage,
 ) -> Result<Before, LedgerError> {
+    let waiting = damage.skip(waiting::waiting(connection, experiment, user))?;
     Ok(Before {
-        record: record(connection, experiment, user)?,
-        waiting: waiting::waiting(connection, experiment, user)?,
+        record: record(connection, experiment, user, damage)?,
+        waiting: waiting.unwrap_or_default(),
         ids: EventIds::default(),
     })
 }
@@ -140,6 +148,7 @@ fn add(
     table: &str,
     part: &Part,
     additions: &std::collections::BTreeMap<String, i128>,
+    damage: &Damage,
 ) -> Result<(), LedgerError> {
     // Sums outgrow the 64 bits of an INTEGER, so they are kept as text.
     let mut read = transaction.prepare_cached(&format!(
@@ -150,10 +159,11 @@ fn add(
     );
     let mut write = transaction.prepare_cached(&sql)?;
     for (field, &more) in additions {
-        let before: Option<String> = read
-            .query_row(params![part.experiment, field], |row| row.get(0))
+        let before = read
+            .query_row(params![part.experiment, field], |row| Ok(text(row, 0)))
             .optional()?;
-        let before = before.map_or(Ok(0), |text| number(table, &text))?;
+        let before = before.map(|text| damage.skip(text.and_then(|text| number(table, &text))));
+        let before = before.transpose()?.flatten().unwrap_or(0);
         write.execute(params![part.experiment, field, (before + more).to_string()])?;
     }
     Ok(())
@@ -176,11 +186,13 @@ pub fn record(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
+    damage: &Damage,
 ) -> Result<Option<UserRecord>, LedgerError> {
     let sql = "SELECT record FROM users WHERE experiment = ? AND user = ?";
-    let text: Option<String> = connection
+    let found = connection
         .prepare_cached(sql)?
-        .query_row(params![experiment, user], |row| row.get(0))
+        .query_row(params![experiment, user], |row| Ok(text(row, 0)))
         .optional()?;
-    text.map(|text| keys::read_user(&text)).transpose()
+    let record = found.map(|text| damage.skip(text.and_then(|text| keys::read_user(&text))));
+    Ok(record.transpose()?.flatten())
 }

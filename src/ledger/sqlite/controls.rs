@@ -1,16 +1,18 @@
 //! What was decided about experiments.
 
+use super::rows::text;
 use crate::ledger::controls::{ACTS_MAX, Act, Control, Controls};
+use crate::ledger::damage::Damage;
 use crate::ledger::{LedgerError, read_json, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-pub fn controls(connection: &Connection) -> Result<Controls, LedgerError> {
+pub fn controls(connection: &Connection, damage: &Damage) -> Result<Controls, LedgerError> {
     let mut statement = connection.prepare_cached("SELECT experiment, control FROM controls")?;
     let mut rows = statement.query([])?;
     let mut controls = Controls::new();
     while let Some(row) = rows.next()? {
-        let text: String = row.get(1)?;
-        controls.insert(row.get(0)?, read_json("controls", &text)?);
+        let read = || Ok((text(row, 0)?, read_json("controls", &text(row, 1)?)?));
+        controls.extend(damage.skip(read())?);
     }
     Ok(controls)
 }
@@ -42,14 +44,13 @@ pub fn note(connection: &Connection, act: &Act) -> Result<(), LedgerError> {
     Ok(())
 }
 
-pub fn acts(connection: &Connection, max: usize) -> Result<Vec<Act>, LedgerError> {
+pub fn acts(connection: &Connection, max: usize, damage: &Damage) -> Result<Vec<Act>, LedgerError> {
     let sql = "SELECT act FROM acts ORDER BY number DESC LIMIT ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([max.min(ACTS_MAX) as i64])?;
     let mut acts = Vec::new();
     while let Some(row) = rows.next()? {
-        let text: String = row.get(0)?;
-        acts.push(read_json("acts", &text)?);
+        acts.extend(damage.skip(text(row, 0).and_then(|text| read_json("acts", &text)))?);
     }
     Ok(acts)
 }

@@ -3,6 +3,7 @@
 use super::apply::{keep, known};
 use super::event_ids;
 use crate::ledger::account::{Additions, Before};
+use crate::ledger::damage::Damage;
 use crate::ledger::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
 use crate::ledger::{LedgerError, Part};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -12,6 +13,7 @@ pub fn join(
     transaction: &Transaction<'_>,
     part: &Part,
     additions: &mut Additions,
+    damage: &Damage,
 ) -> Result<(), LedgerError> {
     let experiment = &part.experiment;
     let mut counts = IdentityCounts::default();
@@ -23,7 +25,8 @@ pub fn join(
         let by = || join.known.clone();
         match outcome {
             Outcome::Absorb => {
-                absorb(transaction, part, additions, (&join.minted, &join.known))?;
+                let ids = (&*join.minted, &*join.known);
+                absorb(transaction, part, additions, ids, damage)?;
                 set_role(transaction, part, &join.minted, &Role::Absorbed(by()))?;
                 if known_role.is_none() {
                     set_role(transaction, part, &join.known, &Role::Known)?;
@@ -54,6 +57,7 @@ fn absorb(
     part: &Part,
     additions: &mut Additions,
     (minted, by): (&[u8], &[u8]),
+    damage: &Damage,
 ) -> Result<(), LedgerError> {
     let experiment = &part.experiment;
     let first = resolve(transaction, experiment, by)?;
@@ -62,8 +66,8 @@ fn absorb(
         return Ok(());
     }
     event_ids::absorb(transaction, experiment, &first, &second)?;
-    let mut before = known(transaction, experiment, &first)?;
-    let other = known(transaction, experiment, &second)?;
+    let mut before = known(transaction, experiment, &first, damage)?;
+    let other = known(transaction, experiment, &second, damage)?;
     let waiting = before.waiting.iter().chain(&other.waiting);
     before.ids = event_ids::known(transaction, part, &first, waiting)?;
     let whole = additions.join(before.clone(), other.clone());

@@ -1,22 +1,25 @@
 //! Reads what is kept as it is kept.
 
-use crate::ledger::EpochDefinition;
-use crate::ledger::{LedgerError, keys};
-use rusqlite::Connection;
+use crate::ledger::damage::Damage;
+use crate::ledger::{EpochDefinition, LedgerError, keys};
+use rusqlite::{Connection, Row};
 
 /// All epochs of an experiment.
 pub fn definitions(
     connection: &Connection,
     experiment: &str,
+    damage: &Damage,
 ) -> Result<Vec<EpochDefinition>, LedgerError> {
     let sql = "SELECT digest, first_ms, definition FROM epochs WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;
     let mut definitions = Vec::new();
     while let Some(row) = rows.next()? {
-        let (digest, first_ms, text): (String, i64, String) =
-            (row.get(0)?, row.get(1)?, row.get(2)?);
-        definitions.push(keys::read_definition(&digest, first_ms as u64, &text)?);
+        let read = || {
+            let (digest, definition) = (text(row, 0)?, text(row, 2)?);
+            keys::read_definition(&digest, whole(row, 1)? as u64, &definition)
+        };
+        definitions.extend(damage.skip(read())?);
     }
     Ok(definitions)
 }
@@ -26,6 +29,7 @@ pub fn fields(
     connection: &Connection,
     table: &str,
     experiment: &str,
+    damage: &Damage,
 ) -> Result<Vec<(String, i128)>, LedgerError> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT field, value FROM {table} WHERE experiment = ?"
@@ -33,10 +37,35 @@ pub fn fields(
     let mut rows = statement.query([experiment])?;
     let mut fields = Vec::new();
     while let Some(row) = rows.next()? {
-        let text: String = row.get(1)?;
-        fields.push((row.get(0)?, number(table, &text)?));
+        let read = || Ok((text(row, 0)?, number(table, &text(row, 1)?)?));
+        fields.extend(damage.skip(read())?);
     }
     Ok(fields)
+}
+
+/// A text. What has another type is damage, not an error of the file.
+pub fn text(row: &Row<'_>, column: usize) -> Result<String, LedgerError> {
+    row.get(column)
+        .map_err(|error| of_another_type(row, column, error))
+}
+
+/// A whole number.
+pub fn whole(row: &Row<'_>, column: usize) -> Result<i64, LedgerError> {
+    row.get(column)
+        .map_err(|error| of_another_type(row, column, error))
+}
+
+fn of_another_type(row: &Row<'_>, column: usize, error: rusqlite::Error) -> LedgerError {
+    let name = row.as_ref().column_name(column).unwrap_or_default();
+    match error {
+        rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::Utf8Error(..) => LedgerError::Unreadable {
+            place: format!("a {name}"),
+            found: format!("{:?}", row.get_ref(column)),
+        },
+        error => LedgerError::Sqlite(error),
+    }
 }
 
 /// A number that is kept as a text.

@@ -1,6 +1,7 @@
 //! Events that wait for their user's exposure: see [`crate::ledger::waiting`]. Triggers keep the
 //! sum of their bytes.
 
+use super::rows::text;
 use crate::ledger::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
 use crate::ledger::{EventAt, LedgerError, Part, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -12,11 +13,11 @@ pub fn waiting(
     user: &[u8],
 ) -> Result<Vec<EventAt>, LedgerError> {
     let sql = "SELECT events FROM waiting WHERE experiment = ? AND user = ?";
-    let text: Option<String> = connection
+    let found = connection
         .prepare_cached(sql)?
-        .query_row(params![experiment, user], |row| row.get(0))
+        .query_row(params![experiment, user], |row| Ok(text(row, 0)))
         .optional()?;
-    text.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text))
+    found.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text?))
 }
 
 /// Writes what waits for a user, who `is_exposed` or not.

@@ -1,0 +1,433 @@
+//! Stores that cannot be used: the program starts, serves and journals, says what is wrong and
+//! what to do, changes nothing that is not its own, and goes on when it is put right.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+use crate::support::until;
+use rusqlite::Connection;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/0.1.0");
+    fixtures.join(name)
+}
+
+struct Site([Origin; 2]);
+
+impl Site {
+    fn start() -> Site {
+        Site([Origin::start("a"), Origin::start("b")])
+    }
+
+    fn routes(&self, store: &str) -> String {
+        format!(
+            "store: \"{store}\"\nworkers: 1\nuser: {{ cookie: uid }}\nupstreams: {{ a: \"http://{}\", b: \"http://{}\" }}\nexperiments: {{ shop: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ buy: {{ event: buy }} }}\n",
+            self.0[0].address, self.0[1].address
+        )
+    }
+}
+
+#[track_caller]
+fn visit(client: &mut Client, users: std::ops::Range<u64>) {
+    for number in users {
+        let answer = client.get("/?event=buy", &format!("Cookie: uid=user-{number}\r\n"));
+        assert_eq!(answer.status, 200);
+    }
+}
+
+fn users(results: &serde_json::Value) -> u64 {
+    let groups = results["experiments"][0]["groups"].as_array().unwrap();
+    groups
+        .iter()
+        .map(|group| group["users"].as_u64().unwrap())
+        .sum()
+}
+
+/// Starts with a store that cannot be used, and sees that everything else goes on.
+#[track_caller]
+fn serves_on(store: &str, problem: &str, advice: &str) -> Proxy {
+    let site = Box::leak(Box::new(Site::start()));
+    let proxy = Proxy::start(&site.routes(store));
+    visit(&mut proxy.client(), 0..20);
+    until(problem, || {
+        let ready = proxy.ask("/admin/readyz");
+        assert_eq!(ready.status, 200, "{}", ready.text());
+        let text = ready.text();
+        let is_told =
+            text.starts_with("ready\n") && text.contains(problem) && text.contains(advice);
+        if is_told { Ok(()) } else { Err(text) }
+    });
+    let log = proxy.log.lock().unwrap().clone();
+    assert!(log.contains(problem) && log.contains(advice), "{log}");
+    let results = proxy.ask("/admin/results");
+    assert_eq!(results.status, 503);
+    assert!(results.text().contains(advice), "{}", results.text());
+    visit(&mut proxy.client(), 20..40);
+    proxy
+}
+
+/// Everything that was answered is counted once the store can be used.
+#[track_caller]
+fn catches_up(proxy: &Proxy) {
+    let results = until("all users", || {
+        let results = proxy.results();
+        if users(&results) == 40 {
+            Ok(results)
+        } else {
+            Err(results)
+        }
+    });
+    assert_eq!(results["store"]["problems"], serde_json::json!([]));
+    assert_eq!(proxy.ask("/admin/readyz").text(), "ready\n");
+}
+
+/// A file that stands in the way: what is said, and whether it stays as it is.
+#[track_caller]
+fn stands_in_the_way(make: impl FnOnce(&Path), problem: &str, advice: &str) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    make(&path);
+    let before = crate::damage::contents(folder.path());
+    let proxy = serves_on(path.to_str().unwrap(), problem, advice);
+    assert!(
+        crate::damage::contents(folder.path()) == before,
+        "{problem}: it was changed"
+    );
+    match path.is_dir() {
+        true => fs::remove_dir(&path).unwrap(),
+        false => fs::rename(&path, folder.path().join("aside.db")).unwrap(),
+    }
+    catches_up(&proxy);
+}
+
+fn ours(path: &Path) {
+    fs::copy(fixture("watershed.db"), path).unwrap();
+}
+
+#[test]
+fn damaged_file_is_reported_and_a_new_one_is_picked_up() {
+    stands_in_the_way(
+        |path| fs::write(path, [7; 9000]).unwrap(),
+        "is not an SQLite database",
+        "move it away",
+    );
+    stands_in_the_way(
+        |path| {
+            ours(path);
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..50]).unwrap();
+        },
+        "is not an SQLite database",
+        "move it away",
+    );
+    stands_in_the_way(
+        |path| {
+            ours(path);
+            let mut bytes = fs::read(path).unwrap();
+            // The table of tables.
+            bytes[100..4096].fill(0xA5);
+            fs::write(path, bytes).unwrap();
+        },
+        "malformed",
+        "move it away",
+    );
+}
+
+#[test]
+fn folder_in_the_place_of_the_file_is_reported() {
+    stands_in_the_way(
+        |path| fs::create_dir(path).unwrap(),
+        "cannot be opened",
+        "readable and writable for this user",
+    );
+}
+
+#[test]
+fn newer_or_foreign_file_stays_as_it_is() {
+    stands_in_the_way(
+        |path| {
+            ours(path);
+            let file = Connection::open(path).unwrap();
+            file.pragma_update(None, "user_version", 99).unwrap();
+        },
+        "has version 99",
+        "run the version that wrote it",
+    );
+    let foreign = |sql: &'static str| {
+        move |path: &Path| Connection::open(path).unwrap().execute_batch(sql).unwrap()
+    };
+    let advice = "name another place at `store`";
+    stands_in_the_way(
+        foreign("PRAGMA application_id = 42; CREATE TABLE notes (text TEXT)"),
+        "application_id 42",
+        advice,
+    );
+    stands_in_the_way(
+        foreign(
+            "CREATE TABLE notes (text TEXT); CREATE TABLE users (name TEXT); PRAGMA user_version = 3",
+        ),
+        "the table \"notes\"",
+        advice,
+    );
+    // All of it in its write-ahead log, as another program leaves it that is killed.
+    stands_in_the_way(
+        |path| {
+            let source = path.with_file_name("source.db");
+            let file = Connection::open(&source).unwrap();
+            file.pragma_update(None, "journal_mode", "WAL").unwrap();
+            file.execute_batch("CREATE TABLE notes (text TEXT)")
+                .unwrap();
+            fs::copy(&source, path).unwrap();
+            let wal = |of: &Path| PathBuf::from(format!("{}-wal", of.display()));
+            fs::copy(wal(&source), wal(path)).unwrap();
+        },
+        "the table \"notes\"",
+        advice,
+    );
+}
+
+#[test]
+fn missing_folder_is_reported_and_picked_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("missing/counts.db");
+    let proxy = serves_on(
+        path.to_str().unwrap(),
+        "cannot be opened",
+        "readable and writable for this user",
+    );
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    catches_up(&proxy);
+}
+
+#[test]
+fn locked_file_is_reported_and_picked_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    ours(&path);
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute_batch(
+            "DELETE FROM users; DELETE FROM totals; DELETE FROM controls; BEGIN EXCLUSIVE",
+        )
+        .unwrap();
+    let proxy = serves_on(
+        path.to_str().unwrap(),
+        "locked",
+        "another program holds the file",
+    );
+    other.execute_batch("COMMIT").unwrap();
+    drop(other);
+    catches_up(&proxy);
+}
+
+#[test]
+fn pages_that_are_damaged_while_serving_are_reported_and_a_copy_is_picked_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes(path.to_str().unwrap()));
+    visit(&mut proxy.client(), 0..20);
+    assert_eq!(users(&proxy.results()), 20);
+    for end in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{end}", path.display())).unwrap();
+    }
+    let next = folder.path().join("next.db");
+    fs::write(&next, [3; 9000]).unwrap();
+    fs::rename(next, &path).unwrap();
+    visit(&mut proxy.client(), 20..40);
+    until("a problem", || {
+        let ready = proxy.ask("/admin/readyz").text();
+        if ready.contains("move it away") {
+            Ok(())
+        } else {
+            Err(ready)
+        }
+    });
+    fs::remove_file(&path).unwrap();
+    catches_up(&proxy);
+}
+
+#[test]
+fn redis_that_cannot_be_used_is_reported_and_picked_up() {
+    let redis = Redis::with(&["--requirepass", "sesame"]);
+    let proxy = serves_on(&redis.url(), "refuses the user or password", "correct");
+    let authorized = format!("redis://:sesame@{}", redis.address);
+    let client = redis::Client::open(authorized).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let mut set = redis::cmd("CONFIG");
+    let () = set
+        .arg(&["SET", "requirepass", ""])
+        .query(&mut connection)
+        .unwrap();
+    catches_up(&proxy);
+    let site = Origin::start("site");
+    let at = format!("redis://{}", site.address);
+    serves_on(&at, "does not answer like Redis", "correct `store`");
+}
+
+#[test]
+fn newer_or_foreign_keys_in_redis_stay_as_they_are() {
+    let redis = Redis::start();
+    redis
+        .command(&["HSET", "ws:format", "version", "2"])
+        .unwrap();
+    let proxy = serves_on(&redis.url(), "version 2", "run the version that wrote it");
+    let keys = redis.command(&["KEYS", "*"]).unwrap();
+    assert!(
+        keys.contains("ws:format") && !keys.contains("ws:experiments"),
+        "{keys}"
+    );
+    redis.command(&["DEL", "ws:format"]).unwrap();
+    catches_up(&proxy);
+    let version = redis.command(&["HGET", "ws:format", "version"]).unwrap();
+    assert!(version.contains('1'), "{version}");
+    drop(proxy);
+    let redis = Redis::start();
+    redis.command(&["SET", "ws:format", "png"]).unwrap();
+    let proxy = serves_on(&redis.url(), "WRONGTYPE", "a prefix of its own");
+    let keys = redis.command(&["KEYS", "*"]).unwrap();
+    assert!(!keys.contains("ws:experiments"), "{keys}");
+    redis.command(&["DEL", "ws:format"]).unwrap();
+    catches_up(&proxy);
+}
+
+#[test]
+fn damaged_records_are_skipped_and_reported() {
+    let redis = Redis::start();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    let site = Site::start();
+    for store in [path.to_str().unwrap(), &redis.url()] {
+        let proxy = Proxy::start(&site.routes(store));
+        visit(&mut proxy.client(), 0..20);
+        assert_eq!(users(&proxy.results()), 20);
+        if store.starts_with("redis") {
+            let set = |key: &str, field: &str, value: &str| {
+                redis.command(&["HSET", key, field, value]).unwrap();
+            };
+            set("ws:{shop:0}:users", "user-3", "control");
+            set("ws:{shop:0}:users", "user-4", "control 1 2 0 buy:x:y:z");
+            set("ws:{shop:0}:totals", "nonsense", "5");
+            set("ws:{shop:0}:totals", "1|control|users", "many");
+            set("ws:{shop:0}:epochs", "zz", "nonsense");
+            set("ws:{shop:0}:waiting", "user-5", "what:is:this");
+            set("ws:{shop:0}:hours", "1|2|control|unheard-of", "1");
+            set(
+                "ws:{controls}:now",
+                "shop",
+                "{\"at_ms\": 1, \"state\": \"unheard-of\"}",
+            );
+            redis
+                .command(&["LPUSH", "ws:{controls}:acts", "{"])
+                .unwrap();
+        } else {
+            let file = Connection::open(&path).unwrap();
+            file.execute_batch(
+                "UPDATE users SET record = 'control' WHERE user = CAST('user-3' AS BLOB);
+                 UPDATE users SET record = X'FF00' WHERE user = CAST('user-4' AS BLOB);
+                 INSERT INTO totals VALUES ('shop', 'nonsense', '5'), ('shop', '1|control|users', 'many');
+                 INSERT INTO epochs VALUES ('shop', 'zz', 'soon', 'nonsense');
+                 INSERT INTO waiting VALUES ('shop', CAST('user-5' AS BLOB), 9999999999999, 'what:is:this');
+                 INSERT INTO hours VALUES ('shop', '1|2|control|unheard-of', '1');
+                 INSERT OR REPLACE INTO controls VALUES ('shop', 1, '{\"state\": \"unheard-of\"}');
+                 INSERT INTO acts (act) VALUES ('{')",
+            )
+            .unwrap();
+        }
+        visit(&mut proxy.client(), 20..40);
+        // Their records are made anew, and the counts have them a second time.
+        visit(&mut proxy.client(), 3..6);
+        let results = until("all damage", || {
+            let results = proxy.results();
+            let damaged = results["store"]["damaged_records"].as_u64().unwrap();
+            if damaged >= 7 {
+                Ok(results)
+            } else {
+                Err(results)
+            }
+        });
+        assert!((40..=42).contains(&users(&results)), "{results:#}");
+        let known = proxy.ask("/admin/assignments?user=user-30").json();
+        assert_eq!(known["experiments"][0]["recorded"]["events"]["buy"], 1);
+        let exported = proxy.ask("/admin/export/shop").text();
+        assert!(exported.contains("user-30"), "{exported}");
+    }
+}
+
+#[test]
+fn stores_of_release_0_1_0_are_taken_over() {
+    let site = Site::start();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    ours(&path);
+    let redis = Redis::start();
+    let commands = fs::read_to_string(fixture("redis.jsonl")).unwrap();
+    for line in commands.lines() {
+        let words: Vec<String> = serde_json::from_str(line).unwrap();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        redis.command(&words).unwrap();
+    }
+    for store in [path.to_str().unwrap(), &redis.url()] {
+        let proxy = Proxy::start(&site.routes(store));
+        let results = proxy.results();
+        assert_eq!(results["experiments"][0]["status"], "paused", "{results:#}");
+        assert_eq!(users(&results), 30);
+        assert_eq!(results["store"]["damaged_records"], 0);
+    }
+    let file = Connection::open(&path).unwrap();
+    let id: i64 = file
+        .query_row("PRAGMA application_id", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(id, 0x5754_5253);
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it was made for all to read");
+}
+
+#[test]
+fn files_are_private_to_their_owner() {
+    let site = Site::start();
+    let store = TempDir::new().unwrap();
+    let path = store.path().join("counts.db");
+    let proxy = Proxy::start(&site.routes(path.to_str().unwrap()));
+    visit(&mut proxy.client(), 0..20);
+    proxy.results();
+    fn check(folder: &Path, seen: &mut usize) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            *seen += 1;
+            if path.is_dir() {
+                assert_eq!(mode, 0o700, "{}", path.display());
+                check(&path, seen);
+            } else {
+                assert_eq!(mode, 0o600, "{}", path.display());
+            }
+        }
+    }
+    let mut seen = 0;
+    fs::remove_file(proxy.file()).unwrap();
+    check(proxy.folder.path(), &mut seen);
+    check(store.path(), &mut seen);
+    assert!(seen > 8, "{seen}");
+}
+
+#[test]
+fn newer_file_of_decisions_stays_as_it_is() {
+    let site = Site::start();
+    let routes = site.routes("redis://127.0.0.1:1");
+    let mut proxy = Proxy::start(&routes);
+    proxy.signal("TERM");
+    proxy.wait();
+    let file = proxy.folder.path().join("watershed-journal/decided.json");
+    let newer = r#"{"version":2,"all":[]}"#;
+    fs::write(&file, newer).unwrap();
+    proxy.again(&routes);
+    let ready = proxy.ask("/admin/readyz").text();
+    assert!(ready.contains("decided.json has version 2"), "{ready}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), newer);
+}
