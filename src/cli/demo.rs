@@ -51,7 +51,7 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
         "listen: 127.0.0.1:{}\nadmin: {{ listen: 127.0.0.1:{} }}\n\
          upstreams:\n  current:  http://{current}\n  redesign: http://{redesign}\n\
          experiments:\n  new-site: {{ control: current, experiment: redesign, percent: 50, min_duration: 0s }}\n\
-         metrics:\n  purchase: POST /order -> 2xx\n  revenue:  {{ event: purchase, value: amount, kind: mean }}\n",
+         metrics:\n  purchase: POST /order -> 2xx\n  revenue:  {{ event: purchase, value: amount, kind: mean, max: 10000 }}\n",
         arguments.port, arguments.admin_port
     );
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;

@@ -145,6 +145,25 @@ fn check_says_what_a_file_does_or_all_that_is_wrong() {
 }
 
 #[test]
+fn check_recommends_a_bound_on_values_that_browsers_can_report() {
+    let folder = TempDir::new().unwrap();
+    let advised = |more: &str, max: &str| {
+        let metric = format!("{{ event: purchase, value: amount, kind: mean{max} }}");
+        let text =
+            format!("{ROUTES}{more}metrics: {{ revenue: {metric}, buys: \"/buy -> 2xx\" }}\n");
+        let said = run(&["check", "-c", &file(&folder, &text)]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        said.out.matches("advice: ").count() == 1
+            && said
+                .out
+                .contains("metrics.revenue: any browser can report a `amount` of up to 10000000000")
+    };
+    assert!(advised("", ""));
+    assert!(!advised("", ", max: 500"));
+    assert!(!advised("events: { browser: false }\n", ""));
+}
+
+#[test]
 fn the_demo_runs_to_its_end() {
     let said = run(&[
         "demo",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use watershed::config::plan::{self, Balance, Plan, Store};
 use watershed::config::{self, declare};
 use watershed::experiment::guard::Guarded;
-use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger};
+use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger, VALUE_MAX};
 use watershed::experiment::{MetricIndex, UpstreamIndex};
 
 fn parse(text: &str) -> Result<Plan, config::Unsound> {
@@ -48,6 +48,46 @@ fn broken(what: &str, by: &str, says: &str) {
 #[track_caller]
 fn with(lines: &str, says: &str) {
     check(&format!("{SOUND}{lines}"), says);
+}
+
+#[test]
+fn a_bound_on_values_is_a_number_that_can_be_kept() {
+    let file = |max: &str| {
+        let metric = format!("{{ event: e, value: v, kind: mean, {max} }}");
+        SOUND.replacen("POST /checkout -> 2xx", &metric, 1)
+    };
+    let sound = |max: &str| parse(&file(max)).unwrap().metrics[0].max;
+    assert_eq!(sound("scale: 2"), None);
+    assert_eq!(sound("max: 10000"), Some(1_000_000));
+    assert_eq!(sound("max: 10000, scale: 0"), Some(10_000));
+    assert_eq!(sound("max: 0.005, scale: 3"), Some(5));
+    assert_eq!(sound("max: 10000000000"), Some(VALUE_MAX));
+    for max in [
+        "0",
+        "-5",
+        "10000000000.01",
+        "1e308",
+        ".inf",
+        ".nan",
+        "abc",
+        "\"5\"",
+        "null",
+    ] {
+        let unsound = parse(&file(&format!("max: {max}")))
+            .expect_err(max)
+            .to_string();
+        assert!(
+            unsound.starts_with("error: routes.yaml:8:"),
+            "{max}: {unsound}"
+        );
+        assert!(
+            unsound.contains("metrics.purchase.max: "),
+            "{max}: {unsound}"
+        );
+        let hint = "a number above 0 and at most 10000000000, such as 10000";
+        assert!(unsound.contains(hint), "{max}: {unsound}");
+    }
+    broken("POST /checkout -> 2xx", "{ event: e, max: 5 }", "");
 }
 
 #[test]
