@@ -58,11 +58,14 @@ use results::Wish;
 use session::Ended;
 use shape::Results;
 use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use utoipa_axum::router::OpenApiRouter;
 
+/// How long forgetting a user waits for ingestion.
+const CAUGHT_UP_WITHIN_MS: u64 = 5_000;
 /// How often replicas learn which sessions were ended at others.
 const EXCHANGE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the store may take to say so.
@@ -84,6 +87,19 @@ pub struct House {
     pub events: mpsc::Sender<events::EventsRequest>,
     /// Goes by what was decided just now.
     pub decided: Arc<Notify>,
+    /// When the latest fact was journaled.
+    pub latest_fact: LatestFact,
+}
+
+/// Says when the latest fact was journaled here, in Unix milliseconds: journals' clocks can be ahead
+/// of the system's.
+#[derive(Clone)]
+pub struct LatestFact(pub Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for LatestFact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LatestFact")
+    }
 }
 
 /// What the door knows.
@@ -129,6 +145,25 @@ impl Door {
         let (plan, replica) = (self.plan(), &self.replica);
         let (ledger, vitals) = (&*self.ledger, &*self.vitals);
         results::gather(&plan, ledger, &self.looks, vitals, replica, wish).await
+    }
+
+    /// Waits, not for long, until the store has what was answered here up to now: which IDs are one
+    /// person's is known then. Returns the time of the latest fact, in Unix milliseconds.
+    async fn until_now(&self) -> u64 {
+        let now_ms = || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.map_or(0, |now| now.as_millis() as u64)
+        };
+        let asked_ms = now_ms();
+        let folding = &self.vitals.folding;
+        let is_behind = || {
+            let failing = folding.failing.load(Ordering::Relaxed);
+            folding.caught_up_ms.load(Ordering::Relaxed) < asked_ms && !failing
+        };
+        while is_behind() && now_ms() < asked_ms + CAUGHT_UP_WITHIN_MS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        now_ms().max((self.house.latest_fact.0)())
     }
 
     fn plan(&self) -> Arc<Plan> {

@@ -7,6 +7,7 @@ use super::{Door, control};
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::ledger::controls::Act;
+use crate::ledger::forgotten::everywhere;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -80,7 +81,8 @@ pub struct Forgotten {
 
 /// Forget a user
 ///
-/// Deletes what the store has of the user.
+/// Deletes what the store has of the user. What journals still hold of the time before, here and
+/// at other replicas, is not counted later either. A later request is one of a new user.
 #[utoipa::path(
     delete,
     path = "/admin/assignments",
@@ -102,21 +104,17 @@ pub async fn forget(
     let mut forgotten = Vec::new();
     if let Some(user) = UserId::new(minted::id_of(&plan.identity.keys, user.as_bytes())) {
         let kept = plan.identity.keep.of(user);
-        for experiment in door.ledger.experiments().await? {
-            if door
-                .ledger
-                .forget_user(&experiment, kept.id().as_bytes())
-                .await?
-            {
-                // Whose data they were is forgotten, too.
-                let act = control::act("forget", &caller, "kept".into(), "forgotten".into());
-                let experiment_too = Act {
-                    experiment: experiment.clone(),
-                    ..act
-                };
-                control::note(&*door.ledger, experiment_too).await;
-                forgotten.push(experiment);
-            }
+        let until_ms = door.until_now().await;
+        let run = plan.experiments.iter().map(|it| it.name.to_string());
+        forgotten = everywhere(&*door.ledger, run, kept.id().as_bytes(), until_ms).await?;
+        for experiment in &forgotten {
+            // Whose data they were is forgotten, too.
+            let act = control::act("forget", &caller, "kept".into(), "forgotten".into());
+            let experiment_too = Act {
+                experiment: experiment.clone(),
+                ..act
+            };
+            control::note(&*door.ledger, experiment_too).await;
         }
     }
     Ok(Json(Forgotten { forgotten }))

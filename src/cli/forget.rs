@@ -4,10 +4,11 @@ use super::{control, house};
 use crate::config;
 use crate::experiment::UserId;
 use crate::experiment::minted;
+use crate::journal::{self, system_ms};
 use crate::ledger::controls::Act;
+use crate::ledger::forgotten::everywhere;
 use anyhow::Context;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which user, by which file.
 #[derive(Debug, clap::Args)]
@@ -32,18 +33,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let ledger = house::open_ledger(&plan.store).await?;
-        let mut found = false;
-        for experiment in ledger.experiments().await? {
-            if ledger
-                .forget_user(&experiment, kept.id().as_bytes())
-                .await?
-            {
-                println!("{experiment}: forgotten");
-                ledger.note(&forgotten(&experiment)).await?;
-                found = true;
-            }
+        let until_ms = system_ms().max(journal::latest_ms(&plan.journal.path));
+        let run = plan.experiments.iter().map(|it| it.name.to_string());
+        let forgotten = everywhere(&*ledger, run, kept.id().as_bytes(), until_ms);
+        let names = forgotten.await.with_context(
+            || "not everything was forgotten: run the command again when the store answers",
+        )?;
+        for experiment in &names {
+            println!("{experiment}: forgotten");
+            ledger.note(&act(experiment)).await?;
         }
-        if !found {
+        if names.is_empty() {
             println!("nothing is known of this user");
         }
         Ok(())
@@ -51,14 +51,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// What is kept of it: not whose data they were.
-fn forgotten(experiment: &str) -> Act {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+fn act(experiment: &str) -> Act {
     Act {
         experiment: experiment.to_owned(),
         action: "forget".to_owned(),
         from: "kept".to_owned(),
         to: "forgotten".to_owned(),
-        at_ms: now.map_or(0, |now| now.as_millis() as u64),
+        at_ms: system_ms(),
         by: control::somebody(),
         reason: None,
     }

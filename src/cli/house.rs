@@ -200,6 +200,10 @@ pub async fn run(
         reloads,
         events,
         decided: decisions,
+        latest_fact: admin::LatestFact(Arc::new({
+            let path = plan.journal.path.clone();
+            move || journal::latest_ms(&path)
+        })),
     };
     let orders = plan_orders.clone();
     let counters = (vitals, rates);

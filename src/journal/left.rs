@@ -89,6 +89,19 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
     Ok(adopted)
 }
 
+/// The time of the latest fact of all journals in a folder, in Unix milliseconds; 0 without any.
+/// Their clocks can be ahead of the system's.
+pub fn latest_ms(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let latest = entries.filter_map(|entry| {
+        let path = entry.path();
+        read_name(path.file_name()?.to_str()?)?;
+        let lock = File::open(path.join(LOCK)).ok()?;
+        Some(marks::left(&lock).latest_ms)
+    });
+    latest.max().unwrap_or(0)
+}
+
 /// The newest format that any file of a journal names; 0 where none can be read.
 fn newest(folder: &Path) -> u32 {
     let lock = File::open(folder.join(LOCK)).ok();

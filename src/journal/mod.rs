@@ -19,7 +19,7 @@ mod writer;
 
 pub use clock::{Clock, system_ms};
 pub use layout::{Chunk, Id, OwnedRecord};
-pub use left::{Adopted, LeftAlone, adopt};
+pub use left::{Adopted, LeftAlone, adopt, latest_ms};
 pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 

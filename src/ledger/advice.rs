@@ -46,7 +46,7 @@ impl LedgerError {
                 Some("NOPERM") => Some("give its user the rights in docs/redis.md"),
                 _ => Some("if it should be there, start it or correct `store`"),
             },
-            LedgerError::Unreadable { .. } => None,
+            LedgerError::Unreadable { .. } | LedgerError::Forgetting => None,
         }
     }
 }

@@ -2,9 +2,10 @@
 -- the part says, none of it.
 --
 -- KEYS: users, totals, hours, epochs, applied, waiting, waiting-since, aliases,
---       identities, identity-counts, event-ids, event-ids-at, event-counts
+--       identities, identity-counts, event-ids, event-ids-at, event-counts, forgotten
 -- ARGV, in this order, each list after its length:
 --   spans:   journal, after, through
+--   then:    the version of `forgotten`
 --   epochs:  digest, first_ms, definition
 --   totals:  field, addition                    (what the answers add, whoever the users are)
 --   hours:   field, addition
@@ -13,7 +14,7 @@
 --                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once
--- Returns {'now', how many records could not be read}, {'before'}, or {'mismatch', what the shard has of each span's journal}.
+-- Returns {'now', how many records could not be read}, {'before'}, {'stale'}, or {'mismatch', what the shard has of each span's journal}.
 
 local users_key, totals_key, hours_key, epochs_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local waiting_key, since_key, aliases_key = KEYS[6], KEYS[7], KEYS[8]
@@ -37,6 +38,9 @@ if not as_after then
   if as_through then return {'before'} end
   return has
 end
+
+-- Somebody was forgotten since this part was made: it may hold what is not to be counted.
+if number() ~= tonumber(redis.call('ZSCORE', KEYS[14], 'version') or 0) then return {'stale'} end
 
 check_counts(totals_key, hours_key)
 redis.call('HLEN', waiting_key)

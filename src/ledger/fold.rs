@@ -5,7 +5,9 @@ use super::buckets::Buckets;
 use super::event_ids;
 use super::identities::Join;
 use super::known::{Known, Seen};
-use super::{Batch, EpochDefinition, EventAt, ExposureAt, JournalId, Part, Span, Tally, UserDelta};
+use super::{
+    Batch, EpochDefinition, EventAt, ExposureAt, Forget, JournalId, Part, Span, Tally, UserDelta,
+};
 use crate::experiment::assign::murmur3_32;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
@@ -34,6 +36,7 @@ pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
         known,
         buckets,
         parts: BTreeMap::new(),
+        forget: Vec::new(),
     };
     for chunk in chunks {
         let mut declared: Option<Declared<'_>> = None;
@@ -50,6 +53,7 @@ pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
     }
     Batch {
         parts: open.parts.into_values().map(OpenPart::finish).collect(),
+        forget: open.forget,
     }
 }
 
@@ -91,6 +95,7 @@ struct Open<'a> {
     known: &'a Known,
     buckets: &'a Buckets,
     parts: BTreeMap<(&'a str, usize), OpenPart>,
+    forget: Vec<Forget>,
 }
 
 impl<'a> Open<'a> {
@@ -112,6 +117,16 @@ impl<'a> Open<'a> {
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
             let minted = record.minted.as_ref().filter(|_| experiment.running);
             let shards = &declared.given[index];
+            let gone_until_ms = self.gone_until_ms(&experiment.name, &record.user, shards.len());
+            // What was answered stays counted: it names nobody.
+            let is_gone = record.at_ms <= gone_until_ms;
+            if is_gone && let Some(minted) = minted {
+                self.forget_too(&experiment.name, minted, shards.len(), gone_until_ms);
+            }
+            let minted = minted.filter(|minted| {
+                let until_ms = self.gone_until_ms(&experiment.name, minted, shards.len());
+                !is_gone && record.at_ms > until_ms
+            });
             if let Some(minted) = minted {
                 let shard = shard_of(minted, shards.len());
                 let seen = &self.known.seen;
@@ -136,11 +151,32 @@ impl<'a> Open<'a> {
             let remember_from_ms = record.at_ms.saturating_sub(event_ids::KEEP_MS);
             part.part.remember_from_ms = part.part.remember_from_ms.max(remember_from_ms);
             if let Some(exposure) = exposure {
-                part.answered(experiment, exposure, record, buckets, seen);
+                part.answered(experiment, exposure, record, buckets, (seen, is_gone));
             }
-            if counts {
+            if counts && !is_gone {
                 part.events(record, events());
             }
+        }
+    }
+
+    /// Until when facts of a user are not counted; 0 for most.
+    fn gone_until_ms(&self, experiment: &str, user: &[u8], shards: usize) -> u64 {
+        let forgotten = self.known.forgotten.get(experiment);
+        let shard = || shard_of(user, shards);
+        let forgotten = forgotten.and_then(|forgotten| forgotten.get(shard()));
+        forgotten.map_or(0, |forgotten| forgotten.until_ms(user))
+    }
+
+    /// A minted ID is the same person's as the known one that was forgotten.
+    fn forget_too(&mut self, experiment: &str, minted: &[u8], shards: usize, until_ms: u64) {
+        let forget = Forget {
+            experiment: experiment.to_owned(),
+            user: minted.to_vec(),
+            until_ms,
+        };
+        let is_known = self.gone_until_ms(experiment, minted, shards) >= until_ms;
+        if !is_known && !self.forget.contains(&forget) {
+            self.forget.push(forget);
         }
     }
 
@@ -157,10 +193,13 @@ impl<'a> Open<'a> {
         if sequence <= before {
             return None;
         }
+        let forgotten = self.known.forgotten.get(experiment);
+        let forgotten = forgotten.and_then(|shards| shards.get(shard));
         let part = self
             .parts
             .entry((experiment, shard))
             .or_insert_with(|| OpenPart::new(experiment, shard));
+        part.part.forgotten = forgotten.map_or(0, |forgotten| forgotten.version);
         part.reach(journal, before, sequence);
         Some(part)
     }
@@ -259,7 +298,7 @@ impl OpenPart {
         exposure: &Exposure,
         record: &OwnedRecord,
         buckets: &Buckets,
-        seen: &Seen,
+        (seen, is_gone): (&Seen, bool),
     ) {
         let Some(group) = experiment.groups.get(exposure.group.0) else {
             return;
@@ -303,6 +342,9 @@ impl OpenPart {
             .latency
             .entry(buckets.of(record.latency_us))
             .or_default() += 1;
+        if is_gone {
+            return;
+        }
         if seen.has(
             &self.part.experiment,
             &group.name,

@@ -7,12 +7,12 @@ use super::backoff::Backoff;
 use super::buckets::Buckets;
 use super::fold;
 use super::known::{Known, ManyIds};
-use super::{Applied, Batch, JournalId, Ledger, LedgerError};
+use super::{Applied, Batch, Forget, JournalId, Ledger, LedgerError, Part};
 use crate::journal::{Chunk, OwnedRecord, Reader};
 use crate::vitals::Vitals;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +28,8 @@ const ID_BYTES_MAX: usize = 4 << 20;
 const PIECE: usize = 512;
 /// Shorter ones are not kept by the timer, and would only make what is far behind stay so.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// So often, facts are folded again because users were forgotten in between.
+const FORGETTING_MAX: usize = 20;
 /// The most parts under way to the ledger at the same time.
 const PARTS_AT_ONCE: usize = 32;
 /// How often finished segments are released and journals of ended processes looked for.
@@ -268,8 +270,38 @@ impl Folder {
         }
         self.tell_missing().await?;
         self.learn(chunks).await?;
-        let Batch { parts } = fold::fold(chunks, &self.known, &self.buckets);
+        // Each time, users were forgotten in between.
+        for _ in 0..FORGETTING_MAX {
+            let Batch { parts, forget } = fold::fold(chunks, &self.known, &self.buckets);
+            let mut stale = BTreeSet::new();
+            for Forget {
+                experiment,
+                user,
+                until_ms,
+            } in forget
+            {
+                self.ledger
+                    .forget_user(&experiment, &user, until_ms)
+                    .await?;
+                stale.insert(experiment);
+            }
+            if stale.is_empty() {
+                stale = self.add(&parts).await?;
+            }
+            if stale.is_empty() {
+                return Ok(());
+            }
+            for experiment in stale {
+                self.learn_forgotten(&experiment).await?;
+            }
+        }
+        Err(LedgerError::Forgetting)
+    }
+
+    /// Adds parts; the experiments of those that are to be folded again.
+    async fn add(&mut self, parts: &[Part]) -> Result<BTreeSet<String>, LedgerError> {
         let mut failed = Ok(());
+        let mut stale = BTreeSet::new();
         // Shards lie on several nodes, so they are given their parts side by side.
         for parts in parts.chunks(PARTS_AT_ONCE) {
             let mut under_way = Vec::with_capacity(parts.len());
@@ -287,6 +319,7 @@ impl Folder {
                         tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
                         self.lost(&part.experiment);
                     }
+                    Ok(Applied::Stale) => drop(stale.insert(part.experiment.clone())),
                     // The others are looked at: what they were given is known then.
                     Err(error) => failed = Err(error),
                 }
@@ -295,7 +328,22 @@ impl Folder {
                 break;
             }
         }
-        failed
+        failed.map(|()| stale)
+    }
+
+    /// Asks the ledger who was forgotten.
+    async fn learn_forgotten(&mut self, experiment: &str) -> Result<(), LedgerError> {
+        let shards = self.known.experiments.get(experiment).map_or(0, Vec::len);
+        let mut forgotten = Vec::with_capacity(shards);
+        for shard in 0..shards {
+            forgotten.push(self.ledger.forgotten(experiment, shard as u32).await?);
+        }
+        self.known
+            .forgotten
+            .insert(experiment.to_owned(), forgotten);
+        // The ledger no longer has what it was told of them.
+        self.known.seen.clear();
+        Ok(())
     }
 
     /// The ledger has something else than it was given: all that is kept is looked at again from
@@ -337,6 +385,7 @@ impl Folder {
                     experiment.to_owned(),
                     vec![HashMap::default(); shards as usize],
                 );
+                self.learn_forgotten(experiment).await?;
             }
             // It was just put there where it was missing.
             let Some(shards) = self.known.experiments.get_mut(experiment) else {

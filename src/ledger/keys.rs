@@ -38,6 +38,8 @@ pub struct ShardKeys {
     pub event_ids_at: String,
     /// Events that are not counted: reason → count.
     pub event_counts: String,
+    /// See [`super::forgotten`]: digest of an ID → until when.
+    pub forgotten: String,
     /// Of [`super::kept`], in the first shard only: field → number.
     pub lowest: String,
     /// Field → text.
@@ -62,6 +64,7 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> Sh
         event_ids: key("event-ids"),
         event_ids_at: key("event-ids-at"),
         event_counts: key("event-counts"),
+        forgotten: key("forgotten"),
         lowest: key("lowest"),
         first: key("first"),
     }

@@ -1,5 +1,6 @@
 //! What the folder knows of the ledger, so that it asks and tells no more than it must. PURE.
 
+use super::forgotten::Forgotten;
 use super::{JournalId, Part};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
@@ -12,6 +13,8 @@ use std::hash::BuildHasher;
 pub struct Known {
     /// By experiment's name. An experiment that is not here is not folded.
     pub experiments: HashMap<String, KnownShards, RandomState>,
+    /// By experiment's name, for each shard: who was forgotten.
+    pub forgotten: HashMap<String, Vec<Forgotten>, RandomState>,
     /// Users whose exposure it has.
     pub seen: Seen,
 }
@@ -29,6 +32,7 @@ impl Known {
     /// Forgets what the ledger has of an experiment, so that it is asked again.
     pub fn forget(&mut self, experiment: &str) {
         self.experiments.remove(experiment);
+        self.forgotten.remove(experiment);
         self.seen.clear();
     }
 

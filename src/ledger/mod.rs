@@ -18,6 +18,7 @@ pub mod damage;
 pub mod event_ids;
 pub mod fold;
 pub mod folder;
+pub mod forgotten;
 pub mod identities;
 pub mod kept;
 pub mod keys;
@@ -30,12 +31,13 @@ pub mod sqlite;
 pub mod waiting;
 
 pub use part::{
-    Applied, Batch, EpochDefinition, EventAt, ExposureAt, Part, Span, Tally, UserDelta,
+    Applied, Batch, EpochDefinition, EventAt, ExposureAt, Forget, Part, Span, Tally, UserDelta,
 };
 
 use crate::experiment::EpochDigest;
 use controls::{Act, Control, Controls};
 use event_ids::EventCounts;
+use forgotten::Forgotten;
 use identities::IdentityCounts;
 use kept::Kept;
 use std::collections::BTreeMap;
@@ -216,7 +218,18 @@ pub trait Ledger: Send + Sync {
     /// Forgets a user, under every ID that counts for it, and takes what they brought out of the
     /// counts of users and metrics. Requests that were answered stay counted: they name nobody.
     /// Says whether there was anything.
-    async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError>;
+    ///
+    /// Facts of the user up to `until_ms` that still stand in journals are not counted when they are
+    /// read; with 0, all that comes later is.
+    async fn forget_user(
+        &self,
+        experiment: &str,
+        user: &[u8],
+        until_ms: u64,
+    ) -> Result<bool, LedgerError>;
+
+    /// Who was forgotten so, in one shard.
+    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, LedgerError>;
 
     /// Forgets all users of an experiment and keeps its counts.
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError>;
@@ -322,6 +335,9 @@ pub enum LedgerError {
         /// The newest that is known.
         known: i64,
     },
+    /// Users are forgotten faster than facts can be added.
+    #[error("many users are being forgotten: it goes on when that is done")]
+    Forgetting,
     /// Another program's data stand there.
     #[error("{place} is another program's: it has {found}")]
     Foreign {

@@ -10,6 +10,20 @@ use std::collections::BTreeMap;
 pub struct Batch {
     /// One for each shard of each experiment that the facts touch.
     pub parts: Vec<Part>,
+    /// Minted IDs that came with a known one which was forgotten since: to be forgotten, too, before
+    /// the parts are applied.
+    pub forget: Vec<Forget>,
+}
+
+/// That a user is to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forget {
+    /// In which experiment.
+    pub experiment: String,
+    /// The user's ID.
+    pub user: Vec<u8>,
+    /// Facts up to then are not counted, in Unix milliseconds.
+    pub until_ms: u64,
 }
 
 /// What one shard of one experiment is to add, in one atomic step.
@@ -33,6 +47,8 @@ pub struct Part {
     /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
     /// are given up.
     pub wait_from_ms: u64,
+    /// Which version of [`super::forgotten::Forgotten`] it was folded with.
+    pub forgotten: u64,
     /// IDs of events from before this, in Unix milliseconds, are remembered no longer.
     pub remember_from_ms: u64,
 }
@@ -49,6 +65,7 @@ impl Part {
             users: Vec::new(),
             tallies: Vec::new(),
             wait_from_ms: 0,
+            forgotten: 0,
             remember_from_ms: 0,
         }
     }
@@ -158,4 +175,6 @@ pub enum Applied {
     /// larger part) or less (the house lost its last seconds). Nothing was added. For each span
     /// of the part, what the shard has.
     Mismatch(Vec<(JournalId, u64)>),
+    /// Users were forgotten since the part was folded. Nothing was added: fold it again.
+    Stale,
 }

@@ -5,6 +5,7 @@ mod address;
 mod cluster;
 mod controls;
 mod dial;
+mod forgotten;
 mod identities;
 mod kept;
 mod link;
@@ -18,6 +19,7 @@ pub use link::Unusable;
 use super::controls::{Act, Control, Controls};
 use super::damage::Damage;
 use super::event_ids::EventCounts;
+use super::forgotten::Forgotten;
 use super::identities::IdentityCounts;
 use super::kept::Kept;
 use super::keys::{self, ShardKeys};
@@ -196,7 +198,8 @@ impl Ledger for RedisLedger {
             .key(keys.identity_counts)
             .key(keys.event_ids)
             .key(keys.event_ids_at)
-            .key(keys.event_counts);
+            .key(keys.event_counts)
+            .key(keys.forgotten);
         script::arguments(&mut call, part);
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
@@ -265,8 +268,17 @@ impl Ledger for RedisLedger {
         Ok(keys::hours(fields, &self.damage))
     }
 
-    async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
-        self.forget_one(experiment, user).await
+    async fn forget_user(
+        &self,
+        experiment: &str,
+        user: &[u8],
+        until_ms: u64,
+    ) -> Result<bool, LedgerError> {
+        self.forget_one(experiment, user, until_ms).await
+    }
+
+    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, LedgerError> {
+        forgotten::forgotten(self, experiment, shard).await
     }
 
     async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {

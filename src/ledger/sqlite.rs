@@ -3,6 +3,7 @@
 mod apply;
 mod controls;
 mod event_ids;
+mod forgotten;
 mod identities;
 mod kept;
 mod open;
@@ -13,6 +14,7 @@ mod waiting;
 
 use super::controls::{Act, Control, Controls};
 use super::damage::Damage;
+use super::forgotten::Forgotten;
 use super::kept::Kept;
 use super::{
     ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Page, Part, Place, Replica,
@@ -28,7 +30,7 @@ use std::sync::Arc;
 /// How many users are read at once.
 const PAGE_USERS: usize = 1000;
 /// What this version writes into `user_version`.
-const VERSION: i64 = 9;
+const VERSION: i64 = 10;
 
 /// How a file of each version becomes one of the next.
 const STEPS: [&str; VERSION as usize] = [
@@ -103,6 +105,10 @@ CREATE TRIGGER waiting_removed AFTER DELETE ON waiting BEGIN
   UPDATE waiting_bytes SET bytes = bytes - 150 - 2 * length(old.user) - length(old.events)
     WHERE experiment = old.experiment;
 END;
+",
+    "
+CREATE TABLE forgotten (experiment TEXT NOT NULL, user TEXT NOT NULL, until_ms INTEGER NOT NULL,
+                        PRIMARY KEY (experiment, user)) WITHOUT ROWID;
 ",
 ];
 
@@ -232,14 +238,29 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn forget_user(&self, experiment: &str, user: &[u8]) -> Result<bool, LedgerError> {
+    async fn forgotten(&self, experiment: &str, _shard: u32) -> Result<Forgotten, LedgerError> {
+        let experiment = experiment.to_owned();
+        self.read(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            forgotten::forgotten(&transaction, &experiment)
+        })
+        .await
+    }
+
+    async fn forget_user(
+        &self,
+        experiment: &str,
+        user: &[u8],
+        until_ms: u64,
+    ) -> Result<bool, LedgerError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
         let damage = Arc::clone(&self.damage);
         self.writer
             .with(move |connection| {
                 let transaction =
                     connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let was_there = apply::forget(&transaction, &experiment, &user, &damage)?;
+                let was_there =
+                    apply::forget(&transaction, &experiment, (&user, until_ms), &damage)?;
                 transaction.commit()?;
                 Ok(was_there)
             })

@@ -359,6 +359,7 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Part {
         users,
         tallies: tallies.clone(),
         wait_from_ms: 2_000 * number,
+        forgotten: 0,
         remember_from_ms: 3_000 * number,
     }
 }
@@ -951,7 +952,7 @@ async fn old_aliases(ledger: &dyn Ledger) {
     }
     let totals = ledger.totals("exp.1").await.unwrap();
     assert_eq!(totals.identities.values(), [1, 1, 0]);
-    assert!(ledger.forget_user("exp.1", b"uid").await.unwrap());
-    assert!(!ledger.forget_user("exp.1", b"m1").await.unwrap());
+    assert!(ledger.forget_user("exp.1", b"uid", 0).await.unwrap());
+    assert!(!ledger.forget_user("exp.1", b"m1", 0).await.unwrap());
     assert_eq!(users(ledger).await, 1, "{}", ledger.kind());
 }

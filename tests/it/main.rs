@@ -16,6 +16,7 @@ mod door;
 mod events;
 mod export;
 mod fold;
+mod forget;
 mod identities;
 mod identity;
 mod journal;

@@ -291,7 +291,7 @@ async fn ids_are_bounded(ledger: &dyn Ledger) {
     // Others are not held up, and one who is forgotten is forgotten whole.
     apply(vec![user("u", vec![event(2, 3 * day)])], 11).await;
     assert_eq!(sum(ledger, "u").await, 3, "{kind}");
-    assert!(ledger.forget_user("exp", b"busy").await.unwrap());
+    assert!(ledger.forget_user("exp", b"busy", 0).await.unwrap());
     apply(vec![user("busy", vec![event(1_000, 3 * day)])], 11).await;
     assert_eq!(sum(ledger, "busy").await, 1, "{kind}");
 }
@@ -368,7 +368,7 @@ async fn waiting_is_bounded(ledger: &dyn Ledger) {
     let before = dropped().await;
     assert!(
         ledger
-            .forget_user("exp", name(users - 2).as_bytes())
+            .forget_user("exp", name(users - 2).as_bytes(), 0)
             .await
             .unwrap()
     );

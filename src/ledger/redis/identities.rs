@@ -1,9 +1,9 @@
 //! IDs that count for another one, in Redis.
 
-use super::RedisLedger;
-use crate::ledger::LedgerError;
+use super::{RedisLedger, forgotten};
 use crate::ledger::identities::{OLD_STEPS_MAX, Role};
 use crate::ledger::keys::ShardKeys;
+use crate::ledger::{Ledger, LedgerError};
 use std::collections::HashSet;
 
 /// Some fields of a hash, and what they hold.
@@ -15,11 +15,22 @@ impl RedisLedger {
         &self,
         experiment: &str,
         user: &[u8],
+        until_ms: u64,
     ) -> Result<bool, LedgerError> {
+        if until_ms > 0 {
+            // Its first fact may still be in a journal.
+            self.shards(experiment).await?;
+        }
         let Some(keys) = self.keys_of(experiment, user).await? else {
             return Ok(false);
         };
         let id = self.resolve(&keys, user).await?;
+        if until_ms > 0 {
+            // First: nothing that is added from now on brings one of them back.
+            let mut ids = self.absorbed_by(&keys, &id).await?;
+            ids.extend([user.to_vec(), id.clone()]);
+            forgotten::keep(self, &keys.forgotten, &ids, until_ms).await?;
+        }
         let mut call = self.forget.prepare_invoke();
         call.key(&keys.users)
             .key(&keys.totals)
@@ -34,6 +45,9 @@ impl RedisLedger {
             .with(async |connection| call.invoke_async(connection).await)
             .await?;
         let ids = self.forget_old_aliases(&keys, id).await?;
+        if until_ms > 0 && ids.len() > 1 {
+            forgotten::keep(self, &keys.forgotten, &ids, until_ms).await?;
+        }
         was_there |= ids.len() > 1;
         // IDs of other shards may name it, too.
         for shard in 0..self.known_shards(experiment).await? {
@@ -43,6 +57,30 @@ impl RedisLedger {
             was_there |= self.forget_fields(&keys.identities, unwanted).await?;
         }
         Ok(was_there)
+    }
+
+    /// The minted IDs that an ID has absorbed.
+    async fn absorbed_by(
+        &self,
+        keys: &ShardKeys,
+        id: &[u8],
+    ) -> Result<HashSet<Vec<u8>>, LedgerError> {
+        let by = Role::Absorbed(id.to_vec()).write();
+        let (mut cursor, mut found) = (0_u64, HashSet::new());
+        loop {
+            let mut scan = ::redis::cmd("HSCAN");
+            scan.arg(&keys.identities)
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(1000);
+            let (next, page): (u64, Fields) = self.ask(&scan).await?;
+            let absorbed = page.into_iter().filter(|(_, role)| *role == by);
+            found.extend(absorbed.map(|(minted, _)| minted));
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found);
+            }
+        }
     }
 
     /// The ID that a user is kept under: at most one step, and a few more in what 0.1.0 has left.

@@ -11,6 +11,7 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
     for span in &part.spans {
         call.arg(&*span.journal).arg(span.after).arg(span.through);
     }
+    call.arg(part.forgotten);
     call.arg(part.epochs.len());
     for epoch in &part.epochs {
         call.arg(epoch.digest.to_string())
@@ -84,6 +85,7 @@ pub fn read_answer(
             Ok(Applied::Now)
         }
         "before" => Ok(Applied::Before),
+        "stale" => Ok(Applied::Stale),
         "mismatch" if has.len() == part.spans.len() => {
             let has = has
                 .iter()

@@ -1,6 +1,7 @@
 //! Adding one part in one transaction.
 
 use super::event_ids;
+use super::forgotten;
 use super::identities;
 use super::rows::{number, text};
 use super::waiting;
@@ -35,8 +36,11 @@ pub fn apply(
             Applied::Mismatch(has)
         });
     }
-    let mut additions = Additions::of_tallies(part);
     let experiment = &part.experiment;
+    if forgotten::version(transaction, experiment)? != part.forgotten {
+        return Ok(Applied::Stale);
+    }
+    let mut additions = Additions::of_tallies(part);
     identities::join(transaction, part, &mut additions, damage)?;
     for delta in &part.users {
         let user = identities::resolve(transaction, experiment, &delta.user)?;
@@ -73,14 +77,14 @@ pub fn apply(
     Ok(Applied::Now)
 }
 
-/// Forgets a user; whether there was anything.
+/// Forgets a user, and what comes of it up to a time; whether there was anything.
 pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
-    user: &[u8],
+    (named, until_ms): (&[u8], u64),
     damage: &Damage,
 ) -> Result<bool, LedgerError> {
-    let user = identities::resolve(transaction, experiment, user)?;
+    let user = identities::resolve(transaction, experiment, named)?;
     let before = known(transaction, experiment, &user, damage)?;
     event_ids::forget(transaction, experiment, &user)?;
     let part = Part::nothing(experiment);
@@ -91,7 +95,11 @@ pub fn forget(
         add(transaction, "totals", &part, &additions.totals, damage)?;
         add(transaction, "hours", &part, &additions.hours, damage)?;
     }
-    let had_ids = identities::forget(transaction, experiment, &user)?;
+    let (mut ids, had_ids) = identities::forget(transaction, experiment, &user)?;
+    if until_ms > 0 {
+        ids.push(named.to_vec());
+        forgotten::keep(transaction, experiment, &ids, until_ms)?;
+    }
     Ok(had_ids || before != Before::default())
 }
 

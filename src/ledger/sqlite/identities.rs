@@ -122,12 +122,12 @@ fn set_role(
     Ok(())
 }
 
-/// Forgets every ID that counts for this one; whether there was any.
+/// Forgets every ID that counts for this one. Returns this one and them, and whether there was any.
 pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
-) -> Result<bool, LedgerError> {
+) -> Result<(Vec<Vec<u8>>, bool), LedgerError> {
     // UNION passes no ID twice, also where old aliases lead in a circle.
     let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
                  WHERE experiment = ?1 AND first = leading.id)
@@ -135,8 +135,15 @@ pub fn forget(
     let mut statement = transaction.prepare_cached(sql)?;
     let leading = statement.query_map(params![experiment, user], |row| row.get(0))?;
     let leading: Vec<Vec<u8>> = leading.collect::<Result<_, _>>()?;
-    let mut forgotten = 0;
+    let (mut ids, mut forgotten) = (leading.clone(), 0);
     for id in leading {
+        let sql = "SELECT user FROM identities WHERE experiment = ? AND role = ?";
+        let mut statement = transaction.prepare_cached(sql)?;
+        let role = Role::Absorbed(id.clone()).write();
+        let absorbed = statement.query_map(params![experiment, role], |row| row.get(0))?;
+        for minted in absorbed {
+            ids.push(minted?);
+        }
         let sql = "DELETE FROM aliases WHERE experiment = ? AND user = ?";
         forgotten += transaction
             .prepare_cached(sql)?
@@ -146,7 +153,7 @@ pub fn forget(
         let names = params![experiment, id, by(Role::Absorbed), by(Role::Apart)];
         forgotten += transaction.prepare_cached(sql)?.execute(names)?;
     }
-    Ok(forgotten > 0)
+    Ok((ids, forgotten > 0))
 }
 
 /// What came of IDs that arrived together.

@@ -1,0 +1,49 @@
+//! Users that were forgotten, in Redis: a sorted set for each shard.
+
+use super::RedisLedger;
+use crate::ledger::LedgerError;
+use crate::ledger::forgotten::{Forgotten, KEEP_MS, written};
+use ::redis::Script;
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("forgotten.lua")));
+
+/// The member whose score is the version.
+const VERSION: &str = "version";
+
+pub async fn forgotten(
+    ledger: &RedisLedger,
+    experiment: &str,
+    shard: u32,
+) -> Result<Forgotten, LedgerError> {
+    let key = ledger.keys(experiment, shard).await?.forgotten;
+    let mut range = ::redis::cmd("ZRANGE");
+    range.arg(key).arg(0).arg(-1).arg("WITHSCORES");
+    let kept: Vec<(String, f64)> = ledger.ask(&range).await?;
+    let version = kept.iter().find(|(member, _)| member == VERSION);
+    let version = version.map_or(0, |(_, version)| *version as u64);
+    let kept = kept
+        .into_iter()
+        .map(|(digest, at_ms)| (digest, at_ms as u64));
+    Ok(Forgotten::new(version, kept))
+}
+
+/// Keeps that users of a shard were forgotten.
+pub async fn keep(
+    ledger: &RedisLedger,
+    key: &str,
+    users: &HashSet<Vec<u8>>,
+    until_ms: u64,
+) -> Result<(), LedgerError> {
+    let mut call = KEEP.prepare_invoke();
+    call.key(key)
+        .arg(until_ms)
+        .arg(until_ms.saturating_sub(KEEP_MS));
+    for user in users {
+        call.arg(written(user));
+    }
+    ledger
+        .with(async |connection| call.invoke_async(connection).await)
+        .await
+}

@@ -1,0 +1,49 @@
+//! Users that were forgotten, in the file.
+
+use crate::ledger::LedgerError;
+use crate::ledger::forgotten::{Forgotten, KEEP_MS, written};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+/// The row of an experiment's version, in the place of a digest.
+const VERSION: &str = "";
+
+pub fn forgotten(connection: &Connection, experiment: &str) -> Result<Forgotten, LedgerError> {
+    let sql = "SELECT user, until_ms FROM forgotten WHERE experiment = ? AND user <> ''";
+    let mut statement = connection.prepare_cached(sql)?;
+    let kept = statement.query_map([experiment], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+    })?;
+    let kept: Vec<(String, u64)> = kept.collect::<Result<_, _>>()?;
+    Ok(Forgotten::new(version(connection, experiment)?, kept))
+}
+
+pub fn version(connection: &Connection, experiment: &str) -> Result<u64, LedgerError> {
+    let sql = "SELECT until_ms FROM forgotten WHERE experiment = ? AND user = ?";
+    let version: Option<i64> = connection
+        .prepare_cached(sql)?
+        .query_row(params![experiment, VERSION], |row| row.get(0))
+        .optional()?;
+    Ok(version.unwrap_or(0) as u64)
+}
+
+/// Keeps that users were forgotten.
+pub fn keep(
+    transaction: &Transaction<'_>,
+    experiment: &str,
+    users: &[Vec<u8>],
+    until_ms: u64,
+) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO forgotten VALUES (?, ?, ?)
+               ON CONFLICT DO UPDATE SET until_ms = max(until_ms, excluded.until_ms)";
+    let mut add = transaction.prepare_cached(sql)?;
+    for user in users {
+        add.execute(params![experiment, written(user), until_ms as i64])?;
+    }
+    let sql = "INSERT INTO forgotten VALUES (?, ?, 1)
+               ON CONFLICT DO UPDATE SET until_ms = until_ms + 1";
+    transaction.execute(sql, params![experiment, VERSION])?;
+    let sql = "DELETE FROM forgotten WHERE experiment = ? AND user <> ? AND until_ms < ?";
+    let gone = until_ms.saturating_sub(KEEP_MS) as i64;
+    transaction.execute(sql, params![experiment, VERSION, gone])?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Who is forgotten stays forgotten, also where the last facts are still in a journal.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, Proxy};
+use crate::support::redis::Redis;
+use crate::support::until;
+use std::process::Command;
+
+struct Site([Origin; 2]);
+
+impl Site {
+    fn start() -> Site {
+        Site([Origin::start("a"), Origin::start("b")])
+    }
+
+    fn routes(&self, more: &str) -> String {
+        format!(
+            "{more}workers: 1\nuser: {{ cookie: uid }}\nupstreams: {{ a: \"http://{}\", b: \"http://{}\" }}\nexperiments: {{ shop: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ buy: {{ event: buy }} }}\n",
+            self.0[0].address, self.0[1].address
+        )
+    }
+}
+
+fn ask(client: &mut Client, cookies: &str) -> Option<String> {
+    let answer = client.get("/?event=buy", &format!("Cookie: {cookies}\r\n"));
+    assert_eq!(answer.status, 200);
+    let minted = answer.header("set-cookie")?;
+    minted.split(';').next().map(str::to_owned)
+}
+
+/// Forgets a user by the admin API; the status.
+fn forget(proxy: &Proxy, user: &str) -> u16 {
+    let mut client = Client::door(proxy.admin);
+    client
+        .say(format!(
+            "DELETE /admin/assignments?user={user} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            proxy.admin
+        ))
+        .unwrap();
+    client.answer(true).unwrap().status
+}
+
+/// Users and requests of all groups.
+fn counted(proxy: &Proxy) -> (u64, u64) {
+    let results = proxy.results();
+    let Some(groups) = results["experiments"][0]["groups"].as_array() else {
+        return (0, 0);
+    };
+    let sum = |what: &str| groups.iter().map(|it| it[what].as_u64().unwrap()).sum();
+    (sum("users"), sum("requests"))
+}
+
+#[track_caller]
+fn is_unknown(proxy: &Proxy, user: &str) {
+    let known = proxy.ask(&format!("/admin/assignments?user={user}")).json();
+    let recorded = &known["experiments"][0]["recorded"];
+    assert!(recorded.is_null(), "{user}: {recorded}");
+}
+
+#[test]
+fn user_forgotten_right_after_a_request_does_not_come_back() {
+    let site = Site::start();
+    let redis = Redis::start();
+    let hashed = "identity: { store: hashed, key: \"a-key-of-more-than-16-bytes\" }\n";
+    for more in [
+        String::new(),
+        format!("store: {}\n", redis.url()),
+        hashed.to_owned(),
+    ] {
+        let proxy = Proxy::start(&site.routes(&more));
+        let mut client = proxy.client();
+        for number in 0..5 {
+            ask(&mut client, &format!("uid=gone-{number}"));
+            assert_eq!(forget(&proxy, &format!("gone-{number}")), 200);
+        }
+        ask(&mut client, "uid=stays");
+        assert_eq!(counted(&proxy), (1, 6), "{more}");
+        is_unknown(&proxy, "gone-3");
+        // Who comes again is a new user, also where the process knew the old one.
+        ask(&mut client, "uid=gone-3");
+        assert_eq!(counted(&proxy), (2, 7), "{more}");
+        assert_eq!(forget(&proxy, "gone-3"), 200);
+        assert_eq!(counted(&proxy), (1, 7), "{more}");
+    }
+}
+
+#[test]
+fn forget_command_covers_what_is_still_in_the_journal() {
+    let site = Site::start();
+    let redis = Redis::start();
+    for more in [String::new(), format!("store: {}\n", redis.url())] {
+        let proxy = Proxy::start(&site.routes(&more));
+        let mut client = proxy.client();
+        ask(&mut client, "uid=first");
+        for number in 0..5 {
+            ask(&mut client, &format!("uid=gone-{number}"));
+            let done = Command::new(BINARY)
+                .args(["forget", "--user", &format!("gone-{number}"), "-c"])
+                .arg(proxy.file())
+                .output()
+                .unwrap();
+            let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.success(), "{errors}");
+        }
+        assert_eq!(counted(&proxy), (1, 6), "{more}");
+        ask(&mut client, "uid=gone-1");
+        assert_eq!(counted(&proxy), (2, 7), "{more}");
+    }
+}
+
+#[test]
+fn user_forgotten_at_one_replica_does_not_come_back_from_another_ones_journal() {
+    let site = Site::start();
+    let redis = Redis::start();
+    let routes = site.routes(&format!("store: {}\n", redis.url()));
+    let (here, there) = (Proxy::start(&routes), Proxy::start(&routes));
+    // Both of them know the experiment, and the one that falls behind knows who was forgotten.
+    ask(&mut here.client(), "uid=stays");
+    ask(&mut there.client(), "uid=stays-too");
+    until("both users", || {
+        match (counted(&here).0, counted(&there).0) {
+            (2, 2) => Ok(()),
+            users => Err(users),
+        }
+    });
+    let mut client = there.client();
+    // What the store does not know yet: that a minted ID and a known one are the same person's.
+    let minted = ask(&mut client, "other=1").expect("a minted ID");
+    ask(&mut client, &minted);
+    ask(&mut client, &format!("{minted}; uid=gone"));
+    ask(&mut client, "uid=gone");
+    there.signal("STOP");
+    assert_eq!(forget(&here, "gone"), 200);
+    there.signal("CONT");
+    let users = || counted(&there).0;
+    until("what was behind", || {
+        let (users, requests) = counted(&there);
+        if requests == 6 {
+            Ok(users)
+        } else {
+            Err((users, requests))
+        }
+    });
+    assert_eq!(users(), 2);
+    is_unknown(&here, "gone");
+    ask(&mut client, "uid=gone");
+    assert_eq!(users(), 3);
+}
+
+#[test]
+fn nothing_is_forgotten_while_the_store_is_away() {
+    let site = Site::start();
+    let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let proxy = Proxy::start(&site.routes(&format!("store: {}\n", redis.url())));
+    let mut client = proxy.client();
+    ask(&mut client, "uid=user");
+    assert_eq!(counted(&proxy).0, 1);
+    redis.kill();
+    assert_eq!(forget(&proxy, "user"), 503);
+    redis.up();
+    assert_eq!(counted(&proxy).0, 1);
+    assert_eq!(forget(&proxy, "user"), 200);
+    assert_eq!(counted(&proxy).0, 0);
+}
