@@ -305,11 +305,16 @@ pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]>
 }
 
 /// Whether any cookie is meant, over all `Cookie` headers; `is_meant` is given what begins with the
-/// cookie's name.
-pub fn has_cookie<'a>(fields: impl Fields<'a>, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+/// cookie's name. Names that are meant have at least so many bytes.
+pub fn has_cookie<'a>(
+    fields: impl Fields<'a>,
+    name_bytes_min: usize,
+    is_meant: impl Fn(&[u8]) -> bool,
+) -> bool {
     fields.all(&COOKIE).any(|line| {
         let mut rest = line.trim_ascii_start();
-        loop {
+        // What is as short as a name is no cookie of it.
+        while rest.len() > name_bytes_min {
             if is_meant(rest) {
                 return true;
             }
@@ -318,6 +323,7 @@ pub fn has_cookie<'a>(fields: impl Fields<'a>, is_meant: impl Fn(&[u8]) -> bool)
                 None => return false,
             }
         }
+        false
     })
 }
 

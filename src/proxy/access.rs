@@ -8,13 +8,14 @@ use super::trail::Trail;
 use super::upload::Upload;
 use crate::config::plan::{self, AccessLog, LogUser};
 use crate::experiment::asked::Fields;
-use crate::experiment::identity::{HashKey, Keep, Visitor};
+use crate::experiment::identity::{Keep, Visitor};
 use crate::experiment::visit::{By, Visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use http::header::{HOST, USER_AGENT};
 use http::{Method, Version};
 use smallvec::SmallVec;
 use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -179,16 +180,20 @@ impl Entry {
         self.line = begun_line(asked.client);
         let line = &mut self.line;
         let said = |name| asked.fields.first(name);
-        text(line, "request_id", id);
-        text(line, "trace_id", trace);
-        text(line, "method", Some(asked.method.as_str()));
+        text(line, ",\"request_id\":", id);
+        text(line, ",\"trace_id\":", trace);
+        text(line, ",\"method\":", Some(asked.method.as_str()));
         match asked.authority {
-            Some(authority) => text(line, "host", Some(authority)),
-            None => bytes(line, "host", said(&HOST)),
+            Some(authority) => text(line, ",\"host\":", Some(authority)),
+            None => bytes(line, ",\"host\":", said(&HOST)),
         }
-        text(line, "path", Some(target).filter(|path| !path.is_empty()));
-        text(line, "protocol", Some(protocol(asked.version)));
-        bytes(line, "user_agent", said(&USER_AGENT));
+        text(
+            line,
+            ",\"path\":",
+            Some(target).filter(|path| !path.is_empty()),
+        );
+        text(line, ",\"protocol\":", Some(protocol(asked.version)));
+        bytes(line, ",\"user_agent\":", said(&USER_AGENT));
     }
 
     /// Who asked, and what that meant.
@@ -227,19 +232,18 @@ impl Entry {
             let id = visitor.user();
             match log.user {
                 LogUser::None => {}
-                LogUser::Raw => bytes(line, "user", Some(id.as_bytes())),
-                LogUser::Hashed => {
-                    let keep = match &plan.identity.keep {
-                        // The hash that the store has, too.
-                        keep @ Keep::Hashed(_) => keep,
-                        Keep::Raw => process_key(),
-                    };
-                    bytes(line, "user", Some(keep.of(id).id().as_bytes()));
-                }
+                LogUser::Raw => bytes(line, ",\"user\":", Some(id.as_bytes())),
+                LogUser::Hashed => match &plan.identity.keep {
+                    // The hash that the store has, too.
+                    keep @ Keep::Hashed(_) => {
+                        bytes(line, ",\"user\":", Some(keep.of(id).id().as_bytes()));
+                    }
+                    Keep::Raw => bytes(line, ",\"user\":", Some(&hashed(id.as_bytes()))),
+                },
             }
         }
-        bytes(line, "experiments", groups);
-        text(line, "assigned_by", assigned_by);
+        bytes(line, ",\"experiments\":", groups);
+        text(line, ",\"assigned_by\":", assigned_by);
     }
 
     /// Where it is noted how it goes, if it is exported.
@@ -345,29 +349,33 @@ impl Entry {
         let plan = &*self.snapshot.plan;
         let line = &mut self.line;
         if let Some(experiment) = self.fallback {
-            text(line, "fallback", Some(&plan.experiment(experiment).name));
+            text(
+                line,
+                ",\"fallback\":",
+                Some(&plan.experiment(experiment).name),
+            );
         }
         if let Some(upstream) = self.upstream {
-            text(line, "upstream", Some(&plan.upstream(upstream).name));
+            text(line, ",\"upstream\":", Some(&plan.upstream(upstream).name));
         }
         bytes(
             line,
             "endpoint",
             Some(&*self.endpoint).filter(|it| !it.is_empty()),
         );
-        number(line, "attempts", self.attempts.into());
+        number(line, ",\"attempts\":", self.attempts.into());
         if let Some(status) = self.status {
-            number(line, "status", status.into());
+            number(line, ",\"status\":", status.into());
         }
-        text(line, "error", self.error.as_deref());
-        text(line, "end", Some(self.end.word()));
+        text(line, ",\"error\":", self.error.as_deref());
+        text(line, ",\"end\":", Some(self.end.word()));
         let uploaded = self.upload.as_ref().map(|upload| upload.bytes());
-        number(line, "bytes_in", uploaded.unwrap_or(self.bytes_in));
-        number(line, "bytes_out", self.bytes_out);
+        number(line, ",\"bytes_in\":", uploaded.unwrap_or(self.bytes_in));
+        number(line, ",\"bytes_out\":", self.bytes_out);
         if let Some(after) = self.head_after {
-            milliseconds(line, "head_ms", after);
+            milliseconds(line, ",\"head_ms\":", after);
         }
-        milliseconds(line, "total_ms", took);
+        milliseconds(line, ",\"total_ms\":", took);
         line.extend_from_slice(b"}\n");
         self.worker.write_time(&mut line[TIME]);
         lines.push(line);
@@ -398,8 +406,7 @@ fn lot(log: &AccessLog, place: impl FnOnce() -> f64) -> bool {
 fn begun_line(client: IpAddr) -> Vec<u8> {
     let mut line = Vec::with_capacity(LINE_BYTES);
     line.extend_from_slice(BEGIN);
-    key(&mut line, "client");
-    line.push(b'"');
+    line.extend_from_slice(b",\"client\":\"");
     match client {
         IpAddr::V4(address) => {
             for (place, octet) in address.octets().into_iter().enumerate() {
@@ -416,14 +423,9 @@ fn begun_line(client: IpAddr) -> Vec<u8> {
     line
 }
 
-fn key(line: &mut Vec<u8>, key: &str) {
-    line.extend_from_slice(b",\"");
+/// Adds a number, behind its key as it is written: `,"status":`.
+fn number(line: &mut Vec<u8>, key: &str, number: u64) {
     line.extend_from_slice(key.as_bytes());
-    line.extend_from_slice(b"\":");
-}
-
-fn number(line: &mut Vec<u8>, name: &str, number: u64) {
-    key(line, name);
     digits(line, number);
 }
 
@@ -441,9 +443,9 @@ fn digits(line: &mut impl Extend<u8>, number: u64) {
 }
 
 /// To the microsecond.
-fn milliseconds(line: &mut Vec<u8>, name: &str, time: Duration) {
+fn milliseconds(line: &mut Vec<u8>, key: &str, time: Duration) {
     let us = time.as_micros() as u64;
-    number(line, name, us / 1000);
+    number(line, key, us / 1000);
     let rest = us % 1000;
     if rest > 0 {
         let digit = |value: u64| b'0' + (value % 10) as u8;
@@ -451,19 +453,19 @@ fn milliseconds(line: &mut Vec<u8>, name: &str, time: Duration) {
     }
 }
 
-fn text(line: &mut Vec<u8>, name: &str, text: Option<&str>) {
-    bytes(line, name, text.map(str::as_bytes));
+fn text(line: &mut Vec<u8>, key: &str, text: Option<&str>) {
+    bytes(line, key, text.map(str::as_bytes));
 }
 
 /// Adds a text of a client's, cut where it is too long; what is no UTF-8 is marked.
-fn bytes(line: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>) {
+fn bytes(line: &mut Vec<u8>, key: &str, bytes: Option<&[u8]>) {
     let Some(bytes) = bytes else {
         return;
     };
     let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
-    key(line, name);
-    let plain = |&byte: &u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
-    if bytes.iter().all(plain) {
+    line.reserve(key.len() + bytes.len() + 2);
+    line.extend_from_slice(key.as_bytes());
+    if is_plain(bytes) {
         line.push(b'"');
         line.extend_from_slice(bytes);
         line.push(b'"');
@@ -473,17 +475,42 @@ fn bytes(line: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>) {
     }
 }
 
-/// What hashes IDs where the file gives no key: this process's own, so that its lines tell users
-/// apart and nobody can tell who they are.
-fn process_key() -> &'static Keep {
-    static KEY: OnceLock<Keep> = OnceLock::new();
-    KEY.get_or_init(|| {
-        let mut secret = [0; 32];
-        if getrandom::fill(&mut secret).is_err() {
-            secret.fill_with(|| fastrand::u8(..));
+/// Whether these are visible characters and spaces that JSON has as they are.
+fn is_plain(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES * 0x80;
+    // The high bit of each byte that is zero, of eight that have none: a sum of seven bits carries
+    // nothing into the next byte.
+    let zeros = |eight: u64| !(eight + ONES * 0x7f) & HIGH;
+    let special = |eight: u64| {
+        let seven = eight & !HIGH;
+        let control = !(seven + ONES * 0x60);
+        let is = |byte: u8| zeros(seven ^ (ONES * u64::from(byte)));
+        (control | eight) & HIGH | is(b'"') | is(b'\\') | is(0x7f)
+    };
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let chunks = chunks.iter().chain([&last]);
+    chunks.fold(0, |found, eight| {
+        found | special(u64::from_le_bytes(*eight))
+    }) == 0
+}
+
+/// A user's ID, hashed with keys of this process's own (SipHash, 128 bits) where the file gives
+/// none: so its lines tell users apart, and nobody can tell who they are.
+fn hashed(id: &[u8]) -> [u8; 32] {
+    static KEYS: OnceLock<[RandomState; 2]> = OnceLock::new();
+    let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
+    let mut text = [0; 32];
+    for (text, key) in text.chunks_exact_mut(16).zip(keys) {
+        let mut rest = key.hash_one(id);
+        for digit in text {
+            *digit = b"0123456789abcdef"[(rest & 15) as usize];
+            rest >>= 4;
         }
-        Keep::Hashed(HashKey::new(&secret))
-    })
+    }
+    text
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -498,4 +525,59 @@ fn protocol(version: Version) -> &'static str {
 pub fn bounded(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(value: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        bytes(&mut line, "", Some(value));
+        line
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_written_as_json_writes_it(text in any::<String>()) {
+            let read: String = serde_json::from_slice(&written(text.as_bytes())).unwrap();
+            let end = text.len().min(TEXT_BYTES_MAX);
+            prop_assert_eq!(read, String::from_utf8_lossy(&text.as_bytes()[..end]));
+        }
+    }
+
+    #[test]
+    fn only_plain_bytes_are_copied() {
+        for byte in 0..=255_u8 {
+            let expected = (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+            for place in 0..11 {
+                let mut text = *b"0123456789a";
+                text[place] = byte;
+                assert_eq!(is_plain(&text), expected, "{byte} at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for (us, expected) in [
+            (0, "0"),
+            (999, "0.999"),
+            (1000, "1"),
+            (12_030, "12.030"),
+            (u64::MAX, "18446744073709551.615"),
+        ] {
+            let mut line = Vec::new();
+            milliseconds(&mut line, "", Duration::from_micros(us));
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn hashes_tell_users_apart() {
+        assert_eq!(hashed(b"a"), hashed(b"a"));
+        assert_ne!(hashed(b"a"), hashed(b"b"));
+        assert!(hashed(b"a").iter().all(u8::is_ascii_hexdigit));
+    }
 }

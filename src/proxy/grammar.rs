@@ -104,6 +104,7 @@ pub fn token_bytes(bytes: &[u8]) -> usize {
 }
 
 /// The same, and whether any of them is neither a letter nor a digit nor a dash.
+#[inline(always)]
 pub fn name_bytes(bytes: &[u8]) -> (usize, bool) {
     let (mut place, mut odd) = (0, false);
     while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {

@@ -325,7 +325,7 @@ fn take_from_query(head: &mut Parts) -> Option<Vec<u8>> {
 
 /// Takes out all cookies that are for watershed alone, and returns the override token.
 fn take_from_cookies(headers: &mut HeaderMap) -> Option<Vec<u8>> {
-    if !identity::has_cookie(&*headers, is_private_cookie) {
+    if !has_private_cookie(&*headers) {
         return None;
     }
     let token = identity::cookie_value(&*headers, OVERRIDE_COOKIE).map(<[u8]>::to_vec);
@@ -347,9 +347,15 @@ fn take_from_cookies(headers: &mut HeaderMap) -> Option<Vec<u8>> {
     token
 }
 
+/// Whether a request has a cookie that is for watershed alone.
+pub fn has_private_cookie<'a>(fields: impl Fields<'a>) -> bool {
+    let shortest = OVERRIDE_COOKIE.len().min(SESSION_COOKIE.len());
+    identity::has_cookie(fields, shortest, is_private_cookie)
+}
+
 /// Whether this begins with a cookie that is for watershed alone: an override token, or a session
 /// of the admin API.
-pub fn is_private_cookie(pair: &[u8]) -> bool {
+fn is_private_cookie(pair: &[u8]) -> bool {
     // Compared at once where the name is known: most cookies are others.
     pair.starts_with(b"watershed_")
         && [OVERRIDE_COOKIE, SESSION_COOKIE].iter().any(|name| {

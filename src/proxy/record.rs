@@ -43,25 +43,23 @@ pub fn answered(
 ) -> SmallVec<[Exposure; 2]> {
     tasks::failpoint("request");
     let plan = &*snapshot.plan;
-    let exposures: SmallVec<[Exposure; 2]> = answered
-        .visit
-        .inside
-        .iter()
-        .filter(|(_, _, by)| *by != By::Winner)
-        .map(|&(experiment, group, by)| {
-            let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
-            let served = match (answered.served == Some(experiment), counted) {
-                (true, _) => Served::Fallback,
-                (false, true) => Served::Own,
-                (false, false) => Served::Forced,
-            };
-            Exposure {
-                experiment,
-                group,
-                served,
-            }
-        })
-        .collect();
+    let mut exposures = SmallVec::new();
+    for &(experiment, group, by) in &answered.visit.inside {
+        if by == By::Winner {
+            continue;
+        }
+        let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
+        let served = match (answered.served == Some(experiment), counted) {
+            (true, _) => Served::Fallback,
+            (false, true) => Served::Own,
+            (false, false) => Served::Forced,
+        };
+        exposures.push(Exposure {
+            experiment,
+            group,
+            served,
+        });
+    }
     if exposures.is_empty() && answered.observations.is_empty() {
         return exposures;
     }

@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub declared: Declared,
     /// Where spans go, if the plan exports any.
     pub outbox: Option<Outbox>,
+    /// Whether requests are logged, exported, or given what tells them apart.
+    pub marks: bool,
 }
 
 /// One worker. Held by `Rc`, so that the compiler proves that workers share nothing they write.
@@ -215,11 +217,15 @@ impl Snapshot {
         outbox: Option<&Outbox>,
         before: Option<&Upstreams<Outgoing>>,
     ) -> Snapshot {
+        let outbox = outbox.filter(|_| plan.tracing.otlp.is_some()).cloned();
+        let tracing = &plan.tracing;
+        let tags = tracing.request_id || tracing.start.is_some();
         Snapshot {
+            marks: tags || plan.access_log.is_some() || outbox.is_some(),
             upstreams: Upstreams::new(&plan, standings, before),
             words: Words::new(&plan),
             declared: Declared::new(&declaration(&plan)),
-            outbox: outbox.filter(|_| plan.tracing.otlp.is_some()).cloned(),
+            outbox,
             plan,
         }
     }

@@ -200,7 +200,7 @@ fn agree(
     let by_lines = Tags::of(&plan.tracing, &*plain, trusted, 7, || {
         random.next().unwrap()
     });
-    let tagged = (&by_lines, by_lines.begins);
+    let tagged = (Some(&by_lines), by_lines.begins);
     let by_whom = (&ours, over_tls);
     let at = plain.write(&mut out, by_whom, &known, tagged, visitor.as_ref(), &meant);
     if let (Some(at), Some(parent)) = (at, by_lines.begins) {

@@ -8,7 +8,7 @@ use crate::proxy::clock::Clock;
 use crate::proxy::handle;
 use crate::proxy::headers;
 use crate::proxy::line;
-use crate::proxy::reply::{Reason, Refusal};
+use crate::proxy::reply::Reason;
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
 use http::Version;
@@ -216,15 +216,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     ) -> Done {
         let worker = self.worker;
         let (mut said, mut head) = (worker.rooms.take(), worker.rooms.take());
-        let heard = match going.refused {
-            Some(reason) => Heard::Refused(Refusal::new(reason), None),
-            None => {
-                let heard =
-                    exchange::ask(self, going, request, &mut said, &mut head, reset.as_mut());
-                heard.await
-            }
-        };
-        let (finished, bare) = match heard {
+        let heard = exchange::ask(self, going, request, &mut said, &mut head, reset.as_mut());
+        let (finished, bare) = match heard.await {
             Heard::Answer(finished, bare) => (finished, Some(bare)),
             Heard::Refused(refusal, fallback) => {
                 handle::note(worker, &refusal);

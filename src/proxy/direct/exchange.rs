@@ -82,6 +82,9 @@ pub async fn ask<C: Client, H: Head>(
     head: &mut H,
     mut reset: Pin<&mut impl Future<Output = ()>>,
 ) -> Heard {
+    if let Some(reason) = going.refused {
+        return Heard::Refused(Refusal::new(reason), None);
+    }
     let upstreams = &going.snapshot.upstreams;
     let wish = |upstream| Wish {
         upstream,

@@ -66,11 +66,17 @@ pub struct Going<'b> {
     pub deadline: Option<Instant>,
     /// Why it is refused without asking anyone.
     pub refused: Option<Reason>,
+    marks: Option<Box<Marks>>,
+    /// What is logged and exported of it.
+    entry: Option<RefCell<Box<Entry>>>,
+}
+
+/// What few requests have: on the heap, so that the others need not carry it.
+#[derive(Default)]
+struct Marks {
     tags: Tags,
     /// Where in the request the span stands that sends it.
     parent_at: Option<usize>,
-    /// What is logged and exported of it.
-    entry: Option<RefCell<Box<Entry>>>,
 }
 
 /// An answer whose head is written and recorded.
@@ -130,19 +136,27 @@ pub fn find<'b>(
         return Found::Other;
     }
     let (began, now_ms) = (Instant::now(), journal::system_ms());
-    let tags = handle::tags(plan, &request, by.ours.trusted, now_ms);
-    let (path, target) = request.target();
-    let asked = Asked {
-        client: by.peer,
-        secure: by.secure,
-        method: &request.method,
-        authority: None,
-        path,
-        target,
-        version: by.version,
-        fields: &request,
-    };
-    let mut entry = Entry::of(worker, &snapshot, &asked, &tags, began);
+    let mut marks = snapshot.marks.then(|| {
+        let tags = handle::tags(plan, &request, by.ours.trusted, now_ms);
+        Box::new(Marks {
+            tags,
+            parent_at: None,
+        })
+    });
+    let mut entry = marks.as_ref().and_then(|marks| {
+        let (path, target) = request.target();
+        let asked = Asked {
+            client: by.peer,
+            secure: by.secure,
+            method: &request.method,
+            authority: None,
+            path,
+            target,
+            version: by.version,
+            fields: &request,
+        };
+        Entry::of(worker, &snapshot, &asked, &marks.tags, began)
+    });
     let mut refused = None;
     if let Some(rate) = plan.limits.rate
         && !std::mem::replace(by.admitted, true)
@@ -162,16 +176,20 @@ pub fn find<'b>(
         // Nobody is asked.
         (None, Some(_)) => Visit::default(),
     };
-    let mut parent = tags.begins;
+    let mut parent = marks.as_ref().and_then(|marks| marks.tags.begins);
     if let Some(entry) = &mut entry {
         entry.visited(visitor.as_ref(), &visit);
         entry.brought(request.body_bytes as u64);
         // Each attempt puts its own span there.
         parent = parent.or(entry.trail().map(Trail::parent));
     }
-    let (words, tagged) = (&snapshot.words, (&tags, parent));
+    let tags = marks.as_ref().map(|marks| &marks.tags);
+    let (words, tagged) = (&snapshot.words, (tags, parent));
     let by_whom = (by.ours, over_tls);
     let parent_at = request.write(out, by_whom, words, tagged, visitor.as_ref(), &visit);
+    if let Some(marks) = &mut marks {
+        marks.parent_at = parent_at;
+    }
     out.extend_from_slice(&held[request.head_bytes..taken]);
     let closes = request.closes || by.requests + 1 >= plan.limits.requests;
     Found::Go(Going {
@@ -187,8 +205,7 @@ pub fn find<'b>(
         closes,
         deadline: plan.timeouts.total.map(|total| began + total),
         refused,
-        tags,
-        parent_at,
+        marks,
         entry: entry.map(RefCell::new),
         snapshot,
     })
@@ -221,7 +238,7 @@ impl Going<'_> {
     pub fn goes(&self, endpoint: &Endpoint, request: &mut [u8]) {
         self.trail(|trail| {
             if let Some(parent) = trail.goes(endpoint)
-                && let Some(at) = self.parent_at
+                && let Some(at) = self.marks.as_ref().and_then(|marks| marks.parent_at)
                 && let Some(place) = request.get_mut(at..at + PARENT_BYTES)
             {
                 place.copy_from_slice(&parent.text());
@@ -357,7 +374,8 @@ impl Going<'_> {
             let control = plan.experiment(experiment).control;
             edited.append(headers::FALLBACK, words.group(experiment, control).clone());
         }
-        if let Some(id) = &self.tags.id
+        if let Some(marks) = &self.marks
+            && let Some(id) = &marks.tags.id
             && let Ok(id) = HeaderValue::from_bytes(id.as_bytes())
         {
             edited.insert(REQUEST_ID, id);

@@ -10,7 +10,7 @@ use crate::experiment::identity::{self, Visitor};
 use crate::experiment::visit::Visit;
 use crate::proxy::framing::Bounds;
 use crate::proxy::grammar::{self, is_named};
-use crate::proxy::headers::{Words, is_private_cookie};
+use crate::proxy::headers::{Words, has_private_cookie};
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
 use crate::proxy::trace::{PARENT_BYTES, Parent, REQUEST_ID, TRACEPARENT, TRACESTATE, Tags};
@@ -152,7 +152,7 @@ fn plain<'a>(
         request.lines.take_all(|name| reserved.is_disguised(name));
     }
     let asks = |query| identity::query_value(query, OVERRIDE_COOKIE).is_some();
-    if identity::has_cookie(&request, is_private_cookie) || (&request).query().is_some_and(asks) {
+    if has_private_cookie(&request) || (&request).query().is_some_and(asks) {
         return None;
     }
     Some(Read::Plain(request))
@@ -225,18 +225,19 @@ impl<'a> Request<'a> {
         out: &mut Vec<u8>,
         (ours, over_tls): (&Ours, bool),
         words: &Words,
-        (tags, parent): (&Tags, Option<Parent>),
+        (tags, parent): (Option<&Tags>, Option<Parent>),
         visitor: Option<&Visitor<'_>>,
         visit: &Visit,
     ) -> Option<usize> {
-        let made = tags.id.as_ref().filter(|id| id.made);
+        let made = tags.and_then(|tags| tags.id.as_ref());
+        let made = made.filter(|id| id.made);
         if made.is_some() {
             self.lines.take_named(&REQUEST_ID);
         }
         if parent.is_some() {
             self.lines.take_named(&TRACEPARENT);
         }
-        if tags.begins.is_some() {
+        if tags.is_some_and(|tags| tags.begins.is_some()) {
             // A state belongs to its parent (Trace Context, 3.3).
             self.lines.take_named(&TRACESTATE);
         }

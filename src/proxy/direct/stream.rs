@@ -10,7 +10,6 @@ use crate::proxy::body::Answer;
 use crate::proxy::clock::Clock;
 use crate::proxy::handle;
 use crate::proxy::headers;
-use crate::proxy::reply::Refusal;
 use crate::proxy::snapshot::Worker;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Version};
@@ -116,11 +115,8 @@ async fn ask(
     let mut head = Response::new(());
     // Whoever resets a stream is dropped with all that waits for it.
     let reset = pin!(std::future::pending());
-    let heard = match going.refused {
-        Some(reason) => Heard::Refused(Refusal::new(reason), None),
-        None => exchange::ask(&mut waiting, going, asking, &mut said, &mut head, reset).await,
-    };
-    let body = match heard {
+    let heard = exchange::ask(&mut waiting, going, asking, &mut said, &mut head, reset);
+    let body = match heard.await {
         Heard::Answer(finished, bare) => passed(worker, going, finished, bare, &said),
         Heard::Refused(refusal, fallback) => {
             handle::note(worker, &refusal);
