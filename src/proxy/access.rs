@@ -360,7 +360,7 @@ impl Entry {
         }
         bytes(
             line,
-            "endpoint",
+            ",\"endpoint\":",
             Some(&*self.endpoint).filter(|it| !it.is_empty()),
         );
         number(line, ",\"attempts\":", self.attempts.into());
