@@ -40,6 +40,8 @@ pub enum End {
     Broken,
     /// The client left before.
     Left,
+    /// It had all the time of `timeouts.total`.
+    Late,
 }
 
 impl End {
@@ -48,6 +50,7 @@ impl End {
             End::Complete => "complete",
             End::Broken => "upstream_broke_off",
             End::Left => "client_left",
+            End::Late => "total_timeout",
         }
     }
 }
@@ -340,7 +343,8 @@ impl Drop for Entry {
 impl Entry {
     fn log(&mut self, took: Duration) {
         let failed = self.error.is_some() || self.status.is_some_and(|status| status >= 500);
-        if !self.logged || !(self.sampled || failed || self.end == End::Broken) {
+        let broken = matches!(self.end, End::Broken | End::Late);
+        if !self.logged || !(self.sampled || failed || broken) {
             return;
         }
         let Some(lines) = &self.worker.log else {

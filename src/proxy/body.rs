@@ -271,17 +271,17 @@ impl Passed {
         self.keep();
     }
 
-    fn late(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.broken();
+    fn late(&mut self, end: End, why: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.broken(end);
         let late = io::Error::new(io::ErrorKind::TimedOut, why);
         Poll::Ready(Some(Err(late.into())))
     }
 
-    /// The upstream has broken off.
-    fn broken(&mut self) {
+    /// It has broken off.
+    fn broken(&mut self, end: End) {
         self.lease = None;
         if let Some(mut entry) = self.entry.take() {
-            entry.ends(End::Broken);
+            entry.ends(end);
         }
         self.broke_off();
     }
@@ -306,31 +306,34 @@ impl Passed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let over = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(context).is_ready();
         if self.deadline.as_mut().is_some_and(over) {
-            return self.late("the answer takes too long");
+            return self.late(End::Late, "the answer takes too long");
         }
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
             return match self.quiet.poll_over(context, self.quiet_max) {
-                true => self.late("the upstream fell silent"),
+                true => self.late(End::Broken, "the upstream fell silent"),
                 false => Poll::Pending,
             };
         };
         self.quiet.stop();
         match frame {
             Some(Ok(mut frame)) => {
+                let mut is_last = self.inner.is_end_stream();
                 if let Some(trailers) = frame.trailers_mut() {
                     super::hops::remove_from_trailers(trailers, &self.reserved);
+                    // Nothing follows them, and nobody asks again.
+                    is_last = true;
                 }
                 if let Some(entry) = &mut self.entry {
                     entry.gave(frame.data_ref().map_or(0, |data| data.len() as u64));
                 }
-                if self.inner.is_end_stream() {
+                if is_last {
                     self.complete();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             // The connection's state is unknown: it is closed.
             Some(Err(error)) => {
-                self.broken();
+                self.broken(End::Broken);
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {

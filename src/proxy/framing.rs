@@ -500,6 +500,7 @@ mod tests {
         let whole = Framing::of_chunks(BOUNDS).admit_chunks(body).unwrap();
         let expected = Chunks {
             pass: 23,
+            data: 6,
             skip: 8,
             ended: true,
         };
@@ -513,6 +514,7 @@ mod tests {
                 let more = framing.admit_chunks(&body[from..end.min(body.len())]);
                 let more = more.unwrap();
                 all.pass += more.pass;
+                all.data += more.data;
                 all.skip += more.skip;
                 all.ended = more.ended;
             }

@@ -493,3 +493,66 @@ fn log_file_is_reopened_without_traffic_and_sigusr1_needs_no_file() {
     });
     assert_eq!(proxy.client().get("/", "").status, 200);
 }
+
+/// The same answers, on the fast path, on the other one (which `TE` takes) and over HTTP/2, are
+/// logged alike, and none of them counts as unfinished.
+#[test]
+fn answer_in_chunks_with_trailers_is_logged_alike_on_every_path() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                  3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let origin = Raw::always(answer);
+    let address = origin.address.to_string();
+    let proxy = Proxy::start(&routes(&address, &address, "access_log: access.log"));
+    for more in ["", "TE: trailers\r\nConnection: TE\r\n"] {
+        let answer = proxy.client().get("/", &format!("X-User: a\r\n{more}"));
+        assert_eq!(answer.text(), "abcdefg");
+    }
+    let url = format!("http://{}/", proxy.public);
+    let curl = Command::new("curl")
+        .args(["-s", "--http2-prior-knowledge", "-H", "X-User: a", &url])
+        .output()
+        .unwrap();
+    assert_eq!(curl.stdout, b"abcdefg");
+    for line in lines(&proxy, 3) {
+        assert_eq!(
+            (&line["end"], &line["bytes_out"]),
+            (&"complete".into(), &7.into()),
+            "{line}"
+        );
+    }
+    // All of it is in the store.
+    proxy.results();
+    let store = rusqlite::Connection::open(proxy.folder.path().join("watershed.db")).unwrap();
+    let sql = "SELECT count(*) FROM totals WHERE field LIKE '%unfinished' AND value != '0'";
+    let unfinished: i64 = store.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(unfinished, 0);
+}
+
+#[test]
+fn answer_that_takes_all_its_time_is_not_the_upstreams_fault() {
+    let origin = Raw::start(|mut peer| {
+        if peer.request().is_some() {
+            peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+            // The rest never comes.
+            peer.request();
+        }
+    });
+    let address = origin.address.to_string();
+    let log = "access_log: access.log\ntimeouts: { total: 300ms }";
+    let proxy = Proxy::start(&routes(&address, &address, log));
+    for (place, more) in ["", "TE: trailers\r\nConnection: TE\r\n"]
+        .iter()
+        .enumerate()
+    {
+        let mut client = proxy.client();
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+        client.say(&request).unwrap();
+        assert!(client.answer(true).is_err(), "it is not whole");
+        let line = lines(&proxy, place + 1).pop().unwrap();
+        assert_eq!(
+            (&line["end"], &line["bytes_out"]),
+            (&"total_timeout".into(), &3.into()),
+            "{line}"
+        );
+    }
+}

@@ -35,7 +35,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
     ) -> bool {
         let mut rest = Rest::new(finished.follows);
         said.drain(..finished.head_bytes);
-        let head_bytes = out.len();
         let copied = rest.copy(&mut said, &mut out);
         let given = self.give(going, &out).await;
         let Some(mut bare) = bare else {
@@ -48,7 +47,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             return given;
         };
         if given {
-            going.note(|entry| entry.gave((out.len() - head_bytes) as u64));
+            let data = *copied.as_ref().unwrap_or(&0);
+            going.note(|entry| entry.gave(data as u64));
         }
         let mut now = None;
         let whole = match (given && copied.is_ok(), rest.has_ended()) {
@@ -113,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                 false => self.hear(bare, said, within, reset.as_mut()).await,
             };
             match heard {
+                Heard::Broken if going.is_late() => break End::Late,
                 Heard::Closed if rest.close() => match self.give(going, b"0\r\n\r\n").await {
                     true => break End::Complete,
                     false => break End::Left,
@@ -127,13 +128,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                 };
                 let given = self.give(going, &said[..taken.pass]).await;
                 said.drain(..taken.pass);
-                (given, taken.pass)
+                (given, taken.data)
             } else {
                 out.clear();
-                if rest.copy(said, out).is_err() {
+                let Ok(data) = rest.copy(said, out) else {
                     break End::Broken;
-                }
-                (self.give(going, out).await, out.len())
+                };
+                (self.give(going, out).await, data)
             };
             if !given {
                 break End::Left;

@@ -268,7 +268,10 @@ impl<'a> Request<'a> {
         {
             named(out, b"x-forwarded-host: ", host);
         }
-        let sound = |user: &[u8]| user.iter().all(|&byte| byte >= b' ' && byte != 0x7f);
+        let sound = |user: &[u8]| {
+            let text = |&byte: &u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
+            user.iter().all(text)
+        };
         if let Some(visitor) = visitor
             && let user = visitor.user().as_bytes()
             && sound(user)

@@ -34,6 +34,8 @@ enum Body {
 pub struct Taken {
     /// How many are passed on.
     pub pass: usize,
+    /// How many of these are data of the body.
+    pub data: usize,
     skip: usize,
     /// The client is told of the end by an empty line behind them.
     ends: bool,
@@ -87,6 +89,7 @@ impl Rest {
     pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, Broken> {
         let mut taken = Taken {
             pass: 0,
+            data: 0,
             skip: 0,
             ends: false,
         };
@@ -95,7 +98,7 @@ impl Rest {
             Body::Length(left) => {
                 let pass = (*left).min(bytes.len() as u64);
                 *left -= pass;
-                taken.pass = pass as usize;
+                (taken.pass, taken.data) = (pass as usize, pass as usize);
                 if *left == 0 {
                     self.body = Body::Ended;
                 }
@@ -103,18 +106,20 @@ impl Rest {
             Body::Chunks(framing) => {
                 let found = framing.admit_chunks(bytes).map_err(|_| Broken)?;
                 (taken.pass, taken.skip) = (found.pass, found.skip);
+                taken.data = found.data;
                 if found.ended {
                     taken.ends = true;
                     self.body = Body::Ended;
                 }
             }
-            Body::UntilClose => taken.pass = bytes.len(),
+            Body::UntilClose => (taken.pass, taken.data) = (bytes.len(), bytes.len()),
         }
         Ok(taken)
     }
 
-    /// Appends to `out` what the client gets of `said`, and takes that out of it.
-    pub fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Broken> {
+    /// Appends to `out` what the client gets of `said`, and takes that out of it. Says how many
+    /// bytes of it are data of the body.
+    pub fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Broken> {
         let taken = self.take(said)?;
         let chunk = matches!(self.body, Body::UntilClose) && taken.pass > 0;
         if chunk {
@@ -126,7 +131,7 @@ impl Rest {
             out.extend_from_slice(b"\r\n");
         }
         said.drain(..taken.pass + taken.skip);
-        Ok(())
+        Ok(taken.data)
     }
 
     /// What frames the body in these bytes, which come next, up to its data or its end.

@@ -88,13 +88,15 @@ impl Streamed {
     /// More of it.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let over = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(context).is_ready();
-        let next = match self.deadline.as_mut().is_some_and(over) {
+        let is_late = self.deadline.as_mut().is_some_and(over);
+        let next = match is_late {
             true => Some(Err(io::ErrorKind::TimedOut.into())),
             false => ready!(self.poll_next(context)).transpose(),
         };
         if let Some(entry) = &mut self.entry {
             match &next {
                 Some(Ok(frame)) => entry.gave(frame.data_ref().map_or(0, Bytes::len) as u64),
+                Some(Err(_)) if is_late => entry.ends(End::Late),
                 Some(Err(_)) => entry.ends(End::Broken),
                 None => {}
             }

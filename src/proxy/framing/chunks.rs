@@ -8,6 +8,8 @@ use crate::proxy::reply::Reason;
 pub struct Chunks {
     /// So many may be passed on as they are, up to the line of the last chunk.
     pub pass: usize,
+    /// So many of these are data.
+    pub data: usize,
     /// So many behind them are trailers and the end.
     pub skip: usize,
     /// The body has ended behind them: an empty line is still to be said.
@@ -41,6 +43,7 @@ impl Framing {
             let frames = self.admit_frames(rest)?;
             let data = self.admit_data(&rest[frames.bytes..]);
             found.pass += frames.bytes - frames.trailers + data;
+            found.data += data;
             found.skip += frames.trailers;
             found.ended = self.has_ended();
             if data == 0 {
