@@ -238,7 +238,7 @@ end
 for _, span in ipairs(spans) do redis.call('HSET', applied_key, span.journal, span.through) end
 for _, epoch in ipairs(epochs) do redis.call('HSET', epochs_key, epoch.digest, whole(epoch.first_ms) .. ' ' .. epoch.definition) end
 for id, role in pairs(new_roles) do redis.call('HSET', identities_key, id, role) end
-for name, count in pairs(came_about) do if count > 0 then redis.call('HINCRBY', counts_key, name, count) end end
+for name, count in pairs(came_about) do add_count(counts_key, name, count) end
 local bytes_added, waits_no_more = 0, {}
 for _, id in ipairs(order) do
   local who = people[id]
@@ -295,7 +295,7 @@ local over = redis.call('ZCARD', since_key) - waiting_users_max
 if over > 0 then
   uncounted.dropped_waiting = uncounted.dropped_waiting + give_up(redis.call('ZRANGE', since_key, 0, over - 1))
 end
-local all_bytes = tonumber(redis.call('HGET', event_counts_key, 'waiting_bytes') or 0)
+local all_bytes = tonumber((redis.call('HGET', event_counts_key, 'waiting_bytes') or '0'):match('^%-?%d+$')) or 0
 while all_bytes + bytes_added > waiting_bytes_max do
   local first = redis.call('ZRANGE', since_key, 0, 0)
   if #first == 0 then break end
@@ -305,7 +305,5 @@ if bytes_added ~= 0 then
   -- Of what 0.1.0 left waiting, nobody knew the size.
   redis.call('HSET', event_counts_key, 'waiting_bytes', whole(math.max(0, all_bytes + bytes_added)))
 end
-for name, count in pairs(uncounted) do
-  if count > 0 then redis.call('HINCRBY', event_counts_key, name, count) end
-end
+for name, count in pairs(uncounted) do add_count(event_counts_key, name, count) end
 return {'now', whole(damaged)}

@@ -20,7 +20,7 @@ local waited = redis.call('HGET', waiting_key, id)
 if waited then
   redis.call('HDEL', waiting_key, id)
   redis.call('ZREM', since_key, id)
-  redis.call('HINCRBY', KEYS[8], 'waiting_bytes', -waiting_bytes(id, waited))
+  add_count(KEYS[8], 'waiting_bytes', -waiting_bytes(id, waited))
 end
 for _, member in ipairs(ids_of(KEYS[6], id_prefix(id))) do
   redis.call('ZREM', KEYS[6], member)

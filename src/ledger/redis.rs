@@ -9,6 +9,7 @@ mod forgotten;
 mod identities;
 mod kept;
 mod link;
+mod read;
 mod script;
 mod secrets;
 mod sessions;
@@ -32,6 +33,9 @@ use address::Address;
 use link::{Connection, Link, NoLink};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+
+/// The most shards of an experiment: a cluster has no more slots. A larger number is damage.
+const SHARDS_MAX: u32 = 16_384;
 
 /// Counts in Redis.
 #[derive(Debug)]
@@ -91,20 +95,6 @@ impl RedisLedger {
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         // Nothing that holds this lock can leave it half-changed.
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn fields(&self, key: &str) -> Result<Vec<(String, i128)>, LedgerError> {
-        let fields: identities::Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
-        let read = |(field, value): (Vec<u8>, Vec<u8>)| {
-            let field = String::from_utf8_lossy(&field).into_owned();
-            let value = String::from_utf8_lossy(&value).into_owned();
-            let number = value.parse::<i64>();
-            if number.is_err() {
-                self.damage.note(key, &format!("{field}: {value}"));
-            }
-            Some((field, i128::from(number.ok()?)))
-        };
-        Ok(fields.into_iter().filter_map(read).collect())
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LedgerError> {
@@ -179,8 +169,13 @@ impl Ledger for RedisLedger {
     ) -> Result<Vec<u64>, LedgerError> {
         let key = self.keys(experiment, shard).await?.applied;
         let names: Vec<&str> = journals.iter().map(|journal| &**journal).collect();
-        let has: Vec<Option<u64>> = self.ask(::redis::cmd("HMGET").arg(key).arg(names)).await?;
-        Ok(has.into_iter().map(Option::unwrap_or_default).collect())
+        let mut get = ::redis::cmd("HMGET");
+        let has: Vec<Option<Vec<u8>>> = self.ask(get.arg(&key).arg(&names)).await?;
+        // A position is not skipped: without it, facts would count twice.
+        let read = |(name, has): (&str, Option<Vec<u8>>)| {
+            has.map_or(Ok(0), |has| read::number(&key, name, &has))
+        };
+        names.into_iter().zip(has).map(read).collect()
     }
 
     async fn apply(&self, part: &Part) -> Result<Applied, LedgerError> {
@@ -219,9 +214,9 @@ impl Ledger for RedisLedger {
     }
 
     async fn experiments(&self) -> Result<Vec<String>, LedgerError> {
-        let mut names: Vec<String> = self
-            .ask(::redis::cmd("HKEYS").arg(keys::experiments_key(&self.prefix)))
-            .await?;
+        let key = keys::experiments_key(&self.prefix);
+        let names = self.ask(::redis::cmd("HKEYS").arg(&key)).await?;
+        let mut names = self.readable(&key, names)?;
         names.sort();
         Ok(names)
     }
@@ -233,15 +228,12 @@ impl Ledger for RedisLedger {
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
             // Counts first: every epoch that they name is defined by then.
-            fields.extend(self.fields(&keys.totals).await?);
-            let mut counts = ::redis::cmd("HGETALL");
-            identities.add(&self.ask(counts.arg(&keys.identity_counts)).await?);
-            let mut counts = ::redis::cmd("HGETALL");
-            let counts: Vec<(String, u64)> = self.ask(counts.arg(&keys.event_counts)).await?;
+            fields.extend(self.numbers::<i64>(&keys.totals).await?);
+            let counts = self.numbers(&keys.identity_counts).await?;
+            identities.add(&counts.into_iter().collect());
+            let counts = self.numbers(&keys.event_counts).await?;
             uncounted.add(counts.iter().map(|(name, count)| (&**name, *count)));
-            let texts: Vec<(String, String)> =
-                self.ask(::redis::cmd("HGETALL").arg(&keys.epochs)).await?;
-            for (digest, text) in texts {
+            for (digest, text) in self.texts(&keys.epochs).await? {
                 let read = || {
                     let (first_ms, definition) = text.split_once(' ')?;
                     keys::read_definition(&digest, first_ms.parse().ok()?, definition).ok()
@@ -255,7 +247,7 @@ impl Ledger for RedisLedger {
         Ok(Totals {
             identities,
             uncounted,
-            ..keys::totals(definitions, fields, &self.damage)
+            ..keys::totals(definitions, wide(fields), &self.damage)
         })
     }
 
@@ -263,9 +255,9 @@ impl Ledger for RedisLedger {
         let mut fields = Vec::new();
         for shard in 0..self.known_shards(experiment).await? {
             let hours = self.keys(experiment, shard).await?.hours;
-            fields.extend(self.fields(&hours).await?);
+            fields.extend(self.numbers::<i64>(&hours).await?);
         }
-        Ok(keys::hours(fields, &self.damage))
+        Ok(keys::hours(wide(fields), &self.damage))
     }
 
     async fn forget_user(
@@ -341,15 +333,12 @@ impl Ledger for RedisLedger {
 
     async fn dropped(&self) -> Result<u64, LedgerError> {
         let key = keys::dropped_key(&self.prefix);
-        let counts: Vec<u64> = self.ask(::redis::cmd("HVALS").arg(key)).await?;
-        Ok(counts.iter().sum())
+        self.sum(&key).await
     }
 
     async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError> {
         let key = keys::damaged_key(&self.prefix);
-        let known: Option<u64> = self
-            .ask(::redis::cmd("HGET").arg(&key).arg(&**journal))
-            .await?;
+        let known: Option<u64> = self.number(&key, journal).await?;
         // One process has the journal, so nobody else tells it at the same time.
         let damaged = damaged.max(known.unwrap_or(0));
         let mut set = ::redis::cmd("HSET");
@@ -358,8 +347,7 @@ impl Ledger for RedisLedger {
 
     async fn damaged(&self) -> Result<u64, LedgerError> {
         let key = keys::damaged_key(&self.prefix);
-        let counts: Vec<u64> = self.ask(::redis::cmd("HVALS").arg(key)).await?;
-        Ok(counts.iter().sum())
+        self.sum(&key).await
     }
 
     async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
@@ -377,9 +365,8 @@ impl Ledger for RedisLedger {
 
     async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError> {
         let key = keys::replicas_key(&self.prefix);
-        let all: Vec<(String, String)> = self.ask(::redis::cmd("HGETALL").arg(&key)).await?;
         let mut replicas = Vec::new();
-        for (id, text) in all {
+        for (id, text) in self.texts(&key).await? {
             let mut words = text.split(' ');
             let read = || {
                 Some(Replica {
@@ -391,7 +378,8 @@ impl Ledger for RedisLedger {
             };
             let replica = { read }();
             // What cannot be read is another version's.
-            let alive = replica.filter(|replica| replica.seen_ms + ALIVE_MS >= now_ms);
+            let alive =
+                replica.filter(|replica| replica.seen_ms.saturating_add(ALIVE_MS) >= now_ms);
             match alive {
                 Some(replica) => replicas.push(replica),
                 None => {
@@ -485,9 +473,25 @@ impl RedisLedger {
     /// Like `shards`, but a question about an experiment does not make it.
     async fn known_shards(&self, experiment: &str) -> Result<u32, LedgerError> {
         let key = keys::experiments_key(&self.prefix);
-        let shards: Option<u32> = self
-            .ask(::redis::cmd("HGET").arg(key).arg(experiment))
-            .await?;
-        Ok(shards.unwrap_or(0))
+        let mut get = ::redis::cmd("HGET");
+        let value: Option<Vec<u8>> = self.ask(get.arg(&key).arg(experiment)).await?;
+        let Some(value) = value else { return Ok(0) };
+        if let Ok(shards @ 1..=SHARDS_MAX) = read::number(&key, experiment, &value) {
+            return Ok(shards);
+        }
+        let found = format!("{experiment}: {}", String::from_utf8_lossy(&value));
+        self.damage.note(&key, &found);
+        // Its counts are still there: they are looked for where a new experiment would have them.
+        let known = self.known().get(experiment).copied();
+        match known {
+            Some(shards) => Ok(shards),
+            None => self.shards_to_begin_with().await,
+        }
     }
+}
+
+/// Counts as [`keys`] reads them.
+fn wide(fields: Vec<(String, i64)>) -> Vec<(String, i128)> {
+    let wide = |(field, count)| (field, i128::from(count));
+    fields.into_iter().map(wide).collect()
 }

@@ -359,6 +359,72 @@ fn damaged_records_are_skipped_and_reported() {
     }
 }
 
+/// A number, a text and bytes where each kind of count stands.
+#[test]
+fn junk_in_redis_takes_nothing_else_down() {
+    let redis = Redis::start();
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes(&redis.url()));
+    visit(&mut proxy.client(), 0..20);
+    assert_eq!(users(&proxy.results()), 20);
+    let keys = [
+        "ws:dropped",
+        "ws:damaged",
+        "ws:experiments",
+        "ws:{shop:0}:event-counts",
+        "ws:{shop:0}:identity-counts",
+    ];
+    for key in keys {
+        for (field, value) in [("x", "junk"), ("y", ""), ("z", "-1"), ("shop", "1.5")] {
+            redis.command(&["HSET", key, field, value]).unwrap();
+        }
+    }
+    let kinds = ["refused_ids", "dropped_waiting", "waiting_bytes"];
+    for field in kinds {
+        let event_counts = "ws:{shop:0}:event-counts";
+        redis
+            .command(&["HSET", event_counts, field, "junk"])
+            .unwrap();
+    }
+    for field in ["joined", "shared_devices", "apart"] {
+        let identity_counts = "ws:{shop:0}:identity-counts";
+        redis
+            .command(&["HSET", identity_counts, field, "junk"])
+            .unwrap();
+    }
+    // Bytes that are no text.
+    let bytes = "redis.call('HSET', 'ws:replicas', '\\255', '\\254') redis.call('HSET', 'ws:{shop:0}:epochs', '\\255', '\\254') redis.call('HSET', 'ws:{controls}:now', '\\255', '\\254') redis.call('HSET', 'ws:experiments', '\\255', '\\254') redis.call('LPUSH', 'ws:{controls}:acts', '\\255') redis.call('RPUSH', 'ws:secrets', '\\255')";
+    redis.command(&["EVAL", bytes, "0"]).unwrap();
+    let counted = |now: u64| {
+        until("the counts", || {
+            let results = proxy.results();
+            let damaged = results["store"]["damaged_records"].as_u64();
+            if users(&results) == now && damaged.is_some_and(|damaged| damaged >= 20) {
+                Ok(())
+            } else {
+                Err(results)
+            }
+        });
+    };
+    counted(20);
+    // Ingestion goes on, too: also where an event waits, which changes a damaged count.
+    let headers = "Cookie: uid=unseen\r\n";
+    let event = r#"{"event": "buy"}"#;
+    let reported = proxy.client().post("/_watershed/events", headers, event);
+    assert_eq!(reported.status, 202);
+    visit(&mut proxy.client(), 20..40);
+    counted(40);
+    let log = proxy.log.lock().unwrap().clone();
+    assert!(
+        log.contains("ws:dropped in the store holds \"x: junk\""),
+        "{log}"
+    );
+    assert!(!log.contains("Incompatible type"), "{log}");
+    // A process that starts now reads it, too.
+    let other = Proxy::start(&site.routes(&redis.url()));
+    assert_eq!(users(&other.results()), 40);
+}
+
 #[test]
 fn stores_of_release_0_1_0_are_taken_over() {
     let site = Site::start();

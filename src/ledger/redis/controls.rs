@@ -10,9 +10,8 @@ static CONTROL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("co
 
 pub async fn controls(ledger: &RedisLedger) -> Result<Controls, LedgerError> {
     let key = keys::controls_key(&ledger.prefix);
-    let all: Vec<(String, String)> = ledger.ask(::redis::cmd("HGETALL").arg(&key)).await?;
     let mut controls = Controls::new();
-    for (name, text) in all {
+    for (name, text) in ledger.texts(&key).await? {
         let control = ledger.damage.skip(read_json(&key, &text))?;
         controls.extend(control.map(|control| (name, control)));
     }
@@ -50,9 +49,9 @@ pub async fn acts(ledger: &RedisLedger, max: usize) -> Result<Vec<Act>, LedgerEr
     let key = keys::acts_key(&ledger.prefix);
     let mut range = ::redis::cmd("LRANGE");
     range.arg(&key).arg(0).arg(max.min(ACTS_MAX) as i64 - 1);
-    let all: Vec<String> = ledger.ask(&range).await?;
+    let all = ledger.ask(&range).await?;
     let mut acts = Vec::new();
-    for text in all {
+    for text in ledger.readable(&key, all)? {
         acts.extend(ledger.damage.skip(read_json(&key, &text))?);
     }
     Ok(acts)

@@ -20,12 +20,13 @@ pub async fn forgotten(
     let key = ledger.keys(experiment, shard).await?.forgotten;
     let mut range = ::redis::cmd("ZRANGE");
     range.arg(key).arg(0).arg(-1).arg("WITHSCORES");
-    let kept: Vec<(String, f64)> = ledger.ask(&range).await?;
-    let version = kept.iter().find(|(member, _)| member == VERSION);
+    let kept: Vec<(Vec<u8>, f64)> = ledger.ask(&range).await?;
+    let version = VERSION.as_bytes();
+    let version = kept.iter().find(|(member, _)| member == version);
     let version = version.map_or(0, |(_, version)| *version as u64);
     let kept = kept
         .into_iter()
-        .map(|(digest, at_ms)| (digest, at_ms as u64));
+        .map(|(digest, at_ms)| (String::from_utf8_lossy(&digest).into_owned(), at_ms as u64));
     Ok(Forgotten::new(version, kept))
 }
 

@@ -13,9 +13,7 @@ pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, Ledger
         return Ok(Kept::default());
     }
     let keys = ledger.keys(experiment, 0).await?;
-    let mut lowest = ::redis::cmd("HGETALL");
-    let mut first = ::redis::cmd("HGETALL");
-    let texts: Vec<(String, String)> = ledger.ask(lowest.arg(&keys.lowest)).await?;
+    let texts = ledger.texts(&keys.lowest).await?;
     let number = |(field, text): (String, String)| match text.parse::<f64>() {
         Ok(value) if !value.is_nan() => Some((field, value)),
         _ => {
@@ -25,7 +23,7 @@ pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, Ledger
     };
     Ok(Kept {
         lowest: texts.into_iter().filter_map(number).collect(),
-        first: ledger.ask(first.arg(&keys.first)).await?,
+        first: ledger.texts(&keys.first).await?.into_iter().collect(),
     })
 }
 

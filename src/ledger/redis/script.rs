@@ -2,7 +2,7 @@
 
 use crate::ledger::account::Additions;
 use crate::ledger::damage::Damage;
-use crate::ledger::{Applied, LedgerError, Part, keys};
+use crate::ledger::{Applied, LedgerError, Part, Span, keys};
 use crate::ledger::{event_ids, waiting};
 
 /// Writes a part as the script reads it.
@@ -61,6 +61,19 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
         .arg(event_ids::FORGOTTEN_AT_ONCE);
 }
 
+/// Which facts met the damage, for the log.
+fn met(part: &Part) -> String {
+    let met = part.spans.iter().map(|span| {
+        let Span {
+            journal,
+            after,
+            through,
+        } = span;
+        format!("records {} to {through} of journal {journal}", after + 1)
+    });
+    met.collect::<Vec<_>>().join(", ")
+}
+
 /// Reads what the script answered to a part.
 pub fn read_answer(
     part: &Part,
@@ -78,9 +91,9 @@ pub fn read_answer(
                 .first()
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(0);
-            for number in 0..damaged {
+            for number in 1..=damaged {
                 let place = format!("a user, an epoch or a count of {}", part.experiment);
-                damage.note(&place, &format!("{number} of {:?}", part.spans));
+                damage.note(&place, &format!("damaged record {number} of {}", met(part)));
             }
             Ok(Applied::Now)
         }

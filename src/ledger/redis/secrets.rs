@@ -10,10 +10,10 @@ static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("s
 /// See [`crate::ledger::Ledger::secrets`].
 pub async fn exchange(ledger: &RedisLedger, ours: &[String]) -> Result<Vec<String>, LedgerError> {
     let mut call = EXCHANGE.prepare_invoke();
-    call.key(keys::secrets_key(&ledger.prefix))
-        .arg(SECRETS_MAX)
-        .arg(ours);
-    ledger
+    let key = keys::secrets_key(&ledger.prefix);
+    call.key(&key).arg(SECRETS_MAX).arg(ours);
+    let all = ledger
         .with(async |connection| call.invoke_async(connection).await)
-        .await
+        .await?;
+    ledger.readable(&key, all)
 }

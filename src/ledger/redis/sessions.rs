@@ -1,6 +1,8 @@
 //! Sessions of the admin API that were ended before their time: a sorted set.
 
 use super::RedisLedger;
+use super::identities::Fields;
+use super::read::number;
 use crate::ledger::{ENDED_SESSIONS_MAX, LedgerError, keys};
 use ::redis::Script;
 use std::sync::LazyLock;
@@ -14,15 +16,19 @@ pub async fn exchange(
     now_s: u64,
 ) -> Result<Vec<(u64, String)>, LedgerError> {
     let mut call = EXCHANGE.prepare_invoke();
-    call.key(keys::ended_sessions_key(&ledger.prefix))
-        .arg(ENDED_SESSIONS_MAX)
-        .arg(now_s);
+    let key = keys::ended_sessions_key(&ledger.prefix);
+    call.key(&key).arg(ENDED_SESSIONS_MAX).arg(now_s);
     for (until_s, nonce) in ours {
         call.arg(until_s).arg(nonce);
     }
-    let ended: Vec<(String, u64)> = ledger
+    let all: Fields = ledger
         .with(async |connection| call.invoke_async(connection).await)
         .await?;
-    let pair = |(nonce, until_s)| (until_s, nonce);
-    Ok(ended.into_iter().map(pair).collect())
+    let mut ended = Vec::with_capacity(all.len());
+    for (nonce, until_s) in all {
+        let nonce = String::from_utf8_lossy(&nonce).into_owned();
+        let until_s = ledger.damage.skip(number(&key, &nonce, &until_s))?;
+        ended.extend(until_s.map(|until_s| (until_s, nonce)));
+    }
+    Ok(ended)
 }

@@ -1,0 +1,84 @@
+//! Reading what Redis holds. What cannot be read is skipped, counted and logged: one damaged field
+//! hides nothing else.
+
+use super::RedisLedger;
+use super::identities::Fields;
+use crate::ledger::LedgerError;
+use std::str::FromStr;
+
+impl RedisLedger {
+    /// The numbers in the fields of a hash.
+    pub(super) async fn numbers<T: FromStr>(
+        &self,
+        key: &str,
+    ) -> Result<Vec<(String, T)>, LedgerError> {
+        let fields: Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
+        let mut numbers = Vec::with_capacity(fields.len());
+        for (field, value) in fields {
+            let field = String::from_utf8_lossy(&field).into_owned();
+            let number = self.damage.skip(number(key, &field, &value))?;
+            numbers.extend(number.map(|number| (field, number)));
+        }
+        Ok(numbers)
+    }
+
+    /// The number in one field of a hash; `None` also where it cannot be read.
+    pub(super) async fn number<T: FromStr>(
+        &self,
+        key: &str,
+        field: &str,
+    ) -> Result<Option<T>, LedgerError> {
+        let mut get = ::redis::cmd("HGET");
+        let value: Option<Vec<u8>> = self.ask(get.arg(key).arg(field)).await?;
+        let read = value.map(|value| self.damage.skip(number(key, field, &value)));
+        Ok(read.transpose()?.flatten())
+    }
+
+    /// The sum of the numbers in the fields of a hash.
+    pub(super) async fn sum(&self, key: &str) -> Result<u64, LedgerError> {
+        let counts = self.numbers::<u64>(key).await?;
+        let counts = counts.into_iter().map(|(_, count)| count);
+        Ok(counts.fold(0, u64::saturating_add))
+    }
+
+    /// The texts in the fields of a hash.
+    pub(super) async fn texts(&self, key: &str) -> Result<Vec<(String, String)>, LedgerError> {
+        let fields: Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
+        let mut texts = Vec::with_capacity(fields.len());
+        for (field, value) in fields {
+            let field = self.damage.skip(text(key, field))?;
+            let value = self.damage.skip(text(key, value))?;
+            texts.extend(field.zip(value));
+        }
+        Ok(texts)
+    }
+
+    /// The texts of a list that a command has answered.
+    pub(super) fn readable(
+        &self,
+        key: &str,
+        all: Vec<Vec<u8>>,
+    ) -> Result<Vec<String>, LedgerError> {
+        let mut texts = Vec::with_capacity(all.len());
+        for bytes in all {
+            texts.extend(self.damage.skip(text(key, bytes))?);
+        }
+        Ok(texts)
+    }
+}
+
+/// The number in a field.
+pub fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, LedgerError> {
+    let value = String::from_utf8_lossy(value);
+    value.parse().map_err(|_| LedgerError::Unreadable {
+        place: key.to_owned(),
+        found: format!("{field}: {value}"),
+    })
+}
+
+fn text(key: &str, bytes: Vec<u8>) -> Result<String, LedgerError> {
+    String::from_utf8(bytes).map_err(|error| LedgerError::Unreadable {
+        place: key.to_owned(),
+        found: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
