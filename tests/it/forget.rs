@@ -5,7 +5,9 @@ use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
+use rusqlite::Connection;
 use std::process::Command;
+use tempfile::TempDir;
 
 struct Site([Origin; 2]);
 
@@ -56,6 +58,56 @@ fn is_unknown(proxy: &Proxy, user: &str) {
     let known = proxy.ask(&format!("/admin/assignments?user={user}")).json();
     let recorded = &known["experiments"][0]["recorded"];
     assert!(recorded.is_null(), "{user}: {recorded}");
+}
+
+/// What is kept of a user goes also where it cannot be read.
+#[test]
+fn damaged_user_can_be_forgotten() {
+    let site = Site::start();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    let redis = Redis::start();
+    for store in [path.to_str().unwrap(), &redis.url()] {
+        let proxy = Proxy::start(&site.routes(&format!("store: \"{store}\"\n")));
+        for user in ["garbage", "binary", "sound"] {
+            ask(&mut proxy.client(), &format!("uid={user}"));
+        }
+        until("three users", || match counted(&proxy) {
+            (3, _) => Ok(()),
+            other => Err(other),
+        });
+        let is_file = !store.starts_with("redis");
+        let rows = || match is_file {
+            true => {
+                let file = Connection::open(&path).unwrap();
+                let sql = "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM waiting)";
+                file.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+            }
+            false => {
+                let all = "return redis.call('HLEN', 'ws:{shop:0}:users') + redis.call('HLEN', 'ws:{shop:0}:waiting')";
+                let count = redis.command(&["EVAL", all, "0"]).unwrap();
+                let digits: String = count.chars().filter(char::is_ascii_digit).collect();
+                digits.parse().unwrap()
+            }
+        };
+        if is_file {
+            let file = Connection::open(&path).unwrap();
+            file.execute_batch(
+                "UPDATE users SET record = 'garbage' WHERE user = CAST('garbage' AS BLOB);
+                 UPDATE users SET record = X'FF00' WHERE user = CAST('binary' AS BLOB);
+                 INSERT INTO waiting VALUES ('shop', CAST('waits' AS BLOB), 9999999999999, 'what:is:this')",
+            )
+            .unwrap();
+        } else {
+            let all = "redis.call('HSET', 'ws:{shop:0}:users', 'garbage', 'garbage') redis.call('HSET', 'ws:{shop:0}:users', 'binary', '\\255') redis.call('HSET', 'ws:{shop:0}:waiting', 'waits', 'what:is:this')";
+            redis.command(&["EVAL", all, "0"]).unwrap();
+        }
+        assert_eq!(rows(), 4, "{store}");
+        for user in ["garbage", "binary", "waits"] {
+            assert_eq!(forget(&proxy, user), 200, "{user} in {store}");
+        }
+        assert_eq!(rows(), 1, "{store}");
+    }
 }
 
 #[test]

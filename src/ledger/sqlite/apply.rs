@@ -86,9 +86,14 @@ pub fn forget(
 ) -> Result<bool, LedgerError> {
     let user = identities::resolve(transaction, experiment, named)?;
     let before = known(transaction, experiment, &user, damage)?;
-    event_ids::forget(transaction, experiment, &user)?;
+    // Also what cannot be read goes.
+    let mut was_there = event_ids::forget(transaction, experiment, &user)?;
+    for table in ["users", "waiting"] {
+        let sql = format!("DELETE FROM {table} WHERE experiment = ? AND user = ?");
+        let mut delete = transaction.prepare_cached(&sql)?;
+        was_there |= delete.execute(params![experiment, user])? > 0;
+    }
     let part = Part::nothing(experiment);
-    keep(transaction, &part, &user, &before, &Before::default())?;
     if let Some(record) = &before.record {
         let mut additions = Additions::default();
         additions.take_out(record);
@@ -100,7 +105,7 @@ pub fn forget(
         ids.push(named.to_vec());
         forgotten::keep(transaction, experiment, &ids, until_ms)?;
     }
-    Ok(had_ids || before != Before::default())
+    Ok(had_ids || was_there)
 }
 
 /// What is known of a user.

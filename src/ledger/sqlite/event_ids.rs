@@ -65,7 +65,8 @@ pub fn absorb(
     let sql = "UPDATE OR IGNORE event_ids SET user = ? WHERE experiment = ? AND user = ?";
     let mut give = transaction.prepare_cached(sql)?;
     give.execute(params![first, experiment, second])?;
-    forget(transaction, experiment, second)
+    forget(transaction, experiment, second)?;
+    Ok(())
 }
 
 /// Forgets the IDs of a user.
@@ -73,11 +74,10 @@ pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     let sql = "DELETE FROM event_ids WHERE experiment = ? AND user = ?";
     let mut delete = transaction.prepare_cached(sql)?;
-    delete.execute(params![experiment, user])?;
-    Ok(())
+    Ok(delete.execute(params![experiment, user])? > 0)
 }
 
 /// Forgets some of the IDs that are too old; `added` were remembered.
