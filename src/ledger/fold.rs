@@ -30,11 +30,13 @@ pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What the ledger is to add for these chunks, beyond what its shards were given before.
-pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets) -> Batch {
+/// What the ledger is to add for these chunks, beyond what its shards were given before. `now_ms`
+/// bounds what their times let the ledger give up: a record of a wrong clock ends nothing early.
+pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, now_ms: u64) -> Batch {
     let mut open = Open {
         known,
         buckets,
+        now_ms,
         parts: BTreeMap::new(),
         forget: Vec::new(),
     };
@@ -94,6 +96,7 @@ impl<'a> Declared<'a> {
 struct Open<'a> {
     known: &'a Known,
     buckets: &'a Buckets,
+    now_ms: u64,
     parts: BTreeMap<(&'a str, usize), OpenPart>,
     forget: Vec<Forget>,
 }
@@ -107,6 +110,7 @@ impl<'a> Open<'a> {
         record: &OwnedRecord,
     ) {
         let declaration = declared.declaration;
+        let at_ms = record.at_ms.min(self.now_ms);
         for (index, experiment) in declaration.experiments.iter().enumerate() {
             let exposure = record
                 .exposures
@@ -146,9 +150,9 @@ impl<'a> Open<'a> {
             let Some(part) = self.part(journal, sequence, &experiment.name, (shard, shards)) else {
                 continue;
             };
-            let wait_from_ms = record.at_ms.saturating_sub(WAIT_MS);
+            let wait_from_ms = at_ms.saturating_sub(WAIT_MS);
             part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
-            let remember_from_ms = record.at_ms.saturating_sub(event_ids::KEEP_MS);
+            let remember_from_ms = at_ms.saturating_sub(event_ids::KEEP_MS);
             part.part.remember_from_ms = part.part.remember_from_ms.max(remember_from_ms);
             if let Some(exposure) = exposure {
                 part.answered(experiment, exposure, record, buckets, (seen, is_gone));

@@ -272,7 +272,7 @@ impl Folder {
         self.learn(chunks).await?;
         // Each time, users were forgotten in between.
         for _ in 0..FORGETTING_MAX {
-            let Batch { parts, forget } = fold::fold(chunks, &self.known, &self.buckets);
+            let Batch { parts, forget } = fold::fold(chunks, &self.known, &self.buckets, now_ms());
             let mut stale = BTreeSet::new();
             for Forget {
                 experiment,

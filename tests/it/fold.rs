@@ -18,6 +18,9 @@ use watershed::ledger::known::Known;
 use watershed::ledger::sqlite::SqliteLedger;
 use watershed::ledger::{Applied, Ledger, Totals};
 
+/// Later than all that is folded here.
+const NOW_MS: u64 = 1 << 50;
+
 fn declaration() -> Declaration {
     let group = |name: &str| DeclaredGroup {
         name: name.to_owned(),
@@ -113,7 +116,7 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
             .insert(name.to_owned(), vec![HashMap::default()]);
     }
     for chunks in batches {
-        let batch = fold::fold(chunks, &known, &Buckets::new());
+        let batch = fold::fold(chunks, &known, &Buckets::new(), NOW_MS);
         for part in &batch.parts {
             assert_eq!(ledger.apply(part).await.unwrap(), Applied::Now);
             assert_eq!(ledger.apply(part).await.unwrap(), Applied::Before);
@@ -124,7 +127,10 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
             }
         }
         // What was given is not given again.
-        assert_eq!(fold::fold(chunks, &known, &Buckets::new()).parts, []);
+        assert_eq!(
+            fold::fold(chunks, &known, &Buckets::new(), NOW_MS).parts,
+            []
+        );
     }
     (
         ledger.totals("one").await.unwrap(),
@@ -206,7 +212,7 @@ fn a_join_across_shards_goes_to_the_minted_ids_shard() {
         record(7, other),
     ];
     let chunks = [chunk(0, 1, &records)];
-    let batch = fold::fold(&chunks, &known, &Buckets::new());
+    let batch = fold::fold(&chunks, &known, &Buckets::new(), NOW_MS);
     let mut users = Vec::new();
     for part in &batch.parts {
         let joins = part.joins.iter().map(|join| (join.known[0], join.apart));
@@ -228,5 +234,48 @@ fn a_join_across_shards_goes_to_the_minted_ids_shard() {
     let mut expected = [(home, same), (fold::shard_of(&[other], 5), other)];
     expected.sort_unstable();
     assert_eq!(users, expected);
-    assert_eq!(fold::fold(&chunks, &known, &Buckets::new()).parts, []);
+    assert_eq!(
+        fold::fold(&chunks, &known, &Buckets::new(), NOW_MS).parts,
+        []
+    );
+}
+
+/// A process whose clock is 30 days ahead ends neither what is remembered nor what waits.
+#[test]
+fn a_record_from_the_future_gives_nothing_up() {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let now_ms = 20_000 * DAY_MS;
+    let mut known = Known::default();
+    for name in ["one", "two"] {
+        let shards = vec![HashMap::default()];
+        known.experiments.insert(name.to_owned(), shards);
+    }
+    let record = |at_ms| OwnedRecord {
+        at_ms,
+        user: b"u"[..].into(),
+        declaration: 1,
+        status: 200,
+        latency_us: 1,
+        exposures: [Exposure {
+            experiment: ExperimentIndex(0),
+            group: GroupIndex(0),
+            served: Served::Own,
+        }]
+        .into_iter()
+        .collect(),
+        observations: vec![],
+        minted: None,
+    };
+    for (at_ms, bounded) in [
+        (now_ms - DAY_MS, now_ms - DAY_MS),
+        (now_ms + 30 * DAY_MS, now_ms),
+        (u64::MAX, now_ms),
+    ] {
+        let chunks = [chunk(0, 1, &[record(at_ms)])];
+        let batch = fold::fold(&chunks, &known, &Buckets::new(), now_ms);
+        let part = &batch.parts[0];
+        assert_eq!(part.wait_from_ms, bounded - fold::WAIT_MS, "{at_ms}");
+        assert_eq!(part.remember_from_ms, bounded - 2 * DAY_MS, "{at_ms}");
+        assert_eq!(part.users[0].exposures[0].at_ms, at_ms);
+    }
 }
