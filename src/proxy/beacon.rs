@@ -208,7 +208,8 @@ async fn whole(plan: &Plan, body: Incoming) -> Result<Bytes, Refusal> {
 }
 
 /// Refuses a user or an address that reports too often. The client chooses its ID, so the address
-/// is what bounds it; an address that is trusted speaks for many.
+/// is what bounds it; an address that is trusted speaks for many. The user comes first: what its
+/// limit refuses costs others behind the address nothing.
 fn admit(
     worker: &Worker,
     plan: &Plan,
@@ -224,7 +225,7 @@ fn admit(
         by_address,
         "address",
     ));
-    for (reporter, per_minute, whose) in of_address.into_iter().chain(of_user) {
+    for (reporter, per_minute, whose) in of_user.into_iter().chain(of_address) {
         let admitted = worker.rates.admit_events(reporter, now, events, per_minute);
         if let Err(seconds) = admitted {
             if matches!(reporter, Reporter::Address(_)) {

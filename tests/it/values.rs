@@ -205,6 +205,26 @@ fn a_bad_value_in_a_header_loses_only_itself_and_is_reported() {
 }
 
 #[test]
+fn one_looping_page_holds_up_nobody_else_behind_its_address() {
+    let lines = "events: { per_minute: 50, per_minute_per_address: 100 }\n";
+    let site = Site::start(lines);
+    let ten = json!(vec![json!({"event": "purchase", "amount": 1}); 10]).to_string();
+    let mut client = site.proxy.client();
+    let mut report = |user: &str| {
+        let headers = format!("Cookie: uid={user}\r\n");
+        client.post("/_watershed/events", &headers, &ten)
+    };
+    let taken = (0..50).filter(|_| report("looping").status == 202).count();
+    assert!((5..=6).contains(&taken), "{taken}");
+    let refused = report("looping");
+    assert_eq!(refused.status, 429);
+    assert!(refused.text().contains("of one user"), "{}", refused.text());
+    for _ in 0..4 {
+        assert_eq!(report("neighbour").status, 202);
+    }
+}
+
+#[test]
 fn one_address_reports_only_so_much_whatever_ids_it_chooses() {
     let lines = "events: { per_minute: 50, per_minute_per_address: 100 }\ntrust: 127.0.0.1\n";
     let site = Site::start(lines);
