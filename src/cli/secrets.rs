@@ -15,6 +15,8 @@ use std::time::Duration;
 const VERSION: u32 = 1;
 /// The bytes of a secret.
 const SECRET_BYTES: usize = 32;
+/// The digits that they are written in.
+const DIGITS: usize = 2 * SECRET_BYTES;
 /// How long the start waits for the store's secrets.
 const START_WITHIN: Duration = Duration::from_secs(3);
 
@@ -25,6 +27,8 @@ pub struct Secrets {
     known: Vec<String>,
     /// Whether the file may be written: another version's stays as it is.
     is_ours: bool,
+    /// How many entries of the store are none, as last reported.
+    ignored: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,6 +52,7 @@ impl Secrets {
             file,
             known,
             is_ours,
+            ignored: 0,
         };
         // A new secret is made only where the store has none, so that replicas which are started
         // one after the other agree.
@@ -89,6 +94,9 @@ impl Secrets {
     async fn exchange(&mut self, ledger: &dyn Ledger) -> Result<bool, String> {
         let shared = ledger.secrets(&self.known).await;
         let mut known = shared.map_err(|error| chain(&error))?;
+        let all = known.len();
+        known.retain(|secret| is_secret(secret));
+        self.report_ignored(all - known.len());
         // What the store has no room for still verifies what was signed here.
         let own: Vec<_> = self.known.iter().filter(|it| !known.contains(it)).collect();
         let own: Vec<_> = own.into_iter().cloned().collect();
@@ -96,6 +104,16 @@ impl Secrets {
         let changed = known != self.known;
         self.known = known;
         Ok(changed)
+    }
+
+    /// Logs when the store holds another number of entries that are no secrets.
+    fn report_ignored(&mut self, ignored: usize) {
+        if ignored > 0 && ignored != self.ignored {
+            tracing::error!(
+                "{ignored} of the secrets in the store are not {DIGITS} hexadecimal digits: they are ignored, since they could be guessed; find out who wrote them, and delete them from the store"
+            );
+        }
+        self.ignored = ignored;
     }
 
     fn remember(&self) {
@@ -135,8 +153,8 @@ fn read(file: &Path) -> (Vec<String>, bool) {
         );
         return (Vec::new(), false);
     }
-    match serde_json::from_slice::<Contents>(&bytes) {
-        Ok(contents) => (contents.secrets, true),
+    match sound(&bytes) {
+        Ok(secrets) => (secrets, true),
         Err(error) => {
             let aside = file.with_extension("damaged");
             tracing::error!(
@@ -147,6 +165,24 @@ fn read(file: &Path) -> (Vec<String>, bool) {
             (Vec::new(), fs::rename(file, aside).is_ok())
         }
     }
+}
+
+/// The secrets in the bytes of a file, or what is wrong with them.
+fn sound(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let contents = serde_json::from_slice::<Contents>(bytes);
+    let Contents { secrets, .. } = contents.map_err(|error| error.to_string())?;
+    match secrets.iter().position(|secret| !is_secret(secret)) {
+        None => Ok(secrets),
+        Some(place) => Err(format!(
+            "number {} of its secrets is not {DIGITS} hexadecimal digits",
+            place + 1
+        )),
+    }
+}
+
+/// Whether this may sign: anything else than what [`random`] makes could be guessed.
+fn is_secret(text: &str) -> bool {
+    text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Writes the file in one step, readable by its owner only.
@@ -184,6 +220,7 @@ fn random() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::sqlite::SqliteLedger;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -215,12 +252,51 @@ mod tests {
             assert_eq!(read(&file), (Vec::new(), false), "{newer}");
             assert_eq!(fs::read_to_string(&file).unwrap(), newer);
         }
-        for damaged in ["", "{", "[]", r#"{"version":1}"#, "\0\0\0"] {
-            fs::write(&file, damaged).unwrap();
+        let mut all = ["", "{", "[]", r#"{"version":1}"#, "\0\0\0"]
+            .map(str::to_owned)
+            .to_vec();
+        all.extend(guessable().map(|secret| {
+            serde_json::json!({"version": 1, "secrets": [random().unwrap(), secret]}).to_string()
+        }));
+        for damaged in all {
+            fs::write(&file, &damaged).unwrap();
             assert_eq!(read(&file), (Vec::new(), true), "{damaged:?}");
             let aside = fs::read_to_string(folder.path().join("secrets.damaged"));
             assert_eq!(aside.unwrap(), damaged);
             assert!(!file.exists());
         }
+    }
+
+    /// Texts that are no secrets.
+    fn guessable() -> [String; 6] {
+        let digits = |count: usize| "a".repeat(count);
+        [
+            String::new(),
+            digits(1),
+            digits(63),
+            digits(65),
+            digits(63) + "g",
+            "ä".repeat(32),
+        ]
+    }
+
+    #[tokio::test]
+    async fn what_is_no_secret_in_the_store_neither_signs_nor_verifies() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(&folder.path().join("counts.db")).unwrap();
+        ledger.secrets(&guessable()[..5]).await.unwrap();
+        let own = random().unwrap();
+        let mut secrets = Secrets {
+            file: folder.path().join("secrets.json"),
+            known: vec![own.clone()],
+            is_ours: true,
+            ignored: 0,
+        };
+        secrets.refresh(&ledger).await;
+        assert_eq!(secrets.known(), [own.clone()]);
+        assert_eq!(secrets.ignored, 5);
+        let stored = ledger.secrets(&[]).await.unwrap();
+        assert_eq!(stored[..5], guessable()[..5], "none was offered again");
+        assert!(stored[5..].iter().all(|secret| *secret == own));
     }
 }
