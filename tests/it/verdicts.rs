@@ -158,7 +158,8 @@ fn p_never_rises_over_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
     let results = proxy.results();
     assert_eq!(experiment(&results)["groups"][1]["users"], 20);
     assert_eq!(experiment(&results)["metrics"][0]["detect"], 0.5);
-    assert!(p(&results) > 0.5, "{}", p(&results));
+    // The smallest one is kept, and a look may come while only some of the users are counted.
+    assert!(p(&results) > before, "{}", p(&results));
     let warning = experiment(&results)["warnings"][0].as_str().unwrap();
     assert!(
         warning.contains("1 epoch(s) with another salt"),

@@ -95,10 +95,13 @@ fn a_visitor_stays_who_and_where_they_are() {
         .filter_map(|line| line["watershed-user"].as_str())
         .collect();
     assert_eq!(users.len(), 1, "{http:#?}");
-    let cookie = format!("watershed_id={}", users.first().unwrap());
+    let cookie = format!("watershed_id={}.", users.first().unwrap());
     assert!(http[0]["cookie"].is_null(), "{:#?}", http[0]);
     for line in &http[1..] {
-        assert_eq!(line["cookie"], cookie, "{line:#}");
+        // Behind the ID stands its tag.
+        let brought = line["cookie"].as_str().unwrap();
+        assert!(brought.starts_with(&cookie), "{line:#}");
+        assert_eq!(line["cookie"], http[1]["cookie"], "{line:#}");
     }
     // And in the results: one user, one purchase however often it is reported.
     let results = until_within(Duration::from_secs(20), "the beacon", || {
