@@ -124,7 +124,7 @@ fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, 
         random.next().expect("a number")
     });
     let by_whom = (&ours, over_tls);
-    let tagged = (&tags, tags.begins);
+    let tagged = (Some(&tags), tags.begins);
     plain.write(&mut out, by_whom, words, tagged, visitor.as_ref(), &meant);
 
     // Behind its body stands the next request, and nothing else.
