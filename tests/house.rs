@@ -50,6 +50,7 @@ const PURE: &[&str] = &[
     "stats/",
     "journal/frame.rs",
     "journal/layout.rs",
+    "journal/ranges.rs",
     "journal/declared.rs",
     "admin/advice.rs",
     "admin/cells.rs",

@@ -47,7 +47,13 @@ pub async fn run(
     let (public, door_at) = (sockets.public_address()?, sockets.admin_address()?);
     let vitals = Arc::new(Vitals::new(plan.workers + 1));
     let ledger = ledger_of(&plan.store)?;
-    let options = journal::Options::new(plan.journal.quota_bytes, plan.workers + 1);
+    let problems = Arc::clone(&vitals);
+    let options = journal::Options {
+        problems: journal::Problems(Arc::new(move |problem| {
+            problems.problems.set("journal", problem);
+        })),
+        ..journal::Options::new(plan.journal.quota_bytes, plan.workers + 1)
+    };
     let journals = journal::open(
         &plan.journal.path,
         plan.workers + 1,

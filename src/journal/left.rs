@@ -69,14 +69,19 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
             adopted.left_alone.push(LeftAlone { path, format });
             continue;
         }
-        let Some(lock) = lock(&path)? else { continue };
+        let lock = match lock(&path) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => continue,
+            // Another process has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         // Made ahead for a writer that is gone.
         let _ = std::fs::remove_file(writer::spare_path(&path));
         for (_, segment) in segment::list(&path)? {
-            options
-                .quota
-                .used_bytes
-                .fetch_add(std::fs::metadata(segment)?.len(), Ordering::Relaxed);
+            let bytes = std::fs::metadata(segment).map_or(0, |found| found.len());
+            let used = &options.quota.used_bytes;
+            used.fetch_add(bytes, Ordering::Relaxed);
         }
         let format = match format {
             1 => Format::First,

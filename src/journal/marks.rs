@@ -16,8 +16,8 @@
 //! In format 1, it ends after 16 bytes.
 
 use super::frame::FORMAT;
-use super::segment;
-use memmap2::MmapMut;
+use super::mapping::Mapping;
+use super::{is_at, segment};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -30,7 +30,8 @@ const MAGIC: &[u8; 8] = b"WTRMARKS";
 /// Numbers of a journal that is being written, kept in its lock file.
 #[derive(Debug)]
 pub(super) struct Marks {
-    map: MmapMut,
+    map: Mapping,
+    file: File,
     latest_ms: u64,
     dropped: u64,
 }
@@ -41,11 +42,10 @@ impl Marks {
         // Opened anew: a mapping of the file that holds the lock would hold it, too.
         let file = File::options().read(true).write(true).open(path)?;
         segment::reserve(&file, BYTES as u64)?;
-        // SAFETY: the file is this journal's own, and this process holds its lock.
-        #[expect(unsafe_code, reason = "mapping a file is unsafe: see above")]
-        let map = unsafe { MmapMut::map_mut(&file)? };
+        let map = Mapping::of(&file)?;
         let mut marks = Marks {
             map,
+            file,
             latest_ms: 0,
             dropped: 0,
         };
@@ -54,6 +54,42 @@ impl Marks {
         marks.map[40..48].copy_from_slice(MAGIC);
         marks.map[48..52].copy_from_slice(&FORMAT.to_le_bytes());
         Ok(marks)
+    }
+
+    /// Goes on from the numbers of others.
+    pub fn following(mut self, others: &Marks) -> Marks {
+        let number = |at: usize| {
+            let bytes = others.map[at..at + 8].try_into();
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        self.reach(number(16), others.latest_ms);
+        self.dropped = others.dropped;
+        self.put(8, self.dropped);
+        self.put(32, !self.dropped);
+        self
+    }
+
+    /// The file that they are kept in.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether the file was shortened while it was written.
+    pub fn is_lost(&self) -> bool {
+        self.map.is_lost()
+    }
+
+    /// Whether they stand at this path, as a whole.
+    pub fn are_at(&self, path: &Path) -> bool {
+        Marks::stand(&self.file, path)
+    }
+
+    /// Whether this file of marks stands at the path, as a whole.
+    pub fn stand(file: &File, path: &Path) -> bool {
+        is_at(file, path)
+            && file
+                .metadata()
+                .is_ok_and(|found| found.len() >= BYTES as u64)
     }
 
     /// Keeps the number and the time of a record that is written.

@@ -11,8 +11,10 @@ mod declared;
 mod frame;
 pub mod layout;
 mod left;
+mod mapping;
 mod marks;
 mod open;
+mod ranges;
 mod reader;
 mod segment;
 mod writer;
@@ -43,6 +45,18 @@ pub struct Options {
     pub retain: Duration,
     /// The room that all journals of the folder share.
     pub quota: Arc<Quota>,
+    /// Is told of problems.
+    pub problems: Problems,
+}
+
+/// Takes what somebody should act on, `None` when there is no such thing any more.
+#[derive(Clone)]
+pub struct Problems(pub Arc<dyn Fn(Option<String>) + Send + Sync>);
+
+impl std::fmt::Debug for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Problems")
+    }
 }
 
 impl Options {
@@ -57,6 +71,7 @@ impl Options {
                 max_bytes: quota_bytes,
                 used_bytes: AtomicU64::new(0),
             }),
+            problems: Problems(Arc::new(|_| {})),
         }
     }
 }
@@ -263,15 +278,19 @@ fn keep(
                 failed = Some((folder, error));
             }
         }
-        if let Some((folder, error)) = &failed
-            && !failing
-        {
-            tracing::error!(
+        let problem = failed.map(|(folder, error)| {
+            format!(
                 "the journal cannot be kept at {}: {error}; free some room there",
                 folder.display()
-            );
+            )
+        });
+        if let Some(problem) = &problem
+            && !failing
+        {
+            tracing::error!("{problem}");
         }
-        failing = failed.is_some();
+        failing = problem.is_some();
+        (options.problems.0)(problem);
         if last {
             return;
         }

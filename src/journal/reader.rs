@@ -3,6 +3,7 @@
 use super::frame::Format;
 use super::layout::{self, Chunk, Fact, OwnedRecord};
 use super::open::Open;
+use super::ranges::Ranges;
 use super::writer::{self, Shared};
 use super::{Options, marks, segment};
 use crate::experiment::record::Declaration;
@@ -38,8 +39,11 @@ pub struct Reader {
     exhausted: Option<u64>,
     next: u64,
     lost: u64,
-    /// Losses up to here are counted, however often they are read over.
-    lost_through: u64,
+    /// Everything up to here was deleted because it was read; for a journal that was left, before
+    /// its first segment.
+    released: u64,
+    /// Which records are lost: counted once, however often their place is read over.
+    lost_ones: Ranges,
 }
 
 enum Step {
@@ -73,9 +77,13 @@ impl Reader {
             exhausted: None,
             next: 1,
             lost: 0,
-            lost_through: 0,
+            released: 0,
+            lost_ones: Ranges::default(),
         };
         if reader.live.is_none() {
+            let first = segment::list(&reader.folder).ok();
+            let first = first.and_then(|all| all.first().map(|&(first, _)| first));
+            reader.released = first.unwrap_or(1).saturating_sub(1);
             let known = marks::left(&reader.lock).written;
             reader.left_at = reader.last_sequence(known).unwrap_or(0).max(known);
         }
@@ -136,6 +144,10 @@ impl Reader {
         let mut records = Vec::with_capacity(records_max.min(behind as usize));
         while records.len() < records_max && self.next <= written {
             if self.open.is_none() && !self.open_next()? {
+                if self.is_live() {
+                    // Its segment was removed: the writer writes it again.
+                    break;
+                }
                 self.lose(self.next, written, "no segment holds them");
                 self.next = written + 1;
                 break;
@@ -185,6 +197,7 @@ impl Reader {
                 break;
             }
             self.delete(path)?;
+            self.released = self.released.max(following.saturating_sub(1));
         }
         Ok(())
     }
@@ -265,13 +278,9 @@ impl Reader {
         }
         let (first, path) = segments.swap_remove(place);
         if first > self.next {
-            if self.exhausted.is_some() {
-                self.lose(
-                    self.next,
-                    first - 1,
-                    &format!("damaged before {}", path.display()),
-                );
-            }
+            let why = format!("damaged or removed before {}", path.display());
+            // What was released may be asked for again, and is not lost.
+            self.lose(self.next.max(self.released + 1), first - 1, &why);
             self.next = first;
         }
         self.open = Some(Open::new(first, &path, self.format)?);
@@ -355,10 +364,9 @@ impl Reader {
 
     /// Counts and tells that facts are lost; once, however often the place is read over.
     fn lose(&mut self, first: u64, last: u64, why: &str) {
-        let first = first.max(self.lost_through + 1);
-        if first <= last {
-            self.lost += last + 1 - first;
-            self.lost_through = last;
+        let lost = self.lost_ones.add(first, last);
+        if lost > 0 {
+            self.lost += lost;
             tracing::error!(journal = %self.id, first, last, "facts are lost: {why}");
         }
     }

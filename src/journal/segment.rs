@@ -1,10 +1,10 @@
 //! One segment of a journal: a preallocated, memory-mapped file.
 //!
-//! Preallocated, so that a full disk is met when the file is made and not (as a bus error) when a
-//! mapped page is written. Mapped, so that appending needs no system call, and what was appended
+//! Preallocated, so that a full disk is met when the file is made and not when a mapped page is
+//! written. Mapped, so that appending needs no system call, and what was appended
 //! is in the page cache when the process is killed.
 
-use memmap2::MmapMut;
+use super::mapping::Mapping;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// A segment being written.
 #[derive(Debug)]
 pub struct Segment {
-    map: MmapMut,
+    map: Mapping,
     file: Arc<File>,
 }
 
@@ -31,10 +31,7 @@ impl Segment {
             // A half-reserved file would hold on to the room that is short.
             let _ = std::fs::remove_file(path);
         })?;
-        // SAFETY: the file is this journal's own, in a folder that it holds the lock of; nobody
-        // else shortens or writes it while it is mapped.
-        #[expect(unsafe_code, reason = "mapping a file is unsafe: see above")]
-        let map = unsafe { MmapMut::map_mut(&file)? };
+        let map = Mapping::of(&file)?;
         Ok(Segment {
             map,
             file: Arc::new(file),
@@ -44,6 +41,16 @@ impl Segment {
     /// The segment's bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.map
+    }
+
+    /// The same, for reading.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Whether the file was shortened while it was written.
+    pub fn is_lost(&self) -> bool {
+        self.map.is_lost()
     }
 
     /// Ends the segment after its first `bytes` bytes and gives the rest back to the disk.
@@ -67,7 +74,13 @@ pub fn path_of(folder: &Path, first: u64) -> PathBuf {
 /// The first sequence numbers and paths of a folder's segments, in order.
 pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut segments = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // Somebody has removed it: a writer makes it anew.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segments),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
         let path = entry?.path();
         let first = path
             .extension()

@@ -1,6 +1,8 @@
 //! Appends facts. One writer belongs to one worker; what it shares with the reader and the keeper
 //! is touched once per segment, but for one counter.
 
+mod repair;
+
 use super::clock::Clock;
 use super::frame::{self, Key, SEGMENT_HEAD_BYTES};
 use super::layout;
@@ -11,7 +13,7 @@ use crate::experiment::record::{Declaration, Record};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use uuid::Uuid;
@@ -46,12 +48,20 @@ pub struct Shared {
     pub(super) written: AtomicU64,
     /// How many facts could not be taken.
     pub(super) dropped: AtomicU64,
+    /// Whether a file is not what the writer made: see `repair`.
+    amiss: AtomicBool,
     slots: Mutex<Slots>,
     keeper: Mutex<Option<Thread>>,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
+    /// The segment that is being written, and where it should be.
+    current: Option<(Arc<File>, PathBuf)>,
+    /// The file of the journal's marks.
+    marks: Option<File>,
+    /// The lock of a folder that had to be made anew: held as long as reader or writer have it.
+    relocked: Option<File>,
     /// Made ahead by the keeper.
     spare: Option<Segment>,
     /// The files to make durable: the one written now, last.
@@ -78,6 +88,8 @@ pub struct Writer {
     declared: Vec<u64>,
     copies: Copies,
     marks: Marks,
+    /// Whether the last repair failed.
+    failing: bool,
     clock: Clock,
 }
 
@@ -94,6 +106,7 @@ impl Writer {
         let shared = Shared {
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            amiss: AtomicBool::new(false),
             slots: Mutex::default(),
             keeper: Mutex::default(),
         };
@@ -109,8 +122,10 @@ impl Writer {
             declared: Vec::new(),
             copies: Copies::default(),
             marks,
+            failing: false,
             clock,
         };
+        writer.shared.slots().marks = writer.marks.file().try_clone().ok();
         if writer.options.quota.take(writer.options.segment_bytes) {
             let path = segment::path_of(folder, writer.next);
             match Segment::create(&path, writer.options.segment_bytes) {
@@ -140,11 +155,27 @@ impl Writer {
     /// does not hold it yet. No system call, but when a segment is full.
     pub fn append(&mut self, declared: &Declared, record: &Record<'_>) -> Result<(), Full> {
         debug_assert_eq!(declared.digest, record.declaration);
+        if self.shared.amiss.load(Ordering::Relaxed) {
+            self.repair();
+        }
         if self.fits(declared, record) {
             return Ok(());
         }
-        if self.roll().is_ok() && self.fits(declared, record) {
+        if self.is_lost() {
+            self.repair();
+        } else {
+            // In vain where this record is too long or the disk is full.
+            let _ = self.roll();
+        }
+        if self.fits(declared, record) {
             return Ok(());
+        }
+        if self.is_lost() {
+            // The spare segment was shortened, too, or the new one at once.
+            self.repair();
+            if self.fits(declared, record) {
+                return Ok(());
+            }
         }
         let dropped = self.marks.drop_one();
         self.shared.dropped.store(dropped, Ordering::Relaxed);
@@ -160,6 +191,8 @@ impl Writer {
         };
         let room = &mut segment.bytes()[self.offset..];
         match layout::write_record(room, self.next, record, Key::from(self.id)) {
+            // What was written may be gone, so it is not there.
+            Some(_) if segment.is_lost() => false,
             Some(bytes) => {
                 self.offset += bytes;
                 self.marks.reach(self.next, record.at_ms);
@@ -171,6 +204,10 @@ impl Writer {
             }
             None => false,
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.segment.as_ref().is_some_and(Segment::is_lost)
     }
 
     fn declare(&mut self, declared: &Declared) -> bool {
@@ -207,8 +244,14 @@ impl Writer {
         }
         let path = segment::path_of(&self.folder, self.next);
         let spare = self.shared.slots().spare.take();
-        let next = match spare {
-            Some(spare) => std::fs::rename(spare_path(&self.folder), &path).map(|()| spare),
+        let renamed = spare.and_then(|spare| {
+            let renamed = std::fs::rename(spare_path(&self.folder), &path);
+            // Somebody else has removed it.
+            let gone = || self.options.quota.give(self.options.segment_bytes);
+            renamed.inspect_err(|_| gone()).ok().map(|()| spare)
+        });
+        let next = match renamed {
+            Some(spare) => Ok(spare),
             None => self.create(&path),
         };
         self.shared.wake_keeper();
@@ -242,6 +285,7 @@ impl Writer {
         segment.bytes()[..SEGMENT_HEAD_BYTES].copy_from_slice(&frame::segment_head(self.id));
         let mut slots = self.shared.slots();
         slots.unsynced.push(segment.file());
+        slots.current = Some((segment.file(), segment::path_of(&self.folder, self.next)));
         slots.folder_changed = true;
         drop(slots);
         self.segment = Some(segment);
@@ -254,6 +298,10 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let reserved = self.options.segment_bytes;
+        let are_amiss = self.shared.slots().are_amiss(&self.folder, reserved);
+        if are_amiss {
+            self.repair();
+        }
         // What cannot be given back to the disk here is passed over as zeros by the next start.
         if let Some(segment) = self.segment.take()
             && segment.close(self.offset as u64).is_ok()
@@ -262,6 +310,8 @@ impl Drop for Writer {
         }
         let mut slots = self.shared.slots();
         slots.closed = true;
+        slots.current = None;
+        slots.marks = None;
         if slots.spare.take().is_some() && std::fs::remove_file(spare_path(&self.folder)).is_ok() {
             self.options.quota.give(reserved);
         }
@@ -304,6 +354,11 @@ impl Shared {
         };
         for file in files {
             file.sync_data()?;
+        }
+        if !self.closed() && self.slots().are_amiss(folder, options.segment_bytes) {
+            // The writer makes it anew before its next record.
+            self.amiss.store(true, Ordering::Relaxed);
+            return Ok(());
         }
         if folder_changed {
             File::open(folder)?.sync_all()?;

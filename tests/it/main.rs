@@ -39,5 +39,6 @@ mod supervision;
 mod support;
 mod unfinished;
 mod values;
+mod vandals;
 mod verdicts;
 mod wire;
