@@ -167,6 +167,10 @@ impl Ledger for RedisLedger {
         shard: u32,
         journals: &[JournalId],
     ) -> Result<Vec<u64>, LedgerError> {
+        if journals.is_empty() {
+            // HMGET without a field is an error.
+            return Ok(Vec::new());
+        }
         let key = self.keys(experiment, shard).await?.applied;
         let names: Vec<&str> = journals.iter().map(|journal| &**journal).collect();
         let mut get = ::redis::cmd("HMGET");
