@@ -293,7 +293,7 @@ mod tests {
             ignored: 0,
         };
         secrets.refresh(&ledger).await;
-        assert_eq!(secrets.known(), [own.clone()]);
+        assert_eq!(secrets.known(), std::slice::from_ref(&own));
         assert_eq!(secrets.ignored, 5);
         let stored = ledger.secrets(&[]).await.unwrap();
         assert_eq!(stored[..5], guessable()[..5], "none was offered again");
