@@ -308,17 +308,13 @@ async fn try_once<C: Client, H: Head>(
             error,
             unsent: sent == 0,
         };
-        match read {
-            // What cannot be read is an answer, though it broke off before the end of its line.
-            Ok(0) if answer::read(said, to_head).is_err() => return Err(Failed::Unsound),
-            Ok(0) => {
-                let closed = io::ErrorKind::UnexpectedEof.into();
-                return Err(broken(deaf.unwrap_or(closed)));
-            }
-            Ok(_) => {}
+        let closed = match read {
+            Ok(read) => read == 0,
             Err(error) => return Err(broken(deaf.unwrap_or(error))),
-        }
-        while partial.is_news(said, answer::HEAD_BYTES_MAX) {
+        };
+        // Without the end of a line, there is nothing new but the close: what cannot be read is a
+        // response, though an unsound one, and no reason to ask again.
+        while closed || partial.is_news(said, answer::HEAD_BYTES_MAX) {
             let (status, end) = match answer::read(said, to_head) {
                 Ok(Read::Final(answer)) => {
                     let mut finished = going.finish(client.worker(), answer, fallback, head);
@@ -344,6 +340,10 @@ async fn try_once<C: Client, H: Head>(
             said.drain(..end);
             partial.reset();
             waiting = false;
+        }
+        if closed {
+            let error = io::ErrorKind::UnexpectedEof.into();
+            return Err(broken(deaf.unwrap_or(error)));
         }
     }
 }
