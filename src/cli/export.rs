@@ -64,6 +64,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let shown = bar.clone();
         let told = move |rows: usize| shown.inc(rows as u64);
         let how = (arguments.table, arguments.format, arguments.raw);
+        let store = Arc::clone(&ledger);
         let written = match &arguments.output {
             None => {
                 let to = BufWriter::new(std::io::stdout());
@@ -85,6 +86,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         };
         bar.finish_and_clear();
+        let damaged = store.damaged_records();
+        if damaged > 0 {
+            eprintln!("warning: {damaged} records of the store are damaged and left out");
+        }
         written
     })
 }

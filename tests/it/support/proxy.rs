@@ -125,7 +125,9 @@ impl Proxy {
     /// The results, once everything that was answered is in them.
     #[track_caller]
     pub fn results(&self) -> serde_json::Value {
-        super::until("a ledger that has caught up", || {
+        // A full journal takes a busy machine a while.
+        let within = std::time::Duration::from_secs(120);
+        super::until_within(within, "a ledger that has caught up", || {
             let answer = self.ask("/admin/results");
             if answer.status != 200 {
                 return Err(answer.text());
