@@ -29,10 +29,11 @@
 //! **What is taken for a frame after damage.** A search looks at every offset, so it also looks
 //! inside payloads, which hold IDs that visitors choose. A visitor cannot plant a frame there: the
 //! seal's key comes from the 74 random bits of the journal's UUID, which no response shows, so a
-//! planted head passes with a probability of 2^-32, and only IDs in damaged frames are looked at. In
-//! format 1 it needs a sequence number among the few that fit into the bytes passed over. Because
-//! a seal covers the length, nothing is summed before the length is
-//! known to be genuine: the cost of a search is linear in the bytes passed over.
+//! planted head passes with a probability of 2^-32, and only IDs in damaged frames are looked at,
+//! because a search goes from the end of one sound frame to the next. In format 1 it needs a sequence
+//! number among the few that fit into the bytes passed over. Because a seal covers the length, nothing
+//! is summed before the length is known to be genuine: a search costs one pass over the segment,
+//! whatever stands in it.
 
 use uuid::Uuid;
 

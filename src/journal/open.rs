@@ -1,7 +1,7 @@
 //! One file of frames that is being read: every sound frame in it, in order, whatever is damaged
 //! around them.
 
-use super::frame::Format;
+use super::frame::{Format, Head};
 use super::layout;
 use std::fs::File;
 use std::io;
@@ -13,11 +13,6 @@ use std::path::Path;
 const READ_BYTES: usize = 256 * 1024;
 /// A page that the disk cannot read is passed over.
 const PAGE_BYTES: u64 = 4096;
-/// After damage, the search goes on behind the first frame that it finds, in case that an earlier
-/// one follows (pages can be written to wrong places): for this many times the bytes passed over,
-/// and a page; and further where more frames seem lost than fit into what is passed over.
-const LOOK_AHEAD: u64 = 16;
-const LOOK_FURTHER: u64 = 256 * 1024;
 /// A head of format 1 has no seal, so that a search sums whatever looks like a frame: in all, this
 /// many times the bytes of the file.
 const SUMMED_MAX: u64 = 64;
@@ -34,6 +29,11 @@ pub struct Open {
     offset: u64,
     buffer: Vec<u8>,
     cursor: usize,
+    /// The number of the last declaration that was found: it does not go up with each.
+    declared: u64,
+    /// Sound frames that a search has found and that are still to be read, the next one last: their
+    /// numbers, and where they stand.
+    index: Vec<(u64, u64)>,
     /// Bytes that may still be summed for heads without a seal.
     budget: u64,
 }
@@ -58,6 +58,8 @@ impl Open {
             offset: format.frames_from() as u64,
             buffer: Vec::new(),
             cursor: 0,
+            declared: 0,
+            index: Vec::new(),
             budget,
         })
     }
@@ -66,6 +68,9 @@ impl Open {
     /// that, the file is read on from the same place. Damage is searched only for frames up to
     /// `last`, which are known to be written.
     pub fn next(&mut self, last: u64) -> io::Result<Option<Found>> {
+        if let Some(found) = self.next_indexed()? {
+            return Ok(Some(self.take(found)));
+        }
         if let Some(found) = self.at_cursor() {
             return Ok(Some(self.take(found)));
         }
@@ -86,8 +91,8 @@ impl Open {
         if self.expected > last {
             return Ok(None);
         }
-        let found = self.search(last)?;
-        Ok(found.map(|found| self.take(found)))
+        self.search(last)?;
+        Ok(self.next_indexed()?.map(|found| self.take(found)))
     }
 
     /// The payload of the frame that was found last.
@@ -110,80 +115,102 @@ impl Open {
 
     fn take(&mut self, found: Found) -> Found {
         self.cursor = found.payload.end;
-        let is_numbered =
-            self.format == Format::First || !layout::is_declaration(self.payload(&found));
+        let is_declaration = layout::is_declaration(self.payload(&found));
+        if is_declaration {
+            self.declared = self.declared.max(found.sequence);
+        }
+        let is_numbered = self.format == Format::First || !is_declaration;
         self.expected = found.sequence + u64::from(is_numbered);
         found
     }
 
-    /// The first frame by sequence number that follows the damage at the cursor.
-    fn search(&mut self, last: u64) -> io::Result<Option<Found>> {
+    /// Finds all sound frames that are still to be read. Pages can have been written to wrong places,
+    /// so they are read in the order of their numbers, wherever they stand.
+    fn search(&mut self, last: u64) -> io::Result<()> {
         let damaged_at = self.offset + self.cursor as u64;
-        let mut best: Option<(u64, u64)> = None;
-        let (mut from, mut until) = (damaged_at, u64::MAX);
-        let mut latest = last;
-        while let Some((sequence, at)) = self.candidate(damaged_at, from, until, latest)? {
-            best = Some((sequence, at));
-            if sequence == self.expected {
-                break;
-            }
-            until = at + LOOK_AHEAD * (at - damaged_at) + PAGE_BYTES;
-            if sequence - self.expected > self.fit(at - damaged_at) {
-                until += LOOK_FURTHER;
-            }
-            (from, latest) = (at + 1, sequence - 1);
-        }
-        self.go_to(best.map_or(damaged_at, |(_, at)| at));
-        let Some((sequence, _)) = best else {
-            return Ok(None);
-        };
-        self.fill(READ_BYTES)?;
-        let head = self.format.head(&self.buffer).map_or(0, |head| head.length);
-        let whole = self.format.head_bytes() + head;
-        if whole > self.buffer.len() {
-            self.fill(whole)?;
-        }
-        self.expected = sequence;
-        Ok(self.at_cursor())
-    }
-
-    /// The first sound frame in a stretch of the file, with a sequence number up to `latest`: the
-    /// number, and where it stands.
-    fn candidate(
-        &mut self,
-        damaged_at: u64,
-        from: u64,
-        until: u64,
-        latest: u64,
-    ) -> io::Result<Option<(u64, u64)>> {
         let head_bytes = self.format.head_bytes();
-        self.go_to(from);
+        let mut index = Vec::new();
+        self.go_to(match self.format {
+            // An older frame proves nothing without a seal.
+            Format::First => damaged_at,
+            Format::Second(_) => self.format.frames_from() as u64,
+        });
         loop {
             self.fill(READ_BYTES)?;
-            if self.buffer.len() < head_bytes || self.offset >= until {
-                return Ok(None);
+            if self.buffer.len() < head_bytes {
+                break;
             }
             while self.cursor + head_bytes <= self.buffer.len() {
                 self.cursor += zeros(&self.buffer[self.cursor..]);
-                let bytes = self.buffer.get(self.cursor..).unwrap_or_default();
-                let Some(head) = self.format.head(bytes) else {
-                    self.cursor += 1;
-                    continue;
-                };
                 let at = self.offset + self.cursor as u64;
-                if at >= until {
-                    return Ok(None);
+                let bytes = self.buffer.get(self.cursor..).unwrap_or_default();
+                let head = self.format.head(bytes);
+                let likely =
+                    head.filter(|head| self.is_likely(*head, at.saturating_sub(damaged_at), last));
+                match likely {
+                    Some(head) if self.is_sound_here(head.length)? => {
+                        self.cursor += head_bytes;
+                        let is_record = !layout::is_declaration(&self.buffer[self.cursor..]);
+                        let is_new = is_record || head.sequence > self.declared;
+                        if is_new && head.sequence >= self.expected {
+                            index.push((head.sequence, is_record, at));
+                        }
+                        self.cursor += head.length;
+                    }
+                    _ => self.cursor += 1,
                 }
-                let is_genuine = self.format != Format::First
-                    || head.sequence.saturating_sub(self.expected) <= self.fit(at - damaged_at);
-                let is_likely =
-                    is_genuine && head.sequence >= self.expected && head.sequence <= latest;
-                if is_likely && self.is_sound_here(head.length)? {
-                    return Ok(Some((head.sequence, at)));
-                }
-                self.cursor += 1;
             }
         }
+        self.go_to(damaged_at);
+        // A declaration comes before the record of its number; of two copies, one is enough.
+        index.sort_unstable();
+        index.dedup_by_key(|&mut (sequence, is_record, _)| (sequence, is_record));
+        self.index = index
+            .into_iter()
+            .rev()
+            .map(|(sequence, _, at)| (sequence, at))
+            .collect();
+        Ok(())
+    }
+
+    /// Whether a head can be one of a frame here.
+    fn is_likely(&self, head: Head, passed: u64, last: u64) -> bool {
+        match self.format {
+            Format::Second(_) => head.sequence <= last,
+            // No more frames were lost than fit into what is passed over.
+            Format::First => {
+                let fit = passed / (self.format.head_bytes() as u64 + 1);
+                (self.expected..=last.min(self.expected.saturating_add(fit)))
+                    .contains(&head.sequence)
+            }
+        }
+    }
+
+    /// The next of the frames that a search has found.
+    fn next_indexed(&mut self) -> io::Result<Option<Found>> {
+        while let Some((sequence, at)) = self.index.pop() {
+            if sequence < self.expected {
+                continue;
+            }
+            let head_bytes = self.format.head_bytes();
+            let place = usize::try_from(at.wrapping_sub(self.offset)).unwrap_or(usize::MAX);
+            if place.saturating_add(head_bytes) <= self.buffer.len() {
+                self.cursor = place;
+            } else {
+                self.go_to(at);
+                self.fill(READ_BYTES)?;
+            }
+            let head = self.format.head(&self.buffer[self.cursor..]);
+            let whole = head_bytes + head.map_or(0, |head| head.length);
+            if self.buffer.len() - self.cursor < whole {
+                self.fill(whole.max(READ_BYTES))?;
+            }
+            self.expected = sequence;
+            if let Some(found) = self.at_cursor() {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a sound frame with a payload of this length stands at the cursor.
@@ -204,11 +231,6 @@ impl Open {
         }
         let head = self.format.head(bytes);
         Ok(head.is_some_and(|head| self.format.is_sound(head, payload)))
-    }
-
-    /// How many frames fit into so many bytes.
-    fn fit(&self, bytes: u64) -> u64 {
-        bytes / (self.format.head_bytes() as u64 + 1)
     }
 
     fn go_to(&mut self, at: u64) {
