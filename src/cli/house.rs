@@ -119,7 +119,7 @@ pub async fn run(
 
     let restart = Policy::Restart;
     let decisions = Arc::new(Notify::new());
-    let _following = supervisor.spawn("decisions", restart, {
+    let following = supervisor.spawn("decisions", restart, {
         let (stage, ledger, told) = (stage.clone(), ledger.clone(), decisions.clone());
         move || {
             let stage = Arc::clone(&stage);
@@ -154,7 +154,7 @@ pub async fn run(
         }
     });
     let id = uuid::Uuid::now_v7().to_string();
-    let _announcing = supervisor.spawn("announcement", restart, {
+    let announcing = supervisor.spawn("announcement", restart, {
         let (ledger, id, served) = (ledger.clone(), id.clone(), plan_orders.clone());
         move || {
             let served = served.clone();
@@ -176,7 +176,7 @@ pub async fn run(
             reports::keep(Arc::clone(&reports), plans.clone(), Arc::clone(&vitals))
         })
     });
-    let _retaining = supervisor.spawn("retention", restart, {
+    let retaining = supervisor.spawn("retention", restart, {
         let (ledger, served) = (ledger.clone(), plan_orders.clone());
         move || {
             let served = served.clone();
@@ -212,6 +212,7 @@ pub async fn run(
         })),
     };
     let orders = plan_orders.clone();
+    let ingestion = Arc::clone(&vitals);
     let counters = (vitals, rates);
     let door = admin::Door::new(id, looks, plan_orders, ledger, counters, asked, is_stopping);
     let admin = supervisor.spawn("admin", restart, move || {
@@ -265,6 +266,8 @@ pub async fn run(
     let joined = move || threads.into_iter().try_for_each(|thread| thread.join());
     // A thread catches its panic, and says so to the supervisor.
     let _ = tokio::task::spawn_blocking(joined).await?;
+    // What asks the store from now on is what ends here: on one that hangs, each waits in turn.
+    drop((following, announcing, retaining));
     // Meanwhile the last facts are folded.
     let _ = flushes.send(true);
     // The door closes before its journal does.
@@ -275,8 +278,11 @@ pub async fn run(
     drop(keeper);
     folded.notify_one();
     folding.ended().await;
-    looked.notify_one();
-    looking.ended().await;
+    // There is nothing to be learnt from a store that does not answer.
+    if !ingestion.folding.failing.load(Ordering::Relaxed) {
+        looked.notify_one();
+        looking.ended().await;
+    }
     exporting.ended().await;
     match supervisor.failure() {
         Some(why) => Err(anyhow!(why)),

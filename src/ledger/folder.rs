@@ -56,6 +56,8 @@ pub struct Folder {
     lost_before: u64,
     /// Whether the ledger answered, and has not failed since.
     answers: bool,
+    /// Whether it failed the last time that it was given something.
+    last_failed: bool,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
 }
 
@@ -82,6 +84,7 @@ impl Folder {
             told: HashMap::new(),
             lost_before: 0,
             answers: false,
+            last_failed: false,
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
@@ -106,7 +109,9 @@ impl Folder {
         let mut stop = std::pin::pin!(stop.fuse());
         self.over = Some(interval);
         while goes_on(self.behind()) {
-            let wait = match self.round(&mut stop).await {
+            let round = self.round(&mut stop).await;
+            self.last_failed = round.is_err();
+            let wait = match round {
                 // A full batch means that more is waiting; anything less is given time to gather,
                 // so that the ledger is asked a few times a second and not for every fact.
                 Ok(read) => {
@@ -124,12 +129,12 @@ impl Folder {
                     self.backoff.next()
                 }
             };
+            if stop.is_terminated() {
+                return true;
+            }
             if self.housekept.elapsed() > HOUSEKEEPING {
                 self.housekept = tokio::time::Instant::now();
                 self.keep_house().await;
-            }
-            if stop.is_terminated() {
-                return true;
             }
             tokio::select! {
                 () = &mut stop => return true,
@@ -141,11 +146,22 @@ impl Folder {
 
     /// Folds what is left.
     pub async fn finish(&mut self) {
+        // A stop does not wait for a store that hangs. The journals keep what it has not taken.
+        if self.last_failed {
+            return;
+        }
         self.over = None;
         let mut stop = std::future::pending().fuse();
         // Twice, in case that a loss is found at the end.
         for _ in 0..2 {
-            while let Ok(Read::Full | Read::Some) = self.round(&mut stop).await {}
+            loop {
+                match self.round(&mut stop).await {
+                    Ok(Read::Full | Read::Some) => {}
+                    Ok(Read::Nothing) => break,
+                    // The journals keep what the store does not take now.
+                    Err(_) => return,
+                }
+            }
             self.keep_house().await;
         }
     }

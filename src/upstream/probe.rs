@@ -13,6 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::collections::HashMap;
 use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -150,23 +151,33 @@ async fn ask(endpoint: &Endpoint, health: &Health) -> Result<(), BoxError> {
             .build()?;
         let builder = http2::Builder::new(TokioExecutor::new());
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        tokio::select! {
-            answer = sender.send_request(request) => answer?,
-            ended = connection => return Err(ended.err().map_or("it hung up".into(), Into::into)),
-        }
+        answered(sender.send_request(request), connection).await?
     } else {
         request.headers_mut().insert(HOST, host);
         *request.uri_mut() = Uri::from(health.path.clone());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::select! {
-            answer = sender.send_request(request) => answer?,
-            ended = connection => return Err(ended.err().map_or("it hung up".into(), Into::into)),
-        }
+        answered(sender.send_request(request), connection).await?
     };
     let status = answer.status().as_u16();
     let (low, high) = health.status;
     match (low..=high).contains(&status) {
         true => Ok(()),
         false => Err(format!("status {status}").into()),
+    }
+}
+
+/// The answer that comes over a connection. One that says `Connection: close` ends the connection
+/// in the moment in which it has come: it counts all the same.
+async fn answered<T>(
+    answer: impl Future<Output = hyper::Result<T>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) -> Result<T, BoxError> {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        answer = answer.as_mut() => Ok(answer?),
+        ended = connection => match answer.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(ended.err().map_or("it hung up".into(), Into::into)),
+        },
     }
 }

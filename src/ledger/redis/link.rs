@@ -7,7 +7,7 @@ use super::dial::{Dialler, NoTls};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -88,6 +88,8 @@ pub struct Link {
     /// The key that holds the version of all keys.
     format: String,
     connection: Mutex<Option<Connection>>,
+    /// How many attempts to connect have found it away.
+    away: AtomicU64,
     warned: AtomicBool,
 }
 
@@ -116,19 +118,36 @@ impl Link {
             address,
             format,
             connection: Mutex::new(None),
+            away: AtomicU64::new(0),
             warned: AtomicBool::new(false),
         }
     }
 
     /// The open connection, or a new one.
     pub async fn connection(&self) -> Result<Connection, NoLink> {
+        let away_before = self.away.load(Ordering::SeqCst);
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
+        // Callers that wait for one attempt share its failure: one after the other, each would wait
+        // for as long again, and with them a stop.
+        if self.away.load(Ordering::SeqCst) != away_before {
+            let why = "the attempt to connect that this call waited for has failed";
+            return Err(NoLink::Away((ErrorKind::Io, why).into()));
+        }
+        let connection = self.connect_and_check().await.inspect_err(|none| {
+            if matches!(none, NoLink::Away(_)) {
+                self.away.fetch_add(1, Ordering::SeqCst);
+            }
+        })?;
+        *kept = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn connect_and_check(&self) -> Result<Connection, NoLink> {
         let mut connection = self.connect().await?;
         self.check(&mut connection).await?;
-        *kept = Some(connection.clone());
         Ok(connection)
     }
 
