@@ -203,9 +203,11 @@ impl Rounds {
         }
         for experiment in &plan.experiments {
             if let Err(error) = self.one(looks, plan, experiment, ledger).await {
-                // The folder says so louder, and the next round does it: for all of them.
+                // The folder says so louder, and the next round does it.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
-                break;
+                if !error.is_of_one_experiment() {
+                    break;
+                }
             }
         }
     }

@@ -45,12 +45,28 @@ pub async fn gather(
     store.dropped_events += ledger.dropped().await?;
     store.damaged_events += ledger.damaged().await?;
     let mut experiments = Vec::new();
+    // Of all experiments, one that cannot be read is left out, and reported.
+    let mut unknown = Vec::new();
+    let mut leave_out = |name: &str, error: LedgerError| {
+        if wish.only.is_some() || !error.is_of_one_experiment() {
+            return Err(error);
+        }
+        let error = error.with_advice();
+        unknown.push(format!("the results of {name} cannot be read: {error}"));
+        Ok(())
+    };
     for experiment in plan
         .experiments
         .iter()
         .filter(|experiment| wanted(&experiment.name))
     {
-        let look = looks.look(plan, experiment, ledger).await?;
+        let look = match looks.look(plan, experiment, ledger).await {
+            Ok(look) => look,
+            Err(error) => {
+                leave_out(&experiment.name, error)?;
+                continue;
+            }
+        };
         let mut shown = result(plan, experiment, &look, wish.view);
         if wish.over_time {
             let over_time = trend::over_time(plan, experiment, &look.totals, &look.hours, now_ms);
@@ -62,9 +78,13 @@ pub async fn gather(
     }
     for name in ledger.experiments().await? {
         if wanted(&name) && plan.experiment_named(&name).is_none() {
-            experiments.push(ended(name.clone(), &ledger.totals(&name).await?));
+            match ledger.totals(&name).await {
+                Ok(totals) => experiments.push(ended(name, &totals)),
+                Err(error) => leave_out(&name, error)?,
+            }
         }
     }
+    store.problems.extend(unknown);
     Ok(Results {
         generated_at: rfc3339(now_ms),
         view: (wish.view == View::Fixed).then_some(ONCE),

@@ -186,10 +186,20 @@ end
 -- What a user's waiting events cost: see waiting.rs.
 local function waiting_bytes(id, words) return words and WAITING_OVERHEAD + 2 * #id + #words or 0 end
 
--- Fails before anything is written where a key has another type.
-local function check_counts(totals_key, hours_key)
-  redis.call('HLEN', totals_key)
-  redis.call('HLEN', hours_key)
+-- The error to return, before anything is written, where a key has another type than expected.
+local function wrong_type(expected)
+  for i, kind in ipairs(expected) do
+    local found = redis.call('TYPE', KEYS[i]).ok
+    if found ~= kind and found ~= 'none' then
+      return redis.error_reply('WRONGTYPE the key ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+    end
+  end
+end
+
+-- Unix milliseconds by the clock of Redis, which all processes share.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
 local function add_count(key, field, value)

@@ -13,6 +13,21 @@ impl LedgerError {
         }
     }
 
+    /// Whether what stands in the keys or records of one experiment caused it. Others can be
+    /// asked for all the same.
+    pub fn is_of_one_experiment(&self) -> bool {
+        match self {
+            LedgerError::Unreadable { .. } => true,
+            LedgerError::Redis(error) => match error.code() {
+                Some("WRONGTYPE") => true,
+                // A script that met what it does not expect; Redis 6 says so as text.
+                Some("ERR") => error.detail().is_some_and(|it| it.contains("user_script")),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// What a person can do; `None` where waiting is all there is.
     fn advice(&self) -> Option<&'static str> {
         match self {
@@ -37,9 +52,9 @@ impl LedgerError {
                 _ => None,
             },
             LedgerError::Redis(error) => match error.code() {
-                Some("WRONGTYPE") => {
-                    Some("a key has another program's type: give `store` a prefix of its own")
-                }
+                Some("WRONGTYPE") => Some(
+                    "another program has written a key there: rename or delete the key, or give `store` a prefix of its own",
+                ),
                 Some("OOM") => Some("give Redis more memory (maxmemory)"),
                 Some("MISCONF") => Some("Redis cannot save to its disk: free some room there"),
                 Some("NOAUTH" | "WRONGPASS") => Some("correct the user and password at `store`"),

@@ -13,7 +13,7 @@
 --   users:   id, then exposures: at_ms, epoch, group
 --                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
---            how many old IDs are forgotten at once
+--            how many old IDs are forgotten at once, how long an event waits, how long an ID is remembered
 -- Returns {'now', how many records could not be read}, {'before'}, {'stale'}, or {'mismatch', what the shard has of each span's journal}.
 
 local users_key, totals_key, hours_key, epochs_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -21,8 +21,13 @@ local waiting_key, since_key, aliases_key = KEYS[6], KEYS[7], KEYS[8]
 local identities_key, counts_key = KEYS[9], KEYS[10]
 local OLD_STEPS_MAX = 16
 local ids_key, ids_at_key, event_counts_key = KEYS[11], KEYS[12], KEYS[13]
-local forgotten_at_once, of_user_max = tonumber(ARGV[#ARGV]), tonumber(ARGV[#ARGV - 1])
-local remember_from_ms = tonumber(ARGV[#ARGV - 2])
+local forgotten_at_once, of_user_max = tonumber(ARGV[#ARGV - 2]), tonumber(ARGV[#ARGV - 3])
+-- The clock of one process that is wrong does not end what others remember or wait for.
+local remember_from_ms = math.min(tonumber(ARGV[#ARGV - 4]), now_ms() - tonumber(ARGV[#ARGV]))
+local wait_bound_ms = now_ms() - tonumber(ARGV[#ARGV - 1])
+
+local wrong = wrong_type({'hash', 'hash', 'hash', 'hash', 'hash', 'hash', 'zset', 'hash', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset'})
+if wrong then return wrong end
 
 -- What the shard has been given decides whether this is added at all.
 local spans, as_after, as_through, has = {}, true, true, {'mismatch'}
@@ -42,9 +47,6 @@ end
 -- Somebody was forgotten since this part was made: it may hold what is not to be counted.
 if number() ~= tonumber(redis.call('ZSCORE', KEYS[14], 'version') or 0) then return {'stale'} end
 
-check_counts(totals_key, hours_key)
-redis.call('HLEN', waiting_key)
-redis.call('ZCARD', since_key)
 local epochs = {}
 for i = 1, number() do
   local epoch = {digest = text(), first_ms = number(), definition = text()}
@@ -287,7 +289,7 @@ local function give_up(ids)
   return events
 end
 give_up(waits_no_more)
-local wait_from_ms, waiting_users_max, waiting_bytes_max = number(), number(), number()
+local wait_from_ms, waiting_users_max, waiting_bytes_max = math.min(number(), wait_bound_ms), number(), number()
 for _, first_ms in ipairs({0, EXPOSED_MS}) do
   give_up(redis.call('ZRANGEBYSCORE', since_key, whole(first_ms), '(' .. whole(first_ms + wait_from_ms), 'LIMIT', 0, 1000))
 end

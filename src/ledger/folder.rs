@@ -1,6 +1,7 @@
 //! Moves facts from the journals to the ledger, exactly once: read (I/O), fold (pure), apply
 //! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
 
+mod held_up;
 mod housekeeping;
 
 use super::backoff::Backoff;
@@ -12,7 +13,7 @@ use crate::journal::{Chunk, OwnedRecord, Reader};
 use crate::vitals::Vitals;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +42,8 @@ pub struct Folder {
     ledger: Arc<dyn Ledger>,
     vitals: Arc<Vitals>,
     known: Known,
+    /// Experiments that the store refuses alone, and why. They are not in `known`.
+    held_up: BTreeMap<String, String>,
     buckets: Buckets,
     /// Whether all that is kept is to be looked at again.
     from_the_start: bool,
@@ -58,7 +61,7 @@ pub struct Folder {
     answers: bool,
     /// Whether it failed the last time that it was given something.
     last_failed: bool,
-    adopt: Box<dyn Fn() -> Vec<Reader> + Send>,
+    adopt: Box<dyn Fn() -> Vec<Reader> + Send + Sync>,
 }
 
 impl Folder {
@@ -68,13 +71,14 @@ impl Folder {
         readers: Vec<Reader>,
         ledger: Arc<dyn Ledger>,
         vitals: Arc<Vitals>,
-        adopt: impl Fn() -> Vec<Reader> + Send + 'static,
+        adopt: impl Fn() -> Vec<Reader> + Send + Sync + 'static,
     ) -> Folder {
         let folder = Folder {
             readers,
             ledger,
             vitals,
             known: Known::default(),
+            held_up: BTreeMap::new(),
             buckets: Buckets::new(),
             from_the_start: false,
             over: None,
@@ -284,7 +288,13 @@ impl Folder {
                 return Ok(());
             }
         }
-        self.tell_missing().await?;
+        match self.tell_missing().await {
+            Err(error) if error.is_of_one_experiment() => self.report_missing(Some(&error)),
+            told => {
+                told?;
+                self.report_missing(None);
+            }
+        }
         self.learn(chunks).await?;
         // Each time, users were forgotten in between.
         for _ in 0..FORGETTING_MAX {
@@ -296,9 +306,9 @@ impl Folder {
                 until_ms,
             } in forget
             {
-                self.ledger
-                    .forget_user(&experiment, &user, until_ms)
-                    .await?;
+                let forgotten = self.ledger.forget_user(&experiment, &user, until_ms);
+                let forgotten = forgotten.await.map(drop);
+                self.goes_on(&experiment, forgotten).await?;
                 stale.insert(experiment);
             }
             if stale.is_empty() {
@@ -308,7 +318,8 @@ impl Folder {
                 return Ok(());
             }
             for experiment in stale {
-                self.learn_forgotten(&experiment).await?;
+                let learnt = self.learn_forgotten(&experiment).await;
+                self.goes_on(&experiment, learnt).await?;
             }
         }
         Err(LedgerError::Forgetting)
@@ -317,6 +328,7 @@ impl Folder {
     /// Adds parts; the experiments of those that are to be folded again.
     async fn add(&mut self, parts: &[Part]) -> Result<BTreeSet<String>, LedgerError> {
         let mut failed = Ok(());
+        let mut refused = Vec::new();
         let mut stale = BTreeSet::new();
         // Shards lie on several nodes, so they are given their parts side by side.
         for parts in parts.chunks(PARTS_AT_ONCE) {
@@ -336,6 +348,9 @@ impl Folder {
                         self.lost(&part.experiment);
                     }
                     Ok(Applied::Stale) => drop(stale.insert(part.experiment.clone())),
+                    Err(error) if error.is_of_one_experiment() => {
+                        refused.push((part.experiment.clone(), error));
+                    }
                     // The others are looked at: what they were given is known then.
                     Err(error) => failed = Err(error),
                 }
@@ -343,6 +358,10 @@ impl Folder {
             if failed.is_err() {
                 break;
             }
+        }
+        for (experiment, error) in refused {
+            stale.remove(&experiment);
+            self.hold_up(&experiment, &error).await;
         }
         failed.map(|()| stale)
     }
@@ -395,28 +414,40 @@ impl Folder {
     async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
         let journals: Vec<JournalId> = chunks.iter().map(|chunk| chunk.journal.clone()).collect();
         for experiment in fold::touched(chunks) {
-            if !self.known.experiments.contains_key(experiment) {
-                let shards = self.ledger.shards(experiment).await?;
-                self.known.experiments.insert(
-                    experiment.to_owned(),
-                    vec![HashMap::default(); shards as usize],
-                );
-                self.learn_forgotten(experiment).await?;
+            if !self.held_up.contains_key(experiment) {
+                let learnt = self.learn_of(experiment, &journals).await;
+                self.goes_on(experiment, learnt).await?;
             }
-            // It was just put there where it was missing.
-            let Some(shards) = self.known.experiments.get_mut(experiment) else {
-                continue;
-            };
-            for (shard, given) in shards.iter_mut().enumerate() {
-                let new: Vec<JournalId> = journals
-                    .iter()
-                    .filter(|id| !given.contains_key(*id))
-                    .cloned()
-                    .collect();
-                if !new.is_empty() {
-                    let has = self.ledger.applied(experiment, shard as u32, &new).await?;
-                    given.extend(new.into_iter().zip(has));
-                }
+        }
+        Ok(())
+    }
+
+    async fn learn_of(
+        &mut self,
+        experiment: &str,
+        journals: &[JournalId],
+    ) -> Result<(), LedgerError> {
+        if !self.known.experiments.contains_key(experiment) {
+            let shards = self.ledger.shards(experiment).await?;
+            self.known.experiments.insert(
+                experiment.to_owned(),
+                vec![HashMap::default(); shards as usize],
+            );
+            self.learn_forgotten(experiment).await?;
+        }
+        // It was just put there where it was missing.
+        let Some(shards) = self.known.experiments.get_mut(experiment) else {
+            return Ok(());
+        };
+        for (shard, given) in shards.iter_mut().enumerate() {
+            let new: Vec<JournalId> = journals
+                .iter()
+                .filter(|id| !given.contains_key(*id))
+                .cloned()
+                .collect();
+            if !new.is_empty() {
+                let has = self.ledger.applied(experiment, shard as u32, &new).await?;
+                given.extend(new.into_iter().zip(has));
             }
         }
         Ok(())

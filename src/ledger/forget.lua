@@ -7,10 +7,11 @@
 
 local users_key, totals_key, hours_key = KEYS[1], KEYS[2], KEYS[3]
 local waiting_key, since_key = KEYS[4], KEYS[5]
+local wrong = wrong_type({'hash', 'hash', 'hash', 'hash', 'zset', 'zset', 'zset', 'hash'})
+if wrong then return wrong end
 local id = text()
 local record = redis.call('HGET', users_key, id)
 if record then
-  check_counts(totals_key, hours_key)
   local user = read(record)
   if user then add_whole(user, -1) end
   redis.call('HDEL', users_key, id)

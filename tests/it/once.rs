@@ -430,3 +430,59 @@ fn ids_are_remembered_by_time_and_bounded_in_both_stores() {
             .ok_or((ids, times))
     });
 }
+
+/// The clock of one process that is a year ahead ends nothing that others remember in Redis: IDs of
+/// events, events that wait, users that were forgotten, and sessions that were ended.
+#[test]
+fn wrong_clock_of_one_process_ends_nothing_of_others_in_redis() {
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let url = redis.url();
+        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws")
+            .await
+            .unwrap();
+        ledger.shards("exp").await.unwrap();
+        let now_ms = watershed::journal::system_ms();
+        let ahead_ms = now_ms + 365 * 24 * 3_600_000;
+        let bound = |now_ms: u64| now_ms - KEEP_MS;
+        let waits = UserDelta {
+            exposures: Vec::new(),
+            ..user("late", vec![event(5, now_ms)])
+        };
+        let first = part(
+            0,
+            vec![user("u", vec![event(1, now_ms)]), waits],
+            bound(now_ms),
+        );
+        assert_eq!(ledger.apply(&first).await.unwrap(), Applied::Now);
+        let of_one_ahead = Part {
+            wait_from_ms: ahead_ms,
+            ..part(
+                1,
+                vec![user("w", vec![event(9, ahead_ms)])],
+                bound(ahead_ms),
+            )
+        };
+        assert_eq!(ledger.apply(&of_one_ahead).await.unwrap(), Applied::Now);
+        let again = part(
+            2,
+            vec![user("u", vec![event(1, now_ms)]), user("late", Vec::new())],
+            bound(now_ms),
+        );
+        assert_eq!(ledger.apply(&again).await.unwrap(), Applied::Now);
+        assert_eq!(sum(&ledger, "u").await, 1);
+        assert_eq!(sum(&ledger, "late").await, 1);
+        ledger.forget_user("exp", b"gone", now_ms).await.unwrap();
+        ledger.forget_user("exp", b"other", ahead_ms).await.unwrap();
+        let forgotten = ledger.forgotten("exp", 0).await.unwrap();
+        assert_eq!(forgotten.until_ms(b"gone"), now_ms);
+        let ended = vec![(now_ms / 1000 + 3_600, "nonce".to_owned())];
+        ledger.ended_sessions(&ended, now_ms / 1000).await.unwrap();
+        let kept = ledger.ended_sessions(&[], ahead_ms / 1000).await.unwrap();
+        assert_eq!(kept, ended);
+    });
+}

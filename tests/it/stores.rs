@@ -497,3 +497,90 @@ fn newer_file_of_decisions_stays_as_it_is() {
     assert!(ready.contains("decided.json has version 2"), "{ready}");
     assert_eq!(fs::read_to_string(&file).unwrap(), newer);
 }
+
+/// A key of another type stands in the place of one experiment's; the other experiment is
+/// counted meanwhile, and this one afterwards.
+#[test]
+fn key_of_another_type_holds_up_its_experiment_alone() {
+    let redis = Redis::start();
+    let site = Site::start();
+    let routes = format!(
+        "{}experiments: {{ shop: {{ control: a, experiment: b, percent: 50, match: {{ path: /shop }} }}, blog: {{ control: a, experiment: b, percent: 50, match: {{ path: /blog }} }} }}\n",
+        site.routes(&redis.url()).replace(
+            "experiments: { shop: { control: a, experiment: b, percent: 50 } }\n",
+            ""
+        )
+    );
+    let proxy = Proxy::start(&routes);
+    let visit = |users: std::ops::Range<u64>| {
+        let mut client = proxy.client();
+        for number in users {
+            for path in ["/shop?event=buy", "/blog?event=buy"] {
+                let cookie = format!("Cookie: uid=user-{number}\r\n");
+                assert_eq!(client.get(path, &cookie).status, 200);
+            }
+        }
+    };
+    let counted = |name: &str| {
+        let results = proxy.ask("/admin/results").json();
+        let mut all = results["experiments"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        all.retain(|it| it["name"] == name);
+        let count = all.first().map(|it| {
+            let groups = it["groups"].as_array().unwrap().iter();
+            groups.map(|it| it["users"].as_u64().unwrap()).sum::<u64>()
+        });
+        (count, results["store"].clone())
+    };
+    let is_counted = |name: &str, users: u64| {
+        until(name, || match counted(name) {
+            (Some(found), _) if found == users => Ok(()),
+            found => Err(found),
+        });
+    };
+    visit(0..10);
+    is_counted("shop", 10);
+    let mut users = 10;
+    for (key, command) in [
+        ("users", "SET"),
+        ("forgotten", "SET"),
+        ("event-ids-at", "SADD"),
+    ] {
+        let key = format!("ws:{{shop:0}}:{key}");
+        let was_there = redis.command(&["RENAME", &key, "aside"]).is_ok();
+        let words: &[&str] = match command {
+            "SET" => &["SET", &key, "x"],
+            command => &[command, &key, "x"],
+        };
+        redis.command(words).unwrap();
+        visit(users..users + 10);
+        users += 10;
+        is_counted("blog", users);
+        let problem = until("the problem", || {
+            let (_, store) = counted("shop");
+            let problems = store["problems"].to_string();
+            let is_told = problems.contains(&key) && problems.contains("experiment shop");
+            match is_told && store["healthy"] == true {
+                true => Ok(problems),
+                false => Err(store),
+            }
+        });
+        assert!(problem.contains("rename or delete the key"), "{problem}");
+        assert!(proxy.ask("/admin/readyz").text().contains(&key));
+        redis.command(&["DEL", &key]).unwrap();
+        if was_there {
+            redis.command(&["RENAME", "aside", &key]).unwrap();
+        }
+        is_counted("shop", users);
+        assert_eq!(counted("shop").1["problems"], serde_json::json!([]));
+    }
+    // What is kept beside all experiments holds up none.
+    redis.command(&["SET", "ws:dropped", "x"]).unwrap();
+    redis.command(&["SET", "ws:damaged", "x"]).unwrap();
+    visit(users..users + 10);
+    for name in ["shop", "blog"] {
+        is_counted(name, users + 10);
+    }
+}

@@ -12,6 +12,7 @@ impl Folder {
     /// has is skipped.
     pub fn restart(&mut self, why: &str) {
         self.known = Known::default();
+        self.held_up.clear();
         self.from_the_start = true;
         self.mark = None;
         let folding = &self.vitals.folding;
@@ -33,7 +34,9 @@ impl Folder {
             self.report(Some(&error));
             return;
         }
-        if self.from_the_start {
+        self.look_at_held_up().await;
+        // What an experiment waits for stays.
+        if self.from_the_start || !self.held_up.is_empty() {
             return;
         }
         for reader in &mut self.readers {
@@ -79,30 +82,40 @@ impl Folder {
     /// when there is nothing more to give that would show it.
     pub(super) async fn audit(&mut self) -> Result<(), LedgerError> {
         self.ledger.ping().await?;
+        let names: Vec<String> = self.known.experiments.keys().cloned().collect();
         let mut lost = Vec::new();
-        for (experiment, shards) in &self.known.experiments {
-            // Also told anew that there is such an experiment, in case that just this was lost.
-            if self.ledger.shards(experiment).await? as usize != shards.len() {
-                lost.push(experiment.clone());
-                continue;
-            }
-            for (shard, given) in shards.iter().enumerate() {
-                let (journals, through): (Vec<_>, Vec<_>) = given
-                    .iter()
-                    .map(|(id, &through)| (id.clone(), through))
-                    .unzip();
-                let has = self
-                    .ledger
-                    .applied(experiment, shard as u32, &journals)
-                    .await?;
-                if has != through {
-                    lost.push(experiment.clone());
-                }
+        for experiment in names {
+            match self.has_all(&experiment).await {
+                Ok(true) => {}
+                Ok(false) => lost.push(experiment),
+                Err(error) => self.goes_on(&experiment, Err(error)).await?,
             }
         }
         for experiment in lost {
             self.lost(&experiment);
         }
         Ok(())
+    }
+
+    /// Whether the ledger still has what it was given of an experiment.
+    async fn has_all(&self, experiment: &str) -> Result<bool, LedgerError> {
+        let Some(shards) = self.known.experiments.get(experiment) else {
+            return Ok(true);
+        };
+        // Also told anew that there is such an experiment, in case that just this was lost.
+        if self.ledger.shards(experiment).await? as usize != shards.len() {
+            return Ok(false);
+        }
+        for (shard, given) in shards.iter().enumerate() {
+            let (journals, through): (Vec<_>, Vec<_>) = given
+                .iter()
+                .map(|(id, &through)| (id.clone(), through))
+                .unzip();
+            let applied = self.ledger.applied(experiment, shard as u32, &journals);
+            if applied.await? != through {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

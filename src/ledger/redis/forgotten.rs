@@ -38,9 +38,7 @@ pub async fn keep(
     until_ms: u64,
 ) -> Result<(), LedgerError> {
     let mut call = KEEP.prepare_invoke();
-    call.key(key)
-        .arg(until_ms)
-        .arg(until_ms.saturating_sub(KEEP_MS));
+    call.key(key).arg(until_ms).arg(KEEP_MS);
     for user in users {
         call.arg(written(user));
     }

@@ -3,7 +3,7 @@
 use crate::ledger::account::Additions;
 use crate::ledger::damage::Damage;
 use crate::ledger::{Applied, LedgerError, Part, Span, keys};
-use crate::ledger::{event_ids, waiting};
+use crate::ledger::{event_ids, fold, waiting};
 
 /// Writes a part as the script reads it.
 pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
@@ -58,7 +58,9 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
         .arg(waiting::BYTES_MAX)
         .arg(part.remember_from_ms)
         .arg(event_ids::OF_USER_MAX)
-        .arg(event_ids::FORGOTTEN_AT_ONCE);
+        .arg(event_ids::FORGOTTEN_AT_ONCE)
+        .arg(fold::WAIT_MS)
+        .arg(event_ids::KEEP_MS);
 }
 
 /// Which facts met the damage, for the log.

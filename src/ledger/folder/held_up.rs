@@ -1,0 +1,92 @@
+//! Experiments that the store refuses alone, such as one with a key of another type: others are
+//! counted meanwhile. Their facts stay in the journal, and are folded once the store takes them.
+
+use super::Folder;
+use crate::ledger::{JournalId, LedgerError, Part};
+
+impl Folder {
+    /// Folds nothing for this experiment until the store takes it again.
+    pub(super) async fn hold_up(&mut self, experiment: &str, error: &LedgerError) {
+        // The store names the key where it is asked for all of them.
+        let named = self.probe(experiment).await.err();
+        let text = named.as_ref().unwrap_or(error).with_advice();
+        self.known.forget(experiment);
+        self.held_up.insert(experiment.to_owned(), text);
+        self.report_held_up();
+    }
+
+    /// Whether an error concerns this experiment alone; then it is held up.
+    pub(super) async fn goes_on(
+        &mut self,
+        experiment: &str,
+        done: Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        match done {
+            Err(error) if error.is_of_one_experiment() => {
+                self.hold_up(experiment, &error).await;
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Looks which experiments the store takes again, and folds for them what is kept.
+    pub(super) async fn look_at_held_up(&mut self) {
+        let names: Vec<String> = self.held_up.keys().cloned().collect();
+        for experiment in names {
+            match self.probe(&experiment).await {
+                Ok(()) => {
+                    tracing::info!(experiment, "the store takes its results again");
+                    self.held_up.remove(&experiment);
+                    self.from_the_start = true;
+                }
+                Err(error) => {
+                    let text = error.with_advice();
+                    self.held_up.insert(experiment, text);
+                }
+            }
+        }
+        self.report_held_up();
+    }
+
+    /// Asks for all that ingestion needs of an experiment.
+    async fn probe(&self, experiment: &str) -> Result<(), LedgerError> {
+        let journals: Vec<JournalId> = self.readers.iter().map(|it| it.id().clone()).collect();
+        for shard in 0..self.ledger.shards(experiment).await? {
+            let part = Part {
+                shard,
+                ..Part::nothing(experiment)
+            };
+            // It adds nothing, and is refused where a key has another type.
+            self.ledger.apply(&part).await?;
+            self.ledger.applied(experiment, shard, &journals).await?;
+            self.ledger.forgotten(experiment, shard).await?;
+        }
+        Ok(())
+    }
+
+    fn report_held_up(&self) {
+        let told = self.held_up.iter().map(|(experiment, error)| {
+            format!("the store does not take results of the experiment {experiment}: {error}. Its facts wait in the journal, and other experiments are counted")
+        });
+        let problem = (!self.held_up.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
+        if self.vitals.problems.set("experiments", problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
+        }
+    }
+
+    /// Reports that the store cannot keep how many facts were lost.
+    pub(super) fn report_missing(&self, error: Option<&LedgerError>) {
+        let problem = error.map(|error| {
+            let error = error.with_advice();
+            format!("the store does not keep how many facts were lost: {error}")
+        });
+        if self.vitals.problems.set("missing", problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
+        }
+    }
+}
