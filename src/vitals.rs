@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The numbers of one worker. Only its worker writes them, so they cost no more than a plain add
 /// and share no cache line with another worker's.
@@ -88,6 +89,8 @@ pub struct Vitals {
     pub workers: Box<[WorkerVitals]>,
     /// What the folder says of its work.
     pub folding: Folding,
+    /// Batches of events that servers report.
+    pub imports: Imports,
     /// What the reload says of the last attempt.
     pub reload: Reload,
     /// What became of spans.
@@ -176,6 +179,87 @@ pub struct Folding {
     pub error: Mutex<Option<String>>,
 }
 
+/// Batches of events that servers report: analyses wait until a batch is counted as a whole,
+/// because one that is sorted by group shows effects where there are none until then.
+#[derive(Debug, Default)]
+pub struct Imports {
+    /// Batches whose journaling has begun.
+    begun: AtomicU64,
+    /// Batches whose journaling is over.
+    ended: AtomicU64,
+    /// When the first of several batches in close succession began, in Unix milliseconds.
+    since_ms: AtomicU64,
+    /// When journaling of the last one was over, in Unix milliseconds.
+    until_ms: AtomicU64,
+}
+
+/// How far reported batches are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// As a whole.
+    Wholly,
+    /// The last one as a whole, but another one may follow: nothing is kept or acted on yet.
+    MoreMayFollow,
+    /// Only in part: nothing is decided.
+    Partly,
+}
+
+impl Imports {
+    /// Batches that follow each other within this time belong together.
+    pub const QUIET_MS: u64 = 10_000;
+    /// Batches that never end are not waited for any longer than this.
+    pub const WAIT_MAX_MS: u64 = 3_600_000;
+
+    /// Begins a batch, which ends when the answer is dropped. Only one may be open at a time.
+    pub fn begin(&self) -> OpenImport<'_> {
+        let now_ms = now_ms();
+        if now_ms > self.until_ms.load(Ordering::Relaxed) + Imports::QUIET_MS {
+            self.since_ms.store(now_ms, Ordering::Relaxed);
+        }
+        self.begun.fetch_add(1, Ordering::Release);
+        OpenImport(self)
+    }
+
+    /// How many batches have begun: two reads of it say whether one did in between.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// What a store holds of the batches, that has everything written up to `caught_up_ms`.
+    pub fn counted(&self, caught_up_ms: u64, now_ms: u64) -> Counted {
+        let ended = self.ended.load(Ordering::Acquire);
+        if self.begun() == 0 {
+            return Counted::Wholly;
+        }
+        let until_ms = self.until_ms.load(Ordering::Relaxed);
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        if ended != self.begun() || caught_up_ms <= until_ms {
+            Counted::Partly
+        } else if now_ms > until_ms + Imports::QUIET_MS || now_ms > since_ms + Imports::WAIT_MAX_MS
+        {
+            Counted::Wholly
+        } else {
+            Counted::MoreMayFollow
+        }
+    }
+}
+
+/// A batch that is being journaled.
+#[derive(Debug)]
+pub struct OpenImport<'a>(&'a Imports);
+
+impl Drop for OpenImport<'_> {
+    fn drop(&mut self) {
+        self.0.until_ms.store(now_ms(), Ordering::Relaxed);
+        self.0.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
+}
+
 /// How the last reload went.
 #[derive(Debug, Default)]
 pub struct Reload {
@@ -222,5 +306,38 @@ impl Spans {
     /// How many were lost.
     pub fn lost(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_is_partly_counted_until_the_store_has_caught_up() {
+        let imports = Imports::default();
+        assert_eq!(imports.counted(0, 0), Counted::Wholly);
+        let open = imports.begin();
+        assert_eq!(imports.counted(u64::MAX, 0), Counted::Partly);
+        drop(open);
+        imports.since_ms.store(5_000, Ordering::Relaxed);
+        imports.until_ms.store(6_000, Ordering::Relaxed);
+        assert_eq!(imports.counted(6_000, 60_000), Counted::Partly);
+        assert_eq!(imports.counted(6_001, 16_000), Counted::MoreMayFollow);
+        assert_eq!(imports.counted(6_001, 16_001), Counted::Wholly);
+        // Batches that follow each other for ever are not waited for.
+        imports.until_ms.store(3_606_000, Ordering::Relaxed);
+        assert_eq!(imports.counted(3_606_001, 3_606_002), Counted::Wholly);
+    }
+
+    #[test]
+    fn panicking_import_ends_its_batch() {
+        let imports = Imports::default();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _open = imports.begin();
+            panic!("as a bug would");
+        }));
+        assert!(panicked.is_err());
+        assert_ne!(imports.counted(u64::MAX, 0), Counted::Partly);
     }
 }

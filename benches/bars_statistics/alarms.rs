@@ -5,7 +5,9 @@ use crate::report::{Effort, Report, count, gather, median, percent};
 use watershed::stats::balance::sample_ratio;
 use watershed::stats::guardrail::{Data, ln_e};
 use watershed::stats::logistic::Term;
-use watershed::stats::{Engine, Epoch, Goal, Group, Kind, Metric, Question, Role, Totals, judge};
+use watershed::stats::{
+    Engine, Epoch, Goal, Group, History, Kind, Metric, Question, Role, Totals, judge,
+};
 
 fn sizes_alarm(users: [u64; 2]) -> bool {
     let epoch = Epoch {
@@ -148,14 +150,14 @@ pub fn guardrails(report: &mut Report, effort: Effort) {
     );
 }
 
-/// Whole judgements: the same question twice, and p-values kept over a restart at every look.
+/// Whole judgements: the same question twice, and history kept over a restart at every look.
 pub fn whole(report: &mut Report, effort: Effort) {
     let runs = effort.runs(200, 20);
     let sound = count(runs, |run| {
         let mut dice = Dice::new("whole", 0, run);
         let mut users = [0, 0];
         let mut converted = [0, 0];
-        let mut previous = None;
+        let mut previous = History::default();
         (0..100).all(|look| {
             let own = dice.binomial(500, 0.5);
             users = [users[0] + 500 - own, users[1] + own];
@@ -164,24 +166,25 @@ pub fn whole(report: &mut Report, effort: Effort) {
             let question = question(users, converted, previous, look);
             let judged = judge(&question);
             // As a restart would: only what was kept is given back.
-            let now = judged.metrics[0].groups[1].p_value;
-            let falls = now.is_some_and(|now| previous.is_none_or(|previous| now <= previous));
+            let lowest = |history: History| history.lowest.map_or(1.0, |lowest| lowest.p);
+            let now = judged.metrics[0].groups[1].history;
+            let falls = lowest(now) <= lowest(previous);
             previous = now;
             falls && judged == judge(&question.clone())
         })
     });
     report.section(
         "6. Whole judgements",
-        " runs | same answer, and p never rose ",
+        " runs | same answer, and the lowest p never rose ",
     );
     report.row(&[runs.to_string(), sound.to_string()]);
     report.bar(
-        "the same question has the same answer, and p never rises",
+        "the same question has the same answer, and the lowest p never rises",
         sound == runs,
     );
 }
 
-fn question(users: [u64; 2], converted: [u64; 2], previous: Option<f64>, look: u64) -> Question {
+fn question(users: [u64; 2], converted: [u64; 2], previous: History, look: u64) -> Question {
     let totals = |group: usize| Totals {
         users: users[group],
         converted: converted[group],
@@ -207,7 +210,7 @@ fn question(users: [u64; 2], converted: [u64; 2], previous: Option<f64>, look: u
             margin: 0.01,
             scale: 0,
             totals: vec![vec![totals(0), totals(1)]],
-            previous_p: vec![None, previous],
+            history: vec![History::default(), previous],
         }],
         started_at_ms: Some(0),
         now_ms: look * 3_600_000,

@@ -23,7 +23,7 @@ fn metric(kind: Kind) -> Metric {
         margin: 0.01,
         scale: 2,
         totals: Vec::new(),
-        previous_p: Vec::new(),
+        history: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::control::Action;
 use super::shape::{ExperimentResult, PlanningResult};
 use super::{digits, said};
-use crate::stats::verdict::thousands;
+use crate::stats::narrative::thousands;
 
 /// The decision that the results ask for, if they ask for one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {

@@ -8,7 +8,7 @@ use super::results::Wish;
 use super::shape::{ExperimentResult, VerdictResult};
 use super::{Door, advice, page};
 use crate::config::plan::Role;
-use crate::stats::verdict::thousands;
+use crate::stats::narrative::thousands;
 use askama::Template;
 use axum::Extension;
 use axum::extract::State;

@@ -1,6 +1,6 @@
 //! Numbers and times as people read them. PURE.
 
-use crate::stats::verdict::thousands;
+use crate::stats::narrative::thousands;
 
 /// A share as a percentage, with a decimal place where that is not 0.
 pub fn share(share: f64) -> String {

@@ -1,7 +1,7 @@
 //! What guardrails say, with their evidence.
 
 use super::look::Look;
-use super::metric::pooled;
+use super::metric::{lowest_at, pooled};
 use super::shape::{GuardrailGroup, GuardrailResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
@@ -30,6 +30,8 @@ pub fn guardrail_results(
                 increase: judged.lift.and_then(|lift| lift.relative),
                 at_least: found.and_then(|found| found.at_least),
                 p_value: judged.p_value,
+                p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
+                p_value_lowest_at: lowest_at(judged),
                 breached: found.map(|found| found.breached),
                 dead: found.map(|found| found.dead),
             }

@@ -11,13 +11,17 @@ use crate::ledger::kept::Kept;
 use crate::ledger::{HourTotals, Ledger, LedgerError, Totals, chain};
 use crate::stats::verdict::{State, Verdict};
 use crate::stats::{self, Judgement, Question};
+use crate::vitals::{Counted, Vitals};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
 
 /// How often every experiment is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// How long results wait for a batch of reported events that is partly counted.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last look may take: a stop does not wait for a store that hangs.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
@@ -46,6 +50,7 @@ type Hours = (u64, Arc<Vec<HourTotals>>);
 /// found is kept in the ledger at the next tick.
 #[derive(Debug, Default)]
 pub struct Looks {
+    vitals: Arc<Vitals>,
     /// By experiment's name: what is kept of it, here and in the ledger. It also outlives a
     /// ledger that loses its last seconds.
     known: Mutex<HashMap<String, Kept>>,
@@ -54,6 +59,14 @@ pub struct Looks {
 }
 
 impl Looks {
+    /// Looks of the process with these numbers.
+    pub fn new(vitals: Arc<Vitals>) -> Looks {
+        Looks {
+            vitals,
+            ..Looks::default()
+        }
+    }
+
     /// Looks at an experiment now.
     pub async fn look(
         &self,
@@ -62,10 +75,32 @@ impl Looks {
         ledger: &dyn Ledger,
     ) -> Result<Look, LedgerError> {
         let kept = ledger.kept(&experiment.name).await?;
-        let totals = ledger.totals(&experiment.name).await?;
-        let mut look = self.judge(plan, experiment, totals, &kept, now_ms());
+        let waited_until = Instant::now() + COUNTED_WITHIN;
+        let (totals, counted) = loop {
+            let (totals, counted) = self.totals(experiment, ledger).await?;
+            if counted != Counted::Partly || Instant::now() >= waited_until {
+                break (totals, counted);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let mut look = self.judge(plan, experiment, totals, &kept, (now_ms(), counted));
         (look.recent, look.hours) = self.recent(experiment, &look, ledger).await?;
         Ok(look)
+    }
+
+    /// What was counted, and whether batches of reported events are in it as a whole.
+    async fn totals(
+        &self,
+        experiment: &Experiment,
+        ledger: &dyn Ledger,
+    ) -> Result<(Totals, Counted), LedgerError> {
+        let imports = &self.vitals.imports;
+        let (begun, caught_up) = (imports.begun(), &self.vitals.folding.caught_up_ms);
+        let counted = imports.counted(caught_up.load(Ordering::Relaxed), now_ms());
+        let totals = ledger.totals(&experiment.name).await?;
+        // A batch that began in between may be partly in it.
+        let is_same = imports.begun() == begun;
+        Ok((totals, if is_same { counted } else { Counted::Partly }))
     }
 
     /// The hours grow in number: they are read only when something was counted since.
@@ -114,7 +149,7 @@ impl Looks {
         experiment: &Experiment,
         mut totals: Totals,
         kept: &Kept,
-        now_ms: u64,
+        (now_ms, counted): (u64, Counted),
     ) -> Look {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.entry(experiment.name.to_string()).or_default();
@@ -131,8 +166,11 @@ impl Looks {
         let earlier = all - totals.epochs.len();
         let mut question = question(plan, experiment, &totals, now_ms);
         running::recall(experiment, &mut question, known);
+        question.is_partial = counted == Counted::Partly;
         let judgement = stats::judge(&question);
-        known.merge(&running::found(experiment, &question, &judgement));
+        if counted == Counted::Wholly {
+            known.merge(&running::found(experiment, &question, &judgement));
+        }
         let mut warnings = running::disagreements(plan, experiment, known);
         if earlier > 0 {
             warnings.push(format!(
@@ -187,10 +225,15 @@ impl Looks {
     }
 }
 
+/// A decision that a verdict asks for.
+type Due = (State, Option<usize>);
+
 /// What the last round saw: what did not change is not judged again.
 #[derive(Default)]
 struct Rounds {
     totals: HashMap<String, Totals>,
+    /// By experiment's name: what its verdict asks for, where the file says that it is acted on.
+    due: HashMap<String, Due>,
     digest: u64,
     warned: BTreeSet<String>,
 }
@@ -200,6 +243,7 @@ impl Rounds {
         if self.digest != plan.digest {
             self.digest = plan.digest;
             self.totals.clear();
+            self.due.clear();
         }
         for experiment in &plan.experiments {
             if let Err(error) = self.one(looks, plan, experiment, ledger).await {
@@ -221,15 +265,21 @@ impl Rounds {
     ) -> Result<(), LedgerError> {
         let name = &*experiment.name;
         let kept = ledger.kept(name).await?;
-        let totals = ledger.totals(name).await?;
-        if self.totals.get(name) != Some(&totals) {
-            let look = looks.judge(plan, experiment, totals.clone(), &kept, now_ms());
+        let (totals, counted) = looks.totals(experiment, ledger).await?;
+        // A verdict may also come by time alone.
+        let acts = experiment.act_on.winner || experiment.act_on.loser;
+        if counted != Counted::Partly && (acts || self.totals.get(name) != Some(&totals)) {
+            let at = (now_ms(), counted);
+            let look = looks.judge(plan, experiment, totals.clone(), &kept, at);
             for warning in look.warnings {
                 if self.warned.insert(warning.clone()) {
                     tracing::warn!("{warning}");
                 }
             }
-            act(plan, experiment, ledger, &look.judgement.verdict).await?;
+            let verdict = &look.judgement.verdict;
+            if self.is_confirmed(experiment, verdict, counted) {
+                act(plan, experiment, ledger, verdict).await?;
+            }
             self.totals.insert(name.to_owned(), totals);
         }
         let news = looks.news(name, &kept);
@@ -237,6 +287,25 @@ impl Rounds {
             ledger.keep(name, &news).await?;
         }
         Ok(())
+    }
+}
+
+impl Rounds {
+    /// Whether what a verdict asks for was asked for by the round before, too: events that another
+    /// replica is given may be partly counted at one of them.
+    fn is_confirmed(
+        &mut self,
+        experiment: &Experiment,
+        verdict: &Verdict,
+        counted: Counted,
+    ) -> bool {
+        let name = &*experiment.name;
+        let due = (verdict.state, verdict.group);
+        if counted != Counted::Wholly || !matches!(due.0, State::Winner | State::Loser) {
+            self.due.remove(name);
+            return false;
+        }
+        self.due.insert(name.to_owned(), due) == Some(due)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::look::Look;
 use super::question::units;
+use super::results::rfc3339;
 use super::running;
 use super::shape::{FixedResult, LiftResult, MetricGroup, MetricResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::metric::{Goal, Role};
 use crate::ledger::{MetricTotals, Totals};
-use crate::stats::fixed;
+use crate::stats::{GroupJudgement, fixed};
 
 /// How results are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
@@ -57,6 +58,8 @@ pub fn metric_results(
                     relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
                 }),
                 p_value: judged.p_value,
+                p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
+                p_value_lowest_at: lowest_at(judged),
                 adjusted_p: judged.adjusted_p,
                 chance_to_beat_control: judged.chance_to_beat_control,
                 expected_loss: judged.expected_loss,
@@ -84,6 +87,11 @@ pub fn metric_results(
         }
     });
     each.collect()
+}
+
+/// When the smallest p-value of a group was found.
+pub fn lowest_at(judged: &GroupJudgement) -> Option<String> {
+    rfc3339(judged.history.lowest?.at_ms?)
 }
 
 /// A group's users and a metric's counts over all epochs.

@@ -9,7 +9,7 @@ use super::shape::{
     Results,
 };
 use super::{advice, digits, said, text};
-use crate::stats::verdict::thousands;
+use crate::stats::narrative::thousands;
 use askama::Template;
 use axum::http::StatusCode;
 use axum::http::header::{

@@ -69,7 +69,7 @@ pub fn question(
             margin: metric.margin,
             scale: metric.scale,
             totals: all_totals(&metric.name),
-            previous_p: Vec::new(),
+            history: Vec::new(),
         }
     });
     let guardrails = experiment.guardrails.iter().map(|guardrail| {
@@ -94,7 +94,7 @@ pub fn question(
             margin: metric.map_or(0.01, |metric| metric.margin),
             scale: metric.map_or(0, |metric| metric.scale),
             totals: all_totals(&guardrail.counted_name(&plan.metrics)),
-            previous_p: Vec::new(),
+            history: Vec::new(),
         }
     });
     let control = experiment.control.0;

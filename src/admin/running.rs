@@ -1,11 +1,12 @@
-//! What is kept of looks: p-values that never rise, and the planned lift as it was at the start.
+//! What is kept of looks: the smallest p-values with their times, which are displayed, and the
+//! planned lift as it was at the start.
 //! Names of fields, and how they enter a question and come out of a judgement.
 
 use crate::config::plan::Plan;
 use crate::experiment::metric::Kind;
 use crate::experiment::{EpochDigest, Experiment};
 use crate::ledger::kept::Kept;
-use crate::stats::{self, Judgement, Question, Role};
+use crate::stats::{self, History, Judgement, Question, Role, Shown};
 
 /// What makes an experiment itself: with another salt users are split anew, and with another
 /// control something else is compared. Nothing of an earlier identity is used then.
@@ -42,10 +43,23 @@ pub fn recall(experiment: &Experiment, question: &mut Question, kept: &Kept) {
         if let Some(detect) = planned(&identity, metric, kept) {
             metric.detect = detect;
         }
-        let field = |group: &stats::Group| p_field(&identity, metric, &group.name);
-        let p = groups.iter().map(|group| kept.lowest.get(&field(group)));
-        metric.previous_p = p.map(Option::<&f64>::copied).collect();
+        let history = groups.iter().map(|group| {
+            let field = p_field(&identity, metric, &group.name);
+            History {
+                lowest: shown(kept, &field),
+                better: shown(kept, &side_field(BETTER, &field)),
+                worse: shown(kept, &side_field(WORSE, &field)),
+            }
+        });
+        metric.history = history.collect();
     }
+}
+
+fn shown(kept: &Kept, field: &str) -> Option<Shown> {
+    Some(Shown {
+        p: *kept.lowest.get(field)?,
+        at_ms: kept.lowest_at.get(field).copied(),
+    })
 }
 
 /// What this look adds to what is kept.
@@ -68,7 +82,21 @@ pub fn found(experiment: &Experiment, question: &Question, judgement: &Judgement
         }
         for (group, judged) in question.groups.iter().zip(&judged.groups) {
             let field = p_field(&identity, metric, &group.name);
-            kept.lowest.extend(judged.p_value.map(|p| (field, p)));
+            let History {
+                lowest,
+                better,
+                worse,
+            } = judged.history;
+            for (field, shown) in [
+                (side_field(BETTER, &field), better),
+                (side_field(WORSE, &field), worse),
+                (field, lowest),
+            ] {
+                let Some(shown) = shown else { continue };
+                let at_ms = shown.at_ms.map(|at_ms| (field.clone(), at_ms));
+                kept.lowest_at.extend(at_ms);
+                kept.lowest.insert(field, shown.p);
+            }
         }
     }
     kept
@@ -138,6 +166,15 @@ fn p_field(identity: &str, metric: &stats::Metric, group: &str) -> String {
         Role::Primary | Role::Secondary => field("p", identity, &[&metric.name, kind, group]),
     }
 }
+
+/// `better|` or `worse|` before the field of the p-value: the smallest corrected p-value of those
+/// analyses that showed that side.
+fn side_field(side: &str, p_field: &str) -> String {
+    format!("{side}|{p_field}")
+}
+
+const BETTER: &str = "better";
+const WORSE: &str = "worse";
 
 fn field(what: &str, identity: &str, rest: &[&str]) -> String {
     let mut field = format!("{what}|{identity}");

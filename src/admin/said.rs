@@ -5,7 +5,7 @@ use super::shape::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricResult,
     PlanningResult, Results, SampleRatio,
 };
-use crate::stats::verdict::{thousands, two_digits};
+use crate::stats::narrative::{thousands, two_digits};
 
 /// Everything that a reader should know of an experiment beside its tables, as alarms.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {

@@ -277,6 +277,8 @@ pub struct GuardrailGroup {
     pub increase: Option<f64>,
     pub at_least: Option<f64>,
     pub p_value: Option<f64>,
+    pub p_value_lowest: Option<f64>,
+    pub p_value_lowest_at: Option<String>,
     pub breached: Option<bool>,
     pub dead: Option<bool>,
 }
@@ -334,6 +336,8 @@ pub struct MetricGroup {
     #[schema(nullable = false)]
     pub lift: Option<LiftResult>,
     pub p_value: Option<f64>,
+    pub p_value_lowest: Option<f64>,
+    pub p_value_lowest_at: Option<String>,
     pub adjusted_p: Option<f64>,
     pub chance_to_beat_control: Option<f64>,
     pub expected_loss: Option<f64>,

@@ -5,7 +5,7 @@ use super::cells::neutral;
 use super::metric::ONCE;
 use super::shape::{ExperimentResult, MetricGroup, MetricResult, Results};
 use super::{advice, digits, said};
-use crate::stats::verdict::thousands;
+use crate::stats::narrative::thousands;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// The results as text for a terminal; with bars where it is said how they are painted.

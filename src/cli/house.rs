@@ -192,7 +192,7 @@ pub async fn run(
             reload(file.clone(), stage, Arc::clone(&vitals), watched)
         }
     });
-    let looks = Arc::new(Looks::default());
+    let looks = Arc::new(Looks::new(Arc::clone(&vitals)));
     let looked = Arc::new(Notify::new());
     let looking = supervisor.spawn("results", restart, {
         let (looks, plans, ledger) = (looks.clone(), plan_orders.clone(), ledger.clone());

@@ -37,7 +37,7 @@ pub async fn keep(
         slot,
         asked,
     } = &mut *reports;
-    let vitals = &vitals.workers[*slot];
+    let (imports, vitals) = (&vitals.imports, &vitals.workers[*slot]);
     let served = |plans: &mut watch::Receiver<Arc<Plan>>| {
         let plan = Arc::clone(&plans.borrow_and_update());
         let declared = Declared::new(&declaration(&plan));
@@ -54,6 +54,8 @@ pub async fn keep(
             refused: Vec::new(),
             dropped: 0,
         };
+        // One event is counted in one step.
+        let import = (events.len() > 1).then(|| imports.begin());
         for (place, event) in events.iter().enumerate() {
             match append(journal, &plan, &declared, vitals, event) {
                 Became::Journaled => taken.accepted += 1,
@@ -62,6 +64,7 @@ pub async fn keep(
                 Became::Dropped => taken.dropped += 1,
             }
         }
+        drop(import);
         // Who asked may have left.
         let _ = done.send(taken);
     }

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub struct Kept {
     /// Of all numbers given for a field, the smallest. Never NaN.
     pub lowest: BTreeMap<String, f64>,
+    /// When that number was found, in Unix milliseconds; older versions did not keep it.
+    pub lowest_at: BTreeMap<String, u64>,
     /// Of all texts given for a field, the first.
     pub first: BTreeMap<String, String>,
 }
@@ -30,13 +32,16 @@ impl Kept {
         };
         let new = |(field, _): &(&String, &String)| !known.first.contains_key(*field);
         let owned = |(field, text): (&String, &String)| (field.clone(), text.clone());
+        let lowest: BTreeMap<String, f64> = self
+            .lowest
+            .iter()
+            .filter(lower)
+            .map(|(field, value)| (field.clone(), *value))
+            .collect();
+        let at = |field: &String| Some((field.clone(), *self.lowest_at.get(field)?));
         Kept {
-            lowest: self
-                .lowest
-                .iter()
-                .filter(lower)
-                .map(|(field, value)| (field.clone(), *value))
-                .collect(),
+            lowest_at: lowest.keys().filter_map(at).collect(),
+            lowest,
             first: self.first.iter().filter(new).map(owned).collect(),
         }
     }
@@ -44,10 +49,26 @@ impl Kept {
     /// Merges what came later.
     pub fn merge(&mut self, later: &Kept) {
         let news = later.beyond(self);
+        for field in news.lowest.keys() {
+            self.lowest_at.remove(field);
+        }
+        self.lowest_at.extend(news.lowest_at);
         self.lowest.extend(news.lowest);
         self.first.extend(news.first);
     }
 }
+
+/// The field that holds the time of another field's number, beside it in both stores.
+pub fn time_field(field: &str) -> String {
+    format!("{TIME}{field}")
+}
+
+/// The field whose time this field holds.
+pub fn timed(field: &str) -> Option<&str> {
+    field.strip_prefix(TIME)
+}
+
+const TIME: &str = "at|";
 
 /// A number as both houses keep it: the shortest text that reads back the same.
 pub fn write(value: f64) -> String {
@@ -64,11 +85,30 @@ mod tests {
                 .iter()
                 .map(|(field, value)| ((*field).to_owned(), *value))
                 .collect(),
+            lowest_at: BTreeMap::new(),
             first: first
                 .iter()
                 .map(|(field, text)| ((*field).to_owned(), (*text).to_owned()))
                 .collect(),
         }
+    }
+
+    #[test]
+    fn time_follows_its_number() {
+        let at = |value: f64, at_ms: Option<u64>| Kept {
+            lowest_at: at_ms
+                .map(|at_ms| ("a".to_owned(), at_ms))
+                .into_iter()
+                .collect(),
+            ..kept(&[("a", value)], &[])
+        };
+        let mut all = at(0.5, Some(1));
+        all.merge(&at(0.75, Some(2)));
+        assert_eq!(all, at(0.5, Some(1)));
+        all.merge(&at(0.25, Some(3)));
+        assert_eq!(all, at(0.25, Some(3)));
+        all.merge(&at(0.125, None));
+        assert_eq!(all, at(0.125, None));
     }
 
     #[test]

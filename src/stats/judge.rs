@@ -4,12 +4,12 @@ use super::balance::sample_ratio;
 use super::compare::{Compared, compare, method};
 use super::guardrail::{self, Data};
 use super::interval::{Interval, finite};
-use super::judgement::{GroupJudgement, Judgement, MetricJudgement};
+use super::judgement::{GroupJudgement, Judgement, MetricJudgement, Side};
 use super::moments::{Sums, unit};
 use super::periods;
 use super::planning::{POWER, users_factor};
-use super::question::{Kind, Metric, Question, Role};
-use super::several::{self, Corrected, interval_levels, running_p};
+use super::question::{History, Kind, Metric, Question, Role, Shown};
+use super::several::{self, Corrected, interval_levels};
 use super::verdict::verdict;
 use super::{rate, sequential};
 
@@ -34,6 +34,7 @@ pub fn judge(question: &Question) -> Judgement {
     judge_primary(question, &primaries, &mut metrics);
     judge_secondary(question, &secondaries, &mut metrics);
     judge_guardrails(question, &guardrails, &mut metrics);
+    write_history(question, control, &mut metrics);
     let verdict = verdict(question, control, primary, &sample_ratio, &metrics);
     Judgement {
         sample_ratio,
@@ -146,20 +147,15 @@ fn describe_comparisons(question: &Question, cases: &[Case], judged: &mut [Metri
             None => case.compared.ln_e(),
         };
         let chance = case.compared.chance(metric);
-        let previous = metric.previous_p.get(case.group).copied().flatten();
         let group = &mut judged[case.metric].groups[case.group];
         group.ln_e = seen.then_some(ln_e).and_then(finite);
-        group.p_value = if seen {
-            running_p(previous, ln_e)
-        } else {
-            previous
-        };
+        group.p_value = seen.then(|| several::p_value(ln_e)).flatten();
         group.chance_to_beat_control = chance.map(|(chance, _)| chance);
         group.expected_loss = chance.map(|(_, loss)| loss);
     }
 }
 
-/// Holm over the groups, on running p-values.
+/// Holm over the groups, on the p-values of this analysis.
 fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudgement]) {
     let p = |case: &&Case| {
         judged[case.metric].groups[case.group]
@@ -208,8 +204,9 @@ fn correct(
         let metric = &question.metrics[case.metric];
         let group = &mut judged[case.metric].groups[case.group];
         group.adjusted_p = Some(corrected.adjusted[place]);
-        group.significant = corrected.reject[place];
-        group.lift = Some(case.compared.lift(metric, levels[place]));
+        let lift = case.compared.lift(metric, levels[place]);
+        group.significant = corrected.reject[place] && lift.relative_interval.excludes_zero();
+        group.lift = Some(lift);
     }
 }
 
@@ -232,6 +229,46 @@ fn judge_guardrails(question: &Question, cases: &[&Case], judged: &mut [MetricJu
         group.significant = found.breached;
         group.guardrail = Some(found);
     }
+}
+
+/// Adds this analysis to what earlier ones found.
+fn write_history(question: &Question, control: usize, judged: &mut [MetricJudgement]) {
+    for (metric, judged) in question.metrics.iter().zip(judged) {
+        for (place, group) in judged.groups.iter_mut().enumerate() {
+            if place == control {
+                continue;
+            }
+            let known = metric.history.get(place).copied().unwrap_or_default();
+            group.history = match group.p_value {
+                Some(p) if !question.is_partial => after(question, metric, group, known, p),
+                _ => known,
+            };
+        }
+    }
+}
+
+fn after(
+    question: &Question,
+    metric: &Metric,
+    group: &GroupJudgement,
+    known: History,
+    p: f64,
+) -> History {
+    let at = |p: f64| Shown {
+        p,
+        at_ms: Some(question.now_ms),
+    };
+    let corrected = at(group.adjusted_p.unwrap_or(p));
+    let mut history = History {
+        lowest: Shown::lower(known.lowest, at(p)),
+        ..known
+    };
+    match group.shown(metric) {
+        Some(Side::Better) => history.better = Shown::lower(known.better, corrected),
+        Some(Side::Worse) => history.worse = Shown::lower(known.worse, corrected),
+        None => {}
+    }
+    history
 }
 
 fn data<'a>(metric: &Metric, compared: &'a Compared) -> Data<'a> {

@@ -4,6 +4,7 @@
 use super::balance::SampleRatio;
 use super::guardrail::Guardrail;
 use super::interval::Interval;
+use super::question::{Goal, History, Metric, Role};
 use super::verdict::Verdict;
 
 /// What can be said of one experiment.
@@ -41,10 +42,11 @@ pub struct GroupJudgement {
     pub interval: Interval,
     /// The comparison with control; `None` for control itself.
     pub lift: Option<Lift>,
-    /// The smallest chance, over all looks, of such evidence, were there no effect; 0 to 1, and
-    /// never rising. To be kept and given back as `previous_p`. `None` for control, and before
-    /// both groups have users.
+    /// min(1, 1/E) of this analysis: 0 to 1, valid however often one looks, and free to rise.
+    /// `None` for control, and before both groups have users.
     pub p_value: Option<f64>,
+    /// What this and all earlier analyses found. To be kept and given back in the question.
+    pub history: History,
     /// The p-value that accounts for the other groups (primary: Holm) or for the other secondary
     /// metrics and groups (e-BH, of this look); 0 to 1. `None` for guardrails.
     pub adjusted_p: Option<f64>,
@@ -60,6 +62,38 @@ pub struct GroupJudgement {
     pub expected_loss: Option<f64>,
     /// For guardrails: whether the group does harm.
     pub guardrail: Option<Guardrail>,
+}
+
+/// Which side of control an effect is on, by the metric's goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The group is better than control.
+    Better,
+    /// It is worse, or breaches a guardrail.
+    Worse,
+}
+
+impl GroupJudgement {
+    /// The side on which this analysis shows an effect.
+    pub fn shown(&self, metric: &Metric) -> Option<Side> {
+        if !self.significant {
+            return None;
+        }
+        if let Role::Guardrail { .. } = metric.role {
+            return Some(Side::Worse);
+        }
+        let interval = self.lift?.relative_interval;
+        let is_higher = match (interval.low, interval.high) {
+            (Some(low), _) if low > 0.0 => true,
+            (_, Some(high)) if high < 0.0 => false,
+            _ => return None,
+        };
+        if is_higher == (metric.goal == Goal::Increase) {
+            Some(Side::Better)
+        } else {
+            Some(Side::Worse)
+        }
+    }
 }
 
 /// A group compared with control.

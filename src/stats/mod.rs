@@ -9,7 +9,7 @@
 //! - the engines compare them: [`conversion`] (exact, for shares of users, by [`logistic`]) and
 //!   [`sequential`] (logarithms and differences of means); [`rate`] bounds one group's share;
 //! - [`several`] corrects for many groups and metrics, [`guardrail`] watches for harm;
-//! - [`verdict`] says it in one word and one sentence.
+//! - [`verdict`] says it in one word, [`narrative`] in one sentence.
 //!
 //! Beside them, and never driving a verdict: [`bayes`] (chances and losses), [`fixed`] (tests for
 //! a single look), [`clock`] and [`grid`]
@@ -29,6 +29,7 @@ mod judge;
 pub mod judgement;
 pub mod logistic;
 pub mod moments;
+pub mod narrative;
 pub mod periods;
 pub mod planning;
 pub mod quadrature;
@@ -44,5 +45,7 @@ pub use guardrail::Guardrail;
 pub use interval::Interval;
 pub use judge::{control_of, judge, primary_of};
 pub use judgement::{GroupJudgement, Judgement, Lift, MetricJudgement};
-pub use question::{Engine, Epoch, Goal, Group, Kind, Metric, Question, Role, Totals};
+pub use question::{
+    Engine, Epoch, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals,
+};
 pub use verdict::{State, Verdict};

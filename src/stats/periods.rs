@@ -155,7 +155,7 @@ mod tests {
             margin: 0.01,
             scale: 2,
             totals,
-            previous_p: Vec::new(),
+            history: Vec::new(),
         }
     }
 

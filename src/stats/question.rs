@@ -16,6 +16,9 @@ pub struct Question {
     pub started_at_ms: Option<u64>,
     /// The time of this look, in Unix milliseconds.
     pub now_ms: u64,
+    /// Whether a batch of reported events is only partly counted: then nothing is decided, and
+    /// the history stays as it was.
+    pub is_partial: bool,
     /// No winner, loser or tie is called before the experiment has run this long.
     pub min_duration_ms: u64,
     /// The whole error allowed to the verdict, such as 0.05; above 0 and below 1.
@@ -34,6 +37,7 @@ impl Default for Question {
             previous_sample_ratio_p: None,
             started_at_ms: None,
             now_ms: 0,
+            is_partial: false,
             min_duration_ms: 7 * 24 * 3_600_000,
             alpha: 0.05,
             guardrail_alpha: 0.01,
@@ -80,8 +84,35 @@ pub struct Metric {
     pub scale: u8,
     /// By epoch, then by group.
     pub totals: Vec<Vec<Totals>>,
-    /// The smallest p-value of earlier looks for each group, 0 to 1; `None` at the first look.
-    pub previous_p: Vec<Option<f64>>,
+    /// What earlier analyses found, by group; empty at the first one.
+    pub history: Vec<History>,
+}
+
+/// What analyses of a group found until now. It is displayed, and never decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct History {
+    /// The smallest p-value.
+    pub lowest: Option<Shown>,
+    /// The smallest corrected p-value of those analyses that showed a better group.
+    pub better: Option<Shown>,
+    /// The same of those that showed a worse one.
+    pub worse: Option<Shown>,
+}
+
+/// A p-value and its time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shown {
+    /// 0 to 1.
+    pub p: f64,
+    /// Unix milliseconds; `None` where an older version did not keep it.
+    pub at_ms: Option<u64>,
+}
+
+impl Shown {
+    /// The smaller of what is known and what was found now; the earlier of two that are equal.
+    pub fn lower(known: Option<Shown>, now: Shown) -> Option<Shown> {
+        known.filter(|known| known.p <= now.p).or(Some(now))
+    }
 }
 
 /// How a metric's users become one number.

@@ -17,7 +17,7 @@ pub fn bonferroni(p: &[f64], alpha: f64) -> Corrected {
     corrected(p.iter().map(|p| (p * m).min(1.0)).collect(), alpha)
 }
 
-/// The same with more power, stepping down. With running p-values it holds at any common look.
+/// The same with more power, stepping down. With p-values of e-values it holds at any common look.
 /// Source: Holm, Scand. J. Statist. 1979.
 pub fn holm(p: &[f64], alpha: f64) -> Corrected {
     let order = ascending(p);
@@ -87,10 +87,15 @@ pub fn interval_levels(reject: &[bool], alpha: f64) -> Vec<f64> {
     reject.iter().map(level).collect()
 }
 
+/// min(1, 1/E): valid however often one looks. `None` for what is no number.
+pub fn p_value(ln_e: f64) -> Option<f64> {
+    finite((-ln_e).exp().min(1.0))
+}
+
 /// The running p-value: the smallest seen so far, of which the present one is 1/E, at most 1.
 /// What is no number leaves it as it was.
 pub fn running_p(previous: Option<f64>, ln_e: f64) -> Option<f64> {
-    let now = finite((-ln_e).exp().min(1.0));
+    let now = p_value(ln_e);
     match (previous, now) {
         (Some(previous), Some(now)) => Some(previous.min(now)),
         (previous, now) => previous.or(now),

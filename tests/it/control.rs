@@ -317,7 +317,7 @@ fn a_verdict_is_acted_on_where_the_file_says_so() {
     );
     // Who decides otherwise afterwards is not overruled at once.
     assert_eq!(act(&proxy, "site/rollback", "").status, 200);
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    std::thread::sleep(std::time::Duration::from_secs(12));
     assert_eq!(status(&proxy.results()).0, "rolled_back");
     let proxy = check(
         ", act_on: [winner, loser]",
@@ -326,7 +326,7 @@ fn a_verdict_is_acted_on_where_the_file_says_so() {
     );
     drop(proxy);
     let proxy = check(", act_on: winner", "current", ("running", None));
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    std::thread::sleep(std::time::Duration::from_secs(12));
     assert_eq!(status(&proxy.results()).0, "running");
     // Without `act_on`, the one that has won is what `promote` means.
     let proxy = check("", "next", ("running", None));

@@ -25,6 +25,14 @@ fn number(field: &str, value: f64) -> Kept {
     }
 }
 
+/// With its time.
+fn timed(field: &str, value: f64, at_ms: u64) -> Kept {
+    Kept {
+        lowest_at: [(field.to_owned(), at_ms)].into(),
+        ..number(field, value)
+    }
+}
+
 fn text(field: &str, text: &str) -> Kept {
     Kept {
         first: [(field.to_owned(), text.to_owned())].into(),
@@ -50,6 +58,7 @@ async fn the_smallest_and_the_first_stay(one: Arc<dyn Ledger>, two: Arc<dyn Ledg
             }
             let both = Kept {
                 lowest: [("p|a".to_owned(), 1e-300), ("p|b".to_owned(), 1.0 / 3.0)].into(),
+                lowest_at: [("p|a".to_owned(), 1_777_800_000_000)].into(),
                 first: [("detect|0".to_owned(), "late".to_owned())].into(),
             };
             ledger.keep("site", &both).await.unwrap();
@@ -77,6 +86,21 @@ async fn the_smallest_and_the_first_stay(one: Arc<dyn Ledger>, two: Arc<dyn Ledg
     one.keep("site", &number("p|c", 0.0)).await.unwrap();
     one.keep("site", &Kept::default()).await.unwrap();
     assert_eq!(two.kept("site").await.unwrap().lowest["p|c"], 0.0);
+    // A time goes with its number, and with it only.
+    assert_eq!(
+        kept.lowest_at,
+        [("p|a".to_owned(), 1_777_800_000_000)].into()
+    );
+    for (more, at_ms) in [
+        (timed("p|d", 0.5, 1), Some(1)),
+        (timed("p|d", 0.75, 2), Some(1)),
+        (timed("p|d", 0.25, 3), Some(3)),
+        (number("p|d", 0.125), None),
+    ] {
+        one.keep("site", &more).await.unwrap();
+        let kept = two.kept("site").await.unwrap();
+        assert_eq!(kept.lowest_at.get("p|d").copied(), at_ms, "{more:?}");
+    }
 }
 
 fn seen(kept: &Kept, replica: u32, step: u32) {

@@ -6,7 +6,8 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use watershed::stats::{
-    Engine, Epoch, Goal, Group, Judgement, Kind, Metric, Question, Role, State, Totals, judge,
+    Engine, Epoch, Goal, Group, History, Judgement, Kind, Metric, Question, Role, State, Totals,
+    judge,
 };
 
 const KNOWN: &str = include_str!("../vectors/statistics/known.jsonl");
@@ -147,7 +148,7 @@ fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
         margin: 0.01,
         scale: 2,
         totals,
-        previous_p: Vec::new(),
+        history: Vec::new(),
     }
 }
 
@@ -308,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn a_running_p_never_rises(
+    fn lowest_p_never_rises_and_p_is_of_now(
         steps in prop::collection::vec((0_u64..60, 0_u64..60), 1..30),
         (kind, engine) in prop::sample::select(vec![
             (Kind::Conversion, Engine::Exact),
@@ -316,22 +317,25 @@ proptest! {
         ]),
     ) {
         let (mut a, mut b) = (0, 0);
-        let (mut previous, mut ratio) = (None, None);
+        let (mut previous, mut ratio) = (History::default(), None);
         for (place, (more_a, more_b)) in steps.into_iter().enumerate() {
             (a, b) = (a + more_a, b + more_b);
             let users = 200 * (place as u64 + 1);
             let totals = vec![vec![converted(users, a), converted(users, b)]];
             let metric = Metric {
                 engine,
-                previous_p: vec![None, previous],
+                history: vec![History::default(), previous],
                 ..metric(kind, totals)
             };
             let mut question = question(vec![metric], &[0.5]);
             question.previous_sample_ratio_p = ratio;
             let judged = judge(&question);
-            let now = judged.metrics[0].groups[1].p_value;
-            prop_assert!(previous.is_none_or(|previous| now.unwrap() <= previous));
-            previous = now;
+            let group = &judged.metrics[0].groups[1];
+            let p = group.p_value.unwrap();
+            prop_assert!((p - (-group.ln_e.unwrap()).exp().min(1.0)).abs() < 1e-15);
+            let (lowest, before) = (group.history.lowest.unwrap().p, previous.lowest);
+            prop_assert_eq!(lowest, before.map_or(p, |before| before.p.min(p)));
+            previous = group.history;
             ratio = judged.sample_ratio.p_value;
         }
     }

@@ -9,6 +9,7 @@ use crate::ledger::kept::Kept;
 use crate::ledger::{EpochDefinition, EpochTotals, GroupTotals, MetricTotals, Totals};
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
+use crate::vitals;
 use fastrand::Rng;
 
 /// What is played.
@@ -112,7 +113,7 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
             experiment,
             crowd.totals.clone(),
             &Kept::default(),
-            at_ms,
+            (at_ms, vitals::Counted::Wholly),
         );
         end = End {
             state: judged.judgement.verdict.state,

@@ -315,7 +315,7 @@ fn edge(counts: &Counts) -> Question {
                 totals(counts.nA, counts.xA),
                 totals(counts.nB, counts.xB),
             ]],
-            previous_p: Vec::new(),
+            history: Vec::new(),
         }],
         ..Question::default()
     }

@@ -2,7 +2,7 @@
 
 use super::RedisLedger;
 use crate::ledger::LedgerError;
-use crate::ledger::kept::{Kept, write};
+use crate::ledger::kept::{Kept, time_field, timed, write};
 use ::redis::Script;
 use std::sync::LazyLock;
 
@@ -21,10 +21,17 @@ pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, Ledger
             None
         }
     };
-    Ok(Kept {
-        lowest: texts.into_iter().filter_map(number).collect(),
+    let mut kept = Kept {
         first: ledger.texts(&keys.first).await?.into_iter().collect(),
-    })
+        ..Kept::default()
+    };
+    for (field, value) in texts.into_iter().filter_map(number) {
+        match timed(&field) {
+            Some(of) => kept.lowest_at.insert(of.to_owned(), value as u64).is_some(),
+            None => kept.lowest.insert(field, value).is_some(),
+        };
+    }
+    Ok(kept)
 }
 
 pub async fn keep(ledger: &RedisLedger, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
@@ -32,7 +39,10 @@ pub async fn keep(ledger: &RedisLedger, experiment: &str, more: &Kept) -> Result
     let mut call = KEEP.prepare_invoke();
     call.key(keys.lowest).key(keys.first).arg(more.lowest.len());
     for (field, &value) in &more.lowest {
+        let at_ms = more.lowest_at.get(field);
+        let at_ms = at_ms.map_or(String::new(), u64::to_string);
         call.arg(field).arg(write(value));
+        call.arg(time_field(field)).arg(at_ms);
     }
     for (field, text) in &more.first {
         call.arg(field).arg(text);

@@ -1,7 +1,7 @@
 //! What is kept beside the counts.
 
 use crate::ledger::LedgerError;
-use crate::ledger::kept::Kept;
+use crate::ledger::kept::{Kept, time_field, timed};
 use rusqlite::{Connection, Transaction, params};
 
 pub fn kept(connection: &Connection, experiment: &str) -> Result<Kept, LedgerError> {
@@ -10,7 +10,11 @@ pub fn kept(connection: &Connection, experiment: &str) -> Result<Kept, LedgerErr
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;
     while let Some(row) = rows.next()? {
-        kept.lowest.insert(row.get(0)?, row.get(1)?);
+        let (field, value): (String, f64) = (row.get(0)?, row.get(1)?);
+        match timed(&field) {
+            Some(of) => kept.lowest_at.insert(of.to_owned(), value as u64).is_some(),
+            None => kept.lowest.insert(field, value).is_some(),
+        };
     }
     let sql = "SELECT field, value FROM first WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
@@ -27,10 +31,21 @@ pub fn keep(
     more: &Kept,
 ) -> Result<(), LedgerError> {
     let sql = "INSERT INTO lowest VALUES (?, ?, ?)
-               ON CONFLICT DO UPDATE SET value = min(value, excluded.value)";
+               ON CONFLICT DO UPDATE SET value = excluded.value WHERE excluded.value < value";
     let mut lowest = transaction.prepare_cached(sql)?;
+    let sql = "INSERT OR REPLACE INTO lowest VALUES (?, ?, ?)";
+    let mut time = transaction.prepare_cached(sql)?;
+    let sql = "DELETE FROM lowest WHERE experiment = ? AND field = ?";
+    let mut no_time = transaction.prepare_cached(sql)?;
     for (field, value) in &more.lowest {
-        lowest.execute(params![experiment, field, value])?;
+        if lowest.execute(params![experiment, field, value])? == 0 {
+            continue;
+        }
+        let of = time_field(field);
+        match more.lowest_at.get(field) {
+            Some(&at_ms) => time.execute(params![experiment, of, at_ms as f64])?,
+            None => no_time.execute(params![experiment, of])?,
+        };
     }
     let sql = "INSERT INTO first VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
     let mut first = transaction.prepare_cached(sql)?;
