@@ -35,6 +35,8 @@
 //! is summed before the length is known to be genuine: a search costs one pass over the segment,
 //! whatever stands in it.
 
+use crc32fast::Hasher;
+use std::sync::LazyLock;
 use uuid::Uuid;
 
 /// The bytes of a segment's head in format 2.
@@ -129,7 +131,7 @@ impl Format {
         head.sum
             == match self {
                 Format::First => checksum_first(head.sequence, payload),
-                Format::Second(_) => crc32fast::hash(payload),
+                Format::Second(_) => checksum(payload),
             }
     }
 }
@@ -142,7 +144,7 @@ pub fn write_head(
     key: Key,
 ) -> Option<()> {
     let length = u32::try_from(payload.len()).ok()?;
-    let sum = crc32fast::hash(payload);
+    let sum = checksum(payload);
     head[0..4].copy_from_slice(&length.to_le_bytes());
     head[4..8].copy_from_slice(&sum.to_le_bytes());
     head[8..16].copy_from_slice(&sequence.to_le_bytes());
@@ -168,15 +170,24 @@ pub fn format_of(head: &[u8]) -> Option<u32> {
     is_sound.then(|| word(head, 8)).flatten()
 }
 
+/// The checksum of a payload.
+fn checksum(payload: &[u8]) -> u32 {
+    /// A new one asks each time what the processor can do.
+    static EMPTY: LazyLock<Hasher> = LazyLock::new(Hasher::new);
+    let mut hasher = EMPTY.clone();
+    hasher.update(payload);
+    hasher.finalize()
+}
+
 fn head_checksum(head: &[u8; SEGMENT_HEAD_BYTES]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
+    let mut hasher = Hasher::new();
     hasher.update(&head[..12]);
     hasher.update(&head[16..]);
     hasher.finalize()
 }
 
 fn checksum_first(sequence: u64, payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
+    let mut hasher = Hasher::new();
     hasher.update(&sequence.to_le_bytes());
     hasher.update(payload);
     hasher.finalize()

@@ -14,9 +14,12 @@ use crate::experiment::metric::Observation;
 use crate::experiment::record::{Declaration, Exposure, Record, Served};
 use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use foldhash::fast::RandomState;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 const KIND_DECLARATION: u8 = 1;
@@ -66,17 +69,6 @@ pub struct Chunk {
     pub records: Vec<(u64, OwnedRecord)>,
     /// The declarations that the records refer to, by digest.
     pub declarations: HashMap<u64, Arc<Declaration>, RandomState>,
-    /// Everything up to this sequence number was read.
-    pub through: u64,
-}
-
-impl Chunk {
-    /// Adds what follows it in the same journal.
-    pub fn append(&mut self, next: Chunk) {
-        self.records.extend(next.records);
-        self.declarations.extend(next.declarations);
-        self.through = self.through.max(next.through);
-    }
 }
 
 /// Why a payload could not be read although its checksum was right: another version wrote it.
@@ -101,7 +93,7 @@ pub fn write_record(
 ) -> Option<usize> {
     let (head, payload) = room.split_first_chunk_mut::<HEAD_BYTES>()?;
     let (kind, body) = payload.split_first_mut()?;
-    let shape = RecordShape::from(record);
+    let shape = Writing::from(record);
     let minted = record.minted.map(|user| user.as_bytes());
     let has_ids = record.observations.iter().any(|it| it.event_id.is_some());
     let written = if has_ids || minted.is_some() {
@@ -142,12 +134,12 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
             shape.read().map(Fact::Declaration).ok_or(Unreadable)
         }
         KIND_RECORD => {
-            let shape: RecordShape<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            let shape: Reading<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
             let record = shape.read(None);
             record.map(Fact::Record).ok_or(Unreadable)
         }
         KIND_RECORD_WITH_MORE => {
-            let (shape, more): (RecordShape<'_>, More<'_>) =
+            let (shape, more): (Reading<'_>, More<'_>) =
                 postcard::from_bytes(body).map_err(|_| Unreadable)?;
             let mut record = shape.read(more.minted).ok_or(Unreadable)?;
             for (seen, id) in record.observations.iter_mut().zip(more.event_ids) {
@@ -156,11 +148,11 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
             Ok(Fact::Record(record))
         }
         KIND_RECORD_WITH_OLD_MORE => {
-            let (shape, more): (RecordShape<'_>, OldMore<'_>) =
+            let (shape, more): (Reading<'_>, OldMore<'_>) =
                 postcard::from_bytes(body).map_err(|_| Unreadable)?;
             let mut record = shape.read(None).ok_or(Unreadable)?;
             if let Some(known) = more.known_as.and_then(UserId::new) {
-                record.user = known.as_bytes().into();
+                record.user = Id::from_slice(known.as_bytes());
             }
             // The ID is that of the only event that such a record has.
             let event_id = more.event_id.and_then(EventId::new);
@@ -174,16 +166,118 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
 
 // The shapes below are the disk's own: changing a type of the core changes no file.
 
+/// Its lists are read and written as they stand in a record, without a copy between.
 #[derive(Serialize, Deserialize)]
-struct RecordShape<'a> {
+struct RecordShape<'a, E, O> {
     at_ms: u64,
     #[serde(borrow, with = "serde_bytes")]
     user: &'a [u8],
     declaration: u64,
     status: u16,
     latency_us: u64,
-    exposures: SmallVec<[(u32, u32, u8); 2]>,
-    observations: SmallVec<[(u32, u32, i64, i64); 4]>,
+    exposures: E,
+    observations: O,
+}
+
+/// As it is written.
+type Writing<'a> = RecordShape<'a, List<&'a [Exposure]>, List<&'a [Observation]>>;
+/// As it is read.
+type Reading<'a> = RecordShape<'a, List<SmallVec<[Exposure; 2]>>, List<Vec<Observation>>>;
+
+/// Elements that have a shape on disk.
+struct List<L>(L);
+
+/// What an element is on disk.
+trait Shaped: Sized {
+    type Shape: Serialize + for<'de> Deserialize<'de>;
+
+    fn shape(&self) -> Self::Shape;
+
+    /// `None` where another version wrote it.
+    fn read(shape: Self::Shape) -> Option<Self>;
+}
+
+impl Shaped for Exposure {
+    type Shape = (u32, u32, u8);
+
+    fn shape(&self) -> Self::Shape {
+        let served = match self.served {
+            Served::Own => 0,
+            Served::Fallback => 1,
+            Served::Forced => 2,
+            Served::Unfinished => 3,
+        };
+        (self.experiment.0 as u32, self.group.0 as u32, served)
+    }
+
+    fn read((experiment, group, served): Self::Shape) -> Option<Exposure> {
+        let served = match served {
+            0 => Served::Own,
+            1 => Served::Fallback,
+            2 => Served::Forced,
+            3 => Served::Unfinished,
+            _ => return None,
+        };
+        Some(Exposure {
+            experiment: ExperimentIndex(experiment as usize),
+            group: GroupIndex(group as usize),
+            served,
+        })
+    }
+}
+
+impl Shaped for Observation {
+    type Shape = (u32, u32, i64, i64);
+
+    fn shape(&self) -> Self::Shape {
+        (self.metric.0 as u32, self.count, self.sum, self.base)
+    }
+
+    fn read((metric, count, sum, base): Self::Shape) -> Option<Observation> {
+        Some(Observation {
+            metric: MetricIndex(metric as usize),
+            count,
+            sum,
+            base,
+            event_id: None,
+        })
+    }
+}
+
+impl<T: Shaped> Serialize for List<&[T]> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(T::shape))
+    }
+}
+
+impl<'de, T: Shaped, L: Extend<T> + Default> Deserialize<'de> for List<L>
+where
+    L: IntoIterator<Item = T>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<List<L>, D::Error> {
+        struct Elements<L>(PhantomData<L>);
+
+        impl<'de, T: Shaped, L: Extend<T> + Default + IntoIterator<Item = T>> Visitor<'de> for Elements<L> {
+            type Value = List<L>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<List<L>, A::Error> {
+                let mut list = L::default();
+                while let Some(shape) = all.next_element()? {
+                    let read = T::read(shape);
+                    list.extend(Some(
+                        read.ok_or_else(|| A::Error::custom("an unknown value"))?,
+                    ));
+                }
+                Ok(List(list))
+            }
+        }
+
+        deserializer.deserialize_seq(Elements(PhantomData))
+    }
 }
 
 /// What few records have: a minted ID, and the IDs of events, one for each observation, 0 for none.
@@ -203,74 +297,30 @@ struct OldMore<'a> {
     known_as: Option<&'a [u8]>,
 }
 
-impl<'a> From<&Record<'a>> for RecordShape<'a> {
+impl<'a> From<&Record<'a>> for Writing<'a> {
     fn from(record: &Record<'a>) -> Self {
-        let exposure = |exposure: &Exposure| {
-            let served = match exposure.served {
-                Served::Own => 0,
-                Served::Fallback => 1,
-                Served::Forced => 2,
-                Served::Unfinished => 3,
-            };
-            (
-                exposure.experiment.0 as u32,
-                exposure.group.0 as u32,
-                served,
-            )
-        };
-        let observation =
-            |seen: &Observation| (seen.metric.0 as u32, seen.count, seen.sum, seen.base);
         RecordShape {
             at_ms: record.at_ms,
             user: record.user.as_bytes(),
             declaration: record.declaration,
             status: record.status,
             latency_us: record.latency_us,
-            exposures: record.exposures.iter().map(exposure).collect(),
-            observations: record.observations.iter().map(observation).collect(),
+            exposures: List(record.exposures),
+            observations: List(record.observations),
         }
     }
 }
 
-impl RecordShape<'_> {
+impl Reading<'_> {
     fn read(self, minted: Option<&[u8]>) -> Option<OwnedRecord> {
-        let exposure = |(experiment, group, served): (u32, u32, u8)| {
-            let served = match served {
-                0 => Served::Own,
-                1 => Served::Fallback,
-                2 => Served::Forced,
-                3 => Served::Unfinished,
-                _ => return None,
-            };
-            let (experiment, group) = (
-                ExperimentIndex(experiment as usize),
-                GroupIndex(group as usize),
-            );
-            Some(Exposure {
-                experiment,
-                group,
-                served,
-            })
-        };
-        let observation = |(metric, count, sum, base): (u32, u32, i64, i64)| Observation {
-            metric: MetricIndex(metric as usize),
-            count,
-            sum,
-            base,
-            event_id: None,
-        };
         Some(OwnedRecord {
             at_ms: self.at_ms,
-            user: UserId::new(self.user)?.as_bytes().into(),
+            user: Id::from_slice(UserId::new(self.user)?.as_bytes()),
             declaration: self.declaration,
             status: self.status,
             latency_us: self.latency_us,
-            exposures: self
-                .exposures
-                .into_iter()
-                .map(exposure)
-                .collect::<Option<_>>()?,
-            observations: self.observations.into_iter().map(observation).collect(),
+            exposures: self.exposures.0,
+            observations: self.observations.0,
             minted: minted.map(<[u8]>::to_vec),
         })
     }
@@ -325,7 +375,7 @@ mod tests {
     #[test]
     fn a_record_with_more_as_0_1_0_wrote_it_is_read() {
         let observations = [seen(0, None), seen(1, None)];
-        let shape = RecordShape::from(&record(&observations));
+        let shape = Writing::from(&record(&observations));
         let more = (Some(9_u64), Some(&b"known"[..]));
         let payload = postcard::to_extend(&(shape, more), vec![KIND_RECORD_WITH_OLD_MORE]).unwrap();
         let read = decoded(&payload);

@@ -176,7 +176,6 @@ impl Reader {
             journal: Arc::clone(&self.id),
             records,
             declarations,
-            through: self.next - 1,
         })
     }
 

@@ -3,6 +3,7 @@
 use super::account::USER_MAX;
 use super::buckets::Buckets;
 use super::event_ids;
+use super::forgotten::Forgotten;
 use super::identities::Join;
 use super::known::{Known, Seen};
 use super::{
@@ -14,6 +15,7 @@ use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// How long an event waits for its user's exposure: longer than most outages of a replica that
 /// has the exposure in its journal.
@@ -67,29 +69,62 @@ pub fn shard_of(user: &[u8], shards: usize) -> usize {
     }
 }
 
-/// A declaration, and for each of its experiments what each of its shards was given of the journal
-/// before.
+/// A declaration, and what is known of its experiments: looked up once, not for each record.
 struct Declared<'a> {
     declaration: &'a Declaration,
-    given: Vec<Vec<u64>>,
+    experiments: Vec<KnownExperiment<'a>>,
+}
+
+/// An experiment of a declaration.
+struct KnownExperiment<'a> {
+    /// What each of its shards was given of the journal before.
+    given: Vec<u64>,
+    /// For each shard, who was forgotten.
+    forgotten: &'a [Forgotten],
 }
 
 impl<'a> Declared<'a> {
-    fn new(declaration: &'a Declaration, known: &Known, chunk: &Chunk) -> Declared<'a> {
-        let given = declaration.experiments.iter().map(|experiment| {
+    fn new(declaration: &'a Declaration, known: &'a Known, chunk: &Chunk) -> Declared<'a> {
+        let experiments = declaration.experiments.iter().map(|experiment| {
             let shards = known.experiments.get(&experiment.name);
             let given = shards.into_iter().flatten();
             let through = given.map(|given| given.get(&chunk.journal).copied().unwrap_or(0));
-            through.collect()
+            let forgotten = known.forgotten.get(&experiment.name);
+            KnownExperiment {
+                given: through.collect(),
+                forgotten: forgotten.map_or(&[], Vec::as_slice),
+            }
         });
         Declared {
             declaration,
-            given: given.collect(),
+            experiments: experiments.collect(),
         }
     }
 
     fn digest(&self) -> u64 {
         self.declaration.digest
+    }
+}
+
+impl KnownExperiment<'_> {
+    /// The shard of a user.
+    fn of(&self, user: &[u8]) -> usize {
+        shard_of(user, self.given.len())
+    }
+
+    /// Until when facts of a user are not counted, in Unix milliseconds; 0 for most.
+    fn gone_until_ms(&self, user: &[u8]) -> u64 {
+        if self.forgotten.is_empty() {
+            return 0;
+        }
+        let forgotten = self.forgotten.get(self.of(user));
+        forgotten.map_or(0, |forgotten| forgotten.until_ms(user))
+    }
+
+    /// The version of what a shard has forgotten.
+    fn version(&self, shard: usize) -> u64 {
+        let forgotten = self.forgotten.get(shard);
+        forgotten.map_or(0, |forgotten| forgotten.version)
     }
 }
 
@@ -120,32 +155,30 @@ impl<'a> Open<'a> {
             // Whoever was served by another version, or was forced into one, says nothing.
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
             let minted = record.minted.as_ref().filter(|_| experiment.running);
-            let shards = &declared.given[index];
-            let gone_until_ms = self.gone_until_ms(&experiment.name, &record.user, shards.len());
+            let shards = &declared.experiments[index];
+            let gone_until_ms = shards.gone_until_ms(&record.user);
             // What was answered stays counted: it names nobody.
             let is_gone = record.at_ms <= gone_until_ms;
             if is_gone && let Some(minted) = minted {
-                self.forget_too(&experiment.name, minted, shards.len(), gone_until_ms);
+                self.forget_too(&experiment.name, minted, shards, gone_until_ms);
             }
-            let minted = minted.filter(|minted| {
-                let until_ms = self.gone_until_ms(&experiment.name, minted, shards.len());
-                !is_gone && record.at_ms > until_ms
-            });
+            let minted =
+                minted.filter(|minted| !is_gone && record.at_ms > shards.gone_until_ms(minted));
             if let Some(minted) = minted {
-                let shard = shard_of(minted, shards.len());
+                let shard = shards.of(minted);
                 let seen = &self.known.seen;
                 if !seen.has_joined(&experiment.name, minted, &record.user)
                     && let Some(part) =
                         self.part(journal, sequence, &experiment.name, (shard, shards))
                 {
-                    let apart = shard != shard_of(&record.user, shards.len());
+                    let apart = shard != shards.of(&record.user);
                     part.join(minted, record, apart);
                 }
             }
             if exposure.is_none() && (!experiment.running || events().next().is_none()) {
                 continue;
             }
-            let shard = shard_of(&record.user, shards.len());
+            let shard = shards.of(&record.user);
             let (buckets, seen) = (self.buckets, &self.known.seen);
             let Some(part) = self.part(journal, sequence, &experiment.name, (shard, shards)) else {
                 continue;
@@ -163,22 +196,20 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Until when facts of a user are not counted; 0 for most.
-    fn gone_until_ms(&self, experiment: &str, user: &[u8], shards: usize) -> u64 {
-        let forgotten = self.known.forgotten.get(experiment);
-        let shard = || shard_of(user, shards);
-        let forgotten = forgotten.and_then(|forgotten| forgotten.get(shard()));
-        forgotten.map_or(0, |forgotten| forgotten.until_ms(user))
-    }
-
     /// A minted ID is the same person's as the known one that was forgotten.
-    fn forget_too(&mut self, experiment: &str, minted: &[u8], shards: usize, until_ms: u64) {
+    fn forget_too(
+        &mut self,
+        experiment: &str,
+        minted: &[u8],
+        shards: &KnownExperiment<'_>,
+        until_ms: u64,
+    ) {
         let forget = Forget {
             experiment: experiment.to_owned(),
             user: minted.to_vec(),
             until_ms,
         };
-        let is_known = self.gone_until_ms(experiment, minted, shards) >= until_ms;
+        let is_known = shards.gone_until_ms(minted) >= until_ms;
         if !is_known && !self.forget.contains(&forget) {
             self.forget.push(forget);
         }
@@ -191,19 +222,16 @@ impl<'a> Open<'a> {
         journal: &JournalId,
         sequence: u64,
         experiment: &'a str,
-        (shard, given): (usize, &[u64]),
+        (shard, shards): (usize, &KnownExperiment<'_>),
     ) -> Option<&mut OpenPart> {
-        let before = *given.get(shard)?;
+        let before = *shards.given.get(shard)?;
         if sequence <= before {
             return None;
         }
-        let forgotten = self.known.forgotten.get(experiment);
-        let forgotten = forgotten.and_then(|shards| shards.get(shard));
         let part = self
             .parts
             .entry((experiment, shard))
-            .or_insert_with(|| OpenPart::new(experiment, shard));
-        part.part.forgotten = forgotten.map_or(0, |forgotten| forgotten.version);
+            .or_insert_with(|| OpenPart::new(experiment, shard, shards.version(shard)));
         part.reach(journal, before, sequence);
         Some(part)
     }
@@ -244,9 +272,10 @@ struct OpenPart {
 }
 
 impl OpenPart {
-    fn new(experiment: &str, shard: usize) -> OpenPart {
+    fn new(experiment: &str, shard: usize, forgotten: u64) -> OpenPart {
         let part = Part {
             shard: shard as u32,
+            forgotten,
             ..Part::nothing(experiment)
         };
         OpenPart {
@@ -262,7 +291,7 @@ impl OpenPart {
             .part
             .spans
             .iter_mut()
-            .find(|span| span.journal == *journal)
+            .find(|span| Arc::ptr_eq(&span.journal, journal) || span.journal == *journal)
         {
             Some(span) => span.through = through,
             None => self.part.spans.push(Span {

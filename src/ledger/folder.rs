@@ -186,7 +186,7 @@ impl Folder {
         if self.mark.is_none() {
             self.mark = Some((now_ms(), self.readers.iter().map(Reader::written).collect()));
         }
-        let chunks = self.read(stop).await;
+        let (chunks, is_full) = self.read(stop).await;
         match self.give(&chunks).await {
             Ok(()) if self.from_the_start => {
                 self.measure();
@@ -208,16 +208,10 @@ impl Folder {
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
         self.pass_mark();
-        let is_full = |chunk: &Chunk| {
-            chunk.records.len() >= self.share() || id_bytes(chunk) >= self.share_of_bytes()
-        };
-        if chunks.iter().any(is_full) {
-            return Ok(Read::Full);
-        }
-        Ok(if folded > 0 {
-            Read::Some
-        } else {
-            Read::Nothing
+        Ok(match (is_full, folded) {
+            (true, _) => Read::Full,
+            (false, 0) => Read::Nothing,
+            (false, _) => Read::Some,
         })
     }
 
@@ -237,31 +231,41 @@ impl Folder {
         self.readers.iter().map(behind).sum()
     }
 
-    /// What comes next in every journal, in pieces. Between them is waited for as long as leaves
-    /// time for what is behind: the same work, but not all of it at once.
-    async fn read(&mut self, stop: &mut (impl FusedFuture<Output = ()> + Unpin)) -> Vec<Chunk> {
+    /// What comes next in every journal, in pieces, and whether there may be more. Between them is
+    /// waited for as long as leaves time for what is behind: the same work, but not all of it at
+    /// once.
+    async fn read(
+        &mut self,
+        stop: &mut (impl FusedFuture<Output = ()> + Unpin),
+    ) -> (Vec<Chunk>, bool) {
         let (share, share_of_bytes) = (self.share(), self.share_of_bytes());
         let pieces = u32::try_from(self.behind() / PIECE as u64).unwrap_or(u32::MAX);
         let mut pause = self.over.and_then(|over| over.checked_div(pieces));
         pause = pause.filter(|pause| *pause >= PAUSE_MIN);
         let mut chunks = Vec::with_capacity(self.readers.len());
+        let mut is_full = false;
         for reader in &mut self.readers {
-            let mut chunk = piece(reader, PIECE.min(share));
-            let mut is_more = chunk.records.len() == PIECE;
-            while is_more && chunk.records.len() < share && id_bytes(&chunk) < share_of_bytes {
+            let (mut records, mut bytes) = (0, 0);
+            loop {
+                let chunk = piece(reader, PIECE.min(share - records));
+                let is_more = chunk.records.len() == PIECE;
+                records += chunk.records.len();
+                bytes += id_bytes(&chunk);
+                chunks.push(chunk);
+                let has_share = records >= share || bytes >= share_of_bytes;
+                is_full |= has_share;
+                if has_share || !is_more {
+                    break;
+                }
                 if let Some(time) = pause {
                     tokio::select! {
                         () = &mut *stop => pause = None,
                         () = tokio::time::sleep(time) => {}
                     }
                 }
-                let more = piece(reader, PIECE.min(share - chunk.records.len()));
-                is_more = more.records.len() == PIECE;
-                chunk.append(more);
             }
-            chunks.push(chunk);
         }
-        chunks
+        (chunks, is_full)
     }
 
     /// Notes that everything is folded that was written at a time, once that is so.
@@ -412,7 +416,9 @@ impl Folder {
 
     /// Asks the ledger what it has of journals and experiments that are new here.
     async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
-        let journals: Vec<JournalId> = chunks.iter().map(|chunk| chunk.journal.clone()).collect();
+        let mut journals: Vec<JournalId> =
+            chunks.iter().map(|chunk| chunk.journal.clone()).collect();
+        journals.dedup();
         for experiment in fold::touched(chunks) {
             if !self.held_up.contains_key(experiment) {
                 let learnt = self.learn_of(experiment, &journals).await;
@@ -518,7 +524,6 @@ fn piece(reader: &mut Reader, records_max: usize) -> Chunk {
             journal: reader.id().clone(),
             records: Vec::new(),
             declarations: HashMap::default(),
-            through: 0,
         }
     })
 }

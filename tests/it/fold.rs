@@ -101,7 +101,6 @@ fn chunk(journal: usize, first: u64, records: &[OwnedRecord]) -> Chunk {
         journal: format!("journal-{journal}").into(),
         records: numbered.collect(),
         declarations: [(1, Arc::new(declaration()))].into_iter().collect(),
-        through: first + records.len() as u64 - 1,
     }
 }
 

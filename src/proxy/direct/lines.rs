@@ -278,13 +278,18 @@ impl<'a> Lines<'a> {
 impl<'a> Fields<'a> for &Lines<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        let lines = match self.may_have(name) {
-            true if name == b"cookie" => &self.lines[self.cookies.clone()],
-            true => &*self.lines,
-            false => &[],
+        let (lines, is_found) = match self.may_have(name) {
+            // Where there is one, which is almost always, it need not be compared again.
+            true if name == b"cookie" => {
+                (&self.lines[self.cookies.clone()], self.cookies.len() == 1)
+            }
+            true => (&*self.lines, false),
+            false => (&[][..], false),
         };
         let lines = lines.iter().filter(move |line| {
-            !line.goes && line.has_length(name) && grammar::is_same_name(self.name(**line), name)
+            let is_same =
+                || line.has_length(name) && grammar::is_same_name(self.name(**line), name);
+            !line.goes && (is_found || is_same())
         });
         lines.map(|line| self.value(*line))
     }

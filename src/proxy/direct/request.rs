@@ -15,7 +15,6 @@ use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
 use crate::proxy::trace::{PARENT_BYTES, Parent, REQUEST_ID, TRACEPARENT, TRACESTATE, Tags};
 use http::Method;
-use http::header::HOST;
 use smallvec::SmallVec;
 
 /// What stands at the beginning of what a client has sent.
@@ -46,6 +45,7 @@ pub struct Request<'a> {
     pub body_bytes: usize,
     /// Whether the client wants the connection closed.
     pub closes: bool,
+    host: &'a [u8],
     forwarded_proto: bool,
     forwarded_host: bool,
 }
@@ -144,6 +144,7 @@ fn plain<'a>(
         head_bytes,
         body_bytes: 0,
         closes: false,
+        host: b"",
         forwarded_proto: false,
         forwarded_host: false,
     };
@@ -168,6 +169,7 @@ impl<'a> Request<'a> {
             match name.len() {
                 4 if is_named(name, b"host") => {
                     hosts += 1;
+                    self.host = value;
                     if !grammar::is_host(value) {
                         return None;
                     }
@@ -263,10 +265,8 @@ impl<'a> Request<'a> {
                 false => b"x-forwarded-proto: http\r\n",
             });
         }
-        if !(ours.trusted && self.forwarded_host)
-            && let Some(host) = self.lines.first(&HOST)
-        {
-            named(out, b"x-forwarded-host: ", host);
+        if !(ours.trusted && self.forwarded_host) {
+            named(out, b"x-forwarded-host: ", self.host);
         }
         let sound = |user: &[u8]| {
             let text = |&byte: &u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
