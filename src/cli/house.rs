@@ -346,9 +346,16 @@ fn fold(
     Folder::new(readers, Arc::clone(ledger), Arc::clone(vitals), adopt)
 }
 
+/// So many journals that are not read are named.
+const LEFT_ALONE_SHOWN_MAX: usize = 8;
+
 /// Reports journals that are not read.
 fn report_left_alone(vitals: &Vitals, left_alone: &[LeftAlone]) {
-    let all: Vec<String> = left_alone.iter().map(LeftAlone::to_string).collect();
+    let shown = left_alone.iter().take(LEFT_ALONE_SHOWN_MAX);
+    let mut all: Vec<String> = shown.map(LeftAlone::to_string).collect();
+    if left_alone.len() > all.len() {
+        all.push(format!("and {} more", left_alone.len() - all.len()));
+    }
     let problem = (!all.is_empty()).then(|| all.join("; "));
     if vitals.problems.set("journals", problem.clone())
         && let Some(problem) = problem

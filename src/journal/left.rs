@@ -20,23 +20,43 @@ pub struct Adopted {
     pub left_alone: Vec<LeftAlone>,
 }
 
-/// A journal that this version does not read.
+/// A journal, or an entry of one, that is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftAlone {
-    /// Its folder.
+    /// Its folder, or the entry of its folder that is skipped.
     pub path: PathBuf,
-    /// Its format, which is newer.
-    pub format: u32,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why it is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It has this newer format.
+    Newer(u32),
+    /// It cannot be opened, or holds what is no part of a journal.
+    Unusable(String),
+    /// It has the name of a segment and is no segment. The rest of its journal is read.
+    Stray,
 }
 
 impl std::fmt::Display for LeftAlone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "the journal {} has format {}, and this version reads up to {FORMAT}; it is left as it is: run the version that wrote it, or delete it",
-            self.path.display(),
-            self.format
-        )
+        let path = self.path.display();
+        match &self.why {
+            Why::Newer(format) => write!(
+                f,
+                "the journal {path} has format {format}, and this version reads up to {FORMAT}; it is left as it is: run the version that wrote it, or delete it"
+            ),
+            Why::Unusable(error) => write!(
+                f,
+                "the journal {path} cannot be read: {error}; events in it are not counted until it can: give it and all its files to the user that runs watershed, or move away what is no journal"
+            ),
+            Why::Stray => write!(
+                f,
+                "{path} is no segment of a journal and is skipped: move it away"
+            ),
+        }
     }
 }
 
@@ -55,7 +75,7 @@ fn read_name(name: &str) -> Option<(Uuid, u32)> {
 }
 
 /// Readers for the journals in a folder that no running process holds. Journals of a newer format
-/// are left as they are.
+/// and those that cannot be used are left as they are, and do not keep others from being read.
 pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
     let mut adopted = Adopted::default();
     for entry in std::fs::read_dir(folder)? {
@@ -64,34 +84,70 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
         let Some((id, format)) = name.and_then(read_name) else {
             continue;
         };
-        let format = format.max(newest(&path));
-        if format > FORMAT {
-            adopted.left_alone.push(LeftAlone { path, format });
-            continue;
-        }
-        let lock = match lock(&path) {
-            Ok(Some(lock)) => lock,
-            Ok(None) => continue,
-            // Another process has just removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+        let why = match adopt_one(&path, id, format, options) {
+            Ok(Found::Journal { reader, strays }) => {
+                adopted.readers.extend(reader.map(|reader| *reader));
+                let alone = |path| LeftAlone {
+                    path,
+                    why: Why::Stray,
+                };
+                adopted.left_alone.extend(strays.into_iter().map(alone));
+                continue;
+            }
+            Ok(Found::Newer(format)) => Why::Newer(format),
+            // Another process has removed it since.
+            Err(_) if is_gone(&path) => continue,
+            Err(error) => Why::Unusable(error.to_string()),
         };
-        // Made ahead for a writer that is gone.
-        let _ = std::fs::remove_file(writer::spare_path(&path));
-        for (_, segment) in segment::list(&path)? {
-            let bytes = std::fs::metadata(segment).map_or(0, |found| found.len());
-            let used = &options.quota.used_bytes;
-            used.fetch_add(bytes, Ordering::Relaxed);
-        }
-        let format = match format {
-            1 => Format::First,
-            _ => Format::Second(Key::from(id)),
-        };
-        let id = id.to_string().into();
-        let reader = Reader::new(id, format, &path, lock, None, options.clone());
-        adopted.readers.push(reader);
+        adopted.left_alone.push(LeftAlone { path, why });
     }
     Ok(adopted)
+}
+
+/// What stands under the name of a journal.
+enum Found {
+    Journal {
+        /// `None` when another process holds it.
+        reader: Option<Box<Reader>>,
+        /// What stands in its folder under the names of segments.
+        strays: Vec<PathBuf>,
+    },
+    Newer(u32),
+}
+
+fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Result<Found> {
+    let segment::Listed { segments, strays } = segment::read(path)?;
+    let format = format.max(newest(&segments));
+    if format > FORMAT {
+        return Ok(Found::Newer(format));
+    }
+    let held = match lock(path)? {
+        Some(lock) => lock,
+        None => {
+            let reader = None;
+            return Ok(Found::Journal { reader, strays });
+        }
+    };
+    let format = match format {
+        1 => Format::First,
+        _ => Format::Second(Key::from(id)),
+    };
+    let id = id.to_string().into();
+    let reader = Reader::of_left(id, format, path, held, options.clone())?;
+    // Made ahead for a writer that is gone.
+    let _ = std::fs::remove_file(writer::spare_path(path));
+    for (_, segment) in segment::list(path)? {
+        let bytes = std::fs::metadata(segment).map_or(0, |found| found.len());
+        let used = &options.quota.used_bytes;
+        used.fetch_add(bytes, Ordering::Relaxed);
+    }
+    let reader = Some(Box::new(reader));
+    Ok(Found::Journal { reader, strays })
+}
+
+fn is_gone(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The time of the latest fact of all journals in a folder, in Unix milliseconds; 0 without any.
@@ -101,35 +157,165 @@ pub fn latest_ms(folder: &Path) -> u64 {
     let latest = entries.filter_map(|entry| {
         let path = entry.path();
         read_name(path.file_name()?.to_str()?)?;
-        let lock = File::open(path.join(LOCK)).ok()?;
+        let lock = segment::open(&path.join(LOCK)).ok()?;
         Some(marks::left(&lock).latest_ms)
     });
     latest.max().unwrap_or(0)
 }
 
-/// The newest format that any file of a journal names; 0 where none can be read.
-fn newest(folder: &Path) -> u32 {
-    let lock = File::open(folder.join(LOCK)).ok();
-    let marks = lock.and_then(|lock| marks::left(&lock).format);
-    let segments = segment::list(folder).unwrap_or_default();
-    let segments = segments.into_iter().filter_map(|(_, path)| {
+/// The newest format that the heads of a journal's segments name; 0 where none can be read. The
+/// lock file names one, too, and is not asked: nothing shows whether that is damaged.
+fn newest(segments: &[(u64, PathBuf)]) -> u32 {
+    let heads = segments.iter().filter_map(|(_, path)| {
         let mut head = [0; frame::SEGMENT_HEAD_BYTES];
-        File::open(path).ok()?.read_exact(&mut head).ok()?;
+        segment::open(path).ok()?.read_exact(&mut head).ok()?;
         frame::format_of(&head)
     });
-    segments.chain(marks).max().unwrap_or(0)
+    heads.max().unwrap_or(0)
 }
 
 /// The lock of a journal's folder, or `None` when another process holds it.
 pub(super) fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let path = folder.join(LOCK);
+    if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return Err(segment::not_regular(&path));
+    }
     let file = segment::private()
         .create(true)
         .read(true)
         .write(true)
-        .open(folder.join(LOCK))?;
+        .open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An empty journal.
+    fn make(folder: &Path) -> PathBuf {
+        let path = folder.join(name_of(Uuid::now_v7()));
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn make_pipe(path: &Path) {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+    }
+
+    /// The journals that are read where these stand in a folder, and the entries that are not.
+    #[track_caller]
+    fn check(break_it: impl FnOnce(&Path) -> PathBuf, is_read: bool, expected: &str) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let sound = make(folder.path());
+        let stray = break_it(folder.path());
+        let adopted = adopt(folder.path(), &Options::new(64 << 20, 1)).unwrap();
+        let ids: Vec<_> = adopted.readers.iter().map(|it| it.id().clone()).collect();
+        let name = sound.file_name().unwrap().to_str().unwrap();
+        assert!(ids.iter().any(|id| name.starts_with(&**id)), "{adopted:?}");
+        assert_eq!(ids.len(), 1 + usize::from(is_read), "{adopted:?}");
+        let [alone] = &adopted.left_alone[..] else {
+            panic!("{adopted:?}");
+        };
+        assert_eq!(alone.path, stray);
+        assert!(alone.to_string().contains(expected), "{alone}");
+        latest_ms(folder.path());
+    }
+
+    #[test]
+    fn unusable_entry_is_reported_and_other_journals_are_read() {
+        let entry = |folder: &Path| folder.join(name_of(Uuid::now_v7()));
+        let file = |folder: &Path| {
+            let path = entry(folder);
+            std::fs::write(&path, "a file").unwrap();
+            path
+        };
+        check(file, false, "Not a directory");
+        let pipe = |folder: &Path| {
+            let path = entry(folder);
+            make_pipe(&path);
+            path
+        };
+        check(pipe, false, "Not a directory");
+        let nowhere = |folder: &Path| {
+            let path = entry(folder);
+            std::os::unix::fs::symlink("nowhere", &path).unwrap();
+            path
+        };
+        check(nowhere, false, "cannot be read");
+        let looped = |folder: &Path| {
+            let path = entry(folder);
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            path
+        };
+        check(looped, false, "cannot be read");
+        for make_lock in [
+            |path: &Path| make_pipe(path),
+            |path: &Path| std::fs::create_dir(path).unwrap(),
+            |path: &Path| std::os::unix::fs::symlink("elsewhere", path).unwrap(),
+        ] {
+            let lock = |folder: &Path| {
+                let journal = make(folder);
+                make_lock(&journal.join(LOCK));
+                journal
+            };
+            check(lock, false, "lock is no regular file");
+        }
+    }
+
+    #[test]
+    fn stray_under_the_name_of_a_segment_costs_nothing_of_its_journal() {
+        const NAMES: [&str; 3] = [
+            "00000000000000000001.seg",
+            "00000000000000000900.seg",
+            "18446744073709551615.seg",
+        ];
+        for make_stray in [
+            |path: &Path| make_pipe(path),
+            |path: &Path| std::fs::create_dir(path).unwrap(),
+            |path: &Path| std::os::unix::fs::symlink("nowhere", path).unwrap(),
+            |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        ] {
+            for name in NAMES {
+                let stray = |folder: &Path| {
+                    let path = make(folder).join(name);
+                    make_stray(&path);
+                    path
+                };
+                check(stray, true, "is no segment");
+            }
+        }
+        // Numbers that no journal reaches.
+        for name in ["18446744073709551615.seg", "4611686018427387905.seg"] {
+            let stray = |folder: &Path| {
+                let path = make(folder).join(name);
+                std::fs::write(&path, "x").unwrap();
+                path
+            };
+            check(stray, true, "is no segment");
+        }
+    }
+
+    #[test]
+    fn flipped_bit_of_a_lock_file_does_not_make_a_journal_newer() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let options = Options::new(64 << 20, 1);
+        let interval = std::time::Duration::from_millis(20);
+        drop(crate::journal::open(folder.path(), 1, interval, &options).unwrap());
+        let own = std::fs::read_dir(folder.path()).unwrap().next();
+        let lock = own.unwrap().unwrap().path().join(LOCK);
+        let sound = std::fs::read(&lock).unwrap();
+        for bit in 0..8 * sound.len() {
+            let mut bytes = sound.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&lock, bytes).unwrap();
+            let adopted = adopt(folder.path(), &options).unwrap();
+            assert_eq!(adopted.left_alone, [], "bit {bit}");
+        }
     }
 }

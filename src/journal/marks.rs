@@ -10,7 +10,10 @@
 //!     24     8  its complement, and
 //!     32     8  that of the number at 8: a number that does not match its complement is damaged
 //!     40     8  "WTRMARKS"
-//!     48     4  format; 2
+//!     48     4  format; 2. The name of the journal's folder tells it, too, and decides
+//!     52     8  the sequence number of the last record in a segment that was deleted once it was
+//!               read; 0 without one
+//!     60     8  its complement
 //! ```
 //!
 //! In format 1, it ends after 16 bytes.
@@ -23,7 +26,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const BYTES: usize = 52;
+const BYTES: usize = 68;
+const RELEASED: usize = 52;
 const BYTES_FIRST: usize = 16;
 const MAGIC: &[u8; 8] = b"WTRMARKS";
 
@@ -51,6 +55,7 @@ impl Marks {
         };
         marks.put(24, !0);
         marks.put(32, !0);
+        marks.put(RELEASED + 8, !0);
         marks.map[40..48].copy_from_slice(MAGIC);
         marks.map[48..52].copy_from_slice(&FORMAT.to_le_bytes());
         Ok(marks)
@@ -63,6 +68,8 @@ impl Marks {
             bytes.map_or(0, u64::from_le_bytes)
         };
         self.reach(number(16), others.latest_ms);
+        self.put(RELEASED, number(RELEASED));
+        self.put(RELEASED + 8, number(RELEASED + 8));
         self.dropped = others.dropped;
         self.put(8, self.dropped);
         self.put(32, !self.dropped);
@@ -125,8 +132,9 @@ pub(super) struct Left {
     pub dropped: u64,
     /// The sequence number of its last record; 0 when it is not known.
     pub written: u64,
-    /// Its format, when that is known.
-    pub format: Option<u32>,
+    /// The sequence number of the last record that was deleted once it was read; `None` when it is
+    /// not known.
+    pub released: Option<u64>,
 }
 
 /// Reads what an earlier life left.
@@ -152,20 +160,22 @@ pub(super) fn left(lock: &File) -> Left {
     }
     let checked = |at: usize, complement: usize| {
         let found = number(&bytes, at);
-        if found == !number(&bytes, complement) {
-            found
-        } else {
-            0
-        }
+        (found == !number(&bytes, complement)).then_some(found)
     };
-    let format = (bytes[40..48] == *MAGIC).then(|| {
-        let format = bytes[48..52].try_into();
-        format.map_or(0, u32::from_le_bytes)
-    });
     Left {
         latest_ms: number(&bytes, 0),
-        dropped: checked(8, 32),
-        written: checked(16, 24),
-        format,
+        dropped: checked(8, 32).unwrap_or(0),
+        written: checked(16, 24).unwrap_or(0),
+        released: checked(RELEASED, RELEASED + 8),
     }
+}
+
+/// Keeps, in the lock file at this path, up to which record segments are deleted. Written beside
+/// the writer's numbers, which it does not touch.
+pub(super) fn keep_released(path: &Path, sequence: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&sequence.to_le_bytes());
+    bytes[8..].copy_from_slice(&(!sequence).to_le_bytes());
+    file.write_all_at(&bytes, RELEASED as u64)
 }

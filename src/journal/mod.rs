@@ -21,7 +21,7 @@ mod writer;
 
 pub use clock::{Clock, system_ms};
 pub use layout::{Chunk, Id, OwnedRecord};
-pub use left::{Adopted, LeftAlone, adopt, latest_ms};
+pub use left::{Adopted, LeftAlone, Why, adopt, latest_ms};
 pub use reader::Reader;
 pub use writer::{Declared, Full, Writer};
 
@@ -266,30 +266,35 @@ fn keep(
     for (_, shared) in tended {
         shared.keep_here();
     }
-    let mut failing = false;
+    let mut reported = None;
     loop {
         // Asked before the work, so that the last round follows the order to stop.
         let last = stop.load(Ordering::Acquire);
         tasks::failpoint("journal");
         let begun = Instant::now();
-        let mut failed = None;
+        let mut problem = None;
         for (folder, shared) in tended {
-            if let Err(error) = shared.tend(folder, options) {
-                failed = Some((folder, error));
+            let at = folder.display();
+            match shared.tend(folder, options) {
+                Ok(true) => {}
+                Ok(false) => {
+                    problem = Some(format!(
+                        "the journal at {at} was removed, replaced or shortened by another program: it is made anew with its next event; leave the folder to watershed. If this stays, make the folder writable and free some room"
+                    ))
+                }
+                Err(error) => {
+                    problem = Some(format!(
+                        "the journal cannot be kept at {at}: {error}; free some room there"
+                    ))
+                }
             }
         }
-        let problem = failed.map(|(folder, error)| {
-            format!(
-                "the journal cannot be kept at {}: {error}; free some room there",
-                folder.display()
-            )
-        });
         if let Some(problem) = &problem
-            && !failing
+            && reported.as_ref() != Some(problem)
         {
             tracing::error!("{problem}");
         }
-        failing = problem.is_some();
+        reported.clone_from(&problem);
         (options.problems.0)(problem);
         if last {
             return;

@@ -2,7 +2,7 @@
 //! around them.
 
 use super::frame::{Format, Head};
-use super::layout;
+use super::{layout, segment};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -48,7 +48,7 @@ pub struct Found {
 
 impl Open {
     pub fn new(first: u64, path: &Path, format: Format) -> io::Result<Open> {
-        let file = File::open(path)?;
+        let file = segment::open(path)?;
         let budget = SUMMED_MAX * file.metadata()?.len();
         Ok(Open {
             file,

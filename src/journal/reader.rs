@@ -2,6 +2,7 @@
 
 use super::frame::Format;
 use super::layout::{self, Chunk, Fact, OwnedRecord};
+use super::left::LOCK;
 use super::open::Open;
 use super::ranges::Ranges;
 use super::writer::{self, Shared};
@@ -39,8 +40,7 @@ pub struct Reader {
     exhausted: Option<u64>,
     next: u64,
     lost: u64,
-    /// Everything up to here was deleted because it was read; for a journal that was left, before
-    /// its first segment.
+    /// Everything up to here was deleted because it was read.
     released: u64,
     /// Which records are lost: counted once, however often their place is read over.
     lost_ones: Ranges,
@@ -62,7 +62,7 @@ impl Reader {
         live: Option<Arc<Shared>>,
         options: Options,
     ) -> Reader {
-        let mut reader = Reader {
+        Reader {
             id,
             format,
             folder: folder.to_owned(),
@@ -79,15 +79,27 @@ impl Reader {
             lost: 0,
             released: 0,
             lost_ones: Ranges::default(),
-        };
-        if reader.live.is_none() {
-            let first = segment::list(&reader.folder).ok();
-            let first = first.and_then(|all| all.first().map(|&(first, _)| first));
-            reader.released = first.unwrap_or(1).saturating_sub(1);
-            let known = marks::left(&reader.lock).written;
-            reader.left_at = reader.last_sequence(known).unwrap_or(0).max(known);
         }
-        reader
+    }
+
+    /// The reader of a journal that an earlier process left. Fails where its end cannot be read:
+    /// without that, it would be taken for one that is read.
+    pub(super) fn of_left(
+        id: Arc<str>,
+        format: Format,
+        folder: &Path,
+        lock: File,
+        options: Options,
+    ) -> io::Result<Reader> {
+        let left = marks::left(&lock);
+        let mut reader = Reader::new(id, format, folder, lock, None, options);
+        let first = segment::list(folder)?.first().map(|&(first, _)| first);
+        // What an earlier version deleted is not known.
+        let before = first.unwrap_or(1).saturating_sub(1);
+        reader.released = left.released.unwrap_or(before);
+        let last = reader.last_sequence(left.written)?;
+        reader.left_at = last.max(left.written);
+        Ok(reader)
     }
 
     /// The journal's name.
@@ -136,30 +148,20 @@ impl Reader {
     }
 
     /// Up to `records_max` records that follow what was read before. An empty chunk means that
-    /// nothing more is written yet. Damage is passed over, counted and logged.
+    /// nothing more is written yet. Damage is passed over, counted and logged. What was read before
+    /// an error is returned first; the error comes again with the next call.
     pub fn next(&mut self, records_max: usize) -> io::Result<Chunk> {
         // Asked before anything is read: all up to this number stands in the files, or is lost.
         let written = self.written();
         let behind = (written + 1).saturating_sub(self.next);
         let mut records = Vec::with_capacity(records_max.min(behind as usize));
         while records.len() < records_max && self.next <= written {
-            if self.open.is_none() && !self.open_next()? {
-                if self.is_live() {
-                    // Its segment was removed: the writer writes it again.
-                    break;
-                }
-                self.lose(self.next, written, "no segment holds them");
-                self.next = written + 1;
-                break;
-            }
-            match self.step(written)? {
-                Step::Record(sequence, record) => records.push((sequence, record)),
-                Step::Passed => {}
-                Step::End if self.is_last()? => {
-                    self.lose(self.next, written, "the end of the journal is damaged");
-                    self.next = written + 1;
-                }
-                Step::End => self.exhausted = self.open.take().map(|open| open.first),
+            match self.advance(written) {
+                Ok(Some(Step::Record(sequence, record))) => records.push((sequence, record)),
+                Ok(Some(Step::Passed | Step::End)) => {}
+                Ok(None) => break,
+                Err(error) if records.is_empty() => return Err(error),
+                Err(_) => break,
             }
         }
         let mut declarations = HashMap::default();
@@ -179,6 +181,31 @@ impl Reader {
         })
     }
 
+    /// One step on, into the next segment where one is at its end. `None` when nothing more can be
+    /// read now.
+    fn advance(&mut self, written: u64) -> io::Result<Option<Step>> {
+        if self.open.is_none() && !self.open_next()? {
+            if self.is_live() {
+                // Its segment was removed: the writer writes it again.
+                return Ok(None);
+            }
+            let first = self.next.max(self.released + 1);
+            self.lose(first, written, "no segment holds them");
+            self.next = written + 1;
+            return Ok(None);
+        }
+        let step = self.step(written)?;
+        if matches!(step, Step::End) {
+            if self.is_last()? {
+                self.lose(self.next, written, "the end of the journal is damaged");
+                self.next = written + 1;
+            } else {
+                self.exhausted = self.open.take().map(|open| open.first);
+            }
+        }
+        Ok(Some(step))
+    }
+
     /// Goes back so that what follows `after` is read again, as far as it is still kept.
     pub fn rewind(&mut self, after: u64) {
         self.open = None;
@@ -195,8 +222,16 @@ impl Reader {
             if *following > through + 1 || !self.may_go(path)? {
                 break;
             }
-            self.delete(path)?;
             self.released = self.released.max(following.saturating_sub(1));
+            let kept = marks::keep_released(&self.folder.join(LOCK), self.released);
+            let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+            // A writer makes a lock file that was removed anew.
+            if let Err(error) = kept
+                && (self.is_live() || !is_gone(&error))
+            {
+                return Err(error);
+            }
+            self.delete(path)?;
         }
         Ok(())
     }
@@ -205,14 +240,15 @@ impl Reader {
     /// as a released segment must be.
     pub fn is_over(&self) -> bool {
         let old = |path: &Path| self.may_go(path).unwrap_or(false);
-        let segments = || segment::list(&self.folder).unwrap_or_default();
-        !self.is_live()
-            && self.next > self.written()
-            && segments().iter().all(|(_, path)| old(path))
+        let are_old = || {
+            let segments = segment::list(&self.folder);
+            segments.is_ok_and(|all| all.iter().all(|(_, path)| old(path)))
+        };
+        !self.is_live() && self.next > self.written() && are_old()
     }
 
     /// Deletes the whole journal.
-    pub fn remove(self) -> io::Result<()> {
+    pub fn remove(&self) -> io::Result<()> {
         for (_, path) in segment::list(&self.folder)? {
             self.delete(&path)?;
         }
@@ -345,17 +381,23 @@ impl Reader {
 
     fn look_for_declarations(&mut self) -> io::Result<()> {
         let copies = (writer::COPY, writer::copies_path(&self.folder));
-        let all = std::iter::once(copies).chain(segment::list(&self.folder)?);
-        for (first, path) in all.filter(|(_, path)| path.exists()) {
-            let mut open = Open::new(first, &path, self.format)?;
-            while let Some(found) = open.next(u64::MAX)? {
-                let payload = open.payload(&found);
-                if layout::is_declaration(payload)
-                    && let Ok(Fact::Declaration(declaration)) = layout::decode(payload)
-                {
-                    self.declarations
-                        .insert(declaration.digest, Arc::new(declaration));
-                }
+        let mut read = Ok(());
+        for (first, path) in std::iter::once(copies).chain(segment::list(&self.folder)?) {
+            // What can be read is, whatever becomes of another file.
+            read = read.and(self.look_into(first, &path));
+        }
+        read
+    }
+
+    fn look_into(&mut self, first: u64, path: &Path) -> io::Result<()> {
+        let mut open = Open::new(first, path, self.format)?;
+        while let Some(found) = open.next(u64::MAX)? {
+            let payload = open.payload(&found);
+            if layout::is_declaration(payload)
+                && let Ok(Fact::Declaration(declaration)) = layout::decode(payload)
+            {
+                self.declarations
+                    .insert(declaration.digest, Arc::new(declaration));
             }
         }
         Ok(())

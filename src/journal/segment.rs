@@ -71,32 +71,88 @@ pub fn path_of(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}.seg"))
 }
 
-/// The first sequence numbers and paths of a folder's segments, in order.
-pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut segments = Vec::new();
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // Somebody has removed it: a writer makes it anew.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segments),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let first = path
-            .extension()
-            .is_some_and(|end| end == "seg")
-            .then(|| path.file_stem()?.to_str()?.parse().ok())
-            .flatten();
-        segments.extend(first.map(|first| (first, path)));
-    }
-    segments.sort();
-    Ok(segments)
+/// The highest sequence number that a segment's name may have; no journal gets there.
+const SEQUENCE_MAX: u64 = 1 << 62;
+
+/// What stands in a journal's folder under the names of segments.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The first sequence numbers and paths of segments, in order.
+    pub segments: Vec<(u64, PathBuf)>,
+    /// What is no regular file, or has a number that no journal reaches.
+    pub strays: Vec<PathBuf>,
 }
 
-/// How files are made: for their owner only.
+/// Reads a journal's folder.
+pub fn read(folder: &Path) -> io::Result<Listed> {
+    let mut listed = Listed::default();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_none_or(|end| end != "seg") {
+            continue;
+        }
+        let number = path
+            .file_stem()
+            .and_then(|stem| stem.to_str()?.parse().ok());
+        let Some(first) = number else {
+            continue;
+        };
+        let is_file = match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => path.is_file(),
+            Ok(kind) => kind.is_file(),
+            // It was just removed.
+            Err(_) => continue,
+        };
+        if is_file && first <= SEQUENCE_MAX {
+            listed.segments.push((first, path));
+        } else {
+            listed.strays.push(path);
+        }
+    }
+    listed.segments.sort();
+    Ok(listed)
+}
+
+/// The first sequence numbers and paths of a folder's segments, in order.
+pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    match read(folder) {
+        Ok(listed) => Ok(listed.segments),
+        // Somebody has removed it: a writer makes it anew.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file for reading. Opening a pipe would wait for ever, and reading a device never ends:
+/// only a regular file is opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+    let named = |error: io::Error| {
+        let name = path.file_name().unwrap_or_default().display();
+        io::Error::new(error.kind(), format!("{name}: {error}"))
+    };
+    let file = File::from(opened.map_err(named)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(not_regular(path)),
+    }
+}
+
+/// The error for what stands in the place of a file.
+pub fn not_regular(path: &Path) -> io::Error {
+    let name = path.file_name().unwrap_or_default().display();
+    io::Error::other(format!("{name} is no regular file"))
+}
+
+/// How files are made: for their owner only. Opening waits for nothing, also where a pipe stands in
+/// the place of a file.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
+    options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     options
 }
 

@@ -343,8 +343,9 @@ impl Shared {
         self.slots().closed
     }
 
-    /// The keeper's work on one journal: make durable what was written, keep a spare segment.
-    pub(super) fn tend(&self, folder: &Path, options: &Options) -> io::Result<()> {
+    /// The keeper's work on one journal: make durable what was written, keep a spare segment. False
+    /// where its files are not what the writer made.
+    pub(super) fn tend(&self, folder: &Path, options: &Options) -> io::Result<bool> {
         let (files, folder_changed) = {
             let mut slots = self.slots();
             let all = std::mem::take(&mut slots.unsynced);
@@ -358,7 +359,7 @@ impl Shared {
         if !self.closed() && self.slots().are_amiss(folder, options.segment_bytes) {
             // The writer makes it anew before its next record.
             self.amiss.store(true, Ordering::Relaxed);
-            return Ok(());
+            return Ok(false);
         }
         if folder_changed {
             File::open(folder)?.sync_all()?;
@@ -378,7 +379,7 @@ impl Shared {
                 slots.spare = Some(spare);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

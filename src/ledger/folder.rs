@@ -33,6 +33,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 const FORGETTING_MAX: usize = 20;
 /// The most parts under way to the ledger at the same time.
 const PARTS_AT_ONCE: usize = 32;
+/// So many journals that cannot be read are named; more wait for the same fix.
+const FAILED_SHOWN_MAX: usize = 8;
 /// How often finished segments are released and journals of ended processes looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -92,6 +94,11 @@ impl Folder {
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
+        folder
+            .vitals
+            .folding
+            .caught_up_ms
+            .store(now_ms(), Ordering::Relaxed);
         folder.measure();
         folder
     }
@@ -244,10 +251,11 @@ impl Folder {
         pause = pause.filter(|pause| *pause >= PAUSE_MIN);
         let mut chunks = Vec::with_capacity(self.readers.len());
         let mut is_full = false;
+        let mut failed = Vec::new();
         for reader in &mut self.readers {
             let (mut records, mut bytes) = (0, 0);
             loop {
-                let chunk = piece(reader, PIECE.min(share - records));
+                let chunk = piece(reader, PIECE.min(share - records), &mut failed);
                 let is_more = chunk.records.len() == PIECE;
                 records += chunk.records.len();
                 bytes += id_bytes(&chunk);
@@ -265,7 +273,24 @@ impl Folder {
                 }
             }
         }
+        self.report_unread(&failed);
         (chunks, is_full)
+    }
+
+    /// Reports journals that cannot be read now: what follows in them waits.
+    fn report_unread(&self, failed: &[String]) {
+        let problem = (!failed.is_empty()).then(|| {
+            format!(
+                "{}; its events are not counted until it can: make the file readable for the user that runs watershed and look at the disk, or move it away (what is in it is then lost, and counted in damaged_events)",
+                failed.join("; ")
+            )
+        });
+        // Tried again with each round, and logged once.
+        if self.vitals.problems.set("reading", problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
+        }
     }
 
     /// Notes that everything is folded that was written at a time, once that is so.
@@ -516,10 +541,15 @@ fn warn_of(experiment: &str, many: &ManyIds) {
     );
 }
 
-/// What comes next in a journal, up to so many records.
-fn piece(reader: &mut Reader, records_max: usize) -> Chunk {
+/// What comes next in a journal, up to so many records. Notes where it cannot be read.
+fn piece(reader: &mut Reader, records_max: usize, failed: &mut Vec<String>) -> Chunk {
     reader.next(records_max).unwrap_or_else(|error| {
-        tracing::error!(journal = %reader.id(), "a journal cannot be read: {error}");
+        if failed.len() < FAILED_SHOWN_MAX {
+            failed.push(format!(
+                "the journal {} cannot be read: {error}",
+                reader.id()
+            ));
+        }
         Chunk {
             journal: reader.id().clone(),
             records: Vec::new(),

@@ -334,11 +334,63 @@ fn journal_of_a_newer_format_is_left_as_it_is() {
     std::fs::write(&ours, bytes).unwrap();
     let before = contents(&own);
     let adopted = journal::adopt(folder.path(), &small()).unwrap();
-    assert_eq!(
-        (adopted.readers.len(), adopted.left_alone[0].format),
-        (0, 7)
-    );
+    assert_eq!(adopted.readers.len(), 0);
+    assert_eq!(adopted.left_alone[0].why, journal::Why::Newer(7));
     assert_eq!(contents(&own), before);
+}
+
+#[test]
+fn missing_segment_is_lost_unless_it_was_released() {
+    let number = |path: &Path| {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        stem.parse::<u64>().unwrap()
+    };
+    let folder = left(2_000, &small());
+    let all = segments(folder.path());
+    assert!(all.len() > 3);
+    std::fs::remove_file(&all[0]).unwrap();
+    let (numbers, lost) = read(folder.path());
+    assert_eq!(lost, number(&all[1]) - 1);
+    assert_eq!(numbers.len() as u64 + lost, 2_000);
+
+    let folder = left(2_000, &small());
+    segments(folder.path())
+        .iter()
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    assert_eq!(read(folder.path()), (Vec::new(), 2_000));
+
+    for by_writer in [true, false] {
+        let folder = TempDir::new().unwrap();
+        let Journals {
+            mut writers,
+            mut readers,
+            keeper,
+            ..
+        } = open(folder.path(), &small());
+        for number in 0..2_000 {
+            append(&mut writers[0], 1, number).unwrap();
+        }
+        let third = number(&segments(folder.path())[2]);
+        if by_writer {
+            readers[0].release(third - 1).unwrap();
+        }
+        drop((writers, readers, keeper));
+        if !by_writer {
+            let mut adopted = until("a lock", || {
+                let mut readers = journal::adopt(folder.path(), &small()).unwrap().readers;
+                readers.pop().ok_or("held")
+            });
+            adopted.release(third - 1).unwrap();
+        }
+        let all = segments(folder.path());
+        assert_eq!(number(&all[0]), third);
+        let (numbers, lost) = read(folder.path());
+        assert_eq!((numbers.len() as u64 + third - 1, lost), (2_000, 0));
+        std::fs::remove_file(&all[0]).unwrap();
+        let (numbers, lost) = read(folder.path());
+        assert_eq!(lost, number(&all[1]) - third);
+        assert_eq!(numbers.len() as u64 + lost + third - 1, 2_000);
+    }
 }
 
 /// All files of a folder and its folders.

@@ -38,6 +38,7 @@ mod stores;
 mod supervision;
 mod support;
 mod unfinished;
+mod unreadable;
 mod values;
 mod vandals;
 mod verdicts;

@@ -53,21 +53,23 @@ impl Folder {
             self.mark = None;
         }
         for reader in over {
+            // What cannot be deleted is kept, and tried again.
+            if let Err(error) = reader.remove() {
+                tracing::warn!(journal = %reader.id(), "a journal that is over cannot be deleted: {error}");
+                self.readers.push(reader);
+                continue;
+            }
             if let Err(error) = self.forget(reader).await {
                 tracing::warn!("a journal that is over cannot be forgotten: {error}");
             }
         }
     }
 
-    /// Deletes a journal first and then forgets it: the other way round, a crash in between would
-    /// have it folded twice.
+    /// Forgets a journal that is deleted. The other way round, a crash in between would have it
+    /// folded twice.
     async fn forget(&mut self, reader: Reader) -> Result<(), LedgerError> {
         let id = reader.id().clone();
         self.lost_before += reader.lost();
-        if let Err(error) = reader.remove() {
-            tracing::warn!(journal = %id, "a journal that is over cannot be deleted: {error}");
-            return Ok(());
-        }
         for (experiment, shards) in &mut self.known.experiments {
             for (shard, given) in shards.iter_mut().enumerate() {
                 if given.remove(&id).is_some_and(|through| through > 0) {
