@@ -78,7 +78,7 @@ pub async fn run(
     let reports = writers.pop();
     let remembered = stage::file(&plan);
     let decided = stage::recall(&*ledger, &remembered, &vitals.problems).await;
-    let secrets = Secrets::open(&plan, &*ledger).await?;
+    let secrets = Secrets::open(&plan, &*ledger, &vitals).await?;
     let (stage, plan_orders) = Stage::new(plan, decided, &secrets);
     let (stage, plan) = (Arc::new(stage), Arc::clone(&plan_orders.borrow()));
     let (stops, stop_orders) = watch::channel(None);

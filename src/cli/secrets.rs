@@ -2,13 +2,15 @@
 //! it, and in a private file beside the journal, for starts without the store.
 
 use crate::config::plan::Plan;
-use crate::ledger::{Ledger, chain};
+use crate::ledger::{Ledger, LedgerError};
+use crate::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The version of the file that this program writes. It reads no newer one.
@@ -25,10 +27,14 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 pub struct Secrets {
     file: PathBuf,
     known: Vec<String>,
-    /// Whether the file may be written: another version's stays as it is.
-    is_ours: bool,
-    /// How many entries of the store are none, as last reported.
-    ignored: usize,
+    /// Why the file may not be written: another version's stays as it is, and one that cannot be
+    /// read.
+    in_the_way: Option<String>,
+    /// Why the file could not be written.
+    unwritten: Option<String>,
+    /// What is wrong with those in the store.
+    of_store: Option<String>,
+    vitals: Arc<Vitals>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,20 +46,25 @@ struct Contents {
 /// What every version of the file holds.
 #[derive(Deserialize)]
 struct Format {
-    version: u32,
+    version: serde_json::Value,
 }
 
 impl Secrets {
     /// The secrets of the store, or those that this machine knew last, or a new one.
-    pub async fn open(plan: &Plan, ledger: &dyn Ledger) -> anyhow::Result<Secrets> {
-        let file = plan.journal.path.join("secrets.json");
-        let (known, is_ours) = read(&file);
+    pub async fn open(
+        plan: &Plan,
+        ledger: &dyn Ledger,
+        vitals: &Arc<Vitals>,
+    ) -> anyhow::Result<Secrets> {
         let mut secrets = Secrets {
-            file,
-            known,
-            is_ours,
-            ignored: 0,
+            file: plan.journal.path.join("secrets.json"),
+            known: Vec::new(),
+            in_the_way: None,
+            unwritten: None,
+            of_store: None,
+            vitals: Arc::clone(vitals),
         };
+        secrets.recall();
         // A new secret is made only where the store has none, so that replicas which are started
         // one after the other agree.
         let exchanged = tokio::time::timeout(START_WITHIN, secrets.exchange(ledger)).await;
@@ -66,24 +77,25 @@ impl Secrets {
             }
         }
         secrets.remember();
+        secrets.report();
         Ok(secrets)
     }
 
     /// Gives the store what is known here, and learns what others know. Says whether that changed
     /// anything here.
     pub async fn refresh(&mut self, ledger: &dyn Ledger) -> bool {
-        match self.exchange(ledger).await {
-            Ok(true) => {
-                self.remember();
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                // Ingestion reports an unavailable store.
-                tracing::debug!("secrets are not shared: {error}");
-                false
-            }
+        let before = self.known.clone();
+        // What stands in the way may be gone.
+        let was_in_the_way = self.in_the_way.is_some();
+        if was_in_the_way {
+            self.recall();
         }
+        let exchanged = self.exchange(ledger).await;
+        if exchanged.is_ok_and(|changed| changed) || was_in_the_way || self.unwritten.is_some() {
+            self.remember();
+        }
+        self.report();
+        self.known != before
     }
 
     /// The secrets; never empty.
@@ -91,12 +103,24 @@ impl Secrets {
         &self.known
     }
 
-    async fn exchange(&mut self, ledger: &dyn Ledger) -> Result<bool, String> {
-        let shared = ledger.secrets(&self.known).await;
-        let mut known = shared.map_err(|error| chain(&error))?;
+    async fn exchange(&mut self, ledger: &dyn Ledger) -> Result<bool, LedgerError> {
+        let mut known = match ledger.secrets(&self.known).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::debug!("secrets are not shared: {}", error.with_advice());
+                // Ingestion reports an unavailable store.
+                self.of_store = error.is_of_one_experiment().then(|| {
+                    let error = error.with_advice();
+                    format!(
+                        "the store cannot share the secrets that sign IDs and sessions: {error}"
+                    )
+                });
+                return Err(error);
+            }
+        };
         let all = known.len();
         known.retain(|secret| is_secret(secret));
-        self.report_ignored(all - known.len());
+        self.of_store = ignored(all - known.len());
         // What the store has no room for still verifies what was signed here.
         let own: Vec<_> = self.known.iter().filter(|it| !known.contains(it)).collect();
         let own: Vec<_> = own.into_iter().cloned().collect();
@@ -106,65 +130,87 @@ impl Secrets {
         Ok(changed)
     }
 
-    /// Logs when the store holds another number of entries that are no secrets.
-    fn report_ignored(&mut self, ignored: usize) {
-        if ignored > 0 && ignored != self.ignored {
-            tracing::error!(
-                "{ignored} of the secrets in the store are not {DIGITS} hexadecimal digits: they are ignored, since they could be guessed; find out who wrote them, and delete them from the store"
-            );
+    /// Learns what the file holds, or why it may not be written.
+    fn recall(&mut self) {
+        match read(&self.file) {
+            Ok(known) => {
+                let more = known.into_iter().filter(|it| !self.known.contains(it));
+                let more: Vec<_> = more.collect();
+                self.known.extend(more);
+                self.in_the_way = None;
+            }
+            Err(why) => self.in_the_way = Some(why),
         }
-        self.ignored = ignored;
     }
 
-    fn remember(&self) {
-        if !self.is_ours {
+    fn remember(&mut self) {
+        if self.in_the_way.is_some() {
             return;
         }
-        if let Err(error) = write(&self.file, &self.known) {
-            tracing::warn!(
-                "secrets cannot be kept at {}: {error}; while the store is away, a restart makes new ones: sessions end, and visitors without an ID of yours get new ones",
+        self.unwritten = write(&self.file, &self.known).err().map(|error| {
+            format!(
+                "secrets cannot be kept at {}: {error}; make its folder writable for this user. While the store is away, a restart makes new secrets: sessions end, and visitors without an ID of yours get new ones",
                 self.file.display()
-            );
+            )
+        });
+    }
+
+    fn report(&self) {
+        let all = [&self.in_the_way, &self.unwritten, &self.of_store];
+        let all: Vec<_> = all.into_iter().flatten().cloned().collect();
+        let problem = (!all.is_empty()).then(|| all.join("; "));
+        if self.vitals.problems.set("secrets", problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
         }
     }
 }
 
-/// What the file holds, and whether it may be written.
-fn read(file: &Path) -> (Vec<String>, bool) {
+/// What is wrong where so many entries of the store are no secrets.
+fn ignored(count: usize) -> Option<String> {
+    (count > 0).then(|| format!(
+        "{count} of the secrets in the store are not {DIGITS} hexadecimal digits: they are ignored, since they could be guessed; find out who wrote them, and delete them from the store"
+    ))
+}
+
+/// What the file holds; an error says why it may not be written.
+fn read(file: &Path) -> Result<Vec<String>, String> {
     let bytes = match fs::read(file) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
-            tracing::error!(
-                "{} cannot be read: {error}; make it readable for this user, or move it away",
+            return Err(format!(
+                "{} cannot be read: {error}; make it a file that this user can read, or move it away",
                 file.display()
-            );
-            return (Vec::new(), false);
+            ));
         }
     };
     let format: Result<Format, _> = serde_json::from_slice(&bytes);
-    if let Ok(format) = &format
-        && format.version > VERSION
+    if let Ok(Format { version }) = format
+        && version != VERSION
     {
-        tracing::error!(
-            "{} is of version {}, and this program reads up to {VERSION}: it is left as it is; start the program that wrote it, or move the file away",
+        return Err(format!(
+            "{} has version {version}, and this program reads {VERSION}: it is left as it is; run the version that wrote it, or move the file away",
             file.display(),
-            format.version
+        ));
+    }
+    sound(&bytes).or_else(|error| {
+        let aside = file.with_extension("damaged");
+        let put_aside = fs::rename(file, &aside);
+        tracing::error!(
+            "{} is damaged: {error}; it is kept as {}, and the store's secrets take its place",
+            file.display(),
+            aside.display()
         );
-        return (Vec::new(), false);
-    }
-    match sound(&bytes) {
-        Ok(secrets) => (secrets, true),
-        Err(error) => {
-            let aside = file.with_extension("damaged");
-            tracing::error!(
-                "{} is damaged: {error}; it is kept as {}, and the store's secrets take its place",
-                file.display(),
+        put_aside.map(|()| Vec::new()).map_err(|error| {
+            let file = file.display();
+            format!(
+                "{file} is damaged, and cannot be moved to {}: {error}; move it away",
                 aside.display()
-            );
-            (Vec::new(), fs::rename(file, aside).is_ok())
-        }
-    }
+            )
+        })
+    })
 }
 
 /// The secrets in the bytes of a file, or what is wrong with them.
@@ -227,14 +273,14 @@ mod tests {
     fn the_file_is_private_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secrets.json");
-        assert_eq!(read(&file), (Vec::new(), true), "there is none yet");
+        assert_eq!(read(&file), Ok(Vec::new()), "there is none yet");
         let known = vec![random().unwrap(), random().unwrap()];
         assert_ne!(known[0], known[1]);
         // A file that was left half-written, and readable by all, is in the way of nothing.
         fs::write(file.with_extension("next"), "{").unwrap();
         for _ in 0..2 {
             write(&file, &known).unwrap();
-            assert_eq!(read(&file), (known.clone(), true));
+            assert_eq!(read(&file), Ok(known.clone()));
             let mode = fs::metadata(&file).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
@@ -247,9 +293,11 @@ mod tests {
         for newer in [
             r#"{"version":2,"secrets":["a"]}"#,
             r#"{"version":7,"keys":{}}"#,
+            r#"{"version":"2.0","keys":{}}"#,
+            r#"{"version":0,"secrets":[]}"#,
         ] {
             fs::write(&file, newer).unwrap();
-            assert_eq!(read(&file), (Vec::new(), false), "{newer}");
+            assert!(read(&file).unwrap_err().contains("has version"), "{newer}");
             assert_eq!(fs::read_to_string(&file).unwrap(), newer);
         }
         let mut all = ["", "{", "[]", r#"{"version":1}"#, "\0\0\0"]
@@ -260,7 +308,7 @@ mod tests {
         }));
         for damaged in all {
             fs::write(&file, &damaged).unwrap();
-            assert_eq!(read(&file), (Vec::new(), true), "{damaged:?}");
+            assert_eq!(read(&file), Ok(Vec::new()), "{damaged:?}");
             let aside = fs::read_to_string(folder.path().join("secrets.damaged"));
             assert_eq!(aside.unwrap(), damaged);
             assert!(!file.exists());
@@ -289,12 +337,15 @@ mod tests {
         let mut secrets = Secrets {
             file: folder.path().join("secrets.json"),
             known: vec![own.clone()],
-            is_ours: true,
-            ignored: 0,
+            in_the_way: None,
+            unwritten: None,
+            of_store: None,
+            vitals: Arc::new(Vitals::new(1)),
         };
         secrets.refresh(&ledger).await;
         assert_eq!(secrets.known(), std::slice::from_ref(&own));
-        assert_eq!(secrets.ignored, 5);
+        let problems = secrets.vitals.problems.all().concat();
+        assert!(problems.starts_with("5 of the secrets"), "{problems}");
         let stored = ledger.secrets(&[]).await.unwrap();
         assert_eq!(stored[..5], guessable()[..5], "none was offered again");
         assert!(stored[5..].iter().all(|secret| *secret == own));

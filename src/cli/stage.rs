@@ -8,7 +8,7 @@ use crate::ledger::controls::{Controls, Lifecycle};
 use crate::ledger::{Ledger, chain};
 use crate::vitals::Problems;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,26 +115,31 @@ impl Stage {
 /// machine knew last. A version that was rolled back must not come back with a restart.
 pub async fn recall(ledger: &dyn Ledger, file: &Path, problems: &Problems) -> Controls {
     let asked = tokio::time::timeout(START_WITHIN, ledger.controls()).await;
+    let read = read(file);
+    let in_the_way = read.as_ref().err().cloned();
+    if let Some(problem) = &in_the_way {
+        tracing::error!("{problem}");
+    }
+    problems.set("decisions", in_the_way);
     if let Ok(Ok(controls)) = asked {
         remember(file, &controls);
         return controls;
     }
-    let read = read(file);
-    let newer = match &read {
-        Err(newer) => Some(newer.clone()),
-        Ok(_) => None,
-    };
-    if let Some(newer) = &newer {
-        tracing::error!("{newer}");
-    }
-    problems.set("decisions", newer);
     read.unwrap_or_default()
 }
 
-/// What the file holds; nothing where it is missing or damaged. An error says that it is newer.
+/// What the file holds; nothing where it is missing or damaged. An error says why it may not be
+/// written: it is newer, or cannot be read.
 fn read(file: &Path) -> Result<Controls, String> {
-    let Ok(bytes) = std::fs::read(file) else {
-        return Ok(Controls::default());
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Controls::default()),
+        Err(error) => {
+            return Err(format!(
+                "{} cannot be read: {error}; make it a file that this user can read, or move it away",
+                file.display()
+            ));
+        }
     };
     let version = serde_json::from_slice(&bytes).map_or(0, |Version { version }| version);
     match version {

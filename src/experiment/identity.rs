@@ -201,7 +201,7 @@ pub fn find<'a>(identity: &Identity, request: impl Asked<'a>) -> Option<Visitor<
     let known = identity
         .sources
         .iter()
-        .filter_map(|source| read(source, request))
+        .filter_map(|source| read(source, request).map(trim))
         .find(|id| usable(id));
     if !identity.join
         && let Some(known) = known
@@ -209,7 +209,7 @@ pub fn find<'a>(identity: &Identity, request: impl Asked<'a>) -> Option<Visitor<
         return Some(Visitor::known(known));
     }
     let cookie = cookie_value(request.fields(), &identity.mint.cookie);
-    let own = cookie.and_then(|value| minted::read(&identity.keys, value));
+    let own = cookie.and_then(|value| minted::read(&identity.keys, UserId::trim(value)));
     let Some(own) = own.filter(|own| usable(own.id)) else {
         return known.map(Visitor::known);
     };
@@ -265,6 +265,16 @@ pub fn set_cookie(identity: &Identity, visitor: &Visitor<'_>, over_tls: bool) ->
         line.extend_from_slice(b"; Secure");
     }
     Some(line)
+}
+
+fn trim(id: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match id {
+        Cow::Borrowed(id) => Cow::Borrowed(UserId::trim(id)),
+        Cow::Owned(id) => match UserId::trim(&id) {
+            trimmed if trimmed.len() == id.len() => Cow::Owned(id),
+            trimmed => Cow::Owned(trimmed.to_vec()),
+        },
+    }
 }
 
 fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {

@@ -5,6 +5,7 @@
 //! tag, and so anybody can have chosen it. It is given a tag of another kind (`<ID>.0<tag>`) that
 //! proves nothing of its origin, and the ID never becomes a minted one.
 
+use super::UserId;
 use super::key_ring::{KeyRing, TAG_BYTES, Tag};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -82,6 +83,7 @@ pub fn write(keys: &KeyRing, id: &[u8], origin: Origin) -> Vec<u8> {
 /// The ID that a person means who gives an ID or, from a browser, the whole value of the cookie. A
 /// UUID before something like a tag is an ID also where the key is not known.
 pub fn id_of<'a>(keys: &KeyRing, given: &'a [u8]) -> &'a [u8] {
+    let given = UserId::trim(given);
     let Some(end) = memchr(b'.', given) else {
         return given;
     };

@@ -52,6 +52,17 @@ impl<'a> UserId<'a> {
         (!bytes.is_empty()).then_some(UserId(bytes))
     }
 
+    /// An ID without the spaces and tabs around it. `Watershed-User` cannot carry those, so they
+    /// are part of no ID, wherever it is read.
+    pub fn trim(bytes: &[u8]) -> &[u8] {
+        let is_kept = |byte: &u8| !matches!(byte, b' ' | b'\t');
+        let Some(first) = bytes.iter().position(is_kept) else {
+            return &[];
+        };
+        let last = bytes.iter().rposition(is_kept).unwrap_or(first);
+        &bytes[first..=last]
+    }
+
     /// The ID's bytes, as they came.
     pub fn as_bytes(self) -> &'a [u8] {
         self.0

@@ -188,17 +188,21 @@ local function waiting_bytes(id, words) return words and WAITING_OVERHEAD + 2 * 
 
 -- The error to return, before anything is written, where a key has another type than expected.
 local function wrong_type(expected)
+  local sizes = {hash = 'HLEN', zset = 'ZCARD'}
   for i, kind in ipairs(expected) do
-    local found = redis.call('TYPE', KEYS[i]).ok
-    if found ~= kind and found ~= 'none' then
-      return redis.error_reply('WRONGTYPE the key ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+    local size = redis.pcall(sizes[kind], KEYS[i])
+    if type(size) == 'table' then
+      if not size.err:find('WRONGTYPE') then return size end
+      return redis.error_reply('WRONGTYPE the key ' .. KEYS[i] .. ' holds something else than a ' .. kind)
     end
   end
 end
 
--- Unix milliseconds by the clock of Redis, which all processes share.
+-- Unix milliseconds by the clock of Redis, which all processes share; without the right to ask for
+-- it, later than any time.
 local function now_ms()
-  local time = redis.call('TIME')
+  local time = redis.pcall('TIME')
+  if time.err then return math.huge end
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 

@@ -61,7 +61,9 @@ impl LedgerError {
                 Some("NOPERM") => Some("give its user the rights in docs/redis.md"),
                 _ => Some("if it should be there, start it or correct `store`"),
             },
-            LedgerError::Unreadable { .. } | LedgerError::Forgetting => None,
+            LedgerError::Unreadable { .. } | LedgerError::Forgetting | LedgerError::Random(_) => {
+                None
+            }
         }
     }
 }

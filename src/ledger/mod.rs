@@ -338,6 +338,9 @@ pub enum LedgerError {
     /// Users are forgotten faster than facts can be added.
     #[error("many users are being forgotten: it goes on when that is done")]
     Forgetting,
+    /// The system has no random bytes for a key.
+    #[error("no random bytes for a key")]
+    Random(#[from] getrandom::Error),
     /// Another program's data stand there.
     #[error("{place} is another program's: it has {found}")]
     Foreign {

@@ -8,6 +8,9 @@ use crate::support::until;
 use rusqlite::Connection;
 use std::process::Command;
 use tempfile::TempDir;
+use watershed::ledger::Ledger;
+use watershed::ledger::redis::{RedisLedger, TlsFiles};
+use watershed::ledger::sqlite::SqliteLedger;
 
 struct Site([Origin; 2]);
 
@@ -214,4 +217,75 @@ fn nothing_is_forgotten_while_the_store_is_away() {
     assert_eq!(counted(&proxy).0, 1);
     assert_eq!(forget(&proxy, "user"), 200);
     assert_eq!(counted(&proxy).0, 0);
+}
+
+/// What the store keeps of who was forgotten cannot be tested with guessed IDs, and what earlier
+/// versions kept still holds.
+#[test]
+fn forgotten_users_are_kept_by_a_keyed_digest_in_both_stores() {
+    let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    let path = folder.path().join("counts.db");
+    let old_digest = |mut user: &[u8]| {
+        let digest = murmur3::murmur3_x64_128(&mut user, 0).unwrap();
+        format!("{digest:032x}")
+    };
+    let later_ms = 4_000_000_000_000_u64;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let check = async |ledger: &dyn Ledger, keep_old: &dyn Fn(String)| {
+        for experiment in ["one", "two"] {
+            ledger.shards(experiment).await.unwrap();
+            for user in [&b"ann"[..], b"bob"] {
+                let forget = ledger.forget_user(experiment, user, later_ms);
+                forget.await.unwrap();
+            }
+        }
+        keep_old(old_digest(b"eve"));
+        for experiment in ["one", "two"] {
+            let forgotten = ledger.forgotten(experiment, 0).await.unwrap();
+            assert_eq!(forgotten.version, 2);
+            let users = [&b"ann"[..], b"bob", b"joe"];
+            let expected = [later_ms, later_ms, 0];
+            assert_eq!(users.map(|user| forgotten.until_ms(user)), expected);
+        }
+        let forgotten = ledger.forgotten("one", 0).await.unwrap();
+        assert_eq!(forgotten.until_ms(b"eve"), later_ms, "{}", ledger.kind());
+    };
+    let (members, rows) = runtime.block_on(async {
+        let url = redis.url();
+        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws").await;
+        let keep_old = |digest: String| {
+            let later_ms = later_ms.to_string();
+            let words = ["ZADD", "ws:{one:0}:forgotten", &later_ms, &digest];
+            redis.command(&words).unwrap();
+        };
+        check(&ledger.unwrap(), &keep_old).await;
+        let members = ["one", "two"]
+            .map(|it| redis.command(&["ZRANGE", &format!("ws:{{{it}:0}}:forgotten"), "0", "-1"]));
+        let ledger = SqliteLedger::open(&path).unwrap();
+        let file = || Connection::open(&path).unwrap();
+        let keep_old = |digest: String| {
+            let sql = "INSERT INTO forgotten VALUES ('one', ?, ?)";
+            let values = rusqlite::params![digest, later_ms as i64];
+            file().execute(sql, values).unwrap();
+        };
+        check(&ledger, &keep_old).await;
+        let rows = ["one", "two"].map(|it| {
+            let file = file();
+            let sql = "SELECT user FROM forgotten WHERE experiment = ?";
+            let mut select = file.prepare(sql).unwrap();
+            let rows = select.query_map([it], |row| row.get(0)).unwrap();
+            rows.collect::<Result<Vec<String>, _>>().unwrap().join(" ")
+        });
+        (members.map(Result::unwrap), rows)
+    });
+    for kept in members.iter().chain(&rows) {
+        assert_eq!(kept.matches("key:").count(), 1, "{kept}");
+        assert_eq!(kept.matches("hmac:").count(), 2, "{kept}");
+        for user in [&b"ann"[..], b"bob"] {
+            assert!(!kept.contains(&old_digest(user)), "{kept}");
+        }
+    }
 }

@@ -482,20 +482,81 @@ fn files_are_private_to_their_owner() {
     assert!(seen > 8, "{seen}");
 }
 
+/// A file beside the journal that is newer, damaged in its version or no file stays as it is, and is
+/// reported until it is moved away, with the store and without.
 #[test]
-fn newer_file_of_decisions_stays_as_it_is() {
+fn newer_or_unreadable_files_beside_the_journal_stay_and_are_reported() {
+    let redis = Redis::start();
     let site = Site::start();
-    let routes = site.routes("redis://127.0.0.1:1");
-    let mut proxy = Proxy::start(&routes);
-    proxy.signal("TERM");
-    proxy.wait();
-    let file = proxy.folder.path().join("watershed-journal/decided.json");
-    let newer = r#"{"version":2,"all":[]}"#;
-    fs::write(&file, newer).unwrap();
-    proxy.again(&routes);
-    let ready = proxy.ask("/admin/readyz").text();
-    assert!(ready.contains("decided.json has version 2"), "{ready}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), newer);
+    for store in [redis.url(), "redis://127.0.0.1:1".to_owned()] {
+        let routes = site.routes(&store);
+        let mut proxy = Proxy::start(&routes);
+        for name in ["decided.json", "secrets.json"] {
+            proxy.signal("TERM");
+            proxy.wait();
+            let file = proxy.folder.path().join("watershed-journal").join(name);
+            let remove = || {
+                let _ = fs::remove_file(&file);
+                let _ = fs::remove_dir(&file);
+            };
+            remove();
+            let newer = r#"{"version":2,"all":[]}"#;
+            fs::write(&file, newer).unwrap();
+            proxy.again(&routes);
+            is_told(&proxy, &format!("{name} has version 2"));
+            visit(&mut proxy.client(), 0..1);
+            assert_eq!(fs::read_to_string(&file).unwrap(), newer, "{store}");
+            proxy.signal("TERM");
+            proxy.wait();
+            remove();
+            // Whom it may not be read by depends on who runs the test; this nobody can read.
+            fs::create_dir(&file).unwrap();
+            proxy.again(&routes);
+            is_told(&proxy, &format!("{name} cannot be read"));
+            visit(&mut proxy.client(), 0..1);
+            assert!(file.is_dir(), "{store}");
+            proxy.signal("TERM");
+            proxy.wait();
+            remove();
+            proxy.again(&routes);
+        }
+        // What goes while it runs is replaced.
+        let file = proxy.folder.path().join("watershed-journal/secrets.json");
+        proxy.signal("TERM");
+        proxy.wait();
+        fs::rename(&file, file.with_extension("kept")).unwrap();
+        fs::create_dir(&file).unwrap();
+        proxy.again(&routes);
+        is_told(&proxy, "secrets.json cannot be read");
+        fs::rename(file.with_extension("kept"), &file).unwrap_err();
+        fs::remove_dir(&file).unwrap();
+        until("no problem with secrets", || {
+            let ready = proxy.ask("/admin/readyz").text();
+            let is_over = !ready.contains("secrets.json") && file.is_file();
+            is_over.then_some(()).ok_or(ready)
+        });
+    }
+    // Secrets that cannot be shared are reported, too.
+    redis.command(&["DEL", "ws:secrets"]).unwrap();
+    redis.command(&["SET", "ws:secrets", "x"]).unwrap();
+    let proxy = Proxy::start(&site.routes(&redis.url()));
+    is_told(&proxy, "the store cannot share the secrets");
+    visit(&mut proxy.client(), 0..10);
+    assert_eq!(users(&proxy.results()), 10);
+}
+
+/// The problem is in `readyz`, and in results where the store answers.
+#[track_caller]
+fn is_told(proxy: &Proxy, problem: &str) {
+    until(problem, || {
+        let ready = proxy.ask("/admin/readyz").text();
+        ready.contains(problem).then_some(()).ok_or(ready)
+    });
+    let results = proxy.ask("/admin/results");
+    if results.status == 200 {
+        let problems = results.json()["store"]["problems"].to_string();
+        assert!(problems.contains(problem), "{problems}");
+    }
 }
 
 /// A key of another type stands in the place of one experiment's; the other experiment is

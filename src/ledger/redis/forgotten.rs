@@ -1,12 +1,13 @@
-//! Users that were forgotten, in Redis: a sorted set for each shard.
+//! Users that were forgotten, in Redis: a sorted set for each shard. Its key is the member of score 0.
 
 use super::RedisLedger;
 use crate::ledger::LedgerError;
-use crate::ledger::forgotten::{Forgotten, KEEP_MS, written};
+use crate::ledger::forgotten::{Forgotten, KEEP_MS, new_key, written};
 use ::redis::Script;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+static KEY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("forgotten_key.lua")));
 static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("forgotten.lua")));
 
 /// The member whose score is the version.
@@ -37,10 +38,15 @@ pub async fn keep(
     users: &HashSet<Vec<u8>>,
     until_ms: u64,
 ) -> Result<(), LedgerError> {
+    let mut call = KEY.prepare_invoke();
+    call.key(key).arg(new_key()?);
+    let key_entry: String = ledger
+        .with(async |connection| call.invoke_async(connection).await)
+        .await?;
     let mut call = KEEP.prepare_invoke();
-    call.key(key).arg(until_ms).arg(KEEP_MS);
+    call.key(key).arg(until_ms).arg(KEEP_MS).arg(&key_entry);
     for user in users {
-        call.arg(written(user));
+        call.arg(written(&key_entry, user));
     }
     ledger
         .with(async |connection| call.invoke_async(connection).await)

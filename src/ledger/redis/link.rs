@@ -7,6 +7,7 @@ use super::dial::{Dialler, NoTls};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -90,6 +91,8 @@ pub struct Link {
     connection: Mutex<Option<Connection>>,
     /// How many attempts to connect have found it away.
     away: AtomicU64,
+    /// What the last of them met.
+    last_away: std::sync::Mutex<Option<RedisError>>,
     warned: AtomicBool,
 }
 
@@ -119,6 +122,7 @@ impl Link {
             format,
             connection: Mutex::new(None),
             away: AtomicU64::new(0),
+            last_away: std::sync::Mutex::default(),
             warned: AtomicBool::new(false),
         }
     }
@@ -133,11 +137,21 @@ impl Link {
         // Callers that wait for one attempt share its failure: one after the other, each would wait
         // for as long again, and with them a stop.
         if self.away.load(Ordering::SeqCst) != away_before {
+            let last = self
+                .last_away
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let why = "the attempt to connect that this call waited for has failed";
-            return Err(NoLink::Away((ErrorKind::Io, why).into()));
+            let last = last.clone().unwrap_or_else(|| (ErrorKind::Io, why).into());
+            return Err(NoLink::Away(last));
         }
         let connection = self.connect_and_check().await.inspect_err(|none| {
-            if matches!(none, NoLink::Away(_)) {
+            if let NoLink::Away(error) = none {
+                let mut last = self
+                    .last_away
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *last = Some(error.clone());
                 self.away.fetch_add(1, Ordering::SeqCst);
             }
         })?;

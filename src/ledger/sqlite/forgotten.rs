@@ -1,7 +1,7 @@
 //! Users that were forgotten, in the file.
 
 use crate::ledger::LedgerError;
-use crate::ledger::forgotten::{Forgotten, KEEP_MS, written};
+use crate::ledger::forgotten::{Forgotten, KEEP_MS, KEY_MARK, new_key, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// The row of an experiment's version, in the place of a digest.
@@ -33,11 +33,25 @@ pub fn keep(
     users: &[Vec<u8>],
     until_ms: u64,
 ) -> Result<(), LedgerError> {
+    let sql =
+        "SELECT user FROM forgotten WHERE experiment = ?1 AND substr(user, 1, length(?2)) = ?2";
+    let known: Option<String> = transaction
+        .query_row(sql, params![experiment, KEY_MARK], |row| row.get(0))
+        .optional()?;
     let sql = "INSERT INTO forgotten VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET until_ms = max(until_ms, excluded.until_ms)";
     let mut add = transaction.prepare_cached(sql)?;
+    let key = match known {
+        Some(key) => key,
+        None => {
+            let key = new_key()?;
+            // It never grows old.
+            add.execute(params![experiment, key, i64::MAX])?;
+            key
+        }
+    };
     for user in users {
-        add.execute(params![experiment, written(user), until_ms as i64])?;
+        add.execute(params![experiment, written(&key, user), until_ms as i64])?;
     }
     let sql = "INSERT INTO forgotten VALUES (?, ?, 1)
                ON CONFLICT DO UPDATE SET until_ms = until_ms + 1";

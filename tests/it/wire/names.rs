@@ -4,6 +4,7 @@ use super::http2::{connect, run, text, whole};
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
+use base64::Engine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Request;
@@ -314,5 +315,71 @@ fn trailers_of_an_upstream_carry_nothing_that_is_relied_on() {
             let names: Vec<&str> = trailers.keys().map(|name| name.as_str()).collect();
             assert_eq!(names, ["x-sum"], "{more}");
         });
+    }
+}
+
+/// What the upstream gets as `Watershed-User` is the ID that is recorded, byte by byte, wherever the
+/// client put spaces around it.
+#[test]
+fn spaces_around_an_id_are_no_part_of_it() {
+    let origin = Origin::start("current");
+    let token = |sub: &str| {
+        let claims = format!("{{\"sub\":\"{sub}\"}}");
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+        format!("authorization: Bearer x.{claims}.y")
+    };
+    let cases = [
+        (
+            "cookie: uid",
+            "/",
+            "cookie: a=b; uid= \tann \t; c=d".to_owned(),
+        ),
+        ("cookie: uid", "/", "cookie: uid=ann ".to_owned()),
+        ("header: X-User", "/", "x-user:  \tann\t ".to_owned()),
+        ("query: u", "/?u=%20%09ann+%20", "x-other: 1".to_owned()),
+        ("query: u", "/?u=ann%09", "x-other: 1".to_owned()),
+        ("jwt: { claim: sub }", "/", token(" ann  ")),
+        ("jwt: { claim: sub }", "/", token("ann\\t")),
+    ];
+    for more in ["", "timeouts: { total: 60s }\n", "access_log: {}\n"] {
+        for (source, target, line) in &cases {
+            let proxy = Proxy::start(&format!(
+                "upstreams: {{ current: \"http://{}\" }}\nworkers: 1\nuser: {{ {source} }}\nexperiments: {{ site: {{ control: current, experiment: current, percent: 50 }} }}\nmetrics: {{ buy: POST /buy -> 2xx }}\n{more}",
+                origin.address
+            ));
+            // The second is not for the fast path.
+            for besides in ["", "TE: trailers\r\n"] {
+                let mut client = proxy.client();
+                let said = client.get(target, &format!("{line}\r\n{besides}")).json();
+                let how = format!("{source} {line:?} {besides:?} {more}");
+                assert_eq!(super::sent(&said, "watershed-user"), ["ann"], "{how}");
+            }
+            run(async {
+                let mut sender = connect(proxy.public).await;
+                let (name, value) = line.split_once(':').unwrap();
+                let mut value = value.to_owned();
+                if name != "x-user" {
+                    value = value.trim_start().to_owned();
+                }
+                let request = Request::get(format!("http://site.test{target}"));
+                let request = request.header(name, value);
+                let sent = sender.send_request(request.body(whole("")).unwrap());
+                let answer = sent.await;
+                let answer = text(answer.unwrap()).await;
+                let said: Value =
+                    serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
+                let how = format!("HTTP/2 {source} {line:?} {more}");
+                assert_eq!(super::sent(&said, "watershed-user"), ["ann"], "{how}");
+            });
+            // One user, who is recorded as such; people may write spaces, too.
+            let results = proxy.results();
+            let groups = results["experiments"][0]["groups"].as_array().unwrap();
+            let users = groups.iter().map(|it| it["users"].as_u64().unwrap());
+            assert_eq!(users.sum::<u64>(), 1, "{source} {line:?} {more}");
+            for user in ["ann", "%20ann%09"] {
+                let known = proxy.ask(&format!("/admin/assignments?user={user}")).json();
+                assert!(!known["experiments"][0]["recorded"].is_null(), "{known}");
+            }
+        }
     }
 }
