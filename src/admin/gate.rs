@@ -56,6 +56,28 @@ pub const HEALTH: Bounds = Bounds {
     keep_alive: true,
 };
 
+/// The most connections of the admin API and of the listener for health.
+pub const CONNECTIONS_MAX: usize = ADMIN.connections + RESERVE.connections + HEALTH.connections;
+/// The fewest that each way of serving them is left with.
+const CONNECTIONS_MIN: usize = 4;
+/// The fewest in all.
+pub const CONNECTIONS_LEAST: usize = 3 * CONNECTIONS_MIN;
+
+impl Bounds {
+    /// The part of these bounds that is left where the admin API has `connections` in all, and may
+    /// have [`CONNECTIONS_MAX`].
+    pub fn within(self, connections: usize) -> Bounds {
+        let part = |of: usize| (of * connections.min(CONNECTIONS_MAX) / CONNECTIONS_MAX).min(of);
+        let all = part(self.connections).max(CONNECTIONS_MIN);
+        Bounds {
+            connections: all,
+            // No address may take all.
+            per_address: part(self.per_address).max((all / 2).min(self.per_address)),
+            ..self
+        }
+    }
+}
+
 /// Set once a connection has brought a request whose caller may come in. Such a connection is not
 /// closed for another one.
 #[derive(Clone, Debug, Default)]
@@ -177,6 +199,28 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, bounds: B
 mod tests {
     use super::*;
     use std::future::pending;
+
+    #[test]
+    fn bounds_shrink_with_what_there_is() {
+        for all in [ADMIN, RESERVE, HEALTH] {
+            for connections in [0, 8, 100, CONNECTIONS_MAX / 2] {
+                let some = all.within(connections);
+                assert!(some.connections <= all.connections.max(CONNECTIONS_MIN));
+                assert!(
+                    (2..some.connections).contains(&some.per_address),
+                    "{some:?}"
+                );
+            }
+            let same = all.within(CONNECTIONS_MAX);
+            assert_eq!(same.connections, all.connections);
+            assert_eq!(same.per_address, all.per_address);
+        }
+        let sum = |connections| {
+            let ways = [ADMIN, RESERVE, HEALTH].map(|it| it.within(connections).connections);
+            ways.iter().sum::<usize>()
+        };
+        assert!(sum(100) <= 100 && sum(0) == CONNECTIONS_LEAST);
+    }
 
     /// A gate of 6 connections, 3 of one address, and none taken yet.
     fn gate() -> Gate {

@@ -19,7 +19,7 @@ pub mod events;
 mod experiment;
 pub mod export;
 mod failure;
-mod gate;
+pub mod gate;
 mod guardrail;
 mod health;
 mod live;
@@ -204,12 +204,13 @@ impl Door {
     }
 }
 
-/// Serves the door until its task is dropped; and at `health`, where there is such a listener,
-/// health and metrics without a token.
+/// Serves the door until its task is dropped, with so many connections at once; and at `health`,
+/// where there is such a listener, health and metrics without a token.
 pub async fn serve(
     door: Door,
     listener: TcpListener,
     health: Option<TcpListener>,
+    connections: usize,
 ) -> std::io::Result<()> {
     let guard = || middleware::from_fn_with_state(door.clone(), caller::admit);
     let router = |routes: OpenApiRouter<Door>| {
@@ -219,9 +220,15 @@ pub async fn serve(
         routes.layer(middleware::from_fn(dress::dress))
     };
     let all = routes::guarded().layer(guard()).merge(routes::open());
-    let usual = Gate::new(router(all.fallback(routes::unknown)), gate::ADMIN);
+    let usual = Gate::new(
+        router(all.fallback(routes::unknown)),
+        gate::ADMIN.within(connections),
+    );
     let few = routes::numbers().layer(guard()).merge(routes::probes());
-    let reserve = Gate::new(router(few.fallback(routes::full)), gate::RESERVE);
+    let reserve = Gate::new(
+        router(few.fallback(routes::full)),
+        gate::RESERVE.within(connections),
+    );
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // A session that was ended before the last start does not come back.
     door.exchange_ended().await;
@@ -236,7 +243,7 @@ pub async fn serve(
     };
     let few = routes::numbers().merge(routes::probes());
     let few = few.merge(routes::health()).fallback(routes::nothing_else);
-    let few = Gate::new(router(few), gate::HEALTH);
+    let few = Gate::new(router(few), gate::HEALTH.within(connections));
     let health = tokio::net::TcpListener::from_std(health)?;
     tokio::try_join!(serving, gate::serve(health, few, None))?;
     Ok(())

@@ -1,11 +1,23 @@
 //! How many files the process may have open, connections among them.
 
+use crate::admin::gate::{CONNECTIONS_LEAST, CONNECTIONS_MAX};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// What the process needs beside connections: the store and the log; for each worker a listener,
 /// its journal and its loop. (Counted: 20, and 10 for each worker.)
 const RESERVED: u64 = 32;
 const RESERVED_OF_WORKER: u64 = 12;
+/// The part of the rest that the admin API may have, where it cannot have all that it might use.
+const ADMIN_SHARE: u64 = 8;
+
+/// How many may be connected at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Clients of the site: each may need a connection to an upstream, too.
+    pub clients: usize,
+    /// Those of the admin API and of the listener for health.
+    pub admin: usize,
+}
 
 /// Lets the process have as many open files as it may, and says so where that is too few for so
 /// many connections of clients.
@@ -17,7 +29,7 @@ pub fn raise(connections: usize, workers: usize) {
             tracing::warn!("the limit of open files cannot be raised: {error}");
         }
     }
-    let room = room(workers);
+    let room = room(workers).clients;
     if room < connections {
         tracing::warn!(
             "so many files may be open (ulimit -n) that {room} clients can be served at once, and limits.connections is {connections}: raise the one, or lower the other"
@@ -25,12 +37,42 @@ pub fn raise(connections: usize, workers: usize) {
     }
 }
 
-/// How many clients may be connected at once: each may need a connection to an upstream, too.
-pub fn room(workers: usize) -> usize {
-    let reserved = RESERVED + RESERVED_OF_WORKER * workers as u64;
+/// What the limit of open files has room for.
+pub fn room(workers: usize) -> Room {
     let limit = getrlimit(Resource::Nofile).current;
-    let room = limit.map_or(u64::MAX, |limit| {
-        (limit.saturating_sub(reserved) / 2).max(1)
-    });
-    usize::try_from(room).unwrap_or(usize::MAX)
+    limit.map_or(Room::of(u64::MAX, workers), |limit| {
+        Room::of(limit, workers)
+    })
+}
+
+impl Room {
+    fn of(limit: u64, workers: usize) -> Room {
+        let reserved = RESERVED + RESERVED_OF_WORKER * workers as u64;
+        let left = limit.saturating_sub(reserved);
+        let admin = (left / ADMIN_SHARE).clamp(CONNECTIONS_LEAST as u64, CONNECTIONS_MAX as u64);
+        let clients = (left.saturating_sub(admin) / 2).max(1);
+        Room {
+            clients: usize::try_from(clients).unwrap_or(usize::MAX),
+            admin: usize::try_from(admin).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_all_listeners_fit_the_limit_of_open_files() {
+        for workers in [1, 4, 64] {
+            let reserved = RESERVED + RESERVED_OF_WORKER * workers as u64;
+            for limit in (reserved + 20..20_000).step_by(7) {
+                let Room { clients, admin } = Room::of(limit, workers);
+                let used = reserved + 2 * clients as u64 + admin as u64;
+                assert!(used <= limit, "{used} of {limit}");
+            }
+        }
+        assert_eq!(Room::of(1 << 20, 1).admin, CONNECTIONS_MAX);
+        assert_eq!(Room::of(0, 1).clients, 1);
+    }
 }

@@ -89,7 +89,7 @@ pub async fn run(
         vitals: Arc::clone(&vitals),
         outbox: Some(outbox),
         log,
-        connections_max: Some(files::room(plan.workers)),
+        connections_max: Some(files::room(plan.workers).clients),
         ..Shared::default()
     };
     let rates = Arc::clone(&shared.rates);
@@ -215,10 +215,11 @@ pub async fn run(
     let ingestion = Arc::clone(&vitals);
     let counters = (vitals, rates);
     let door = admin::Door::new(id, looks, plan_orders, ledger, counters, asked, is_stopping);
+    let for_admin = files::room(plan.workers).admin;
     let admin = supervisor.spawn("admin", restart, move || {
         let (door, listener) = (door.clone(), sockets.admin.try_clone());
         let health = sockets.health.as_ref().map(TcpListener::try_clone);
-        async move { admin::serve(door, listener?, health.transpose()?).await }
+        async move { admin::serve(door, listener?, health.transpose()?, for_admin).await }
     });
 
     let store = match &plan.store {

@@ -478,3 +478,28 @@ fn without_file_descriptors_it_serves_whom_it_has_and_later_the_others() {
     assert_eq!(first.get("/", "").status, 200);
     assert!(requests(&proxy.results()) > 0);
 }
+
+/// Connections of the admin API take no file descriptors that clients of the site were promised.
+#[test]
+fn admin_connections_leave_clients_their_file_descriptors() {
+    let origin = Origin::start("a");
+    let limit = "ulimit -n 200 && exec \"$@\"";
+    let how = How {
+        through: ["sh", "-c", limit, "sh"].map(str::to_owned).to_vec(),
+        ..How::default()
+    };
+    let proxy = Proxy::start_how(&routes(&origin, ""), how);
+    let crowd: Vec<_> = (0..150)
+        .map(|_| std::net::TcpStream::connect(proxy.admin).unwrap())
+        .collect();
+    // The last of them is taken or refused once this is answered.
+    assert_eq!(proxy.ask("/admin/healthz").status, 200);
+    let mut clients: Vec<_> = (0..30).map(|_| proxy.client()).collect();
+    for _ in 0..2 {
+        for client in &mut clients {
+            assert_eq!(client.get("/", "").status, 200);
+        }
+    }
+    drop(crowd);
+    assert!(requests(&proxy.results()) >= 60);
+}

@@ -38,6 +38,9 @@ pub enum Unusable {
     /// A newer version of this program wrote its keys.
     #[error("its keys have version {0}, and this program reads up to {FORMAT}")]
     Newer(String),
+    /// Another program's data stand where the version of the keys does.
+    #[error("its keys are another program's: give `store` a prefix of its own")]
+    Foreign(#[source] RedisError),
     /// It is too old.
     #[error("it is version {0}, and 6.2 is the oldest that works")]
     TooOld(String),
@@ -179,7 +182,11 @@ impl Link {
     async fn check(&self, connection: &mut Connection) -> Result<(), NoLink> {
         let mut get = redis::cmd("HGET");
         get.arg(&self.format).arg("version");
-        let version: Option<String> = get.query_async(connection).await?;
+        let version: Result<Option<String>, RedisError> = get.query_async(connection).await;
+        let version = version.map_err(|error| match error.code() {
+            Some("WRONGTYPE") => NoLink::Unusable(Unusable::Foreign(error)),
+            _ => error.into(),
+        })?;
         match version {
             // Release 0.1.0 wrote the same keys and no version.
             None => {
