@@ -76,6 +76,13 @@ pub fn health(
             much(fallbacks, requests + fallbacks),
         ),
         ("lost", format!("{} facts", thousands(lost)), lost > 0),
+        ("events", events(results, experiment), {
+            let uncounted = &experiment.uncounted;
+            let uncounted = uncounted.refused_ids + uncounted.dropped_waiting;
+            let groups = experiment.metrics.iter().flat_map(|metric| &metric.groups);
+            let counted: u64 = groups.map(|group| group.count).sum();
+            much(uncounted, counted + uncounted)
+        }),
         ("store", lag, !store.healthy || store.lag_seconds > LATE_S),
         (
             "replicas",
@@ -95,6 +102,44 @@ pub fn health(
             experiment.count_overrides,
         ),
     ]
+}
+
+/// How many reported events are not counted, and why. Faults are of this process, and of events of
+/// all experiments; anybody can report such an event, so they alone are not shown as bad.
+fn events(results: &Results, experiment: &ExperimentResult) -> String {
+    let uncounted = &experiment.uncounted;
+    let mut all: Vec<String> = [
+        (
+            uncounted.refused_ids,
+            "not counted: their users report too many IDs",
+        ),
+        (
+            uncounted.dropped_waiting,
+            "dropped while they waited for an exposure",
+        ),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, why)| format!("{} {why}", thousands(count)))
+    .collect();
+    let faults = results
+        .events
+        .faults
+        .iter()
+        .filter(|(_, count)| **count > 0);
+    let faults = faults.map(|(reason, count)| {
+        let reason = reason.replace('_', " ");
+        format!("{} {reason}", thousands(*count))
+    });
+    let faults: Vec<String> = faults.collect();
+    if !faults.is_empty() {
+        let faults = faults.join(", ");
+        all.push(format!("faults of all reported to this process: {faults}"));
+    }
+    match all.is_empty() {
+        true => "all counted".to_owned(),
+        false => all.join("; "),
+    }
 }
 
 /// How many IDs were joined, and how many could not be.

@@ -280,3 +280,28 @@ fn one_address_reports_only_so_much_whatever_ids_it_chooses() {
     let log = site.proxy.log.lock().unwrap().clone();
     assert!(log.contains("events from 203.0.113.7 are refused"), "{log}");
 }
+
+/// Events that are not counted, and what was wrong with events, are on the page, too.
+#[test]
+fn events_that_are_not_counted_are_shown_on_the_page() {
+    let site = Site::start("");
+    let page = || {
+        let mut client = Client::door(site.proxy.admin);
+        client.get("/admin/results", "Accept: text/html\r\n").text()
+    };
+    site.counted();
+    assert!(page().contains("all counted"), "{}", page());
+    let (status, _) = site.browser(r#"{"event": "purchase", "amount": 1e308}"#);
+    assert_eq!(status, 400);
+    let waiting = json!(vec![
+        json!({"event": "purchase", "amount": 1, "user": "unseen"});
+        70
+    ]);
+    assert_eq!(site.server(&waiting.to_string()).0, 202);
+    crate::support::until("the page", || {
+        let page = page();
+        let shown = page.contains("dropped while they waited for an exposure")
+            && page.contains("faults of all reported to this process: 1 too large");
+        shown.then_some(()).ok_or(page)
+    });
+}
