@@ -66,8 +66,7 @@ pub async fn run(
         keeper,
         left_alone,
     } = journals.map_err(|error| {
-        let hint =
-            "make the folder writable and free some room, or write another at `journal.path`";
+        let hint = error.advice();
         Hinted::new(format!("{:#}", anyhow!(error)), hint)
     })?;
 

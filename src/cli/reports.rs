@@ -12,7 +12,11 @@ use crate::experiment::reported::Reported;
 use crate::journal::{Declared, Writer};
 use crate::vitals::{Vitals, WorkerVitals};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
+
+/// How often the journal is mended while nothing is reported.
+const MEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What outlives a panic: the journal, and the requests that wait.
 #[derive(Debug)]
@@ -44,7 +48,18 @@ pub async fn keep(
         (plan, declared)
     };
     let (mut plan, mut declared) = served(&mut plans);
-    while let Some(EventsRequest { events, done }) = asked.recv().await {
+    let mut mending = tokio::time::interval(MEND_EVERY);
+    loop {
+        let request = tokio::select! {
+            request = asked.recv() => request,
+            _ = mending.tick() => {
+                journal.mend();
+                continue;
+            }
+        };
+        let Some(EventsRequest { events, done }) = request else {
+            return;
+        };
         if plans.has_changed().unwrap_or(false) {
             (plan, declared) = served(&mut plans);
         }

@@ -121,6 +121,28 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// What a person can do.
+    pub fn advice(&self) -> &'static str {
+        let JournalError::Disk { source, .. } = self;
+        match source.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                "a file stands in the folder's place: move it away, or write another folder at `journal.path`"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "make the folder writable for the user that runs watershed, or write another at `journal.path`"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "the disk is mounted read-only: mount it writable, or write another folder at `journal.path`"
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some room there, or write another folder at `journal.path`"
+            }
+            _ => "make the folder writable and free some room, or write another at `journal.path`",
+        }
+    }
+}
+
 /// All journals of a folder.
 #[derive(Debug)]
 pub struct Journals {
@@ -279,7 +301,7 @@ fn keep(
                 Ok(true) => {}
                 Ok(false) => {
                     problem = Some(format!(
-                        "the journal at {at} was removed, replaced or shortened by another program: it is made anew with its next event; leave the folder to watershed. If this stays, make the folder writable and free some room"
+                        "the journal at {at} was removed, replaced or shortened by another program: it is made anew within a second; leave the folder to watershed. If this stays, make the folder writable and free some room"
                     ))
                 }
                 Err(error) => {

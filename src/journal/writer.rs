@@ -155,9 +155,7 @@ impl Writer {
     /// does not hold it yet. No system call, but when a segment is full.
     pub fn append(&mut self, declared: &Declared, record: &Record<'_>) -> Result<(), Full> {
         debug_assert_eq!(declared.digest, record.declaration);
-        if self.shared.amiss.load(Ordering::Relaxed) {
-            self.repair();
-        }
+        self.mend();
         if self.fits(declared, record) {
             return Ok(());
         }
@@ -180,6 +178,14 @@ impl Writer {
         let dropped = self.marks.drop_one();
         self.shared.dropped.store(dropped, Ordering::Relaxed);
         Err(Full)
+    }
+
+    /// Makes anew what the keeper found removed or shortened. Asked now and then, too, for a journal
+    /// that is given nothing.
+    pub fn mend(&mut self) {
+        if self.shared.amiss.load(Ordering::Relaxed) {
+            self.repair();
+        }
     }
 
     fn fits(&mut self, declared: &Declared, record: &Record<'_>) -> bool {

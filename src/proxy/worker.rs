@@ -124,7 +124,10 @@ async fn accept_all(
                 // Who gives the orders is gone.
                 Err(_) => return Ok(()),
             },
-            _ = sweeping.tick() => worker.sweep(),
+            _ = sweeping.tick() => {
+                worker.sweep();
+                worker.journal.borrow_mut().mend();
+            }
             _ = stop.wait_for(Option::is_some) => return Ok(()),
         }
     }

@@ -111,15 +111,14 @@ pub fn drain(reader: &mut Reader) -> Vec<u64> {
     }
 }
 
+/// The segments of all journals in a folder. What is being removed has none.
 pub fn segments(folder: &Path) -> Vec<PathBuf> {
-    let journals = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let files = journals.filter(|path| path.is_dir()).flat_map(|journal| {
-        std::fs::read_dir(journal)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-    });
+    let entries = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.map_while(|entry| Some(entry.ok()?.path()))
+    };
+    let journals = entries(folder).filter(|path| path.is_dir());
+    let files = journals.flat_map(|journal| entries(&journal).collect::<Vec<_>>());
     let mut segments: Vec<_> = files
         .filter(|path| path.extension().is_some_and(|end| end == "seg"))
         .collect();
@@ -293,14 +292,17 @@ fn a_folder_that_cannot_be_written_is_an_error_with_its_place() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let error = journal::open(
-        &file.join("journal"),
-        1,
-        Duration::from_secs(1),
-        &options(64 << 20),
-    )
-    .unwrap_err();
-    assert!(error.to_string().contains("file/journal"), "{error}");
+    let check = |place: &Path, advice: &str| {
+        let opened = journal::open(place, 1, Duration::from_secs(1), &options(64 << 20));
+        let error = opened.unwrap_err();
+        let place = place.display().to_string();
+        assert!(error.to_string().contains(&place), "{error}");
+        assert!(error.advice().starts_with(advice), "{}", error.advice());
+    };
+    check(&file, "a file stands in the folder's place");
+    check(&file.join("journal"), "a file stands in the folder's place");
+    let read_only = Path::new("/proc/watershed-journal");
+    check(read_only, "make the folder writable");
 }
 
 /// As when a successor starts while the process before it looks for journals that were left.

@@ -151,23 +151,35 @@ fn start_beside_a_journal_that_cannot_be_read_counts_the_others() {
 }
 
 #[test]
-fn removed_folder_is_reported_while_nobody_asks_and_costs_nothing() {
+fn removed_folder_is_made_anew_or_reported_also_without_traffic() {
     const PROBLEM: &str = "was removed, replaced or shortened by another program";
     let site = Site::start();
     let proxy = Proxy::start(&site.routes("counts.db"));
+    let all = segments(&journals(&proxy));
+    let is_anew = || {
+        until("folders that are made anew", || {
+            match segments(&journals(&proxy)).len() >= all.len() {
+                true => Ok(()),
+                false => Err(proxy.ask("/admin/readyz").text()),
+            }
+        });
+        is_over(&proxy, PROBLEM);
+    };
     visit(&proxy, 0..20);
     counted(&proxy, 20);
-    // Of one worker.
-    let own = segments(&journals(&proxy))[0].parent().unwrap().to_owned();
-    fs::remove_dir_all(&own).unwrap();
-    reported(&proxy, PROBLEM);
+    // Of each worker alone.
+    for path in &all {
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        is_anew();
+    }
     visit(&proxy, 20..40);
     counted(&proxy, 40);
     // Of all.
     fs::remove_dir_all(journals(&proxy)).unwrap();
-    reported(&proxy, PROBLEM);
+    is_anew();
     visit(&proxy, 40..60);
     counted(&proxy, 60);
+    assert!(proxy.log.lock().unwrap().contains(PROBLEM));
     // It cannot be made anew.
     fs::remove_dir_all(journals(&proxy)).unwrap();
     fs::write(journals(&proxy), "in its place").unwrap();
@@ -175,6 +187,7 @@ fn removed_folder_is_reported_while_nobody_asks_and_costs_nothing() {
     visit(&proxy, 60..80);
     reported(&proxy, PROBLEM);
     fs::remove_file(journals(&proxy)).unwrap();
+    is_anew();
     visit(&proxy, 80..100);
     let store = counted(&proxy, 100);
     assert_eq!(store["damaged_events"], 0, "{store:#}");
