@@ -5,6 +5,7 @@ mod answers;
 mod caches;
 mod cookies;
 mod crowd;
+mod differential;
 mod endpoints;
 mod endurance;
 mod forwarding;
