@@ -5,9 +5,7 @@ use crate::report::{Effort, Report, count, gather, median, percent};
 use watershed::stats::balance::sample_ratio;
 use watershed::stats::guardrail::{Data, ln_e};
 use watershed::stats::logistic::Term;
-use watershed::stats::{
-    Engine, Epoch, Goal, Group, History, Kind, Metric, Question, Role, Totals, judge,
-};
+use watershed::stats::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Totals, judge};
 
 fn sizes_alarm(users: [u64; 2]) -> bool {
     let epoch = Epoch {
@@ -205,7 +203,7 @@ fn question(users: [u64; 2], converted: [u64; 2], previous: History, look: u64) 
             kind: Kind::Conversion,
             goal: Goal::Increase,
             role: Role::Primary,
-            engine: Engine::Exact,
+            baseline: None,
             detect: 0.1,
             margin: 0.01,
             scale: 0,

@@ -1,5 +1,14 @@
 //! Simulated visitors: everything random comes from here, and from a seed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static SEED: AtomicU64 = AtomicU64::new(0);
+
+/// Lets all dice fall otherwise; to be called before they are made.
+pub fn seed(seed: u64) {
+    SEED.store(seed, Ordering::Relaxed);
+}
+
 /// Dice that always fall the same for the same seed.
 pub struct Dice(fastrand::Rng);
 
@@ -9,7 +18,7 @@ impl Dice {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Dice(fastrand::Rng::with_seed(
-            name ^ ((cell as u64) << 40) ^ run as u64,
+            name ^ ((cell as u64) << 40) ^ run as u64 ^ SEED.load(Ordering::Relaxed),
         ))
     }
 

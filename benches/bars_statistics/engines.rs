@@ -1,11 +1,12 @@
 //! The project's own engines, as the simulations ask them.
 
 use watershed::stats::Kind;
-use watershed::stats::conversion::{Evidence, planned_concentration};
+use watershed::stats::conversion::Evidence;
 use watershed::stats::logistic::Term;
 use watershed::stats::moments::Sums;
-use watershed::stats::periods::{Period, Rate};
-use watershed::stats::sequential::{self, Estimate};
+use watershed::stats::periods::{Period, Rate, Rates};
+use watershed::stats::sequential::Estimate;
+use watershed::stats::special::ln_sum_exp;
 
 /// The planned lift of every simulated experiment.
 pub const DETECT: f64 = 0.1;
@@ -29,34 +30,54 @@ fn rate(users: u64, converted: u64) -> Rate {
     }
 }
 
-/// Engine L: whether a true log ratio of `truth` is excluded.
-pub fn log_excludes(counts: &Counts, truth: f64) -> bool {
-    let [control, own] = [0, 1].map(|group| (counts.n[group], counts.x[group]));
-    if control.1 == 0 || own.1 == 0 {
-        return false;
-    }
-    let (control, own) = (rate(control.0, control.1), rate(own.0, own.1));
-    Estimate::of_log(Kind::Conversion, &control, &own, DETECT).is_some_and(|estimate| {
-        sequential::ln_e(estimate.delta - truth, estimate.variance, estimate.tau) >= BOUND
-    })
-}
+/// Whether a true log ratio of `truth` is excluded: by engine L, by engine C, and by the mean of
+/// their evidence, as a verdict is.
+pub type Found = [bool; 3];
 
-/// Engine C: whether a true log ratio of `truth` is excluded.
-pub fn exact_excludes(counts: &Counts, share: f64, truth: f64) -> bool {
+/// Adds what these counts exclude to what was found before.
+pub fn look(found: &mut Found, counts: &Counts, share: f64, truth: f64) {
+    let estimate =
+        rates(counts).and_then(|rates| Estimate::of_log(Kind::Conversion, &rates, DETECT));
+    let log = estimate.map_or(0.0, |estimate| estimate.ln_e_at(truth));
     let term = Term {
         share,
         control: counts.x[0] as f64,
         own: counts.x[1] as f64,
     };
-    let evidence = Evidence::new(&[term], planned_concentration(share, DETECT));
-    evidence.ln_e_at(truth) >= BOUND
+    let exact = Evidence::planned(&[term], DETECT.ln_1p()).ln_e_at(truth);
+    let both = mean(log, exact);
+    for (found, ln_e) in found.iter_mut().zip([log, exact, both]) {
+        *found |= ln_e >= BOUND;
+    }
+}
+
+/// ln of the mean of two e-values.
+pub fn mean(log: f64, exact: f64) -> f64 {
+    ln_sum_exp(&[log, exact]) - std::f64::consts::LN_2
 }
 
 /// Engine C over periods of changing weights.
 pub fn exact_over_periods(periods: &[Period]) -> f64 {
     let terms: Vec<Term> = periods.iter().map(Period::term).collect();
-    let share = terms.first().map_or(0.5, |term| term.share);
-    Evidence::new(&terms, planned_concentration(share, DETECT)).ln_e()
+    Evidence::planned(&terms, DETECT.ln_1p()).ln_e()
+}
+
+/// Both groups' shares of converted users. `None` while a group has no users.
+pub fn rates(counts: &Counts) -> Option<Rates> {
+    let [control, own] = [0, 1].map(|group| (counts.n[group], counts.x[group]));
+    if control.0 == 0 || own.0 == 0 {
+        return None;
+    }
+    let all = rate(control.0 + own.0, control.1 + own.1);
+    let each = 1.0 / control.0 as f64 + 1.0 / own.0 as f64;
+    Some(Rates {
+        control: rate(control.0, control.1),
+        own: rate(own.0, own.1),
+        pooled: Rate {
+            variance: all.mean * (1.0 - all.mean) * each,
+            ..all
+        },
+    })
 }
 
 /// A period with these counts of converted users.

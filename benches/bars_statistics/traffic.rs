@@ -8,7 +8,7 @@ use watershed::stats::grid::Grid;
 use watershed::stats::moments::Sums;
 use watershed::stats::periods::{Period, comparable};
 use watershed::stats::sequential::Estimate;
-use watershed::stats::{Engine, Goal, Kind, Metric, Role};
+use watershed::stats::{Goal, Kind, Metric, Role};
 
 type Cells = Vec<(String, usize, usize)>;
 
@@ -18,7 +18,7 @@ fn metric(kind: Kind) -> Metric {
         kind,
         goal: Goal::Increase,
         role: Role::Primary,
-        engine: Engine::LogLift,
+        baseline: None,
         detect: DETECT,
         margin: 0.01,
         scale: 2,
@@ -29,9 +29,9 @@ fn metric(kind: Kind) -> Metric {
 
 /// Engine L over periods, however many.
 fn log_ln_e(metric: &Metric, periods: &[Period]) -> f64 {
-    let estimate = comparable(metric, periods)
-        .and_then(|(control, own)| Estimate::of_log(metric.kind, &control, &own, DETECT));
-    estimate.map_or(0.0, |estimate| estimate.ln_e())
+    let estimate =
+        comparable(metric, periods).and_then(|rates| Estimate::of_log(metric.kind, &rates, DETECT));
+    estimate.map_or(0.0, |estimate| estimate.ln_e_at(0.0))
 }
 
 /// Users' totals, of control and of the group.

@@ -4,7 +4,7 @@ use super::look::Look;
 use super::question::units;
 use super::results::rfc3339;
 use super::running;
-use super::shape::{FixedResult, LiftResult, MetricGroup, MetricResult};
+use super::shape::{AveragedResult, FixedResult, LiftResult, MetricGroup, MetricResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::metric::{Goal, Role};
@@ -56,6 +56,10 @@ pub fn metric_results(
                     absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
                     relative: lift.relative,
                     relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
+                    shrunken: lift.shrunken,
+                    averaged: lift
+                        .averaged
+                        .map(|(control, group)| AveragedResult { control, group }),
                 }),
                 p_value: judged.p_value,
                 p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),

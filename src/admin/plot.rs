@@ -156,6 +156,8 @@ mod tests {
                 absolute: None,
                 absolute_interval: None,
                 relative: Some(at),
+                shrunken: None,
+                averaged: None,
                 relative_interval: (low, high),
             }),
             ..MetricGroup::default()

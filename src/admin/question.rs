@@ -64,7 +64,7 @@ pub fn question(
                 Role::Primary => stats::Role::Primary,
                 Role::Secondary => stats::Role::Secondary,
             },
-            engine: stats::Engine::planned(kind, metric.baseline),
+            baseline: metric.baseline.filter(|_| kind != stats::Kind::Conversion),
             detect: metric.detect,
             margin: metric.margin,
             scale: metric.scale,
@@ -89,7 +89,7 @@ pub fn question(
             role: stats::Role::Guardrail {
                 max_increase: guardrail.max_increase,
             },
-            engine: stats::Engine::usual(kind),
+            baseline: None,
             detect: metric.map_or(0.1, |metric| metric.detect),
             margin: metric.map_or(0.01, |metric| metric.margin),
             scale: metric.map_or(0, |metric| metric.scale),

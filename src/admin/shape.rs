@@ -367,6 +367,18 @@ pub struct LiftResult {
     pub absolute_interval: Option<(f64, f64)>,
     pub relative: Option<f64>,
     pub relative_interval: (Option<f64>, Option<f64>),
+    pub shrunken: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub averaged: Option<AveragedResult>,
+}
+
+/// Both rates, averaged over the periods alike.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct AveragedResult {
+    pub control: f64,
+    pub group: f64,
 }
 
 /// Which group is better.

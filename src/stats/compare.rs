@@ -1,15 +1,27 @@
-//! A group against control on one metric, by the test that the configuration chose.
+//! A group against control on one metric: evidence, interval and estimate.
+//!
+//! For shares of users the evidence is the mean of two: E = ½·E_C + ½·E_L, where E_C is exact and
+//! knows converted users only, and E_L is asymptotic and knows all users. A mean of e-values is
+//! one, so nothing is chosen, before or by looking at data: E_C is strong where few convert and at
+//! small sites, E_L where many do. While too few users are there for E_L, it is 1.
 
 use super::bayes;
-use super::conversion::{self, Evidence, planned_concentration};
+use super::conversion::Evidence;
 use super::guardrail;
 use super::interval::{Interval, finite};
 use super::judgement::Lift;
-use super::logistic::Term;
+use super::logistic::{FAR, Term, likeliest};
 use super::moments::Sums;
-use super::periods::{self, Period, Rate};
-use super::question::{Engine, Goal, Kind, Metric, Question, Role};
+use super::periods::{self, Period, Rates};
+use super::planning;
+use super::question::{Goal, Kind, Metric, Question, Role};
 use super::sequential::{self, Estimate};
+use super::special::{bisect, ln_sum_exp};
+use std::f64::consts::LN_2;
+
+/// How results name the comparison of shares of users.
+pub const METHOD_SHARES: &str =
+    "mean of the exact conversions-only mixture and the log-lift mixture (always valid)";
 
 /// A group and control, ready for every method.
 #[derive(Clone, Debug)]
@@ -18,21 +30,23 @@ pub struct Compared {
     pub periods: Vec<Period>,
     /// Their converted users.
     pub terms: Vec<Term>,
-    /// Control's rate and the group's, averaged over the periods alike.
-    pub rates: Option<(Rate, Rate)>,
-    /// The test of the configuration.
-    pub test: Test,
+    /// Their rates, averaged over the periods alike.
+    pub rates: Option<Rates>,
+    /// What the effect is a number of.
+    scale: Scale,
+    /// Of converted users; for shares of users only.
+    exact: Option<Evidence>,
+    /// Of the effect; `None` until enough is known.
+    estimate: Option<Estimate>,
 }
 
-/// The test that the configuration chose, with its data.
-#[derive(Clone, Debug)]
-pub enum Test {
-    /// Of converted users.
-    Exact(Evidence),
-    /// Of the log ratio of two rates; `None` until enough is known.
-    Log(Option<Estimate>),
-    /// Of their difference, and the planned rate that makes it relative.
-    Absolute(Option<Estimate>, f64),
+/// What an effect is a number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    /// The logarithm of the ratio of the rates.
+    Log,
+    /// Their difference.
+    Difference,
 }
 
 /// Compares a group with control.
@@ -40,113 +54,224 @@ pub fn compare(question: &Question, metric: &Metric, control: usize, group: usiz
     let periods = periods::periods(question, metric, control, group);
     let rates = periods::comparable(metric, &periods);
     let terms: Vec<Term> = periods.iter().map(Period::term).collect();
-    let test = match (metric.engine, metric.kind) {
-        (Engine::Exact, Kind::Conversion) => {
-            let first = periods.first().map_or(0.5, |period| period.share);
-            let concentration = planned_concentration(first, metric.detect);
-            Test::Exact(Evidence::new(&terms, concentration))
+    let scale = scale(metric, rates.as_ref());
+    let estimate = rates.as_ref().and_then(|rates| match scale {
+        Scale::Log => Estimate::of_log(metric.kind, rates, metric.detect),
+        Scale::Difference => {
+            let planned = metric.detect * size(metric, rates);
+            Estimate::of_difference(metric.kind, rates, planned)
         }
-        (Engine::Absolute { baseline }, kind) => {
-            let estimate = rates.and_then(|(control, own)| {
-                Estimate::of_difference(kind, &control, &own, metric.detect, baseline)
-            });
-            Test::Absolute(estimate, baseline)
-        }
-        (Engine::Exact | Engine::LogLift, _) => Test::Log(log_estimate(metric, rates)),
-    };
+    });
+    let exact =
+        (metric.kind == Kind::Conversion).then(|| Evidence::planned(&terms, metric.detect.ln_1p()));
     Compared {
         periods,
         terms,
         rates,
-        test,
+        scale,
+        exact,
+        estimate,
     }
+}
+
+/// Ratios need rates above 0: of values that may be negative, differences are judged, where the
+/// configuration names a baseline and where a rate is not above 0.
+fn scale(metric: &Metric, rates: Option<&Rates>) -> Scale {
+    let is_positive = rates.is_none_or(|rates| rates.control.mean > 0.0 && rates.own.mean > 0.0);
+    match (metric.kind, metric.baseline) {
+        (Kind::Conversion | Kind::Count, _) => Scale::Log,
+        (Kind::Mean | Kind::Ratio, None) if is_positive => Scale::Log,
+        (Kind::Mean | Kind::Ratio, _) => Scale::Difference,
+    }
+}
+
+/// What the planned difference is a share of: the baseline, or else the size of both groups' rate;
+/// never less than what is noise, because a rate may be 0.
+fn size(metric: &Metric, rates: &Rates) -> f64 {
+    let seen = rates.pooled.mean.abs().max(rates.pooled.variance.sqrt());
+    metric.baseline.map_or(seen, f64::abs)
 }
 
 /// How results name the method that judges a metric.
 pub fn method(metric: &Metric) -> &'static str {
-    match (metric.role, metric.engine, metric.kind) {
-        (Role::Guardrail { .. }, _, Kind::Conversion) => guardrail::METHOD_EXACT,
+    match (metric.role, metric.kind, metric.baseline) {
+        (Role::Guardrail { .. }, Kind::Conversion, _) => guardrail::METHOD_EXACT,
         (Role::Guardrail { .. }, _, _) => guardrail::METHOD_LOG,
-        (_, Engine::Exact, Kind::Conversion) => conversion::METHOD,
-        (_, Engine::Absolute { .. }, _) => sequential::METHOD_ABSOLUTE,
-        (_, Engine::Exact | Engine::LogLift, _) => sequential::METHOD_LOG,
+        (_, Kind::Conversion, _) => METHOD_SHARES,
+        (_, Kind::Mean | Kind::Ratio, Some(_)) => sequential::METHOD_ABSOLUTE,
+        (_, Kind::Count | Kind::Mean | Kind::Ratio, _) => sequential::METHOD_LOG,
     }
 }
 
 impl Compared {
     /// ln E of no effect at this look; 0 until enough is known.
     pub fn ln_e(&self) -> f64 {
-        match &self.test {
-            Test::Exact(evidence) => evidence.ln_e(),
-            Test::Log(estimate) | Test::Absolute(estimate, _) => {
-                estimate.map_or(0.0, |estimate| estimate.ln_e())
-            }
+        self.ln_e_at(0.0)
+    }
+
+    /// ln E of an effect on the scale that decides; 0 until enough is known.
+    fn ln_e_at(&self, effect: f64) -> f64 {
+        let estimated = self
+            .estimate
+            .map_or(0.0, |estimate| estimate.ln_e_at(effect));
+        match &self.exact {
+            None => estimated,
+            Some(exact) => ln_sum_exp(&[exact.ln_e_at(effect), estimated]) - LN_2,
         }
     }
 
-    /// The log ratio of the two rates as an estimate, whatever the test is.
+    /// The log ratio of the two rates as an estimate, whatever the scale is.
     pub fn log_estimate(&self, metric: &Metric) -> Option<Estimate> {
-        log_estimate(metric, self.rates)
+        Estimate::of_log(metric.kind, &self.rates?, metric.detect)
     }
 
-    /// What is known by the test of the configuration, as an estimate to plan with: the exact test
-    /// knows only those who convert, so that it takes more users where most do.
-    pub fn planning_estimate(&self, metric: &Metric) -> Option<Estimate> {
-        let estimate = self.log_estimate(metric)?;
-        let (Test::Exact(_), Some((control, own))) = (&self.test, self.rates) else {
-            return Some(estimate);
+    /// How many times the users there are now it takes to find the planned effect with a chance of
+    /// `power`.
+    pub fn users_factor(&self, alpha: f64, power: f64) -> Option<f64> {
+        let estimate = self.estimate?;
+        let of_converted = self.exact.as_ref().zip(self.rates).map(|(_, rates)| {
+            let Rates { control, own, .. } = rates;
+            1.0 / control.converted as f64 + 1.0 / own.converted as f64
+        });
+        finite(planning::users_factor(
+            &estimate,
+            of_converted,
+            alpha,
+            power,
+        ))
+    }
+
+    /// Where the true effect lies on the scale that decides, with error `alpha`. It holds the
+    /// estimate, also where the groups' sizes and their weights say different things.
+    fn interval(&self, alpha: f64) -> Interval {
+        if self.exact.is_none() {
+            let interval = |estimate: Estimate| estimate.mixture_interval(alpha);
+            return self.estimate.map_or(Interval::UNKNOWN, interval);
+        }
+        let inside = |effect: f64| self.ln_e_at(effect) < -alpha.ln();
+        let seen = self.log_ratio();
+        let start = self.likeliest();
+        let end = |toward: f64| match inside(start) {
+            true => bisect(start, toward, inside),
+            false => start,
         };
-        let of = |rate: &Rate, share: f64| share / rate.converted as f64;
-        let converters = of(&control, 1.0) + of(&own, 1.0);
-        let all = of(&control, 1.0 - control.mean) + of(&own, 1.0 - own.mean);
-        let variance = estimate.variance * converters / all;
-        (variance.is_finite() && variance > 0.0).then_some(Estimate {
-            variance,
-            ..estimate
-        })
+        let own = self.terms.iter().any(|term| term.own > 0.0);
+        let control = self.terms.iter().any(|term| term.control > 0.0);
+        let (low, high) = (own.then(|| end(-FAR)), control.then(|| end(FAR)));
+        Interval {
+            low: low.map(|low| seen.map_or(low, |seen| low.min(seen))),
+            high: high.map(|high| seen.map_or(high, |seen| high.max(seen))),
+        }
+    }
+
+    /// The effect with the least evidence against it, which is between those of the two methods:
+    /// ln E is convex.
+    fn likeliest(&self) -> f64 {
+        let exact = likeliest(&self.terms);
+        let Some(estimate) = self.estimate else {
+            return exact;
+        };
+        let (mut low, mut high) = (exact.min(estimate.delta), exact.max(estimate.delta));
+        for _ in 0..60 {
+            let third = (high - low) / 3.0;
+            if self.ln_e_at(low + third) < self.ln_e_at(high - third) {
+                high -= third;
+            } else {
+                low += third;
+            }
+        }
+        0.5 * (low + high)
+    }
+
+    fn log_ratio(&self) -> Option<f64> {
+        let Rates { control, own, .. } = self.rates?;
+        finite((own.mean / control.mean).ln())
     }
 
     /// The comparison, with intervals that miss with chance `alpha`.
     pub fn lift(&self, metric: &Metric, alpha: f64) -> Lift {
-        let ratio = || {
-            let (control, own) = self.rates.filter(|(control, _)| control.mean > 0.0)?;
-            finite(own.mean / control.mean - 1.0)
+        let effect = self.interval(alpha);
+        let difference = self
+            .rates
+            .map(|Rates { control, own, .. }| own.mean - control.mean);
+        let common = Lift {
+            absolute: difference,
+            averaged: self.averaged(),
+            ..Lift::default()
         };
-        let (relative, relative_interval) = match &self.test {
-            Test::Exact(evidence) => (evidence.relative(), evidence.interval(alpha)),
-            Test::Log(estimate) => (
-                ratio(),
-                estimate.map_or(Interval::UNKNOWN, |estimate| {
-                    estimate.interval(alpha).map(f64::exp_m1)
-                }),
-            ),
-            Test::Absolute(estimate, baseline) => (
-                self.rates
-                    .and_then(|(control, own)| finite((own.mean - control.mean) / baseline.abs())),
-                estimate.map_or(Interval::UNKNOWN, |estimate| {
-                    estimate.interval(alpha).map(|end| end / baseline.abs())
-                }),
-            ),
-        };
-        Lift {
-            absolute: self.rates.map(|(control, own)| own.mean - control.mean),
-            absolute_interval: self.absolute_interval(metric, alpha),
-            relative,
-            relative_interval,
+        match self.scale {
+            Scale::Log => {
+                let ratio = || {
+                    let rates = self.rates.filter(|rates| rates.control.mean > 0.0)?;
+                    finite(rates.own.mean / rates.control.mean - 1.0)
+                };
+                let interval = effect.map(f64::exp_m1);
+                // A share cannot fall further than to nothing.
+                let is_share = metric.kind == Kind::Conversion;
+                let lowest = is_share.then_some(-1.0);
+                Lift {
+                    absolute_interval: self.as_difference(effect),
+                    relative: ratio(),
+                    relative_interval: Interval {
+                        low: interval.low.or(lowest),
+                        ..interval
+                    },
+                    margin: Some(metric.margin),
+                    shrunken: self.estimate.map(|estimate| estimate.shrunken().exp_m1()),
+                    ..common
+                }
+            }
+            Scale::Difference => {
+                let of = self.control_size();
+                let relative = |value: f64| Some(value / of?);
+                Lift {
+                    absolute_interval: effect,
+                    relative: difference.and_then(relative),
+                    relative_interval: Interval {
+                        low: effect.low.and_then(relative),
+                        high: effect.high.and_then(relative),
+                    },
+                    is_absolute: true,
+                    margin: metric
+                        .baseline
+                        .map(f64::abs)
+                        .or(of)
+                        .map(|of| metric.margin * of),
+                    shrunken: self.estimate.and_then(|it| relative(it.shrunken())),
+                    ..common
+                }
+            }
         }
     }
 
-    fn absolute_interval(&self, metric: &Metric, alpha: f64) -> Interval {
-        if let Test::Absolute(estimate, _) = &self.test {
-            return estimate.map_or(Interval::UNKNOWN, |estimate| estimate.interval(alpha));
-        }
-        let Some(((control, own), log)) = self.rates.zip(self.log_estimate(metric)) else {
+    /// Over several periods: control's rate and the group's, averaged alike.
+    fn averaged(&self) -> Option<(f64, f64)> {
+        let rates = self.rates.filter(|_| self.periods.len() > 1)?;
+        Some((rates.control.mean, rates.own.mean))
+    }
+
+    /// The size of control's rate, where it is surely not 0: percentages of differences are of it.
+    fn control_size(&self) -> Option<f64> {
+        let control = self.rates?.control;
+        let is_sure = control.mean * control.mean >= 16.0 * control.variance;
+        (is_sure && control.mean != 0.0).then(|| control.mean.abs())
+    }
+
+    /// An interval of log ratios as one of differences: as many standard errors from the estimate.
+    fn as_difference(&self, effect: Interval) -> Interval {
+        let Some((rates, log)) = self.rates.zip(self.estimate) else {
             return Interval::UNKNOWN;
         };
-        // The log-lift's own clock, so that both intervals narrow together.
-        let error = (control.variance + own.variance).sqrt();
-        let half = error * sequential::width(log.information(), alpha);
-        Interval::around(own.mean - control.mean, half)
+        let Rates {
+            control,
+            own,
+            pooled,
+        } = rates;
+        let error = (control.variance + own.variance)
+            .max(pooled.variance)
+            .sqrt();
+        let scale = error / log.variance.sqrt();
+        effect.map(|end| own.mean - control.mean + (end - log.delta) * scale)
     }
 
     /// The chance to be better than control, and the expected loss of taking the group. Weights
@@ -164,7 +289,7 @@ impl Compared {
                 bayes::compare(posterior(&only.control), posterior(&only.own))
             }
             Kind::Count | Kind::Mean | Kind::Ratio => {
-                let (control, own) = self.rates?;
+                let Rates { control, own, .. } = self.rates?;
                 let spread = (control.variance + own.variance).sqrt();
                 (spread > 0.0).then(|| bayes::of_difference(own.mean - control.mean, spread))?
             }
@@ -177,9 +302,4 @@ impl Compared {
         };
         Some((finite(chance)?.clamp(0.0, 1.0), finite(loss)?))
     }
-}
-
-fn log_estimate(metric: &Metric, rates: Option<(Rate, Rate)>) -> Option<Estimate> {
-    let (control, own) = rates?;
-    Estimate::of_log(metric.kind, &control, &own, metric.detect)
 }

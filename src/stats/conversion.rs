@@ -16,10 +16,8 @@
 
 use super::interval::{Interval, finite};
 use super::logistic::{self, FAR, Term, likeliest, ln_integral};
-use super::special::{bisect, ln_dirichlet_factor, ln_incomplete_beta};
-
-/// How results name this method.
-pub const METHOD: &str = "exact conversions-only mixture (always valid)";
+use super::prior::as_converted;
+use super::special::{bisect, ln_dirichlet_factor, ln_incomplete_beta, ln_sum_exp};
 
 /// What the converted users of a group and of control say.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,14 +30,29 @@ impl Evidence {
     /// Of periods in order, each with a share of its own. `concentration` is κ, above 0: how
     /// many converted users the expectation of no effect weighs at the start.
     pub fn new(terms: &[Term], concentration: f64) -> Evidence {
-        let ln_e = match terms {
-            [] => 0.0,
-            [only] => ln_dirichlet_factor(&cells(only, concentration)),
-            [first, ..] => ln_mixture(terms, first.share, concentration, false),
-        };
+        let share = terms.first().map_or(0.5, |first| first.share);
+        Evidence::mixed(terms, &[(1.0, centered(share, concentration))])
+    }
+
+    /// By the mixture of [`super::prior`] around a planned log rate ratio, above 0.
+    pub fn planned(terms: &[Term], planned: f64) -> Evidence {
+        let share = terms.first().map_or(0.5, |first| first.share);
+        Evidence::mixed(terms, &as_converted(share, planned))
+    }
+
+    /// By a mixture of these components, each with its weight. They have the first period's share.
+    fn mixed(terms: &[Term], components: &[(f64, Term)]) -> Evidence {
+        let each = components.iter().map(|(weight, prior)| {
+            let ln_e = match terms {
+                [] => 0.0,
+                [only] => ln_dirichlet_factor(&cells(only, prior)),
+                _ => ln_mixture(terms, prior, false),
+            };
+            weight.ln() + ln_e
+        });
         Evidence {
             terms: terms.to_vec(),
-            ln_e,
+            ln_e: ln_sum_exp(&each.collect::<Vec<_>>()),
         }
     }
 
@@ -84,12 +97,6 @@ impl Evidence {
     }
 }
 
-/// The κ at which the mixture's lifts spread by ln(1 + detect), as the planned one does:
-/// κ = 1/(w(1−w)τ²).
-pub fn planned_concentration(share: f64, detect: f64) -> f64 {
-    1.0 / (share * (1.0 - share) * detect.ln_1p().powi(2))
-}
-
 /// ln E⁺ of "the group's rate is at most `ratio` times control's": the mixture above, restricted
 /// to larger ratios and centered at `ratio`. Valid at any look under every smaller ratio too.
 /// `None` where the evidence is so far on the other side that the remaining mass is no number.
@@ -106,37 +113,43 @@ pub fn ln_e_above(terms: &[Term], ratio: f64, concentration: f64) -> Option<f64>
     match moved.as_slice() {
         [] => Some(0.0),
         [only] => {
-            let [own, control] = cells(only, concentration);
+            let [own, control] = cells(only, &centered(only.share, concentration));
             let mass = |a: f64, b: f64| ln_incomplete_beta(a, b, only.share, 1.0 - only.share).1;
             let after = mass(own.0 + own.1, control.0 + control.1);
             let before = mass(own.0, control.0);
             (after > f64::MIN_POSITIVE.ln())
                 .then(|| ln_dirichlet_factor(&[own, control]) + after - before)
         }
-        [first, ..] => finite(ln_mixture(&moved, first.share, concentration, true)),
+        [first, ..] => {
+            let prior = centered(first.share, concentration);
+            finite(ln_mixture(&moved, &prior, true))
+        }
+    }
+}
+
+/// The prior of no effect that weighs as much as `concentration` converted users.
+fn centered(share: f64, concentration: f64) -> Term {
+    Term {
+        share,
+        control: concentration * (1.0 - share),
+        own: concentration * share,
     }
 }
 
 /// Prior, count and share of the group and of control.
-fn cells(term: &Term, concentration: f64) -> [(f64, f64, f64); 2] {
-    let rest = 1.0 - term.share;
+fn cells(term: &Term, prior: &Term) -> [(f64, f64, f64); 2] {
     [
-        (concentration * term.share, term.own, term.share),
-        (concentration * rest, term.control, rest),
+        (prior.own, term.own, term.share),
+        (prior.control, term.control, 1.0 - term.share),
     ]
 }
 
 /// ln of the mixture's mean likelihood over that of no effect. The prior is a term like those of
-/// the data: κw converted users of the group and κ(1−w) of control.
-fn ln_mixture(terms: &[Term], share: f64, concentration: f64, only_above: bool) -> f64 {
-    let prior = Term {
-        share,
-        control: concentration * (1.0 - share),
-        own: concentration * share,
-    };
-    let mut all = vec![prior];
+/// the data.
+fn ln_mixture(terms: &[Term], prior: &Term, only_above: bool) -> f64 {
+    let mut all = vec![*prior];
     all.extend_from_slice(terms);
-    ln_integral(&all, only_above) - ln_integral(&[prior], only_above)
+    ln_integral(&all, only_above) - ln_integral(&[*prior], only_above)
 }
 
 #[cfg(test)]
@@ -202,6 +215,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn mixture_of_a_period_cut_in_two_is_the_same() {
+        for (share, control, own) in [(0.5, 30.0, 50.0), (0.01, 2000.0, 0.0), (0.1, 900.0, 150.0)] {
+            let halves = [
+                term(share, control / 4.0, own),
+                term(share, control * 0.75, 0.0),
+            ];
+            let whole = Evidence::planned(&[term(share, control, own)], 0.1);
+            let cut = Evidence::planned(&halves, 0.1);
+            assert!(
+                (whole.ln_e() - cut.ln_e()).abs() < 1e-7,
+                "{whole:?} {cut:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn large_effect_is_found_at_a_small_site() {
+        assert!(
+            Evidence::planned(&[term(0.5, 0.0, 30.0)], 0.1_f64.ln_1p()).ln_e() > 2000.0_f64.ln()
+        );
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub fn view(question: &Question) -> Vec<Vec<Option<View>>> {
         let [only] = periods.as_slice() else {
             return None;
         };
-        let (of_control, own) = periods::comparable(metric, &periods)?;
+        let rates = periods::comparable(metric, &periods)?;
+        let (of_control, own) = (rates.control, rates.own);
         let absolute = match metric.kind {
             Kind::Conversion => Pair::of(&only.control, &only.own).newcombe(question.alpha),
             Kind::Count | Kind::Mean | Kind::Ratio => {

@@ -7,7 +7,7 @@ use super::interval::{Interval, finite};
 use super::judgement::{GroupJudgement, Judgement, MetricJudgement, Side};
 use super::moments::{Sums, unit};
 use super::periods;
-use super::planning::{POWER, users_factor};
+use super::planning::POWER;
 use super::question::{History, Kind, Metric, Question, Role, Shown};
 use super::several::{self, Corrected, interval_levels};
 use super::verdict::verdict;
@@ -165,11 +165,8 @@ fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudge
     let p: Vec<f64> = cases.iter().map(p).collect();
     correct(question, cases, &several::holm(&p, question.alpha), judged);
     let needed = |case: &&Case| {
-        let estimate = case
-            .compared
-            .planning_estimate(&question.metrics[case.metric])?;
         let alpha = question.alpha / cases.len() as f64;
-        finite(users_factor(&estimate, alpha, POWER))
+        case.compared.users_factor(alpha, POWER)
     };
     let users: u64 = question.epochs.iter().flat_map(|epoch| &epoch.users).sum();
     // The slowest group decides; a group of which nothing is known yet has no pace.
@@ -205,7 +202,7 @@ fn correct(
         let group = &mut judged[case.metric].groups[case.group];
         group.adjusted_p = Some(corrected.adjusted[place]);
         let lift = case.compared.lift(metric, levels[place]);
-        group.significant = corrected.reject[place] && lift.relative_interval.excludes_zero();
+        group.significant = corrected.reject[place] && lift.decisive().excludes_zero();
         group.lift = Some(lift);
     }
 }
@@ -219,8 +216,8 @@ fn judge_guardrails(question: &Question, cases: &[&Case], judged: &mut [MetricJu
         let rates = case.compared.rates;
         let dead = guardrail::dead(
             metric.kind,
-            rates.as_ref().map(|(control, _)| control),
-            rates.as_ref().map(|(_, own)| own),
+            rates.as_ref().map(|rates| &rates.control),
+            rates.as_ref().map(|rates| &rates.own),
         );
         let found = guardrail::judge(&data(metric, &case.compared), group.p_value, dead, alpha);
         let mut lift = case.compared.lift(metric, alpha);

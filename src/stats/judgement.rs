@@ -82,7 +82,7 @@ impl GroupJudgement {
         if let Role::Guardrail { .. } = metric.role {
             return Some(Side::Worse);
         }
-        let interval = self.lift?.relative_interval;
+        let interval = self.lift?.decisive();
         let is_higher = match (interval.low, interval.high) {
             (Some(low), _) if low > 0.0 => true,
             (_, Some(high)) if high < 0.0 => false,
@@ -108,4 +108,30 @@ pub struct Lift {
     /// Where the true relative difference lies, at any look, by the method named. Its error is
     /// the question's, shared by all groups (primary) or all secondary metrics and groups.
     pub relative_interval: Interval,
+    /// Whether the difference of the rates decides, not their ratio.
+    pub is_absolute: bool,
+    /// What counts as no difference, on the scale that decides.
+    pub margin: Option<f64>,
+    /// The relative difference, less what stopping at a lucky moment adds to it on average.
+    pub shrunken: Option<f64>,
+    /// Where weights changed: control's rate and the group's, averaged over the periods alike.
+    /// Their ratio is the lift; the rates of all users compare different days.
+    pub averaged: Option<(f64, f64)>,
+}
+
+impl Lift {
+    /// The interval that decides.
+    pub fn decisive(&self) -> Interval {
+        if self.is_absolute {
+            self.absolute_interval
+        } else {
+            self.relative_interval
+        }
+    }
+
+    /// Whether the groups differ by less than the margin.
+    pub fn is_same(&self) -> bool {
+        self.margin
+            .is_some_and(|margin| self.decisive().within(margin))
+    }
 }

@@ -6,8 +6,9 @@
 //! [`judge`] is the front door: a [`Question`] in, a [`Judgement`] out. On the way,
 //! - [`balance`] says whether the groups have the sizes they should;
 //! - [`periods`] makes two groups comparable over changing weights, from [`moments`];
-//! - the engines compare them: [`conversion`] (exact, for shares of users, by [`logistic`]) and
-//!   [`sequential`] (logarithms and differences of means); [`rate`] bounds one group's share;
+//! - [`compare`] sets a group against control, by the evidence of [`conversion`] (exact, for shares
+//!   of users, by [`logistic`]) and [`sequential`] (logarithms and differences of means), both
+//!   tuned by [`prior`]; [`rate`] bounds one group's share;
 //! - [`several`] corrects for many groups and metrics, [`guardrail`] watches for harm;
 //! - [`verdict`] says it in one word, [`narrative`] in one sentence.
 //!
@@ -32,6 +33,7 @@ pub mod moments;
 pub mod narrative;
 pub mod periods;
 pub mod planning;
+pub mod prior;
 pub mod quadrature;
 pub mod question;
 pub mod rate;
@@ -45,7 +47,5 @@ pub use guardrail::Guardrail;
 pub use interval::Interval;
 pub use judge::{control_of, judge, primary_of};
 pub use judgement::{GroupJudgement, Judgement, Lift, MetricJudgement};
-pub use question::{
-    Engine, Epoch, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals,
-};
+pub use question::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals};
 pub use verdict::{State, Verdict};

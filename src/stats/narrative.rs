@@ -3,7 +3,7 @@
 use super::balance::SampleRatio;
 use super::guardrail::Guardrail;
 use super::judgement::{GroupJudgement, Lift, MetricJudgement, Side};
-use super::question::{Engine, Goal, Kind, Metric, Question, Role, Shown};
+use super::question::{Goal, Kind, Metric, Question, Role, Shown};
 
 /// What sentences about the primary metric are made of.
 pub struct Narrative<'a> {
@@ -107,10 +107,17 @@ impl Narrative<'_> {
             )
         };
         let toward = |value: f64| if value < 0.0 { down } else { up };
-        let interval = lift.relative_interval;
+        let interval = lift.decisive();
         // A fall cannot be larger than to nothing: such an end says nothing.
-        let absolute = matches!(self.metric.engine, Engine::Absolute { .. });
-        let low = interval.low.filter(|&low| absolute || low > -1.0);
+        let low = interval.low.filter(|&low| lift.is_absolute || low > -1.0);
+        let end = match (lift.is_absolute, self.metric.kind) {
+            (true, Kind::Mean | Kind::Count) => format!("per user {end}"),
+            _ => end,
+        };
+        let percent = |value: f64| match lift.is_absolute {
+            true => amount(value),
+            false => percent(value),
+        };
         match (low, interval.high) {
             (Some(low), Some(high)) if low >= 0.0 => {
                 format!("{subject} {} to {} {up} {end}", percent(low), percent(high))
@@ -253,6 +260,16 @@ fn percent(value: f64) -> String {
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
 
+/// 0.4031 as `0.40`, without sign: three digits, and at least two decimals below 100.
+fn amount(value: f64) -> String {
+    let value = value.abs();
+    let decimals = match value {
+        _ if value == 0.0 || value >= 100.0 => 0,
+        _ => (2 - value.log10().floor() as i32).clamp(2, 12),
+    };
+    format!("{value:.*}", decimals as usize)
+}
+
 /// 40112 as `40,112`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -294,6 +311,8 @@ mod tests {
     fn numbers_read_well() {
         let found = [0.0, 0.0004, 0.081, 0.1, -0.153].map(percent);
         assert_eq!(found, ["0 %", "0.04 %", "8.1 %", "10 %", "15.3 %"]);
+        let found = [0.0, 0.4031, -12.0, 0.000_123, 1234.5].map(amount);
+        assert_eq!(found, ["0", "0.403", "12.00", "0.000123", "1234"]);
         assert_eq!([0, 999, 40_112].map(thousands), ["0", "999", "40,112"]);
         assert_eq!([7, 99, 124_718].map(two_digits), [7, 99, 130_000]);
         let found = [60_000, 3_600_000, 604_800_000].map(duration);

@@ -46,6 +46,18 @@ pub struct Rate {
     pub converted: u64,
 }
 
+/// Two groups' rates, made comparable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Control's.
+    pub control: Rate,
+    /// The group's.
+    pub own: Rate,
+    /// That of both together. Its variance is that of the *difference* of the two, were both
+    /// groups' users alike.
+    pub pooled: Rate,
+}
+
 /// The periods in which both groups took part. Periods in which the group has the same share
 /// against control are one: what changed (traffic, or a third group's weight) concerns neither.
 pub fn periods(question: &Question, metric: &Metric, control: usize, own: usize) -> Vec<Period> {
@@ -76,9 +88,9 @@ pub fn periods(question: &Question, metric: &Metric, control: usize, own: usize)
     periods
 }
 
-/// Both rates, averaged over the periods by the same weights: control's, then the group's.
-/// `None` where a rate or its variance cannot be known.
-pub fn comparable(metric: &Metric, periods: &[Period]) -> Option<(Rate, Rate)> {
+/// Both rates, averaged over the periods by the same weights. `None` where a rate or its variance
+/// cannot be known.
+pub fn comparable(metric: &Metric, periods: &[Period]) -> Option<Rates> {
     // A variance needs two users.
     let usable: Vec<&Period> = periods
         .iter()
@@ -89,26 +101,47 @@ pub fn comparable(metric: &Metric, periods: &[Period]) -> Option<(Rate, Rate)> {
         a * (b / (a + b))
     };
     let all: f64 = usable.iter().map(|period| weight(period)).sum();
-    let rate = |of: fn(&Period) -> &Sums| {
-        let strata = usable
-            .iter()
-            .map(|period| (weight(period) / all, of(period)));
-        let strata: Vec<(f64, &Sums)> = strata.collect();
-        average(metric, &strata)
+    let rate = |of: &dyn Fn(&Period) -> (Sums, f64)| {
+        let strata = usable.iter().map(|period| {
+            let (sums, users) = of(period);
+            Stratum {
+                weight: weight(period) / all,
+                sums,
+                users,
+            }
+        });
+        average(metric, &strata.collect::<Vec<_>>())
     };
-    Some((rate(|period| &period.control)?, rate(|period| &period.own)?))
+    Some(Rates {
+        control: rate(&|period| (period.control, period.control.users as f64))?,
+        own: rate(&|period| (period.own, period.own.users as f64))?,
+        pooled: rate(&|period| (period.control.plus(period.own), weight(period)))?,
+    })
+}
+
+/// One period's part of an average.
+struct Stratum {
+    weight: f64,
+    sums: Sums,
+    /// By how many users the variance of one becomes that of the mean.
+    users: f64,
 }
 
 /// One group's plain rate over all of its users.
 pub fn plain(metric: &Metric, sums: &Sums) -> Option<Rate> {
-    average(metric, &[(1.0, sums)])
+    let stratum = Stratum {
+        weight: 1.0,
+        sums: *sums,
+        users: sums.users as f64,
+    };
+    average(metric, &[stratum])
 }
 
-fn average(metric: &Metric, strata: &[(f64, &Sums)]) -> Option<Rate> {
+fn average(metric: &Metric, strata: &[Stratum]) -> Option<Rate> {
     let over = |value: fn(&Sums) -> Option<f64>| -> Option<f64> {
         strata
             .iter()
-            .map(|(weight, sums)| Some(weight * value(sums)?))
+            .map(|stratum| Some(stratum.weight * value(&stratum.sums)?))
             .sum()
     };
     let raw = over(Sums::mean)?;
@@ -128,21 +161,24 @@ fn average(metric: &Metric, strata: &[(f64, &Sums)]) -> Option<Rate> {
     };
     let variance: Option<f64> = strata
         .iter()
-        .map(|(weight, sums)| Some(weight * weight * of_user(sums)? / sums.users as f64))
+        .map(|stratum| {
+            let of_user = of_user(&stratum.sums)?;
+            Some(stratum.weight * stratum.weight * of_user / stratum.users)
+        })
         .sum();
     let unit = unit(metric);
     Some(Rate {
         mean: finite(raw * unit).filter(|_| !strata.is_empty())?,
         variance: finite(variance? * scale * unit * unit)?,
-        users: strata.iter().map(|(_, sums)| sums.users).sum(),
-        converted: strata.iter().map(|(_, sums)| sums.converted).sum(),
+        users: strata.iter().map(|stratum| stratum.sums.users).sum(),
+        converted: strata.iter().map(|stratum| stratum.sums.converted).sum(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::question::{Engine, Epoch, Goal, Role, Totals};
+    use crate::stats::question::{Epoch, Goal, Role, Totals};
 
     fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
         Metric {
@@ -150,7 +186,7 @@ mod tests {
             kind,
             goal: Goal::Increase,
             role: Role::Primary,
-            engine: Engine::usual(kind),
+            baseline: None,
             detect: 0.1,
             margin: 0.01,
             scale: 2,
@@ -187,7 +223,7 @@ mod tests {
         };
         let periods = periods(&question, &metric, 0, 1);
         assert_eq!(periods.len(), 2);
-        let (control, own) = comparable(&metric, &periods).unwrap();
+        let Rates { control, own, .. } = comparable(&metric, &periods).unwrap();
         assert!((control.mean - own.mean).abs() < 1e-12);
     }
 
@@ -201,7 +237,12 @@ mod tests {
         };
         let periods = periods(&question, &metric, 0, 1);
         assert_eq!(periods.len(), 1);
-        let (control, own) = comparable(&metric, &periods).unwrap();
+        let Rates {
+            control,
+            own,
+            pooled,
+        } = comparable(&metric, &periods).unwrap();
+        assert!((pooled.variance - 0.11 * 0.89 / 100.0).abs() < 1e-16);
         assert_eq!((control.mean, own.mean), (0.1, 0.12));
         assert!((own.variance - 0.12 * 0.88 / 200.0).abs() < 1e-16);
         assert_eq!((control.users, own.converted), (200, 24));

@@ -1,7 +1,8 @@
 //! How many users it takes.
 
-use super::sequential::{Estimate, width};
-use super::special::{bisect, normal_cdf, normal_quantile};
+use super::sequential::Estimate;
+use super::special::{bisect, ln_sum_exp, normal_cdf, normal_quantile};
+use std::f64::consts::LN_2;
 
 /// The chance to find the planned lift that experiments are planned for.
 pub const POWER: f64 = 0.8;
@@ -76,13 +77,30 @@ pub fn sample_size_of_effect(effect: f64, alpha: f64, power: f64, ratio: f64) ->
 
 /// How many times the users there are now it takes until the sequential test has found the
 /// planned lift with chance `power`: at least 1, and counted without the chance to stop earlier.
-/// The smallest N′/N with Φ(δ/SE′ − c(g′)) ≥ power, where δ is the planned lift, never the
-/// observed one.
-pub fn users_factor(estimate: &Estimate, alpha: f64, power: f64) -> f64 {
+/// The smallest N′/N with Φ((δ − Δ′)/SE′) ≥ power, where δ is the planned lift, never the observed
+/// one, and Δ′ is the smallest estimate that would be shown then. `of_converted` is the variance
+/// of the exact test, whose evidence counts half, for shares of users.
+pub fn users_factor(estimate: &Estimate, of_converted: Option<f64>, alpha: f64, power: f64) -> f64 {
+    let planned = estimate.tau;
     let reached = |factor: f64| {
-        let error = (estimate.variance / factor).sqrt();
-        let g = estimate.information() * factor;
-        normal_cdf(estimate.tau / error - width(g, alpha))
+        let ln_e = |delta: f64, variance: f64| {
+            let variance = variance / factor;
+            let estimate = Estimate {
+                delta,
+                variance,
+                tau: planned,
+            };
+            estimate.ln_e_at(0.0)
+        };
+        let is_short = |delta: f64| {
+            let all = ln_e(delta, estimate.variance);
+            let found = of_converted.map_or(all, |of_converted| {
+                ln_sum_exp(&[all, ln_e(delta, of_converted)]) - LN_2
+            });
+            found < -alpha.ln()
+        };
+        let shown = bisect(0.0, 1e3 * planned, is_short);
+        normal_cdf((planned - shown) / (estimate.variance / factor).sqrt())
     };
     let mut high = 1.0;
     if reached(high) >= power {
@@ -129,12 +147,15 @@ mod tests {
             variance: (tau / 2.8016).powi(2),
             tau,
         };
-        let factor = users_factor(&estimate, 0.05, 0.8);
-        assert!((1.8..2.0).contains(&factor), "{factor}");
+        let factor = users_factor(&estimate, None, 0.05, 0.8);
+        assert!((1.9..2.1).contains(&factor), "{factor}");
         let later = Estimate {
             variance: estimate.variance / 3.0,
             ..estimate
         };
-        assert_eq!(users_factor(&later, 0.05, 0.8), 1.0);
+        // The exact test, which knows few of the users, adds little to the mean of both.
+        let both = users_factor(&estimate, Some(20.0 * estimate.variance), 0.05, 0.8);
+        assert!((factor..1.3 * factor).contains(&both), "{both}");
+        assert_eq!(users_factor(&later, None, 0.05, 0.8), 1.0);
     }
 }

@@ -74,8 +74,9 @@ pub struct Metric {
     pub goal: Goal,
     /// What it is for.
     pub role: Role,
-    /// Which test judges it: fixed by the configuration, never by looking at data.
-    pub engine: Engine,
+    /// For values that may be negative, the rate expected before the start, not 0: differences
+    /// are then judged, not ratios, and the planned lift is a share of it. Conversions need none.
+    pub baseline: Option<f64>,
     /// The planned relative lift, above 0, such as 0.1. Fixed when the experiment starts.
     pub detect: f64,
     /// The relative difference that counts as none, above 0, such as 0.01.
@@ -149,42 +150,6 @@ pub enum Role {
         /// The relative growth that is tolerated, at least 0: 0.1 lets it grow by a tenth.
         max_increase: f64,
     },
-}
-
-/// Which test judges a metric.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Engine {
-    /// For conversions: exact at any size. Other kinds have no exact test and take `LogLift`.
-    Exact,
-    /// The logarithm of the ratio of two rates: for means, counts, ratios, and for conversions
-    /// of more than about a tenth of all users.
-    LogLift,
-    /// The difference of two rates: for values that may be negative.
-    Absolute {
-        /// The rate expected before the start, not 0: the planned lift is a share of it.
-        baseline: f64,
-    },
-}
-
-impl Engine {
-    /// What is taken for a rate that is expected before the start: the exact test gains little where
-    /// more than a tenth of all users convert, and a rate of other kinds is named where values may
-    /// be negative.
-    pub fn planned(kind: Kind, baseline: Option<f64>) -> Engine {
-        match (kind, baseline) {
-            (Kind::Conversion, Some(share)) if share >= 0.1 => Engine::LogLift,
-            (Kind::Conversion, _) | (_, None) => Engine::usual(kind),
-            (_, Some(baseline)) => Engine::Absolute { baseline },
-        }
-    }
-
-    /// What is taken where the configuration names no rate.
-    pub fn usual(kind: Kind) -> Engine {
-        match kind {
-            Kind::Conversion => Engine::Exact,
-            Kind::Count | Kind::Mean | Kind::Ratio => Engine::LogLift,
-        }
-    }
 }
 
 /// What was counted for one metric in one group of one epoch. Squares and products are of the

@@ -10,16 +10,17 @@
 //! Sinha, Kennedy, Ramdas, Ann. Statist. 2024 (arXiv 2103.06476).
 
 use super::interval::{Interval, finite};
-use super::periods::Rate;
+use super::periods::{Rate, Rates};
+use super::prior::MIXTURE;
 use super::question::Kind;
-use super::special::{bisect, ln_normal_cdf};
+use super::special::{bisect, ln_normal_cdf, ln_sum_exp};
 
 /// How results name the comparison of logarithms.
 pub const METHOD_LOG: &str =
-    "log-lift normal mixture on the information clock (always valid, asymptotic)";
+    "log-lift normal mixtures on the information clock (always valid, asymptotic)";
 /// How results name the comparison of differences.
 pub const METHOD_ABSOLUTE: &str =
-    "normal mixture of the difference on the information clock (always valid, asymptotic)";
+    "normal mixtures of the difference on the information clock (always valid, asymptotic)";
 
 /// How results name the interval of one group's rate.
 pub const METHOD_RATE: &str =
@@ -62,6 +63,19 @@ pub fn bound_above(v: f64, rho: f64, alpha: f64) -> f64 {
     bisect(0.0, high, |s| ln_e(s) < -alpha.ln())
 }
 
+/// ln of the chance density of an estimate under the mixture of [`super::prior`], over that under
+/// an effect which is exactly the estimate: at most 0. E of an effect r is this, times
+/// e^((Δ − r)²/2V), in closed form for each component.
+fn ln_mixture(delta: f64, variance: f64, planned: f64) -> f64 {
+    let each = MIXTURE.map(|component| {
+        let spread = component.spread * planned;
+        let total = variance + spread * spread;
+        let off = delta - component.center * planned;
+        component.weight.ln() + 0.5 * (variance / total).ln() - 0.5 * off * off / total
+    });
+    ln_sum_exp(&each)
+}
+
 /// An estimate that is asymptotically normal, and what it was planned to find.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -69,19 +83,27 @@ pub struct Estimate {
     pub delta: f64,
     /// Its variance, above 0.
     pub variance: f64,
-    /// The spread of the mixture over true values, above 0.
+    /// The planned effect, above 0: what the mixture over true values is tuned by.
     pub tau: f64,
 }
 
 impl Estimate {
     /// The logarithm of the ratio of two rates; τ = ln(1 + detect). `None` until both rates are
     /// above 0 and enough users are behind them.
-    pub fn of_log(kind: Kind, control: &Rate, own: &Rate, detect: f64) -> Option<Estimate> {
-        let sound = [control, own]
-            .iter()
-            .all(|rate| rate.mean > 0.0 && enough(kind, rate));
+    ///
+    /// Its variance is the larger of two: by each group's own spread, and by the spread of both
+    /// together. A small group that has not met its large buyer yet has a small mean *and* a small
+    /// spread of its own, and a group in which everybody converted has none.
+    pub fn of_log(kind: Kind, rates: &Rates, detect: f64) -> Option<Estimate> {
+        let Rates {
+            control,
+            own,
+            pooled,
+        } = rates;
+        let sound = control.mean > 0.0 && own.mean > 0.0 && pooled.mean > 0.0;
         let relative = |rate: &Rate| rate.variance / (rate.mean * rate.mean);
-        let variance = relative(control) + relative(own);
+        let variance = (relative(control) + relative(own)).max(relative(pooled));
+        let sound = sound && rates.enough(kind);
         (sound && variance > 0.0 && variance.is_finite()).then(|| Estimate {
             delta: (own.mean / control.mean).ln(),
             variance,
@@ -89,26 +111,43 @@ impl Estimate {
         })
     }
 
-    /// The difference of two rates; τ = detect·|baseline|. `None` until enough users are behind
-    /// them.
-    pub fn of_difference(
-        kind: Kind,
-        control: &Rate,
-        own: &Rate,
-        detect: f64,
-        baseline: f64,
-    ) -> Option<Estimate> {
-        let variance = control.variance + own.variance;
-        let tau = detect * baseline.abs();
-        let sound = enough(kind, control) && enough(kind, own) && tau > 0.0;
+    /// The difference of two rates, planned to be `planned` (above 0). `None` until enough users
+    /// are behind them. Its variance is the larger of two, as above.
+    pub fn of_difference(kind: Kind, rates: &Rates, planned: f64) -> Option<Estimate> {
+        let Rates {
+            control,
+            own,
+            pooled,
+        } = rates;
+        let variance = (control.variance + own.variance).max(pooled.variance);
+        let sound = rates.enough(kind) && planned > 0.0 && planned.is_finite();
         (sound && variance > 0.0).then_some(Estimate {
             delta: own.mean - control.mean,
             variance,
-            tau,
+            tau: planned,
         })
     }
 
-    /// ln E of no effect.
+    /// ln E, by the mixture of [`super::prior`], of a true effect of `effect`.
+    pub fn ln_e_at(&self, effect: f64) -> f64 {
+        let off = self.delta - effect;
+        ln_mixture(self.delta, self.variance, self.tau) + 0.5 * off * off / self.variance
+    }
+
+    /// Where the true effect lies by that mixture, with error `alpha`.
+    pub fn mixture_interval(&self, alpha: f64) -> Interval {
+        let left = -alpha.ln() - ln_mixture(self.delta, self.variance, self.tau);
+        Interval::around(self.delta, (2.0 * self.variance * left).sqrt())
+    }
+
+    /// A guess at the true effect that is not flattered by having stopped: its mean under a normal
+    /// prior around no effect, with half the planned effect as its spread.
+    pub fn shrunken(&self) -> f64 {
+        let prior = 0.25 * self.tau * self.tau;
+        self.delta * prior / (prior + self.variance)
+    }
+
+    /// ln E of no effect, by the one normal mixture.
     pub fn ln_e(&self) -> f64 {
         ln_e(self.delta, self.variance, self.tau)
     }
@@ -118,7 +157,7 @@ impl Estimate {
         self.tau * self.tau / self.variance
     }
 
-    /// Where the true value lies, with error `alpha`.
+    /// Where the true value lies by the one normal mixture, with error `alpha`.
     pub fn interval(&self, alpha: f64) -> Interval {
         let half = self.variance.sqrt() * width(self.information(), alpha);
         Interval::around(self.delta, half)
@@ -160,12 +199,28 @@ pub fn critical_t(nu: f64, phi: f64, z_sq: f64, alpha: f64) -> Option<f64> {
         .and_then(finite)
 }
 
-/// Whether enough users are behind a rate for an asymptotic claim: 10 that converted and 10 that
-/// did not, or 25 with an event. Below, such claims were seen to break.
+/// Whether enough users are behind one group's rate for an asymptotic claim.
 fn enough(kind: Kind, rate: &Rate) -> bool {
     match kind {
         Kind::Conversion => rate.converted.min(rate.users - rate.converted) >= 10,
         Kind::Count | Kind::Mean | Kind::Ratio => rate.converted >= 25,
+    }
+}
+
+impl Rates {
+    /// Whether enough users are behind two rates for an asymptotic claim about their comparison:
+    /// 10 that convert and 10 that do not, as expected of each group by the rate of both, or 25
+    /// with an event. Below, such claims were seen to break.
+    fn enough(&self, kind: Kind) -> bool {
+        let each = [&self.control, &self.own];
+        match kind {
+            Kind::Conversion => {
+                let share = self.pooled.mean;
+                let expected = |rate: &Rate| rate.users as f64 * share.min(1.0 - share);
+                each.iter().all(|rate| expected(rate) >= 10.0)
+            }
+            Kind::Count | Kind::Mean | Kind::Ratio => each.iter().all(|rate| enough(kind, rate)),
+        }
     }
 }
 
@@ -193,25 +248,58 @@ mod tests {
         assert!(width(best / 1.2, 0.05) > width(best, 0.05));
     }
 
-    #[test]
-    fn test_and_interval_agree_on_every_look() {
-        for own in (1000..2000).step_by(7) {
-            let (control, own) = (share(20_000, 1500), share(20_000, own));
-            let found = Estimate::of_log(Kind::Conversion, &control, &own, 0.1).unwrap();
-            assert_eq!(
-                found.ln_e() >= 20.0_f64.ln(),
-                found.interval(0.05).excludes_zero(),
-                "{found:?}"
-            );
+    /// Two shares of users.
+    fn rates(control: Rate, own: Rate) -> Rates {
+        let all = share(control.users + own.users, control.converted + own.converted);
+        let (a, b) = (control.users as f64, own.users as f64);
+        Rates {
+            control,
+            own,
+            pooled: Rate {
+                variance: all.mean * (1.0 - all.mean) * (1.0 / a + 1.0 / b),
+                ..all
+            },
         }
     }
 
     #[test]
+    fn test_and_interval_agree_on_every_look() {
+        for own in (1000..2000).step_by(7) {
+            let rates = rates(share(20_000, 1500), share(20_000, own));
+            let found = Estimate::of_log(Kind::Conversion, &rates, 0.1).unwrap();
+            let bound = 20.0_f64.ln();
+            assert_eq!(
+                found.ln_e() >= bound,
+                found.interval(0.05).excludes_zero(),
+                "{found:?}"
+            );
+            let interval = found.mixture_interval(0.05);
+            assert_eq!(found.ln_e_at(0.0) >= bound, interval.excludes_zero());
+            assert!((found.ln_e_at(interval.low.unwrap()) - bound).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn mixture_is_the_mean_of_its_components() {
+        let estimate = Estimate {
+            delta: 0.2,
+            variance: 0.004,
+            tau: 0.1,
+        };
+        let density = |x: f64, variance: f64| (-0.5 * x * x / variance).exp() / variance.sqrt();
+        let mixture = 0.25 * (density(0.1, 0.0065) + density(0.3, 0.0065))
+            + 0.25 * (density(0.2, 0.094) + density(0.2, 1.004));
+        let expected = (mixture / density(0.2, 0.004)).ln();
+        assert!((estimate.ln_e_at(0.0) - expected).abs() < 1e-12);
+    }
+
+    #[test]
     fn nothing_is_said_before_enough_is_known() {
-        let of = |kind, control: Rate, own: Rate| Estimate::of_log(kind, &control, &own, 0.1);
-        assert_eq!(of(Kind::Conversion, share(100, 9), share(100, 50)), None);
-        assert_eq!(of(Kind::Conversion, share(100, 91), share(100, 50)), None);
-        assert!(of(Kind::Conversion, share(100, 10), share(100, 50)).is_some());
+        let of = |kind, control: Rate, own: Rate| Estimate::of_log(kind, &rates(control, own), 0.1);
+        assert_eq!(of(Kind::Conversion, share(100, 5), share(100, 14)), None);
+        assert_eq!(of(Kind::Conversion, share(100, 95), share(100, 86)), None);
+        assert_eq!(of(Kind::Conversion, share(100, 0), share(100, 50)), None);
+        assert!(of(Kind::Conversion, share(100, 100), share(100, 50)).is_some());
         assert_eq!(of(Kind::Mean, share(100, 24), share(100, 50)), None);
         let unknown = interval_of_rate(Kind::Mean, &share(100, 24), 0.1, 0.05);
         assert_eq!(unknown, Interval::UNKNOWN);

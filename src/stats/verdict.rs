@@ -125,7 +125,14 @@ fn by_primary(narrative: &Narrative<'_>, harmful: &[usize]) -> Verdict {
         Goal::Increase => 1.0,
         Goal::Decrease => -1.0,
     };
-    let gain = |lift: &Lift| sign * lift.relative.or(lift.absolute).unwrap_or(0.0);
+    let estimate = |lift: &Lift| {
+        if lift.is_absolute {
+            None
+        } else {
+            lift.relative
+        }
+    };
+    let gain = |lift: &Lift| sign * estimate(lift).or(lift.absolute).unwrap_or(0.0);
     let is_better = |judged: &GroupJudgement| judged.shown(metric) == Some(Side::Better);
     let is_worse = |judged: &GroupJudgement| judged.shown(metric) == Some(Side::Worse);
     let best = groups
@@ -136,10 +143,7 @@ fn by_primary(narrative: &Narrative<'_>, harmful: &[usize]) -> Verdict {
         && groups
             .iter()
             .all(|(group, judged, _)| harmful.contains(group) || is_worse(judged));
-    let all_same = !groups.is_empty()
-        && groups
-            .iter()
-            .all(|(_, _, lift)| lift.relative_interval.within(metric.margin));
+    let all_same = !groups.is_empty() && groups.iter().all(|(_, _, lift)| lift.is_same());
     let (state, group, said) = if let Some((group, _, lift)) = best {
         (State::Winner, Some(*group), narrative.shown(*group, lift))
     } else if let (true, Some((group, _, lift))) = (all_worse, groups.first()) {
@@ -176,7 +180,7 @@ fn collecting(reason: String) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Engine, Epoch, Group, History, Kind, Metric, Shown, Totals, judge};
+    use super::super::{Epoch, Group, History, Kind, Metric, Shown, Totals, judge};
     use super::*;
 
     fn question(control: (u64, u64), own: (u64, u64)) -> Question {
@@ -200,7 +204,7 @@ mod tests {
                 kind: Kind::Conversion,
                 goal: Goal::Increase,
                 role: Role::Primary,
-                engine: Engine::Exact,
+                baseline: None,
                 detect: 0.1,
                 margin: 0.01,
                 scale: 0,
@@ -230,12 +234,12 @@ mod tests {
         check(
             &question((10_000, 500), (10_112, 511)),
             State::Collecting,
-            "too early to say which group is better: experiment converts between 13.7 % worse and 21 % better than control; 20,112 users; to find a lift of 10 %, about 140,000 users are needed",
+            "too early to say which group is better: experiment converts between 15.3 % worse and 21.9 % better than control; 20,112 users; to find a lift of 10 %, about 140,000 users are needed",
         );
         check(
             &question((20_000, 2000), (20_112, 2400)),
             State::Winner,
-            "experiment converts 8.2 % to 33.1 % better than control (95 %, however often you look); 40,112 users; no sample ratio mismatch seen",
+            "experiment converts 8.4 % to 31.8 % better than control (95 %, however often you look); 40,112 users; no sample ratio mismatch seen",
         );
         check(
             &question((20_000, 2400), (20_000, 2000)),

@@ -6,8 +6,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use watershed::stats::{
-    Engine, Epoch, Goal, Group, History, Judgement, Kind, Metric, Question, Role, State, Totals,
-    judge,
+    Epoch, Goal, Group, History, Judgement, Kind, Metric, Question, Role, State, Totals, judge,
 };
 
 const KNOWN: &str = include_str!("../vectors/statistics/known.jsonl");
@@ -143,7 +142,7 @@ fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
         kind,
         goal: Goal::Increase,
         role: Role::Primary,
-        engine: Engine::usual(kind),
+        baseline: None,
         detect: 0.1,
         margin: 0.01,
         scale: 2,
@@ -212,14 +211,13 @@ fn counts(users_max: u64) -> impl Strategy<Value = Totals> {
     })
 }
 
-fn kinds() -> impl Strategy<Value = (Kind, Engine)> {
+fn kinds() -> impl Strategy<Value = (Kind, Option<f64>)> {
     prop::sample::select(vec![
-        (Kind::Conversion, Engine::Exact),
-        (Kind::Conversion, Engine::LogLift),
-        (Kind::Count, Engine::LogLift),
-        (Kind::Mean, Engine::LogLift),
-        (Kind::Mean, Engine::Absolute { baseline: 12.5 }),
-        (Kind::Ratio, Engine::LogLift),
+        (Kind::Conversion, None),
+        (Kind::Count, None),
+        (Kind::Mean, None),
+        (Kind::Mean, Some(12.5)),
+        (Kind::Ratio, None),
     ])
 }
 
@@ -232,7 +230,7 @@ proptest! {
 
     #[test]
     fn null_is_never_nan(
-        (kind, engine) in kinds(),
+        (kind, baseline) in kinds(),
         role in prop::sample::select(vec![
             Role::Primary,
             Role::Secondary,
@@ -242,7 +240,7 @@ proptest! {
         shares in prop::sample::select(vec![[0.5, 0.5], [0.01, 0.5], [0.1, 0.9], [0.0, 0.2]]),
     ) {
         let totals = vec![totals[..2].to_vec(), totals[2..].to_vec()];
-        let metric = Metric { engine, role, ..metric(kind, totals) };
+        let metric = Metric { baseline, role, ..metric(kind, totals) };
         let question = question(vec![metric], &shares);
         let mut judged = judge(&question);
         // Users in a group that had no weight: the evidence is infinite there, and p is 0.
@@ -254,7 +252,7 @@ proptest! {
 
     #[test]
     fn test_and_interval_agree(
-        (kind, engine) in kinds(),
+        (kind, baseline) in kinds(),
         users in prop::sample::select(vec![60_u64, 5_000, 1_000_000]),
         a in 0.0..1.0_f64,
         lift in -0.3..0.3_f64,
@@ -275,24 +273,37 @@ proptest! {
             }
         };
         let totals = vec![vec![of(a), of(a * (1.0 + lift))]; 2];
-        let metric = Metric { engine, ..metric(kind, totals) };
+        let metric = Metric { baseline, ..metric(kind, totals) };
         let judged = judge(&question(vec![metric], &shares));
         let group = &judged.metrics[0].groups[1];
-        let excludes = group.lift.unwrap().relative_interval.excludes_zero();
+        let lift = group.lift.unwrap();
+        let excludes = lift.decisive().excludes_zero();
         prop_assert_eq!(group.significant, excludes, "{:?}", group);
-        prop_assert_eq!(group.p_value.unwrap() <= 0.05, excludes, "{:?}", group);
+        // Where sizes and weights say different things, the interval is wider than the test.
+        if !judged.sample_ratio.mismatch {
+            prop_assert_eq!(group.p_value.unwrap() <= 0.05, excludes, "{:?}", group);
+        }
+        prop_assert!(group.p_value.unwrap() <= 0.05 || !excludes, "{:?}", group);
+        // The lift shown is in its interval, and the ratio of the rates shown.
+        let interval = lift.relative_interval;
+        if let Some(relative) = lift.relative {
+            prop_assert!(interval.low.is_none_or(|low| low <= relative + 1e-9), "{:?}", lift);
+            prop_assert!(interval.high.is_none_or(|high| relative <= high + 1e-9), "{:?}", lift);
+            let rate = |group: usize| judged.metrics[0].groups[group].rate.unwrap();
+            let (control, own) = lift.averaged.unwrap_or((rate(0), rate(1)));
+            prop_assert!((own / control - 1.0 - relative).abs() < 1e-9, "{:?}", lift);
+        }
     }
 
     #[test]
     fn swapping_the_groups_swaps_the_answer(
         x in prop::collection::vec(10_u64..900, 4),
-        engine in prop::sample::select(vec![Engine::Exact, Engine::LogLift]),
     ) {
         let totals = vec![
             vec![converted(1000, x[0]), converted(1000, x[1])],
             vec![converted(3000, x[2]), converted(1000, x[3])],
         ];
-        let there = Metric { engine, ..metric(Kind::Conversion, totals) };
+        let there = metric(Kind::Conversion, totals);
         let mut back = there.clone();
         back.totals.iter_mut().for_each(|totals| totals.reverse());
         let there = judge(&question(vec![there], &[0.5, 0.25]));
@@ -311,10 +322,6 @@ proptest! {
     #[test]
     fn lowest_p_never_rises_and_p_is_of_now(
         steps in prop::collection::vec((0_u64..60, 0_u64..60), 1..30),
-        (kind, engine) in prop::sample::select(vec![
-            (Kind::Conversion, Engine::Exact),
-            (Kind::Conversion, Engine::LogLift),
-        ]),
     ) {
         let (mut a, mut b) = (0, 0);
         let (mut previous, mut ratio) = (History::default(), None);
@@ -323,9 +330,8 @@ proptest! {
             let users = 200 * (place as u64 + 1);
             let totals = vec![vec![converted(users, a), converted(users, b)]];
             let metric = Metric {
-                engine,
                 history: vec![History::default(), previous],
-                ..metric(kind, totals)
+                ..metric(Kind::Conversion, totals)
             };
             let mut question = question(vec![metric], &[0.5]);
             question.previous_sample_ratio_p = ratio;
@@ -362,16 +368,16 @@ fn several_groups_are_corrected_for() {
     let alone = question(
         vec![metric(
             Kind::Conversion,
-            vec![vec![converted(40_000, 2000), converted(40_000, 2212)]],
+            vec![vec![converted(40_000, 2000), converted(40_000, 2200)]],
         )],
         &[0.5],
     );
     let alone = judge(&alone);
     assert!(alone.metrics[0].groups[1].significant, "{alone:?}");
-    let both = judge(&three([(40_000, 2000), (40_000, 2212), (40_000, 2000)]));
+    let both = judge(&three([(40_000, 2000), (40_000, 2200), (40_000, 2000)]));
     assert!(!both.metrics[0].groups[1].significant, "{both:?}");
     assert_eq!(both.verdict.state, State::Collecting);
-    let helped = judge(&three([(40_000, 2000), (40_000, 2212), (40_000, 2500)]));
+    let helped = judge(&three([(40_000, 2000), (40_000, 2200), (40_000, 2500)]));
     assert!(helped.metrics[0].groups[1].significant, "{helped:?}");
     assert_eq!(
         (helped.verdict.state, helped.verdict.group),
@@ -453,20 +459,96 @@ fn a_ramp_with_a_drifting_rate_is_no_effect() {
             vec![converted(50_000, 5_000), converted(50_000, 5_000)],
         ]
     };
-    for engine in [Engine::Exact, Engine::LogLift] {
-        let metric = Metric {
-            engine,
-            ..metric(Kind::Conversion, ramp())
-        };
-        let judged = judge(&question(vec![metric], &[0.01, 0.5]));
+    let judged = judge(&question(
+        vec![metric(Kind::Conversion, ramp())],
+        &[0.01, 0.5],
+    ));
+    let group = &judged.metrics[0].groups[1];
+    assert_eq!(group.p_value, Some(1.0), "{group:?}");
+    let lift = group.lift.unwrap();
+    assert!(lift.absolute.unwrap().abs() < 1e-12 && lift.relative.unwrap().abs() < 1e-12);
+    // Rates of all users would say: three times better. Those that are compared are shown beside.
+    assert!(group.rate.unwrap() > 2.0 * judged.metrics[0].groups[0].rate.unwrap());
+    let (control, own) = lift.averaged.unwrap();
+    assert!((control - own).abs() < 1e-12, "{lift:?}");
+    assert_eq!(group.chance_to_beat_control, None);
+}
+
+/// One metric of two groups at 50/50.
+fn shares(control: (u64, u64), own: (u64, u64)) -> Question {
+    let totals = [control, own]
+        .map(|(users, x)| converted(users, x))
+        .to_vec();
+    question(vec![metric(Kind::Conversion, vec![totals])], &[0.5])
+}
+
+#[test]
+fn small_sites_and_large_effects_need_no_baseline() {
+    for (control, own, p_max) in [
+        ((300, 0), (300, 30), 0.001),
+        ((300, 10), (300, 40), 0.01),
+        ((2013, 2013), (1987, 1789), 1e-6),
+        ((10_000, 9500), (10_000, 9000), 1e-6),
+    ] {
+        let judged = judge(&shares(control, own));
         let group = &judged.metrics[0].groups[1];
-        assert_eq!(group.p_value, Some(1.0), "{engine:?}: {group:?}");
+        assert!(group.p_value.unwrap() < p_max, "{group:?}");
+        let swapped = judge(&shares(own, control));
+        let p = swapped.metrics[0].groups[1].p_value.unwrap();
+        assert!(
+            (p / group.p_value.unwrap() - 1.0).abs() < 1e-6,
+            "{p} {group:?}"
+        );
         let lift = group.lift.unwrap();
-        assert!(lift.absolute.unwrap().abs() < 1e-12 && lift.relative.unwrap().abs() < 1e-3);
-        // Pooled rates would say: three times better.
-        assert!(group.rate.unwrap() > 2.0 * judged.metrics[0].groups[0].rate.unwrap());
-        assert_eq!(group.chance_to_beat_control, None);
+        let ends = lift.relative_interval;
+        assert_eq!(ends.high.is_some(), control.1 > 0, "{lift:?}");
+        assert!(lift.decisive().excludes_zero() && ends.low.is_some());
     }
+    // The fixed interval of the last ones is ± 0.75 points of 95 %.
+    let lift = judge(&shares((10_000, 9500), (10_000, 9000))).metrics[0].groups[1].lift;
+    let ends = lift.unwrap().relative_interval;
+    let fixed = 2.0 * 1.96 * (0.05 / 9500.0 + 0.1 / 9000.0_f64).sqrt() * (9.0 / 9.5);
+    assert!(
+        ends.high.unwrap() - ends.low.unwrap() < 2.5 * fixed,
+        "{ends:?}"
+    );
+}
+
+/// Sums of `users` values around `mean`: half of them a spread below, half above.
+fn around(users: u64, mean: i128, spread: i128) -> Totals {
+    let n = i128::from(users);
+    Totals {
+        users,
+        converted: users,
+        count: users,
+        count_sq: n,
+        sum: n * mean,
+        sum_sq: n * (mean * mean + spread * spread),
+        ..Totals::default()
+    }
+}
+
+#[test]
+fn negative_means_are_judged_by_their_difference() {
+    // Losses of 2.00 and of 1.50 per user, ± 10.00.
+    let pair = vec![vec![around(40_000, -200, 1000), around(40_000, -150, 1000)]];
+    let judged = judge(&question(vec![metric(Kind::Mean, pair)], &[0.5]));
+    let group = &judged.metrics[0].groups[1];
+    let lift = group.lift.unwrap();
+    assert!(lift.is_absolute && lift.relative == Some(0.25), "{lift:?}");
+    assert_eq!(judged.verdict.state, State::Winner, "{:?}", judged.verdict);
+    let reason = &judged.verdict.reason;
+    assert!(
+        reason.contains(" higher per user than with control"),
+        "{reason}"
+    );
+    assert!(!reason.contains("% higher"), "{reason}");
+    // Of a mean around nothing there is no percentage.
+    let pair = vec![vec![around(40_000, 0, 1000), around(40_000, 50, 1000)]];
+    let judged = judge(&question(vec![metric(Kind::Mean, pair)], &[0.5]));
+    let lift = judged.metrics[0].groups[1].lift.unwrap();
+    assert_eq!((lift.relative, lift.absolute), (None, Some(0.5)));
+    assert_eq!(judged.verdict.state, State::Winner, "{:?}", judged.verdict);
 }
 
 #[test]

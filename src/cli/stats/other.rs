@@ -7,7 +7,7 @@ use crate::stats::bayes::{self, Posterior};
 use crate::stats::fixed;
 use crate::stats::several::{self, Corrected, running_p};
 use crate::stats::special::{chi_squared_upper, normal_quantile};
-use crate::stats::{Engine, Epoch, Goal, Group, Kind, Metric, Question, Role, Totals, judge};
+use crate::stats::{Epoch, Goal, Group, Kind, Metric, Question, Role, Totals, judge};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -259,7 +259,8 @@ pub fn contract_edges(inputs: &str) -> Result<Value, String> {
     const ALPHA: f64 = 0.05;
     let counts: Counts = read(inputs)?;
     counts.check()?;
-    // The asymptotic engine by itself, and then as a judgement shows it, behind its gate.
+    // The asymptotic engine by itself, behind the gate of ten users in each cell; and that a whole
+    // judgement is sound.
     let row = lift_row(
         (counts.xA, counts.nA),
         (counts.xB, counts.nB),
@@ -268,21 +269,25 @@ pub fn contract_edges(inputs: &str) -> Result<Value, String> {
     );
     let judged = judge(&edge(&counts));
     let group = &judged.metrics[0].groups[1];
-    let interval = group.lift.unwrap_or_default().relative_interval;
+    let cells = [
+        counts.xA,
+        counts.xB,
+        counts.nA - counts.xA,
+        counts.nB - counts.xB,
+    ];
+    let is_open = cells.iter().all(|&cell| cell >= 10);
     let shown = format!("{judged:?}");
     let mut words = shown.split(|c: char| !c.is_alphanumeric());
     let sound = words.all(|word| word != "NaN" && word != "inf");
-    let gated = group.ln_e.filter(|&ln_e| ln_e != 0.0);
-    let p = match (row.ln_e, gated) {
-        (None, _) => None,
-        (Some(_), None) => Some(1.0),
-        (Some(_), Some(ln_e)) => running_p(None, ln_e),
+    let p = match row.ln_e {
+        Some(ln_e) if is_open => several::p_value(ln_e),
+        ln_e => ln_e.map(|_| 1.0),
     };
     Ok(json!({
         "valid_json_without_nan_or_inf": sound,
         "two_sided_p_asymptotic": p,
         "significant": group.significant,
-        "lift_interval_unbounded_or_null": interval.low.is_none() || interval.high.is_none(),
+        "lift_interval_unbounded_or_null": !is_open || row.lift.low.is_none() || row.lift.high.is_none(),
     }))
 }
 
@@ -307,7 +312,7 @@ fn edge(counts: &Counts) -> Question {
             kind: Kind::Conversion,
             goal: Goal::Increase,
             role: Role::Primary,
-            engine: Engine::LogLift,
+            baseline: None,
             detect: 0.1,
             margin: 0.01,
             scale: 0,
