@@ -164,11 +164,10 @@ pub fn any_rate(report: &mut Report, effort: Effort) {
     ];
     for (cell, (rate, detect, times)) in cells.into_iter().enumerate() {
         let users = fixed_users(rate, detect, 0.5);
-        // As many looks at what is found soon as at what is not.
-        let until = if times > 1.0 {
-            0.25 * users
-        } else {
-            2.0 * users
+        // What is found soon is looked at more often.
+        let (until, looks) = match times > 1.0 {
+            true => (0.25 * users, 150),
+            false => (2.0 * users, LOOKS),
         };
         let lifted = rate * (1.0 + times * detect);
         let ends = gather(runs, |run| {
