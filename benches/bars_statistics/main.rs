@@ -34,7 +34,7 @@ fn main() {
     let wants = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
     let mut report = Report::default();
     let mut cells = Vec::new();
-    let of_cells: [(&str, fn(&mut Report, Effort) -> Cells); 5] = [
+    let of_cells: [(&str, OfCells); 5] = [
         ("grid", grid::false_positives),
         ("delayed", grid::delayed),
         ("revenue", traffic::revenue),
@@ -47,7 +47,7 @@ fn main() {
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
     }
-    let sections: [(&str, fn(&mut Report, Effort)); 7] = [
+    let sections: [(&str, Section); 7] = [
         ("coverage", grid::coverage),
         ("power", grid::power),
         ("sizes", alarms::sample_ratios),
@@ -73,6 +73,8 @@ fn main() {
 
 /// Names of cells, with hits and runs.
 type Cells = Vec<(String, usize, usize)>;
+type OfCells = fn(&mut Report, Effort) -> Cells;
+type Section = fn(&mut Report, Effort);
 
 /// Every cell at most 5 % and two standard errors; all cells together at most 5 %.
 fn verdict_bar(report: &mut Report, cells: &[(String, usize, usize)]) {

@@ -195,7 +195,7 @@ pub fn any_rate(report: &mut Report, effort: Effort) {
             .map(|(end, _)| end.map_or(until, |end| end as f64));
         let mean = spent.sum::<f64>() / runs as f64 / users;
         if times == 1.0 {
-            power &= found as f64 >= 0.8 * runs as f64;
+            power &= within(runs - found, runs, 0.2);
         }
         if times > 1.0 {
             large &= mean <= 0.1;
