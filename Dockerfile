@@ -10,13 +10,13 @@ COPY templates templates
 COPY docs/results.md docs/results.md
 COPY benches benches
 COPY tests tests
-RUN cargo build --release --locked --bin watershed
+RUN cargo build --profile dist --locked --bin watershed
 
 FROM debian:bookworm-slim
 # The roots that upstreams over TLS, Redis and collectors are checked with.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --home-dir /var/lib/watershed --create-home watershed
-COPY --from=build /build/target/release/watershed /usr/local/bin/watershed
+COPY --from=build /build/target/dist/watershed /usr/local/bin/watershed
 COPY config/routes.docker.yaml /etc/watershed/routes.yaml
 USER watershed
 VOLUME /var/lib/watershed

@@ -60,7 +60,7 @@ class Peer:
         files, command = COMMANDS[name]
         places = {
             "PORT": self.port, "TLS": self.tls, "ADMIN": self.admin, "ORIGIN": site.origin_port,
-            "FOLDER": self.folder, "WATERSHED": Path("target/release/watershed").absolute(),
+            "FOLDER": self.folder, "WATERSHED": Path("target/dist/watershed").absolute(),
             "STORE": f"redis://127.0.0.1:{site.redis_port}" if name.endswith("redis") else "watershed.db",
         }
         fill = lambda text: re.sub(r"@([A-Z]+)@", lambda found: str(places[found[1]]), text)
