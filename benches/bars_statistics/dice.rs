@@ -18,7 +18,10 @@ impl Dice {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Dice(fastrand::Rng::with_seed(
-            name ^ ((cell as u64) << 40) ^ run as u64 ^ SEED.load(Ordering::Relaxed),
+            (name ^ ((cell as u64) << 40) ^ run as u64).wrapping_add(
+                SEED.load(Ordering::Relaxed)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            ),
         ))
     }
 
@@ -61,6 +64,11 @@ impl Dice {
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.0.f64()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.0.f64()).cos()
+    }
+
+    /// A log-normal value around 1.
+    pub fn log_normal(&mut self, sigma: f64) -> f64 {
+        (sigma * self.normal()).exp()
     }
 
     /// A purchase in cents: lognormal around 20.00 with σ = 1.2.

@@ -5,6 +5,7 @@
 //! holds the word, and writes nothing.
 
 mod alarms;
+mod decisions;
 mod dice;
 mod engines;
 mod grid;
@@ -47,7 +48,7 @@ fn main() {
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
     }
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 10] = [
         ("coverage", grid::coverage),
         ("power", grid::power),
         ("sizes", alarms::sample_ratios),
@@ -55,6 +56,9 @@ fn main() {
         ("whole", alarms::whole),
         ("present", whole::present_evidence),
         ("rates", whole::any_rate),
+        ("endings", decisions::endings),
+        ("harmless", decisions::harmless),
+        ("rare buyers", decisions::rare_buyers),
     ];
     for (_, section) in sections.iter().filter(|(name, _)| wants(name)) {
         section(&mut report, effort);

@@ -9,7 +9,7 @@ use watershed::stats::{
 };
 
 /// Looks of most runs.
-const LOOKS: u64 = 30;
+pub const LOOKS: u64 = 30;
 
 /// Two groups and these totals of one metric; the shortest duration is over.
 pub fn question_of(kind: Kind, totals: [Totals; 2], share: f64, detect: f64) -> Question {
@@ -61,7 +61,7 @@ fn add(dice: &mut Dice, counts: &mut Counts, users: u64, share: f64, rates: [f64
 }
 
 /// Users of both groups that the fixed test needs.
-fn fixed_users(rate: f64, detect: f64, share: f64) -> f64 {
+pub fn fixed_users(rate: f64, detect: f64, share: f64) -> f64 {
     let ratio = share / (1.0 - share);
     let size = sample_size(&Plan {
         share: rate,
@@ -74,7 +74,7 @@ fn fixed_users(rate: f64, detect: f64, share: f64) -> f64 {
 }
 
 /// Runs to `users` in so many looks, of a share and a planned lift; what `ends` says ends it, with the users until then.
-fn play(
+pub fn play(
     mut dice: Dice,
     (users, looks): (f64, u64),
     (share, detect): (f64, f64),

@@ -34,13 +34,25 @@ pub fn advice(experiment: &ExperimentResult) -> String {
         ("paused", _) => {
             format!("Resume it, or decide: everybody gets {shown}, and nothing is recorded.")
         }
+        (_, "winner") if !verdict.harms.is_empty() => format!(
+            "Weigh the harm first: {} is worse with {}. Promote it only if that is worth it.",
+            verdict.harms.join(" and "),
+            verdict.group.as_deref().unwrap_or("it")
+        ),
         (_, "winner") => format!(
             "Promote {}: everybody gets its version.",
             verdict.group.as_deref().unwrap_or("it")
         ),
         (_, "loser") => "Roll back: everybody gets control.".to_owned(),
-        (_, "no_difference") => {
-            "Choose what is cheaper to keep, and promote it: for your users it makes no difference."
+        (_, "no_difference") => format!(
+            "Choose what is cheaper to keep, and promote it: the versions differ by less than {}.",
+            experiment
+                .metrics
+                .first()
+                .map_or("the margin".to_owned(), |metric| digits::share(metric.margin))
+        ),
+        (_, "no_planned_lift") => {
+            "End it: roll back, or promote what is cheaper to keep. The lift it was planned for is not there."
                 .to_owned()
         }
         (_, "invalid") => {
@@ -118,6 +130,7 @@ mod tests {
                 state,
                 group: Some("next".to_owned()),
                 reason: String::new(),
+                harms: Vec::new(),
             },
             warnings: Vec::new(),
             uncounted: crate::ledger::event_ids::EventCounts::default().into(),
@@ -156,7 +169,16 @@ mod tests {
             Some(Action::Promote),
         );
         check(&of("running", "loser"), "Roll back", Some(Action::Rollback));
-        check(&of("running", "no_difference"), "Choose", None);
+        check(
+            &of("running", "no_difference"),
+            "Choose what is cheaper to keep, and promote it: the versions differ by less than",
+            None,
+        );
+        check(&of("running", "no_planned_lift"), "End it", None);
+        let mut harm = of("running", "winner");
+        harm.verdict.harms = vec!["revenue".to_owned()];
+        let says = "Weigh the harm first: revenue is worse with next.";
+        check(&harm, says, Some(Action::Promote));
         check(&of("running", "invalid"), "Decide nothing", None);
         check(&of("running", "collecting"), "Define a metric", None);
         check(&of("paused", "winner"), "Resume it", None);

@@ -33,7 +33,7 @@ impl Paint {
     /// A verdict's state, as good or bad as it is.
     pub fn state(self, state: &str) -> String {
         let class = match state {
-            "winner" | "no_difference" => "good",
+            "winner" | "no_difference" | "no_planned_lift" => "good",
             "loser" | "invalid" => "bad",
             _ => "",
         };

@@ -74,10 +74,17 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
                 State::Winner => "winner",
                 State::Loser => "loser",
                 State::NoDifference => "no_difference",
+                State::NoPlannedLift => "no_planned_lift",
                 State::Invalid => "invalid",
             },
             group: judgement.verdict.group.map(name_of),
             reason: judgement.verdict.reason.clone(),
+            harms: judgement
+                .verdict
+                .harms
+                .iter()
+                .map(|&metric| look.question.metrics[metric].name.clone())
+                .collect(),
         },
         warnings: look.warnings.clone(),
         uncounted: look.totals.uncounted.into(),
@@ -128,6 +135,7 @@ pub fn ended(name: String, totals: &Totals) -> ExperimentResult {
             group: None,
             reason: "the experiment is no longer in the file; put it back to see its metrics"
                 .to_owned(),
+            harms: Vec::new(),
         },
         warnings: Vec::new(),
         uncounted: totals.uncounted.into(),

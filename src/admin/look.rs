@@ -321,6 +321,8 @@ async fn act(
     }
     let group = verdict.group.map(|place| &*experiment.groups[place].name);
     let (action, group) = match verdict.state {
+        // Whether a gain is worth the harm is for a person to say.
+        State::Winner if !verdict.harms.is_empty() => return Ok(()),
         State::Winner if experiment.act_on.winner => (Action::Promote, group),
         State::Loser if experiment.act_on.loser => (Action::Rollback, None),
         _ => return Ok(()),

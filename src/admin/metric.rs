@@ -25,6 +25,9 @@ pub enum View {
 /// What goes with every number of the fixed view.
 pub const ONCE: &str = "valid only if you look once";
 
+/// What goes with `chance_to_beat_control` and `expected_loss`.
+const CHANCE_CAVEAT: &str = "Bayesian: not protected against peeking, and no part of the verdict";
+
 /// All metrics of the experiment, the primary one first.
 pub fn metric_results(
     plan: &Plan,
@@ -65,6 +68,7 @@ pub fn metric_results(
                 p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
                 p_value_lowest_at: lowest_at(judged),
                 adjusted_p: judged.adjusted_p,
+                planned_lift_p: judged.planned_lift_p,
                 chance_to_beat_control: judged.chance_to_beat_control,
                 expected_loss: judged.expected_loss,
                 fixed: single.map(fixed_result),
@@ -86,6 +90,7 @@ pub fn metric_results(
             method: judged.method,
             detect: look.question.metrics[place].detect,
             margin: metric.margin,
+            chance_caveat: CHANCE_CAVEAT,
             groups: groups.collect(),
             over_time: Vec::new(),
         }

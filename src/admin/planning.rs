@@ -40,10 +40,7 @@ pub fn planning(experiment: &Experiment, look: &Look) -> Option<PlanningResult> 
         (Some(missing), Some(per_day)) => Some(missing as f64 / per_day * 86_400.0),
         _ => None,
     };
-    let earliest_ms = look
-        .question
-        .started_at_ms
-        .map(|start| start.saturating_add(look.question.min_duration_ms));
+    let earliest_ms = stats::timing::due_ms(&look.question);
     // No verdict comes before the shortest duration is over.
     let by_duration = earliest_ms.map(|ms| ms.saturating_sub(look.at_ms) as f64 / 1000.0);
     Some(PlanningResult {

@@ -6,7 +6,7 @@ use crate::config::plan::Plan;
 use crate::experiment::metric::Kind;
 use crate::experiment::{EpochDigest, Experiment};
 use crate::ledger::kept::Kept;
-use crate::stats::{self, History, Judgement, Question, Role, Shown};
+use crate::stats::{self, Given, History, Judgement, Question, Role, Shown, State};
 
 /// What makes an experiment itself: with another salt users are split anew, and with another
 /// control something else is compared. Nothing of an earlier identity is used then.
@@ -53,6 +53,32 @@ pub fn recall(experiment: &Experiment, question: &mut Question, kept: &Kept) {
         });
         metric.history = history.collect();
     }
+    question.given = givens(&identity, question)
+        .filter(|(_, field)| kept.first.contains_key(field))
+        .map(|(given, _)| given)
+        .collect();
+}
+
+/// Verdicts that are given after whole weeks, with the field that holds when each was.
+fn givens(identity: &str, question: &Question) -> impl Iterator<Item = (Given, String)> {
+    let primary = stats::primary_of(question).map(|place| &question.metrics[place]);
+    primary.into_iter().flat_map(move |metric| {
+        let alone = [
+            ((State::NoDifference, None), "no_difference", ""),
+            ((State::NoPlannedLift, None), "no_planned_lift", ""),
+        ];
+        let winners = question.groups.iter().enumerate().map(|(place, group)| {
+            let given = (State::Winner, Some(place));
+            (given, "winner", &*group.name)
+        });
+        alone
+            .into_iter()
+            .chain(winners)
+            .map(move |(given, word, group)| {
+                let words = [&*metric.name, kind_of(metric.kind), word, group];
+                (given, field("given", identity, &words))
+            })
+    })
 }
 
 fn shown(kept: &Kept, field: &str) -> Option<Shown> {
@@ -72,6 +98,10 @@ pub fn found(experiment: &Experiment, question: &Question, judgement: &Judgement
     }
     let salt = digest(&experiment.salt);
     kept.first.insert(salt_field(experiment.epoch), salt);
+    let verdict = (judgement.verdict.state, judgement.verdict.group);
+    let given = givens(&identity, question).find(|(given, _)| *given == verdict);
+    let at_ms = |(_, field): (Given, String)| (field, question.now_ms.to_string());
+    kept.first.extend(given.map(at_ms));
     let sizes = judgement.sample_ratio.p_value;
     kept.lowest
         .extend(sizes.map(|p| (sizes_field(&identity), p)));

@@ -46,7 +46,7 @@ pub fn health(
     let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
     let sizes = match (ratio.mismatch, ratio.p_value) {
         (true, _) => "the groups do not have the sizes that their weights ask for".to_owned(),
-        (false, Some(p)) => format!("as the weights ask for (p = {})", short(p)),
+        (false, Some(p)) => format!("no mismatch seen yet (p = {})", short(p)),
         (false, None) => "nobody yet".to_owned(),
     };
     let lag = match store.healthy {

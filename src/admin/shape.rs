@@ -297,6 +297,7 @@ pub struct MetricResult {
     pub method: &'static str,
     pub detect: f64,
     pub margin: f64,
+    pub chance_caveat: &'static str,
     pub groups: Vec<MetricGroup>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub over_time: Vec<MomentResult>,
@@ -339,6 +340,7 @@ pub struct MetricGroup {
     pub p_value_lowest: Option<f64>,
     pub p_value_lowest_at: Option<String>,
     pub adjusted_p: Option<f64>,
+    pub planned_lift_p: Option<f64>,
     pub chance_to_beat_control: Option<f64>,
     pub expected_loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -389,4 +391,5 @@ pub struct VerdictResult {
     pub state: &'static str,
     pub group: Option<String>,
     pub reason: String,
+    pub harms: Vec<String>,
 }

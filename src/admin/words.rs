@@ -23,7 +23,14 @@ pub fn status() -> Schema {
 
 /// What a verdict says.
 pub fn verdict() -> Schema {
-    one_of(["collecting", "winner", "loser", "no_difference", "invalid"])
+    one_of([
+        "collecting",
+        "winner",
+        "loser",
+        "no_difference",
+        "no_planned_lift",
+        "invalid",
+    ])
 }
 
 /// Where counts are.

@@ -146,6 +146,7 @@ struct Answer {
     winner: f64,
     loser: f64,
     no_difference: f64,
+    no_planned_lift: f64,
     invalid: f64,
     no_verdict: f64,
     /// Verdicts that are not true of what was played.
@@ -169,7 +170,7 @@ impl Answer {
         let wrong = share(&|state| match state {
             State::Loser | State::Invalid => true,
             State::Winner => !game.with_effect,
-            State::NoDifference => game.with_effect,
+            State::NoDifference | State::NoPlannedLift => game.with_effect,
             State::Collecting => false,
         });
         let decided = ends.iter().filter(|end| end.state != State::Collecting);
@@ -189,6 +190,7 @@ impl Answer {
             winner: share(&|state| state == State::Winner),
             loser: share(&|state| state == State::Loser),
             no_difference: share(&|state| state == State::NoDifference),
+            no_planned_lift: share(&|state| state == State::NoPlannedLift),
             invalid: share(&|state| state == State::Invalid),
             no_verdict: share(&|state| state == State::Collecting),
             wrong,
@@ -210,6 +212,7 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
         "winner",
         "loser",
         "no\ndiff.",
+        "no pl.\nlift",
         "invalid",
         "no\nverdict",
         "wrong",
@@ -228,6 +231,7 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
             percent(answer.winner),
             percent(answer.loser),
             percent(answer.no_difference),
+            percent(answer.no_planned_lift),
             percent(answer.invalid),
             percent(answer.no_verdict),
             format!(

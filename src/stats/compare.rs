@@ -10,7 +10,7 @@ use super::conversion::Evidence;
 use super::guardrail;
 use super::interval::{Interval, finite};
 use super::judgement::Lift;
-use super::logistic::{FAR, Term, likeliest};
+use super::logistic::{FAR, Term, likeliest, ln_likelihood};
 use super::moments::Sums;
 use super::periods::{self, Period, Rates};
 use super::planning;
@@ -117,6 +117,33 @@ impl Compared {
         match &self.exact {
             None => estimated,
             Some(exact) => ln_sum_exp(&[exact.ln_e_at(effect), estimated]) - LN_2,
+        }
+    }
+
+    /// ln of the likelihood ratio of no effect against the planned one in the direction of `goal`:
+    /// evidence that neither that nor a larger one is there. 0 until enough is known.
+    pub fn ln_futility(&self, metric: &Metric) -> f64 {
+        let sign = match metric.goal {
+            Goal::Increase => 1.0,
+            Goal::Decrease => -1.0,
+        };
+        let estimated = self.estimate.map_or(0.0, |estimate| {
+            let planned = sign * estimate.tau;
+            planned * (0.5 * planned - estimate.delta) / estimate.variance
+        });
+        if self.exact.is_none() {
+            return estimated;
+        }
+        let exact = -ln_likelihood(&self.terms, sign * metric.detect.ln_1p());
+        ln_sum_exp(&[exact, estimated]) - LN_2
+    }
+
+    /// Whether the group is better than the other one beyond doubt, in the direction of `goal`.
+    pub fn is_better(&self, metric: &Metric, alpha: f64) -> bool {
+        let interval = self.interval(alpha);
+        match metric.goal {
+            Goal::Increase => interval.low.is_some_and(|low| low > 0.0),
+            Goal::Decrease => interval.high.is_some_and(|high| high < 0.0),
         }
     }
 
@@ -274,21 +301,18 @@ impl Compared {
         effect.map(|end| own.mean - control.mean + (end - log.delta) * scale)
     }
 
-    /// The chance to be better than control, and the expected loss of taking the group. Weights
-    /// that changed would make the pooled rates compare different days: then nothing is said.
+    /// The chance to be better than control, and the expected loss of taking the group. Where
+    /// weights changed, by the rates that are averaged over the periods alike.
     pub fn chance(&self, metric: &Metric) -> Option<(f64, f64)> {
-        let [only] = self.periods.as_slice() else {
-            return None;
-        };
-        if only.control.users == 0 || only.own.users == 0 {
-            return None;
-        }
-        let found = match metric.kind {
-            Kind::Conversion => {
+        let found = match (metric.kind, self.periods.as_slice()) {
+            (Kind::Conversion, [only]) => {
+                if only.control.users == 0 || only.own.users == 0 {
+                    return None;
+                }
                 let posterior = |sums: &Sums| bayes::Posterior::new(sums.users, sums.converted);
                 bayes::compare(posterior(&only.control), posterior(&only.own))
             }
-            Kind::Count | Kind::Mean | Kind::Ratio => {
+            _ => {
                 let Rates { control, own, .. } = self.rates?;
                 let spread = (control.variance + own.variance).sqrt();
                 (spread > 0.0).then(|| bayes::of_difference(own.mean - control.mean, spread))?

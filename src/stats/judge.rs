@@ -150,6 +150,8 @@ fn describe_comparisons(question: &Question, cases: &[Case], judged: &mut [Metri
         let group = &mut judged[case.metric].groups[case.group];
         group.ln_e = seen.then_some(ln_e).and_then(finite);
         group.p_value = seen.then(|| several::p_value(ln_e)).flatten();
+        let futility = several::p_value(case.compared.ln_futility(metric));
+        group.planned_lift_p = futility.filter(|_| seen && max_increase(metric).is_none());
         group.chance_to_beat_control = chance.map(|(chance, _)| chance);
         group.expected_loss = chance.map(|(_, loss)| loss);
     }

@@ -52,6 +52,9 @@ pub struct GroupJudgement {
     pub adjusted_p: Option<f64>,
     /// ln of the evidence against no effect at this look.
     pub ln_e: Option<f64>,
+    /// min(1, 1/E) of the planned lift, or a larger one, on the better side: small where the planned
+    /// lift is not there. `None` for control, guardrails, and before both groups have users.
+    pub planned_lift_p: Option<f64>,
     /// Whether an effect is shown, accounting for all groups and metrics.
     pub significant: bool,
     /// The chance that the group is better than control, for a metric whose weights never

@@ -10,7 +10,7 @@
 //!   of users, by [`logistic`]) and [`sequential`] (logarithms and differences of means), both
 //!   tuned by [`prior`]; [`rate`] bounds one group's share;
 //! - [`several`] corrects for many groups and metrics, [`guardrail`] watches for harm;
-//! - [`verdict`] says it in one word, [`narrative`] in one sentence.
+//! - [`verdict`] says it in one word, at the times of [`timing`], and [`narrative`] in one sentence.
 //!
 //! Beside them, and never driving a verdict: [`bayes`] (chances and losses), [`fixed`] (tests for
 //! a single look), [`clock`] and [`grid`]
@@ -40,6 +40,7 @@ pub mod rate;
 pub mod sequential;
 pub mod several;
 pub mod special;
+pub mod timing;
 pub mod verdict;
 
 pub use balance::SampleRatio;
@@ -47,5 +48,7 @@ pub use guardrail::Guardrail;
 pub use interval::Interval;
 pub use judge::{control_of, judge, primary_of};
 pub use judgement::{GroupJudgement, Judgement, Lift, MetricJudgement};
-pub use question::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals};
+pub use question::{
+    Epoch, Given, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals,
+};
 pub use verdict::{State, Verdict};

@@ -2,8 +2,9 @@
 
 use super::balance::SampleRatio;
 use super::guardrail::Guardrail;
-use super::judgement::{GroupJudgement, Lift, MetricJudgement, Side};
+use super::judgement::{Lift, MetricJudgement, Side};
 use super::question::{Goal, Kind, Metric, Question, Role, Shown};
+use super::timing::due_ms;
 
 /// What sentences about the primary metric are made of.
 pub struct Narrative<'a> {
@@ -26,6 +27,45 @@ impl Narrative<'_> {
         format!("{range} ({}, however often you look)", self.confidence())
     }
 
+    /// A winner: first what it harms, and then from whom it cannot be told.
+    pub fn winner(
+        &self,
+        group: usize,
+        lift: &Lift,
+        tied: &[usize],
+        harms: &[usize],
+        judged: &[MetricJudgement],
+    ) -> String {
+        let mut said = String::new();
+        for &place in harms {
+            let other = Narrative {
+                metric: &self.question.metrics[place],
+                judged: &judged[place],
+                ..*self
+            };
+            let lift = other.judged.groups[group].lift.unwrap_or_default();
+            let range = other.range(group, &lift);
+            said.push_str(&format!("careful, {range}, which is worse; "));
+        }
+        said.push_str(&self.shown(group, lift));
+        if !tied.is_empty() {
+            let names: Vec<&str> = tied.iter().map(|&group| self.name(group)).collect();
+            let names = names.join(" or ");
+            said.push_str(&format!("; it cannot be told from {names} yet"));
+        }
+        said
+    }
+
+    /// An end without the planned effect.
+    pub fn no_planned_lift(&self) -> String {
+        format!(
+            "no group has the planned lift of {} of {} or more ({}, however often you look)",
+            percent(self.metric.detect),
+            self.metric.name,
+            percent(1.0 - self.question.beta)
+        )
+    }
+
     /// No difference beyond the margin.
     pub fn same(&self) -> String {
         format!(
@@ -38,10 +78,16 @@ impl Narrative<'_> {
 
     /// What would be said, were it not too early.
     pub fn early(&self, said: &str) -> String {
+        let users = users_text(self.users);
+        let Some(due_ms) = due_ms(self.question).filter(|_| self.knows_weeks()) else {
+            let shortest = duration(self.question.min_duration_ms);
+            return format!(
+                "it looks as if {said}; but the experiment has not run for {shortest} yet; {users}"
+            );
+        };
+        let day = day(due_ms).unwrap_or_default();
         format!(
-            "it looks as if {said}; but the experiment has not run for {} yet; {}",
-            duration(self.question.min_duration_ms),
-            users_text(self.users)
+            "it looks as if {said}; but a verdict is given from {day} on, after whole weeks; {users}"
         )
     }
 
@@ -51,10 +97,10 @@ impl Narrative<'_> {
     }
 
     /// What is known while nothing is shown.
-    pub fn so_far(&self, groups: &[(usize, &GroupJudgement, Lift)]) -> String {
+    pub fn so_far(&self, groups: &[(usize, Lift)]) -> String {
         let each: Vec<String> = groups
             .iter()
-            .map(|(group, _, lift)| self.range(*group, lift))
+            .map(|(group, lift)| self.range(*group, lift))
             .collect();
         let each = if each.is_empty() {
             "there is nothing to compare".to_owned()
@@ -80,6 +126,10 @@ impl Narrative<'_> {
 
     fn confidence(&self) -> String {
         percent(1.0 - self.question.alpha)
+    }
+
+    fn knows_weeks(&self) -> bool {
+        self.question.min_duration_ms >= 7 * 24 * 3_600_000
     }
 
     fn name(&self, group: usize) -> &str {
@@ -225,19 +275,21 @@ pub fn past(question: &Question, control: usize, judged: &[MetricJudgement]) -> 
 
 /// `on 3 May 2026 (p = 0.0012)`.
 fn when(shown: Shown) -> String {
-    let day = |ms: u64| {
-        let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
-        Some(time.strftime("on %-d %B %Y").to_string())
-    };
     let day = shown.at_ms.and_then(day);
-    let day = day.unwrap_or_else(|| "at an earlier look".to_owned());
-    format!("{day} (p = {})", short_p(shown.p))
+    let when = day.map_or("at an earlier look".to_owned(), |day| format!("on {day}"));
+    format!("{when} (p {})", short_p(shown.p))
+}
+
+/// `3 May 2026`, in UTC.
+fn day(ms: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(time.strftime("%-d %B %Y").to_string())
 }
 
 /// A p-value, never rounded to zero.
 fn short_p(p: f64) -> String {
     if p >= 0.0001 {
-        format!("{p:.4}")
+        format!("= {p:.4}")
     } else {
         "below 0.0001".to_owned()
     }
@@ -317,7 +369,7 @@ mod tests {
         assert_eq!([7, 99, 124_718].map(two_digits), [7, 99, 130_000]);
         let found = [60_000, 3_600_000, 604_800_000].map(duration);
         assert_eq!(found, ["1 minute", "1 hour", "7 days"]);
-        assert_eq!([0.0, 0.0123].map(short_p), ["below 0.0001", "0.0123"]);
+        assert_eq!([0.0, 0.0123].map(short_p), ["below 0.0001", "= 0.0123"]);
     }
 
     #[test]

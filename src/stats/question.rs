@@ -19,13 +19,21 @@ pub struct Question {
     /// Whether a batch of reported events is only partly counted: then nothing is decided, and
     /// the history stays as it was.
     pub is_partial: bool,
-    /// No winner, loser or tie is called before the experiment has run this long.
+    /// No winner and no tie is called before the experiment has run this long.
     pub min_duration_ms: u64,
+    /// Verdicts that were given after whole weeks: they stand while their evidence does.
+    pub given: Vec<Given>,
     /// The whole error allowed to the verdict, such as 0.05; above 0 and below 1.
     pub alpha: f64,
     /// The whole error allowed to all guardrails together, such as 0.01; above 0 and below 1.
     pub guardrail_alpha: f64,
+    /// The chance to miss an effect of the planned size that "no planned lift" may have, such as
+    /// 0.1; above 0 and below 1.
+    pub beta: f64,
 }
+
+/// A verdict that was given: its word, and the group it is about.
+pub type Given = (super::verdict::State, Option<usize>);
 
 /// The usual errors and times.
 impl Default for Question {
@@ -39,8 +47,10 @@ impl Default for Question {
             now_ms: 0,
             is_partial: false,
             min_duration_ms: 7 * 24 * 3_600_000,
+            given: Vec::new(),
             alpha: 0.05,
             guardrail_alpha: 0.01,
+            beta: 0.1,
         }
     }
 }

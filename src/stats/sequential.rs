@@ -203,14 +203,16 @@ pub fn critical_t(nu: f64, phi: f64, z_sq: f64, alpha: f64) -> Option<f64> {
 fn enough(kind: Kind, rate: &Rate) -> bool {
     match kind {
         Kind::Conversion => rate.converted.min(rate.users - rate.converted) >= 10,
-        Kind::Count | Kind::Mean | Kind::Ratio => rate.converted >= 25,
+        Kind::Count => rate.converted >= 25,
+        Kind::Mean | Kind::Ratio => rate.converted >= 50,
     }
 }
 
 impl Rates {
     /// Whether enough users are behind two rates for an asymptotic claim about their comparison:
-    /// 10 that convert and 10 that do not, as expected of each group by the rate of both, or 25
-    /// with an event. Below, such claims were seen to break.
+    /// 10 that convert and 10 that do not, as expected of each group by the rate of both, 25 with
+    /// an event, or 50 with a value, of which few may be large. Below, such claims were seen to
+    /// break: with 25, log-normal values of σ 1 and 1.6 at 90/10 raised 6.5 % false alarms.
     fn enough(&self, kind: Kind) -> bool {
         let each = [&self.control, &self.own];
         match kind {

@@ -2,9 +2,11 @@
 //! this analysis alone; what earlier ones showed is told as history.
 
 use super::balance::SampleRatio;
+use super::compare;
 use super::judgement::{GroupJudgement, Lift, MetricJudgement, Side};
 use super::narrative::{self, Narrative, users_text};
 use super::question::{Goal, Question, Role};
+use super::timing::is_due;
 
 /// The word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum State {
     Loser,
     /// No group differs from control by more than the margin.
     NoDifference,
+    /// No group has the planned lift, or a larger one: an end without an effect.
+    NoPlannedLift,
     /// The data cannot be believed.
     Invalid,
 }
@@ -30,10 +34,12 @@ pub struct Verdict {
     pub group: Option<usize>,
     /// The sentence.
     pub reason: String,
+    /// Of a winner: other metrics on which it is shown to be worse than control, by their place.
+    pub harms: Vec<usize>,
 }
 
 /// The verdict: by the sample ratio first, then by guardrails, then by the primary metric.
-/// Guardrails do not wait for the shortest duration; the rest does.
+/// Harm does not wait for the shortest duration; the rest does.
 pub fn verdict(
     question: &Question,
     control: usize,
@@ -52,6 +58,7 @@ pub fn verdict(
             state: State::Invalid,
             group: None,
             reason: narrative::mismatch(sample_ratio, users),
+            harms: Vec::new(),
         };
     }
     if users == 0 {
@@ -64,6 +71,7 @@ pub fn verdict(
             state: State::Loser,
             group: Some(*group),
             reason: format!("{reason}; {}", users_text(users)),
+            harms: Vec::new(),
         };
     }
     let Some(primary) = primary else {
@@ -81,7 +89,7 @@ pub fn verdict(
     };
     let harmful: Vec<usize> = harmful.into_iter().map(|(group, _)| group).collect();
     let past = narrative::past(question, control, judged);
-    let verdict = by_primary(&narrative, &harmful);
+    let verdict = by_primary(&narrative, &harmful, judged);
     Verdict {
         reason: format!("{}{past}", verdict.reason),
         ..verdict
@@ -112,62 +120,108 @@ fn harmful(
     found
 }
 
-fn by_primary(narrative: &Narrative<'_>, harmful: &[usize]) -> Verdict {
-    let metric = narrative.metric;
-    let groups: Vec<(usize, &GroupJudgement, Lift)> = narrative
+fn by_primary(narrative: &Narrative<'_>, harmful: &[usize], judged: &[MetricJudgement]) -> Verdict {
+    let (question, metric) = (narrative.question, narrative.metric);
+    let groups: Vec<Compared<'_>> = narrative
         .judged
         .groups
         .iter()
         .enumerate()
-        .filter_map(|(group, judged)| Some((group, judged, judged.lift?)))
+        .filter_map(|(place, judged)| {
+            Some(Compared {
+                place,
+                judged,
+                lift: judged.lift?,
+                is_harmful: harmful.contains(&place),
+            })
+        })
         .collect();
     let sign = match metric.goal {
         Goal::Increase => 1.0,
         Goal::Decrease => -1.0,
     };
-    let estimate = |lift: &Lift| {
-        if lift.is_absolute {
-            None
-        } else {
-            lift.relative
-        }
+    let gain = |lift: &Lift| sign * lift.relative.or(lift.absolute).unwrap_or(0.0);
+    let is_worse = |group: &Compared<'_>| group.judged.shown(metric) == Some(Side::Worse);
+    let is_futile = |group: &Compared<'_>| {
+        let p = group.judged.planned_lift_p;
+        p.is_some_and(|p| p <= question.beta)
     };
-    let gain = |lift: &Lift| sign * estimate(lift).or(lift.absolute).unwrap_or(0.0);
-    let is_better = |judged: &GroupJudgement| judged.shown(metric) == Some(Side::Better);
-    let is_worse = |judged: &GroupJudgement| judged.shown(metric) == Some(Side::Worse);
+    let all = |is: &dyn Fn(&Compared<'_>) -> bool| {
+        !groups.is_empty() && groups.iter().all(|group| group.is_harmful || is(group))
+    };
     let best = groups
         .iter()
-        .filter(|(group, judged, _)| is_better(judged) && !harmful.contains(group))
-        .max_by(|(_, _, a), (_, _, b)| gain(a).total_cmp(&gain(b)));
-    let all_worse = !groups.is_empty()
-        && groups
-            .iter()
-            .all(|(group, judged, _)| harmful.contains(group) || is_worse(judged));
-    let all_same = !groups.is_empty() && groups.iter().all(|(_, _, lift)| lift.is_same());
-    let (state, group, said) = if let Some((group, _, lift)) = best {
-        (State::Winner, Some(*group), narrative.shown(*group, lift))
-    } else if let (true, Some((group, _, lift))) = (all_worse, groups.first()) {
-        (State::Loser, Some(*group), narrative.shown(*group, lift))
-    } else if all_same {
+        .filter(|group| group.judged.shown(metric) == Some(Side::Better) && !group.is_harmful)
+        .max_by(|a, b| gain(&a.lift).total_cmp(&gain(&b.lift)));
+    if let (None, true, Some(worse)) = (best, all(&is_worse), groups.iter().find(|it| is_worse(it)))
+    {
+        // Harm is reported at once.
+        return Verdict {
+            state: State::Loser,
+            group: Some(worse.place),
+            reason: format!(
+                "{}; {}",
+                narrative.shown(worse.place, &worse.lift),
+                narrative.basis()
+            ),
+            harms: Vec::new(),
+        };
+    }
+    let harms = best.map_or(Vec::new(), |best| harms(question, best.place, judged));
+    let (state, group, said) = if let Some(best) = best {
+        let tied = tied(narrative, best.place, &groups);
+        let said = narrative.winner(best.place, &best.lift, &tied, &harms, judged);
+        (State::Winner, Some(best.place), said)
+    } else if groups.iter().all(|group| group.lift.is_same()) && !groups.is_empty() {
         (State::NoDifference, None, narrative.same())
+    } else if all(&|group| is_futile(group) || is_worse(group)) {
+        (State::NoPlannedLift, None, narrative.no_planned_lift())
     } else {
-        return collecting(narrative.so_far(&groups));
+        let lifts = groups.iter().map(|group| (group.place, group.lift));
+        return collecting(narrative.so_far(&lifts.collect::<Vec<_>>()));
     };
-    if !is_ripe(narrative.question) {
+    if !is_due(question) && !question.given.contains(&(state, group)) {
         return collecting(narrative.early(&said));
     }
     Verdict {
         state,
         group,
         reason: format!("{said}; {}", narrative.basis()),
+        harms,
     }
 }
 
-fn is_ripe(question: &Question) -> bool {
-    let earliest = |start: u64| start.saturating_add(question.min_duration_ms);
-    question
-        .started_at_ms
-        .is_some_and(|start| question.now_ms >= earliest(start))
+/// A group and what its comparison with control says.
+struct Compared<'a> {
+    place: usize,
+    judged: &'a GroupJudgement,
+    lift: Lift,
+    is_harmful: bool,
+}
+
+/// Secondary metrics on which a group is shown to be worse than control.
+fn harms(question: &Question, group: usize, judged: &[MetricJudgement]) -> Vec<usize> {
+    let is_worse = |place: &usize| {
+        let metric = &question.metrics[*place];
+        let is_guardrail = matches!(metric.role, Role::Guardrail { .. });
+        !is_guardrail && judged[*place].groups[group].shown(metric) == Some(Side::Worse)
+    };
+    (0..question.metrics.len()).filter(is_worse).collect()
+}
+
+/// The other groups from which the best one cannot be told: the largest estimate need not be that
+/// of the best group.
+fn tied(narrative: &Narrative<'_>, best: usize, groups: &[Compared<'_>]) -> Vec<usize> {
+    let (question, metric) = (narrative.question, narrative.metric);
+    let others = groups.iter().filter(|group| group.place != best);
+    let alpha = question.alpha / (groups.len() - 1).max(1) as f64;
+    let is_tied = |group: &&Compared<'_>| {
+        let compared = compare::compare(question, metric, group.place, best);
+        !group.is_harmful
+            && group.judged.shown(metric) != Some(Side::Worse)
+            && !compared.is_better(metric, alpha)
+    };
+    others.filter(is_tied).map(|group| group.place).collect()
 }
 
 fn collecting(reason: String) -> Verdict {
@@ -175,6 +229,7 @@ fn collecting(reason: String) -> Verdict {
         state: State::Collecting,
         group: None,
         reason,
+        harms: Vec::new(),
     }
 }
 
@@ -280,10 +335,91 @@ mod tests {
         check(
             &early,
             State::Collecting,
-            "but the experiment has not run for 7 days yet",
+            "but a verdict is given from 8 January 1970 on, after whole weeks",
         );
         early.started_at_ms = None;
         check(&early, State::Collecting, "has not run");
+        // Between whole weeks only what was given stands; harm is reported at once.
+        let mut later = question((20_000, 2000), (20_000, 2400));
+        later.now_ms += 3 * 24 * 3_600_000;
+        check(&later, State::Collecting, "from 15 January 1970 on");
+        later.given = vec![(State::Winner, Some(1))];
+        check(&later, State::Winner, "better than control");
+        let mut harm = question((20_000, 2400), (20_000, 2000));
+        harm.now_ms = 60_000;
+        check(&harm, State::Loser, "worse than control");
+        let mut short = question((20_000, 2000), (20_000, 2400));
+        (short.min_duration_ms, short.now_ms) = (3_600_000, 60_000);
+        check(&short, State::Collecting, "has not run for 1 hour yet");
+        short.now_ms = 10 * 24 * 3_600_000;
+        check(&short, State::Winner, "better");
+    }
+
+    #[test]
+    fn experiment_without_the_planned_lift_ends() {
+        check(
+            &question((31_000, 1550), (31_000, 1550)),
+            State::NoPlannedLift,
+            "no group has the planned lift of 10 % of purchase or more (90 %, however often you look)",
+        );
+        let mut less = question((31_000, 1550), (31_000, 1550));
+        less.metrics[0].goal = Goal::Decrease;
+        check(&less, State::NoPlannedLift, "planned lift of 10 %");
+        // Half-way between nothing and the planned lift, nothing is known.
+        check(
+            &question((31_000, 1550), (31_000, 1627)),
+            State::Collecting,
+            "too early",
+        );
+        let group = &judge(&question((31_000, 1550), (31_000, 1705))).metrics[0].groups[1];
+        assert_eq!(group.planned_lift_p, Some(1.0));
+    }
+
+    #[test]
+    fn harm_is_named_before_the_winner() {
+        let mut both = question((20_000, 2000), (20_000, 2400));
+        let mut returns = both.metrics[0].clone();
+        returns.name = "returns".to_owned();
+        (returns.goal, returns.role) = (Goal::Decrease, Role::Secondary);
+        both.metrics.push(returns);
+        check(
+            &both,
+            State::Winner,
+            "careful, returns with experiment: 8.7 % to 32.5 % higher than with control, which is worse; experiment converts",
+        );
+        assert_eq!(judge(&both).verdict.harms, [1]);
+    }
+
+    #[test]
+    fn groups_that_cannot_be_told_apart_are_named() {
+        let of = |third: u64| {
+            let mut three = question((20_000, 2000), (20_000, 2450));
+            three.groups.push(Group {
+                name: "other".to_owned(),
+                is_control: false,
+            });
+            three.epochs[0] = Epoch {
+                shares: vec![1.0 / 3.0; 3],
+                users: vec![20_000; 3],
+            };
+            let totals = Totals {
+                users: 20_000,
+                converted: third,
+                ..Totals::default()
+            };
+            three.metrics[0].totals[0].push(totals);
+            three
+        };
+        check(
+            &of(2400),
+            State::Winner,
+            "; it cannot be told from other yet",
+        );
+        check(
+            &of(2050),
+            State::Winner,
+            "better than control (95 %, however often you look); 60,000",
+        );
     }
 
     #[test]
@@ -301,7 +437,7 @@ mod tests {
         ];
         check(
             &later,
-            State::Collecting,
+            State::NoPlannedLift,
             "experiment was significantly better than control on 3 May 2026 (p = 0.0100), and no longer is",
         );
         // Worse now, and better once: what counts is now.

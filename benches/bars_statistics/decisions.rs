@@ -1,0 +1,201 @@
+//! Bars of part two, through the judge that gives verdicts: ends without an effect, harm, and values
+//! of which few are large.
+
+use crate::dice::Dice;
+use crate::engines::DETECT;
+use crate::report::{Effort, Report, gather, percent, within};
+use crate::whole::{LOOKS, fixed_users, play, question_of};
+use watershed::stats::{Goal, Kind, Role, State, Totals, judge};
+
+/// Experiments end: without the planned lift soon, and seldom where it is there.
+pub fn endings(report: &mut Report, effort: Effort) {
+    let runs = effort.runs(1000, 100);
+    report.section(
+        "Part two, 4. Experiments end, rate 5 %, at most 2 N",
+        " true lift | winner | no planned lift | loser | an end by 1.1 N | mean users, of N ",
+    );
+    let users = fixed_users(0.05, DETECT, 0.5);
+    for (cell, times) in [0.0, 0.5, 1.0, 1.5].into_iter().enumerate() {
+        let ends = gather(runs, |run| {
+            let mut state = State::Collecting;
+            let end = play(
+                Dice::new("endings", cell, run),
+                (2.0 * users, 2 * LOOKS),
+                (0.5, DETECT),
+                |_| [0.05, 0.05 * (1.0 + times * DETECT)],
+                |_, judged| {
+                    state = judged.verdict.state;
+                    state != State::Collecting
+                },
+            );
+            (state, end)
+        });
+        let of = |state: State| ends.iter().filter(|(it, _)| *it == state).count();
+        let soon = ends
+            .iter()
+            .filter(|(_, end)| end.is_some_and(|end| end as f64 <= 1.1 * users))
+            .count();
+        let spent = ends
+            .iter()
+            .map(|(_, end)| end.map_or(2.0 * users, |end| end as f64));
+        let (winner, hopeless) = (of(State::Winner), of(State::NoPlannedLift));
+        report.row(&[
+            format!("{times}×"),
+            percent(winner, runs),
+            percent(hopeless, runs),
+            percent(of(State::Loser), runs),
+            percent(soon, runs),
+            format!("{:.2}", spent.sum::<f64>() / runs as f64 / users),
+        ]);
+        if times == 0.0 {
+            report.bar(
+                "no effect: a final word by 1.1 N in at least 70 %",
+                within(runs - soon, runs, 0.3),
+            );
+        }
+        if times == 1.0 {
+            report.bar(
+                "no planned lift where it is there: at most 10 %",
+                within(hopeless, runs, 0.1),
+            );
+        }
+    }
+}
+
+/// Guardrails where both groups have as many bad answers, the hard stop among them.
+pub fn harmless(report: &mut Report, effort: Effort) {
+    let runs = effort.runs(1000, 100);
+    report.section(
+        "Part two, 2. Guardrails where both groups are alike, looks every 25 to 3,000",
+        " share of B | harmed | breached ",
+    );
+    let mut kept = true;
+    for (place, share) in [0.5, 0.1].into_iter().enumerate() {
+        for (row, rate) in [0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.49]
+            .into_iter()
+            .enumerate()
+        {
+            let hits = harmed(runs, ("harmless", 10 * place + row), share, [rate, rate]);
+            let hits = hits.iter().flatten().count();
+            kept &= within(hits, runs, 0.01);
+            report.row(&[share.to_string(), rate.to_string(), percent(hits, runs)]);
+        }
+    }
+    report.bar("at most 1 % and two standard errors", kept);
+    let found = harmed(runs, ("dead", 0), 0.5, [0.01, 1.0]);
+    let mut found: Vec<u64> = found
+        .into_iter()
+        .map(|end| end.unwrap_or(u64::MAX))
+        .collect();
+    found.sort_unstable();
+    report.bar(
+        &format!(
+            "a dead group found by a median of {} users",
+            found[runs / 2]
+        ),
+        found[runs / 2] <= 120,
+    );
+}
+
+/// For each run, the users until a guardrail was breached.
+fn harmed(
+    runs: usize,
+    (bar, cell): (&str, usize),
+    share: f64,
+    rates: [f64; 2],
+) -> Vec<Option<u64>> {
+    gather(runs, |run| {
+        let mut dice = Dice::new(bar, cell, run);
+        let mut totals = [Totals::default(); 2];
+        (1..=120).map(|look| look * 25).find(|_| {
+            let own = dice.binomial(25, share);
+            for (group, came) in [25 - own, own].into_iter().enumerate() {
+                totals[group].users += came;
+                totals[group].converted += dice.binomial(came, rates[group]);
+            }
+            let mut question = question_of(Kind::Conversion, totals, share, DETECT);
+            question.metrics[0].goal = Goal::Decrease;
+            question.metrics[0].role = Role::Guardrail { max_increase: 0.0 };
+            let judged = judge(&question);
+            judged.metrics[0].groups[1]
+                .guardrail
+                .is_some_and(|guardrail| guardrail.breached)
+        })
+    })
+}
+
+/// How much a buyer spends, in cents.
+type Purse = fn(&mut Dice, usize) -> i128;
+
+fn whale(dice: &mut Dice, one_in: f64, times: f64) -> i128 {
+    let factor = if dice.hits(1.0 / one_in) { times } else { 1.0 };
+    (2000.0 * dice.log_normal(1.0) * factor).round() as i128
+}
+
+const PURSES: [(&str, Purse, [f64; 2]); 4] = [
+    (
+        "1 in 200 × 100",
+        |dice, _| whale(dice, 200.0, 100.0),
+        [0.1, 0.01],
+    ),
+    (
+        "1 in 1000 × 300",
+        |dice, _| whale(dice, 1000.0, 300.0),
+        [0.1, 0.01],
+    ),
+    (
+        "Pareto 1.5",
+        |dice, _| (2000.0 * (1.0 - dice.share()).powf(-1.0 / 1.5)).round() as i128,
+        [0.1, 0.01],
+    ),
+    // Equal means, unequal spreads.
+    (
+        "σ 1 and 1.6",
+        |dice, group| {
+            let sigma: f64 = if group == 0 { 1.0 } else { 1.6 };
+            let mean = (0.5 * sigma * sigma).exp();
+            (2000.0 * dice.log_normal(sigma) / mean).round() as i128
+        },
+        [0.5, 0.1],
+    ),
+];
+
+/// Revenue where few buyers are large, and no difference.
+pub fn rare_buyers(report: &mut Report, effort: Effort) {
+    const USERS: usize = 60_000;
+    let runs = effort.runs(1000, 100);
+    report.section(
+        "Part two, 3. Revenue per user with rare large buyers, 5 % buy, no effect, to 60,000 users",
+        " purchases | share of B | winner or loser ",
+    );
+    let mut kept = true;
+    for (place, (name, purse, shares)) in PURSES.into_iter().enumerate() {
+        for (row, share) in shares.into_iter().enumerate() {
+            let hits = gather(runs, |run| {
+                let mut dice = Dice::new("rare buyers", 10 * place + row, run);
+                let mut totals = [Totals::default(); 2];
+                (0..LOOKS).any(|_| {
+                    for _ in 0..USERS / LOOKS as usize {
+                        let group = usize::from(dice.hits(share));
+                        let spent = if dice.hits(0.05) {
+                            purse(&mut dice, group)
+                        } else {
+                            0
+                        };
+                        let of = &mut totals[group];
+                        of.users += 1;
+                        of.converted += u64::from(spent > 0);
+                        of.sum += spent;
+                        of.sum_sq += spent * spent;
+                    }
+                    let judged = judge(&question_of(Kind::Mean, totals, share, DETECT));
+                    matches!(judged.verdict.state, State::Winner | State::Loser)
+                })
+            });
+            let hits = hits.into_iter().filter(|&hit| hit).count();
+            kept &= within(hits, runs, 0.05);
+            report.row(&[name.to_owned(), share.to_string(), percent(hits, runs)]);
+        }
+    }
+    report.bar("every cell at most 5 % and two standard errors", kept);
+}
