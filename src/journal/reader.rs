@@ -151,8 +151,13 @@ impl Reader {
     /// nothing more is written yet. Damage is passed over, counted and logged. What was read before
     /// an error is returned first; the error comes again with the next call.
     pub fn next(&mut self, records_max: usize) -> io::Result<Chunk> {
+        self.next_through(records_max, u64::MAX)
+    }
+
+    /// The same, but nothing after the sequence number `last`.
+    pub fn next_through(&mut self, records_max: usize, last: u64) -> io::Result<Chunk> {
         // Asked before anything is read: all up to this number stands in the files, or is lost.
-        let written = self.written();
+        let written = self.written().min(last);
         let behind = (written + 1).saturating_sub(self.next);
         let mut records = Vec::with_capacity(records_max.min(behind as usize));
         while records.len() < records_max && self.next <= written {

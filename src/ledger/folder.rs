@@ -252,10 +252,13 @@ impl Folder {
         let mut chunks = Vec::with_capacity(self.readers.len());
         let mut is_full = false;
         let mut failed = Vec::new();
-        for reader in &mut self.readers {
+        // Not what is written while others are read: the response to an earlier request, which
+        // another worker recorded, would be counted after it.
+        let written: Vec<u64> = self.readers.iter().map(Reader::written).collect();
+        for (reader, written) in self.readers.iter_mut().zip(written) {
             let (mut records, mut bytes) = (0, 0);
             loop {
-                let chunk = piece(reader, PIECE.min(share - records), &mut failed);
+                let chunk = piece(reader, PIECE.min(share - records), written, &mut failed);
                 let is_more = chunk.records.len() == PIECE;
                 records += chunk.records.len();
                 bytes += id_bytes(&chunk);
@@ -541,9 +544,11 @@ fn warn_of(experiment: &str, many: &ManyIds) {
     );
 }
 
-/// What comes next in a journal, up to so many records. Notes where it cannot be read.
-fn piece(reader: &mut Reader, records_max: usize, failed: &mut Vec<String>) -> Chunk {
-    reader.next(records_max).unwrap_or_else(|error| {
+/// What comes next in a journal, up to so many records and to the sequence number `last`. Notes
+/// where it cannot be read.
+fn piece(reader: &mut Reader, records_max: usize, last: u64, failed: &mut Vec<String>) -> Chunk {
+    let read = reader.next_through(records_max, last);
+    read.unwrap_or_else(|error| {
         if failed.len() < FAILED_SHOWN_MAX {
             failed.push(format!(
                 "the journal {} cannot be read: {error}",

@@ -75,7 +75,7 @@ fn starting_makes_no_sense() {
         &format!("{ROUTES}journal: {{ path: routes.yaml }}\n"),
         1,
         "cannot write the journal at DIR/routes.yaml",
-        "make the folder writable",
+        "a file stands in the folder's place: move it away",
     );
     refuses(
         "upstreams: { a: b }\n",

@@ -166,7 +166,7 @@ fn fields(csv: &[u8]) -> Vec<Vec<String>> {
 
 #[test]
 fn csv_cells_that_begin_a_formula_are_neutralised_unless_raw() {
-    let formulas = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "-"];
+    let formulas = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\r=1", "-"];
     let plain = ["-1.5", "+49123", "-1e3", "a=1", "'=1"];
     let origin = Origin::start("a");
     let proxy = Proxy::start(&format!(

@@ -62,8 +62,11 @@ fn serves_on(store: &str, problem: &str, advice: &str) -> Proxy {
             text.starts_with("ready\n") && text.contains(problem) && text.contains(advice);
         if is_told { Ok(()) } else { Err(text) }
     });
-    let log = proxy.log.lock().unwrap().clone();
-    assert!(log.contains(problem) && log.contains(advice), "{log}");
+    until("a line of the log", || {
+        let log = proxy.log.lock().unwrap().clone();
+        let is_told = log.contains(problem) && log.contains(advice);
+        is_told.then_some(()).ok_or(log)
+    });
     let results = proxy.ask("/admin/results");
     assert_eq!(results.status, 503);
     assert!(results.text().contains(advice), "{}", results.text());
