@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "admin/recent.rs",
     "admin/session.rs",
     "admin/trend.rs",
+    "admin/windows.rs",
     "ledger/account.rs",
     "ledger/buckets.rs",
     "ledger/event_ids.rs",

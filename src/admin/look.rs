@@ -2,7 +2,7 @@
 //! smallest p-value is kept whether anybody looks or not.
 
 use super::control::{self, Action, Decision, Undecided};
-use super::question::question;
+use super::question::{has_windows, question};
 use super::recent::Recent;
 use super::running;
 use crate::config::plan::Plan;
@@ -40,6 +40,19 @@ pub struct Look {
     pub recent: Recent,
     /// What was counted, by hour.
     pub hours: Arc<Vec<HourTotals>>,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// What was counted when an experiment is looked at.
+#[derive(Debug)]
+pub struct Seen {
+    /// In all.
+    pub totals: Totals,
+    /// By hour, where users have windows of time to convert in.
+    pub hours: Option<Arc<Vec<HourTotals>>>,
+    /// Whether reported batches are in it as a whole.
+    pub counted: Counted,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
 }
@@ -83,8 +96,16 @@ impl Looks {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let mut look = self.judge(plan, experiment, totals, &kept, (now_ms(), counted));
-        (look.recent, look.hours) = self.recent(experiment, &look, ledger).await?;
+        let hours = self.hours(experiment, &totals, ledger).await?;
+        let seen = Seen {
+            totals,
+            hours: Some(Arc::clone(&hours)),
+            counted,
+            at_ms: now_ms(),
+        };
+        let mut look = self.judge(plan, experiment, seen, &kept);
+        look.recent = recent(experiment, &look, &hours);
+        look.hours = hours;
         Ok(look)
     }
 
@@ -104,17 +125,13 @@ impl Looks {
     }
 
     /// The hours grow in number: they are read only when something was counted since.
-    async fn recent(
+    async fn hours(
         &self,
         experiment: &Experiment,
-        look: &Look,
+        totals: &Totals,
         ledger: &dyn Ledger,
-    ) -> Result<(Recent, Arc<Vec<HourTotals>>), LedgerError> {
-        let counted = look
-            .totals
-            .epochs
-            .iter()
-            .flat_map(|epoch| epoch.groups.values());
+    ) -> Result<Arc<Vec<HourTotals>>, LedgerError> {
+        let counted = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
         let counted = counted.map(|group| group.requests + group.fallbacks + group.users);
         let counted: u64 = counted.sum();
         let known = {
@@ -125,32 +142,19 @@ impl Looks {
             Some((before, hours)) if before == counted => hours,
             _ => Arc::new(ledger.hours(&experiment.name).await?),
         };
-        let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
-        let started_at_ms = look.question.started_at_ms;
-        let shown = |hour: &&HourTotals| {
-            let mut epochs = look.totals.epochs.iter();
-            epochs.any(|epoch| epoch.definition.digest == hour.epoch)
-        };
-        let recent = Recent::of(
-            hours.iter().filter(shown),
-            &groups,
-            started_at_ms,
-            look.at_ms,
-        );
         let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(experiment.name.to_string(), (counted, Arc::clone(&hours)));
-        Ok((recent, hours))
+        Ok(hours)
     }
 
     /// The same of counts at hand: what `kept` says, and what this process found before, is known.
-    pub fn judge(
-        &self,
-        plan: &Plan,
-        experiment: &Experiment,
-        mut totals: Totals,
-        kept: &Kept,
-        (now_ms, counted): (u64, Counted),
-    ) -> Look {
+    pub fn judge(&self, plan: &Plan, experiment: &Experiment, seen: Seen, kept: &Kept) -> Look {
+        let Seen {
+            mut totals,
+            hours,
+            counted,
+            at_ms,
+        } = seen;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.entry(experiment.name.to_string()).or_default();
         if totals.epochs.is_empty() {
@@ -164,7 +168,8 @@ impl Looks {
             .epochs
             .retain(|epoch| running::belongs(experiment, epoch.definition.digest, known));
         let earlier = all - totals.epochs.len();
-        let mut question = question(plan, experiment, &totals, now_ms);
+        let hours = hours.as_ref().map(|hours| hours.as_slice());
+        let mut question = question(plan, experiment, &totals, hours, at_ms);
         running::recall(experiment, &mut question, known);
         question.is_partial = counted == Counted::Partly;
         let judgement = stats::judge(&question);
@@ -185,7 +190,7 @@ impl Looks {
             judgement,
             recent: Recent::default(),
             hours: Arc::default(),
-            at_ms: now_ms,
+            at_ms,
         }
     }
 
@@ -223,6 +228,21 @@ impl Looks {
             tracing::debug!("no last look: the store does not answer");
         }
     }
+}
+
+/// What happened lately, in the epochs that are shown.
+fn recent(experiment: &Experiment, look: &Look, hours: &[HourTotals]) -> Recent {
+    let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
+    let shown = |hour: &&HourTotals| {
+        let mut epochs = look.totals.epochs.iter();
+        epochs.any(|epoch| epoch.definition.digest == hour.epoch)
+    };
+    Recent::of(
+        hours.iter().filter(shown),
+        &groups,
+        look.question.started_at_ms,
+        look.at_ms,
+    )
 }
 
 /// A decision that a verdict asks for.
@@ -267,10 +287,20 @@ impl Rounds {
         let kept = ledger.kept(name).await?;
         let (totals, counted) = looks.totals(experiment, ledger).await?;
         // A verdict may also come by time alone.
-        let acts = experiment.act_on.winner || experiment.act_on.loser;
-        if counted != Counted::Partly && (acts || self.totals.get(name) != Some(&totals)) {
-            let at = (now_ms(), counted);
-            let look = looks.judge(plan, experiment, totals.clone(), &kept, at);
+        let has_windows = has_windows(plan, experiment);
+        let by_time = experiment.act_on.winner || experiment.act_on.loser || has_windows;
+        if counted != Counted::Partly && (by_time || self.totals.get(name) != Some(&totals)) {
+            let hours = match has_windows {
+                true => Some(looks.hours(experiment, &totals, ledger).await?),
+                false => None,
+            };
+            let seen = Seen {
+                totals: totals.clone(),
+                hours,
+                counted,
+                at_ms: now_ms(),
+            };
+            let look = looks.judge(plan, experiment, seen, &kept);
             for warning in look.warnings {
                 if self.warned.insert(warning.clone()) {
                     tracing::warn!("{warning}");

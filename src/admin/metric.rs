@@ -9,7 +9,7 @@ use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::metric::{Goal, Role};
 use crate::ledger::{MetricTotals, Totals};
-use crate::stats::{GroupJudgement, fixed};
+use crate::stats::{self, GroupJudgement, fixed};
 
 /// How results are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
@@ -44,11 +44,14 @@ pub fn metric_results(
         let metric = plan.metric(index);
         let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
         let groups = groups.map(|(group_place, (group, judged))| {
-            let (users, totals) = pooled(&look.totals, &group.name, &metric.name);
+            let of = look.question.metrics[place].totals.iter();
+            let totals = sum(of.filter_map(|groups| groups.get(group_place)));
+            let (came, _) = pooled(&look.totals, &group.name, &metric.name);
             let single = single.get(place).and_then(|groups| groups[group_place]);
             MetricGroup {
                 name: group.name.to_string(),
-                users,
+                users: totals.users,
+                users_waiting: metric.within_ms.map(|_| came.saturating_sub(totals.users)),
                 converted: totals.converted,
                 count: totals.count,
                 sum: totals.sum as f64 / units(metric),
@@ -96,6 +99,17 @@ pub fn metric_results(
         }
     });
     each.collect()
+}
+
+/// What is shown of a metric's counts, over all epochs.
+fn sum<'a>(each: impl Iterator<Item = &'a stats::Totals>) -> stats::Totals {
+    each.fold(stats::Totals::default(), |sum, totals| stats::Totals {
+        users: sum.users + totals.users,
+        converted: sum.converted + totals.converted,
+        count: sum.count + totals.count,
+        sum: sum.sum + totals.sum,
+        ..sum
+    })
 }
 
 /// When the smallest p-value of a group was found.

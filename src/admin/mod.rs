@@ -45,6 +45,7 @@ mod sizes;
 mod text;
 mod trend;
 mod users;
+mod windows;
 mod words;
 
 use crate::config::plan::Plan;

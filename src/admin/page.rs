@@ -112,6 +112,10 @@ impl Page<'_> {
         numbers.replace('-', "\u{2212}")
     }
 
+    fn notes(&self, metric: &MetricResult) -> Vec<String> {
+        said::notes(metric)
+    }
+
     fn bayesian(&self, metric: &MetricResult) -> Vec<String> {
         said::bayesian(metric)
     }

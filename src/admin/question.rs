@@ -1,17 +1,20 @@
 //! Turns plan and totals into the question that the statistics answer.
 
+use super::windows;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::guard::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric, Role};
-use crate::ledger::{GroupTotals, MetricTotals, Totals};
+use crate::ledger::{GroupTotals, HourTotals, MetricTotals, Totals};
 use crate::stats;
 
-/// What is asked of the statistics about an experiment with these totals.
+/// What is asked of the statistics about an experiment with these totals. By its hours, metrics
+/// with a window are asked about users whose window is over; without them, about all users.
 pub fn question(
     plan: &Plan,
     experiment: &Experiment,
     totals: &Totals,
+    hours: Option<&[HourTotals]>,
     now_ms: u64,
 ) -> stats::Question {
     let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
@@ -38,8 +41,12 @@ pub fn question(
                 .collect(),
         }
     });
-    let all_totals = |counted_name: &str| -> Vec<Vec<stats::Totals>> {
-        totals
+    let all_totals = |counted_name: &str, within_ms: Option<u64>| -> Vec<Vec<stats::Totals>> {
+        let over = within_ms
+            .zip(hours)
+            .map(|(within_ms, hours)| windows::over(totals, hours, within_ms, now_ms));
+        over.as_ref()
+            .unwrap_or(totals)
             .epochs
             .iter()
             .map(|epoch| {
@@ -68,7 +75,7 @@ pub fn question(
             detect: metric.detect,
             margin: metric.margin,
             scale: metric.scale,
-            totals: all_totals(&metric.name),
+            totals: all_totals(&metric.name, metric.within_ms),
             history: Vec::new(),
         }
     });
@@ -93,7 +100,10 @@ pub fn question(
             detect: metric.map_or(0.1, |metric| metric.detect),
             margin: metric.map_or(0.01, |metric| metric.margin),
             scale: metric.map_or(0, |metric| metric.scale),
-            totals: all_totals(&guardrail.counted_name(&plan.metrics)),
+            totals: all_totals(
+                &guardrail.counted_name(&plan.metrics),
+                metric.and_then(|metric| metric.within_ms),
+            ),
             history: Vec::new(),
         }
     });
@@ -145,6 +155,16 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         base_sq,
         cross,
     }
+}
+
+/// Whether a metric of the experiment has a window, its guardrails' among them.
+pub fn has_windows(plan: &Plan, experiment: &Experiment) -> bool {
+    let guarded = experiment.guardrails.iter().filter_map(|it| match it.what {
+        Guarded::Metric(metric) => Some(metric),
+        Guarded::Errors | Guarded::Slow { .. } => None,
+    });
+    let mut metrics = experiment.metrics.iter().copied().chain(guarded);
+    metrics.any(|metric| plan.metric(metric).within_ms.is_some())
 }
 
 /// A metric's kind, as the statistics know it.

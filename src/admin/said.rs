@@ -2,9 +2,10 @@
 
 use super::digits::{change, minute, part, seconds_between, share};
 use super::shape::{
-    ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricResult,
-    PlanningResult, Results, SampleRatio,
+    ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
+    MetricResult, PlanningResult, Results, SampleRatio,
 };
+use super::text::amount;
 use crate::stats::narrative::{thousands, two_digits};
 
 /// Everything that a reader should know of an experiment beside its tables, as alarms.
@@ -218,6 +219,38 @@ pub fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
     let bad = health.filter(|(what, _, bad)| *bad && !OF_THE_HOUSE.contains(what));
     let bad = bad.map(|(what, how, _)| format!("{what}: {how}"));
     bad.chain(alarms(experiment)).collect()
+}
+
+/// What a reader should know of a metric's numbers: whose they are, and which rates are compared.
+pub fn notes(metric: &MetricResult) -> Vec<String> {
+    let waiting = |group: &MetricGroup| Some((group.users, group.users_waiting?));
+    let counts: Vec<(u64, u64)> = metric.groups.iter().filter_map(waiting).collect();
+    let (over, waiting) = counts
+        .iter()
+        .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let mut notes = Vec::new();
+    if waiting > 0 {
+        notes.push(format!(
+            "{} is of the {} users whose time to convert (`within`) is over; that of {} is not yet",
+            metric.name,
+            thousands(over),
+            thousands(waiting)
+        ));
+    }
+    for group in &metric.groups {
+        let lift = group.lift.as_ref();
+        if let Some(averaged) = lift.and_then(|lift| lift.averaged.as_ref()) {
+            notes.push(format!(
+                "weights changed, so the lift of {} compares {} within each epoch: {} with {}, {} with control",
+                group.name,
+                metric.name,
+                amount(metric, averaged.group),
+                group.name,
+                amount(metric, averaged.control)
+            ));
+        }
+    }
+    notes
 }
 
 /// The Bayesian view of a metric: a sentence for each group that it is known of.

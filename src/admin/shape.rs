@@ -328,6 +328,9 @@ pub struct RateResult {
 pub struct MetricGroup {
     pub name: String,
     pub users: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub users_waiting: Option<u64>,
     pub converted: u64,
     pub count: u64,
     pub sum: f64,

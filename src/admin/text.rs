@@ -69,6 +69,9 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
         let metrics = metrics(experiment, fixed);
         text.push_str(&format!("\n{}\n", finished(metrics, 2)));
     }
+    for note in experiment.metrics.iter().flat_map(said::notes) {
+        text.push_str(&format!("{note}\n"));
+    }
     if let Some(paint) = paint {
         let bars = bars(&experiment.metrics, paint);
         if !bars.is_empty() {
@@ -161,6 +164,10 @@ pub fn lift(group: &MetricGroup) -> String {
         return "-".to_owned();
     };
     let end = |end: Option<f64>, unbounded: &str| end.map_or(unbounded.to_owned(), digits::change);
+    let absolute = lift.absolute.zip(lift.absolute_interval);
+    if let (None, Some((difference, (low, high)))) = (lift.relative, absolute) {
+        return format!("{difference:+.3} [{low:+.3}, {high:+.3}]");
+    }
     match (lift.relative, lift.relative_interval) {
         // Where nothing is known, a rate may still fall to nothing, or rise to anything.
         (None, (low, None)) if low.is_none_or(|low| low <= -1.0) => "-".to_owned(),

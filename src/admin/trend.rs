@@ -10,7 +10,8 @@ use crate::ledger::{GroupTotals, HourTotals, MetricTotals, Totals};
 use crate::stats;
 use std::collections::BTreeMap;
 
-const HOUR_MS: u64 = 3_600_000;
+/// An hour.
+pub const HOUR_MS: u64 = 3_600_000;
 /// At most so many moments are looked at.
 const MOMENTS_MAX: usize = 48;
 
@@ -56,7 +57,7 @@ pub fn over_time(
 }
 
 fn moment(plan: &Plan, experiment: &Experiment, totals: &Totals, at_ms: u64) -> Vec<MomentResult> {
-    let question = question(plan, experiment, totals, at_ms);
+    let question = question(plan, experiment, totals, None, at_ms);
     let users = |place: usize| question.epochs.iter().map(|epoch| epoch.users[place]).sum();
     let judgement = stats::judge(&question);
     let shown = judgement.metrics.iter().take(experiment.metrics.len());
@@ -79,7 +80,8 @@ fn moment(plan: &Plan, experiment: &Experiment, totals: &Totals, at_ms: u64) -> 
     moment.collect()
 }
 
-fn add(totals: &mut Totals, hour: &HourTotals) {
+/// Adds what was counted in an hour to the epoch and group that it belongs to.
+pub fn add(totals: &mut Totals, hour: &HourTotals) {
     let mut epochs = totals.epochs.iter_mut();
     let Some(epoch) = epochs.find(|epoch| epoch.definition.digest == hour.epoch) else {
         return;

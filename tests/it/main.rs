@@ -42,4 +42,5 @@ mod unreadable;
 mod values;
 mod vandals;
 mod verdicts;
+mod windows;
 mod wire;

@@ -1,6 +1,6 @@
 //! Whole experiments, played with users that are made up, through the judge that judges real ones.
 
-use crate::admin::look::Looks;
+use crate::admin::look::{Looks, Seen};
 use crate::config::plan::Plan;
 use crate::experiment::guard::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric};
@@ -111,9 +111,14 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
         let judged = all.judge(
             plan,
             experiment,
-            crowd.totals.clone(),
+            Seen {
+                totals: crowd.totals.clone(),
+                // Everything that a user does is done at once.
+                hours: None,
+                counted: vitals::Counted::Wholly,
+                at_ms,
+            },
             &Kept::default(),
-            (at_ms, vitals::Counted::Wholly),
         );
         end = End {
             state: judged.judgement.verdict.state,

@@ -1,0 +1,102 @@
+//! Metrics with a window, through the judge that results come from.
+
+use std::path::Path;
+use std::sync::Arc;
+use watershed::admin::look::{Look, Looks, Seen};
+use watershed::config;
+use watershed::experiment::EpochDigest;
+use watershed::ledger::kept::Kept;
+use watershed::ledger::{
+    EpochDefinition, EpochTotals, GroupTotals, HourTotals, MetricTotals, Totals,
+};
+use watershed::stats::State;
+use watershed::vitals::Counted;
+
+const HOUR_MS: u64 = 3_600_000;
+const WEEK_HOURS: u64 = 7 * 24;
+/// Of an hour and a group; a tenth of them converts in the end.
+const USERS: u64 = 200;
+
+/// After two weeks: users of control take up to a week to convert, those of the experiment an hour.
+fn look(windows: bool) -> Look {
+    let now_hours = 2 * WEEK_HOURS + 1;
+    let text = "upstreams: { a: \"http://127.0.0.1:1\", b: \"http://127.0.0.1:2\" }\n\
+        experiments: { site: { control: a, experiment: b, percent: 50 } }\n\
+        metrics: { buy: { event: buy, within: 7d } }\n";
+    let plan = config::parse(text, Path::new("routes.yaml"), &|_| None).unwrap();
+    let hour = |hour: u64, group: &str, converted: u64| HourTotals {
+        hour,
+        epoch: EpochDigest(1),
+        group: group.to_owned(),
+        totals: GroupTotals {
+            users: USERS,
+            metrics: [(
+                "buy".to_owned(),
+                MetricTotals {
+                    converted,
+                    count: converted,
+                    count_sq: i128::from(converted),
+                    ..MetricTotals::default()
+                },
+            )]
+            .into(),
+            ..GroupTotals::default()
+        },
+    };
+    let hours: Vec<HourTotals> = (0..2 * WEEK_HOURS)
+        .flat_map(|came| {
+            let done = USERS / 10 * (now_hours - came).min(WEEK_HOURS) / WEEK_HOURS;
+            [
+                hour(came, "control", done),
+                hour(came, "experiment", USERS / 10),
+            ]
+        })
+        .collect();
+    let mut groups = std::collections::BTreeMap::<String, GroupTotals>::new();
+    for hour in &hours {
+        let group = groups.entry(hour.group.clone()).or_default();
+        group.users += USERS;
+        let of = group.metrics.entry("buy".to_owned()).or_default();
+        let more = hour.totals.metrics["buy"];
+        of.converted += more.converted;
+        of.count += more.count;
+        of.count_sq += more.count_sq;
+    }
+    let totals = Totals {
+        epochs: vec![EpochTotals {
+            definition: EpochDefinition {
+                digest: EpochDigest(1),
+                traffic: 1.0,
+                groups: vec![
+                    ("control".to_owned(), 50.0),
+                    ("experiment".to_owned(), 50.0),
+                ],
+                first_ms: 0,
+            },
+            number: 1,
+            groups: groups.into_iter().collect(),
+        }],
+        ..Totals::default()
+    };
+    let seen = Seen {
+        totals,
+        hours: windows.then(|| Arc::new(hours)),
+        counted: Counted::Wholly,
+        at_ms: now_hours * HOUR_MS,
+    };
+    Looks::default().judge(&plan, &plan.experiments[0], seen, &Kept::default())
+}
+
+#[test]
+fn sooner_is_not_more() {
+    let sooner = look(false);
+    assert_eq!(sooner.judgement.verdict.state, State::Winner, "all users");
+    let over = look(true);
+    let group = &over.judgement.metrics[0].groups[1];
+    assert_eq!(group.p_value, Some(1.0), "{group:?}");
+    assert_eq!(group.rate, Some(0.1));
+    assert_ne!(over.judgement.verdict.state, State::Winner);
+    // Those who came in the first week and the hour after it.
+    let users = over.question.metrics[0].totals[0][1].users;
+    assert_eq!(users, USERS * (WEEK_HOURS + 1));
+}
