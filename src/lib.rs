@@ -11,6 +11,7 @@ pub mod journal;
 pub mod ledger;
 pub mod proxy;
 pub mod rate;
+pub mod server;
 pub mod spans;
 pub mod stats;
 pub mod tasks;

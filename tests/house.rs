@@ -42,6 +42,23 @@ const ROOMS: &[(&str, &[&str])] = &[
             "vitals",
         ],
     ),
+    (
+        "server",
+        &[
+            "admin",
+            "config",
+            "experiment",
+            "journal",
+            "ledger",
+            "proxy",
+            "rate",
+            "spans",
+            "tasks",
+            "tls",
+            "upstream",
+            "vitals",
+        ],
+    ),
 ];
 
 /// Plain values in and out: no clock, no dice, no files, no sockets.

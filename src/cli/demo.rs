@@ -1,9 +1,9 @@
 //! `watershed demo`: everything at once on this machine, to see it work.
 
 use super::fetch::fetch;
-use super::house::{self, Sockets};
-use super::{demo_site, log, visitors};
+use super::{demo_site, visitors};
 use crate::config;
+use crate::server::{self, Listeners, logging};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct Arguments {
 
 /// Starts two versions of a site, the proxy and visitors; shows the results.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    log::start("warn", None)?;
+    logging::start("warn", None)?;
     let folder = Folder::make()?;
     // The site's and the visitors' own threads: what is simulated shares none with the proxy.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,12 +56,12 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
     );
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let plan = config::load(&file)?;
-    let sockets = Sockets::bind(&plan)?;
+    let sockets = Listeners::bind(&plan)?;
     let (site, admin) = (sockets.public_address()?, sockets.admin_address()?);
-    let interrupted = house::told_to_stop()?;
+    let interrupted = server::stop_requested()?;
     let (stop, stopped) = oneshot::channel::<()>();
     // Also when the sender is dropped.
-    let house = tokio::spawn(house::run(plan, Some(file), sockets, None, async move {
+    let house = tokio::spawn(server::run(plan, Some(file), sockets, None, async move {
         drop(stopped.await)
     }));
 

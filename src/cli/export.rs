@@ -1,10 +1,10 @@
 //! `watershed export`: users, their values and hourly totals into a file.
 
-use super::{Hinted, house};
 use crate::admin::export::rows::Table;
 use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
 use crate::config;
+use crate::server::{self, Hinted};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::BufWriter;
@@ -41,7 +41,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let ledger = house::open_ledger(&plan.store).await?;
+        let ledger = server::open_ledger(&plan.store).await?;
         let experiments = ledger.experiments().await?;
         let experiment = match (&arguments.experiment, &experiments[..]) {
             (Some(named), known) if known.contains(named) => named.clone(),

@@ -1,6 +1,6 @@
 //! A small HTTP client for commands: one request, one text.
 
-use super::Hinted;
+use crate::server::Hinted;
 use crate::tls::{self, Trust};
 use anyhow::Context;
 use http::header::{AUTHORIZATION, HOST};

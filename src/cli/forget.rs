@@ -1,12 +1,13 @@
 //! `watershed forget`: deletes what the store has of one user.
 
-use super::{control, house};
+use super::control;
 use crate::config;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
 use crate::ledger::controls::Act;
 use crate::ledger::forgotten::everywhere;
+use crate::server;
 use anyhow::Context;
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let ledger = house::open_ledger(&plan.store).await?;
+        let ledger = server::open_ledger(&plan.store).await?;
         let until_ms = system_ms().max(journal::latest_ms(&plan.journal.path));
         let run = plan.experiments.iter().map(|it| it.name.to_string());
         let forgotten = everywhere(&*ledger, run, kept.id().as_bytes(), until_ms);

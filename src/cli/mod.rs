@@ -8,26 +8,17 @@ mod demo_site;
 mod explain;
 mod export;
 mod fetch;
-mod files;
-mod folding;
 mod forget;
-pub mod house;
-mod log;
 mod override_;
 mod plan;
-mod reload;
-mod reports;
 mod results;
 mod run;
-mod secrets;
 mod simulate;
-mod sockets;
-mod stage;
 pub mod stats;
-mod successor;
 mod token;
 mod visitors;
 
+use crate::server::Hinted;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,26 +79,6 @@ struct FileArguments {
     /// The routes file
     #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
     config: PathBuf,
-}
-
-/// What a command could not do, and what to type instead.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct Hinted {
-    /// What went wrong.
-    pub what: String,
-    /// What to do about it.
-    pub hint: String,
-}
-
-impl Hinted {
-    /// An error with a hint.
-    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Hinted {
-        Hinted {
-            what: what.into(),
-            hint: hint.into(),
-        }
-    }
 }
 
 /// Runs the command that the arguments name. Exit code 0: done; 1: could not; 2: unsound

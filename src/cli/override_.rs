@@ -1,8 +1,8 @@
 //! `watershed override`: a signed token that puts its bearer into a group.
 
-use super::Hinted;
 use crate::config;
 use crate::experiment::forced::{self, Forced, OVERRIDE_COOKIE};
+use crate::server::Hinted;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

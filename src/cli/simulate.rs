@@ -3,10 +3,10 @@
 
 mod play;
 
-use super::Hinted;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
+use crate::server::Hinted;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};

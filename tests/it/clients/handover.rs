@@ -233,7 +233,7 @@ fn nothing_fails(more: &str) {
             }
         }
         await_log(&proxy, "serving on http://", number + 1);
-        await_log(&proxy, "stopping: finishing what runs", number);
+        await_log(&proxy, "stopping: finishing requests in flight", number);
     }
     stop.store(true, Ordering::SeqCst);
     let mut answered = 0;

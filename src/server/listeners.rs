@@ -21,7 +21,7 @@ pub const HEALTH: &str = "health";
 
 /// Every listening socket, bound before anything is served.
 #[derive(Debug)]
-pub struct Sockets {
+pub struct Listeners {
     /// One for each worker, without TLS.
     pub public: Vec<TcpListener>,
     /// As many, where TLS is listened to.
@@ -44,10 +44,10 @@ struct Inherited {
     listener: TcpListener,
 }
 
-impl Sockets {
+impl Listeners {
     /// Binds what the plan asks for: one public socket for each worker, and the admin door.
-    /// Sockets that were handed over (`LISTEN_FDS`) are used for their addresses.
-    pub fn bind(plan: &Plan) -> anyhow::Result<Sockets> {
+    /// Listeners that were handed over (`LISTEN_FDS`) are used for their addresses.
+    pub fn bind(plan: &Plan) -> anyhow::Result<Listeners> {
         let mut inherited = inherited()?;
         let mut take = |name: &str, at: SocketAddr| -> Vec<TcpListener> {
             let fits = |it: &mut Inherited| it.fits(name, at);
@@ -87,7 +87,7 @@ impl Sockets {
             );
             return Err(Hinted::new(said, hint).into());
         }
-        Ok(Sockets {
+        Ok(Listeners {
             public,
             secure,
             admin,

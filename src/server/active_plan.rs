@@ -22,7 +22,7 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where plans come from.
 #[derive(Debug)]
-pub struct Stage {
+pub struct ActivePlan {
     stands: Mutex<Stands>,
     plans: watch::Sender<Arc<Plan>>,
 }
@@ -35,20 +35,20 @@ struct Stands {
     secrets: Vec<String>,
 }
 
-impl Stage {
+impl ActivePlan {
     /// Serves this plan under these decisions, and signs by these secrets.
     pub fn new(
         plan: Plan,
         controls: Controls,
         secrets: &Secrets,
-    ) -> (Stage, watch::Receiver<Arc<Plan>>) {
+    ) -> (ActivePlan, watch::Receiver<Arc<Plan>>) {
         let stands = Stands {
             plan,
             controls,
             secrets: secrets.known().to_vec(),
         };
         let (plans, orders) = watch::channel(Arc::new(stands.served()));
-        let stage = Stage {
+        let stage = ActivePlan {
             stands: Mutex::new(stands),
             plans,
         };

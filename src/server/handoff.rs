@@ -1,7 +1,7 @@
 //! A new process in the place of this one, without a moment in which nobody listens: on SIGUSR2
 //! the program is started again with the same sockets, and ends this process once it serves.
 
-use super::sockets::Sockets;
+use super::listeners::Listeners;
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, getppid, kill_process};
@@ -31,7 +31,7 @@ pub struct Estate {
 
 impl Estate {
     /// What these sockets' process would leave.
-    pub fn of(sockets: &Sockets) -> anyhow::Result<Estate> {
+    pub fn of(sockets: &Listeners) -> anyhow::Result<Estate> {
         let all = sockets.to_hand_over();
         Ok(Estate {
             sockets: all.context("sockets cannot be handed over")?,
@@ -106,7 +106,7 @@ fn program() -> io::Result<PathBuf> {
 
 /// Tells who waits for it that this process serves: the service manager (sd_notify), and the
 /// process that it replaces, which then finishes what runs and ends.
-pub fn tell_ready() {
+pub fn report_ready() {
     let replaced = std::env::var(REPLACES).ok();
     let replaced = replaced.and_then(|pid| Pid::from_raw(pid.parse().ok()?));
     // A number that was handed down further means somebody else by now.

@@ -1,6 +1,6 @@
 //! The file, loaded again while serving.
 
-use super::stage::Stage;
+use super::active_plan::ActivePlan;
 use crate::config::plan::Plan;
 use crate::vitals::Vitals;
 use crate::{admin, config};
@@ -41,7 +41,7 @@ impl Reloads {
 /// unsound changes nothing.
 pub async fn reload(
     file: Option<PathBuf>,
-    stage: Arc<Stage>,
+    stage: Arc<ActivePlan>,
     vitals: Arc<Vitals>,
     reloads: Arc<Mutex<Reloads>>,
 ) -> anyhow::Result<()> {
@@ -109,7 +109,7 @@ fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
     all.map(|file| std::fs::read(file).ok()).collect()
 }
 
-fn reload_once(file: &Path, stage: &Stage) -> Result<String, String> {
+fn reload_once(file: &Path, stage: &ActivePlan) -> Result<String, String> {
     let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
     let old = stage.plan();
     // The door stays where it is until a restart, so that is what a token is asked for.

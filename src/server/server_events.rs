@@ -20,7 +20,7 @@ const MEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What outlives a panic: the journal, and the requests that wait.
 #[derive(Debug)]
-pub struct Reports {
+pub struct ServerEvents {
     /// Where events are written.
     pub journal: Writer,
     /// Its place in `vitals`.
@@ -31,12 +31,12 @@ pub struct Reports {
 
 /// Journals what is asked until nobody can ask any more.
 pub async fn keep(
-    reports: Arc<Mutex<Reports>>,
+    reports: Arc<Mutex<ServerEvents>>,
     mut plans: watch::Receiver<Arc<Plan>>,
     vitals: Arc<Vitals>,
 ) {
     let mut reports = reports.lock().await;
-    let Reports {
+    let ServerEvents {
         journal,
         slot,
         asked,

@@ -1,0 +1,320 @@
+//! The tasks that run beside the workers, and the order in which they end.
+
+use super::active_plan::ActivePlan;
+use super::opened::Opened;
+use super::reload::{Reloads, reload};
+use super::server_events::{self, ServerEvents};
+use super::{fd_limit, ingest_scheduler, journals};
+use crate::admin::{self, look::Looks};
+use crate::config;
+use crate::config::plan::Plan;
+use crate::journal;
+use crate::ledger::Ledger;
+use crate::ledger::{replicas, retention};
+use crate::proxy::Shared;
+use crate::spans;
+use crate::tasks::{self, Policy, Supervisor, Task};
+use crate::upstream::probe;
+use crate::vitals::Vitals;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// How often records are ingested.
+const INGEST_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Ends a task, in this order: told by the sender or the notification, then awaited.
+struct Ending<S> {
+    task: Task,
+    tell: S,
+}
+
+/// What runs beside the workers.
+pub struct Background {
+    vitals: Arc<Vitals>,
+    /// Those that ask the store of their own accord.
+    store_readers: [Task; 3],
+    ingestion: Ending<Arc<Notify>>,
+    results: Ending<Arc<Notify>>,
+    spans: Ending<watch::Sender<bool>>,
+    server_events: Option<Task>,
+    admin: Option<Task>,
+    keeper: journal::Keeper,
+    /// Whether the admin API reports that the process stops.
+    stopping: watch::Sender<bool>,
+    _health_checks: Task,
+    _reload: Task,
+}
+
+/// Where the admin API listens.
+pub struct AdminListeners {
+    /// The whole API.
+    pub admin: TcpListener,
+    /// Health and metrics only.
+    pub health: Option<TcpListener>,
+}
+
+/// What starts and ends tasks, and what all of them share.
+struct Start<'a> {
+    supervisor: &'a Supervisor,
+    plans: &'a watch::Receiver<Arc<Plan>>,
+    ledger: &'a Arc<dyn Ledger>,
+    vitals: &'a Arc<Vitals>,
+}
+
+impl Background {
+    /// Starts all of them. `inbox` gives sampled spans; `file` is watched for changes.
+    pub fn spawn(
+        opened: Opened,
+        shared: Shared,
+        inbox: spans::Inbox,
+        listeners: AdminListeners,
+        file: Option<PathBuf>,
+    ) -> Background {
+        let plan = opened.plan();
+        let start = Start {
+            supervisor: &opened.supervisor,
+            plans: &opened.plans,
+            ledger: &opened.ledger,
+            vitals: &opened.vitals,
+        };
+        tokio::spawn(tasks::named(
+            "first-connections",
+            look_at_upstreams(Arc::clone(&plan)),
+        ));
+        let replica = uuid::Uuid::now_v7().to_string();
+        let decided = Arc::new(Notify::new());
+        let decisions = start.decisions(&opened, &decided);
+        let (events, asked) = mpsc::channel(8);
+        let server_events = opened.server_events.map(|journal| {
+            let slot = plan.workers;
+            start.server_events(ServerEvents {
+                journal,
+                slot,
+                asked,
+            })
+        });
+        let (reloads, asked) = mpsc::channel(8);
+        let reload = start.reload(file, &opened.active, asked);
+        let looks = Arc::new(Looks::new(Arc::clone(&opened.vitals)));
+        let results = start.results(&looks);
+        let (stopping, is_stopping) = watch::channel(false);
+        let path = plan.journal.path.clone();
+        let house = admin::House {
+            reloads,
+            events,
+            decided,
+            latest_fact: admin::LatestFact(Arc::new(move || journal::latest_ms(&path))),
+        };
+        let door = admin::Door::new(
+            replica.clone(),
+            looks,
+            opened.plans.clone(),
+            Arc::clone(&opened.ledger),
+            (Arc::clone(&opened.vitals), shared.rates),
+            house,
+            is_stopping,
+        );
+        let folder = journals::ingestion(
+            &plan,
+            opened.readers,
+            &opened.ledger,
+            &opened.vitals,
+            opened.options,
+        );
+        Background {
+            store_readers: [decisions, start.announcement(replica), start.retention()],
+            ingestion: start.ingestion(folder),
+            results,
+            spans: start.spans(inbox),
+            server_events,
+            admin: Some(start.admin(door, listeners, fd_limit::room(plan.workers).admin)),
+            stopping,
+            _health_checks: start.health_checks(shared.standings),
+            _reload: reload,
+            keeper: opened.keeper,
+            vitals: opened.vitals,
+        }
+    }
+
+    /// The process is not ready for new clients any more.
+    pub fn report_stopping(&self) {
+        let _ = self.stopping.send(true);
+    }
+
+    /// A successor has the listeners, and answers at them.
+    pub fn end_admin(&mut self) {
+        self.admin = None;
+    }
+
+    /// Ends all of them after the workers: the store gets the last records.
+    pub async fn end(self) {
+        // What asks the store from now on is what ends here: on one that hangs, each waits in turn.
+        drop(self.store_readers);
+        // Meanwhile the last records are ingested.
+        let _ = self.spans.tell.send(true);
+        // The admin API ends before the journal of events that it takes.
+        drop(self.admin);
+        if let Some(server_events) = self.server_events {
+            server_events.abort().await;
+        }
+        drop(self.keeper);
+        self.ingestion.tell.notify_one();
+        self.ingestion.task.ended().await;
+        // A store that does not answer shows nothing.
+        if !self.vitals.folding.failing.load(Ordering::Relaxed) {
+            self.results.tell.notify_one();
+            self.results.task.ended().await;
+        }
+        self.spans.task.ended().await;
+    }
+}
+
+impl Start<'_> {
+    fn decisions(&self, opened: &Opened, decided: &Arc<Notify>) -> Task {
+        let (active, ledger) = (Arc::clone(&opened.active), Arc::clone(self.ledger));
+        let (file, secrets) = (opened.decisions_file.clone(), opened.secrets.clone());
+        let decided = Arc::clone(decided);
+        self.supervisor
+            .spawn("decisions", Policy::Restart, move || {
+                let (ledger, decided) = (Arc::clone(&ledger), Arc::clone(&decided));
+                Arc::clone(&active).follow(ledger, file.clone(), secrets.clone(), decided)
+            })
+    }
+
+    fn spans(&self, inbox: spans::Inbox) -> Ending<watch::Sender<bool>> {
+        let (tell, stop) = watch::channel(false);
+        let (inbox, plans) = (Arc::new(inbox.into()), self.plans.clone());
+        let vitals = Arc::clone(self.vitals);
+        let task = self.supervisor.spawn("spans", Policy::Restart, move || {
+            spans::run(
+                Arc::clone(&inbox),
+                plans.clone(),
+                Arc::clone(&vitals),
+                stop.clone(),
+            )
+        });
+        Ending { task, tell }
+    }
+
+    fn health_checks(&self, standings: Arc<crate::upstream::Standings>) -> Task {
+        let plans = self.plans.clone();
+        self.supervisor
+            .spawn("health-checks", Policy::Restart, move || {
+                probe::run(plans.clone(), Arc::clone(&standings))
+            })
+    }
+
+    fn ingestion(&self, folder: crate::ledger::folder::Folder) -> Ending<Arc<Notify>> {
+        let tell = Arc::new(Notify::new());
+        let (folder, stop) = (Arc::new(folder.into()), Arc::clone(&tell));
+        let mut restarted = false;
+        let task = self
+            .supervisor
+            .spawn("ingestion", Policy::Restart, move || {
+                let restarted = std::mem::replace(&mut restarted, true);
+                let (folder, stop) = (Arc::clone(&folder), Arc::clone(&stop));
+                ingest_scheduler::keep(folder, INGEST_INTERVAL, stop, restarted)
+            });
+        Ending { task, tell }
+    }
+
+    fn announcement(&self, replica: String) -> Task {
+        let (ledger, plans) = (Arc::clone(self.ledger), self.plans.clone());
+        self.supervisor
+            .spawn("announcement", Policy::Restart, move || {
+                let plans = plans.clone();
+                let definition = move || config::declare::definition(&plans.borrow());
+                replicas::announce(Arc::clone(&ledger), replica.clone(), definition)
+            })
+    }
+
+    fn server_events(&self, events: ServerEvents) -> Task {
+        let (events, plans) = (Arc::new(events.into()), self.plans.clone());
+        let vitals = Arc::clone(self.vitals);
+        self.supervisor
+            .spawn("server-events", Policy::Restart, move || {
+                server_events::keep(Arc::clone(&events), plans.clone(), Arc::clone(&vitals))
+            })
+    }
+
+    fn retention(&self) -> Task {
+        let (ledger, plans) = (Arc::clone(self.ledger), self.plans.clone());
+        self.supervisor
+            .spawn("retention", Policy::Restart, move || {
+                let plans = plans.clone();
+                retention::keep(Arc::clone(&ledger), move || retained(&plans.borrow()))
+            })
+    }
+
+    fn reload(
+        &self,
+        file: Option<PathBuf>,
+        active: &Arc<ActivePlan>,
+        asked: mpsc::Receiver<admin::ReloadRequest>,
+    ) -> Task {
+        let watched = Reloads::new(file.as_deref(), &active.plan(), asked);
+        let (watched, vitals) = (Arc::new(watched.into()), Arc::clone(self.vitals));
+        let active = Arc::clone(active);
+        self.supervisor.spawn("reload", Policy::Restart, move || {
+            let (active, watched) = (Arc::clone(&active), Arc::clone(&watched));
+            reload(file.clone(), active, Arc::clone(&vitals), watched)
+        })
+    }
+
+    fn results(&self, looks: &Arc<Looks>) -> Ending<Arc<Notify>> {
+        let tell = Arc::new(Notify::new());
+        let (looks, plans) = (Arc::clone(looks), self.plans.clone());
+        let (ledger, stop) = (Arc::clone(self.ledger), Arc::clone(&tell));
+        let task = self.supervisor.spawn("results", Policy::Restart, move || {
+            let (ledger, stop) = (Arc::clone(&ledger), Arc::clone(&stop));
+            Arc::clone(&looks).run(plans.clone(), ledger, stop)
+        });
+        Ending { task, tell }
+    }
+
+    fn admin(&self, door: admin::Door, listeners: AdminListeners, connections: usize) -> Task {
+        self.supervisor.spawn("admin", Policy::Restart, move || {
+            let (door, admin) = (door.clone(), listeners.admin.try_clone());
+            let health = listeners.health.as_ref().map(TcpListener::try_clone);
+            async move { admin::serve(door, admin?, health.transpose()?, connections).await }
+        })
+    }
+}
+
+/// How long users are kept, and which experiments are running.
+fn retained(plan: &Plan) -> (Option<Duration>, Vec<String>) {
+    let running = plan
+        .experiments
+        .iter()
+        .filter(|experiment| experiment.winner.is_none());
+    let names = running.map(|experiment| experiment.name.to_string());
+    (plan.retention, names.collect())
+}
+
+/// Logs at once which endpoints cannot be connected to: most often they are misspelt or not
+/// running. Serving goes on, because they may come up later.
+async fn look_at_upstreams(plan: Arc<Plan>) {
+    for upstream in &plan.upstreams {
+        for endpoint in &upstream.endpoints {
+            let target = (&*endpoint.host, endpoint.port);
+            let connected = tokio::time::timeout(
+                plan.timeouts.connect,
+                tokio::net::TcpStream::connect(target),
+            )
+            .await;
+            let error = match connected {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            let name = &upstream.name;
+            tracing::warn!(
+                "upstreams.{name}: {endpoint} cannot be connected to: {error}; start it, or correct its address"
+            );
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Opening the journals, and the ingestion that reads them.
+
+use super::Hinted;
+use crate::config::plan::Plan;
+use crate::journal::{self, Journals, LeftAlone, Options, Reader};
+use crate::ledger::Ledger;
+use crate::ledger::folder::Folder;
+use crate::vitals::Vitals;
+use anyhow::anyhow;
+use std::sync::Arc;
+
+/// How journals are written and read: one for each worker, and one for events that servers report.
+pub fn options(plan: &Plan, vitals: &Arc<Vitals>) -> Options {
+    let vitals = Arc::clone(vitals);
+    Options {
+        problems: journal::Problems(Arc::new(move |problem| {
+            vitals.problems.set("journal", problem);
+        })),
+        ..Options::new(plan.journal.quota_bytes, plan.workers + 1)
+    }
+}
+
+/// Opens the folder of journals, and reports those in it that are not read.
+pub fn open(plan: &Plan, options: &Options, vitals: &Vitals) -> anyhow::Result<Journals> {
+    let interval = plan.journal.sync_interval;
+    let journals = journal::open(&plan.journal.path, plan.workers + 1, interval, options);
+    let journals = journals.map_err(|error| {
+        let hint = error.advice();
+        Hinted::new(format!("{:#}", anyhow!(error)), hint)
+    })?;
+    report_left_alone(vitals, &journals.left_alone);
+    Ok(journals)
+}
+
+/// Moves records from journals to the store; looks for journals that other processes leave.
+pub fn ingestion(
+    plan: &Plan,
+    readers: Vec<Reader>,
+    ledger: &Arc<dyn Ledger>,
+    vitals: &Arc<Vitals>,
+    options: journal::Options,
+) -> Folder {
+    let path = plan.journal.path.clone();
+    let watched = Arc::clone(vitals);
+    let adopt = move || match journal::adopt(&path, &options) {
+        Ok(adopted) => {
+            report_left_alone(&watched, &adopted.left_alone);
+            adopted.readers
+        }
+        Err(error) => {
+            tracing::warn!("journals that others left cannot be looked for: {error}");
+            Vec::new()
+        }
+    };
+    Folder::new(readers, Arc::clone(ledger), Arc::clone(vitals), adopt)
+}
+
+/// So many journals that are not read are named.
+const LEFT_ALONE_SHOWN_MAX: usize = 8;
+
+/// Reports journals that are not read.
+fn report_left_alone(vitals: &Vitals, left_alone: &[LeftAlone]) {
+    let shown = left_alone.iter().take(LEFT_ALONE_SHOWN_MAX);
+    let mut all: Vec<String> = shown.map(LeftAlone::to_string).collect();
+    if left_alone.len() > all.len() {
+        all.push(format!("and {} more", left_alone.len() - all.len()));
+    }
+    let problem = (!all.is_empty()).then(|| all.join("; "));
+    if vitals.problems.set("journals", problem.clone())
+        && let Some(problem) = problem
+    {
+        tracing::error!("{problem}");
+    }
+}

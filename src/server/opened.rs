@@ -1,0 +1,81 @@
+//! What a process opens before it serves.
+
+use super::active_plan::{self, ActivePlan};
+use super::secrets::Secrets;
+use super::{journals, stores};
+use crate::config::plan::Plan;
+use crate::journal::{self, Journals, Reader, Writer};
+use crate::ledger::Ledger;
+use crate::tasks::Supervisor;
+use crate::vitals::Vitals;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Journals, store, decisions and secrets.
+pub struct Opened {
+    /// Counters.
+    pub vitals: Arc<Vitals>,
+    /// Supervises tasks and threads.
+    pub supervisor: Supervisor,
+    /// The store; connected to when it is used.
+    pub ledger: Arc<dyn Ledger>,
+    /// The plan that is served, with what was decided.
+    pub active: Arc<ActivePlan>,
+    /// The same, as it changes.
+    pub plans: watch::Receiver<Arc<Plan>>,
+    /// Where decisions are kept beside the store.
+    pub decisions_file: PathBuf,
+    /// What IDs and sessions are signed by.
+    pub secrets: Secrets,
+    /// A journal for each worker.
+    pub writers: Vec<Writer>,
+    /// The journal of events that servers report.
+    pub server_events: Option<Writer>,
+    /// Readers of all journals.
+    pub readers: Vec<Reader>,
+    /// Keeps journals durable.
+    pub keeper: journal::Keeper,
+    /// How journals are written and read.
+    pub options: journal::Options,
+}
+
+impl Opened {
+    /// Opens all of them. A store that does not answer is no error.
+    pub async fn open(plan: Plan) -> anyhow::Result<Opened> {
+        let vitals = Arc::new(Vitals::new(plan.workers + 1));
+        let ledger = stores::ledger_of(&plan.store)?;
+        let options = journals::options(&plan, &vitals);
+        let Journals {
+            mut writers,
+            readers,
+            keeper,
+            ..
+        } = journals::open(&plan, &options, &vitals)?;
+        let server_events = writers.pop();
+        let supervisor = Supervisor::new(&vitals);
+        let decisions_file = active_plan::file(&plan);
+        let decided = active_plan::recall(&*ledger, &decisions_file, &vitals.problems).await;
+        let secrets = Secrets::open(&plan, &*ledger, &vitals).await?;
+        let (active, plans) = ActivePlan::new(plan, decided, &secrets);
+        Ok(Opened {
+            vitals,
+            supervisor,
+            ledger,
+            active: Arc::new(active),
+            plans,
+            decisions_file,
+            secrets,
+            writers,
+            server_events,
+            readers,
+            keeper,
+            options,
+        })
+    }
+
+    /// The plan that is served now.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plans.borrow())
+    }
+}
