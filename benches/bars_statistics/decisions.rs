@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{LOOKS, fixed_users, play, question_of};
-use watershed::stats::{Goal, Kind, Role, State, Totals, judge};
+use watershed::stats::{Goal, Group, Kind, Question, Role, State, Totals, judge};
 
 /// Experiments end: without the planned lift soon, and seldom where it is there.
 pub fn endings(report: &mut Report, effort: Effort) {
@@ -198,4 +198,104 @@ pub fn rare_buyers(report: &mut Report, effort: Effort) {
         }
     }
     report.bar("every cell at most 5 % and two standard errors", kept);
+}
+
+/// What is read off at stopping, against the truth.
+pub fn at_stopping(report: &mut Report, effort: Effort) {
+    let runs = effort.runs(1000, 100);
+    report.section(
+        "Part two, 13. The lift at stopping as a winner, of the true one; planned lift 10 %, rate 5 %",
+        " true lift | mean of the lift | mean of the shrunken lift ",
+    );
+    let users = fixed_users(0.05, DETECT, 0.5);
+    for (cell, times) in [0.5, 1.0, 2.0, 4.0].into_iter().enumerate() {
+        let found = gather(runs, |run| {
+            let mut lift = None;
+            play(
+                Dice::new("at stopping", cell, run),
+                (2.0 * users, 4 * LOOKS),
+                (0.5, DETECT),
+                |_| [0.05, 0.05 * (1.0 + times * DETECT)],
+                |_, judged| {
+                    let found = judged.metrics[0].groups[1].lift.unwrap_or_default();
+                    lift = found
+                        .relative
+                        .zip(found.shrunken)
+                        .filter(|_| judged.verdict.state == State::Winner);
+                    judged.verdict.state != State::Collecting
+                },
+            );
+            lift
+        });
+        let found: Vec<(f64, f64)> = found.into_iter().flatten().collect();
+        let mean = |of: fn(&(f64, f64)) -> f64| {
+            let sum: f64 = found.iter().map(of).sum();
+            sum / found.len() as f64 / (times * DETECT)
+        };
+        let (raw, shrunken) = (mean(|it| it.0), mean(|it| it.1));
+        report.row(&[
+            format!("{times}×"),
+            format!("{raw:.2} ×"),
+            format!("{shrunken:.2} ×"),
+        ]);
+        if times == 1.0 {
+            report.bar(
+                "the shrunken lift is nearer to the planned one",
+                (shrunken - 1.0).abs() < (raw - 1.0).abs() && (0.85..1.15).contains(&shrunken),
+            );
+        }
+    }
+}
+
+/// Of several better groups the best one, or those from which it cannot be told.
+pub fn several(report: &mut Report, effort: Effort) {
+    let runs = effort.runs(500, 60);
+    report.section(
+        "Part two, 12. Control and four groups with lifts of 8, 10, 12 and 14 %, rate 10 %, 60,000 users each",
+        " a winner | not the best | and not named as tied ",
+    );
+    const LIFTS: [f64; 5] = [0.0, 0.08, 0.1, 0.12, 0.14];
+    let ends = gather(runs, |run| {
+        let mut dice = Dice::new("several", 0, run);
+        let mut totals = [Totals::default(); 5];
+        (0..LOOKS).find_map(|_| {
+            for (of, lift) in totals.iter_mut().zip(LIFTS) {
+                of.users += 2000;
+                of.converted += dice.binomial(2000, 0.1 * (1.0 + lift));
+            }
+            let question = of_groups(&totals);
+            let verdict = judge(&question).verdict;
+            let group = verdict.group.filter(|_| verdict.state == State::Winner)?;
+            let is_tied = verdict.reason.contains("cannot be told from");
+            Some((group, is_tied))
+        })
+    });
+    let won = ends.iter().flatten().count();
+    let not_best = ends.iter().flatten().filter(|(group, _)| *group != 4);
+    let unnamed = not_best.clone().filter(|(_, is_tied)| !is_tied).count();
+    report.row(&[
+        percent(won, runs),
+        percent(not_best.count(), runs),
+        percent(unnamed, runs),
+    ]);
+    report.bar(
+        "a winner that is not the best and not tied: at most 5 %",
+        within(unnamed, runs, 0.05),
+    );
+}
+
+/// Groups of equal weights, the first one control.
+fn of_groups(totals: &[Totals; 5]) -> Question {
+    let pair = [totals[0], totals[1]];
+    let mut question = question_of(Kind::Conversion, pair, 0.5, DETECT);
+    question.groups = (0..totals.len())
+        .map(|place| Group {
+            name: format!("g{place}"),
+            is_control: place == 0,
+        })
+        .collect();
+    question.epochs[0].shares = vec![0.2; 5];
+    question.epochs[0].users = totals.iter().map(|totals| totals.users).collect();
+    question.metrics[0].totals = vec![totals.to_vec()];
+    question
 }

@@ -48,7 +48,7 @@ fn main() {
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
     }
-    let sections: [(&str, Section); 10] = [
+    let sections: [(&str, Section); 12] = [
         ("coverage", grid::coverage),
         ("power", grid::power),
         ("sizes", alarms::sample_ratios),
@@ -59,6 +59,8 @@ fn main() {
         ("endings", decisions::endings),
         ("harmless", decisions::harmless),
         ("rare buyers", decisions::rare_buyers),
+        ("at stopping", decisions::at_stopping),
+        ("several", decisions::several),
     ];
     for (_, section) in sections.iter().filter(|(name, _)| wants(name)) {
         section(&mut report, effort);

@@ -310,7 +310,10 @@ impl Rounds {
             if self.is_confirmed(experiment, verdict, counted) {
                 act(plan, experiment, ledger, verdict).await?;
             }
-            self.totals.insert(name.to_owned(), totals);
+            // Otherwise they are looked at again, and what is found is kept.
+            if counted == Counted::Wholly {
+                self.totals.insert(name.to_owned(), totals);
+            }
         }
         let news = looks.news(name, &kept);
         if !news.is_empty() {
