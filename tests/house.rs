@@ -39,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "experiment",
             "rate",
             "tasks",
+            "upstream",
             "vitals",
         ],
     ),

@@ -44,6 +44,7 @@ pub mod shape;
 mod sizes;
 mod text;
 mod trend;
+mod upstreams;
 mod users;
 mod windows;
 mod words;
@@ -51,6 +52,7 @@ mod words;
 use crate::config::plan::Plan;
 use crate::ledger::{Ledger, LedgerError};
 use crate::rate::Rates;
+use crate::upstream::Standings;
 use crate::vitals::Vitals;
 use axum::middleware;
 use gate::Gate;
@@ -90,6 +92,8 @@ pub struct House {
     pub decided: Arc<Notify>,
     /// When the latest fact was journaled.
     pub latest_fact: LatestFact,
+    /// What is known of endpoints.
+    pub standings: Arc<Standings>,
 }
 
 /// Says when the latest fact was journaled here, in Unix milliseconds: journals' clocks can be ahead

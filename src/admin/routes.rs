@@ -4,7 +4,8 @@
 use super::Door;
 use super::failure::Failure;
 use super::{
-    confirm, deciding, events, export, health, live, login, metrics, openapi, page, present, users,
+    confirm, deciding, events, export, health, live, login, metrics, openapi, page, present,
+    upstreams, users,
 };
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -28,6 +29,7 @@ pub fn guarded() -> OpenApiRouter<Door> {
         .routes(routes!(login::leave))
         .routes(routes!(deciding::acts))
         .merge(numbers())
+        .routes(routes!(upstreams::upstreams))
         .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))

@@ -108,6 +108,7 @@ impl Background {
             events,
             decided,
             latest_fact: admin::LatestFact(Arc::new(move || journal::latest_ms(&path))),
+            standings: Arc::clone(&shared.standings),
         };
         let door = admin::Door::new(
             replica.clone(),

@@ -307,6 +307,9 @@ where
         self.failures.set(failures);
         if let Some(pause) = balance::pause(failures) {
             self.paused_until.set(Some(Instant::now() + pause));
+            self.standing.eject(pause, || {
+                format!("{failures} requests in a row got no response")
+            });
             tracing::warn!(
                 "{} failed {failures} times in a row: it is passed over for {pause:?} where there are others",
                 self.address
@@ -316,8 +319,8 @@ where
 
     /// It answered.
     pub fn served(&self) {
-        if self.failures.replace(0) > 0 {
-            self.paused_until.set(None);
+        if self.failures.replace(0) > 0 && self.paused_until.take().is_some() {
+            self.standing.restore();
         }
     }
 
@@ -327,11 +330,12 @@ where
             return;
         }
         self.tell(failed);
-        if failed.is_some() {
+        if let Some(error) = failed {
             self.paused_until.set(Some(Instant::now() + balance::PAUSE));
+            self.standing.eject(balance::PAUSE, || chain(error));
             self.resolved.doubt();
-        } else if self.failures.get() == 0 {
-            self.paused_until.set(None);
+        } else if self.failures.get() == 0 && self.paused_until.take().is_some() {
+            self.standing.restore();
         }
     }
 
@@ -339,16 +343,20 @@ where
     fn tell(&self, failed: Option<&LendError>) {
         let address = &self.address;
         match (failed, self.paused_until.get()) {
-            (Some(error), None) => {
-                let cause = error
-                    .source()
-                    .map_or(String::new(), |cause| format!(": {cause}"));
-                tracing::warn!(
-                    "{error}{cause}; is it running, and is its address right in `upstreams`?"
-                );
-            }
+            (Some(error), None) => tracing::warn!(
+                "{}; is it running, and is its address right in `upstreams`?",
+                chain(error)
+            ),
             (None, Some(_)) => tracing::info!("{address} accepts connections again"),
             _ => {}
         }
+    }
+}
+
+/// An error with its cause.
+fn chain(error: &LendError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }

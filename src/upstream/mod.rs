@@ -25,6 +25,6 @@ pub mod fuzzing {
 pub use endpoint::{Endpoint, Lease};
 pub use lent::{Bare, Need};
 pub use pool::{LendError, Upstreams, Wish};
-pub use standing::{Standing, Standings};
+pub use standing::{Condition, Standing, Standings};
 pub use stream::Stream;
 pub use tap::{Listener, Turned, Upgraded};

@@ -41,7 +41,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
         // Without checks nothing is held against it.
-        self.standing.set_well(true);
+        self.standing.set_well(true, None);
     }
 }
 
@@ -113,12 +113,12 @@ async fn keep_asking(subject: Subject, endpoint: Endpoint, standing: Arc<Standin
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
         let well = checks.add(said.is_ok(), &health);
-        if standing.set_well(well) {
-            match said {
-                Ok(()) => tracing::info!("upstreams.{upstream}: {endpoint} is well again"),
-                Err(error) => tracing::warn!(
-                    "upstreams.{upstream}: {endpoint} is not well and not asked any more: {} of {error}",
-                    health.path
+        let failure = said.err().map(|error| format!("{}: {error}", health.path));
+        if standing.set_well(well, failure.clone()) {
+            match failure {
+                None => tracing::info!("upstreams.{upstream}: {endpoint} is healthy again"),
+                Some(failure) => tracing::warn!(
+                    "upstreams.{upstream}: {endpoint} is unhealthy and gets no requests: {failure}"
                 ),
             }
         }

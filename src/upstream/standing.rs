@@ -3,8 +3,9 @@
 
 use crate::config::plan::{Endpoint, EndpointBounds, EndpointId, Upstream};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// What is known of an endpoint.
@@ -12,6 +13,47 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 pub struct Standing {
     well: AtomicBool,
     room: Option<Room>,
+    /// Until when some worker passes it over, in Unix milliseconds; 0 when none does.
+    ejected_until_ms: AtomicU64,
+    ejections: AtomicU64,
+    turns: Mutex<Turns>,
+}
+
+/// When its state turned last, and why: for people.
+#[derive(Debug, Default)]
+struct Turns {
+    checks: Option<Turn>,
+    ejection: Option<Turn>,
+}
+
+#[derive(Clone, Debug)]
+struct Turn {
+    at_ms: u64,
+    reason: Option<String>,
+}
+
+/// Whether requests are sent to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Yes.
+    Healthy,
+    /// Not for a while, unless all others are ejected too: requests or connections failed.
+    Ejected,
+    /// No: its health checks fail.
+    Unhealthy,
+}
+
+/// The condition of an endpoint, since when, and why.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether requests are sent to it.
+    pub condition: Condition,
+    /// Since when, in Unix milliseconds; `None` for one that was never anything else.
+    pub since_ms: Option<u64>,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+    /// How often workers have ejected it since the process started.
+    pub ejections: u64,
 }
 
 #[derive(Debug)]
@@ -43,7 +85,51 @@ impl Standing {
         Standing {
             well: AtomicBool::new(true),
             room: bounds.connections.map(room),
+            ejected_until_ms: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
+            turns: Mutex::default(),
         }
+    }
+
+    /// A worker passes it over for so long. `reason` is asked for when it was not ejected already.
+    pub fn eject(&self, pause: Duration, reason: impl FnOnce() -> String) {
+        let now_ms = now_ms();
+        let until_ms = now_ms + pause.as_millis() as u64;
+        let before_ms = self.ejected_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        if before_ms < now_ms {
+            self.ejections.fetch_add(1, Ordering::Relaxed);
+            self.turns().ejection = Some(Turn {
+                at_ms: now_ms,
+                reason: Some(reason()),
+            });
+        }
+    }
+
+    /// A worker that passed it over has used it again.
+    pub fn restore(&self) {
+        self.ejected_until_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Its condition now.
+    pub fn report(&self) -> Report {
+        let turns = self.turns();
+        let until_ms = self.ejected_until_ms.load(Ordering::Relaxed);
+        let (condition, turn) = match (self.is_well(), until_ms > now_ms()) {
+            (false, _) => (Condition::Unhealthy, turns.checks.clone()),
+            (true, true) => (Condition::Ejected, turns.ejection.clone()),
+            (true, false) => (Condition::Healthy, turns.checks.clone()),
+        };
+        Report {
+            condition,
+            since_ms: turn.as_ref().map(|turn| turn.at_ms),
+            reason: turn.and_then(|turn| turn.reason),
+            ejections: self.ejections.load(Ordering::Relaxed),
+        }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        // Nothing that holds this lock can leave it half-changed.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False while its checks say that it is not well.
@@ -51,9 +137,16 @@ impl Standing {
         self.well.load(Ordering::Relaxed)
     }
 
-    /// What its checks say; whether that is news.
-    pub fn set_well(&self, well: bool) -> bool {
-        self.well.swap(well, Ordering::Relaxed) != well
+    /// What its checks say, and why they fail; whether that is news.
+    pub fn set_well(&self, well: bool, reason: Option<String>) -> bool {
+        let is_news = self.well.swap(well, Ordering::Relaxed) != well;
+        if is_news {
+            self.turns().checks = Some(Turn {
+                at_ms: now_ms(),
+                reason,
+            });
+        }
+        is_news
     }
 
     /// Whether its connections are counted.
@@ -115,6 +208,11 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
 }
 
 type Named = (Box<str>, EndpointId, EndpointBounds);

@@ -39,6 +39,7 @@ mod supervision;
 mod support;
 mod unfinished;
 mod unreadable;
+mod upstreams;
 mod values;
 mod vandals;
 mod verdicts;

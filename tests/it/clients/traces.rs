@@ -426,7 +426,7 @@ fn who_is_out_of_reach_is_told() {
         if !more.is_empty() {
             until("a check", || {
                 let log = proxy.log.lock().unwrap().clone();
-                log.contains("is not well").then_some(()).ok_or(log)
+                log.contains("is unhealthy").then_some(()).ok_or(log)
             });
         }
         proxy.client().get("/", "");

@@ -222,7 +222,7 @@ fn a_door_asks_for_a_token_where_it_says_so() {
     };
     assert_eq!(guarded(&Site::start("")), 0);
     let closed = Site::start(super::TOKENS);
-    assert_eq!(guarded(&closed), 15);
+    assert_eq!(guarded(&closed), 16);
     // A reader is let in where the role is said to be enough, and nowhere else.
     let reader = "Authorization: Bearer read-secret\r\n";
     let document = closed.document();

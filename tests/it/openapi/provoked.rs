@@ -171,6 +171,7 @@ fn what_is_asked_for(door: &Asked<'_>, seen: &mut Seen) {
         ("/admin/experiments/shop/pause", PAGE),
         ("/admin/acts", JSON),
         ("/admin/config", JSON),
+        ("/admin/upstreams", JSON),
         ("/admin/metrics", "application/openmetrics-text"),
         ("/admin/openapi.json", JSON),
         ("/admin/healthz", "text/plain"),

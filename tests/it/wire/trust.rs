@@ -370,7 +370,10 @@ fn self_signed_upstream_is_trusted_as_exactly_that_certificate() {
 fn health_checks_trust_what_requests_trust() {
     let (own, twin) = (Own::new(|_| {}), Own::new(|_| {}));
     let port = own.served(&own.key, &rustls::version::TLS13);
-    for (ca, says) in [(&own, None), (&twin, Some("is not well and not asked"))] {
+    for (ca, says) in [
+        (&own, None),
+        (&twin, Some("is unhealthy and gets no requests")),
+    ] {
         let proxy = over(&format!(
             "{{ endpoints: [ \"https://localhost:{port}\" ], health: {{ path: /up, interval: 20ms }}, tls: {{ ca: {} }} }}",
             ca.file()
