@@ -14,7 +14,7 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::visit::visit;
 use watershed::proxy::fuzzing::direct::{
-    Answer, AnswerRead, Edited, HEAD_BYTES_MAX, Head, More, Partial, Rest, read_answer,
+    Answer, AnswerRead, Edited, Framed, HEAD_BYTES_MAX, Head, More, Partial, Rest, To, read_answer,
 };
 use watershed::proxy::headers::{self, Words};
 use watershed_fuzz::http1::{self, Field, values};
@@ -77,9 +77,13 @@ fn complete(plan: &Plan, words: &Words, answer: &mut Answer<'_>, asked: Asked, o
     };
     let head = (version, &mut edited);
     headers::finish((plan, words), head, None, &meant, None, false);
-    out.complete(answer, &more, DATE, asked.closes);
+    let to = To {
+        closes: asked.closes,
+        ..To::default()
+    };
+    out.complete(answer, &more, DATE, to);
     let mut fields = Response::new(());
-    fields.complete(answer, &more, DATE, asked.closes);
+    fields.complete(answer, &more, DATE, to);
     assert_eq!(fields.status().as_u16(), answer.status);
 }
 
@@ -91,7 +95,7 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: Asked) -> Passed {
     for piece in pieces {
         said.extend_from_slice(piece);
         while rest.is_none() && partial.is_news(&said, HEAD_BYTES_MAX) {
-            let drained = match read_answer(&said, asked.to_head) {
+            let drained = match read_answer(&said, asked.to_head, false) {
                 Ok(AnswerRead::More) => break,
                 Ok(AnswerRead::Interim(status, end)) => {
                     passed.interim.push(status);
@@ -104,7 +108,7 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: Asked) -> Passed {
                 Ok(AnswerRead::Final(mut answer)) => {
                     passed.keeps = answer.keeps;
                     passed.head_bytes = Some(answer.head_bytes);
-                    rest = Some(Rest::new(answer.follows));
+                    rest = Some(Rest::new(answer.follows, Framed::Chunks));
                     finish(&mut answer, asked, &mut passed.out);
                     answer.head_bytes
                 }
@@ -127,10 +131,10 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: Asked) -> Passed {
         }
     }
     // Closed, and unsound before the end of its line.
-    if rest.is_none() && read_answer(&said, asked.to_head).is_err() {
+    if rest.is_none() && read_answer(&said, asked.to_head, false).is_err() {
         passed.broken = true;
     }
-    if rest.is_some_and(|mut rest| rest.close()) {
+    if rest.is_some_and(|mut rest| rest.close().is_some()) {
         passed.out.extend_from_slice(b"0\r\n\r\n");
         passed.ended = true;
     }

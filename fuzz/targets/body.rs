@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use watershed::proxy::fuzzing::direct::{Follows, Rest};
+use watershed::proxy::fuzzing::direct::{Follows, Framed, Rest};
 use watershed_fuzz::http1;
 use watershed_fuzz::split;
 
@@ -19,7 +19,7 @@ struct Read {
 
 /// As it goes to a client of HTTP/1.
 fn copy(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
-    let (mut rest, mut said, mut read) = (Rest::new(follows), Vec::new(), Read::default());
+    let (mut rest, mut said, mut read) = (Rest::new(follows, Framed::Chunks), Vec::new(), Read::default());
     let mut come = 0;
     while come < bytes.len() && !rest.has_ended() {
         let piece = size().min(bytes.len() - come);
@@ -30,8 +30,11 @@ fn copy(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read
             break;
         }
     }
-    if !read.broken && !rest.has_ended() && rest.close() {
-        read.bytes.extend_from_slice(b"0\r\n\r\n");
+    if !read.broken
+        && !rest.has_ended()
+        && let Some(last) = rest.close()
+    {
+        read.bytes.extend_from_slice(last);
     }
     // Of an unsound body, more may be taken before the fault when it comes in pieces.
     read.taken = if read.broken { 0 } else { come - said.len() };
@@ -41,7 +44,7 @@ fn copy(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read
 
 /// As it goes to a client of HTTP/2, and as it goes where there is much of it: its data alone.
 fn data(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
-    let (mut rest, mut said, mut read) = (Rest::new(follows), Vec::new(), Read::default());
+    let (mut rest, mut said, mut read) = (Rest::new(follows, Framed::Chunks), Vec::new(), Read::default());
     let mut come = 0;
     'pieces: while come < bytes.len() && !rest.has_ended() {
         let piece = size().min(bytes.len() - come);

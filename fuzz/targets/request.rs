@@ -1,5 +1,5 @@
-//! The fast path's reader of requests: how the bytes are cut changes nothing; whatever it accepts,
-//! the strict framing and another parser read the same; what it writes for the upstream is exactly
+//! The reader of requests: how the bytes are cut changes nothing; whatever it accepts, another
+//! parser reads the same; what it writes for the upstream is exactly
 //! one request, with nothing of the client's that only the proxy may say.
 #![no_main]
 
@@ -8,8 +8,8 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
 use watershed::experiment::visit::visit;
-use watershed::proxy::fuzzing::direct::{Ours, Partial, Request, RequestRead, read_request};
-use watershed::proxy::fuzzing::{Bounds, Framing, Tags};
+use watershed::proxy::fuzzing::direct::{Body, Ours, Partial, Request, read_request};
+use watershed::proxy::fuzzing::{Bounds, Reason, Tags};
 use watershed::proxy::headers::{self, Words};
 use watershed_fuzz::http1::{self, Field, Message, values};
 use watershed_fuzz::plan::{self, PEER};
@@ -21,32 +21,37 @@ const BOUNDS: Bounds = Bounds {
     target_bytes: 200,
 };
 
-/// What never reaches the upstream from a plain request.
+/// What belongs to the connection, or is written anew for the next one.
 const OF_THE_CONNECTION: &[&str] = &[
     "connection",
     "keep-alive",
     "proxy-connection",
     "te",
     "upgrade",
-    "expect",
-    "transfer-encoding",
     "forwarded",
+    "max-forwards",
 ];
 
 #[derive(Debug, PartialEq)]
 enum Outcome {
     More,
-    Other,
-    Plain(usize, usize, bool),
+    Unsound(Reason),
+    Request(usize, Body, bool),
 }
 
-fn outcome(read: &RequestRead<'_>) -> Outcome {
+fn outcome(read: &Result<Option<Request<'_>>, Reason>) -> Outcome {
     match read {
-        RequestRead::More => Outcome::More,
-        RequestRead::Other => Outcome::Other,
-        RequestRead::Plain(plain) => {
-            Outcome::Plain(plain.head_bytes, plain.body_bytes, plain.closes)
-        }
+        Ok(None) => Outcome::More,
+        Err(reason) => Outcome::Unsound(*reason),
+        Ok(Some(request)) => Outcome::Request(request.head_bytes, request.body, request.closes),
+    }
+}
+
+/// How long a body with a length is, as far as it is made here.
+fn length(request: &Request<'_>) -> usize {
+    match request.body {
+        Body::Length(length) => length.min(64 << 10) as usize,
+        Body::None | Body::Chunks => 0,
     }
 }
 
@@ -74,39 +79,41 @@ fn others(fields: &[Field]) -> Vec<&Field> {
 }
 
 /// The client's request as another parser reads it.
-fn other_reader(bytes: &[u8], plain: &Request<'_>) -> Message {
-    let mut framing = Framing::new(BOUNDS);
-    let head = plain.head_bytes;
-    assert_eq!(framing.admit(&bytes[..head]), (head, None), "framing");
-    assert_eq!(framing.is_between(), plain.body_bytes == 0, "framing");
-    assert!(!framing.is_upgrade());
-    let end = (head + plain.body_bytes).min(bytes.len());
-    let (mut messages, sound) = http1::read(&bytes[..end], false);
+fn other_reader(bytes: &[u8], request: &Request<'_>) -> Message {
+    let head = &bytes[..request.head_bytes];
+    let body = match request.body {
+        Body::Chunks => b"0\r\n\r\n".to_vec(),
+        _ => vec![b'x'; length(request)],
+    };
+    let (mut messages, sound) = http1::read(&[head, &body].concat(), false);
     assert!(sound && messages.len() == 1, "another parser: {messages:?}");
     let message = messages.swap_remove(0);
-    assert_eq!(message.head_end, head);
-    if let Some((body, _)) = &message.body {
-        assert_eq!(body.len(), plain.body_bytes);
-    } else {
-        assert!(head + plain.body_bytes > bytes.len(), "a body is missing");
-    }
-    assert_eq!(message.method, plain.method.as_str());
-    let lines: Vec<Field> = (0..plain.lines.len())
-        .map(|place| plain.lines.at(place))
+    assert_eq!(message.head_end, request.head_bytes);
+    assert_eq!(message.method, request.method.as_str());
+    let lines: Vec<Field> = (0..request.lines.len())
+        .map(|place| request.lines.at(place))
         .map(|(name, value)| {
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
             (name, value.to_vec())
         })
         .collect();
     assert_eq!(lines, message.fields);
-    for name in ["te", "upgrade", "expect", "transfer-encoding", "forwarded"] {
-        assert!(values(&lines, name).is_empty(), "{name} is not plain");
-    }
-    for line in values(&lines, "connection") {
-        let known = [&b"close"[..], b"keep-alive"];
-        assert!(plain.closes || known.iter().any(|it| line.eq_ignore_ascii_case(it)));
-    }
     message
+}
+
+/// Whether the upstream gets the client's target and fields, but for those that are ours.
+fn is_plain(client: &Message) -> bool {
+    let fields = &client.fields;
+    let nominates = values(fields, "connection").iter().any(|line| {
+        let known = [&b"close"[..], b"keep-alive"];
+        !known.iter().any(|it| line.eq_ignore_ascii_case(it))
+    });
+    let ours = |text: &[u8]| text.windows(10).any(|it| it == b"watershed_");
+    client.target.starts_with(b"/")
+        && !ours(&client.target)
+        && !values(fields, "cookie").iter().any(|it| ours(it))
+        && !nominates
+        && !values(fields, "host").is_empty()
 }
 
 /// What the upstream gets.
@@ -129,30 +136,39 @@ fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, 
 
     // Behind its body stands the next request, and nothing else.
     let head_end = out.len();
-    let body = vec![b'x'; plain.body_bytes.min(64 << 10)];
+    let body = match plain.body {
+        Body::Chunks => b"0\r\n\r\n".to_vec(),
+        _ => vec![b'x'; length(plain)],
+    };
     out.extend_from_slice(&body);
     out.extend_from_slice(b"GET /next HTTP/1.1\r\nhost: next\r\n\r\n");
     let (messages, sound) = http1::read(&out, false);
     let text = String::from_utf8_lossy(&out);
     assert!(sound, "{text}");
     let message = &messages[0];
-    if body.len() == plain.body_bytes {
+    let whole = !matches!(plain.body, Body::Length(length) if length > 64 << 10);
+    if whole {
         assert_eq!(messages.len(), 2, "{text}");
         assert_eq!(messages[1].target, b"/next");
-        assert_eq!(message.body, Some((body, head_end + plain.body_bytes)));
     }
     assert_eq!(message.head_end, head_end, "{text}");
-    assert_eq!(
-        (&message.method, &message.target),
-        (&client.method, &client.target)
-    );
+    assert_eq!(message.method, client.method);
+    assert!(message.target.starts_with(b"/") || message.target == b"*");
 
     let fields = &message.fields;
-    let mut expected = others(&client.fields);
-    let via = ("via".to_owned(), b"1.1 watershed".to_vec());
-    expected.push(&via);
-    assert_eq!(others(fields), expected, "{text}");
-    for name in OF_THE_CONNECTION {
+    let via = match plain.http_10 {
+        true => &b"1.0 watershed"[..],
+        false => b"1.1 watershed",
+    };
+    assert_eq!(values(fields, "via").last(), Some(&via), "{text}");
+    if is_plain(client) {
+        assert_eq!(message.target, client.target, "{text}");
+        let mut expected = others(&client.fields);
+        let via = ("via".to_owned(), via.to_vec());
+        expected.push(&via);
+        assert_eq!(others(fields), expected, "{text}");
+    }
+    for name in ["keep-alive", "proxy-connection"] {
         assert!(values(fields, name).is_empty(), "{text}");
     }
     // A trusted peer may say what it likes under its own prefix.
@@ -233,7 +249,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
                 break;
             }
         }
-        if let RequestRead::Plain(mut plain) = read(bytes) {
+        if let Ok(Some(mut plain)) = read(bytes) {
             let client = other_reader(bytes, &plain);
             write(plan, words, &mut plain, &client, trusted);
         }

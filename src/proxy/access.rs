@@ -1,18 +1,18 @@
 //! What is told of requests when the last byte of their answers has gone: a line of the log for
 //! each, spans, or both.
 
+use super::policy;
 use super::reply::{self, Reason};
 use super::snapshot::{Snapshot, Worker};
-use super::trace::{self, Tags};
+use super::trace::{self, RequestId, Tags};
 use super::trail::Trail;
-use super::upload::Upload;
 use crate::config::plan::{self, AccessLog, LogUser};
 use crate::experiment::asked::Fields;
 use crate::experiment::identity::{Keep, Visitor};
 use crate::experiment::visit::{By, Visit};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use http::header::{HOST, USER_AGENT};
-use http::{Method, Version};
+use http::{HeaderMap, Method, Version};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -94,7 +94,6 @@ pub struct Entry {
     status: Option<u16>,
     error: Option<Cow<'static, str>>,
     head_after: Option<Duration>,
-    upload: Option<Rc<Upload>>,
     bytes_in: u64,
     bytes_out: u64,
     end: End,
@@ -149,7 +148,6 @@ impl Entry {
             status: None,
             error: None,
             head_after: None,
-            upload: None,
             bytes_in: 0,
             bytes_out: 0,
             end: End::Left,
@@ -275,12 +273,7 @@ impl Entry {
         }
     }
 
-    /// The body that comes with the request.
-    pub fn uploads(&mut self, upload: Option<Rc<Upload>>) {
-        self.upload = upload;
-    }
-
-    /// The body of the request has so many bytes, and all of them have come.
+    /// So many bytes of the request's body have come.
     pub fn brought(&mut self, bytes: u64) {
         self.bytes_in = bytes;
     }
@@ -310,24 +303,33 @@ impl Entry {
         self.end = end;
     }
 
-    /// Another entry stands for this request.
-    pub fn withdraw(&mut self) {
-        (self.logged, self.trail) = (false, None);
+    /// Nobody has taken the answer's body yet.
+    pub fn untaken(&mut self) {
+        (self.bytes_out, self.end) = (0, End::Left);
     }
 }
 
-/// Logs a connection that was refused before it had asked anything that can be read.
-pub fn refused(worker: &Rc<Worker>, client: IpAddr, reason: Reason) {
+/// Logs what was refused before it could be read, and gives what is said of it.
+pub fn refused(worker: &Rc<Worker>, client: IpAddr, reason: Reason) -> Vec<u8> {
     let snapshot = worker.snapshot();
-    if snapshot.plan.access_log.is_none() {
-        return;
-    }
     let (status, token, _) = reason.terms();
-    let mut entry = Entry::empty(worker, &snapshot, Instant::now());
-    entry.line = begun_line(client);
-    (entry.status, entry.error) = (Some(status.as_u16()), Some(token.into()));
-    entry.bytes_out = reply::text(status, token).len() as u64;
-    entry.end = End::Complete;
+    let tags = policy::tags(
+        &snapshot.plan,
+        &HeaderMap::new(),
+        false,
+        crate::journal::system_ms(),
+    );
+    let id = tags.id.as_ref().map(RequestId::as_bytes);
+    let id = id.and_then(|id| std::str::from_utf8(id).ok());
+    if snapshot.plan.access_log.is_some() {
+        let mut entry = Entry::empty(worker, &snapshot, Instant::now());
+        entry.line = begun_line(client);
+        text(&mut entry.line, ",\"request_id\":", id);
+        (entry.status, entry.error) = (Some(status.as_u16()), Some(token.into()));
+        entry.bytes_out = reply::text(status, token).len() as u64;
+        entry.end = End::Complete;
+    }
+    reply::words(reason, id)
 }
 
 impl Drop for Entry {
@@ -373,8 +375,7 @@ impl Entry {
         }
         text(line, ",\"error\":", self.error.as_deref());
         text(line, ",\"end\":", Some(self.end.word()));
-        let uploaded = self.upload.as_ref().map(|upload| upload.bytes());
-        number(line, ",\"bytes_in\":", uploaded.unwrap_or(self.bytes_in));
+        number(line, ",\"bytes_in\":", self.bytes_in);
         number(line, ",\"bytes_out\":", self.bytes_out);
         if let Some(after) = self.head_after {
             milliseconds(line, ",\"head_ms\":", after);

@@ -1,38 +1,38 @@
 //! Events that the visitors' browsers report, as `navigator.sendBeacon` or `fetch` send them. They
 //! count for users that the proxy has exposed; those of others wait for an exposure for a while.
 
-use super::body::Answer;
-use super::handle::consents;
+use super::direct::Request;
+use super::policy::consents;
 use super::record::{self, Became};
+use super::reply::Reason;
 use super::snapshot::{Snapshot, Worker};
 use super::{event_faults, headers};
 use crate::config::plan::Plan;
+use crate::experiment::asked::Fields;
 use crate::experiment::identity;
 use crate::experiment::reported::{self, EVENTS_MAX};
 use crate::rate::Reporter;
-use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,
     ORIGIN, RETRY_AFTER, VARY,
 };
-use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::Instant;
 
 /// Answers a report, or the question whether another site's page may send one.
-pub async fn answer(
+pub fn answer(
     worker: &Worker,
     snapshot: &Snapshot,
-    (head, peer): (&Parts, IpAddr),
-    body: Incoming,
+    (head, peer): (&Request<'_>, IpAddr),
+    body: Result<Vec<u8>, Reason>,
     now: Instant,
-) -> Response<Answer> {
-    let foreign = match head.headers.get(ORIGIN) {
+) -> Response<Vec<u8>> {
+    let foreign = head.first(&ORIGIN);
+    let foreign = foreign.and_then(|origin| HeaderValue::from_bytes(origin).ok());
+    let foreign = match &foreign {
         Some(origin) if !is_own(head, origin) => Some(origin),
         _ => None,
     };
@@ -43,7 +43,7 @@ pub async fn answer(
             json!({"error": "this origin is not in `events.origins`"}),
         ),
         Method::OPTIONS => preflight(),
-        Method::POST => match report(worker, snapshot, (head, peer), body, now).await {
+        Method::POST => match report(worker, snapshot, (head, peer), body, now) {
             Ok(taken) => said(StatusCode::ACCEPTED, taken),
             Err(refusal) => refusal.response(),
         },
@@ -71,21 +71,17 @@ pub async fn answer(
 
 /// Whether a page of this very site asks. Which scheme the site is served by, a proxy before this
 /// one may know better.
-fn is_own(head: &Parts, origin: &HeaderValue) -> bool {
+fn is_own(head: &Request<'_>, origin: &HeaderValue) -> bool {
     let origin = origin.as_bytes();
     let host = origin
         .strip_prefix(b"https://")
         .or(origin.strip_prefix(b"http://"));
-    let named = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    let named = named.or(head
-        .uri
-        .authority()
-        .map(|authority| authority.as_str().as_bytes()));
+    let named = head.host_text();
     host.is_some_and(|host| named.is_some_and(|named| host.eq_ignore_ascii_case(named)))
 }
 
-fn preflight() -> Response<Answer> {
-    let mut response = Response::new(Answer::Own(Full::default()));
+fn preflight() -> Response<Vec<u8>> {
+    let mut response = Response::new(Vec::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     for (name, value) in [
@@ -118,7 +114,7 @@ impl Refusal {
         }
     }
 
-    fn response(self) -> Response<Answer> {
+    fn response(self) -> Response<Vec<u8>> {
         let mut response = said(self.status, self.said);
         if let Some(seconds) = self.retry_after_s {
             response
@@ -129,24 +125,24 @@ impl Refusal {
     }
 }
 
-async fn report(
+fn report(
     worker: &Worker,
     snapshot: &Snapshot,
-    (head, peer): (&Parts, IpAddr),
-    body: Incoming,
+    (head, peer): (&Request<'_>, IpAddr),
+    body: Result<Vec<u8>, Reason>,
     now: Instant,
 ) -> Result<Value, Refusal> {
     let plan = &*snapshot.plan;
-    let bytes = whole(plan, body).await?;
-    let key = head.headers.get(reported::IDEMPOTENCY_KEY);
-    let events = reported::read(&bytes, key.map(HeaderValue::as_bytes), EVENTS_MAX);
-    let visitor = match consents(plan, &head.headers) {
+    let bytes = body.map_err(|reason| broken(plan, reason))?;
+    let key = head.first(&reported::IDEMPOTENCY_KEY);
+    let events = reported::read(&bytes, key, EVENTS_MAX);
+    let visitor = match consents(plan, head) {
         true => identity::find(&plan.identity, head),
         // Nothing is recorded, and the page need not know.
         false => return Ok(json!({"accepted": 0, "unknown": [], "refused": []})),
     };
     let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
-    let asker = headers::asker(plan, &head.headers, peer);
+    let asker = headers::asker(plan, head, peer);
     // A report that cannot be read counts as one event.
     let count = events.as_ref().map_or(1, |events| events.len().max(1));
     admit(worker, plan, (asker, user), count, now)?;
@@ -192,18 +188,16 @@ async fn report(
     })
 }
 
-/// The whole body of a report.
-async fn whole(plan: &Plan, body: Incoming) -> Result<Bytes, Refusal> {
-    let max = plan.beacon.body_bytes_max;
-    let collecting = Limited::new(body, max).collect();
-    match tokio::time::timeout(plan.timeouts.body, collecting).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let error = format!("more than {max} bytes");
-            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error))
+/// Why the body of a report has not come.
+fn broken(plan: &Plan, reason: Reason) -> Refusal {
+    let (status, token, _) = reason.terms();
+    match reason {
+        Reason::BodyTooLong => {
+            let max = plan.beacon.body_bytes_max;
+            Refusal::new(status, format!("more than {max} bytes"))
         }
-        Ok(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "too slow")),
+        Reason::BodyTimedOut => Refusal::new(status, "too slow"),
+        _ => Refusal::new(status, token),
     }
 }
 
@@ -241,9 +235,8 @@ fn admit(
     Ok(())
 }
 
-fn said(status: StatusCode, what: Value) -> Response<Answer> {
-    let text = Bytes::from(format!("{what}\n"));
-    let mut response = Response::new(Answer::Own(Full::new(text)));
+fn said(status: StatusCode, what: Value) -> Response<Vec<u8>> {
+    let mut response = Response::new(format!("{what}\n").into_bytes());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);

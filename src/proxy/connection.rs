@@ -1,32 +1,22 @@
 //! The life of a client's connection.
 
 use super::access;
-use super::direct::{Ended, Left, Straight};
-use super::framing::Bounds;
-use super::gate::{Gate, Times};
-use super::handle::{Client, handle};
+use super::direct::{self, Ended, Left, Straight};
 use super::headers;
 use super::http2;
-use super::line::{self, Line};
 use super::opening::{self, Rewound};
 use super::reply::Reason;
 use super::slots::Slot;
 use super::snapshot::Worker;
-use super::socket::Socket;
+use super::socket::{self, Socket};
 use super::tunnel::{self, Quiet, Side};
 use crate::config::plan::{Plan, ServerTls};
-use crate::upstream::Turned;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -90,17 +80,12 @@ async fn tell_full(
     plan: &Plan,
     (socket, first): (Socket, Vec<u8>),
     peer: IpAddr,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> io::Result<()> {
     if first.is_empty() || opening::may_be_http2(&first) {
         return Ok(());
     }
-    let client = Client {
-        ip: peer,
-        secure: false,
-        line: None,
-        admitted: false,
-    };
-    close(worker, plan, socket, first, client, Some(Reason::Full)).await
+    let said = access::refused(worker, peer, Reason::Full);
+    close(plan, socket, &said, false).await
 }
 
 /// Resolves some time after the order to stop: a client that has just connected sends its request
@@ -108,7 +93,7 @@ async fn tell_full(
 async fn last_call(stop: &mut watch::Receiver<Option<Instant>>) {
     let told = stop.wait_for(Option::is_some).await;
     let until = told.ok().and_then(|until| *until);
-    tokio::time::sleep(line::last_call(until.unwrap_or_else(Instant::now))).await;
+    tokio::time::sleep(direct::last_call(until.unwrap_or_else(Instant::now))).await;
 }
 
 struct Opened {
@@ -172,170 +157,89 @@ async fn speak(
     stop: watch::Receiver<Option<Instant>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let ip = opened.client;
-    let client = Client {
-        ip,
-        secure,
-        line: None,
-        admitted: false,
-    };
     match (opened.transport, opened.http2) {
         (Transport::Full(first), _) => {
             worker.vitals().refused_connections.add();
             match secure {
                 true => Ok(()),
-                false => Box::pin(tell_full(worker, plan, (socket, first), ip)).await,
+                false => Ok(Box::pin(tell_full(worker, plan, (socket, first), ip)).await?),
             }
         }
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
             let stream = Rewound::new(first, socket.clone());
-            let served = Box::pin(http2::serve(worker, plan, stream, client, stop)).await;
+            let served = Box::pin(http2::serve(worker, plan, stream, (ip, secure), stop)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
         (Transport::Plain(first), false) => {
-            straight(worker, plan, socket.clone(), &socket, first, client, stop).await
+            let streams = (socket.clone(), &socket);
+            Ok(http1(worker, plan, streams, first, (ip, secure)).await?)
         }
         (Transport::Tls(stream), true) => {
-            let served = Box::pin(http2::serve(worker, plan, stream, client, stop)).await;
+            let served = Box::pin(http2::serve(worker, plan, stream, (ip, secure), stop)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
         (Transport::Tls(stream), false) => {
-            let first = Vec::new();
-            Box::pin(straight(worker, plan, stream, &socket, first, client, stop)).await
+            let streams = (stream, &socket);
+            let served = http1(worker, plan, streams, Vec::new(), (ip, secure));
+            Ok(Box::pin(served).await?)
         }
     }
 }
 
-/// Serves HTTP/1: plain requests on the straight way, and from the first that is not one on by
-/// hyper.
-async fn straight<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+/// Serves HTTP/1, and what it is changed to.
+async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
     worker: &Rc<Worker>,
     plan: &Plan,
-    stream: S,
-    socket: &Socket,
+    streams: (S, &Socket),
     first: Vec<u8>,
-    client: Client,
-    stop: watch::Receiver<Option<Instant>>,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let by = (client.ip, client.secure);
-    let mut straight = Straight::new(worker, (stream, socket), first, by);
-    let ended = straight.serve().await;
+    (peer, secure): (IpAddr, bool),
+) -> io::Result<()> {
+    let mut served = Straight::new(worker, streams, first, (peer, secure));
+    let ended = served.serve().await;
     let Left {
         stream,
         held,
-        requests,
-        admitted,
-    } = straight.into_left();
-    let line = Rc::new(Line::new(client.ip));
-    line.requests.set(requests);
-    line.admitted.set(admitted);
-    let client = Client {
-        line: Some(line),
-        ..client
-    };
+        ended: left,
+    } = served.into_left();
     match ended {
         Ended::Gone => Ok(()),
-        Ended::Other => Box::pin(http1(worker, plan, stream, socket, held, client, stop)).await,
-        Ended::Close(reason) => Box::pin(close(worker, plan, stream, held, client, reason)).await,
+        Ended::Tunnel(bare, said) => {
+            let client = Side {
+                stream,
+                first: held,
+            };
+            let upstream = Side {
+                stream: bare.stream,
+                first: said,
+            };
+            let quiet = Quiet::from(&plan.timeouts);
+            Box::pin(tunnel::run(client, upstream, quiet)).await
+        }
+        Ended::Close(reason) => {
+            let said = reason.map(|reason| access::refused(worker, peer, reason));
+            Box::pin(close(plan, stream, &said.unwrap_or_default(), left)).await
+        }
     }
 }
 
-/// Ends a connection so that the client can read what was said last.
-async fn close<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    worker: &Rc<Worker>,
+/// Ends a connection so that the client can read what was said last; one that has `left` sends no
+/// more.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(
     plan: &Plan,
-    stream: S,
-    held: Vec<u8>,
-    client: Client,
-    reason: Option<Reason>,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let line = client.line.unwrap_or_else(|| Rc::new(Line::new(client.ip)));
-    if let Some(reason) = reason {
-        line.fault.set(Some(reason));
-        access::refused(worker, line.client, reason);
-    }
-    let times = Times::from(&plan.timeouts);
-    let gate = Gate::new(stream, held, line, Bounds::from(&plan.limits), times);
-    Ok(gate.end().await?)
-}
-
-async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    worker: &Rc<Worker>,
-    plan: &Plan,
-    stream: S,
-    socket: &Socket,
-    first: Vec<u8>,
-    client: Client,
-    mut stop: watch::Receiver<Option<Instant>>,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let line = client.line.clone();
-    let line = line.unwrap_or_else(|| Rc::new(Line::new(client.ip)));
-    let client = Client {
-        line: Some(Rc::clone(&line)),
-        ..client
+    mut stream: S,
+    said: &[u8],
+    left: bool,
+) -> io::Result<()> {
+    let ending = async {
+        stream.write_all(said).await?;
+        stream.shutdown().await
     };
-    let gate = Gate::new(
-        stream,
-        first,
-        Rc::clone(&line),
-        Bounds::from(&plan.limits),
-        Times::from(&plan.timeouts),
-    );
-    let service = service_fn(|request| handle(worker, &client, request));
-    let mut connection = http1::Builder::new()
-        .half_close(true)
-        .preserve_header_case(true)
-        .max_headers(plan.limits.headers)
-        // The gate lets no larger head pass; what is read at once comes on top.
-        .max_buf_size(plan.limits.head_bytes + (16 << 10))
-        .serve_connection(TokioIo::new(gate), service);
-    let mut told = pin!(stop.wait_for(Option::is_some));
-    let mut is_told = false;
-    let mut reset = pin!(socket.reset());
-    let ended = std::future::poll_fn(|context| {
-        if !is_told && let Poll::Ready(told) = told.as_mut().poll(context) {
-            // hyper would cut off a client whose next request is on its way: the gate waits for it,
-            // and the response to it is the last one.
-            is_told = true;
-            line.quiet_until.set(told.ok().and_then(|until| *until));
-        }
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
-            return Poll::Ready(Some(ended));
-        }
-        // Whoever has left waits for nothing: all that runs for it is dropped here and now.
-        reset.as_mut().poll(context).map(|()| None)
-    });
-    match ended.await {
-        Some(Ok(())) => {
-            let gate = connection.into_parts().io.into_inner();
-            match line.tunnel.take() {
-                Some(upgraded) => {
-                    let client = gate.into_side();
-                    let Turned { stream, first } = upgraded.await?;
-                    let upstream = Side {
-                        stream,
-                        first: first.into(),
-                    };
-                    let quiet = Quiet::from(&plan.timeouts);
-                    tunnel::run(client, upstream, quiet).await?;
-                }
-                None => {
-                    if let Some(reason) = line.fault.get() {
-                        access::refused(worker, line.client, reason);
-                    }
-                    gate.end().await?;
-                }
-            }
-        }
-        Some(Err(error)) => {
-            if error.is_user() && line.delimited.get() {
-                socket.spoil();
-            }
-            return Err(error.into());
-        }
-        None => tracing::debug!(peer = %client.ip, "the client reset its connection"),
+    tokio::time::timeout(plan.timeouts.body, ending).await??;
+    if !left {
+        socket::linger(&mut stream).await;
     }
     Ok(())
 }

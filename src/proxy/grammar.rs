@@ -83,18 +83,6 @@ fn is_absolute(target: &[u8]) -> bool {
     is_host(host) && !host.contains(&b'%') && is_path(path)
 }
 
-/// Of a sound request line that is `OPTIONS http://…`, whether the target is only a host
-/// (RFC 9112, 3.2.4).
-pub fn is_bare_options(line: &[u8]) -> Option<bool> {
-    let target = line.strip_prefix(b"OPTIONS ")?;
-    if matches!(target.first(), Some(b'/' | b'*')) {
-        return None;
-    }
-    let (target, _) = target.split_at(memchr(b' ', target)?);
-    let host = &target[memchr(b':', target)? + b"://".len()..];
-    Some(!host.iter().any(|byte| matches!(byte, b'/' | b'?')))
-}
-
 const ONES: u64 = u64::from_le_bytes([1; 8]);
 const HIGH: u64 = ONES * 0x80;
 
@@ -446,22 +434,6 @@ mod tests {
         ] {
             check(line, Err(Reason::Target));
         }
-    }
-
-    #[test]
-    fn options_of_a_host() {
-        let check = |target: &str, expected| {
-            let line = format!("OPTIONS {target} HTTP/1.1");
-            assert_eq!(request_line(line.as_bytes(), 100), Ok(false), "{target}");
-            assert_eq!(is_bare_options(line.as_bytes()), expected, "{target}");
-        };
-        check("http://a", Some(true));
-        check("HTTPS://[::1]:80", Some(true));
-        check("http://a/", Some(false));
-        check("http://a?b", Some(false));
-        check("*", None);
-        check("/", None);
-        assert_eq!(is_bare_options(b"GET http://a HTTP/1.1"), None);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::clock::Clock;
 use super::direct::Asker;
-use super::handle::{Client, handle};
 use super::hpack::Paths;
 use super::pace::{Here, Pace, Paced};
 use super::patient::Patient;
@@ -14,6 +13,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -38,13 +39,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     worker: &Rc<Worker>,
     plan: &Plan,
     stream: S,
-    client: Client,
+    (peer, secure): (IpAddr, bool),
     mut stop: watch::Receiver<Option<Instant>>,
 ) -> hyper::Result<()> {
     let here = Here::new(plan.timeouts.body);
     let running = here.running();
     let begun = Rc::new(Cell::new(0_u32));
-    let asker = Rc::new(Asker::new(worker, client));
+    let asker = Rc::new(Asker::new(worker, peer, secure));
     let service = service_fn(|request: Request<Incoming>| {
         begun.set(begun.get().saturating_add(1));
         let (worker, asker) = (Rc::clone(worker), Rc::clone(&asker));
@@ -52,11 +53,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         Box::pin(async move {
             let total = worker.snapshot().plan.timeouts.total;
             let pace = Pace::of_this_stream(total.map(|total| Instant::now() + total));
-            let answer = match asker.answer(&worker, &request).await {
-                Ok(answer) => Ok(answer),
-                Err(admitted) => Box::pin(handle(&worker, &asker.client(admitted), request)).await,
-            };
-            answer.map(|answer| answer.map(|body| Paced::new(body, pace)))
+            let answer = asker.answer(&worker, request).await;
+            Ok::<_, Infallible>(answer.map(|body| Paced::new(body, pace)))
         })
     });
     let moved = Rc::new(Cell::new(false));

@@ -4,6 +4,7 @@
 //! for a client that gives none. The task of its stream can: each is run by [`Here`], which ends
 //! those that wait too long. Ending one resets the stream and drops all that it holds.
 
+use super::access::{End, Entry};
 use super::body::Answer;
 use super::clock::Clock;
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub struct Pace {
     moved: Cell<bool>,
     /// When the stream ends if it waits for its client.
     deadline: Cell<Option<Instant>>,
+    /// Logged when the client has taken the last part of the body.
+    entry: RefCell<Option<Box<Entry>>>,
 }
 
 impl Pace {
@@ -99,6 +102,10 @@ impl Body for Paced {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = self.poll(context);
+        if polled.is_ready() && self.is_end_stream() {
+            let entry = self.answer.take_entry();
+            self.pace.entry.replace(entry);
+        }
         self.pace.moved.set(true);
         self.pace.for_client.set(polled.is_ready());
         polled
@@ -161,6 +168,7 @@ fn poll(
     let polled = future.poll(context);
     CURRENT.set(None);
     if polled.is_ready() {
+        pace.entry.take();
         return polled;
     }
     if pace.moved.get() || !pace.for_client.get() {
@@ -169,10 +177,13 @@ fn poll(
     if !pace.for_client.get() {
         return Poll::Pending;
     }
-    match clock.poll_over(context, pace.patience(stall_max)) {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
+    if !clock.poll_over(context, pace.patience(stall_max)) {
+        return Poll::Pending;
     }
+    if let Some(mut entry) = pace.entry.take() {
+        entry.ends(End::Left);
+    }
+    Poll::Ready(())
 }
 
 /// Counts what runs for as long as it runs, even if it is dropped.

@@ -1,10 +1,7 @@
-//! What watershed says itself: one `match` turns a refusal into an answer.
+//! What watershed says itself: one `match` turns a refusal into a response.
 
-use super::body::Answer;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http::StatusCode;
+use http::header::HeaderName;
 
 /// Names why watershed answered itself.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("watershed-error");
@@ -182,9 +179,9 @@ impl Reason {
     }
 }
 
-/// A refusal as bytes. Behind one that is the client's fault the connection is closed: what follows
+/// A refusal as bytes, with the request's ID. Behind one that is the client's fault the connection is closed: what follows
 /// cannot be trusted to be where it seems.
-pub fn words(reason: Reason) -> Vec<u8> {
+pub fn words(reason: Reason, id: Option<&str>) -> Vec<u8> {
     let (status, token, blame) = reason.terms();
     let text = text(status, token);
     let phrase = status.canonical_reason().unwrap_or_default();
@@ -196,9 +193,10 @@ pub fn words(reason: Reason) -> Vec<u8> {
         true => "Retry-After: 1\r\n",
         false => "",
     };
+    let id = id.map_or(String::new(), |id| format!("X-Request-Id: {id}\r\n"));
     format!(
         "HTTP/1.1 {} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Watershed-Error: {token}\r\n{later}{close}\r\n{text}",
+         Watershed-Error: {token}\r\n{id}{later}{close}\r\n{text}",
         status.as_u16(),
         text.len()
     )
@@ -217,27 +215,4 @@ fn is_for_later(reason: Reason) -> bool {
 pub fn text(status: StatusCode, token: &str) -> String {
     let phrase = status.canonical_reason().unwrap_or_default();
     format!("{} {phrase}: {token}\n", status.as_u16())
-}
-
-/// The answer to a request that was refused.
-pub fn refuse(reason: Reason) -> Response<Answer> {
-    let (status, token, blame) = reason.terms();
-    let text = text(status, token);
-    let mut response = Response::new(Answer::Own(Full::new(Bytes::from(text))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.insert(ERROR_HEADER, HeaderValue::from_static(token));
-    if is_for_later(reason) {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    // In HTTP/2 a refusal ends one stream only, and says nothing of the connection.
-    if blame == Blame::Client {
-        // What follows on its connection cannot be trusted to be where it seems.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

@@ -1,6 +1,5 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
-use super::body::Outgoing;
 use super::direct::Rooms;
 use super::event_faults::EventLog;
 use super::headers::Words;
@@ -47,7 +46,7 @@ pub struct Snapshot {
     /// What the file means.
     pub plan: Arc<Plan>,
     /// This worker's connections.
-    pub upstreams: Upstreams<Outgoing>,
+    pub upstreams: Upstreams,
     /// Header values made once.
     pub words: Words,
     /// The plan as the journal keeps it.
@@ -215,7 +214,7 @@ impl Snapshot {
         plan: Arc<Plan>,
         standings: &Standings,
         outbox: Option<&Outbox>,
-        before: Option<&Upstreams<Outgoing>>,
+        before: Option<&Upstreams>,
     ) -> Snapshot {
         let outbox = outbox.filter(|_| plan.tracing.otlp.is_some()).cloned();
         let tracing = &plan.tracing;

@@ -1,17 +1,12 @@
 //! New connections to an endpoint.
 
 use super::LendError;
-use super::endpoint::{Endpoint, Lease, Serving};
-use super::lent::{Bare, Held, Kept, Lent, Need};
-use super::sender::Sender;
+use super::endpoint::{Endpoint, Serving};
+use super::lent::{Bare, Kept, Need};
 use super::standing::{Full, Slot};
 use super::stream::Stream;
-use super::tap::{Ear, Tap, Turned};
-use bytes::Bytes;
-use http_body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,28 +18,19 @@ use tokio::sync::oneshot;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_WITHIN: Duration = Duration::from_secs(10);
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Endpoint<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+impl Endpoint {
     /// A new connection; where there may be no more, one that another request gives back.
     pub(super) async fn connect(
         self: &Rc<Self>,
         within: Duration,
         need: Need,
-    ) -> Result<Lent<B>, LendError> {
+    ) -> Result<Bare, LendError> {
         let slot = match self.standing.enter_now() {
             Some(slot) => slot,
-            None => {
-                if need == Need::Bare {
-                    // Those that are kept are of no use here: one gives its place.
-                    self.kept.borrow_mut().pop();
-                }
-                match self.wait(within, need).await? {
-                    Waited::Slot(slot) => slot,
-                    Waited::Connection(lent) => return Ok(*lent),
-                }
-            }
+            None => match self.wait(within).await? {
+                Waited::Slot(slot) => slot,
+                Waited::Connection(bare) => return Ok(*bare),
+            },
         };
         self.give_way();
         let dialled = tokio::time::timeout(within, self.dial(need, slot)).await;
@@ -57,7 +43,7 @@ where
         dialled
     }
 
-    async fn wait(self: &Rc<Self>, within: Duration, need: Need) -> Result<Waited<B>, LendError> {
+    async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited, LendError> {
         let busy = || LendError::Busy {
             endpoint: self.address.clone(),
         };
@@ -72,9 +58,9 @@ where
             self.list(sender);
             tokio::select! {
                 slot = &mut slot => slot.map(Waited::Slot),
-                Ok(kept) = given => match self.revive_for(kept, need).await {
-                    Some(lent) => Ok(Waited::Connection(Box::new(lent))),
-                    // It has closed, or is dropped here, and its place is free.
+                Ok(kept) = given => match self.revive(kept) {
+                    Some(bare) => Ok(Waited::Connection(Box::new(bare))),
+                    // It has closed, and its place is free.
                     None => slot.await.map(Waited::Slot),
                 },
             }
@@ -85,14 +71,7 @@ where
         }
     }
 
-    async fn revive_for(self: &Rc<Self>, kept: Kept<B>, need: Need) -> Option<Lent<B>> {
-        match (need, &kept.held) {
-            (Need::Bare, Held::Spoken(..)) => None,
-            _ => self.revive(kept).await,
-        }
-    }
-
-    fn list(&self, sender: oneshot::Sender<Kept<B>>) {
+    fn list(&self, sender: oneshot::Sender<Kept>) {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiting| !waiting.is_closed());
         waiting.push_back(sender);
@@ -125,7 +104,7 @@ where
         });
     }
 
-    async fn dial(self: &Rc<Self>, need: Need, slot: Slot) -> Result<Lent<B>, LendError> {
+    async fn dial(self: &Rc<Self>, need: Need, slot: Slot) -> Result<Bare, LendError> {
         let refused = |source| LendError::Refused {
             endpoint: self.address.clone(),
             source,
@@ -144,67 +123,20 @@ where
             source,
         })?;
         if stream.is_http2() {
-            let lease = self.speak_http2(stream, peer).await;
-            let lease = lease.map_err(|error| refused(io::Error::other(error)))?;
-            return Ok(Lent::Spoken(lease));
+            let shared = self.speak_http2(stream, peer).await;
+            return shared.map_err(|error| refused(io::Error::other(error)));
         }
-        Ok(Lent::Bare(Bare::new(
-            Serving::new(self),
+        Ok(Bare {
             stream,
+            reused: false,
             peer,
-            false,
-        )))
+            serving: Serving::new(self),
+        })
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Bare<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    /// Lets hyper speak on it.
-    pub(super) async fn speak(self) -> Result<Lease<B>, LendError> {
-        let Bare {
-            stream,
-            reused,
-            peer,
-            serving,
-        } = self;
-        let address = serving.endpoint().address.clone();
-        let ear = Rc::new(Ear::default());
-        let tap = Tap::new(stream, Rc::clone(&ear));
-        let (sender, mut connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .handshake(TokioIo::new(tap))
-            .await
-            .map_err(|error| LendError::Refused {
-                endpoint: address,
-                source: io::Error::other(error),
-            })?;
-        // Ends when either side closes; what went wrong is told to the request that met it.
-        let turning = Rc::clone(&ear);
-        tokio::task::spawn_local(async move {
-            if (&mut connection).await.is_ok() {
-                let parts = connection.into_parts();
-                turning.turn(Turned {
-                    stream: parts.io.into_inner(),
-                    first: parts.read_buf,
-                });
-            }
-        });
-        let sender = Sender::Http1(sender);
-        Ok(Lease::new(serving, sender, Some(ear), peer, reused))
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin + 'static> Endpoint<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    async fn speak_http2(
-        self: &Rc<Self>,
-        stream: Stream,
-        peer: SocketAddr,
-    ) -> hyper::Result<Lease<B>> {
+impl Endpoint {
+    async fn speak_http2(self: &Rc<Self>, stream: Stream, peer: SocketAddr) -> hyper::Result<Bare> {
         let (sender, connection) = http2::Builder::new(Here)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -215,15 +147,14 @@ where
             let _ = connection.await;
         });
         *self.shared.borrow_mut() = Some((sender.clone(), peer));
-        let sender = Sender::Http2(sender, self.address.clone());
-        Ok(Lease::new(Serving::new(self), sender, None, peer, false))
+        Ok(self.share(sender, peer, false))
     }
 }
 
 /// What waiting has brought.
-enum Waited<B> {
+enum Waited {
     Slot(Slot),
-    Connection(Box<Lent<B>>),
+    Connection(Box<Bare>),
 }
 
 /// Runs what hyper starts on the worker's own thread.

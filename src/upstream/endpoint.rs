@@ -2,15 +2,12 @@
 
 use super::LendError;
 use super::balance;
-use super::lent::{Bare, Held, Kept, Lent, Need};
+use super::http2::{Exchange, Sender};
+use super::lent::{Bare, Kept, Need};
 use super::resolve::Resolved;
-use super::sender::Sender;
 use super::standing::Standing;
-use super::tap::{Ear, Listener, Upgraded};
+use super::stream::Stream;
 use crate::config::plan;
-use bytes::Bytes;
-use http_body::Body;
-use hyper::client::conn::http2;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,7 +27,7 @@ const OWN_FIRST: u32 = 8;
 
 /// An endpoint.
 #[derive(Debug)]
-pub struct Endpoint<B> {
+pub struct Endpoint {
     /// Where it is, and how it is spoken to.
     pub address: Arc<plan::Endpoint>,
     /// What all workers know of it.
@@ -42,11 +39,11 @@ pub struct Endpoint<B> {
     /// When it may be asked again, after it failed.
     pub paused_until: Cell<Option<Instant>>,
     pub(super) resolved: Rc<Resolved>,
-    pub(super) kept: RefCell<Vec<Kept<B>>>,
+    pub(super) kept: RefCell<Vec<Kept>>,
     /// The connection that HTTP/2 requests share.
-    pub(super) shared: RefCell<Option<(http2::SendRequest<B>, SocketAddr)>>,
+    pub(super) shared: RefCell<Option<(Sender, SocketAddr)>>,
     /// Requests of this worker that wait for a connection.
-    pub(super) waiting: RefCell<VecDeque<oneshot::Sender<Kept<B>>>>,
+    pub(super) waiting: RefCell<VecDeque<oneshot::Sender<Kept>>>,
     /// Dropped with it, which ends what looks after it.
     pub(super) alive: RefCell<Option<oneshot::Sender<Infallible>>>,
     handed: Cell<u32>,
@@ -54,108 +51,30 @@ pub struct Endpoint<B> {
     failures: Cell<u32>,
 }
 
-/// A connection, for one request.
-#[derive(Debug)]
-pub struct Lease<B> {
-    /// Takes the request.
-    pub sender: Sender<B>,
-    /// Whether it has carried a request before: its endpoint may be closing it just now.
-    pub reused: bool,
-    /// Hears what comes before the answer; HTTP/2 has none.
-    ear: Option<Rc<Ear>>,
-    peer: SocketAddr,
-    upgraded: Option<Upgraded>,
-    serving: Serving<B>,
-}
-
 /// A request is being served; counted until dropped.
 #[derive(Debug)]
-pub(super) struct Serving<B>(Rc<Endpoint<B>>);
+pub(super) struct Serving(Rc<Endpoint>);
 
-impl<B> Serving<B> {
-    pub fn new(endpoint: &Rc<Endpoint<B>>) -> Serving<B> {
+impl Serving {
+    pub fn new(endpoint: &Rc<Endpoint>) -> Serving {
         endpoint.load.set(endpoint.load.get() + 1);
         Serving(Rc::clone(endpoint))
     }
 
-    pub fn endpoint(&self) -> &Rc<Endpoint<B>> {
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
         &self.0
     }
 }
 
-impl<B> Drop for Serving<B> {
+impl Drop for Serving {
     fn drop(&mut self) {
         self.0.load.set(self.0.load.get() - 1);
     }
 }
 
-impl<B> Lease<B> {
-    pub(super) fn new(
-        serving: Serving<B>,
-        sender: Sender<B>,
-        ear: Option<Rc<Ear>>,
-        peer: SocketAddr,
-        reused: bool,
-    ) -> Lease<B> {
-        Lease {
-            sender,
-            reused,
-            ear,
-            peer,
-            upgraded: None,
-            serving,
-        }
-    }
-
-    /// Whose connection it is.
-    pub fn endpoint(&self) -> &Rc<Endpoint<B>> {
-        &self.serving.0
-    }
-
-    /// The connection itself, after the endpoint agreed to upgrade.
-    pub fn into_upgraded(self) -> Option<Upgraded> {
-        self.upgraded
-    }
-
-    /// An answer is awaited; interim ones are told to this listener. With `upgrade`, the request
-    /// asks for another protocol.
-    pub fn await_answer(&mut self, listener: Option<Rc<dyn Listener>>, upgrade: bool) {
-        if let Some(ear) = &self.ear {
-            ear.await_answer(listener);
-            self.upgraded = upgrade.then(|| ear.await_upgrade());
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    /// Keeps the connection for the next request. Only after the answer was read to its end.
-    pub fn give_back(self) {
-        let (Sender::Http1(sender), Some(ear)) = (self.sender, self.ear) else {
-            // The one that is shared has never left.
-            return;
-        };
-        if sender.is_closed() {
-            return;
-        }
-        ear.forget();
-        let kept = Kept {
-            held: Held::Spoken(sender, ear),
-            peer: self.peer,
-            since: Instant::now(),
-        };
-        self.serving.0.keep(kept);
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin + 'static> Endpoint<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+impl Endpoint {
     /// Without connections yet.
-    pub fn new(address: &plan::Endpoint, standing: Arc<Standing>) -> Endpoint<B> {
+    pub fn new(address: &plan::Endpoint, standing: Arc<Standing>) -> Endpoint {
         Endpoint {
             address: Arc::new(address.clone()),
             standing,
@@ -184,58 +103,59 @@ where
     }
 
     /// The connection used last, if it is still open.
-    pub(super) async fn take_kept(self: &Rc<Self>, need: Need) -> Option<Lent<B>> {
+    pub(super) async fn take_kept(self: &Rc<Self>, need: Need) -> Option<Bare> {
         let shared = match need {
             Need::Http1 => None,
-            Need::Any | Need::Bare => self.shared.borrow().clone(),
+            Need::Any => self.shared.borrow().clone(),
         };
-        if let Some((sender, peer)) = shared {
+        if let Some((mut sender, peer)) = shared {
             if sender.is_closed() || !self.resolved.leads_to(peer) {
                 // What runs on it goes on.
                 *self.shared.borrow_mut() = None;
-            } else {
-                let mut sender = Sender::Http2(sender, self.address.clone());
-                if sender.is_ready().await {
-                    let serving = Serving::new(self);
-                    return Some(Lent::Spoken(Lease::new(serving, sender, None, peer, true)));
-                }
+            } else if sender.ready().await.is_ok() {
+                return Some(self.share(sender, peer, true));
             }
         }
+        self.take_bare(Instant::now())
+    }
+
+    /// A request on a connection that several share.
+    pub(super) fn share(self: &Rc<Self>, sender: Sender, peer: SocketAddr, reused: bool) -> Bare {
+        let exchange = Exchange::new(sender, Arc::clone(&self.address));
+        Bare {
+            stream: Stream::of_http2(exchange),
+            reused,
+            peer,
+            serving: Serving::new(self),
+        }
+    }
+
+    /// The same where nothing has to be waited for, as it is `now`.
+    pub fn take_kept_now(self: &Rc<Self>, now: Instant) -> Option<Bare> {
+        match self.shared.borrow().is_some() {
+            true => None,
+            false => self.take_bare(now),
+        }
+    }
+
+    /// The connection of HTTP/1 used last, if it is still open `now`.
+    fn take_bare(self: &Rc<Self>, now: Instant) -> Option<Bare> {
         loop {
-            if need == Need::Bare {
-                return self.take_bare(Instant::now()).map(Lent::Bare);
-            }
-            let kept = self.pop(Instant::now(), |_| true)?;
-            if let Some(lent) = self.revive(kept).await {
-                return Some(lent);
+            let kept = self.pop(now)?;
+            if let Some(bare) = self.revive(kept) {
+                return Some(bare);
             }
         }
     }
 
-    /// The bare stream used last, if it is still open `now`.
-    pub fn take_bare(self: &Rc<Self>, now: Instant) -> Option<Bare<B>> {
-        if self.shared.borrow().is_some() {
-            return None;
-        }
-        loop {
-            let kept = self.pop(now, |kept| matches!(kept.held, Held::Bare(_)))?;
-            if let Held::Bare(mut stream) = kept.held
-                && stream.is_quiet()
-            {
-                return Some(Bare::new(Serving::new(self), stream, kept.peer, true));
-            }
-        }
-    }
-
-    /// The last one kept of this sort, if it is young enough and still goes where the name leads.
-    fn pop(&self, now: Instant, is_meant: impl Fn(&Kept<B>) -> bool) -> Option<Kept<B>> {
+    /// The last one kept, if it is young enough and still goes where the name leads.
+    fn pop(&self, now: Instant) -> Option<Kept> {
         loop {
             let mut all = self.kept.borrow_mut();
-            let place = all.iter().rposition(&is_meant)?;
-            let kept = all.remove(place);
+            let kept = all.pop()?;
             if now.saturating_duration_since(kept.since) > KEPT_FOR {
                 // Those below it are older still.
-                all.drain(..place);
+                all.clear();
                 return None;
             }
             drop(all);
@@ -247,34 +167,21 @@ where
 
     /// Lets go of what has been idle for too long or was closed.
     pub(super) fn sweep(&self) {
-        let is_sound = |kept: &mut Kept<B>| {
-            kept.since.elapsed() <= KEPT_FOR
-                && match &mut kept.held {
-                    Held::Bare(stream) => stream.is_quiet(),
-                    Held::Spoken(sender, _) => !sender.is_closed(),
-                }
-        };
+        let is_sound = |kept: &mut Kept| kept.since.elapsed() <= KEPT_FOR && kept.stream.is_quiet();
         self.kept.borrow_mut().retain_mut(is_sound);
     }
 
-    pub(super) async fn revive(self: &Rc<Self>, kept: Kept<B>) -> Option<Lent<B>> {
-        let serving = Serving::new(self);
-        match kept.held {
-            Held::Bare(mut stream) => {
-                let bare = |stream| Bare::new(serving, stream, kept.peer, true);
-                stream.is_quiet().then(|| Lent::Bare(bare(stream)))
-            }
-            Held::Spoken(sender, ear) => {
-                let mut sender = Sender::Http1(sender);
-                let ready = sender.is_ready().await;
-                let lease = || Lease::new(serving, sender, Some(ear), kept.peer, true);
-                ready.then(|| Lent::Spoken(lease()))
-            }
-        }
+    pub(super) fn revive(self: &Rc<Self>, mut kept: Kept) -> Option<Bare> {
+        kept.stream.is_quiet().then(|| Bare {
+            stream: kept.stream,
+            reused: true,
+            peer: kept.peer,
+            serving: Serving::new(self),
+        })
     }
 
     /// Keeps a connection, or gives it to who waits for one.
-    pub(super) fn keep(&self, mut kept: Kept<B>) {
+    pub(super) fn keep(&self, mut kept: Kept) {
         let all_waiting = self.standing.waiting();
         if all_waiting > 0 {
             let turn = self.handed.replace(self.handed.get().wrapping_add(1));

@@ -1,13 +1,7 @@
-//! The forms in which a connection is kept and lent: hyper speaks on it, or it is bare.
+//! Connections as they are kept and lent.
 
-use super::LendError;
-use super::endpoint::{Endpoint, Lease, Serving};
+use super::endpoint::{Endpoint, Serving};
 use super::stream::Stream;
-use super::tap::Ear;
-use bytes::Bytes;
-use http_body::Body;
-use hyper::client::conn::http1;
-use std::error::Error;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -19,93 +13,42 @@ pub enum Need {
     Any,
     /// Be upgraded: HTTP/1 only.
     Http1,
-    /// Be written to and read by whoever asks, if it is of HTTP/1.
-    Bare,
 }
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-pub(super) struct Kept<B> {
-    pub held: Held<B>,
+pub(super) struct Kept {
+    pub stream: Stream,
     pub peer: SocketAddr,
     pub since: Instant,
 }
 
+/// A connection, for one request.
 #[derive(Debug)]
-pub(super) enum Held<B> {
-    Spoken(http1::SendRequest<B>, Rc<Ear>),
-    Bare(Stream),
-}
-
-/// A connection as it was found.
-#[derive(Debug)]
-pub(super) enum Lent<B> {
-    Spoken(Lease<B>),
-    Bare(Bare<B>),
-}
-
-/// A connection of HTTP/1 without a parser on it, for one request.
-#[derive(Debug)]
-pub struct Bare<B> {
-    /// To write the request to and read the answer from.
+pub struct Bare {
+    /// To write the request to and read the answer from, as HTTP/1 is written.
     pub stream: Stream,
     /// Whether it has carried a request before: its endpoint may be closing it just now.
     pub reused: bool,
     pub(super) peer: SocketAddr,
-    pub(super) serving: Serving<B>,
+    pub(super) serving: Serving,
 }
 
-impl<B> Lent<B> {
-    pub fn bare(self) -> Option<Bare<B>> {
-        match self {
-            Lent::Bare(bare) => Some(bare),
-            Lent::Spoken(_) => None,
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin + 'static> Lent<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    pub async fn speak(self) -> Result<Lease<B>, LendError> {
-        match self {
-            Lent::Spoken(lease) => Ok(lease),
-            Lent::Bare(bare) => bare.speak().await,
-        }
-    }
-}
-
-impl<B> Bare<B> {
-    pub(super) fn new(
-        serving: Serving<B>,
-        stream: Stream,
-        peer: SocketAddr,
-        reused: bool,
-    ) -> Bare<B> {
-        Bare {
-            stream,
-            reused,
-            peer,
-            serving,
-        }
-    }
-
+impl Bare {
     /// Whose connection it is.
-    pub fn endpoint(&self) -> &Rc<Endpoint<B>> {
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
         self.serving.endpoint()
     }
-}
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Bare<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
     /// Keeps the connection for the next request from `now` on. Only after the answer was read to
     /// its end.
     pub fn give_back(self, now: Instant) {
+        if self.stream.is_http2() {
+            // The one that is shared has never left.
+            return;
+        }
         let kept = Kept {
-            held: Held::Bare(self.stream),
+            stream: self.stream,
             peer: self.peer,
             since: now,
         };

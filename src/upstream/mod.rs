@@ -7,24 +7,16 @@ pub mod balance;
 mod dial;
 mod endpoint;
 mod health;
+mod http2;
 mod lent;
 mod pool;
 pub mod probe;
 mod resolve;
-mod sender;
 mod standing;
 mod stream;
-mod tap;
 
-/// What the fuzzer reads through: private in every other build.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    pub use super::tap::{Ear, Tap};
-}
-
-pub use endpoint::{Endpoint, Lease};
+pub use endpoint::Endpoint;
 pub use lent::{Bare, Need};
 pub use pool::{LendError, Upstreams, Wish};
 pub use standing::{Condition, Standing, Standings};
 pub use stream::Stream;
-pub use tap::{Listener, Turned, Upgraded};

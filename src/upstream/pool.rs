@@ -1,16 +1,13 @@
 //! Connections to endpoints, lent to one request at a time and kept for the next.
 
 use super::balance::{self, Candidate};
-use super::endpoint::{Endpoint, Lease};
-use super::lent::{Bare, Lent, Need};
+use super::endpoint::Endpoint;
+use super::lent::{Bare, Need};
 use super::standing::Standings;
 use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
-use bytes::Bytes;
-use http_body::Body;
 use smallvec::SmallVec;
 use std::cell::Cell;
-use std::error::Error;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,15 +15,15 @@ use std::time::{Duration, Instant};
 
 /// All upstreams of one plan, as one worker holds them.
 #[derive(Debug)]
-pub struct Upstreams<B> {
-    upstreams: Vec<Upstream<B>>,
+pub struct Upstreams {
+    upstreams: Vec<Upstream>,
     connect: Duration,
 }
 
 #[derive(Debug)]
-struct Upstream<B> {
+struct Upstream {
     name: Box<str>,
-    endpoints: Vec<Rc<Endpoint<B>>>,
+    endpoints: Vec<Rc<Endpoint>>,
     balance: Balance,
     turn: Cell<usize>,
     budget: balance::Budget,
@@ -104,13 +101,10 @@ impl LendError {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Upstreams<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+impl Upstreams {
     /// The upstreams of a plan. Endpoints that `before` knew keep their connections, but for those
     /// over TLS, whose certificates may be others now.
-    pub fn new(plan: &Plan, standings: &Standings, before: Option<&Upstreams<B>>) -> Upstreams<B> {
+    pub fn new(plan: &Plan, standings: &Standings, before: Option<&Upstreams>) -> Upstreams {
         let upstream = |upstream: &plan::Upstream| {
             let before = before.and_then(|before| {
                 let mut all = before.upstreams.iter();
@@ -144,28 +138,7 @@ where
 
     /// A connection to an endpoint of this upstream: a kept one if there is one, or else a new
     /// one to the first endpoint that accepts it.
-    pub async fn lend(&self, wish: Wish<'_>) -> Result<Lease<B>, LendError> {
-        self.find(wish).await?.speak().await
-    }
-
-    /// The same as a bare stream of HTTP/1; `None` where the endpoint speaks HTTP/2.
-    pub async fn lend_bare(&self, wish: Wish<'_>) -> Result<Option<Bare<B>>, LendError> {
-        self.find(wish).await.map(Lent::bare)
-    }
-
-    /// The same where nothing has to be waited for: the upstream has one endpoint, which is well
-    /// and of which a connection is kept.
-    pub fn lend_bare_now(&self, wish: Wish<'_>, now: Instant) -> Option<Bare<B>> {
-        let upstream = &self.upstreams[wish.upstream.0];
-        let [only] = &upstream.endpoints[..] else {
-            return None;
-        };
-        let bare = only.standing.is_well().then(|| only.take_bare(now))??;
-        upstream.budget.deposit();
-        Some(bare)
-    }
-
-    async fn find(&self, wish: Wish<'_>) -> Result<Lent<B>, LendError> {
+    pub async fn lend(&self, wish: Wish<'_>) -> Result<Bare, LendError> {
         let upstream = &self.upstreams[wish.upstream.0];
         upstream.budget.deposit();
         if let [only] = &upstream.endpoints[..]
@@ -182,40 +155,27 @@ where
         })
     }
 
+    /// The same where nothing has to be waited for: the upstream has one endpoint, which is well
+    /// and of which a connection is kept.
+    pub fn lend_now(&self, wish: Wish<'_>, now: Instant) -> Option<Bare> {
+        let upstream = &self.upstreams[wish.upstream.0];
+        let [only] = &upstream.endpoints[..] else {
+            return None;
+        };
+        let bare = only.standing.is_well().then(|| only.take_kept_now(now))??;
+        upstream.budget.deposit();
+        Some(bare)
+    }
+
     /// A connection for a request that found no answer on the one `before`: where that was kept
     /// and closed meanwhile, a new one to the same endpoint; or else one to another endpoint, as
     /// far as the budget for that goes. `None` where there is nothing else to try.
     pub async fn lend_again(
         &self,
         wish: Wish<'_>,
-        before: &Lease<B>,
-    ) -> Option<Result<Lease<B>, LendError>> {
-        let again = self
-            .find_again(wish, before.endpoint(), before.reused)
-            .await?;
-        match again {
-            Ok(lent) => Some(lent.speak().await),
-            Err(error) => Some(Err(error)),
-        }
-    }
-
-    /// The same as a bare stream; the inner `None` where the other endpoint speaks HTTP/2.
-    pub async fn lend_bare_again(
-        &self,
-        wish: Wish<'_>,
-        endpoint: &Rc<Endpoint<B>>,
+        endpoint: &Rc<Endpoint>,
         reused: bool,
-    ) -> Option<Result<Option<Bare<B>>, LendError>> {
-        let again = self.find_again(wish, endpoint, reused).await?;
-        Some(again.map(Lent::bare))
-    }
-
-    async fn find_again(
-        &self,
-        wish: Wish<'_>,
-        endpoint: &Rc<Endpoint<B>>,
-        reused: bool,
-    ) -> Option<Result<Lent<B>, LendError>> {
+    ) -> Option<Result<Bare, LendError>> {
         let upstream = &self.upstreams[wish.upstream.0];
         let others = self.has_others(wish.upstream);
         if reused {
@@ -246,12 +206,12 @@ where
     async fn lend_of(
         &self,
         wish: Wish<'_>,
-        but: Option<&Rc<Endpoint<B>>>,
-    ) -> Option<Result<Lent<B>, LendError>> {
+        but: Option<&Rc<Endpoint>>,
+    ) -> Option<Result<Bare, LendError>> {
         let upstream = &self.upstreams[wish.upstream.0];
         let turn = upstream.turn.replace(upstream.turn.get().wrapping_add(1));
         let now = Instant::now();
-        let candidate = |endpoint: &Rc<Endpoint<B>>| Candidate {
+        let candidate = |endpoint: &Rc<Endpoint>| Candidate {
             state: endpoint.state(now),
             load: endpoint.load.get(),
             seed: endpoint.seed,
@@ -273,7 +233,7 @@ where
         failed
     }
 
-    async fn take(&self, endpoint: &Rc<Endpoint<B>>, need: Need) -> Result<Lent<B>, LendError> {
+    async fn take(&self, endpoint: &Rc<Endpoint>, need: Need) -> Result<Bare, LendError> {
         match endpoint.take_kept(need).await {
             Some(lent) => Ok(lent),
             None => endpoint.connect(self.connect, need).await,

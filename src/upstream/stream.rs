@@ -1,5 +1,6 @@
-//! A connection to an endpoint, with or without TLS.
+//! A connection to an endpoint, with or without TLS, or a request on one that several share.
 
+use super::http2::Exchange;
 use super::standing::Slot;
 use crate::config::plan::{Endpoint, Transport};
 use rustls::pki_types::ServerName;
@@ -24,6 +25,7 @@ pub struct Stream {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Http2(Exchange),
 }
 
 impl Stream {
@@ -59,6 +61,23 @@ impl Stream {
         })
     }
 
+    /// A request on a connection that several share.
+    pub(super) fn of_http2(exchange: Exchange) -> Stream {
+        Stream {
+            io: Io::Http2(exchange),
+            http2: true,
+            _slot: None,
+        }
+    }
+
+    /// Whether the endpoint has not taken the request that was written, as far as is known.
+    pub fn is_unsent(&self) -> bool {
+        match &self.io {
+            Io::Http2(exchange) => exchange.is_unsent(),
+            Io::Plain(_) | Io::Tls(_) => false,
+        }
+    }
+
     /// Whether the endpoint has said nothing and has not closed: it may be asked.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
@@ -83,6 +102,7 @@ impl AsyncRead for Stream {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, room),
             Io::Tls(stream) => Pin::new(stream).poll_read(context, room),
+            Io::Http2(exchange) => Pin::new(exchange).poll_read(context, room),
         }
     }
 }
@@ -96,6 +116,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Http2(exchange) => Pin::new(exchange).poll_write(context, bytes),
         }
     }
 
@@ -107,6 +128,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
             Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Io::Http2(exchange) => Pin::new(exchange).poll_write_vectored(context, pieces),
         }
     }
 
@@ -114,6 +136,7 @@ impl AsyncWrite for Stream {
         match &self.io {
             Io::Plain(stream) => stream.is_write_vectored(),
             Io::Tls(stream) => stream.is_write_vectored(),
+            Io::Http2(exchange) => exchange.is_write_vectored(),
         }
     }
 
@@ -121,6 +144,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(context),
             Io::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Io::Http2(exchange) => Pin::new(exchange).poll_flush(context),
         }
     }
 
@@ -128,6 +152,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Http2(exchange) => Pin::new(exchange).poll_shutdown(context),
         }
     }
 }

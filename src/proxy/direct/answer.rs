@@ -5,7 +5,7 @@ use crate::experiment::asked::{Answered, Fields};
 use crate::proxy::edit::Edit;
 use crate::proxy::grammar::{self, is_named};
 use crate::proxy::reply::Reason;
-use http::header::{CONNECTION, DATE, HeaderName, HeaderValue};
+use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use smallvec::SmallVec;
 
@@ -54,6 +54,8 @@ impl Follows {
 pub struct Answer<'a> {
     /// Its status.
     pub status: u16,
+    /// The protocol that it changes to.
+    chosen: Option<&'a [u8]>,
     /// What it says after the version, with the end of the line.
     said: &'a [u8],
     lines: Lines<'a>,
@@ -67,8 +69,9 @@ pub struct Answer<'a> {
     pub http_10: bool,
 }
 
-/// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not.
-pub fn read(bytes: &[u8], to_head: bool) -> Result<Read<'_>, Reason> {
+/// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not, and which
+/// asks for another protocol or not.
+pub fn read(bytes: &[u8], to_head: bool, upgrading: bool) -> Result<Read<'_>, Reason> {
     let more = || match bytes.len() <= HEAD_BYTES_MAX {
         true => Ok(Read::More),
         false => Err(Reason::Unsound),
@@ -81,13 +84,14 @@ pub fn read(bytes: &[u8], to_head: bool) -> Result<Read<'_>, Reason> {
     let Some((lines, head_bytes)) = read else {
         return more();
     };
-    if head_bytes > HEAD_BYTES_MAX || status == 101 {
+    if head_bytes > HEAD_BYTES_MAX || (status == 101 && !upgrading) {
         return Err(Reason::Unsound);
     }
-    if status < 200 {
+    if status < 200 && status != 101 {
         return Ok(Read::Interim(status, head_bytes));
     }
     let mut answer = Answer {
+        chosen: None,
         status,
         said: &line[b"HTTP/1.1 ".len()..],
         lines,
@@ -156,13 +160,13 @@ impl<'a> Answer<'a> {
             return Err(Reason::Unsound);
         }
         self.follows = match (chunked, length) {
-            _ if to_head || self.status == 204 || self.status == 304 => Follows::Nothing,
+            _ if to_head || matches!(self.status, 101 | 204 | 304) => Follows::Nothing,
             (true, _) => Follows::Chunks,
             (false, Some(0)) => Follows::Nothing,
             (false, Some(length)) => Follows::Length(length),
             (false, None) => Follows::UntilClose,
         };
-        self.keeps &= self.follows != Follows::UntilClose;
+        self.keeps &= self.follows != Follows::UntilClose && self.status != 101;
         Ok(())
     }
 
@@ -173,7 +177,10 @@ impl<'a> Answer<'a> {
             let (name, value) = self.lines.at(place);
             let goes = match name.len() {
                 2 => is_named(name, b"te"),
-                7 => is_named(name, b"upgrade"),
+                7 if is_named(name, b"upgrade") => {
+                    self.chosen = self.chosen.or(Some(value));
+                    true
+                }
                 10 if is_named(name, b"connection") => {
                     self.take_listed(value);
                     true
@@ -201,24 +208,39 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// Whether trailers are announced.
+    pub fn has_trailers(&self) -> bool {
+        self.lines.first(&TRAILER).is_some()
+    }
+
     /// Writes the head that the client gets, with `more` fields. `date` stands in where the
     /// upstream gave none.
-    fn write(&self, out: &mut Vec<u8>, more: &More, date: &[u8], closes: bool) {
-        out.extend_from_slice(b"HTTP/1.1 ");
+    fn write(&self, out: &mut Vec<u8>, more: &More, date: &[u8], to: To<'_>) {
+        let unframed = matches!(self.follows, Follows::Chunks | Follows::UntilClose);
+        out.extend_from_slice(match to.http_10 {
+            true => b"HTTP/1.0 ",
+            false => b"HTTP/1.1 ",
+        });
         out.extend_from_slice(self.said);
         out.extend_from_slice(b"\r\n");
         self.lines.write(out);
         for (name, value) in more {
             field(out, name.as_str().as_bytes(), value.as_bytes());
         }
-        if matches!(self.follows, Follows::Chunks | Follows::UntilClose) {
+        if unframed && !to.http_10 {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         if self.lines.first(&DATE).is_none() {
             field(out, b"date", date);
         }
-        if closes {
+        if self.status == 101 {
+            let protocol = self.chosen.or(to.upgrade).unwrap_or_default();
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            field(out, b"upgrade", protocol);
+        } else if to.closes && !to.http_10 {
             out.extend_from_slice(b"connection: close\r\n");
+        } else if to.http_10 && !to.closes {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -245,23 +267,33 @@ impl<'a> Fields<'a> for &Answer<'a> {
 /// Fields that an answer is completed by.
 pub type More = SmallVec<[(HeaderName, HeaderValue); 4]>;
 
+/// Which client gets an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct To<'a> {
+    /// One of HTTP/1.0.
+    pub http_10: bool,
+    /// Its connection is to be closed behind it.
+    pub closes: bool,
+    /// The protocols that it asked to change to.
+    pub upgrade: Option<&'a [u8]>,
+}
+
 /// How a client gets the head of an answer.
 pub trait Head {
-    /// Makes it of an answer and `more` fields. `date` stands in where the upstream gave none;
-    /// `closes`, where the connection is to be closed behind it.
-    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], closes: bool);
+    /// Makes it of an answer and `more` fields. `date` stands in where the upstream gave none.
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], to: To<'_>);
 }
 
 /// As text, for HTTP/1.
 impl Head for Vec<u8> {
-    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], closes: bool) {
-        answer.write(self, more, date, closes);
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], to: To<'_>) {
+        answer.write(self, more, date, to);
     }
 }
 
 /// As fields, for HTTP/2, which says no phrase and frames bodies itself.
 impl Head for Response<()> {
-    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], _: bool) {
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], _: To<'_>) {
         if let Ok(status) = StatusCode::from_u16(answer.status) {
             *self.status_mut() = status;
         }

@@ -1,17 +1,19 @@
-//! A client's connection while its requests are plain.
+//! A client's connection of HTTP/1.
 
 use super::exchange::{self, Client, Heard};
-use super::going::{self, Found, Going};
+use super::forwarded::Ours;
+use super::going::{self, Finished, Found, Going, Instead};
+use super::own;
 use super::partial::Partial;
-use super::request::Ours;
+use super::upload::{Source, Upload};
+use crate::proxy::access::End;
 use crate::proxy::clock::Clock;
-use crate::proxy::handle;
 use crate::proxy::headers;
-use crate::proxy::line;
+use crate::proxy::policy;
 use crate::proxy::reply::Reason;
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
-use http::Version;
+use crate::upstream::Bare;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,16 +22,30 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::futures::Notified;
 
-/// Why the straight way ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long a connection may at least begin another request when the process stops. Less would
+/// cut off who has just connected, or got the response before.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How long a connection without a request may still begin one, when those that are quiet are
+/// closed from then on.
+pub fn last_call(quiet_until: Instant) -> Duration {
+    let left = quiet_until.saturating_duration_since(Instant::now());
+    left.max(LAST_CALL)
+}
+
+/// Why a connection is served no more.
+#[derive(Debug)]
 pub enum Ended {
-    /// What the client has sent is not plain: it is for hyper.
-    Other,
+    /// It is another protocol from here on: the upstream's side, and what was read of it.
+    Tunnel(Box<Bare>, Vec<u8>),
     /// The connection is to be closed; first the reason is told, if there is one.
     Close(Option<Reason>),
     /// The client has left, or cannot be told anything any more.
     Gone,
 }
+
+/// How much of an upload is read at once.
+const UPLOAD_BYTES: usize = 64 << 10;
 
 /// A client's connection.
 pub struct Straight<'a, S> {
@@ -40,14 +56,14 @@ pub struct Straight<'a, S> {
     held: Vec<u8>,
     partial: Partial,
     requests: u32,
-    /// Whether the request that is held was let through by the rate limit.
-    admitted: bool,
     pub(super) clock: Clock,
     /// When the last request was answered, where that is known.
     pub(super) answered: Option<Instant>,
     peer: IpAddr,
     secure: bool,
     ours: Ours,
+    /// The client sends no more.
+    ended: bool,
     /// Whether the wait for the rest of a head has begun: more of it does not begin it anew.
     in_head: bool,
     /// The process stops, and this one may still begin a request for a while.
@@ -60,18 +76,23 @@ pub struct Left<S> {
     pub stream: S,
     /// What was read of it and not answered.
     pub held: Vec<u8>,
-    /// How many requests were answered.
-    pub requests: u32,
-    /// Whether the next one was let through by the rate limit already.
-    pub admitted: bool,
+    /// Whether the client sends no more.
+    pub ended: bool,
 }
 
 /// What became of a request.
 enum Done {
     Next,
-    Other,
     Close,
     Gone,
+    Tunnel(Box<Bare>, Vec<u8>),
+}
+
+/// How far a request has come.
+enum Step {
+    Answered(Done, usize, Option<Box<Upload>>),
+    Unsound(Reason),
+    More,
 }
 
 /// What a wait for the client has brought.
@@ -87,12 +108,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for Straight<'_, S> {
         self.worker
     }
 
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     fn clock(&mut self) -> &mut Clock {
         &mut self.clock
     }
 
     async fn tell(&mut self, going: &Going<'_>, interim: &[u8]) -> bool {
         self.give(going, interim).await
+    }
+}
+
+impl<S: AsyncRead + Unpin> Source for Straight<'_, S> {
+    fn poll_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<Result<usize, Reason>> {
+        into.reserve(UPLOAD_BYTES);
+        let read = pin!(self.stream.read_buf(into)).poll(context);
+        read.map_err(|_| Reason::BodyBroken)
     }
 }
 
@@ -112,7 +149,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             held,
             partial: Partial::default(),
             requests: 0,
-            admitted: false,
+            ended: false,
             clock: Clock::default(),
             answered: None,
             peer,
@@ -128,12 +165,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
         Left {
             stream: self.stream,
             held: self.held,
-            requests: self.requests,
-            admitted: self.admitted,
+            ended: self.ended,
         }
     }
 
-    /// Answers requests for as long as they are plain.
+    /// Answers requests, one after the other.
     pub async fn serve(&mut self) -> Ended {
         let (worker, socket) = (self.worker, self.socket);
         let mut told = pin!(worker.stopped.notified());
@@ -142,35 +178,39 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             let snapshot = worker.snapshot();
             let trusted = headers::trusts(&snapshot.plan, self.peer);
             if trusted != self.ours.trusted {
-                return Ended::Other;
+                self.ours = Ours::new(self.peer, trusted, false);
             }
             let held = std::mem::take(&mut self.held);
             let mut request = Vec::new();
             let head_bytes_max = snapshot.plan.limits.head_bytes;
-            let found = if held.is_empty() || !self.partial.is_news(&held, head_bytes_max) {
-                Found::More
-            } else {
-                request = worker.rooms.take();
-                going::find(worker, snapshot, self.by(), &held, &mut request)
-            };
-            let done = match found {
-                Found::Go(going) => {
-                    self.in_head = false;
-                    self.partial.reset();
-                    let taken = going.taken;
-                    let done = self.answer(&going, &mut request, reset.as_mut()).await;
-                    self.held = held;
-                    if matches!(done, Done::Next | Done::Close) {
-                        self.held.drain(..taken);
+            let step = {
+                let found = if held.is_empty() || !self.partial.is_news(&held, head_bytes_max) {
+                    Found::More
+                } else {
+                    request = worker.rooms.take();
+                    going::find(worker, snapshot, self.by(), &held, &mut request)
+                };
+                match found {
+                    Found::Go(going, mut upload) => {
+                        self.in_head = false;
+                        self.partial.reset();
+                        let taken = going.taken;
+                        let sent = (&mut request, upload.as_deref_mut());
+                        let done = self.answer(&going, &held, sent, reset.as_mut()).await;
+                        Step::Answered(done, taken, upload)
                     }
-                    done
+                    Found::Unsound(reason) => Step::Unsound(reason),
+                    Found::More => Step::More,
                 }
-                Found::Other => {
-                    self.held = held;
-                    Done::Other
+            };
+            self.held = held;
+            let done = match step {
+                Step::Answered(done, taken, upload) => {
+                    self.held.drain(..taken);
+                    self.behind(done, upload)
                 }
-                Found::More => {
-                    self.held = held;
+                Step::Unsound(reason) => return Ended::Close(Some(reason)),
+                Step::More => {
                     // It may be long until there is more.
                     worker.rooms.give(std::mem::take(&mut request));
                     match self.read(told.as_mut()).await {
@@ -189,21 +229,33 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             worker.rooms.give(request);
             match done {
                 Done::Next => {}
-                Done::Other => return Ended::Other,
+                Done::Tunnel(bare, said) => return Ended::Tunnel(bare, said),
                 Done::Close => return Ended::Close(None),
                 Done::Gone => return Ended::Gone,
             }
         }
     }
 
-    fn by(&mut self) -> going::By<'_> {
+    /// What came behind a body is the next request, if all of the body was taken.
+    fn behind(&mut self, done: Done, upload: Option<Box<Upload>>) -> Done {
+        match upload {
+            Some(upload) if upload.is_through() => {
+                self.held.append(&mut upload.into_left());
+                done
+            }
+            // Where the next request begins is not known.
+            Some(_) if matches!(done, Done::Next) => Done::Close,
+            _ => done,
+        }
+    }
+
+    fn by(&self) -> going::By<'_> {
         going::By {
             ours: &self.ours,
             peer: self.peer,
             secure: self.secure,
-            version: Version::HTTP_11,
+            http2: false,
             requests: self.requests,
-            admitted: &mut self.admitted,
         }
     }
 
@@ -211,38 +263,82 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     async fn answer(
         &mut self,
         going: &Going<'_>,
-        request: &mut [u8],
+        held: &[u8],
+        (request, mut upload): (&mut Vec<u8>, Option<&mut Upload>),
         mut reset: Pin<&mut impl Future<Output = ()>>,
     ) -> Done {
         let worker = self.worker;
         let (mut said, mut head) = (worker.rooms.take(), worker.rooms.take());
-        let heard = exchange::ask(self, going, request, &mut said, &mut head, reset.as_mut());
-        let (finished, bare) = match heard.await {
+        let heard = match going.instead {
+            None => {
+                let sent = (request, upload.as_deref_mut());
+                exchange::ask(self, going, sent, &mut said, &mut head, reset.as_mut()).await
+            }
+            Some(Instead::Refused(reason)) => Heard::refused(reason),
+            Some(instead) => {
+                let body = (going.inline(held), upload.as_deref_mut());
+                let own = own::answer(self, going, instead, body, &mut said, &mut head).await;
+                own.map_or(Heard::Gone, Heard::Own)
+            }
+        };
+        let (finished, bare) = match heard {
             Heard::Answer(finished, bare) => (finished, Some(bare)),
+            Heard::Own(finished) => (finished, None),
             Heard::Refused(refusal, fallback) => {
-                handle::note(worker, &refusal);
+                policy::note(worker, &refusal);
                 going.trail(|trail| trail.failed(&refusal));
-                said.clear();
-                let own = going.refuse(worker, refusal.reason, fallback, &mut said, &mut head);
-                match own {
+                let unread = upload.as_ref().is_some_and(|it| !it.is_through());
+                let how = (refusal.reason, fallback, unread);
+                match going.refuse(worker, how, &mut said, &mut head) {
                     Some(finished) => (finished, None),
                     // What watershed says itself can be read.
                     None => return Done::Gone,
                 }
             }
-            Heard::Other => return Done::Other,
             Heard::Gone => return Done::Gone,
         };
-        worker.vitals().requests.add();
         self.requests += 1;
-        self.admitted = false;
-        let given = self.relay((going, &finished), bare, (head, said), reset);
+        let bare = match bare {
+            Some(bare) if finished.status == 101 => {
+                return self.change(going, finished, bare, (head, said)).await;
+            }
+            bare => bare,
+        };
+        let closes = finished.closes;
+        let upstream = (bare, upload.as_deref_mut());
+        let given = self.relay((going, &finished), upstream, (head, said), reset);
         let given = given.await;
-        match (given, finished.closes) {
-            (false, _) => Done::Gone,
+        if let Some(upload) = upload {
+            going.note(|entry| entry.brought(upload.bytes()));
+        }
+        match (given, closes) {
+            (false, _) => {
+                if going.http_10 {
+                    // Only the end of the connection tells where the answer ends.
+                    self.socket.spoil();
+                }
+                Done::Gone
+            }
             (true, true) => Done::Close,
             (true, false) => Done::Next,
         }
+    }
+
+    /// The upstream has agreed to another protocol: the client is told so.
+    async fn change(
+        &mut self,
+        going: &Going<'_>,
+        finished: Finished,
+        bare: Bare,
+        (head, mut said): (Vec<u8>, Vec<u8>),
+    ) -> Done {
+        if !self.give(going, &head).await {
+            going.note(|entry| entry.ends(End::Left));
+            return Done::Gone;
+        }
+        going.note(|entry| entry.ends(End::Complete));
+        said.drain(..finished.head_bytes);
+        Done::Tunnel(Box::new(bare), said)
     }
 
     /// Whether a request has begun; empty lines before it are not its beginning.
@@ -266,7 +362,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             }
             let read = pin!(self.stream.read_buf(&mut self.held)).poll(context);
             match read {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Came::End),
+                Poll::Ready(Ok(0)) => {
+                    self.ended = true;
+                    return Poll::Ready(Came::End);
+                }
                 Poll::Ready(Ok(_)) => return Poll::Ready(Came::Bytes),
                 Poll::Ready(Err(_)) => return Poll::Ready(Came::Gone),
                 Poll::Pending => {}
@@ -277,7 +376,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             if let Some(until) = self.worker.quiet_until.get()
                 && !begun
             {
-                return self.poll_last_call(context, line::last_call(until));
+                return self.poll_last_call(context, last_call(until));
             }
             if !waiting {
                 waiting = true;

@@ -3,27 +3,26 @@
 use super::answer::{self, Head, Read};
 use super::going::{Finished, Going};
 use super::partial::Partial;
+use super::rest::{Framed, Rest};
+use super::upload::{CONTINUE, Source, Upload};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::proxy::access::Entry;
-use crate::proxy::body::Outgoing;
 use crate::proxy::clock::Clock;
-use crate::proxy::forward::{self, ATTEMPTS_MAX};
 use crate::proxy::hops;
 use crate::proxy::reply::{Blame, Reason, Refusal};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::trail::Trail;
-use crate::upstream::{self, LendError, Need, Stream, Wish};
+use crate::upstream::{Bare, LendError, Need, Stream, Wish};
 use http::{Method, Version};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-/// A connection to an upstream.
-pub type Bare = upstream::Bare<Outgoing>;
-
+/// How often one request may be sent.
+const ATTEMPTS_MAX: u32 = 3;
 /// How many interim answers may come before the final one.
 const INTERIM_MAX: usize = 64;
 
@@ -31,18 +30,27 @@ const INTERIM_MAX: usize = 64;
 pub enum Heard {
     /// An answer, recorded, and the connection that the rest of it comes over.
     Answer(Finished, Bare),
+    /// Watershed's own.
+    Own(Finished),
     /// None, and what is said instead.
     Refused(Refusal, Option<ExperimentIndex>),
-    /// The endpoint speaks another HTTP. Nothing was sent.
-    Other,
     /// The client has left.
     Gone,
 }
 
+impl Heard {
+    /// Nobody is asked.
+    pub fn refused(reason: Reason) -> Heard {
+        Heard::Refused(Refusal::new(reason), None)
+    }
+}
+
 /// For whom an upstream is asked.
-pub trait Client {
+pub trait Client: Source {
     /// Whose client it is.
     fn worker(&self) -> &Rc<Worker>;
+    /// Who asks.
+    fn peer(&self) -> IpAddr;
     /// Times what is waited for.
     fn clock(&mut self) -> &mut Clock;
     /// Tells it of an interim answer. False when it cannot be told anything any more.
@@ -54,6 +62,7 @@ struct Attempt<'a, H> {
     going: &'a Going<'a>,
     fallback: Option<ExperimentIndex>,
     request: &'a [u8],
+    upload: Option<&'a mut Upload>,
     said: &'a mut Vec<u8>,
     head: &'a mut H,
     /// When it is made, where that is known.
@@ -69,7 +78,16 @@ enum Failed {
     },
     Unsound,
     TimedOut,
+    /// The client did this wrong.
+    Client(Reason),
     Gone,
+}
+
+/// What waiting has brought.
+enum Came {
+    Read(io::Result<usize>),
+    /// The upstream has taken its time: the client need not wait for its word any longer.
+    Go,
 }
 
 /// Sends the request and reads the head of its answer into `said`; the head that the client gets
@@ -77,26 +95,22 @@ enum Failed {
 pub async fn ask<C: Client, H: Head>(
     client: &mut C,
     going: &Going<'_>,
-    request: &mut [u8],
+    (request, mut upload): (&mut Vec<u8>, Option<&mut Upload>),
     said: &mut Vec<u8>,
     head: &mut H,
     mut reset: Pin<&mut impl Future<Output = ()>>,
 ) -> Heard {
-    if let Some(reason) = going.refused {
+    if let Some(reason) = upload.as_ref().and_then(|upload| upload.fault()) {
         return Heard::Refused(Refusal::new(reason), None);
     }
     let upstreams = &going.snapshot.upstreams;
-    let wish = |upstream| Wish {
-        upstream,
-        need: Need::Bare,
-        user: going.user(),
-    };
+    let wish = |upstream| wish(going, upstream);
     let (mut upstream, mut fallback) = (going.wanted(), None);
     let mut at_once = None;
     let mut attempts = 0;
     going.trail(|trail| trail.begins(upstream));
     going.note(|entry| entry.sent(upstream, None, attempts, fallback));
-    let mut bare = match upstreams.lend_bare_now(wish(upstream), going.began) {
+    let mut bare = match upstreams.lend_now(wish(upstream), going.began) {
         Some(bare) => {
             at_once = Some(going.began);
             bare
@@ -111,11 +125,7 @@ pub async fn ask<C: Client, H: Head>(
             };
             going.note(|entry| entry.sent(upstream, None, attempts, fallback));
             match lent {
-                Ok(Some(bare)) => bare,
-                Ok(None) => {
-                    going.note(Entry::withdraw);
-                    return Heard::Other;
-                }
+                Ok(bare) => bare,
                 Err(refusal) => return Heard::Refused(refusal, fallback),
             }
         }
@@ -130,6 +140,7 @@ pub async fn ask<C: Client, H: Head>(
             going,
             fallback,
             request,
+            upload: upload.as_deref_mut(),
             said,
             head,
             now: at_once.take(),
@@ -137,11 +148,6 @@ pub async fn ask<C: Client, H: Head>(
         let failed = match try_once(client, &mut bare.stream, attempt, reset.as_mut()).await {
             Ok(finished) => {
                 bare.endpoint().served();
-                let version = match finished.http_10 {
-                    true => Version::HTTP_10,
-                    false => Version::HTTP_11,
-                };
-                going.trail(|trail| trail.answered(finished.status, version));
                 return Heard::Answer(finished, bare);
             }
             Err(failed) => failed,
@@ -157,6 +163,9 @@ pub async fn ask<C: Client, H: Head>(
                 let refusal = Refusal::new(Reason::ResponseTimedOut);
                 return Heard::Refused(refusal, fallback);
             }
+            Failed::Client(reason) => {
+                return Heard::Refused(Refusal::new(reason), fallback);
+            }
             Failed::Unsound => (Refusal::new(Reason::Unsound), false),
             Failed::Broken { error, unsent } => (Refusal::because(Reason::Broken, error), unsent),
         };
@@ -164,6 +173,7 @@ pub async fn ask<C: Client, H: Head>(
             bare.endpoint().failed();
         }
         let others = upstreams.has_others(upstream);
+        let unsent = unsent && !upload.as_ref().is_some_and(|upload| upload.has_begun());
         let repeats = going.method.is_safe() && !going.has_body && (bare.reused || others);
         // An answer that cannot be read is one: it would be no better a second time.
         let again = refusal.reason == Reason::Broken && (unsent || repeats);
@@ -176,7 +186,7 @@ pub async fn ask<C: Client, H: Head>(
             trail.failed(&refusal);
             trail.begins(upstream);
         });
-        let lending = Box::pin(upstreams.lend_bare_again(wish(upstream), &endpoint, reused));
+        let lending = Box::pin(upstreams.lend_again(wish(upstream), &endpoint, reused));
         let lent = tokio::select! {
             biased;
             lent = lending => lent,
@@ -186,18 +196,38 @@ pub async fn ask<C: Client, H: Head>(
             }
         };
         bare = match lent {
-            Some(Ok(Some(bare))) => bare,
-            Some(Ok(None)) => {
-                going.note(Entry::withdraw);
-                return Heard::Other;
-            }
-            Some(Err(error)) => return Heard::Refused(forward::refusal(error), fallback),
+            Some(Ok(bare)) => bare,
+            Some(Err(error)) => return Heard::Refused(refusal_of(error), fallback),
             None => {
                 going.trail(Trail::forgets);
                 return Heard::Refused(refusal, fallback);
             }
         };
     }
+}
+
+fn wish<'a>(going: &'a Going<'_>, upstream: UpstreamIndex) -> Wish<'a> {
+    Wish {
+        upstream,
+        need: match going.upgrade {
+            Some(_) => Need::Http1,
+            None => Need::Any,
+        },
+        user: going.user(),
+    }
+}
+
+/// Why a connection could not be lent.
+fn refusal_of(error: LendError) -> Refusal {
+    let reason = match error {
+        LendError::Unresolved { .. } => Reason::Unresolved,
+        LendError::Refused { .. } => Reason::Refused,
+        LendError::Distrusted { .. } => Reason::Distrusted,
+        LendError::TimedOut { .. } => Reason::ConnectTimedOut,
+        LendError::Busy { .. } => Reason::Busy,
+        LendError::Down { .. } => Reason::Down,
+    };
+    Refusal::because(reason, error)
 }
 
 /// Resolves then, or never.
@@ -214,18 +244,14 @@ async fn lend(
     going: &Going<'_>,
     upstream: &mut UpstreamIndex,
     fallback: &mut Option<ExperimentIndex>,
-) -> Result<Option<Bare>, Refusal> {
+) -> Result<Bare, Refusal> {
     let snapshot = &going.snapshot;
-    let wish = |upstream| Wish {
-        upstream,
-        need: Need::Bare,
-        user: going.user(),
-    };
-    let refused = match snapshot.upstreams.lend_bare(wish(*upstream)).await {
+    let wish = |upstream| wish(going, upstream);
+    let refused = match snapshot.upstreams.lend(wish(*upstream)).await {
         Ok(bare) => return Ok(bare),
         // One that is busy is not down: its users stay, and their errors count.
-        Err(error @ LendError::Busy { .. }) => return Err(forward::refusal(error)),
-        Err(error) => forward::refusal(error),
+        Err(error @ LendError::Busy { .. }) => return Err(refusal_of(error)),
+        Err(error) => refusal_of(error),
     };
     let instead = going.visit.chosen.and_then(|(experiment, _, wanted)| {
         let control = snapshot.plan.control_upstream(experiment)?;
@@ -240,8 +266,8 @@ async fn lend(
         trail.failed(&refused);
         trail.begins(control);
     });
-    let lent = snapshot.upstreams.lend_bare(wish(control)).await;
-    lent.map_err(forward::refusal)
+    let lent = snapshot.upstreams.lend(wish(control)).await;
+    lent.map_err(refusal_of)
 }
 
 /// Sends the request on this connection and reads until the head of the final answer is whole.
@@ -255,6 +281,7 @@ async fn try_once<C: Client, H: Head>(
         going,
         fallback,
         request,
+        mut upload,
         said,
         head,
         mut now,
@@ -282,9 +309,19 @@ async fn try_once<C: Client, H: Head>(
                 // TLS keeps what is written until it is told to send it.
                 flushed = Pin::new(&mut *stream).poll_flush(context).is_ready();
             }
+            if let Some(upload) = upload.as_deref_mut().filter(|_| flushed) {
+                // A body that is still on its way takes the time it takes.
+                waiting &= !upload.poll(context, client, stream);
+                if let Some(reason) = upload.fault() {
+                    return Poll::Ready(Err(Failed::Client(reason)));
+                }
+                if upload.poll_patience(context) {
+                    return Poll::Ready(Ok(Came::Go));
+                }
+            }
             let read = pin!(stream.read_buf(&mut *said)).poll(context);
             if let Poll::Ready(read) = read {
-                return Poll::Ready(Ok(read));
+                return Poll::Ready(Ok(Came::Read(read)));
             }
             if reset.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(Failed::Gone));
@@ -295,7 +332,9 @@ async fn try_once<C: Client, H: Head>(
                 if going.is_late() {
                     return Poll::Ready(Err(Failed::TimedOut));
                 }
-                client.clock().begin(context, now, going.within(longest));
+                client
+                    .clock()
+                    .begin(context, now, going.within_from(now, longest));
                 return Poll::Pending;
             }
             match client.clock().poll_over(context, longest) {
@@ -304,20 +343,42 @@ async fn try_once<C: Client, H: Head>(
             }
         });
         let read = read.await?;
+        let is_unsent = stream.is_unsent();
         let broken = |error| Failed::Broken {
             error,
-            unsent: sent == 0,
+            unsent: sent == 0 || is_unsent,
         };
         let closed = match read {
-            Ok(read) => read == 0,
-            Err(error) => return Err(broken(deaf.unwrap_or(error))),
+            Came::Go => {
+                go(client, going, upload.as_deref_mut()).await?;
+                continue;
+            }
+            Came::Read(Ok(read)) => read == 0,
+            Came::Read(Err(error)) => return Err(broken(deaf.unwrap_or(error))),
         };
         // Without the end of a line, there is nothing new but the close: what cannot be read is a
         // response, though an unsound one, and no reason to ask again.
         while closed || partial.is_news(said, answer::HEAD_BYTES_MAX) {
-            let (status, end) = match answer::read(said, to_head) {
+            let (status, end) = match answer::read(said, to_head, going.upgrade.is_some()) {
                 Ok(Read::Final(answer)) => {
-                    let mut finished = going.finish(client.worker(), answer, fallback, head);
+                    let body = said.get(answer.head_bytes..).unwrap_or_default();
+                    if !Rest::new(answer.follows, Framed::Chunks).may_begin(body) {
+                        return Err(Failed::Unsound);
+                    }
+                    let version = match (stream.is_http2(), answer.http_10) {
+                        (true, _) => Version::HTTP_2,
+                        (false, true) => Version::HTTP_10,
+                        (false, false) => Version::HTTP_11,
+                    };
+                    going.trail(|trail| trail.answered(answer.status, version));
+                    // A client that was not told to send its body sends what cannot be told apart.
+                    let mut unread = false;
+                    if let Some(upload) = upload.as_deref_mut() {
+                        upload.answered();
+                        unread = upload.waits();
+                    }
+                    let how = (fallback, version, unread);
+                    let mut finished = going.finish(client.worker(), answer, how, head);
                     // What is left of the request would be taken for the next one.
                     finished.keeps &= flushed && deaf.is_none();
                     return Ok(finished);
@@ -330,9 +391,12 @@ async fn try_once<C: Client, H: Head>(
             if interims > INTERIM_MAX {
                 return Err(Failed::Unsound);
             }
-            // That a request may continue is only news to one who asked.
-            let told = (status != 100).then(|| hops::interim(&said[..end]));
-            if let Some(told) = told.flatten()
+            // That a request may continue is only news to one who asked; an old client takes any
+            // for the answer (RFC 9110, 15.2).
+            if status == 100 {
+                go(client, going, upload.as_deref_mut()).await?;
+            } else if !going.http_10
+                && let Some(told) = hops::interim(&said[..end])
                 && !client.tell(going, &told).await
             {
                 return Err(Failed::Gone);
@@ -345,5 +409,18 @@ async fn try_once<C: Client, H: Head>(
             let error = io::ErrorKind::UnexpectedEof.into();
             return Err(broken(deaf.unwrap_or(error)));
         }
+    }
+}
+
+/// A client that waits for it is told that it may send its body.
+async fn go<C: Client>(
+    client: &mut C,
+    going: &Going<'_>,
+    upload: Option<&mut Upload>,
+) -> Result<(), Failed> {
+    let tells = upload.is_some_and(|upload| upload.waits() && upload.go());
+    match tells && !client.tell(going, CONTINUE).await {
+        true => Err(Failed::Gone),
+        false => Ok(()),
     }
 }

@@ -1,21 +1,23 @@
-//! What a plain request means, and what its answer counts for.
+//! What a request means, and what its answer counts for.
 
-use super::answer::{self, Answer, Edited, Follows, Head, More, Read};
-use super::request::{self, Ours};
+mod admit;
+
+pub use admit::{By, Found, find};
+
+use super::answer::{self, Answer, Edited, Follows, Head, More, Read, To};
+use super::request::Request;
+use super::rest::Framed;
 use crate::config::plan::Endpoint;
-use crate::experiment::asked::Asked as _;
-use crate::experiment::identity::{self, Visitor};
+use crate::experiment::identity::Visitor;
 use crate::experiment::metric;
 use crate::experiment::record::Exposure;
-use crate::experiment::visit::{self, Visit, visit};
+use crate::experiment::visit::Visit;
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::journal;
-use crate::proxy::access::{Asked, Entry};
+use crate::proxy::access::Entry;
 use crate::proxy::edit::Edit;
 use crate::proxy::event_faults;
-use crate::proxy::framing::Bounds;
-use crate::proxy::handle;
 use crate::proxy::headers;
+use crate::proxy::policy;
 use crate::proxy::record::{self, Answered, Unfinished};
 use crate::proxy::reply::{self, Blame, Reason};
 use crate::proxy::snapshot::{Snapshot, Worker};
@@ -23,25 +25,19 @@ use crate::proxy::trace::{PARENT_BYTES, REQUEST_ID, Tags};
 use crate::proxy::trail::Trail;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
-use std::cell::RefCell;
-use std::net::IpAddr;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Who asks, and how.
-pub struct By<'a> {
-    /// What is said of the client.
-    pub ours: &'a Ours,
-    /// The peer, or whom a trusted peer speaks for.
-    pub peer: IpAddr,
-    /// Whether it came over TLS.
-    pub secure: bool,
-    /// The client's HTTP.
-    pub version: Version,
-    /// Requests before this one on the connection.
-    pub requests: u32,
-    /// Whether the rate limit was asked already, and let it through.
-    pub admitted: &'a mut bool,
+/// What is answered in the place of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// Why it is refused.
+    Refused(Reason),
+    /// It may go no further: what may be asked here.
+    LastHop,
+    /// It reports events of a browser.
+    Report,
 }
 
 /// A request on its way.
@@ -62,10 +58,21 @@ pub struct Going<'b> {
     now_ms: u64,
     over_tls: bool,
     closes: bool,
+    /// Whether the client speaks HTTP/1.0.
+    pub http_10: bool,
+    /// The protocols that the client asks to change to.
+    pub upgrade: Option<&'b [u8]>,
+    takes_trailers: bool,
     /// When the last byte of the answer must have gone.
     pub deadline: Option<Instant>,
-    /// Why it is refused without asking anyone.
-    pub refused: Option<Reason>,
+    /// What is answered without asking anyone.
+    pub instead: Option<Instead>,
+    /// The request, where it is not for an upstream.
+    pub own: Option<Box<Request<'b>>>,
+    /// Keeps an override that came in a link.
+    cookie: Option<String>,
+    /// Where the endpoint's name stands in the head, where the client named no host.
+    host: Cell<Option<(usize, usize)>>,
     marks: Option<Box<Marks>>,
     /// What is logged and exported of it.
     entry: Option<RefCell<Box<Entry>>>,
@@ -85,8 +92,8 @@ pub struct Finished {
     pub follows: Follows,
     /// Its status.
     pub status: u16,
-    /// Whether the upstream's answer is of HTTP/1.0.
-    pub http_10: bool,
+    /// How the client gets a body without a known length.
+    pub framed: Framed,
     /// How long the head was, in bytes.
     pub head_bytes: usize,
     /// Whether another request may follow to the upstream.
@@ -98,117 +105,6 @@ pub struct Finished {
     /// When the head came.
     pub at: Instant,
     exposures: SmallVec<[Exposure; 2]>,
-}
-
-/// What stands at the beginning of what a client has sent.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "never kept: moved once, on the stack"
-)]
-pub enum Found<'b> {
-    /// Something that is not complete.
-    More,
-    /// Something that is not plain.
-    Other,
-    /// A request.
-    Go(Going<'b>),
-}
-
-/// Reads a request, finds what it means, and writes what the upstream gets.
-pub fn find<'b>(
-    worker: &Rc<Worker>,
-    snapshot: Rc<Snapshot>,
-    by: By<'_>,
-    held: &'b [u8],
-    out: &mut Vec<u8>,
-) -> Found<'b> {
-    let plan = &*snapshot.plan;
-    let (bounds, reserved) = (Bounds::from(&plan.limits), &snapshot.words.reserved);
-    let mut request = match request::read(held, &bounds, reserved, by.ours.trusted) {
-        request::Read::More => return Found::More,
-        request::Read::Other => return Found::Other,
-        request::Read::Plain(request) => request,
-    };
-    let taken = request.head_bytes + request.body_bytes;
-    let max = plan.limits.body_bytes.unwrap_or(u64::MAX);
-    let beacon = plan.beacon.enabled && (&request).path() == &*plan.beacon.path;
-    if beacon || taken > held.len() || request.body_bytes as u64 > max {
-        return Found::Other;
-    }
-    let (began, now_ms) = (Instant::now(), journal::system_ms());
-    let mut marks = snapshot.marks.then(|| {
-        let tags = handle::tags(plan, &request, by.ours.trusted, now_ms);
-        Box::new(Marks {
-            tags,
-            parent_at: None,
-        })
-    });
-    let mut entry = marks.as_ref().and_then(|marks| {
-        let (path, target) = request.target();
-        let asked = Asked {
-            client: by.peer,
-            secure: by.secure,
-            method: &request.method,
-            authority: None,
-            path,
-            target,
-            version: by.version,
-            fields: &request,
-        };
-        Entry::of(worker, &snapshot, &asked, &marks.tags, began)
-    });
-    let mut refused = None;
-    if let Some(rate) = plan.limits.rate
-        && !std::mem::replace(by.admitted, true)
-    {
-        let asker = headers::asker(plan, &request, by.peer);
-        let admitted = worker.rates.admit(asker, began, rate);
-        refused = (!admitted).then_some(Reason::TooMany);
-    }
-    let over_tls = by.secure || (by.ours.trusted && headers::over_tls(&request));
-    let visitor = match refused.is_none() && handle::consents(plan, &request) {
-        true => identity::find(&plan.identity, &request).or_else(|| handle::mint(plan, now_ms)),
-        false => None,
-    };
-    let visit = match (&visitor, refused) {
-        (Some(visitor), _) => visit(&plan.experiments, &request, visitor.assigned_by(), None),
-        (None, None) => visit::unrecorded(&plan.experiments, &request),
-        // Nobody is asked.
-        (None, Some(_)) => Visit::default(),
-    };
-    let mut parent = marks.as_ref().and_then(|marks| marks.tags.begins);
-    if let Some(entry) = &mut entry {
-        entry.visited(visitor.as_ref(), &visit);
-        entry.brought(request.body_bytes as u64);
-        // Each attempt puts its own span there.
-        parent = parent.or(entry.trail().map(Trail::parent));
-    }
-    let tags = marks.as_ref().map(|marks| &marks.tags);
-    let (words, tagged) = (&snapshot.words, (tags, parent));
-    let by_whom = (by.ours, over_tls);
-    let parent_at = request.write(out, by_whom, words, tagged, visitor.as_ref(), &visit);
-    if let Some(marks) = &mut marks {
-        marks.parent_at = parent_at;
-    }
-    out.extend_from_slice(&held[request.head_bytes..taken]);
-    let closes = request.closes || by.requests + 1 >= plan.limits.requests;
-    Found::Go(Going {
-        path: (&request).path(),
-        has_body: request.body_bytes > 0,
-        method: request.method,
-        visit,
-        taken,
-        visitor,
-        began,
-        now_ms,
-        over_tls,
-        closes,
-        deadline: plan.timeouts.total.map(|total| began + total),
-        refused,
-        marks,
-        entry: entry.map(RefCell::new),
-        snapshot,
-    })
 }
 
 impl Going<'_> {
@@ -234,8 +130,21 @@ impl Going<'_> {
         }
     }
 
-    /// It is sent to this endpoint: the request names the attempt that sends it.
-    pub fn goes(&self, endpoint: &Endpoint, request: &mut [u8]) {
+    /// The body of a request that has come whole with its head.
+    pub fn inline<'h>(&self, held: &'h [u8]) -> &'h [u8] {
+        let head = self.own.as_ref().map_or(self.taken, |it| it.head_bytes);
+        held.get(head..self.taken).unwrap_or_default()
+    }
+
+    /// The ID that the client is told, if there is one.
+    pub fn request_id(&self) -> Option<&[u8]> {
+        let id = self.marks.as_ref()?.tags.id.as_ref()?;
+        Some(id.as_bytes())
+    }
+
+    /// It is sent to this endpoint: the request names the attempt that sends it, and the endpoint
+    /// where the client named no host (RFC 9112, 3.2).
+    pub fn goes(&self, endpoint: &Endpoint, request: &mut Vec<u8>) {
         self.trail(|trail| {
             if let Some(parent) = trail.goes(endpoint)
                 && let Some(at) = self.marks.as_ref().and_then(|marks| marks.parent_at)
@@ -244,11 +153,24 @@ impl Going<'_> {
                 place.copy_from_slice(&parent.text());
             }
         });
+        if let Some((from, to)) = self.host.get() {
+            let line = format!("host: {endpoint}\r\n");
+            self.host.set(Some((from, from + line.len())));
+            request.splice(from..to, line.into_bytes());
+        }
     }
 
     /// How long may be waited, if not longer than this.
     pub fn within(&self, longest: Duration) -> Duration {
-        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        self.deadline.map_or(longest, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            longest.min(left)
+        })
+    }
+
+    /// The same from then on.
+    pub fn within_from(&self, from: Instant, longest: Duration) -> Duration {
+        let left = |deadline: Instant| deadline.saturating_duration_since(from);
         self.deadline
             .map_or(longest, |deadline| longest.min(left(deadline)))
     }
@@ -274,29 +196,30 @@ impl Going<'_> {
         &self,
         worker: &Worker,
         mut answer: Answer<'_>,
-        fallback: Option<ExperimentIndex>,
+        (fallback, version, closes): (Option<ExperimentIndex>, Version, bool),
         head: &mut impl Head,
     ) -> Finished {
         let at = Instant::now();
         let exposures = self.record(worker, &answer, fallback, at);
         self.note(|entry| entry.answered(answer.status, None));
         answer.strip();
-        let how = (fallback, self.closes, at);
+        let how = (fallback, version, self.closes || closes, at);
         self.complete(worker, answer, how, exposures, head)
     }
 
-    /// The same with watershed's own answer, which is written into `said`. `None` never comes.
+    /// The same with watershed's own answer, which is written into `said`. With `unread`, a part of
+    /// the request's body has not come. `None` never comes.
     pub fn refuse(
         &self,
         worker: &Worker,
-        reason: Reason,
-        fallback: Option<ExperimentIndex>,
+        (reason, fallback, unread): (Reason, Option<ExperimentIndex>, bool),
         said: &mut Vec<u8>,
         head: &mut impl Head,
     ) -> Option<Finished> {
-        said.extend_from_slice(&reply::words(reason));
+        said.clear();
+        said.extend_from_slice(&reply::words(reason, None));
         let said_bytes = said.len();
-        let Ok(Read::Final(answer)) = answer::read(said, self.method == Method::HEAD) else {
+        let Ok(Read::Final(answer)) = answer::read(said, self.method == Method::HEAD, false) else {
             return None;
         };
         let at = Instant::now();
@@ -306,9 +229,31 @@ impl Going<'_> {
             entry.answered(answer.status, Some(token.into()));
             entry.own((said_bytes - answer.head_bytes) as u64);
         });
-        let closes = self.closes || blame == Blame::Client;
-        let how = (fallback, closes, at);
+        let closes = self.closes || blame == Blame::Client || unread;
+        let how = (fallback, Version::HTTP_11, closes, at);
         Some(self.complete(worker, answer, how, exposures, head))
+    }
+
+    /// The same with an answer of watershed's own that stands in `said` and counts for nothing;
+    /// `error` says what was wrong. `None` never comes.
+    pub fn own(
+        &self,
+        worker: &Worker,
+        said: &[u8],
+        (error, unread): (Option<&'static str>, bool),
+        head: &mut impl Head,
+    ) -> Option<Finished> {
+        let Ok(Read::Final(mut answer)) = answer::read(said, self.method == Method::HEAD, false)
+        else {
+            return None;
+        };
+        self.note(|entry| {
+            entry.answered(answer.status, error.map(Into::into));
+            entry.own((said.len() - answer.head_bytes) as u64);
+        });
+        let how = (self.closes || unread, Instant::now());
+        let more = &mut More::new();
+        Some(self.give(worker, &mut answer, more, how, SmallVec::new(), head))
     }
 
     fn record(
@@ -346,17 +291,11 @@ impl Going<'_> {
         &self,
         worker: &Worker,
         mut answer: Answer<'_>,
-        (fallback, closes, at): (Option<ExperimentIndex>, bool, Instant),
+        (fallback, version, closes, at): (Option<ExperimentIndex>, Version, bool, Instant),
         exposures: SmallVec<[Exposure; 2]>,
         head: &mut impl Head,
     ) -> Finished {
         let (plan, words) = (&*self.snapshot.plan, &self.snapshot.words);
-        // The process may have begun to stop since the request came.
-        let closes = closes || worker.is_stopping();
-        let version = match answer.http_10 {
-            true => Version::HTTP_10,
-            false => Version::HTTP_11,
-        };
         let mut more = More::new();
         let mut edited = Edited {
             answer: &mut answer,
@@ -367,30 +306,58 @@ impl Going<'_> {
             (version, &mut edited),
             self.visitor.as_ref(),
             &self.visit,
-            None,
+            self.cookie.as_deref(),
             self.over_tls,
         );
         if let Some(experiment) = fallback {
             let control = plan.experiment(experiment).control;
             edited.append(headers::FALLBACK, words.group(experiment, control).clone());
         }
-        if let Some(marks) = &self.marks
-            && let Some(id) = &marks.tags.id
-            && let Ok(id) = HeaderValue::from_bytes(id.as_bytes())
+        self.give(
+            worker,
+            &mut answer,
+            &mut more,
+            (closes, at),
+            exposures,
+            head,
+        )
+    }
+
+    /// Writes the head that the client gets.
+    fn give(
+        &self,
+        worker: &Worker,
+        answer: &mut Answer<'_>,
+        more: &mut More,
+        (closes, at): (bool, Instant),
+        exposures: SmallVec<[Exposure; 2]>,
+        head: &mut impl Head,
+    ) -> Finished {
+        if let Some(id) = self.request_id()
+            && let Ok(id) = HeaderValue::from_bytes(id)
         {
-            edited.insert(REQUEST_ID, id);
+            Edited { answer, more }.insert(REQUEST_ID, id);
         }
-        worker.with_date(self.now_ms, |date| {
-            head.complete(&answer, &more, date, closes)
-        });
+        let unframed = matches!(answer.follows, Follows::Chunks | Follows::UntilClose);
+        let to = To {
+            http_10: self.http_10,
+            // The process may have begun to stop since the request came.
+            closes: closes || worker.is_stopping() || (unframed && self.http_10),
+            upgrade: self.upgrade,
+        };
+        worker.with_date(self.now_ms, |date| head.complete(answer, more, date, to));
         Finished {
             follows: answer.follows,
             status: answer.status,
-            http_10: answer.http_10,
+            framed: match (self.http_10, self.takes_trailers && answer.has_trailers()) {
+                (true, _) => Framed::Raw,
+                (false, true) => Framed::Trailers(Rc::clone(&self.snapshot.words.reserved)),
+                (false, false) => Framed::Chunks,
+            },
             head_bytes: answer.head_bytes,
             keeps: answer.keeps,
-            closes,
-            quiet_max: handle::quiet_max(plan, headers::is_of_events(&answer)),
+            closes: to.closes,
+            quiet_max: policy::quiet_max(&self.snapshot.plan, headers::is_of_events(&*answer)),
             at,
             exposures,
         }

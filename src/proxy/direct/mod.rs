@@ -1,16 +1,17 @@
-//! The straight way, which most requests go: read where they stand in the client's bytes, written
-//! to the upstream from there, and their answers likewise.
+//! Requests and responses as HTTP/1 writes them, read where they stand and written on from there.
 //!
-//! [`connection`] holds a client's connection while its requests are plain. The first one that is
-//! not goes to hyper, with the connection and all that was read of it. [`request`], [`answer`] and
-//! [`lines`] know heads and are pure; [`exchange`] asks an upstream, [`relay`] gives the rest of
-//! its answer to the client. Plain requests of HTTP/2 go the same way, each in its [`stream`].
+//! [`connection`] serves a client's connection. [`request`], [`answer`] and [`lines`] know heads
+//! and are pure; [`going`] finds what a request means, [`exchange`] asks an upstream, [`upload`]
+//! takes the request's body there, and [`relay`] gives the rest of the answer to the client. A
+//! request of HTTP/2 is written down as one of HTTP/1 and goes the same way, in its [`stream`].
 
 mod answer;
 mod connection;
 mod exchange;
+mod forwarded;
 mod going;
 mod lines;
+mod own;
 mod partial;
 mod relay;
 mod request;
@@ -19,25 +20,26 @@ mod rooms;
 mod stream;
 mod streamed;
 mod transcript;
+mod upload;
 
-pub use connection::{Ended, Left, Straight};
+pub use connection::{Ended, Left, Straight, last_call};
+pub use request::Request;
 pub use rooms::Rooms;
 pub use stream::Asker;
 pub use streamed::Streamed;
+pub use upload::Source;
 
 /// What the fuzzer reads through: private in every other build.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use super::answer::{
-        Answer, Edited, Follows, HEAD_BYTES_MAX, Head, More, Read as AnswerRead,
+        Answer, Edited, Follows, HEAD_BYTES_MAX, Head, More, Read as AnswerRead, To,
         read as read_answer,
     };
+    pub use super::forwarded::Ours;
     pub use super::lines::Lines;
     pub use super::partial::Partial;
-    pub use super::request::{Ours, Read as RequestRead, Request, read as read_request};
-    pub use super::rest::Rest;
+    pub use super::request::{Body, Request, read as read_request};
+    pub use super::rest::{Framed, Rest};
     pub use super::transcript::write as write_transcript;
 }
-
-#[cfg(test)]
-mod agreement;

@@ -2,14 +2,18 @@
 
 use super::answer::Follows;
 use super::connection::Straight;
-use super::exchange::Bare;
 use super::going::{Finished, Going};
 use super::rest::{Rest, Watched};
+use super::upload::Upload;
 use crate::proxy::access::End;
+use crate::upstream::{Bare, Stream};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// An upload that goes on beside the answer, and where it goes.
+type Beside<'a> = Option<(&'a mut Upload, &'a mut Stream)>;
 
 /// What waiting for an upstream has brought.
 enum Heard {
@@ -29,11 +33,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
     pub(super) async fn relay(
         &mut self,
         (going, finished): (&Going<'_>, &Finished),
-        bare: Option<Bare>,
+        (bare, mut upload): (Option<Bare>, Option<&mut Upload>),
         (mut out, mut said): (Vec<u8>, Vec<u8>),
         reset: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
-        let mut rest = Rest::new(finished.follows);
+        let mut rest = Rest::new(finished.follows, finished.framed.clone());
         said.drain(..finished.head_bytes);
         let copied = rest.copy(&mut said, &mut out);
         let given = self.give(going, &out).await;
@@ -61,7 +65,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             (true, false) => {
                 let mut watched = Watched::new(going.unfinished(self.worker, finished));
                 let rooms = (&mut out, &mut said);
-                let whole = self.stream(going, &mut rest, finished, &mut bare, rooms, reset);
+                let upstream = (&mut bare, upload.as_deref_mut());
+                let whole = self.stream(going, &mut rest, finished, upstream, rooms, reset);
                 let whole = whole.await;
                 if whole {
                     watched.let_off();
@@ -79,7 +84,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                 false
             }
         };
-        if whole && finished.keeps && said.is_empty() {
+        let through = upload.is_none_or(|upload| upload.is_through());
+        if whole && finished.keeps && said.is_empty() && through {
             bare.give_back(now.unwrap_or_else(Instant::now));
         }
         self.answered = now;
@@ -94,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
         going: &Going<'_>,
         rest: &mut Rest,
         finished: &Finished,
-        bare: &mut Bare,
+        (bare, mut upload): (&mut Bare, Option<&mut Upload>),
         (out, said): (&mut Vec<u8>, &mut Vec<u8>),
         mut reset: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
@@ -110,23 +116,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
             let within = going.within(finished.quiet_max);
             let heard = match going.is_late() {
                 true => Heard::Broken,
-                false => self.hear(bare, said, within, reset.as_mut()).await,
+                false => {
+                    let upstream = (&mut *bare, upload.as_deref_mut());
+                    self.hear(upstream, said, within, reset.as_mut()).await
+                }
             };
             match heard {
                 Heard::Broken if going.is_late() => break End::Late,
-                Heard::Closed if rest.close() => match self.give(going, b"0\r\n\r\n").await {
-                    true => break End::Complete,
-                    false => break End::Left,
+                Heard::Closed => match rest.close() {
+                    Some(last) if self.give(going, last).await => break End::Complete,
+                    Some(_) => break End::Left,
+                    None => break End::Broken,
                 },
                 Heard::Left => break End::Left,
-                Heard::Broken | Heard::Closed => break End::Broken,
+                Heard::Broken => break End::Broken,
                 Heard::More => {}
             }
+            let beside = upload
+                .as_deref_mut()
+                .map(|upload| (upload, &mut bare.stream));
             let (given, bytes) = if rest.is_wide() {
                 let Ok(taken) = rest.take(said) else {
                     break End::Broken;
                 };
-                let given = self.give(going, &said[..taken.pass]).await;
+                let given = self.give_beside(going, &said[..taken.pass], beside).await;
                 said.drain(..taken.pass);
                 (given, taken.data)
             } else {
@@ -134,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
                 let Ok(data) = rest.copy(said, out) else {
                     break End::Broken;
                 };
-                (self.give(going, out).await, data)
+                (self.give_beside(going, out, beside).await, data)
             };
             if !given {
                 break End::Left;
@@ -148,13 +161,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
     /// Reads more of an answer.
     async fn hear(
         &mut self,
-        bare: &mut Bare,
+        (bare, mut upload): (&mut Bare, Option<&mut Upload>),
         said: &mut Vec<u8>,
         quiet_max: Duration,
         mut reset: Pin<&mut impl Future<Output = ()>>,
     ) -> Heard {
         let mut waiting = false;
         std::future::poll_fn(|context| {
+            if let Some(upload) = upload.as_deref_mut() {
+                upload.poll(context, self, &mut bare.stream);
+                if upload.fault().is_some() {
+                    return Poll::Ready(Heard::Left);
+                }
+            }
             let read = pin!(bare.stream.read_buf(&mut *said)).poll(context);
             if let Poll::Ready(read) = read {
                 return Poll::Ready(match read {
@@ -181,8 +200,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Straight<'_, S> {
 
     /// Writes all of this to the client. False when it cannot be written, or not in time.
     pub(super) async fn give(&mut self, going: &Going<'_>, bytes: &[u8]) -> bool {
+        self.give_beside(going, bytes, None).await
+    }
+
+    /// The same beside an upload: a client may read only when all of it was sent.
+    async fn give_beside(
+        &mut self,
+        going: &Going<'_>,
+        bytes: &[u8],
+        mut beside: Beside<'_>,
+    ) -> bool {
         let (mut given, mut waiting) = (0, false);
         std::future::poll_fn(|context| {
+            if let Some((upload, stream)) = &mut beside {
+                upload.poll(context, self, stream);
+            }
             while given < bytes.len() {
                 match Pin::new(&mut self.stream).poll_write(context, &bytes[given..]) {
                     Poll::Ready(Ok(taken)) if taken > 0 => {

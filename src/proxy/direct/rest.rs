@@ -1,10 +1,15 @@
-//! What follows the head of an answer. PURE, but for who is told that it broke off.
+//! What follows the head of a message. PURE, but for who is told that it broke off.
 
 use super::answer::Follows;
+use super::request;
 use super::rooms::ROOM_BYTES;
+use super::upload;
 use crate::proxy::framing::{Bounds, Frames, Framing};
 use crate::proxy::record::Unfinished;
+use crate::proxy::reply::Reason;
+use crate::proxy::reserved::Reserved;
 use std::io::Write;
+use std::rc::Rc;
 
 /// The most trailers of an answer.
 pub const TRAILERS_MAX: usize = 100;
@@ -15,10 +20,23 @@ const TRAILERS: Bounds = Bounds {
     target_bytes: 0,
 };
 
-/// The rest of an answer, behind its head.
+/// How a client gets a body without a known length.
+#[derive(Clone, Debug, Default)]
+pub enum Framed {
+    /// In chunks.
+    #[default]
+    Chunks,
+    /// In chunks, with those trailers that are not reserved.
+    Trailers(Rc<Reserved>),
+    /// As it is: the end of the connection is its end (HTTP/1.0).
+    Raw,
+}
+
+/// The rest of a message, behind its head.
 #[derive(Debug)]
 pub struct Rest {
     body: Body,
+    framed: Framed,
 }
 
 #[derive(Debug)]
@@ -40,10 +58,6 @@ pub struct Taken {
     /// The client is told of the end by an empty line behind them.
     ends: bool,
 }
-
-/// The upstream's answer is not what it said it would be.
-#[derive(Debug)]
-pub struct Broken;
 
 /// An answer that is recorded as unfinished unless it is let off.
 #[derive(Debug)]
@@ -71,11 +85,27 @@ impl Drop for Watched {
 
 impl Rest {
     /// Nothing more.
-    pub const NONE: Rest = Rest { body: Body::Ended };
+    pub const NONE: Rest = Rest {
+        body: Body::Ended,
+        framed: Framed::Chunks,
+    };
 
-    /// What follows a head.
-    pub fn new(follows: Follows) -> Rest {
+    /// What follows the head of a request, with trailers within these bounds.
+    pub fn of_request(body: request::Body, bounds: Bounds) -> Rest {
         Rest {
+            body: match body {
+                request::Body::None => Body::Ended,
+                request::Body::Length(length) => Body::Length(length),
+                request::Body::Chunks => Body::Chunks(Framing::of_chunks(bounds)),
+            },
+            framed: Framed::Chunks,
+        }
+    }
+
+    /// What follows the head of an answer, and how the client gets it.
+    pub fn new(follows: Follows, framed: Framed) -> Rest {
+        Rest {
+            framed,
             body: match follows {
                 Follows::Nothing => Body::Ended,
                 Follows::Length(length) => Body::Length(length),
@@ -86,7 +116,7 @@ impl Rest {
     }
 
     /// What becomes of these bytes, which come behind what was taken before.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, Broken> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, Reason> {
         let mut taken = Taken {
             pass: 0,
             data: 0,
@@ -104,7 +134,7 @@ impl Rest {
                 }
             }
             Body::Chunks(framing) => {
-                let found = framing.admit_chunks(bytes).map_err(|_| Broken)?;
+                let found = framing.admit_chunks(bytes)?;
                 (taken.pass, taken.skip) = (found.pass, found.skip);
                 taken.data = found.data;
                 if found.ended {
@@ -119,7 +149,10 @@ impl Rest {
 
     /// Appends to `out` what the client gets of `said`, and takes that out of it. Says how many
     /// bytes of it are data of the body.
-    pub fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Broken> {
+    pub fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Reason> {
+        if matches!(self.framed, Framed::Raw) {
+            return self.copy_raw(said, out);
+        }
         let taken = self.take(said)?;
         let chunk = matches!(self.body, Body::UntilClose) && taken.pass > 0;
         if chunk {
@@ -127,23 +160,49 @@ impl Rest {
             let _ = write!(out, "{:x}\r\n", taken.pass);
         }
         out.extend_from_slice(&said[..taken.pass]);
-        if chunk || taken.ends {
-            out.extend_from_slice(b"\r\n");
+        let end = taken.pass + taken.skip;
+        match &self.framed {
+            Framed::Trailers(reserved) if taken.ends => {
+                upload::write_trailers(&said[taken.pass..end], TRAILERS, reserved, out)?;
+            }
+            _ if chunk || taken.ends => out.extend_from_slice(b"\r\n"),
+            _ => {}
         }
-        said.drain(..taken.pass + taken.skip);
+        said.drain(..end);
         Ok(taken.data)
     }
 
+    /// The same without what frames it.
+    fn copy_raw(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Reason> {
+        let (mut taken, before) = (0, out.len());
+        loop {
+            taken += self.frames(&said[taken..])?.bytes;
+            let data = self.data(&said[taken..]);
+            if data == 0 {
+                break;
+            }
+            out.extend_from_slice(&said[taken..taken + data]);
+            taken += data;
+        }
+        said.drain(..taken);
+        Ok(out.len() - before)
+    }
+
     /// What frames the body in these bytes, which come next, up to its data or its end.
-    pub fn frames(&mut self, bytes: &[u8]) -> Result<Frames, Broken> {
+    pub fn frames(&mut self, bytes: &[u8]) -> Result<Frames, Reason> {
         let Body::Chunks(framing) = &mut self.body else {
             return Ok(Frames::default());
         };
-        let frames = framing.admit_frames(bytes).map_err(|_| Broken)?;
+        let frames = framing.admit_frames(bytes)?;
         if framing.has_ended() {
             self.body = Body::Ended;
         }
         Ok(frames)
+    }
+
+    /// Whether a body may begin with these bytes, as far as can be seen.
+    pub fn may_begin(&mut self, bytes: &[u8]) -> bool {
+        bytes.is_empty() || self.frames(bytes).is_ok()
     }
 
     /// How many of these bytes, behind what frames the body, are its data.
@@ -155,13 +214,16 @@ impl Rest {
         }
     }
 
-    /// The upstream has closed: whether that is the end of the answer.
-    pub fn close(&mut self) -> bool {
-        let ends = matches!(self.body, Body::UntilClose);
-        if ends {
-            self.body = Body::Ended;
+    /// The upstream has closed: what the client gets then, where that is the end of the answer.
+    pub fn close(&mut self) -> Option<&'static [u8]> {
+        if !matches!(self.body, Body::UntilClose) {
+            return None;
         }
-        ends
+        self.body = Body::Ended;
+        Some(match self.framed {
+            Framed::Raw => b"",
+            _ => b"0\r\n\r\n",
+        })
     }
 
     /// Whether nothing more comes.

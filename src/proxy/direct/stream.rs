@@ -1,39 +1,66 @@
-//! A plain request of HTTP/2: it is written down as one of HTTP/1 would be, and goes the same way.
+//! A request of HTTP/2: it is written down as one of HTTP/1 would be, and goes the same way.
 
-use super::exchange::{self, Bare, Client, Heard};
-use super::going::{self, By, Finished, Found, Going};
-use super::request::Ours;
-use super::rest::{Rest, Watched};
+use super::answer::{self, Head, More, Read, To};
+use super::exchange::{self, Client, Heard};
+use super::forwarded::Ours;
+use super::going::{self, By, Finished, Found, Going, Instead};
+use super::own;
+use super::rest::{Framed, Rest, Watched};
 use super::streamed::Streamed;
 use super::transcript;
-use crate::proxy::body::Answer;
+use super::upload::{Source, Upload};
+use crate::proxy::access;
+use crate::proxy::body::{Answer, Inbound};
 use crate::proxy::clock::Clock;
-use crate::proxy::handle;
 use crate::proxy::headers;
+use crate::proxy::policy;
+use crate::proxy::reply::Reason;
 use crate::proxy::snapshot::Worker;
+use crate::proxy::tunnel::Quiet;
+use crate::proxy::upgrade;
+use crate::upstream::Bare;
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, Version};
-use http_body::Body;
-use http_body_util::Full;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 /// Who asks.
 #[derive(Debug)]
 pub struct Asker {
     ours: Ours,
-    client: handle::Client,
+    peer: IpAddr,
+    secure: bool,
 }
 
 /// Waits for the answer to one request.
 struct Waiting<'a> {
     worker: &'a Rc<Worker>,
+    peer: IpAddr,
     clock: Clock,
+    body: Inbound,
+}
+
+impl Source for Waiting<'_> {
+    fn poll_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<Result<usize, Reason>> {
+        self.body.poll_bytes(context, into)
+    }
 }
 
 impl Client for Waiting<'_> {
     fn worker(&self) -> &Rc<Worker> {
         self.worker
+    }
+
+    fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     fn clock(&mut self) -> &mut Clock {
@@ -48,89 +75,157 @@ impl Client for Waiting<'_> {
 
 impl Asker {
     /// The client of one connection.
-    pub fn new(worker: &Worker, client: handle::Client) -> Asker {
-        let trusted = headers::trusts(&worker.snapshot().plan, client.ip);
+    pub fn new(worker: &Worker, peer: IpAddr, secure: bool) -> Asker {
+        let trusted = headers::trusts(&worker.snapshot().plan, peer);
         Asker {
-            ours: Ours::new(client.ip, trusted, true),
-            client,
+            ours: Ours::new(peer, trusted, true),
+            peer,
+            secure,
         }
     }
 
-    /// The same client on the other way; with `admitted`, the rate limit has let the request
-    /// through already.
-    pub fn client(&self, admitted: bool) -> handle::Client {
-        handle::Client {
-            admitted,
-            ..self.client.clone()
-        }
-    }
-
-    /// Answers a request if it is plain, or says whether the rate limit was asked and let it
-    /// through.
-    pub async fn answer<B: Body>(
+    /// Answers a request. Cannot fail: what goes wrong becomes an answer.
+    pub async fn answer(
         &self,
         worker: &Rc<Worker>,
-        request: &Request<B>,
-    ) -> Result<Response<Answer>, bool> {
+        mut request: Request<Incoming>,
+    ) -> Response<Answer> {
         let snapshot = worker.snapshot();
-        let trusted = headers::trusts(&snapshot.plan, self.client.ip);
-        if trusted != self.ours.trusted || !request.body().is_end_stream() {
-            return Err(false);
-        }
-        let mut admitted = false;
+        let trusted = headers::trusts(&snapshot.plan, self.peer);
+        let renewed;
+        let ours = match trusted == self.ours.trusted {
+            true => &self.ours,
+            false => {
+                renewed = Ours::new(self.peer, trusted, true);
+                &renewed
+            }
+        };
         let by = By {
-            ours: &self.ours,
-            peer: self.client.ip,
-            secure: self.client.secure,
-            version: Version::HTTP_2,
+            ours,
+            peer: self.peer,
+            secure: self.secure,
+            http2: true,
             requests: 0,
-            admitted: &mut admitted,
         };
+        let tunnel = upgrade::asked(&mut request);
         let (mut held, mut asking) = (worker.rooms.take(), worker.rooms.take());
-        let found = match transcript::write(request, &mut held) {
-            true => going::find(worker, snapshot, by, &held, &mut asking),
-            false => Found::Other,
-        };
-        let answer = match found {
-            Found::Go(mut going) => ask(worker, &mut going, &mut asking).await,
-            // It is whole: that there could be more of it is for others to say.
-            Found::Other | Found::More => None,
+        let limits = &snapshot.plan.limits;
+        let written = transcript::write(&request, tunnel.is_some(), limits, &mut held);
+        let answer = {
+            let found = match written {
+                Ok(()) => going::find(worker, snapshot, by, &held, &mut asking),
+                Err(reason) => Found::Unsound(reason),
+            };
+            match found {
+                Found::Go(going, upload) => {
+                    let client = Waiting {
+                        worker,
+                        peer: self.peer,
+                        clock: Clock::default(),
+                        body: Inbound::new(request.into_body()),
+                    };
+                    let sent = (&mut asking, upload);
+                    ask(client, going, &held, sent, tunnel).await
+                }
+                Found::Unsound(reason) => refused(worker, self.peer, reason),
+                // It is whole.
+                Found::More => refused(worker, self.peer, Reason::Malformed),
+            }
         };
         worker.rooms.give(held);
         worker.rooms.give(asking);
-        answer.ok_or(admitted)
+        answer
     }
 }
 
+/// Answers what cannot be read.
+fn refused(worker: &Rc<Worker>, peer: IpAddr, reason: Reason) -> Response<Answer> {
+    let said = access::refused(worker, peer, reason);
+    let mut head = Response::new(());
+    let mut text = &[][..];
+    if let Ok(Read::Final(answer)) = answer::read(&said, false, false) {
+        let now_ms = crate::journal::system_ms();
+        let more = &More::new();
+        worker.with_date(now_ms, |date| {
+            head.complete(&answer, more, date, To::default())
+        });
+        text = &said[answer.head_bytes..];
+    }
+    head.map(|()| Answer::own(Bytes::copy_from_slice(text), None))
+}
+
 async fn ask(
-    worker: &Rc<Worker>,
-    going: &mut Going<'_>,
-    asking: &mut [u8],
-) -> Option<Response<Answer>> {
-    let mut waiting = Waiting {
-        worker,
-        clock: Clock::default(),
-    };
+    mut client: Waiting<'_>,
+    mut going: Going<'_>,
+    held: &[u8],
+    (asking, mut upload): (&mut Vec<u8>, Option<Box<Upload>>),
+    tunnel: Option<OnUpgrade>,
+) -> Response<Answer> {
+    let worker = client.worker;
     let mut said = worker.rooms.take();
     let mut head = Response::new(());
-    // Whoever resets a stream is dropped with all that waits for it.
-    let reset = pin!(std::future::pending());
-    let heard = exchange::ask(&mut waiting, going, asking, &mut said, &mut head, reset);
-    let body = match heard.await {
-        Heard::Answer(finished, bare) => passed(worker, going, finished, bare, &said),
-        Heard::Refused(refusal, fallback) => {
-            handle::note(worker, &refusal);
-            going.trail(|trail| trail.failed(&refusal));
-            said.clear();
-            let own = going.refuse(worker, refusal.reason, fallback, &mut said, &mut head)?;
-            let text = said.get(own.head_bytes..).unwrap_or_default();
-            Answer::Own(Full::new(Bytes::copy_from_slice(text)))
+    let heard = match going.instead {
+        None => {
+            // Whoever resets a stream is dropped with all that waits for it.
+            let reset = pin!(std::future::pending());
+            let sent = (asking, upload.as_deref_mut());
+            exchange::ask(&mut client, &going, sent, &mut said, &mut head, reset).await
         }
-        Heard::Other | Heard::Gone => return None,
+        Some(Instead::Refused(reason)) => Heard::refused(reason),
+        Some(instead) => {
+            let body = (going.inline(held), upload.as_deref_mut());
+            let own = own::answer(&mut client, &going, instead, body, &mut said, &mut head).await;
+            own.map_or(Heard::Gone, Heard::Own)
+        }
     };
-    worker.vitals().requests.add();
+    if let Some(upload) = &upload {
+        going.note(|entry| entry.brought(upload.bytes()));
+    }
+    let own = match heard {
+        Heard::Answer(finished, bare) => {
+            let body = match finished.status {
+                101 => changed(&going, &mut head, (bare, &finished, &said), tunnel),
+                _ => {
+                    let upload = upload.map(|upload| (upload, client.body));
+                    passed(worker, &mut going, finished, (bare, upload), &said)
+                }
+            };
+            worker.rooms.give(said);
+            return head.map(|()| body);
+        }
+        Heard::Own(finished) => Some(finished),
+        Heard::Refused(refusal, fallback) => {
+            policy::note(worker, &refusal);
+            going.trail(|trail| trail.failed(&refusal));
+            let how = (refusal.reason, fallback, false);
+            going.refuse(worker, how, &mut said, &mut head)
+        }
+        Heard::Gone => None,
+    };
+    let text = own.and_then(|own| said.get(own.head_bytes..));
+    let text = match going.method == http::Method::HEAD {
+        true => Bytes::new(),
+        false => Bytes::copy_from_slice(text.unwrap_or_default()),
+    };
     worker.rooms.give(said);
-    Some(head.map(|()| body))
+    head.map(|()| Answer::own(text, going.take_entry()))
+}
+
+/// The upstream has agreed to another protocol: its side is joined with the client's stream.
+fn changed(
+    going: &Going<'_>,
+    head: &mut Response<()>,
+    (bare, finished, said): (Bare, &Finished, &[u8]),
+    tunnel: Option<OnUpgrade>,
+) -> Answer {
+    upgrade::agreed(head);
+    let first = said.get(finished.head_bytes..).unwrap_or_default();
+    let quiet = Quiet::from(&going.snapshot.plan.timeouts);
+    going.note(|entry| entry.own(0));
+    if let Some(client) = tunnel {
+        tokio::task::spawn_local(upgrade::join(client, bare, first.to_vec(), quiet));
+    }
+    Answer::own(Bytes::new(), None)
 }
 
 /// The body of an answer, of which all that was `said` has been read.
@@ -138,18 +233,22 @@ fn passed(
     worker: &Rc<Worker>,
     going: &mut Going<'_>,
     finished: Finished,
-    bare: Bare,
+    (bare, upload): (Bare, Option<(Box<Upload>, Inbound)>),
     said: &[u8],
 ) -> Answer {
-    let mut rest = Rest::new(finished.follows);
+    let mut rest = Rest::new(finished.follows, Framed::Chunks);
     let first = said.get(finished.head_bytes..).unwrap_or_default();
+    let through = upload
+        .as_ref()
+        .is_none_or(|(upload, _)| upload.is_through());
     if finished.follows.is_within(first) {
         let data = &first[..rest.data(first)];
-        if finished.keeps && data.len() == first.len() {
+        let whole = data.len() == first.len();
+        let data = Bytes::copy_from_slice(data);
+        if finished.keeps && whole && through {
             bare.give_back(finished.at);
         }
-        going.note(|entry| entry.own(data.len() as u64));
-        return Answer::Own(Full::new(Bytes::copy_from_slice(data)));
+        return Answer::own(data, going.take_entry());
     }
     let watched = Watched::new(going.unfinished(worker, &finished));
     let mut streamed = Streamed::new(
@@ -161,5 +260,6 @@ fn passed(
         (finished.quiet_max, going.deadline),
     );
     streamed.log(going.take_entry());
+    streamed.beside(upload.filter(|(upload, _)| !upload.is_through()));
     Answer::Streamed(Box::new(streamed))
 }

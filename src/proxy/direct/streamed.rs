@@ -1,13 +1,15 @@
 //! The body of an upstream's answer on its way to a client of HTTP/2, as it comes.
 
-use super::exchange::Bare;
 use super::lines::Lines;
 use super::rest::{Rest, TRAILERS_MAX, Watched};
 use super::rooms::ROOM_BYTES;
+use super::upload::Upload;
 use crate::proxy::access::{End, Entry};
+use crate::proxy::body::Inbound;
 use crate::proxy::clock::Clock;
 use crate::proxy::hops;
 use crate::proxy::reserved::Reserved;
+use crate::upstream::Bare;
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
@@ -25,6 +27,8 @@ use tokio::time::Sleep;
 #[derive(Debug)]
 pub struct Streamed {
     bare: Option<Bare>,
+    /// What is still on its way to the upstream.
+    upload: Option<(Box<Upload>, Inbound)>,
     keeps: bool,
     rest: Rest,
     /// Read, and not given on.
@@ -57,6 +61,7 @@ impl Streamed {
         let until = |deadline: Instant| Box::pin(tokio::time::sleep_until(deadline.into()));
         Streamed {
             bare: Some(bare),
+            upload: None,
             keeps,
             rest,
             said,
@@ -70,9 +75,19 @@ impl Streamed {
         }
     }
 
+    /// Takes what is left of the request's body to the upstream.
+    pub fn beside(&mut self, upload: Option<(Box<Upload>, Inbound)>) {
+        self.upload = upload;
+    }
+
     /// Logs it when it has ended.
     pub fn log(&mut self, entry: Option<Box<Entry>>) {
         self.entry = entry;
+    }
+
+    /// What is logged of it.
+    pub fn take_entry(&mut self) -> Option<Box<Entry>> {
+        self.entry.take()
     }
 
     /// Whether nothing more comes.
@@ -103,7 +118,7 @@ impl Streamed {
         }
         if self.has_ended()
             && !matches!(next, Some(Err(_)))
-            && let Some(mut entry) = self.entry.take()
+            && let Some(entry) = &mut self.entry
         {
             entry.ends(End::Complete);
         }
@@ -132,7 +147,7 @@ impl Streamed {
             }
             if ready!(self.poll_read(context))? == 0 {
                 self.keeps = false;
-                if !self.rest.close() {
+                if self.rest.close().is_none() {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
             }
@@ -158,6 +173,15 @@ impl Streamed {
         let Some(bare) = &mut self.bare else {
             return Poll::Ready(Ok(0));
         };
+        if let Some((upload, body)) = &mut self.upload {
+            upload.poll(context, body, &mut bare.stream);
+            if let Some(entry) = &mut self.entry {
+                entry.brought(upload.bytes());
+            }
+            if upload.fault().is_some() {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+        }
         self.said.reserve(ROOM_BYTES);
         let read = pin!(bare.stream.read_buf(&mut self.said)).poll(context);
         match read {
@@ -175,8 +199,11 @@ impl Streamed {
     /// All has come: the connection is kept, if it may be.
     fn end(&mut self) {
         self.watched.let_off();
+        let upload = self.upload.take();
+        let through = upload.is_none_or(|(upload, _)| upload.is_through());
         if let Some(bare) = self.bare.take()
             && self.keeps
+            && through
             && self.said.is_empty()
         {
             bare.give_back(Instant::now());

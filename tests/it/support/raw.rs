@@ -92,7 +92,7 @@ impl Peer {
             let body: Vec<u8> = self.rest.drain(..length).collect();
             request.push_str(&String::from_utf8_lossy(&body));
         } else if lower.contains("\r\ntransfer-encoding: chunked") {
-            while !(request.ends_with("0\r\n\r\n")
+            while !(request.ends_with("\r\n0\r\n\r\n")
                 || request.contains("\r\n0\r\n") && request.ends_with("\r\n\r\n"))
             {
                 if self.rest.is_empty() && !self.more() {

@@ -13,6 +13,7 @@ mod http2;
 mod last_hop;
 mod limits;
 mod names;
+mod pipeline;
 mod requests;
 mod several;
 mod stalled;

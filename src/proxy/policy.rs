@@ -1,0 +1,89 @@
+//! What the plan decides about a request: who is recorded, by which ID, and what an override may
+//! choose.
+
+use super::headers::{self, Brought};
+use super::reply::{self, Reason, Refusal};
+use super::snapshot::Worker;
+use super::trace::Tags;
+use crate::config::plan::Plan;
+use crate::experiment::asked::Fields;
+use crate::experiment::forced::{self, Forced};
+use crate::experiment::identity::{self, Visitor};
+use std::time::Duration;
+
+/// What the file says that a request must be told apart by.
+pub fn tags<'a>(plan: &Plan, fields: impl Fields<'a>, trusted: bool, now_ms: u64) -> Tags {
+    Tags::of(&plan.tracing, fields, trusted, now_ms, || {
+        fastrand::u128(..)
+    })
+}
+
+/// How long an upstream may pause in the middle of an answer. Events are waited for.
+pub fn quiet_max(plan: &Plan, of_events: bool) -> Duration {
+    match of_events {
+        true => plan.timeouts.tunnel,
+        false => plan.timeouts.body,
+    }
+}
+
+/// Whether this visitor may be recorded.
+pub fn consents<'a>(plan: &Plan, fields: impl Fields<'a>) -> bool {
+    let consent = plan.consent.as_ref();
+    consent.is_none_or(|consent| consent.is_given(fields))
+}
+
+/// What a token asks for, if it is sound and for an experiment and group of this plan.
+pub fn honour(plan: &Plan, brought: &Brought, now_ms: u64) -> Option<Forced> {
+    let secret = plan.override_secret.as_ref()?;
+    let forced = forced::verify(secret.reveal().as_bytes(), &brought.token, now_ms / 1000);
+    let forced = forced
+        .inspect_err(|unsound| tracing::debug!("an override was ignored: {unsound}"))
+        .ok()?;
+    let known = plan
+        .experiments
+        .iter()
+        .any(|experiment| forced.group_in(experiment).is_some());
+    known.then_some(forced)
+}
+
+/// A new ID, unless the system has no random numbers to give.
+pub fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
+    if plan.experiments.is_empty() {
+        return None;
+    }
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).ok()?;
+    Some(identity::mint(now_ms, &random))
+}
+
+/// The cookie that keeps an override which came in a link.
+pub fn keep_override(
+    brought: &Brought,
+    forced: &Forced,
+    now_ms: u64,
+    over_tls: bool,
+) -> Option<String> {
+    let seconds = forced.expires_s.saturating_sub(now_ms / 1000);
+    brought
+        .by_link
+        .then(|| headers::override_cookie(&brought.token, seconds, over_tls))
+}
+
+/// Counts a refusal, and says why.
+pub fn note(worker: &Worker, refusal: &Refusal) {
+    worker.vitals().refusals.add();
+    let cause = refusal
+        .source
+        .as_ref()
+        .map_or(String::new(), |cause| format!(": {cause}"));
+    match refusal.reason {
+        // Said once by the pool, when the endpoint went away.
+        Reason::Unresolved | Reason::Refused | Reason::Distrusted | Reason::ConnectTimedOut => {
+            tracing::debug!("{refusal}{cause}")
+        }
+        _ if refusal.reason.terms().2 == reply::Blame::Upstream => {
+            tracing::warn!("{refusal}{cause}")
+        }
+        _ => tracing::debug!("{refusal}{cause}"),
+    }
+}
