@@ -1,7 +1,7 @@
 //! Tells pages when there is something new to show (server-sent events).
 
 use super::results::Wish;
-use super::{Door, caller};
+use super::{Door, caller, upstreams};
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -55,7 +55,7 @@ pub async fn live(
             }
             // A store that is away is something to show, too.
             let tag = match door.results(Wish::default()).await {
-                Ok(results) => results.tag(),
+                Ok(results) => results.tag() + &upstreams::troubles(&door),
                 Err(error) => error.to_string(),
             };
             if shown.as_ref() != Some(&tag) {

@@ -8,6 +8,7 @@ use super::shape::{
     ExperimentResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult,
     Results,
 };
+use super::upstreams::UpstreamReport;
 use super::{advice, digits, said, text};
 use crate::stats::narrative::thousands;
 use askama::Template;
@@ -25,6 +26,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 struct Page<'a> {
     results: &'a Results,
     caller: &'a Caller,
+    upstreams: &'a [UpstreamReport],
 }
 
 impl Page<'_> {
@@ -168,8 +170,17 @@ struct Told<'a> {
 }
 
 /// The page.
-pub fn render(results: &Results, caller: &Caller) -> Result<String, askama::Error> {
-    Page { results, caller }.render()
+pub fn render(
+    results: &Results,
+    caller: &Caller,
+    upstreams: &[UpstreamReport],
+) -> Result<String, askama::Error> {
+    let page = Page {
+        results,
+        caller,
+        upstreams,
+    };
+    page.render()
 }
 
 /// A page that says one thing, with the way back.

@@ -7,7 +7,7 @@ use super::failure::{Failure, Path, Query, Refused};
 use super::metric::View;
 use super::results::Wish;
 use super::shape::Results;
-use super::{Door, page, text};
+use super::{Door, page, text, upstreams};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, StatusCode};
@@ -116,7 +116,7 @@ pub async fn all(
 ) -> Result<Response, Failure> {
     let format = form.format(&headers);
     let results = door.results(form.wish(None, format)).await?;
-    Ok(present(&results, (format, &form), &caller, &headers))
+    Ok(present(&door, &results, (format, &form), &caller, &headers))
 }
 
 /// Results of one experiment
@@ -159,17 +159,19 @@ pub async fn one(
     if results.experiments.is_empty() {
         return Err(no_experiment(&name));
     }
-    Ok(present(&results, (format, &form), &caller, &headers))
+    Ok(present(&door, &results, (format, &form), &caller, &headers))
 }
 
 fn present(
+    door: &Door,
     results: &Results,
     (format, form): (Format, &Form),
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Response {
     if format == Format::Html {
-        return page::answer(StatusCode::OK, page::render(results, caller));
+        let page = page::render(results, caller, &upstreams::reports(door));
+        return page::answer(StatusCode::OK, page);
     }
     // Weak: what only says how late it is does not count (RFC 9110, 8.8.3).
     let (paint, raw) = (form.bars, form.raw);

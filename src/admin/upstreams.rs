@@ -61,6 +61,16 @@ pub async fn upstreams(State(door): State<Door>) -> Json<UpstreamReports> {
     })
 }
 
+/// Endpoints that are not healthy, in a few words: changes when one of them changes.
+pub fn troubles(door: &Door) -> String {
+    let reports = reports(door).into_iter();
+    let endpoints = reports.flat_map(|upstream| upstream.endpoints);
+    let troubled = endpoints.filter(|endpoint| endpoint.state != "healthy");
+    troubled
+        .map(|endpoint| format!(" {} {}", endpoint.address, endpoint.state))
+        .collect()
+}
+
 /// What is known of each endpoint of the plan that is served.
 pub fn reports(door: &Door) -> Vec<UpstreamReport> {
     let plan = door.plan();

@@ -1,5 +1,6 @@
 //! What the admin API reports of endpoints.
 
+use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::until;
@@ -67,6 +68,10 @@ default: plain
     assert!(ejected[1]["ejections"].as_u64() > Some(0), "{ejected}");
     assert_eq!(ejected[1]["checked"], false);
     assert_eq!(ejected[0]["state"], "healthy");
+
+    let page = Client::door(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
+    let row = format!("<td>http://{gone}</td><td><strong>ejected</strong></td>");
+    assert!(page.text().contains(&row), "{}", page.text());
 
     let _recovered = (Origin::on("a", sick), Origin::on("a", gone));
     let all = until("healthy endpoints", || {
