@@ -277,6 +277,51 @@ fn another_salt_is_another_experiment() {
 }
 
 #[test]
+fn winner_that_harms_another_metric_waits_for_a_person() {
+    let site = Site::start();
+    // Whoever buys returns it, too.
+    let routes = site
+        .routes(", min_duration: 0s, act_on: [winner, loser]", "")
+        .replace(
+            "2xx\" }",
+            "2xx\", returned: { on: POST /buy -> 2xx, goal: decrease } }",
+        );
+    let proxy = Proxy::start_how(&routes, How::default());
+    let mut client = proxy.client();
+    for number in 0..400 {
+        let user = format!("X-User: user-{number}\r\n");
+        if client.get("/", &user).json()["version"] == "next" {
+            client.post("/buy", &user, "");
+        }
+    }
+    let verdict = |results: &serde_json::Value| results["experiments"][0]["verdict"].clone();
+    let found = until("a winner", || {
+        let found = verdict(&proxy.results());
+        (found["state"] == "winner")
+            .then_some(found.clone())
+            .ok_or(found)
+    });
+    assert_eq!(found["harms"], serde_json::json!(["returned"]), "{found}");
+    let reason = found["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("careful, returned with experiment: "),
+        "{reason}"
+    );
+    let text = proxy.ask("/admin/results?format=text").text();
+    assert!(
+        text.contains("Weigh the harm first: returned is worse"),
+        "{text}"
+    );
+    // Longer than two analyses take.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    assert_eq!(status(&proxy.results()).0, "running");
+    assert_eq!(
+        act(&proxy, "site/promote", "").json()["to"],
+        "promoted experiment"
+    );
+}
+
+#[test]
 fn a_verdict_is_acted_on_where_the_file_says_so() {
     let site = Site::start();
     // Everybody in the one group buys, and nobody in the other.
