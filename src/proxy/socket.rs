@@ -32,6 +32,11 @@ pub async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let _ = tokio::time::timeout(LINGER, drained).await;
 }
 
+/// How much may wait in the system's buffer without having been sent. A client that reads makes room
+/// for so little soon; a buffer of megabytes, which counts as full until a third of it is free, would
+/// make one that reads steadily look like one that does not read.
+const UNSENT_BYTES: u32 = 128 << 10;
+
 /// A handle of a socket; clones are of the same one.
 #[derive(Clone, Debug)]
 pub struct Socket(Rc<TcpStream>);
@@ -41,6 +46,8 @@ impl Socket {
     pub fn new(stream: TcpStream) -> Socket {
         // Only costs latency where the system does not want it.
         let _ = stream.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         Socket(Rc::new(stream))
     }
 

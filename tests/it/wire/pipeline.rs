@@ -201,3 +201,18 @@ fn a_response_that_a_client_of_http_2_never_takes_is_not_logged_as_complete() {
     let line = logged(&proxy, "path", "/never");
     assert_eq!(line["end"], "client_left");
 }
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_gets_all_of_it() {
+    const BYTES: usize = 4 << 20;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+    let origin = Raw::always([head.as_bytes(), &vec![b'x'; BYTES]].concat());
+    let proxy = plain(origin.address, "workers: 1\ntimeouts: { body: 700ms }");
+    let mut client = proxy.client();
+    client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(client.head().unwrap().0, 200);
+    for _ in 0..BYTES / 16384 {
+        client.exactly(16384);
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+}
