@@ -233,9 +233,13 @@ impl Imports {
         }
         let until_ms = self.until_ms.load(Ordering::Relaxed);
         let since_ms = self.since_ms.load(Ordering::Relaxed);
-        if ended != self.begun() || caught_up_ms <= until_ms {
+        // A clock that was set back says nothing of a batch before, and nothing waits for it.
+        let is_back = now_ms < until_ms;
+        if ended != self.begun() || caught_up_ms <= until_ms && !is_back {
             Counted::Partly
-        } else if now_ms > until_ms + Imports::QUIET_MS || now_ms > since_ms + Imports::WAIT_MAX_MS
+        } else if is_back
+            || now_ms > until_ms + Imports::QUIET_MS
+            || now_ms > since_ms + Imports::WAIT_MAX_MS
         {
             Counted::Wholly
         } else {
@@ -325,6 +329,8 @@ mod tests {
         assert_eq!(imports.counted(6_000, 60_000), Counted::Partly);
         assert_eq!(imports.counted(6_001, 16_000), Counted::MoreMayFollow);
         assert_eq!(imports.counted(6_001, 16_001), Counted::Wholly);
+        // The clock was set back.
+        assert_eq!(imports.counted(2_000, 2_000), Counted::Wholly);
         // Batches that follow each other for ever are not waited for.
         imports.until_ms.store(3_606_000, Ordering::Relaxed);
         assert_eq!(imports.counted(3_606_001, 3_606_002), Counted::Wholly);
