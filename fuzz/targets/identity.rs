@@ -88,7 +88,7 @@ fn cookie(head: &Parts, name: &str) -> Option<Vec<u8>> {
 /// The ID in the cookie: all of it, or what stands before the first dot where the rest is what a
 /// key of ours makes of it.
 fn own(head: &Parts) -> Option<(Vec<u8>, Origin)> {
-    let value = cookie(head, "minted")?;
+    let value = without_spaces(&cookie(head, "minted")?).to_vec();
     let end = value.iter().position(|&byte| byte == b'.');
     let id = value[..end.unwrap_or(value.len())].to_vec();
     let origin = match end {
@@ -144,6 +144,14 @@ fn check_tags(id: &[u8], change: &[u8]) {
     }
 }
 
+/// Spaces and tabs around an ID are no part of it.
+fn without_spaces(mut id: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = id {
+        id = rest;
+    }
+    id
+}
+
 fn claim(token: &[u8], claim: &str) -> Option<Vec<u8>> {
     let payload = token.split(|&byte| byte == b'.').nth(1)?;
     let json = URL_SAFE_NO_PAD.decode(payload.trim_ascii_end()).ok()?;
@@ -172,7 +180,10 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
         let identity = identity(vec![source], false);
         find(&identity, &head).map(|visitor| visitor.user().as_bytes().to_vec())
     };
-    let plain = |id: Option<Vec<u8>>| id.filter(usable).or(own_id.clone());
+    let plain = |id: Option<Vec<u8>>| {
+        let id = id.map(|id| without_spaces(&id).to_vec());
+        id.filter(usable).or(own_id.clone())
+    };
     let expect = |source: Source, id: Option<Vec<u8>>| match plain(id) {
         Some(id) => assert_eq!(alone(source), Some(id)),
         None => assert_eq!(alone(source), None),
