@@ -6,6 +6,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Instant;
 
 /// A proxy in front of two versions, with these lines more.
 struct Site {
@@ -235,10 +236,18 @@ fn one_address_reports_only_so_much_whatever_ids_it_chooses() {
             .client()
             .post("/_watershed/events", &headers, &twenty)
     };
-    for user in 0..5 {
-        assert_eq!(report("203.0.113.7", user).status, 202, "{user}");
-    }
-    let refused = report("203.0.113.7", 5);
+    let begun = Instant::now();
+    let mut taken = 0;
+    let refused = loop {
+        let answer = report("203.0.113.7", taken);
+        if answer.status != 202 {
+            break answer;
+        }
+        taken += 1;
+    };
+    // A hundred at once, and what a minute allows for the time that this took.
+    let most = 100.0 + 100.0 * begun.elapsed().as_secs_f64() / 60.0;
+    assert!(taken >= 5 && 20.0 * taken as f64 <= most, "{taken}");
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert!(
         refused

@@ -54,7 +54,12 @@ fn check_cut(
         let mut sender = connect(proxy.public).await;
         for _ in 0..2 {
             let request = Request::get("http://a/").body(whole("")).unwrap();
-            let response = sender.send_request(request).await.unwrap();
+            let response = match sender.send_request(request).await {
+                Ok(response) => response,
+                // The stream can be reset before its head is sent.
+                Err(_) if expected.is_err() => continue,
+                Err(error) => panic!("{answer:?}: {error}"),
+            };
             assert_eq!(response.status(), 200, "{answer:?}");
             let collected = response.into_body().collect().await;
             let read = collected.map(|collected| {
