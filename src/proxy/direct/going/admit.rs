@@ -7,7 +7,7 @@ use crate::experiment::identity::{self, Visitor};
 use crate::experiment::visit::{self, Visit, visit};
 use crate::journal;
 use crate::proxy::access::{Asked, Entry};
-use crate::proxy::direct::forwarded::Ours;
+use crate::proxy::direct::forwarded::{Ours, Places};
 use crate::proxy::direct::request::{self, Body, Request};
 use crate::proxy::direct::upload::Upload;
 use crate::proxy::framing::Bounds;
@@ -97,11 +97,15 @@ pub fn find<'b>(
     let (words, tagged) = (&snapshot.words, (tags, parent));
     let by_whom = (by.ours, over_tls);
     let (visitor, visit) = (meant.visitor.as_ref(), &meant.visit);
-    let places = request.write(out, by_whom, words, tagged, visitor, visit);
+    let mut places = Places::default();
+    // What is answered here is sent to nobody, and is read as it came.
+    if instead.is_none() {
+        places = request.write(out, by_whom, words, tagged, visitor, visit);
+        out.extend_from_slice(&held[request.head_bytes..request.head_bytes + inline]);
+    }
     if let Some(marks) = &mut marks {
         marks.parent_at = places.parent;
     }
-    out.extend_from_slice(&held[request.head_bytes..request.head_bytes + inline]);
     let reports = instead == Some(Instead::Report);
     let upload = upload(
         plan,
