@@ -116,7 +116,14 @@ enum Found {
 }
 
 fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Result<Found> {
+    // A link may lead to a folder of somebody else.
+    if std::fs::symlink_metadata(path)?.is_symlink() {
+        return Err(io::Error::other("it is a symbolic link"));
+    }
     let segment::Listed { segments, strays } = segment::read(path)?;
+    if segments.is_empty() && strays.is_empty() && has_others(path)? {
+        return Err(io::Error::other("it holds other files, and no segments"));
+    }
     let format = format.max(newest(&segments));
     if format > FORMAT {
         return Ok(Found::Newer(format));
@@ -143,6 +150,27 @@ fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Resul
     }
     let reader = Some(Box::new(reader));
     Ok(Found::Journal { reader, strays })
+}
+
+/// Whether a folder holds what journals do not.
+fn has_others(folder: &Path) -> io::Result<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|end| end != "seg") && !own_files(folder).contains(&path) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The files of a journal besides its segments.
+pub(super) fn own_files(folder: &Path) -> [PathBuf; 3] {
+    let lock = folder.join(LOCK);
+    [
+        lock,
+        writer::copies_path(folder),
+        writer::spare_path(folder),
+    ]
 }
 
 fn is_gone(path: &Path) -> bool {
@@ -266,6 +294,34 @@ mod tests {
             };
             check(lock, false, "lock is no regular file");
         }
+    }
+
+    #[test]
+    fn what_is_no_journal_is_not_touched() {
+        let foreign = |folder: &Path| {
+            let path = make(folder);
+            std::fs::create_dir(path.join("data")).unwrap();
+            std::fs::write(path.join("data/precious"), "p").unwrap();
+            path
+        };
+        check(foreign, false, "it holds other files");
+        let elsewhere = tempfile::TempDir::new().unwrap();
+        let link = |folder: &Path| {
+            let path = folder.join(name_of(Uuid::now_v7()));
+            std::os::unix::fs::symlink(elsewhere.path(), &path).unwrap();
+            path
+        };
+        check(link, false, "it is a symbolic link");
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+
+        let folder = tempfile::TempDir::new().unwrap();
+        let journal = make(folder.path());
+        let adopted = adopt(folder.path(), &Options::new(64 << 20, 1)).unwrap();
+        std::fs::write(journal.join("notes.txt"), "n").unwrap();
+        adopted.readers[0].remove().unwrap();
+        let left = std::fs::read_dir(&journal).unwrap();
+        let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["notes.txt"]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use clock::{Clock, system_ms};
 pub use layout::{Chunk, Id, OwnedRecord};
 pub use left::{Adopted, LeftAlone, Why, adopt, latest_ms};
 pub use reader::Reader;
+pub use segment::{open as open_regular, read_regular};
 pub use writer::{Declared, Full, Writer};
 
 use crate::tasks;

@@ -2,7 +2,7 @@
 
 use super::frame::Format;
 use super::layout::{self, Chunk, Fact, OwnedRecord};
-use super::left::LOCK;
+use super::left::{self, LOCK};
 use super::open::Open;
 use super::ranges::Ranges;
 use super::writer::{self, Shared};
@@ -252,12 +252,26 @@ impl Reader {
         !self.is_live() && self.next > self.written() && are_old()
     }
 
-    /// Deletes the whole journal.
+    /// Deletes the whole journal, and its folder unless that holds what is no part of a journal.
     pub fn remove(&self) -> io::Result<()> {
         for (_, path) in segment::list(&self.folder)? {
             self.delete(&path)?;
         }
-        std::fs::remove_dir_all(&self.folder)
+        for path in left::own_files(&self.folder) {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match std::fs::remove_dir(&self.folder) {
+            Err(error)
+                if ![io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::NotFound]
+                    .contains(&error.kind()) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn delete(&self, path: &Path) -> io::Result<()> {

@@ -6,7 +6,7 @@
 
 use super::mapping::Mapping;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -139,6 +139,13 @@ pub fn open(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(not_regular(path)),
     }
+}
+
+/// Reads a whole regular file.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The error for what stands in the place of a file.

@@ -308,13 +308,14 @@ impl Drop for Writer {
         if are_amiss {
             self.repair();
         }
+        // Held while the segment is shortened: the keeper would take that for damage.
+        let mut slots = self.shared.slots();
         // What cannot be given back to the disk here is passed over as zeros by the next start.
         if let Some(segment) = self.segment.take()
             && segment.close(self.offset as u64).is_ok()
         {
             self.options.quota.give(reserved - self.offset as u64);
         }
-        let mut slots = self.shared.slots();
         slots.closed = true;
         slots.current = None;
         slots.marks = None;

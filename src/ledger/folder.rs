@@ -49,6 +49,8 @@ pub struct Folder {
     buckets: Buckets,
     /// Whether all that is kept is to be looked at again.
     from_the_start: bool,
+    /// Whether what waited for an experiment that the store takes again is not counted yet.
+    is_read_again: bool,
     /// What is behind is read over this time, not at once; `None` where it is waited for.
     over: Option<Duration>,
     /// How far the journals were written at a time that is not reached yet, in Unix milliseconds.
@@ -83,6 +85,7 @@ impl Folder {
             held_up: BTreeMap::new(),
             buckets: Buckets::new(),
             from_the_start: false,
+            is_read_again: false,
             over: None,
             mark: None,
             backoff: Backoff::new(),
@@ -199,6 +202,7 @@ impl Folder {
                 self.measure();
                 return Ok(Read::Full);
             }
+            Ok(()) if std::mem::take(&mut self.is_read_again) => self.report_held_up(),
             Ok(()) => {}
             Err(error) => {
                 for (reader, before) in self.readers.iter_mut().zip(before) {

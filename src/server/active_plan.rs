@@ -4,6 +4,7 @@
 use super::secrets::Secrets;
 use crate::config::plan::Plan;
 use crate::experiment::{GroupIndex, Lifecycle as Own};
+use crate::journal;
 use crate::ledger::controls::{Controls, Lifecycle};
 use crate::ledger::{Ledger, chain};
 use crate::vitals::Problems;
@@ -131,7 +132,7 @@ pub async fn recall(ledger: &dyn Ledger, file: &Path, problems: &Problems) -> Co
 /// What the file holds; nothing where it is missing or damaged. An error says why it may not be
 /// written: it is newer, or cannot be read.
 fn read(file: &Path) -> Result<Controls, String> {
-    let bytes = match std::fs::read(file) {
+    let bytes = match journal::read_regular(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Controls::default()),
         Err(error) => {

@@ -2,6 +2,7 @@
 //! it, and in a private file beside the journal, for starts without the store.
 
 use crate::config::plan::Plan;
+use crate::journal;
 use crate::ledger::{Ledger, LedgerError};
 use crate::vitals::Vitals;
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,7 @@ fn ignored(count: usize) -> Option<String> {
 
 /// What the file holds; an error says why it may not be written.
 fn read(file: &Path) -> Result<Vec<String>, String> {
-    let bytes = match fs::read(file) {
+    let bytes = match journal::read_regular(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {

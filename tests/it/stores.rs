@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -204,6 +205,26 @@ fn missing_folder_is_reported_and_picked_up() {
         "readable and writable for this user",
     );
     fs::create_dir(path.parent().unwrap()).unwrap();
+    catches_up(&proxy);
+}
+
+/// Opening one would wait until somebody writes to it.
+fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[test]
+fn pipe_in_the_place_of_the_file_is_reported() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("counts.db");
+    make_pipe(&path);
+    let proxy = serves_on(
+        path.to_str().unwrap(),
+        "is no regular file",
+        "readable and writable for this user",
+    );
+    fs::remove_file(&path).unwrap();
     catches_up(&proxy);
 }
 
@@ -512,15 +533,17 @@ fn newer_or_unreadable_files_beside_the_journal_stay_and_are_reported() {
             proxy.signal("TERM");
             proxy.wait();
             remove();
-            // Whom it may not be read by depends on who runs the test; this nobody can read.
-            fs::create_dir(&file).unwrap();
-            proxy.again(&routes);
-            is_told(&proxy, &format!("{name} cannot be read"));
-            visit(&mut proxy.client(), 0..1);
-            assert!(file.is_dir(), "{store}");
-            proxy.signal("TERM");
-            proxy.wait();
-            remove();
+            // Whom it may not be read by depends on who runs the test; these nobody can read.
+            for make in [|file: &Path| fs::create_dir(file).unwrap(), make_pipe] {
+                make(&file);
+                proxy.again(&routes);
+                is_told(&proxy, &format!("{name} cannot be read"));
+                visit(&mut proxy.client(), 0..1);
+                assert!(file.exists() && !file.is_file(), "{store}");
+                proxy.signal("TERM");
+                proxy.wait();
+                remove();
+            }
             proxy.again(&routes);
         }
         // What goes while it runs is replaced.

@@ -39,6 +39,7 @@ impl Folder {
                     tracing::info!(experiment, "the store takes its results again");
                     self.held_up.remove(&experiment);
                     self.from_the_start = true;
+                    self.is_read_again = true;
                 }
                 Err(error) => {
                     let text = error.with_advice();
@@ -46,7 +47,10 @@ impl Folder {
                 }
             }
         }
-        self.report_held_up();
+        // Reported as long as what waited is not counted.
+        if !self.is_read_again {
+            self.report_held_up();
+        }
     }
 
     /// Asks for all that ingestion needs of an experiment.
@@ -65,7 +69,7 @@ impl Folder {
         Ok(())
     }
 
-    fn report_held_up(&self) {
+    pub(super) fn report_held_up(&self) {
         let told = self.held_up.iter().map(|(experiment, error)| {
             format!("the store does not take results of the experiment {experiment}: {error}. Its facts wait in the journal, and other experiments are counted")
         });

@@ -1,9 +1,10 @@
 //! Opening the file: only one that is new, or ours and not newer than this program.
 
 use super::{STEPS, VERSION};
+use crate::journal::open_regular;
 use crate::ledger::LedgerError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -192,7 +193,7 @@ fn look(path: &Path) -> Result<(), LedgerError> {
         source,
     };
     let mut header = Vec::new();
-    match File::open(path) {
+    match open_regular(path) {
         Ok(file) => file
             .take(HEADER_BYTES as u64)
             .read_to_end(&mut header)
