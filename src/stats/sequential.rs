@@ -213,12 +213,15 @@ pub fn critical_t(nu: f64, phi: f64, z_sq: f64, alpha: f64) -> Option<f64> {
         .and_then(finite)
 }
 
+/// So many users of each group have a value before values are compared.
+pub const VALUED_USERS_MIN: u64 = 100;
+
 /// Whether enough users are behind one group's rate for an asymptotic claim.
 fn enough(kind: Kind, rate: &Rate) -> bool {
     match kind {
         Kind::Conversion => rate.converted.min(rate.users - rate.converted) >= 10,
         Kind::Count => rate.converted >= 25,
-        Kind::Mean | Kind::Ratio => rate.converted >= 100,
+        Kind::Mean | Kind::Ratio => rate.converted >= VALUED_USERS_MIN,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::experiment::metric::{Goal, Kind, Metric};
 use crate::experiment::{Experiment, UserId};
 use crate::ledger::kept::Kept;
 use crate::ledger::{EpochDefinition, EpochTotals, GroupTotals, MetricTotals, Totals};
+use crate::stats::sequential::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
 use crate::vitals;
@@ -82,7 +83,14 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     let z = -normal_quantile(0.025 / others) + normal_quantile(POWER);
     let variance = relative(rate) * all / control + relative(lifted) * all / smallest;
     let users = 2.0 * variance * (z / metric.detect.ln_1p()).powi(2);
-    Some(users.ceil() as u64)
+    // Values are compared only once enough users of each group have one.
+    let least = match metric.kind {
+        Kind::Mean | Kind::Ratio => {
+            2.0 * VALUED_USERS_MIN as f64 / (rate * smallest.min(control) / all)
+        }
+        Kind::Conversion | Kind::Count => 0.0,
+    };
+    Some(users.max(least).ceil() as u64)
 }
 
 /// Plays one run to its verdict, or to its end.
