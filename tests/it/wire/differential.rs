@@ -160,7 +160,7 @@ fn requests() -> Vec<String> {
     cases.push(post(&format!("{expect}{CHUNKED}"), "3\r\nabc\r\n0\r\n\r\n"));
     cases.push(post(&format!("{expect}Content-Length: 3\r\n"), "abc"));
     cases.push(post("Content-Length: 3\r\n", "abc"));
-    cases.push(post("Content-Length: 300\r\n", "abc"));
+    // Not a body that breaks off: what the upstream sees of it is a matter of time.
     cases.push(post("Content-Length: 60000\r\n", &"x".repeat(60_000)));
     cases.push(post("", "").replace("/p", "/_watershed/events"));
     cases.push(
