@@ -8,26 +8,27 @@ use std::path::Path;
 
 /// Serves what the file says until told to stop.
 pub fn run(file: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    runtime.block_on(async { server::survive() })?;
     let mut plan = config::load(file)?;
     let requests = logging::start("info", plan.access_log.as_ref())?;
     fd_limit::raise(plan.limits.connections, plan.workers);
     let sockets = Listeners::bind(&plan)?;
     plan.workers = sockets.workers();
     let estate = Estate::of(&sockets)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
     runtime.block_on(async {
-        let told = server::stop_requested()?;
+        let stop_requested = server::stop_requested()?;
+        let successors = estate.wait()?;
         let stop = async move {
-            let mut successor = std::pin::pin!(estate.wait());
-            let mut told = std::pin::pin!(told);
+            let mut stop_requested = std::pin::pin!(stop_requested);
             tokio::select! {
-                () = &mut told => return,
-                Err(error) = &mut successor => tracing::warn!("{error:#}"),
+                () = &mut stop_requested => return,
+                () = successors => {}
             }
-            told.await;
+            stop_requested.await;
         };
         let sink = requests.as_ref().map(logging::Requests::sink);
         let keeping = async {

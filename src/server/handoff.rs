@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Names the process that is replaced.
@@ -40,9 +40,13 @@ impl Estate {
         })
     }
 
-    /// Starts a successor on each SIGUSR2, one at a time. One that fails changes nothing.
-    pub async fn wait(self) -> anyhow::Result<()> {
-        let mut told = signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?;
+    /// Starts a successor on each SIGUSR2 from now on, one at a time. One that fails changes nothing.
+    pub fn wait(self) -> anyhow::Result<impl Future<Output = ()>> {
+        let told = signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?;
+        Ok(self.start_on(told))
+    }
+
+    async fn start_on(self, mut told: unix::Signal) {
         while told.recv().await.is_some() {
             let before = self.held.load(Ordering::SeqCst);
             let ended = match self.start() {
@@ -68,7 +72,6 @@ impl Estate {
                 }
             }
         }
-        Ok(())
     }
 
     fn start(&self) -> anyhow::Result<std::process::Child> {

@@ -19,7 +19,7 @@ mod workers;
 
 pub use hinted::Hinted;
 pub use listeners::Listeners;
-pub use signals::stop_requested;
+pub use signals::{stop_requested, survive};
 pub use stores::open_ledger;
 
 use crate::config::plan::{Plan, Store};

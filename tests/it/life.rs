@@ -6,6 +6,7 @@ use crate::support::proxy::{BINARY, How, Proxy};
 use crate::support::raw::Raw;
 use crate::support::until;
 use command_fds::{CommandFdExt, FdMapping};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -505,4 +506,34 @@ fn admin_connections_leave_clients_their_file_descriptors() {
     }
     drop(crowd);
     assert!(requests(&proxy.results()) >= 60);
+}
+
+/// Signals that are for later do not end a process that still starts.
+#[test]
+fn signals_during_the_start_do_not_end_the_process() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("routes.yaml");
+    // The start waits a while for a store that takes connections and answers nothing.
+    let store = TcpListener::bind("127.0.0.1:0").unwrap();
+    let routes = format!(
+        "listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\nstore: redis://{}\nupstreams: {{ a: \"http://127.0.0.1:9\" }}\n",
+        store.local_addr().unwrap()
+    );
+    std::fs::write(&file, routes).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["run", "-c", file.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _asked = store.accept().unwrap();
+    for name in ["-HUP", "-USR1"] {
+        let pid = child.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serves = lines.any(|line| line.unwrap().contains("serving on http://"));
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(serves, "{status}");
 }

@@ -257,10 +257,10 @@ fn nothing_fails(more: &str) {
 
 #[test]
 fn handover_fails_no_request_on_a_kept_connection() {
-    nothing_fails("timeouts: { shutdown: 8s }");
+    nothing_fails("timeouts: { shutdown: 60s }");
 }
 
 #[test]
 fn handover_fails_no_request_on_a_kept_connection_with_an_access_log() {
-    nothing_fails("timeouts: { shutdown: 8s }\naccess_log: access.log");
+    nothing_fails("timeouts: { shutdown: 60s }\naccess_log: access.log");
 }
