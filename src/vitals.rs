@@ -91,6 +91,8 @@ pub struct Vitals {
     pub folding: Folding,
     /// Batches of events that servers report.
     pub imports: Imports,
+    /// How often all experiments were analyzed.
+    pub analyses: AtomicU64,
     /// What the reload says of the last attempt.
     pub reload: Reload,
     /// What became of spans.

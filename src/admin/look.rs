@@ -267,13 +267,14 @@ impl Rounds {
         }
         for experiment in &plan.experiments {
             if let Err(error) = self.one(looks, plan, experiment, ledger).await {
-                // The folder says so louder, and the next round does it.
+                // Ingestion logs it as an error, and the next round tries again.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
                 if !error.is_of_one_experiment() {
-                    break;
+                    return;
                 }
             }
         }
+        looks.vitals.analyses.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn one(

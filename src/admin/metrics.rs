@@ -154,6 +154,11 @@ impl Numbers {
             one(read(&folding.folded)),
         );
         self.counter(
+            "analyses",
+            "Times that all experiments were analyzed",
+            one(read(&vitals.analyses)),
+        );
+        self.counter(
             "damaged_facts",
             "Facts that were damaged on disk",
             one(read(&folding.lost)),

@@ -13,7 +13,7 @@ pub fn survive() -> anyhow::Result<()> {
         SignalKind::user_defined2(),
     ] {
         // What is registered once stays so.
-        signal(kind).context("cannot listen for signals")?;
+        drop(signal(kind).context("cannot listen for signals")?);
     }
     Ok(())
 }

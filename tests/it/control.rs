@@ -46,6 +46,24 @@ fn seen(proxy: &Proxy) -> String {
     (0..30).map(&mut see).collect()
 }
 
+/// Waits until two analyses have begun and ended: whoever decides by them has decided.
+fn analyzed(proxy: &Proxy) {
+    let count = || {
+        let metrics = proxy.ask("/admin/metrics").text();
+        let line = metrics.lines().find_map(|line| {
+            line.strip_prefix("watershed_analyses_total{} ")
+                .and_then(|count| count.parse::<u64>().ok())
+        });
+        line.unwrap()
+    };
+    // The first of three may have begun before.
+    let enough = count() + 3;
+    until("analyses", || {
+        let count = count();
+        (count >= enough).then_some(()).ok_or(count)
+    });
+}
+
 fn status(results: &Value) -> (&str, Option<&str>) {
     let experiment = &results["experiments"][0];
     (
@@ -312,8 +330,7 @@ fn winner_that_harms_another_metric_waits_for_a_person() {
         text.contains("Weigh the harm first: returned is worse"),
         "{text}"
     );
-    // Longer than two analyses take.
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    analyzed(&proxy);
     assert_eq!(status(&proxy.results()).0, "running");
     assert_eq!(
         act(&proxy, "site/promote", "").json()["to"],
@@ -362,7 +379,7 @@ fn a_verdict_is_acted_on_where_the_file_says_so() {
     );
     // Who decides otherwise afterwards is not overruled at once.
     assert_eq!(act(&proxy, "site/rollback", "").status, 200);
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    analyzed(&proxy);
     assert_eq!(status(&proxy.results()).0, "rolled_back");
     let proxy = check(
         ", act_on: [winner, loser]",
@@ -371,7 +388,7 @@ fn a_verdict_is_acted_on_where_the_file_says_so() {
     );
     drop(proxy);
     let proxy = check(", act_on: winner", "current", ("running", None));
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    analyzed(&proxy);
     assert_eq!(status(&proxy.results()).0, "running");
     // Without `act_on`, the one that has won is what `promote` means.
     let proxy = check("", "next", ("running", None));
