@@ -209,8 +209,8 @@ impl Door {
     }
 }
 
-/// Serves the door until its task is dropped, with so many connections at once; and at `health`,
-/// where there is such a listener, health and metrics without a token.
+/// Serves the admin API until its task is dropped, with so many connections at once; and, at a
+/// `health` listener, health and metrics without a token.
 pub async fn serve(
     door: Door,
     listener: TcpListener,

@@ -155,7 +155,7 @@ impl Writer {
     /// does not hold it yet. No system call, but when a segment is full.
     pub fn append(&mut self, declared: &Declared, record: &Record<'_>) -> Result<(), Full> {
         debug_assert_eq!(declared.digest, record.declaration);
-        self.mend();
+        self.restore();
         if self.fits(declared, record) {
             return Ok(());
         }
@@ -180,9 +180,9 @@ impl Writer {
         Err(Full)
     }
 
-    /// Makes anew what the keeper found removed or shortened. Asked now and then, too, for a journal
-    /// that is given nothing.
-    pub fn mend(&mut self) {
+    /// Restores files that the keeper found removed or shortened. Called once a second, too, for
+    /// a journal without records.
+    pub fn restore(&mut self) {
         if self.shared.amiss.load(Ordering::Relaxed) {
             self.repair();
         }

@@ -20,7 +20,7 @@ impl LedgerError {
             LedgerError::Unreadable { .. } => true,
             LedgerError::Redis(error) => match error.code() {
                 Some("WRONGTYPE") => true,
-                // A script that met what it does not expect; Redis 6 says so as text.
+                // An error inside a script: Redis 6 has no code for it, only a text.
                 Some("ERR") => error.detail().is_some_and(|it| it.contains("user_script")),
                 _ => false,
             },

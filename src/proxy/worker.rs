@@ -126,7 +126,7 @@ async fn accept_all(
             },
             _ = sweeping.tick() => {
                 worker.sweep();
-                worker.journal.borrow_mut().mend();
+                worker.journal.borrow_mut().restore();
             }
             _ = stop.wait_for(Option::is_some) => return Ok(()),
         }

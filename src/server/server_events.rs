@@ -53,7 +53,7 @@ pub async fn keep(
         let request = tokio::select! {
             request = asked.recv() => request,
             _ = mending.tick() => {
-                journal.mend();
+                journal.restore();
                 continue;
             }
         };

@@ -303,7 +303,7 @@ impl Head for Response<()> {
         for (name, value) in more {
             headers.append(name.clone(), value.clone());
         }
-        // What watershed says itself says so of its connection; HTTP/2 knows no such field.
+        // Own responses may have this field, which HTTP/2 does not allow.
         headers.remove(CONNECTION);
         if answer.lines.first(&DATE).is_none()
             && let Ok(date) = HeaderValue::from_bytes(date)

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::futures::Notified;
 
 /// How long a connection may at least begin another request when the process stops. Less would
-/// cut off who has just connected, or got the response before.
+/// cut off clients that have just connected or just received a response.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long a connection without a request may still begin one, when those that are quiet are
@@ -324,7 +324,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
         }
     }
 
-    /// The upstream has agreed to another protocol: the client is told so.
+    /// Passes on that the upstream switches protocols.
     async fn change(
         &mut self,
         going: &Going<'_>,

@@ -49,7 +49,7 @@ impl Heard {
 pub trait Client: Source {
     /// Whose client it is.
     fn worker(&self) -> &Rc<Worker>;
-    /// Who asks.
+    /// The address of the client, or of the one that a trusted peer speaks for.
     fn peer(&self) -> IpAddr;
     /// Times what is waited for.
     fn clock(&mut self) -> &mut Clock;
@@ -412,7 +412,7 @@ async fn try_once<C: Client, H: Head>(
     }
 }
 
-/// A client that waits for it is told that it may send its body.
+/// Sends `100 Continue` to a client that waits for it.
 async fn go<C: Client>(
     client: &mut C,
     going: &Going<'_>,

@@ -189,7 +189,7 @@ impl Request<'_> {
             named(out, b"max-forwards: ", left.as_bytes());
         }
         let upgrade = odd.upgrade(self);
-        // RFC 9110, 10.1.4: `TE` is of this connection, and says so.
+        // RFC 9110, 10.1.4: `TE` must be listed in `Connection`.
         let connection: &[u8] = match (upgrade, odd.takes_trailers) {
             (Some(_), true) => b"upgrade, te",
             (Some(_), false) => b"upgrade",

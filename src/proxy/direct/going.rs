@@ -136,7 +136,7 @@ impl Going<'_> {
         held.get(head..self.taken).unwrap_or_default()
     }
 
-    /// The ID that the client is told, if there is one.
+    /// The request ID that the response carries, if there is one.
     pub fn request_id(&self) -> Option<&[u8]> {
         let id = self.marks.as_ref()?.tags.id.as_ref()?;
         Some(id.as_bytes())

@@ -1,7 +1,7 @@
 //! A request of HTTP/1, read where it stands in the client's bytes. PURE.
 //!
-//! What two readers could read in two ways is a fault: whoever wants to smuggle a request past a
-//! proxy needs one reading here and another one at the upstream. [`super::forwarded`] writes it for
+//! What two readers could read in two ways is a fault: smuggling a request past a proxy needs one
+//! reading here and another one at the upstream. [`super::forwarded`] writes it for
 //! the upstream.
 
 use super::lines::{self, Lines};
@@ -146,7 +146,7 @@ pub fn read<'a>(
         false => Err(Reason::HeadTooLong),
     };
     let found = lines::line(window, from);
-    // The first limit that is passed says so, in whatever pieces the bytes came.
+    // The first limit that is exceeded decides the reason, in whatever pieces the bytes came.
     let seen = found.map_or(bytes.len(), |(_, next)| next - 1);
     let line_end = from + bounds.first_line_bytes();
     if seen > line_end && line_end <= bounds.head_bytes {
@@ -553,7 +553,7 @@ mod tests {
         let long = |length: usize| "x".repeat(length);
         let target = |length: usize| format!("GET /{} HTTP/1.1", long(length));
         check(&format!("{}\r\n", target(1001)), Err(Reason::TargetTooLong));
-        // The limit that is passed first says so, however much came at once.
+        // The limit that is exceeded first decides, however much came at once.
         check(
             &format!("{} more\r\n", target(1101)),
             Err(Reason::TargetTooLong),

@@ -28,7 +28,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// Who asks.
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Asker {
     ours: Ours,

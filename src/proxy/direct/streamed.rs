@@ -124,7 +124,7 @@ impl Streamed {
         }
         if let Some(Err(_)) = next {
             self.entry = None;
-            // What was to come never will, whoever asks again.
+            // Nothing more comes after an error.
             self.bare = None;
             self.rest = Rest::NONE;
         }

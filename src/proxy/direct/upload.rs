@@ -134,7 +134,8 @@ impl Upload {
         self.waits
     }
 
-    /// The client need not wait any more; whether it must be told so: not one that has not waited.
+    /// Ends the wait for `100 Continue`. Returns whether one must be sent: not to a client that has
+    /// sent its body already.
     pub fn go(&mut self) -> bool {
         self.patience.stop();
         std::mem::replace(&mut self.waits, false) && self.buffer.is_empty()

@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Who asks, and how.
+/// The client, and how it is connected.
 pub struct By<'a> {
     /// What is said of the client.
     pub ours: &'a Ours,
@@ -143,7 +143,7 @@ pub fn find<'b>(
     Found::Go(going, upload)
 }
 
-/// Who asks, and for which groups.
+/// The user, and the groups that the user is in.
 struct Meant<'b> {
     visitor: Option<Visitor<'b>>,
     visit: Visit,
