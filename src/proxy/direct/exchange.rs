@@ -1,6 +1,6 @@
 //! Asks an upstream on a bare connection, and again where that may be done.
 
-use super::answer::{self, Head, Read};
+use super::answer::{self, Answer, Head, Read};
 use super::going::{Finished, Going};
 use super::partial::Partial;
 use super::rest::{Framed, Rest};
@@ -8,7 +8,7 @@ use super::upload::{CONTINUE, Source, Upload};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::clock::Clock;
 use crate::proxy::hops;
-use crate::proxy::reply::{Blame, Reason, Refusal};
+use crate::proxy::reply::{Reason, Refusal};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::trail::Trail;
 use crate::upstream::{Bare, LendError, Need, Stream, Wish};
@@ -17,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -104,17 +104,14 @@ pub async fn ask<C: Client, H: Head>(
         return Heard::Refused(Refusal::new(reason), None);
     }
     let upstreams = &going.snapshot.upstreams;
-    let wish = |upstream| wish(going, upstream);
     let (mut upstream, mut fallback) = (going.wanted(), None);
-    let mut at_once = None;
     let mut attempts = 0;
     going.trail(|trail| trail.begins(upstream));
     going.note(|entry| entry.sent(upstream, None, attempts, fallback));
-    let mut bare = match upstreams.lend_now(wish(upstream), going.began) {
-        Some(bare) => {
-            at_once = Some(going.began);
-            bare
-        }
+    let at_once = upstreams.lend_now(wish(going, upstream), going.began);
+    let mut now = at_once.is_some().then_some(going.began);
+    let mut bare = match at_once {
+        Some(bare) => bare,
         None => {
             let lending = Box::pin(lend(client.worker(), going, &mut upstream, &mut fallback));
             let lent = tokio::select! {
@@ -143,7 +140,7 @@ pub async fn ask<C: Client, H: Head>(
             upload: upload.as_deref_mut(),
             said,
             head,
-            now: at_once.take(),
+            now: now.take(),
         };
         let failed = match try_once(client, &mut bare.stream, attempt, reset.as_mut()).await {
             Ok(finished) => {
@@ -152,26 +149,9 @@ pub async fn ask<C: Client, H: Head>(
             }
             Err(failed) => failed,
         };
-        let (refusal, unsent) = match failed {
-            Failed::Gone => return Heard::Gone,
-            Failed::TimedOut if going.is_late() => {
-                let refusal = Refusal::new(Reason::TotalTimedOut);
-                return Heard::Refused(refusal, fallback);
-            }
-            Failed::TimedOut => {
-                bare.endpoint().failed();
-                let refusal = Refusal::new(Reason::ResponseTimedOut);
-                return Heard::Refused(refusal, fallback);
-            }
-            Failed::Client(reason) => {
-                return Heard::Refused(Refusal::new(reason), fallback);
-            }
-            Failed::Unsound => (Refusal::new(Reason::Unsound), false),
-            Failed::Broken { error, unsent } => (Refusal::because(Reason::Broken, error), unsent),
+        let Some((refusal, unsent)) = refusal_for(failed, going, &bare) else {
+            return Heard::Gone;
         };
-        if refusal.reason.terms().2 == Blame::Upstream && !bare.reused {
-            bare.endpoint().failed();
-        }
         let others = upstreams.has_others(upstream);
         let unsent = unsent && !upload.as_ref().is_some_and(|upload| upload.has_begun());
         let repeats = going.method.is_safe() && !going.has_body && (bare.reused || others);
@@ -186,7 +166,8 @@ pub async fn ask<C: Client, H: Head>(
             trail.failed(&refusal);
             trail.begins(upstream);
         });
-        let lending = Box::pin(upstreams.lend_again(wish(upstream), &endpoint, reused));
+        let wish = wish(going, upstream);
+        let lending = Box::pin(upstreams.lend_again(wish, &endpoint, reused));
         let lent = tokio::select! {
             biased;
             lent = lending => lent,
@@ -204,6 +185,28 @@ pub async fn ask<C: Client, H: Head>(
             }
         };
     }
+}
+
+/// Why an attempt has failed, and whether nothing of the request was taken. Counts it against the
+/// endpoint, if it is to blame. `None` when the client has left.
+fn refusal_for(failed: Failed, going: &Going<'_>, bare: &Bare) -> Option<(Refusal, bool)> {
+    // A connection that was idle may have been closed for that.
+    let to_blame = !bare.reused;
+    let (refusal, unsent, counts) = match failed {
+        Failed::Gone => return None,
+        Failed::TimedOut if going.is_late() => (Refusal::new(Reason::TotalTimedOut), false, false),
+        Failed::TimedOut => (Refusal::new(Reason::ResponseTimedOut), false, true),
+        Failed::Client(reason) => (Refusal::new(reason), false, false),
+        Failed::Unsound => (Refusal::new(Reason::Unsound), false, to_blame),
+        Failed::Broken { error, unsent } => {
+            let refusal = Refusal::because(Reason::Broken, error);
+            (refusal, unsent, to_blame)
+        }
+    };
+    if counts {
+        bare.endpoint().failed();
+    }
+    Some((refusal, unsent))
 }
 
 fn wish<'a>(going: &'a Going<'_>, upstream: UpstreamIndex) -> Wish<'a> {
@@ -270,6 +273,97 @@ async fn lend(
     lent.map_err(refusal_of)
 }
 
+/// A request on its way over a connection, and the wait for what comes back.
+struct Sending<'a> {
+    stream: &'a mut Stream,
+    request: &'a [u8],
+    sent: usize,
+    flushed: bool,
+    /// Why the upstream takes no more. What it said last may still be read.
+    deaf: Option<io::Error>,
+    /// Whether the time of the response's head runs: all of it has one, however many reads it takes.
+    waiting: bool,
+    /// When the attempt is made, where that is known.
+    now: Option<Instant>,
+}
+
+impl Sending<'_> {
+    /// Writes what can be written of the request, without a body that follows.
+    fn poll_write(&mut self, context: &mut Context<'_>) {
+        while self.sent < self.request.len() && self.deaf.is_none() {
+            let rest = &self.request[self.sent..];
+            match Pin::new(&mut *self.stream).poll_write(context, rest) {
+                Poll::Ready(Ok(taken)) if taken > 0 => self.sent += taken,
+                Poll::Ready(Ok(_)) => self.deaf = Some(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Err(error)) => self.deaf = Some(error),
+                Poll::Pending => break,
+            }
+        }
+        if self.sent == self.request.len() && !self.flushed {
+            // TLS keeps what is written until it is told to send it.
+            self.flushed = Pin::new(&mut *self.stream).poll_flush(context).is_ready();
+        }
+    }
+
+    /// Moves the request and its body, and reads into `said`, in time.
+    fn poll<C: Client>(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut C,
+        upload: Option<&mut Upload>,
+        said: &mut Vec<u8>,
+    ) -> Poll<Result<Came, Failed>> {
+        self.poll_write(context);
+        if let Some(upload) = upload.filter(|_| self.flushed) {
+            // A body that is still on its way takes the time it takes.
+            self.waiting &= !upload.poll(context, client, self.stream);
+            if let Some(reason) = upload.fault() {
+                return Poll::Ready(Err(Failed::Client(reason)));
+            }
+            if upload.poll_patience(context) {
+                return Poll::Ready(Ok(Came::Go));
+            }
+        }
+        let read = pin!(self.stream.read_buf(said)).poll(context);
+        if let Poll::Ready(read) = read {
+            return Poll::Ready(Ok(Came::Read(read)));
+        }
+        Poll::Pending
+    }
+
+    /// Whether the head of the response has taken too long.
+    fn poll_late<C: Client>(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut C,
+        going: &Going<'_>,
+    ) -> Poll<Result<Came, Failed>> {
+        let longest = going.snapshot.plan.timeouts.response;
+        if !self.waiting {
+            self.waiting = true;
+            let now = self.now.take().unwrap_or_else(Instant::now);
+            if going.is_late() {
+                return Poll::Ready(Err(Failed::TimedOut));
+            }
+            let within = going.within_from(now, longest);
+            client.clock().begin(context, now, within);
+            return Poll::Pending;
+        }
+        match client.clock().poll_over(context, longest) {
+            true => Poll::Ready(Err(Failed::TimedOut)),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Why the connection has broken.
+    fn broken(&mut self, error: io::Error) -> Failed {
+        Failed::Broken {
+            error: self.deaf.take().unwrap_or(error),
+            unsent: self.sent == 0 || self.stream.is_unsent(),
+        }
+    }
+}
+
 /// Sends the request on this connection and reads until the head of the final answer is whole.
 async fn try_once<C: Client, H: Head>(
     client: &mut C,
@@ -284,77 +378,39 @@ async fn try_once<C: Client, H: Head>(
         mut upload,
         said,
         head,
-        mut now,
+        now,
     } = attempt;
-    let longest = going.snapshot.plan.timeouts.response;
+    let mut sending = Sending {
+        stream,
+        request,
+        sent: 0,
+        flushed: false,
+        deaf: None,
+        waiting: false,
+        now,
+    };
     let to_head = going.method == Method::HEAD;
-    let mut sent = 0;
     let mut interims = 0;
     let mut partial = Partial::default();
-    let mut deaf: Option<io::Error> = None;
-    // All of the head has one time, however many reads it takes.
-    let (mut waiting, mut flushed) = (false, false);
     loop {
-        let read = std::future::poll_fn(|context| {
-            while sent < request.len() && deaf.is_none() {
-                match Pin::new(&mut *stream).poll_write(context, &request[sent..]) {
-                    Poll::Ready(Ok(taken)) if taken > 0 => sent += taken,
-                    Poll::Ready(Ok(_)) => deaf = Some(io::ErrorKind::WriteZero.into()),
-                    // What it says last may still be heard.
-                    Poll::Ready(Err(error)) => deaf = Some(error),
-                    Poll::Pending => break,
-                }
-            }
-            if sent == request.len() && !flushed {
-                // TLS keeps what is written until it is told to send it.
-                flushed = Pin::new(&mut *stream).poll_flush(context).is_ready();
-            }
-            if let Some(upload) = upload.as_deref_mut().filter(|_| flushed) {
-                // A body that is still on its way takes the time it takes.
-                waiting &= !upload.poll(context, client, stream);
-                if let Some(reason) = upload.fault() {
-                    return Poll::Ready(Err(Failed::Client(reason)));
-                }
-                if upload.poll_patience(context) {
-                    return Poll::Ready(Ok(Came::Go));
-                }
-            }
-            let read = pin!(stream.read_buf(&mut *said)).poll(context);
-            if let Poll::Ready(read) = read {
-                return Poll::Ready(Ok(Came::Read(read)));
+        let came = std::future::poll_fn(|context| {
+            let upload = upload.as_deref_mut();
+            let came = sending.poll(context, client, upload, said);
+            if came.is_ready() {
+                return came;
             }
             if reset.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(Failed::Gone));
             }
-            if !waiting {
-                waiting = true;
-                let now = now.take().unwrap_or_else(Instant::now);
-                if going.is_late() {
-                    return Poll::Ready(Err(Failed::TimedOut));
-                }
-                client
-                    .clock()
-                    .begin(context, now, going.within_from(now, longest));
-                return Poll::Pending;
-            }
-            match client.clock().poll_over(context, longest) {
-                true => Poll::Ready(Err(Failed::TimedOut)),
-                false => Poll::Pending,
-            }
+            sending.poll_late(context, client, going)
         });
-        let read = read.await?;
-        let is_unsent = stream.is_unsent();
-        let broken = |error| Failed::Broken {
-            error,
-            unsent: sent == 0 || is_unsent,
-        };
-        let closed = match read {
+        let closed = match came.await? {
             Came::Go => {
                 go(client, going, upload.as_deref_mut()).await?;
                 continue;
             }
             Came::Read(Ok(read)) => read == 0,
-            Came::Read(Err(error)) => return Err(broken(deaf.unwrap_or(error))),
+            Came::Read(Err(error)) => return Err(sending.broken(error)),
         };
         // Without the end of a line, there is nothing new but the close: what cannot be read is a
         // response, though an unsound one, and no reason to ask again.
@@ -362,25 +418,12 @@ async fn try_once<C: Client, H: Head>(
             let (status, end) = match answer::read(said, to_head, going.upgrade.is_some()) {
                 Ok(Read::Final(answer)) => {
                     let body = said.get(answer.head_bytes..).unwrap_or_default();
-                    if !Rest::new(answer.follows, Framed::Chunks).may_begin(body) {
-                        return Err(Failed::Unsound);
-                    }
-                    let version = match (stream.is_http2(), answer.http_10) {
-                        (true, _) => Version::HTTP_2,
-                        (false, true) => Version::HTTP_10,
-                        (false, false) => Version::HTTP_11,
-                    };
-                    going.trail(|trail| trail.answered(answer.status, version));
-                    // A client that was not told to send its body sends what cannot be told apart.
-                    let mut unread = false;
-                    if let Some(upload) = upload.as_deref_mut() {
-                        upload.answered();
-                        unread = upload.waits();
-                    }
+                    let http2 = sending.stream.is_http2();
+                    let (version, unread) = answered(going, &answer, (body, http2), upload)?;
                     let how = (fallback, version, unread);
                     let mut finished = going.finish(client.worker(), answer, how, head);
                     // What is left of the request would be taken for the next one.
-                    finished.keeps &= flushed && deaf.is_none();
+                    finished.keeps &= sending.flushed && sending.deaf.is_none();
                     return Ok(finished);
                 }
                 Ok(Read::More) => break,
@@ -403,13 +446,37 @@ async fn try_once<C: Client, H: Head>(
             }
             said.drain(..end);
             partial.reset();
-            waiting = false;
+            sending.waiting = false;
         }
         if closed {
-            let error = io::ErrorKind::UnexpectedEof.into();
-            return Err(broken(deaf.unwrap_or(error)));
+            return Err(sending.broken(io::ErrorKind::UnexpectedEof.into()));
         }
     }
+}
+
+/// Checks the beginning of the body of a final response, and ends the wait for its head. Returns
+/// its version, and whether a part of the client's request is left unread.
+fn answered(
+    going: &Going<'_>,
+    answer: &Answer<'_>,
+    (body, http2): (&[u8], bool),
+    upload: Option<&mut Upload>,
+) -> Result<(Version, bool), Failed> {
+    if !Rest::new(answer.follows, Framed::Chunks).may_begin(body) {
+        return Err(Failed::Unsound);
+    }
+    let version = match (http2, answer.http_10) {
+        (true, _) => Version::HTTP_2,
+        (false, true) => Version::HTTP_10,
+        (false, false) => Version::HTTP_11,
+    };
+    going.trail(|trail| trail.answered(answer.status, version));
+    // What a client that waits for `100 Continue` sends now cannot be told apart.
+    let unread = upload.is_some_and(|upload| {
+        upload.answered();
+        upload.waits()
+    });
+    Ok((version, unread))
 }
 
 /// Sends `100 Continue` to a client that waits for it.
