@@ -13,11 +13,11 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use watershed::journal::{self, Declared, Options};
-use watershed::ledger::Ledger;
-use watershed::ledger::folder::Folder;
-use watershed::ledger::redis::{RedisLedger, TlsFiles};
-use watershed::ledger::sqlite::SqliteLedger;
-use watershed::vitals::Vitals;
+use watershed::store::Ledger;
+use watershed::store::folder::Folder;
+use watershed::store::redis::{RedisLedger, TlsFiles};
+use watershed::store::sqlite::SqliteLedger;
+use watershed::telemetry::Vitals;
 
 fn main() {
     let mut numbers = std::env::args().filter_map(|word| word.parse().ok());

@@ -4,7 +4,7 @@
 //! The panic hook logs and counts every panic of the process, including those that a runtime
 //! contains, such as a panic in a request.
 
-use crate::vitals::Vitals;
+use crate::telemetry::Vitals;
 use futures_util::FutureExt;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};

@@ -133,7 +133,7 @@ mod tests {
                 harms: Vec::new(),
             },
             warnings: Vec::new(),
-            uncounted: crate::ledger::event_ids::EventCounts::default().into(),
+            uncounted: crate::store::event_ids::EventCounts::default().into(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::words;
 use crate::config::plan::Plan;
 use crate::experiment::visit::{By, Standing, Why, standing};
 use crate::experiment::{Experiment, UserId};
-use crate::ledger::UserRecord;
+use crate::store::UserRecord;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -11,9 +11,9 @@ use super::shape::{
 use super::sizes::{parting, stages};
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, GroupIndex};
-use crate::ledger::buckets::Buckets;
-use crate::ledger::{EpochTotals, Totals};
 use crate::stats::State;
+use crate::store::buckets::Buckets;
+use crate::store::{EpochTotals, Totals};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The results of an experiment of the plan.

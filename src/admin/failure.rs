@@ -1,7 +1,7 @@
 //! Something that was not to be had, said as JSON: also where axum itself would say it as text.
 
 use super::dress::Said;
-use crate::ledger::LedgerError;
+use crate::store::LedgerError;
 use axum::extract::rejection::{BytesRejection, FormRejection, PathRejection, QueryRejection};
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;

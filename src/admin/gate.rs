@@ -3,7 +3,7 @@
 //! descriptors that the site is served with.
 
 use super::paced::Paced;
-use crate::rate::network;
+use crate::rate_limit::network;
 use crate::tasks;
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router};

@@ -8,8 +8,8 @@ use super::shape::{AveragedResult, FixedResult, LiftResult, MetricGroup, MetricR
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::metric::{Goal, Role};
-use crate::ledger::{MetricTotals, Totals};
 use crate::stats::{self, GroupJudgement, fixed};
+use crate::store::{MetricTotals, Totals};
 
 /// How results are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]

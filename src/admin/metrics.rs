@@ -5,7 +5,7 @@ use super::Door;
 use super::failure::Failure;
 use super::results::Wish;
 use super::shape::{ExperimentResult, MetricResult, Results};
-use crate::vitals::{Spans, Vitals};
+use crate::telemetry::{Spans, Vitals};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -102,8 +102,9 @@ impl Numbers {
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         self.gauge("build_info", "What runs", [(version, 1.0)]);
         let one = |value| [(vec![], value)];
-        let sum =
-            |of: fn(&crate::vitals::WorkerVitals) -> &crate::vitals::Counter| one(vitals.sum(of));
+        let sum = |of: fn(&crate::telemetry::WorkerVitals) -> &crate::telemetry::Counter| {
+            one(vitals.sum(of))
+        };
         let all: [(&str, &str, _); 7] = [
             ("requests", "Requests answered", sum(|it| &it.requests)),
             (

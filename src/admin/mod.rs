@@ -50,10 +50,10 @@ mod windows;
 mod words;
 
 use crate::config::plan::Plan;
-use crate::ledger::{Ledger, LedgerError};
-use crate::rate::Rates;
+use crate::rate_limit::Rates;
+use crate::store::{Ledger, LedgerError};
+use crate::telemetry::Vitals;
 use crate::upstream::Standings;
-use crate::vitals::Vitals;
 use axum::middleware;
 use gate::Gate;
 use look::Looks;

@@ -5,8 +5,8 @@ use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::guard::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric, Role};
-use crate::ledger::{GroupTotals, HourTotals, MetricTotals, Totals};
 use crate::stats;
+use crate::store::{GroupTotals, HourTotals, MetricTotals, Totals};
 
 /// What is asked of the statistics about an experiment with these totals. By its hours, metrics
 /// with a window are asked about users whose window is over; without them, about all users.

@@ -1,6 +1,6 @@
 //! What happened lately: whether an upstream is dead, and how much traffic there is. PURE.
 
-use crate::ledger::HourTotals;
+use crate::store::HourTotals;
 
 /// The last hours of an experiment. Vectors are in the order of its groups.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,7 +83,7 @@ impl Recent {
 mod tests {
     use super::*;
     use crate::experiment::EpochDigest;
-    use crate::ledger::GroupTotals;
+    use crate::store::GroupTotals;
 
     fn hour(hour: u64, group: &str, users: u64, requests: u64, failed: (u64, u64)) -> HourTotals {
         HourTotals {

@@ -7,9 +7,9 @@ use super::shape::{ActResult, EventState, ReplicaResult, Results, StoreState};
 use super::trend;
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
-use crate::ledger::controls::Act;
-use crate::ledger::{Ledger, LedgerError, Replica};
-use crate::vitals::Vitals;
+use crate::store::controls::Act;
+use crate::store::{Ledger, LedgerError, Replica};
+use crate::telemetry::Vitals;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 

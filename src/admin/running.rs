@@ -5,8 +5,8 @@
 use crate::config::plan::Plan;
 use crate::experiment::metric::Kind;
 use crate::experiment::{EpochDigest, Experiment};
-use crate::ledger::kept::Kept;
 use crate::stats::{self, Given, History, Judgement, Question, Role, Shown, State};
+use crate::store::kept::Kept;
 
 /// What makes an experiment itself: with another salt users are split anew, and with another
 /// control something else is compared. Nothing of an earlier identity is used then.

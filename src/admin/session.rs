@@ -8,7 +8,7 @@
 
 use crate::config::plan::{Admin, Token};
 use crate::experiment::key_ring::KeyRing;
-use crate::ledger::ENDED_SESSIONS_MAX;
+use crate::store::ENDED_SESSIONS_MAX;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeSet;

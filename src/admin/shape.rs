@@ -2,7 +2,7 @@
 //! not known yet is `null`. docs/results.md says what each field is.
 
 use super::words;
-use crate::ledger::event_ids::EventCounts;
+use crate::store::event_ids::EventCounts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;

@@ -3,8 +3,8 @@
 use super::look::Look;
 use super::shape::{PartingResult, StageResult};
 use crate::experiment::Experiment;
-use crate::ledger::GroupTotals;
 use crate::stats::balance::sample_ratio;
+use crate::store::GroupTotals;
 
 /// From this share of a group's answers or users on, something is worth naming.
 const WORTH_NAMING: f64 = 0.002;

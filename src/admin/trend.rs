@@ -6,8 +6,8 @@ use super::results::rfc3339;
 use super::shape::{MomentResult, RateResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::ledger::{GroupTotals, HourTotals, MetricTotals, Totals};
 use crate::stats;
+use crate::store::{GroupTotals, HourTotals, MetricTotals, Totals};
 use std::collections::BTreeMap;
 
 /// An hour.

@@ -3,7 +3,7 @@
 //! users. PURE.
 
 use super::trend::{HOUR_MS, add};
-use crate::ledger::{HourTotals, Totals};
+use crate::store::{HourTotals, Totals};
 
 /// What was counted of users who came so long ago that their window is over. Users stand in the hour
 /// in which they came, and so does all that they did.
@@ -24,7 +24,7 @@ pub fn over(totals: &Totals, hours: &[HourTotals], within_ms: u64, now_ms: u64) 
 mod tests {
     use super::*;
     use crate::experiment::EpochDigest;
-    use crate::ledger::{EpochDefinition, EpochTotals, GroupTotals};
+    use crate::store::{EpochDefinition, EpochTotals, GroupTotals};
 
     #[test]
     fn users_count_once_their_window_is_over() {

@@ -5,9 +5,9 @@ use crate::config;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
-use crate::ledger::controls::Act;
-use crate::ledger::forgotten::everywhere;
 use crate::server;
+use crate::store::controls::Act;
+use crate::store::forgotten::everywhere;
 use anyhow::Context;
 use std::path::PathBuf;
 

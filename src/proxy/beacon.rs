@@ -11,7 +11,7 @@ use crate::config::plan::Plan;
 use crate::experiment::asked::Fields;
 use crate::experiment::identity;
 use crate::experiment::reported::{self, EVENTS_MAX};
-use crate::rate::Reporter;
+use crate::rate_limit::Reporter;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,

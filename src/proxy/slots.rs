@@ -1,6 +1,6 @@
 //! The connections of clients that are open, over all workers and by address.
 
-use crate::rate;
+use crate::rate_limit;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,7 @@ fn take(count: &AtomicUsize, max: usize) -> bool {
 impl Slot {
     /// Counts the connection for this address (in IPv6 for its /64), unless it has `max` already.
     pub fn count_for(&mut self, address: IpAddr, max: usize) -> bool {
-        let network = rate::network(address);
+        let network = rate_limit::network(address);
         let mut part = self.slots.part(network);
         let open = part.entry(network).or_default();
         if *open >= max {

@@ -9,7 +9,7 @@ use super::trace::{self, TRACESTATE, Tags};
 use crate::config::plan::Endpoint;
 use crate::experiment::UpstreamIndex;
 use crate::experiment::asked::Fields;
-use crate::spans::exchange::{Attempt, Exchange, Trace};
+use crate::otel::exchange::{Attempt, Exchange, Trace};
 use crate::upstream::LendError;
 use http::Version;
 use http::header::{HOST, USER_AGENT};

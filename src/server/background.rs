@@ -9,13 +9,13 @@ use crate::admin::{self, look::Looks};
 use crate::config;
 use crate::config::plan::Plan;
 use crate::journal;
-use crate::ledger::Ledger;
-use crate::ledger::{replicas, retention};
+use crate::otel;
 use crate::proxy::Shared;
-use crate::spans;
+use crate::store::Ledger;
+use crate::store::{replicas, retention};
 use crate::tasks::{self, Policy, Supervisor, Task};
+use crate::telemetry::Vitals;
 use crate::upstream::probe;
-use crate::vitals::Vitals;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Background {
     pub fn spawn(
         opened: Opened,
         shared: Shared,
-        inbox: spans::Inbox,
+        inbox: otel::Inbox,
         listeners: AdminListeners,
         file: Option<PathBuf>,
     ) -> Background {
@@ -186,12 +186,12 @@ impl Start<'_> {
             })
     }
 
-    fn spans(&self, inbox: spans::Inbox) -> Ending<watch::Sender<bool>> {
+    fn spans(&self, inbox: otel::Inbox) -> Ending<watch::Sender<bool>> {
         let (tell, stop) = watch::channel(false);
         let (inbox, plans) = (Arc::new(inbox.into()), self.plans.clone());
         let vitals = Arc::clone(self.vitals);
         let task = self.supervisor.spawn("spans", Policy::Restart, move || {
-            spans::run(
+            otel::run(
                 Arc::clone(&inbox),
                 plans.clone(),
                 Arc::clone(&vitals),
@@ -209,7 +209,7 @@ impl Start<'_> {
             })
     }
 
-    fn ingestion(&self, folder: crate::ledger::folder::Folder) -> Ending<Arc<Notify>> {
+    fn ingestion(&self, folder: crate::store::folder::Folder) -> Ending<Arc<Notify>> {
         let tell = Arc::new(Notify::new());
         let (folder, stop) = (Arc::new(folder.into()), Arc::clone(&tell));
         let mut restarted = false;

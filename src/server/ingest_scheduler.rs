@@ -3,7 +3,7 @@
 //! A worker that shares its core with a thread of the same priority waits for up to three
 //! milliseconds whenever that has something to do.
 
-use crate::ledger::folder::Folder;
+use crate::store::folder::Folder;
 use crate::tasks;
 use std::io;
 use std::panic::resume_unwind;

@@ -3,9 +3,9 @@
 use super::Hinted;
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, LeftAlone, Options, Reader};
-use crate::ledger::Ledger;
-use crate::ledger::folder::Folder;
-use crate::vitals::Vitals;
+use crate::store::Ledger;
+use crate::store::folder::Folder;
+use crate::telemetry::Vitals;
 use anyhow::anyhow;
 use std::sync::Arc;
 

@@ -23,9 +23,9 @@ pub use signals::{stop_requested, survive};
 pub use stores::open_ledger;
 
 use crate::config::plan::{Plan, Store};
+use crate::otel;
 use crate::proxy::Shared;
 use crate::proxy::log_lines::Sink;
-use crate::spans;
 use anyhow::anyhow;
 use background::{AdminListeners, Background};
 use opened::Opened;
@@ -52,7 +52,7 @@ pub async fn run(
         Arc::clone(&listeners.held),
         Arc::clone(&listeners.succeeded),
     );
-    let (outbox, inbox) = spans::queue(Arc::clone(&opened.vitals));
+    let (outbox, inbox) = otel::queue(Arc::clone(&opened.vitals));
     let shared = Shared {
         vitals: Arc::clone(&opened.vitals),
         outbox: Some(outbox),

@@ -2,7 +2,7 @@
 
 use super::active_plan::ActivePlan;
 use crate::config::plan::Plan;
-use crate::vitals::Vitals;
+use crate::telemetry::Vitals;
 use crate::{admin, config};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 
 use crate::config::plan::Plan;
 use crate::journal;
-use crate::ledger::{Ledger, LedgerError};
-use crate::vitals::Vitals;
+use crate::store::{Ledger, LedgerError};
+use crate::telemetry::Vitals;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -267,7 +267,7 @@ fn random() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::sqlite::SqliteLedger;
+    use crate::store::sqlite::SqliteLedger;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -10,7 +10,7 @@ use crate::experiment::minted;
 use crate::experiment::record::Record;
 use crate::experiment::reported::Reported;
 use crate::journal::{Declared, Writer};
-use crate::vitals::{Vitals, WorkerVitals};
+use crate::telemetry::{Vitals, WorkerVitals};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};

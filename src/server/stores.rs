@@ -2,9 +2,9 @@
 
 use super::Hinted;
 use crate::config::plan::Store;
-use crate::ledger::Ledger;
-use crate::ledger::redis::{RedisLedger, TlsFiles};
-use crate::ledger::sqlite::SqliteLedger;
+use crate::store::Ledger;
+use crate::store::redis::{RedisLedger, TlsFiles};
+use crate::store::sqlite::SqliteLedger;
 use anyhow::anyhow;
 use std::sync::Arc;
 

@@ -12,10 +12,10 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 use watershed::journal::{self, Declared, Options};
-use watershed::ledger::Ledger;
-use watershed::ledger::folder::Folder;
-use watershed::ledger::sqlite::SqliteLedger;
-use watershed::vitals::Vitals;
+use watershed::store::Ledger;
+use watershed::store::folder::Folder;
+use watershed::store::sqlite::SqliteLedger;
+use watershed::telemetry::Vitals;
 
 /// More than is folded in one batch.
 const AHEAD: u64 = 12_000;

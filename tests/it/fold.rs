@@ -12,11 +12,11 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex};
 use watershed::journal::{Chunk, OwnedRecord};
-use watershed::ledger::buckets::Buckets;
-use watershed::ledger::fold;
-use watershed::ledger::known::Known;
-use watershed::ledger::sqlite::SqliteLedger;
-use watershed::ledger::{Applied, Ledger, Totals};
+use watershed::store::buckets::Buckets;
+use watershed::store::fold;
+use watershed::store::known::Known;
+use watershed::store::sqlite::SqliteLedger;
+use watershed::store::{Applied, Ledger, Totals};
 
 /// Later than all that is folded here.
 const NOW_MS: u64 = 1 << 50;
@@ -158,7 +158,7 @@ proptest! {
             users.insert(record.user.clone());
             (requests + 1, users)
         });
-        let sum = |of: fn(&watershed::ledger::GroupTotals) -> u64| whole.0.epochs.iter().flat_map(|epoch| epoch.groups.values()).map(of).sum::<u64>();
+        let sum = |of: fn(&watershed::store::GroupTotals) -> u64| whole.0.epochs.iter().flat_map(|epoch| epoch.groups.values()).map(of).sum::<u64>();
         prop_assert_eq!(sum(|group| group.requests), requests);
         prop_assert_eq!(sum(|group| group.users), users.len() as u64);
         // Whoever is told earliest, by the clock, in which group, is counted there.

@@ -8,9 +8,9 @@ use crate::support::until;
 use rusqlite::Connection;
 use std::process::Command;
 use tempfile::TempDir;
-use watershed::ledger::Ledger;
-use watershed::ledger::redis::{RedisLedger, TlsFiles};
-use watershed::ledger::sqlite::SqliteLedger;
+use watershed::store::Ledger;
+use watershed::store::redis::{RedisLedger, TlsFiles};
+use watershed::store::sqlite::SqliteLedger;
 
 struct Site([Origin; 2]);
 

@@ -4,11 +4,11 @@ use crate::support::redis::{Cluster, Redis};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
-use watershed::ledger::controls::{Act, Control, Lifecycle};
-use watershed::ledger::kept::Kept;
-use watershed::ledger::redis::{RedisLedger, TlsFiles};
-use watershed::ledger::sqlite::SqliteLedger;
-use watershed::ledger::{ENDED_SESSIONS_MAX, EpochDefinition, Ledger, Part, SECRETS_MAX};
+use watershed::store::controls::{Act, Control, Lifecycle};
+use watershed::store::kept::Kept;
+use watershed::store::redis::{RedisLedger, TlsFiles};
+use watershed::store::sqlite::SqliteLedger;
+use watershed::store::{ENDED_SESSIONS_MAX, EpochDefinition, Ledger, Part, SECRETS_MAX};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()

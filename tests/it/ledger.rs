@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
-use watershed::ledger::identities::{IdentityCounts, Join};
-use watershed::ledger::redis::{RedisLedger, TlsFiles, Unusable};
-use watershed::ledger::retention;
-use watershed::ledger::sqlite::SqliteLedger;
-use watershed::ledger::{
+use watershed::store::identities::{IdentityCounts, Join};
+use watershed::store::redis::{RedisLedger, TlsFiles, Unusable};
+use watershed::store::retention;
+use watershed::store::sqlite::SqliteLedger;
+use watershed::store::{
     Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, Ledger, MetricTotals, Part, Span,
     Tally, UserDelta,
 };

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
-use watershed::ledger::event_ids::{KEEP_MS, OF_USER_MAX};
-use watershed::ledger::redis::{RedisLedger, TlsFiles};
-use watershed::ledger::sqlite::SqliteLedger;
-use watershed::ledger::waiting::BYTES_MAX;
-use watershed::ledger::{
+use watershed::store::event_ids::{KEEP_MS, OF_USER_MAX};
+use watershed::store::redis::{RedisLedger, TlsFiles};
+use watershed::store::sqlite::SqliteLedger;
+use watershed::store::waiting::BYTES_MAX;
+use watershed::store::{
     Applied, EpochDefinition, EventAt, ExposureAt, Ledger, Part, Span, UserDelta,
 };
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use watershed::admin::look::{Look, Looks, Seen};
 use watershed::config;
 use watershed::experiment::EpochDigest;
-use watershed::ledger::kept::Kept;
-use watershed::ledger::{
+use watershed::stats::State;
+use watershed::store::kept::Kept;
+use watershed::store::{
     EpochDefinition, EpochTotals, GroupTotals, HourTotals, MetricTotals, Totals,
 };
-use watershed::stats::State;
-use watershed::vitals::Counted;
+use watershed::telemetry::Counted;
 
 const HOUR_MS: u64 = 3_600_000;
 const WEEK_HOURS: u64 = 7 * 24;

@@ -7,7 +7,7 @@ pub mod sheet;
 use super::Door;
 use super::failure::{Failure, Path, Query, Refused};
 use crate::config::plan::Plan;
-use crate::ledger::{Ledger, LedgerError};
+use crate::store::{Ledger, LedgerError};
 use crate::tasks;
 use axum::body::Body;
 use axum::extract::State;
@@ -132,7 +132,7 @@ fn fill(
 ) -> io::Result<()> {
     while let Some(page) = pages.blocking_recv() {
         tasks::failpoint("export-page");
-        let rows = page.map_err(|error| io::Error::other(crate::ledger::chain(&error)))?;
+        let rows = page.map_err(|error| io::Error::other(crate::store::chain(&error)))?;
         told(rows.len());
         sheet.add(rows)?;
     }

@@ -4,7 +4,7 @@ use crate::admin::question::units;
 use crate::admin::results::rfc3339;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
-use crate::ledger::{GroupTotals, HourTotals, Ledger, LedgerError, MetricTotals, Place};
+use crate::store::{GroupTotals, HourTotals, Ledger, LedgerError, MetricTotals, Place};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 

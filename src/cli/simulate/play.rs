@@ -5,12 +5,12 @@ use crate::config::plan::Plan;
 use crate::experiment::guard::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric};
 use crate::experiment::{Experiment, UserId};
-use crate::ledger::kept::Kept;
-use crate::ledger::{EpochDefinition, EpochTotals, GroupTotals, MetricTotals, Totals};
 use crate::stats::sequential::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
-use crate::vitals;
+use crate::store::kept::Kept;
+use crate::store::{EpochDefinition, EpochTotals, GroupTotals, MetricTotals, Totals};
+use crate::telemetry;
 use fastrand::Rng;
 
 /// What is played.
@@ -122,7 +122,7 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
                 totals: crowd.totals.clone(),
                 // Everything that a user does is done at once.
                 hours: None,
-                counted: vitals::Counted::Wholly,
+                counted: telemetry::Counted::Wholly,
                 at_ms,
             },
             &Kept::default(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use watershed::ledger::{Ledger, LedgerError, UserRecord};
+use watershed::store::{Ledger, LedgerError, UserRecord};
 
 /// What one client knows of one user.
 #[derive(Clone, Debug, Default)]

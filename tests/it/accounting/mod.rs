@@ -17,9 +17,9 @@ use cutter::Cutter;
 use driver::Driver;
 use faults::{Fault, OF_ANY_STORE, OF_REDIS, Store};
 use std::time::Duration;
-use watershed::ledger::Ledger;
-use watershed::ledger::redis::{RedisLedger, TlsFiles};
-use watershed::ledger::sqlite::SqliteLedger;
+use watershed::store::Ledger;
+use watershed::store::redis::{RedisLedger, TlsFiles};
+use watershed::store::sqlite::SqliteLedger;
 
 /// A house with its surroundings.
 pub struct World {

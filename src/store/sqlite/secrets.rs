@@ -1,9 +1,9 @@
 //! The secrets that all replicas share.
 
-use crate::ledger::{LedgerError, SECRETS_MAX};
+use crate::store::{LedgerError, SECRETS_MAX};
 use rusqlite::Transaction;
 
-/// See [`crate::ledger::Ledger::secrets`].
+/// See [`crate::store::Ledger::secrets`].
 pub fn exchange(
     transaction: &Transaction<'_>,
     ours: &[String],

@@ -1,13 +1,13 @@
 //! The secrets that all replicas share: a list.
 
 use super::RedisLedger;
-use crate::ledger::{LedgerError, SECRETS_MAX, keys};
+use crate::store::{LedgerError, SECRETS_MAX, keys};
 use ::redis::Script;
 use std::sync::LazyLock;
 
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("secrets.lua")));
 
-/// See [`crate::ledger::Ledger::secrets`].
+/// See [`crate::store::Ledger::secrets`].
 pub async fn exchange(ledger: &RedisLedger, ours: &[String]) -> Result<Vec<String>, LedgerError> {
     let mut call = EXCHANGE.prepare_invoke();
     let key = keys::secrets_key(&ledger.prefix);

@@ -1,9 +1,9 @@
 //! IDs that count for another one, in Redis.
 
 use super::{RedisLedger, forgotten};
-use crate::ledger::identities::{OLD_STEPS_MAX, Role};
-use crate::ledger::keys::ShardKeys;
-use crate::ledger::{Ledger, LedgerError};
+use crate::store::identities::{OLD_STEPS_MAX, Role};
+use crate::store::keys::ShardKeys;
+use crate::store::{Ledger, LedgerError};
 use std::collections::HashSet;
 
 /// Some fields of a hash, and what they hold.

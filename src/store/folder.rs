@@ -10,7 +10,7 @@ use super::fold;
 use super::known::{Known, ManyIds};
 use super::{Applied, Batch, Forget, JournalId, Ledger, LedgerError, Part};
 use crate::journal::{Chunk, OwnedRecord, Reader};
-use crate::vitals::Vitals;
+use crate::telemetry::Vitals;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

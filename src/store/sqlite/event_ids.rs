@@ -1,8 +1,8 @@
 //! IDs of counted events, and counts of events that are not counted: see
-//! [`crate::ledger::event_ids`].
+//! [`crate::store::event_ids`].
 
-use crate::ledger::event_ids::{EventCounts, EventIds, FORGOTTEN_AT_ONCE};
-use crate::ledger::{EventAt, LedgerError, Part};
+use crate::store::event_ids::{EventCounts, EventIds, FORGOTTEN_AT_ONCE};
+use crate::store::{EventAt, LedgerError, Part};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// What is remembered of a user, as far as these events need it.

@@ -3,13 +3,13 @@
 use super::RedisLedger;
 use super::identities::Fields;
 use super::read::number;
-use crate::ledger::{ENDED_SESSIONS_MAX, LedgerError, keys};
+use crate::store::{ENDED_SESSIONS_MAX, LedgerError, keys};
 use ::redis::Script;
 use std::sync::LazyLock;
 
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sessions.lua")));
 
-/// See [`crate::ledger::Ledger::ended_sessions`].
+/// See [`crate::store::Ledger::ended_sessions`].
 pub async fn exchange(
     ledger: &RedisLedger,
     ours: &[(u64, String)],

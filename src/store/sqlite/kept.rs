@@ -1,7 +1,7 @@
 //! What is kept beside the counts.
 
-use crate::ledger::LedgerError;
-use crate::ledger::kept::{Kept, time_field, timed};
+use crate::store::LedgerError;
+use crate::store::kept::{Kept, time_field, timed};
 use rusqlite::{Connection, Transaction, params};
 
 pub fn kept(connection: &Connection, experiment: &str) -> Result<Kept, LedgerError> {

@@ -9,7 +9,7 @@ mod semantics;
 
 pub use export::run;
 
-use crate::vitals::Vitals;
+use crate::telemetry::Vitals;
 use exchange::Exchange;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -2,7 +2,7 @@
 
 use super::{STEPS, VERSION};
 use crate::journal::open_regular;
-use crate::ledger::LedgerError;
+use crate::store::LedgerError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Read};

@@ -5,7 +5,7 @@ use super::post::{Heard, Way};
 use super::{Inbox, semantics};
 use crate::config::plan::{Otlp, Plan};
 use crate::tasks;
-use crate::vitals::{Spans, Vitals};
+use crate::telemetry::{Spans, Vitals};
 use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;

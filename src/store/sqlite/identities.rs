@@ -2,10 +2,10 @@
 
 use super::apply::{keep, known};
 use super::event_ids;
-use crate::ledger::account::{Additions, Before};
-use crate::ledger::damage::Damage;
-use crate::ledger::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
-use crate::ledger::{LedgerError, Part};
+use crate::store::account::{Additions, Before};
+use crate::store::damage::Damage;
+use crate::store::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
+use crate::store::{LedgerError, Part};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Adds the joins of a part.

@@ -2,7 +2,7 @@
 //! counted meanwhile. Their facts stay in the journal, and are folded once the store takes them.
 
 use super::Folder;
-use crate::ledger::{JournalId, LedgerError, Part};
+use crate::store::{JournalId, LedgerError, Part};
 
 impl Folder {
     /// Folds nothing for this experiment until the store takes it again.

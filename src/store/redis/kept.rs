@@ -1,8 +1,8 @@
 //! What is kept beside the counts, in the experiment's first shard.
 
 use super::RedisLedger;
-use crate::ledger::LedgerError;
-use crate::ledger::kept::{Kept, time_field, timed, write};
+use crate::store::LedgerError;
+use crate::store::kept::{Kept, time_field, timed, write};
 use ::redis::Script;
 use std::sync::LazyLock;
 

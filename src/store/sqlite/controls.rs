@@ -1,9 +1,9 @@
 //! What was decided about experiments.
 
 use super::rows::text;
-use crate::ledger::controls::{ACTS_MAX, Act, Control, Controls};
-use crate::ledger::damage::Damage;
-use crate::ledger::{LedgerError, read_json, written};
+use crate::store::controls::{ACTS_MAX, Act, Control, Controls};
+use crate::store::damage::Damage;
+use crate::store::{LedgerError, read_json, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub fn controls(connection: &Connection, damage: &Damage) -> Result<Controls, LedgerError> {

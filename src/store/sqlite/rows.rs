@@ -1,7 +1,7 @@
 //! Reads what is kept as it is kept.
 
-use crate::ledger::damage::Damage;
-use crate::ledger::{EpochDefinition, LedgerError, keys};
+use crate::store::damage::Damage;
+use crate::store::{EpochDefinition, LedgerError, keys};
 use rusqlite::{Connection, Row};
 
 /// All epochs of an experiment.

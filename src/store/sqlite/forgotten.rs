@@ -1,7 +1,7 @@
 //! Users that were forgotten, in the file.
 
-use crate::ledger::LedgerError;
-use crate::ledger::forgotten::{Forgotten, KEEP_MS, KEY_MARK, new_key, written};
+use crate::store::LedgerError;
+use crate::store::forgotten::{Forgotten, KEEP_MS, KEY_MARK, new_key, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// The row of an experiment's version, in the place of a digest.

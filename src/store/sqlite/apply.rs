@@ -5,10 +5,10 @@ use super::forgotten;
 use super::identities;
 use super::rows::{number, text};
 use super::waiting;
-use crate::ledger::account::{Additions, Before};
-use crate::ledger::damage::Damage;
-use crate::ledger::event_ids::EventIds;
-use crate::ledger::{Applied, LedgerError, Part, Span, UserRecord, keys};
+use crate::store::account::{Additions, Before};
+use crate::store::damage::Damage;
+use crate::store::event_ids::EventIds;
+use crate::store::{Applied, LedgerError, Part, Span, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub fn apply(

@@ -3,7 +3,7 @@
 
 use super::RedisLedger;
 use super::identities::Fields;
-use crate::ledger::LedgerError;
+use crate::store::LedgerError;
 use std::str::FromStr;
 
 impl RedisLedger {

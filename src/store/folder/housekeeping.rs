@@ -3,8 +3,8 @@
 
 use super::Folder;
 use crate::journal::Reader;
-use crate::ledger::LedgerError;
-use crate::ledger::known::Known;
+use crate::store::LedgerError;
+use crate::store::known::Known;
 use std::sync::atomic::Ordering;
 
 impl Folder {

@@ -1,9 +1,9 @@
 //! What the script that adds a part is told, and what it answers.
 
-use crate::ledger::account::Additions;
-use crate::ledger::damage::Damage;
-use crate::ledger::{Applied, LedgerError, Part, Span, keys};
-use crate::ledger::{event_ids, fold, waiting};
+use crate::store::account::Additions;
+use crate::store::damage::Damage;
+use crate::store::{Applied, LedgerError, Part, Span, keys};
+use crate::store::{event_ids, fold, waiting};
 
 /// Writes a part as the script reads it.
 pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {

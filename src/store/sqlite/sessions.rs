@@ -1,9 +1,9 @@
 //! Sessions of the admin API that were ended before their time.
 
-use crate::ledger::{ENDED_SESSIONS_MAX, LedgerError};
+use crate::store::{ENDED_SESSIONS_MAX, LedgerError};
 use rusqlite::{Transaction, params};
 
-/// See [`crate::ledger::Ledger::ended_sessions`].
+/// See [`crate::store::Ledger::ended_sessions`].
 pub fn exchange(
     transaction: &Transaction<'_>,
     ours: &[(u64, String)],

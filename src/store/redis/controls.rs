@@ -1,8 +1,8 @@
 //! What was decided about experiments: a hash and a list in one slot.
 
 use super::RedisLedger;
-use crate::ledger::controls::{ACTS_MAX, Act, Control, Controls};
-use crate::ledger::{LedgerError, keys, read_json, written};
+use crate::store::controls::{ACTS_MAX, Act, Control, Controls};
+use crate::store::{LedgerError, keys, read_json, written};
 use ::redis::Script;
 use std::sync::LazyLock;
 

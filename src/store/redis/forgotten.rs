@@ -1,8 +1,8 @@
 //! Users that were forgotten, in Redis: a sorted set for each shard. Its key is the member of score 0.
 
 use super::RedisLedger;
-use crate::ledger::LedgerError;
-use crate::ledger::forgotten::{Forgotten, KEEP_MS, new_key, written};
+use crate::store::LedgerError;
+use crate::store::forgotten::{Forgotten, KEEP_MS, new_key, written};
 use ::redis::Script;
 use std::collections::HashSet;
 use std::sync::LazyLock;

@@ -1,9 +1,9 @@
-//! Events that wait for their user's exposure: see [`crate::ledger::waiting`]. Triggers keep the
+//! Events that wait for their user's exposure: see [`crate::store::waiting`]. Triggers keep the
 //! sum of their bytes.
 
 use super::rows::text;
-use crate::ledger::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
-use crate::ledger::{EventAt, LedgerError, Part, keys};
+use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
+use crate::store::{EventAt, LedgerError, Part, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// What waits for a user.
