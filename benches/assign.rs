@@ -13,7 +13,7 @@ use watershed::config;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::assign::{Share, Split, Weight, murmur3_32};
-use watershed::experiment::visit::visit;
+use watershed::experiment::resolve;
 
 /// Enough users that no branch predictor learns them, few enough to stay in cache.
 const USERS: usize = 4096;
@@ -66,7 +66,7 @@ fn main() {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let (took, fastest) = measure(&users, |user| {
             let user = UserId::new(user.as_bytes()).expect("not empty");
-            let visit = visit(&plan.experiments, &head, user, None);
+            let visit = resolve::resolve(&plan.experiments, &head, user, None);
             assert_eq!(visit.inside.len(), 1);
             visit.inside[0].1.0 as u64
         });

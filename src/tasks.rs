@@ -4,7 +4,7 @@
 //! The panic hook logs and counts every panic of the process, including those that a runtime
 //! contains, such as a panic in a request.
 
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use futures_util::FutureExt;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -80,9 +80,9 @@ struct State {
 pub struct Task(tokio::task::JoinHandle<()>);
 
 impl Supervisor {
-    /// A supervisor without tasks. Sets the process's panic hook, which counts in `vitals`.
-    pub fn new(vitals: &Arc<Vitals>) -> Supervisor {
-        log_panics(Arc::clone(vitals));
+    /// A supervisor without tasks. Sets the process's panic hook, which counts in `telemetry`.
+    pub fn new(telemetry: &Arc<Telemetry>) -> Supervisor {
+        log_panics(Arc::clone(telemetry));
         Supervisor::with_delay(DELAY_FIRST)
     }
 
@@ -297,12 +297,12 @@ pub fn is_lost(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
 }
 
-fn log_panics(vitals: Arc<Vitals>) {
+fn log_panics(telemetry: Arc<Telemetry>) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let task = RUNNING.try_with(Cell::get).ok().flatten();
         let task = task.or(thread.name()).unwrap_or("unnamed");
-        vitals.panics.add(task);
+        telemetry.panics.add(task);
         let message = panic.payload_as_str().unwrap_or("no message");
         let place = panic.location().map(ToString::to_string);
         let place = place.unwrap_or_default();

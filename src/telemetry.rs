@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// and share no cache line with another worker's.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct WorkerVitals {
+pub struct WorkerTelemetry {
     /// Requests answered, by the upstream or by watershed itself.
     pub requests: Counter,
     /// Answers that watershed made itself because something went wrong.
@@ -84,9 +84,9 @@ impl Counter {
 
 /// The numbers of the whole process.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct Telemetry {
     /// One for each worker.
-    pub workers: Box<[WorkerVitals]>,
+    pub workers: Box<[WorkerTelemetry]>,
     /// What the folder says of its work.
     pub folding: Folding,
     /// Batches of events that servers report.
@@ -125,16 +125,16 @@ impl Problems {
     }
 }
 
-impl Vitals {
+impl Telemetry {
     /// For this many workers, all at zero.
-    pub fn new(workers: usize) -> Vitals {
-        Vitals {
-            workers: (0..workers).map(|_| WorkerVitals::default()).collect(),
-            ..Vitals::default()
+    pub fn new(workers: usize) -> Telemetry {
+        Telemetry {
+            workers: (0..workers).map(|_| WorkerTelemetry::default()).collect(),
+            ..Telemetry::default()
         }
     }
 
-    /// Facts that are journaled and not yet in the ledger.
+    /// Facts that are journaled and not yet in the store.
     pub fn lag_events(&self) -> u64 {
         let folding = &self.folding;
         // Read before what was journaled, so that the difference is never short.
@@ -153,31 +153,31 @@ impl Vitals {
     }
 
     /// The sum of one number over all workers.
-    pub fn sum(&self, of: impl Fn(&WorkerVitals) -> &Counter) -> u64 {
+    pub fn sum(&self, of: impl Fn(&WorkerTelemetry) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| of(worker).get()).sum()
     }
 }
 
-/// How far the ledger is behind the journals.
+/// How far the store is behind the journals.
 #[derive(Debug, Default)]
 pub struct Folding {
     /// The sum of the sequence numbers up to which the workers' journals are folded.
     pub reached: AtomicU64,
     /// Facts in journals of earlier processes that are not folded yet.
     pub left: AtomicU64,
-    /// The ledger has everything that was written up to this time, in Unix milliseconds.
+    /// The store has everything that was written up to this time, in Unix milliseconds.
     pub caught_up_ms: AtomicU64,
     /// Facts found damaged on disk since the start.
     pub lost: AtomicU64,
-    /// Of those, the facts that the ledger does not know of yet.
+    /// Of those, the facts that the store does not know of yet.
     pub lost_untold: AtomicU64,
-    /// Facts that journals could not take and the ledger does not know of yet.
+    /// Facts that journals could not take and the store does not know of yet.
     pub dropped_untold: AtomicU64,
     /// Facts folded since the start.
     pub folded: AtomicU64,
-    /// Whether the ledger took what it was last given.
+    /// Whether the store took what it was last given.
     pub failing: AtomicBool,
-    /// The last error of the ledger.
+    /// The last error of the store.
     pub error: Mutex<Option<String>>,
 }
 

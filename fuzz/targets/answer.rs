@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
-use watershed::experiment::visit::visit;
+use watershed::experiment::resolve;
 use watershed::proxy::fuzzing::direct::{
     Answer, AnswerRead, Edited, Framed, HEAD_BYTES_MAX, Head, More, Partial, Rest, To, read_answer,
 };

@@ -9,7 +9,7 @@ use watershed::experiment::event::{EVENT_HEADER, HEADER_EVENTS_MAX, NAME_BYTES_M
 use watershed::experiment::metric::{
     Goal, Kind, Metric, Role, Trigger, VALUE_MAX, observe, observe_event,
 };
-use watershed::experiment::reported::{self, EVENTS_MAX, PARAMETERS_MAX};
+use watershed::experiment::client_event::{self, EVENTS_MAX, PARAMETERS_MAX};
 
 fn metric(kind: Kind, value: Option<&str>) -> Metric {
     Metric {
@@ -71,7 +71,7 @@ fn header(bytes: &[u8]) {
 }
 
 fn report(bytes: &[u8]) {
-    let read = reported::read(bytes, None, EVENTS_MAX);
+    let read = client_event::read(bytes, None, EVENTS_MAX);
     let Ok(events) = read else {
         return;
     };
@@ -93,11 +93,11 @@ fn report(bytes: &[u8]) {
     if bytes.trim_ascii().starts_with(b"{") {
         let list = [b"[", bytes, b"]"].concat();
         assert_eq!(
-            reported::read(&list, None, EVENTS_MAX).as_ref(),
+            client_event::read(&list, None, EVENTS_MAX).as_ref(),
             Ok(&events)
         );
     }
-    let keyed = reported::read(bytes, Some(b"key"), EVENTS_MAX).expect("the same report");
+    let keyed = client_event::read(bytes, Some(b"key"), EVENTS_MAX).expect("the same report");
     assert!(keyed.iter().all(|event| event.event.id.is_some()));
 }
 

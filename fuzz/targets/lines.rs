@@ -5,7 +5,7 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use watershed::experiment::asked::Fields;
+use watershed::experiment::http_view::HeaderView;
 use watershed::proxy::fuzzing::direct::Lines;
 use watershed::proxy::fuzzing::Reason;
 use watershed_fuzz::http1::{self, Field};

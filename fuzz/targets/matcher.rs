@@ -4,7 +4,7 @@
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use watershed::experiment::asked::Asked;
+use watershed::experiment::http_view::RequestView;
 use watershed::experiment::matcher::{HostPattern, Matcher, PathPattern, ValuePattern};
 
 fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {

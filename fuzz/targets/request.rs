@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
-use watershed::experiment::visit::visit;
+use watershed::experiment::resolve;
 use watershed::proxy::fuzzing::direct::{Body, Ours, Partial, Request, read_request};
 use watershed::proxy::fuzzing::{Bounds, Reason, Tags};
 use watershed::proxy::headers::{self, Words};
@@ -122,7 +122,7 @@ fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, 
     let visitor = identity::find(&plan.identity, &*plain);
     let user = visitor.as_ref().map(|visitor| visitor.assigned_by());
     let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));
-    let meant = visit(&plan.experiments, &*plain, user, None);
+    let meant = resolve::resolve(&plan.experiments, &*plain, user, None);
     let visitor = visitor.map(identity::Visitor::into_owned);
     let ours = Ours::new(PEER, trusted, false);
     let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use super::results::rfc3339;
 use super::words;
 use crate::config::plan::Plan;
-use crate::experiment::visit::{By, Standing, Why, standing};
+use crate::experiment::resolve::{By, Membership, Why, membership};
 use crate::experiment::{Experiment, UserId};
 use crate::store::UserRecord;
 use serde::Serialize;
@@ -33,11 +33,11 @@ pub struct Assignment {
     pub by: &'static str,
     /// One sentence.
     pub why: String,
-    /// What the ledger has of the user; `null` when it was not asked or has nothing.
+    /// What the store has of the user; `null` when it was not asked or has nothing.
     pub recorded: Option<Recorded>,
 }
 
-/// What the ledger has of a user in one experiment.
+/// What the store has of a user in one experiment.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Recorded {
     /// The group of first exposure.
@@ -79,10 +79,10 @@ pub fn explain(plan: &Plan, user: &[u8]) -> Explained {
 }
 
 fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment {
-    let standing = UserId::new(user).map(|user| standing(experiment, user, None));
+    let standing = UserId::new(user).map(|user| membership(experiment, user, None));
     let (group, by, why) = match standing {
         None => (None, "none", "an empty ID is never hashed".to_owned()),
-        Some(Standing::Inside {
+        Some(Membership::Inside {
             group,
             by: By::Winner,
         }) => {
@@ -93,7 +93,7 @@ fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment 
                 format!("{name} has won: everyone who matches sees it"),
             )
         }
-        Some(Standing::Inside { group, .. }) => {
+        Some(Membership::Inside { group, .. }) => {
             let name = &experiment.groups[group.0].name;
             let why = format!(
                 "the hash of the ID with the salt {:?} falls to {name}, on requests that match",
@@ -101,7 +101,7 @@ fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment 
             );
             (Some(group), "hash", why)
         }
-        Some(Standing::Outside(Why::OutsideTraffic | Why::NotMatched | Why::AnotherChose(_))) => {
+        Some(Membership::Outside(Why::OutsideTraffic | Why::NotMatched | Why::AnotherChose(_))) => {
             let share = 100.0 * experiment.traffic.get();
             (
                 None,

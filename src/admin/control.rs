@@ -1,4 +1,4 @@
-//! Pause, resume, promote, roll back: decisions about experiments, kept in the ledger for all
+//! Pause, resume, promote, roll back: decisions about experiments, kept in the store for all
 //! replicas, with who decided what when.
 
 use super::caller::Caller;
@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::words;
 use crate::config::plan::Plan;
 use crate::store::controls::{Act, Control, Lifecycle};
-use crate::store::{Ledger, LedgerError, chain};
+use crate::store::{Store, StoreError, chain};
 use axum::http::StatusCode;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -76,8 +76,8 @@ pub struct Decision<'a> {
 pub enum Undecided {
     /// It cannot be, as a sentence for who asked.
     Refused(StatusCode, String),
-    /// The ledger did not answer: nothing has changed.
-    Away(LedgerError),
+    /// The store did not answer: nothing has changed.
+    Away(StoreError),
 }
 
 /// What was done.
@@ -104,9 +104,9 @@ pub fn no_experiment(name: &str) -> Failure {
 
 /// Keeps that somebody did something that is no decision about an experiment. It is done: a store
 /// that is away cannot undo it, so that is only logged.
-pub async fn note(ledger: &dyn Ledger, act: Act) {
+pub async fn note(store: &dyn Store, act: Act) {
     tracing::info!("{} by {}: {} -> {}", act.action, act.by, act.from, act.to);
-    if let Err(error) = ledger.note(&act).await {
+    if let Err(error) = store.note(&act).await {
         let (action, error) = (&act.action, chain(&error));
         tracing::warn!("{action} by {} is not kept: {error}", act.by);
     }
@@ -128,7 +128,7 @@ pub fn act(action: &str, caller: &Caller, from: String, to: String) -> Act {
 /// Decides about an experiment, and keeps who did. What is so already changes nothing.
 pub async fn decide(
     plan: &Plan,
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     name: &str,
     decision: &Decision<'_>,
 ) -> Result<Done, Undecided> {
@@ -172,7 +172,7 @@ pub async fn decide(
             );
         }
     };
-    let controls = ledger.controls().await.map_err(Undecided::Away)?;
+    let controls = store.controls().await.map_err(Undecided::Away)?;
     let before = controls.get(name);
     let stands = before.filter(|control| control.salt == *experiment.salt);
     let same = match stands {
@@ -208,7 +208,7 @@ pub async fn decide(
         by: decision.by.to_owned(),
         reason: decision.reason.map(str::to_owned),
     };
-    let taken = ledger.control(before_ms, &next, &act).await;
+    let taken = store.control(before_ms, &next, &act).await;
     if !taken.map_err(Undecided::Away)? {
         return refused(
             StatusCode::CONFLICT,

@@ -170,7 +170,7 @@ pub async fn act(door: &Door, name: &str, asked: Asked<'_>) -> Result<Done, Fail
         reason,
     };
     let plan = door.plan();
-    let done = match decide(&plan, &*door.ledger, name, &decision).await {
+    let done = match decide(&plan, &*door.store, name, &decision).await {
         Ok(done) => done,
         Err(Undecided::Refused(status, sentence)) => return Err(Failure::new(status, sentence)),
         Err(Undecided::Away(error)) => return Err(error.into()),
@@ -237,7 +237,7 @@ pub struct Acts {
     )
 )]
 pub async fn acts(State(door): State<Door>) -> Result<Json<Acts>, Failure> {
-    let acts = door.ledger.acts(1000).await?.into_iter();
+    let acts = door.store.acts(1000).await?.into_iter();
     let acts = acts.map(ActResult::from).collect();
     Ok(Json(Acts { acts }))
 }

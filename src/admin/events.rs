@@ -3,7 +3,7 @@
 
 use super::failure::{Failure, Refused};
 use super::{Door, health};
-use crate::experiment::reported::{self, Reported};
+use crate::experiment::client_event::{self, ClientEvent};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -25,7 +25,7 @@ pub const BYTES_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub struct EventsRequest {
     /// Each with its user.
-    pub events: Vec<Reported>,
+    pub events: Vec<ClientEvent>,
     /// What became of them.
     pub done: oneshot::Sender<Taken>,
 }
@@ -38,12 +38,12 @@ pub struct Taken {
     /// The names of those that count for none.
     pub unknown: Vec<String>,
     /// Those that are not counted, and why.
-    pub refused: Vec<reported::Refused>,
+    pub refused: Vec<client_event::Refused>,
     /// How many the journal had no room for.
     pub dropped: usize,
 }
 
-/// A report, as [`reported::read`] reads it: one event or many.
+/// A report, as [`client_event::read`] reads it: one event or many.
 struct Report;
 
 impl ToSchema for Report {}
@@ -138,8 +138,8 @@ pub(super) async fn take(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Accepted>), Failure> {
     let bad = |error: String| Failure::new(StatusCode::BAD_REQUEST, error);
-    let key = headers.get(reported::IDEMPOTENCY_KEY);
-    let events = reported::read(&body?, key.map(HeaderValue::as_bytes), EVENTS_MAX)
+    let key = headers.get(client_event::IDEMPOTENCY_KEY);
+    let events = client_event::read(&body?, key.map(HeaderValue::as_bytes), EVENTS_MAX)
         .map_err(|error| bad(error.to_string()))?;
     if let Some(place) = events.iter().position(|reported| reported.user.is_none()) {
         return Err(bad(format!("event {place}: has no `user`")));

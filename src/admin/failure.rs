@@ -1,7 +1,7 @@
 //! Something that was not to be had, said as JSON: also where axum itself would say it as text.
 
 use super::dress::Said;
-use crate::store::LedgerError;
+use crate::store::StoreError;
 use axum::extract::rejection::{BytesRejection, FormRejection, PathRejection, QueryRejection};
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
@@ -46,8 +46,8 @@ impl IntoResponse for Failure {
     }
 }
 
-impl From<LedgerError> for Failure {
-    fn from(error: LedgerError) -> Failure {
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
         let error = format!(
             "the store does not answer: {}; requests are served on, and facts wait in the journal",
             error.with_advice()

@@ -5,7 +5,7 @@ use super::metric::{lowest_at, pooled};
 use super::shape::{GuardrailGroup, GuardrailResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::guard::Guarded;
+use crate::experiment::guardrail::Guarded;
 
 /// All guardrails of the experiment, in file order.
 pub fn guardrail_results(

@@ -42,7 +42,7 @@ pub async fn ready(State(door): State<Door>) -> Result<String, Failure> {
     if *door.stopping.borrow() {
         return Err(stopping());
     }
-    let problems = door.vitals.problems.all().into_iter();
+    let problems = door.telemetry.problems.all().into_iter();
     let lines = std::iter::once("ready".to_owned()).chain(problems);
     Ok(lines.map(|line| line + "\n").collect())
 }
@@ -145,7 +145,7 @@ pub async fn reload(
         Err(_) => "refused".to_owned(),
     };
     let act = control::act("reload", &caller, before, after);
-    control::note(&*door.ledger, act).await;
+    control::note(&*door.store, act).await;
     let done = done.map_err(|problems| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problems))?;
     Ok(Json(Reloaded { done }))
 }

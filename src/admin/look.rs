@@ -10,8 +10,8 @@ use crate::experiment::{Experiment, Lifecycle};
 use crate::stats::verdict::{State, Verdict};
 use crate::stats::{self, Judgement, Question};
 use crate::store::kept::Kept;
-use crate::store::{HourTotals, Ledger, LedgerError, Totals, chain};
-use crate::telemetry::{Counted, Vitals};
+use crate::store::{HourTotals, Store, StoreError, Totals, chain};
+use crate::telemetry::{Counted, Telemetry};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,12 +60,12 @@ pub struct Seen {
 type Hours = (u64, Arc<Vec<HourTotals>>);
 
 /// All looks of this process, and what they found. A look of a person counts as one: what it
-/// found is kept in the ledger at the next tick.
+/// found is kept in the store at the next tick.
 #[derive(Debug, Default)]
 pub struct Looks {
-    vitals: Arc<Vitals>,
-    /// By experiment's name: what is kept of it, here and in the ledger. It also outlives a
-    /// ledger that loses its last seconds.
+    telemetry: Arc<Telemetry>,
+    /// By experiment's name: what is kept of it, here and in the store. It also outlives a
+    /// store that loses its last seconds.
     known: Mutex<HashMap<String, Kept>>,
     /// By experiment's name: how much was counted when its hours were read, and the hours.
     hours: Mutex<HashMap<String, Hours>>,
@@ -73,9 +73,9 @@ pub struct Looks {
 
 impl Looks {
     /// Looks of the process with these numbers.
-    pub fn new(vitals: Arc<Vitals>) -> Looks {
+    pub fn new(telemetry: Arc<Telemetry>) -> Looks {
         Looks {
-            vitals,
+            telemetry,
             ..Looks::default()
         }
     }
@@ -85,18 +85,18 @@ impl Looks {
         &self,
         plan: &Plan,
         experiment: &Experiment,
-        ledger: &dyn Ledger,
-    ) -> Result<Look, LedgerError> {
-        let kept = ledger.kept(&experiment.name).await?;
+        store: &dyn Store,
+    ) -> Result<Look, StoreError> {
+        let kept = store.kept(&experiment.name).await?;
         let waited_until = Instant::now() + COUNTED_WITHIN;
         let (totals, counted) = loop {
-            let (totals, counted) = self.totals(experiment, ledger).await?;
+            let (totals, counted) = self.totals(experiment, store).await?;
             if counted != Counted::Partly || Instant::now() >= waited_until {
                 break (totals, counted);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let hours = self.hours(experiment, &totals, ledger).await?;
+        let hours = self.hours(experiment, &totals, store).await?;
         let seen = Seen {
             totals,
             hours: Some(Arc::clone(&hours)),
@@ -113,12 +113,12 @@ impl Looks {
     async fn totals(
         &self,
         experiment: &Experiment,
-        ledger: &dyn Ledger,
-    ) -> Result<(Totals, Counted), LedgerError> {
-        let imports = &self.vitals.imports;
-        let (begun, caught_up) = (imports.begun(), &self.vitals.folding.caught_up_ms);
+        store: &dyn Store,
+    ) -> Result<(Totals, Counted), StoreError> {
+        let imports = &self.telemetry.imports;
+        let (begun, caught_up) = (imports.begun(), &self.telemetry.folding.caught_up_ms);
         let counted = imports.counted(caught_up.load(Ordering::Relaxed), now_ms());
-        let totals = ledger.totals(&experiment.name).await?;
+        let totals = store.totals(&experiment.name).await?;
         // A batch that began in between may be partly in it.
         let is_same = imports.begun() == begun;
         Ok((totals, if is_same { counted } else { Counted::Partly }))
@@ -129,8 +129,8 @@ impl Looks {
         &self,
         experiment: &Experiment,
         totals: &Totals,
-        ledger: &dyn Ledger,
-    ) -> Result<Arc<Vec<HourTotals>>, LedgerError> {
+        store: &dyn Store,
+    ) -> Result<Arc<Vec<HourTotals>>, StoreError> {
         let counted = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
         let counted = counted.map(|group| group.requests + group.fallbacks + group.users);
         let counted: u64 = counted.sum();
@@ -140,7 +140,7 @@ impl Looks {
         };
         let hours = match known {
             Some((before, hours)) if before == counted => hours,
-            _ => Arc::new(ledger.hours(&experiment.name).await?),
+            _ => Arc::new(store.hours(&experiment.name).await?),
         };
         let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(experiment.name.to_string(), (counted, Arc::clone(&hours)));
@@ -194,7 +194,7 @@ impl Looks {
         }
     }
 
-    /// What this process knows beyond what the ledger has.
+    /// What this process knows beyond what the store has.
     fn news(&self, experiment: &str, kept: &Kept) -> Kept {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get(experiment);
@@ -206,14 +206,14 @@ impl Looks {
     pub async fn run(
         self: Arc<Self>,
         plans: watch::Receiver<Arc<Plan>>,
-        ledger: Arc<dyn Ledger>,
+        store: Arc<dyn Store>,
         stop: Arc<Notify>,
     ) {
         let mut rounds = Rounds::default();
         loop {
             let plan = Arc::clone(&plans.borrow());
             let round = async {
-                rounds.round(&self, &plan, &*ledger).await;
+                rounds.round(&self, &plan, &*store).await;
                 tokio::time::sleep(INTERVAL).await;
             };
             // Dropped half-way, a round has kept what it has kept.
@@ -223,7 +223,7 @@ impl Looks {
             }
         }
         let plan = Arc::clone(&plans.borrow());
-        let last = rounds.round(&self, &plan, &*ledger);
+        let last = rounds.round(&self, &plan, &*store);
         if tokio::time::timeout(LAST_LOOK, last).await.is_err() {
             tracing::debug!("no last look: the store does not answer");
         }
@@ -259,14 +259,14 @@ struct Rounds {
 }
 
 impl Rounds {
-    async fn round(&mut self, looks: &Looks, plan: &Plan, ledger: &dyn Ledger) {
+    async fn round(&mut self, looks: &Looks, plan: &Plan, store: &dyn Store) {
         if self.digest != plan.digest {
             self.digest = plan.digest;
             self.totals.clear();
             self.due.clear();
         }
         for experiment in &plan.experiments {
-            if let Err(error) = self.one(looks, plan, experiment, ledger).await {
+            if let Err(error) = self.one(looks, plan, experiment, store).await {
                 // Ingestion logs it as an error, and the next round tries again.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
                 if !error.is_of_one_experiment() {
@@ -274,7 +274,7 @@ impl Rounds {
                 }
             }
         }
-        looks.vitals.analyses.fetch_add(1, Ordering::Relaxed);
+        looks.telemetry.analyses.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn one(
@@ -282,17 +282,17 @@ impl Rounds {
         looks: &Looks,
         plan: &Plan,
         experiment: &Experiment,
-        ledger: &dyn Ledger,
-    ) -> Result<(), LedgerError> {
+        store: &dyn Store,
+    ) -> Result<(), StoreError> {
         let name = &*experiment.name;
-        let kept = ledger.kept(name).await?;
-        let (totals, counted) = looks.totals(experiment, ledger).await?;
+        let kept = store.kept(name).await?;
+        let (totals, counted) = looks.totals(experiment, store).await?;
         // A verdict may also come by time alone.
         let has_windows = has_windows(plan, experiment);
         let by_time = experiment.act_on.winner || experiment.act_on.loser || has_windows;
         if counted != Counted::Partly && (by_time || self.totals.get(name) != Some(&totals)) {
             let hours = match has_windows {
-                true => Some(looks.hours(experiment, &totals, ledger).await?),
+                true => Some(looks.hours(experiment, &totals, store).await?),
                 false => None,
             };
             let seen = Seen {
@@ -309,7 +309,7 @@ impl Rounds {
             }
             let verdict = &look.judgement.verdict;
             if self.is_confirmed(experiment, verdict, counted) {
-                act(plan, experiment, ledger, verdict).await?;
+                act(plan, experiment, store, verdict).await?;
             }
             // Otherwise they are looked at again, and what is found is kept.
             if counted == Counted::Wholly {
@@ -318,7 +318,7 @@ impl Rounds {
         }
         let news = looks.news(name, &kept);
         if !news.is_empty() {
-            ledger.keep(name, &news).await?;
+            store.keep(name, &news).await?;
         }
         Ok(())
     }
@@ -347,9 +347,9 @@ impl Rounds {
 async fn act(
     plan: &Plan,
     experiment: &Experiment,
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     verdict: &Verdict,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     if experiment.lifecycle != Lifecycle::Running {
         return Ok(());
     }
@@ -367,7 +367,7 @@ async fn act(
         by: "watershed (act_on)",
         reason: Some(&verdict.reason),
     };
-    match control::decide(plan, ledger, &experiment.name, &decision).await {
+    match control::decide(plan, store, &experiment.name, &decision).await {
         Err(Undecided::Away(error)) => Err(error),
         Err(Undecided::Refused(_, why)) => {
             // Another replica was quicker, most often.

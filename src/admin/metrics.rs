@@ -5,7 +5,7 @@ use super::Door;
 use super::failure::Failure;
 use super::results::Wish;
 use super::shape::{ExperimentResult, MetricResult, Results};
-use crate::telemetry::{Spans, Vitals};
+use crate::telemetry::{Spans, Telemetry};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -38,8 +38,8 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 )]
 pub async fn metrics(State(door): State<Door>) -> Result<Response, Failure> {
     let mut numbers = Numbers(Registry::with_prefix("watershed"));
-    numbers.process(&door.vitals);
-    numbers.spans(&door.vitals.spans);
+    numbers.process(&door.telemetry);
+    numbers.spans(&door.telemetry.spans);
     let results = door.results(Wish::default()).await;
     numbers.gauge(
         "store_up",
@@ -98,12 +98,12 @@ impl Numbers {
         self.0.register(name, help, family);
     }
 
-    fn process(&mut self, vitals: &Vitals) {
+    fn process(&mut self, telemetry: &Telemetry) {
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         self.gauge("build_info", "What runs", [(version, 1.0)]);
         let one = |value| [(vec![], value)];
-        let sum = |of: fn(&crate::telemetry::WorkerVitals) -> &crate::telemetry::Counter| {
-            one(vitals.sum(of))
+        let sum = |of: fn(&crate::telemetry::WorkerTelemetry) -> &crate::telemetry::Counter| {
+            one(telemetry.sum(of))
         };
         let all: [(&str, &str, _); 7] = [
             ("requests", "Requests answered", sum(|it| &it.requests)),
@@ -141,14 +141,14 @@ impl Numbers {
         for (name, help, value) in all {
             self.counter(name, help, value);
         }
-        let faults = vitals.event_faults().into_iter();
+        let faults = telemetry.event_faults().into_iter();
         self.counter(
             "event_faults",
             "Faults of reported events",
             faults.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
         );
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let folding = &vitals.folding;
+        let folding = &telemetry.folding;
         self.counter(
             "folded_facts",
             "Facts moved to the store",
@@ -157,14 +157,14 @@ impl Numbers {
         self.counter(
             "analyses",
             "Times that all experiments were analyzed",
-            one(read(&vitals.analyses)),
+            one(read(&telemetry.analyses)),
         );
         self.counter(
             "damaged_facts",
             "Facts that were damaged on disk",
             one(read(&folding.lost)),
         );
-        let lag = vitals.lag_events() as f64;
+        let lag = telemetry.lag_events() as f64;
         self.gauge(
             "journal_lag_facts",
             "Facts that are not in the store yet",
@@ -175,11 +175,11 @@ impl Numbers {
             "reloads",
             "Times that the file was loaded again",
             [
-                reload("done", &vitals.reload.done),
-                reload("refused", &vitals.reload.refused),
+                reload("done", &telemetry.reload.done),
+                reload("refused", &telemetry.reload.refused),
             ],
         );
-        let panics = vitals.panics.all().into_iter();
+        let panics = telemetry.panics.all().into_iter();
         self.counter(
             "panics",
             "Panics, by the task that panicked",

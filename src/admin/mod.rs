@@ -51,8 +51,8 @@ mod words;
 
 use crate::config::plan::Plan;
 use crate::rate_limit::Rates;
-use crate::store::{Ledger, LedgerError};
-use crate::telemetry::Vitals;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
 use crate::upstream::Standings;
 use axum::middleware;
 use gate::Gate;
@@ -113,8 +113,8 @@ pub struct Door {
     replica: Arc<str>,
     looks: Arc<Looks>,
     plan: watch::Receiver<Arc<Plan>>,
-    ledger: Arc<dyn Ledger>,
-    vitals: Arc<Vitals>,
+    store: Arc<dyn Store>,
+    telemetry: Arc<Telemetry>,
     rates: Arc<Rates>,
     house: House,
     stopping: watch::Receiver<bool>,
@@ -123,13 +123,13 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door to this house; `replica` is its name among those that share its ledger.
+    /// A door to this house; `replica` is its name among those that share its store.
     pub fn new(
         replica: String,
         looks: Arc<Looks>,
         plan: watch::Receiver<Arc<Plan>>,
-        ledger: Arc<dyn Ledger>,
-        (vitals, rates): (Arc<Vitals>, Arc<Rates>),
+        store: Arc<dyn Store>,
+        (telemetry, rates): (Arc<Telemetry>, Arc<Rates>),
         house: House,
         stopping: watch::Receiver<bool>,
     ) -> Door {
@@ -137,8 +137,8 @@ impl Door {
             replica: replica.into(),
             looks,
             plan,
-            ledger,
-            vitals,
+            store,
+            telemetry,
             rates,
             house,
             stopping,
@@ -146,10 +146,10 @@ impl Door {
         }
     }
 
-    async fn results(&self, wish: Wish<'_>) -> Result<Results, LedgerError> {
+    async fn results(&self, wish: Wish<'_>) -> Result<Results, StoreError> {
         let (plan, replica) = (self.plan(), &self.replica);
-        let (ledger, vitals) = (&*self.ledger, &*self.vitals);
-        results::gather(&plan, ledger, &self.looks, vitals, replica, wish).await
+        let (store, telemetry) = (&*self.store, &*self.telemetry);
+        results::gather(&plan, store, &self.looks, telemetry, replica, wish).await
     }
 
     /// Waits, not for long, until the store has what was answered here up to now: which IDs are one
@@ -160,7 +160,7 @@ impl Door {
             now.map_or(0, |now| now.as_millis() as u64)
         };
         let asked_ms = now_ms();
-        let folding = &self.vitals.folding;
+        let folding = &self.telemetry.folding;
         let is_behind = || {
             let failing = folding.failing.load(Ordering::Relaxed);
             folding.caught_up_ms.load(Ordering::Relaxed) < asked_ms && !failing
@@ -187,7 +187,7 @@ impl Door {
             ended.forget(caller::now_s());
             ended.all().cloned().collect::<Vec<_>>()
         };
-        let asked = self.ledger.ended_sessions(&ours, caller::now_s());
+        let asked = self.store.ended_sessions(&ours, caller::now_s());
         match tokio::time::timeout(EXCHANGE_WITHIN, asked).await {
             Ok(Ok(all)) => {
                 let mut ended = self.ended();

@@ -3,7 +3,7 @@
 use super::windows;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::guard::Guarded;
+use crate::experiment::guardrail::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric, Role};
 use crate::stats;
 use crate::store::{GroupTotals, HourTotals, MetricTotals, Totals};

@@ -1,4 +1,4 @@
-//! Gathers the results: totals from the ledger, what the statistics say of them.
+//! Gathers the results: totals from the store, what the statistics say of them.
 
 use super::experiment::{ended, result};
 use super::look::Looks;
@@ -8,8 +8,8 @@ use super::trend;
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
 use crate::store::controls::Act;
-use crate::store::{Ledger, LedgerError, Replica};
-use crate::telemetry::Vitals;
+use crate::store::{Replica, Store, StoreError};
+use crate::telemetry::Telemetry;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,24 +30,24 @@ pub struct Wish<'a> {
 /// Gathers the results.
 pub async fn gather(
     plan: &Plan,
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     looks: &Looks,
-    vitals: &Vitals,
+    telemetry: &Telemetry,
     replica: &str,
     wish: Wish<'_>,
-) -> Result<Results, LedgerError> {
+) -> Result<Results, StoreError> {
     let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_millis() as u64);
     let wanted = |name: &str| wish.only.is_none_or(|only| only == name);
     // Before the totals: a lag of zero then means that they hold all that was answered.
-    let mut store = store_state(ledger, vitals, now_ms);
-    store.dropped_events += ledger.dropped().await?;
-    store.damaged_events += ledger.damaged().await?;
+    let mut state = store_state(store, telemetry, now_ms);
+    state.dropped_events += store.dropped().await?;
+    state.damaged_events += store.damaged().await?;
     let mut experiments = Vec::new();
     // Of all experiments, one that cannot be read is left out, and reported.
     let mut unknown = Vec::new();
-    let mut leave_out = |name: &str, error: LedgerError| {
+    let mut leave_out = |name: &str, error: StoreError| {
         if wish.only.is_some() || !error.is_of_one_experiment() {
             return Err(error);
         }
@@ -60,7 +60,7 @@ pub async fn gather(
         .iter()
         .filter(|experiment| wanted(&experiment.name))
     {
-        let look = match looks.look(plan, experiment, ledger).await {
+        let look = match looks.look(plan, experiment, store).await {
             Ok(look) => look,
             Err(error) => {
                 leave_out(&experiment.name, error)?;
@@ -76,31 +76,31 @@ pub async fn gather(
         }
         experiments.push(shown);
     }
-    for name in ledger.experiments().await? {
+    for name in store.experiments().await? {
         if wanted(&name) && plan.experiment_named(&name).is_none() {
-            match ledger.totals(&name).await {
+            match store.totals(&name).await {
                 Ok(totals) => experiments.push(ended(name, &totals)),
                 Err(error) => leave_out(&name, error)?,
             }
         }
     }
-    store.problems.extend(unknown);
+    state.problems.extend(unknown);
     Ok(Results {
         generated_at: rfc3339(now_ms),
         view: (wish.view == View::Fixed).then_some(ONCE),
-        store,
+        store: state,
         events: EventState {
-            faults: vitals.event_faults(),
+            faults: telemetry.event_faults(),
         },
-        replicas: replicas(plan, ledger, replica, now_ms).await?,
+        replicas: replicas(plan, store, replica, now_ms).await?,
         experiments,
-        acts: acts(ledger, wish).await?,
+        acts: acts(store, wish).await?,
     })
 }
 
 /// The latest decisions, of the experiment asked for.
-async fn acts(ledger: &dyn Ledger, wish: Wish<'_>) -> Result<Vec<ActResult>, LedgerError> {
-    let acts = ledger.acts(ACTS_SHOWN).await?.into_iter();
+async fn acts(store: &dyn Store, wish: Wish<'_>) -> Result<Vec<ActResult>, StoreError> {
+    let acts = store.acts(ACTS_SHOWN).await?.into_iter();
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
     Ok(wanted.map(ActResult::from).collect())
 }
@@ -120,13 +120,13 @@ impl From<Act> for ActResult {
     }
 }
 
-/// All processes that give their facts to this ledger, and whether they serve the same as this one.
+/// All processes that give their facts to this store, and whether they serve the same as this one.
 async fn replicas(
     plan: &Plan,
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     this: &str,
     now_ms: u64,
-) -> Result<Vec<ReplicaResult>, LedgerError> {
+) -> Result<Vec<ReplicaResult>, StoreError> {
     let definition = definition(plan);
     let shown = |replica: Replica| ReplicaResult {
         this: replica.id == this,
@@ -140,18 +140,18 @@ async fn replicas(
         version: replica.version,
         id: replica.id,
     };
-    let all = ledger.replicas(now_ms).await?;
+    let all = store.replicas(now_ms).await?;
     Ok(all.into_iter().map(shown).collect())
 }
 
-fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState {
-    let folding = &vitals.folding;
-    let lag_events = vitals.lag_events();
+fn store_state(store: &dyn Store, telemetry: &Telemetry, now_ms: u64) -> StoreState {
+    let folding = &telemetry.folding;
+    let lag_events = telemetry.lag_events();
     let caught_up_ms = folding.caught_up_ms.load(Ordering::Relaxed);
     let text =
         |slot: &std::sync::Mutex<Option<String>>| slot.lock().ok().and_then(|text| text.clone());
     StoreState {
-        kind: ledger.kind(),
+        kind: store.kind(),
         healthy: !folding.failing.load(Ordering::Relaxed),
         error: text(&folding.error),
         lag_events,
@@ -162,9 +162,9 @@ fn store_state(ledger: &dyn Ledger, vitals: &Vitals, now_ms: u64) -> StoreState 
         },
         dropped_events: folding.dropped_untold.load(Ordering::Relaxed),
         damaged_events: folding.lost_untold.load(Ordering::Relaxed),
-        damaged_records: ledger.damaged_records(),
-        problems: vitals.problems.all(),
-        reload_error: text(&vitals.reload.error),
+        damaged_records: store.damaged_records(),
+        problems: telemetry.problems.all(),
+        reload_error: text(&telemetry.reload.error),
     }
 }
 

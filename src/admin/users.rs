@@ -61,7 +61,7 @@ pub async fn assignments_of(
     for assignment in &mut explained.experiments {
         let recorded = match &kept {
             Some(kept) => {
-                door.ledger
+                door.store
                     .user(&assignment.name, kept.id().as_bytes())
                     .await?
             }
@@ -106,7 +106,7 @@ pub async fn forget(
         let kept = plan.identity.keep.of(user);
         let until_ms = door.until_now().await;
         let run = plan.experiments.iter().map(|it| it.name.to_string());
-        forgotten = everywhere(&*door.ledger, run, kept.id().as_bytes(), until_ms).await?;
+        forgotten = everywhere(&*door.store, run, kept.id().as_bytes(), until_ms).await?;
         for experiment in &forgotten {
             // Whose data they were is forgotten, too.
             let act = control::act("forget", &caller, "kept".into(), "forgotten".into());
@@ -114,7 +114,7 @@ pub async fn forget(
                 experiment: experiment.clone(),
                 ..act
             };
-            control::note(&*door.ledger, experiment_too).await;
+            control::note(&*door.store, experiment_too).await;
         }
     }
     Ok(Json(Forgotten { forgotten }))

@@ -97,7 +97,7 @@ async fn show(
     visitors::visit(site, arguments.visitors, move || tick.inc(1)).await?;
     bar.finish();
     let results = format!("http://{admin}/admin/results");
-    // What was answered is in the results once the ledger has caught up.
+    // What was answered is in the results once the store has caught up.
     loop {
         let state: serde_json::Value = serde_json::from_str(&fetch(&results, None).await?)?;
         if state["store"]["lag_events"] == 0 {

@@ -41,8 +41,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let ledger = server::open_ledger(&plan.store).await?;
-        let experiments = ledger.experiments().await?;
+        let store = server::open_store(&plan.store).await?;
+        let experiments = store.experiments().await?;
         let experiment = match (&arguments.experiment, &experiments[..]) {
             (Some(named), known) if known.contains(named) => named.clone(),
             (None, [only]) => only.clone(),
@@ -58,17 +58,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 return Err(Hinted::new(what, hint).into());
             }
         };
-        let totals = ledger.totals(&experiment).await?;
+        let totals = store.totals(&experiment).await?;
         let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
         let bar = bar(arguments.table, groups.map(|group| group.users).sum());
         let shown = bar.clone();
         let told = move |rows: usize| shown.inc(rows as u64);
         let how = (arguments.table, arguments.format, arguments.raw);
-        let store = Arc::clone(&ledger);
+        let counted = Arc::clone(&store);
         let written = match &arguments.output {
             None => {
                 let to = BufWriter::new(std::io::stdout());
-                write(ledger, plan, experiment, how, to, told)
+                write(store, plan, experiment, how, to, told)
                     .await
                     .context("the export broke off")
             }
@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
                     .with_context(|| format!("cannot write beside {}", path.display()))?;
                 let to = BufWriter::new(file.reopen()?);
-                write(ledger, plan, experiment, how, to, told)
+                write(store, plan, experiment, how, to, told)
                     .await
                     .context("the export broke off; no file was written")?;
                 file.persist(path)
@@ -86,7 +86,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         };
         bar.finish_and_clear();
-        let damaged = store.damaged_records();
+        let damaged = counted.damaged_records();
         if damaged > 0 {
             eprintln!("warning: {damaged} records of the store are damaged and left out");
         }

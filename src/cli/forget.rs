@@ -33,16 +33,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let ledger = server::open_ledger(&plan.store).await?;
+        let store = server::open_store(&plan.store).await?;
         let until_ms = system_ms().max(journal::latest_ms(&plan.journal.path));
         let run = plan.experiments.iter().map(|it| it.name.to_string());
-        let forgotten = everywhere(&*ledger, run, kept.id().as_bytes(), until_ms);
+        let forgotten = everywhere(&*store, run, kept.id().as_bytes(), until_ms);
         let names = forgotten.await.with_context(
             || "not everything was forgotten: run the command again when the store answers",
         )?;
         for experiment in &names {
             println!("{experiment}: forgotten");
-            ledger.note(&act(experiment)).await?;
+            store.note(&act(experiment)).await?;
         }
         if names.is_empty() {
             println!("nothing is known of this user");

@@ -1,7 +1,7 @@
 //! `watershed override`: a signed token that puts its bearer into a group.
 
 use crate::config;
-use crate::experiment::forced::{self, Forced, OVERRIDE_COOKIE};
+use crate::experiment::override_token::{self, OVERRIDE_COOKIE, Override};
 use crate::server::Hinted;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -54,12 +54,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let expires_s = now_s.saturating_add(arguments.ttl.as_secs());
-    let forced = Forced {
+    let forced = Override {
         experiment: arguments.experiment.clone(),
         group: arguments.group.clone(),
         expires_s,
     };
-    let token = forced::sign(secret.reveal().as_bytes(), &forced);
+    let token = override_token::sign(secret.reveal().as_bytes(), &forced);
     println!("{token}");
     if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         eprintln!(

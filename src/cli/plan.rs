@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::config::plan::Plan;
-use crate::experiment::visit::{By, Standing, standing};
+use crate::experiment::resolve::{By, Membership, membership};
 use crate::experiment::{Experiment, UserId};
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ fn place(plan: &Plan, experiment: Option<&Experiment>, user: UserId<'_>) -> Stri
     let Some(experiment) = experiment else {
         return outside();
     };
-    let Standing::Inside { group, by } = standing(experiment, user, None) else {
+    let Membership::Inside { group, by } = membership(experiment, user, None) else {
         return outside();
     };
     let group = &experiment.groups[group.0];

@@ -1,13 +1,13 @@
-//! The plan as journals and ledgers keep it.
+//! The plan as journals and stores keep it.
 
 use super::plan::Plan;
-use crate::experiment::guard::{Guarded, Guardrail};
+use crate::experiment::guardrail::{Guarded, Guardrail};
 use crate::experiment::metric::{Goal, Kind, Metric};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
 use crate::experiment::{Experiment, Lifecycle};
 use std::collections::BTreeSet;
 
-/// What a ledger must know to fold records made under this plan.
+/// What a store must know to fold records made under this plan.
 pub fn declaration(plan: &Plan) -> Declaration {
     let experiments: Vec<_> = plan.experiments.iter().map(experiment).collect();
     let mut metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
@@ -23,7 +23,7 @@ pub fn declaration(plan: &Plan) -> Declaration {
     }
 }
 
-/// Names everything that decides who sees what and what counts: replicas that share a ledger
+/// Names everything that decides who sees what and what counts: replicas that share a store
 /// should agree in it.
 pub fn definition(plan: &Plan) -> String {
     let Plan {

@@ -5,7 +5,7 @@ use super::metrics;
 use super::name::check_name;
 use super::node::Node;
 use crate::experiment::assign::{Share, Split, Weight};
-use crate::experiment::guard::{Guarded, Guardrail};
+use crate::experiment::guardrail::{Guarded, Guardrail};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
 use crate::experiment::metric::{Metric, Role};
 use crate::experiment::{

@@ -10,8 +10,8 @@ pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
 use crate::experiment::key_ring::KeyRing;
+use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
-use crate::experiment::routes::Experiments;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
 use http::uri::PathAndQuery;
@@ -34,8 +34,8 @@ pub struct Plan {
     /// Where people look: results, metrics, controls.
     pub admin: Admin,
     /// Where the counts live.
-    pub store: Store,
-    /// Where facts are kept until the ledger has them.
+    pub store: StoreConfig,
+    /// Where facts are kept until the store has them.
     pub journal: Journal,
     /// How many workers; one per core when left out.
     pub workers: usize,
@@ -303,7 +303,7 @@ impl fmt::Display for Endpoint {
 
 /// Where the counts live.
 #[derive(Clone, Debug)]
-pub enum Store {
+pub enum StoreConfig {
     /// One local file, made where missing.
     Embedded {
         /// The file.
@@ -323,14 +323,14 @@ pub enum Store {
     },
 }
 
-/// Where and how facts are kept until the ledger has them.
+/// Where and how facts are kept until the store has them.
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// The directory, made where missing.
     pub path: PathBuf,
     /// The most that a power cut may cost.
     pub sync_interval: Duration,
-    /// The most it may grow to while the ledger is away, in bytes over all workers.
+    /// The most it may grow to while the store is away, in bytes over all workers.
     pub quota_bytes: u64,
 }
 

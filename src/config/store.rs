@@ -1,14 +1,14 @@
 //! `store`: where the counts live.
 
 use super::node::Node;
-use super::plan::Store;
+use super::plan::StoreConfig;
 use super::tls::{self, Watched};
 
 const ALLOWED: &str = "redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file";
 
 /// Reads `store`; without it, a file beside the configuration.
-pub fn store(root: &Node<'_>, watched: &mut Watched) -> Store {
-    let embedded = |path: &str| Store::Embedded {
+pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
+    let embedded = |path: &str| StoreConfig::Embedded {
         path: root.file(path),
     };
     let Some(node) = root.get("store") else {
@@ -71,7 +71,7 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> Store {
             _,
         )) => {
             check_tls(&node, url.reveal(), watched);
-            Store::Redis {
+            StoreConfig::Redis {
                 url,
                 prefix,
                 ca,

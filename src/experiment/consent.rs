@@ -1,6 +1,6 @@
 //! Whether a visitor has agreed to be recorded.
 
-use super::asked::Fields;
+use super::http_view::HeaderView;
 use super::identity::cookie_value;
 
 /// The cookie without which nothing is recorded and control is served.
@@ -14,7 +14,7 @@ pub struct Consent {
 
 impl Consent {
     /// Whether the visitor's cookies say so.
-    pub fn is_given<'a>(&self, fields: impl Fields<'a>) -> bool {
+    pub fn is_given<'a>(&self, fields: impl HeaderView<'a>) -> bool {
         let value = cookie_value(fields, &self.cookie);
         value.is_some_and(|value| matches(self.value.as_bytes(), value))
     }

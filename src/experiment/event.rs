@@ -2,8 +2,8 @@
 //! one. The header is a list of RFC 9651, read leniently: what is wrong with one member or
 //! parameter loses only itself.
 
-use super::asked::Fields;
 use super::decimal::Decimal;
+use super::http_view::HeaderView;
 use http::header::HeaderName;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -163,7 +163,7 @@ impl fmt::Display for Fault {
 }
 
 /// All lines of the header as one list (RFC 9651, 4.2); `None` where there are none.
-pub fn lines<'a>(fields: impl Fields<'a>) -> Option<Cow<'a, [u8]>> {
+pub fn lines<'a>(fields: impl HeaderView<'a>) -> Option<Cow<'a, [u8]>> {
     let name = EVENT_HEADER;
     let mut lines = fields.all(&name);
     let first = lines.next()?;

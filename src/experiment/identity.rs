@@ -2,7 +2,7 @@
 //! an ID in a cookie, which is signed ([`minted`]).
 
 use super::UserId;
-use super::asked::{Asked, Fields};
+use super::http_view::{HeaderView, RequestView};
 use super::key_ring::KeyRing;
 use super::minted::{self, Origin};
 use base64::Engine;
@@ -36,7 +36,7 @@ pub struct Identity {
     pub keys_from_file: bool,
 }
 
-/// What is kept of an ID, in the journal and the ledger.
+/// What is kept of an ID, in the journal and the store.
 #[derive(Clone, Debug)]
 pub enum Keep {
     /// The ID as it came.
@@ -196,7 +196,7 @@ impl<'a> Visitor<'a> {
 }
 
 /// The visitor that the request names, or `None` when no source holds a usable ID.
-pub fn find<'a>(identity: &Identity, request: impl Asked<'a>) -> Option<Visitor<'a>> {
+pub fn find<'a>(identity: &Identity, request: impl RequestView<'a>) -> Option<Visitor<'a>> {
     let usable = |id: &[u8]| !id.is_empty() && id.len() <= identity.id_bytes_max;
     let known = identity
         .sources
@@ -277,7 +277,7 @@ fn trim(id: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {
+fn read<'a>(source: &Source, request: impl RequestView<'a>) -> Option<Cow<'a, [u8]>> {
     match source {
         Source::Cookie(name) => cookie_value(request.fields(), name).map(Cow::Borrowed),
         Source::Header(name) => Some(Cow::Borrowed(request.fields().first(name)?)),
@@ -294,7 +294,7 @@ fn read<'a>(source: &Source, request: impl Asked<'a>) -> Option<Cow<'a, [u8]>> {
 
 /// The first cookie of this name, over all `Cookie` headers, as it came. Cookies are read by
 /// hand because they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
-pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]> {
+pub fn cookie_value<'a>(fields: impl HeaderView<'a>, name: &str) -> Option<&'a [u8]> {
     for line in fields.all(&COOKIE) {
         let mut rest = line.trim_ascii_start();
         // What is as short as the name holds no value.
@@ -317,7 +317,7 @@ pub fn cookie_value<'a>(fields: impl Fields<'a>, name: &str) -> Option<&'a [u8]>
 /// Whether any cookie is meant, over all `Cookie` headers; `is_meant` is given what begins with the
 /// cookie's name. Names that are meant have at least so many bytes.
 pub fn has_cookie<'a>(
-    fields: impl Fields<'a>,
+    fields: impl HeaderView<'a>,
     name_bytes_min: usize,
     is_meant: impl Fn(&[u8]) -> bool,
 ) -> bool {

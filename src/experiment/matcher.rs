@@ -1,6 +1,6 @@
 //! Who is eligible for an experiment: conditions on the request, all of which must hold.
 
-use super::asked::{Asked, Fields};
+use super::http_view::{HeaderView, RequestView};
 use http::Method;
 use http::header::HeaderName;
 
@@ -21,12 +21,12 @@ pub struct Matcher {
 
 impl Matcher {
     /// Whether the request is eligible.
-    pub fn matches<'a>(&self, request: impl Asked<'a>) -> bool {
+    pub fn matches<'a>(&self, request: impl RequestView<'a>) -> bool {
         self.judge(request) == Eligible::Yes
     }
 
     /// Whether the request is eligible, or would be with other header fields.
-    pub fn judge<'a>(&self, request: impl Asked<'a>) -> Eligible {
+    pub fn judge<'a>(&self, request: impl RequestView<'a>) -> Eligible {
         let otherwise = self
             .path
             .as_ref()
@@ -144,7 +144,7 @@ pub struct ValuePattern<Name> {
 }
 
 impl ValuePattern<HeaderName> {
-    fn is_among<'a>(&self, fields: impl Fields<'a>) -> bool {
+    fn is_among<'a>(&self, fields: impl HeaderView<'a>) -> bool {
         fields.all(&self.name).any(|found| {
             self.value
                 .as_ref()

@@ -2,8 +2,8 @@
 //! turn an answer into observations of metrics.
 
 use super::MetricIndex;
-use super::asked::{Answered, Fields};
 use super::event::{self, Event, EventId, Fault, Reason, Value};
+use super::http_view::{HeaderView, ResponseView};
 use super::matcher::PathPattern;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
@@ -148,7 +148,7 @@ pub const VALUE_MAX: i64 = 1_000_000_000_000;
 
 impl Rule {
     /// Whether a request and the head of its answer match.
-    pub fn matches<'a>(&self, method: &Method, path: &str, answer: impl Answered<'a>) -> bool {
+    pub fn matches<'a>(&self, method: &Method, path: &str, answer: impl ResponseView<'a>) -> bool {
         let status = answer.status();
         self.method.as_ref().is_none_or(|wanted| wanted == method)
             && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
@@ -163,7 +163,7 @@ impl Rule {
 }
 
 impl HeaderRule {
-    fn matches<'a>(&self, answer: impl Answered<'a>) -> bool {
+    fn matches<'a>(&self, answer: impl ResponseView<'a>) -> bool {
         let mut found = answer.fields().all(&self.name);
         match &self.value {
             Some(value) => found.any(|found| found == value.as_bytes()),
@@ -179,7 +179,7 @@ pub fn observe<'a>(
     metrics: &[Metric],
     method: &Method,
     path: &str,
-    answer: impl Answered<'a>,
+    answer: impl ResponseView<'a>,
 ) -> (Observations, Vec<Fault>) {
     let mut faults = Vec::new();
     let header = match answer.fields().first(&event::EVENT_HEADER).is_some() {

@@ -1,29 +1,29 @@
 //! The pure core: who the visitor is ([`identity`]), which group ([`assign`]), who is eligible
-//! ([`matcher`]), what a response counts as ([`metric`]), what harm it does ([`guard`]), what a
-//! person may force ([`forced`]), and the facts that are journaled ([`record`]).
+//! ([`matcher`]), what a response counts as ([`metric`]), what harm it does ([`guardrail`]), what a
+//! person may force ([`override_token`]), and the facts that are journaled ([`record`]).
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
-//! Start with [`visit::visit`], the one question that the proxy asks.
+//! Start with [`resolve::resolve`], the one question that the proxy asks.
 
-pub mod asked;
 pub mod assign;
+pub mod client_event;
 pub mod consent;
 pub mod decimal;
 pub mod event;
-pub mod forced;
-pub mod guard;
+pub mod guardrail;
+pub mod http_view;
 pub mod identity;
 pub mod key_ring;
+pub mod match_index;
 pub mod matcher;
 pub mod metric;
 pub mod minted;
+pub mod override_token;
 pub mod record;
-pub mod reported;
-pub mod routes;
-pub mod visit;
+pub mod resolve;
 
 use assign::{Share, Split, Weight};
-use guard::Guardrail;
+use guardrail::Guardrail;
 use matcher::Matcher;
 
 /// The place of an experiment in the plan's list, in file order.

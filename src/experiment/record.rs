@@ -8,7 +8,7 @@ use super::assign::{Share, Weight};
 use super::metric::{Goal, Kind, Observation};
 use super::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 
-/// Everything a ledger must know to fold the records of one plan.
+/// Everything a store must know to fold the records of one plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declaration {
     /// Names this declaration in its journal: equal declarations have equal digests.
@@ -19,7 +19,7 @@ pub struct Declaration {
     pub metrics: Vec<DeclaredMetric>,
 }
 
-/// One experiment as the ledger keeps it.
+/// One experiment as the store keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredExperiment {
     /// Its name: with the group's and metric's names, the key of all its counts.
@@ -36,7 +36,7 @@ pub struct DeclaredExperiment {
     pub running: bool,
 }
 
-/// One group as the ledger keeps it.
+/// One group as the store keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredGroup {
     /// Its name.
@@ -45,7 +45,7 @@ pub struct DeclaredGroup {
     pub weight: Weight,
 }
 
-/// One metric as the ledger keeps it.
+/// One metric as the store keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredMetric {
     /// Its name.
@@ -103,7 +103,7 @@ pub enum Served {
     /// and is counted apart.
     Fallback,
     /// The group's, because a QA override asked for it: neither it nor its events count.
-    Forced,
+    Override,
     /// The group's own, which was recorded when its head came, and which did not reach its end: the
     /// upstream broke off, or the client left. Counted apart.
     Unfinished,

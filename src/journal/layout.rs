@@ -204,7 +204,7 @@ impl Shaped for Exposure {
         let served = match self.served {
             Served::Own => 0,
             Served::Fallback => 1,
-            Served::Forced => 2,
+            Served::Override => 2,
             Served::Unfinished => 3,
         };
         (self.experiment.0 as u32, self.group.0 as u32, served)
@@ -214,7 +214,7 @@ impl Shaped for Exposure {
         let served = match served {
             0 => Served::Own,
             1 => Served::Fallback,
-            2 => Served::Forced,
+            2 => Served::Override,
             3 => Served::Unfinished,
             _ => return None,
         };

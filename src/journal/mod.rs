@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// The size of a segment, in bytes.
     pub segment_bytes: u64,
-    /// How long a segment is kept after it was folded, in case the ledger loses its last seconds
+    /// How long a segment is kept after it was folded, in case the store loses its last seconds
     /// and must be given them again.
     pub retain: Duration,
     /// The room that all journals of the folder share.

@@ -219,7 +219,7 @@ impl Reader {
     }
 
     /// Deletes segments of which everything is at or before `through`, once they are older than
-    /// the time that they are kept in case the ledger loses its last seconds. The newest segment
+    /// the time that they are kept in case the store loses its last seconds. The newest segment
     /// stays.
     pub fn release(&mut self, through: u64) -> io::Result<()> {
         for pair in segment::list(&self.folder)?.windows(2) {

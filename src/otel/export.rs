@@ -5,7 +5,7 @@ use super::post::{Heard, Way};
 use super::{Inbox, semantics};
 use crate::config::plan::{Otlp, Plan};
 use crate::tasks;
-use crate::telemetry::{Spans, Vitals};
+use crate::telemetry::{Spans, Telemetry};
 use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
@@ -37,7 +37,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub async fn run(
     inbox: Arc<Mutex<Inbox>>,
     mut plans: watch::Receiver<Arc<Plan>>,
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     tokio::select! {
@@ -61,7 +61,7 @@ pub async fn run(
         runtime.block_on(async {
             let exporting = async {
                 let mut inbox = inbox.lock().await;
-                export(&mut inbox, plans, &vitals.spans, stop).await;
+                export(&mut inbox, plans, &telemetry.spans, stop).await;
             };
             tokio::select! {
                 () = tasks::named("spans-thread", exporting) => {}

@@ -9,7 +9,7 @@ mod semantics;
 
 pub use export::run;
 
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use exchange::Exchange;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,16 +22,16 @@ const WAITING_MAX: usize = 8192;
 #[derive(Clone, Debug)]
 pub struct Outbox {
     sender: mpsc::Sender<Box<Exchange>>,
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
 }
 
 /// Where they come out.
 pub type Inbox = mpsc::Receiver<Box<Exchange>>;
 
 /// A queue. While nobody gives it anything it holds next to nothing.
-pub fn queue(vitals: Arc<Vitals>) -> (Outbox, Inbox) {
+pub fn queue(telemetry: Arc<Telemetry>) -> (Outbox, Inbox) {
     let (sender, inbox) = mpsc::channel(WAITING_MAX);
-    (Outbox { sender, vitals }, inbox)
+    (Outbox { sender, telemetry }, inbox)
 }
 
 impl Outbox {
@@ -39,7 +39,7 @@ impl Outbox {
     pub fn give(&self, exchange: Box<Exchange>) {
         let spans = exchange.spans();
         if self.sender.try_send(exchange).is_err() {
-            let overflowed = &self.vitals.spans.overflowed;
+            let overflowed = &self.telemetry.spans.overflowed;
             overflowed.fetch_add(spans, Ordering::Relaxed);
         }
     }

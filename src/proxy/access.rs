@@ -7,9 +7,9 @@ use super::snapshot::{Snapshot, Worker};
 use super::trace::{self, RequestId, Tags};
 use super::trail::Trail;
 use crate::config::plan::{self, AccessLog, LogUser};
-use crate::experiment::asked::Fields;
+use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{Keep, Visitor};
-use crate::experiment::visit::{By, Visit};
+use crate::experiment::resolve::{Assignment, By};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Method, Version};
@@ -103,7 +103,7 @@ pub struct Entry {
 impl Entry {
     /// Begins with what the client asked and what it is told apart by; `None` where the file asks
     /// for no log, nor to export it.
-    pub fn of<'a, F: Fields<'a>>(
+    pub fn of<'a, F: HeaderView<'a>>(
         worker: &Rc<Worker>,
         snapshot: &Rc<Snapshot>,
         asked: &Asked<'a, F>,
@@ -157,7 +157,7 @@ impl Entry {
 
     /// Writes the part of the line that is known first. Whether the request is sampled follows
     /// from what it is told apart by, so that all who log it agree.
-    fn begin<'a, F: Fields<'a>>(
+    fn begin<'a, F: HeaderView<'a>>(
         &mut self,
         log: &AccessLog,
         asked: &Asked<'a, F>,
@@ -198,7 +198,7 @@ impl Entry {
     }
 
     /// Who asked, and what that meant.
-    pub fn visited(&mut self, visitor: Option<&Visitor<'_>>, visit: &Visit) {
+    pub fn visited(&mut self, visitor: Option<&Visitor<'_>>, visit: &Assignment) {
         let plan = &*self.snapshot.plan;
         let chosen = visit.chosen.map(|(experiment, _, _)| experiment);
         let mut inside = visit.inside.iter();

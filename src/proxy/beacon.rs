@@ -8,9 +8,9 @@ use super::reply::Reason;
 use super::snapshot::{Snapshot, Worker};
 use super::{event_faults, headers};
 use crate::config::plan::Plan;
-use crate::experiment::asked::Fields;
+use crate::experiment::client_event::{self, EVENTS_MAX};
+use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity;
-use crate::experiment::reported::{self, EVENTS_MAX};
 use crate::rate_limit::Reporter;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -134,8 +134,8 @@ fn report(
 ) -> Result<Value, Refusal> {
     let plan = &*snapshot.plan;
     let bytes = body.map_err(|reason| broken(plan, reason))?;
-    let key = head.first(&reported::IDEMPOTENCY_KEY);
-    let events = reported::read(&bytes, key, EVENTS_MAX);
+    let key = head.first(&client_event::IDEMPOTENCY_KEY);
+    let events = client_event::read(&bytes, key, EVENTS_MAX);
     let visitor = match consents(plan, head) {
         true => identity::find(&plan.identity, head),
         // Nothing is recorded, and the page need not know.

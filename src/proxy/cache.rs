@@ -3,7 +3,7 @@
 use super::edit::Edit;
 use crate::config::plan::{CacheRule, Plan};
 use crate::experiment::identity::Source;
-use crate::experiment::visit::Depends;
+use crate::experiment::resolve::Depends;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, VARY};
 use smallvec::SmallVec;

@@ -159,7 +159,7 @@ async fn speak(
     let ip = opened.client;
     match (opened.transport, opened.http2) {
         (Transport::Full(first), _) => {
-            worker.vitals().refused_connections.add();
+            worker.telemetry().refused_connections.add();
             match secure {
                 true => Ok(()),
                 false => Ok(Box::pin(tell_full(worker, plan, (socket, first), ip)).await?),

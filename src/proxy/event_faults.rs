@@ -38,13 +38,13 @@ impl EventLog {
 /// Counts and logs what is wrong with the event header of an upstream's response.
 #[cold]
 pub fn of_header(worker: &Worker, snapshot: &Snapshot, upstream: UpstreamIndex, faults: &[Fault]) {
-    let vitals = worker.vitals();
+    let telemetry = worker.telemetry();
     let is_lost = |fault: &Fault| matches!(fault.reason, Reason::Unreadable | Reason::TooMany);
     if faults.iter().any(is_lost) {
-        vitals.unreadable_events.add();
+        telemetry.unreadable_events.add();
     }
     for fault in faults {
-        vitals.event_faults.add(fault.reason.name());
+        telemetry.event_faults.add(fault.reason.name());
     }
     let Some(fault) = faults.first() else { return };
     let name = &snapshot.plan.upstream(upstream).name;

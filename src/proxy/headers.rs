@@ -5,10 +5,10 @@ use super::edit::Edit;
 use super::hops;
 use super::reserved::Reserved;
 use crate::config::plan::{Plan, SESSION_COOKIE};
-use crate::experiment::asked::Fields;
-use crate::experiment::forced::OVERRIDE_COOKIE;
+use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
-use crate::experiment::visit::{By, Visit};
+use crate::experiment::override_token::OVERRIDE_COOKIE;
+use crate::experiment::resolve::{Assignment, By};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
 use http::header::{CONTENT_TYPE, HeaderName, SET_COOKIE, VIA};
 use http::{HeaderValue, Version};
@@ -65,13 +65,13 @@ pub struct Brought {
 }
 
 /// Whether a trusted peer says that the visitor came over TLS, where this listener speaks none.
-pub fn over_tls<'a>(fields: impl Fields<'a>) -> bool {
+pub fn over_tls<'a>(fields: impl HeaderView<'a>) -> bool {
     let said = fields.first(&hops::FORWARDED_PROTO);
     said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"))
 }
 
 /// Whether an answer is a stream of events, which are waited for.
-pub fn is_of_events<'a>(fields: impl Fields<'a>) -> bool {
+pub fn is_of_events<'a>(fields: impl HeaderView<'a>) -> bool {
     let said = fields.first(&CONTENT_TYPE);
     said.and_then(|said| said.get(..b"text/event-stream".len()))
         .is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
@@ -83,7 +83,7 @@ pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
 }
 
 /// Who asks: the peer, or the last address that a trusted peer tells of and does not trust itself.
-pub fn asker<'a>(plan: &Plan, fields: impl Fields<'a>, peer: IpAddr) -> IpAddr {
+pub fn asker<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> IpAddr {
     if !trusts(plan, peer) {
         return peer;
     }
@@ -105,7 +105,7 @@ pub fn finish(
     (plan, words): (&Plan, &Words),
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
-    visit: &Visit,
+    visit: &Assignment,
     override_cookie: Option<&str>,
     over_tls: bool,
 ) {
@@ -136,7 +136,7 @@ pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
 }
 
 /// Whether a request has a cookie that is for watershed alone.
-pub fn has_private_cookie<'a>(fields: impl Fields<'a>) -> bool {
+pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
     let shortest = OVERRIDE_COOKIE.len().min(SESSION_COOKIE.len());
     identity::has_cookie(fields, shortest, is_private_cookie)
 }

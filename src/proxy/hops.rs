@@ -1,7 +1,7 @@
 //! What belongs to one connection only, and what says who passed a message on. PURE.
 
 use super::reserved::Reserved;
-use crate::experiment::asked::Fields;
+use crate::experiment::http_view::HeaderView;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
 use smallvec::SmallVec;
@@ -24,7 +24,7 @@ pub fn via(version: Version) -> HeaderValue {
 }
 
 /// The addresses in `X-Forwarded-For`, in order; `None` for what is none.
-pub fn forwarded_for<'a>(fields: impl Fields<'a>) -> impl Iterator<Item = Option<IpAddr>> {
+pub fn forwarded_for<'a>(fields: impl HeaderView<'a>) -> impl Iterator<Item = Option<IpAddr>> {
     let lines: SmallVec<[&[u8]; 2]> = fields.all(&FORWARDED_FOR).collect();
     lines
         .into_iter()

@@ -6,13 +6,13 @@ use super::reply::{self, Reason, Refusal};
 use super::snapshot::Worker;
 use super::trace::Tags;
 use crate::config::plan::Plan;
-use crate::experiment::asked::Fields;
-use crate::experiment::forced::{self, Forced};
+use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
+use crate::experiment::override_token::{self, Override};
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
-pub fn tags<'a>(plan: &Plan, fields: impl Fields<'a>, trusted: bool, now_ms: u64) -> Tags {
+pub fn tags<'a>(plan: &Plan, fields: impl HeaderView<'a>, trusted: bool, now_ms: u64) -> Tags {
     Tags::of(&plan.tracing, fields, trusted, now_ms, || {
         fastrand::u128(..)
     })
@@ -27,15 +27,15 @@ pub fn quiet_max(plan: &Plan, of_events: bool) -> Duration {
 }
 
 /// Whether this visitor may be recorded.
-pub fn consents<'a>(plan: &Plan, fields: impl Fields<'a>) -> bool {
+pub fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
     let consent = plan.consent.as_ref();
     consent.is_none_or(|consent| consent.is_given(fields))
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
-pub fn honour(plan: &Plan, brought: &Brought, now_ms: u64) -> Option<Forced> {
+pub fn honour(plan: &Plan, brought: &Brought, now_ms: u64) -> Option<Override> {
     let secret = plan.override_secret.as_ref()?;
-    let forced = forced::verify(secret.reveal().as_bytes(), &brought.token, now_ms / 1000);
+    let forced = override_token::verify(secret.reveal().as_bytes(), &brought.token, now_ms / 1000);
     let forced = forced
         .inspect_err(|unsound| tracing::debug!("an override was ignored: {unsound}"))
         .ok()?;
@@ -59,7 +59,7 @@ pub fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
 /// The cookie that keeps an override which came in a link.
 pub fn keep_override(
     brought: &Brought,
-    forced: &Forced,
+    forced: &Override,
     now_ms: u64,
     over_tls: bool,
 ) -> Option<String> {
@@ -71,7 +71,7 @@ pub fn keep_override(
 
 /// Counts a refusal, and says why.
 pub fn note(worker: &Worker, refusal: &Refusal) {
-    worker.vitals().refusals.add();
+    worker.telemetry().refusals.add();
     let cause = refusal
         .source
         .as_ref()

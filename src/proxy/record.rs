@@ -2,13 +2,13 @@
 
 use super::snapshot::{Snapshot, Worker};
 use crate::experiment::ExperimentIndex;
+use crate::experiment::client_event::ClientEvent;
 use crate::experiment::event::Fault;
-use crate::experiment::guard;
+use crate::experiment::guardrail;
 use crate::experiment::identity::{Kept, Visitor};
 use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
-use crate::experiment::reported::Reported;
-use crate::experiment::visit::{By, Visit};
+use crate::experiment::resolve::{Assignment, By};
 use crate::journal::Full;
 use crate::tasks;
 use smallvec::SmallVec;
@@ -26,7 +26,7 @@ pub struct Answered<'a> {
     /// Who asked.
     pub visitor: &'a Visitor<'a>,
     /// What the request meant.
-    pub visit: &'a Visit,
+    pub visit: &'a Assignment,
     /// The experiment that control served in the group's place.
     pub served: Option<ExperimentIndex>,
     /// The answer's status.
@@ -52,7 +52,7 @@ pub fn answered(
         let served = match (answered.served == Some(experiment), counted) {
             (true, _) => Served::Fallback,
             (false, true) => Served::Own,
-            (false, false) => Served::Forced,
+            (false, false) => Served::Override,
         };
         exposures.push(Exposure {
             experiment,
@@ -67,7 +67,7 @@ pub fn answered(
     let mut observations = answered.observations;
     for exposure in &exposures {
         let bounds = &plan.experiment(exposure.experiment).guardrails;
-        guard::observe(bounds, answered.status, latency, &mut observations);
+        guardrail::observe(bounds, answered.status, latency, &mut observations);
     }
     let system_ms = answered.now_ms + latency.as_millis() as u64;
     let clock = worker.journal.borrow();
@@ -159,12 +159,12 @@ pub fn event(
     worker: &Worker,
     snapshot: &Snapshot,
     visitor: &Visitor<'_>,
-    reported: &Reported,
+    reported: &ClientEvent,
 ) -> Became {
     let plan = &*snapshot.plan;
     let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
     for fault in faults {
-        worker.vitals().event_faults.add(fault.reason.name());
+        worker.telemetry().event_faults.add(fault.reason.name());
         if fault.reason.refuses() {
             return Became::Refused(fault);
         }
@@ -200,16 +200,16 @@ fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) -> bool {
     let mut journal = worker.journal.borrow_mut();
     match journal.append(&snapshot.declared, record) {
         Ok(()) => {
-            worker.vitals().journaled.set(journal.written());
+            worker.telemetry().journaled.set(journal.written());
             true
         }
         Err(Full) => {
-            if worker.vitals().dropped.get() == 0 {
+            if worker.telemetry().dropped.get() == 0 {
                 tracing::error!(
                     "the journal is full: facts are dropped, and results say how many. Bring the store back, or free room at journal.path"
                 );
             }
-            worker.vitals().dropped.add();
+            worker.telemetry().dropped.add();
             false
         }
     }

@@ -10,7 +10,7 @@ use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
 use crate::otel::Outbox;
 use crate::rate_limit::Rates;
-use crate::telemetry::{Vitals, WorkerVitals};
+use crate::telemetry::{Telemetry, WorkerTelemetry};
 use crate::upstream::{Standings, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -31,7 +31,7 @@ pub struct Shared {
     /// Which connections of clients are open.
     pub slots: Arc<Slots>,
     /// Their numbers.
-    pub vitals: Arc<Vitals>,
+    pub telemetry: Arc<Telemetry>,
     /// How many connections of clients there is room for, whatever the file says.
     pub connections_max: Option<usize>,
     /// Where spans go; `None` where nobody exports any.
@@ -63,7 +63,7 @@ pub struct Worker {
     snapshot: RefCell<Rc<Snapshot>>,
     /// This worker's facts.
     pub journal: RefCell<Writer>,
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
     /// How often clients have asked, shared by all workers.
     pub rates: Arc<Rates>,
     standings: Arc<Standings>,
@@ -91,13 +91,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that reads this plan and writes this journal; `index` is its place in `vitals`.
+    /// A worker that reads this plan and writes this journal; `index` is its place in `telemetry`.
     pub fn new(plan: Arc<Plan>, journal: Writer, shared: Shared, index: usize) -> Worker {
         let Shared {
             rates,
             standings,
             slots,
-            vitals,
+            telemetry,
             connections_max,
             outbox,
             log,
@@ -107,7 +107,7 @@ impl Worker {
         Worker {
             snapshot,
             journal: RefCell::new(journal),
-            vitals,
+            telemetry,
             rates,
             standings,
             slots,
@@ -204,8 +204,8 @@ impl Worker {
     }
 
     /// This worker's numbers.
-    pub fn vitals(&self) -> &WorkerVitals {
-        &self.vitals.workers[self.index]
+    pub fn telemetry(&self) -> &WorkerTelemetry {
+        &self.telemetry.workers[self.index]
     }
 }
 

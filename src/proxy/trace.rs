@@ -1,8 +1,8 @@
 //! What tells requests apart: `X-Request-Id`, and the W3C's trace context. PURE.
 
 use crate::config::plan::Tracing;
-use crate::experiment::asked::Fields;
 use crate::experiment::assign::murmur3_32;
+use crate::experiment::http_view::HeaderView;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -47,7 +47,7 @@ impl Tags {
     /// brought none that is sound.
     pub fn of<'a>(
         tracing: &Tracing,
-        fields: impl Fields<'a>,
+        fields: impl HeaderView<'a>,
         trusted: bool,
         now_ms: u64,
         mut random: impl FnMut() -> u128,
@@ -161,7 +161,7 @@ fn share(low: u32) -> f64 {
 }
 
 /// The request's ID, if there is one and it is sound: up to 128 visible characters.
-pub fn request_id<'a>(fields: impl Fields<'a>) -> Option<&'a str> {
+pub fn request_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
     let id = only(fields, &REQUEST_ID)?;
     let sound =
         (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_graphic());
@@ -169,12 +169,12 @@ pub fn request_id<'a>(fields: impl Fields<'a>) -> Option<&'a str> {
 }
 
 /// The trace that a request belongs to, if its `traceparent` is sound.
-pub fn trace_id<'a>(fields: impl Fields<'a>) -> Option<&'a str> {
+pub fn trace_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
     sound(fields).map(|[trace, _, _]| trace)
 }
 
 /// Who asks, if its `traceparent` is sound.
-pub fn parent<'a>(fields: impl Fields<'a>) -> Option<Parent> {
+pub fn parent<'a>(fields: impl HeaderView<'a>) -> Option<Parent> {
     let [trace, span, flags] = sound(fields)?;
     Some(Parent {
         trace: u128::from_str_radix(trace, 16).ok()?,
@@ -185,7 +185,7 @@ pub fn parent<'a>(fields: impl Fields<'a>) -> Option<Parent> {
 
 /// The trace, the span and the flags of a sound `traceparent`
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
-fn sound<'a>(fields: impl Fields<'a>) -> Option<[&'a str; 3]> {
+fn sound<'a>(fields: impl HeaderView<'a>) -> Option<[&'a str; 3]> {
     let text = only(fields, &TRACEPARENT)?;
     let hex = |part: &str| {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -209,7 +209,7 @@ fn sound<'a>(fields: impl Fields<'a>) -> Option<[&'a str; 3]> {
     sound.then_some([trace, parent, flags])
 }
 
-fn only<'a>(fields: impl Fields<'a>, name: &HeaderName) -> Option<&'a str> {
+fn only<'a>(fields: impl HeaderView<'a>, name: &HeaderName) -> Option<&'a str> {
     let mut lines = fields.all(name);
     let (line, None) = (lines.next()?, lines.next()) else {
         return None;

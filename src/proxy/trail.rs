@@ -8,7 +8,7 @@ use super::snapshot::Snapshot;
 use super::trace::{self, TRACESTATE, Tags};
 use crate::config::plan::Endpoint;
 use crate::experiment::UpstreamIndex;
-use crate::experiment::asked::Fields;
+use crate::experiment::http_view::HeaderView;
 use crate::otel::exchange::{Attempt, Exchange, Trace};
 use crate::upstream::LendError;
 use http::Version;
@@ -32,7 +32,7 @@ pub struct Trail {
 
 impl Trail {
     /// Begins with a request that is sampled; `None` where it is not, or where nothing is exported.
-    pub fn of<'a, F: Fields<'a>>(
+    pub fn of<'a, F: HeaderView<'a>>(
         snapshot: &Rc<Snapshot>,
         asked: &Asked<'a, F>,
         target: &str,
@@ -194,7 +194,7 @@ fn span() -> u64 {
 
 /// Several lines are one list (Trace Context, 3.3.1). One that is too long is not kept, for it
 /// would mean something else when it is cut; it goes on to the upstream all the same.
-fn state<'a>(fields: impl Fields<'a>) -> Option<String> {
+fn state<'a>(fields: impl HeaderView<'a>) -> Option<String> {
     let visible = |line: &&[u8]| line.iter().all(|byte| (b' '..=b'~').contains(byte));
     let name = &TRACESTATE;
     let lines = fields.all(name).filter(visible);

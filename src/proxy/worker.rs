@@ -211,7 +211,7 @@ fn accept(
     let Some(slot) = slot else {
         return refuse(worker, stream, peer, secure);
     };
-    worker.vitals().connections.add();
+    worker.telemetry().connections.add();
     let open = Open::new(worker);
     tokio::task::spawn_local(async move {
         connection::serve(&open.0, (stream, slot), peer, secure, stop).await;
@@ -236,7 +236,7 @@ impl Drop for Open {
 
 /// Tells a client that there is no room for its connection, unless many others are being told.
 fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, secure: bool) {
-    worker.vitals().refused_connections.add();
+    worker.telemetry().refused_connections.add();
     let now = Instant::now();
     if worker.told.get().is_none_or(|told| now > told + TELL_EVERY) {
         worker.told.set(Some(now));

@@ -6,7 +6,7 @@ use crate::config::plan::Plan;
 use crate::experiment::{GroupIndex, Lifecycle as Own};
 use crate::journal;
 use crate::store::controls::{Controls, Lifecycle};
-use crate::store::{Ledger, chain};
+use crate::store::{Store, chain};
 use crate::telemetry::Problems;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How often the ledger is asked what was decided.
+/// How often the store is asked what was decided.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long the start waits for that answer.
 const START_WITHIN: Duration = Duration::from_secs(3);
@@ -86,16 +86,16 @@ impl ActivePlan {
     /// Goes by what is decided, from now on; told, it asks at once.
     pub async fn follow(
         self: Arc<Self>,
-        ledger: Arc<dyn Ledger>,
+        store: Arc<dyn Store>,
         file: PathBuf,
         mut secrets: Secrets,
         told: Arc<Notify>,
     ) {
         loop {
-            if secrets.refresh(&*ledger).await {
+            if secrets.refresh(&*store).await {
                 self.change(|stands| stands.secrets = secrets.known().to_vec());
             }
-            match ledger.controls().await {
+            match store.controls().await {
                 Ok(controls) => {
                     if self.decided(&controls) {
                         remember(&file, &controls);
@@ -112,10 +112,10 @@ impl ActivePlan {
     }
 }
 
-/// What was decided before this start: by the ledger, or where that does not answer by what this
+/// What was decided before this start: by the store, or where that does not answer by what this
 /// machine knew last. A version that was rolled back must not come back with a restart.
-pub async fn recall(ledger: &dyn Ledger, file: &Path, problems: &Problems) -> Controls {
-    let asked = tokio::time::timeout(START_WITHIN, ledger.controls()).await;
+pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> Controls {
+    let asked = tokio::time::timeout(START_WITHIN, store.controls()).await;
     let read = read(file);
     let in_the_way = read.as_ref().err().cloned();
     if let Some(problem) = &in_the_way {

@@ -11,10 +11,10 @@ use crate::config::plan::Plan;
 use crate::journal;
 use crate::otel;
 use crate::proxy::Shared;
-use crate::store::Ledger;
+use crate::store::Store;
 use crate::store::{replicas, retention};
 use crate::tasks::{self, Policy, Supervisor, Task};
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use crate::upstream::probe;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ struct Ending<S> {
 
 /// What runs beside the workers.
 pub struct Background {
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
     /// Those that ask the store of their own accord.
     store_readers: [Task; 3],
     ingestion: Ending<Arc<Notify>>,
@@ -61,8 +61,8 @@ pub struct AdminListeners {
 struct Start<'a> {
     supervisor: &'a Supervisor,
     plans: &'a watch::Receiver<Arc<Plan>>,
-    ledger: &'a Arc<dyn Ledger>,
-    vitals: &'a Arc<Vitals>,
+    store: &'a Arc<dyn Store>,
+    telemetry: &'a Arc<Telemetry>,
 }
 
 impl Background {
@@ -78,8 +78,8 @@ impl Background {
         let start = Start {
             supervisor: &opened.supervisor,
             plans: &opened.plans,
-            ledger: &opened.ledger,
-            vitals: &opened.vitals,
+            store: &opened.store,
+            telemetry: &opened.telemetry,
         };
         tokio::spawn(tasks::named(
             "first-connections",
@@ -99,7 +99,7 @@ impl Background {
         });
         let (reloads, asked) = mpsc::channel(8);
         let reload = start.reload(file, &opened.active, asked);
-        let looks = Arc::new(Looks::new(Arc::clone(&opened.vitals)));
+        let looks = Arc::new(Looks::new(Arc::clone(&opened.telemetry)));
         let results = start.results(&looks);
         let (stopping, is_stopping) = watch::channel(false);
         let path = plan.journal.path.clone();
@@ -114,16 +114,16 @@ impl Background {
             replica.clone(),
             looks,
             opened.plans.clone(),
-            Arc::clone(&opened.ledger),
-            (Arc::clone(&opened.vitals), shared.rates),
+            Arc::clone(&opened.store),
+            (Arc::clone(&opened.telemetry), shared.rates),
             house,
             is_stopping,
         );
         let folder = journals::ingestion(
             &plan,
             opened.readers,
-            &opened.ledger,
-            &opened.vitals,
+            &opened.store,
+            &opened.telemetry,
             opened.options,
         );
         Background {
@@ -137,7 +137,7 @@ impl Background {
             _health_checks: start.health_checks(shared.standings),
             _reload: reload,
             keeper: opened.keeper,
-            vitals: opened.vitals,
+            telemetry: opened.telemetry,
         }
     }
 
@@ -166,7 +166,7 @@ impl Background {
         self.ingestion.tell.notify_one();
         self.ingestion.task.ended().await;
         // A store that does not answer shows nothing.
-        if !self.vitals.folding.failing.load(Ordering::Relaxed) {
+        if !self.telemetry.folding.failing.load(Ordering::Relaxed) {
             self.results.tell.notify_one();
             self.results.task.ended().await;
         }
@@ -176,25 +176,25 @@ impl Background {
 
 impl Start<'_> {
     fn decisions(&self, opened: &Opened, decided: &Arc<Notify>) -> Task {
-        let (active, ledger) = (Arc::clone(&opened.active), Arc::clone(self.ledger));
+        let (active, store) = (Arc::clone(&opened.active), Arc::clone(self.store));
         let (file, secrets) = (opened.decisions_file.clone(), opened.secrets.clone());
         let decided = Arc::clone(decided);
         self.supervisor
             .spawn("decisions", Policy::Restart, move || {
-                let (ledger, decided) = (Arc::clone(&ledger), Arc::clone(&decided));
-                Arc::clone(&active).follow(ledger, file.clone(), secrets.clone(), decided)
+                let (store, decided) = (Arc::clone(&store), Arc::clone(&decided));
+                Arc::clone(&active).follow(store, file.clone(), secrets.clone(), decided)
             })
     }
 
     fn spans(&self, inbox: otel::Inbox) -> Ending<watch::Sender<bool>> {
         let (tell, stop) = watch::channel(false);
         let (inbox, plans) = (Arc::new(inbox.into()), self.plans.clone());
-        let vitals = Arc::clone(self.vitals);
+        let telemetry = Arc::clone(self.telemetry);
         let task = self.supervisor.spawn("spans", Policy::Restart, move || {
             otel::run(
                 Arc::clone(&inbox),
                 plans.clone(),
-                Arc::clone(&vitals),
+                Arc::clone(&telemetry),
                 stop.clone(),
             )
         });
@@ -224,30 +224,30 @@ impl Start<'_> {
     }
 
     fn announcement(&self, replica: String) -> Task {
-        let (ledger, plans) = (Arc::clone(self.ledger), self.plans.clone());
+        let (store, plans) = (Arc::clone(self.store), self.plans.clone());
         self.supervisor
             .spawn("announcement", Policy::Restart, move || {
                 let plans = plans.clone();
                 let definition = move || config::declare::definition(&plans.borrow());
-                replicas::announce(Arc::clone(&ledger), replica.clone(), definition)
+                replicas::announce(Arc::clone(&store), replica.clone(), definition)
             })
     }
 
     fn server_events(&self, events: ServerEvents) -> Task {
         let (events, plans) = (Arc::new(events.into()), self.plans.clone());
-        let vitals = Arc::clone(self.vitals);
+        let telemetry = Arc::clone(self.telemetry);
         self.supervisor
             .spawn("server-events", Policy::Restart, move || {
-                server_events::keep(Arc::clone(&events), plans.clone(), Arc::clone(&vitals))
+                server_events::keep(Arc::clone(&events), plans.clone(), Arc::clone(&telemetry))
             })
     }
 
     fn retention(&self) -> Task {
-        let (ledger, plans) = (Arc::clone(self.ledger), self.plans.clone());
+        let (store, plans) = (Arc::clone(self.store), self.plans.clone());
         self.supervisor
             .spawn("retention", Policy::Restart, move || {
                 let plans = plans.clone();
-                retention::keep(Arc::clone(&ledger), move || retained(&plans.borrow()))
+                retention::keep(Arc::clone(&store), move || retained(&plans.borrow()))
             })
     }
 
@@ -258,21 +258,21 @@ impl Start<'_> {
         asked: mpsc::Receiver<admin::ReloadRequest>,
     ) -> Task {
         let watched = Reloads::new(file.as_deref(), &active.plan(), asked);
-        let (watched, vitals) = (Arc::new(watched.into()), Arc::clone(self.vitals));
+        let (watched, telemetry) = (Arc::new(watched.into()), Arc::clone(self.telemetry));
         let active = Arc::clone(active);
         self.supervisor.spawn("reload", Policy::Restart, move || {
             let (active, watched) = (Arc::clone(&active), Arc::clone(&watched));
-            reload(file.clone(), active, Arc::clone(&vitals), watched)
+            reload(file.clone(), active, Arc::clone(&telemetry), watched)
         })
     }
 
     fn results(&self, looks: &Arc<Looks>) -> Ending<Arc<Notify>> {
         let tell = Arc::new(Notify::new());
         let (looks, plans) = (Arc::clone(looks), self.plans.clone());
-        let (ledger, stop) = (Arc::clone(self.ledger), Arc::clone(&tell));
+        let (store, stop) = (Arc::clone(self.store), Arc::clone(&tell));
         let task = self.supervisor.spawn("results", Policy::Restart, move || {
-            let (ledger, stop) = (Arc::clone(&ledger), Arc::clone(&stop));
-            Arc::clone(&looks).run(plans.clone(), ledger, stop)
+            let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+            Arc::clone(&looks).run(plans.clone(), store, stop)
         });
         Ending { task, tell }
     }

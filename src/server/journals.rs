@@ -3,32 +3,32 @@
 use super::Hinted;
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, LeftAlone, Options, Reader};
-use crate::store::Ledger;
+use crate::store::Store;
 use crate::store::folder::Folder;
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use anyhow::anyhow;
 use std::sync::Arc;
 
 /// How journals are written and read: one for each worker, and one for events that servers report.
-pub fn options(plan: &Plan, vitals: &Arc<Vitals>) -> Options {
-    let vitals = Arc::clone(vitals);
+pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
+    let telemetry = Arc::clone(telemetry);
     Options {
         problems: journal::Problems(Arc::new(move |problem| {
-            vitals.problems.set("journal", problem);
+            telemetry.problems.set("journal", problem);
         })),
         ..Options::new(plan.journal.quota_bytes, plan.workers + 1)
     }
 }
 
 /// Opens the folder of journals, and reports those in it that are not read.
-pub fn open(plan: &Plan, options: &Options, vitals: &Vitals) -> anyhow::Result<Journals> {
+pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Result<Journals> {
     let interval = plan.journal.sync_interval;
     let journals = journal::open(&plan.journal.path, plan.workers + 1, interval, options);
     let journals = journals.map_err(|error| {
         let hint = error.advice();
         Hinted::new(format!("{:#}", anyhow!(error)), hint)
     })?;
-    report_left_alone(vitals, &journals.left_alone);
+    report_left_alone(telemetry, &journals.left_alone);
     Ok(journals)
 }
 
@@ -36,12 +36,12 @@ pub fn open(plan: &Plan, options: &Options, vitals: &Vitals) -> anyhow::Result<J
 pub fn ingestion(
     plan: &Plan,
     readers: Vec<Reader>,
-    ledger: &Arc<dyn Ledger>,
-    vitals: &Arc<Vitals>,
+    store: &Arc<dyn Store>,
+    telemetry: &Arc<Telemetry>,
     options: journal::Options,
 ) -> Folder {
     let path = plan.journal.path.clone();
-    let watched = Arc::clone(vitals);
+    let watched = Arc::clone(telemetry);
     let adopt = move || match journal::adopt(&path, &options) {
         Ok(adopted) => {
             report_left_alone(&watched, &adopted.left_alone);
@@ -52,21 +52,21 @@ pub fn ingestion(
             Vec::new()
         }
     };
-    Folder::new(readers, Arc::clone(ledger), Arc::clone(vitals), adopt)
+    Folder::new(readers, Arc::clone(store), Arc::clone(telemetry), adopt)
 }
 
 /// So many journals that are not read are named.
 const LEFT_ALONE_SHOWN_MAX: usize = 8;
 
 /// Reports journals that are not read.
-fn report_left_alone(vitals: &Vitals, left_alone: &[LeftAlone]) {
+fn report_left_alone(telemetry: &Telemetry, left_alone: &[LeftAlone]) {
     let shown = left_alone.iter().take(LEFT_ALONE_SHOWN_MAX);
     let mut all: Vec<String> = shown.map(LeftAlone::to_string).collect();
     if left_alone.len() > all.len() {
         all.push(format!("and {} more", left_alone.len() - all.len()));
     }
     let problem = (!all.is_empty()).then(|| all.join("; "));
-    if vitals.problems.set("journals", problem.clone())
+    if telemetry.problems.set("journals", problem.clone())
         && let Some(problem) = problem
     {
         tracing::error!("{problem}");

@@ -20,9 +20,9 @@ mod workers;
 pub use hinted::Hinted;
 pub use listeners::Listeners;
 pub use signals::{stop_requested, survive};
-pub use stores::open_ledger;
+pub use stores::open_store;
 
-use crate::config::plan::{Plan, Store};
+use crate::config::plan::{Plan, StoreConfig};
 use crate::otel;
 use crate::proxy::Shared;
 use crate::proxy::log_lines::Sink;
@@ -52,9 +52,9 @@ pub async fn run(
         Arc::clone(&listeners.held),
         Arc::clone(&listeners.succeeded),
     );
-    let (outbox, inbox) = otel::queue(Arc::clone(&opened.vitals));
+    let (outbox, inbox) = otel::queue(Arc::clone(&opened.telemetry));
     let shared = Shared {
-        vitals: Arc::clone(&opened.vitals),
+        telemetry: Arc::clone(&opened.telemetry),
         outbox: Some(outbox),
         log,
         connections_max: Some(fd_limit::room(opened.plan().workers).clients),
@@ -101,8 +101,8 @@ pub async fn run(
 fn serving(plan: &Plan, listeners: &Listeners) -> anyhow::Result<Vec<String>> {
     let (public, admin) = (listeners.public_address()?, listeners.admin_address()?);
     let store = match &plan.store {
-        Store::Embedded { path } => path.display().to_string(),
-        Store::Redis { .. } => "Redis".to_owned(),
+        StoreConfig::Embedded { path } => path.display().to_string(),
+        StoreConfig::Redis { .. } => "Redis".to_owned(),
     };
     let workers = plan.workers;
     let mut lines = vec![format!(

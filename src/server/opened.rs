@@ -5,9 +5,9 @@ use super::secrets::Secrets;
 use super::{journals, stores};
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, Reader, Writer};
-use crate::store::Ledger;
+use crate::store::Store;
 use crate::tasks::Supervisor;
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -15,11 +15,11 @@ use tokio::sync::watch;
 /// Journals, store, decisions and secrets.
 pub struct Opened {
     /// Counters.
-    pub vitals: Arc<Vitals>,
+    pub telemetry: Arc<Telemetry>,
     /// Supervises tasks and threads.
     pub supervisor: Supervisor,
     /// The store; connected to when it is used.
-    pub ledger: Arc<dyn Ledger>,
+    pub store: Arc<dyn Store>,
     /// The plan that is served, with what was decided.
     pub active: Arc<ActivePlan>,
     /// The same, as it changes.
@@ -43,25 +43,25 @@ pub struct Opened {
 impl Opened {
     /// Opens all of them. A store that does not answer is no error.
     pub async fn open(plan: Plan) -> anyhow::Result<Opened> {
-        let vitals = Arc::new(Vitals::new(plan.workers + 1));
-        let ledger = stores::ledger_of(&plan.store)?;
-        let options = journals::options(&plan, &vitals);
+        let telemetry = Arc::new(Telemetry::new(plan.workers + 1));
+        let store = stores::store_of(&plan.store)?;
+        let options = journals::options(&plan, &telemetry);
         let Journals {
             mut writers,
             readers,
             keeper,
             ..
-        } = journals::open(&plan, &options, &vitals)?;
+        } = journals::open(&plan, &options, &telemetry)?;
         let server_events = writers.pop();
-        let supervisor = Supervisor::new(&vitals);
+        let supervisor = Supervisor::new(&telemetry);
         let decisions_file = active_plan::file(&plan);
-        let decided = active_plan::recall(&*ledger, &decisions_file, &vitals.problems).await;
-        let secrets = Secrets::open(&plan, &*ledger, &vitals).await?;
+        let decided = active_plan::recall(&*store, &decisions_file, &telemetry.problems).await;
+        let secrets = Secrets::open(&plan, &*store, &telemetry).await?;
         let (active, plans) = ActivePlan::new(plan, decided, &secrets);
         Ok(Opened {
-            vitals,
+            telemetry,
             supervisor,
-            ledger,
+            store,
             active: Arc::new(active),
             plans,
             decisions_file,

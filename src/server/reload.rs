@@ -2,7 +2,7 @@
 
 use super::active_plan::ActivePlan;
 use crate::config::plan::Plan;
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use crate::{admin, config};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Reloads {
 pub async fn reload(
     file: Option<PathBuf>,
     stage: Arc<ActivePlan>,
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
     reloads: Arc<Mutex<Reloads>>,
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -83,17 +83,17 @@ pub async fn reload(
         }
         match &done {
             Ok(what) => {
-                vitals.reload.done.fetch_add(1, Ordering::Relaxed);
+                telemetry.reload.done.fetch_add(1, Ordering::Relaxed);
                 tracing::info!("{what}");
             }
             Err(problems) => {
-                vitals.reload.refused.fetch_add(1, Ordering::Relaxed);
+                telemetry.reload.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     "the changed file is unsound; the running configuration stays:\n{problems}"
                 );
             }
         }
-        if let Ok(mut error) = vitals.reload.error.lock() {
+        if let Ok(mut error) = telemetry.reload.error.lock() {
             *error = done.as_ref().err().cloned();
         }
         if let Some(request) = request {

@@ -3,8 +3,8 @@
 
 use crate::config::plan::Plan;
 use crate::journal;
-use crate::store::{Ledger, LedgerError};
-use crate::telemetry::Vitals;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -35,7 +35,7 @@ pub struct Secrets {
     unwritten: Option<String>,
     /// What is wrong with those in the store.
     of_store: Option<String>,
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,8 +54,8 @@ impl Secrets {
     /// The secrets of the store, or those that this machine knew last, or a new one.
     pub async fn open(
         plan: &Plan,
-        ledger: &dyn Ledger,
-        vitals: &Arc<Vitals>,
+        store: &dyn Store,
+        telemetry: &Arc<Telemetry>,
     ) -> anyhow::Result<Secrets> {
         let mut secrets = Secrets {
             file: plan.journal.path.join("secrets.json"),
@@ -63,17 +63,17 @@ impl Secrets {
             in_the_way: None,
             unwritten: None,
             of_store: None,
-            vitals: Arc::clone(vitals),
+            telemetry: Arc::clone(telemetry),
         };
         secrets.recall();
         // A new secret is made only where the store has none, so that replicas which are started
         // one after the other agree.
-        let exchanged = tokio::time::timeout(START_WITHIN, secrets.exchange(ledger)).await;
+        let exchanged = tokio::time::timeout(START_WITHIN, secrets.exchange(store)).await;
         if secrets.known.is_empty() {
             secrets.known.push(random()?);
             if exchanged.is_ok_and(|changed| changed.is_ok()) {
                 // An error is retried while serving.
-                let again = tokio::time::timeout(START_WITHIN, secrets.exchange(ledger)).await;
+                let again = tokio::time::timeout(START_WITHIN, secrets.exchange(store)).await;
                 tracing::debug!(agreed = matches!(again, Ok(Ok(_))), "a new secret was made");
             }
         }
@@ -84,14 +84,14 @@ impl Secrets {
 
     /// Gives the store what is known here, and learns what others know. Says whether that changed
     /// anything here.
-    pub async fn refresh(&mut self, ledger: &dyn Ledger) -> bool {
+    pub async fn refresh(&mut self, store: &dyn Store) -> bool {
         let before = self.known.clone();
         // What stands in the way may be gone.
         let was_in_the_way = self.in_the_way.is_some();
         if was_in_the_way {
             self.recall();
         }
-        let exchanged = self.exchange(ledger).await;
+        let exchanged = self.exchange(store).await;
         if exchanged.is_ok_and(|changed| changed) || was_in_the_way || self.unwritten.is_some() {
             self.remember();
         }
@@ -104,8 +104,8 @@ impl Secrets {
         &self.known
     }
 
-    async fn exchange(&mut self, ledger: &dyn Ledger) -> Result<bool, LedgerError> {
-        let mut known = match ledger.secrets(&self.known).await {
+    async fn exchange(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
+        let mut known = match store.secrets(&self.known).await {
             Ok(known) => known,
             Err(error) => {
                 tracing::debug!("secrets are not shared: {}", error.with_advice());
@@ -160,7 +160,7 @@ impl Secrets {
         let all = [&self.in_the_way, &self.unwritten, &self.of_store];
         let all: Vec<_> = all.into_iter().flatten().cloned().collect();
         let problem = (!all.is_empty()).then(|| all.join("; "));
-        if self.vitals.problems.set("secrets", problem.clone())
+        if self.telemetry.problems.set("secrets", problem.clone())
             && let Some(problem) = problem
         {
             tracing::error!("{problem}");
@@ -267,7 +267,7 @@ fn random() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::SqliteLedger;
+    use crate::store::sqlite::SqliteStore;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -332,8 +332,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_secret_in_the_store_neither_signs_nor_verifies() {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = SqliteLedger::open(&folder.path().join("counts.db")).unwrap();
-        ledger.secrets(&guessable()[..5]).await.unwrap();
+        let store = SqliteStore::open(&folder.path().join("counts.db")).unwrap();
+        store.secrets(&guessable()[..5]).await.unwrap();
         let own = random().unwrap();
         let mut secrets = Secrets {
             file: folder.path().join("secrets.json"),
@@ -341,13 +341,13 @@ mod tests {
             in_the_way: None,
             unwritten: None,
             of_store: None,
-            vitals: Arc::new(Vitals::new(1)),
+            telemetry: Arc::new(Telemetry::new(1)),
         };
-        secrets.refresh(&ledger).await;
+        secrets.refresh(&store).await;
         assert_eq!(secrets.known(), std::slice::from_ref(&own));
-        let problems = secrets.vitals.problems.all().concat();
+        let problems = secrets.telemetry.problems.all().concat();
         assert!(problems.starts_with("5 of the secrets"), "{problems}");
-        let stored = ledger.secrets(&[]).await.unwrap();
+        let stored = store.secrets(&[]).await.unwrap();
         assert_eq!(stored[..5], guessable()[..5], "none was offered again");
         assert!(stored[5..].iter().all(|secret| *secret == own));
     }

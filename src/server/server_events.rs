@@ -4,13 +4,13 @@ use crate::admin::events::{EventsRequest, Taken};
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
+use crate::experiment::client_event::ClientEvent;
 use crate::experiment::event::Fault;
 use crate::experiment::metric;
 use crate::experiment::minted;
 use crate::experiment::record::Record;
-use crate::experiment::reported::Reported;
 use crate::journal::{Declared, Writer};
-use crate::telemetry::{Vitals, WorkerVitals};
+use crate::telemetry::{Telemetry, WorkerTelemetry};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -23,7 +23,7 @@ const MEND_EVERY: Duration = Duration::from_secs(1);
 pub struct ServerEvents {
     /// Where events are written.
     pub journal: Writer,
-    /// Its place in `vitals`.
+    /// Its place in `telemetry`.
     pub slot: usize,
     /// Events to write.
     pub asked: mpsc::Receiver<EventsRequest>,
@@ -33,7 +33,7 @@ pub struct ServerEvents {
 pub async fn keep(
     reports: Arc<Mutex<ServerEvents>>,
     mut plans: watch::Receiver<Arc<Plan>>,
-    vitals: Arc<Vitals>,
+    telemetry: Arc<Telemetry>,
 ) {
     let mut reports = reports.lock().await;
     let ServerEvents {
@@ -41,7 +41,7 @@ pub async fn keep(
         slot,
         asked,
     } = &mut *reports;
-    let (imports, vitals) = (&vitals.imports, &vitals.workers[*slot]);
+    let (imports, telemetry) = (&telemetry.imports, &telemetry.workers[*slot]);
     let served = |plans: &mut watch::Receiver<Arc<Plan>>| {
         let plan = Arc::clone(&plans.borrow_and_update());
         let declared = Declared::new(&declaration(&plan));
@@ -72,7 +72,7 @@ pub async fn keep(
         // One event is counted in one step.
         let import = (events.len() > 1).then(|| imports.begin());
         for (place, event) in events.iter().enumerate() {
-            match append(journal, &plan, &declared, vitals, event) {
+            match append(journal, &plan, &declared, telemetry, event) {
                 Became::Journaled => taken.accepted += 1,
                 Became::Unknown => taken.unknown.push(event.event.name.to_string()),
                 Became::Refused(fault) => taken.refused.push(event.refused(place, &fault)),
@@ -96,12 +96,12 @@ fn append(
     journal: &mut Writer,
     plan: &Plan,
     declared: &Declared,
-    vitals: &WorkerVitals,
-    reported: &Reported,
+    telemetry: &WorkerTelemetry,
+    reported: &ClientEvent,
 ) -> Became {
     let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
     for fault in faults {
-        vitals.event_faults.add(fault.reason.name());
+        telemetry.event_faults.add(fault.reason.name());
         if fault.reason.refuses() {
             return Became::Refused(fault);
         }
@@ -124,11 +124,11 @@ fn append(
     };
     match journal.append(declared, &record) {
         Ok(()) => {
-            vitals.journaled.set(journal.written());
+            telemetry.journaled.set(journal.written());
             Became::Journaled
         }
         Err(_) => {
-            vitals.dropped.add();
+            telemetry.dropped.add();
             Became::Dropped
         }
     }

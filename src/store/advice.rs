@@ -1,9 +1,9 @@
 //! What to do about an error of the store.
 
-use super::LedgerError;
+use super::StoreError;
 use rusqlite::ErrorCode;
 
-impl LedgerError {
+impl StoreError {
     /// The error with its causes, and what to do about it, on one line.
     pub fn with_advice(&self) -> String {
         let text = super::chain(self);
@@ -17,8 +17,8 @@ impl LedgerError {
     /// asked for all the same.
     pub fn is_of_one_experiment(&self) -> bool {
         match self {
-            LedgerError::Unreadable { .. } => true,
-            LedgerError::Redis(error) => match error.code() {
+            StoreError::Unreadable { .. } => true,
+            StoreError::Redis(error) => match error.code() {
                 Some("WRONGTYPE") => true,
                 // An error inside a script: Redis 6 has no code for it, only a text.
                 Some("ERR") => error.detail().is_some_and(|it| it.contains("user_script")),
@@ -31,15 +31,15 @@ impl LedgerError {
     /// What a person can do; `None` where waiting is all there is.
     fn advice(&self) -> Option<&'static str> {
         match self {
-            LedgerError::Newer { .. } => Some(
+            StoreError::Newer { .. } => Some(
                 "it is left as it is: run the version that wrote it, or name another place at `store`",
             ),
-            LedgerError::Foreign { .. } => {
+            StoreError::Foreign { .. } => {
                 Some("it is left as it is: name another place at `store`")
             }
-            LedgerError::NotDatabase { .. } => Some(DAMAGED),
-            LedgerError::File { .. } => Some(UNREADABLE),
-            LedgerError::Sqlite(error) => match error.sqlite_error_code()? {
+            StoreError::NotDatabase { .. } => Some(DAMAGED),
+            StoreError::File { .. } => Some(UNREADABLE),
+            StoreError::Sqlite(error) => match error.sqlite_error_code()? {
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Some(DAMAGED),
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(
                     "another program holds the file locked: find it with `fuser FILE` and end it",
@@ -51,7 +51,7 @@ impl LedgerError {
                 ErrorCode::SystemIoFailure => Some("look at the disk: it fails to read or write"),
                 _ => None,
             },
-            LedgerError::Redis(error) => match error.code() {
+            StoreError::Redis(error) => match error.code() {
                 Some("WRONGTYPE") => Some(
                     "another program has written a key there: rename or delete the key, or give `store` a prefix of its own",
                 ),
@@ -61,9 +61,7 @@ impl LedgerError {
                 Some("NOPERM") => Some("give its user the rights in docs/redis.md"),
                 _ => Some("if it should be there, start it or correct `store`"),
             },
-            LedgerError::Unreadable { .. } | LedgerError::Forgetting | LedgerError::Random(_) => {
-                None
-            }
+            StoreError::Unreadable { .. } | StoreError::Forgetting | StoreError::Random(_) => None,
         }
     }
 }

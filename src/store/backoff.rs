@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The longest wait between two attempts while the ledger is away.
+/// The longest wait between two attempts while the store is away.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// How long to wait before the next attempt: doubling, with a random part so that replicas do

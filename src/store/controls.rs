@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What was decided about one experiment. The latest decision is kept in the ledger, so that all
+/// What was decided about one experiment. The latest decision is kept in the store, so that all
 /// replicas and every start go by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {

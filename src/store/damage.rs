@@ -1,7 +1,7 @@
 //! What stands in the store and cannot be read: it is skipped, counted and logged, so that one
 //! damaged record stops neither ingestion nor the results of others.
 
-use super::LedgerError;
+use super::StoreError;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
@@ -20,10 +20,10 @@ impl Damage {
     }
 
     /// What was read; `None`, counted and logged, for what cannot be read. Other errors stay.
-    pub fn skip<T>(&self, read: Result<T, LedgerError>) -> Result<Option<T>, LedgerError> {
+    pub fn skip<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         match read {
             Ok(read) => Ok(Some(read)),
-            Err(LedgerError::Unreadable { place, found }) => {
+            Err(StoreError::Unreadable { place, found }) => {
                 self.note(&place, &found);
                 Ok(None)
             }

@@ -32,8 +32,8 @@ pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What the ledger is to add for these chunks, beyond what its shards were given before. `now_ms`
-/// bounds what their times let the ledger give up: a record of a wrong clock ends nothing early.
+/// What the store is to add for these chunks, beyond what its shards were given before. `now_ms`
+/// bounds what their times let the store give up: a record of a wrong clock ends nothing early.
 pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, now_ms: u64) -> Batch {
     let mut open = Open {
         known,
@@ -336,7 +336,7 @@ impl OpenPart {
         let Some(group) = experiment.groups.get(exposure.group.0) else {
             return;
         };
-        if exposure.served == Served::Forced {
+        if exposure.served == Served::Override {
             return;
         }
         self.epoch(experiment, record.at_ms);
@@ -362,7 +362,7 @@ impl OpenPart {
                 tally.unfinished += 1;
                 return;
             }
-            Served::Own | Served::Forced => {}
+            Served::Own | Served::Override => {}
         }
         tally.requests += 1;
         if let Some(class) = tally
@@ -423,7 +423,7 @@ impl OpenPart {
     fn events(&mut self, record: &OwnedRecord, events: impl Iterator<Item = EventAt>) {
         for event in events {
             let user = self.user(record);
-            // What follows an exposure in this very part is counted whatever the ledger knows, so
+            // What follows an exposure in this very part is counted whatever the store knows, so
             // it can be one sum. Anything else is judged by its own time.
             let first_ms = user.exposures.iter().map(|seen| seen.at_ms).min();
             let sums = |event: &EventAt| {

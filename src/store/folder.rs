@@ -1,5 +1,5 @@
-//! Moves facts from the journals to the ledger, exactly once: read (I/O), fold (pure), apply
-//! (I/O). When the ledger is away it backs off, keeps the batch and releases nothing.
+//! Moves facts from the journals to the store, exactly once: read (I/O), fold (pure), apply
+//! (I/O). When the store is away it backs off, keeps the batch and releases nothing.
 
 mod held_up;
 mod housekeeping;
@@ -8,9 +8,9 @@ use super::backoff::Backoff;
 use super::buckets::Buckets;
 use super::fold;
 use super::known::{Known, ManyIds};
-use super::{Applied, Batch, Forget, JournalId, Ledger, LedgerError, Part};
+use super::{Applied, Batch, Forget, JournalId, Part, Store, StoreError};
 use crate::journal::{Chunk, OwnedRecord, Reader};
-use crate::telemetry::Vitals;
+use crate::telemetry::Telemetry;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,18 +31,18 @@ const PIECE: usize = 512;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// So often, facts are folded again because users were forgotten in between.
 const FORGETTING_MAX: usize = 20;
-/// The most parts under way to the ledger at the same time.
+/// The most parts under way to the store at the same time.
 const PARTS_AT_ONCE: usize = 32;
 /// So many journals that cannot be read are named; more wait for the same fix.
 const FAILED_SHOWN_MAX: usize = 8;
 /// How often finished segments are released and journals of ended processes looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
-/// Moves facts from journals to a ledger.
+/// Moves facts from journals to a store.
 pub struct Folder {
     readers: Vec<Reader>,
-    ledger: Arc<dyn Ledger>,
-    vitals: Arc<Vitals>,
+    store: Arc<dyn Store>,
+    telemetry: Arc<Telemetry>,
     known: Known,
     /// Experiments that the store refuses alone, and why. They are not in `known`.
     held_up: BTreeMap<String, String>,
@@ -57,11 +57,11 @@ pub struct Folder {
     mark: Option<(u64, Vec<u64>)>,
     backoff: Backoff,
     housekept: tokio::time::Instant,
-    /// By journal, how many facts the ledger knows to be dropped, and damaged.
+    /// By journal, how many facts the store knows to be dropped, and damaged.
     told: HashMap<JournalId, (u64, u64)>,
     /// Facts that were damaged in journals that are over.
     lost_before: u64,
-    /// Whether the ledger answered, and has not failed since.
+    /// Whether the store answered, and has not failed since.
     answers: bool,
     /// Whether it failed the last time that it was given something.
     last_failed: bool,
@@ -73,14 +73,14 @@ impl Folder {
     /// process has left since.
     pub fn new(
         readers: Vec<Reader>,
-        ledger: Arc<dyn Ledger>,
-        vitals: Arc<Vitals>,
+        store: Arc<dyn Store>,
+        telemetry: Arc<Telemetry>,
         adopt: impl Fn() -> Vec<Reader> + Send + Sync + 'static,
     ) -> Folder {
         let folder = Folder {
             readers,
-            ledger,
-            vitals,
+            store,
+            telemetry,
             known: Known::default(),
             held_up: BTreeMap::new(),
             buckets: Buckets::new(),
@@ -98,7 +98,7 @@ impl Folder {
         };
         // What was left is behind from the first moment.
         folder
-            .vitals
+            .telemetry
             .folding
             .caught_up_ms
             .store(now_ms(), Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl Folder {
             self.last_failed = round.is_err();
             let wait = match round {
                 // A full batch means that more is waiting; anything less is given time to gather,
-                // so that the ledger is asked a few times a second and not for every fact.
+                // so that the store is asked a few times a second and not for every fact.
                 Ok(read) => {
                     self.report(None);
                     self.backoff = Backoff::new();
@@ -184,7 +184,7 @@ impl Folder {
     async fn round(
         &mut self,
         stop: &mut (impl FusedFuture<Output = ()> + Unpin),
-    ) -> Result<Read, LedgerError> {
+    ) -> Result<Read, StoreError> {
         if std::mem::take(&mut self.from_the_start) {
             self.readers.iter_mut().for_each(|reader| reader.rewind(0));
         }
@@ -214,7 +214,7 @@ impl Folder {
         }
         self.measure();
         let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
-        self.vitals
+        self.telemetry
             .folding
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
@@ -293,7 +293,7 @@ impl Folder {
             )
         });
         // Tried again with each round, and logged once.
-        if self.vitals.problems.set("reading", problem.clone())
+        if self.telemetry.problems.set("reading", problem.clone())
             && let Some(problem) = problem
         {
             tracing::error!("{problem}");
@@ -308,14 +308,14 @@ impl Folder {
         // Journals that were adopted since come last.
         let passed = |(reader, &written): (&Reader, &u64)| reader.position() > written;
         if self.readers.iter().zip(written).all(passed) {
-            let caught_up = &self.vitals.folding.caught_up_ms;
+            let caught_up = &self.telemetry.folding.caught_up_ms;
             caught_up.store(*at_ms, Ordering::Relaxed);
             self.mark = None;
         }
     }
 
-    /// Gives the chunks to the ledger.
-    async fn give(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
+    /// Gives the chunks to the store.
+    async fn give(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
         if !self.answers {
             // It may be another one by now.
             self.audit().await?;
@@ -342,7 +342,7 @@ impl Folder {
                 until_ms,
             } in forget
             {
-                let forgotten = self.ledger.forget_user(&experiment, &user, until_ms);
+                let forgotten = self.store.forget_user(&experiment, &user, until_ms);
                 let forgotten = forgotten.await.map(drop);
                 self.goes_on(&experiment, forgotten).await?;
                 stale.insert(experiment);
@@ -358,11 +358,11 @@ impl Folder {
                 self.goes_on(&experiment, learnt).await?;
             }
         }
-        Err(LedgerError::Forgetting)
+        Err(StoreError::Forgetting)
     }
 
     /// Adds parts; the experiments of those that are to be folded again.
-    async fn add(&mut self, parts: &[Part]) -> Result<BTreeSet<String>, LedgerError> {
+    async fn add(&mut self, parts: &[Part]) -> Result<BTreeSet<String>, StoreError> {
         let mut failed = Ok(());
         let mut refused = Vec::new();
         let mut stale = BTreeSet::new();
@@ -370,7 +370,7 @@ impl Folder {
         for parts in parts.chunks(PARTS_AT_ONCE) {
             let mut under_way = Vec::with_capacity(parts.len());
             for part in parts {
-                under_way.push(self.ledger.apply(part));
+                under_way.push(self.store.apply(part));
             }
             let applied = futures_util::future::join_all(under_way).await;
             for (part, applied) in parts.iter().zip(applied) {
@@ -380,7 +380,7 @@ impl Folder {
                         many.iter().for_each(|many| warn_of(&part.experiment, many));
                     }
                     Ok(Applied::Mismatch(has)) => {
-                        tracing::debug!(?has, spans = ?part.spans, "what the ledger has");
+                        tracing::debug!(?has, spans = ?part.spans, "what the store has");
                         self.lost(&part.experiment);
                     }
                     Ok(Applied::Stale) => drop(stale.insert(part.experiment.clone())),
@@ -402,52 +402,52 @@ impl Folder {
         failed.map(|()| stale)
     }
 
-    /// Asks the ledger who was forgotten.
-    async fn learn_forgotten(&mut self, experiment: &str) -> Result<(), LedgerError> {
+    /// Asks the store who was forgotten.
+    async fn learn_forgotten(&mut self, experiment: &str) -> Result<(), StoreError> {
         let shards = self.known.experiments.get(experiment).map_or(0, Vec::len);
         let mut forgotten = Vec::with_capacity(shards);
         for shard in 0..shards {
-            forgotten.push(self.ledger.forgotten(experiment, shard as u32).await?);
+            forgotten.push(self.store.forgotten(experiment, shard as u32).await?);
         }
         self.known
             .forgotten
             .insert(experiment.to_owned(), forgotten);
-        // The ledger no longer has what it was told of them.
+        // The store no longer has what it was told of them.
         self.known.seen.clear();
         Ok(())
     }
 
-    /// The ledger has something else than it was given: all that is kept is looked at again from
+    /// The store has something else than it was given: all that is kept is looked at again from
     /// the next round on, and what it has is passed over.
     fn lost(&mut self, experiment: &str) {
         tracing::warn!(
             experiment,
-            "the ledger has something else than it was given (it may have lost its last seconds): folding again from what it has"
+            "the store has something else than it was given (it may have lost its last seconds): folding again from what it has"
         );
         self.known.forget(experiment);
         self.from_the_start = true;
     }
 
-    /// Tells the ledger what the journals could not take or have lost, so that it is known for
+    /// Tells the store what the journals could not take or have lost, so that it is known for
     /// good.
-    async fn tell_missing(&mut self) -> Result<(), LedgerError> {
+    async fn tell_missing(&mut self) -> Result<(), StoreError> {
         for reader in &self.readers {
             let (dropped, lost) = (reader.dropped(), reader.lost());
             let told = self.told.entry(reader.id().clone()).or_default();
             if dropped > told.0 {
-                self.ledger.tell_dropped(reader.id(), dropped).await?;
+                self.store.tell_dropped(reader.id(), dropped).await?;
                 told.0 = dropped;
             }
             if lost > told.1 {
-                self.ledger.tell_damaged(reader.id(), lost).await?;
+                self.store.tell_damaged(reader.id(), lost).await?;
                 told.1 = lost;
             }
         }
         Ok(())
     }
 
-    /// Asks the ledger what it has of journals and experiments that are new here.
-    async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), LedgerError> {
+    /// Asks the store what it has of journals and experiments that are new here.
+    async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
         let mut journals: Vec<JournalId> =
             chunks.iter().map(|chunk| chunk.journal.clone()).collect();
         journals.dedup();
@@ -464,9 +464,9 @@ impl Folder {
         &mut self,
         experiment: &str,
         journals: &[JournalId],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), StoreError> {
         if !self.known.experiments.contains_key(experiment) {
-            let shards = self.ledger.shards(experiment).await?;
+            let shards = self.store.shards(experiment).await?;
             self.known.experiments.insert(
                 experiment.to_owned(),
                 vec![HashMap::default(); shards as usize],
@@ -484,7 +484,7 @@ impl Folder {
                 .cloned()
                 .collect();
             if !new.is_empty() {
-                let has = self.ledger.applied(experiment, shard as u32, &new).await?;
+                let has = self.store.applied(experiment, shard as u32, &new).await?;
                 given.extend(new.into_iter().zip(has));
             }
         }
@@ -492,7 +492,7 @@ impl Folder {
     }
 
     fn measure(&self) {
-        let folding = &self.vitals.folding;
+        let folding = &self.telemetry.folding;
         let live = self.readers.iter().filter(|reader| reader.is_ours());
         let left = self.readers.iter().filter(|reader| !reader.is_ours());
         folding.left.store(
@@ -519,14 +519,14 @@ impl Folder {
         );
     }
 
-    fn report(&self, error: Option<&LedgerError>) {
-        let folding = &self.vitals.folding;
+    fn report(&self, error: Option<&StoreError>) {
+        let folding = &self.telemetry.folding;
         let was_failing = folding.failing.swap(error.is_some(), Ordering::Relaxed);
-        let text = error.map(LedgerError::with_advice);
+        let text = error.map(StoreError::with_advice);
         let problem = text.as_ref().map(|text| {
             format!("the store does not take results: {text}. Requests are served, and facts wait in the journal")
         });
-        let is_news = self.vitals.problems.set("store", problem.clone());
+        let is_news = self.telemetry.problems.set("store", problem.clone());
         match problem {
             Some(problem) if is_news => tracing::error!("{problem}"),
             None if was_failing => tracing::info!("the store takes results again"),

@@ -7,7 +7,7 @@
 //! store takes it only if that is still the version. So no part that was folded before can bring a
 //! user back.
 
-use super::{Ledger, LedgerError};
+use super::{Store, StoreError};
 use crate::experiment::key_ring::KeyRing;
 use foldhash::fast::RandomState;
 use std::collections::{BTreeSet, HashMap};
@@ -74,7 +74,7 @@ impl Forgotten {
 }
 
 /// A new entry of a key.
-pub fn new_key() -> Result<String, LedgerError> {
+pub fn new_key() -> Result<String, StoreError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     let digits = secret.map(|byte| format!("{byte:02x}")).concat();
@@ -103,18 +103,18 @@ fn old_digest(mut user: &[u8]) -> u128 {
 /// Forgets a user in all experiments of the store, and in those that `run` in case that the first
 /// fact is still in a journal. Returns the names of those that had something.
 pub async fn everywhere(
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     run: impl IntoIterator<Item = String>,
     user: &[u8],
     until_ms: u64,
-) -> Result<Vec<String>, LedgerError> {
+) -> Result<Vec<String>, StoreError> {
     // Nothing is done where the store is away.
-    ledger.ping().await?;
-    let mut names: BTreeSet<String> = ledger.experiments().await?.into_iter().collect();
+    store.ping().await?;
+    let mut names: BTreeSet<String> = store.experiments().await?.into_iter().collect();
     names.extend(run);
     let mut had = Vec::new();
     for name in names {
-        if ledger.forget_user(&name, user, until_ms).await? {
+        if store.forget_user(&name, user, until_ms).await? {
             had.push(name);
         }
     }

@@ -23,7 +23,7 @@ impl Kept {
         self.lowest.is_empty() && self.first.is_empty()
     }
 
-    /// What this says that `known` does not say already: all that is worth giving to a ledger
+    /// What this says that `known` does not say already: all that is worth giving to a store
     /// that has `known`.
     pub fn beyond(&self, known: &Kept) -> Kept {
         let lower = |(field, value): &(&String, &f64)| match known.lowest.get(*field) {

@@ -3,7 +3,7 @@
 
 use super::damage::Damage;
 use super::{
-    EpochDefinition, EpochTotals, EventAt, GroupTotals, HourTotals, LedgerError, MetricTotals,
+    EpochDefinition, EpochTotals, EventAt, GroupTotals, HourTotals, MetricTotals, StoreError,
     Totals, UserRecord,
 };
 use crate::experiment::EpochDigest;
@@ -295,8 +295,8 @@ pub fn read_definition(
     epoch: &str,
     first_ms: u64,
     text: &str,
-) -> Result<EpochDefinition, LedgerError> {
-    let unreadable = || LedgerError::Unreadable {
+) -> Result<EpochDefinition, StoreError> {
+    let unreadable = || StoreError::Unreadable {
         place: format!("epoch {epoch}"),
         found: text.to_owned(),
     };
@@ -336,7 +336,7 @@ pub fn write_user(record: &UserRecord) -> String {
 }
 
 /// Reads what [`write_user`] wrote.
-pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
+pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
     let read = || {
         let mut words = text.split(' ');
         let mut record = UserRecord {
@@ -358,7 +358,7 @@ pub fn read_user(text: &str) -> Result<UserRecord, LedgerError> {
         }
         Some(record)
     };
-    read().ok_or_else(|| LedgerError::Unreadable {
+    read().ok_or_else(|| StoreError::Unreadable {
         place: "a user".to_owned(),
         found: text.to_owned(),
     })
@@ -389,7 +389,7 @@ pub fn write_event(event: &EventAt) -> String {
 }
 
 /// Reads what [`write_waiting`] wrote.
-pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, LedgerError> {
+pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
     let read = |word: &str| {
         let mut parts = word.split(':');
         let at_ms = parts.next()?.parse().ok()?;
@@ -415,7 +415,7 @@ pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, LedgerError> {
     text.split(' ')
         .map(read)
         .collect::<Option<_>>()
-        .ok_or_else(|| LedgerError::Unreadable {
+        .ok_or_else(|| StoreError::Unreadable {
             place: "waiting events".to_owned(),
             found: text.to_owned(),
         })

@@ -1,4 +1,4 @@
-//! What the folder knows of the ledger, so that it asks and tells no more than it must. PURE.
+//! What the folder knows of the store, so that it asks and tells no more than it must. PURE.
 
 use super::forgotten::Forgotten;
 use super::{JournalId, Part};
@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
-/// What is known of the ledger: into how many shards an experiment is split, and what each shard
+/// What is known of the store: into how many shards an experiment is split, and what each shard
 /// has been given of each journal.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -20,7 +20,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Remembers what the ledger took. Returns devices that have brought many known IDs of late.
+    /// Remembers what the store took. Returns devices that have brought many known IDs of late.
     pub fn given(&mut self, part: &Part) -> Vec<ManyIds> {
         let many = self.seen.remember(part);
         for span in &part.spans {
@@ -29,7 +29,7 @@ impl Known {
         many
     }
 
-    /// Forgets what the ledger has of an experiment, so that it is asked again.
+    /// Forgets what the store has of an experiment, so that it is asked again.
     pub fn forget(&mut self, experiment: &str) {
         self.experiments.remove(experiment);
         self.forgotten.remove(experiment);
@@ -57,7 +57,7 @@ pub struct ManyIds {
 /// So many known IDs of one device are worth a warning; few numbers, so that there are few.
 const MANY_IDS: [u32; 4] = [10, 100, 1_000, 10_000];
 
-/// Users whose exposure to a group the ledger has, so that it need not be told again: most
+/// Users whose exposure to a group the store has, so that it need not be told again: most
 /// requests are by users who were there before. Bounded; who is forgotten is only told again.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -85,7 +85,7 @@ impl Seen {
     /// is a new user.
     const KEEP_MS: u64 = 600_000;
 
-    /// Remembers what a part told the ledger.
+    /// Remembers what a part told the store.
     pub fn remember(&mut self, part: &Part) -> Vec<ManyIds> {
         if self.first_ms.len() + self.joined.len() >= Self::MAX {
             self.clear();
@@ -130,7 +130,7 @@ impl Seen {
         self.key(experiment, "", &ids)
     }
 
-    /// Forgets everybody: the ledger has lost something.
+    /// Forgets everybody: the store has lost something.
     pub fn clear(&mut self) {
         self.first_ms.clear();
         self.joined.clear();
@@ -138,7 +138,7 @@ impl Seen {
         self.since_ms = 0;
     }
 
-    /// Whether the ledger has an exposure of the user to this group from then or before.
+    /// Whether the store has an exposure of the user to this group from then or before.
     pub fn has(&self, experiment: &str, group: &str, user: &[u8], at_ms: u64) -> bool {
         let first_ms = self.first_ms.get(&self.key(experiment, group, user));
         first_ms.is_some_and(|&first_ms| first_ms <= at_ms)

@@ -2,7 +2,7 @@
 //! that moves the journals' facts to them exactly once.
 //!
 //! The way of a fact: [`crate::journal`]'s reader gives chunks, `fold` (pure) turns chunks into a
-//! [`Batch`], [`Ledger::apply`] adds a batch in atomic steps, one per [`Part`].
+//! [`Batch`], [`Store::apply`] adds a batch in atomic steps, one per [`Part`].
 //!
 //! Exactly once: each part says, for every journal it was folded from, up to which sequence
 //! number the shard had been given before (`after`) and is given now (`through`). The house
@@ -134,7 +134,7 @@ pub struct HourTotals {
     pub totals: GroupTotals,
 }
 
-/// What the ledger knows of one user in one experiment.
+/// What the store knows of one user in one experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserRecord {
     /// The group of first exposure.
@@ -149,13 +149,13 @@ pub struct UserRecord {
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
 }
 
-/// One running process that gives its facts to this ledger.
+/// One running process that gives its facts to this store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// Its name, unique over all replicas for all time (a UUID).
     pub id: String,
     /// Names what it serves: experiments, metrics and where IDs are read. Replicas that give
-    /// their facts to one ledger should be equal in this.
+    /// their facts to one store should be equal in this.
     pub definition: String,
     /// When it last announced itself, by its own clock, in Unix milliseconds.
     pub seen_ms: u64,
@@ -179,13 +179,13 @@ pub type Page = (Vec<(Vec<u8>, UserRecord)>, Option<Place>);
 
 /// Where counts live.
 #[async_trait::async_trait]
-pub trait Ledger: Send + Sync {
+pub trait Store: Send + Sync {
     /// `redis` or `embedded`, as results name it.
     fn kind(&self) -> &'static str;
 
     /// Into how many shards this experiment's users are split. Asked once per experiment, fixed
     /// for the experiment's life.
-    async fn shards(&self, experiment: &str) -> Result<u32, LedgerError>;
+    async fn shards(&self, experiment: &str) -> Result<u32, StoreError>;
 
     /// What a shard has been given of these journals, 0 for nothing.
     async fn applied(
@@ -193,10 +193,10 @@ pub trait Ledger: Send + Sync {
         experiment: &str,
         shard: u32,
         journals: &[JournalId],
-    ) -> Result<Vec<u64>, LedgerError>;
+    ) -> Result<Vec<u64>, StoreError>;
 
     /// Adds one part in one atomic step.
-    async fn apply(&self, part: &Part) -> Result<Applied, LedgerError>;
+    async fn apply(&self, part: &Part) -> Result<Applied, StoreError>;
 
     /// Forgets a journal that is folded to its end and deleted.
     async fn forget(
@@ -204,16 +204,16 @@ pub trait Ledger: Send + Sync {
         experiment: &str,
         shard: u32,
         journal: &JournalId,
-    ) -> Result<(), LedgerError>;
+    ) -> Result<(), StoreError>;
 
     /// The names of all experiments that have counts.
-    async fn experiments(&self) -> Result<Vec<String>, LedgerError>;
+    async fn experiments(&self) -> Result<Vec<String>, StoreError>;
 
     /// All counts of an experiment. The cost does not grow with users.
-    async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError>;
+    async fn totals(&self, experiment: &str) -> Result<Totals, StoreError>;
 
     /// Counts by hour, oldest first.
-    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError>;
+    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, StoreError>;
 
     /// Forgets a user, under every ID that counts for it, and takes what they brought out of the
     /// counts of users and metrics. Requests that were answered stay counted: they name nobody.
@@ -226,65 +226,64 @@ pub trait Ledger: Send + Sync {
         experiment: &str,
         user: &[u8],
         until_ms: u64,
-    ) -> Result<bool, LedgerError>;
+    ) -> Result<bool, StoreError>;
 
     /// Who was forgotten so, in one shard.
-    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, LedgerError>;
+    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, StoreError>;
 
     /// Forgets all users of an experiment and keeps its counts.
-    async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError>;
+    async fn forget_users(&self, experiment: &str) -> Result<(), StoreError>;
 
     /// What is known of one user, by any ID that counts for it.
-    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError>;
+    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, StoreError>;
 
     /// Some users of an experiment, from a place on, and the place after them; `None` after the
     /// last. Users who come or change in between stand there once, as they are when they are
     /// reached; in Redis, one can stand there twice when users are forgotten in between.
-    async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError>;
+    async fn users(&self, experiment: &str, from: Place) -> Result<Page, StoreError>;
 
     /// Keeps how many facts a journal could not take in all; told again, it counts once.
-    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError>;
+    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError>;
 
     /// How many facts all journals could not take.
-    async fn dropped(&self) -> Result<u64, LedgerError>;
+    async fn dropped(&self) -> Result<u64, StoreError>;
 
     /// Keeps how many facts of a journal were found damaged in all; told again, the largest number
     /// counts.
-    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError>;
+    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError>;
 
     /// How many facts of all journals were found damaged.
-    async fn damaged(&self) -> Result<u64, LedgerError>;
+    async fn damaged(&self) -> Result<u64, StoreError>;
 
     /// Keeps that a process is there, and what it serves.
-    async fn announce(&self, replica: &Replica) -> Result<(), LedgerError>;
+    async fn announce(&self, replica: &Replica) -> Result<(), StoreError>;
 
     /// Every process that announced itself within [`ALIVE_MS`] before `now_ms`.
-    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError>;
+    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, StoreError>;
 
     /// What is kept of an experiment beside its counts.
-    async fn kept(&self, experiment: &str) -> Result<Kept, LedgerError>;
+    async fn kept(&self, experiment: &str) -> Result<Kept, StoreError>;
 
     /// Merges into what is kept, in one atomic step: see [`kept`].
-    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError>;
+    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), StoreError>;
 
     /// What was decided about experiments.
-    async fn controls(&self) -> Result<Controls, LedgerError>;
+    async fn controls(&self) -> Result<Controls, StoreError>;
 
     /// Decides, and keeps that this was done, in one atomic step: if the decision that stands is
     /// of `before_ms` (0 for none). Says whether it was.
-    async fn control(&self, before_ms: u64, next: &Control, act: &Act)
-    -> Result<bool, LedgerError>;
+    async fn control(&self, before_ms: u64, next: &Control, act: &Act) -> Result<bool, StoreError>;
 
     /// Keeps that something else was done.
-    async fn note(&self, act: &Act) -> Result<(), LedgerError>;
+    async fn note(&self, act: &Act) -> Result<(), StoreError>;
 
     /// The latest decisions, the newest first.
-    async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError>;
+    async fn acts(&self, max: usize) -> Result<Vec<Act>, StoreError>;
 
     /// The secrets that all replicas sign and verify with, the one that signs first. `ours`, what
     /// this replica knows, are added behind those that are there, in one atomic step, as long as
     /// there are fewer than [`SECRETS_MAX`].
-    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError>;
+    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError>;
 
     /// Sessions of the admin API that were ended before their time: until when, in Unix seconds,
     /// each would have lasted, and its nonce. `ours` are added in one atomic step. Those that are
@@ -293,23 +292,23 @@ pub trait Ledger: Send + Sync {
         &self,
         ours: &[(u64, String)],
         now_s: u64,
-    ) -> Result<Vec<(u64, String)>, LedgerError>;
+    ) -> Result<Vec<(u64, String)>, StoreError>;
 
     /// How many records were found damaged since the start, and skipped.
     fn damaged_records(&self) -> u64;
 
     /// Whether the house answers and is one that this program may use.
-    async fn ping(&self) -> Result<(), LedgerError>;
+    async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// Why a ledger could not do what it was asked.
+/// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
+pub enum StoreError {
     /// Redis did not answer, or answered with an error.
     #[error("Redis")]
     Redis(#[from] ::redis::RedisError),
     /// The embedded file could not be read or written.
-    #[error("the embedded ledger")]
+    #[error("the embedded store")]
     Sqlite(#[from] rusqlite::Error),
     /// The embedded file cannot be opened.
     #[error("{} cannot be opened", path.display())]
@@ -359,15 +358,15 @@ pub enum LedgerError {
     },
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(place: &str, text: &str) -> Result<T, LedgerError> {
-    serde_json::from_str(text).map_err(|_| LedgerError::Unreadable {
+fn read_json<T: serde::de::DeserializeOwned>(place: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Unreadable {
         place: place.to_owned(),
         found: text.to_owned(),
     })
 }
 
-fn written<T: serde::Serialize>(value: &T) -> Result<String, LedgerError> {
-    serde_json::to_string(value).map_err(|error| LedgerError::Unreadable {
+fn written<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Unreadable {
         place: "a decision".to_owned(),
         found: error.to_string(),
     })

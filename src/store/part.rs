@@ -1,4 +1,4 @@
-//! What a ledger is given.
+//! What a store is given.
 
 use super::JournalId;
 use super::identities::Join;
@@ -101,7 +101,7 @@ pub struct UserDelta {
     /// The user's ID.
     pub user: Vec<u8>,
     /// The user's earliest exposure to each group; empty when only events were seen. The
-    /// earliest one that the ledger knows, by the clock, decides the user's group and epoch; a
+    /// earliest one that the store knows, by the clock, decides the user's group and epoch; a
     /// different group makes the user crossed over.
     pub exposures: Vec<ExposureAt>,
     /// Events, counted only for users with an exposure no later than the event, and for a metric

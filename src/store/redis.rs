@@ -25,7 +25,7 @@ use super::identities::IdentityCounts;
 use super::kept::Kept;
 use super::keys::{self, ShardKeys};
 use super::{
-    ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Page, Part, Place, Replica,
+    ALIVE_MS, Applied, HourTotals, JournalId, Page, Part, Place, Replica, Store, StoreError,
     Totals, UserRecord,
 };
 use ::redis::{Cmd, FromRedisValue, RedisError, Script};
@@ -39,7 +39,7 @@ const SHARDS_MAX: u32 = 16_384;
 
 /// Counts in Redis.
 #[derive(Debug)]
-pub struct RedisLedger {
+pub struct RedisStore {
     link: Link,
     prefix: String,
     apply: Script,
@@ -49,24 +49,24 @@ pub struct RedisLedger {
     damage: Damage,
 }
 
-impl RedisLedger {
+impl RedisStore {
     /// Uses the Redis at this place, all keys beginning with `prefix`. A Redis that cannot be
     /// reached now is waited for (facts are kept in the journal until then); one that will never
     /// do is an error.
-    pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisLedger, Unusable> {
-        let ledger = RedisLedger::at(url, tls, prefix)?;
-        match ledger.link.connection().await {
+    pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisStore, Unusable> {
+        let store = RedisStore::at(url, tls, prefix)?;
+        match store.link.connection().await {
             Err(NoLink::Unusable(unusable)) => Err(unusable),
-            Ok(_) | Err(NoLink::Away(_)) => Ok(ledger),
+            Ok(_) | Err(NoLink::Away(_)) => Ok(store),
         }
     }
 
     /// The same without connecting yet: each call connects until that is possible. Only an address
     /// that is none is an error.
-    pub fn at(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisLedger, Unusable> {
+    pub fn at(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisStore, Unusable> {
         let address = Address::read(url, tls).map_err(Unusable::Address)?;
         let link = Link::new(address, keys::format_key(prefix));
-        Ok(RedisLedger {
+        Ok(RedisStore {
             link,
             prefix: prefix.to_owned(),
             apply: Script::new(concat!(
@@ -83,7 +83,7 @@ impl RedisLedger {
     }
 
     /// The keys of a shard.
-    async fn keys(&self, experiment: &str, shard: u32) -> Result<ShardKeys, LedgerError> {
+    async fn keys(&self, experiment: &str, shard: u32) -> Result<ShardKeys, StoreError> {
         let known = self.known().get(experiment).copied();
         let shards = match known {
             Some(shards) => shards,
@@ -97,7 +97,7 @@ impl RedisLedger {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LedgerError> {
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         self.with(async |connection| command.query_async(connection).await)
             .await
     }
@@ -106,7 +106,7 @@ impl RedisLedger {
     async fn with<T>(
         &self,
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
-    ) -> Result<T, LedgerError> {
+    ) -> Result<T, StoreError> {
         let mut connection = self.link.connection().await?;
         match work(&mut connection).await {
             Ok(done) => Ok(done),
@@ -118,7 +118,7 @@ impl RedisLedger {
     }
 
     /// For a new experiment: one on a single server, one for each master of a cluster.
-    async fn shards_to_begin_with(&self) -> Result<u32, LedgerError> {
+    async fn shards_to_begin_with(&self) -> Result<u32, StoreError> {
         self.with(async |connection| match connection {
             Connection::One(_) => Ok(1),
             Connection::Cluster(cluster) => {
@@ -137,12 +137,12 @@ impl RedisLedger {
 }
 
 #[async_trait::async_trait]
-impl Ledger for RedisLedger {
+impl Store for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
     }
 
-    async fn shards(&self, experiment: &str) -> Result<u32, LedgerError> {
+    async fn shards(&self, experiment: &str) -> Result<u32, StoreError> {
         let key = keys::experiments_key(&self.prefix);
         let known = self.known().get(experiment).copied();
         // What it was split into stays, also in a Redis that has lost its data.
@@ -166,7 +166,7 @@ impl Ledger for RedisLedger {
         experiment: &str,
         shard: u32,
         journals: &[JournalId],
-    ) -> Result<Vec<u64>, LedgerError> {
+    ) -> Result<Vec<u64>, StoreError> {
         if journals.is_empty() {
             // HMGET without a field is an error.
             return Ok(Vec::new());
@@ -182,7 +182,7 @@ impl Ledger for RedisLedger {
         names.into_iter().zip(has).map(read).collect()
     }
 
-    async fn apply(&self, part: &Part) -> Result<Applied, LedgerError> {
+    async fn apply(&self, part: &Part) -> Result<Applied, StoreError> {
         let keys = self.keys(&part.experiment, part.shard).await?;
         let mut call = self.apply.prepare_invoke();
         call.key(keys.users)
@@ -211,13 +211,13 @@ impl Ledger for RedisLedger {
         experiment: &str,
         shard: u32,
         journal: &JournalId,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), StoreError> {
         let key = self.keys(experiment, shard).await?.applied;
         self.ask(::redis::cmd("HDEL").arg(key).arg(&**journal))
             .await
     }
 
-    async fn experiments(&self) -> Result<Vec<String>, LedgerError> {
+    async fn experiments(&self) -> Result<Vec<String>, StoreError> {
         let key = keys::experiments_key(&self.prefix);
         let names = self.ask(::redis::cmd("HKEYS").arg(&key)).await?;
         let mut names = self.readable(&key, names)?;
@@ -225,7 +225,7 @@ impl Ledger for RedisLedger {
         Ok(names)
     }
 
-    async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
+    async fn totals(&self, experiment: &str) -> Result<Totals, StoreError> {
         let (mut definitions, mut fields) = (Vec::new(), Vec::new());
         let mut identities = IdentityCounts::default();
         let mut uncounted = EventCounts::default();
@@ -255,7 +255,7 @@ impl Ledger for RedisLedger {
         })
     }
 
-    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
+    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, StoreError> {
         let mut fields = Vec::new();
         for shard in 0..self.known_shards(experiment).await? {
             let hours = self.keys(experiment, shard).await?.hours;
@@ -269,15 +269,15 @@ impl Ledger for RedisLedger {
         experiment: &str,
         user: &[u8],
         until_ms: u64,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<bool, StoreError> {
         self.forget_one(experiment, user, until_ms).await
     }
 
-    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, LedgerError> {
+    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, StoreError> {
         forgotten::forgotten(self, experiment, shard).await
     }
 
-    async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
+    async fn forget_users(&self, experiment: &str) -> Result<(), StoreError> {
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
             let ids = [keys.identities, keys.aliases];
@@ -293,7 +293,7 @@ impl Ledger for RedisLedger {
         Ok(())
     }
 
-    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
+    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, StoreError> {
         let Some(keys) = self.keys_of(experiment, user).await? else {
             return Ok(None);
         };
@@ -306,7 +306,7 @@ impl Ledger for RedisLedger {
         Ok(record.transpose()?.flatten())
     }
 
-    async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError> {
+    async fn users(&self, experiment: &str, from: Place) -> Result<Page, StoreError> {
         let shards = self.known_shards(experiment).await?;
         if from.shard >= shards {
             return Ok((Vec::new(), None));
@@ -329,18 +329,18 @@ impl Ledger for RedisLedger {
         Ok((users, next))
     }
 
-    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {
+    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError> {
         let key = keys::dropped_key(&self.prefix);
         let mut set = ::redis::cmd("HSET");
         self.ask(set.arg(key).arg(&**journal).arg(dropped)).await
     }
 
-    async fn dropped(&self) -> Result<u64, LedgerError> {
+    async fn dropped(&self) -> Result<u64, StoreError> {
         let key = keys::dropped_key(&self.prefix);
         self.sum(&key).await
     }
 
-    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError> {
+    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
         let key = keys::damaged_key(&self.prefix);
         let known: Option<u64> = self.number(&key, journal).await?;
         // One process has the journal, so nobody else tells it at the same time.
@@ -349,12 +349,12 @@ impl Ledger for RedisLedger {
         self.ask(set.arg(key).arg(&**journal).arg(damaged)).await
     }
 
-    async fn damaged(&self) -> Result<u64, LedgerError> {
+    async fn damaged(&self) -> Result<u64, StoreError> {
         let key = keys::damaged_key(&self.prefix);
         self.sum(&key).await
     }
 
-    async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
+    async fn announce(&self, replica: &Replica) -> Result<(), StoreError> {
         let Replica {
             id,
             definition,
@@ -367,7 +367,7 @@ impl Ledger for RedisLedger {
         self.ask(set.arg(key).arg(id).arg(text)).await
     }
 
-    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError> {
+    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, StoreError> {
         let key = keys::replicas_key(&self.prefix);
         let mut replicas = Vec::new();
         for (id, text) in self.texts(&key).await? {
@@ -395,36 +395,31 @@ impl Ledger for RedisLedger {
         Ok(replicas)
     }
 
-    async fn kept(&self, experiment: &str) -> Result<Kept, LedgerError> {
+    async fn kept(&self, experiment: &str) -> Result<Kept, StoreError> {
         kept::kept(self, experiment).await
     }
 
-    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
+    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), StoreError> {
         kept::keep(self, experiment, more).await
     }
 
-    async fn controls(&self) -> Result<Controls, LedgerError> {
+    async fn controls(&self) -> Result<Controls, StoreError> {
         controls::controls(self).await
     }
 
-    async fn control(
-        &self,
-        before_ms: u64,
-        next: &Control,
-        act: &Act,
-    ) -> Result<bool, LedgerError> {
+    async fn control(&self, before_ms: u64, next: &Control, act: &Act) -> Result<bool, StoreError> {
         controls::control(self, before_ms, next, act).await
     }
 
-    async fn note(&self, act: &Act) -> Result<(), LedgerError> {
+    async fn note(&self, act: &Act) -> Result<(), StoreError> {
         controls::note(self, act).await
     }
 
-    async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
+    async fn acts(&self, max: usize) -> Result<Vec<Act>, StoreError> {
         controls::acts(self, max).await
     }
 
-    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError> {
+    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {
         secrets::exchange(self, ours).await
     }
 
@@ -432,7 +427,7 @@ impl Ledger for RedisLedger {
         &self,
         ours: &[(u64, String)],
         now_s: u64,
-    ) -> Result<Vec<(u64, String)>, LedgerError> {
+    ) -> Result<Vec<(u64, String)>, StoreError> {
         sessions::exchange(self, ours, now_s).await
     }
 
@@ -440,31 +435,31 @@ impl Ledger for RedisLedger {
         self.damage.count()
     }
 
-    async fn ping(&self) -> Result<(), LedgerError> {
+    async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.link.check_again().await?)
     }
 }
 
-impl From<NoLink> for LedgerError {
-    fn from(none: NoLink) -> LedgerError {
+impl From<NoLink> for StoreError {
+    fn from(none: NoLink) -> StoreError {
         match none {
-            NoLink::Unusable(Unusable::Newer(found)) => LedgerError::Newer {
+            NoLink::Unusable(Unusable::Newer(found)) => StoreError::Newer {
                 place: "Redis".to_owned(),
                 found,
                 known: link::FORMAT,
             },
-            none => LedgerError::Redis(none.into()),
+            none => StoreError::Redis(none.into()),
         }
     }
 }
 
-impl RedisLedger {
+impl RedisStore {
     /// The keys of a user's shard; `None` for an experiment without counts.
     async fn keys_of(
         &self,
         experiment: &str,
         user: &[u8],
-    ) -> Result<Option<ShardKeys>, LedgerError> {
+    ) -> Result<Option<ShardKeys>, StoreError> {
         match self.known_shards(experiment).await? {
             0 => Ok(None),
             shards => {
@@ -475,7 +470,7 @@ impl RedisLedger {
     }
 
     /// Like `shards`, but a question about an experiment does not make it.
-    async fn known_shards(&self, experiment: &str) -> Result<u32, LedgerError> {
+    async fn known_shards(&self, experiment: &str) -> Result<u32, StoreError> {
         let key = keys::experiments_key(&self.prefix);
         let mut get = ::redis::cmd("HGET");
         let value: Option<Vec<u8>> = self.ask(get.arg(&key).arg(experiment)).await?;

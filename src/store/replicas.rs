@@ -1,7 +1,7 @@
-//! Processes that share a ledger say that they are there and what they serve, so that results can
+//! Processes that share a store say that they are there and what they serve, so that results can
 //! warn when they disagree.
 
-use super::{Ledger, Replica};
+use super::{Replica, Store};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Announces this process for as long as the future runs; `definition` is asked each time what is
 /// served, and a change of it is announced within a second.
-pub async fn announce(ledger: Arc<dyn Ledger>, id: String, definition: impl Fn() -> String) {
+pub async fn announce(store: Arc<dyn Store>, id: String, definition: impl Fn() -> String) {
     let mut last: Option<(tokio::time::Instant, String)> = None;
     loop {
         let now = definition();
@@ -23,7 +23,7 @@ pub async fn announce(ledger: Arc<dyn Ledger>, id: String, definition: impl Fn()
                 seen_ms: now_ms(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             };
-            match ledger.announce(&replica).await {
+            match store.announce(&replica).await {
                 Ok(()) => last = Some((tokio::time::Instant::now(), now)),
                 // The folder says so louder.
                 Err(error) => tracing::debug!("this replica cannot be announced: {error}"),

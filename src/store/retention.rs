@@ -1,6 +1,6 @@
 //! Users of experiments that are over are not kept for ever.
 
-use super::{Ledger, LedgerError};
+use super::{Store, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +9,13 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// Looks every hour, for as long as the future runs. `ask` says how long users are kept after
 /// their experiment's last answer (`None`: for ever) and which experiments are running.
-pub async fn keep(ledger: Arc<dyn Ledger>, ask: impl Fn() -> (Option<Duration>, Vec<String>)) {
+pub async fn keep(store: Arc<dyn Store>, ask: impl Fn() -> (Option<Duration>, Vec<String>)) {
     loop {
         if let (Some(kept), running) = ask() {
             let now_ms = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |now| now.as_millis() as u64);
-            match sweep(&*ledger, kept, &running, now_ms).await {
+            match sweep(&*store, kept, &running, now_ms).await {
                 Ok(forgotten) => {
                     for experiment in forgotten {
                         tracing::info!(
@@ -34,20 +34,20 @@ pub async fn keep(ledger: Arc<dyn Ledger>, ask: impl Fn() -> (Option<Duration>, 
 /// Forgets the users of experiments that do not run and were last answered for longer ago than
 /// `kept`; which ones.
 pub async fn sweep(
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     kept: Duration,
     running: &[String],
     now_ms: u64,
-) -> Result<Vec<String>, LedgerError> {
+) -> Result<Vec<String>, StoreError> {
     let mut forgotten = Vec::new();
-    for experiment in ledger.experiments().await? {
+    for experiment in store.experiments().await? {
         if running.contains(&experiment) {
             continue;
         }
-        let hours = ledger.hours(&experiment).await?;
+        let hours = store.hours(&experiment).await?;
         let last = hours.iter().map(|hour| (hour.hour + 1) * HOUR_MS).max();
         if last.is_some_and(|last| last + kept.as_millis() as u64 <= now_ms) {
-            ledger.forget_users(&experiment).await?;
+            store.forget_users(&experiment).await?;
             forgotten.push(experiment);
         }
     }

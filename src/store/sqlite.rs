@@ -17,7 +17,7 @@ use super::damage::Damage;
 use super::forgotten::Forgotten;
 use super::kept::Kept;
 use super::{
-    ALIVE_MS, Applied, HourTotals, JournalId, Ledger, LedgerError, Page, Part, Place, Replica,
+    ALIVE_MS, Applied, HourTotals, JournalId, Page, Part, Place, Replica, Store, StoreError,
     Totals, UserRecord, keys,
 };
 use apply::{applied, apply, record};
@@ -114,23 +114,23 @@ CREATE TABLE forgotten (experiment TEXT NOT NULL, user TEXT NOT NULL, until_ms I
 
 /// Counts in one local file.
 #[derive(Debug)]
-pub struct SqliteLedger {
+pub struct SqliteStore {
     writer: Arc<Slot>,
     reader: Arc<Slot>,
     damage: Arc<Damage>,
 }
 
-impl SqliteLedger {
+impl SqliteStore {
     /// Opens the file, made where missing. Several processes may share it.
-    pub fn open(path: &Path) -> Result<SqliteLedger, LedgerError> {
-        let ledger = SqliteLedger::at(path);
-        ledger.writer.now(|_| Ok(()))?;
-        Ok(ledger)
+    pub fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+        let store = SqliteStore::at(path);
+        store.writer.now(|_| Ok(()))?;
+        Ok(store)
     }
 
     /// The same without opening it yet: each call opens it until that is possible.
-    pub fn at(path: &Path) -> SqliteLedger {
-        SqliteLedger {
+    pub fn at(path: &Path) -> SqliteStore {
+        SqliteStore {
             writer: Arc::new(Slot::new(path)),
             reader: Arc::new(Slot::new(path)),
             damage: Arc::default(),
@@ -139,19 +139,19 @@ impl SqliteLedger {
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         self.reader.with(move |connection| work(connection)).await
     }
 }
 
 #[async_trait::async_trait]
-impl Ledger for SqliteLedger {
+impl Store for SqliteStore {
     fn kind(&self) -> &'static str {
         "embedded"
     }
 
-    async fn shards(&self, _experiment: &str) -> Result<u32, LedgerError> {
+    async fn shards(&self, _experiment: &str) -> Result<u32, StoreError> {
         Ok(1)
     }
 
@@ -160,7 +160,7 @@ impl Ledger for SqliteLedger {
         experiment: &str,
         _shard: u32,
         journals: &[JournalId],
-    ) -> Result<Vec<u64>, LedgerError> {
+    ) -> Result<Vec<u64>, StoreError> {
         let (experiment, journals) = (experiment.to_owned(), journals.to_vec());
         let has = move |connection: &Connection| {
             journals
@@ -171,7 +171,7 @@ impl Ledger for SqliteLedger {
         self.read(has).await
     }
 
-    async fn apply(&self, part: &Part) -> Result<Applied, LedgerError> {
+    async fn apply(&self, part: &Part) -> Result<Applied, StoreError> {
         let (part, damage) = (part.clone(), Arc::clone(&self.damage));
         self.writer
             .with(move |connection| {
@@ -189,7 +189,7 @@ impl Ledger for SqliteLedger {
         experiment: &str,
         _shard: u32,
         journal: &JournalId,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), StoreError> {
         let (experiment, journal) = (experiment.to_owned(), journal.clone());
         self.writer
             .with(move |connection| {
@@ -200,7 +200,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn experiments(&self) -> Result<Vec<String>, LedgerError> {
+    async fn experiments(&self) -> Result<Vec<String>, StoreError> {
         self.read(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT DISTINCT experiment FROM epochs ORDER BY 1")?;
@@ -210,7 +210,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn totals(&self, experiment: &str) -> Result<Totals, LedgerError> {
+    async fn totals(&self, experiment: &str) -> Result<Totals, StoreError> {
         let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             // One transaction: definitions and counts of the same moment.
@@ -229,7 +229,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, LedgerError> {
+    async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, StoreError> {
         let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             let fields = fields(connection, "hours", &experiment, &damage)?;
@@ -238,7 +238,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn forgotten(&self, experiment: &str, _shard: u32) -> Result<Forgotten, LedgerError> {
+    async fn forgotten(&self, experiment: &str, _shard: u32) -> Result<Forgotten, StoreError> {
         let experiment = experiment.to_owned();
         self.read(move |connection| {
             let transaction = connection.unchecked_transaction()?;
@@ -252,7 +252,7 @@ impl Ledger for SqliteLedger {
         experiment: &str,
         user: &[u8],
         until_ms: u64,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<bool, StoreError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
         let damage = Arc::clone(&self.damage);
         self.writer
@@ -267,7 +267,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn forget_users(&self, experiment: &str) -> Result<(), LedgerError> {
+    async fn forget_users(&self, experiment: &str) -> Result<(), StoreError> {
         let experiment = experiment.to_owned();
         self.writer
             .with(move |connection| {
@@ -280,7 +280,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, LedgerError> {
+    async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, StoreError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
         let damage = Arc::clone(&self.damage);
         self.read(move |connection| {
@@ -290,7 +290,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn users(&self, experiment: &str, from: Place) -> Result<Page, LedgerError> {
+    async fn users(&self, experiment: &str, from: Place) -> Result<Page, StoreError> {
         let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             let sql = "SELECT user, record FROM users WHERE experiment = ? AND user > ? ORDER BY user LIMIT ?";
@@ -312,7 +312,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), LedgerError> {
+    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError> {
         let journal = journal.clone();
         self.writer.with(move |connection| {
             let sql = "INSERT INTO dropped VALUES (?, ?) ON CONFLICT DO UPDATE SET count = excluded.count";
@@ -322,7 +322,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn dropped(&self) -> Result<u64, LedgerError> {
+    async fn dropped(&self) -> Result<u64, StoreError> {
         self.read(|connection| {
             let sql = "SELECT coalesce(sum(count), 0) FROM dropped";
             Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
@@ -330,7 +330,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), LedgerError> {
+    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
         let journal = journal.clone();
         self.writer.with(move |connection| {
             let sql = "INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO UPDATE SET count = max(count, excluded.count)";
@@ -340,7 +340,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn damaged(&self) -> Result<u64, LedgerError> {
+    async fn damaged(&self) -> Result<u64, StoreError> {
         self.read(|connection| {
             let sql = "SELECT coalesce(sum(count), 0) FROM damaged";
             Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
@@ -348,7 +348,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn announce(&self, replica: &Replica) -> Result<(), LedgerError> {
+    async fn announce(&self, replica: &Replica) -> Result<(), StoreError> {
         let replica = replica.clone();
         self.writer
             .with(move |connection| {
@@ -365,7 +365,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, LedgerError> {
+    async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, StoreError> {
         self.read(move |connection| {
             let sql = "SELECT id, definition, seen_ms, version FROM replicas WHERE seen_ms >= ? ORDER BY id";
             let mut statement = connection.prepare_cached(sql)?;
@@ -382,13 +382,13 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn kept(&self, experiment: &str) -> Result<Kept, LedgerError> {
+    async fn kept(&self, experiment: &str) -> Result<Kept, StoreError> {
         let experiment = experiment.to_owned();
         self.read(move |connection| kept::kept(connection, &experiment))
             .await
     }
 
-    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
+    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), StoreError> {
         let (experiment, more) = (experiment.to_owned(), more.clone());
         self.writer
             .with(move |connection| {
@@ -400,18 +400,13 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn controls(&self) -> Result<Controls, LedgerError> {
+    async fn controls(&self) -> Result<Controls, StoreError> {
         let damage = Arc::clone(&self.damage);
         self.read(move |connection| controls::controls(connection, &damage))
             .await
     }
 
-    async fn control(
-        &self,
-        before_ms: u64,
-        next: &Control,
-        act: &Act,
-    ) -> Result<bool, LedgerError> {
+    async fn control(&self, before_ms: u64, next: &Control, act: &Act) -> Result<bool, StoreError> {
         let (next, act) = (next.clone(), act.clone());
         self.writer
             .with(move |connection| {
@@ -424,20 +419,20 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn note(&self, act: &Act) -> Result<(), LedgerError> {
+    async fn note(&self, act: &Act) -> Result<(), StoreError> {
         let act = act.clone();
         self.writer
             .with(move |connection| controls::note(connection, &act))
             .await
     }
 
-    async fn acts(&self, max: usize) -> Result<Vec<Act>, LedgerError> {
+    async fn acts(&self, max: usize) -> Result<Vec<Act>, StoreError> {
         let damage = Arc::clone(&self.damage);
         self.read(move |connection| controls::acts(connection, max, &damage))
             .await
     }
 
-    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, LedgerError> {
+    async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {
         let ours = ours.to_vec();
         self.writer
             .with(move |connection| {
@@ -458,7 +453,7 @@ impl Ledger for SqliteLedger {
         &self,
         ours: &[(u64, String)],
         now_s: u64,
-    ) -> Result<Vec<(u64, String)>, LedgerError> {
+    ) -> Result<Vec<(u64, String)>, StoreError> {
         let ours = ours.to_vec();
         self.writer
             .with(move |connection| {
@@ -471,7 +466,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn ping(&self) -> Result<(), LedgerError> {
+    async fn ping(&self) -> Result<(), StoreError> {
         // Both connections are opened, and the file is read.
         self.writer.with(|_| Ok(())).await?;
         self.read(|connection| {

@@ -12,10 +12,10 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 use watershed::journal::{self, Declared, Options};
-use watershed::store::Ledger;
+use watershed::store::Store;
 use watershed::store::folder::Folder;
-use watershed::store::sqlite::SqliteLedger;
-use watershed::telemetry::Vitals;
+use watershed::store::sqlite::SqliteStore;
+use watershed::telemetry::Telemetry;
 
 /// More than is folded in one batch.
 const AHEAD: u64 = 12_000;
@@ -45,12 +45,12 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     let sync = Duration::from_millis(200);
     let mut journals = journal::open(folder.path(), 1, sync, &options).unwrap();
     let mut writer = journals.writers.pop().unwrap();
-    let ledger = SqliteLedger::open(&folder.path().join("watershed.db")).unwrap();
-    let ledger: Arc<dyn Ledger> = Arc::new(ledger);
-    let vitals = Arc::new(Vitals::new(1));
+    let store = SqliteStore::open(&folder.path().join("watershed.db")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let telemetry = Arc::new(Telemetry::new(1));
     let done = Arc::new(AtomicBool::new(false));
 
-    let (numbers, over) = (Arc::clone(&vitals), Arc::clone(&done));
+    let (numbers, over) = (Arc::clone(&telemetry), Arc::clone(&done));
     let writing = std::thread::spawn(move || {
         let declared = Declared::new(&declaration());
         let mut appended = 0;
@@ -82,8 +82,8 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     });
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let house = Arc::clone(&ledger);
-    let told = Arc::clone(&vitals);
+    let house = Arc::clone(&store);
+    let told = Arc::clone(&telemetry);
     let folding = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -96,7 +96,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     });
     let mut times = BTreeSet::new();
     until("that it follows", || {
-        times.insert(vitals.folding.caught_up_ms.load(Ordering::SeqCst));
+        times.insert(telemetry.folding.caught_up_ms.load(Ordering::SeqCst));
         if times.len() > 3 {
             Ok(())
         } else {
@@ -109,7 +109,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     folding.join().unwrap();
     let totals = tokio::runtime::Runtime::new()
         .unwrap()
-        .block_on(ledger.totals("e"))
+        .block_on(store.totals("e"))
         .unwrap();
     let mut epochs = totals.epochs.iter();
     let requests = epochs.next().unwrap().groups["control"].requests;

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::Duration;
-use watershed::config::plan::{self, Balance, Plan, Store};
+use watershed::config::plan::{self, Balance, Plan, StoreConfig};
 use watershed::config::{self, declare};
-use watershed::experiment::guard::Guarded;
+use watershed::experiment::guardrail::Guarded;
 use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger, VALUE_MAX};
 use watershed::experiment::{MetricIndex, UpstreamIndex};
 
@@ -551,7 +551,7 @@ show_group: true
     assert_eq!((&*token.name, token.role), ("admin", plan::Role::Operate));
     let digest: [u8; 32] = <Sha256 as Digest>::digest("from the environment").into();
     assert_eq!(token.digest, digest, "the token itself is not kept");
-    assert!(matches!(&plan.store, Store::Redis { prefix, .. } if &**prefix == "shop"));
+    assert!(matches!(&plan.store, StoreConfig::Redis { prefix, .. } if &**prefix == "shop"));
     assert!(
         !format!("{plan:?}").contains("from the environment"),
         "secrets are not printed"

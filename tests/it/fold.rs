@@ -15,8 +15,8 @@ use watershed::journal::{Chunk, OwnedRecord};
 use watershed::store::buckets::Buckets;
 use watershed::store::fold;
 use watershed::store::known::Known;
-use watershed::store::sqlite::SqliteLedger;
-use watershed::store::{Applied, Ledger, Totals};
+use watershed::store::sqlite::SqliteStore;
+use watershed::store::{Applied, Store, Totals};
 
 /// Later than all that is folded here.
 const NOW_MS: u64 = 1 << 50;
@@ -51,8 +51,7 @@ fn declaration() -> Declaration {
 /// A request by one of a few users, whose group is most often the same one. Times go to and fro
 /// over seconds and over the end of an hour.
 fn record() -> impl Strategy<Value = OwnedRecord> {
-    let served =
-        prop_oneof![8 => Just(Served::Own), 1 => Just(Served::Fallback), 1 => Just(Served::Forced)];
+    let served = prop_oneof![8 => Just(Served::Own), 1 => Just(Served::Fallback), 1 => Just(Served::Override)];
     (
         0u8..12,
         0u64..9000,
@@ -107,7 +106,7 @@ fn chunk(journal: usize, first: u64, records: &[OwnedRecord]) -> Chunk {
 /// Folds these chunks one batch after the other, each sent twice, and says what came out.
 async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
     let folder = TempDir::new().unwrap();
-    let ledger = SqliteLedger::open(&folder.path().join("watershed.db")).unwrap();
+    let store = SqliteStore::open(&folder.path().join("watershed.db")).unwrap();
     let mut known = Known::default();
     for name in ["one", "two"] {
         known
@@ -117,8 +116,8 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
     for chunks in batches {
         let batch = fold::fold(chunks, &known, &Buckets::new(), NOW_MS);
         for part in &batch.parts {
-            assert_eq!(ledger.apply(part).await.unwrap(), Applied::Now);
-            assert_eq!(ledger.apply(part).await.unwrap(), Applied::Before);
+            assert_eq!(store.apply(part).await.unwrap(), Applied::Now);
+            assert_eq!(store.apply(part).await.unwrap(), Applied::Before);
             known.seen.remember(part);
             for span in &part.spans {
                 known.experiments.get_mut(&part.experiment).unwrap()[0]
@@ -132,8 +131,8 @@ async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
         );
     }
     (
-        ledger.totals("one").await.unwrap(),
-        ledger.totals("two").await.unwrap(),
+        store.totals("one").await.unwrap(),
+        store.totals("two").await.unwrap(),
     )
 }
 

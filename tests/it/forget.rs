@@ -8,9 +8,9 @@ use crate::support::until;
 use rusqlite::Connection;
 use std::process::Command;
 use tempfile::TempDir;
-use watershed::store::Ledger;
-use watershed::store::redis::{RedisLedger, TlsFiles};
-use watershed::store::sqlite::SqliteLedger;
+use watershed::store::Store;
+use watershed::store::redis::{RedisStore, TlsFiles};
+use watershed::store::sqlite::SqliteStore;
 
 struct Site([Origin; 2]);
 
@@ -234,44 +234,44 @@ fn forgotten_users_are_kept_by_a_keyed_digest_in_both_stores() {
         .enable_all()
         .build()
         .unwrap();
-    let check = async |ledger: &dyn Ledger, keep_old: &dyn Fn(String)| {
+    let check = async |store: &dyn Store, keep_old: &dyn Fn(String)| {
         for experiment in ["one", "two"] {
-            ledger.shards(experiment).await.unwrap();
+            store.shards(experiment).await.unwrap();
             for user in [&b"ann"[..], b"bob"] {
-                let forget = ledger.forget_user(experiment, user, later_ms);
+                let forget = store.forget_user(experiment, user, later_ms);
                 forget.await.unwrap();
             }
         }
         keep_old(old_digest(b"eve"));
         for experiment in ["one", "two"] {
-            let forgotten = ledger.forgotten(experiment, 0).await.unwrap();
+            let forgotten = store.forgotten(experiment, 0).await.unwrap();
             assert_eq!(forgotten.version, 2);
             let users = [&b"ann"[..], b"bob", b"joe"];
             let expected = [later_ms, later_ms, 0];
             assert_eq!(users.map(|user| forgotten.until_ms(user)), expected);
         }
-        let forgotten = ledger.forgotten("one", 0).await.unwrap();
-        assert_eq!(forgotten.until_ms(b"eve"), later_ms, "{}", ledger.kind());
+        let forgotten = store.forgotten("one", 0).await.unwrap();
+        assert_eq!(forgotten.until_ms(b"eve"), later_ms, "{}", store.kind());
     };
     let (members, rows) = runtime.block_on(async {
         let url = redis.url();
-        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws").await;
+        let store = RedisStore::connect(&url, TlsFiles::default(), "ws").await;
         let keep_old = |digest: String| {
             let later_ms = later_ms.to_string();
             let words = ["ZADD", "ws:{one:0}:forgotten", &later_ms, &digest];
             redis.command(&words).unwrap();
         };
-        check(&ledger.unwrap(), &keep_old).await;
+        check(&store.unwrap(), &keep_old).await;
         let members = ["one", "two"]
             .map(|it| redis.command(&["ZRANGE", &format!("ws:{{{it}:0}}:forgotten"), "0", "-1"]));
-        let ledger = SqliteLedger::open(&path).unwrap();
+        let store = SqliteStore::open(&path).unwrap();
         let file = || Connection::open(&path).unwrap();
         let keep_old = |digest: String| {
             let sql = "INSERT INTO forgotten VALUES ('one', ?, ?)";
             let values = rusqlite::params![digest, later_ms as i64];
             file().execute(sql, values).unwrap();
         };
-        check(&ledger, &keep_old).await;
+        check(&store, &keep_old).await;
         let rows = ["one", "two"].map(|it| {
             let file = file();
             let sql = "SELECT user FROM forgotten WHERE experiment = ?";

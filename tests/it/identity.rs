@@ -4,10 +4,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
 use proptest::prelude::*;
 use watershed::experiment::UserId;
-use watershed::experiment::forced::{self, Forced, Unsound};
 use watershed::experiment::identity::{self, Identity, Keep, Mint, Source};
 use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::minted::{self, Origin};
+use watershed::experiment::override_token::{self, Override, OverrideError};
 
 fn identity(sources: Vec<Source>) -> Identity {
     let mint = Mint {
@@ -266,20 +266,20 @@ proptest! {
 
     #[test]
     fn tokens_come_back_and_no_changed_one_does(experiment in "\\PC{0,40}", group in "\\PC{0,40}", expires_s in any::<u64>(), place in any::<prop::sample::Index>(), bit in 0u8..7) {
-        let forced = Forced { experiment, group, expires_s };
-        let token = forced::sign(b"secret", &forced);
-        let expected = if expires_s > 1000 { Ok(forced.clone()) } else { Err(Unsound::Stale) };
-        prop_assert_eq!(forced::verify(b"secret", token.as_bytes(), 1000), expected);
-        prop_assert_eq!(forced::verify(b"other", token.as_bytes(), 0), Err(Unsound::Forged));
+        let forced = Override { experiment, group, expires_s };
+        let token = override_token::sign(b"secret", &forced);
+        let expected = if expires_s > 1000 { Ok(forced.clone()) } else { Err(OverrideError::Stale) };
+        prop_assert_eq!(override_token::verify(b"secret", token.as_bytes(), 1000), expected);
+        prop_assert_eq!(override_token::verify(b"other", token.as_bytes(), 0), Err(OverrideError::Forged));
         let mut changed = token.into_bytes();
         let place = place.index(changed.len());
         changed[place] ^= 1 << bit;
-        let found = forced::verify(b"secret", &changed, 0);
+        let found = override_token::verify(b"secret", &changed, 0);
         prop_assert!(found.is_err(), "{found:?} from a changed token");
     }
 
     #[test]
     fn any_bytes_are_no_token(token in proptest::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(forced::verify(b"secret", &token, 0), Err(Unsound::Forged));
+        prop_assert_eq!(override_token::verify(b"secret", &token, 0), Err(OverrideError::Forged));
     }
 }

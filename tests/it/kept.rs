@@ -6,9 +6,9 @@ use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::store::controls::{Act, Control, Lifecycle};
 use watershed::store::kept::Kept;
-use watershed::store::redis::{RedisLedger, TlsFiles};
-use watershed::store::sqlite::SqliteLedger;
-use watershed::store::{ENDED_SESSIONS_MAX, EpochDefinition, Ledger, Part, SECRETS_MAX};
+use watershed::store::redis::{RedisStore, TlsFiles};
+use watershed::store::sqlite::SqliteStore;
+use watershed::store::{ENDED_SESSIONS_MAX, EpochDefinition, Part, SECRETS_MAX, Store};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -41,18 +41,18 @@ fn text(field: &str, text: &str) -> Kept {
 }
 
 /// Two replicas keep at the same time.
-async fn the_smallest_and_the_first_stay(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+async fn the_smallest_and_the_first_stay(one: Arc<dyn Store>, two: Arc<dyn Store>) {
     assert!(one.kept("site").await.unwrap().is_empty());
-    let keeping = |ledger: &Arc<dyn Ledger>, replica: u32| {
-        let ledger = Arc::clone(ledger);
+    let keeping = |store: &Arc<dyn Store>, replica: u32| {
+        let store = Arc::clone(store);
         tokio::spawn(async move {
             // Down and up again; the smallest of all is 1e-300, kept once.
             for step in 0..60_u32 {
                 let value = 10f64.powi(-((step * 7 + replica) as i32 % 60));
-                ledger.keep("site", &number("p|a", value)).await.unwrap();
+                store.keep("site", &number("p|a", value)).await.unwrap();
                 let mine = text(&format!("detect|{step}"), &format!("{replica}"));
-                ledger.keep("site", &mine).await.unwrap();
-                let kept = ledger.kept("site").await.unwrap();
+                store.keep("site", &mine).await.unwrap();
+                let kept = store.kept("site").await.unwrap();
                 assert!(kept.lowest["p|a"] <= value, "{kept:?}");
                 seen(&kept, replica, step);
             }
@@ -61,8 +61,8 @@ async fn the_smallest_and_the_first_stay(one: Arc<dyn Ledger>, two: Arc<dyn Ledg
                 lowest_at: [("p|a".to_owned(), 1_777_800_000_000)].into(),
                 first: [("detect|0".to_owned(), "late".to_owned())].into(),
             };
-            ledger.keep("site", &both).await.unwrap();
-            ledger.kept("site").await.unwrap()
+            store.keep("site", &both).await.unwrap();
+            store.kept("site").await.unwrap()
         })
     };
     let (first, second) = tokio::join!(keeping(&one, 0), keeping(&two, 1));
@@ -109,14 +109,14 @@ fn seen(kept: &Kept, replica: u32, step: u32) {
 }
 
 /// Two replicas decide at the same time: each decision follows the one that its maker has seen.
-async fn decisions_follow_each_other(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
     assert!(one.controls().await.unwrap().is_empty());
-    let deciding = |ledger: &Arc<dyn Ledger>, name: &'static str| {
-        let ledger = Arc::clone(ledger);
+    let deciding = |store: &Arc<dyn Store>, name: &'static str| {
+        let store = Arc::clone(store);
         tokio::spawn(async move {
             let mut taken = 0;
             while taken < 20 {
-                let before = ledger.controls().await.unwrap().get("site").cloned();
+                let before = store.controls().await.unwrap().get("site").cloned();
                 let before_ms = before.map_or(0, |before| before.at_ms);
                 let next = Control {
                     state: Lifecycle::Promoted,
@@ -134,7 +134,7 @@ async fn decisions_follow_each_other(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>)
                     by: name.to_owned(),
                     reason: None,
                 };
-                taken += u32::from(ledger.control(before_ms, &next, &act).await.unwrap());
+                taken += u32::from(store.control(before_ms, &next, &act).await.unwrap());
             }
         })
     };
@@ -160,12 +160,12 @@ async fn decisions_follow_each_other(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>)
 }
 
 /// Replicas that start at the same time on an empty store agree on the secret that signs.
-async fn replicas_agree_on_secrets(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+async fn replicas_agree_on_secrets(one: Arc<dyn Store>, two: Arc<dyn Store>) {
     let none: &[String] = &[];
     assert_eq!(one.secrets(none).await.unwrap(), none);
-    let offering = |ledger: &Arc<dyn Ledger>, secret: &str| {
-        let (ledger, ours) = (Arc::clone(ledger), vec![secret.to_owned()]);
-        tokio::spawn(async move { ledger.secrets(&ours).await.unwrap() })
+    let offering = |store: &Arc<dyn Store>, secret: &str| {
+        let (store, ours) = (Arc::clone(store), vec![secret.to_owned()]);
+        tokio::spawn(async move { store.secrets(&ours).await.unwrap() })
     };
     let (first, second) = tokio::join!(offering(&one, "one"), offering(&two, "two"));
     let (first, second) = (first.unwrap(), second.unwrap());
@@ -184,7 +184,7 @@ async fn replicas_agree_on_secrets(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
 }
 
 /// Sessions that were ended at one replica are known at the other, until they are over.
-async fn replicas_agree_on_ended_sessions(one: Arc<dyn Ledger>, two: Arc<dyn Ledger>) {
+async fn replicas_agree_on_ended_sessions(one: Arc<dyn Store>, two: Arc<dyn Store>) {
     let session = |until_s: u64, nonce: &str| (until_s, nonce.to_owned());
     assert_eq!(one.ended_sessions(&[], 5).await.unwrap(), []);
     let ours = [session(20, "b"), session(10, "a")];
@@ -206,8 +206,8 @@ async fn replicas_agree_on_ended_sessions(one: Arc<dyn Ledger>, two: Arc<dyn Led
 #[test]
 fn the_embedded_file_keeps_the_smallest_and_the_first() {
     let folder = TempDir::new().unwrap();
-    let open = || -> Arc<dyn Ledger> {
-        Arc::new(SqliteLedger::open(&folder.path().join("watershed.db")).unwrap())
+    let open = || -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(&folder.path().join("watershed.db")).unwrap())
     };
     runtime().block_on(the_smallest_and_the_first_stay(open(), open()));
     runtime().block_on(decisions_follow_each_other(open(), open()));
@@ -225,13 +225,13 @@ fn the_embedded_file_keeps_the_smallest_and_the_first() {
 fn redis_keeps_the_smallest_and_the_first() {
     let redis = Redis::start();
     runtime().block_on(async {
-        let mut ledgers = Vec::<Arc<dyn Ledger>>::new();
+        let mut stores = Vec::<Arc<dyn Store>>::new();
         for _ in 0..2 {
-            let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws").await;
-            ledgers.push(Arc::new(ledger.unwrap()));
+            let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws").await;
+            stores.push(Arc::new(store.unwrap()));
         }
-        let two = ledgers.pop().unwrap();
-        let one = ledgers.pop().unwrap();
+        let two = stores.pop().unwrap();
+        let one = stores.pop().unwrap();
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
         decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
         replicas_agree_on_secrets(Arc::clone(&one), Arc::clone(&two)).await;
@@ -251,7 +251,7 @@ fn a_file_of_the_version_before_is_taken_over() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("watershed.db");
     runtime().block_on(async {
-        let ledger = SqliteLedger::open(&path).unwrap();
+        let store = SqliteStore::open(&path).unwrap();
         let part = Part {
             experiment: "site".to_owned(),
             shard: 0,
@@ -269,7 +269,7 @@ fn a_file_of_the_version_before_is_taken_over() {
             forgotten: 0,
             remember_from_ms: 0,
         };
-        ledger.apply(&part).await.unwrap();
+        store.apply(&part).await.unwrap();
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
@@ -277,10 +277,10 @@ fn a_file_of_the_version_before_is_taken_over() {
         .unwrap();
     drop(file);
     runtime().block_on(async {
-        let ledger = SqliteLedger::open(&path).unwrap();
-        assert_eq!(ledger.experiments().await.unwrap(), ["site"]);
-        ledger.keep("site", &number("p", 0.5)).await.unwrap();
-        assert_eq!(ledger.kept("site").await.unwrap(), number("p", 0.5));
+        let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(store.experiments().await.unwrap(), ["site"]);
+        store.keep("site", &number("p", 0.5)).await.unwrap();
+        assert_eq!(store.kept("site").await.unwrap(), number("p", 0.5));
     });
 }
 
@@ -288,13 +288,13 @@ fn a_file_of_the_version_before_is_taken_over() {
 fn a_cluster_keeps_them_in_one_place() {
     let cluster = Cluster::start();
     runtime().block_on(async {
-        let mut ledgers = Vec::<Arc<dyn Ledger>>::new();
+        let mut stores = Vec::<Arc<dyn Store>>::new();
         for _ in 0..2 {
-            let ledger = RedisLedger::connect(&cluster.url(), TlsFiles::default(), "ws").await;
-            ledgers.push(Arc::new(ledger.unwrap()));
+            let store = RedisStore::connect(&cluster.url(), TlsFiles::default(), "ws").await;
+            stores.push(Arc::new(store.unwrap()));
         }
-        let two = ledgers.pop().unwrap();
-        let one = ledgers.pop().unwrap();
+        let two = stores.pop().unwrap();
+        let one = stores.pop().unwrap();
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
         decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
         replicas_agree_on_secrets(Arc::clone(&one), Arc::clone(&two)).await;

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::store::event_ids::{KEEP_MS, OF_USER_MAX};
-use watershed::store::redis::{RedisLedger, TlsFiles};
-use watershed::store::sqlite::SqliteLedger;
+use watershed::store::redis::{RedisStore, TlsFiles};
+use watershed::store::sqlite::SqliteStore;
 use watershed::store::waiting::BYTES_MAX;
 use watershed::store::{
-    Applied, EpochDefinition, EventAt, ExposureAt, Ledger, Part, Span, UserDelta,
+    Applied, EpochDefinition, EventAt, ExposureAt, Part, Span, Store, UserDelta,
 };
 
 const KEY: &str = "Idempotency-Key: batch-1\r\nContent-Type: application/json\r\n";
@@ -261,19 +261,19 @@ fn user(name: &str, events: Vec<EventAt>) -> UserDelta {
     }
 }
 
-async fn sum(ledger: &dyn Ledger, name: &str) -> i64 {
-    let record = ledger.user("exp", name.as_bytes()).await.unwrap().unwrap();
+async fn sum(store: &dyn Store, name: &str) -> i64 {
+    let record = store.user("exp", name.as_bytes()).await.unwrap().unwrap();
     record.metrics["m"].1
 }
 
 /// IDs are remembered by time, up to a bound that is reported, and forgotten with their user.
-async fn ids_are_bounded(ledger: &dyn Ledger) {
-    ledger.shards("exp").await.unwrap();
-    let kind = ledger.kind();
+async fn ids_are_bounded(store: &dyn Store) {
+    store.shards("exp").await.unwrap();
+    let kind = store.kind();
     let mut after = 0;
     let mut apply = async |users: Vec<UserDelta>, from_ms: u64| {
         assert_eq!(
-            ledger.apply(&part(after, users, from_ms)).await.unwrap(),
+            store.apply(&part(after, users, from_ms)).await.unwrap(),
             Applied::Now
         );
         after += 1;
@@ -282,10 +282,10 @@ async fn ids_are_bounded(ledger: &dyn Ledger) {
     apply(vec![user("u", vec![event(1, 10), event(1, 10)])], 0).await;
     apply(vec![user("u", vec![event(1, day)])], 0).await;
     apply(vec![user("u", vec![event(1, 2 * day)])], 10).await;
-    assert_eq!(sum(ledger, "u").await, 1, "{kind}");
+    assert_eq!(sum(store, "u").await, 1, "{kind}");
     // What is older than what is remembered counts anew.
     apply(vec![user("u", vec![event(1, 3 * day)])], 11).await;
-    assert_eq!(sum(ledger, "u").await, 2, "{kind}");
+    assert_eq!(sum(store, "u").await, 2, "{kind}");
     // Far more than one user may have, in several parts, and all of it again.
     for again in 0..2 {
         for first in (0..OF_USER_MAX + 500).step_by(2_500) {
@@ -294,37 +294,30 @@ async fn ids_are_bounded(ledger: &dyn Ledger) {
             apply(vec![user("busy", events)], 11).await;
         }
         let most = i64::try_from(OF_USER_MAX).unwrap();
-        assert_eq!(sum(ledger, "busy").await, most, "{kind}");
-        let uncounted = ledger.totals("exp").await.unwrap().uncounted;
+        assert_eq!(sum(store, "busy").await, most, "{kind}");
+        let uncounted = store.totals("exp").await.unwrap().uncounted;
         assert_eq!(uncounted.refused_ids, 500 * (again + 1), "{kind}");
     }
     // Others are not held up, and one who is forgotten is forgotten whole.
     apply(vec![user("u", vec![event(2, 3 * day)])], 11).await;
-    assert_eq!(sum(ledger, "u").await, 3, "{kind}");
-    assert!(ledger.forget_user("exp", b"busy", 0).await.unwrap());
+    assert_eq!(sum(store, "u").await, 3, "{kind}");
+    assert!(store.forget_user("exp", b"busy", 0).await.unwrap());
     apply(vec![user("busy", vec![event(1_000, 3 * day)])], 11).await;
-    assert_eq!(sum(ledger, "busy").await, 1, "{kind}");
+    assert_eq!(sum(store, "busy").await, 1, "{kind}");
 }
 
 /// Events that wait are bounded in bytes, of a user and of all; those of users without any exposure
 /// give way first, and what gives way is counted.
-async fn waiting_is_bounded(ledger: &dyn Ledger) {
-    ledger.shards("exp").await.unwrap();
-    let kind = ledger.kind();
+async fn waiting_is_bounded(store: &dyn Store) {
+    store.shards("exp").await.unwrap();
+    let kind = store.kind();
     let mut after = 0;
     let mut apply = async |users: Vec<UserDelta>| {
         let part = part(after, users, 0);
-        assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
         after += 1;
     };
-    let dropped = async || {
-        ledger
-            .totals("exp")
-            .await
-            .unwrap()
-            .uncounted
-            .dropped_waiting
-    };
+    let dropped = async || store.totals("exp").await.unwrap().uncounted.dropped_waiting;
     let unexposed = |name: &str, events: Vec<EventAt>| UserDelta {
         exposures: Vec::new(),
         ..user(name, events)
@@ -369,15 +362,15 @@ async fn waiting_is_bounded(ledger: &dyn Ledger) {
     // Those that are exposed now: the newest is counted, the oldest is not, the exposed one is.
     let exposed = |number| user(&name(number), Vec::new());
     apply(vec![exposed(0), exposed(users - 1)]).await;
-    assert_eq!(sum(ledger, &name(users - 1)).await, 1, "{kind}");
-    let oldest = ledger.user("exp", name(0).as_bytes()).await.unwrap();
+    assert_eq!(sum(store, &name(users - 1)).await, 1, "{kind}");
+    let oldest = store.user("exp", name(0).as_bytes()).await.unwrap();
     assert!(oldest.unwrap().metrics.is_empty(), "{kind}");
     apply(vec![user("late", Vec::new())]).await;
-    assert_eq!(sum(ledger, "late").await, 1, "{kind}");
+    assert_eq!(sum(store, "late").await, 1, "{kind}");
     // There is room again, as much as was given up.
     let before = dropped().await;
     assert!(
-        ledger
+        store
             .forget_user("exp", name(users - 2).as_bytes(), 0)
             .await
             .unwrap()
@@ -394,12 +387,12 @@ fn waiting_events_are_bounded_in_bytes_and_counted_in_both_stores() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        waiting_is_bounded(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        waiting_is_bounded(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
         let url = redis.url();
-        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws")
+        let store = RedisStore::connect(&url, TlsFiles::default(), "ws")
             .await
             .unwrap();
-        waiting_is_bounded(&ledger).await;
+        waiting_is_bounded(&store).await;
     });
 }
 
@@ -411,12 +404,12 @@ fn ids_are_remembered_by_time_and_bounded_in_both_stores() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        ids_are_bounded(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        ids_are_bounded(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
         let url = redis.url();
-        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws")
+        let store = RedisStore::connect(&url, TlsFiles::default(), "ws")
             .await
             .unwrap();
-        ids_are_bounded(&ledger).await;
+        ids_are_bounded(&store).await;
     });
     // Nothing of a user who is forgotten stays, and old IDs go.
     let held = |key: &str| redis.command(&["ZCARD", key]).unwrap();
@@ -442,10 +435,10 @@ fn wrong_clock_of_one_process_ends_nothing_of_others_in_redis() {
         .unwrap();
     runtime.block_on(async {
         let url = redis.url();
-        let ledger = RedisLedger::connect(&url, TlsFiles::default(), "ws")
+        let store = RedisStore::connect(&url, TlsFiles::default(), "ws")
             .await
             .unwrap();
-        ledger.shards("exp").await.unwrap();
+        store.shards("exp").await.unwrap();
         let now_ms = watershed::journal::system_ms();
         let ahead_ms = now_ms + 365 * 24 * 3_600_000;
         let bound = |now_ms: u64| now_ms - KEEP_MS;
@@ -458,7 +451,7 @@ fn wrong_clock_of_one_process_ends_nothing_of_others_in_redis() {
             vec![user("u", vec![event(1, now_ms)]), waits],
             bound(now_ms),
         );
-        assert_eq!(ledger.apply(&first).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&first).await.unwrap(), Applied::Now);
         let of_one_ahead = Part {
             wait_from_ms: ahead_ms,
             ..part(
@@ -467,22 +460,22 @@ fn wrong_clock_of_one_process_ends_nothing_of_others_in_redis() {
                 bound(ahead_ms),
             )
         };
-        assert_eq!(ledger.apply(&of_one_ahead).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&of_one_ahead).await.unwrap(), Applied::Now);
         let again = part(
             2,
             vec![user("u", vec![event(1, now_ms)]), user("late", Vec::new())],
             bound(now_ms),
         );
-        assert_eq!(ledger.apply(&again).await.unwrap(), Applied::Now);
-        assert_eq!(sum(&ledger, "u").await, 1);
-        assert_eq!(sum(&ledger, "late").await, 1);
-        ledger.forget_user("exp", b"gone", now_ms).await.unwrap();
-        ledger.forget_user("exp", b"other", ahead_ms).await.unwrap();
-        let forgotten = ledger.forgotten("exp", 0).await.unwrap();
+        assert_eq!(store.apply(&again).await.unwrap(), Applied::Now);
+        assert_eq!(sum(&store, "u").await, 1);
+        assert_eq!(sum(&store, "late").await, 1);
+        store.forget_user("exp", b"gone", now_ms).await.unwrap();
+        store.forget_user("exp", b"other", ahead_ms).await.unwrap();
+        let forgotten = store.forgotten("exp", 0).await.unwrap();
         assert_eq!(forgotten.until_ms(b"gone"), now_ms);
         let ended = vec![(now_ms / 1000 + 3_600, "nonce".to_owned())];
-        ledger.ended_sessions(&ended, now_ms / 1000).await.unwrap();
-        let kept = ledger.ended_sessions(&[], ahead_ms / 1000).await.unwrap();
+        store.ended_sessions(&ended, now_ms / 1000).await.unwrap();
+        let kept = store.ended_sessions(&[], ahead_ms / 1000).await.unwrap();
         assert_eq!(kept, ended);
     });
 }

@@ -150,7 +150,7 @@ impl Shop {
     }
 
     fn caught_up(&self) {
-        crate::support::until("a ledger that has caught up", || {
+        crate::support::until("a store that has caught up", || {
             let results = self.results();
             (results["store"]["lag_events"] == 0)
                 .then_some(())

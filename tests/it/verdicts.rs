@@ -1,4 +1,4 @@
-//! Verdicts over the whole way: real proxy, real ledger, real time.
+//! Verdicts over the whole way: real proxy, real store, real time.
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;

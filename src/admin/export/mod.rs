@@ -1,4 +1,4 @@
-//! Exports: users, their values and hourly totals, for analysis elsewhere. Rows go from the ledger
+//! Exports: users, their values and hourly totals, for analysis elsewhere. Rows go from the store
 //! to the reader page by page, so that memory does not grow with users.
 
 pub mod rows;
@@ -7,7 +7,7 @@ pub mod sheet;
 use super::Door;
 use super::failure::{Failure, Path, Query, Refused};
 use crate::config::plan::Plan;
-use crate::store::{Ledger, LedgerError};
+use crate::store::{Store, StoreError};
 use crate::tasks;
 use axum::body::Body;
 use axum::extract::State;
@@ -69,17 +69,17 @@ pub(super) async fn export(
     Path(experiment): Path<String>,
     Query(wish): Query<Wish>,
 ) -> Result<Response, Failure> {
-    if !door.ledger.experiments().await?.contains(&experiment) {
+    if !door.store.experiments().await?.contains(&experiment) {
         let error = format!("there is nothing of an experiment {experiment:?}");
         return Err(Failure::new(StatusCode::NOT_FOUND, error));
     }
     let table = wish.table.unwrap_or(Table::Assignments);
     let (format, raw) = (wish.format.unwrap_or(Format::Csv), wish.raw);
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
-    let (ledger, plan, name) = (Arc::clone(&door.ledger), door.plan(), experiment.clone());
+    let (store, plan, name) = (Arc::clone(&door.store), door.plan(), experiment.clone());
     tokio::spawn(tasks::named("export", async move {
         let to = Pipe(bytes.clone());
-        let writing = write(ledger, plan, name, (table, format, raw), to, |_| ());
+        let writing = write(store, plan, name, (table, format, raw), to, |_| ());
         let written = AssertUnwindSafe(writing).catch_unwind().await;
         let written = written.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
         if let Err(error) = written {
@@ -108,7 +108,7 @@ pub(super) async fn export(
 /// Writes a table of an experiment to a file, in this format and raw or not; `told` hears of every
 /// page's number of rows.
 pub async fn write<W: Write + Send + 'static>(
-    ledger: Arc<dyn Ledger>,
+    store: Arc<dyn Store>,
     plan: Arc<Plan>,
     experiment: String,
     (table, format, raw): (Table, Format, bool),
@@ -116,7 +116,7 @@ pub async fn write<W: Write + Send + 'static>(
     told: impl Fn(usize) + Send + 'static,
 ) -> io::Result<()> {
     let (pages, received) = mpsc::channel(4);
-    let reading = async move { rows::read(&*ledger, &plan, &experiment, table, &pages).await };
+    let reading = async move { rows::read(&*store, &plan, &experiment, table, &pages).await };
     let writing = tokio::task::spawn_blocking(move || {
         let sheet = Sheet::begin(format, raw, table, to)?;
         fill(sheet, received, told)
@@ -127,7 +127,7 @@ pub async fn write<W: Write + Send + 'static>(
 
 fn fill(
     mut sheet: Sheet<impl Write + Send>,
-    mut pages: mpsc::Receiver<Result<Vec<Row>, LedgerError>>,
+    mut pages: mpsc::Receiver<Result<Vec<Row>, StoreError>>,
     told: impl Fn(usize),
 ) -> io::Result<()> {
     while let Some(page) = pages.blocking_recv() {

@@ -1,10 +1,10 @@
-//! What is exported: four tables, row by row, read from the ledger page by page.
+//! What is exported: four tables, row by row, read from the store page by page.
 
 use crate::admin::question::units;
 use crate::admin::results::rfc3339;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
-use crate::store::{GroupTotals, HourTotals, Ledger, LedgerError, MetricTotals, Place};
+use crate::store::{GroupTotals, HourTotals, MetricTotals, Place, Store, StoreError};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -107,17 +107,17 @@ impl Table {
 
 /// Reads the rows and sends them page by page until all are sent or nobody receives any more.
 pub async fn read(
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     plan: &Plan,
     experiment: &str,
     table: Table,
-    pages: &mpsc::Sender<Result<Vec<Row>, LedgerError>>,
+    pages: &mpsc::Sender<Result<Vec<Row>, StoreError>>,
 ) {
     let told = match table {
         Table::Assignments | Table::Values => {
-            users(ledger, &Units::of(plan), experiment, table, pages).await
+            users(store, &Units::of(plan), experiment, table, pages).await
         }
-        Table::Hours | Table::HourValues => ledger.hours(experiment).await.map(|hours| {
+        Table::Hours | Table::HourValues => store.hours(experiment).await.map(|hours| {
             let units = Units::of(plan);
             hours
                 .chunks(1000)
@@ -141,16 +141,16 @@ pub async fn read(
 }
 
 async fn users(
-    ledger: &dyn Ledger,
+    store: &dyn Store,
     units: &Units,
     experiment: &str,
     table: Table,
-    pages: &mpsc::Sender<Result<Vec<Row>, LedgerError>>,
-) -> Result<Vec<Vec<Row>>, LedgerError> {
+    pages: &mpsc::Sender<Result<Vec<Row>, StoreError>>,
+) -> Result<Vec<Vec<Row>>, StoreError> {
     let text = |text: &str| Cell::Text(Some(text.to_owned()));
     let mut place = Some(Place::default());
     while let Some(from) = place {
-        let (users, next) = ledger.users(experiment, from).await?;
+        let (users, next) = store.users(experiment, from).await?;
         let mut rows = Vec::with_capacity(users.len());
         for (user, record) in users {
             let user = readable(&user);

@@ -2,7 +2,7 @@
 
 use crate::admin::look::{Looks, Seen};
 use crate::config::plan::Plan;
-use crate::experiment::guard::Guarded;
+use crate::experiment::guardrail::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric};
 use crate::experiment::{Experiment, UserId};
 use crate::stats::sequential::VALUED_USERS_MIN;
@@ -298,7 +298,7 @@ impl Counted {
     }
 }
 
-/// As ledgers add what a user did.
+/// As stores add what a user did.
 fn add(metric: &mut MetricTotals, count: u64, sum: i64, base: i64) {
     let (wide_count, sum, base) = (i128::from(count), i128::from(sum), i128::from(base));
     metric.converted += u64::from(count > 0);

@@ -1,7 +1,7 @@
 //! The head of an upstream's answer, read and written again for the client. PURE.
 
 use super::lines::{self, Lines, field};
-use crate::experiment::asked::{Answered, Fields};
+use crate::experiment::http_view::{HeaderView, ResponseView};
 use crate::proxy::edit::Edit;
 use crate::proxy::grammar::{self, is_named};
 use crate::proxy::reply::Reason;
@@ -246,8 +246,8 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl<'a> Answered<'a> for &Answer<'a> {
-    type Fields = Self;
+impl<'a> ResponseView<'a> for &Answer<'a> {
+    type Headers = Self;
 
     fn status(self) -> u16 {
         self.status
@@ -258,13 +258,13 @@ impl<'a> Answered<'a> for &Answer<'a> {
     }
 }
 
-impl<'a> Fields<'a> for &Answer<'a> {
+impl<'a> HeaderView<'a> for &Answer<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
     }
 }
 
-/// Fields that an answer is completed by.
+/// HeaderView that an answer is completed by.
 pub type More = SmallVec<[(HeaderName, HeaderValue); 4]>;
 
 /// Which client gets an answer.

@@ -263,7 +263,7 @@ async fn lend(
     let Some((experiment, control)) = instead else {
         return Err(refused);
     };
-    worker.vitals().fallbacks.add();
+    worker.telemetry().fallbacks.add();
     (*upstream, *fallback) = (control, Some(experiment));
     going.trail(|trail| {
         trail.failed(&refused);

@@ -2,10 +2,10 @@
 
 use super::lines::{field, named};
 use super::request::{Odd, Request};
-use crate::experiment::asked::{Asked, Fields};
-use crate::experiment::forced::OVERRIDE_COOKIE;
+use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::Visitor;
-use crate::experiment::visit::Visit;
+use crate::experiment::override_token::OVERRIDE_COOKIE;
+use crate::experiment::resolve::Assignment;
 use crate::proxy::headers::{Words, is_private_cookie};
 use crate::proxy::hops;
 use crate::proxy::trace::{PARENT_BYTES, Parent, REQUEST_ID, TRACEPARENT, TRACESTATE, Tags};
@@ -55,7 +55,7 @@ impl Request<'_> {
         words: &Words,
         (tags, parent): (Option<&Tags>, Option<Parent>),
         visitor: Option<&Visitor<'_>>,
-        visit: &Visit,
+        visit: &Assignment,
     ) -> Places {
         let made = tags.and_then(|tags| tags.id.as_ref());
         let made = made.filter(|id| id.made);
@@ -234,7 +234,7 @@ fn is_override(pair: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::{self, plan::Plan};
-    use crate::experiment::visit;
+    use crate::experiment::resolve;
     use crate::proxy::direct::request;
     use crate::proxy::framing::Bounds;
     use std::net::Ipv4Addr;
@@ -255,7 +255,7 @@ mod tests {
             .unwrap()
             .unwrap();
         let ours = Ours::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), trusted, false);
-        let visit = visit::unrecorded(&plan.experiments, &request);
+        let visit = resolve::unrecorded(&plan.experiments, &request);
         let mut out = Vec::new();
         request.write(&mut out, (&ours, false), &words, (None, None), None, &visit);
         let text = String::from_utf8(out).unwrap();

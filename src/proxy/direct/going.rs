@@ -11,7 +11,7 @@ use crate::config::plan::Endpoint;
 use crate::experiment::identity::Visitor;
 use crate::experiment::metric;
 use crate::experiment::record::Exposure;
-use crate::experiment::visit::Visit;
+use crate::experiment::resolve::Assignment;
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::access::Entry;
 use crate::proxy::edit::Edit;
@@ -49,7 +49,7 @@ pub struct Going<'b> {
     /// Whether it has a body.
     pub has_body: bool,
     /// What it means.
-    pub visit: Visit,
+    pub visit: Assignment,
     /// How many bytes of what the client sent it takes.
     pub taken: usize,
     visitor: Option<Visitor<'b>>,

@@ -1,6 +1,6 @@
 //! The fields of a head, where they stand in what was read. PURE.
 
-use crate::experiment::asked::Fields;
+use crate::experiment::http_view::HeaderView;
 use crate::proxy::grammar;
 use crate::proxy::reply::Reason;
 use bytes::Bytes;
@@ -275,7 +275,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-impl<'a> Fields<'a> for &Lines<'a> {
+impl<'a> HeaderView<'a> for &Lines<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
         let (lines, is_found) = match self.may_have(name) {

@@ -5,9 +5,9 @@
 //! the upstream.
 
 use super::lines::{self, Lines};
-use crate::experiment::asked::{Asked, Fields};
-use crate::experiment::forced::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
+use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity;
+use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::proxy::framing::Bounds;
 use crate::proxy::grammar::{self, is_named};
 use crate::proxy::headers::{Brought, has_private_cookie};
@@ -94,8 +94,8 @@ impl<'a> Odd<'a> {
     }
 }
 
-impl<'a> Asked<'a> for &Request<'a> {
-    type Fields = Self;
+impl<'a> RequestView<'a> for &Request<'a> {
+    type Headers = Self;
 
     fn has_method(self, method: &Method) -> bool {
         self.method == method
@@ -126,7 +126,7 @@ impl<'a> Asked<'a> for &Request<'a> {
     }
 }
 
-impl<'a> Fields<'a> for &Request<'a> {
+impl<'a> HeaderView<'a> for &Request<'a> {
     fn all(self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
     }

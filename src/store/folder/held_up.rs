@@ -2,11 +2,11 @@
 //! counted meanwhile. Their facts stay in the journal, and are folded once the store takes them.
 
 use super::Folder;
-use crate::store::{JournalId, LedgerError, Part};
+use crate::store::{JournalId, Part, StoreError};
 
 impl Folder {
     /// Folds nothing for this experiment until the store takes it again.
-    pub(super) async fn hold_up(&mut self, experiment: &str, error: &LedgerError) {
+    pub(super) async fn hold_up(&mut self, experiment: &str, error: &StoreError) {
         // The store names the key where it is asked for all of them.
         let named = self.probe(experiment).await.err();
         let text = named.as_ref().unwrap_or(error).with_advice();
@@ -19,8 +19,8 @@ impl Folder {
     pub(super) async fn goes_on(
         &mut self,
         experiment: &str,
-        done: Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
+        done: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         match done {
             Err(error) if error.is_of_one_experiment() => {
                 self.hold_up(experiment, &error).await;
@@ -54,17 +54,17 @@ impl Folder {
     }
 
     /// Asks for all that ingestion needs of an experiment.
-    async fn probe(&self, experiment: &str) -> Result<(), LedgerError> {
+    async fn probe(&self, experiment: &str) -> Result<(), StoreError> {
         let journals: Vec<JournalId> = self.readers.iter().map(|it| it.id().clone()).collect();
-        for shard in 0..self.ledger.shards(experiment).await? {
+        for shard in 0..self.store.shards(experiment).await? {
             let part = Part {
                 shard,
                 ..Part::nothing(experiment)
             };
             // It adds nothing, and is refused where a key has another type.
-            self.ledger.apply(&part).await?;
-            self.ledger.applied(experiment, shard, &journals).await?;
-            self.ledger.forgotten(experiment, shard).await?;
+            self.store.apply(&part).await?;
+            self.store.applied(experiment, shard, &journals).await?;
+            self.store.forgotten(experiment, shard).await?;
         }
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Folder {
             format!("the store does not take results of the experiment {experiment}: {error}. Its facts wait in the journal, and other experiments are counted")
         });
         let problem = (!self.held_up.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
-        if self.vitals.problems.set("experiments", problem.clone())
+        if self.telemetry.problems.set("experiments", problem.clone())
             && let Some(problem) = problem
         {
             tracing::error!("{problem}");
@@ -82,12 +82,12 @@ impl Folder {
     }
 
     /// Reports that the store cannot keep how many facts were lost.
-    pub(super) fn report_missing(&self, error: Option<&LedgerError>) {
+    pub(super) fn report_missing(&self, error: Option<&StoreError>) {
         let problem = error.map(|error| {
             let error = error.with_advice();
             format!("the store does not keep how many facts were lost: {error}")
         });
-        if self.vitals.problems.set("missing", problem.clone())
+        if self.telemetry.problems.set("missing", problem.clone())
             && let Some(problem) = problem
         {
             tracing::error!("{problem}");

@@ -1,21 +1,21 @@
-//! What the folder does now and then: takes over journals left by others, audits the ledger,
+//! What the folder does now and then: takes over journals left by others, audits the store,
 //! releases what is folded.
 
 use super::Folder;
 use crate::journal::Reader;
-use crate::store::LedgerError;
+use crate::store::StoreError;
 use crate::store::known::Known;
 use std::sync::atomic::Ordering;
 
 impl Folder {
-    /// Begins again after a panic: everything that is kept is read once more, and what the ledger
+    /// Begins again after a panic: everything that is kept is read once more, and what the store
     /// has is skipped.
     pub fn restart(&mut self, why: &str) {
         self.known = Known::default();
         self.held_up.clear();
         self.from_the_start = true;
         self.mark = None;
-        let folding = &self.vitals.folding;
+        let folding = &self.telemetry.folding;
         folding.failing.store(true, Ordering::Relaxed);
         if let Ok(mut last) = folding.error.lock() {
             *last = Some(format!("ingestion {why}"));
@@ -28,7 +28,7 @@ impl Folder {
         let left: Vec<Reader> = (self.adopt)();
         self.readers.extend(left);
         self.measure();
-        // Nothing is deleted before it is known that the ledger has it.
+        // Nothing is deleted before it is known that the store has it.
         if let Err(error) = self.audit().await {
             self.answers = false;
             self.report(Some(&error));
@@ -67,23 +67,23 @@ impl Folder {
 
     /// Forgets a journal that is deleted. The other way round, a crash in between would have it
     /// folded twice.
-    async fn forget(&mut self, reader: Reader) -> Result<(), LedgerError> {
+    async fn forget(&mut self, reader: Reader) -> Result<(), StoreError> {
         let id = reader.id().clone();
         self.lost_before += reader.lost();
         for (experiment, shards) in &mut self.known.experiments {
             for (shard, given) in shards.iter_mut().enumerate() {
                 if given.remove(&id).is_some_and(|through| through > 0) {
-                    self.ledger.forget(experiment, shard as u32, &id).await?;
+                    self.store.forget(experiment, shard as u32, &id).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Asks every shard whether it still has what it was given. A ledger can lose its last seconds
+    /// Asks every shard whether it still has what it was given. A store can lose its last seconds
     /// when there is nothing more to give that would show it.
-    pub(super) async fn audit(&mut self) -> Result<(), LedgerError> {
-        self.ledger.ping().await?;
+    pub(super) async fn audit(&mut self) -> Result<(), StoreError> {
+        self.store.ping().await?;
         let names: Vec<String> = self.known.experiments.keys().cloned().collect();
         let mut lost = Vec::new();
         for experiment in names {
@@ -99,13 +99,13 @@ impl Folder {
         Ok(())
     }
 
-    /// Whether the ledger still has what it was given of an experiment.
-    async fn has_all(&self, experiment: &str) -> Result<bool, LedgerError> {
+    /// Whether the store still has what it was given of an experiment.
+    async fn has_all(&self, experiment: &str) -> Result<bool, StoreError> {
         let Some(shards) = self.known.experiments.get(experiment) else {
             return Ok(true);
         };
         // Also told anew that there is such an experiment, in case that just this was lost.
-        if self.ledger.shards(experiment).await? as usize != shards.len() {
+        if self.store.shards(experiment).await? as usize != shards.len() {
             return Ok(false);
         }
         for (shard, given) in shards.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Folder {
                 .iter()
                 .map(|(id, &through)| (id.clone(), through))
                 .unzip();
-            let applied = self.ledger.applied(experiment, shard as u32, &journals);
+            let applied = self.store.applied(experiment, shard as u32, &journals);
             if applied.await? != through {
                 return Ok(false);
             }

@@ -1,7 +1,7 @@
 //! Users that were forgotten, in Redis: a sorted set for each shard. Its key is the member of score 0.
 
-use super::RedisLedger;
-use crate::store::LedgerError;
+use super::RedisStore;
+use crate::store::StoreError;
 use crate::store::forgotten::{Forgotten, KEEP_MS, new_key, written};
 use ::redis::Script;
 use std::collections::HashSet;
@@ -14,14 +14,14 @@ static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("forgo
 const VERSION: &str = "version";
 
 pub async fn forgotten(
-    ledger: &RedisLedger,
+    store: &RedisStore,
     experiment: &str,
     shard: u32,
-) -> Result<Forgotten, LedgerError> {
-    let key = ledger.keys(experiment, shard).await?.forgotten;
+) -> Result<Forgotten, StoreError> {
+    let key = store.keys(experiment, shard).await?.forgotten;
     let mut range = ::redis::cmd("ZRANGE");
     range.arg(key).arg(0).arg(-1).arg("WITHSCORES");
-    let kept: Vec<(Vec<u8>, f64)> = ledger.ask(&range).await?;
+    let kept: Vec<(Vec<u8>, f64)> = store.ask(&range).await?;
     let version = VERSION.as_bytes();
     let version = kept.iter().find(|(member, _)| member == version);
     let version = version.map_or(0, |(_, version)| *version as u64);
@@ -33,14 +33,14 @@ pub async fn forgotten(
 
 /// Keeps that users of a shard were forgotten.
 pub async fn keep(
-    ledger: &RedisLedger,
+    store: &RedisStore,
     key: &str,
     users: &HashSet<Vec<u8>>,
     until_ms: u64,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let mut call = KEY.prepare_invoke();
     call.key(key).arg(new_key()?);
-    let key_entry: String = ledger
+    let key_entry: String = store
         .with(async |connection| call.invoke_async(connection).await)
         .await?;
     let mut call = KEEP.prepare_invoke();
@@ -48,7 +48,7 @@ pub async fn keep(
     for user in users {
         call.arg(written(&key_entry, user));
     }
-    ledger
+    store
         .with(async |connection| call.invoke_async(connection).await)
         .await
 }

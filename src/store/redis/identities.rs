@@ -1,22 +1,22 @@
 //! IDs that count for another one, in Redis.
 
-use super::{RedisLedger, forgotten};
+use super::{RedisStore, forgotten};
 use crate::store::identities::{OLD_STEPS_MAX, Role};
 use crate::store::keys::ShardKeys;
-use crate::store::{Ledger, LedgerError};
+use crate::store::{Store, StoreError};
 use std::collections::HashSet;
 
 /// Some fields of a hash, and what they hold.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-impl RedisLedger {
+impl RedisStore {
     /// Forgets a user and every ID that counts for it; whether there was anything.
     pub(super) async fn forget_one(
         &self,
         experiment: &str,
         user: &[u8],
         until_ms: u64,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<bool, StoreError> {
         if until_ms > 0 {
             // Its first fact may still be in a journal.
             self.shards(experiment).await?;
@@ -64,7 +64,7 @@ impl RedisLedger {
         &self,
         keys: &ShardKeys,
         id: &[u8],
-    ) -> Result<HashSet<Vec<u8>>, LedgerError> {
+    ) -> Result<HashSet<Vec<u8>>, StoreError> {
         let by = Role::Absorbed(id.to_vec()).write();
         let (mut cursor, mut found) = (0_u64, HashSet::new());
         loop {
@@ -88,7 +88,7 @@ impl RedisLedger {
         &self,
         keys: &ShardKeys,
         user: &[u8],
-    ) -> Result<Vec<u8>, LedgerError> {
+    ) -> Result<Vec<u8>, StoreError> {
         let mut get = ::redis::cmd("HGET");
         let role: Option<Vec<u8>> = self.ask(get.arg(&keys.identities).arg(user)).await?;
         let mut id = match role.and_then(|role| Role::read(&role)) {
@@ -111,7 +111,7 @@ impl RedisLedger {
         &self,
         keys: &ShardKeys,
         id: Vec<u8>,
-    ) -> Result<HashSet<Vec<u8>>, LedgerError> {
+    ) -> Result<HashSet<Vec<u8>>, StoreError> {
         let mut leading = HashSet::from([id]);
         // An alias leads to another one: each pass finds at least one step more.
         for _ in 0..OLD_STEPS_MAX {
@@ -132,7 +132,7 @@ impl RedisLedger {
         &self,
         key: &str,
         mut unwanted: impl FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<bool, StoreError> {
         let (mut cursor, mut found) = (0_u64, false);
         loop {
             let mut scan = ::redis::cmd("HSCAN");

@@ -1,28 +1,28 @@
 //! What is kept beside the counts, in the experiment's first shard.
 
-use super::RedisLedger;
-use crate::store::LedgerError;
+use super::RedisStore;
+use crate::store::StoreError;
 use crate::store::kept::{Kept, time_field, timed, write};
 use ::redis::Script;
 use std::sync::LazyLock;
 
 static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("keep.lua")));
 
-pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, LedgerError> {
-    if ledger.known_shards(experiment).await? == 0 {
+pub async fn kept(store: &RedisStore, experiment: &str) -> Result<Kept, StoreError> {
+    if store.known_shards(experiment).await? == 0 {
         return Ok(Kept::default());
     }
-    let keys = ledger.keys(experiment, 0).await?;
-    let texts = ledger.texts(&keys.lowest).await?;
+    let keys = store.keys(experiment, 0).await?;
+    let texts = store.texts(&keys.lowest).await?;
     let number = |(field, text): (String, String)| match text.parse::<f64>() {
         Ok(value) if !value.is_nan() => Some((field, value)),
         _ => {
-            ledger.damage.note(&keys.lowest, &text);
+            store.damage.note(&keys.lowest, &text);
             None
         }
     };
     let mut kept = Kept {
-        first: ledger.texts(&keys.first).await?.into_iter().collect(),
+        first: store.texts(&keys.first).await?.into_iter().collect(),
         ..Kept::default()
     };
     for (field, value) in texts.into_iter().filter_map(number) {
@@ -34,8 +34,8 @@ pub async fn kept(ledger: &RedisLedger, experiment: &str) -> Result<Kept, Ledger
     Ok(kept)
 }
 
-pub async fn keep(ledger: &RedisLedger, experiment: &str, more: &Kept) -> Result<(), LedgerError> {
-    let keys = ledger.keys(experiment, 0).await?;
+pub async fn keep(store: &RedisStore, experiment: &str, more: &Kept) -> Result<(), StoreError> {
+    let keys = store.keys(experiment, 0).await?;
     let mut call = KEEP.prepare_invoke();
     call.key(keys.lowest).key(keys.first).arg(more.lowest.len());
     for (field, &value) in &more.lowest {
@@ -47,7 +47,7 @@ pub async fn keep(ledger: &RedisLedger, experiment: &str, more: &Kept) -> Result
     for (field, text) in &more.first {
         call.arg(field).arg(text);
     }
-    ledger
+    store
         .with(async |connection| call.invoke_async(connection).await)
         .await
 }

@@ -1,17 +1,17 @@
 //! Reading what Redis holds. What cannot be read is skipped, counted and logged: one damaged field
 //! hides nothing else.
 
-use super::RedisLedger;
+use super::RedisStore;
 use super::identities::Fields;
-use crate::store::LedgerError;
+use crate::store::StoreError;
 use std::str::FromStr;
 
-impl RedisLedger {
+impl RedisStore {
     /// The numbers in the fields of a hash.
     pub(super) async fn numbers<T: FromStr>(
         &self,
         key: &str,
-    ) -> Result<Vec<(String, T)>, LedgerError> {
+    ) -> Result<Vec<(String, T)>, StoreError> {
         let fields: Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
         let mut numbers = Vec::with_capacity(fields.len());
         for (field, value) in fields {
@@ -27,7 +27,7 @@ impl RedisLedger {
         &self,
         key: &str,
         field: &str,
-    ) -> Result<Option<T>, LedgerError> {
+    ) -> Result<Option<T>, StoreError> {
         let mut get = ::redis::cmd("HGET");
         let value: Option<Vec<u8>> = self.ask(get.arg(key).arg(field)).await?;
         let read = value.map(|value| self.damage.skip(number(key, field, &value)));
@@ -35,7 +35,7 @@ impl RedisLedger {
     }
 
     /// The sum of the numbers in the fields of a hash.
-    pub(super) async fn sum(&self, key: &str) -> Result<u64, LedgerError> {
+    pub(super) async fn sum(&self, key: &str) -> Result<u64, StoreError> {
         let counts = match self.numbers::<u64>(key).await {
             // Ingestion reports it; the sum is short of it, as of all damage.
             Err(error) if error.is_of_one_experiment() => {
@@ -49,7 +49,7 @@ impl RedisLedger {
     }
 
     /// The texts in the fields of a hash.
-    pub(super) async fn texts(&self, key: &str) -> Result<Vec<(String, String)>, LedgerError> {
+    pub(super) async fn texts(&self, key: &str) -> Result<Vec<(String, String)>, StoreError> {
         let fields: Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
         let mut texts = Vec::with_capacity(fields.len());
         for (field, value) in fields {
@@ -61,11 +61,7 @@ impl RedisLedger {
     }
 
     /// The texts of a list that a command has answered.
-    pub(super) fn readable(
-        &self,
-        key: &str,
-        all: Vec<Vec<u8>>,
-    ) -> Result<Vec<String>, LedgerError> {
+    pub(super) fn readable(&self, key: &str, all: Vec<Vec<u8>>) -> Result<Vec<String>, StoreError> {
         let mut texts = Vec::with_capacity(all.len());
         for bytes in all {
             texts.extend(self.damage.skip(text(key, bytes))?);
@@ -75,16 +71,16 @@ impl RedisLedger {
 }
 
 /// The number in a field.
-pub fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, LedgerError> {
+pub fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, StoreError> {
     let value = String::from_utf8_lossy(value);
-    value.parse().map_err(|_| LedgerError::Unreadable {
+    value.parse().map_err(|_| StoreError::Unreadable {
         place: key.to_owned(),
         found: format!("{field}: {value}"),
     })
 }
 
-fn text(key: &str, bytes: Vec<u8>) -> Result<String, LedgerError> {
-    String::from_utf8(bytes).map_err(|error| LedgerError::Unreadable {
+fn text(key: &str, bytes: Vec<u8>) -> Result<String, StoreError> {
+    String::from_utf8(bytes).map_err(|error| StoreError::Unreadable {
         place: key.to_owned(),
         found: String::from_utf8_lossy(error.as_bytes()).into_owned(),
     })

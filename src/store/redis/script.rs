@@ -2,7 +2,7 @@
 
 use crate::store::account::Additions;
 use crate::store::damage::Damage;
-use crate::store::{Applied, LedgerError, Part, Span, keys};
+use crate::store::{Applied, Part, Span, StoreError, keys};
 use crate::store::{event_ids, fold, waiting};
 
 /// Writes a part as the script reads it.
@@ -81,8 +81,8 @@ pub fn read_answer(
     part: &Part,
     answer: Vec<String>,
     damage: &Damage,
-) -> Result<Applied, LedgerError> {
-    let unreadable = || LedgerError::Unreadable {
+) -> Result<Applied, StoreError> {
+    let unreadable = || StoreError::Unreadable {
         place: "the script's answer".to_owned(),
         found: answer.join(" "),
     };

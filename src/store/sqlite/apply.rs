@@ -8,14 +8,14 @@ use super::waiting;
 use crate::store::account::{Additions, Before};
 use crate::store::damage::Damage;
 use crate::store::event_ids::EventIds;
-use crate::store::{Applied, LedgerError, Part, Span, UserRecord, keys};
+use crate::store::{Applied, Part, Span, StoreError, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub fn apply(
     transaction: &Transaction<'_>,
     part: &Part,
     damage: &Damage,
-) -> Result<Applied, LedgerError> {
+) -> Result<Applied, StoreError> {
     let mut has = Vec::with_capacity(part.spans.len());
     for span in &part.spans {
         has.push((
@@ -83,7 +83,7 @@ pub fn forget(
     experiment: &str,
     (named, until_ms): (&[u8], u64),
     damage: &Damage,
-) -> Result<bool, LedgerError> {
+) -> Result<bool, StoreError> {
     let user = identities::resolve(transaction, experiment, named)?;
     let before = known(transaction, experiment, &user, damage)?;
     // Also what cannot be read goes.
@@ -114,7 +114,7 @@ pub fn known(
     experiment: &str,
     user: &[u8],
     damage: &Damage,
-) -> Result<Before, LedgerError> {
+) -> Result<Before, StoreError> {
     let waiting = damage.skip(waiting::waiting(connection, experiment, user))?;
     Ok(Before {
         record: record(connection, experiment, user, damage)?,
@@ -130,7 +130,7 @@ pub fn keep(
     user: &[u8],
     before: &Before,
     after: &Before,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     if after.record != before.record {
         let (experiment, sql) = (
             &part.experiment,
@@ -162,7 +162,7 @@ fn add(
     part: &Part,
     additions: &std::collections::BTreeMap<String, i128>,
     damage: &Damage,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     // Sums outgrow the 64 bits of an INTEGER, so they are kept as text.
     let mut read = transaction.prepare_cached(&format!(
         "SELECT value FROM {table} WHERE experiment = ? AND field = ?"
@@ -186,7 +186,7 @@ pub fn applied(
     connection: &Connection,
     experiment: &str,
     journal: &str,
-) -> Result<u64, LedgerError> {
+) -> Result<u64, StoreError> {
     let sql = "SELECT through FROM applied WHERE experiment = ? AND journal = ?";
     let through: Option<i64> = connection
         .prepare_cached(sql)?
@@ -200,7 +200,7 @@ pub fn record(
     experiment: &str,
     user: &[u8],
     damage: &Damage,
-) -> Result<Option<UserRecord>, LedgerError> {
+) -> Result<Option<UserRecord>, StoreError> {
     let sql = "SELECT record FROM users WHERE experiment = ? AND user = ?";
     let found = connection
         .prepare_cached(sql)?

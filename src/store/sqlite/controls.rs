@@ -3,10 +3,10 @@
 use super::rows::text;
 use crate::store::controls::{ACTS_MAX, Act, Control, Controls};
 use crate::store::damage::Damage;
-use crate::store::{LedgerError, read_json, written};
+use crate::store::{StoreError, read_json, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-pub fn controls(connection: &Connection, damage: &Damage) -> Result<Controls, LedgerError> {
+pub fn controls(connection: &Connection, damage: &Damage) -> Result<Controls, StoreError> {
     let mut statement = connection.prepare_cached("SELECT experiment, control FROM controls")?;
     let mut rows = statement.query([])?;
     let mut controls = Controls::new();
@@ -22,7 +22,7 @@ pub fn control(
     before_ms: u64,
     next: &Control,
     act: &Act,
-) -> Result<bool, LedgerError> {
+) -> Result<bool, StoreError> {
     let sql = "SELECT at_ms FROM controls WHERE experiment = ?";
     let stands: Option<i64> = transaction
         .query_row(sql, [&act.experiment], |row| row.get(0))
@@ -37,14 +37,14 @@ pub fn control(
     Ok(true)
 }
 
-pub fn note(connection: &Connection, act: &Act) -> Result<(), LedgerError> {
+pub fn note(connection: &Connection, act: &Act) -> Result<(), StoreError> {
     connection.execute("INSERT INTO acts (act) VALUES (?)", [written(act)?])?;
     let sql = "DELETE FROM acts WHERE number <= (SELECT max(number) FROM acts) - ?";
     connection.execute(sql, [ACTS_MAX as i64])?;
     Ok(())
 }
 
-pub fn acts(connection: &Connection, max: usize, damage: &Damage) -> Result<Vec<Act>, LedgerError> {
+pub fn acts(connection: &Connection, max: usize, damage: &Damage) -> Result<Vec<Act>, StoreError> {
     let sql = "SELECT act FROM acts ORDER BY number DESC LIMIT ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([max.min(ACTS_MAX) as i64])?;

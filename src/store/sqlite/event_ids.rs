@@ -2,7 +2,7 @@
 //! [`crate::store::event_ids`].
 
 use crate::store::event_ids::{EventCounts, EventIds, FORGOTTEN_AT_ONCE};
-use crate::store::{EventAt, LedgerError, Part};
+use crate::store::{EventAt, Part, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// What is remembered of a user, as far as these events need it.
@@ -11,7 +11,7 @@ pub fn known<'a>(
     part: &Part,
     user: &[u8],
     events: impl Iterator<Item = &'a EventAt>,
-) -> Result<EventIds, LedgerError> {
+) -> Result<EventIds, StoreError> {
     let mut ids = EventIds {
         from_ms: part.remember_from_ms,
         ..EventIds::default()
@@ -45,7 +45,7 @@ pub fn keep(
     part: &Part,
     user: &[u8],
     ids: &EventIds,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO event_ids VALUES (?, ?, ?, ?)
                ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms";
     let mut insert = transaction.prepare_cached(sql)?;
@@ -61,7 +61,7 @@ pub fn absorb(
     experiment: &str,
     first: &[u8],
     second: &[u8],
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql = "UPDATE OR IGNORE event_ids SET user = ? WHERE experiment = ? AND user = ?";
     let mut give = transaction.prepare_cached(sql)?;
     give.execute(params![first, experiment, second])?;
@@ -74,7 +74,7 @@ pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
-) -> Result<bool, LedgerError> {
+) -> Result<bool, StoreError> {
     let sql = "DELETE FROM event_ids WHERE experiment = ? AND user = ?";
     let mut delete = transaction.prepare_cached(sql)?;
     Ok(delete.execute(params![experiment, user])? > 0)
@@ -85,7 +85,7 @@ pub fn forget_old(
     transaction: &Transaction<'_>,
     part: &Part,
     added: u64,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql = "DELETE FROM event_ids WHERE experiment = ?1 AND (user, id) IN
                (SELECT user, id FROM event_ids WHERE experiment = ?1 AND at_ms < ?2
                 ORDER BY at_ms LIMIT ?3)";
@@ -103,7 +103,7 @@ pub fn count(
     transaction: &Transaction<'_>,
     experiment: &str,
     more: EventCounts,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO event_counts VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET count = count + excluded.count";
     let mut add = transaction.prepare_cached(sql)?;
@@ -116,7 +116,7 @@ pub fn count(
 }
 
 /// The counts of events that are not counted.
-pub fn counts(connection: &Connection, experiment: &str) -> Result<EventCounts, LedgerError> {
+pub fn counts(connection: &Connection, experiment: &str) -> Result<EventCounts, StoreError> {
     let sql = "SELECT name, count FROM event_counts WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;

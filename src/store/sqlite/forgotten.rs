@@ -1,13 +1,13 @@
 //! Users that were forgotten, in the file.
 
-use crate::store::LedgerError;
+use crate::store::StoreError;
 use crate::store::forgotten::{Forgotten, KEEP_MS, KEY_MARK, new_key, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// The row of an experiment's version, in the place of a digest.
 const VERSION: &str = "";
 
-pub fn forgotten(connection: &Connection, experiment: &str) -> Result<Forgotten, LedgerError> {
+pub fn forgotten(connection: &Connection, experiment: &str) -> Result<Forgotten, StoreError> {
     let sql = "SELECT user, until_ms FROM forgotten WHERE experiment = ? AND user <> ''";
     let mut statement = connection.prepare_cached(sql)?;
     let kept = statement.query_map([experiment], |row| {
@@ -17,7 +17,7 @@ pub fn forgotten(connection: &Connection, experiment: &str) -> Result<Forgotten,
     Ok(Forgotten::new(version(connection, experiment)?, kept))
 }
 
-pub fn version(connection: &Connection, experiment: &str) -> Result<u64, LedgerError> {
+pub fn version(connection: &Connection, experiment: &str) -> Result<u64, StoreError> {
     let sql = "SELECT until_ms FROM forgotten WHERE experiment = ? AND user = ?";
     let version: Option<i64> = connection
         .prepare_cached(sql)?
@@ -32,7 +32,7 @@ pub fn keep(
     experiment: &str,
     users: &[Vec<u8>],
     until_ms: u64,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql =
         "SELECT user FROM forgotten WHERE experiment = ?1 AND substr(user, 1, length(?2)) = ?2";
     let known: Option<String> = transaction

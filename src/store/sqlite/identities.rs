@@ -5,7 +5,7 @@ use super::event_ids;
 use crate::store::account::{Additions, Before};
 use crate::store::damage::Damage;
 use crate::store::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
-use crate::store::{LedgerError, Part};
+use crate::store::{Part, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Adds the joins of a part.
@@ -14,7 +14,7 @@ pub fn join(
     part: &Part,
     additions: &mut Additions,
     damage: &Damage,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let experiment = &part.experiment;
     let mut counts = IdentityCounts::default();
     for join in &part.joins {
@@ -58,7 +58,7 @@ fn absorb(
     additions: &mut Additions,
     (minted, by): (&[u8], &[u8]),
     damage: &Damage,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let experiment = &part.experiment;
     let first = resolve(transaction, experiment, by)?;
     let second = resolve(transaction, experiment, minted)?;
@@ -80,7 +80,7 @@ pub fn resolve(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
-) -> Result<Vec<u8>, LedgerError> {
+) -> Result<Vec<u8>, StoreError> {
     let mut id = match role(connection, experiment, user)? {
         Some(Role::Absorbed(by)) => by,
         _ => user.to_vec(),
@@ -99,7 +99,7 @@ pub fn resolve(
     Ok(id)
 }
 
-fn role(connection: &Connection, experiment: &str, id: &[u8]) -> Result<Option<Role>, LedgerError> {
+fn role(connection: &Connection, experiment: &str, id: &[u8]) -> Result<Option<Role>, StoreError> {
     let sql = "SELECT role FROM identities WHERE experiment = ? AND user = ?";
     let kept: Option<Vec<u8>> = connection
         .prepare_cached(sql)?
@@ -113,7 +113,7 @@ fn set_role(
     part: &Part,
     id: &[u8],
     role: &Role,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO identities VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET role = excluded.role";
     transaction
@@ -127,7 +127,7 @@ pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
-) -> Result<(Vec<Vec<u8>>, bool), LedgerError> {
+) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
     // UNION passes no ID twice, also where old aliases lead in a circle.
     let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
                  WHERE experiment = ?1 AND first = leading.id)
@@ -157,7 +157,7 @@ pub fn forget(
 }
 
 /// What came of IDs that arrived together.
-pub fn counts(connection: &Connection, experiment: &str) -> Result<IdentityCounts, LedgerError> {
+pub fn counts(connection: &Connection, experiment: &str) -> Result<IdentityCounts, StoreError> {
     let sql = "SELECT name, count FROM identity_counts WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([experiment], |row| {

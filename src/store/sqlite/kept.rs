@@ -1,10 +1,10 @@
 //! What is kept beside the counts.
 
-use crate::store::LedgerError;
+use crate::store::StoreError;
 use crate::store::kept::{Kept, time_field, timed};
 use rusqlite::{Connection, Transaction, params};
 
-pub fn kept(connection: &Connection, experiment: &str) -> Result<Kept, LedgerError> {
+pub fn kept(connection: &Connection, experiment: &str) -> Result<Kept, StoreError> {
     let mut kept = Kept::default();
     let sql = "SELECT field, value FROM lowest WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
@@ -29,7 +29,7 @@ pub fn keep(
     transaction: &Transaction<'_>,
     experiment: &str,
     more: &Kept,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO lowest VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET value = excluded.value WHERE excluded.value < value";
     let mut lowest = transaction.prepare_cached(sql)?;

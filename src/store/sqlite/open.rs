@@ -2,7 +2,7 @@
 
 use super::{STEPS, VERSION};
 use crate::journal::open_regular;
-use crate::store::LedgerError;
+use crate::store::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -44,8 +44,8 @@ impl Slot {
     /// Does blocking work on a thread for such work.
     pub async fn with<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let slot = Arc::clone(self);
         match tokio::task::spawn_blocking(move || slot.now(work)).await {
             Ok(done) => done,
@@ -56,8 +56,8 @@ impl Slot {
     /// The same on this thread.
     pub fn now<T>(
         &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError>,
-    ) -> Result<T, LedgerError> {
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         // A transaction that a panic interrupted was rolled back: the connection is sound.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let file = identity(&self.path);
@@ -82,9 +82,9 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Whether opening the file again may help.
-fn is_of_the_file(error: &LedgerError) -> bool {
+fn is_of_the_file(error: &StoreError) -> bool {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    let LedgerError::Sqlite(error) = error else {
+    let StoreError::Sqlite(error) = error else {
         return false;
     };
     let code = error.sqlite_error_code();
@@ -92,8 +92,8 @@ fn is_of_the_file(error: &LedgerError) -> bool {
 }
 
 impl Opened {
-    fn new(path: &Path) -> Result<Opened, LedgerError> {
-        let on_disk = |source| LedgerError::File {
+    fn new(path: &Path) -> Result<Opened, StoreError> {
+        let on_disk = |source| StoreError::File {
             path: path.to_owned(),
             source,
         };
@@ -143,9 +143,9 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     // Nothing is locked where nothing is to be done.
-    let is_done = |connection: &Connection| -> Result<bool, LedgerError> {
+    let is_done = |connection: &Connection| -> Result<bool, StoreError> {
         let (id, version) = (
             pragma(connection, "application_id")?,
             pragma(connection, "user_version")?,
@@ -173,12 +173,12 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> 
     Ok(begun.commit()?)
 }
 
-fn pragma(connection: &Connection, name: &str) -> Result<i64, LedgerError> {
+fn pragma(connection: &Connection, name: &str) -> Result<i64, StoreError> {
     Ok(connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?)
 }
 
-fn newer(path: &Path, found: i64) -> LedgerError {
-    LedgerError::Newer {
+fn newer(path: &Path, found: i64) -> StoreError {
+    StoreError::Newer {
         place: path.display().to_string(),
         found: found.to_string(),
         known: VERSION,
@@ -187,8 +187,8 @@ fn newer(path: &Path, found: i64) -> LedgerError {
 
 /// Looks whether the file may be opened, without SQLite's locks and logs: another program's file
 /// stays as it is, byte by byte.
-fn look(path: &Path) -> Result<(), LedgerError> {
-    let on_disk = |source| LedgerError::File {
+fn look(path: &Path) -> Result<(), StoreError> {
+    let on_disk = |source| StoreError::File {
         path: path.to_owned(),
         source,
     };
@@ -205,7 +205,7 @@ fn look(path: &Path) -> Result<(), LedgerError> {
         return Ok(());
     }
     if header.len() < HEADER_BYTES || !header.starts_with(MAGIC) {
-        return Err(LedgerError::NotDatabase {
+        return Err(StoreError::NotDatabase {
             place: path.display().to_string(),
         });
     }
@@ -223,20 +223,20 @@ fn look(path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-fn foreign(path: &Path, found: String) -> LedgerError {
-    LedgerError::Foreign {
+fn foreign(path: &Path, found: String) -> StoreError {
+    StoreError::Foreign {
         place: path.display().to_string(),
         found,
     }
 }
 
 /// A file without an `application_id` is of release 0.1.0 or of another program: its tables tell.
-fn look_at_tables(path: &Path) -> Result<(), LedgerError> {
+fn look_at_tables(path: &Path) -> Result<(), StoreError> {
     let mut tables = tables_of(path)?;
     let wal = with_end(path, "-wal");
     if tables.is_empty() && std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
         // All that it holds is in its log, which SQLite reads only where it may write.
-        let on_disk = |source| LedgerError::File {
+        let on_disk = |source| StoreError::File {
             path: path.to_owned(),
             source,
         };
@@ -256,7 +256,7 @@ fn look_at_tables(path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-fn tables_of(path: &Path) -> Result<Vec<String>, LedgerError> {
+fn tables_of(path: &Path) -> Result<Vec<String>, StoreError> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -271,7 +271,7 @@ fn tables_of(path: &Path) -> Result<Vec<String>, LedgerError> {
     list_tables(&Connection::open_with_flags(uri, flags)?)
 }
 
-fn list_tables(connection: &Connection) -> Result<Vec<String>, LedgerError> {
+fn list_tables(connection: &Connection) -> Result<Vec<String>, StoreError> {
     let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
     let mut statement = connection.prepare(sql)?;
     let names = statement.query_map([], |row| row.get(0))?;

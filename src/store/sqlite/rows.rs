@@ -1,7 +1,7 @@
 //! Reads what is kept as it is kept.
 
 use crate::store::damage::Damage;
-use crate::store::{EpochDefinition, LedgerError, keys};
+use crate::store::{EpochDefinition, StoreError, keys};
 use rusqlite::{Connection, Row};
 
 /// All epochs of an experiment.
@@ -9,7 +9,7 @@ pub fn definitions(
     connection: &Connection,
     experiment: &str,
     damage: &Damage,
-) -> Result<Vec<EpochDefinition>, LedgerError> {
+) -> Result<Vec<EpochDefinition>, StoreError> {
     let sql = "SELECT digest, first_ms, definition FROM epochs WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;
@@ -30,7 +30,7 @@ pub fn fields(
     table: &str,
     experiment: &str,
     damage: &Damage,
-) -> Result<Vec<(String, i128)>, LedgerError> {
+) -> Result<Vec<(String, i128)>, StoreError> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT field, value FROM {table} WHERE experiment = ?"
     ))?;
@@ -44,33 +44,33 @@ pub fn fields(
 }
 
 /// A text. What has another type is damage, not an error of the file.
-pub fn text(row: &Row<'_>, column: usize) -> Result<String, LedgerError> {
+pub fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
     row.get(column)
         .map_err(|error| of_another_type(row, column, error))
 }
 
 /// A whole number.
-pub fn whole(row: &Row<'_>, column: usize) -> Result<i64, LedgerError> {
+pub fn whole(row: &Row<'_>, column: usize) -> Result<i64, StoreError> {
     row.get(column)
         .map_err(|error| of_another_type(row, column, error))
 }
 
-fn of_another_type(row: &Row<'_>, column: usize, error: rusqlite::Error) -> LedgerError {
+fn of_another_type(row: &Row<'_>, column: usize, error: rusqlite::Error) -> StoreError {
     let name = row.as_ref().column_name(column).unwrap_or_default();
     match error {
         rusqlite::Error::InvalidColumnType(..)
         | rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::Utf8Error(..) => LedgerError::Unreadable {
+        | rusqlite::Error::Utf8Error(..) => StoreError::Unreadable {
             place: format!("a {name}"),
             found: format!("{:?}", row.get_ref(column)),
         },
-        error => LedgerError::Sqlite(error),
+        error => StoreError::Sqlite(error),
     }
 }
 
 /// A number that is kept as a text.
-pub fn number(place: &str, text: &str) -> Result<i128, LedgerError> {
-    text.parse().map_err(|_| LedgerError::Unreadable {
+pub fn number(place: &str, text: &str) -> Result<i128, StoreError> {
+    text.parse().map_err(|_| StoreError::Unreadable {
         place: place.to_owned(),
         found: text.to_owned(),
     })

@@ -1,13 +1,10 @@
 //! The secrets that all replicas share.
 
-use crate::store::{LedgerError, SECRETS_MAX};
+use crate::store::{SECRETS_MAX, StoreError};
 use rusqlite::Transaction;
 
-/// See [`crate::store::Ledger::secrets`].
-pub fn exchange(
-    transaction: &Transaction<'_>,
-    ours: &[String],
-) -> Result<Vec<String>, LedgerError> {
+/// See [`crate::store::Store::secrets`].
+pub fn exchange(transaction: &Transaction<'_>, ours: &[String]) -> Result<Vec<String>, StoreError> {
     let mut statement = transaction.prepare_cached("SELECT secret FROM secrets ORDER BY number")?;
     let known = statement.query_map([], |row| row.get(0))?;
     let mut known = known.collect::<Result<Vec<String>, _>>()?;

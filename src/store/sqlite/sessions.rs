@@ -1,14 +1,14 @@
 //! Sessions of the admin API that were ended before their time.
 
-use crate::store::{ENDED_SESSIONS_MAX, LedgerError};
+use crate::store::{ENDED_SESSIONS_MAX, StoreError};
 use rusqlite::{Transaction, params};
 
-/// See [`crate::store::Ledger::ended_sessions`].
+/// See [`crate::store::Store::ended_sessions`].
 pub fn exchange(
     transaction: &Transaction<'_>,
     ours: &[(u64, String)],
     now_s: u64,
-) -> Result<Vec<(u64, String)>, LedgerError> {
+) -> Result<Vec<(u64, String)>, StoreError> {
     let now_s = now_s as i64;
     transaction.execute("DELETE FROM ended_sessions WHERE until_s <= ?", [now_s])?;
     for (until_s, nonce) in ours {

@@ -3,7 +3,7 @@
 
 use super::rows::text;
 use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
-use crate::store::{EventAt, LedgerError, Part, keys};
+use crate::store::{EventAt, Part, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// What waits for a user.
@@ -11,7 +11,7 @@ pub fn waiting(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
-) -> Result<Vec<EventAt>, LedgerError> {
+) -> Result<Vec<EventAt>, StoreError> {
     let sql = "SELECT events FROM waiting WHERE experiment = ? AND user = ?";
     let found = connection
         .prepare_cached(sql)?
@@ -27,7 +27,7 @@ pub fn keep(
     user: &[u8],
     events: &[EventAt],
     is_exposed: bool,
-) -> Result<(), LedgerError> {
+) -> Result<(), StoreError> {
     match rank(events, is_exposed) {
         None => {
             let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
@@ -51,7 +51,7 @@ pub fn keep(
 
 /// Gives up what waited too long, and what gives way where there is too much; how many events gave
 /// way.
-pub fn stop(transaction: &Transaction<'_>, part: &Part) -> Result<u64, LedgerError> {
+pub fn stop(transaction: &Transaction<'_>, part: &Part) -> Result<u64, StoreError> {
     let sql = "DELETE FROM waiting WHERE experiment = ?1
                AND (since_ms < ?2 OR since_ms >= ?3 AND since_ms < ?3 + ?2)";
     transaction.prepare_cached(sql)?.execute(params![
@@ -90,7 +90,7 @@ fn count(events: &str) -> u64 {
     events.split(' ').count() as u64
 }
 
-fn bytes(transaction: &Transaction<'_>, experiment: &str) -> Result<u64, LedgerError> {
+fn bytes(transaction: &Transaction<'_>, experiment: &str) -> Result<u64, StoreError> {
     let sql = "SELECT bytes FROM waiting_bytes WHERE experiment = ?";
     let bytes: Option<i64> = transaction
         .prepare_cached(sql)?

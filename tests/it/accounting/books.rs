@@ -1,8 +1,8 @@
-//! What clients saw answered, and whether the ledger says the same.
+//! What clients saw answered, and whether the store says the same.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use watershed::store::{Ledger, LedgerError, UserRecord};
+use watershed::store::{Store, StoreError, UserRecord};
 
 /// What one client knows of one user.
 #[derive(Clone, Debug, Default)]
@@ -19,20 +19,20 @@ pub struct Book {
 
 pub type Books = BTreeMap<String, Book>;
 
-/// One experiment, as the ledger has it in the end.
-pub struct Ledgered {
+/// One experiment, as the store has it in the end.
+pub struct StoredUsers {
     pub users: BTreeMap<String, UserRecord>,
 }
 
-impl Ledgered {
-    pub async fn read(ledger: &dyn Ledger, books: &Books) -> Result<Ledgered, LedgerError> {
+impl StoredUsers {
+    pub async fn read(store: &dyn Store, books: &Books) -> Result<StoredUsers, StoreError> {
         let mut users = BTreeMap::new();
         for name in books.keys() {
-            if let Some(record) = ledger.user("shop", name.as_bytes()).await? {
+            if let Some(record) = store.user("shop", name.as_bytes()).await? {
                 users.insert(name.clone(), record);
             }
         }
-        Ok(Ledgered { users })
+        Ok(StoredUsers { users })
     }
 
     /// Every user's record says what the user's client saw.
@@ -195,7 +195,7 @@ fn disagreement(book: &Book, record: &UserRecord) -> Option<String> {
     None
 }
 
-/// Everything that the ledger may say: what was answered, with any of what was not.
+/// Everything that the store may say: what was answered, with any of what was not.
 fn possible(book: &Book) -> Vec<(u64, i64)> {
     let mut sums = vec![(book.purchases, book.cents)];
     for &(purchases, cents) in &book.unanswered {

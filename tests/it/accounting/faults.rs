@@ -5,7 +5,7 @@ use crate::support::redis::{Cluster, Redis, Watched};
 use std::time::Duration;
 
 /// Where the counts live.
-pub enum Store {
+pub enum TestStore {
     Embedded,
     Alone(Redis),
     /// Behind something that cuts connections in the middle of an answer.
@@ -14,14 +14,14 @@ pub enum Store {
     Cluster(Cluster),
 }
 
-impl Store {
+impl TestStore {
     pub fn line(&self) -> String {
         match self {
-            Store::Embedded => String::new(),
-            Store::Alone(redis) => format!("store: {}\n", redis.url()),
-            Store::Cut(_, cutter) => format!("store: redis://{}\n", cutter.address),
-            Store::Sentinels(watched) => format!("store: {}\n", watched.url()),
-            Store::Cluster(cluster) => format!("store: \"{}\"\n", cluster.url()),
+            TestStore::Embedded => String::new(),
+            TestStore::Alone(redis) => format!("store: {}\n", redis.url()),
+            TestStore::Cut(_, cutter) => format!("store: redis://{}\n", cutter.address),
+            TestStore::Sentinels(watched) => format!("store: {}\n", watched.url()),
+            TestStore::Cluster(cluster) => format!("store: \"{}\"\n", cluster.url()),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Fault {
             Fault::ClockBack => world.clock.set(-(dice.i64(3..3_000))),
             Fault::FailOver => fail_over(&mut world.store, wait),
             Fault::CutAnswers => {
-                let Store::Cut(_, cutter) = &world.store else {
+                let TestStore::Cut(_, cutter) = &world.store else {
                     panic!("nothing cuts")
                 };
                 for _ in 0..8 {
@@ -90,7 +90,7 @@ impl Fault {
                 cutter.mend();
             }
             _ => {
-                let (Store::Alone(redis) | Store::Cut(redis, _)) = &mut world.store else {
+                let (TestStore::Alone(redis) | TestStore::Cut(redis, _)) = &mut world.store else {
                     panic!("{self:?} is for one Redis")
                 };
                 self.strike_redis(redis, wait);
@@ -148,9 +148,9 @@ impl Fault {
 }
 
 /// The master dies and a replica takes its place; then it comes back as a replica.
-fn fail_over(store: &mut Store, wait: Duration) {
+fn fail_over(store: &mut TestStore, wait: Duration) {
     match store {
-        Store::Sentinels(watched) => {
+        TestStore::Sentinels(watched) => {
             let master = watched.master();
             watched.servers[master].kill();
             let next = watched.master();
@@ -158,7 +158,7 @@ fn fail_over(store: &mut Store, wait: Duration) {
             std::thread::sleep(wait);
             watched.servers[master].up();
         }
-        Store::Cluster(cluster) => {
+        TestStore::Cluster(cluster) => {
             let masters = cluster.masters();
             let master = masters[masters.len() / 2];
             cluster.nodes[master].kill();

@@ -1,5 +1,5 @@
 //! What a client has seen answered is in the results, once. Clients keep books of every answer
-//! while things go wrong; in the end the books and the ledger say the same.
+//! while things go wrong; in the end the books and the store say the same.
 //!
 //! Each test is bounded; `scripts/accounting` plays longer, with other seeds.
 
@@ -12,18 +12,18 @@ use crate::support::clock::Clock;
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::{Cluster, Redis, Watched};
-use books::{Books, Ledgered};
+use books::{Books, StoredUsers};
 use cutter::Cutter;
 use driver::Driver;
-use faults::{Fault, OF_ANY_STORE, OF_REDIS, Store};
+use faults::{Fault, OF_ANY_STORE, OF_REDIS, TestStore};
 use std::time::Duration;
-use watershed::store::Ledger;
-use watershed::store::redis::{RedisLedger, TlsFiles};
-use watershed::store::sqlite::SqliteLedger;
+use watershed::store::Store;
+use watershed::store::redis::{RedisStore, TlsFiles};
+use watershed::store::sqlite::SqliteStore;
 
 /// A house with its surroundings.
 pub struct World {
-    store: Store,
+    store: TestStore,
     proxies: Vec<Proxy>,
     routes: String,
     weight: u8,
@@ -34,11 +34,11 @@ pub struct World {
 }
 
 impl World {
-    fn new(store: Store, proxies: usize) -> World {
+    fn new(store: TestStore, proxies: usize) -> World {
         World::with(store, proxies, "workers: 2\n", Vec::new())
     }
 
-    fn with(store: Store, proxies: usize, lines: &str, through: Vec<String>) -> World {
+    fn with(store: TestStore, proxies: usize, lines: &str, through: Vec<String>) -> World {
         let origins = [Origin::start("control"), Origin::start("b")];
         let [a, b] = [0, 1].map(|index: usize| origins[index].address);
         let routes = format!(
@@ -92,26 +92,26 @@ metrics:
         }
     }
 
-    async fn ledger(&self) -> Box<dyn Ledger> {
-        async fn redis(url: &str) -> Box<dyn Ledger> {
+    async fn store(&self) -> Box<dyn Store> {
+        async fn redis(url: &str) -> Box<dyn Store> {
             Box::new(
-                RedisLedger::connect(url, TlsFiles::default(), "ws")
+                RedisStore::connect(url, TlsFiles::default(), "ws")
                     .await
                     .unwrap(),
             )
         }
         match &self.store {
-            Store::Embedded => {
+            TestStore::Embedded => {
                 let path = self.proxies[0].folder.path().join("watershed.db");
-                Box::new(SqliteLedger::open(&path).unwrap())
+                Box::new(SqliteStore::open(&path).unwrap())
             }
-            Store::Alone(server) | Store::Cut(server, _) => redis(&server.url()).await,
-            Store::Sentinels(watched) => redis(&watched.url()).await,
-            Store::Cluster(cluster) => redis(&cluster.url()).await,
+            TestStore::Alone(server) | TestStore::Cut(server, _) => redis(&server.url()).await,
+            TestStore::Sentinels(watched) => redis(&watched.url()).await,
+            TestStore::Cluster(cluster) => redis(&cluster.url()).await,
         }
     }
 
-    /// Everything is folded; books and ledger are compared.
+    /// Everything is folded; books and store are compared.
     #[track_caller]
     fn close(&self, books: &Books, story: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -124,14 +124,14 @@ metrics:
                     proxy.results();
                 }
                 let results = self.proxies[0].results();
-                let ledgered = runtime.block_on(async {
-                    let ledger = self.ledger().await;
-                    Ledgered::read(&*ledger, books).await
+                let stored = runtime.block_on(async {
+                    let store = self.store().await;
+                    StoredUsers::read(&*store, books).await
                 });
                 // A Redis that has just failed over may not be there yet.
-                let ledgered = ledgered.map_err(|error| format!("{error:?}"))?;
-                let mut faults = ledgered.agrees_with(books);
-                faults.extend(ledgered.add_up_to(&results, books));
+                let stored = stored.map_err(|error| format!("{error:?}"))?;
+                let mut faults = stored.agrees_with(books);
+                faults.extend(stored.add_up_to(&results, books));
                 let export = |table: &str| {
                     let path = format!("/admin/export/shop?format=jsonl&table={table}");
                     match self.proxies[0].ask(&path) {
@@ -140,7 +140,7 @@ metrics:
                     }
                 };
                 let exported = (export("assignments")?, export("values")?);
-                faults.extend(ledgered.is_exported(&exported.0, &exported.1));
+                faults.extend(stored.is_exported(&exported.0, &exported.1));
                 faults.truncate(10);
                 if faults.is_empty() {
                     Ok(results)
@@ -160,7 +160,7 @@ metrics:
 }
 
 /// These faults, one after the other, under load.
-fn play(store: Store, proxies: usize, seed: u64, faults: &[Fault]) {
+fn play(store: TestStore, proxies: usize, seed: u64, faults: &[Fault]) {
     let mut world = World::new(store, proxies);
     let mut dice = fastrand::Rng::with_seed(seed);
     let addresses: Vec<_> = world.proxies.iter().map(|proxy| proxy.public).collect();
@@ -178,24 +178,24 @@ fn play(store: Store, proxies: usize, seed: u64, faults: &[Fault]) {
     );
 }
 
-fn alone() -> Store {
+fn alone() -> TestStore {
     let arguments = ["--appendonly", "yes", "--enable-debug-command", "yes"];
-    Store::Alone(Redis::with(&arguments))
+    TestStore::Alone(Redis::with(&arguments))
 }
 
-fn cut() -> Store {
+fn cut() -> TestStore {
     let arguments = ["--appendonly", "yes", "--enable-debug-command", "yes"];
     let redis = Redis::with(&arguments);
     let cutter = Cutter::before(redis.address);
-    Store::Cut(redis, cutter)
+    TestStore::Cut(redis, cutter)
 }
 
-fn sentinels() -> Store {
-    Store::Sentinels(Watched::start())
+fn sentinels() -> TestStore {
+    TestStore::Sentinels(Watched::start())
 }
 
-fn cluster() -> Store {
-    Store::Cluster(Cluster::start())
+fn cluster() -> TestStore {
+    TestStore::Cluster(Cluster::start())
 }
 
 fn mixture(dice: &mut fastrand::Rng, of: &[&[Fault]], length: usize) -> Vec<Fault> {
@@ -214,7 +214,7 @@ fn the_embedded_file_through_kills_stops_reloads_and_a_clock_set_back() {
         Fault::KillProxy,
         Fault::StopProxy,
     ];
-    play(Store::Embedded, 1, 1, &faults);
+    play(TestStore::Embedded, 1, 1, &faults);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn what_a_full_disk_cannot_take_is_counted() {
     let through = ["unshare", "-rm", "sh", "-c", mount, "sh"].map(str::to_owned);
     let lines = "workers: 8\njournal: { path: small, quota: 32MiB }\n";
     let mut world = World::with(alone(), 1, lines, through.to_vec());
-    let Store::Alone(redis) = &mut world.store else {
+    let TestStore::Alone(redis) = &mut world.store else {
         unreachable!()
     };
     redis.kill();
@@ -295,7 +295,7 @@ fn what_is_lost_while_nothing_happens_is_noticed() {
     driver.until_answered(150);
     let books = driver.finish();
     world.close(&books, "before");
-    let Store::Alone(redis) = &world.store else {
+    let TestStore::Alone(redis) = &world.store else {
         unreachable!()
     };
     redis.command(&["FLUSHALL"]).unwrap();
@@ -358,7 +358,7 @@ fn for_as_long_as_told() {
         let (store, faults) = match dice.u8(..6) {
             0 => {
                 let faults = mixture(&mut dice, &[any, clock], length);
-                play(Store::Embedded, 1, seed, &faults);
+                play(TestStore::Embedded, 1, seed, &faults);
                 continue;
             }
             1 => (

@@ -127,7 +127,7 @@ impl Proxy {
     pub fn results(&self) -> serde_json::Value {
         // A full journal takes a busy machine a while.
         let within = std::time::Duration::from_secs(120);
-        super::until_within(within, "a ledger that has caught up", || {
+        super::until_within(within, "a store that has caught up", || {
             let answer = self.ask("/admin/results");
             if answer.status != 200 {
                 return Err(answer.text());

@@ -112,9 +112,9 @@ fn no_cache_gives_a_minted_id_to_others() {
 
 #[test]
 fn what_a_token_shows_is_for_who_brought_it() {
-    use watershed::experiment::forced::{Forced, sign};
+    use watershed::experiment::override_token::{Override, sign};
     let secret = "an override secret";
-    let forced = Forced {
+    let forced = Override {
         experiment: "split".into(),
         group: "experiment".into(),
         expires_s: 9_999_999_999,

@@ -2,9 +2,9 @@
 
 use super::{Going, Instead, Marks};
 use crate::config::plan::Plan;
-use crate::experiment::asked::{Asked as _, Fields as _};
+use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
-use crate::experiment::visit::{self, Visit, visit};
+use crate::experiment::resolve::{self, Assignment};
 use crate::journal;
 use crate::proxy::access::{Asked, Entry};
 use crate::proxy::direct::forwarded::{Ours, Places};
@@ -68,7 +68,7 @@ pub fn find<'b>(
         Ok(None) => return Found::More,
         Err(reason) => return Found::Unsound(reason),
     };
-    worker.vitals().requests.add();
+    worker.telemetry().requests.add();
     let (began, now_ms) = (Instant::now(), journal::system_ms());
     let mut marks = snapshot.marks.then(|| {
         let tags = policy::tags(plan, &request, by.ours.trusted, now_ms);
@@ -146,7 +146,7 @@ pub fn find<'b>(
 /// The user, and the groups that the user is in.
 struct Meant<'b> {
     visitor: Option<Visitor<'b>>,
-    visit: Visit,
+    visit: Assignment,
     /// Keeps an override that came in a link.
     cookie: Option<String>,
 }
@@ -161,9 +161,9 @@ fn mean<'b>(
         return Meant {
             visitor: None,
             visit: match instead {
-                None => visit::unrecorded(&plan.experiments, request),
+                None => resolve::unrecorded(&plan.experiments, request),
                 // Nobody is asked.
-                Some(_) => Visit::default(),
+                Some(_) => Assignment::default(),
             },
             cookie: None,
         };
@@ -175,9 +175,9 @@ fn mean<'b>(
     let visit = match &visitor {
         Some(visitor) => {
             let user = visitor.assigned_by();
-            visit(&plan.experiments, request, user, forced.as_ref())
+            resolve::resolve(&plan.experiments, request, user, forced.as_ref())
         }
-        None => visit::unrecorded(&plan.experiments, request),
+        None => resolve::unrecorded(&plan.experiments, request),
     };
     let cookie = brought
         .zip(forced)

@@ -41,7 +41,7 @@ impl Guardrail {
         }
     }
 
-    /// What ledgers call its counts. No name of the file begins with `~`; another bound for slow
+    /// What stores call its counts. No name of the file begins with `~`; another bound for slow
     /// is another count.
     pub fn counted_name<'a>(&self, metrics: &'a [Metric]) -> Cow<'a, str> {
         match self.what {

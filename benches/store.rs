@@ -1,5 +1,5 @@
-//! What recording costs: `cargo bench --bench ledger [-- FACTS [USERS]]`. Appends facts to a journal, and
-//! folds them into both houses of the ledger, as a start after a crash would. Redis is a real
+//! What recording costs: `cargo bench --bench store [-- FACTS [USERS]]`. Appends facts to a journal, and
+//! folds them into both houses of the store, as a start after a crash would. Redis is a real
 //! redis-server of its own; nothing else should run.
 
 use std::net::TcpListener;
@@ -13,11 +13,11 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use watershed::journal::{self, Declared, Options};
-use watershed::store::Ledger;
+use watershed::store::Store;
 use watershed::store::folder::Folder;
-use watershed::store::redis::{RedisLedger, TlsFiles};
-use watershed::store::sqlite::SqliteLedger;
-use watershed::telemetry::Vitals;
+use watershed::store::redis::{RedisStore, TlsFiles};
+use watershed::store::sqlite::SqliteStore;
+use watershed::telemetry::Telemetry;
 
 fn main() {
     let mut numbers = std::env::args().filter_map(|word| word.parse().ok());
@@ -32,14 +32,14 @@ fn main() {
 
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("watershed.db");
-    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&path).unwrap());
-    let (append, folded) = measure(&runtime, &ledger, facts, users);
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path).unwrap());
+    let (append, folded) = measure(&runtime, &store, facts, users);
     println!(
         "append: {:.0} ns a fact",
         append.as_nanos() as f64 / facts as f64
     );
     report("embedded file", facts, folded, None);
-    read("embedded file", &runtime, &ledger);
+    read("embedded file", &runtime, &store);
     let bytes = std::fs::metadata(&path).unwrap().len();
     println!(
         "embedded file: {:.0} bytes a user on disk",
@@ -47,15 +47,15 @@ fn main() {
     );
 
     let redis = Redis::start();
-    let connecting = RedisLedger::connect(&redis.url, TlsFiles::default(), "ws");
-    let ledger: Arc<dyn Ledger> = Arc::new(runtime.block_on(connecting).unwrap());
+    let connecting = RedisStore::connect(&redis.url, TlsFiles::default(), "ws");
+    let store: Arc<dyn Store> = Arc::new(runtime.block_on(connecting).unwrap());
     let before = redis.info();
-    let (_, folded) = measure(&runtime, &ledger, facts, users);
+    let (_, folded) = measure(&runtime, &store, facts, users);
     let after = redis.info();
     let of = |name: &str| after(name) - before(name);
     let cpu = of("used_cpu_user") + of("used_cpu_sys");
     report("Redis", facts, folded, Some(cpu));
-    read("Redis", &runtime, &ledger);
+    read("Redis", &runtime, &store);
     println!(
         "Redis: {:.0} bytes a user",
         of("used_memory") / users as f64
@@ -81,12 +81,12 @@ fn report(house: &str, facts: u64, folded: Duration, redis_cpu: Option<f64>) {
 }
 
 /// How long it takes to read what results are made of.
-fn read(house: &str, runtime: &tokio::runtime::Runtime, ledger: &Arc<dyn Ledger>) {
+fn read(house: &str, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Store>) {
     let name = &declaration().experiments[0].name;
     let mut times: Vec<Duration> = (0..101)
         .map(|_| {
             let began = Instant::now();
-            let totals = runtime.block_on(ledger.totals(name)).unwrap();
+            let totals = runtime.block_on(store.totals(name)).unwrap();
             assert!(!totals.epochs.is_empty());
             began.elapsed()
         })
@@ -101,7 +101,7 @@ fn read(house: &str, runtime: &tokio::runtime::Runtime, ledger: &Arc<dyn Ledger>
 /// How long appending took, and folding.
 fn measure(
     runtime: &tokio::runtime::Runtime,
-    ledger: &Arc<dyn Ledger>,
+    store: &Arc<dyn Store>,
     facts: u64,
     users: u64,
 ) -> (Duration, Duration) {
@@ -153,9 +153,9 @@ fn measure(
     }
     let appended = began.elapsed() - making;
     drop(writer);
-    let vitals = Arc::new(Vitals::new(1));
+    let telemetry = Arc::new(Telemetry::new(1));
     let began = Instant::now();
-    let folder = Folder::new(journals.readers, Arc::clone(ledger), vitals, Vec::new);
+    let folder = Folder::new(journals.readers, Arc::clone(store), telemetry, Vec::new);
     // Told to stop at once, it folds what is left first.
     runtime.block_on(folder.run(Duration::from_millis(500), async {}));
     (appended, began.elapsed())

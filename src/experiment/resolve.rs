@@ -1,16 +1,16 @@
 //! What one request means for every experiment of the plan.
 
-use super::asked::Asked;
 use super::assign::Split;
-use super::forced::Forced;
+use super::http_view::RequestView;
+use super::match_index::Experiments;
 use super::matcher::Eligible;
-use super::routes::Experiments;
+use super::override_token::Override;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use smallvec::SmallVec;
 
 /// How a user stands to one experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Membership {
     /// The user sees this group.
     Inside {
         /// Which group.
@@ -46,7 +46,7 @@ pub enum Why {
 
 /// What one request means: the groups it is in, and where it goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Visit {
+pub struct Assignment {
     /// The experiments the user is inside of, in file order.
     pub inside: SmallVec<[(ExperimentIndex, GroupIndex, By); 2]>,
     /// The experiment and group that chose the upstream, and that upstream.
@@ -73,7 +73,7 @@ impl Depends {
         &mut self,
         index: ExperimentIndex,
         experiment: &Experiment,
-        request: impl Asked<'a>,
+        request: impl RequestView<'a>,
     ) -> bool {
         let eligible = experiment.matcher.judge(request);
         let splits = experiment.winner.is_none();
@@ -92,13 +92,13 @@ impl Depends {
 
 /// What this request by this user means. At most one experiment, the first in file order whose
 /// group has an upstream, chooses the upstream; experiments without upstreams all act.
-pub fn visit<'a>(
+pub fn resolve<'a>(
     experiments: &Experiments,
-    request: impl Asked<'a>,
+    request: impl RequestView<'a>,
     user: UserId<'_>,
-    forced: Option<&Forced>,
-) -> Visit {
-    let mut visit = Visit::default();
+    forced: Option<&Override>,
+) -> Assignment {
+    let mut visit = Assignment::default();
     for (index, experiment) in experiments.candidates(request) {
         let chosen = visit.chosen.map(|(by, _, _)| by);
         if chosen.is_some() && experiment.chooses_upstream() {
@@ -107,7 +107,7 @@ pub fn visit<'a>(
         if !visit.depends.add(index, experiment, request) {
             continue;
         }
-        if let Standing::Inside { group, by } = standing(experiment, user, forced) {
+        if let Membership::Inside { group, by } = membership(experiment, user, forced) {
             visit.inside.push((index, group, by));
             if let Some(upstream) = experiment.groups[group.0].upstream {
                 visit.chosen = Some((index, group, upstream));
@@ -118,8 +118,8 @@ pub fn visit<'a>(
 }
 
 /// What this request means where nobody may be recorded: control, for whoever it is.
-pub fn unrecorded<'a>(experiments: &Experiments, request: impl Asked<'a>) -> Visit {
-    let mut visit = Visit::default();
+pub fn unrecorded<'a>(experiments: &Experiments, request: impl RequestView<'a>) -> Assignment {
+    let mut visit = Assignment::default();
     for (index, experiment) in experiments.candidates(request) {
         if visit.chosen.is_some() || !experiment.chooses_upstream() {
             continue;
@@ -134,15 +134,19 @@ pub fn unrecorded<'a>(experiments: &Experiments, request: impl Asked<'a>) -> Vis
 }
 
 /// How a user stands to an experiment whose conditions the request meets.
-pub fn standing(experiment: &Experiment, user: UserId<'_>, forced: Option<&Forced>) -> Standing {
+pub fn membership(
+    experiment: &Experiment,
+    user: UserId<'_>,
+    forced: Option<&Override>,
+) -> Membership {
     if let Some(group) = forced.and_then(|forced| forced.group_in(experiment)) {
-        return Standing::Inside {
+        return Membership::Inside {
             group,
             by: By::Override,
         };
     }
     if let Some(group) = experiment.winner {
-        return Standing::Inside {
+        return Membership::Inside {
             group,
             by: By::Winner,
         };
@@ -150,12 +154,12 @@ pub fn standing(experiment: &Experiment, user: UserId<'_>, forced: Option<&Force
     assigned(&experiment.split, user)
 }
 
-fn assigned(split: &Split, user: UserId<'_>) -> Standing {
+fn assigned(split: &Split, user: UserId<'_>) -> Membership {
     match split.assign(user) {
-        Some(group) => Standing::Inside {
+        Some(group) => Membership::Inside {
             group,
             by: By::Hash,
         },
-        None => Standing::Outside(Why::OutsideTraffic),
+        None => Membership::Outside(Why::OutsideTraffic),
     }
 }

@@ -17,7 +17,7 @@ pub const PARAMETERS_MAX: usize = 64;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reported {
+pub struct ClientEvent {
     /// Its name, parameters and ID.
     pub event: Event<'static>,
     /// Who did it, where the report says so.
@@ -35,7 +35,7 @@ pub struct Refused {
     pub why: String,
 }
 
-impl Reported {
+impl ClientEvent {
     /// This event, refused for what is wrong with it.
     pub fn refused(&self, place: usize, fault: &Fault) -> Refused {
         Refused {
@@ -76,7 +76,7 @@ impl fmt::Display for Refused {
 
 /// Reads a report of at most `most` events. Those without an `id` are given one by their place
 /// under the `key` that the report was sent with.
-pub fn read(bytes: &[u8], key: Option<&[u8]>, most: usize) -> Result<Vec<Reported>, Unreadable> {
+pub fn read(bytes: &[u8], key: Option<&[u8]>, most: usize) -> Result<Vec<ClientEvent>, Unreadable> {
     let not_json = |error: serde_json::Error| Unreadable::NotJson(error.to_string());
     let events: Vec<&RawValue> = match bytes.trim_ascii().first() {
         Some(b'[') => serde_json::from_slice(bytes).map_err(not_json)?,
@@ -101,7 +101,7 @@ pub fn read(bytes: &[u8], key: Option<&[u8]>, most: usize) -> Result<Vec<Reporte
     reported.collect()
 }
 
-fn one(event: &RawValue) -> Result<Reported, &'static str> {
+fn one(event: &RawValue) -> Result<ClientEvent, &'static str> {
     if !event.get().starts_with('{') {
         return Err("is not an object");
     }
@@ -119,7 +119,7 @@ fn one(event: &RawValue) -> Result<Reported, &'static str> {
         }
     }
     let name = name.ok_or("has no `event`")?;
-    Ok(Reported {
+    Ok(ClientEvent {
         event: Event {
             id: id.map(|id| event_id(&name, id.as_bytes())),
             name: Cow::Owned(name),
@@ -185,7 +185,7 @@ impl<'de> Deserialize<'de> for Keys<'de> {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Result<Vec<Reported>, String> {
+    fn told(text: &str) -> Result<Vec<ClientEvent>, String> {
         read(text.as_bytes(), None, 3).map_err(|error| error.to_string())
     }
 

@@ -4,7 +4,7 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, Method, request, response};
 
 /// The fields of a head that is kept for `'a`.
-pub trait Fields<'a>: Copy {
+pub trait HeaderView<'a>: Copy {
     /// The values of all fields of this name, in order.
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 
@@ -15,9 +15,9 @@ pub trait Fields<'a>: Copy {
 }
 
 /// A request whose head is kept for `'a`.
-pub trait Asked<'a>: Copy {
+pub trait RequestView<'a>: Copy {
     /// What keeps its fields.
-    type Fields: Fields<'a>;
+    type Headers: HeaderView<'a>;
 
     /// Whether this is its method.
     fn has_method(self, method: &Method) -> bool;
@@ -28,7 +28,7 @@ pub trait Asked<'a>: Copy {
     /// The host that its target names, without a port, where it names one.
     fn target_host(self) -> Option<&'a str>;
     /// Its fields.
-    fn fields(self) -> Self::Fields;
+    fn fields(self) -> Self::Headers;
 
     /// The host that it asks, without its port: from the target, or else from `Host`.
     fn host(self) -> &'a str {
@@ -47,24 +47,24 @@ pub trait Asked<'a>: Copy {
 }
 
 /// The head of an answer.
-pub trait Answered<'a>: Copy {
+pub trait ResponseView<'a>: Copy {
     /// What keeps its fields.
-    type Fields: Fields<'a>;
+    type Headers: HeaderView<'a>;
 
     /// Its status.
     fn status(self) -> u16;
     /// Its fields.
-    fn fields(self) -> Self::Fields;
+    fn fields(self) -> Self::Headers;
 }
 
-impl<'a> Fields<'a> for &'a HeaderMap {
+impl<'a> HeaderView<'a> for &'a HeaderMap {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.get_all(name).into_iter().map(|value| value.as_bytes())
     }
 }
 
-impl<'a> Asked<'a> for &'a request::Parts {
-    type Fields = &'a HeaderMap;
+impl<'a> RequestView<'a> for &'a request::Parts {
+    type Headers = &'a HeaderMap;
 
     fn has_method(self, method: &Method) -> bool {
         self.method == method
@@ -87,8 +87,8 @@ impl<'a> Asked<'a> for &'a request::Parts {
     }
 }
 
-impl<'a> Answered<'a> for &'a response::Parts {
-    type Fields = &'a HeaderMap;
+impl<'a> ResponseView<'a> for &'a response::Parts {
+    type Headers = &'a HeaderMap;
 
     fn status(self) -> u16 {
         self.status.as_u16()

@@ -1,7 +1,7 @@
 //! All experiments of a plan, and which of them a request may be eligible for. Of many, most are
 //! for other hosts or other parts of the site: they are not asked.
 
-use super::asked::Asked;
+use super::http_view::RequestView;
 use super::matcher::{HostPattern, Matcher, PathPattern};
 use super::{Experiment, ExperimentIndex};
 use foldhash::fast::RandomState;
@@ -68,7 +68,7 @@ impl Experiments {
     /// Those that this request may be eligible for, in file order; for all others it is not.
     pub fn candidates<'a>(
         &self,
-        request: impl Asked<'a>,
+        request: impl RequestView<'a>,
     ) -> impl Iterator<Item = (ExperimentIndex, &Experiment)> {
         let mut candidates = match &self.routes {
             None => Candidates::All(0..self.all.len()),
@@ -110,7 +110,7 @@ impl Routes {
         routes
     }
 
-    fn find<'a>(&self, request: impl Asked<'a>) -> [&[usize]; 3] {
+    fn find<'a>(&self, request: impl RequestView<'a>) -> [&[usize]; 3] {
         let mut found: [&[usize]; 3] = [&self.anywhere, &[], &[]];
         if !self.by_host.is_empty() {
             let host = lower(request.host());

@@ -18,7 +18,7 @@ pub const OVERRIDE_COOKIE: &str = "watershed_override";
 
 /// What a sound token asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forced {
+pub struct Override {
     /// The experiment's name.
     pub experiment: String,
     /// The group's name.
@@ -27,7 +27,7 @@ pub struct Forced {
     pub expires_s: u64,
 }
 
-impl Forced {
+impl Override {
     /// The group that this override puts its visitor into, if it is for this experiment.
     pub fn group_in(&self, experiment: &Experiment) -> Option<GroupIndex> {
         (*experiment.name == *self.experiment).then(|| experiment.group_named(&self.group))?
@@ -36,7 +36,7 @@ impl Forced {
 
 /// Why a token was not honoured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsound {
+pub enum OverrideError {
     /// It is not a token at all, or its signature is not ours.
     #[error("not signed with this secret")]
     Forged,
@@ -46,7 +46,7 @@ pub enum Unsound {
 }
 
 /// A token that puts its bearer into a group until `expires_s` (Unix seconds).
-pub fn sign(secret: &[u8], forced: &Forced) -> String {
+pub fn sign(secret: &[u8], forced: &Override) -> String {
     let body = format!(
         "v1.{}.{}.{}",
         forced.expires_s,
@@ -59,16 +59,16 @@ pub fn sign(secret: &[u8], forced: &Forced) -> String {
 
 /// What a token asks for, if it is signed with this secret and has not ended. Compared in
 /// constant time.
-pub fn verify(secret: &[u8], token: &[u8], now_s: u64) -> Result<Forced, Unsound> {
-    let forced = opened(secret, token).ok_or(Unsound::Forged)?;
+pub fn verify(secret: &[u8], token: &[u8], now_s: u64) -> Result<Override, OverrideError> {
+    let forced = opened(secret, token).ok_or(OverrideError::Forged)?;
     if forced.expires_s <= now_s {
-        Err(Unsound::Stale)
+        Err(OverrideError::Stale)
     } else {
         Ok(forced)
     }
 }
 
-fn opened(secret: &[u8], token: &[u8]) -> Option<Forced> {
+fn opened(secret: &[u8], token: &[u8]) -> Option<Override> {
     let token = std::str::from_utf8(token).ok()?;
     let (body, signature) = token.rsplit_once('.')?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -79,7 +79,7 @@ fn opened(secret: &[u8], token: &[u8]) -> Option<Forced> {
     }
     let expires_s = parts.next()?.parse().ok()?;
     let name = |text: &str| String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
-    Some(Forced {
+    Some(Override {
         expires_s,
         experiment: name(parts.next()?)?,
         group: name(parts.next()?)?,

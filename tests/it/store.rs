@@ -1,4 +1,4 @@
-//! Both houses of the ledger against a model: random batches, sent twice, cut short, reordered
+//! Both houses of the store against a model: random batches, sent twice, cut short, reordered
 //! between journals, give the same totals everywhere.
 
 use crate::support::redis::Redis;
@@ -10,11 +10,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::store::identities::{IdentityCounts, Join};
-use watershed::store::redis::{RedisLedger, TlsFiles, Unusable};
+use watershed::store::redis::{RedisStore, TlsFiles, Unusable};
 use watershed::store::retention;
-use watershed::store::sqlite::SqliteLedger;
+use watershed::store::sqlite::SqliteStore;
 use watershed::store::{
-    Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, Ledger, MetricTotals, Part, Span,
+    Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, MetricTotals, Part, Span, Store,
     Tally, UserDelta,
 };
 
@@ -364,7 +364,7 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Part {
     }
 }
 
-async fn play(ledger: &dyn Ledger, steps: &[Step]) {
+async fn play(store: &dyn Store, steps: &[Step]) {
     let mut model = Model::default();
     for (number, step) in steps.iter().enumerate() {
         let part = part_of(step, number as u64, &model);
@@ -374,16 +374,16 @@ async fn play(ledger: &dyn Ledger, steps: &[Step]) {
             ahead.spans[0].after += 500;
             ahead.spans[0].through += 500;
             let has = vec![(part.spans[0].journal.clone(), part.spans[0].after)];
-            assert_eq!(ledger.apply(&ahead).await.unwrap(), Applied::Mismatch(has));
+            assert_eq!(store.apply(&ahead).await.unwrap(), Applied::Mismatch(has));
         }
-        assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
         model.apply(&part);
         if again {
-            assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Before);
+            assert_eq!(store.apply(&part).await.unwrap(), Applied::Before);
         }
     }
     let mut found = BTreeMap::new();
-    let totals = ledger.totals("exp.1").await.unwrap();
+    let totals = store.totals("exp.1").await.unwrap();
     assert!(totals.epochs.is_sorted_by_key(|epoch| epoch.number));
     for epoch in &totals.epochs {
         assert_eq!(
@@ -404,15 +404,15 @@ async fn play(ledger: &dyn Ledger, steps: &[Step]) {
             }
         }
     }
-    assert_eq!(found, model.totals(), "{} totals", ledger.kind());
-    assert_eq!(totals.identities, model.identities(), "{}", ledger.kind());
-    hours_add_up(ledger, &found).await;
+    assert_eq!(found, model.totals(), "{} totals", store.kind());
+    assert_eq!(totals.identities, model.identities(), "{}", store.kind());
+    hours_add_up(store, &found).await;
     for id in model.claimed.keys() {
-        let counted = ledger.user("exp.1", &model.root(id)).await.unwrap();
-        assert_eq!(ledger.user("exp.1", id).await.unwrap(), counted);
+        let counted = store.user("exp.1", &model.root(id)).await.unwrap();
+        assert_eq!(store.user("exp.1", id).await.unwrap(), counted);
     }
     for (id, user) in &model.users {
-        let record = ledger.user("exp.1", id).await.unwrap().unwrap();
+        let record = store.user("exp.1", id).await.unwrap().unwrap();
         assert_eq!(
             (
                 &record.group,
@@ -429,16 +429,16 @@ async fn play(ledger: &dyn Ledger, steps: &[Step]) {
             metrics.collect::<BTreeMap<_, _>>(),
             user.metrics,
             "{} user",
-            ledger.kind()
+            store.kind()
         );
     }
-    assert_eq!(ledger.user("exp.1", b"nobody").await.unwrap(), None);
+    assert_eq!(store.user("exp.1", b"nobody").await.unwrap(), None);
 }
 
 /// What is counted by hour is what is counted.
-async fn hours_add_up(ledger: &dyn Ledger, totals: &BTreeMap<(u64, String), GroupTotals>) {
+async fn hours_add_up(store: &dyn Store, totals: &BTreeMap<(u64, String), GroupTotals>) {
     let mut sums: BTreeMap<(u64, String), (u64, u64, i128, i128)> = BTreeMap::new();
-    for hour in ledger.hours("exp.1").await.unwrap() {
+    for hour in store.hours("exp.1").await.unwrap() {
         let sum = sums.entry((hour.epoch.0, hour.group.clone())).or_default();
         sum.0 += hour.totals.users;
         sum.1 += hour.totals.requests;
@@ -470,7 +470,7 @@ async fn hours_add_up(ledger: &dyn Ledger, totals: &BTreeMap<(u64, String), Grou
             sums.get(key).copied().unwrap_or_default(),
             (group.users, group.requests, sum, squares),
             "{} hours",
-            ledger.kind()
+            store.kind()
         );
     }
 }
@@ -507,8 +507,8 @@ fn the_embedded_file_equals_the_model() {
     let runtime = runtime();
     against_the_model(60, |steps| {
         let folder = TempDir::new().unwrap();
-        let ledger = SqliteLedger::open(&folder.path().join("watershed.db")).unwrap();
-        runtime.block_on(play(&ledger, steps));
+        let store = SqliteStore::open(&folder.path().join("watershed.db")).unwrap();
+        runtime.block_on(play(&store, steps));
     });
 }
 
@@ -527,11 +527,11 @@ fn redis_like_the_model(redis: &Redis, cases: u32) {
     against_the_model(cases, |steps| {
         redis.command(&["FLUSHALL"]).unwrap();
         runtime.block_on(async {
-            let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+            let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
                 .await
                 .unwrap();
-            ledger.shards("exp.1").await.unwrap();
-            play(&ledger, steps).await;
+            store.shards("exp.1").await.unwrap();
+            play(&store, steps).await;
         });
     });
 }
@@ -561,8 +561,8 @@ fn one_user(number: u64) -> Part {
     part
 }
 
-async fn users(ledger: &dyn Ledger) -> u64 {
-    let totals = ledger.totals("exp.1").await.unwrap();
+async fn users(store: &dyn Store) -> u64 {
+    let totals = store.totals("exp.1").await.unwrap();
     totals
         .epochs
         .iter()
@@ -572,8 +572,8 @@ async fn users(ledger: &dyn Ledger) -> u64 {
 }
 
 /// To the millisecond: what comes too early, in time, and too late.
-async fn bounds_are_exact(ledger: &dyn Ledger) {
-    ledger.shards("exp.1").await.unwrap();
+async fn bounds_are_exact(store: &dyn Store) {
+    store.shards("exp.1").await.unwrap();
     let exposure = ExposureAt {
         at_ms: 10_000,
         epoch: EpochDigest(7),
@@ -604,15 +604,15 @@ async fn bounds_are_exact(ledger: &dyn Ledger) {
         0,
         &Model::default(),
     );
-    assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
-    let record = ledger.user("exp.1", b"u").await.unwrap().unwrap();
-    assert_eq!(record.metrics["m"], (2, 110, 0), "{}", ledger.kind());
+    assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
+    let record = store.user("exp.1", b"u").await.unwrap().unwrap();
+    assert_eq!(record.metrics["m"], (2, 110, 0), "{}", store.kind());
 }
 
 /// Users of what is over are forgotten in time, and its counts are kept.
-async fn retention_is_kept(ledger: &dyn Ledger) {
+async fn retention_is_kept(store: &dyn Store) {
     const HOUR: u64 = 3_600_000;
-    ledger.shards("exp.1").await.unwrap();
+    store.shards("exp.1").await.unwrap();
     let mut part = one_user(0);
     part.tallies = vec![Tally {
         epoch: EpochDigest(7),
@@ -624,31 +624,31 @@ async fn retention_is_kept(ledger: &dyn Ledger) {
         unfinished: 0,
         latency: BTreeMap::new(),
     }];
-    assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+    assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
     let kept = std::time::Duration::from_secs(7200);
-    let is_known = async || ledger.user("exp.1", &[0]).await.unwrap().is_some();
+    let is_known = async || store.user("exp.1", &[0]).await.unwrap().is_some();
     let running = ["exp.1".to_owned()];
     let sweep = async |running: &[String], now_ms| {
-        retention::sweep(ledger, kept, running, now_ms)
+        retention::sweep(store, kept, running, now_ms)
             .await
             .unwrap()
     };
     assert_eq!(sweep(&running, 100 * HOUR).await, [""; 0]);
     // The hour of the last answer ends at 1, and two more are kept.
     assert_eq!(sweep(&[], 3 * HOUR - 1).await, [""; 0]);
-    assert!(is_known().await, "{}", ledger.kind());
+    assert!(is_known().await, "{}", store.kind());
     assert_eq!(sweep(&[], 3 * HOUR).await, ["exp.1"]);
-    assert!(!is_known().await, "{}", ledger.kind());
-    assert_eq!(users(ledger).await, 1, "{}", ledger.kind());
+    assert!(!is_known().await, "{}", store.kind());
+    assert_eq!(users(store).await, 1, "{}", store.kind());
 }
 
 #[test]
 fn users_are_not_kept_for_ever_in_both_houses() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
-        retention_is_kept(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        retention_is_kept(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
         let url = redis.url();
-        let connecting = RedisLedger::connect(&url, TlsFiles::default(), "ws");
+        let connecting = RedisStore::connect(&url, TlsFiles::default(), "ws");
         retention_is_kept(&connecting.await.unwrap()).await;
     });
 }
@@ -657,9 +657,9 @@ fn users_are_not_kept_for_ever_in_both_houses() {
 fn early_and_late_are_told_apart_in_both_houses() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
-        bounds_are_exact(&SqliteLedger::open(&folder.path().join("watershed.db")).unwrap()).await;
+        bounds_are_exact(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
         bounds_are_exact(
-            &RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+            &RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
                 .await
                 .unwrap(),
         )
@@ -671,29 +671,29 @@ fn early_and_late_are_told_apart_in_both_houses() {
 fn a_redis_that_restarts_or_loses_data_is_seen() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     runtime().block_on(async {
-        let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+        let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
             .await
             .unwrap();
-        ledger.shards("exp.1").await.unwrap();
-        assert_eq!(ledger.apply(&one_user(0)).await.unwrap(), Applied::Now);
+        store.shards("exp.1").await.unwrap();
+        assert_eq!(store.apply(&one_user(0)).await.unwrap(), Applied::Now);
         redis.kill();
-        assert!(ledger.apply(&one_user(1)).await.is_err());
+        assert!(store.apply(&one_user(1)).await.is_err());
         redis.up();
         // The script is not known to it any more; the counts are.
-        let mut tried = ledger.apply(&one_user(1)).await;
+        let mut tried = store.apply(&one_user(1)).await;
         for _ in 0..50 {
             if tried.is_ok() {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            tried = ledger.apply(&one_user(1)).await;
+            tried = store.apply(&one_user(1)).await;
         }
         assert!(matches!(tried.unwrap(), Applied::Now | Applied::Before));
-        assert_eq!(users(&ledger).await, 2);
+        assert_eq!(users(&store).await, 2);
         redis.command(&["FLUSHALL"]).unwrap();
         let has = vec![("journal-0".into(), 0)];
         assert_eq!(
-            ledger.apply(&one_user(2)).await.unwrap(),
+            store.apply(&one_user(2)).await.unwrap(),
             Applied::Mismatch(has)
         );
     });
@@ -703,11 +703,11 @@ fn a_redis_that_restarts_or_loses_data_is_seen() {
 fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
     let redis = Redis::start();
     runtime().block_on(async {
-        let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+        let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
             .await
             .unwrap();
-        ledger.shards("exp.1").await.unwrap();
-        ledger.apply(&one_user(0)).await.unwrap();
+        store.shards("exp.1").await.unwrap();
+        store.apply(&one_user(0)).await.unwrap();
         for (break_it, mend_it) in [
             (
                 ["CONFIG", "SET", "maxmemory", "1"],
@@ -718,12 +718,12 @@ fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
                 ["CONFIG", "SET", "min-replicas-to-write", "0"],
             ),
         ] {
-            let next = one_user(users(&ledger).await);
+            let next = one_user(users(&store).await);
             redis.command(&break_it).unwrap();
-            assert!(ledger.apply(&next).await.is_err(), "{break_it:?}");
+            assert!(store.apply(&next).await.is_err(), "{break_it:?}");
             redis.command(&mend_it).unwrap();
             assert_eq!(
-                ledger.apply(&next).await.unwrap(),
+                store.apply(&next).await.unwrap(),
                 Applied::Now,
                 "{break_it:?}: something was written"
             );
@@ -737,7 +737,7 @@ fn a_redis_that_will_never_do_is_an_error() {
     let not_redis = crate::support::origin::Origin::start("site");
     runtime().block_on(async {
         let refused = |url: String| async move {
-            RedisLedger::connect(&url, TlsFiles::default(), "ws")
+            RedisStore::connect(&url, TlsFiles::default(), "ws")
                 .await
                 .err()
         };
@@ -759,7 +759,7 @@ fn a_redis_that_will_never_do_is_an_error() {
 }
 
 #[test]
-fn a_file_that_is_no_ledger_is_an_error() {
+fn a_file_that_is_no_store_is_an_error() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("watershed.db");
     std::fs::write(
@@ -767,14 +767,14 @@ fn a_file_that_is_no_ledger_is_an_error() {
         "not a database, but long enough to be looked at as one",
     )
     .unwrap();
-    assert!(SqliteLedger::open(&path).is_err());
+    assert!(SqliteStore::open(&path).is_err());
     let newer = folder.path().join("newer.db");
     rusqlite::Connection::open(&newer)
         .unwrap()
         .pragma_update(None, "user_version", 99)
         .unwrap();
     assert!(
-        SqliteLedger::open(&newer)
+        SqliteStore::open(&newer)
             .unwrap_err()
             .to_string()
             .contains("99")
@@ -818,16 +818,16 @@ fn a_script_takes_no_longer_for_what_clients_sent_earlier() {
     };
     let name = |number: usize| format!("c{:07}", number % LONG);
     runtime().block_on(async {
-        let ledger = RedisLedger::connect(&redis.url(), TlsFiles::default(), "ws")
+        let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
             .await
             .unwrap();
-        ledger.shards("exp.1").await.unwrap();
+        store.shards("exp.1").await.unwrap();
         let mut model = Model::default();
         let mut apply = async |users: Vec<UserDelta>, joins: Vec<Join>| -> f64 {
             let step = (users, vec![], 0, false, false, joins);
             let part = part_of(&step, 0, &model);
             redis.command(&["SLOWLOG", "RESET"]).unwrap();
-            assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+            assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
             let through = part.spans[0].through;
             model.applied.insert("journal-0".to_owned(), through);
             slowest_script_us(&redis) as f64
@@ -880,10 +880,10 @@ fn old_aliases_are_followed_and_forgotten_in_both_stores() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     let path = folder.path().join("watershed.db");
     runtime().block_on(async {
-        let embedded = SqliteLedger::open(&path).unwrap();
+        let embedded = SqliteStore::open(&path).unwrap();
         let file = rusqlite::Connection::open(&path).unwrap();
         let url = redis.url();
-        let connecting = RedisLedger::connect(&url, TlsFiles::default(), "ws");
+        let connecting = RedisStore::connect(&url, TlsFiles::default(), "ws");
         let shared = connecting.await.unwrap();
         for (id, first) in OLD {
             let sql = "INSERT INTO aliases VALUES ('exp.1', CAST(? AS BLOB), CAST(? AS BLOB))";
@@ -902,8 +902,8 @@ fn old_aliases_are_followed_and_forgotten_in_both_stores() {
     });
 }
 
-async fn old_aliases(ledger: &dyn Ledger) {
-    ledger.shards("exp.1").await.unwrap();
+async fn old_aliases(store: &dyn Store) {
+    store.shards("exp.1").await.unwrap();
     let user = |id: &str, group: &str, at_ms| UserDelta {
         user: id.as_bytes().to_vec(),
         exposures: vec![ExposureAt {
@@ -922,7 +922,7 @@ async fn old_aliases(ledger: &dyn Ledger) {
     let mut apply = async |users: Vec<UserDelta>, joins: Vec<Join>| {
         let step = (users, vec![], 0, false, false, joins);
         let part = part_of(&step, 0, &model);
-        assert_eq!(ledger.apply(&part).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
         let through = part.spans[0].through;
         model.applied.insert("journal-0".to_owned(), through);
     };
@@ -936,23 +936,23 @@ async fn old_aliases(ledger: &dyn Ledger) {
         vec![],
     )
     .await;
-    assert_eq!(users(ledger).await, 3, "{}", ledger.kind());
+    assert_eq!(users(store).await, 3, "{}", store.kind());
     // A minted ID moves to where the known one is kept.
     apply(
         vec![user("new", "b.1", 9)],
         vec![join("new", "uid"), join("new", "x")],
     )
     .await;
-    assert_eq!(users(ledger).await, 2, "{}", ledger.kind());
-    let known = async |id: &[u8]| ledger.user("exp.1", id).await.unwrap();
+    assert_eq!(users(store).await, 2, "{}", store.kind());
+    let known = async |id: &[u8]| store.user("exp.1", id).await.unwrap();
     let record = known(b"uid").await.unwrap();
     assert_eq!((record.first_ms, record.crossed_over), (4, true));
     for id in [&b"m1"[..], b"m2", b"new"] {
-        assert_eq!(known(id).await.as_ref(), Some(&record), "{}", ledger.kind());
+        assert_eq!(known(id).await.as_ref(), Some(&record), "{}", store.kind());
     }
-    let totals = ledger.totals("exp.1").await.unwrap();
+    let totals = store.totals("exp.1").await.unwrap();
     assert_eq!(totals.identities.values(), [1, 1, 0]);
-    assert!(ledger.forget_user("exp.1", b"uid", 0).await.unwrap());
-    assert!(!ledger.forget_user("exp.1", b"m1", 0).await.unwrap());
-    assert_eq!(users(ledger).await, 1, "{}", ledger.kind());
+    assert!(store.forget_user("exp.1", b"uid", 0).await.unwrap());
+    assert!(!store.forget_user("exp.1", b"m1", 0).await.unwrap());
+    assert_eq!(users(store).await, 1, "{}", store.kind());
 }
