@@ -59,7 +59,7 @@ fn complete(plan: &Plan, words: &Words, answer: &mut Answer<'_>, asked: Asked, o
         .body(())
         .expect("a request")
         .into_parts();
-    let meant = visit(
+    let meant = resolve::resolve(
         &plan.experiments,
         &request,
         UserId::new(b"u1").expect("an ID"),
