@@ -70,15 +70,15 @@ const PURE: &[&str] = &[
     "journal/layout.rs",
     "journal/ranges.rs",
     "journal/declared.rs",
-    "admin/advice.rs",
-    "admin/cells.rs",
-    "admin/chart.rs",
-    "admin/digits.rs",
-    "admin/plot.rs",
-    "admin/recent.rs",
-    "admin/session.rs",
-    "admin/trend.rs",
-    "admin/windows.rs",
+    "admin/view/advice.rs",
+    "admin/csv_escape.rs",
+    "admin/view/chart.rs",
+    "admin/format.rs",
+    "admin/view/interval_plot.rs",
+    "admin/results/recent_traffic.rs",
+    "admin/http/session.rs",
+    "admin/results/time_series.rs",
+    "admin/results/conversion_window.rs",
     "store/account.rs",
     "store/buckets.rs",
     "store/event_ids.rs",
@@ -181,7 +181,7 @@ fn the_rules_find_what_breaks_them() {
     );
     finds("stats/a.rs", "#[derive(Debug, Serialize)]", "Serialize");
     finds(
-        "admin/routes.rs",
+        "admin/http/router.rs",
         "        .route(\"/admin/new\", get(new))",
         "beside the document",
     );

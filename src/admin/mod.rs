@@ -4,50 +4,13 @@
 //! the health checks must carry one (`Authorization: Bearer …`), or the session of a browser that
 //! has shown one.
 
-mod advice;
-pub mod assignments;
-mod bars;
-mod caller;
-mod cells;
-mod chart;
-mod confirm;
-mod control;
-mod deciding;
-mod digits;
-mod dress;
-pub mod events;
-mod experiment;
-pub mod export;
-mod failure;
-pub mod gate;
-mod guardrail;
-mod health;
-mod live;
-mod login;
-pub mod look;
-mod metric;
-mod metrics;
-mod openapi;
-mod paced;
-mod page;
-mod planning;
-mod plot;
-mod present;
-mod question;
-mod recent;
+mod csv_escape;
+mod decisions;
+pub(crate) mod export;
+mod format;
+pub(crate) mod http;
 pub mod results;
-mod routes;
-mod running;
-mod said;
-mod session;
-pub mod shape;
-mod sizes;
-mod text;
-mod trend;
-mod upstreams;
-mod users;
-mod windows;
-mod words;
+mod view;
 
 use crate::config::plan::Plan;
 use crate::rate_limit::Rates;
@@ -55,11 +18,12 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::upstream::Standings;
 use axum::middleware;
-use gate::Gate;
-use look::Looks;
-use results::Wish;
-use session::Ended;
-use shape::Results;
+use http::connections::{self, Gate};
+use http::session::Ended;
+use http::{auth, events, response_headers, router, timeouts};
+use results::evaluator::Looks;
+use results::gather::{self, Wish};
+use results::schema::Results;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,7 +113,7 @@ impl Door {
     async fn results(&self, wish: Wish<'_>) -> Result<Results, StoreError> {
         let (plan, replica) = (self.plan(), &self.replica);
         let (store, telemetry) = (&*self.store, &*self.telemetry);
-        results::gather(&plan, store, &self.looks, telemetry, replica, wish).await
+        gather::gather(&plan, store, &self.looks, telemetry, replica, wish).await
     }
 
     /// Waits, not for long, until the store has what was answered here up to now: which IDs are one
@@ -184,10 +148,10 @@ impl Door {
     async fn exchange_ended(&self) {
         let ours = {
             let mut ended = self.ended();
-            ended.forget(caller::now_s());
+            ended.forget(auth::now_s());
             ended.all().cloned().collect::<Vec<_>>()
         };
-        let asked = self.store.ended_sessions(&ours, caller::now_s());
+        let asked = self.store.ended_sessions(&ours, auth::now_s());
         match tokio::time::timeout(EXCHANGE_WITHIN, asked).await {
             Ok(Ok(all)) => {
                 let mut ended = self.ended();
@@ -217,39 +181,39 @@ pub async fn serve(
     health: Option<TcpListener>,
     connections: usize,
 ) -> std::io::Result<()> {
-    let guard = || middleware::from_fn_with_state(door.clone(), caller::admit);
-    let router = |routes: OpenApiRouter<Door>| {
+    let guard = || middleware::from_fn_with_state(door.clone(), auth::admit);
+    let serve_routes = |routes: OpenApiRouter<Door>| {
         let (routes, _) = routes.split_for_parts();
         let routes = routes.with_state(door.clone());
-        let routes = routes.layer(middleware::from_fn(paced::limit));
-        routes.layer(middleware::from_fn(dress::dress))
+        let routes = routes.layer(middleware::from_fn(timeouts::limit));
+        routes.layer(middleware::from_fn(response_headers::dress))
     };
-    let all = routes::guarded().layer(guard()).merge(routes::open());
+    let all = router::guarded().layer(guard()).merge(router::open());
     let usual = Gate::new(
-        router(all.fallback(routes::unknown)),
-        gate::ADMIN.within(connections),
+        serve_routes(all.fallback(router::unknown)),
+        connections::ADMIN.within(connections),
     );
-    let few = routes::numbers().layer(guard()).merge(routes::probes());
+    let few = router::numbers().layer(guard()).merge(router::probes());
     let reserve = Gate::new(
-        router(few.fallback(routes::full)),
-        gate::RESERVE.within(connections),
+        serve_routes(few.fallback(router::full)),
+        connections::RESERVE.within(connections),
     );
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // A session that was ended before the last start does not come back.
     door.exchange_ended().await;
     let serving = async {
         tokio::select! {
-            ended = gate::serve(listener, usual, Some(reserve)) => ended,
+            ended = connections::serve(listener, usual, Some(reserve)) => ended,
             () = door.follow_ended() => Ok(()),
         }
     };
     let Some(health) = health else {
         return serving.await;
     };
-    let few = routes::numbers().merge(routes::probes());
-    let few = few.merge(routes::health()).fallback(routes::nothing_else);
-    let few = Gate::new(router(few), gate::HEALTH.within(connections));
+    let few = router::numbers().merge(router::probes());
+    let few = few.merge(router::health()).fallback(router::nothing_else);
+    let few = Gate::new(serve_routes(few), connections::HEALTH.within(connections));
     let health = tokio::net::TcpListener::from_std(health)?;
-    tokio::try_join!(serving, gate::serve(health, few, None))?;
+    tokio::try_join!(serving, connections::serve(health, few, None))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `watershed explain`: which group a user is in, without a server.
 
-use crate::admin::assignments;
+use crate::admin::results::assignments;
 use crate::config;
 use crate::experiment::minted;
 use std::path::PathBuf;

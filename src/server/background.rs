@@ -5,7 +5,7 @@ use super::opened::Opened;
 use super::reload::{Reloads, reload};
 use super::server_events::{self, ServerEvents};
 use super::{fd_limit, ingest_scheduler, journals};
-use crate::admin::{self, look::Looks};
+use crate::admin::{self, results::evaluator::Looks};
 use crate::config;
 use crate::config::plan::Plan;
 use crate::journal;

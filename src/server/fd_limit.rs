@@ -1,6 +1,6 @@
 //! How many files the process may have open, connections among them.
 
-use crate::admin::gate::{CONNECTIONS_LEAST, CONNECTIONS_MAX};
+use crate::admin::http::connections::{CONNECTIONS_LEAST, CONNECTIONS_MAX};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// What the process needs beside connections: the store and the log; for each worker a listener,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use watershed::admin::look::{Look, Looks, Seen};
+use watershed::admin::results::evaluator::{Look, Looks, Seen};
 use watershed::config;
 use watershed::experiment::EpochDigest;
 use watershed::stats::State;

@@ -4,8 +4,8 @@
 pub mod rows;
 pub mod sheet;
 
-use super::Door;
-use super::failure::{Failure, Path, Query, Refused};
+use crate::admin::Door;
+use crate::admin::http::error::{Failure, Path, Query, Refused};
 use crate::config::plan::Plan;
 use crate::store::{Store, StoreError};
 use crate::tasks;
@@ -27,7 +27,7 @@ use utoipa::IntoParams;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wish {
+pub(in crate::admin) struct Wish {
     /// `assignments` unless given.
     #[param(inline)]
     table: Option<Table>,
@@ -64,7 +64,7 @@ pub(super) struct Wish {
         (status = 503, description = "The store does not answer", body = Refused),
     )
 )]
-pub(super) async fn export(
+pub(in crate::admin) async fn export(
     State(door): State<Door>,
     Path(experiment): Path<String>,
     Query(wish): Query<Wish>,

@@ -1,7 +1,7 @@
 //! What is exported: four tables, row by row, read from the store page by page.
 
-use crate::admin::question::units;
-use crate::admin::results::rfc3339;
+use crate::admin::results::gather::rfc3339;
+use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
 use crate::store::{GroupTotals, HourTotals, MetricTotals, Place, Store, StoreError};

@@ -1,7 +1,7 @@
 //! Rows as CSV, JSON Lines or Parquet, written as they come.
 
-use super::rows::{Cell, Kind, Row, Table};
-use crate::admin::cells::neutral;
+use crate::admin::csv_escape::neutral;
+use crate::admin::export::{rows::Cell, rows::Kind, rows::Row, rows::Table};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;

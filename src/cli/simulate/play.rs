@@ -1,6 +1,6 @@
 //! Whole experiments, played with users that are made up, through the judge that judges real ones.
 
-use crate::admin::look::{Looks, Seen};
+use crate::admin::results::evaluator::{Looks, Seen};
 use crate::config::plan::Plan;
 use crate::experiment::guardrail::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric};

@@ -1,0 +1,18 @@
+//! The admin API over HTTP: connections, authentication, routes and their handlers.
+
+pub(crate) mod auth;
+pub(crate) mod connections;
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod login;
+pub(crate) mod metrics;
+pub(crate) mod openapi;
+pub(crate) mod response_headers;
+pub(crate) mod results;
+pub(crate) mod router;
+pub(crate) mod session;
+pub(crate) mod sse;
+pub(crate) mod timeouts;
+pub(crate) mod upstreams;
+pub(crate) mod users;

@@ -1,0 +1,386 @@
+//! Looks at experiments: at those that people ask for, and now and then at all, so that the
+//! smallest p-value is kept whether anybody looks or not.
+
+use crate::admin::decisions::decide;
+use crate::admin::decisions::decide::{Action, Decision, Undecided};
+use crate::admin::results::recent_traffic::Recent;
+use crate::admin::results::sequential_state;
+use crate::admin::results::stats_input::{has_windows, question};
+use crate::config::plan::Plan;
+use crate::experiment::{Experiment, Lifecycle};
+use crate::stats::verdict::{State, Verdict};
+use crate::stats::{self, Judgement, Question};
+use crate::store::kept::Kept;
+use crate::store::{HourTotals, Store, StoreError, Totals, chain};
+use crate::telemetry::{Counted, Telemetry};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+
+/// How often every experiment is looked at.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long results wait for a batch of reported events that is partly counted.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);
+/// How long the last look may take: a stop does not wait for a store that hangs.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// One look at one experiment.
+#[derive(Debug)]
+pub struct Look {
+    /// What was counted.
+    pub totals: Totals,
+    /// What was asked.
+    pub question: Question,
+    /// What was answered.
+    pub judgement: Judgement,
+    /// What a person should know of the file, each a sentence.
+    pub warnings: Vec<String>,
+    /// What happened lately.
+    pub recent: Recent,
+    /// What was counted, by hour.
+    pub hours: Arc<Vec<HourTotals>>,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// What was counted when an experiment is looked at.
+#[derive(Debug)]
+pub struct Seen {
+    /// In all.
+    pub totals: Totals,
+    /// By hour, where users have windows of time to convert in.
+    pub hours: Option<Arc<Vec<HourTotals>>>,
+    /// Whether reported batches are in it as a whole.
+    pub counted: Counted,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+type Hours = (u64, Arc<Vec<HourTotals>>);
+
+/// All looks of this process, and what they found. A look of a person counts as one: what it
+/// found is kept in the store at the next tick.
+#[derive(Debug, Default)]
+pub struct Looks {
+    telemetry: Arc<Telemetry>,
+    /// By experiment's name: what is kept of it, here and in the store. It also outlives a
+    /// store that loses its last seconds.
+    known: Mutex<HashMap<String, Kept>>,
+    /// By experiment's name: how much was counted when its hours were read, and the hours.
+    hours: Mutex<HashMap<String, Hours>>,
+}
+
+impl Looks {
+    /// Looks of the process with these numbers.
+    pub fn new(telemetry: Arc<Telemetry>) -> Looks {
+        Looks {
+            telemetry,
+            ..Looks::default()
+        }
+    }
+
+    /// Looks at an experiment now.
+    pub async fn look(
+        &self,
+        plan: &Plan,
+        experiment: &Experiment,
+        store: &dyn Store,
+    ) -> Result<Look, StoreError> {
+        let kept = store.kept(&experiment.name).await?;
+        let waited_until = Instant::now() + COUNTED_WITHIN;
+        let (totals, counted) = loop {
+            let (totals, counted) = self.totals(experiment, store).await?;
+            if counted != Counted::Partly || Instant::now() >= waited_until {
+                break (totals, counted);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let hours = self.hours(experiment, &totals, store).await?;
+        let seen = Seen {
+            totals,
+            hours: Some(Arc::clone(&hours)),
+            counted,
+            at_ms: now_ms(),
+        };
+        let mut look = self.judge(plan, experiment, seen, &kept);
+        look.recent = recent(experiment, &look, &hours);
+        look.hours = hours;
+        Ok(look)
+    }
+
+    /// What was counted, and whether batches of reported events are in it as a whole.
+    async fn totals(
+        &self,
+        experiment: &Experiment,
+        store: &dyn Store,
+    ) -> Result<(Totals, Counted), StoreError> {
+        let imports = &self.telemetry.imports;
+        let (begun, caught_up) = (imports.begun(), &self.telemetry.folding.caught_up_ms);
+        let counted = imports.counted(caught_up.load(Ordering::Relaxed), now_ms());
+        let totals = store.totals(&experiment.name).await?;
+        // A batch that began in between may be partly in it.
+        let is_same = imports.begun() == begun;
+        Ok((totals, if is_same { counted } else { Counted::Partly }))
+    }
+
+    /// The hours grow in number: they are read only when something was counted since.
+    async fn hours(
+        &self,
+        experiment: &Experiment,
+        totals: &Totals,
+        store: &dyn Store,
+    ) -> Result<Arc<Vec<HourTotals>>, StoreError> {
+        let counted = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
+        let counted = counted.map(|group| group.requests + group.fallbacks + group.users);
+        let counted: u64 = counted.sum();
+        let known = {
+            let known = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&*experiment.name).cloned()
+        };
+        let hours = match known {
+            Some((before, hours)) if before == counted => hours,
+            _ => Arc::new(store.hours(&experiment.name).await?),
+        };
+        let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(experiment.name.to_string(), (counted, Arc::clone(&hours)));
+        Ok(hours)
+    }
+
+    /// The same of counts at hand: what `kept` says, and what this process found before, is known.
+    pub fn judge(&self, plan: &Plan, experiment: &Experiment, seen: Seen, kept: &Kept) -> Look {
+        let Seen {
+            mut totals,
+            hours,
+            counted,
+            at_ms,
+        } = seen;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(experiment.name.to_string()).or_default();
+        if totals.epochs.is_empty() {
+            // Nothing was counted, or the counts were deleted to begin anew.
+            *known = Kept::default();
+        }
+        known.merge(kept);
+        // Who was split by another salt took part in another experiment of the same name.
+        let all = totals.epochs.len();
+        totals
+            .epochs
+            .retain(|epoch| sequential_state::belongs(experiment, epoch.definition.digest, known));
+        let earlier = all - totals.epochs.len();
+        let hours = hours.as_ref().map(|hours| hours.as_slice());
+        let mut question = question(plan, experiment, &totals, hours, at_ms);
+        sequential_state::recall(experiment, &mut question, known);
+        question.is_partial = counted == Counted::Partly;
+        let judgement = stats::judge(&question);
+        if counted == Counted::Wholly {
+            known.merge(&sequential_state::found(experiment, &question, &judgement));
+        }
+        let mut warnings = sequential_state::disagreements(plan, experiment, known);
+        if earlier > 0 {
+            warnings.push(format!(
+                "{}: counts of {earlier} epoch(s) with another salt are kept, and not shown here",
+                experiment.name
+            ));
+        }
+        Look {
+            warnings,
+            totals,
+            question,
+            judgement,
+            recent: Recent::default(),
+            hours: Arc::default(),
+            at_ms,
+        }
+    }
+
+    /// What this process knows beyond what the store has.
+    fn news(&self, experiment: &str, kept: &Kept) -> Kept {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get(experiment);
+        known.map_or_else(Kept::default, |known| known.beyond(kept))
+    }
+
+    /// Looks at every experiment of the plan now and then until `stop` is told, and then once
+    /// more; keeps what is found.
+    pub async fn run(
+        self: Arc<Self>,
+        plans: watch::Receiver<Arc<Plan>>,
+        store: Arc<dyn Store>,
+        stop: Arc<Notify>,
+    ) {
+        let mut rounds = Rounds::default();
+        loop {
+            let plan = Arc::clone(&plans.borrow());
+            let round = async {
+                rounds.round(&self, &plan, &*store).await;
+                tokio::time::sleep(INTERVAL).await;
+            };
+            // Dropped half-way, a round has kept what it has kept.
+            tokio::select! {
+                () = round => {}
+                () = stop.notified() => break,
+            }
+        }
+        let plan = Arc::clone(&plans.borrow());
+        let last = rounds.round(&self, &plan, &*store);
+        if tokio::time::timeout(LAST_LOOK, last).await.is_err() {
+            tracing::debug!("no last look: the store does not answer");
+        }
+    }
+}
+
+/// What happened lately, in the epochs that are shown.
+fn recent(experiment: &Experiment, look: &Look, hours: &[HourTotals]) -> Recent {
+    let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
+    let shown = |hour: &&HourTotals| {
+        let mut epochs = look.totals.epochs.iter();
+        epochs.any(|epoch| epoch.definition.digest == hour.epoch)
+    };
+    Recent::of(
+        hours.iter().filter(shown),
+        &groups,
+        look.question.started_at_ms,
+        look.at_ms,
+    )
+}
+
+/// A decision that a verdict asks for.
+type Due = (State, Option<usize>);
+
+/// What the last round saw: what did not change is not judged again.
+#[derive(Default)]
+struct Rounds {
+    totals: HashMap<String, Totals>,
+    /// By experiment's name: what its verdict asks for, where the file says that it is acted on.
+    due: HashMap<String, Due>,
+    digest: u64,
+    warned: BTreeSet<String>,
+}
+
+impl Rounds {
+    async fn round(&mut self, looks: &Looks, plan: &Plan, store: &dyn Store) {
+        if self.digest != plan.digest {
+            self.digest = plan.digest;
+            self.totals.clear();
+            self.due.clear();
+        }
+        for experiment in &plan.experiments {
+            if let Err(error) = self.one(looks, plan, experiment, store).await {
+                // Ingestion logs it as an error, and the next round tries again.
+                tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
+                if !error.is_of_one_experiment() {
+                    return;
+                }
+            }
+        }
+        looks.telemetry.analyses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn one(
+        &mut self,
+        looks: &Looks,
+        plan: &Plan,
+        experiment: &Experiment,
+        store: &dyn Store,
+    ) -> Result<(), StoreError> {
+        let name = &*experiment.name;
+        let kept = store.kept(name).await?;
+        let (totals, counted) = looks.totals(experiment, store).await?;
+        // A verdict may also come by time alone.
+        let has_windows = has_windows(plan, experiment);
+        let by_time = experiment.act_on.winner || experiment.act_on.loser || has_windows;
+        if counted != Counted::Partly && (by_time || self.totals.get(name) != Some(&totals)) {
+            let hours = match has_windows {
+                true => Some(looks.hours(experiment, &totals, store).await?),
+                false => None,
+            };
+            let seen = Seen {
+                totals: totals.clone(),
+                hours,
+                counted,
+                at_ms: now_ms(),
+            };
+            let look = looks.judge(plan, experiment, seen, &kept);
+            for warning in look.warnings {
+                if self.warned.insert(warning.clone()) {
+                    tracing::warn!("{warning}");
+                }
+            }
+            let verdict = &look.judgement.verdict;
+            if self.is_confirmed(experiment, verdict, counted) {
+                act(plan, experiment, store, verdict).await?;
+            }
+            // Otherwise they are looked at again, and what is found is kept.
+            if counted == Counted::Wholly {
+                self.totals.insert(name.to_owned(), totals);
+            }
+        }
+        let news = looks.news(name, &kept);
+        if !news.is_empty() {
+            store.keep(name, &news).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Rounds {
+    /// Whether what a verdict asks for was asked for by the round before, too: events that another
+    /// replica is given may be partly counted at one of them.
+    fn is_confirmed(
+        &mut self,
+        experiment: &Experiment,
+        verdict: &Verdict,
+        counted: Counted,
+    ) -> bool {
+        let name = &*experiment.name;
+        let due = (verdict.state, verdict.group);
+        if counted != Counted::Wholly || !matches!(due.0, State::Winner | State::Loser) {
+            self.due.remove(name);
+            return false;
+        }
+        self.due.insert(name.to_owned(), due) == Some(due)
+    }
+}
+
+/// Does what the file says is to be done about a verdict.
+async fn act(
+    plan: &Plan,
+    experiment: &Experiment,
+    store: &dyn Store,
+    verdict: &Verdict,
+) -> Result<(), StoreError> {
+    if experiment.lifecycle != Lifecycle::Running {
+        return Ok(());
+    }
+    let group = verdict.group.map(|place| &*experiment.groups[place].name);
+    let (action, group) = match verdict.state {
+        // Whether a gain is worth the harm is for a person to say.
+        State::Winner if !verdict.harms.is_empty() => return Ok(()),
+        State::Winner if experiment.act_on.winner => (Action::Promote, group),
+        State::Loser if experiment.act_on.loser => (Action::Rollback, None),
+        _ => return Ok(()),
+    };
+    let decision = Decision {
+        action,
+        group,
+        by: "watershed (act_on)",
+        reason: Some(&verdict.reason),
+    };
+    match decide::decide(plan, store, &experiment.name, &decision).await {
+        Err(Undecided::Away(error)) => Err(error),
+        Err(Undecided::Refused(_, why)) => {
+            // Another replica was quicker, most often.
+            tracing::debug!("{}: not {}: {why}", experiment.name, action.name());
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64)
+}

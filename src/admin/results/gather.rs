@@ -1,0 +1,176 @@
+//! Gathers the results: totals from the store, what the statistics say of them.
+
+use crate::admin::results::evaluator::Looks;
+use crate::admin::results::experiment::{ended, result};
+use crate::admin::results::metric::{ONCE, View};
+use crate::admin::results::schema::{ActResult, EventState, ReplicaResult, Results, StoreState};
+use crate::admin::results::time_series;
+use crate::config::declare::definition;
+use crate::config::plan::Plan;
+use crate::store::controls::Act;
+use crate::store::{Replica, Store, StoreError};
+use crate::telemetry::Telemetry;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many decisions results show.
+const ACTS_SHOWN: usize = 20;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// The one experiment; all without.
+    pub only: Option<&'a str>,
+    /// At any look, or at a single one.
+    pub view: View,
+    /// Whether rates over time, too.
+    pub over_time: bool,
+}
+
+/// Gathers the results.
+pub async fn gather(
+    plan: &Plan,
+    store: &dyn Store,
+    looks: &Looks,
+    telemetry: &Telemetry,
+    replica: &str,
+    wish: Wish<'_>,
+) -> Result<Results, StoreError> {
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64);
+    let wanted = |name: &str| wish.only.is_none_or(|only| only == name);
+    // Before the totals: a lag of zero then means that they hold all that was answered.
+    let mut state = store_state(store, telemetry, now_ms);
+    state.dropped_events += store.dropped().await?;
+    state.damaged_events += store.damaged().await?;
+    let mut experiments = Vec::new();
+    // Of all experiments, one that cannot be read is left out, and reported.
+    let mut unknown = Vec::new();
+    let mut leave_out = |name: &str, error: StoreError| {
+        if wish.only.is_some() || !error.is_of_one_experiment() {
+            return Err(error);
+        }
+        let error = error.with_advice();
+        unknown.push(format!("the results of {name} cannot be read: {error}"));
+        Ok(())
+    };
+    for experiment in plan
+        .experiments
+        .iter()
+        .filter(|experiment| wanted(&experiment.name))
+    {
+        let look = match looks.look(plan, experiment, store).await {
+            Ok(look) => look,
+            Err(error) => {
+                leave_out(&experiment.name, error)?;
+                continue;
+            }
+        };
+        let mut shown = result(plan, experiment, &look, wish.view);
+        if wish.over_time {
+            let over_time =
+                time_series::over_time(plan, experiment, &look.totals, &look.hours, now_ms);
+            for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
+                metric.over_time = over_time;
+            }
+        }
+        experiments.push(shown);
+    }
+    for name in store.experiments().await? {
+        if wanted(&name) && plan.experiment_named(&name).is_none() {
+            match store.totals(&name).await {
+                Ok(totals) => experiments.push(ended(name, &totals)),
+                Err(error) => leave_out(&name, error)?,
+            }
+        }
+    }
+    state.problems.extend(unknown);
+    Ok(Results {
+        generated_at: rfc3339(now_ms),
+        view: (wish.view == View::Fixed).then_some(ONCE),
+        store: state,
+        events: EventState {
+            faults: telemetry.event_faults(),
+        },
+        replicas: replicas(plan, store, replica, now_ms).await?,
+        experiments,
+        acts: acts(store, wish).await?,
+    })
+}
+
+/// The latest decisions, of the experiment asked for.
+async fn acts(store: &dyn Store, wish: Wish<'_>) -> Result<Vec<ActResult>, StoreError> {
+    let acts = store.acts(ACTS_SHOWN).await?.into_iter();
+    let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
+    Ok(wanted.map(ActResult::from).collect())
+}
+
+impl From<Act> for ActResult {
+    fn from(act: Act) -> ActResult {
+        ActResult {
+            experiment: act.experiment,
+            action: act.action,
+            from: act.from,
+            to: act.to,
+            at: rfc3339(act.at_ms),
+            at_ms: act.at_ms,
+            by: act.by,
+            reason: act.reason,
+        }
+    }
+}
+
+/// All processes that give their facts to this store, and whether they serve the same as this one.
+async fn replicas(
+    plan: &Plan,
+    store: &dyn Store,
+    this: &str,
+    now_ms: u64,
+) -> Result<Vec<ReplicaResult>, StoreError> {
+    let definition = definition(plan);
+    let shown = |replica: Replica| ReplicaResult {
+        this: replica.id == this,
+        // This one may not have announced its last reload yet.
+        agrees: replica.id == this || replica.definition == definition,
+        definition: match replica.id == this {
+            true => definition.clone(),
+            false => replica.definition,
+        },
+        seen_at: rfc3339(replica.seen_ms),
+        version: replica.version,
+        id: replica.id,
+    };
+    let all = store.replicas(now_ms).await?;
+    Ok(all.into_iter().map(shown).collect())
+}
+
+fn store_state(store: &dyn Store, telemetry: &Telemetry, now_ms: u64) -> StoreState {
+    let folding = &telemetry.folding;
+    let lag_events = telemetry.lag_events();
+    let caught_up_ms = folding.caught_up_ms.load(Ordering::Relaxed);
+    let text =
+        |slot: &std::sync::Mutex<Option<String>>| slot.lock().ok().and_then(|text| text.clone());
+    StoreState {
+        kind: store.kind(),
+        healthy: !folding.failing.load(Ordering::Relaxed),
+        error: text(&folding.error),
+        lag_events,
+        lag_seconds: if lag_events == 0 {
+            0.0
+        } else {
+            now_ms.saturating_sub(caught_up_ms) as f64 / 1000.0
+        },
+        dropped_events: folding.dropped_untold.load(Ordering::Relaxed),
+        damaged_events: folding.lost_untold.load(Ordering::Relaxed),
+        damaged_records: store.damaged_records(),
+        problems: telemetry.problems.all(),
+        reload_error: text(&telemetry.reload.error),
+    }
+}
+
+/// Unix milliseconds as RFC 3339.
+pub fn rfc3339(ms: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(time.to_string())
+}

@@ -1,0 +1,54 @@
+//! What guardrails say, with their evidence.
+
+use crate::admin::results::evaluator::Look;
+use crate::admin::results::metric::{lowest_at, pooled};
+use crate::admin::results::schema::{GuardrailGroup, GuardrailResult};
+use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::experiment::guardrail::Guarded;
+
+/// All guardrails of the experiment, in file order.
+pub fn guardrail_results(
+    plan: &Plan,
+    experiment: &Experiment,
+    look: &Look,
+) -> Vec<GuardrailResult> {
+    // They come after the metrics that judge.
+    let judged = look.judgement.metrics.iter().skip(experiment.metrics.len());
+    let each = experiment.guardrails.iter().zip(judged);
+    let each = each.map(|(guardrail, judged)| {
+        let counted_name = guardrail.counted_name(&plan.metrics);
+        let groups = experiment.groups.iter().zip(&judged.groups);
+        let groups = groups.map(|(group, judged)| {
+            let (users, totals) = pooled(&look.totals, &group.name, &counted_name);
+            let found = judged.guardrail;
+            GuardrailGroup {
+                name: group.name.to_string(),
+                users,
+                harmed: totals.converted,
+                rate: judged.rate,
+                increase: judged.lift.and_then(|lift| lift.relative),
+                at_least: found.and_then(|found| found.at_least),
+                p_value: judged.p_value,
+                p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
+                p_value_lowest_at: lowest_at(judged),
+                breached: found.map(|found| found.breached),
+                dead: found.map(|found| found.dead),
+            }
+        });
+        GuardrailResult {
+            name: guardrail.name(&plan.metrics).to_owned(),
+            over_ms: match guardrail.what {
+                Guarded::Slow { over_us } => Some(over_us as f64 / 1000.0),
+                Guarded::Errors | Guarded::Metric(_) => None,
+            },
+            max_increase: guardrail.max_increase,
+            // Each group of each guardrail has an equal part of the whole.
+            alpha: look.question.guardrail_alpha
+                / (experiment.guardrails.len() * (experiment.groups.len() - 1)) as f64,
+            method: judged.method,
+            groups: groups.collect(),
+        }
+    });
+    each.collect()
+}

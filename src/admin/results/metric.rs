@@ -1,0 +1,149 @@
+//! One metric's results, at any look or at a single one.
+
+use crate::admin::results::evaluator::Look;
+use crate::admin::results::gather::rfc3339;
+use crate::admin::results::schema::{
+    AveragedResult, FixedResult, LiftResult, MetricGroup, MetricResult,
+};
+use crate::admin::results::sequential_state;
+use crate::admin::results::stats_input::units;
+use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::experiment::metric::{Goal, Role};
+use crate::stats::{self, GroupJudgement, fixed};
+use crate::store::{MetricTotals, Totals};
+
+/// How results are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// All that is shown holds however often one looks.
+    #[default]
+    AnyLook,
+    /// Besides, what is right for whoever looks once, at a time fixed before.
+    Fixed,
+}
+
+/// What goes with every number of the fixed view.
+pub const ONCE: &str = "valid only if you look once";
+
+/// What goes with `chance_to_beat_control` and `expected_loss`.
+const CHANCE_CAVEAT: &str = "Bayesian: not protected against peeking, and no part of the verdict";
+
+/// All metrics of the experiment, the primary one first.
+pub fn metric_results(
+    plan: &Plan,
+    experiment: &Experiment,
+    look: &Look,
+    view: View,
+) -> Vec<MetricResult> {
+    let single = match view {
+        View::AnyLook => Vec::new(),
+        View::Fixed => fixed::view(&look.question),
+    };
+    let judged = experiment.metrics.iter().zip(&look.judgement.metrics);
+    let each = judged.enumerate().map(|(place, (&index, judged))| {
+        let metric = plan.metric(index);
+        let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
+        let groups = groups.map(|(group_place, (group, judged))| {
+            let of = look.question.metrics[place].totals.iter();
+            let totals = sum(of.filter_map(|groups| groups.get(group_place)));
+            let (came, _) = pooled(&look.totals, &group.name, &metric.name);
+            let single = single.get(place).and_then(|groups| groups[group_place]);
+            MetricGroup {
+                name: group.name.to_string(),
+                users: totals.users,
+                users_waiting: metric.within_ms.map(|_| came.saturating_sub(totals.users)),
+                converted: totals.converted,
+                count: totals.count,
+                sum: totals.sum as f64 / units(metric),
+                rate: judged.rate,
+                interval: judged.interval.low.zip(judged.interval.high),
+                lift: judged.lift.map(|lift| LiftResult {
+                    absolute: lift.absolute,
+                    absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
+                    relative: lift.relative,
+                    relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
+                    shrunken: lift.shrunken,
+                    averaged: lift
+                        .averaged
+                        .map(|(control, group)| AveragedResult { control, group }),
+                }),
+                p_value: judged.p_value,
+                p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
+                p_value_lowest_at: lowest_at(judged),
+                adjusted_p: judged.adjusted_p,
+                planned_lift_p: judged.planned_lift_p,
+                chance_to_beat_control: judged.chance_to_beat_control,
+                expected_loss: judged.expected_loss,
+                fixed: single.map(fixed_result),
+            }
+        });
+        MetricResult {
+            name: metric.name.to_string(),
+            kind: sequential_state::kind(metric.kind),
+            goal: if metric.goal == Goal::Increase {
+                "increase"
+            } else {
+                "decrease"
+            },
+            role: if place == 0 || metric.role == Role::Primary {
+                "primary"
+            } else {
+                "secondary"
+            },
+            method: judged.method,
+            detect: look.question.metrics[place].detect,
+            margin: metric.margin,
+            chance_caveat: CHANCE_CAVEAT,
+            groups: groups.collect(),
+            over_time: Vec::new(),
+        }
+    });
+    each.collect()
+}
+
+/// What is shown of a metric's counts, over all epochs.
+fn sum<'a>(each: impl Iterator<Item = &'a stats::Totals>) -> stats::Totals {
+    each.fold(stats::Totals::default(), |sum, totals| stats::Totals {
+        users: sum.users + totals.users,
+        converted: sum.converted + totals.converted,
+        count: sum.count + totals.count,
+        sum: sum.sum + totals.sum,
+        ..sum
+    })
+}
+
+/// When the smallest p-value of a group was found.
+pub fn lowest_at(judged: &GroupJudgement) -> Option<String> {
+    rfc3339(judged.history.lowest?.at_ms?)
+}
+
+/// A group's users and a metric's counts over all epochs.
+pub fn pooled(totals: &Totals, group: &str, metric: &str) -> (u64, MetricTotals) {
+    let mut sum = MetricTotals::default();
+    let mut users = 0;
+    let groups = totals.epochs.iter().map(|epoch| epoch.groups.get(group));
+    for group in groups.flatten() {
+        users += group.users;
+        if let Some(metric) = group.metrics.get(metric) {
+            sum.converted += metric.converted;
+            sum.count += metric.count;
+            sum.sum += metric.sum;
+        }
+    }
+    (users, sum)
+}
+
+fn fixed_result(view: fixed::View) -> FixedResult {
+    let ends = |look: fixed::SingleLook| look.interval.low.zip(look.interval.high);
+    FixedResult {
+        note: ONCE,
+        method: fixed::METHOD,
+        absolute: view.absolute.estimate,
+        absolute_interval: ends(view.absolute),
+        relative: view.relative.estimate,
+        relative_interval: ends(view.relative),
+        p_value: view.absolute.p_value,
+    }
+}

@@ -1,0 +1,17 @@
+//! Results: totals of the store, what the statistics conclude from them, and the JSON document.
+
+pub(crate) mod assignments;
+pub(crate) mod conversion_window;
+pub(crate) mod enums;
+pub mod evaluator;
+pub(crate) mod experiment;
+pub(crate) mod gather;
+pub(crate) mod guardrail;
+pub(crate) mod metric;
+pub(crate) mod planning;
+pub(crate) mod recent_traffic;
+pub mod schema;
+pub(crate) mod sequential_state;
+pub(crate) mod srm_diagnosis;
+pub(crate) mod stats_input;
+pub(crate) mod time_series;

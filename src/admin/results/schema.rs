@@ -1,0 +1,398 @@
+//! The results, in the shape that the contract fixes: fields may be added, not renamed. What is
+//! not known yet is `null`. docs/results.md says what each field is.
+
+use crate::admin::results::enums;
+use crate::store::event_ids::EventCounts;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Everything that `/admin/results` says.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(
+    missing_docs,
+    reason = "the contract in docs/results.md says what each field is"
+)]
+pub struct Results {
+    pub generated_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub view: Option<&'static str>,
+    pub store: StoreState,
+    pub events: EventState,
+    pub replicas: Vec<ReplicaResult>,
+    pub experiments: Vec<ExperimentResult>,
+    pub acts: Vec<ActResult>,
+}
+
+/// One decision.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ActResult {
+    pub experiment: String,
+    pub action: String,
+    pub from: String,
+    pub to: String,
+    pub at: Option<String>,
+    pub at_ms: u64,
+    pub by: String,
+    pub reason: Option<String>,
+}
+
+/// One process that gives its facts to the store.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ReplicaResult {
+    pub id: String,
+    pub this: bool,
+    pub definition: String,
+    pub agrees: bool,
+    pub seen_at: Option<String>,
+    pub version: String,
+}
+
+impl Results {
+    /// Names what is said: it stays the same while nothing but clocks moves.
+    pub fn tag(&self) -> String {
+        let mut said = serde_json::to_value(self).unwrap_or_default();
+        let moves = |value: &mut serde_json::Value, keys: &[&str]| {
+            let map = value.as_object_mut();
+            map.into_iter()
+                .for_each(|map| map.retain(|key, _| !keys.contains(&&**key)));
+        };
+        moves(&mut said, &["generated_at"]);
+        moves(&mut said["store"], &["lag_seconds"]);
+        for replica in said["replicas"].as_array_mut().into_iter().flatten() {
+            moves(replica, &["seen_at"]);
+        }
+        for one in said["experiments"].as_array_mut().into_iter().flatten() {
+            moves(
+                &mut one["planning"],
+                &["users_per_day", "seconds_left", "earliest_verdict_at"],
+            );
+        }
+        let digest = Sha256::digest(said.to_string());
+        URL_SAFE_NO_PAD.encode(&digest[..16])
+    }
+
+    /// How many replicas serve other definitions than the one that was asked.
+    pub fn disagreeing(&self) -> usize {
+        self.replicas
+            .iter()
+            .filter(|replica| !replica.agrees)
+            .count()
+    }
+}
+
+/// How the store is.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct StoreState {
+    #[schema(schema_with = enums::store)]
+    pub kind: &'static str,
+    pub healthy: bool,
+    pub error: Option<String>,
+    pub lag_events: u64,
+    pub lag_seconds: f64,
+    pub dropped_events: u64,
+    pub damaged_events: u64,
+    pub damaged_records: u64,
+    pub problems: Vec<String>,
+    pub reload_error: Option<String>,
+}
+
+/// What was reported to this process.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct EventState {
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+/// One experiment.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ExperimentResult {
+    pub name: String,
+    #[schema(schema_with = enums::status)]
+    pub status: &'static str,
+    pub winner: Option<String>,
+    pub started_at: Option<String>,
+    pub epochs: Vec<EpochResult>,
+    pub groups: Vec<GroupResult>,
+    pub count_overrides: bool,
+    pub crossed_over: u64,
+    pub joined: u64,
+    pub shared_devices: u64,
+    pub joins_across_shards: u64,
+    pub sample_ratio: SampleRatio,
+    pub planning: Option<PlanningResult>,
+    pub guardrails: Vec<GuardrailResult>,
+    pub metrics: Vec<MetricResult>,
+    pub verdict: VerdictResult,
+    pub warnings: Vec<String>,
+    pub uncounted: UncountedEvents,
+}
+
+/// Events that are not counted, of all replicas and for good.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct UncountedEvents {
+    pub refused_ids: u64,
+    pub dropped_waiting: u64,
+}
+
+impl From<EventCounts> for UncountedEvents {
+    fn from(counts: EventCounts) -> UncountedEvents {
+        UncountedEvents {
+            refused_ids: counts.refused_ids,
+            dropped_waiting: counts.dropped_waiting,
+        }
+    }
+}
+
+/// A period of constant weights.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct EpochResult {
+    pub number: u32,
+    pub digest: String,
+    pub started_at: Option<String>,
+    pub traffic: f64,
+    pub weights: BTreeMap<String, f64>,
+    pub users: BTreeMap<String, u64>,
+}
+
+/// One group.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct GroupResult {
+    pub name: String,
+    #[schema(schema_with = enums::group_role)]
+    pub role: &'static str,
+    pub weight: Option<f64>,
+    pub upstream: Option<String>,
+    pub users: u64,
+    pub requests: u64,
+    pub responses: BTreeMap<&'static str, u64>,
+    pub fallbacks: u64,
+    pub latency_ms: Latency,
+    pub recently: Option<Recently>,
+}
+
+/// A group's answers of this hour and the one before.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct Recently {
+    pub answers: u64,
+    pub failed: u64,
+    pub dead: bool,
+}
+
+/// Times to the head of the answer, in milliseconds.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct Latency {
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+    pub p99: Option<f64>,
+}
+
+/// Whether the groups have the sizes that their weights ask for.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SampleRatio {
+    pub p_value: Option<f64>,
+    pub mismatch: bool,
+    pub single_look_p: Option<f64>,
+    pub parting: Option<PartingResult>,
+    pub stages: Vec<StageResult>,
+}
+
+/// What reached one stage, by group.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct StageResult {
+    pub stage: &'static str,
+    pub unit: &'static str,
+    pub groups: BTreeMap<String, u64>,
+}
+
+/// Where groups of the wrong sizes part.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PartingResult {
+    pub stage: &'static str,
+    pub sentence: String,
+    pub epochs: Vec<u32>,
+}
+
+/// How many users it takes, and how long.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PlanningResult {
+    pub metric: String,
+    pub detect: f64,
+    pub power: f64,
+    pub users: u64,
+    pub users_needed: Option<u64>,
+    pub groups: Vec<PlanningGroup>,
+    pub users_per_day: Option<f64>,
+    pub seconds_left: Option<f64>,
+    pub earliest_verdict_at: Option<String>,
+}
+
+/// One group's share of the users it takes.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PlanningGroup {
+    pub name: String,
+    pub users_needed: Option<u64>,
+}
+
+/// One bound on harm.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct GuardrailResult {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub over_ms: Option<f64>,
+    pub max_increase: f64,
+    pub alpha: f64,
+    pub method: &'static str,
+    pub groups: Vec<GuardrailGroup>,
+}
+
+/// One bound on harm in one group.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct GuardrailGroup {
+    pub name: String,
+    pub users: u64,
+    pub harmed: u64,
+    pub rate: Option<f64>,
+    pub increase: Option<f64>,
+    pub at_least: Option<f64>,
+    pub p_value: Option<f64>,
+    pub p_value_lowest: Option<f64>,
+    pub p_value_lowest_at: Option<String>,
+    pub breached: Option<bool>,
+    pub dead: Option<bool>,
+}
+
+/// One metric.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct MetricResult {
+    pub name: String,
+    #[schema(schema_with = enums::metric_kind)]
+    pub kind: &'static str,
+    #[schema(schema_with = enums::metric_goal)]
+    pub goal: &'static str,
+    #[schema(schema_with = enums::metric_role)]
+    pub role: &'static str,
+    pub method: &'static str,
+    pub detect: f64,
+    pub margin: f64,
+    pub chance_caveat: &'static str,
+    pub groups: Vec<MetricGroup>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub over_time: Vec<MomentResult>,
+}
+
+/// One metric at one time: of all users who had come by then.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct MomentResult {
+    pub at: Option<String>,
+    #[serde(skip)]
+    pub at_ms: u64,
+    pub groups: BTreeMap<String, RateResult>,
+}
+
+/// A group's rate at one time.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct RateResult {
+    pub users: u64,
+    pub rate: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+}
+
+/// One metric in one group.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct MetricGroup {
+    pub name: String,
+    pub users: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub users_waiting: Option<u64>,
+    pub converted: u64,
+    pub count: u64,
+    pub sum: f64,
+    pub rate: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lift: Option<LiftResult>,
+    pub p_value: Option<f64>,
+    pub p_value_lowest: Option<f64>,
+    pub p_value_lowest_at: Option<String>,
+    pub adjusted_p: Option<f64>,
+    pub planned_lift_p: Option<f64>,
+    pub chance_to_beat_control: Option<f64>,
+    pub expected_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub fixed: Option<FixedResult>,
+}
+
+/// A group compared with control, for whoever looks once.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct FixedResult {
+    pub note: &'static str,
+    pub method: &'static str,
+    pub absolute: Option<f64>,
+    pub absolute_interval: Option<(f64, f64)>,
+    pub relative: Option<f64>,
+    pub relative_interval: Option<(f64, f64)>,
+    pub p_value: Option<f64>,
+}
+
+/// A group compared with control.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct LiftResult {
+    pub absolute: Option<f64>,
+    pub absolute_interval: Option<(f64, f64)>,
+    pub relative: Option<f64>,
+    pub relative_interval: (Option<f64>, Option<f64>),
+    pub shrunken: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub averaged: Option<AveragedResult>,
+}
+
+/// Both rates, averaged over the periods alike.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct AveragedResult {
+    pub control: f64,
+    pub group: f64,
+}
+
+/// Which group is better.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct VerdictResult {
+    #[schema(schema_with = enums::verdict)]
+    pub state: &'static str,
+    pub group: Option<String>,
+    pub reason: String,
+    pub harms: Vec<String>,
+}

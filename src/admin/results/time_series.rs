@@ -1,0 +1,113 @@
+//! Rates over time: what would have been said of all users who had come by then, from the counts
+//! by hour. PURE.
+
+use crate::admin::results::gather::rfc3339;
+use crate::admin::results::schema::{MomentResult, RateResult};
+use crate::admin::results::stats_input::question;
+use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::stats;
+use crate::store::{GroupTotals, HourTotals, MetricTotals, Totals};
+use std::collections::BTreeMap;
+
+/// An hour.
+pub const HOUR_MS: u64 = 3_600_000;
+/// At most so many moments are looked at.
+const MOMENTS_MAX: usize = 48;
+
+/// By metric of the experiment, in order: its rates over time, oldest first. `totals` says which
+/// epochs count, and no moment is after `now_ms`.
+pub fn over_time(
+    plan: &Plan,
+    experiment: &Experiment,
+    totals: &Totals,
+    hours: &[HourTotals],
+    now_ms: u64,
+) -> Vec<Vec<MomentResult>> {
+    let mut growing = totals.clone();
+    for epoch in &mut growing.epochs {
+        epoch.groups.clear();
+    }
+    let mut hours: Vec<&HourTotals> = hours.iter().collect();
+    hours.sort_by_key(|hour| hour.hour);
+    let ends = hours.first().zip(hours.last());
+    let Some((first, last)) = ends.map(|(first, last)| (first.hour, last.hour)) else {
+        return vec![Vec::new(); experiment.metrics.len()];
+    };
+    let span = last - first + 1;
+    let step = span.div_ceil(MOMENTS_MAX as u64);
+    // The last one is the present.
+    let mut until = last - (span - 1) / step * step;
+    let mut found = vec![Vec::new(); experiment.metrics.len()];
+    let mut rest = hours.into_iter().peekable();
+    while until <= last {
+        while let Some(hour) = rest.next_if(|hour| hour.hour <= until) {
+            add(&mut growing, hour);
+        }
+        let at_ms = now_ms.min((until + 1) * HOUR_MS);
+        for (of_metric, moment) in found
+            .iter_mut()
+            .zip(moment(plan, experiment, &growing, at_ms))
+        {
+            of_metric.push(moment);
+        }
+        until += step;
+    }
+    found
+}
+
+fn moment(plan: &Plan, experiment: &Experiment, totals: &Totals, at_ms: u64) -> Vec<MomentResult> {
+    let question = question(plan, experiment, totals, None, at_ms);
+    let users = |place: usize| question.epochs.iter().map(|epoch| epoch.users[place]).sum();
+    let judgement = stats::judge(&question);
+    let shown = judgement.metrics.iter().take(experiment.metrics.len());
+    let moment = shown.map(|metric| {
+        let groups = experiment.groups.iter().zip(&metric.groups).enumerate();
+        let groups = groups.map(|(place, (group, judged))| {
+            let rate = RateResult {
+                users: users(place),
+                rate: judged.rate,
+                interval: judged.interval.low.zip(judged.interval.high),
+            };
+            (group.name.to_string(), rate)
+        });
+        MomentResult {
+            at: rfc3339(at_ms),
+            at_ms,
+            groups: groups.collect::<BTreeMap<_, _>>(),
+        }
+    });
+    moment.collect()
+}
+
+/// Adds what was counted in an hour to the epoch and group that it belongs to.
+pub fn add(totals: &mut Totals, hour: &HourTotals) {
+    let mut epochs = totals.epochs.iter_mut();
+    let Some(epoch) = epochs.find(|epoch| epoch.definition.digest == hour.epoch) else {
+        return;
+    };
+    let GroupTotals { users, metrics, .. } = &hour.totals;
+    let group = epoch.groups.entry(hour.group.clone()).or_default();
+    group.users += users;
+    for (name, added) in metrics {
+        let MetricTotals {
+            converted,
+            count,
+            count_sq,
+            sum,
+            sum_sq,
+            base,
+            base_sq,
+            cross,
+        } = *added;
+        let metric = group.metrics.entry(name.clone()).or_default();
+        metric.converted += converted;
+        metric.count += count;
+        metric.count_sq += count_sq;
+        metric.sum += sum;
+        metric.sum_sq += sum_sq;
+        metric.base += base;
+        metric.base_sq += base_sq;
+        metric.cross += cross;
+    }
+}

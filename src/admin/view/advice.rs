@@ -1,0 +1,202 @@
+//! What to do now: what follows from a verdict, in one sentence, and the button that does it. PURE.
+
+use crate::admin::decisions::decide::Action;
+use crate::admin::format;
+use crate::admin::results::schema::{ExperimentResult, PlanningResult};
+use crate::admin::view::narrative;
+use crate::stats::narrative::thousands;
+
+/// The decision that the results ask for, if they ask for one.
+pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
+    if experiment.status != "running" {
+        return None;
+    }
+    match experiment.verdict.state {
+        "winner" => Some((Action::Promote, experiment.verdict.group.as_deref())),
+        "loser" => Some((Action::Rollback, None)),
+        _ => None,
+    }
+}
+
+/// What to do now.
+pub fn advice(experiment: &ExperimentResult) -> String {
+    let verdict = &experiment.verdict;
+    let shown = experiment.winner.as_deref().unwrap_or("control");
+    match (experiment.status, verdict.state) {
+        ("ended", _) => {
+            "Nothing: it is no longer in the file, and what was counted stays.".to_owned()
+        }
+        ("promoted", _) => format!(
+            "Nothing: everybody gets {shown}. Once you are sure, take the experiment out of the file."
+        ),
+        ("rolled_back", _) => {
+            format!("Nothing: everybody gets {shown}. Improve the other version, and try again.")
+        }
+        ("paused", _) => {
+            format!("Resume it, or decide: everybody gets {shown}, and nothing is recorded.")
+        }
+        (_, "winner") if !verdict.harms.is_empty() => format!(
+            "Weigh the harm first: {} is worse with {}. Promote it only if that is worth it.",
+            verdict.harms.join(" and "),
+            verdict.group.as_deref().unwrap_or("it")
+        ),
+        (_, "winner") => format!(
+            "Promote {}: everybody gets its version.",
+            verdict.group.as_deref().unwrap_or("it")
+        ),
+        (_, "loser") => "Roll back: everybody gets control.".to_owned(),
+        (_, "no_difference") => format!(
+            "Choose what is cheaper to keep, and promote it: the versions differ by less than {}.",
+            experiment
+                .metrics
+                .first()
+                .map_or("the margin".to_owned(), |metric| format::share(metric.margin))
+        ),
+        (_, "no_planned_lift") => {
+            "End it: roll back, or promote what is cheaper to keep. The lift it was planned for is not there."
+                .to_owned()
+        }
+        (_, "invalid") => {
+            "Decide nothing by these numbers. Find out what parts the groups, mend it, and begin anew with another salt."
+                .to_owned()
+        }
+        _ => waiting(experiment),
+    }
+}
+
+fn waiting(experiment: &ExperimentResult) -> String {
+    let dead = experiment.groups.iter().find(|group| {
+        let recently = group.recently.as_ref();
+        recently.is_some_and(|recently| recently.dead)
+    });
+    if let Some(group) = dead {
+        return format!(
+            "See to the upstream of {}, or pause: most of its answers fail.",
+            group.name
+        );
+    }
+    if experiment.started_at.is_none() {
+        return "Wait for the first users. If none come, see whether its match is right."
+            .to_owned();
+    }
+    let Some(planning) = &experiment.planning else {
+        return "Define a metric in the file: without one there is nothing to compare.".to_owned();
+    };
+    match planning.seconds_left {
+        Some(left) if left > 0.0 => {
+            format!("Keep it running, for about {}.", narrative::time(left))
+        }
+        Some(_) => enough(planning),
+        None => "Keep it running.".to_owned(),
+    }
+}
+
+/// All have come whom it takes to find what was planned, and nothing was found.
+fn enough(planning: &PlanningResult) -> String {
+    format!(
+        "Keep it running for a smaller lift, or end it: enough users ({}) have come to find one of {} with a chance of {}, and none is shown.",
+        thousands(planning.users),
+        format::share(planning.detect),
+        format::share(planning.power)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::results::schema::{SampleRatio, VerdictResult};
+
+    fn experiment(status: &'static str, state: &'static str) -> ExperimentResult {
+        ExperimentResult {
+            name: "site".to_owned(),
+            status,
+            winner: None,
+            started_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            epochs: Vec::new(),
+            groups: Vec::new(),
+            count_overrides: false,
+            crossed_over: 0,
+            joined: 0,
+            shared_devices: 0,
+            joins_across_shards: 0,
+            sample_ratio: SampleRatio {
+                p_value: None,
+                mismatch: false,
+                single_look_p: None,
+                parting: None,
+                stages: Vec::new(),
+            },
+            planning: None,
+            guardrails: Vec::new(),
+            metrics: Vec::new(),
+            verdict: VerdictResult {
+                state,
+                group: Some("next".to_owned()),
+                reason: String::new(),
+                harms: Vec::new(),
+            },
+            warnings: Vec::new(),
+            uncounted: crate::store::event_ids::EventCounts::default().into(),
+        }
+    }
+
+    fn planned(seconds_left: Option<f64>) -> ExperimentResult {
+        let planning = PlanningResult {
+            metric: "buy".to_owned(),
+            detect: 0.2,
+            power: 0.8,
+            users: 1234,
+            users_needed: None,
+            groups: Vec::new(),
+            users_per_day: None,
+            seconds_left,
+            earliest_verdict_at: None,
+        };
+        ExperimentResult {
+            planning: Some(planning),
+            ..experiment("running", "collecting")
+        }
+    }
+
+    #[test]
+    fn advice_follows_from_the_verdict() {
+        let check = |experiment: &ExperimentResult, says: &str, asks: Option<Action>| {
+            let said = advice(experiment);
+            assert!(said.starts_with(says), "{said}");
+            assert_eq!(due(experiment).map(|(action, _)| action), asks, "{said}");
+        };
+        let of = experiment;
+        check(
+            &of("running", "winner"),
+            "Promote next",
+            Some(Action::Promote),
+        );
+        check(&of("running", "loser"), "Roll back", Some(Action::Rollback));
+        check(
+            &of("running", "no_difference"),
+            "Choose what is cheaper to keep, and promote it: the versions differ by less than",
+            None,
+        );
+        check(&of("running", "no_planned_lift"), "End it", None);
+        let mut harm = of("running", "winner");
+        harm.verdict.harms = vec!["revenue".to_owned()];
+        let says = "Weigh the harm first: revenue is worse with next.";
+        check(&harm, says, Some(Action::Promote));
+        check(&of("running", "invalid"), "Decide nothing", None);
+        check(&of("running", "collecting"), "Define a metric", None);
+        check(&of("paused", "winner"), "Resume it", None);
+        check(&of("promoted", "winner"), "Nothing", None);
+        check(&of("rolled_back", "loser"), "Nothing", None);
+        check(&of("ended", "collecting"), "Nothing", None);
+        check(&planned(None), "Keep it running.", None);
+        let days = planned(Some(6.0 * 86_400.0));
+        check(&days, "Keep it running, for about 6 days.", None);
+        let enough = "Keep it running for a smaller lift, or end it: enough users (1,234) have come to find one of 20 %";
+        check(&planned(Some(0.0)), enough, None);
+        let nobody = ExperimentResult {
+            started_at: None,
+            ..planned(None)
+        };
+        check(&nobody, "Wait for the first users", None);
+    }
+}

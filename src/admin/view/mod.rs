@@ -1,0 +1,9 @@
+//! Results as people read them: pages, tables for a terminal, sentences, drawings.
+
+pub(crate) mod advice;
+pub(crate) mod bars;
+pub(crate) mod chart;
+pub(crate) mod html;
+pub(crate) mod interval_plot;
+pub(crate) mod narrative;
+pub(crate) mod table;

@@ -1,0 +1,457 @@
+//! Sentences that the table and the page share.
+
+use crate::admin::format::{change, minute, part, seconds_between, share};
+use crate::admin::results::schema::{
+    ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
+    MetricResult, PlanningResult, Results, SampleRatio,
+};
+use crate::admin::view::table::amount;
+use crate::stats::narrative::{thousands, two_digits};
+
+/// Everything that a reader should know of an experiment beside its tables, as alarms.
+pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
+    let mut said = experiment.warnings.clone();
+    said.extend(parting(&experiment.sample_ratio));
+    let dead = experiment.groups.iter().filter_map(|group| {
+        let recently = group.recently.as_ref().filter(|recently| recently.dead)?;
+        Some(format!(
+            "{}: {} of {} answers of this hour and the one before failed: its upstream looks dead",
+            group.name, recently.failed, recently.answers
+        ))
+    });
+    said.extend(dead);
+    for guardrail in &experiment.guardrails {
+        let breached = guardrail.groups.iter();
+        let breached = breached.filter(|group| group.breached == Some(true));
+        said.extend(breached.map(|group| {
+            format!(
+                "guardrail {} is breached: {}",
+                bound(guardrail),
+                harm(group)
+            )
+        }));
+    }
+    said
+}
+
+/// What can be wrong with the data of an experiment: what it is, how it is, and whether that is bad.
+pub fn health(
+    results: &Results,
+    experiment: &ExperimentResult,
+) -> Vec<(&'static str, String, bool)> {
+    let store = &results.store;
+    let ratio = &experiment.sample_ratio;
+    let sum = |count: fn(&GroupResult) -> u64| experiment.groups.iter().map(count).sum::<u64>();
+    let (users, requests) = (sum(|it| it.users), sum(|it| it.requests));
+    let fallbacks = sum(|it| it.fallbacks);
+    let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
+    let sizes = match (ratio.mismatch, ratio.p_value) {
+        (true, _) => "the groups do not have the sizes that their weights ask for".to_owned(),
+        (false, Some(p)) => format!("no mismatch seen yet (p = {})", short(p)),
+        (false, None) => "nobody yet".to_owned(),
+    };
+    let lag = match store.healthy {
+        true => format!("{} facts behind", thousands(store.lag_events)),
+        false => format!(
+            "not taking results; {} facts wait",
+            thousands(store.lag_events)
+        ),
+    };
+    let lost = store.dropped_events + store.damaged_events;
+    let disagreeing = results.disagreeing();
+    vec![
+        ("sample ratio", sizes, ratio.mismatch),
+        (
+            "crossed over",
+            format!("{} of users", part(experiment.crossed_over, users)),
+            much(experiment.crossed_over, users),
+        ),
+        (
+            "identities",
+            identities(experiment),
+            much(experiment.shared_devices, users),
+        ),
+        (
+            "fallbacks",
+            format!("{} of requests", part(fallbacks, requests + fallbacks)),
+            much(fallbacks, requests + fallbacks),
+        ),
+        ("lost", format!("{} facts", thousands(lost)), lost > 0),
+        ("events", events(results, experiment), {
+            let uncounted = &experiment.uncounted;
+            let uncounted = uncounted.refused_ids + uncounted.dropped_waiting;
+            let groups = experiment.metrics.iter().flat_map(|metric| &metric.groups);
+            let counted: u64 = groups.map(|group| group.count).sum();
+            much(uncounted, counted + uncounted)
+        }),
+        ("store", lag, !store.healthy || store.lag_seconds > LATE_S),
+        (
+            "replicas",
+            match disagreeing {
+                0 => format!("{}, all agree", results.replicas.len()),
+                some => format!("{some} of {} disagree", results.replicas.len()),
+            },
+            disagreeing > 0,
+        ),
+        (
+            "overrides",
+            match experiment.count_overrides {
+                true => "visitors who forced a group are counted, though nothing drew them",
+                false => "visitors who forced a group are not counted",
+            }
+            .to_owned(),
+            experiment.count_overrides,
+        ),
+    ]
+}
+
+/// How many reported events are not counted, and why. Faults are of this process, and of events of
+/// all experiments; anybody can report such an event, so they alone are not shown as bad.
+fn events(results: &Results, experiment: &ExperimentResult) -> String {
+    let uncounted = &experiment.uncounted;
+    let mut all: Vec<String> = [
+        (
+            uncounted.refused_ids,
+            "not counted: their users report too many IDs",
+        ),
+        (
+            uncounted.dropped_waiting,
+            "dropped while they waited for an exposure",
+        ),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, why)| format!("{} {why}", thousands(count)))
+    .collect();
+    let faults = results
+        .events
+        .faults
+        .iter()
+        .filter(|(_, count)| **count > 0);
+    let faults = faults.map(|(reason, count)| {
+        let reason = reason.replace('_', " ");
+        format!("{} {reason}", thousands(*count))
+    });
+    let faults: Vec<String> = faults.collect();
+    if !faults.is_empty() {
+        let faults = faults.join(", ");
+        all.push(format!("faults of all reported to this process: {faults}"));
+    }
+    match all.is_empty() {
+        true => "all counted".to_owned(),
+        false => all.join("; "),
+    }
+}
+
+/// How many IDs were joined, and how many could not be.
+fn identities(experiment: &ExperimentResult) -> String {
+    let mut text = format!(
+        "{} minted IDs count for the user who logged in",
+        thousands(experiment.joined)
+    );
+    if experiment.shared_devices > 0 {
+        text.push_str("; ");
+        text.push_str(&shared_devices(experiment));
+    }
+    text
+}
+
+/// What users who share a device are.
+pub fn shared_devices(experiment: &ExperimentResult) -> String {
+    format!(
+        "{} further user IDs came from a device that had joined another user; each counts as its own user",
+        thousands(experiment.shared_devices)
+    )
+}
+
+/// A share that is shown as bad.
+const MUCH: f64 = 0.01;
+/// A store so far behind is shown as bad, in seconds.
+const LATE_S: f64 = 30.0;
+
+/// What is wrong with the house, and so with the numbers of all experiments.
+pub fn house(results: &Results) -> Vec<String> {
+    let store = &results.store;
+    let mut said = Vec::new();
+    if !store.healthy {
+        said.push(format!(
+            "The {} store does not take results. {} facts wait in the journal.",
+            store.kind,
+            thousands(store.lag_events)
+        ));
+    } else if store.lag_seconds > LATE_S {
+        said.push(format!(
+            "The numbers are {} old: {} facts wait in the journal.",
+            time(store.lag_seconds),
+            thousands(store.lag_events)
+        ));
+    }
+    said.extend(store.problems.iter().cloned());
+    for (count, why) in [
+        (store.dropped_events, "dropped because the journal was full"),
+        (store.damaged_events, "damaged on disk"),
+        (store.damaged_records, "damaged in the store"),
+    ] {
+        if count > 0 {
+            said.push(format!(
+                "{} facts were {why}: the numbers are short of them.",
+                thousands(count)
+            ));
+        }
+    }
+    if results.disagreeing() > 0 {
+        said.push(format!(
+            "{} of {} replicas serve other definitions than this one: give all the same routes file.",
+            results.disagreeing(),
+            results.replicas.len()
+        ));
+    }
+    said
+}
+
+/// What is of the house, and said by [`house`].
+const OF_THE_HOUSE: [&str; 3] = ["lost", "store", "replicas"];
+
+/// Why the numbers of this experiment are to be read with care: what is bad about its data, and
+/// what else a reader should know first.
+pub fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
+    let health = health(results, experiment).into_iter();
+    let bad = health.filter(|(what, _, bad)| *bad && !OF_THE_HOUSE.contains(what));
+    let bad = bad.map(|(what, how, _)| format!("{what}: {how}"));
+    bad.chain(alarms(experiment)).collect()
+}
+
+/// What a reader should know of a metric's numbers: whose they are, and which rates are compared.
+pub fn notes(metric: &MetricResult) -> Vec<String> {
+    let waiting = |group: &MetricGroup| Some((group.users, group.users_waiting?));
+    let counts: Vec<(u64, u64)> = metric.groups.iter().filter_map(waiting).collect();
+    let (over, waiting) = counts
+        .iter()
+        .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let mut notes = Vec::new();
+    if waiting > 0 {
+        notes.push(format!(
+            "{} is of the {} users whose time to convert (`within`) is over; that of {} is not yet",
+            metric.name,
+            thousands(over),
+            thousands(waiting)
+        ));
+    }
+    for group in &metric.groups {
+        let lift = group.lift.as_ref();
+        if let Some(averaged) = lift.and_then(|lift| lift.averaged.as_ref()) {
+            notes.push(format!(
+                "weights changed, so the lift of {} compares {} within each epoch: {} with {}, {} with control",
+                group.name,
+                metric.name,
+                amount(metric, averaged.group),
+                group.name,
+                amount(metric, averaged.control)
+            ));
+        }
+    }
+    notes
+}
+
+/// The Bayesian view of a metric: a sentence for each group that it is known of.
+pub fn bayesian(metric: &MetricResult) -> Vec<String> {
+    let groups = metric.groups.iter();
+    let told = groups.filter_map(|group| {
+        let (chance, loss) = (group.chance_to_beat_control?, group.expected_loss?);
+        Some(format!(
+            "{} beats control with a chance of {:.1} %; choosing it wrongly would cost {} of {} on average",
+            group.name,
+            100.0 * chance,
+            short(loss),
+            metric.name
+        ))
+    });
+    told.collect()
+}
+
+fn parting(sample_ratio: &SampleRatio) -> Option<String> {
+    let parting = sample_ratio.parting.as_ref()?;
+    let epochs: Vec<String> = parting.epochs.iter().map(u32::to_string).collect();
+    let epochs = match &epochs[..] {
+        [] => String::new(),
+        epochs => format!(" (epochs at fault: {})", epochs.join(", ")),
+    };
+    Some(format!("the groups part {}{epochs}", parting.sentence))
+}
+
+/// What a guardrail bounds, such as `errors (at most +1 %)`.
+pub fn bound(guardrail: &GuardrailResult) -> String {
+    let over = guardrail
+        .over_ms
+        .map_or(String::new(), |ms| format!(" over {ms} ms"));
+    format!(
+        "{}{over} (at most +{})",
+        guardrail.name,
+        share(guardrail.max_increase)
+    )
+}
+
+/// What a guardrail says of one group.
+pub fn harm(group: &GuardrailGroup) -> String {
+    let mut said = format!("{}: {} of {} users", group.name, group.harmed, group.users);
+    match (group.breached, group.dead) {
+        (_, Some(true)) => said.push_str(", more than half of them"),
+        (Some(true), _) => said.push_str(", harm is shown"),
+        (Some(false), _) => said.push_str(", no harm is shown"),
+        (None, _) => {}
+    }
+    if let Some(least) = group.at_least.filter(|least| *least > 0.0) {
+        said.push_str(&format!(
+            ", at least {} more than with control",
+            share(least)
+        ));
+    }
+    if let Some(p) = group.p_value {
+        said.push_str(&format!(" (p = {})", short(p)));
+    }
+    said
+}
+
+/// How many users it takes, and how long: as long as that is open.
+pub fn planning(experiment: &ExperimentResult) -> Option<String> {
+    let planning = experiment.planning.as_ref();
+    planning.filter(|_| is_open(experiment)).map(planned)
+}
+
+/// Whether it runs, and it is not known yet which version is better.
+fn is_open(experiment: &ExperimentResult) -> bool {
+    experiment.status == "running" && experiment.verdict.state == "collecting"
+}
+
+/// An experiment at a glance: what, and how much.
+pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
+    let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
+    let health = health(results, experiment);
+    let doubts = match health.iter().filter(|(_, _, bad)| *bad).count() {
+        0 => "sound".to_owned(),
+        1 => "1 doubt".to_owned(),
+        some => format!("{some} doubts"),
+    };
+    let mut facts = vec![("Data", doubts), ("Users", thousands(users))];
+    let ends = experiment
+        .started_at
+        .as_deref()
+        .zip(results.generated_at.as_deref());
+    if let Some((since, now)) = ends {
+        let passed = seconds_between(since, now);
+        let passed = passed.map_or(String::new(), |it| {
+            format!(" ({})", in_units(it, f64::round))
+        });
+        facts.push(("Since", format!("{}{passed}", minute(since))));
+    }
+    let planning = experiment.planning.as_ref();
+    let left = planning.filter(|_| is_open(experiment) && users > 0);
+    if let Some(planning) = left {
+        let left = match planning.seconds_left {
+            None => "not known yet".to_owned(),
+            Some(0.0) => "none, as planned".to_owned(),
+            Some(seconds) => format!("about {}", time(seconds)),
+        };
+        facts.push(("Time left", left));
+    }
+    facts
+}
+
+fn planned(planning: &PlanningResult) -> String {
+    let found = format!(
+        "To find a lift of {} of {} with a chance of {}",
+        share(planning.detect),
+        planning.metric,
+        share(planning.power)
+    );
+    let Some(needed) = planning.users_needed else {
+        return format!("{found}: it is not known yet how many users it takes.");
+    };
+    let groups: Vec<String> = planning
+        .groups
+        .iter()
+        .filter_map(|group| Some(format!("{} {}", about(group.users_needed?), group.name)))
+        .collect();
+    let left = match planning.seconds_left {
+        Some(seconds) if seconds > 0.0 => {
+            format!("; about {} left at the present traffic", time(seconds))
+        }
+        Some(_) => String::new(),
+        None => String::new(),
+    };
+    format!(
+        "{found}: about {} users ({}), of whom {} have come{left}.",
+        about(needed),
+        groups.join(", "),
+        thousands(planning.users)
+    )
+}
+
+/// A lift and its interval for whoever looks once.
+pub fn fixed(fixed: Option<&FixedResult>) -> String {
+    let Some(fixed) = fixed else {
+        return "-".to_owned();
+    };
+    let lift = fixed.relative.map_or("?".to_owned(), change);
+    let interval = fixed
+        .relative_interval
+        .map_or(String::new(), |(low, high)| {
+            format!(" [{}, {}]", change(low), change(high))
+        });
+    let p = fixed
+        .p_value
+        .map_or(String::new(), |p| format!(", p = {}", short(p)));
+    format!("{lift}{interval}{p}")
+}
+
+/// A duration in the largest unit that says it in two digits or so.
+pub fn time(seconds: f64) -> String {
+    in_units(seconds, f64::ceil)
+}
+
+fn in_units(seconds: f64, whole: fn(f64) -> f64) -> String {
+    let units = [
+        (86_400.0 * 365.0, "year"),
+        (86_400.0, "day"),
+        (3_600.0, "hour"),
+        (60.0, "minute"),
+    ];
+    let fits = units.iter().find(|(unit, _)| seconds >= 1.5 * unit);
+    let (unit, word) = fits.copied().unwrap_or((1.0, "second"));
+    let count = whole(seconds / unit);
+    let plural = if count == 1.0 { "" } else { "s" };
+    format!("{count} {word}{plural}")
+}
+
+/// A forecast, with as many digits as it is worth.
+fn about(users: u64) -> String {
+    thousands(two_digits(users))
+}
+
+fn short(p: f64) -> String {
+    if p >= 0.001 {
+        format!("{p:.3}")
+    } else {
+        format!("{p:.1e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_one_unit() {
+        for (seconds, said) in [
+            (0.4, "1 second"),
+            (89.0, "89 seconds"),
+            (90.0, "2 minutes"),
+            (7200.0, "2 hours"),
+            (100_000.0, "28 hours"),
+            (12.0 * 86_400.0, "12 days"),
+            (3e8, "10 years"),
+        ] {
+            assert_eq!(time(seconds), said);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The results as a table for a terminal, and as CSV.
+
+use crate::admin::csv_escape::neutral;
+use crate::admin::format;
+use crate::admin::results::metric::ONCE;
+use crate::admin::results::schema::{ExperimentResult, MetricGroup, MetricResult, Results};
+use crate::admin::view::advice;
+use crate::admin::view::bars::{Paint, bars};
+use crate::admin::view::narrative;
+use crate::stats::narrative::thousands;
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+
+/// The results as text for a terminal; with bars where it is said how they are painted.
+pub fn table(results: &Results, paint: Option<Paint>) -> String {
+    let mut text = String::new();
+    let painted = paint.unwrap_or(Paint::Plain);
+    let careful = |text: &mut String, said: &str| {
+        text.push_str(&painted.paint("bad", &format!("Careful: {said}")));
+        text.push('\n');
+    };
+    for said in narrative::house(results) {
+        careful(&mut text, &said);
+    }
+    for experiment in &results.experiments {
+        let verdict = &experiment.verdict;
+        text.push_str(&format!(
+            "{} ({})\n{}: {}\n",
+            experiment.name,
+            experiment.status,
+            painted.state(verdict.state),
+            verdict.reason
+        ));
+        for alarm in narrative::alarms(experiment) {
+            careful(&mut text, &alarm);
+        }
+        let advice = advice::advice(experiment);
+        text.push_str(&format!("What to do now: {advice}\n\n"));
+        numbers(&mut text, experiment, results.view.is_some(), paint);
+    }
+    if results.experiments.is_empty() {
+        text.push_str("No experiment is defined.\n");
+    }
+    text
+}
+
+fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint: Option<Paint>) {
+    let mut groups = plain(&[
+        "group",
+        "users",
+        "requests",
+        "errors (5xx)",
+        "p50",
+        "p95",
+        "p99",
+    ]);
+    for group in &experiment.groups {
+        let failed = group.responses.get("5xx").copied().unwrap_or(0);
+        let latency = &group.latency_ms;
+        groups.add_row([
+            group.name.clone(),
+            thousands(group.users),
+            thousands(group.requests),
+            format::part(failed, group.requests),
+            format::latency(latency.p50),
+            format::latency(latency.p95),
+            format::latency(latency.p99),
+        ]);
+    }
+    text.push_str(&format!("{}\n", finished(groups, 1)));
+    if !experiment.metrics.is_empty() {
+        let metrics = metrics(experiment, fixed);
+        text.push_str(&format!("\n{}\n", finished(metrics, 2)));
+    }
+    for note in experiment.metrics.iter().flat_map(narrative::notes) {
+        text.push_str(&format!("{note}\n"));
+    }
+    if let Some(paint) = paint {
+        let bars = bars(&experiment.metrics, paint);
+        if !bars.is_empty() {
+            text.push_str(&format!("\n{bars}"));
+        }
+    }
+    for guardrail in &experiment.guardrails {
+        let groups: Vec<String> = guardrail.groups.iter().map(narrative::harm).collect();
+        text.push_str(&format!(
+            "guardrail {}: {}\n",
+            narrative::bound(guardrail),
+            groups.join("; ")
+        ));
+    }
+    if let Some(planning) = narrative::planning(experiment) {
+        text.push_str(&format!("{planning}\n"));
+    }
+    if experiment.crossed_over > 0 {
+        text.push_str(&format!(
+            "{} users crossed over to another group\n",
+            experiment.crossed_over
+        ));
+    }
+    if experiment.shared_devices > 0 {
+        text.push_str(&format!("{}\n", narrative::shared_devices(experiment)));
+    }
+    text.push('\n');
+}
+
+/// A line for each metric and group: so it fits a terminal, however many there are.
+fn metrics(experiment: &ExperimentResult, fixed: bool) -> Table {
+    let once = format!("lift (95 %, {ONCE})");
+    let mut head = vec!["metric", "group", "rate", "lift (95 %, any look)"];
+    if fixed {
+        head.push(&once);
+    }
+    let mut table = plain(&head);
+    for metric in &experiment.metrics {
+        for (place, group) in metric.groups.iter().enumerate() {
+            let name = if place == 0 { &*metric.name } else { "" };
+            let mut row = vec![
+                name.to_owned(),
+                group.name.clone(),
+                rate(metric, group),
+                lift(group),
+            ];
+            if fixed {
+                row.push(narrative::fixed(group.fixed.as_ref()));
+            }
+            table.add_row(row);
+        }
+    }
+    table
+}
+
+fn plain(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
+    table.set_header(head.iter().copied());
+    table
+}
+
+/// With numbers at the right, from this column on.
+fn finished(mut table: Table, numbers_from: usize) -> String {
+    for column in table.column_iter_mut().skip(numbers_from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A group's rate as people read it.
+pub fn rate(metric: &MetricResult, group: &MetricGroup) -> String {
+    group
+        .rate
+        .map_or("-".to_owned(), |rate| amount(metric, rate))
+}
+
+/// A rate of a metric as people read it.
+pub fn amount(metric: &MetricResult, rate: f64) -> String {
+    match metric.kind {
+        "conversion" => format!("{:.2} %", 100.0 * rate),
+        _ => format!("{rate:.3}"),
+    }
+}
+
+/// A group's lift and its interval as people read them.
+pub fn lift(group: &MetricGroup) -> String {
+    let Some(lift) = &group.lift else {
+        return "-".to_owned();
+    };
+    let end = |end: Option<f64>, unbounded: &str| end.map_or(unbounded.to_owned(), format::change);
+    let absolute = lift.absolute.zip(lift.absolute_interval);
+    if let (None, Some((difference, (low, high)))) = (lift.relative, absolute) {
+        return format!("{difference:+.3} [{low:+.3}, {high:+.3}]");
+    }
+    match (lift.relative, lift.relative_interval) {
+        // Where nothing is known, a rate may still fall to nothing, or rise to anything.
+        (None, (low, None)) if low.is_none_or(|low| low <= -1.0) => "-".to_owned(),
+        (relative, (low, high)) => format!(
+            "{} [{}, {}]",
+            end(relative, "?"),
+            end(low, "-100 %"),
+            end(high, "∞")
+        ),
+    }
+}
+
+/// The results as CSV: one line for each group and metric. Names that a spreadsheet would take for
+/// formulas are neutralised, unless they are wanted `raw`.
+pub fn csv(results: &Results, raw: bool) -> String {
+    let name = |name: &str| match raw {
+        true => name.to_owned(),
+        false => neutral(name).into_owned(),
+    };
+    let mut text = String::from(
+        "experiment,status,group,role,weight,users,requests,metric,kind,converted,count,sum,rate,interval_low,interval_high,lift,lift_low,lift_high,p_value\n",
+    );
+    for experiment in &results.experiments {
+        for (place, group) in experiment.groups.iter().enumerate() {
+            // Names are letters, digits and `_.-`: nothing needs quoting.
+            let common = [
+                name(&experiment.name),
+                experiment.status.to_owned(),
+                name(&group.name),
+                group.role.to_owned(),
+                number(group.weight),
+                group.users.to_string(),
+                group.requests.to_string(),
+            ]
+            .join(",");
+            for metric in &experiment.metrics {
+                let of = &metric.groups[place];
+                let lift = of.lift.as_ref();
+                let (low, high) = of.interval.unzip();
+                let (lift_low, lift_high) =
+                    lift.map_or((None, None), |lift| lift.relative_interval);
+                let numbers = [
+                    of.rate,
+                    low,
+                    high,
+                    lift.and_then(|lift| lift.relative),
+                    lift_low,
+                    lift_high,
+                    of.p_value,
+                ];
+                let numbers = numbers.map(number).join(",");
+                text.push_str(&format!(
+                    "{common},{},{},{},{},{},{numbers}\n",
+                    name(&metric.name),
+                    metric.kind,
+                    of.converted,
+                    of.count,
+                    of.sum
+                ));
+            }
+            if experiment.metrics.is_empty() {
+                text.push_str(&format!("{common}{}\n", ",".repeat(12)));
+            }
+        }
+    }
+    text
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or(String::new(), |value| value.to_string())
+}
