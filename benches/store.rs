@@ -14,7 +14,7 @@ use watershed::experiment::record::{
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use watershed::journal::{self, Declared, Options};
 use watershed::store::Store;
-use watershed::store::folder::Folder;
+use watershed::store::ingest::Ingestor;
 use watershed::store::redis::{RedisStore, TlsFiles};
 use watershed::store::sqlite::SqliteStore;
 use watershed::telemetry::Telemetry;
@@ -155,7 +155,7 @@ fn measure(
     drop(writer);
     let telemetry = Arc::new(Telemetry::new(1));
     let began = Instant::now();
-    let folder = Folder::new(journals.readers, Arc::clone(store), telemetry, Vec::new);
+    let folder = Ingestor::new(journals.readers, Arc::clone(store), telemetry, Vec::new);
     // Told to stop at once, it folds what is left first.
     runtime.block_on(folder.run(Duration::from_millis(500), async {}));
     (appended, began.elapsed())

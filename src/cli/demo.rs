@@ -30,7 +30,7 @@ pub struct Arguments {
 /// Starts two versions of a site, the proxy and visitors; shows the results.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     logging::start("warn", None)?;
-    let folder = Folder::make()?;
+    let folder = Ingestor::make()?;
     // The site's and the visitors' own threads: what is simulated shares none with the proxy.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -113,18 +113,18 @@ async fn show(
 }
 
 /// A folder that goes when the demo ends.
-struct Folder(PathBuf);
+struct Ingestor(PathBuf);
 
-impl Folder {
-    fn make() -> anyhow::Result<Folder> {
+impl Ingestor {
+    fn make() -> anyhow::Result<Ingestor> {
         let path = std::env::temp_dir().join(format!("watershed-demo-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&path)
             .with_context(|| format!("cannot make the folder {}", path.display()))?;
-        Ok(Folder(path))
+        Ok(Ingestor(path))
     }
 }
 
-impl Drop for Folder {
+impl Drop for Ingestor {
     fn drop(&mut self) {
         // What is left in a folder for temporary files hurts nobody.
         let _ = std::fs::remove_dir_all(&self.0);

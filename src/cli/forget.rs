@@ -6,7 +6,7 @@ use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
 use crate::server;
-use crate::store::controls::Act;
+use crate::store::decisions::AuditEntry;
 use crate::store::forgotten::everywhere;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         )?;
         for experiment in &names {
             println!("{experiment}: forgotten");
-            store.note(&act(experiment)).await?;
+            store.record_action(&act(experiment)).await?;
         }
         if names.is_empty() {
             println!("nothing is known of this user");
@@ -52,8 +52,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// What is kept of it: not whose data they were.
-fn act(experiment: &str) -> Act {
-    Act {
+fn act(experiment: &str) -> AuditEntry {
+    AuditEntry {
         experiment: experiment.to_owned(),
         action: "forget".to_owned(),
         from: "kept".to_owned(),

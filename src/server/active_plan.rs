@@ -5,7 +5,7 @@ use super::secrets::Secrets;
 use crate::config::plan::Plan;
 use crate::experiment::{GroupIndex, Lifecycle as Own};
 use crate::journal;
-use crate::store::controls::{Controls, Lifecycle};
+use crate::store::decisions::{DecidedState, StandingDecisions};
 use crate::store::{Store, chain};
 use crate::telemetry::Problems;
 use std::fs::OpenOptions;
@@ -32,7 +32,7 @@ pub struct ActivePlan {
 #[derive(Debug)]
 struct Stands {
     plan: Plan,
-    controls: Controls,
+    controls: StandingDecisions,
     secrets: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl ActivePlan {
     /// Serves this plan under these decisions, and signs by these secrets.
     pub fn new(
         plan: Plan,
-        controls: Controls,
+        controls: StandingDecisions,
         secrets: &Secrets,
     ) -> (ActivePlan, watch::Receiver<Arc<Plan>>) {
         let stands = Stands {
@@ -66,7 +66,7 @@ impl ActivePlan {
         self.change(|stands| stands.plan = plan);
     }
 
-    fn decided(&self, controls: &Controls) -> bool {
+    fn decided(&self, controls: &StandingDecisions) -> bool {
         let news = {
             let stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
             stands.controls != *controls
@@ -95,7 +95,7 @@ impl ActivePlan {
             if secrets.refresh(&*store).await {
                 self.change(|stands| stands.secrets = secrets.known().to_vec());
             }
-            match store.controls().await {
+            match store.decisions().await {
                 Ok(controls) => {
                     if self.decided(&controls) {
                         remember(&file, &controls);
@@ -114,8 +114,8 @@ impl ActivePlan {
 
 /// What was decided before this start: by the store, or where that does not answer by what this
 /// machine knew last. A version that was rolled back must not come back with a restart.
-pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> Controls {
-    let asked = tokio::time::timeout(START_WITHIN, store.controls()).await;
+pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> StandingDecisions {
+    let asked = tokio::time::timeout(START_WITHIN, store.decisions()).await;
     let read = read(file);
     let in_the_way = read.as_ref().err().cloned();
     if let Some(problem) = &in_the_way {
@@ -131,10 +131,12 @@ pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> Cont
 
 /// What the file holds; nothing where it is missing or damaged. An error says why it may not be
 /// written: it is newer, or cannot be read.
-fn read(file: &Path) -> Result<Controls, String> {
+fn read(file: &Path) -> Result<StandingDecisions, String> {
     let bytes = match journal::read_regular(file) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Controls::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(StandingDecisions::default());
+        }
         Err(error) => {
             return Err(format!(
                 "{} cannot be read: {error}; make it a file that this user can read, or move it away",
@@ -148,7 +150,7 @@ fn read(file: &Path) -> Result<Controls, String> {
         0 => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
         VERSION => {
             let remembered: Result<Remembered, _> = serde_json::from_slice(&bytes);
-            Ok(remembered.map_or_else(|_| Controls::default(), |it| it.controls))
+            Ok(remembered.map_or_else(|_| StandingDecisions::default(), |it| it.controls))
         }
         newer => Err(format!(
             "{} has version {newer}, and this program reads up to {VERSION}; it is left as it is: run the version that wrote it, or delete it",
@@ -168,7 +170,7 @@ const VERSION: u64 = 1;
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Remembered {
     version: u64,
-    controls: Controls,
+    controls: StandingDecisions,
 }
 
 #[derive(serde::Deserialize)]
@@ -176,7 +178,7 @@ struct Version {
     version: u64,
 }
 
-fn remember(file: &Path, controls: &Controls) {
+fn remember(file: &Path, controls: &StandingDecisions) {
     if read(file).is_err() {
         return;
     }
@@ -216,7 +218,7 @@ impl Stands {
 }
 
 /// The plan under these decisions. What the file says of a winner stands above them.
-fn under(plan: &Plan, controls: &Controls) -> Plan {
+fn under(plan: &Plan, controls: &StandingDecisions) -> Plan {
     let mut plan = plan.clone();
     for experiment in plan.experiments.iter_mut() {
         let control = controls.get(&*experiment.name);
@@ -232,11 +234,11 @@ fn under(plan: &Plan, controls: &Controls) -> Plan {
         };
         let group = control.group.as_ref().and_then(named);
         (experiment.lifecycle, experiment.winner) = match control.state {
-            Lifecycle::Running => (Own::Running, None),
-            Lifecycle::Paused => (Own::Paused, Some(experiment.control)),
+            DecidedState::Running => (Own::Running, None),
+            DecidedState::Paused => (Own::Paused, Some(experiment.control)),
             // A group that is no longer there cannot be shown.
-            Lifecycle::Promoted => (Own::Promoted, Some(group.unwrap_or(experiment.control))),
-            Lifecycle::RolledBack => (Own::RolledBack, Some(experiment.control)),
+            DecidedState::Promoted => (Own::Promoted, Some(group.unwrap_or(experiment.control))),
+            DecidedState::RolledBack => (Own::RolledBack, Some(experiment.control)),
         };
     }
     plan

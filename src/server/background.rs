@@ -119,7 +119,7 @@ impl Background {
             house,
             is_stopping,
         );
-        let folder = journals::ingestion(
+        let ingestor = journals::ingestion(
             &plan,
             opened.readers,
             &opened.store,
@@ -128,7 +128,7 @@ impl Background {
         );
         Background {
             store_readers: [decisions, start.announcement(replica), start.retention()],
-            ingestion: start.ingestion(folder),
+            ingestion: start.ingestion(ingestor),
             results,
             spans: start.spans(inbox),
             server_events,
@@ -209,16 +209,16 @@ impl Start<'_> {
             })
     }
 
-    fn ingestion(&self, folder: crate::store::folder::Folder) -> Ending<Arc<Notify>> {
+    fn ingestion(&self, ingestor: crate::store::ingest::Ingestor) -> Ending<Arc<Notify>> {
         let tell = Arc::new(Notify::new());
-        let (folder, stop) = (Arc::new(folder.into()), Arc::clone(&tell));
+        let (ingestor, stop) = (Arc::new(ingestor.into()), Arc::clone(&tell));
         let mut restarted = false;
         let task = self
             .supervisor
             .spawn("ingestion", Policy::Restart, move || {
                 let restarted = std::mem::replace(&mut restarted, true);
-                let (folder, stop) = (Arc::clone(&folder), Arc::clone(&stop));
-                ingest_scheduler::keep(folder, INGEST_INTERVAL, stop, restarted)
+                let (ingestor, stop) = (Arc::clone(&ingestor), Arc::clone(&stop));
+                ingest_scheduler::keep(ingestor, INGEST_INTERVAL, stop, restarted)
             });
         Ending { task, tell }
     }

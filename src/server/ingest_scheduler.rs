@@ -3,7 +3,7 @@
 //! A worker that shares its core with a thread of the same priority waits for up to three
 //! milliseconds whenever that has something to do.
 
-use crate::store::folder::Folder;
+use crate::store::ingest::Ingestor;
 use crate::tasks;
 use std::io;
 use std::panic::resume_unwind;
@@ -22,7 +22,7 @@ const NEAR: u64 = 20_000;
 
 /// Folds every `interval` until told to stop, and then what is left. `restarted` after a panic.
 pub async fn keep(
-    folder: Arc<Mutex<Folder>>,
+    ingestor: Arc<Mutex<Ingestor>>,
     interval: Duration,
     stop: Arc<Notify>,
     restarted: bool,
@@ -34,9 +34,9 @@ pub async fn keep(
         .enable_all()
         .build()?;
     let behind_others = BehindOthers(Some(runtime));
-    let mut folder = folder.lock_owned().await;
+    let mut ingestor = ingestor.lock_owned().await;
     if restarted {
-        folder.restart("panicked, and was restarted");
+        ingestor.restart("panicked, and was restarted");
     }
     let mut hurries = false;
     loop {
@@ -46,8 +46,8 @@ pub async fn keep(
                 true => behind > NEAR,
                 false => behind < FAR,
             };
-            let stopped = folder.follow(interval, stop.notified(), goes_on).await;
-            (folder, stopped)
+            let stopped = ingestor.follow(interval, stop.notified(), goes_on).await;
+            (ingestor, stopped)
         };
         let folding = tasks::named("ingestion-thread", folding);
         // Aborted with this future.
@@ -62,14 +62,14 @@ pub async fn keep(
             // Its runtime is shutting down.
             Some(Err(_)) | None => return Err(io::Error::other("it was aborted")),
         };
-        folder = back;
+        ingestor = back;
         if stopped {
             break;
         }
         hurries = !hurries;
         tracing::debug!(hurries, "folding goes on at another priority");
     }
-    folder.finish().await;
+    ingestor.finish().await;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use super::Hinted;
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, LeftAlone, Options, Reader};
 use crate::store::Store;
-use crate::store::folder::Folder;
+use crate::store::ingest::Ingestor;
 use crate::telemetry::Telemetry;
 use anyhow::anyhow;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub fn ingestion(
     store: &Arc<dyn Store>,
     telemetry: &Arc<Telemetry>,
     options: journal::Options,
-) -> Folder {
+) -> Ingestor {
     let path = plan.journal.path.clone();
     let watched = Arc::clone(telemetry);
     let adopt = move || match journal::adopt(&path, &options) {
@@ -52,7 +52,7 @@ pub fn ingestion(
             Vec::new()
         }
     };
-    Folder::new(readers, Arc::clone(store), Arc::clone(telemetry), adopt)
+    Ingestor::new(readers, Arc::clone(store), Arc::clone(telemetry), adopt)
 }
 
 /// So many journals that are not read are named.

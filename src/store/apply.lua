@@ -1,5 +1,5 @@
--- Adds one part to one shard: all of it or, when the shard has been given something else than
--- the part says, none of it.
+-- Adds one delta to one shard: all of it or, when the shard has been given something else than
+-- the delta says, none of it.
 --
 -- KEYS: users, totals, hours, epochs, applied, waiting, waiting-since, aliases,
 --       identities, identity-counts, event-ids, event-ids-at, event-counts, forgotten
@@ -44,7 +44,7 @@ if not as_after then
   return has
 end
 
--- Somebody was forgotten since this part was made: it may hold what is not to be counted.
+-- Somebody was forgotten since this delta was made: it may hold what is not to be counted.
 if number() ~= tonumber(redis.call('ZSCORE', KEYS[14], 'version') or 0) then return {'stale'} end
 
 local epochs = {}
@@ -65,7 +65,7 @@ end
 for i = 1, number() do add_to(totals, text(), number()) end
 for i = 1, number() do add_to(hours, text(), number()) end
 
--- People of this part, by the ID that stands for them.
+-- People of this delta, by the ID that stands for them.
 local people, order = {}, {}
 local somebody_waits = redis.call('EXISTS', waiting_key) == 1
 
@@ -104,7 +104,7 @@ local function person(id)
   return people[id]
 end
 
--- IDs of counted events: what this part changes of them. Of `ids_at`, false is one that goes.
+-- IDs of counted events: what this delta changes of them. Of `ids_at`, false is one that goes.
 local ids_at, ids_added = {}, 0
 local has_ids = redis.call('EXISTS', ids_key) == 1
 local uncounted = {refused_ids = 0, dropped_waiting = 0}

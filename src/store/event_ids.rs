@@ -1,8 +1,8 @@
 //! IDs of events that were counted, so that one that is reported again counts once. PURE.
 //!
 //! They are remembered by time, each for its user, its experiment and its metric: the store keeps
-//! one entry for each, looks up those that a part brings, and forgets a bounded number of old ones
-//! with every part. So a part costs the same however much was reported before.
+//! one entry for each, looks up those that a delta brings, and forgets a bounded number of old ones
+//! with every delta. So a delta costs the same however much was reported before.
 
 use super::EventAt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +14,13 @@ pub const KEEP_MS: u64 = 48 * 3_600_000;
 /// not counted, since they could not be recognised; how many is counted.
 pub const OF_USER_MAX: u64 = 10_000;
 
-/// How many old IDs each part takes out of the store, beside two for each that it adds.
+/// How many old IDs each delta takes out of the store, beside two for each that it adds.
 pub const FORGOTTEN_AT_ONCE: u64 = 1_000;
 
-/// What is remembered of one user, as far as a part needs it.
+/// What is remembered of one user, as far as a delta needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventIds {
-    /// Of the IDs that the part brings, those that were counted.
+    /// Of the IDs that the delta brings, those that were counted.
     pub counted: BTreeSet<u64>,
     /// How many are remembered in all.
     pub remembered: u64,
@@ -32,29 +32,29 @@ pub struct EventIds {
 
 impl EventIds {
     /// Whether an event may be counted, as far as its ID says.
-    pub fn admit(&mut self, event: &EventAt) -> Admitted {
+    pub fn admit(&mut self, event: &EventAt) -> EventIdOutcome {
         let Some(id) = event.id else {
-            return Admitted::Yes;
+            return EventIdOutcome::Yes;
         };
         if self.counted.contains(&id) {
-            return Admitted::Again;
+            return EventIdOutcome::Again;
         }
         if event.at_ms < self.from_ms {
-            return Admitted::Yes;
+            return EventIdOutcome::Yes;
         }
         if self.remembered >= OF_USER_MAX {
-            return Admitted::TooMany;
+            return EventIdOutcome::TooMany;
         }
         self.remembered += 1;
         self.counted.insert(id);
         self.new.insert(id, event.at_ms);
-        Admitted::Yes
+        EventIdOutcome::Yes
     }
 }
 
 /// Whether an event is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admitted {
+pub enum EventIdOutcome {
     /// It is, and is remembered if it has an ID.
     Yes,
     /// It was counted before.

@@ -3,8 +3,8 @@
 //! [`everywhere`].
 //!
 //! The store keeps, for each shard of an experiment, a keyed digest of the ID and until when its facts
-//! are not counted, and a version that grows with each. A part says with which version it was folded; the
-//! store takes it only if that is still the version. So no part that was folded before can bring a
+//! are not counted, and a version that grows with each. A delta says with which version it was folded; the
+//! store takes it only if that is still the version. So no delta that was folded before can bring a
 //! user back.
 
 use super::{Store, StoreError};
@@ -26,7 +26,7 @@ const DIGEST_MARK: &str = "hmac:";
 
 /// Who was forgotten, in one shard.
 #[derive(Clone, Debug, Default)]
-pub struct Forgotten {
+pub struct ForgottenUsers {
     /// Grows with each that is forgotten.
     pub version: u64,
     /// One; more where several were made at once.
@@ -36,12 +36,12 @@ pub struct Forgotten {
     old_until_ms: HashMap<u128, u64, RandomState>,
 }
 
-impl Forgotten {
+impl ForgottenUsers {
     /// Of a store's version, entries and times. Entries of other versions are left out.
-    pub fn new(version: u64, kept: impl IntoIterator<Item = (String, u64)>) -> Forgotten {
-        let mut forgotten = Forgotten {
+    pub fn new(version: u64, kept: impl IntoIterator<Item = (String, u64)>) -> ForgottenUsers {
+        let mut forgotten = ForgottenUsers {
             version,
-            ..Forgotten::default()
+            ..ForgottenUsers::default()
         };
         for (entry, until_ms) in kept {
             if entry.starts_with(KEY_MARK) {
@@ -146,13 +146,13 @@ mod tests {
             ("nonsense".to_owned(), 9),
             ("hmac:nonsense".to_owned(), 9),
         ];
-        let forgotten = Forgotten::new(3, kept.clone());
+        let forgotten = ForgottenUsers::new(3, kept.clone());
         assert_eq!(forgotten.until_ms(b"ann"), 7);
         assert_eq!(forgotten.until_ms(b"bob"), 0, "the key is not known");
-        let both = Forgotten::new(3, kept.into_iter().chain([(keys[1].clone(), 0)]));
+        let both = ForgottenUsers::new(3, kept.into_iter().chain([(keys[1].clone(), 0)]));
         let users = [&b"ann"[..], b"bob", b"eve"];
         assert_eq!(users.map(|user| both.until_ms(user)), [7, 8, 0]);
-        assert_eq!(Forgotten::default().until_ms(b"ann"), 0);
+        assert_eq!(ForgottenUsers::default().until_ms(b"ann"), 0);
     }
 
     /// Computed with Python's hmac: HMAC(HMAC(key, "watershed/forgotten"), 03000000 "ann").
@@ -164,7 +164,7 @@ mod tests {
             "hmac:c366f0e0bea2d45185fb555c658ca1ca"
         );
         let old = format!("{:032x}", old_digest(b"ann"));
-        let forgotten = Forgotten::new(1, [(old, 7), (written(&key, b"bob"), 8), (key, 0)]);
+        let forgotten = ForgottenUsers::new(1, [(old, 7), (written(&key, b"bob"), 8), (key, 0)]);
         let users = [&b"ann"[..], b"bob", b"eve"];
         assert_eq!(users.map(|user| forgotten.until_ms(user)), [7, 8, 0]);
     }

@@ -20,7 +20,7 @@ pub struct Join {
 
 /// What the store keeps of an ID beside its user's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum IdentityRole {
     /// A minted ID that counts for this known one.
     Absorbed(Vec<u8>),
     /// A minted ID that came with this known one, which lies in another shard: two users.
@@ -33,12 +33,12 @@ pub enum Role {
 
 /// What a join does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum JoinOutcome {
     /// The minted ID counts for the known one from now on, with all that it brought.
     Absorb,
-    /// The minted ID takes [`Role::Apart`].
+    /// The minted ID takes [`IdentityRole::Apart`].
     SetApart,
-    /// The known ID takes [`Role::Further`].
+    /// The known ID takes [`IdentityRole::Further`].
     CountFurther,
     /// Nothing changes.
     Nothing,
@@ -46,22 +46,33 @@ pub enum Outcome {
 
 impl Join {
     /// What this join does, by the roles that both IDs have.
-    pub fn outcome(&self, minted: Option<&Role>, known: Option<&Role>) -> Outcome {
+    pub fn outcome(
+        &self,
+        minted: Option<&IdentityRole>,
+        known: Option<&IdentityRole>,
+    ) -> JoinOutcome {
         if self.minted == self.known {
-            return Outcome::Nothing;
+            return JoinOutcome::Nothing;
         }
         match (minted, known) {
             // An ID that counts for another absorbs nothing.
-            (_, Some(Role::Absorbed(_) | Role::Apart(_))) => Outcome::Nothing,
-            (None, _) if self.apart => Outcome::SetApart,
-            (None, _) => Outcome::Absorb,
-            (Some(Role::Absorbed(by) | Role::Apart(by)), _) if *by == self.known => {
-                Outcome::Nothing
+            (_, Some(IdentityRole::Absorbed(_) | IdentityRole::Apart(_))) => JoinOutcome::Nothing,
+            (None, _) if self.apart => JoinOutcome::SetApart,
+            (None, _) => JoinOutcome::Absorb,
+            (Some(IdentityRole::Absorbed(by) | IdentityRole::Apart(by)), _)
+                if *by == self.known =>
+            {
+                JoinOutcome::Nothing
             }
-            (Some(Role::Absorbed(_) | Role::Apart(_)), Some(Role::Further)) => Outcome::Nothing,
-            (Some(Role::Absorbed(_) | Role::Apart(_)), _) => Outcome::CountFurther,
+            (
+                Some(IdentityRole::Absorbed(_) | IdentityRole::Apart(_)),
+                Some(IdentityRole::Further),
+            ) => JoinOutcome::Nothing,
+            (Some(IdentityRole::Absorbed(_) | IdentityRole::Apart(_)), _) => {
+                JoinOutcome::CountFurther
+            }
             // A minted ID that was given for a known one.
-            (Some(Role::Known | Role::Further), _) => Outcome::Nothing,
+            (Some(IdentityRole::Known | IdentityRole::Further), _) => JoinOutcome::Nothing,
         }
     }
 }
@@ -84,12 +95,12 @@ impl IdentityCounts {
     pub const NAMES: [&str; 3] = ["joined", "shared_devices", "apart"];
 
     /// Counts an outcome.
-    pub fn count(&mut self, outcome: Outcome) {
+    pub fn count(&mut self, outcome: JoinOutcome) {
         match outcome {
-            Outcome::Absorb => self.joined += 1,
-            Outcome::SetApart => self.apart += 1,
-            Outcome::CountFurther => self.shared_devices += 1,
-            Outcome::Nothing => {}
+            JoinOutcome::Absorb => self.joined += 1,
+            JoinOutcome::SetApart => self.apart += 1,
+            JoinOutcome::CountFurther => self.shared_devices += 1,
+            JoinOutcome::Nothing => {}
         }
     }
 
@@ -113,25 +124,25 @@ impl IdentityCounts {
 /// person.
 pub const OLD_STEPS_MAX: usize = 16;
 
-impl Role {
+impl IdentityRole {
     /// As it is kept: one byte, and the other ID.
     pub fn write(&self) -> Vec<u8> {
         let (kind, by): (u8, &[u8]) = match self {
-            Role::Absorbed(by) => (b'=', by),
-            Role::Apart(by) => (b'~', by),
-            Role::Known => (b'+', &[]),
-            Role::Further => (b'!', &[]),
+            IdentityRole::Absorbed(by) => (b'=', by),
+            IdentityRole::Apart(by) => (b'~', by),
+            IdentityRole::Known => (b'+', &[]),
+            IdentityRole::Further => (b'!', &[]),
         };
         [&[kind], by].concat()
     }
 
-    /// Reads what [`Role::write`] wrote. `None` for what another version wrote.
-    pub fn read(bytes: &[u8]) -> Option<Role> {
+    /// Reads what [`IdentityRole::write`] wrote. `None` for what another version wrote.
+    pub fn read(bytes: &[u8]) -> Option<IdentityRole> {
         match bytes.split_first()? {
-            (b'=', by) => Some(Role::Absorbed(by.to_vec())),
-            (b'~', by) => Some(Role::Apart(by.to_vec())),
-            (b'+', []) => Some(Role::Known),
-            (b'!', []) => Some(Role::Further),
+            (b'=', by) => Some(IdentityRole::Absorbed(by.to_vec())),
+            (b'~', by) => Some(IdentityRole::Apart(by.to_vec())),
+            (b'+', []) => Some(IdentityRole::Known),
+            (b'!', []) => Some(IdentityRole::Further),
             _ => None,
         }
     }
@@ -139,8 +150,8 @@ impl Role {
     /// Whether this names one of these known IDs.
     pub fn names_one_of(&self, ids: &HashSet<Vec<u8>>) -> bool {
         match self {
-            Role::Absorbed(by) | Role::Apart(by) => ids.contains(by),
-            Role::Known | Role::Further => false,
+            IdentityRole::Absorbed(by) | IdentityRole::Apart(by) => ids.contains(by),
+            IdentityRole::Known | IdentityRole::Further => false,
         }
     }
 }
@@ -156,47 +167,62 @@ mod tests {
             known: b"u".to_vec(),
             apart,
         };
-        let (ours, other) = (Role::Absorbed(b"u".to_vec()), Role::Absorbed(b"v".to_vec()));
-        let apart = Role::Apart(b"u".to_vec());
+        let (ours, other) = (
+            IdentityRole::Absorbed(b"u".to_vec()),
+            IdentityRole::Absorbed(b"v".to_vec()),
+        );
+        let apart = IdentityRole::Apart(b"u".to_vec());
         let cases = [
-            (None, None, Outcome::Absorb),
-            (None, Some(&Role::Known), Outcome::Absorb),
-            (None, Some(&Role::Further), Outcome::Absorb),
-            (None, Some(&other), Outcome::Nothing),
-            (None, Some(&apart), Outcome::Nothing),
-            (Some(&ours), None, Outcome::Nothing),
-            (Some(&apart), None, Outcome::Nothing),
-            (Some(&other), None, Outcome::CountFurther),
-            (Some(&other), Some(&Role::Known), Outcome::CountFurther),
-            (Some(&other), Some(&Role::Further), Outcome::Nothing),
-            (Some(&other), Some(&other), Outcome::Nothing),
-            (Some(&Role::Known), None, Outcome::Nothing),
-            (Some(&Role::Further), Some(&Role::Known), Outcome::Nothing),
+            (None, None, JoinOutcome::Absorb),
+            (None, Some(&IdentityRole::Known), JoinOutcome::Absorb),
+            (None, Some(&IdentityRole::Further), JoinOutcome::Absorb),
+            (None, Some(&other), JoinOutcome::Nothing),
+            (None, Some(&apart), JoinOutcome::Nothing),
+            (Some(&ours), None, JoinOutcome::Nothing),
+            (Some(&apart), None, JoinOutcome::Nothing),
+            (Some(&other), None, JoinOutcome::CountFurther),
+            (
+                Some(&other),
+                Some(&IdentityRole::Known),
+                JoinOutcome::CountFurther,
+            ),
+            (
+                Some(&other),
+                Some(&IdentityRole::Further),
+                JoinOutcome::Nothing,
+            ),
+            (Some(&other), Some(&other), JoinOutcome::Nothing),
+            (Some(&IdentityRole::Known), None, JoinOutcome::Nothing),
+            (
+                Some(&IdentityRole::Further),
+                Some(&IdentityRole::Known),
+                JoinOutcome::Nothing,
+            ),
         ];
         for (minted, known, expected) in cases {
             let found = join(false).outcome(minted, known);
             assert_eq!(found, expected, "{minted:?} {known:?}");
         }
-        assert_eq!(join(true).outcome(None, None), Outcome::SetApart);
+        assert_eq!(join(true).outcome(None, None), JoinOutcome::SetApart);
         let itself = Join {
             known: b"m".to_vec(),
             ..join(false)
         };
-        assert_eq!(itself.outcome(None, None), Outcome::Nothing);
+        assert_eq!(itself.outcome(None, None), JoinOutcome::Nothing);
     }
 
     #[test]
     fn roles_are_read_back_and_unknown_ones_are_not() {
         for role in [
-            Role::Absorbed(b"\x00=~".to_vec()),
-            Role::Apart(Vec::new()),
-            Role::Known,
-            Role::Further,
+            IdentityRole::Absorbed(b"\x00=~".to_vec()),
+            IdentityRole::Apart(Vec::new()),
+            IdentityRole::Known,
+            IdentityRole::Further,
         ] {
-            assert_eq!(Role::read(&role.write()), Some(role));
+            assert_eq!(IdentityRole::read(&role.write()), Some(role));
         }
         for bytes in [&b""[..], b"u1", b"+x", b"!!"] {
-            assert_eq!(Role::read(bytes), None, "{bytes:?}");
+            assert_eq!(IdentityRole::read(bytes), None, "{bytes:?}");
         }
     }
 }

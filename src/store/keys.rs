@@ -3,8 +3,8 @@
 
 use super::damage::Damage;
 use super::{
-    EpochDefinition, EpochTotals, EventAt, GroupTotals, HourTotals, MetricTotals, StoreError,
-    Totals, UserRecord,
+    EpochDefinition, EpochTotals, EventAt, ExperimentTotals, GroupTotals, HourTotals, MetricTotals,
+    StoreError, UserRecord,
 };
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub struct ShardKeys {
     pub event_counts: String,
     /// See [`super::forgotten`]: digest of an ID → until when.
     pub forgotten: String,
-    /// Of [`super::kept`], in the first shard only: field → number.
+    /// Of [`super::running_minima`], in the first shard only: field → number.
     pub lowest: String,
     /// Field → text.
     pub first: String,
@@ -100,12 +100,12 @@ pub fn replicas_key(prefix: &str) -> String {
 }
 
 /// The key of the hash of what was decided: experiment → control, as JSON.
-pub fn controls_key(prefix: &str) -> String {
+pub fn decisions_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:now")
 }
 
 /// The key of the list of all decisions, as JSON, the newest first.
-pub fn acts_key(prefix: &str) -> String {
+pub fn audit_log_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:acts")
 }
 
@@ -152,12 +152,12 @@ pub fn metric_field(metric: &str, what: &str) -> String {
 /// The names of classes of status, in order.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Totals from the definitions and fields of any number of shards.
+/// ExperimentTotals from the definitions and fields of any number of shards.
 pub fn totals(
     definitions: impl IntoIterator<Item = EpochDefinition>,
     fields: impl IntoIterator<Item = (String, i128)>,
     damage: &Damage,
-) -> Totals {
+) -> ExperimentTotals {
     let mut epochs: BTreeMap<EpochDigest, EpochTotals> = BTreeMap::new();
     for definition in definitions {
         let epoch = epochs
@@ -193,9 +193,9 @@ pub fn totals(
     for (place, epoch) in epochs.iter_mut().enumerate() {
         epoch.number = place as u32 + 1;
     }
-    Totals {
+    ExperimentTotals {
         epochs,
-        ..Totals::default()
+        ..ExperimentTotals::default()
     }
 }
 

@@ -2,44 +2,45 @@
 //! that moves the journals' facts to them exactly once.
 //!
 //! The way of a fact: [`crate::journal`]'s reader gives chunks, `fold` (pure) turns chunks into a
-//! [`Batch`], [`Store::apply`] adds a batch in atomic steps, one per [`Part`].
+//! [`Batch`], [`Store::apply`] adds a batch in atomic steps, one per [`Delta`].
 //!
-//! Exactly once: each part says, for every journal it was folded from, up to which sequence
+//! Exactly once: each delta says, for every journal it was folded from, up to which sequence
 //! number the shard had been given before (`after`) and is given now (`through`). The house
-//! keeps the last `through` in the same atomic step as the counts. A part sent twice is seen by
+//! keeps the last `through` in the same atomic step as the counts. A delta sent twice is seen by
 //! that and counts once; a house that lost its last seconds is seen too, and is given them again.
 
-pub mod account;
 mod advice;
+pub mod aggregate;
+pub mod applied_cache;
+pub mod apply_semantics;
 mod backoff;
 pub mod buckets;
-pub mod controls;
 pub mod damage;
+pub mod decisions;
+mod delta;
 pub mod event_ids;
-pub mod fold;
-pub mod folder;
 pub mod forgotten;
 pub mod identities;
-pub mod kept;
+pub mod ingest;
 pub mod keys;
-pub mod known;
-mod part;
 pub mod redis;
 pub mod replicas;
 pub mod retention;
+pub mod running_minima;
 pub mod sqlite;
 pub mod waiting;
 
-pub use part::{
-    Applied, Batch, EpochDefinition, EventAt, ExposureAt, Forget, Part, Span, Tally, UserDelta,
+pub use delta::{
+    Applied, Batch, Delta, EpochDefinition, EventAt, ExposureAt, Forget, JournalRange, Tally,
+    UserDelta,
 };
 
 use crate::experiment::EpochDigest;
-use controls::{Act, Control, Controls};
+use decisions::{AuditEntry, StandingDecision, StandingDecisions};
 use event_ids::EventCounts;
-use forgotten::Forgotten;
+use forgotten::ForgottenUsers;
 use identities::IdentityCounts;
-use kept::Kept;
+use running_minima::RunningMinima;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ pub type JournalId = Arc<str>;
 
 /// All counts of one experiment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Totals {
+pub struct ExperimentTotals {
     /// In order of first appearance.
     pub epochs: Vec<EpochTotals>,
     /// What came of IDs that arrived together.
@@ -168,14 +169,14 @@ pub const ALIVE_MS: u64 = 35_000;
 
 /// Where reading all users of an experiment stands; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct UserCursor {
     shard: u32,
     cursor: u64,
     after: Vec<u8>,
 }
 
 /// Some users, and the place after them.
-pub type Page = (Vec<(Vec<u8>, UserRecord)>, Option<Place>);
+pub type UserPage = (Vec<(Vec<u8>, UserRecord)>, Option<UserCursor>);
 
 /// Where counts live.
 #[async_trait::async_trait]
@@ -195,8 +196,8 @@ pub trait Store: Send + Sync {
         journals: &[JournalId],
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// Adds one part in one atomic step.
-    async fn apply(&self, part: &Part) -> Result<Applied, StoreError>;
+    /// Adds one delta in one atomic step.
+    async fn apply(&self, delta: &Delta) -> Result<Applied, StoreError>;
 
     /// Forgets a journal that is folded to its end and deleted.
     async fn forget(
@@ -210,7 +211,7 @@ pub trait Store: Send + Sync {
     async fn experiments(&self) -> Result<Vec<String>, StoreError>;
 
     /// All counts of an experiment. The cost does not grow with users.
-    async fn totals(&self, experiment: &str) -> Result<Totals, StoreError>;
+    async fn totals(&self, experiment: &str) -> Result<ExperimentTotals, StoreError>;
 
     /// Counts by hour, oldest first.
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, StoreError>;
@@ -229,7 +230,7 @@ pub trait Store: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Who was forgotten so, in one shard.
-    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, StoreError>;
+    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<ForgottenUsers, StoreError>;
 
     /// Forgets all users of an experiment and keeps its counts.
     async fn forget_users(&self, experiment: &str) -> Result<(), StoreError>;
@@ -240,17 +241,17 @@ pub trait Store: Send + Sync {
     /// Some users of an experiment, from a place on, and the place after them; `None` after the
     /// last. Users who come or change in between stand there once, as they are when they are
     /// reached; in Redis, one can stand there twice when users are forgotten in between.
-    async fn users(&self, experiment: &str, from: Place) -> Result<Page, StoreError>;
+    async fn users(&self, experiment: &str, from: UserCursor) -> Result<UserPage, StoreError>;
 
     /// Keeps how many facts a journal could not take in all; told again, it counts once.
-    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError>;
+    async fn report_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError>;
 
     /// How many facts all journals could not take.
     async fn dropped(&self) -> Result<u64, StoreError>;
 
     /// Keeps how many facts of a journal were found damaged in all; told again, the largest number
     /// counts.
-    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError>;
+    async fn report_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError>;
 
     /// How many facts of all journals were found damaged.
     async fn damaged(&self) -> Result<u64, StoreError>;
@@ -262,23 +263,28 @@ pub trait Store: Send + Sync {
     async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, StoreError>;
 
     /// What is kept of an experiment beside its counts.
-    async fn kept(&self, experiment: &str) -> Result<Kept, StoreError>;
+    async fn running_minima(&self, experiment: &str) -> Result<RunningMinima, StoreError>;
 
     /// Merges into what is kept, in one atomic step: see [`kept`].
-    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), StoreError>;
+    async fn merge_minima(&self, experiment: &str, more: &RunningMinima) -> Result<(), StoreError>;
 
     /// What was decided about experiments.
-    async fn controls(&self) -> Result<Controls, StoreError>;
+    async fn decisions(&self) -> Result<StandingDecisions, StoreError>;
 
     /// Decides, and keeps that this was done, in one atomic step: if the decision that stands is
     /// of `before_ms` (0 for none). Says whether it was.
-    async fn control(&self, before_ms: u64, next: &Control, act: &Act) -> Result<bool, StoreError>;
+    async fn decide(
+        &self,
+        before_ms: u64,
+        next: &StandingDecision,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError>;
 
     /// Keeps that something else was done.
-    async fn note(&self, act: &Act) -> Result<(), StoreError>;
+    async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError>;
 
     /// The latest decisions, the newest first.
-    async fn acts(&self, max: usize) -> Result<Vec<Act>, StoreError>;
+    async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// The secrets that all replicas sign and verify with, the one that signs first. `ours`, what
     /// this replica knows, are added behind those that are there, in one atomic step, as long as

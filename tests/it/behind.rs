@@ -13,7 +13,7 @@ use watershed::experiment::record::{
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 use watershed::journal::{self, Declared, Options};
 use watershed::store::Store;
-use watershed::store::folder::Folder;
+use watershed::store::ingest::Ingestor;
 use watershed::store::sqlite::SqliteStore;
 use watershed::telemetry::Telemetry;
 
@@ -89,7 +89,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
             .enable_all()
             .build()
             .unwrap();
-        let folder = Folder::new(journals.readers, house, told, Vec::new);
+        let folder = Ingestor::new(journals.readers, house, told, Vec::new);
         runtime.block_on(folder.run(Duration::from_millis(300), async {
             let _ = stopped.await;
         }));

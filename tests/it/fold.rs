@@ -12,11 +12,11 @@ use watershed::experiment::record::{
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex};
 use watershed::journal::{Chunk, OwnedRecord};
+use watershed::store::aggregate;
+use watershed::store::applied_cache::AppliedCache;
 use watershed::store::buckets::Buckets;
-use watershed::store::fold;
-use watershed::store::known::Known;
 use watershed::store::sqlite::SqliteStore;
-use watershed::store::{Applied, Store, Totals};
+use watershed::store::{Applied, ExperimentTotals, Store};
 
 /// Later than all that is folded here.
 const NOW_MS: u64 = 1 << 50;
@@ -104,29 +104,29 @@ fn chunk(journal: usize, first: u64, records: &[OwnedRecord]) -> Chunk {
 }
 
 /// Folds these chunks one batch after the other, each sent twice, and says what came out.
-async fn totals(batches: &[Vec<Chunk>]) -> (Totals, Totals) {
+async fn totals(batches: &[Vec<Chunk>]) -> (ExperimentTotals, ExperimentTotals) {
     let folder = TempDir::new().unwrap();
     let store = SqliteStore::open(&folder.path().join("watershed.db")).unwrap();
-    let mut known = Known::default();
+    let mut known = AppliedCache::default();
     for name in ["one", "two"] {
         known
             .experiments
             .insert(name.to_owned(), vec![HashMap::default()]);
     }
     for chunks in batches {
-        let batch = fold::fold(chunks, &known, &Buckets::new(), NOW_MS);
-        for part in &batch.parts {
-            assert_eq!(store.apply(part).await.unwrap(), Applied::Now);
-            assert_eq!(store.apply(part).await.unwrap(), Applied::Before);
-            known.seen.remember(part);
-            for span in &part.spans {
-                known.experiments.get_mut(&part.experiment).unwrap()[0]
-                    .insert(span.journal.clone(), span.through);
+        let batch = aggregate::aggregate(chunks, &known, &Buckets::new(), NOW_MS);
+        for delta in &batch.deltas {
+            assert_eq!(store.apply(delta).await.unwrap(), Applied::Added);
+            assert_eq!(store.apply(delta).await.unwrap(), Applied::AlreadyApplied);
+            known.seen.remember(delta);
+            for range in &delta.ranges {
+                known.experiments.get_mut(&delta.experiment).unwrap()[0]
+                    .insert(range.journal.clone(), range.through);
             }
         }
         // What was given is not given again.
         assert_eq!(
-            fold::fold(chunks, &known, &Buckets::new(), NOW_MS).parts,
+            aggregate::aggregate(chunks, &known, &Buckets::new(), NOW_MS).deltas,
             []
         );
     }
@@ -176,14 +176,14 @@ proptest! {
 /// the user to the known one's, each once.
 #[test]
 fn a_join_across_shards_goes_to_the_minted_ids_shard() {
-    let mut known = Known::default();
+    let mut known = AppliedCache::default();
     let shards = vec![HashMap::default(); 5];
     known.experiments.insert("one".to_owned(), shards.clone());
     known.experiments.insert("two".to_owned(), shards);
-    let home = fold::shard_of(b"m", 5);
+    let home = aggregate::shard_of(b"m", 5);
     let lies = |at_home: bool| {
         let mut ids = 0_u8..=255;
-        ids.find(|&id| (fold::shard_of(&[id], 5) == home) == at_home)
+        ids.find(|&id| (aggregate::shard_of(&[id], 5) == home) == at_home)
     };
     let (same, other) = (lies(true).unwrap(), lies(false).unwrap());
     let record = |at_ms, user: u8| OwnedRecord {
@@ -210,30 +210,31 @@ fn a_join_across_shards_goes_to_the_minted_ids_shard() {
         record(7, other),
     ];
     let chunks = [chunk(0, 1, &records)];
-    let batch = fold::fold(&chunks, &known, &Buckets::new(), NOW_MS);
+    let batch = aggregate::aggregate(&chunks, &known, &Buckets::new(), NOW_MS);
     let mut users = Vec::new();
-    for part in &batch.parts {
-        let joins = part.joins.iter().map(|join| (join.known[0], join.apart));
+    for delta in &batch.deltas {
+        let joins = delta.joins.iter().map(|join| (join.known[0], join.apart));
         let joins: Vec<_> = joins.collect();
-        match part.shard as usize == home {
+        match delta.shard as usize == home {
             true => assert_eq!(joins, [(other, true), (same, false)]),
             false => assert_eq!(joins, []),
         }
-        if part.experiment == "one" {
+        if delta.experiment == "one" {
             users.extend(
-                part.users
+                delta
+                    .users
                     .iter()
-                    .map(|user| (part.shard as usize, user.user[0])),
+                    .map(|user| (delta.shard as usize, user.user[0])),
             );
         }
-        known.given(part);
+        known.given(delta);
     }
     users.sort_unstable();
-    let mut expected = [(home, same), (fold::shard_of(&[other], 5), other)];
+    let mut expected = [(home, same), (aggregate::shard_of(&[other], 5), other)];
     expected.sort_unstable();
     assert_eq!(users, expected);
     assert_eq!(
-        fold::fold(&chunks, &known, &Buckets::new(), NOW_MS).parts,
+        aggregate::aggregate(&chunks, &known, &Buckets::new(), NOW_MS).deltas,
         []
     );
 }
@@ -243,7 +244,7 @@ fn a_join_across_shards_goes_to_the_minted_ids_shard() {
 fn a_record_from_the_future_gives_nothing_up() {
     const DAY_MS: u64 = 24 * 3_600_000;
     let now_ms = 20_000 * DAY_MS;
-    let mut known = Known::default();
+    let mut known = AppliedCache::default();
     for name in ["one", "two"] {
         let shards = vec![HashMap::default()];
         known.experiments.insert(name.to_owned(), shards);
@@ -270,10 +271,10 @@ fn a_record_from_the_future_gives_nothing_up() {
         (u64::MAX, now_ms),
     ] {
         let chunks = [chunk(0, 1, &[record(at_ms)])];
-        let batch = fold::fold(&chunks, &known, &Buckets::new(), now_ms);
-        let part = &batch.parts[0];
-        assert_eq!(part.wait_from_ms, bounded - fold::WAIT_MS, "{at_ms}");
-        assert_eq!(part.remember_from_ms, bounded - 2 * DAY_MS, "{at_ms}");
-        assert_eq!(part.users[0].exposures[0].at_ms, at_ms);
+        let batch = aggregate::aggregate(&chunks, &known, &Buckets::new(), now_ms);
+        let delta = &batch.deltas[0];
+        assert_eq!(delta.wait_from_ms, bounded - aggregate::WAIT_MS, "{at_ms}");
+        assert_eq!(delta.remember_from_ms, bounded - 2 * DAY_MS, "{at_ms}");
+        assert_eq!(delta.users[0].exposures[0].at_ms, at_ms);
     }
 }

@@ -4,11 +4,11 @@ use crate::support::redis::{Cluster, Redis};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
-use watershed::store::controls::{Act, Control, Lifecycle};
-use watershed::store::kept::Kept;
+use watershed::store::decisions::{AuditEntry, DecidedState, StandingDecision};
 use watershed::store::redis::{RedisStore, TlsFiles};
+use watershed::store::running_minima::RunningMinima;
 use watershed::store::sqlite::SqliteStore;
-use watershed::store::{ENDED_SESSIONS_MAX, EpochDefinition, Part, SECRETS_MAX, Store};
+use watershed::store::{Delta, ENDED_SESSIONS_MAX, EpochDefinition, SECRETS_MAX, Store};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -18,57 +18,60 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn number(field: &str, value: f64) -> Kept {
-    Kept {
+fn number(field: &str, value: f64) -> RunningMinima {
+    RunningMinima {
         lowest: [(field.to_owned(), value)].into(),
-        ..Kept::default()
+        ..RunningMinima::default()
     }
 }
 
 /// With its time.
-fn timed(field: &str, value: f64, at_ms: u64) -> Kept {
-    Kept {
+fn timed(field: &str, value: f64, at_ms: u64) -> RunningMinima {
+    RunningMinima {
         lowest_at: [(field.to_owned(), at_ms)].into(),
         ..number(field, value)
     }
 }
 
-fn text(field: &str, text: &str) -> Kept {
-    Kept {
+fn text(field: &str, text: &str) -> RunningMinima {
+    RunningMinima {
         first: [(field.to_owned(), text.to_owned())].into(),
-        ..Kept::default()
+        ..RunningMinima::default()
     }
 }
 
 /// Two replicas keep at the same time.
 async fn the_smallest_and_the_first_stay(one: Arc<dyn Store>, two: Arc<dyn Store>) {
-    assert!(one.kept("site").await.unwrap().is_empty());
+    assert!(one.running_minima("site").await.unwrap().is_empty());
     let keeping = |store: &Arc<dyn Store>, replica: u32| {
         let store = Arc::clone(store);
         tokio::spawn(async move {
             // Down and up again; the smallest of all is 1e-300, kept once.
             for step in 0..60_u32 {
                 let value = 10f64.powi(-((step * 7 + replica) as i32 % 60));
-                store.keep("site", &number("p|a", value)).await.unwrap();
+                store
+                    .merge_minima("site", &number("p|a", value))
+                    .await
+                    .unwrap();
                 let mine = text(&format!("detect|{step}"), &format!("{replica}"));
-                store.keep("site", &mine).await.unwrap();
-                let kept = store.kept("site").await.unwrap();
+                store.merge_minima("site", &mine).await.unwrap();
+                let kept = store.running_minima("site").await.unwrap();
                 assert!(kept.lowest["p|a"] <= value, "{kept:?}");
                 seen(&kept, replica, step);
             }
-            let both = Kept {
+            let both = RunningMinima {
                 lowest: [("p|a".to_owned(), 1e-300), ("p|b".to_owned(), 1.0 / 3.0)].into(),
                 lowest_at: [("p|a".to_owned(), 1_777_800_000_000)].into(),
                 first: [("detect|0".to_owned(), "late".to_owned())].into(),
             };
-            store.keep("site", &both).await.unwrap();
-            store.kept("site").await.unwrap()
+            store.merge_minima("site", &both).await.unwrap();
+            store.running_minima("site").await.unwrap()
         })
     };
     let (first, second) = tokio::join!(keeping(&one, 0), keeping(&two, 1));
     let (first, second) = (first.unwrap(), second.unwrap());
-    let kept = one.kept("site").await.unwrap();
-    assert_eq!(kept, two.kept("site").await.unwrap());
+    let kept = one.running_minima("site").await.unwrap();
+    assert_eq!(kept, two.running_minima("site").await.unwrap());
     assert_eq!(kept.lowest["p|a"], 1e-300);
     assert_eq!(kept.lowest["p|b"], 1.0 / 3.0);
     for step in 0..60 {
@@ -80,12 +83,16 @@ async fn the_smallest_and_the_first_stay(one: Arc<dyn Store>, two: Arc<dyn Store
             assert!(earlier.is_none_or(|earlier| earlier == text));
         }
     }
-    assert!(one.kept("other").await.unwrap().is_empty());
+    assert!(one.running_minima("other").await.unwrap().is_empty());
     // Numbers that a double can hold, and nothing at all.
-    one.keep("site", &number("p|c", 5e-324)).await.unwrap();
-    one.keep("site", &number("p|c", 0.0)).await.unwrap();
-    one.keep("site", &Kept::default()).await.unwrap();
-    assert_eq!(two.kept("site").await.unwrap().lowest["p|c"], 0.0);
+    one.merge_minima("site", &number("p|c", 5e-324))
+        .await
+        .unwrap();
+    one.merge_minima("site", &number("p|c", 0.0)).await.unwrap();
+    one.merge_minima("site", &RunningMinima::default())
+        .await
+        .unwrap();
+    assert_eq!(two.running_minima("site").await.unwrap().lowest["p|c"], 0.0);
     // A time goes with its number, and with it only.
     assert_eq!(
         kept.lowest_at,
@@ -97,35 +104,35 @@ async fn the_smallest_and_the_first_stay(one: Arc<dyn Store>, two: Arc<dyn Store
         (timed("p|d", 0.25, 3), Some(3)),
         (number("p|d", 0.125), None),
     ] {
-        one.keep("site", &more).await.unwrap();
-        let kept = two.kept("site").await.unwrap();
+        one.merge_minima("site", &more).await.unwrap();
+        let kept = two.running_minima("site").await.unwrap();
         assert_eq!(kept.lowest_at.get("p|d").copied(), at_ms, "{more:?}");
     }
 }
 
-fn seen(kept: &Kept, replica: u32, step: u32) {
+fn seen(kept: &RunningMinima, replica: u32, step: u32) {
     let text = kept.first.get(&format!("detect|{step}"));
     assert!(text.is_some(), "replica {replica}: {kept:?}");
 }
 
 /// Two replicas decide at the same time: each decision follows the one that its maker has seen.
 async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
-    assert!(one.controls().await.unwrap().is_empty());
+    assert!(one.decisions().await.unwrap().is_empty());
     let deciding = |store: &Arc<dyn Store>, name: &'static str| {
         let store = Arc::clone(store);
         tokio::spawn(async move {
             let mut taken = 0;
             while taken < 20 {
-                let before = store.controls().await.unwrap().get("site").cloned();
+                let before = store.decisions().await.unwrap().get("site").cloned();
                 let before_ms = before.map_or(0, |before| before.at_ms);
-                let next = Control {
-                    state: Lifecycle::Promoted,
+                let next = StandingDecision {
+                    state: DecidedState::Promoted,
                     group: Some("experiment".to_owned()),
                     salt: "site".to_owned(),
                     at_ms: before_ms + 1,
                     by: name.to_owned(),
                 };
-                let act = Act {
+                let act = AuditEntry {
                     experiment: "site".to_owned(),
                     action: "promote".to_owned(),
                     from: before_ms.to_string(),
@@ -134,29 +141,29 @@ async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
                     by: name.to_owned(),
                     reason: None,
                 };
-                taken += u32::from(store.control(before_ms, &next, &act).await.unwrap());
+                taken += u32::from(store.decide(before_ms, &next, &act).await.unwrap());
             }
         })
     };
     let (a, b) = (deciding(&one, "a"), deciding(&two, "b"));
     a.await.unwrap();
     b.await.unwrap();
-    let acts = one.acts(100).await.unwrap();
+    let acts = one.audit_log(100).await.unwrap();
     let chain: Vec<_> = acts.iter().map(|act| (&*act.from, &*act.to)).collect();
     let numbers: Vec<_> = (0..=40).rev().map(|number| number.to_string()).collect();
     let pairs = numbers.windows(2).map(|pair| (&*pair[1], &*pair[0]));
     assert_eq!(chain, pairs.collect::<Vec<_>>());
-    assert_eq!(two.controls().await.unwrap()["site"].at_ms, 40);
-    assert_eq!(two.acts(3).await.unwrap(), acts[..3]);
+    assert_eq!(two.decisions().await.unwrap()["site"].at_ms, 40);
+    assert_eq!(two.audit_log(3).await.unwrap(), acts[..3]);
     // What is no decision is kept among them, and decides nothing.
-    let reload = Act {
+    let reload = AuditEntry {
         experiment: String::new(),
         action: "reload".to_owned(),
         ..acts[0].clone()
     };
-    two.note(&reload).await.unwrap();
-    assert_eq!(one.acts(2).await.unwrap(), [reload, acts[0].clone()]);
-    assert_eq!(one.controls().await.unwrap()["site"].at_ms, 40);
+    two.record_action(&reload).await.unwrap();
+    assert_eq!(one.audit_log(2).await.unwrap(), [reload, acts[0].clone()]);
+    assert_eq!(one.decisions().await.unwrap()["site"].at_ms, 40);
 }
 
 /// Replicas that start at the same time on an empty store agree on the secret that signs.
@@ -215,7 +222,7 @@ fn the_embedded_file_keeps_the_smallest_and_the_first() {
     runtime().block_on(replicas_agree_on_ended_sessions(open(), open()));
     // What is kept outlives the process, and alone makes no experiment.
     runtime().block_on(async {
-        let kept = open().kept("site").await.unwrap();
+        let kept = open().running_minima("site").await.unwrap();
         assert_eq!(kept.lowest["p|a"], 1e-300);
         assert_eq!(open().experiments().await.unwrap(), Vec::<String>::new());
     });
@@ -252,10 +259,10 @@ fn a_file_of_the_version_before_is_taken_over() {
     let path = folder.path().join("watershed.db");
     runtime().block_on(async {
         let store = SqliteStore::open(&path).unwrap();
-        let part = Part {
+        let delta = Delta {
             experiment: "site".to_owned(),
             shard: 0,
-            spans: Vec::new(),
+            ranges: Vec::new(),
             epochs: vec![EpochDefinition {
                 digest: EpochDigest(7),
                 traffic: 1.0,
@@ -269,7 +276,7 @@ fn a_file_of_the_version_before_is_taken_over() {
             forgotten: 0,
             remember_from_ms: 0,
         };
-        store.apply(&part).await.unwrap();
+        store.apply(&delta).await.unwrap();
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
@@ -279,8 +286,11 @@ fn a_file_of_the_version_before_is_taken_over() {
     runtime().block_on(async {
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.experiments().await.unwrap(), ["site"]);
-        store.keep("site", &number("p", 0.5)).await.unwrap();
-        assert_eq!(store.kept("site").await.unwrap(), number("p", 0.5));
+        store.merge_minima("site", &number("p", 0.5)).await.unwrap();
+        assert_eq!(
+            store.running_minima("site").await.unwrap(),
+            number("p", 0.5)
+        );
     });
 }
 

@@ -15,7 +15,7 @@ use watershed::store::redis::{RedisStore, TlsFiles};
 use watershed::store::sqlite::SqliteStore;
 use watershed::store::waiting::BYTES_MAX;
 use watershed::store::{
-    Applied, EpochDefinition, EventAt, ExposureAt, Part, Span, Store, UserDelta,
+    Applied, Delta, EpochDefinition, EventAt, ExposureAt, JournalRange, Store, UserDelta,
 };
 
 const KEY: &str = "Idempotency-Key: batch-1\r\nContent-Type: application/json\r\n";
@@ -217,22 +217,22 @@ fn an_event_that_the_journal_cannot_take_is_not_acknowledged() {
     assert_eq!(events, accepted + 100);
 }
 
-fn part(after: u64, users: Vec<UserDelta>, remember_from_ms: u64) -> Part {
-    Part {
+fn delta(after: u64, users: Vec<UserDelta>, remember_from_ms: u64) -> Delta {
+    Delta {
         epochs: vec![EpochDefinition {
             digest: EpochDigest(7),
             traffic: 1.0,
             groups: vec![("control".to_owned(), 1.0)],
             first_ms: 1,
         }],
-        spans: vec![Span {
+        ranges: vec![JournalRange {
             journal: "journal".into(),
             after,
             through: after + 1,
         }],
         users,
         remember_from_ms,
-        ..Part::nothing("exp")
+        ..Delta::nothing("exp")
     }
 }
 
@@ -273,8 +273,8 @@ async fn ids_are_bounded(store: &dyn Store) {
     let mut after = 0;
     let mut apply = async |users: Vec<UserDelta>, from_ms: u64| {
         assert_eq!(
-            store.apply(&part(after, users, from_ms)).await.unwrap(),
-            Applied::Now
+            store.apply(&delta(after, users, from_ms)).await.unwrap(),
+            Applied::Added
         );
         after += 1;
     };
@@ -286,7 +286,7 @@ async fn ids_are_bounded(store: &dyn Store) {
     // What is older than what is remembered counts anew.
     apply(vec![user("u", vec![event(1, 3 * day)])], 11).await;
     assert_eq!(sum(store, "u").await, 2, "{kind}");
-    // Far more than one user may have, in several parts, and all of it again.
+    // Far more than one user may have, in several deltas, and all of it again.
     for again in 0..2 {
         for first in (0..OF_USER_MAX + 500).step_by(2_500) {
             let ids = first..(first + 2_500).min(OF_USER_MAX + 500);
@@ -313,8 +313,8 @@ async fn waiting_is_bounded(store: &dyn Store) {
     let kind = store.kind();
     let mut after = 0;
     let mut apply = async |users: Vec<UserDelta>| {
-        let part = part(after, users, 0);
-        assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
+        let delta = delta(after, users, 0);
+        assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
         after += 1;
     };
     let dropped = async || store.totals("exp").await.unwrap().uncounted.dropped_waiting;
@@ -446,27 +446,27 @@ fn wrong_clock_of_one_process_ends_nothing_of_others_in_redis() {
             exposures: Vec::new(),
             ..user("late", vec![event(5, now_ms)])
         };
-        let first = part(
+        let first = delta(
             0,
             vec![user("u", vec![event(1, now_ms)]), waits],
             bound(now_ms),
         );
-        assert_eq!(store.apply(&first).await.unwrap(), Applied::Now);
-        let of_one_ahead = Part {
+        assert_eq!(store.apply(&first).await.unwrap(), Applied::Added);
+        let of_one_ahead = Delta {
             wait_from_ms: ahead_ms,
-            ..part(
+            ..delta(
                 1,
                 vec![user("w", vec![event(9, ahead_ms)])],
                 bound(ahead_ms),
             )
         };
-        assert_eq!(store.apply(&of_one_ahead).await.unwrap(), Applied::Now);
-        let again = part(
+        assert_eq!(store.apply(&of_one_ahead).await.unwrap(), Applied::Added);
+        let again = delta(
             2,
             vec![user("u", vec![event(1, now_ms)]), user("late", Vec::new())],
             bound(now_ms),
         );
-        assert_eq!(store.apply(&again).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&again).await.unwrap(), Applied::Added);
         assert_eq!(sum(&store, "u").await, 1);
         assert_eq!(sum(&store, "late").await, 1);
         store.forget_user("exp", b"gone", now_ms).await.unwrap();

@@ -14,8 +14,8 @@ use watershed::store::redis::{RedisStore, TlsFiles, Unusable};
 use watershed::store::retention;
 use watershed::store::sqlite::SqliteStore;
 use watershed::store::{
-    Applied, EpochDefinition, EventAt, ExposureAt, GroupTotals, MetricTotals, Part, Span, Store,
-    Tally, UserDelta,
+    Applied, Delta, EpochDefinition, EventAt, ExposureAt, GroupTotals, JournalRange, MetricTotals,
+    Store, Tally, UserDelta,
 };
 
 /// The simplest thing that could be right: every user's story kept whole, counted anew each time.
@@ -48,22 +48,22 @@ struct ModelUser {
 const MOST: i128 = 1_000_000_000_000_000;
 
 impl Model {
-    fn apply(&mut self, part: &Part) {
-        for span in &part.spans {
-            let given = self.applied.entry(span.journal.to_string()).or_default();
-            assert_eq!(*given, span.after);
-            *given = span.through;
+    fn apply(&mut self, delta: &Delta) {
+        for range in &delta.ranges {
+            let given = self.applied.entry(range.journal.to_string()).or_default();
+            assert_eq!(*given, range.after);
+            *given = range.through;
         }
-        self.remember_from_ms = part.remember_from_ms;
-        self.tallies.extend(part.tallies.iter().cloned());
-        for epoch in &part.epochs {
+        self.remember_from_ms = delta.remember_from_ms;
+        self.tallies.extend(delta.tallies.iter().cloned());
+        for epoch in &delta.epochs {
             let first = self.epochs.entry(epoch.digest.0).or_insert(epoch.first_ms);
             *first = (*first).min(epoch.first_ms);
         }
-        for join in &part.joins {
+        for join in &delta.joins {
             self.join(join);
         }
-        for delta in &part.users {
+        for delta in &delta.users {
             let mut delta = delta.clone();
             delta.user = self.root(&delta.user);
             let waiting = self.waiting.remove(&delta.user).unwrap_or_default();
@@ -86,9 +86,9 @@ impl Model {
             let events = waiting.iter().chain(&delta.events).cloned().collect();
             self.settle(&delta.user, events);
         }
-        let waits = |event: &EventAt| event.at_ms >= part.wait_from_ms;
+        let waits = |event: &EventAt| event.at_ms >= delta.wait_from_ms;
         self.waiting.retain(|_, waiting| waiting.iter().any(waits));
-        self.ids.retain(|_, at_ms| *at_ms >= part.remember_from_ms);
+        self.ids.retain(|_, at_ms| *at_ms >= delta.remember_from_ms);
     }
 
     fn root(&self, user: &[u8]) -> Vec<u8> {
@@ -305,7 +305,7 @@ fn tally() -> impl Strategy<Value = Tally> {
     )
 }
 
-/// A part's content, and what happens around it: which journal, sent again, sent as if something
+/// A delta's content, and what happens around it: which journal, sent again, sent as if something
 /// were missing.
 type Step = (Vec<UserDelta>, Vec<Tally>, usize, bool, bool, Vec<Join>);
 
@@ -330,7 +330,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-fn part_of(step: &Step, number: u64, model: &Model) -> Part {
+fn part_of(step: &Step, number: u64, model: &Model) -> Delta {
     let (users, tallies, journal, _, _, joins) = step;
     let mut users = users.clone();
     users.sort_by(|a, b| a.user.cmp(&b.user));
@@ -346,10 +346,10 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Part {
     };
     let journal: Arc<str> = format!("journal-{journal}").into();
     let after = model.applied.get(&*journal).copied().unwrap_or(0);
-    Part {
+    Delta {
         experiment: "exp.1".to_owned(),
         shard: 0,
-        spans: vec![Span {
+        ranges: vec![JournalRange {
             journal,
             after,
             through: after + 1 + number,
@@ -367,19 +367,22 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Part {
 async fn play(store: &dyn Store, steps: &[Step]) {
     let mut model = Model::default();
     for (number, step) in steps.iter().enumerate() {
-        let part = part_of(step, number as u64, &model);
+        let delta = part_of(step, number as u64, &model);
         let &(_, _, _, again, gap, _) = step;
         if gap {
-            let mut ahead = part.clone();
-            ahead.spans[0].after += 500;
-            ahead.spans[0].through += 500;
-            let has = vec![(part.spans[0].journal.clone(), part.spans[0].after)];
-            assert_eq!(store.apply(&ahead).await.unwrap(), Applied::Mismatch(has));
+            let mut ahead = delta.clone();
+            ahead.ranges[0].after += 500;
+            ahead.ranges[0].through += 500;
+            let has = vec![(delta.ranges[0].journal.clone(), delta.ranges[0].after)];
+            assert_eq!(
+                store.apply(&ahead).await.unwrap(),
+                Applied::PositionMismatch(has)
+            );
         }
-        assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
-        model.apply(&part);
+        assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
+        model.apply(&delta);
         if again {
-            assert_eq!(store.apply(&part).await.unwrap(), Applied::Before);
+            assert_eq!(store.apply(&delta).await.unwrap(), Applied::AlreadyApplied);
         }
     }
     let mut found = BTreeMap::new();
@@ -536,7 +539,7 @@ fn redis_like_the_model(redis: &Redis, cases: u32) {
     });
 }
 
-fn one_user(number: u64) -> Part {
+fn one_user(number: u64) -> Delta {
     let exposed = ExposureAt {
         at_ms: 1,
         epoch: EpochDigest(7),
@@ -556,9 +559,9 @@ fn one_user(number: u64) -> Part {
     );
     let mut model = Model::default();
     model.applied.insert("journal-0".to_owned(), number);
-    let mut part = part_of(&step, 0, &model);
-    part.epochs.truncate(1);
-    part
+    let mut delta = part_of(&step, 0, &model);
+    delta.epochs.truncate(1);
+    delta
 }
 
 async fn users(store: &dyn Store) -> u64 {
@@ -599,12 +602,12 @@ async fn bounds_are_exact(store: &dyn Store) {
         exposures: vec![exposure],
         events: events.map(event).to_vec(),
     };
-    let part = part_of(
+    let delta = part_of(
         &(vec![user], vec![], 0, false, false, vec![]),
         0,
         &Model::default(),
     );
-    assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
+    assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
     let record = store.user("exp.1", b"u").await.unwrap().unwrap();
     assert_eq!(record.metrics["m"], (2, 110, 0), "{}", store.kind());
 }
@@ -613,8 +616,8 @@ async fn bounds_are_exact(store: &dyn Store) {
 async fn retention_is_kept(store: &dyn Store) {
     const HOUR: u64 = 3_600_000;
     store.shards("exp.1").await.unwrap();
-    let mut part = one_user(0);
-    part.tallies = vec![Tally {
+    let mut delta = one_user(0);
+    delta.tallies = vec![Tally {
         epoch: EpochDigest(7),
         group: "control".to_owned(),
         hour: 0,
@@ -624,7 +627,7 @@ async fn retention_is_kept(store: &dyn Store) {
         unfinished: 0,
         latency: BTreeMap::new(),
     }];
-    assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
+    assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
     let kept = std::time::Duration::from_secs(7200);
     let is_known = async || store.user("exp.1", &[0]).await.unwrap().is_some();
     let running = ["exp.1".to_owned()];
@@ -675,7 +678,7 @@ fn a_redis_that_restarts_or_loses_data_is_seen() {
             .await
             .unwrap();
         store.shards("exp.1").await.unwrap();
-        assert_eq!(store.apply(&one_user(0)).await.unwrap(), Applied::Now);
+        assert_eq!(store.apply(&one_user(0)).await.unwrap(), Applied::Added);
         redis.kill();
         assert!(store.apply(&one_user(1)).await.is_err());
         redis.up();
@@ -688,13 +691,16 @@ fn a_redis_that_restarts_or_loses_data_is_seen() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             tried = store.apply(&one_user(1)).await;
         }
-        assert!(matches!(tried.unwrap(), Applied::Now | Applied::Before));
+        assert!(matches!(
+            tried.unwrap(),
+            Applied::Added | Applied::AlreadyApplied
+        ));
         assert_eq!(users(&store).await, 2);
         redis.command(&["FLUSHALL"]).unwrap();
         let has = vec![("journal-0".into(), 0)];
         assert_eq!(
             store.apply(&one_user(2)).await.unwrap(),
-            Applied::Mismatch(has)
+            Applied::PositionMismatch(has)
         );
     });
 }
@@ -724,7 +730,7 @@ fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
             redis.command(&mend_it).unwrap();
             assert_eq!(
                 store.apply(&next).await.unwrap(),
-                Applied::Now,
+                Applied::Added,
                 "{break_it:?}: something was written"
             );
         }
@@ -825,10 +831,10 @@ fn a_script_takes_no_longer_for_what_clients_sent_earlier() {
         let mut model = Model::default();
         let mut apply = async |users: Vec<UserDelta>, joins: Vec<Join>| -> f64 {
             let step = (users, vec![], 0, false, false, joins);
-            let part = part_of(&step, 0, &model);
+            let delta = part_of(&step, 0, &model);
             redis.command(&["SLOWLOG", "RESET"]).unwrap();
-            assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
-            let through = part.spans[0].through;
+            assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
+            let through = delta.ranges[0].through;
             model.applied.insert("journal-0".to_owned(), through);
             slowest_script_us(&redis) as f64
         };
@@ -847,8 +853,8 @@ fn a_script_takes_no_longer_for_what_clients_sent_earlier() {
         let link = |number| (name(number + 1), name(number));
         let mut tried_us = 0.0_f64;
         for start in (0..LONG).step_by(USERS) {
-            let part = joins(&|number| link(start + number), USERS);
-            tried_us = tried_us.max(apply(vec![], part).await);
+            let delta = joins(&|number| link(start + number), USERS);
+            tried_us = tried_us.max(apply(vec![], delta).await);
         }
         let after_us = apply(users(&name), joins(&link, USERS)).await;
         for (what, us) in [("old", old_us), ("tried", tried_us), ("after", after_us)] {
@@ -921,9 +927,9 @@ async fn old_aliases(store: &dyn Store) {
     let mut model = Model::default();
     let mut apply = async |users: Vec<UserDelta>, joins: Vec<Join>| {
         let step = (users, vec![], 0, false, false, joins);
-        let part = part_of(&step, 0, &model);
-        assert_eq!(store.apply(&part).await.unwrap(), Applied::Now);
-        let through = part.spans[0].through;
+        let delta = part_of(&step, 0, &model);
+        assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
+        let through = delta.ranges[0].through;
         model.applied.insert("journal-0".to_owned(), through);
     };
     apply(

@@ -6,9 +6,9 @@ use watershed::admin::results::evaluator::{Look, Looks, Seen};
 use watershed::config;
 use watershed::experiment::EpochDigest;
 use watershed::stats::State;
-use watershed::store::kept::Kept;
+use watershed::store::running_minima::RunningMinima;
 use watershed::store::{
-    EpochDefinition, EpochTotals, GroupTotals, HourTotals, MetricTotals, Totals,
+    EpochDefinition, EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals,
 };
 use watershed::telemetry::Counted;
 
@@ -62,7 +62,7 @@ fn look(windows: bool) -> Look {
         of.count += more.count;
         of.count_sq += more.count_sq;
     }
-    let totals = Totals {
+    let totals = ExperimentTotals {
         epochs: vec![EpochTotals {
             definition: EpochDefinition {
                 digest: EpochDigest(1),
@@ -76,7 +76,7 @@ fn look(windows: bool) -> Look {
             number: 1,
             groups: groups.into_iter().collect(),
         }],
-        ..Totals::default()
+        ..ExperimentTotals::default()
     };
     let seen = Seen {
         totals,
@@ -84,7 +84,7 @@ fn look(windows: bool) -> Look {
         counted: Counted::Wholly,
         at_ms: now_hours * HOUR_MS,
     };
-    Looks::default().judge(&plan, &plan.experiments[0], seen, &Kept::default())
+    Looks::default().judge(&plan, &plan.experiments[0], seen, &RunningMinima::default())
 }
 
 #[test]

@@ -238,7 +238,7 @@ pub struct Acts {
     )
 )]
 pub async fn acts(State(door): State<Door>) -> Result<Json<Acts>, Failure> {
-    let acts = door.store.acts(1000).await?.into_iter();
+    let acts = door.store.audit_log(1000).await?.into_iter();
     let acts = acts.map(ActResult::from).collect();
     Ok(Json(Acts { acts }))
 }

@@ -5,7 +5,7 @@ use crate::admin::http::auth::Caller;
 use crate::admin::http::error::Failure;
 use crate::admin::results::enums;
 use crate::config::plan::Plan;
-use crate::store::controls::{Act, Control, Lifecycle};
+use crate::store::decisions::{AuditEntry, DecidedState, StandingDecision};
 use crate::store::{Store, StoreError, chain};
 use axum::http::StatusCode;
 use serde::Serialize;
@@ -48,12 +48,12 @@ impl Action {
         all.into_iter().find(|action| action.name() == name)
     }
 
-    fn state(self) -> Lifecycle {
+    fn state(self) -> DecidedState {
         match self {
-            Action::Pause => Lifecycle::Paused,
-            Action::Resume => Lifecycle::Running,
-            Action::Promote => Lifecycle::Promoted,
-            Action::Rollback => Lifecycle::RolledBack,
+            Action::Pause => DecidedState::Paused,
+            Action::Resume => DecidedState::Running,
+            Action::Promote => DecidedState::Promoted,
+            Action::Rollback => DecidedState::RolledBack,
         }
     }
 }
@@ -104,17 +104,17 @@ pub fn no_experiment(name: &str) -> Failure {
 
 /// Keeps that somebody did something that is no decision about an experiment. It is done: a store
 /// that is away cannot undo it, so that is only logged.
-pub async fn note(store: &dyn Store, act: Act) {
+pub async fn note(store: &dyn Store, act: AuditEntry) {
     tracing::info!("{} by {}: {} -> {}", act.action, act.by, act.from, act.to);
-    if let Err(error) = store.note(&act).await {
+    if let Err(error) = store.record_action(&act).await {
         let (action, error) = (&act.action, chain(&error));
         tracing::warn!("{action} by {} is not kept: {error}", act.by);
     }
 }
 
 /// Something that was done at the door.
-pub fn act(action: &str, caller: &Caller, from: String, to: String) -> Act {
-    Act {
+pub fn act(action: &str, caller: &Caller, from: String, to: String) -> AuditEntry {
+    AuditEntry {
         experiment: String::new(),
         action: action.to_owned(),
         from,
@@ -172,15 +172,15 @@ pub async fn decide(
             );
         }
     };
-    let controls = store.controls().await.map_err(Undecided::Away)?;
+    let controls = store.decisions().await.map_err(Undecided::Away)?;
     let before = controls.get(name);
     let stands = before.filter(|control| control.salt == *experiment.salt);
     let same = match stands {
-        None => state == Lifecycle::Running,
+        None => state == DecidedState::Running,
         Some(stands) => stands.state == state && stands.group == group,
     };
     let before_ms = before.map_or(0, |control| control.at_ms);
-    let next = Control {
+    let next = StandingDecision {
         state,
         group: group.clone(),
         salt: experiment.salt.to_string(),
@@ -199,7 +199,7 @@ pub async fn decide(
     if same {
         return Ok(done);
     }
-    let act = Act {
+    let act = AuditEntry {
         experiment: name.to_owned(),
         action: decision.action.name().to_owned(),
         from,
@@ -208,7 +208,7 @@ pub async fn decide(
         by: decision.by.to_owned(),
         reason: decision.reason.map(str::to_owned),
     };
-    let taken = store.control(before_ms, &next, &act).await;
+    let taken = store.decide(before_ms, &next, &act).await;
     if !taken.map_err(Undecided::Away)? {
         return refused(
             StatusCode::CONFLICT,
@@ -225,11 +225,11 @@ pub async fn decide(
     Ok(done)
 }
 
-fn stood(control: Option<&Control>) -> String {
+fn stood(control: Option<&StandingDecision>) -> String {
     match control {
         None => "running".to_owned(),
-        Some(Control {
-            state: Lifecycle::Promoted,
+        Some(StandingDecision {
+            state: DecidedState::Promoted,
             group: Some(group),
             ..
         }) => format!("promoted {group}"),
@@ -237,13 +237,13 @@ fn stood(control: Option<&Control>) -> String {
     }
 }
 
-fn status(state: Lifecycle) -> &'static str {
+fn status(state: DecidedState) -> &'static str {
     use crate::experiment::Lifecycle as Own;
     match state {
-        Lifecycle::Running => Own::Running.name(),
-        Lifecycle::Paused => Own::Paused.name(),
-        Lifecycle::Promoted => Own::Promoted.name(),
-        Lifecycle::RolledBack => Own::RolledBack.name(),
+        DecidedState::Running => Own::Running.name(),
+        DecidedState::Paused => Own::Paused.name(),
+        DecidedState::Promoted => Own::Promoted.name(),
+        DecidedState::RolledBack => Own::RolledBack.name(),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::admin::results::gather::rfc3339;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
-use crate::store::{GroupTotals, HourTotals, MetricTotals, Place, Store, StoreError};
+use crate::store::{GroupTotals, HourTotals, MetricTotals, Store, StoreError, UserCursor};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -148,7 +148,7 @@ async fn users(
     pages: &mpsc::Sender<Result<Vec<Row>, StoreError>>,
 ) -> Result<Vec<Vec<Row>>, StoreError> {
     let text = |text: &str| Cell::Text(Some(text.to_owned()));
-    let mut place = Some(Place::default());
+    let mut place = Some(UserCursor::default());
     while let Some(from) = place {
         let (users, next) = store.users(experiment, from).await?;
         let mut rows = Vec::with_capacity(users.len());

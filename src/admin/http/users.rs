@@ -8,7 +8,7 @@ use crate::admin::results::assignments;
 use crate::admin::results::assignments::Explained;
 use crate::experiment::UserId;
 use crate::experiment::minted;
-use crate::store::controls::Act;
+use crate::store::decisions::AuditEntry;
 use crate::store::forgotten::everywhere;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -112,7 +112,7 @@ pub async fn forget(
         for experiment in &forgotten {
             // Whose data they were is forgotten, too.
             let act = decide::act("forget", &caller, "kept".into(), "forgotten".into());
-            let experiment_too = Act {
+            let experiment_too = AuditEntry {
                 experiment: experiment.clone(),
                 ..act
             };

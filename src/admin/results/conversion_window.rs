@@ -3,11 +3,16 @@
 //! users. PURE.
 
 use crate::admin::results::time_series::{HOUR_MS, add};
-use crate::store::{HourTotals, Totals};
+use crate::store::{ExperimentTotals, HourTotals};
 
 /// What was counted of users who came so long ago that their window is over. Users stand in the hour
 /// in which they came, and so does all that they did.
-pub fn over(totals: &Totals, hours: &[HourTotals], within_ms: u64, now_ms: u64) -> Totals {
+pub fn over(
+    totals: &ExperimentTotals,
+    hours: &[HourTotals],
+    within_ms: u64,
+    now_ms: u64,
+) -> ExperimentTotals {
     let mut over = totals.clone();
     for epoch in &mut over.epochs {
         epoch.groups.clear();
@@ -32,7 +37,7 @@ mod tests {
             users,
             ..GroupTotals::default()
         };
-        let totals = Totals {
+        let totals = ExperimentTotals {
             epochs: vec![EpochTotals {
                 definition: EpochDefinition {
                     digest: EpochDigest(1),
@@ -43,7 +48,7 @@ mod tests {
                 number: 1,
                 groups: [("control".to_owned(), users(111))].into(),
             }],
-            ..Totals::default()
+            ..ExperimentTotals::default()
         };
         let hour = |hour: u64, count: u64| HourTotals {
             hour,

@@ -10,8 +10,8 @@ use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
 use crate::stats::verdict::{State, Verdict};
 use crate::stats::{self, Judgement, Question};
-use crate::store::kept::Kept;
-use crate::store::{HourTotals, Store, StoreError, Totals, chain};
+use crate::store::running_minima::RunningMinima;
+use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
 use crate::telemetry::{Counted, Telemetry};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Look {
     /// What was counted.
-    pub totals: Totals,
+    pub totals: ExperimentTotals,
     /// What was asked.
     pub question: Question,
     /// What was answered.
@@ -49,7 +49,7 @@ pub struct Look {
 #[derive(Debug)]
 pub struct Seen {
     /// In all.
-    pub totals: Totals,
+    pub totals: ExperimentTotals,
     /// By hour, where users have windows of time to convert in.
     pub hours: Option<Arc<Vec<HourTotals>>>,
     /// Whether reported batches are in it as a whole.
@@ -67,7 +67,7 @@ pub struct Looks {
     telemetry: Arc<Telemetry>,
     /// By experiment's name: what is kept of it, here and in the store. It also outlives a
     /// store that loses its last seconds.
-    known: Mutex<HashMap<String, Kept>>,
+    known: Mutex<HashMap<String, RunningMinima>>,
     /// By experiment's name: how much was counted when its hours were read, and the hours.
     hours: Mutex<HashMap<String, Hours>>,
 }
@@ -88,7 +88,7 @@ impl Looks {
         experiment: &Experiment,
         store: &dyn Store,
     ) -> Result<Look, StoreError> {
-        let kept = store.kept(&experiment.name).await?;
+        let kept = store.running_minima(&experiment.name).await?;
         let waited_until = Instant::now() + COUNTED_WITHIN;
         let (totals, counted) = loop {
             let (totals, counted) = self.totals(experiment, store).await?;
@@ -115,7 +115,7 @@ impl Looks {
         &self,
         experiment: &Experiment,
         store: &dyn Store,
-    ) -> Result<(Totals, Counted), StoreError> {
+    ) -> Result<(ExperimentTotals, Counted), StoreError> {
         let imports = &self.telemetry.imports;
         let (begun, caught_up) = (imports.begun(), &self.telemetry.folding.caught_up_ms);
         let counted = imports.counted(caught_up.load(Ordering::Relaxed), now_ms());
@@ -129,7 +129,7 @@ impl Looks {
     async fn hours(
         &self,
         experiment: &Experiment,
-        totals: &Totals,
+        totals: &ExperimentTotals,
         store: &dyn Store,
     ) -> Result<Arc<Vec<HourTotals>>, StoreError> {
         let counted = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
@@ -149,7 +149,13 @@ impl Looks {
     }
 
     /// The same of counts at hand: what `kept` says, and what this process found before, is known.
-    pub fn judge(&self, plan: &Plan, experiment: &Experiment, seen: Seen, kept: &Kept) -> Look {
+    pub fn judge(
+        &self,
+        plan: &Plan,
+        experiment: &Experiment,
+        seen: Seen,
+        kept: &RunningMinima,
+    ) -> Look {
         let Seen {
             mut totals,
             hours,
@@ -160,7 +166,7 @@ impl Looks {
         let known = known.entry(experiment.name.to_string()).or_default();
         if totals.epochs.is_empty() {
             // Nothing was counted, or the counts were deleted to begin anew.
-            *known = Kept::default();
+            *known = RunningMinima::default();
         }
         known.merge(kept);
         // Who was split by another salt took part in another experiment of the same name.
@@ -196,10 +202,10 @@ impl Looks {
     }
 
     /// What this process knows beyond what the store has.
-    fn news(&self, experiment: &str, kept: &Kept) -> Kept {
+    fn news(&self, experiment: &str, kept: &RunningMinima) -> RunningMinima {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get(experiment);
-        known.map_or_else(Kept::default, |known| known.beyond(kept))
+        known.map_or_else(RunningMinima::default, |known| known.beyond(kept))
     }
 
     /// Looks at every experiment of the plan now and then until `stop` is told, and then once
@@ -252,7 +258,7 @@ type Due = (State, Option<usize>);
 /// What the last round saw: what did not change is not judged again.
 #[derive(Default)]
 struct Rounds {
-    totals: HashMap<String, Totals>,
+    totals: HashMap<String, ExperimentTotals>,
     /// By experiment's name: what its verdict asks for, where the file says that it is acted on.
     due: HashMap<String, Due>,
     digest: u64,
@@ -286,7 +292,7 @@ impl Rounds {
         store: &dyn Store,
     ) -> Result<(), StoreError> {
         let name = &*experiment.name;
-        let kept = store.kept(name).await?;
+        let kept = store.running_minima(name).await?;
         let (totals, counted) = looks.totals(experiment, store).await?;
         // A verdict may also come by time alone.
         let has_windows = has_windows(plan, experiment);
@@ -319,7 +325,7 @@ impl Rounds {
         }
         let news = looks.news(name, &kept);
         if !news.is_empty() {
-            store.keep(name, &news).await?;
+            store.merge_minima(name, &news).await?;
         }
         Ok(())
     }

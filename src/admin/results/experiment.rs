@@ -13,7 +13,7 @@ use crate::config::plan::Plan;
 use crate::experiment::{Experiment, GroupIndex};
 use crate::stats::State;
 use crate::store::buckets::Buckets;
-use crate::store::{EpochTotals, Totals};
+use crate::store::{EpochTotals, ExperimentTotals};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The results of an experiment of the plan.
@@ -92,7 +92,7 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
 }
 
 /// An experiment that is no longer in the file: its counts are kept and shown.
-pub fn ended(name: String, totals: &Totals) -> ExperimentResult {
+pub fn ended(name: String, totals: &ExperimentTotals) -> ExperimentResult {
     let names: BTreeSet<&String> = totals
         .epochs
         .iter()
@@ -147,7 +147,7 @@ fn group_result(
     role: &'static str,
     weight: Option<f64>,
     upstream: Option<String>,
-    totals: &Totals,
+    totals: &ExperimentTotals,
 ) -> GroupResult {
     let mut classes = [0; 5];
     let mut latency = BTreeMap::new();
@@ -203,7 +203,7 @@ fn epoch_result(epoch: &EpochTotals) -> EpochResult {
     }
 }
 
-fn started_at(totals: &Totals) -> Option<String> {
+fn started_at(totals: &ExperimentTotals) -> Option<String> {
     rfc3339(
         totals
             .epochs
@@ -213,7 +213,7 @@ fn started_at(totals: &Totals) -> Option<String> {
     )
 }
 
-fn crossed_over(totals: &Totals) -> u64 {
+fn crossed_over(totals: &ExperimentTotals) -> u64 {
     totals
         .epochs
         .iter()

@@ -7,7 +7,7 @@ use crate::admin::results::schema::{ActResult, EventState, ReplicaResult, Result
 use crate::admin::results::time_series;
 use crate::config::declare::definition;
 use crate::config::plan::Plan;
-use crate::store::controls::Act;
+use crate::store::decisions::AuditEntry;
 use crate::store::{Replica, Store, StoreError};
 use crate::telemetry::Telemetry;
 use std::sync::atomic::Ordering;
@@ -101,13 +101,13 @@ pub async fn gather(
 
 /// The latest decisions, of the experiment asked for.
 async fn acts(store: &dyn Store, wish: Wish<'_>) -> Result<Vec<ActResult>, StoreError> {
-    let acts = store.acts(ACTS_SHOWN).await?.into_iter();
+    let acts = store.audit_log(ACTS_SHOWN).await?.into_iter();
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
     Ok(wanted.map(ActResult::from).collect())
 }
 
-impl From<Act> for ActResult {
-    fn from(act: Act) -> ActResult {
+impl From<AuditEntry> for ActResult {
+    fn from(act: AuditEntry) -> ActResult {
         ActResult {
             experiment: act.experiment,
             action: act.action,

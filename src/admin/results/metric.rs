@@ -11,7 +11,7 @@ use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::metric::{Goal, Role};
 use crate::stats::{self, GroupJudgement, fixed};
-use crate::store::{MetricTotals, Totals};
+use crate::store::{ExperimentTotals, MetricTotals};
 
 /// How results are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
@@ -120,7 +120,7 @@ pub fn lowest_at(judged: &GroupJudgement) -> Option<String> {
 }
 
 /// A group's users and a metric's counts over all epochs.
-pub fn pooled(totals: &Totals, group: &str, metric: &str) -> (u64, MetricTotals) {
+pub fn pooled(totals: &ExperimentTotals, group: &str, metric: &str) -> (u64, MetricTotals) {
     let mut sum = MetricTotals::default();
     let mut users = 0;
     let groups = totals.epochs.iter().map(|epoch| epoch.groups.get(group));

@@ -6,7 +6,7 @@ use crate::config::plan::Plan;
 use crate::experiment::metric::Kind;
 use crate::experiment::{EpochDigest, Experiment};
 use crate::stats::{self, Given, History, Judgement, Question, Role, Shown, State};
-use crate::store::kept::Kept;
+use crate::store::running_minima::RunningMinima;
 
 /// What makes an experiment itself: with another salt users are split anew, and with another
 /// control something else is compared. Nothing of an earlier identity is used then.
@@ -29,13 +29,13 @@ fn digest(text: &str) -> String {
 
 /// Whether users of an epoch were split as they are now. Epochs of which nothing is kept are from
 /// before any look, and count.
-pub fn belongs(experiment: &Experiment, epoch: EpochDigest, kept: &Kept) -> bool {
+pub fn belongs(experiment: &Experiment, epoch: EpochDigest, kept: &RunningMinima) -> bool {
     let salt = kept.first.get(&salt_field(epoch));
     salt.is_none_or(|salt| *salt == digest(&experiment.salt))
 }
 
 /// Puts what is kept into the question.
-pub fn recall(experiment: &Experiment, question: &mut Question, kept: &Kept) {
+pub fn recall(experiment: &Experiment, question: &mut Question, kept: &RunningMinima) {
     let identity = identity(experiment);
     question.previous_sample_ratio_p = kept.lowest.get(&sizes_field(&identity)).copied();
     let groups = &question.groups;
@@ -81,7 +81,7 @@ fn givens(identity: &str, question: &Question) -> impl Iterator<Item = (Given, S
     })
 }
 
-fn shown(kept: &Kept, field: &str) -> Option<Shown> {
+fn shown(kept: &RunningMinima, field: &str) -> Option<Shown> {
     Some(Shown {
         p: *kept.lowest.get(field)?,
         at_ms: kept.lowest_at.get(field).copied(),
@@ -89,9 +89,9 @@ fn shown(kept: &Kept, field: &str) -> Option<Shown> {
 }
 
 /// What this look adds to what is kept.
-pub fn found(experiment: &Experiment, question: &Question, judgement: &Judgement) -> Kept {
+pub fn found(experiment: &Experiment, question: &Question, judgement: &Judgement) -> RunningMinima {
     let identity = identity(experiment);
-    let mut kept = Kept::default();
+    let mut kept = RunningMinima::default();
     // Before its first user an experiment has not begun: what is planned may still change.
     if question.started_at_ms.is_none() {
         return kept;
@@ -133,7 +133,7 @@ pub fn found(experiment: &Experiment, question: &Question, judgement: &Judgement
 }
 
 /// Where the file plans something else than what the experiment began with.
-pub fn disagreements(plan: &Plan, experiment: &Experiment, kept: &Kept) -> Vec<String> {
+pub fn disagreements(plan: &Plan, experiment: &Experiment, kept: &RunningMinima) -> Vec<String> {
     let identity = identity(experiment);
     let planned = experiment.metrics.iter().filter_map(|&index| {
         let metric = plan.metric(index);
@@ -152,7 +152,7 @@ pub fn disagreements(plan: &Plan, experiment: &Experiment, kept: &Kept) -> Vec<S
     planned.collect()
 }
 
-fn planned(identity: &str, metric: &stats::Metric, kept: &Kept) -> Option<f64> {
+fn planned(identity: &str, metric: &stats::Metric, kept: &RunningMinima) -> Option<f64> {
     let text = kept.first.get(&detect_field(identity, metric))?;
     let detect = text.parse().ok();
     detect.filter(|detect: &f64| *detect > 0.0 && detect.is_finite())

@@ -6,14 +6,14 @@ use crate::experiment::Experiment;
 use crate::experiment::guardrail::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric, Role};
 use crate::stats;
-use crate::store::{GroupTotals, HourTotals, MetricTotals, Totals};
+use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
 /// What is asked of the statistics about an experiment with these totals. By its hours, metrics
 /// with a window are asked about users whose window is over; without them, about all users.
 pub fn question(
     plan: &Plan,
     experiment: &Experiment,
-    totals: &Totals,
+    totals: &ExperimentTotals,
     hours: Option<&[HourTotals]>,
     now_ms: u64,
 ) -> stats::Question {

@@ -7,7 +7,7 @@ use crate::admin::results::stats_input::question;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::stats;
-use crate::store::{GroupTotals, HourTotals, MetricTotals, Totals};
+use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 use std::collections::BTreeMap;
 
 /// An hour.
@@ -20,7 +20,7 @@ const MOMENTS_MAX: usize = 48;
 pub fn over_time(
     plan: &Plan,
     experiment: &Experiment,
-    totals: &Totals,
+    totals: &ExperimentTotals,
     hours: &[HourTotals],
     now_ms: u64,
 ) -> Vec<Vec<MomentResult>> {
@@ -56,7 +56,12 @@ pub fn over_time(
     found
 }
 
-fn moment(plan: &Plan, experiment: &Experiment, totals: &Totals, at_ms: u64) -> Vec<MomentResult> {
+fn moment(
+    plan: &Plan,
+    experiment: &Experiment,
+    totals: &ExperimentTotals,
+    at_ms: u64,
+) -> Vec<MomentResult> {
     let question = question(plan, experiment, totals, None, at_ms);
     let users = |place: usize| question.epochs.iter().map(|epoch| epoch.users[place]).sum();
     let judgement = stats::judge(&question);
@@ -81,7 +86,7 @@ fn moment(plan: &Plan, experiment: &Experiment, totals: &Totals, at_ms: u64) -> 
 }
 
 /// Adds what was counted in an hour to the epoch and group that it belongs to.
-pub fn add(totals: &mut Totals, hour: &HourTotals) {
+pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
     let mut epochs = totals.epochs.iter_mut();
     let Some(epoch) = epochs.find(|epoch| epoch.definition.digest == hour.epoch) else {
         return;

@@ -8,8 +8,8 @@ use crate::experiment::{Experiment, UserId};
 use crate::stats::sequential::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
-use crate::store::kept::Kept;
-use crate::store::{EpochDefinition, EpochTotals, GroupTotals, MetricTotals, Totals};
+use crate::store::running_minima::RunningMinima;
+use crate::store::{EpochDefinition, EpochTotals, ExperimentTotals, GroupTotals, MetricTotals};
 use crate::telemetry;
 use fastrand::Rng;
 
@@ -125,7 +125,7 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
                 counted: telemetry::Counted::Wholly,
                 at_ms,
             },
-            &Kept::default(),
+            &RunningMinima::default(),
         );
         end = End {
             state: judged.judgement.verdict.state,
@@ -144,7 +144,7 @@ struct Crowd<'a> {
     rng: Rng,
     name: String,
     counted: Vec<Counted>,
-    totals: Totals,
+    totals: ExperimentTotals,
     /// Users inside the experiment.
     came: u64,
     /// All who were asked for, those outside its traffic too.
@@ -186,10 +186,10 @@ impl<'a> Crowd<'a> {
             rng: Rng::with_seed(game.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ run),
             name: format!("{}-{run}-", game.seed),
             counted: counted(game),
-            totals: Totals {
+            totals: ExperimentTotals {
                 identities: Default::default(),
                 epochs: vec![epoch],
-                ..Totals::default()
+                ..ExperimentTotals::default()
             },
             came: 0,
             tried: 0,

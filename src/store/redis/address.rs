@@ -10,18 +10,18 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 pub struct Address {
     /// Every server named, in order; at least one.
-    pub servers: Vec<Server>,
+    pub servers: Vec<RedisServer>,
     /// User, password and database, which are those of every server.
     pub login: RedisConnectionInfo,
     /// For Sentinels: the master's name, and its database.
     pub master: Option<(String, i64)>,
     /// What its servers are spoken to in.
-    pub transport: Transport,
+    pub transport: RedisTransport,
 }
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct RedisServer {
     /// A DNS name or an IP address, without brackets.
     pub host: String,
     /// The port.
@@ -30,7 +30,7 @@ pub struct Server {
 
 /// What servers are spoken to in: all of them, also those that Sentinels or a cluster name.
 #[derive(Clone, Debug)]
-pub enum Transport {
+pub enum RedisTransport {
     /// In cleartext.
     Plain,
     /// Over TLS, with these files.
@@ -94,13 +94,13 @@ impl Address {
         // Splitting gives one at least.
         let login = infos.first().map(|info| info.redis_settings().clone());
         let servers = infos.iter().map(|info| match info.addr() {
-            ConnectionAddr::Tcp(host, port) => Ok((Server::new(host, *port), false)),
+            ConnectionAddr::Tcp(host, port) => Ok((RedisServer::new(host, *port), false)),
             ConnectionAddr::TcpTls {
                 host,
                 port,
                 insecure: false,
                 ..
-            } => Ok((Server::new(host, *port), true)),
+            } => Ok((RedisServer::new(host, *port), true)),
             _ => Err(unreadable("no #insecure, and no path of a socket")),
         });
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
@@ -110,16 +110,16 @@ impl Address {
             login: login.unwrap_or_default(),
             master,
             transport: match secure {
-                true => Transport::Tls(tls),
-                false => Transport::Plain,
+                true => RedisTransport::Tls(tls),
+                false => RedisTransport::Plain,
             },
         })
     }
 }
 
-impl Server {
-    fn new(host: &str, port: u16) -> Server {
-        Server {
+impl RedisServer {
+    fn new(host: &str, port: u16) -> RedisServer {
+        RedisServer {
             host: host.to_owned(),
             port,
         }
@@ -136,7 +136,7 @@ mod tests {
         let address = Address::read(url, TlsFiles::default()).map_err(|error| error.to_string())?;
         let user = address.login.username().unwrap_or("");
         let db = address.login.db();
-        let server = |it: &Server| format!("{user}@{}:{}/{db}", it.host, it.port);
+        let server = |it: &RedisServer| format!("{user}@{}:{}/{db}", it.host, it.port);
         Ok((
             address.servers.iter().map(server).collect(),
             address.master.clone(),
@@ -178,7 +178,7 @@ mod tests {
             ("valkeys+sentinel://a/m", true),
         ] {
             let address = Address::read(url, TlsFiles::default()).unwrap();
-            let found = matches!(address.transport, Transport::Tls(_));
+            let found = matches!(address.transport, RedisTransport::Tls(_));
             assert_eq!(found, secure, "{url}");
         }
         for wrong in ["rediss://a/0#insecure", "redis+unix:///a"] {

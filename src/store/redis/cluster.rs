@@ -1,9 +1,9 @@
 //! Connections to all masters of a cluster. The redis crate makes them, and cannot be given our
 //! verifier: over TLS a node must show a certificate that leads to one of `ca`.
 
-use super::address::{Address, Server, TlsFiles, Transport};
-use super::dial::NoTls;
-use super::link::{ANSWER_WITHIN, CONNECT_WITHIN, NoLink, Unusable};
+use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
+use super::connector::TlsFilesError;
+use super::link::{ANSWER_WITHIN, CONNECT_WITHIN, LinkError, Unusable};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{
@@ -17,28 +17,29 @@ use std::path::PathBuf;
 const RETRIES: u32 = 3;
 
 /// Connects to the cluster that these servers are of.
-pub async fn cluster(address: &Address) -> Result<ClusterConnection, NoLink> {
+pub async fn cluster(address: &Address) -> Result<ClusterConnection, LinkError> {
     let nodes = address.servers.iter().map(|server| node(address, server));
     let nodes = nodes.collect::<Result<Vec<ConnectionInfo>, RedisError>>()?;
     let mut builder = ClusterClientBuilder::new(nodes)
         .connection_timeout(CONNECT_WITHIN)
         .response_timeout(ANSWER_WITHIN)
         .retries(RETRIES);
-    if let Transport::Tls(files) = &address.transport {
+    if let RedisTransport::Tls(files) = &address.transport {
         // Whoever was first has chosen; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificates = certificates(files);
-        let certificates = certificates.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))?;
+        let certificates =
+            certificates.map_err(|error| LinkError::Unusable(Unusable::Tls(error)))?;
         builder = builder.tls(TlsMode::Secure).certs(certificates);
     }
     Ok(builder.build()?.get_async_connection().await?)
 }
 
-fn node(address: &Address, server: &Server) -> Result<ConnectionInfo, RedisError> {
+fn node(address: &Address, server: &RedisServer) -> Result<ConnectionInfo, RedisError> {
     let (host, port) = (server.host.clone(), server.port);
     let place = match address.transport {
-        Transport::Plain => ConnectionAddr::Tcp(host, port),
-        Transport::Tls(_) => ConnectionAddr::TcpTls {
+        RedisTransport::Plain => ConnectionAddr::Tcp(host, port),
+        RedisTransport::Tls(_) => ConnectionAddr::TcpTls {
             host,
             port,
             insecure: false,
@@ -50,9 +51,10 @@ fn node(address: &Address, server: &Server) -> Result<ConnectionInfo, RedisError
 }
 
 /// The files as they are now.
-fn certificates(files: &TlsFiles) -> Result<TlsCertificates, NoTls> {
-    let read =
-        |path: &PathBuf| std::fs::read(path).map_err(|error| NoTls::File(path.clone(), error));
+fn certificates(files: &TlsFiles) -> Result<TlsCertificates, TlsFilesError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| TlsFilesError::File(path.clone(), error))
+    };
     let client_tls = match &files.identity {
         Some((certificate, key)) => Some(ClientTlsConfig {
             client_cert: read(certificate)?,

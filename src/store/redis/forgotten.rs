@@ -2,7 +2,7 @@
 
 use super::RedisStore;
 use crate::store::StoreError;
-use crate::store::forgotten::{Forgotten, KEEP_MS, new_key, written};
+use crate::store::forgotten::{ForgottenUsers, KEEP_MS, new_key, written};
 use ::redis::Script;
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ pub async fn forgotten(
     store: &RedisStore,
     experiment: &str,
     shard: u32,
-) -> Result<Forgotten, StoreError> {
+) -> Result<ForgottenUsers, StoreError> {
     let key = store.keys(experiment, shard).await?.forgotten;
     let mut range = ::redis::cmd("ZRANGE");
     range.arg(key).arg(0).arg(-1).arg("WITHSCORES");
@@ -28,7 +28,7 @@ pub async fn forgotten(
     let kept = kept
         .into_iter()
         .map(|(digest, at_ms)| (String::from_utf8_lossy(&digest).into_owned(), at_ms as u64));
-    Ok(Forgotten::new(version, kept))
+    Ok(ForgottenUsers::new(version, kept))
 }
 
 /// Keeps that users of a shard were forgotten.

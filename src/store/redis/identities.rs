@@ -1,7 +1,7 @@
 //! IDs that count for another one, in Redis.
 
 use super::{RedisStore, forgotten};
-use crate::store::identities::{OLD_STEPS_MAX, Role};
+use crate::store::identities::{IdentityRole, OLD_STEPS_MAX};
 use crate::store::keys::ShardKeys;
 use crate::store::{Store, StoreError};
 use std::collections::HashSet;
@@ -52,7 +52,8 @@ impl RedisStore {
         // IDs of other shards may name it, too.
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
-            let names = |role: &[u8]| Role::read(role).is_some_and(|role| role.names_one_of(&ids));
+            let names =
+                |role: &[u8]| IdentityRole::read(role).is_some_and(|role| role.names_one_of(&ids));
             let unwanted = |id: &[u8], role: &[u8]| ids.contains(id) || names(role);
             was_there |= self.forget_fields(&keys.identities, unwanted).await?;
         }
@@ -65,7 +66,7 @@ impl RedisStore {
         keys: &ShardKeys,
         id: &[u8],
     ) -> Result<HashSet<Vec<u8>>, StoreError> {
-        let by = Role::Absorbed(id.to_vec()).write();
+        let by = IdentityRole::Absorbed(id.to_vec()).write();
         let (mut cursor, mut found) = (0_u64, HashSet::new());
         loop {
             let mut scan = ::redis::cmd("HSCAN");
@@ -91,8 +92,8 @@ impl RedisStore {
     ) -> Result<Vec<u8>, StoreError> {
         let mut get = ::redis::cmd("HGET");
         let role: Option<Vec<u8>> = self.ask(get.arg(&keys.identities).arg(user)).await?;
-        let mut id = match role.and_then(|role| Role::read(&role)) {
-            Some(Role::Absorbed(by)) => by,
+        let mut id = match role.and_then(|role| IdentityRole::read(&role)) {
+            Some(IdentityRole::Absorbed(by)) => by,
             _ => user.to_vec(),
         };
         for _ in 0..OLD_STEPS_MAX {

@@ -1,9 +1,9 @@
 //! The way to Redis: made when needed, given up when broken, made anew on the next call. Who calls
 //! decides whether and when to try again.
 
-use super::address::{Address, Server};
+use super::address::{Address, RedisServer};
 use super::cluster::cluster;
-use super::dial::{Dialler, NoTls};
+use super::connector::{Connector, TlsFilesError};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};
@@ -28,7 +28,7 @@ pub enum Unusable {
     Address(#[source] RedisError),
     /// There is nobody to trust, or a file for TLS is no good.
     #[error("it cannot be spoken to over TLS")]
-    Tls(#[source] NoTls),
+    Tls(#[source] TlsFilesError),
     /// It asks for a password, or for another one.
     #[error("it refuses the user or password (or asks for one that the address does not give)")]
     Password(#[source] RedisError),
@@ -48,34 +48,34 @@ pub enum Unusable {
 
 /// Why there is no connection now.
 #[derive(Debug)]
-pub enum NoLink {
+pub enum LinkError {
     /// There will never be one.
     Unusable(Unusable),
     /// It cannot be reached now, or cannot serve yet.
     Away(RedisError),
 }
 
-impl From<RedisError> for NoLink {
-    fn from(error: RedisError) -> NoLink {
+impl From<RedisError> for LinkError {
+    fn from(error: RedisError) -> LinkError {
         let refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
         match error.kind() {
-            _ if refused => NoLink::Unusable(Unusable::Password(error)),
-            ErrorKind::AuthenticationFailed => NoLink::Unusable(Unusable::Password(error)),
+            _ if refused => LinkError::Unusable(Unusable::Password(error)),
+            ErrorKind::AuthenticationFailed => LinkError::Unusable(Unusable::Password(error)),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-                NoLink::Unusable(Unusable::NotRedis(error))
+                LinkError::Unusable(Unusable::NotRedis(error))
             }
-            ErrorKind::InvalidClientConfig => NoLink::Unusable(Unusable::Address(error)),
+            ErrorKind::InvalidClientConfig => LinkError::Unusable(Unusable::Address(error)),
             // Loading its data, or a replica without its master: it will answer later.
-            _ => NoLink::Away(error),
+            _ => LinkError::Away(error),
         }
     }
 }
 
-impl From<NoLink> for RedisError {
-    fn from(none: NoLink) -> RedisError {
+impl From<LinkError> for RedisError {
+    fn from(none: LinkError) -> RedisError {
         match none {
-            NoLink::Away(error) => error,
-            NoLink::Unusable(unusable) => (
+            LinkError::Away(error) => error,
+            LinkError::Unusable(unusable) => (
                 ErrorKind::InvalidClientConfig,
                 "Redis cannot be used",
                 super::super::chain(&unusable),
@@ -131,7 +131,7 @@ impl Link {
     }
 
     /// The open connection, or a new one.
-    pub async fn connection(&self) -> Result<Connection, NoLink> {
+    pub async fn connection(&self) -> Result<Connection, LinkError> {
         let away_before = self.away.load(Ordering::SeqCst);
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
@@ -146,10 +146,10 @@ impl Link {
                 .unwrap_or_else(PoisonError::into_inner);
             let why = "the attempt to connect that this call waited for has failed";
             let last = last.clone().unwrap_or_else(|| (ErrorKind::Io, why).into());
-            return Err(NoLink::Away(last));
+            return Err(LinkError::Away(last));
         }
         let connection = self.connect_and_check().await.inspect_err(|none| {
-            if let NoLink::Away(error) = none {
+            if let LinkError::Away(error) = none {
                 let mut last = self
                     .last_away
                     .lock()
@@ -162,7 +162,7 @@ impl Link {
         Ok(connection)
     }
 
-    async fn connect_and_check(&self) -> Result<Connection, NoLink> {
+    async fn connect_and_check(&self) -> Result<Connection, LinkError> {
         let mut connection = self.connect().await?;
         self.check(&mut connection).await?;
         Ok(connection)
@@ -170,7 +170,7 @@ impl Link {
 
     /// Looks whether the keys are of a version that this program knows. Called again now and then:
     /// a newer program may have come.
-    pub async fn check_again(&self) -> Result<(), NoLink> {
+    pub async fn check_again(&self) -> Result<(), LinkError> {
         let mut connection = self.connection().await?;
         let checked = self.check(&mut connection).await;
         if checked.is_err() {
@@ -179,12 +179,12 @@ impl Link {
         checked
     }
 
-    async fn check(&self, connection: &mut Connection) -> Result<(), NoLink> {
+    async fn check(&self, connection: &mut Connection) -> Result<(), LinkError> {
         let mut get = redis::cmd("HGET");
         get.arg(&self.format).arg("version");
         let version: Result<Option<String>, RedisError> = get.query_async(connection).await;
         let version = version.map_err(|error| match error.code() {
-            Some("WRONGTYPE") => NoLink::Unusable(Unusable::Foreign(error)),
+            Some("WRONGTYPE") => LinkError::Unusable(Unusable::Foreign(error)),
             _ => error.into(),
         })?;
         match version {
@@ -196,7 +196,7 @@ impl Link {
             }
             Some(version) => match version.parse() {
                 Ok(number) if (1..=FORMAT).contains(&number) => Ok(()),
-                _ => Err(NoLink::Unusable(Unusable::Newer(version))),
+                _ => Err(LinkError::Unusable(Unusable::Newer(version))),
             },
         }
     }
@@ -221,11 +221,11 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, NoLink> {
-        let dialler = Dialler::new(&self.address);
-        let dialler = dialler.map_err(|error| NoLink::Unusable(Unusable::Tls(error)))?;
+    async fn connect(&self) -> Result<Connection, LinkError> {
+        let connector = Connector::new(&self.address);
+        let connector = connector.map_err(|error| LinkError::Unusable(Unusable::Tls(error)))?;
         if let Some((master, db)) = &self.address.master {
-            let connection = dialler.dial_master(&self.address.servers, master, *db);
+            let connection = connector.dial_master(&self.address.servers, master, *db);
             let mut connection = connection.await?;
             self.look(&mut connection).await?;
             return Ok(Connection::One(connection));
@@ -233,24 +233,24 @@ impl Link {
         // Any of them will do to begin with; what the last one says is reported.
         let mut last = None;
         for server in &self.address.servers {
-            match self.connect_to(&dialler, server).await {
+            match self.connect_to(&connector, server).await {
                 Ok(connection) => return Ok(connection),
-                Err(unusable @ NoLink::Unusable(_)) => return Err(unusable),
+                Err(unusable @ LinkError::Unusable(_)) => return Err(unusable),
                 Err(away) => last = Some(away),
             }
         }
         // A place has at least one server, so that one was tried.
         Err(last.unwrap_or_else(|| {
-            NoLink::Away((ErrorKind::Client, "no server is named in the address").into())
+            LinkError::Away((ErrorKind::Client, "no server is named in the address").into())
         }))
     }
 
     async fn connect_to(
         &self,
-        dialler: &Dialler<'_>,
-        server: &Server,
-    ) -> Result<Connection, NoLink> {
-        let mut connection = dialler.dial(server).await?;
+        connector: &Connector<'_>,
+        server: &RedisServer,
+    ) -> Result<Connection, LinkError> {
+        let mut connection = connector.dial(server).await?;
         match self.look(&mut connection).await? {
             Kind::Alone => Ok(Connection::One(connection)),
             Kind::NodeOfCluster => Ok(Connection::Cluster(cluster(&self.address).await?)),
@@ -258,7 +258,7 @@ impl Link {
     }
 
     /// What kind of server it is, and whether it will do.
-    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Kind, NoLink> {
+    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Kind, LinkError> {
         let info: String = redis::cmd("INFO").query_async(connection).await?;
         let value = |name: &str| {
             info.lines()
@@ -269,9 +269,9 @@ impl Link {
         let version = value("redis_version").unwrap_or("0");
         let mut numbers = version
             .split('.')
-            .map(|part| part.parse::<u32>().unwrap_or(0));
+            .map(|delta| delta.parse::<u32>().unwrap_or(0));
         if (numbers.next(), numbers.next()) < (Some(6), Some(2)) {
-            return Err(NoLink::Unusable(Unusable::TooOld(version.to_owned())));
+            return Err(LinkError::Unusable(Unusable::TooOld(version.to_owned())));
         }
         if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction")
             && value("maxmemory").is_some_and(|bytes| bytes != "0")

@@ -1,38 +1,40 @@
-//! What the script that adds a part is told, and what it answers.
+//! What the script that adds a delta is told, and what it answers.
 
-use crate::store::account::Additions;
+use crate::store::apply_semantics::Additions;
 use crate::store::damage::Damage;
-use crate::store::{Applied, Part, Span, StoreError, keys};
-use crate::store::{event_ids, fold, waiting};
+use crate::store::{Applied, Delta, JournalRange, StoreError, keys};
+use crate::store::{aggregate, event_ids, waiting};
 
-/// Writes a part as the script reads it.
-pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
-    call.arg(part.spans.len());
-    for span in &part.spans {
-        call.arg(&*span.journal).arg(span.after).arg(span.through);
+/// Writes a delta as the script reads it.
+pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
+    call.arg(delta.ranges.len());
+    for range in &delta.ranges {
+        call.arg(&*range.journal)
+            .arg(range.after)
+            .arg(range.through);
     }
-    call.arg(part.forgotten);
-    call.arg(part.epochs.len());
-    for epoch in &part.epochs {
+    call.arg(delta.forgotten);
+    call.arg(delta.epochs.len());
+    for epoch in &delta.epochs {
         call.arg(epoch.digest.to_string())
             .arg(epoch.first_ms)
             .arg(keys::write_definition(epoch));
     }
-    let additions = Additions::of_tallies(part);
+    let additions = Additions::of_tallies(delta);
     for counts in [&additions.totals, &additions.hours] {
         call.arg(counts.len());
         for (field, count) in counts {
             call.arg(field).arg(count.to_string());
         }
     }
-    call.arg(part.joins.len());
-    for join in &part.joins {
+    call.arg(delta.joins.len());
+    for join in &delta.joins {
         call.arg(&join.minted)
             .arg(&join.known)
             .arg(u8::from(join.apart));
     }
-    call.arg(part.users.len());
-    for user in &part.users {
+    call.arg(delta.users.len());
+    for user in &delta.users {
         call.arg(&user.user).arg(user.exposures.len());
         for exposure in &user.exposures {
             call.arg(exposure.at_ms)
@@ -53,32 +55,32 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, part: &Part) {
                 .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")));
         }
     }
-    call.arg(part.wait_from_ms)
+    call.arg(delta.wait_from_ms)
         .arg(waiting::USERS_MAX)
         .arg(waiting::BYTES_MAX)
-        .arg(part.remember_from_ms)
+        .arg(delta.remember_from_ms)
         .arg(event_ids::OF_USER_MAX)
         .arg(event_ids::FORGOTTEN_AT_ONCE)
-        .arg(fold::WAIT_MS)
+        .arg(aggregate::WAIT_MS)
         .arg(event_ids::KEEP_MS);
 }
 
 /// Which facts met the damage, for the log.
-fn met(part: &Part) -> String {
-    let met = part.spans.iter().map(|span| {
-        let Span {
+fn met(delta: &Delta) -> String {
+    let met = delta.ranges.iter().map(|range| {
+        let JournalRange {
             journal,
             after,
             through,
-        } = span;
+        } = range;
         format!("records {} to {through} of journal {journal}", after + 1)
     });
     met.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads what the script answered to a part.
+/// Reads what the script answered to a delta.
 pub fn read_answer(
-    part: &Part,
+    delta: &Delta,
     answer: Vec<String>,
     damage: &Damage,
 ) -> Result<Applied, StoreError> {
@@ -94,22 +96,26 @@ pub fn read_answer(
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(0);
             for number in 1..=damaged {
-                let place = format!("a user, an epoch or a count of {}", part.experiment);
-                damage.note(&place, &format!("damaged record {number} of {}", met(part)));
+                let place = format!("a user, an epoch or a count of {}", delta.experiment);
+                damage.note(
+                    &place,
+                    &format!("damaged record {number} of {}", met(delta)),
+                );
             }
-            Ok(Applied::Now)
+            Ok(Applied::Added)
         }
-        "before" => Ok(Applied::Before),
+        "before" => Ok(Applied::AlreadyApplied),
         "stale" => Ok(Applied::Stale),
-        "mismatch" if has.len() == part.spans.len() => {
+        "mismatch" if has.len() == delta.ranges.len() => {
             let has = has
                 .iter()
                 .map(|text| text.parse().map_err(|_| unreadable()))
                 .collect::<Result<Vec<u64>, _>>()?;
-            Ok(Applied::Mismatch(
-                part.spans
+            Ok(Applied::PositionMismatch(
+                delta
+                    .ranges
                     .iter()
-                    .map(|span| span.journal.clone())
+                    .map(|range| range.journal.clone())
                     .zip(has)
                     .collect(),
             ))

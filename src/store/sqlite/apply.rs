@@ -1,80 +1,81 @@
-//! Adding one part in one transaction.
+//! Adding one delta in one transaction.
 
 use super::event_ids;
 use super::forgotten;
 use super::identities;
 use super::rows::{number, text};
 use super::waiting;
-use crate::store::account::{Additions, Before};
+use crate::store::apply_semantics::{Additions, UserState};
 use crate::store::damage::Damage;
 use crate::store::event_ids::EventIds;
-use crate::store::{Applied, Part, Span, StoreError, UserRecord, keys};
+use crate::store::{Applied, Delta, JournalRange, StoreError, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub fn apply(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     damage: &Damage,
 ) -> Result<Applied, StoreError> {
-    let mut has = Vec::with_capacity(part.spans.len());
-    for span in &part.spans {
+    let mut has = Vec::with_capacity(delta.ranges.len());
+    for range in &delta.ranges {
         has.push((
-            span.journal.clone(),
-            applied(transaction, &part.experiment, &span.journal)?,
+            range.journal.clone(),
+            applied(transaction, &delta.experiment, &range.journal)?,
         ));
     }
-    let stand = |at: fn(&Span) -> u64| {
-        part.spans
+    let stand = |at: fn(&JournalRange) -> u64| {
+        delta
+            .ranges
             .iter()
             .zip(&has)
-            .all(|(span, (_, has))| at(span) == *has)
+            .all(|(range, (_, has))| at(range) == *has)
     };
-    if !stand(|span| span.after) {
-        return Ok(if stand(|span| span.through) {
-            Applied::Before
+    if !stand(|range| range.after) {
+        return Ok(if stand(|range| range.through) {
+            Applied::AlreadyApplied
         } else {
-            Applied::Mismatch(has)
+            Applied::PositionMismatch(has)
         });
     }
-    let experiment = &part.experiment;
-    if forgotten::version(transaction, experiment)? != part.forgotten {
+    let experiment = &delta.experiment;
+    if forgotten::version(transaction, experiment)? != delta.forgotten {
         return Ok(Applied::Stale);
     }
-    let mut additions = Additions::of_tallies(part);
-    identities::join(transaction, part, &mut additions, damage)?;
-    for delta in &part.users {
-        let user = identities::resolve(transaction, experiment, &delta.user)?;
+    let mut additions = Additions::of_tallies(delta);
+    identities::join(transaction, delta, &mut additions, damage)?;
+    for user_delta in &delta.users {
+        let user = identities::resolve(transaction, experiment, &user_delta.user)?;
         let mut before = known(transaction, experiment, &user, damage)?;
-        let events = before.waiting.iter().chain(&delta.events);
-        before.ids = event_ids::known(transaction, part, &user, events)?;
-        let after = additions.user(before.clone(), delta);
-        keep(transaction, part, &user, &before, &after)?;
+        let events = before.waiting.iter().chain(&user_delta.events);
+        before.ids = event_ids::known(transaction, delta, &user, events)?;
+        let after = additions.user(before.clone(), user_delta);
+        keep(transaction, delta, &user, &before, &after)?;
     }
-    additions.uncounted.dropped_waiting += waiting::stop(transaction, part)?;
-    event_ids::forget_old(transaction, part, additions.ids_added)?;
+    additions.uncounted.dropped_waiting += waiting::stop(transaction, delta)?;
+    event_ids::forget_old(transaction, delta, additions.ids_added)?;
     event_ids::count(transaction, experiment, additions.uncounted)?;
-    add(transaction, "totals", part, &additions.totals, damage)?;
-    add(transaction, "hours", part, &additions.hours, damage)?;
-    for epoch in &part.epochs {
+    add(transaction, "totals", delta, &additions.totals, damage)?;
+    add(transaction, "hours", delta, &additions.hours, damage)?;
+    for epoch in &delta.epochs {
         let sql = "INSERT INTO epochs VALUES (?, ?, ?, ?)
                    ON CONFLICT DO UPDATE SET first_ms = min(first_ms, excluded.first_ms)";
         let definition = keys::write_definition(epoch);
         transaction.prepare_cached(sql)?.execute(params![
-            part.experiment,
+            delta.experiment,
             epoch.digest.to_string(),
             epoch.first_ms as i64,
             definition
         ])?;
     }
-    for span in &part.spans {
+    for range in &delta.ranges {
         let sql = "INSERT INTO applied VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET through = excluded.through";
         transaction.prepare_cached(sql)?.execute(params![
-            part.experiment,
-            &*span.journal,
-            span.through as i64
+            delta.experiment,
+            &*range.journal,
+            range.through as i64
         ])?;
     }
-    Ok(Applied::Now)
+    Ok(Applied::Added)
 }
 
 /// Forgets a user, and what comes of it up to a time; whether there was anything.
@@ -93,12 +94,12 @@ pub fn forget(
         let mut delete = transaction.prepare_cached(&sql)?;
         was_there |= delete.execute(params![experiment, user])? > 0;
     }
-    let part = Part::nothing(experiment);
+    let delta = Delta::nothing(experiment);
     if let Some(record) = &before.record {
         let mut additions = Additions::default();
         additions.take_out(record);
-        add(transaction, "totals", &part, &additions.totals, damage)?;
-        add(transaction, "hours", &part, &additions.hours, damage)?;
+        add(transaction, "totals", &delta, &additions.totals, damage)?;
+        add(transaction, "hours", &delta, &additions.hours, damage)?;
     }
     let (mut ids, had_ids) = identities::forget(transaction, experiment, &user)?;
     if until_ms > 0 {
@@ -114,9 +115,9 @@ pub fn known(
     experiment: &str,
     user: &[u8],
     damage: &Damage,
-) -> Result<Before, StoreError> {
+) -> Result<UserState, StoreError> {
     let waiting = damage.skip(waiting::waiting(connection, experiment, user))?;
-    Ok(Before {
+    Ok(UserState {
         record: record(connection, experiment, user, damage)?,
         waiting: waiting.unwrap_or_default(),
         ids: EventIds::default(),
@@ -126,14 +127,14 @@ pub fn known(
 /// Writes what changed of a user. Most come again and nothing new is to be kept of them.
 pub fn keep(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     user: &[u8],
-    before: &Before,
-    after: &Before,
+    before: &UserState,
+    after: &UserState,
 ) -> Result<(), StoreError> {
     if after.record != before.record {
         let (experiment, sql) = (
-            &part.experiment,
+            &delta.experiment,
             match after.record {
                 Some(_) => {
                     "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record"
@@ -151,15 +152,15 @@ pub fn keep(
     }
     let is_exposed = after.record.is_some();
     if after.waiting != before.waiting || is_exposed != before.record.is_some() {
-        waiting::keep(transaction, part, user, &after.waiting, is_exposed)?;
+        waiting::keep(transaction, delta, user, &after.waiting, is_exposed)?;
     }
-    event_ids::keep(transaction, part, user, &after.ids)
+    event_ids::keep(transaction, delta, user, &after.ids)
 }
 
 fn add(
     transaction: &Transaction<'_>,
     table: &str,
-    part: &Part,
+    delta: &Delta,
     additions: &std::collections::BTreeMap<String, i128>,
     damage: &Damage,
 ) -> Result<(), StoreError> {
@@ -173,11 +174,15 @@ fn add(
     let mut write = transaction.prepare_cached(&sql)?;
     for (field, &more) in additions {
         let before = read
-            .query_row(params![part.experiment, field], |row| Ok(text(row, 0)))
+            .query_row(params![delta.experiment, field], |row| Ok(text(row, 0)))
             .optional()?;
         let before = before.map(|text| damage.skip(text.and_then(|text| number(table, &text))));
         let before = before.transpose()?.flatten().unwrap_or(0);
-        write.execute(params![part.experiment, field, (before + more).to_string()])?;
+        write.execute(params![
+            delta.experiment,
+            field,
+            (before + more).to_string()
+        ])?;
     }
     Ok(())
 }

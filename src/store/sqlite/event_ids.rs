@@ -2,35 +2,35 @@
 //! [`crate::store::event_ids`].
 
 use crate::store::event_ids::{EventCounts, EventIds, FORGOTTEN_AT_ONCE};
-use crate::store::{EventAt, Part, StoreError};
+use crate::store::{Delta, EventAt, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// What is remembered of a user, as far as these events need it.
 pub fn known<'a>(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     user: &[u8],
     events: impl Iterator<Item = &'a EventAt>,
 ) -> Result<EventIds, StoreError> {
     let mut ids = EventIds {
-        from_ms: part.remember_from_ms,
+        from_ms: delta.remember_from_ms,
         ..EventIds::default()
     };
     let mut events = events.filter_map(|event| event.id).peekable();
     if events.peek().is_none() {
         return Ok(ids);
     }
-    let from = part.remember_from_ms as i64;
+    let from = delta.remember_from_ms as i64;
     let sql = "SELECT count(*) FROM event_ids WHERE experiment = ? AND user = ? AND at_ms >= ?";
     let mut count = transaction.prepare_cached(sql)?;
     let remembered: i64 =
-        count.query_row(params![part.experiment, user, from], |row| row.get(0))?;
+        count.query_row(params![delta.experiment, user, from], |row| row.get(0))?;
     ids.remembered = remembered as u64;
     let sql = "SELECT 1 FROM event_ids WHERE experiment = ? AND user = ? AND id = ? AND at_ms >= ?";
     let mut find = transaction.prepare_cached(sql)?;
     for id in events {
         let found = find
-            .query_row(params![part.experiment, user, id as i64, from], |_| Ok(()))
+            .query_row(params![delta.experiment, user, id as i64, from], |_| Ok(()))
             .optional()?;
         if found.is_some() {
             ids.counted.insert(id);
@@ -42,7 +42,7 @@ pub fn known<'a>(
 /// Remembers the new IDs of a user.
 pub fn keep(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     user: &[u8],
     ids: &EventIds,
 ) -> Result<(), StoreError> {
@@ -50,7 +50,7 @@ pub fn keep(
                ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms";
     let mut insert = transaction.prepare_cached(sql)?;
     for (&id, &at_ms) in &ids.new {
-        insert.execute(params![part.experiment, user, id as i64, at_ms as i64])?;
+        insert.execute(params![delta.experiment, user, id as i64, at_ms as i64])?;
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ pub fn forget(
 /// Forgets some of the IDs that are too old; `added` were remembered.
 pub fn forget_old(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     added: u64,
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM event_ids WHERE experiment = ?1 AND (user, id) IN
@@ -91,8 +91,8 @@ pub fn forget_old(
                 ORDER BY at_ms LIMIT ?3)";
     let most = FORGOTTEN_AT_ONCE + 2 * added;
     transaction.prepare_cached(sql)?.execute(params![
-        part.experiment,
-        part.remember_from_ms as i64,
+        delta.experiment,
+        delta.remember_from_ms as i64,
         most as i64
     ])?;
     Ok(())

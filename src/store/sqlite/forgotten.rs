@@ -1,20 +1,20 @@
 //! Users that were forgotten, in the file.
 
 use crate::store::StoreError;
-use crate::store::forgotten::{Forgotten, KEEP_MS, KEY_MARK, new_key, written};
+use crate::store::forgotten::{ForgottenUsers, KEEP_MS, KEY_MARK, new_key, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// The row of an experiment's version, in the place of a digest.
 const VERSION: &str = "";
 
-pub fn forgotten(connection: &Connection, experiment: &str) -> Result<Forgotten, StoreError> {
+pub fn forgotten(connection: &Connection, experiment: &str) -> Result<ForgottenUsers, StoreError> {
     let sql = "SELECT user, until_ms FROM forgotten WHERE experiment = ? AND user <> ''";
     let mut statement = connection.prepare_cached(sql)?;
     let kept = statement.query_map([experiment], |row| {
         Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
     })?;
     let kept: Vec<(String, u64)> = kept.collect::<Result<_, _>>()?;
-    Ok(Forgotten::new(version(connection, experiment)?, kept))
+    Ok(ForgottenUsers::new(version(connection, experiment)?, kept))
 }
 
 pub fn version(connection: &Connection, experiment: &str) -> Result<u64, StoreError> {

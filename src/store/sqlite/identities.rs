@@ -2,41 +2,48 @@
 
 use super::apply::{keep, known};
 use super::event_ids;
-use crate::store::account::{Additions, Before};
+use crate::store::apply_semantics::{Additions, UserState};
 use crate::store::damage::Damage;
-use crate::store::identities::{IdentityCounts, OLD_STEPS_MAX, Outcome, Role};
-use crate::store::{Part, StoreError};
+use crate::store::identities::{IdentityCounts, IdentityRole, JoinOutcome, OLD_STEPS_MAX};
+use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-/// Adds the joins of a part.
+/// Adds the joins of a delta.
 pub fn join(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     additions: &mut Additions,
     damage: &Damage,
 ) -> Result<(), StoreError> {
-    let experiment = &part.experiment;
+    let experiment = &delta.experiment;
     let mut counts = IdentityCounts::default();
-    for join in &part.joins {
+    for join in &delta.joins {
         let minted = role(transaction, experiment, &join.minted)?;
         let known_role = role(transaction, experiment, &join.known)?;
         let outcome = join.outcome(minted.as_ref(), known_role.as_ref());
         counts.count(outcome);
         let by = || join.known.clone();
         match outcome {
-            Outcome::Absorb => {
+            JoinOutcome::Absorb => {
                 let ids = (&*join.minted, &*join.known);
-                absorb(transaction, part, additions, ids, damage)?;
-                set_role(transaction, part, &join.minted, &Role::Absorbed(by()))?;
+                absorb(transaction, delta, additions, ids, damage)?;
+                set_role(
+                    transaction,
+                    delta,
+                    &join.minted,
+                    &IdentityRole::Absorbed(by()),
+                )?;
                 if known_role.is_none() {
-                    set_role(transaction, part, &join.known, &Role::Known)?;
+                    set_role(transaction, delta, &join.known, &IdentityRole::Known)?;
                 }
             }
-            Outcome::SetApart => {
-                set_role(transaction, part, &join.minted, &Role::Apart(by()))?;
+            JoinOutcome::SetApart => {
+                set_role(transaction, delta, &join.minted, &IdentityRole::Apart(by()))?;
             }
-            Outcome::CountFurther => set_role(transaction, part, &join.known, &Role::Further)?,
-            Outcome::Nothing => {}
+            JoinOutcome::CountFurther => {
+                set_role(transaction, delta, &join.known, &IdentityRole::Further)?
+            }
+            JoinOutcome::Nothing => {}
         }
     }
     for (name, count) in IdentityCounts::NAMES.into_iter().zip(counts.values()) {
@@ -54,12 +61,12 @@ pub fn join(
 /// Moves what a minted ID brought to the user of a known one.
 fn absorb(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     additions: &mut Additions,
     (minted, by): (&[u8], &[u8]),
     damage: &Damage,
 ) -> Result<(), StoreError> {
-    let experiment = &part.experiment;
+    let experiment = &delta.experiment;
     let first = resolve(transaction, experiment, by)?;
     let second = resolve(transaction, experiment, minted)?;
     if first == second {
@@ -69,10 +76,10 @@ fn absorb(
     let mut before = known(transaction, experiment, &first, damage)?;
     let other = known(transaction, experiment, &second, damage)?;
     let waiting = before.waiting.iter().chain(&other.waiting);
-    before.ids = event_ids::known(transaction, part, &first, waiting)?;
+    before.ids = event_ids::known(transaction, delta, &first, waiting)?;
     let whole = additions.join(before.clone(), other.clone());
-    keep(transaction, part, &first, &before, &whole)?;
-    keep(transaction, part, &second, &other, &Before::default())
+    keep(transaction, delta, &first, &before, &whole)?;
+    keep(transaction, delta, &second, &other, &UserState::default())
 }
 
 /// The ID that a user is kept under: at most one step, and a few more in what 0.1.0 has left.
@@ -82,7 +89,7 @@ pub fn resolve(
     user: &[u8],
 ) -> Result<Vec<u8>, StoreError> {
     let mut id = match role(connection, experiment, user)? {
-        Some(Role::Absorbed(by)) => by,
+        Some(IdentityRole::Absorbed(by)) => by,
         _ => user.to_vec(),
     };
     let sql = "SELECT first FROM aliases WHERE experiment = ? AND user = ?";
@@ -99,26 +106,30 @@ pub fn resolve(
     Ok(id)
 }
 
-fn role(connection: &Connection, experiment: &str, id: &[u8]) -> Result<Option<Role>, StoreError> {
+fn role(
+    connection: &Connection,
+    experiment: &str,
+    id: &[u8],
+) -> Result<Option<IdentityRole>, StoreError> {
     let sql = "SELECT role FROM identities WHERE experiment = ? AND user = ?";
     let kept: Option<Vec<u8>> = connection
         .prepare_cached(sql)?
         .query_row(params![experiment, id], |row| row.get(0))
         .optional()?;
-    Ok(kept.and_then(|kept| Role::read(&kept)))
+    Ok(kept.and_then(|kept| IdentityRole::read(&kept)))
 }
 
 fn set_role(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     id: &[u8],
-    role: &Role,
+    role: &IdentityRole,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO identities VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET role = excluded.role";
     transaction
         .prepare_cached(sql)?
-        .execute(params![part.experiment, id, role.write()])?;
+        .execute(params![delta.experiment, id, role.write()])?;
     Ok(())
 }
 
@@ -139,7 +150,7 @@ pub fn forget(
     for id in leading {
         let sql = "SELECT user FROM identities WHERE experiment = ? AND role = ?";
         let mut statement = transaction.prepare_cached(sql)?;
-        let role = Role::Absorbed(id.clone()).write();
+        let role = IdentityRole::Absorbed(id.clone()).write();
         let absorbed = statement.query_map(params![experiment, role], |row| row.get(0))?;
         for minted in absorbed {
             ids.push(minted?);
@@ -149,8 +160,13 @@ pub fn forget(
             .prepare_cached(sql)?
             .execute(params![experiment, id])?;
         let sql = "DELETE FROM identities WHERE experiment = ?1 AND (user = ?2 OR role = ?3 OR role = ?4)";
-        let by = |role: fn(Vec<u8>) -> Role| role(id.clone()).write();
-        let names = params![experiment, id, by(Role::Absorbed), by(Role::Apart)];
+        let by = |role: fn(Vec<u8>) -> IdentityRole| role(id.clone()).write();
+        let names = params![
+            experiment,
+            id,
+            by(IdentityRole::Absorbed),
+            by(IdentityRole::Apart)
+        ];
         forgotten += transaction.prepare_cached(sql)?.execute(names)?;
     }
     Ok((ids, forgotten > 0))

@@ -21,7 +21,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A connection that is opened when it is needed: again after an error of the file, and when
 /// another file has taken its place. So what a person repairs is picked up without a restart.
 #[derive(Debug)]
-pub struct Slot {
+pub struct LazyConnection {
     path: PathBuf,
     open: Mutex<Option<Opened>>,
 }
@@ -33,9 +33,9 @@ struct Opened {
     file: (u64, u64),
 }
 
-impl Slot {
-    pub fn new(path: &Path) -> Slot {
-        Slot {
+impl LazyConnection {
+    pub fn new(path: &Path) -> LazyConnection {
+        LazyConnection {
             path: path.to_owned(),
             open: Mutex::new(None),
         }

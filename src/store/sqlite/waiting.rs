@@ -3,7 +3,7 @@
 
 use super::rows::text;
 use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
-use crate::store::{EventAt, Part, StoreError, keys};
+use crate::store::{Delta, EventAt, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// What waits for a user.
@@ -23,7 +23,7 @@ pub fn waiting(
 /// Writes what waits for a user, who `is_exposed` or not.
 pub fn keep(
     transaction: &Transaction<'_>,
-    part: &Part,
+    delta: &Delta,
     user: &[u8],
     events: &[EventAt],
     is_exposed: bool,
@@ -33,13 +33,13 @@ pub fn keep(
             let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
             transaction
                 .prepare_cached(sql)?
-                .execute(params![part.experiment, user])?;
+                .execute(params![delta.experiment, user])?;
         }
         Some(rank) => {
             let sql = "INSERT INTO waiting VALUES (?, ?, ?, ?)
                        ON CONFLICT DO UPDATE SET since_ms = excluded.since_ms, events = excluded.events";
             transaction.prepare_cached(sql)?.execute(params![
-                part.experiment,
+                delta.experiment,
                 user,
                 rank as i64,
                 keys::write_waiting(events)
@@ -51,31 +51,33 @@ pub fn keep(
 
 /// Gives up what waited too long, and what gives way where there is too much; how many events gave
 /// way.
-pub fn stop(transaction: &Transaction<'_>, part: &Part) -> Result<u64, StoreError> {
+pub fn stop(transaction: &Transaction<'_>, delta: &Delta) -> Result<u64, StoreError> {
     let sql = "DELETE FROM waiting WHERE experiment = ?1
                AND (since_ms < ?2 OR since_ms >= ?3 AND since_ms < ?3 + ?2)";
     transaction.prepare_cached(sql)?.execute(params![
-        part.experiment,
-        part.wait_from_ms as i64,
+        delta.experiment,
+        delta.wait_from_ms as i64,
         EXPOSED_MS as i64
     ])?;
     let sql = "DELETE FROM waiting WHERE experiment = ?1 AND since_ms <
                (SELECT since_ms FROM waiting WHERE experiment = ?1 ORDER BY since_ms DESC LIMIT 1 OFFSET ?2)
                RETURNING events";
     let mut statement = transaction.prepare_cached(sql)?;
-    let gone = statement.query_map(params![part.experiment, USERS_MAX as i64], |row| row.get(0))?;
+    let gone = statement.query_map(params![delta.experiment, USERS_MAX as i64], |row| {
+        row.get(0)
+    })?;
     let mut dropped = 0;
     for events in gone {
         let events: String = events?;
         dropped += count(&events);
     }
-    while bytes(transaction, &part.experiment)? > BYTES_MAX {
+    while bytes(transaction, &delta.experiment)? > BYTES_MAX {
         let sql = "DELETE FROM waiting WHERE experiment = ?1 AND user =
                    (SELECT user FROM waiting WHERE experiment = ?1 ORDER BY since_ms, user LIMIT 1)
                    RETURNING events";
         let events: Option<String> = transaction
             .prepare_cached(sql)?
-            .query_row([&part.experiment], |row| row.get(0))
+            .query_row([&delta.experiment], |row| row.get(0))
             .optional()?;
         match events {
             Some(events) => dropped += count(&events),

@@ -1,16 +1,16 @@
-//! What is kept beside the counts, in the experiment's first shard.
+//! What is minima beside the counts, in the experiment's first shard.
 
 use super::RedisStore;
 use crate::store::StoreError;
-use crate::store::kept::{Kept, time_field, timed, write};
+use crate::store::running_minima::{RunningMinima, time_field, timed, write};
 use ::redis::Script;
 use std::sync::LazyLock;
 
-static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("keep.lua")));
+static MERGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("merge_minima.lua")));
 
-pub async fn kept(store: &RedisStore, experiment: &str) -> Result<Kept, StoreError> {
+pub async fn read(store: &RedisStore, experiment: &str) -> Result<RunningMinima, StoreError> {
     if store.known_shards(experiment).await? == 0 {
-        return Ok(Kept::default());
+        return Ok(RunningMinima::default());
     }
     let keys = store.keys(experiment, 0).await?;
     let texts = store.texts(&keys.lowest).await?;
@@ -21,22 +21,29 @@ pub async fn kept(store: &RedisStore, experiment: &str) -> Result<Kept, StoreErr
             None
         }
     };
-    let mut kept = Kept {
+    let mut minima = RunningMinima {
         first: store.texts(&keys.first).await?.into_iter().collect(),
-        ..Kept::default()
+        ..RunningMinima::default()
     };
     for (field, value) in texts.into_iter().filter_map(number) {
         match timed(&field) {
-            Some(of) => kept.lowest_at.insert(of.to_owned(), value as u64).is_some(),
-            None => kept.lowest.insert(field, value).is_some(),
+            Some(of) => minima
+                .lowest_at
+                .insert(of.to_owned(), value as u64)
+                .is_some(),
+            None => minima.lowest.insert(field, value).is_some(),
         };
     }
-    Ok(kept)
+    Ok(minima)
 }
 
-pub async fn keep(store: &RedisStore, experiment: &str, more: &Kept) -> Result<(), StoreError> {
+pub async fn merge(
+    store: &RedisStore,
+    experiment: &str,
+    more: &RunningMinima,
+) -> Result<(), StoreError> {
     let keys = store.keys(experiment, 0).await?;
-    let mut call = KEEP.prepare_invoke();
+    let mut call = MERGE.prepare_invoke();
     call.key(keys.lowest).key(keys.first).arg(more.lowest.len());
     for (field, &value) in &more.lowest {
         let at_ms = more.lowest_at.get(field);

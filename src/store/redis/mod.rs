@@ -1,15 +1,15 @@
 //! The shared house: Redis or Valkey, 6.2 or later; one server, a cluster, or what Sentinels name.
-//! One script call adds one part.
+//! One script call adds one delta.
 
 mod address;
 mod cluster;
-mod controls;
-mod dial;
+mod connector;
+mod decisions;
 mod forgotten;
 mod identities;
-mod kept;
 mod link;
 mod read;
+mod running_minima;
 mod script;
 mod secrets;
 mod sessions;
@@ -17,20 +17,20 @@ mod sessions;
 pub use address::TlsFiles;
 pub use link::Unusable;
 
-use super::controls::{Act, Control, Controls};
 use super::damage::Damage;
+use super::decisions::{AuditEntry, StandingDecision, StandingDecisions};
 use super::event_ids::EventCounts;
-use super::forgotten::Forgotten;
+use super::forgotten::ForgottenUsers;
 use super::identities::IdentityCounts;
-use super::kept::Kept;
 use super::keys::{self, ShardKeys};
+use super::running_minima::RunningMinima;
 use super::{
-    ALIVE_MS, Applied, HourTotals, JournalId, Page, Part, Place, Replica, Store, StoreError,
-    Totals, UserRecord,
+    ALIVE_MS, Applied, Delta, ExperimentTotals, HourTotals, JournalId, Replica, Store, StoreError,
+    UserCursor, UserPage, UserRecord,
 };
 use ::redis::{Cmd, FromRedisValue, RedisError, Script};
 use address::Address;
-use link::{Connection, Link, NoLink};
+use link::{Connection, Link, LinkError};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -56,8 +56,8 @@ impl RedisStore {
     pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisStore, Unusable> {
         let store = RedisStore::at(url, tls, prefix)?;
         match store.link.connection().await {
-            Err(NoLink::Unusable(unusable)) => Err(unusable),
-            Ok(_) | Err(NoLink::Away(_)) => Ok(store),
+            Err(LinkError::Unusable(unusable)) => Err(unusable),
+            Ok(_) | Err(LinkError::Away(_)) => Ok(store),
         }
     }
 
@@ -70,12 +70,12 @@ impl RedisStore {
             link,
             prefix: prefix.to_owned(),
             apply: Script::new(concat!(
-                include_str!("account.lua"),
-                include_str!("apply.lua")
+                include_str!("../apply_semantics.lua"),
+                include_str!("../apply.lua")
             )),
             forget: Script::new(concat!(
-                include_str!("account.lua"),
-                include_str!("forget.lua")
+                include_str!("../apply_semantics.lua"),
+                include_str!("../forget.lua")
             )),
             shards: Mutex::default(),
             damage: Damage::default(),
@@ -182,8 +182,8 @@ impl Store for RedisStore {
         names.into_iter().zip(has).map(read).collect()
     }
 
-    async fn apply(&self, part: &Part) -> Result<Applied, StoreError> {
-        let keys = self.keys(&part.experiment, part.shard).await?;
+    async fn apply(&self, delta: &Delta) -> Result<Applied, StoreError> {
+        let keys = self.keys(&delta.experiment, delta.shard).await?;
         let mut call = self.apply.prepare_invoke();
         call.key(keys.users)
             .key(keys.totals)
@@ -199,11 +199,11 @@ impl Store for RedisStore {
             .key(keys.event_ids_at)
             .key(keys.event_counts)
             .key(keys.forgotten);
-        script::arguments(&mut call, part);
+        script::arguments(&mut call, delta);
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
             .await?;
-        script::read_answer(part, answer, &self.damage)
+        script::read_answer(delta, answer, &self.damage)
     }
 
     async fn forget(
@@ -225,7 +225,7 @@ impl Store for RedisStore {
         Ok(names)
     }
 
-    async fn totals(&self, experiment: &str) -> Result<Totals, StoreError> {
+    async fn totals(&self, experiment: &str) -> Result<ExperimentTotals, StoreError> {
         let (mut definitions, mut fields) = (Vec::new(), Vec::new());
         let mut identities = IdentityCounts::default();
         let mut uncounted = EventCounts::default();
@@ -248,7 +248,7 @@ impl Store for RedisStore {
                 }
             }
         }
-        Ok(Totals {
+        Ok(ExperimentTotals {
             identities,
             uncounted,
             ..keys::totals(definitions, wide(fields), &self.damage)
@@ -273,7 +273,7 @@ impl Store for RedisStore {
         self.forget_one(experiment, user, until_ms).await
     }
 
-    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<Forgotten, StoreError> {
+    async fn forgotten(&self, experiment: &str, shard: u32) -> Result<ForgottenUsers, StoreError> {
         forgotten::forgotten(self, experiment, shard).await
     }
 
@@ -306,7 +306,7 @@ impl Store for RedisStore {
         Ok(record.transpose()?.flatten())
     }
 
-    async fn users(&self, experiment: &str, from: Place) -> Result<Page, StoreError> {
+    async fn users(&self, experiment: &str, from: UserCursor) -> Result<UserPage, StoreError> {
         let shards = self.known_shards(experiment).await?;
         if from.shard >= shards {
             return Ok((Vec::new(), None));
@@ -321,15 +321,15 @@ impl Store for RedisStore {
             users.extend(self.damage.skip(record)?.map(|record| (user, record)));
         }
         let shard = from.shard + u32::from(cursor == 0);
-        let next = (shard < shards).then(|| Place {
+        let next = (shard < shards).then(|| UserCursor {
             shard,
             cursor,
-            ..Place::default()
+            ..UserCursor::default()
         });
         Ok((users, next))
     }
 
-    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError> {
+    async fn report_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError> {
         let key = keys::dropped_key(&self.prefix);
         let mut set = ::redis::cmd("HSET");
         self.ask(set.arg(key).arg(&**journal).arg(dropped)).await
@@ -340,7 +340,7 @@ impl Store for RedisStore {
         self.sum(&key).await
     }
 
-    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
+    async fn report_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
         let key = keys::damaged_key(&self.prefix);
         let known: Option<u64> = self.number(&key, journal).await?;
         // One process has the journal, so nobody else tells it at the same time.
@@ -395,28 +395,33 @@ impl Store for RedisStore {
         Ok(replicas)
     }
 
-    async fn kept(&self, experiment: &str) -> Result<Kept, StoreError> {
-        kept::kept(self, experiment).await
+    async fn running_minima(&self, experiment: &str) -> Result<RunningMinima, StoreError> {
+        running_minima::read(self, experiment).await
     }
 
-    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), StoreError> {
-        kept::keep(self, experiment, more).await
+    async fn merge_minima(&self, experiment: &str, more: &RunningMinima) -> Result<(), StoreError> {
+        running_minima::merge(self, experiment, more).await
     }
 
-    async fn controls(&self) -> Result<Controls, StoreError> {
-        controls::controls(self).await
+    async fn decisions(&self) -> Result<StandingDecisions, StoreError> {
+        decisions::read(self).await
     }
 
-    async fn control(&self, before_ms: u64, next: &Control, act: &Act) -> Result<bool, StoreError> {
-        controls::control(self, before_ms, next, act).await
+    async fn decide(
+        &self,
+        before_ms: u64,
+        next: &StandingDecision,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError> {
+        decisions::decide(self, before_ms, next, entry).await
     }
 
-    async fn note(&self, act: &Act) -> Result<(), StoreError> {
-        controls::note(self, act).await
+    async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        decisions::record_action(self, entry).await
     }
 
-    async fn acts(&self, max: usize) -> Result<Vec<Act>, StoreError> {
-        controls::acts(self, max).await
+    async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        decisions::audit_log(self, max).await
     }
 
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {
@@ -440,10 +445,10 @@ impl Store for RedisStore {
     }
 }
 
-impl From<NoLink> for StoreError {
-    fn from(none: NoLink) -> StoreError {
+impl From<LinkError> for StoreError {
+    fn from(none: LinkError) -> StoreError {
         match none {
-            NoLink::Unusable(Unusable::Newer(found)) => StoreError::Newer {
+            LinkError::Unusable(Unusable::Newer(found)) => StoreError::Newer {
                 place: "Redis".to_owned(),
                 found,
                 known: link::FORMAT,
@@ -463,7 +468,7 @@ impl RedisStore {
         match self.known_shards(experiment).await? {
             0 => Ok(None),
             shards => {
-                let shard = super::fold::shard_of(user, shards as usize) as u32;
+                let shard = super::aggregate::shard_of(user, shards as usize) as u32;
                 self.keys(experiment, shard).await.map(Some)
             }
         }

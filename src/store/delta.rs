@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// One for each shard of each experiment that the facts touch.
-    pub parts: Vec<Part>,
+    pub deltas: Vec<Delta>,
     /// Minted IDs that came with a known one which was forgotten since: to be forgotten, too, before
-    /// the parts are applied.
+    /// the deltas are applied.
     pub forget: Vec<Forget>,
 }
 
@@ -28,13 +28,13 @@ pub struct Forget {
 
 /// What one shard of one experiment is to add, in one atomic step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct Delta {
     /// The experiment's name.
     pub experiment: String,
     /// Which shard: `murmur3_32(user) % shards`.
     pub shard: u32,
     /// Which facts of which journals this adds.
-    pub spans: Vec<Span>,
+    pub ranges: Vec<JournalRange>,
     /// The epochs that `users` and `tallies` name, with their definitions.
     pub epochs: Vec<EpochDefinition>,
     /// Minted IDs and the known IDs that came with them, in the order of time. Added before
@@ -47,19 +47,19 @@ pub struct Part {
     /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
     /// are given up.
     pub wait_from_ms: u64,
-    /// Which version of [`super::forgotten::Forgotten`] it was folded with.
+    /// Which version of [`super::forgotten::ForgottenUsers`] it was folded with.
     pub forgotten: u64,
     /// IDs of events from before this, in Unix milliseconds, are remembered no longer.
     pub remember_from_ms: u64,
 }
 
-impl Part {
-    /// A part that adds nothing.
-    pub fn nothing(experiment: &str) -> Part {
-        Part {
+impl Delta {
+    /// A delta that adds nothing.
+    pub fn nothing(experiment: &str) -> Delta {
+        Delta {
             experiment: experiment.to_owned(),
             shard: 0,
-            spans: Vec::new(),
+            ranges: Vec::new(),
             epochs: Vec::new(),
             joins: Vec::new(),
             users: Vec::new(),
@@ -73,12 +73,12 @@ impl Part {
 
 /// A stretch of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct JournalRange {
     /// Which journal.
     pub journal: JournalId,
     /// What the shard should have been given already; 0 for nothing.
     pub after: u64,
-    /// The last sequence number in this part.
+    /// The last sequence number in this delta.
     pub through: u64,
 }
 
@@ -106,7 +106,7 @@ pub struct UserDelta {
     pub exposures: Vec<ExposureAt>,
     /// Events, counted only for users with an exposure no later than the event, and for a metric
     /// with a window only within it. Events without a window or an ID that follow an exposure
-    /// in this very part are merged into one for each metric. An event that comes before any
+    /// in this very delta are merged into one for each metric. An event that comes before any
     /// exposure known waits for one.
     pub events: Vec<EventAt>,
 }
@@ -164,17 +164,17 @@ pub struct Tally {
     pub latency: BTreeMap<u64, u64>,
 }
 
-/// What became of a part.
+/// What became of a delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// Added now.
-    Now,
+    Added,
     /// It had been added before: an answer was lost on the way.
-    Before,
-    /// The shard had been given something else than the part says: more (a lost answer of a
-    /// larger part) or less (the house lost its last seconds). Nothing was added. For each span
-    /// of the part, what the shard has.
-    Mismatch(Vec<(JournalId, u64)>),
-    /// Users were forgotten since the part was folded. Nothing was added: fold it again.
+    AlreadyApplied,
+    /// The shard had been given something else than the delta says: more (a lost answer of a
+    /// larger delta) or less (the house lost its last seconds). Nothing was added. For each range
+    /// of the delta, what the shard has.
+    PositionMismatch(Vec<(JournalId, u64)>),
+    /// Users were forgotten since the delta was folded. Nothing was added: fold it again.
     Stale,
 }

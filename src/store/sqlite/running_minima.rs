@@ -1,34 +1,37 @@
-//! What is kept beside the counts.
+//! What is minima beside the counts.
 
 use crate::store::StoreError;
-use crate::store::kept::{Kept, time_field, timed};
+use crate::store::running_minima::{RunningMinima, time_field, timed};
 use rusqlite::{Connection, Transaction, params};
 
-pub fn kept(connection: &Connection, experiment: &str) -> Result<Kept, StoreError> {
-    let mut kept = Kept::default();
+pub fn read(connection: &Connection, experiment: &str) -> Result<RunningMinima, StoreError> {
+    let mut minima = RunningMinima::default();
     let sql = "SELECT field, value FROM lowest WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;
     while let Some(row) = rows.next()? {
         let (field, value): (String, f64) = (row.get(0)?, row.get(1)?);
         match timed(&field) {
-            Some(of) => kept.lowest_at.insert(of.to_owned(), value as u64).is_some(),
-            None => kept.lowest.insert(field, value).is_some(),
+            Some(of) => minima
+                .lowest_at
+                .insert(of.to_owned(), value as u64)
+                .is_some(),
+            None => minima.lowest.insert(field, value).is_some(),
         };
     }
     let sql = "SELECT field, value FROM first WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;
     while let Some(row) = rows.next()? {
-        kept.first.insert(row.get(0)?, row.get(1)?);
+        minima.first.insert(row.get(0)?, row.get(1)?);
     }
-    Ok(kept)
+    Ok(minima)
 }
 
-pub fn keep(
+pub fn merge(
     transaction: &Transaction<'_>,
     experiment: &str,
-    more: &Kept,
+    more: &RunningMinima,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO lowest VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET value = excluded.value WHERE excluded.value < value";

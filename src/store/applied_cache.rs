@@ -1,7 +1,7 @@
 //! What the folder knows of the store, so that it asks and tells no more than it must. PURE.
 
-use super::forgotten::Forgotten;
-use super::{JournalId, Part};
+use super::forgotten::ForgottenUsers;
+use super::{Delta, JournalId};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
@@ -10,21 +10,21 @@ use std::hash::BuildHasher;
 /// What is known of the store: into how many shards an experiment is split, and what each shard
 /// has been given of each journal.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct AppliedCache {
     /// By experiment's name. An experiment that is not here is not folded.
-    pub experiments: HashMap<String, KnownShards, RandomState>,
+    pub experiments: HashMap<String, AppliedShards, RandomState>,
     /// By experiment's name, for each shard: who was forgotten.
-    pub forgotten: HashMap<String, Vec<Forgotten>, RandomState>,
+    pub forgotten: HashMap<String, Vec<ForgottenUsers>, RandomState>,
     /// Users whose exposure it has.
-    pub seen: Seen,
+    pub seen: SeenUsers,
 }
 
-impl Known {
+impl AppliedCache {
     /// Remembers what the store took. Returns devices that have brought many known IDs of late.
-    pub fn given(&mut self, part: &Part) -> Vec<ManyIds> {
-        let many = self.seen.remember(part);
-        for span in &part.spans {
-            self.set(part, &span.journal, span.through);
+    pub fn given(&mut self, delta: &Delta) -> Vec<SharedDevice> {
+        let many = self.seen.remember(delta);
+        for range in &delta.ranges {
+            self.set(delta, &range.journal, range.through);
         }
         many
     }
@@ -36,9 +36,9 @@ impl Known {
         self.seen.clear();
     }
 
-    fn set(&mut self, part: &Part, journal: &JournalId, through: u64) {
-        let shards = self.experiments.get_mut(&part.experiment);
-        if let Some(given) = shards.and_then(|shards| shards.get_mut(part.shard as usize)) {
+    fn set(&mut self, delta: &Delta, journal: &JournalId, through: u64) {
+        let shards = self.experiments.get_mut(&delta.experiment);
+        if let Some(given) = shards.and_then(|shards| shards.get_mut(delta.shard as usize)) {
             given.insert(journal.clone(), through);
         }
     }
@@ -47,7 +47,7 @@ impl Known {
 /// A device that has brought many known IDs within ten minutes: many people share it, or somebody
 /// tries IDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManyIds {
+pub struct SharedDevice {
     /// Its minted ID, as it is kept.
     pub minted: Vec<u8>,
     /// How many.
@@ -60,7 +60,7 @@ const MANY_IDS: [u32; 4] = [10, 100, 1_000, 10_000];
 /// Users whose exposure to a group the store has, so that it need not be told again: most
 /// requests are by users who were there before. Bounded; who is forgotten is only told again.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct SeenUsers {
     /// What keys are made with: other ones in every process, so that nobody can choose IDs that
     /// share one.
     keys: (
@@ -77,7 +77,7 @@ pub struct Seen {
     since_ms: u64,
 }
 
-impl Seen {
+impl SeenUsers {
     /// The most that are remembered: some 12 MB.
     const MAX: usize = 250_000;
 
@@ -85,32 +85,32 @@ impl Seen {
     /// is a new user.
     const KEEP_MS: u64 = 600_000;
 
-    /// Remembers what a part told the store.
-    pub fn remember(&mut self, part: &Part) -> Vec<ManyIds> {
+    /// Remembers what a delta told the store.
+    pub fn remember(&mut self, delta: &Delta) -> Vec<SharedDevice> {
         if self.first_ms.len() + self.joined.len() >= Self::MAX {
             self.clear();
         }
-        for user in &part.users {
+        for user in &delta.users {
             for exposure in &user.exposures {
                 if self.since_ms == 0 || exposure.at_ms > self.since_ms + Self::KEEP_MS {
                     self.clear();
                     self.since_ms = exposure.at_ms;
                 }
-                let key = self.key(&part.experiment, &exposure.group, &user.user);
+                let key = self.key(&delta.experiment, &exposure.group, &user.user);
                 let first_ms = self.first_ms.entry(key).or_insert(exposure.at_ms);
                 *first_ms = exposure.at_ms.min(*first_ms);
             }
         }
         let mut many = Vec::new();
-        for join in &part.joins {
-            let pair = self.pair(&part.experiment, &join.minted, &join.known);
+        for join in &delta.joins {
+            let pair = self.pair(&delta.experiment, &join.minted, &join.known);
             if self.joined.insert(pair) {
-                let device = self.key(&part.experiment, "", &join.minted);
+                let device = self.key(&delta.experiment, "", &join.minted);
                 let ids = self.devices.entry(device).or_default();
                 *ids += 1;
                 if MANY_IDS.contains(ids) {
                     let (minted, ids) = (join.minted.clone(), *ids);
-                    many.push(ManyIds { minted, ids });
+                    many.push(SharedDevice { minted, ids });
                 }
             }
         }
@@ -152,4 +152,4 @@ impl Seen {
 }
 
 /// What is known of one experiment: for each shard, by journal, the last sequence number given.
-pub type KnownShards = Vec<HashMap<JournalId, u64, RandomState>>;
+pub type AppliedShards = Vec<HashMap<JournalId, u64, RandomState>>;

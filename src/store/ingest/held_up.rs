@@ -1,16 +1,16 @@
 //! Experiments that the store refuses alone, such as one with a key of another type: others are
 //! counted meanwhile. Their facts stay in the journal, and are folded once the store takes them.
 
-use super::Folder;
-use crate::store::{JournalId, Part, StoreError};
+use super::Ingestor;
+use crate::store::{Delta, JournalId, StoreError};
 
-impl Folder {
+impl Ingestor {
     /// Folds nothing for this experiment until the store takes it again.
     pub(super) async fn hold_up(&mut self, experiment: &str, error: &StoreError) {
         // The store names the key where it is asked for all of them.
         let named = self.probe(experiment).await.err();
         let text = named.as_ref().unwrap_or(error).with_advice();
-        self.known.forget(experiment);
+        self.cache.forget(experiment);
         self.held_up.insert(experiment.to_owned(), text);
         self.report_held_up();
     }
@@ -57,12 +57,12 @@ impl Folder {
     async fn probe(&self, experiment: &str) -> Result<(), StoreError> {
         let journals: Vec<JournalId> = self.readers.iter().map(|it| it.id().clone()).collect();
         for shard in 0..self.store.shards(experiment).await? {
-            let part = Part {
+            let delta = Delta {
                 shard,
-                ..Part::nothing(experiment)
+                ..Delta::nothing(experiment)
             };
             // It adds nothing, and is refused where a key has another type.
-            self.store.apply(&part).await?;
+            self.store.apply(&delta).await?;
             self.store.applied(experiment, shard, &journals).await?;
             self.store.forgotten(experiment, shard).await?;
         }

@@ -4,11 +4,11 @@
 mod held_up;
 mod housekeeping;
 
+use super::aggregate;
+use super::applied_cache::{AppliedCache, SharedDevice};
 use super::backoff::Backoff;
 use super::buckets::Buckets;
-use super::fold;
-use super::known::{Known, ManyIds};
-use super::{Applied, Batch, Forget, JournalId, Part, Store, StoreError};
+use super::{Applied, Batch, Delta, Forget, JournalId, Store, StoreError};
 use crate::journal::{Chunk, OwnedRecord, Reader};
 use crate::telemetry::Telemetry;
 use futures_util::FutureExt;
@@ -31,7 +31,7 @@ const PIECE: usize = 512;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// So often, facts are folded again because users were forgotten in between.
 const FORGETTING_MAX: usize = 20;
-/// The most parts under way to the store at the same time.
+/// The most deltas under way to the store at the same time.
 const PARTS_AT_ONCE: usize = 32;
 /// So many journals that cannot be read are named; more wait for the same fix.
 const FAILED_SHOWN_MAX: usize = 8;
@@ -39,12 +39,12 @@ const FAILED_SHOWN_MAX: usize = 8;
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// Moves facts from journals to a store.
-pub struct Folder {
+pub struct Ingestor {
     readers: Vec<Reader>,
     store: Arc<dyn Store>,
     telemetry: Arc<Telemetry>,
-    known: Known,
-    /// Experiments that the store refuses alone, and why. They are not in `known`.
+    cache: AppliedCache,
+    /// Experiments that the store refuses alone, and why. They are not in `cache`.
     held_up: BTreeMap<String, String>,
     buckets: Buckets,
     /// Whether all that is kept is to be looked at again.
@@ -68,20 +68,20 @@ pub struct Folder {
     adopt: Box<dyn Fn() -> Vec<Reader> + Send + Sync>,
 }
 
-impl Folder {
-    /// A folder of these journals. `adopt` is asked now and then for journals that another
+impl Ingestor {
+    /// A ingestor of these journals. `adopt` is asked now and then for journals that another
     /// process has left since.
     pub fn new(
         readers: Vec<Reader>,
         store: Arc<dyn Store>,
         telemetry: Arc<Telemetry>,
         adopt: impl Fn() -> Vec<Reader> + Send + Sync + 'static,
-    ) -> Folder {
-        let folder = Folder {
+    ) -> Ingestor {
+        let ingestor = Ingestor {
             readers,
             store,
             telemetry,
-            known: Known::default(),
+            cache: AppliedCache::default(),
             held_up: BTreeMap::new(),
             buckets: Buckets::new(),
             from_the_start: false,
@@ -97,13 +97,13 @@ impl Folder {
             adopt: Box::new(adopt),
         };
         // What was left is behind from the first moment.
-        folder
+        ingestor
             .telemetry
             .folding
             .caught_up_ms
             .store(now_ms(), Ordering::Relaxed);
-        folder.measure();
-        folder
+        ingestor.measure();
+        ingestor
     }
 
     /// Folds every `interval` until `stop` resolves, and then once more what is left.
@@ -324,7 +324,7 @@ impl Folder {
                 return Ok(());
             }
         }
-        match self.tell_missing().await {
+        match self.report_loss().await {
             Err(error) if error.is_of_one_experiment() => self.report_missing(Some(&error)),
             told => {
                 told?;
@@ -334,7 +334,8 @@ impl Folder {
         self.learn(chunks).await?;
         // Each time, users were forgotten in between.
         for _ in 0..FORGETTING_MAX {
-            let Batch { parts, forget } = fold::fold(chunks, &self.known, &self.buckets, now_ms());
+            let Batch { deltas, forget } =
+                aggregate::aggregate(chunks, &self.cache, &self.buckets, now_ms());
             let mut stale = BTreeSet::new();
             for Forget {
                 experiment,
@@ -348,7 +349,7 @@ impl Folder {
                 stale.insert(experiment);
             }
             if stale.is_empty() {
-                stale = self.add(&parts).await?;
+                stale = self.add(&deltas).await?;
             }
             if stale.is_empty() {
                 return Ok(());
@@ -361,31 +362,32 @@ impl Folder {
         Err(StoreError::Forgetting)
     }
 
-    /// Adds parts; the experiments of those that are to be folded again.
-    async fn add(&mut self, parts: &[Part]) -> Result<BTreeSet<String>, StoreError> {
+    /// Adds deltas; the experiments of those that are to be folded again.
+    async fn add(&mut self, deltas: &[Delta]) -> Result<BTreeSet<String>, StoreError> {
         let mut failed = Ok(());
         let mut refused = Vec::new();
         let mut stale = BTreeSet::new();
-        // Shards lie on several nodes, so they are given their parts side by side.
-        for parts in parts.chunks(PARTS_AT_ONCE) {
-            let mut under_way = Vec::with_capacity(parts.len());
-            for part in parts {
-                under_way.push(self.store.apply(part));
+        // Shards lie on several nodes, so they are given their deltas side by side.
+        for deltas in deltas.chunks(PARTS_AT_ONCE) {
+            let mut under_way = Vec::with_capacity(deltas.len());
+            for delta in deltas {
+                under_way.push(self.store.apply(delta));
             }
             let applied = futures_util::future::join_all(under_way).await;
-            for (part, applied) in parts.iter().zip(applied) {
+            for (delta, applied) in deltas.iter().zip(applied) {
                 match applied {
-                    Ok(Applied::Now | Applied::Before) => {
-                        let many = self.known.given(part);
-                        many.iter().for_each(|many| warn_of(&part.experiment, many));
+                    Ok(Applied::Added | Applied::AlreadyApplied) => {
+                        let many = self.cache.given(delta);
+                        many.iter()
+                            .for_each(|many| warn_of(&delta.experiment, many));
                     }
-                    Ok(Applied::Mismatch(has)) => {
-                        tracing::debug!(?has, spans = ?part.spans, "what the store has");
-                        self.lost(&part.experiment);
+                    Ok(Applied::PositionMismatch(has)) => {
+                        tracing::debug!(?has, ranges = ?delta.ranges, "what the store has");
+                        self.lost(&delta.experiment);
                     }
-                    Ok(Applied::Stale) => drop(stale.insert(part.experiment.clone())),
+                    Ok(Applied::Stale) => drop(stale.insert(delta.experiment.clone())),
                     Err(error) if error.is_of_one_experiment() => {
-                        refused.push((part.experiment.clone(), error));
+                        refused.push((delta.experiment.clone(), error));
                     }
                     // The others are looked at: what they were given is known then.
                     Err(error) => failed = Err(error),
@@ -404,16 +406,16 @@ impl Folder {
 
     /// Asks the store who was forgotten.
     async fn learn_forgotten(&mut self, experiment: &str) -> Result<(), StoreError> {
-        let shards = self.known.experiments.get(experiment).map_or(0, Vec::len);
+        let shards = self.cache.experiments.get(experiment).map_or(0, Vec::len);
         let mut forgotten = Vec::with_capacity(shards);
         for shard in 0..shards {
             forgotten.push(self.store.forgotten(experiment, shard as u32).await?);
         }
-        self.known
+        self.cache
             .forgotten
             .insert(experiment.to_owned(), forgotten);
         // The store no longer has what it was told of them.
-        self.known.seen.clear();
+        self.cache.seen.clear();
         Ok(())
     }
 
@@ -424,22 +426,22 @@ impl Folder {
             experiment,
             "the store has something else than it was given (it may have lost its last seconds): folding again from what it has"
         );
-        self.known.forget(experiment);
+        self.cache.forget(experiment);
         self.from_the_start = true;
     }
 
     /// Tells the store what the journals could not take or have lost, so that it is known for
     /// good.
-    async fn tell_missing(&mut self) -> Result<(), StoreError> {
+    async fn report_loss(&mut self) -> Result<(), StoreError> {
         for reader in &self.readers {
             let (dropped, lost) = (reader.dropped(), reader.lost());
             let told = self.told.entry(reader.id().clone()).or_default();
             if dropped > told.0 {
-                self.store.tell_dropped(reader.id(), dropped).await?;
+                self.store.report_dropped(reader.id(), dropped).await?;
                 told.0 = dropped;
             }
             if lost > told.1 {
-                self.store.tell_damaged(reader.id(), lost).await?;
+                self.store.report_damaged(reader.id(), lost).await?;
                 told.1 = lost;
             }
         }
@@ -451,7 +453,7 @@ impl Folder {
         let mut journals: Vec<JournalId> =
             chunks.iter().map(|chunk| chunk.journal.clone()).collect();
         journals.dedup();
-        for experiment in fold::touched(chunks) {
+        for experiment in aggregate::touched(chunks) {
             if !self.held_up.contains_key(experiment) {
                 let learnt = self.learn_of(experiment, &journals).await;
                 self.goes_on(experiment, learnt).await?;
@@ -465,16 +467,16 @@ impl Folder {
         experiment: &str,
         journals: &[JournalId],
     ) -> Result<(), StoreError> {
-        if !self.known.experiments.contains_key(experiment) {
+        if !self.cache.experiments.contains_key(experiment) {
             let shards = self.store.shards(experiment).await?;
-            self.known.experiments.insert(
+            self.cache.experiments.insert(
                 experiment.to_owned(),
                 vec![HashMap::default(); shards as usize],
             );
             self.learn_forgotten(experiment).await?;
         }
         // It was just put there where it was missing.
-        let Some(shards) = self.known.experiments.get_mut(experiment) else {
+        let Some(shards) = self.cache.experiments.get_mut(experiment) else {
             return Ok(());
         };
         for (shard, given) in shards.iter_mut().enumerate() {
@@ -539,7 +541,7 @@ impl Folder {
 }
 
 /// Warns of a device that has brought many known IDs.
-fn warn_of(experiment: &str, many: &ManyIds) {
+fn warn_of(experiment: &str, many: &SharedDevice) {
     tracing::warn!(
         experiment,
         minted = %String::from_utf8_lossy(&many.minted),

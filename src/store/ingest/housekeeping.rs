@@ -1,17 +1,17 @@
 //! What the folder does now and then: takes over journals left by others, audits the store,
 //! releases what is folded.
 
-use super::Folder;
+use super::Ingestor;
 use crate::journal::Reader;
 use crate::store::StoreError;
-use crate::store::known::Known;
+use crate::store::applied_cache::AppliedCache;
 use std::sync::atomic::Ordering;
 
-impl Folder {
+impl Ingestor {
     /// Begins again after a panic: everything that is kept is read once more, and what the store
     /// has is skipped.
     pub fn restart(&mut self, why: &str) {
-        self.known = Known::default();
+        self.cache = AppliedCache::default();
         self.held_up.clear();
         self.from_the_start = true;
         self.mark = None;
@@ -70,7 +70,7 @@ impl Folder {
     async fn forget(&mut self, reader: Reader) -> Result<(), StoreError> {
         let id = reader.id().clone();
         self.lost_before += reader.lost();
-        for (experiment, shards) in &mut self.known.experiments {
+        for (experiment, shards) in &mut self.cache.experiments {
             for (shard, given) in shards.iter_mut().enumerate() {
                 if given.remove(&id).is_some_and(|through| through > 0) {
                     self.store.forget(experiment, shard as u32, &id).await?;
@@ -84,7 +84,7 @@ impl Folder {
     /// when there is nothing more to give that would show it.
     pub(super) async fn audit(&mut self) -> Result<(), StoreError> {
         self.store.ping().await?;
-        let names: Vec<String> = self.known.experiments.keys().cloned().collect();
+        let names: Vec<String> = self.cache.experiments.keys().cloned().collect();
         let mut lost = Vec::new();
         for experiment in names {
             match self.has_all(&experiment).await {
@@ -101,7 +101,7 @@ impl Folder {
 
     /// Whether the store still has what it was given of an experiment.
     async fn has_all(&self, experiment: &str) -> Result<bool, StoreError> {
-        let Some(shards) = self.known.experiments.get(experiment) else {
+        let Some(shards) = self.cache.experiments.get(experiment) else {
             return Ok(true);
         };
         // Also told anew that there is such an experiment, in case that just this was lost.

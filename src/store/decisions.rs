@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 /// What was decided about one experiment. The latest decision is kept in the store, so that all
 /// replicas and every start go by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Control {
+pub struct StandingDecision {
     /// What it is to do.
-    pub state: Lifecycle,
+    pub state: DecidedState,
     /// The group whose version everybody gets, unless it runs.
     pub group: Option<String>,
     /// The experiment's salt. Another salt is another experiment, which nothing was decided about.
@@ -22,7 +22,7 @@ pub struct Control {
 /// What an experiment is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Lifecycle {
+pub enum DecidedState {
     /// Split.
     Running,
     /// Show control to everybody, for now.
@@ -34,11 +34,11 @@ pub enum Lifecycle {
 }
 
 /// By experiment's name.
-pub type Controls = BTreeMap<String, Control>;
+pub type StandingDecisions = BTreeMap<String, StandingDecision>;
 
 /// One decision, as it is kept for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Act {
+pub struct AuditEntry {
     /// Which experiment; empty where it is about all.
     pub experiment: String,
     /// What was done: `pause`, `resume`, `promote` or `rollback`; or else `reload` or `forget`.
@@ -56,4 +56,4 @@ pub struct Act {
 }
 
 /// As many acts are kept, the newest ones.
-pub const ACTS_MAX: usize = 10_000;
+pub const AUDIT_LOG_MAX: usize = 10_000;

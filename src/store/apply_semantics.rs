@@ -1,10 +1,10 @@
-//! What one part adds to which count. PURE: the embedded file does just this, and the script in
+//! What one delta adds to which count. PURE: the embedded file does just this, and the script in
 //! Redis does the same in its own language; a test holds both to a third writing of it.
 
-use super::event_ids::{Admitted, EventCounts, EventIds};
+use super::event_ids::{EventCounts, EventIdOutcome, EventIds};
 use super::keys::{self, CLASSES};
 use super::waiting::Waiting;
-use super::{EventAt, ExposureAt, Part, UserDelta, UserRecord};
+use super::{Delta, EventAt, ExposureAt, UserDelta, UserRecord};
 use std::collections::BTreeMap;
 
 /// Clocks of replicas differ: an event this much before its user's first exposure still counts.
@@ -28,10 +28,10 @@ pub struct Additions {
 }
 
 impl Additions {
-    /// What the part adds whoever its users are.
-    pub fn of_tallies(part: &Part) -> Additions {
+    /// What the delta adds whoever its users are.
+    pub fn of_tallies(delta: &Delta) -> Additions {
         let mut additions = Additions::default();
-        for tally in &part.tallies {
+        for tally in &delta.tallies {
             let mut add = |what: &str, count: u64| {
                 if count > 0 {
                     *additions
@@ -60,15 +60,15 @@ impl Additions {
     /// What became of one user, and what that adds. The order in which facts arrive does not
     /// matter: the earliest exposure by the clock decides group, epoch and hour, and events that
     /// come before it wait for one that came earlier still.
-    pub fn user(&mut self, before: Before, delta: &UserDelta) -> Before {
-        let Before {
+    pub fn user(&mut self, before: UserState, user_delta: &UserDelta) -> UserState {
+        let UserState {
             record,
             waiting: waited,
             mut ids,
         } = before;
-        let mut record = self.exposed(record, &delta.exposures);
+        let mut record = self.exposed(record, &user_delta.exposures);
         let mut waiting = Waiting::default();
-        for event in waited.iter().chain(&delta.events) {
+        for event in waited.iter().chain(&user_delta.events) {
             let settled = match &mut record {
                 Some(record) => self.event(record, &mut ids, event),
                 None => Event::Early,
@@ -77,7 +77,7 @@ impl Additions {
                 self.uncounted.dropped_waiting += 1;
             }
         }
-        Before {
+        UserState {
             record,
             waiting: waiting.events,
             ids,
@@ -91,7 +91,7 @@ impl Additions {
 
     /// Makes one of two that turned out to be the same person. The first has the second's IDs of
     /// events already.
-    pub fn join(&mut self, first: Before, second: Before) -> Before {
+    pub fn join(&mut self, first: UserState, second: UserState) -> UserState {
         for record in [&first.record, &second.record].into_iter().flatten() {
             self.whole(record, -1);
         }
@@ -111,7 +111,7 @@ impl Additions {
             events: Vec::new(),
         };
         let ids = first.ids;
-        let whole = Before {
+        let whole = UserState {
             record,
             waiting,
             ids,
@@ -187,9 +187,9 @@ impl Additions {
             return Event::Settled;
         }
         match ids.admit(event) {
-            Admitted::Yes => self.ids_added += u64::from(event.id.is_some()),
-            Admitted::Again => return Event::Settled,
-            Admitted::TooMany => {
+            EventIdOutcome::Yes => self.ids_added += u64::from(event.id.is_some()),
+            EventIdOutcome::Again => return Event::Settled,
+            EventIdOutcome::TooMany => {
                 self.uncounted.refused_ids += 1;
                 return Event::Settled;
             }
@@ -266,9 +266,9 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
     whole
 }
 
-/// What is known of a user before or after a part.
+/// What is known of a user before or after a delta.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Before {
+pub struct UserState {
     /// `None` until an exposure is known.
     pub record: Option<UserRecord>,
     /// Events that no known exposure comes before, oldest arrival first.

@@ -1,13 +1,14 @@
 //! Turns facts into additions. PURE: the same chunks and the same knowledge give the same batch.
 
-use super::account::USER_MAX;
+use super::applied_cache::{AppliedCache, SeenUsers};
+use super::apply_semantics::USER_MAX;
 use super::buckets::Buckets;
 use super::event_ids;
-use super::forgotten::Forgotten;
+use super::forgotten::ForgottenUsers;
 use super::identities::Join;
-use super::known::{Known, Seen};
 use super::{
-    Batch, EpochDefinition, EventAt, ExposureAt, Forget, JournalId, Part, Span, Tally, UserDelta,
+    Batch, Delta, EpochDefinition, EventAt, ExposureAt, Forget, JournalId, JournalRange, Tally,
+    UserDelta,
 };
 use crate::experiment::assign::murmur3_32;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
@@ -34,12 +35,12 @@ pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
 
 /// What the store is to add for these chunks, beyond what its shards were given before. `now_ms`
 /// bounds what their times let the store give up: a record of a wrong clock ends nothing early.
-pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, now_ms: u64) -> Batch {
-    let mut open = Open {
-        known,
+pub fn aggregate(chunks: &[Chunk], cache: &AppliedCache, buckets: &Buckets, now_ms: u64) -> Batch {
+    let mut aggregation = Aggregation {
+        cache,
         buckets,
         now_ms,
-        parts: BTreeMap::new(),
+        deltas: BTreeMap::new(),
         forget: Vec::new(),
     };
     for chunk in chunks {
@@ -48,16 +49,20 @@ pub fn fold(chunks: &[Chunk], known: &Known, buckets: &Buckets, now_ms: u64) -> 
             // Most refer to what the one before refers to.
             if declared.as_ref().map(Declared::digest) != Some(record.declaration) {
                 let found = chunk.declarations.get(&record.declaration);
-                declared = found.map(|declaration| Declared::new(declaration, known, chunk));
+                declared = found.map(|declaration| Declared::new(declaration, cache, chunk));
             }
             if let Some(declared) = &declared {
-                open.add(&chunk.journal, *sequence, declared, record);
+                aggregation.add(&chunk.journal, *sequence, declared, record);
             }
         }
     }
     Batch {
-        parts: open.parts.into_values().map(OpenPart::finish).collect(),
-        forget: open.forget,
+        deltas: aggregation
+            .deltas
+            .into_values()
+            .map(DeltaBuilder::finish)
+            .collect(),
+        forget: aggregation.forget,
     }
 }
 
@@ -72,25 +77,25 @@ pub fn shard_of(user: &[u8], shards: usize) -> usize {
 /// A declaration, and what is known of its experiments: looked up once, not for each record.
 struct Declared<'a> {
     declaration: &'a Declaration,
-    experiments: Vec<KnownExperiment<'a>>,
+    experiments: Vec<CachedExperiment<'a>>,
 }
 
 /// An experiment of a declaration.
-struct KnownExperiment<'a> {
+struct CachedExperiment<'a> {
     /// What each of its shards was given of the journal before.
     given: Vec<u64>,
     /// For each shard, who was forgotten.
-    forgotten: &'a [Forgotten],
+    forgotten: &'a [ForgottenUsers],
 }
 
 impl<'a> Declared<'a> {
-    fn new(declaration: &'a Declaration, known: &'a Known, chunk: &Chunk) -> Declared<'a> {
+    fn new(declaration: &'a Declaration, cache: &'a AppliedCache, chunk: &Chunk) -> Declared<'a> {
         let experiments = declaration.experiments.iter().map(|experiment| {
-            let shards = known.experiments.get(&experiment.name);
+            let shards = cache.experiments.get(&experiment.name);
             let given = shards.into_iter().flatten();
             let through = given.map(|given| given.get(&chunk.journal).copied().unwrap_or(0));
-            let forgotten = known.forgotten.get(&experiment.name);
-            KnownExperiment {
+            let forgotten = cache.forgotten.get(&experiment.name);
+            CachedExperiment {
                 given: through.collect(),
                 forgotten: forgotten.map_or(&[], Vec::as_slice),
             }
@@ -106,7 +111,7 @@ impl<'a> Declared<'a> {
     }
 }
 
-impl KnownExperiment<'_> {
+impl CachedExperiment<'_> {
     /// The shard of a user.
     fn of(&self, user: &[u8]) -> usize {
         shard_of(user, self.given.len())
@@ -128,15 +133,15 @@ impl KnownExperiment<'_> {
     }
 }
 
-struct Open<'a> {
-    known: &'a Known,
+struct Aggregation<'a> {
+    cache: &'a AppliedCache,
     buckets: &'a Buckets,
     now_ms: u64,
-    parts: BTreeMap<(&'a str, usize), OpenPart>,
+    deltas: BTreeMap<(&'a str, usize), DeltaBuilder>,
     forget: Vec<Forget>,
 }
 
-impl<'a> Open<'a> {
+impl<'a> Aggregation<'a> {
     fn add(
         &mut self,
         journal: &JournalId,
@@ -166,32 +171,33 @@ impl<'a> Open<'a> {
                 minted.filter(|minted| !is_gone && record.at_ms > shards.gone_until_ms(minted));
             if let Some(minted) = minted {
                 let shard = shards.of(minted);
-                let seen = &self.known.seen;
+                let seen = &self.cache.seen;
                 if !seen.has_joined(&experiment.name, minted, &record.user)
-                    && let Some(part) =
-                        self.part(journal, sequence, &experiment.name, (shard, shards))
+                    && let Some(delta) =
+                        self.delta(journal, sequence, &experiment.name, (shard, shards))
                 {
                     let apart = shard != shards.of(&record.user);
-                    part.join(minted, record, apart);
+                    delta.join(minted, record, apart);
                 }
             }
             if exposure.is_none() && (!experiment.running || events().next().is_none()) {
                 continue;
             }
             let shard = shards.of(&record.user);
-            let (buckets, seen) = (self.buckets, &self.known.seen);
-            let Some(part) = self.part(journal, sequence, &experiment.name, (shard, shards)) else {
+            let (buckets, seen) = (self.buckets, &self.cache.seen);
+            let Some(delta) = self.delta(journal, sequence, &experiment.name, (shard, shards))
+            else {
                 continue;
             };
             let wait_from_ms = at_ms.saturating_sub(WAIT_MS);
-            part.part.wait_from_ms = part.part.wait_from_ms.max(wait_from_ms);
+            delta.delta.wait_from_ms = delta.delta.wait_from_ms.max(wait_from_ms);
             let remember_from_ms = at_ms.saturating_sub(event_ids::KEEP_MS);
-            part.part.remember_from_ms = part.part.remember_from_ms.max(remember_from_ms);
+            delta.delta.remember_from_ms = delta.delta.remember_from_ms.max(remember_from_ms);
             if let Some(exposure) = exposure {
-                part.answered(experiment, exposure, record, buckets, (seen, is_gone));
+                delta.answered(experiment, exposure, record, buckets, (seen, is_gone));
             }
             if counts && !is_gone {
-                part.events(record, events());
+                delta.events(record, events());
             }
         }
     }
@@ -201,7 +207,7 @@ impl<'a> Open<'a> {
         &mut self,
         experiment: &str,
         minted: &[u8],
-        shards: &KnownExperiment<'_>,
+        shards: &CachedExperiment<'_>,
         until_ms: u64,
     ) {
         let forget = Forget {
@@ -215,25 +221,25 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// The part of a shard that this record belongs to. `None` when the shard was given it before,
+    /// The delta of a shard that this record belongs to. `None` when the shard was given it before,
     /// or the experiment is not known.
-    fn part(
+    fn delta(
         &mut self,
         journal: &JournalId,
         sequence: u64,
         experiment: &'a str,
-        (shard, shards): (usize, &KnownExperiment<'_>),
-    ) -> Option<&mut OpenPart> {
+        (shard, shards): (usize, &CachedExperiment<'_>),
+    ) -> Option<&mut DeltaBuilder> {
         let before = *shards.given.get(shard)?;
         if sequence <= before {
             return None;
         }
-        let part = self
-            .parts
+        let delta = self
+            .deltas
             .entry((experiment, shard))
-            .or_insert_with(|| OpenPart::new(experiment, shard, shards.version(shard)));
-        part.reach(journal, before, sequence);
-        Some(part)
+            .or_insert_with(|| DeltaBuilder::new(experiment, shard, shards.version(shard)));
+        delta.reach(journal, before, sequence);
+        Some(delta)
     }
 }
 
@@ -262,8 +268,8 @@ fn events_of<'a>(
         })
 }
 
-struct OpenPart {
-    part: Part,
+struct DeltaBuilder {
+    delta: Delta,
     // Hashed for every fact: the standard hasher takes a quarter of the time of folding.
     places: HashMap<Vec<u8>, usize, RandomState>,
     /// When the two IDs came together first.
@@ -271,15 +277,15 @@ struct OpenPart {
     tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally, RandomState>,
 }
 
-impl OpenPart {
-    fn new(experiment: &str, shard: usize, forgotten: u64) -> OpenPart {
-        let part = Part {
+impl DeltaBuilder {
+    fn new(experiment: &str, shard: usize, forgotten: u64) -> DeltaBuilder {
+        let delta = Delta {
             shard: shard as u32,
             forgotten,
-            ..Part::nothing(experiment)
+            ..Delta::nothing(experiment)
         };
-        OpenPart {
-            part,
+        DeltaBuilder {
+            delta,
             places: HashMap::default(),
             joins: HashMap::default(),
             tallies: HashMap::default(),
@@ -288,13 +294,13 @@ impl OpenPart {
 
     fn reach(&mut self, journal: &JournalId, after: u64, through: u64) {
         match self
-            .part
-            .spans
+            .delta
+            .ranges
             .iter_mut()
-            .find(|span| Arc::ptr_eq(&span.journal, journal) || span.journal == *journal)
+            .find(|range| Arc::ptr_eq(&range.journal, journal) || range.journal == *journal)
         {
-            Some(span) => span.through = through,
-            None => self.part.spans.push(Span {
+            Some(range) => range.through = through,
+            None => self.delta.ranges.push(JournalRange {
                 journal: journal.clone(),
                 after,
                 through,
@@ -313,7 +319,7 @@ impl OpenPart {
     }
 
     fn user(&mut self, record: &OwnedRecord) -> &mut UserDelta {
-        let users = &mut self.part.users;
+        let users = &mut self.delta.users;
         let place = *self.places.entry(record.user.to_vec()).or_insert_with(|| {
             users.push(UserDelta {
                 user: record.user.to_vec(),
@@ -331,7 +337,7 @@ impl OpenPart {
         exposure: &Exposure,
         record: &OwnedRecord,
         buckets: &Buckets,
-        (seen, is_gone): (&Seen, bool),
+        (seen, is_gone): (&SeenUsers, bool),
     ) {
         let Some(group) = experiment.groups.get(exposure.group.0) else {
             return;
@@ -379,7 +385,7 @@ impl OpenPart {
             return;
         }
         if seen.has(
-            &self.part.experiment,
+            &self.delta.experiment,
             &group.name,
             &record.user,
             record.at_ms,
@@ -401,13 +407,13 @@ impl OpenPart {
 
     fn epoch(&mut self, experiment: &DeclaredExperiment, at_ms: u64) {
         let known = self
-            .part
+            .delta
             .epochs
             .iter_mut()
             .find(|epoch| epoch.digest == experiment.epoch);
         match known {
             Some(epoch) => epoch.first_ms = epoch.first_ms.min(at_ms),
-            None => self.part.epochs.push(EpochDefinition {
+            None => self.delta.epochs.push(EpochDefinition {
                 digest: experiment.epoch,
                 traffic: experiment.traffic.get(),
                 groups: experiment
@@ -423,7 +429,7 @@ impl OpenPart {
     fn events(&mut self, record: &OwnedRecord, events: impl Iterator<Item = EventAt>) {
         for event in events {
             let user = self.user(record);
-            // What follows an exposure in this very part is counted whatever the store knows, so
+            // What follows an exposure in this very delta is counted whatever the store knows, so
             // it can be one sum. Anything else is judged by its own time.
             let first_ms = user.exposures.iter().map(|seen| seen.at_ms).min();
             let sums = |event: &EventAt| {
@@ -447,22 +453,23 @@ impl OpenPart {
         }
     }
 
-    fn finish(self) -> Part {
-        let mut part = self.part;
+    fn finish(self) -> Delta {
+        let mut delta = self.delta;
         // The first known ID by the clock absorbs; equal times are parted by the IDs.
         let mut joins: Vec<_> = self.joins.into_iter().collect();
         joins.sort_unstable_by(|(join, at_ms), (other, other_ms)| {
             (at_ms, join).cmp(&(other_ms, other))
         });
-        part.joins = joins.into_iter().map(|(join, _)| join).collect();
+        delta.joins = joins.into_iter().map(|(join, _)| join).collect();
         // Of events with the same ID the first by the clock counts, whichever journal has it.
-        for user in &mut part.users {
+        for user in &mut delta.users {
             user.events.sort_by_key(|event| event.at_ms);
         }
-        part.tallies = self.tallies.into_values().collect();
-        part.tallies
+        delta.tallies = self.tallies.into_values().collect();
+        delta
+            .tallies
             .sort_by(|a, b| (a.hour, a.epoch, &a.group).cmp(&(b.hour, b.epoch, &b.group)));
-        part
+        delta
     }
 }
 

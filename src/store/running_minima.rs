@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Fields of an experiment. A field is made of words without spaces.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct RunningMinima {
     /// Of all numbers given for a field, the smallest. Never NaN.
     pub lowest: BTreeMap<String, f64>,
     /// When that number was found, in Unix milliseconds; older versions did not keep it.
@@ -17,7 +17,7 @@ pub struct Kept {
     pub first: BTreeMap<String, String>,
 }
 
-impl Kept {
+impl RunningMinima {
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.lowest.is_empty() && self.first.is_empty()
@@ -25,7 +25,7 @@ impl Kept {
 
     /// What this says that `known` does not say already: all that is worth giving to a store
     /// that has `known`.
-    pub fn beyond(&self, known: &Kept) -> Kept {
+    pub fn beyond(&self, known: &RunningMinima) -> RunningMinima {
         let lower = |(field, value): &(&String, &f64)| match known.lowest.get(*field) {
             Some(known) => value < &known,
             None => !value.is_nan(),
@@ -39,7 +39,7 @@ impl Kept {
             .map(|(field, value)| (field.clone(), *value))
             .collect();
         let at = |field: &String| Some((field.clone(), *self.lowest_at.get(field)?));
-        Kept {
+        RunningMinima {
             lowest_at: lowest.keys().filter_map(at).collect(),
             lowest,
             first: self.first.iter().filter(new).map(owned).collect(),
@@ -47,7 +47,7 @@ impl Kept {
     }
 
     /// Merges what came later.
-    pub fn merge(&mut self, later: &Kept) {
+    pub fn merge(&mut self, later: &RunningMinima) {
         let news = later.beyond(self);
         for field in news.lowest.keys() {
             self.lowest_at.remove(field);
@@ -79,8 +79,8 @@ pub fn write(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn kept(lowest: &[(&str, f64)], first: &[(&str, &str)]) -> Kept {
-        Kept {
+    fn kept(lowest: &[(&str, f64)], first: &[(&str, &str)]) -> RunningMinima {
+        RunningMinima {
             lowest: lowest
                 .iter()
                 .map(|(field, value)| ((*field).to_owned(), *value))
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn time_follows_its_number() {
-        let at = |value: f64, at_ms: Option<u64>| Kept {
+        let at = |value: f64, at_ms: Option<u64>| RunningMinima {
             lowest_at: at_ms
                 .map(|at_ms| ("a".to_owned(), at_ms))
                 .into_iter()

@@ -1,27 +1,27 @@
 //! The embedded house: one local SQLite file.
 
 mod apply;
-mod controls;
+mod decisions;
 mod event_ids;
 mod forgotten;
 mod identities;
-mod kept;
 mod open;
 mod rows;
+mod running_minima;
 mod secrets;
 mod sessions;
 mod waiting;
 
-use super::controls::{Act, Control, Controls};
 use super::damage::Damage;
-use super::forgotten::Forgotten;
-use super::kept::Kept;
+use super::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use super::forgotten::ForgottenUsers;
+use super::running_minima::RunningMinima;
 use super::{
-    ALIVE_MS, Applied, HourTotals, JournalId, Page, Part, Place, Replica, Store, StoreError,
-    Totals, UserRecord, keys,
+    ALIVE_MS, Applied, Delta, ExperimentTotals, HourTotals, JournalId, Replica, Store, StoreError,
+    UserCursor, UserPage, UserRecord, keys,
 };
 use apply::{applied, apply, record};
-use open::Slot;
+use open::LazyConnection;
 use rows::{definitions, fields, text};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
@@ -115,8 +115,8 @@ CREATE TABLE forgotten (experiment TEXT NOT NULL, user TEXT NOT NULL, until_ms I
 /// Counts in one local file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: Arc<Slot>,
-    reader: Arc<Slot>,
+    writer: Arc<LazyConnection>,
+    reader: Arc<LazyConnection>,
     damage: Arc<Damage>,
 }
 
@@ -131,8 +131,8 @@ impl SqliteStore {
     /// The same without opening it yet: each call opens it until that is possible.
     pub fn at(path: &Path) -> SqliteStore {
         SqliteStore {
-            writer: Arc::new(Slot::new(path)),
-            reader: Arc::new(Slot::new(path)),
+            writer: Arc::new(LazyConnection::new(path)),
+            reader: Arc::new(LazyConnection::new(path)),
             damage: Arc::default(),
         }
     }
@@ -171,13 +171,13 @@ impl Store for SqliteStore {
         self.read(has).await
     }
 
-    async fn apply(&self, part: &Part) -> Result<Applied, StoreError> {
-        let (part, damage) = (part.clone(), Arc::clone(&self.damage));
+    async fn apply(&self, delta: &Delta) -> Result<Applied, StoreError> {
+        let (delta, damage) = (delta.clone(), Arc::clone(&self.damage));
         self.writer
             .with(move |connection| {
                 let transaction =
                     connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let applied = apply(&transaction, &part, &damage)?;
+                let applied = apply(&transaction, &delta, &damage)?;
                 transaction.commit()?;
                 Ok(applied)
             })
@@ -210,7 +210,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn totals(&self, experiment: &str) -> Result<Totals, StoreError> {
+    async fn totals(&self, experiment: &str) -> Result<ExperimentTotals, StoreError> {
         let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             // One transaction: definitions and counts of the same moment.
@@ -220,7 +220,7 @@ impl Store for SqliteStore {
                 fields(&transaction, "totals", &experiment, &damage)?,
                 &damage,
             );
-            Ok(Totals {
+            Ok(ExperimentTotals {
                 identities: identities::counts(&transaction, &experiment)?,
                 uncounted: event_ids::counts(&transaction, &experiment)?,
                 ..totals
@@ -238,7 +238,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn forgotten(&self, experiment: &str, _shard: u32) -> Result<Forgotten, StoreError> {
+    async fn forgotten(&self, experiment: &str, _shard: u32) -> Result<ForgottenUsers, StoreError> {
         let experiment = experiment.to_owned();
         self.read(move |connection| {
             let transaction = connection.unchecked_transaction()?;
@@ -290,7 +290,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn users(&self, experiment: &str, from: Place) -> Result<Page, StoreError> {
+    async fn users(&self, experiment: &str, from: UserCursor) -> Result<UserPage, StoreError> {
         let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
             let sql = "SELECT user, record FROM users WHERE experiment = ? AND user > ? ORDER BY user LIMIT ?";
@@ -303,16 +303,16 @@ impl Store for SqliteStore {
                 let record = damage.skip(text(row, 1).and_then(|text| keys::read_user(&text)))?;
                 users.extend(record.map(|record| (last.clone(), record)));
             }
-            let next = (read == PAGE_USERS).then(|| Place {
+            let next = (read == PAGE_USERS).then(|| UserCursor {
                 after: last,
-                ..Place::default()
+                ..UserCursor::default()
             });
             Ok((users, next))
         })
         .await
     }
 
-    async fn tell_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError> {
+    async fn report_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError> {
         let journal = journal.clone();
         self.writer.with(move |connection| {
             let sql = "INSERT INTO dropped VALUES (?, ?) ON CONFLICT DO UPDATE SET count = excluded.count";
@@ -330,7 +330,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn tell_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
+    async fn report_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
         let journal = journal.clone();
         self.writer.with(move |connection| {
             let sql = "INSERT INTO damaged VALUES (?, ?) ON CONFLICT DO UPDATE SET count = max(count, excluded.count)";
@@ -382,53 +382,58 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn kept(&self, experiment: &str) -> Result<Kept, StoreError> {
+    async fn running_minima(&self, experiment: &str) -> Result<RunningMinima, StoreError> {
         let experiment = experiment.to_owned();
-        self.read(move |connection| kept::kept(connection, &experiment))
+        self.read(move |connection| running_minima::read(connection, &experiment))
             .await
     }
 
-    async fn keep(&self, experiment: &str, more: &Kept) -> Result<(), StoreError> {
+    async fn merge_minima(&self, experiment: &str, more: &RunningMinima) -> Result<(), StoreError> {
         let (experiment, more) = (experiment.to_owned(), more.clone());
         self.writer
             .with(move |connection| {
                 let transaction =
                     connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                kept::keep(&transaction, &experiment, &more)?;
+                running_minima::merge(&transaction, &experiment, &more)?;
                 Ok(transaction.commit()?)
             })
             .await
     }
 
-    async fn controls(&self) -> Result<Controls, StoreError> {
+    async fn decisions(&self) -> Result<StandingDecisions, StoreError> {
         let damage = Arc::clone(&self.damage);
-        self.read(move |connection| controls::controls(connection, &damage))
+        self.read(move |connection| decisions::read(connection, &damage))
             .await
     }
 
-    async fn control(&self, before_ms: u64, next: &Control, act: &Act) -> Result<bool, StoreError> {
-        let (next, act) = (next.clone(), act.clone());
+    async fn decide(
+        &self,
+        before_ms: u64,
+        next: &StandingDecision,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let (next, entry) = (next.clone(), entry.clone());
         self.writer
             .with(move |connection| {
                 let transaction =
                     connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let done = controls::control(&transaction, before_ms, &next, &act)?;
+                let done = decisions::decide(&transaction, before_ms, &next, &entry)?;
                 transaction.commit()?;
                 Ok(done)
             })
             .await
     }
 
-    async fn note(&self, act: &Act) -> Result<(), StoreError> {
-        let act = act.clone();
+    async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let entry = entry.clone();
         self.writer
-            .with(move |connection| controls::note(connection, &act))
+            .with(move |connection| decisions::record_action(connection, &entry))
             .await
     }
 
-    async fn acts(&self, max: usize) -> Result<Vec<Act>, StoreError> {
+    async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let damage = Arc::clone(&self.damage);
-        self.read(move |connection| controls::acts(connection, max, &damage))
+        self.read(move |connection| decisions::audit_log(connection, max, &damage))
             .await
     }
 

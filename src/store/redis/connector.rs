@@ -1,6 +1,6 @@
 //! New connections to single servers, with or without TLS; and the Sentinels that name a master.
 
-use super::address::{Address, Server, TlsFiles, Transport};
+use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
 use super::link::{ANSWER_WITHIN, CONNECT_WITHIN};
 use crate::tls::{self, NoIdentity, NoTrust, Trust};
 use redis::aio::MultiplexedConnection;
@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 /// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
-pub enum NoTls {
+pub enum TlsFilesError {
     /// A file is not there, or not for us.
     #[error("{} cannot be read", .0.display())]
     File(PathBuf, #[source] io::Error),
@@ -33,14 +33,15 @@ pub enum NoTls {
 
 impl TlsFiles {
     /// A client by the files as they are now.
-    fn client(&self) -> Result<ClientConfig, NoTls> {
-        let read =
-            |path: &Path| std::fs::read(path).map_err(|error| NoTls::File(path.to_owned(), error));
+    fn client(&self) -> Result<ClientConfig, TlsFilesError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| TlsFilesError::File(path.to_owned(), error))
+        };
         let trust = match &self.ca {
             Some(ca) => Trust::pem(&read(ca)?),
             None => Trust::system(),
         };
-        let trust = trust.map_err(NoTls::Trust)?;
+        let trust = trust.map_err(TlsFilesError::Trust)?;
         let identity = match &self.identity {
             Some((certificate, key)) => Some(tls::identity(&read(certificate)?, &read(key)?)?),
             None => None,
@@ -50,33 +51,33 @@ impl TlsFiles {
 }
 
 /// Makes connections.
-pub struct Dialler<'a> {
+pub struct Connector<'a> {
     login: &'a RedisConnectionInfo,
     /// Made for an address without TLS only when `None`.
     tls: Option<TlsConnector>,
 }
 
-impl Dialler<'_> {
+impl Connector<'_> {
     /// For the servers of an address, with its files as they are now.
-    pub fn new(address: &Address) -> Result<Dialler<'_>, NoTls> {
-        Ok(Dialler {
+    pub fn new(address: &Address) -> Result<Connector<'_>, TlsFilesError> {
+        Ok(Connector {
             login: &address.login,
             tls: match &address.transport {
-                Transport::Plain => None,
-                Transport::Tls(files) => Some(TlsConnector::from(Arc::new(files.client()?))),
+                RedisTransport::Plain => None,
+                RedisTransport::Tls(files) => Some(TlsConnector::from(Arc::new(files.client()?))),
             },
         })
     }
 
     /// A connection to a server.
-    pub async fn dial(&self, server: &Server) -> Result<MultiplexedConnection, RedisError> {
+    pub async fn dial(&self, server: &RedisServer) -> Result<MultiplexedConnection, RedisError> {
         self.connect(server, self.login).await
     }
 
     /// A connection to the master of this name, as one of the Sentinels knows it.
     pub async fn dial_master(
         &self,
-        sentinels: &[Server],
+        sentinels: &[RedisServer],
         name: &str,
         db: i64,
     ) -> Result<MultiplexedConnection, RedisError> {
@@ -90,7 +91,7 @@ impl Dialler<'_> {
     /// The way of <https://redis.io/docs/latest/develop/reference/sentinel-clients/>.
     async fn ask_sentinels(
         &self,
-        sentinels: &[Server],
+        sentinels: &[RedisServer],
         name: &str,
         db: i64,
     ) -> Result<MultiplexedConnection, RedisError> {
@@ -106,7 +107,7 @@ impl Dialler<'_> {
 
     async fn by_sentinel(
         &self,
-        sentinel: &Server,
+        sentinel: &RedisServer,
         name: &str,
         db: i64,
     ) -> Result<MultiplexedConnection, RedisError> {
@@ -123,7 +124,7 @@ impl Dialler<'_> {
             ))
         })?;
         let login = self.login.clone().set_db(db);
-        let mut master = self.connect(&Server { host, port }, &login).await?;
+        let mut master = self.connect(&RedisServer { host, port }, &login).await?;
         // It may have been one when the Sentinel heard of it last.
         let info = redis::cmd("INFO").arg("replication").to_owned();
         let info: String = info.query_async(&mut master).await?;
@@ -135,7 +136,7 @@ impl Dialler<'_> {
 
     async fn connect(
         &self,
-        server: &Server,
+        server: &RedisServer,
         login: &RedisConnectionInfo,
     ) -> Result<MultiplexedConnection, RedisError> {
         let connected = async {
