@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use watershed::config::{self, plan::Plan};
-use watershed::proxy::headers::Words;
+use watershed::proxy::headers::plan_headers::Words;
 
 /// The client's address; trusted by the second plan.
 pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));

@@ -13,10 +13,10 @@ use libfuzzer_sys::fuzz_target;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::resolve;
-use watershed::proxy::fuzzing::direct::{
+use watershed::proxy::fuzzing::{
     Answer, AnswerRead, Edited, Framed, HEAD_BYTES_MAX, Head, More, Partial, Rest, To, read_answer,
 };
-use watershed::proxy::headers::{self, Words};
+use watershed::proxy::headers::plan_headers::{self, Words};
 use watershed_fuzz::http1::{self, Field, values};
 use watershed_fuzz::pieces::{Stream, run};
 use watershed_fuzz::plan;

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use watershed::proxy::fuzzing::direct::{Follows, Framed, Rest};
+use watershed::proxy::fuzzing::{Follows, Framed, Rest};
 use watershed_fuzz::http1;
 use watershed_fuzz::split;
 

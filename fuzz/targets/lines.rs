@@ -6,7 +6,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use watershed::experiment::http_view::HeaderView;
-use watershed::proxy::fuzzing::direct::Lines;
+use watershed::proxy::fuzzing::Lines;
 use watershed::proxy::fuzzing::Reason;
 use watershed_fuzz::http1::{self, Field};
 use watershed_fuzz::split;

@@ -6,7 +6,7 @@ use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use watershed::config::plan::Limits;
-use watershed::proxy::fuzzing::direct::{Body, read_request, write_transcript};
+use watershed::proxy::fuzzing::{Body, read_request, write_transcript};
 use watershed::proxy::fuzzing::{Bounds, Reserved};
 use watershed_fuzz::http1::{self, Field};
 use watershed_fuzz::plan;

@@ -1,12 +1,13 @@
 //! Events that the visitors' browsers report, as `navigator.sendBeacon` or `fetch` send them. They
 //! count for users that the proxy has exposed; those of others wait for an exposure for a while.
 
-use super::direct::Request;
-use super::policy::consents;
-use super::record::{self, Became};
-use super::reply::Reason;
-use super::snapshot::{Snapshot, Worker};
-use super::{event_faults, headers};
+use crate::proxy::h1::request_head::Request;
+use crate::proxy::policy::consents;
+use crate::proxy::observe::exposure_log::{self, Became};
+use crate::proxy::error_response::Reason;
+use crate::proxy::snapshot::{Snapshot, Worker};
+use crate::proxy::headers::plan_headers;
+use crate::proxy::observe::event_faults;
 use crate::config::plan::Plan;
 use crate::experiment::client_event::{self, EVENTS_MAX};
 use crate::experiment::http_view::HeaderView;
@@ -142,7 +143,7 @@ fn report(
         false => return Ok(json!({"accepted": 0, "unknown": [], "refused": []})),
     };
     let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
-    let asker = headers::asker(plan, head, peer);
+    let asker = plan_headers::asker(plan, head, peer);
     // A report that cannot be read counts as one event.
     let count = events.as_ref().map_or(1, |events| events.len().max(1));
     admit(worker, plan, (asker, user), count, now)?;
@@ -155,7 +156,7 @@ fn report(
     let (mut accepted, mut dropped) = (0, 0);
     let (mut unknown, mut refused) = (Vec::new(), Vec::new());
     for (place, reported) in events.iter().enumerate() {
-        match record::event(worker, snapshot, &visitor, reported) {
+        match exposure_log::event(worker, snapshot, &visitor, reported) {
             Became::Journaled => accepted += 1,
             Became::Unknown => unknown.push(&reported.event.name),
             Became::Refused(fault) => refused.push(reported.refused(place, &fault)),
@@ -214,7 +215,7 @@ fn admit(
     let limits = &plan.beacon;
     let by_address = limits.per_minute_per_address;
     let of_user = user.map(|user| (Reporter::User(user), limits.per_minute, "user"));
-    let of_address = (!headers::trusts(plan, asker)).then_some((
+    let of_address = (!plan_headers::trusts(plan, asker)).then_some((
         Reporter::Address(asker),
         by_address,
         "address",

@@ -1,15 +1,15 @@
 //! The life of a client's connection.
 
-use super::access;
-use super::direct::{self, Ended, Left, Straight};
-use super::headers;
-use super::http2;
-use super::opening::{self, Rewound};
-use super::reply::Reason;
-use super::slots::Slot;
-use super::snapshot::Worker;
-use super::socket::{self, Socket};
-use super::tunnel::{self, Quiet, Side};
+use crate::proxy::observe::access_log;
+use crate::proxy::h1::server::{self as h1, Ended, Left, Straight};
+use crate::proxy::headers::plan_headers;
+use crate::proxy::h2::server as h2;
+use crate::proxy::protocol_detect::{self, Rewound};
+use crate::proxy::error_response::Reason;
+use crate::proxy::connection_limits::Slot;
+use crate::proxy::snapshot::Worker;
+use crate::proxy::socket::{self, Socket};
+use crate::proxy::tunnel::{self, Quiet, Side};
 use crate::config::plan::{Plan, ServerTls};
 use std::io;
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ pub async fn serve(
     }
     let socket = Socket::new(stream);
     let opened = async {
-        let first = opening::first(&mut socket.clone(), &worker.rooms).await?;
+        let first = protocol_detect::first(&mut socket.clone(), &worker.rooms).await?;
         let counts = |client| slot.count_for(client, worker.connections_per_address_max());
         Box::pin(open(plan, tls, (first, socket.clone()), peer, counts)).await
     };
@@ -66,7 +66,7 @@ pub async fn serve(
 pub async fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr) {
     let snapshot = worker.snapshot();
     let mut socket = Socket::new(stream);
-    let first = opening::first(&mut socket, &worker.rooms);
+    let first = protocol_detect::first(&mut socket, &worker.rooms);
     if let Ok(Ok(first)) = tokio::time::timeout(FIRST_WORD, first).await
         && let Err(error) = tell_full(worker, &snapshot.plan, (socket, first), peer).await
     {
@@ -81,10 +81,10 @@ async fn tell_full(
     (socket, first): (Socket, Vec<u8>),
     peer: IpAddr,
 ) -> io::Result<()> {
-    if first.is_empty() || opening::may_be_http2(&first) {
+    if first.is_empty() || protocol_detect::may_be_http2(&first) {
         return Ok(());
     }
-    let said = access::refused(worker, peer, Reason::Full);
+    let said = access_log::refused(worker, peer, Reason::Full);
     close(plan, socket, &said, false).await
 }
 
@@ -93,7 +93,7 @@ async fn tell_full(
 async fn last_call(stop: &mut watch::Receiver<Option<Instant>>) {
     let told = stop.wait_for(Option::is_some).await;
     let until = told.ok().and_then(|until| *until);
-    tokio::time::sleep(direct::last_call(until.unwrap_or_else(Instant::now))).await;
+    tokio::time::sleep(h1::last_call(until.unwrap_or_else(Instant::now))).await;
 }
 
 struct Opened {
@@ -119,10 +119,10 @@ async fn open(
     counts: impl FnOnce(IpAddr) -> bool,
 ) -> io::Result<Opened> {
     let mut client = peer;
-    if headers::trusts(plan, peer) {
-        let said = opening::speaks_for(&mut socket, &mut first).await?;
+    if plan_headers::trusts(plan, peer) {
+        let said = protocol_detect::speaks_for(&mut socket, &mut first).await?;
         client = said.unwrap_or(peer);
-        if !headers::trusts(plan, client) && !counts(client) {
+        if !plan_headers::trusts(plan, client) && !counts(client) {
             return Ok(Opened {
                 client,
                 http2: false,
@@ -131,7 +131,7 @@ async fn open(
         }
     }
     let Some(tls) = tls else {
-        let http2 = opening::is_http2(&mut socket, &mut first).await?;
+        let http2 = protocol_detect::is_http2(&mut socket, &mut first).await?;
         let transport = Transport::Plain(first);
         return Ok(Opened {
             client,
@@ -168,7 +168,7 @@ async fn speak(
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
             let stream = Rewound::new(first, socket.clone());
-            let served = Box::pin(http2::serve(worker, plan, stream, (ip, secure), stop)).await;
+            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), stop)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
@@ -177,7 +177,7 @@ async fn speak(
             Ok(http1(worker, plan, streams, first, (ip, secure)).await?)
         }
         (Transport::Tls(stream), true) => {
-            let served = Box::pin(http2::serve(worker, plan, stream, (ip, secure), stop)).await;
+            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), stop)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
@@ -219,7 +219,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
             Box::pin(tunnel::run(client, upstream, quiet)).await
         }
         Ended::Close(reason) => {
-            let said = reason.map(|reason| access::refused(worker, peer, reason));
+            let said = reason.map(|reason| access_log::refused(worker, peer, reason));
             Box::pin(close(plan, stream, &said.unwrap_or_default(), left)).await
         }
     }

@@ -1,6 +1,6 @@
 //! What is said of a TRACE or OPTIONS that may go no further (RFC 9110, 7.6.2).
 
-use super::reply::ERROR_HEADER;
+use crate::proxy::error_response::ERROR_HEADER;
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Response, StatusCode};
 

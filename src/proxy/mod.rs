@@ -1,50 +1,53 @@
-//! The wire: one worker per core accepts, forwards and records. Read
-//! [`direct`] first: it is the life of a request.
+//! The proxy: one worker per core accepts connections, forwards requests and records exposures.
+//! Read [`pipeline`] first: it has the phases that every request runs through.
+//!
+//! [`h1`] and [`h2`] are the two protocols at the edge, [`headers`] what is added to and removed
+//! from heads, and [`observe`] what is journaled, logged and exported.
 
-mod access;
 mod beacon;
-mod body;
-mod cache;
-mod clock;
+mod buffer_pool;
 mod connection;
-mod direct;
-mod edit;
-mod event_faults;
-mod framing;
-mod grammar;
-pub mod headers;
-mod hops;
-mod hpack;
-mod http2;
+mod connection_limits;
+mod error_response;
+mod h1;
+mod h2;
+mod headers;
 mod last_hop;
-pub mod log_lines;
-mod opening;
-mod pace;
-mod patient;
+mod local_response;
+mod min_rate;
+mod observe;
+mod pipeline;
 mod policy;
-mod record;
-mod reply;
-mod reserved;
-mod slots;
+mod protocol_detect;
+mod request_body;
+mod send;
 mod snapshot;
 mod socket;
-mod trace;
-mod trail;
-mod trickle;
+mod timer;
 mod tunnel;
-mod upgrade;
 pub mod worker;
 
-/// What the fuzzer reads through: private in every other build.
+/// What fuzz targets reach: private in every other build.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    pub use super::direct::Rooms;
-    pub use super::direct::fuzzing as direct;
-    pub use super::framing::{Bounds, Framing};
-    pub use super::opening::{first, is_http2, speaks_for};
-    pub use super::reply::Reason;
-    pub use super::reserved::Reserved;
-    pub use super::trace::Tags;
+    pub use super::buffer_pool::Rooms;
+    pub use super::error_response::Reason;
+    pub use super::h1::body::{Framed, Rest};
+    pub use super::h1::framing::{Bounds, Framing};
+    pub use super::h1::header_block::Lines;
+    pub use super::h1::partial_head::Partial;
+    pub use super::h1::request_head::{Body, Request, read as read_request};
+    pub use super::h1::response_head::{
+        Answer, Edited, Follows, HEAD_BYTES_MAX, Head, More, Read as AnswerRead, To,
+        read as read_answer,
+    };
+    pub use super::h2::translate::write as write_transcript;
+    pub use super::headers::forwarding::Ours;
+    pub use super::headers::plan_headers as headers;
+    pub use super::headers::reserved::Reserved;
+    pub use super::observe::trace_context::Tags;
+    pub use super::protocol_detect::{first, is_http2, speaks_for};
 }
 
+pub use observe::log_lines;
 pub use snapshot::{Shared, Snapshot, Worker};

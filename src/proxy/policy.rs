@@ -1,10 +1,10 @@
 //! What the plan decides about a request: who is recorded, by which ID, and what an override may
 //! choose.
 
-use super::headers::{self, Brought};
-use super::reply::{self, Reason, Refusal};
-use super::snapshot::Worker;
-use super::trace::Tags;
+use crate::proxy::headers::plan_headers::{self, Brought};
+use crate::proxy::error_response::{self, Reason, Refusal};
+use crate::proxy::snapshot::Worker;
+use crate::proxy::observe::trace_context::Tags;
 use crate::config::plan::Plan;
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
@@ -66,7 +66,7 @@ pub fn keep_override(
     let seconds = forced.expires_s.saturating_sub(now_ms / 1000);
     brought
         .by_link
-        .then(|| headers::override_cookie(&brought.token, seconds, over_tls))
+        .then(|| plan_headers::override_cookie(&brought.token, seconds, over_tls))
 }
 
 /// Counts a refusal, and says why.
@@ -81,7 +81,7 @@ pub fn note(worker: &Worker, refusal: &Refusal) {
         Reason::Unresolved | Reason::Refused | Reason::Distrusted | Reason::ConnectTimedOut => {
             tracing::debug!("{refusal}{cause}")
         }
-        _ if refusal.reason.terms().2 == reply::Blame::Upstream => {
+        _ if refusal.reason.terms().2 == error_response::Blame::Upstream => {
             tracing::warn!("{refusal}{cause}")
         }
         _ => tracing::debug!("{refusal}{cause}"),

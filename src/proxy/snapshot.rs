@@ -1,10 +1,10 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
-use super::direct::Rooms;
-use super::event_faults::EventLog;
-use super::headers::Words;
-use super::log_lines::{LogLines, Sink};
-use super::slots::Slots;
+use crate::proxy::buffer_pool::Rooms;
+use crate::proxy::observe::event_faults::EventLog;
+use crate::proxy::headers::plan_headers::Words;
+use crate::proxy::observe::log_lines::{LogLines, Sink};
+use crate::proxy::connection_limits::Slots;
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};

@@ -1,9 +1,9 @@
 //! One worker: a thread with a single-threaded runtime, its own listening socket, its own
 //! upstream connections and its own journal.
 
-use super::connection;
-use super::headers;
-use super::snapshot::Worker;
+use crate::proxy::connection;
+use crate::proxy::headers::plan_headers;
+use crate::proxy::snapshot::Worker;
 use crate::config::plan::Plan;
 use crate::tasks::{self, Policy, Supervisor};
 use std::io;
@@ -201,7 +201,7 @@ fn accept(
     stop: watch::Receiver<Option<Instant>>,
 ) {
     let peer = peer.ip().to_canonical();
-    let trusted = headers::trusts(&worker.snapshot().plan, peer);
+    let trusted = plan_headers::trusts(&worker.snapshot().plan, peer);
     let slot = worker.slots.take(worker.connections_max());
     let slot = slot.and_then(|mut slot| {
         // A trusted peer brings many clients: those that it names are counted then.

@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::store::{replicas, retention};
 use crate::tasks::{self, Policy, Supervisor, Task};
 use crate::telemetry::Telemetry;
-use crate::upstream::probe;
+use crate::upstream::health_check;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -205,7 +205,7 @@ impl Start<'_> {
         let plans = self.plans.clone();
         self.supervisor
             .spawn("health-checks", Policy::Restart, move || {
-                probe::run(plans.clone(), Arc::clone(&standings))
+                health_check::run(plans.clone(), Arc::clone(&standings))
             })
     }
 

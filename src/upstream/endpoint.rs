@@ -1,12 +1,12 @@
 //! One endpoint, as one worker sees it: its kept connections, and whether it can be relied on.
 
-use super::LendError;
-use super::balance;
-use super::http2::{Exchange, Sender};
-use super::lent::{Bare, Kept, Need};
-use super::resolve::Resolved;
-use super::standing::Standing;
-use super::stream::Stream;
+use crate::upstream::LendError;
+use crate::upstream::balancer;
+use crate::upstream::http2::{Exchange, Sender};
+use crate::upstream::connection::{Bare, Kept, Need};
+use crate::upstream::resolver::Resolved;
+use crate::upstream::health_state::Standing;
+use crate::upstream::stream::Stream;
 use crate::config::plan;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -78,7 +78,7 @@ impl Endpoint {
         Endpoint {
             address: Arc::new(address.clone()),
             standing,
-            seed: balance::seed(&address.to_string()),
+            seed: balancer::seed(&address.to_string()),
             load: Cell::default(),
             paused_until: Cell::default(),
             resolved: Rc::new(Resolved::new(address)),
@@ -92,13 +92,13 @@ impl Endpoint {
     }
 
     /// Whether it would be asked if all were equal.
-    pub fn state(&self, now: Instant) -> balance::State {
+    pub fn state(&self, now: Instant) -> balancer::State {
         let paused = self.paused_until.get().is_some_and(|until| until > now);
         let full = || !self.standing.has_room() && self.kept.borrow().is_empty();
         match self.standing.is_well() {
-            false => balance::State::Down,
-            true if paused || full() => balance::State::Last,
-            true => balance::State::Ready,
+            false => balancer::State::Down,
+            true if paused || full() => balancer::State::Last,
+            true => balancer::State::Ready,
         }
     }
 
@@ -212,7 +212,7 @@ impl Endpoint {
     pub fn failed(&self) {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
-        if let Some(pause) = balance::pause(failures) {
+        if let Some(pause) = balancer::pause(failures) {
             self.paused_until.set(Some(Instant::now() + pause));
             self.standing.eject(pause, || {
                 format!("{failures} requests in a row got no response")
@@ -238,8 +238,8 @@ impl Endpoint {
         }
         self.tell(failed);
         if let Some(error) = failed {
-            self.paused_until.set(Some(Instant::now() + balance::PAUSE));
-            self.standing.eject(balance::PAUSE, || chain(error));
+            self.paused_until.set(Some(Instant::now() + balancer::PAUSE));
+            self.standing.eject(balancer::PAUSE, || chain(error));
             self.resolved.doubt();
         } else if self.failures.get() == 0 && self.paused_until.take().is_some() {
             self.standing.restore();

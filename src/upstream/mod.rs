@@ -3,20 +3,20 @@
 //! Connections belong to one worker. What workers share of an endpoint is its [`Standing`]: two
 //! numbers that are read often and written seldom.
 
-pub mod balance;
-mod dial;
+pub mod balancer;
+mod connect;
 mod endpoint;
 mod health;
 mod http2;
-mod lent;
+mod connection;
 mod pool;
-pub mod probe;
-mod resolve;
-mod standing;
+pub mod health_check;
+mod resolver;
+mod health_state;
 mod stream;
 
 pub use endpoint::Endpoint;
-pub use lent::{Bare, Need};
+pub use connection::{Bare, Need};
 pub use pool::{LendError, Upstreams, Wish};
-pub use standing::{Condition, Standing, Standings};
+pub use health_state::{Condition, Standing, Standings};
 pub use stream::Stream;

@@ -1,9 +1,9 @@
 //! Connections to endpoints, lent to one request at a time and kept for the next.
 
-use super::balance::{self, Candidate};
-use super::endpoint::Endpoint;
-use super::lent::{Bare, Need};
-use super::standing::Standings;
+use crate::upstream::balancer::{self, Candidate};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::connection::{Bare, Need};
+use crate::upstream::health_state::Standings;
 use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
 use smallvec::SmallVec;
@@ -26,7 +26,7 @@ struct Upstream {
     endpoints: Vec<Rc<Endpoint>>,
     balance: Balance,
     turn: Cell<usize>,
-    budget: balance::Budget,
+    budget: balancer::Budget,
 }
 
 /// For whom a connection is lent.
@@ -127,7 +127,7 @@ impl Upstreams {
                 endpoints: upstream.endpoints.iter().map(endpoint).collect(),
                 balance: upstream.balance,
                 turn: Cell::new(0),
-                budget: balance::Budget::default(),
+                budget: balancer::Budget::default(),
             }
         };
         Upstreams {
@@ -218,7 +218,7 @@ impl Upstreams {
         };
         let candidates: SmallVec<[_; 8]> = upstream.endpoints.iter().map(candidate).collect();
         let chance = fastrand::usize(..);
-        let order = balance::order(upstream.balance, &candidates, turn, chance, wish.user);
+        let order = balancer::order(upstream.balance, &candidates, turn, chance, wish.user);
         let mut failed = None;
         for place in order {
             let endpoint = &upstream.endpoints[place];

@@ -1,7 +1,7 @@
 //! A connection to an endpoint, with or without TLS, or a request on one that several share.
 
-use super::http2::Exchange;
-use super::standing::Slot;
+use crate::upstream::http2::Exchange;
+use crate::upstream::health_state::Slot;
 use crate::config::plan::{Endpoint, Transport};
 use rustls::pki_types::ServerName;
 use std::io;

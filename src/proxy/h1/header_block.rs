@@ -1,0 +1,393 @@
+//! The fields of a head, where they stand in what was read. PURE.
+
+use crate::experiment::http_view::HeaderView;
+use crate::proxy::h1::grammar;
+use crate::proxy::error_response::Reason;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use memchr::memchr;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// The fields of one head.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    bytes: &'a [u8],
+    // On the heap: a head is moved a few times, and its fields need not be.
+    lines: Vec<Line>,
+    /// Which lengths of names there are, modulo 64: most names that are asked for are not there.
+    lengths: u64,
+    /// Whether a name has a character other than letters, digits and dashes.
+    odd: bool,
+    /// Where cookies stand, which are asked for most often.
+    cookies: Range<usize>,
+}
+
+/// How many fields most heads have, and for how many room is kept.
+const USUAL: usize = 16;
+const KEPT_MAX: usize = 256;
+
+thread_local! {
+    /// Room for the next head on this thread: one is read after the other.
+    static ROOM: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        if self.lines.capacity() <= KEPT_MAX {
+            ROOM.set(std::mem::take(&mut self.lines));
+        }
+    }
+}
+
+/// Places in the bytes. A head is far shorter than what 32 bits count.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    start: u32,
+    name_end: u32,
+    value: u32,
+    value_end: u32,
+    end: u32,
+    /// Not passed on.
+    goes: bool,
+    /// Written as it would be written here: copied as it stands.
+    canonical: bool,
+    /// Its name has a character other than letters, digits and dashes.
+    odd: bool,
+}
+
+impl Line {
+    fn has_length(&self, name: &[u8]) -> bool {
+        (self.name_end - self.start) as usize == name.len()
+    }
+}
+
+/// The next line of `bytes` from `start`, without its end, and where the one after it begins.
+pub fn line(bytes: &[u8], start: usize) -> Option<(&[u8], usize)> {
+    let rest = bytes.get(start..)?;
+    let end = memchr(b'\n', rest)?;
+    let line = match &rest[..end] {
+        [line @ .., b'\r'] => line,
+        line => line,
+    };
+    Some((line, start + end + 1))
+}
+
+/// What the field at `start` is, or where the head ends. `None` where the line has not come.
+enum Next {
+    Field(Line),
+    End(usize),
+}
+
+/// Where the end of a line at `place` is over; `Ok(None)` where more must come to tell.
+fn over(bytes: &[u8], place: usize) -> Result<Option<usize>, Reason> {
+    match bytes.get(place..) {
+        Some([b'\n', ..]) => Ok(Some(place + 1)),
+        Some([b'\r', b'\n', ..]) => Ok(Some(place + 2)),
+        None | Some([] | [b'\r']) => Ok(None),
+        Some(_) => Err(Reason::Malformed),
+    }
+}
+
+fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
+    let Some(rest) = bytes.get(start..) else {
+        return Ok(None);
+    };
+    if let [b'\r' | b'\n', ..] | [] = rest {
+        return Ok(over(bytes, start)?.map(Next::End));
+    }
+    let (name_bytes, odd) = grammar::name_bytes(rest);
+    let text = match rest.get(name_bytes..) {
+        Some([b':', text @ ..]) if name_bytes > 0 => text,
+        None | Some([]) => return Ok(None),
+        Some(_) => return Err(Reason::Malformed),
+    };
+    let text_bytes = grammar::text_bytes(text);
+    let (text, behind) = text.split_at(text_bytes);
+    // Almost every line ends so.
+    let end_bytes = match behind {
+        [b'\r', b'\n', ..] => 2,
+        [b'\n', ..] => 1,
+        [] | [b'\r'] => return Ok(None),
+        _ => return Err(Reason::Malformed),
+    };
+    let text_start = start + name_bytes + 1;
+    let end = text_start + text_bytes + end_bytes;
+    // One space, then what is visible up to the end.
+    let (value_start, value_end, canonical) = match text {
+        [b' ', first, .., last] if *first > b' ' && *last > b' ' => (1, text_bytes, end_bytes == 2),
+        [b' ', only] if *only > b' ' => (1, text_bytes, end_bytes == 2),
+        [] => (0, 0, end_bytes == 2),
+        _ => {
+            let value = text.trim_ascii();
+            let start = text_bytes - text.trim_ascii_start().len();
+            (start, start + value.len(), false)
+        }
+    };
+    Ok(Some(Next::Field(Line {
+        start: start as u32,
+        name_end: (start + name_bytes) as u32,
+        value: (text_start + value_start) as u32,
+        value_end: (text_start + value_end) as u32,
+        end: end as u32,
+        goes: false,
+        canonical,
+        odd,
+    })))
+}
+
+impl<'a> Lines<'a> {
+    /// Reads fields from `start` up to the empty line, and where what follows it begins; `None`
+    /// where that line has not come. Of more than `max` fields, or an unsound one, the reason.
+    pub fn read(
+        bytes: &'a [u8],
+        start: usize,
+        max: usize,
+    ) -> Result<Option<(Lines<'a>, usize)>, Reason> {
+        let mut found = Lines {
+            bytes,
+            lines: ROOM.take(),
+            lengths: 0,
+            odd: false,
+            cookies: 0..0,
+        };
+        found.lines.clear();
+        found.lines.reserve(USUAL);
+        let mut start = start;
+        loop {
+            match next(bytes, start)? {
+                None => return Ok(None),
+                Some(Next::End(end)) => return Ok(Some((found, end))),
+                Some(Next::Field(_)) if found.lines.len() == max => {
+                    return Err(Reason::HeadTooLong);
+                }
+                Some(Next::Field(line)) => {
+                    found.lengths |= 1 << ((line.name_end - line.start) % 64);
+                    found.odd |= line.odd;
+                    start = line.end as usize;
+                    if grammar::is_named(found.name(line), b"cookie") {
+                        found.note_cookie();
+                    }
+                    found.lines.push(line);
+                }
+            }
+        }
+    }
+
+    /// The next one is a `Cookie`.
+    fn note_cookie(&mut self) {
+        let place = self.lines.len();
+        if self.cookies.is_empty() {
+            self.cookies.start = place;
+        }
+        self.cookies.end = place + 1;
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether a name has a character other than letters, digits and dashes.
+    pub fn is_odd(&self) -> bool {
+        self.odd
+    }
+
+    /// Name and value of the one at this place, whether or not it goes.
+    pub fn at(&self, place: usize) -> (&'a [u8], &'a [u8]) {
+        let line = self.lines[place];
+        (self.name(line), self.value(line))
+    }
+
+    /// The one at this place is not passed on.
+    pub fn take(&mut self, place: usize) {
+        self.lines[place].goes = true;
+    }
+
+    /// Those of this name are not passed on.
+    pub fn take_named(&mut self, name: &HeaderName) {
+        let name = name.as_str().as_bytes();
+        if self.may_have(name) {
+            self.take_all(|other| other.len() == name.len() && grammar::is_same_name(other, name));
+        }
+    }
+
+    /// Those of which this is true are not passed on.
+    pub fn take_all(&mut self, is_meant: impl Fn(&[u8]) -> bool) {
+        for place in 0..self.lines.len() {
+            if is_meant(self.name(self.lines[place])) {
+                self.lines[place].goes = true;
+            }
+        }
+    }
+
+    /// Appends those that are passed on to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Those that stand one behind the other are copied at once.
+        let (mut from, mut to) = (0, 0);
+        for &line in self.lines.iter().filter(|line| !line.goes) {
+            let (start, end) = (line.start as usize, line.end as usize);
+            if line.canonical && start == to {
+                to = end;
+                continue;
+            }
+            out.extend_from_slice(&self.bytes[from..to]);
+            (from, to) = (start, start);
+            if line.canonical {
+                to = end;
+            } else {
+                field(out, self.name(line), self.value(line));
+            }
+        }
+        out.extend_from_slice(&self.bytes[from..to]);
+    }
+
+    /// Adds those that are passed on to `headers`.
+    pub fn give(&self, headers: &mut HeaderMap) {
+        // Copied once: values are pieces of it.
+        let (Some(first), Some(last)) = (self.lines.first(), self.lines.last()) else {
+            return;
+        };
+        let from = first.start as usize;
+        let bytes = Bytes::copy_from_slice(&self.bytes[from..last.end as usize]);
+        for line in self.lines.iter().filter(|line| !line.goes) {
+            let value = bytes.slice(line.value as usize - from..line.value_end as usize - from);
+            // Both were read by a grammar that is no wider than the maps'.
+            if let Ok(name) = HeaderName::from_bytes(self.name(*line))
+                && let Ok(value) = HeaderValue::from_maybe_shared(value)
+            {
+                headers.append(name, value);
+            }
+        }
+    }
+
+    fn may_have(&self, name: &[u8]) -> bool {
+        self.lengths & (1 << (name.len() % 64)) != 0
+    }
+
+    fn name(&self, line: Line) -> &'a [u8] {
+        &self.bytes[line.start as usize..line.name_end as usize]
+    }
+
+    fn value(&self, line: Line) -> &'a [u8] {
+        &self.bytes[line.value as usize..line.value_end as usize]
+    }
+}
+
+impl<'a> HeaderView<'a> for &Lines<'a> {
+    fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let name = name.as_str().as_bytes();
+        let (lines, is_found) = match self.may_have(name) {
+            // Where there is one, which is almost always, it need not be compared again.
+            true if name == b"cookie" => {
+                (&self.lines[self.cookies.clone()], self.cookies.len() == 1)
+            }
+            true => (&*self.lines, false),
+            false => (&[][..], false),
+        };
+        let lines = lines.iter().filter(move |line| {
+            let is_same =
+                || line.has_length(name) && grammar::is_same_name(self.name(**line), name);
+            !line.goes && (is_found || is_same())
+        });
+        lines.map(|line| self.value(*line))
+    }
+}
+
+/// Appends a field to a head.
+pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(match value.is_empty() {
+        true => b":",
+        false => b": ",
+    });
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a field of a known name, which is written with what parts it from the value.
+#[inline(always)]
+pub fn named<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
+    out.reserve(N + value.len() + 2);
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> (Lines<'_>, usize) {
+        Lines::read(text.as_bytes(), 0, 100).unwrap().unwrap()
+    }
+
+    fn written(lines: &Lines<'_>) -> String {
+        let mut out = Vec::new();
+        lines.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_stays_is_written_in_order_and_as_it_should_be() {
+        let (mut lines, end) = read("A: 1\r\nb:2\nC:  3 \r\nD: 4\r\nE:\r\nF: 6\r\n\r\nmore");
+        assert_eq!(end, 36);
+        assert_eq!(
+            written(&lines),
+            "A: 1\r\nb: 2\r\nC: 3\r\nD: 4\r\nE:\r\nF: 6\r\n"
+        );
+        lines.take(0);
+        lines.take_all(|name| name == b"D");
+        assert_eq!(written(&lines), "b: 2\r\nC: 3\r\nE:\r\nF: 6\r\n");
+        assert_eq!(lines.at(3), (&b"D"[..], &b"4"[..]));
+        let found = |name: &str| {
+            let name = HeaderName::try_from(name).unwrap();
+            lines.first(&name).map(<[u8]>::to_vec)
+        };
+        assert_eq!(found("B"), Some(b"2".to_vec()));
+        assert_eq!((found("a"), found("d"), found("g")), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_not_whole_or_not_sound_is_said() {
+        for text in ["", "A: 1", "A: 1\r\n", "A: 1\r\n\r"] {
+            assert!(matches!(Lines::read(text.as_bytes(), 0, 9), Ok(None)));
+        }
+        let fault = |text: &str| Lines::read(text.as_bytes(), 0, 2).unwrap_err();
+        assert_eq!(fault("A : 1\r\n\r\n"), Reason::Malformed);
+        assert_eq!(fault("A: 1\r\n b\r\n\r\n"), Reason::Malformed);
+        assert_eq!(fault("A: 1\r\nA: 1\r\nA: 1\r\n\r\n"), Reason::HeadTooLong);
+    }
+
+    proptest! {
+        /// The same names and values as the parser that hyper uses, whichever lines go.
+        #[test]
+        fn what_is_written_is_read_as_what_was_read(
+            fields in prop::collection::vec(("[A-Za-z][a-z-]{0,8}", "[ \t]?[!-~]{0,9}[ \t]?", any::<bool>(), any::<bool>()), 0..12),
+        ) {
+            let end = |crlf: bool| if crlf { "\r\n" } else { "\n" };
+            let text: String = fields
+                .iter()
+                .map(|(name, value, crlf, _)| format!("{name}:{value}{}", end(*crlf)))
+                .chain(["\r\n".to_owned()])
+                .collect();
+            let (mut lines, _) = read(&text);
+            for (place, (_, _, _, goes)) in fields.iter().enumerate() {
+                if *goes {
+                    lines.take(place);
+                }
+            }
+            let again = format!("GET / HTTP/1.1\r\n{}\r\n", written(&lines));
+            let mut room = [httparse::EMPTY_HEADER; 20];
+            let mut request = httparse::Request::new(&mut room);
+            prop_assert!(request.parse(again.as_bytes()).unwrap().is_complete());
+            let seen: Vec<_> = request.headers.iter().map(|it| (it.name, it.value)).collect();
+            let stays = fields.iter().filter(|(_, _, _, goes)| !goes);
+            let meant: Vec<_> = stays.map(|(name, value, _, _)| (&**name, value.trim_matches([' ', '\t']).as_bytes())).collect();
+            prop_assert_eq!(seen, meant);
+        }
+    }
+}

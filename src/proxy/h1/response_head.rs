@@ -1,0 +1,344 @@
+//! The head of an upstream's answer, read and written again for the client. PURE.
+
+use crate::proxy::h1::header_block::{self, Lines, field};
+use crate::experiment::http_view::{HeaderView, ResponseView};
+use crate::proxy::headers::edit::Edit;
+use crate::proxy::h1::grammar::{self, is_named};
+use crate::proxy::error_response::Reason;
+use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, TRAILER};
+use http::{Response, StatusCode};
+use smallvec::SmallVec;
+
+/// The most fields of an answer.
+const FIELDS_MAX: usize = 256;
+/// The largest head of one, in bytes.
+pub const HEAD_BYTES_MAX: usize = 256 << 10;
+
+/// What stands at the beginning of what an upstream has sent.
+#[derive(Debug)]
+pub enum Read<'a> {
+    /// A head that is not complete.
+    More,
+    /// An interim answer of this status, whose head ends here.
+    Interim(u16, usize),
+    /// The answer.
+    Final(Answer<'a>),
+}
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Nothing.
+    Nothing,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunks,
+    /// All that comes until the upstream closes.
+    UntilClose,
+}
+
+impl Follows {
+    /// Whether all of it is within these bytes, and it is plain to see.
+    pub fn is_within(self, bytes: &[u8]) -> bool {
+        match self {
+            Follows::Nothing => true,
+            Follows::Length(length) => length <= bytes.len() as u64,
+            Follows::Chunks | Follows::UntilClose => false,
+        }
+    }
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Its status.
+    pub status: u16,
+    /// The protocol that it changes to.
+    chosen: Option<&'a [u8]>,
+    /// What it says after the version, with the end of the line.
+    said: &'a [u8],
+    lines: Lines<'a>,
+    /// How long the head is, in bytes.
+    pub head_bytes: usize,
+    /// What follows it.
+    pub follows: Follows,
+    /// Whether the upstream lets another request follow.
+    pub keeps: bool,
+    /// Whether it is of HTTP/1.0.
+    pub http_10: bool,
+}
+
+/// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not, and which
+/// asks for another protocol or not.
+pub fn read(bytes: &[u8], to_head: bool, upgrading: bool) -> Result<Read<'_>, Reason> {
+    let more = || match bytes.len() <= HEAD_BYTES_MAX {
+        true => Ok(Read::More),
+        false => Err(Reason::Unsound),
+    };
+    let Some((line, start)) = header_block::line(bytes, 0) else {
+        return more();
+    };
+    let (http_10, status) = status_line(line).ok_or(Reason::Unsound)?;
+    let read = Lines::read(bytes, start, FIELDS_MAX).map_err(|_| Reason::Unsound)?;
+    let Some((lines, head_bytes)) = read else {
+        return more();
+    };
+    if head_bytes > HEAD_BYTES_MAX || (status == 101 && !upgrading) {
+        return Err(Reason::Unsound);
+    }
+    if status < 200 && status != 101 {
+        return Ok(Read::Interim(status, head_bytes));
+    }
+    let mut answer = Answer {
+        chosen: None,
+        status,
+        said: &line[b"HTTP/1.1 ".len()..],
+        lines,
+        head_bytes,
+        follows: Follows::UntilClose,
+        keeps: !http_10,
+        http_10,
+    };
+    answer.frame(to_head)?;
+    Ok(Read::Final(answer))
+}
+
+/// RFC 9112, 4: whether it is HTTP/1.0, and the status.
+fn status_line(line: &[u8]) -> Option<(bool, u16)> {
+    let (version, rest) = line.split_at_checked(b"HTTP/1.1".len())?;
+    let http_10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        _ => return None,
+    };
+    let [b' ', a @ b'1'..=b'9', b, c, phrase @ ..] = rest else {
+        return None;
+    };
+    if !b.is_ascii_digit() || !c.is_ascii_digit() {
+        return None;
+    }
+    let control = |bad, &byte: &u8| bad | ((byte < b' ' && byte != b'\t') | (byte == 0x7f));
+    let sound = matches!(phrase, [] | [b' ', ..]) && !phrase.iter().fold(false, control);
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    sound.then(|| (http_10, digit(a) * 100 + digit(b) * 10 + digit(c)))
+}
+
+impl<'a> Answer<'a> {
+    /// Finds what follows. What two readers could read in two ways must reach neither this client
+    /// nor, through a kept connection, the next one.
+    fn frame(&mut self, to_head: bool) -> Result<(), Reason> {
+        let (mut length, mut chunked) = (None, false);
+        for place in 0..self.lines.len() {
+            let (name, value) = self.lines.at(place);
+            match name.len() {
+                14 if is_named(name, b"content-length") => {
+                    let said = grammar::length(value).ok_or(Reason::Unsound)?;
+                    if length.replace(said).is_some() {
+                        return Err(Reason::Unsound);
+                    }
+                    if self.status == 204 {
+                        // RFC 9110, 8.6: it has no body, and says no length.
+                        self.lines.take(place);
+                    }
+                }
+                17 if is_named(name, b"transfer-encoding") => {
+                    if chunked || self.http_10 || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Reason::Unsound);
+                    }
+                    chunked = true;
+                }
+                10 if is_named(name, b"connection") => {
+                    let mut options = value.split(|&byte| byte == b',');
+                    let close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
+                    self.keeps &= !options.any(close);
+                }
+                _ => {}
+            }
+        }
+        if chunked && length.is_some() {
+            return Err(Reason::Unsound);
+        }
+        self.follows = match (chunked, length) {
+            _ if to_head || matches!(self.status, 101 | 204 | 304) => Follows::Nothing,
+            (true, _) => Follows::Chunks,
+            (false, Some(0)) => Follows::Nothing,
+            (false, Some(length)) => Follows::Length(length),
+            (false, None) => Follows::UntilClose,
+        };
+        self.keeps &= self.follows != Follows::UntilClose && self.status != 101;
+        Ok(())
+    }
+
+    /// Takes out what is not for the client (`Watershed-Event` among it), and what only this
+    /// connection needed.
+    pub fn strip(&mut self) {
+        for place in 0..self.lines.len() {
+            let (name, value) = self.lines.at(place);
+            let goes = match name.len() {
+                2 => is_named(name, b"te"),
+                7 if is_named(name, b"upgrade") => {
+                    self.chosen = self.chosen.or(Some(value));
+                    true
+                }
+                10 if is_named(name, b"connection") => {
+                    self.take_listed(value);
+                    true
+                }
+                10 => is_named(name, b"keep-alive"),
+                16 => is_named(name, b"proxy-connection"),
+                17 => is_named(name, b"transfer-encoding"),
+                _ => false,
+            };
+            let ours = name.len() >= 10 && is_named(&name[..10], b"watershed-");
+            if goes || ours {
+                self.lines.take(place);
+            }
+        }
+    }
+
+    fn take_listed(&mut self, value: &[u8]) {
+        for option in value.split(|&byte| byte == b',') {
+            let option = option.trim_ascii();
+            // It must not be used to take out what frames the body.
+            if !option.eq_ignore_ascii_case(b"content-length") {
+                self.lines
+                    .take_all(|name| name.eq_ignore_ascii_case(option));
+            }
+        }
+    }
+
+    /// Whether trailers are announced.
+    pub fn has_trailers(&self) -> bool {
+        self.lines.first(&TRAILER).is_some()
+    }
+
+    /// Writes the head that the client gets, with `more` fields. `date` stands in where the
+    /// upstream gave none.
+    fn write(&self, out: &mut Vec<u8>, more: &More, date: &[u8], to: To<'_>) {
+        let unframed = matches!(self.follows, Follows::Chunks | Follows::UntilClose);
+        out.extend_from_slice(match to.http_10 {
+            true => b"HTTP/1.0 ",
+            false => b"HTTP/1.1 ",
+        });
+        out.extend_from_slice(self.said);
+        out.extend_from_slice(b"\r\n");
+        self.lines.write(out);
+        for (name, value) in more {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+        if unframed && !to.http_10 {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if self.lines.first(&DATE).is_none() {
+            field(out, b"date", date);
+        }
+        if self.status == 101 {
+            let protocol = self.chosen.or(to.upgrade).unwrap_or_default();
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            field(out, b"upgrade", protocol);
+        } else if to.closes && !to.http_10 {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if to.http_10 && !to.closes {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl<'a> ResponseView<'a> for &Answer<'a> {
+    type Headers = Self;
+
+    fn status(self) -> u16 {
+        self.status
+    }
+
+    fn fields(self) -> Self {
+        self
+    }
+}
+
+impl<'a> HeaderView<'a> for &Answer<'a> {
+    fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.lines.all(name)
+    }
+}
+
+/// HeaderView that an answer is completed by.
+pub type More = SmallVec<[(HeaderName, HeaderValue); 4]>;
+
+/// Which client gets an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct To<'a> {
+    /// One of HTTP/1.0.
+    pub http_10: bool,
+    /// Its connection is to be closed behind it.
+    pub closes: bool,
+    /// The protocols that it asked to change to.
+    pub upgrade: Option<&'a [u8]>,
+}
+
+/// How a client gets the head of an answer.
+pub trait Head {
+    /// Makes it of an answer and `more` fields. `date` stands in where the upstream gave none.
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], to: To<'_>);
+}
+
+/// As text, for HTTP/1.
+impl Head for Vec<u8> {
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], to: To<'_>) {
+        answer.write(self, more, date, to);
+    }
+}
+
+/// As fields, for HTTP/2, which says no phrase and frames bodies itself.
+impl Head for Response<()> {
+    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], _: To<'_>) {
+        if let Ok(status) = StatusCode::from_u16(answer.status) {
+            *self.status_mut() = status;
+        }
+        let headers = self.headers_mut();
+        headers.reserve(answer.lines.len() + more.len() + 1);
+        answer.lines.give(headers);
+        for (name, value) in more {
+            headers.append(name.clone(), value.clone());
+        }
+        // Own responses may have this field, which HTTP/2 does not allow.
+        headers.remove(CONNECTION);
+        if answer.lines.first(&DATE).is_none()
+            && let Ok(date) = HeaderValue::from_bytes(date)
+        {
+            headers.insert(DATE, date);
+        }
+    }
+}
+
+/// An answer that is completed by more fields.
+pub struct Edited<'x, 'a> {
+    /// What the upstream gave.
+    pub answer: &'x mut Answer<'a>,
+    /// What comes behind it.
+    pub more: &'x mut More,
+}
+
+impl Edit for Edited<'_, '_> {
+    fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.answer.lines.all(name)
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.more.push((name, value));
+    }
+
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.answer.lines.take_named(&name);
+        self.append(name, value);
+    }
+
+    fn discard(&mut self, is_meant: impl Fn(&str) -> bool) {
+        self.answer.lines.take_all(|name| {
+            let name = HeaderName::from_bytes(name);
+            name.is_ok_and(|name| is_meant(name.as_str()))
+        });
+    }
+}

@@ -1,0 +1,93 @@
+//! A head of HTTP/2 in the words of HTTP/1, to be read like one that came so. PURE.
+
+use crate::proxy::h1::header_block::{field, named};
+use crate::config::plan::Limits;
+use crate::proxy::error_response::Reason;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderValue, Request};
+use http_body::Body;
+
+/// What is of one connection only, and has no place in HTTP/2 (RFC 9113, 8.2.2).
+const OF_CONNECTION: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Writes the head of a request, within these limits. With `upgrades` it asks for a WebSocket.
+pub fn write<B: Body>(
+    request: &Request<B>,
+    upgrades: bool,
+    limits: &Limits,
+    out: &mut Vec<u8>,
+) -> Result<(), Reason> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let target = uri.path_and_query().map(|target| target.as_str());
+    // RFC 9113, 8.3.1: a path begins with a slash.
+    let target = target.filter(|target| target.starts_with(['/', '*']));
+    let target = target.ok_or(Reason::Target)?;
+    if target.len() > limits.target_bytes {
+        return Err(Reason::TargetTooLong);
+    }
+    let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let all = target.len() + headers.iter().map(bytes).sum::<usize>();
+    // The authority becomes a field.
+    let added = usize::from(uri.authority().is_some() && !headers.contains_key(HOST));
+    if all > limits.head_bytes || headers.len() + added > limits.headers {
+        return Err(Reason::HeadTooLong);
+    }
+    out.extend_from_slice(request.method().as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    // RFC 9113, 8.3.1: what is said twice must be the same.
+    let host = uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    if let Some(host) = host {
+        field(out, b"host", host);
+    }
+    let mut cookies = 0;
+    for (name, value) in headers {
+        let value = value.as_bytes();
+        match *name {
+            HOST => match host {
+                Some(host) if host.eq_ignore_ascii_case(value) => {}
+                Some(_) => return Err(Reason::Host),
+                None => field(out, b"host", value),
+            },
+            COOKIE => {
+                cookies += 1;
+                if cookies == 1 {
+                    write_cookies(headers.get_all(COOKIE).iter(), out);
+                }
+            }
+            _ if OF_CONNECTION.contains(name) => {}
+            _ => field(out, name.as_str().as_bytes(), value),
+        }
+    }
+    if upgrades {
+        named(out, b"connection: ", b"upgrade");
+        named(out, b"upgrade: ", b"websocket");
+    } else if !request.body().is_end_stream() && !headers.contains_key(CONTENT_LENGTH) {
+        named(out, b"transfer-encoding: ", b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// RFC 9113, 8.2.3: cookies may come one by one, which HTTP/1 knows as one line only.
+fn write_cookies<'a>(crumbs: impl Iterator<Item = &'a HeaderValue>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"cookie: ");
+    for (place, crumb) in crumbs.enumerate() {
+        if place > 0 {
+            out.extend_from_slice(b"; ");
+        }
+        out.extend_from_slice(crumb.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,96 @@
+//! A client's stream of HTTP/2: writes fail when the client takes nothing for too long, reads where
+//! a path has a fragment.
+
+use crate::proxy::timer::Clock;
+use crate::proxy::h2::hpack::Paths;
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream, how long one write of it may wait, and the paths that come over it.
+#[derive(Debug)]
+pub struct Patient<S> {
+    stream: S,
+    clock: Clock,
+    stall_max: Duration,
+    moved: Rc<Cell<bool>>,
+    paths: Paths,
+}
+
+impl<S> Patient<S> {
+    /// This stream, each write of which may wait for so long. `moved` is set by each that is taken.
+    pub fn new(stream: S, stall_max: Duration, moved: Rc<Cell<bool>>, paths: Paths) -> Patient<S> {
+        Patient {
+            stream,
+            clock: Clock::default(),
+            stall_max,
+            moved,
+            paths,
+        }
+    }
+
+    fn in_time<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.moved.set(true);
+        }
+        self.clock.in_time(context, self.stall_max, written)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = room.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, room))?;
+        Poll::Ready(match self.paths.admit(&room.filled()[before..]) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.in_time(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.in_time(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        let stall_max = self.stall_max;
+        // A flush of nothing is no progress.
+        self.clock.in_time(context, stall_max, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,193 @@
+//! What shared caches are told, so that they mix neither versions nor visitors. PURE.
+
+use crate::proxy::headers::edit::Edit;
+use crate::config::plan::{CacheRule, Plan};
+use crate::experiment::identity::Source;
+use crate::experiment::resolve::Depends;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, VARY};
+use smallvec::SmallVec;
+
+/// Names of request fields that answers depend on, made once for a plan.
+#[derive(Debug)]
+pub struct CacheWords {
+    /// Those that say who asks.
+    user: Vec<String>,
+    user_line: HeaderValue,
+    /// Those in the conditions of each experiment.
+    conditions: Vec<Vec<String>>,
+}
+
+impl CacheWords {
+    /// The names of a plan.
+    pub fn new(plan: &Plan) -> CacheWords {
+        // Minted IDs and overrides are cookies.
+        let mut user = vec!["cookie".to_owned()];
+        for source in &plan.identity.sources {
+            match source {
+                Source::Header(name) => user.push(name.as_str().to_owned()),
+                Source::Jwt { cookie: None, .. } => user.push("authorization".to_owned()),
+                // The query is part of what a cache keys by anyway.
+                Source::Cookie(_) | Source::Query(_) | Source::Jwt { .. } => {}
+            }
+        }
+        let experiments = plan.experiments.iter();
+        let conditions = experiments.map(|experiment| {
+            let headers = experiment.matcher.headers.iter();
+            headers.map(|it| it.name.as_str().to_owned()).collect()
+        });
+        CacheWords {
+            // Header names make a header value.
+            user_line: HeaderValue::try_from(user.join(", "))
+                .unwrap_or(HeaderValue::from_static("*")),
+            user,
+            conditions: conditions.collect(),
+        }
+    }
+}
+
+/// Completes an answer: with a `personal` one, which sets a visitor's cookie or shows a version by
+/// a token, no shared cache may do anything.
+pub fn finish(
+    plan: &Plan,
+    words: &CacheWords,
+    headers: &mut impl Edit,
+    depends: &Depends,
+    personal: bool,
+) {
+    let rule = |depends: bool, rule| if depends { rule } else { CacheRule::Off };
+    let by_upstream = depends.user_for_upstream || !depends.headers.is_empty();
+    let rules = [
+        rule(by_upstream, plan.cache.upstream),
+        rule(depends.user_for_told, plan.cache.told),
+    ];
+    if rules.iter().any(|rule| *rule != CacheRule::Off) {
+        vary(words, headers, depends);
+    }
+    if personal || rules.contains(&CacheRule::Private) {
+        private(headers);
+    }
+}
+
+fn vary(words: &CacheWords, headers: &mut impl Edit, depends: &Depends) {
+    let by_user = depends.user_for_upstream || depends.user_for_told;
+    if by_user && depends.headers.is_empty() && headers.all(&VARY).next().is_none() {
+        headers.insert(VARY, words.user_line.clone());
+        return;
+    }
+    let user = words.user.iter().filter(|_| by_user);
+    let conditions = depends.headers.iter();
+    let conditions = conditions.flat_map(|experiment| &words.conditions[experiment.0]);
+    let mut missing: SmallVec<[&str; 4]> = SmallVec::new();
+    for name in user.chain(conditions).map(String::as_str) {
+        if !says(headers, name) && !missing.contains(&name) {
+            missing.push(name);
+        }
+    }
+    if let Ok(value) = HeaderValue::try_from(missing.join(", "))
+        && !value.is_empty()
+    {
+        headers.append(VARY, value);
+    }
+}
+
+/// Whether `Vary` names this field already.
+fn says(headers: &impl Edit, name: &str) -> bool {
+    let field = VARY;
+    let lines = headers.all(&field);
+    let mut names = lines
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim);
+    names.any(|said| said == "*" || said.eq_ignore_ascii_case(name))
+}
+
+/// Lets no shared cache keep the answer: what allows it goes, in `Cache-Control` as well as in the
+/// fields that some caches believe before that (RFC 9213 and its forerunners).
+fn private(headers: &mut impl Edit) {
+    headers.discard(is_for_some_caches);
+    let mut kept: Vec<u8> = Vec::new();
+    for line in headers.all(&CACHE_CONTROL) {
+        for directive in directives(line) {
+            let name = directive.split(|&byte| byte == b'=').next();
+            let name = name.unwrap_or_default().trim_ascii();
+            let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+            if is("no-store") {
+                // Stricter than anything that could be said here.
+                return;
+            }
+            if !["public", "private", "s-maxage"].into_iter().any(is) {
+                kept.extend_from_slice(directive);
+                kept.extend_from_slice(b", ");
+            }
+        }
+    }
+    kept.extend_from_slice(b"private");
+    // Parts of header values make a header value.
+    let value = HeaderValue::from_bytes(&kept);
+    headers.insert(
+        CACHE_CONTROL,
+        value.unwrap_or(HeaderValue::from_static("private")),
+    );
+}
+
+fn is_for_some_caches(name: &str) -> bool {
+    name.ends_with("cdn-cache-control")
+        || ["surrogate-control", "edge-control", "x-accel-expires"].contains(&name)
+}
+
+/// The parts between commas, but for commas within quotes.
+fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    line.split(move |&byte| {
+        quoted ^= byte == b'"';
+        byte == b',' && !quoted
+    })
+    .map(<[u8]>::trim_ascii)
+    .filter(|directive| !directive.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    #[track_caller]
+    fn check(before: &[(&'static str, &str)], after: &[(&str, &str)]) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in before {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        private(&mut headers);
+        let said = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
+        assert_eq!(said.collect::<Vec<_>>(), after);
+    }
+
+    #[test]
+    fn what_allows_a_shared_cache_to_keep_it_goes() {
+        check(&[], &[("cache-control", "private")]);
+        check(
+            &[
+                ("cache-control", "Public, max-age=60,s-maxage=3600"),
+                ("cache-control", "must-revalidate"),
+                ("cdn-cache-control", "max-age=60"),
+                ("x-accel-expires", "60"),
+                ("surrogate-control", "max-age=60"),
+            ],
+            &[("cache-control", "max-age=60, must-revalidate, private")],
+        );
+        check(
+            &[(
+                "cache-control",
+                "private=\"set-cookie, x\", no-cache=\"a, public\"",
+            )],
+            &[("cache-control", "no-cache=\"a, public\", private")],
+        );
+        check(
+            &[("cache-control", "no-store, max-age=0")],
+            &[("cache-control", "no-store, max-age=0")],
+        );
+    }
+}

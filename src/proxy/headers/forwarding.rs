@@ -1,0 +1,371 @@
+//! A request's head as the upstream gets it. PURE.
+
+use crate::proxy::h1::header_block::{field, named};
+use crate::proxy::h1::request_head::{Odd, Request};
+use crate::experiment::http_view::{HeaderView, RequestView};
+use crate::experiment::identity::Visitor;
+use crate::experiment::override_token::OVERRIDE_COOKIE;
+use crate::experiment::resolve::Assignment;
+use crate::proxy::headers::plan_headers::{Words, is_private_cookie};
+use crate::proxy::headers::hop_by_hop;
+use crate::proxy::observe::trace_context::{PARENT_BYTES, Parent, REQUEST_ID, TRACEPARENT, TRACESTATE, Tags};
+use http::header::{COOKIE, FORWARDED, HOST};
+use smallvec::SmallVec;
+use std::net::IpAddr;
+
+/// What one connection says of its client, made once.
+#[derive(Debug)]
+pub struct Ours {
+    /// Whether what the client says of others is believed.
+    pub trusted: bool,
+    address: IpAddr,
+    /// The address, and the end of its line.
+    text: Box<[u8]>,
+    http2: bool,
+}
+
+impl Ours {
+    /// For a client of this address, which speaks HTTP/2 or HTTP/1.
+    pub fn new(address: IpAddr, trusted: bool, http2: bool) -> Ours {
+        Ours {
+            trusted,
+            address,
+            text: format!("{address}\r\n").into_bytes().into(),
+            http2,
+        }
+    }
+}
+
+/// Where in a written head something may be put later.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Places {
+    /// The value of `traceparent`, where a parent stands there.
+    pub parent: Option<usize>,
+    /// Where `Host` is missing.
+    pub host: Option<usize>,
+}
+
+impl Request<'_> {
+    /// Writes the head that the upstream gets. Where a `parent` is to stand in it, whatever came is
+    /// left out, and another may be written in its place.
+    pub fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        (ours, over_tls): (&Ours, bool),
+        words: &Words,
+        (tags, parent): (Option<&Tags>, Option<Parent>),
+        visitor: Option<&Visitor<'_>>,
+        visit: &Assignment,
+    ) -> Places {
+        let made = tags.and_then(|tags| tags.id.as_ref());
+        let made = made.filter(|id| id.made);
+        if made.is_some() {
+            self.lines.take_named(&REQUEST_ID);
+        }
+        if parent.is_some() {
+            self.lines.take_named(&TRACEPARENT);
+        }
+        if tags.is_some_and(|tags| tags.begins.is_some()) {
+            // A state belongs to its parent (Trace Context, 3.3).
+            self.lines.take_named(&TRACESTATE);
+        }
+        let told: SmallVec<[&[u8]; 2]> = match ours.trusted {
+            // One line that ends with our word.
+            true => self.lines.all(&hop_by_hop::FORWARDED_FOR).collect(),
+            false => SmallVec::new(),
+        };
+        if !told.is_empty() {
+            self.lines.take_named(&hop_by_hop::FORWARDED_FOR);
+        }
+        let host = self.host_text();
+        match self.same_line {
+            true => out.extend_from_slice(self.line),
+            false => self.write_line(out),
+        }
+        match self.odd.take() {
+            Some(odd) => {
+                self.write_odd(&odd, out, (ours, over_tls), host);
+                self.odd = Some(odd);
+            }
+            None => self.lines.write(out),
+        }
+        out.extend_from_slice(b"x-forwarded-for: ");
+        write_list(out, &told);
+        out.extend_from_slice(&ours.text);
+        out.extend_from_slice(match (ours.http2, self.http_10) {
+            (true, _) => b"via: 2 watershed\r\n",
+            (false, false) => b"via: 1.1 watershed\r\n",
+            (false, true) => b"via: 1.0 watershed\r\n",
+        });
+        if !(ours.trusted && self.forwarded_proto) {
+            out.extend_from_slice(match over_tls {
+                true => b"x-forwarded-proto: https\r\n",
+                false => b"x-forwarded-proto: http\r\n",
+            });
+        }
+        if !(ours.trusted && self.forwarded_host)
+            && let Some(host) = host
+        {
+            named(out, b"x-forwarded-host: ", host);
+        }
+        let sound = |user: &[u8]| {
+            let text = |&byte: &u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
+            user.iter().all(text)
+        };
+        if let Some(visitor) = visitor
+            && let user = visitor.user().as_bytes()
+            && sound(user)
+        {
+            named(out, b"watershed-user: ", user);
+        }
+        for &(experiment, group, _) in &visit.inside {
+            let said = words.group(experiment, group);
+            named(out, b"watershed-experiment: ", said.as_bytes());
+        }
+        if let Some(id) = made {
+            named(out, b"x-request-id: ", id.as_bytes());
+        }
+        let parent = parent.map(|parent| {
+            named(out, b"traceparent: ", &parent.text());
+            out.len() - PARENT_BYTES - b"\r\n".len()
+        });
+        let host = host.is_none().then_some(out.len());
+        out.extend_from_slice(b"\r\n");
+        Places { parent, host }
+    }
+
+    /// The first line, where it is another than came.
+    fn write_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.path().as_bytes());
+        let removes = self.odd.as_ref().is_some_and(|odd| odd.override_in_query);
+        if let Some(query) = self.query() {
+            let mut before = b'?';
+            for pair in query.split('&').filter(|it| !removes || !is_override(it)) {
+                out.push(std::mem::replace(&mut before, b'&'));
+                out.extend_from_slice(pair.as_bytes());
+            }
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+    }
+
+    /// The fields of a request that has what few have.
+    fn write_odd(
+        &mut self,
+        odd: &Odd<'_>,
+        out: &mut Vec<u8>,
+        (ours, over_tls): (&Ours, bool),
+        host: Option<&[u8]>,
+    ) {
+        let mut cookies = Vec::new();
+        if odd.private_cookies {
+            cookies = self.lines.all(&COOKIE).map(public_cookies).collect();
+            self.lines.take_named(&COOKIE);
+        }
+        if odd.authority.is_some() {
+            self.lines.take_named(&HOST);
+        }
+        let told: SmallVec<[&[u8]; 2]> = self.lines.all(&FORWARDED).collect();
+        if odd.forwarded {
+            self.lines.take_named(&FORWARDED);
+        }
+        self.lines.write(out);
+        if let Some(authority) = odd.authority {
+            // RFC 9112, 3.2.2: the target's host replaces what `Host` says.
+            named(out, b"host: ", authority.as_bytes());
+        }
+        for line in cookies.iter().filter(|line| !line.is_empty()) {
+            named(out, b"cookie: ", line);
+        }
+        if odd.forwarded {
+            out.extend_from_slice(b"forwarded: ");
+            write_list(out, if ours.trusted { &told } else { &[] });
+            out.extend_from_slice(&hop_by_hop::element(host, ours.address, over_tls));
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some(left) = odd.forwards {
+            let left = left.saturating_sub(1).to_string();
+            named(out, b"max-forwards: ", left.as_bytes());
+        }
+        let upgrade = odd.upgrade(self);
+        // RFC 9110, 10.1.4: `TE` must be listed in `Connection`.
+        let connection: &[u8] = match (upgrade, odd.takes_trailers) {
+            (Some(_), true) => b"upgrade, te",
+            (Some(_), false) => b"upgrade",
+            (None, true) => b"te",
+            (None, false) => b"",
+        };
+        if !connection.is_empty() {
+            field(out, b"connection", connection);
+        }
+        if let Some(protocols) = upgrade {
+            named(out, b"upgrade: ", protocols);
+        }
+        if odd.takes_trailers {
+            named(out, b"te: ", b"trailers");
+        }
+    }
+}
+
+/// What is not empty, each with a comma behind it.
+fn write_list(out: &mut Vec<u8>, told: &[&[u8]]) {
+    for said in told.iter().filter(|said| !said.is_empty()) {
+        out.extend_from_slice(said);
+        out.extend_from_slice(b", ");
+    }
+}
+
+/// A line of cookies without those that are for watershed alone.
+fn public_cookies(line: &[u8]) -> Vec<u8> {
+    let pairs = line.split(|&byte| byte == b';');
+    let kept: Vec<&[u8]> = pairs
+        .filter(|pair| !is_private_cookie(pair.trim_ascii_start()))
+        .collect();
+    kept.join(&b';').trim_ascii_start().to_vec()
+}
+
+fn is_override(pair: &str) -> bool {
+    let rest = pair.strip_prefix(OVERRIDE_COOKIE);
+    rest.is_some_and(|rest| rest.starts_with('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, plan::Plan};
+    use crate::experiment::resolve;
+    use crate::proxy::h1::request_head;
+    use crate::proxy::h1::framing::Bounds;
+    use std::net::Ipv4Addr;
+    use std::path::Path;
+
+    fn plan() -> Plan {
+        let routes =
+            "listen: 127.0.0.1:1\nuser: { header: x-user }\nupstreams: { a: http://127.0.0.1:3 }\n";
+        config::parse(routes, Path::new("routes.yaml"), &|_| None).unwrap()
+    }
+
+    /// What the upstream gets, without what each request gets.
+    fn written(head: &str, trusted: bool) -> String {
+        let plan = plan();
+        let words = Words::new(&plan);
+        let bounds = Bounds::from(&plan.limits);
+        let mut request = request_head::read(head.as_bytes(), &bounds, &words.reserved, trusted)
+            .unwrap()
+            .unwrap();
+        let ours = Ours::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), trusted, false);
+        let visit = resolve::unrecorded(&plan.experiments, &request);
+        let mut out = Vec::new();
+        request.write(&mut out, (&ours, false), &words, (None, None), None, &visit);
+        let text = String::from_utf8(out).unwrap();
+        let ours = ["x-forwarded-", "via: "];
+        let lines = text.split_inclusive("\r\n");
+        let lines = lines.filter(|line| !ours.iter().any(|name| line.starts_with(name)));
+        lines.collect()
+    }
+
+    #[track_caller]
+    fn check(fields: &str, expected: &str) {
+        let head = |fields: &str| format!("GET /a?b HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(written(&head(fields), false), head(expected), "{fields:?}");
+    }
+
+    #[test]
+    fn what_is_of_the_connection_stays_here() {
+        check("X-A: 1\r\n", "X-A: 1\r\n");
+        check("Connection: close\r\nX-A: 1\r\n", "X-A: 1\r\n");
+        check("Connection: x-hop, close\r\nX-Hop: 1\r\n", "");
+        check(
+            "X-Hop: 1\r\nConnection: a\r\nConnection: b , x-hop\r\nA: 1\r\nB: 2\r\n",
+            "",
+        );
+        check(
+            "Connection: host, x-user, cookie\r\nX-User: u\r\n",
+            "X-User: u\r\n",
+        );
+        check(
+            "Keep-Alive: 5\r\nProxy-Connection: close\r\nUpgrade: h2c\r\n",
+            "",
+        );
+        check("TE: gzip\r\n", "");
+        check(
+            "TE: gzip, trailers;q=1\r\n",
+            "connection: te\r\nte: trailers\r\n",
+        );
+        check(
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+            "connection: upgrade\r\nupgrade: websocket\r\n",
+        );
+        check("Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n", "");
+        check(
+            "Watershed-User: x\r\nX_User: y\r\nX_Other: z\r\n",
+            "X_Other: z\r\n",
+        );
+        check("Max-Forwards: 3\r\n", "Max-Forwards: 3\r\n");
+    }
+
+    #[test]
+    fn targets_are_written_in_origin_form() {
+        let first = |line: &str| {
+            let head = written(&format!("{line}\r\nHost: a\r\nX: y\r\n\r\n"), false);
+            let mut lines = head.lines();
+            let first = lines.next().unwrap().to_owned();
+            (first, lines.any(|line| line == "host: b:8"))
+        };
+        let check = |line: &str, expected: &str, names: bool| {
+            assert_eq!(first(line), (expected.to_owned(), names), "{line}");
+        };
+        check("GET http://b:8/x?y HTTP/1.1", "GET /x?y HTTP/1.1", true);
+        check("GET http://b:8?y HTTP/1.1", "GET /?y HTTP/1.1", true);
+        check("GET https://b:8 HTTP/1.1", "GET / HTTP/1.1", true);
+        check("OPTIONS http://b:8 HTTP/1.1", "OPTIONS * HTTP/1.1", true);
+        check("OPTIONS * HTTP/1.1", "OPTIONS * HTTP/1.1", false);
+        check("GET /x HTTP/1.0", "GET /x HTTP/1.1", false);
+        check(
+            "GET /x?watershed_override=t HTTP/1.1",
+            "GET /x HTTP/1.1",
+            false,
+        );
+        check(
+            "GET /x?a=1&watershed_override=t&b HTTP/1.1",
+            "GET /x?a=1&b HTTP/1.1",
+            false,
+        );
+    }
+
+    #[test]
+    fn forwarded_ends_with_this_hop() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=1.1.1.1\r\n\r\n";
+        let ours = "for=10.1.2.3;host=\"a\";proto=http";
+        assert!(written(head, false).contains(&format!("\r\nforwarded: {ours}\r\n")));
+        assert!(written(head, true).contains(&format!("forwarded: for=1.1.1.1, {ours}\r\n")));
+    }
+
+    #[test]
+    fn private_cookies_are_removed_and_others_keep_their_bytes() {
+        let check = |line: &str, kept: &str| {
+            let cookies = public_cookies(line.as_bytes());
+            assert_eq!(String::from_utf8(cookies).unwrap(), kept, "{line}");
+        };
+        check("a=1;b=\"x, y\" ;;c", "a=1;b=\"x, y\" ;;c");
+        check("watershed_session=x", "");
+        check("watershed_session=x; a=1", "a=1");
+        check("a=1;  watershed_session=x;b= 2", "a=1;b= 2");
+        check("a=1; watershed_session =x; b", "a=1; b");
+        check(
+            "watershed_session=x; a=1; watershed_override=t; b=2",
+            "a=1; b=2",
+        );
+        for other in [
+            "watershed_id=u1",
+            "watershed_sessions=x",
+            "xwatershed_session=x",
+            "a=watershed_session=x",
+            "Watershed_Session=x",
+            "watershed_session",
+        ] {
+            check(other, other);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Headers that the proxy adds, removes or relies on.
+
+pub mod cache_control;
+pub mod edit;
+pub mod forwarding;
+pub mod hop_by_hop;
+pub mod plan_headers;
+pub mod reserved;

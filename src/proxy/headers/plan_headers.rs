@@ -1,0 +1,154 @@
+//! Heads on their way in and out. PURE.
+
+use crate::proxy::headers::cache_control::{self, CacheWords};
+use crate::proxy::headers::edit::Edit;
+use crate::proxy::headers::hop_by_hop;
+use crate::proxy::headers::reserved::Reserved;
+use crate::config::plan::{Plan, SESSION_COOKIE};
+use crate::experiment::http_view::HeaderView;
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::override_token::OVERRIDE_COOKIE;
+use crate::experiment::resolve::{Assignment, By};
+use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
+use http::header::{CONTENT_TYPE, HeaderName, SET_COOKIE, VIA};
+use http::{HeaderValue, Version};
+use smallvec::SmallVec;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// Says that control answered in the place of a group whose upstream is down.
+pub const FALLBACK: HeaderName = HeaderName::from_static("watershed-fallback");
+const GROUP: HeaderName = HeaderName::from_static("watershed-group");
+
+/// Header values that are the same for every request of a plan, made once.
+#[derive(Debug)]
+pub struct Words {
+    /// By experiment and group: `new-site=control`.
+    groups: Vec<Vec<HeaderValue>>,
+    /// What caches are told.
+    pub caches: CacheWords,
+    /// The names that the proxy sets or relies on.
+    pub reserved: Rc<Reserved>,
+}
+
+impl Words {
+    /// The words of a plan.
+    pub fn new(plan: &Plan) -> Words {
+        let of = |experiment: &Experiment| {
+            let value = |group: &Group| {
+                // Names are letters, digits and `_.-`, which the configuration checks.
+                let text = format!("{}={}", experiment.name, group.name);
+                HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+            };
+            experiment.groups.iter().map(value).collect()
+        };
+        Words {
+            groups: plan.experiments.iter().map(of).collect(),
+            caches: CacheWords::new(plan),
+            reserved: Rc::new(Reserved::new(plan)),
+        }
+    }
+
+    /// `new-site=control`.
+    pub fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> &HeaderValue {
+        &self.groups[experiment.0][group.0]
+    }
+}
+
+/// A token that a client brought, and whether it came in the query of a link.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Brought {
+    /// The token, not yet verified.
+    pub token: Vec<u8>,
+    /// Whether the answer must set the cookie.
+    pub by_link: bool,
+}
+
+/// Whether a trusted peer says that the visitor came over TLS, where this listener speaks none.
+pub fn over_tls<'a>(fields: impl HeaderView<'a>) -> bool {
+    let said = fields.first(&hop_by_hop::FORWARDED_PROTO);
+    said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"))
+}
+
+/// Whether an answer is a stream of events, which are waited for.
+pub fn is_of_events<'a>(fields: impl HeaderView<'a>) -> bool {
+    let said = fields.first(&CONTENT_TYPE);
+    said.and_then(|said| said.get(..b"text/event-stream".len()))
+        .is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Whether this peer is believed.
+pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
+    plan.trust.iter().any(|network| network.contains(&peer))
+}
+
+/// Who asks: the peer, or the last address that a trusted peer tells of and does not trust itself.
+pub fn asker<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> IpAddr {
+    if !trusts(plan, peer) {
+        return peer;
+    }
+    let said: SmallVec<[_; 4]> = hop_by_hop::forwarded_for(fields).collect();
+    let stranger = said.into_iter().rev().map_while(|said| said);
+    let mut last = peer;
+    for address in stranger {
+        last = address;
+        if !trusts(plan, address) {
+            break;
+        }
+    }
+    last
+}
+
+/// Completes an answer that came in this version: the cookie of an ID, the override's cookie, what
+/// caches must know, `Via`.
+pub fn finish(
+    (plan, words): (&Plan, &Words),
+    (version, headers): (Version, &mut impl Edit),
+    visitor: Option<&Visitor<'_>>,
+    visit: &Assignment,
+    override_cookie: Option<&str>,
+    over_tls: bool,
+) {
+    headers.append(VIA, hop_by_hop::via(version));
+    let given = visitor.and_then(|visitor| identity::set_cookie(&plan.identity, visitor, over_tls));
+    // What a token chose is nobody else's.
+    let mut personal = visit.inside.iter().any(|(_, _, by)| *by == By::Override);
+    let override_cookie = override_cookie.map(|it| it.as_bytes().to_vec());
+    for cookie in given.into_iter().chain(override_cookie) {
+        if let Ok(cookie) = HeaderValue::try_from(cookie) {
+            headers.append(SET_COOKIE, cookie);
+            personal = true;
+        }
+    }
+    cache_control::finish(plan, &words.caches, headers, &visit.depends, personal);
+    if plan.show_group {
+        for &(experiment, group, _) in &visit.inside {
+            headers.append(GROUP, words.group(experiment, group).clone());
+        }
+    }
+}
+
+/// The `Set-Cookie` that keeps an override for the rest of its life.
+pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
+    let secure = if over_tls { "; Secure" } else { "" };
+    let token = String::from_utf8_lossy(token);
+    format!("{OVERRIDE_COOKIE}={token}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly{secure}")
+}
+
+/// Whether a request has a cookie that is for watershed alone.
+pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
+    let shortest = OVERRIDE_COOKIE.len().min(SESSION_COOKIE.len());
+    identity::has_cookie(fields, shortest, is_private_cookie)
+}
+
+/// Whether this begins with a cookie that is for watershed alone: an override token, or a session
+/// of the admin API.
+pub fn is_private_cookie(pair: &[u8]) -> bool {
+    // Compared at once where the name is known: most cookies are others.
+    pair.starts_with(b"watershed_")
+        && [OVERRIDE_COOKIE, SESSION_COOKIE].iter().any(|name| {
+            let rest = pair.strip_prefix(name.as_bytes());
+            // Some servers ignore spaces before the `=`.
+            rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+        })
+}

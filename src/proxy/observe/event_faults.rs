@@ -1,0 +1,64 @@
+//! What is wrong with reported events: counted by reason, and logged a few times a minute.
+
+use crate::proxy::snapshot::{Snapshot, Worker};
+use crate::experiment::UpstreamIndex;
+use crate::experiment::event::{Fault, Reason};
+use std::cell::Cell;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How often one worker logs about events.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// When a worker last logged about events, and how much it kept to itself since.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    last: Cell<Option<Instant>>,
+    unlogged: Cell<usize>,
+}
+
+impl EventLog {
+    /// Logs the first of `count` things, unless another was logged shortly before.
+    fn log(&self, now: Instant, count: usize, what: impl Display) {
+        let unlogged = self.unlogged.get() + count;
+        if self.last.get().is_some_and(|last| now < last + EVERY) {
+            self.unlogged.set(unlogged);
+            return;
+        }
+        self.last.set(Some(now));
+        self.unlogged.set(0);
+        match unlogged {
+            1 => tracing::warn!("{what}"),
+            more => tracing::warn!("{what} (one of {more} since the last such line)"),
+        }
+    }
+}
+
+/// Counts and logs what is wrong with the event header of an upstream's response.
+#[cold]
+pub fn of_header(worker: &Worker, snapshot: &Snapshot, upstream: UpstreamIndex, faults: &[Fault]) {
+    let telemetry = worker.telemetry();
+    let is_lost = |fault: &Fault| matches!(fault.reason, Reason::Unreadable | Reason::TooMany);
+    if faults.iter().any(is_lost) {
+        telemetry.unreadable_events.add();
+    }
+    for fault in faults {
+        telemetry.event_faults.add(fault.reason.name());
+    }
+    let Some(fault) = faults.first() else { return };
+    let name = &snapshot.plan.upstream(upstream).name;
+    let what = format_args!(
+        "Watershed-Event of upstream {name}: {fault}; only this is lost. Correct the site, or `value` and `max` of the metric"
+    )
+    .to_string();
+    worker.event_log.log(Instant::now(), faults.len(), what);
+}
+
+/// Logs that an address reports more events than it may.
+pub fn too_many(worker: &Worker, address: IpAddr, per_minute: u32, events: usize, now: Instant) {
+    let what = format!(
+        "events from {address} are refused: more than events.per_minute_per_address ({per_minute}); if this is a proxy in front of watershed, list it in `trust`"
+    );
+    worker.event_log.log(now, events, what);
+}

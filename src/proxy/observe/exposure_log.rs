@@ -1,0 +1,216 @@
+//! What is journaled of a request, before its answer leaves.
+
+use crate::proxy::snapshot::{Snapshot, Worker};
+use crate::experiment::ExperimentIndex;
+use crate::experiment::client_event::ClientEvent;
+use crate::experiment::event::Fault;
+use crate::experiment::guardrail;
+use crate::experiment::identity::{Kept, Visitor};
+use crate::experiment::metric::{self, Observations};
+use crate::experiment::record::{Exposure, Record, Served};
+use crate::experiment::resolve::{Assignment, By};
+use crate::journal::Full;
+use crate::tasks;
+use smallvec::SmallVec;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// An answer and what led to it.
+pub struct Answered<'a> {
+    /// When the request came, by the system's clock, in Unix milliseconds.
+    pub now_ms: u64,
+    /// When the request came.
+    pub began: Instant,
+    /// When the head of the answer came.
+    pub ended: Instant,
+    /// Who asked.
+    pub visitor: &'a Visitor<'a>,
+    /// What the request meant.
+    pub visit: &'a Assignment,
+    /// The experiment that control served in the group's place.
+    pub served: Option<ExperimentIndex>,
+    /// The answer's status.
+    pub status: u16,
+    /// What the answer counted for.
+    pub observations: Observations,
+}
+
+/// Journals what was answered.
+pub fn answered(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    answered: Answered<'_>,
+) -> SmallVec<[Exposure; 2]> {
+    tasks::failpoint("request");
+    let plan = &*snapshot.plan;
+    let mut exposures = SmallVec::new();
+    for &(experiment, group, by) in &answered.visit.inside {
+        if by == By::Winner {
+            continue;
+        }
+        let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
+        let served = match (answered.served == Some(experiment), counted) {
+            (true, _) => Served::Fallback,
+            (false, true) => Served::Own,
+            (false, false) => Served::Override,
+        };
+        exposures.push(Exposure {
+            experiment,
+            group,
+            served,
+        });
+    }
+    if exposures.is_empty() && answered.observations.is_empty() {
+        return exposures;
+    }
+    let latency = answered.ended.saturating_duration_since(answered.began);
+    let mut observations = answered.observations;
+    for exposure in &exposures {
+        let bounds = &plan.experiment(exposure.experiment).guardrails;
+        guardrail::observe(bounds, answered.status, latency, &mut observations);
+    }
+    let system_ms = answered.now_ms + latency.as_millis() as u64;
+    let clock = worker.journal.borrow();
+    let at_ms = clock.clock().read(answered.ended, system_ms);
+    drop(clock);
+    let keep = &plan.identity.keep;
+    let minted = answered.visitor.minted_beside().map(|id| keep.of(id));
+    append(
+        worker,
+        snapshot,
+        &Record {
+            at_ms,
+            user: keep.of(answered.visitor.user()).id(),
+            declaration: snapshot.declared.digest,
+            status: answered.status,
+            latency_us: latency.as_micros() as u64,
+            exposures: &exposures,
+            observations: &observations,
+            minted: minted.as_ref().map(Kept::id),
+        },
+    );
+    exposures
+}
+
+/// An answer that was recorded when its head came, until its body has reached its end.
+#[derive(Debug)]
+pub struct Unfinished {
+    worker: Rc<Worker>,
+    snapshot: Rc<Snapshot>,
+    visitor: Visitor<'static>,
+    exposures: SmallVec<[Exposure; 2]>,
+}
+
+impl Unfinished {
+    /// Of an answer that counts for some group; `None` where it counts for none.
+    pub fn of(
+        worker: &Rc<Worker>,
+        snapshot: &Rc<Snapshot>,
+        visitor: Visitor<'static>,
+        mut exposures: SmallVec<[Exposure; 2]>,
+    ) -> Option<Box<Unfinished>> {
+        exposures.retain(|exposure| exposure.served == Served::Own);
+        (!exposures.is_empty()).then(|| {
+            Box::new(Unfinished {
+                worker: Rc::clone(worker),
+                snapshot: Rc::clone(snapshot),
+                visitor,
+                exposures,
+            })
+        })
+    }
+
+    /// Journals that it did not reach its end.
+    pub fn record(mut self) {
+        for exposure in &mut self.exposures {
+            exposure.served = Served::Unfinished;
+        }
+        let snapshot = &*self.snapshot;
+        let at_ms = self.worker.journal.borrow().clock().now_ms();
+        let kept = snapshot.plan.identity.keep.of(self.visitor.user());
+        let record = Record {
+            at_ms,
+            user: kept.id(),
+            declaration: snapshot.declared.digest,
+            status: 0,
+            latency_us: 0,
+            exposures: &self.exposures,
+            observations: &[],
+            minted: None,
+        };
+        append(&self.worker, snapshot, &record);
+    }
+}
+
+/// What became of an event that a browser reports.
+pub enum Became {
+    /// It is in the journal.
+    Journaled,
+    /// It counts for no metric.
+    Unknown,
+    /// It is not counted, because this is wrong with it.
+    Refused(Fault),
+    /// The journal has no room for it.
+    Dropped,
+}
+
+/// Journals an event that the visitor's browser reports.
+pub fn event(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    visitor: &Visitor<'_>,
+    reported: &ClientEvent,
+) -> Became {
+    let plan = &*snapshot.plan;
+    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
+    for fault in faults {
+        worker.telemetry().event_faults.add(fault.reason.name());
+        if fault.reason.refuses() {
+            return Became::Refused(fault);
+        }
+    }
+    if observations.is_empty() {
+        return Became::Unknown;
+    }
+    let at_ms = worker.journal.borrow().clock().now_ms();
+    let keep = &plan.identity.keep;
+    let minted = visitor.minted_beside().map(|id| keep.of(id));
+    let appended = append(
+        worker,
+        snapshot,
+        &Record {
+            at_ms,
+            user: keep.of(visitor.user()).id(),
+            declaration: snapshot.declared.digest,
+            status: 0,
+            latency_us: 0,
+            exposures: &[],
+            observations: &observations,
+            minted: minted.as_ref().map(Kept::id),
+        },
+    );
+    match appended {
+        true => Became::Journaled,
+        false => Became::Dropped,
+    }
+}
+
+/// A full journal is counted, never fatal. Whether it had room.
+fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) -> bool {
+    let mut journal = worker.journal.borrow_mut();
+    match journal.append(&snapshot.declared, record) {
+        Ok(()) => {
+            worker.telemetry().journaled.set(journal.written());
+            true
+        }
+        Err(Full) => {
+            if worker.telemetry().dropped.get() == 0 {
+                tracing::error!(
+                    "the journal is full: facts are dropped, and results say how many. Bring the store back, or free room at journal.path"
+                );
+            }
+            worker.telemetry().dropped.add();
+            false
+        }
+    }
+}

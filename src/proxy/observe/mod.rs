@@ -1,0 +1,8 @@
+//! What remains of a request: records in the journal, lines of the access log, spans.
+
+pub mod access_log;
+pub mod event_faults;
+pub mod exposure_log;
+pub mod log_lines;
+pub mod spans;
+pub mod trace_context;

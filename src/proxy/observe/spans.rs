@@ -1,0 +1,233 @@
+//! The spans of a request, while it lasts: which ones they are, and what becomes of each time that
+//! it is sent.
+
+use crate::proxy::observe::access_log::{Asked, bounded};
+use crate::proxy::headers::plan_headers;
+use crate::proxy::error_response::Refusal;
+use crate::proxy::snapshot::Snapshot;
+use crate::proxy::observe::trace_context::{self, TRACESTATE, Tags};
+use crate::config::plan::Endpoint;
+use crate::experiment::UpstreamIndex;
+use crate::experiment::http_view::HeaderView;
+use crate::otel::exchange::{Attempt, Exchange, Trace};
+use crate::upstream::LendError;
+use http::Version;
+use http::header::{HOST, USER_AGENT};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The longest `tracestate` that a span keeps, in bytes.
+const STATE_BYTES_MAX: usize = 1024;
+
+/// A request that will be exported.
+#[derive(Debug)]
+pub struct Trail {
+    snapshot: Rc<Snapshot>,
+    began: Instant,
+    /// What is known of it so far.
+    pub exchange: Exchange,
+    attempts: RefCell<Vec<Attempt>>,
+}
+
+impl Trail {
+    /// Begins with a request that is sampled; `None` where it is not, or where nothing is exported.
+    pub fn of<'a, F: HeaderView<'a>>(
+        snapshot: &Rc<Snapshot>,
+        asked: &Asked<'a, F>,
+        target: &str,
+        tags: &Tags,
+        began: Instant,
+    ) -> Option<Box<Trail>> {
+        snapshot.outbox.as_ref()?;
+        let (plan, fields) = (&*snapshot.plan, asked.fields);
+        let said = tags.begins.or_else(|| trace_context::parent(fields));
+        let said = said.filter(|it| it.is_sampled())?;
+        // One that was begun here names nobody.
+        let begun = tags.begins.is_some();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let trusted = plan_headers::trusts(plan, asked.client);
+        let authority = asked.authority.map(str::as_bytes);
+        let exchange = Exchange {
+            trace: Trace {
+                id: said.trace,
+                parent: (!begun).then_some(said.span),
+                flags: said.flags,
+                state: state(fields).filter(|_| !begun),
+            },
+            span: span(),
+            began: since_epoch
+                .unwrap_or_default()
+                .saturating_sub(began.elapsed()),
+            took: Duration::ZERO,
+            secure: asked.secure || (trusted && plan_headers::over_tls(fields)),
+            client: plan_headers::asker(plan, fields, asked.client),
+            method: bounded(asked.method.as_str().as_bytes()),
+            host: authority.or_else(|| fields.first(&HOST)).map(bounded),
+            path: bounded(target.as_bytes()),
+            version: match asked.version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_11 => "1.1",
+                _ => "1.0",
+            },
+            user_agent: fields.first(&USER_AGENT).map(bounded),
+            experiments: None,
+            group: None,
+            assigned_by: None,
+            fallback: None,
+            upstream: None,
+            status: None,
+            error: None,
+            end: "",
+            attempts: Vec::new(),
+        };
+        Some(Box::new(Trail {
+            snapshot: Rc::clone(snapshot),
+            began,
+            exchange,
+            attempts: RefCell::default(),
+        }))
+    }
+
+    /// Which groups the user is in, which of them decided, and what put the user there.
+    pub fn visited(
+        &mut self,
+        experiments: Option<String>,
+        group: Option<(String, String)>,
+        assigned_by: Option<&'static str>,
+    ) {
+        let exchange = &mut self.exchange;
+        (exchange.experiments, exchange.group) = (experiments, group);
+        exchange.assigned_by = assigned_by;
+    }
+
+    /// Gives away what is known in the end.
+    pub fn give(self: Box<Self>) {
+        let mut exchange = self.exchange;
+        exchange.attempts = self.attempts.into_inner();
+        if let Some(outbox) = &self.snapshot.outbox {
+            outbox.give(Box::new(exchange));
+        }
+    }
+
+    /// A connection to this version of the site is looked for.
+    pub fn begins(&self, upstream: UpstreamIndex) {
+        let upstream = self.snapshot.plan.upstream(upstream);
+        self.attempts.borrow_mut().push(Attempt {
+            span: span(),
+            after: self.began.elapsed(),
+            took: None,
+            upstream: upstream.name.to_string(),
+            endpoint: None,
+            version: None,
+            status: None,
+            error: None,
+        });
+    }
+
+    /// None was, after all.
+    pub fn forgets(&self) {
+        self.attempts.borrow_mut().pop();
+    }
+
+    /// Whom it names as its parent where nobody else sends it.
+    pub fn parent(&self) -> trace_context::Parent {
+        trace_context::Parent {
+            trace: self.exchange.trace.id,
+            span: self.exchange.span,
+            flags: self.exchange.trace.flags,
+        }
+    }
+
+    /// One was lent: what is sent on it names this attempt as its parent.
+    pub fn goes(&self, endpoint: &Endpoint) -> Option<trace_context::Parent> {
+        let mut attempts = self.attempts.borrow_mut();
+        let attempt = attempts.last_mut()?;
+        attempt.endpoint = Some(place(endpoint));
+        Some(trace_context::Parent {
+            span: attempt.span,
+            ..self.parent()
+        })
+    }
+
+    /// The head of its answer is there; it ends with the request.
+    pub fn answered(&self, status: u16, version: Version) {
+        if let Some(attempt) = self.attempts.borrow_mut().last_mut() {
+            attempt.status = Some(status);
+            attempt.version = Some(match version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_11 => "1.1",
+                _ => "1.0",
+            });
+        }
+    }
+
+    /// It came to nothing. Said once more, this changes nothing.
+    pub fn failed(&self, refusal: &Refusal) {
+        let source = refusal.source.as_ref();
+        let error = source.and_then(|source| source.downcast_ref::<LendError>());
+        if matches!(error, Some(LendError::Down { .. })) {
+            // Nobody was asked.
+            return self.forgets();
+        }
+        let mut attempts = self.attempts.borrow_mut();
+        let last = attempts.last_mut().filter(|it| it.took.is_none());
+        if let Some(attempt) = last {
+            let (_, token, _) = refusal.reason.terms();
+            attempt.error = Some(token);
+            attempt.took = Some(self.began.elapsed().saturating_sub(attempt.after));
+            if let Some(endpoint) = error.and_then(LendError::endpoint) {
+                attempt.endpoint = Some(place(endpoint));
+            }
+        }
+    }
+}
+
+fn place(endpoint: &Endpoint) -> (&'static str, String, u16) {
+    (endpoint.scheme(), endpoint.host.to_string(), endpoint.port)
+}
+
+/// A new span: any but zero.
+fn span() -> u64 {
+    fastrand::u64(1..)
+}
+
+/// Several lines are one list (Trace Context, 3.3.1). One that is too long is not kept, for it
+/// would mean something else when it is cut; it goes on to the upstream all the same.
+fn state<'a>(fields: impl HeaderView<'a>) -> Option<String> {
+    let visible = |line: &&[u8]| line.iter().all(|byte| (b' '..=b'~').contains(byte));
+    let name = &TRACESTATE;
+    let lines = fields.all(name).filter(visible);
+    let lines: Vec<&str> = lines
+        .filter_map(|it| std::str::from_utf8(it).ok())
+        .collect();
+    let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
+    (1..=STATE_BYTES_MAX)
+        .contains(&bytes)
+        .then(|| lines.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue};
+
+    #[track_caller]
+    fn kept(lines: &[&str], expected: Option<&str>) {
+        let mut fields = HeaderMap::new();
+        for line in lines {
+            fields.append(TRACESTATE, HeaderValue::from_str(line).unwrap());
+        }
+        assert_eq!(state(&fields).as_deref(), expected);
+    }
+
+    #[test]
+    fn a_state_is_one_list_of_bounded_length() {
+        kept(&[], None);
+        kept(&["a=1"], Some("a=1"));
+        kept(&["a=1", "b=2,c=3"], Some("a=1,b=2,c=3"));
+        let long = "x".repeat(STATE_BYTES_MAX - 1);
+        kept(&[&long], Some(&long));
+        kept(&[&long, "a=1"], None);
+    }
+}

@@ -1,0 +1,342 @@
+//! A request's body on its way to the upstream, behind what came with its head. It is read no
+//! faster than the upstream takes it.
+
+use crate::proxy::h1::header_block::Lines;
+use crate::proxy::h1::request_head::Body;
+use crate::proxy::h1::body::Rest;
+use crate::config::plan::Plan;
+use crate::proxy::timer::Clock;
+use crate::proxy::h1::framing::Bounds;
+use crate::proxy::error_response::Reason;
+use crate::proxy::headers::reserved::Reserved;
+use crate::proxy::min_rate::Trickle;
+use crate::upstream::Stream;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWrite;
+
+/// How long a client that asked first is kept waiting for the upstream's word (RFC 9110, 10.1.1).
+const CONTINUE_AFTER: Duration = Duration::from_secs(1);
+/// What tells a client that it may go on.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Where a body comes from, framed as HTTP/1 frames it.
+pub trait Source {
+    /// Appends what comes next; nothing, when no more will come.
+    fn poll_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<Result<usize, Reason>>;
+}
+
+/// A body on its way.
+#[derive(Debug)]
+pub struct Upload {
+    rest: Rest,
+    /// Whether it goes on in chunks.
+    chunked: bool,
+    /// Whether trailers were announced, or need not be.
+    trailers: bool,
+    bounds: Bounds,
+    reserved: Rc<Reserved>,
+    /// Came, and was not looked at.
+    buffer: Vec<u8>,
+    /// To be written; so much of it was.
+    out: Vec<u8>,
+    sent: usize,
+    flushed: bool,
+    bytes: u64,
+    bytes_max: u64,
+    /// The client waits to be told that it may go on.
+    waits: bool,
+    patience: Clock,
+    quiet_max: Duration,
+    trickle: Option<Trickle>,
+    begun: bool,
+    answered: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Moving,
+    /// Everything was written.
+    Through,
+    /// The upstream reads no more.
+    Deaf,
+    /// The client is at fault.
+    Fault(Reason),
+}
+
+impl Upload {
+    /// The body of a request by this plan, which begins with `buffer`; with `waits`, the client
+    /// sends it when it is told to. Without `trailers`, those that come are not passed on.
+    pub fn new(
+        plan: &Plan,
+        reserved: &Rc<Reserved>,
+        body: Body,
+        buffer: Vec<u8>,
+        (waits, trailers): (bool, bool),
+    ) -> Upload {
+        let bounds = Bounds::from(&plan.limits);
+        let rate = plan.limits.body_rate;
+        Upload {
+            rest: Rest::of_request(body, bounds),
+            chunked: body == Body::Chunks,
+            trailers,
+            bounds,
+            reserved: Rc::clone(reserved),
+            buffer,
+            out: Vec::new(),
+            sent: 0,
+            flushed: true,
+            bytes: 0,
+            bytes_max: plan.limits.body_bytes.unwrap_or(u64::MAX),
+            waits,
+            patience: Clock::default(),
+            quiet_max: plan.timeouts.body,
+            trickle: rate.map(|rate| Trickle::new(rate, plan.timeouts.body)),
+            begun: false,
+            answered: false,
+            state: State::Moving,
+        }
+    }
+
+    /// How many bytes of it have come.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether all of it was given to the upstream.
+    pub fn is_through(&self) -> bool {
+        self.state == State::Through
+    }
+
+    /// Whether a part of it was given to an upstream, and cannot be given to another.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// What the client did wrong.
+    pub fn fault(&self) -> Option<Reason> {
+        match self.state {
+            State::Fault(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether the client waits to be told that it may go on.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Ends the wait for `100 Continue`. Returns whether one must be sent: not to a client that has
+    /// sent its body already.
+    pub fn go(&mut self) -> bool {
+        self.patience.stop();
+        std::mem::replace(&mut self.waits, false) && self.buffer.is_empty()
+    }
+
+    /// The head of the answer has come: how slowly the rest comes matters to nobody.
+    pub fn answered(&mut self) {
+        self.answered = true;
+        self.trickle = None;
+    }
+
+    /// What came behind the body.
+    pub fn into_left(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// Puts what has come of it behind the head, if the upstream need not be asked first.
+    pub fn begin(&mut self, head: &mut Vec<u8>) {
+        if !self.waits
+            && let Err(reason) = self.take()
+        {
+            self.state = State::Fault(reason);
+        }
+        head.append(&mut self.out);
+        if self.rest.has_ended() && self.state == State::Moving {
+            self.state = State::Through;
+        }
+    }
+
+    /// Moves what can be moved now. Says whether something was.
+    pub fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut impl Source,
+        upstream: &mut Stream,
+    ) -> bool {
+        let mut moved = false;
+        while self.state == State::Moving {
+            if self.sent < self.out.len() {
+                let out = &self.out[self.sent..];
+                match Pin::new(&mut *upstream).poll_write(context, out) {
+                    Poll::Ready(Ok(taken)) if taken > 0 => {
+                        self.sent += taken;
+                        (self.begun, self.flushed, moved) = (true, false, true);
+                    }
+                    Poll::Ready(_) => self.state = State::Deaf,
+                    Poll::Pending => return moved,
+                }
+                continue;
+            }
+            self.out.clear();
+            self.sent = 0;
+            match self.poll_out(context, client, upstream) {
+                Poll::Ready(Ok(more)) => moved |= more,
+                Poll::Ready(Err(state)) => self.state = state,
+                Poll::Pending => return moved,
+            }
+        }
+        moved
+    }
+
+    /// Finds something to write, or says how it ends.
+    fn poll_out(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut impl Source,
+        upstream: &mut Stream,
+    ) -> Poll<Result<bool, State>> {
+        if !self.waits && self.take().map_err(State::Fault)? {
+            return Poll::Ready(Ok(false));
+        }
+        if !self.flushed {
+            // TLS keeps what is written until it is told to send it.
+            match Pin::new(upstream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.flushed = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(State::Deaf)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.rest.has_ended() {
+            return Poll::Ready(Err(State::Through));
+        }
+        if self.waits {
+            if !self.answered || !self.poll_patience(context) {
+                return Poll::Pending;
+            }
+            // Who has the head of an answer is not told any more, but may send all the same.
+            self.go();
+        }
+        self.poll_client(context, client).map_err(State::Fault)
+    }
+
+    /// Reads more from the client, in time.
+    fn poll_client(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut impl Source,
+    ) -> Poll<Result<bool, Reason>> {
+        match client.poll_bytes(context, &mut self.buffer) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(Reason::BodyBroken)),
+            Poll::Ready(Ok(bytes)) => {
+                self.patience.stop();
+                if let Some(trickle) = &mut self.trickle {
+                    trickle.came(Instant::now(), bytes as u64);
+                }
+                Poll::Ready(Ok(true))
+            }
+            Poll::Ready(Err(reason)) => Poll::Ready(Err(reason)),
+            Poll::Pending => {
+                let trickle = self.trickle.as_mut();
+                let credit = trickle.map(|trickle| trickle.wait(Instant::now()));
+                let within = credit.map_or(self.quiet_max, |it| it.min(self.quiet_max));
+                match self.patience.poll_over(context, within) {
+                    true => Poll::Ready(Err(Reason::BodyTimedOut)),
+                    false => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    /// Whether the upstream has taken too long to say whether it wants the body.
+    pub fn poll_patience(&mut self, context: &mut Context<'_>) -> bool {
+        self.waits && self.patience.poll_over(context, CONTINUE_AFTER)
+    }
+
+    /// All of it, for watershed itself, up to so many bytes.
+    pub async fn collect(
+        &mut self,
+        client: &mut impl Source,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, Reason> {
+        (self.bytes_max, self.chunked) = (bytes_max, false);
+        loop {
+            self.take()?;
+            if self.rest.has_ended() {
+                self.state = State::Through;
+                return Ok(std::mem::take(&mut self.out));
+            }
+            let more = std::future::poll_fn(|context| self.poll_client(context, client));
+            more.await?;
+        }
+    }
+
+    /// Frames anew what has come. Whether there is something to write.
+    fn take(&mut self) -> Result<bool, Reason> {
+        let mut taken = 0;
+        let before = self.out.len();
+        loop {
+            let frames = self.rest.frames(&self.buffer[taken..])?;
+            let end = taken + frames.bytes;
+            if frames.trailers > 0 && self.chunked {
+                let trailers = match self.trailers {
+                    true => &self.buffer[end - frames.trailers..end],
+                    false => b"\r\n",
+                };
+                self.out.extend_from_slice(b"0\r\n");
+                write_trailers(trailers, self.bounds, &self.reserved, &mut self.out)?;
+            }
+            let data = self.rest.data(&self.buffer[end..]);
+            taken = end + data;
+            if data == 0 {
+                break;
+            }
+            self.bytes += data as u64;
+            if self.bytes > self.bytes_max {
+                return Err(Reason::BodyTooLong);
+            }
+            if !self.chunked && before == 0 && taken == self.buffer.len() && end == 0 {
+                // All that came is data: it need not be copied.
+                std::mem::swap(&mut self.out, &mut self.buffer);
+                self.buffer.clear();
+                return Ok(true);
+            }
+            if self.chunked {
+                // A vector takes all that is written.
+                let _ = write!(self.out, "{data:x}\r\n");
+            }
+            self.out.extend_from_slice(&self.buffer[end..taken]);
+            if self.chunked {
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+        self.buffer.drain(..taken);
+        Ok(self.out.len() > before)
+    }
+}
+
+/// Writes the trailers that may follow the content, and the end of a body in chunks.
+pub fn write_trailers(
+    trailers: &[u8],
+    bounds: Bounds,
+    reserved: &Reserved,
+    out: &mut Vec<u8>,
+) -> Result<(), Reason> {
+    if let Some((mut lines, _)) = Lines::read(trailers, 0, bounds.headers)? {
+        lines.take_all(|name| {
+            let name = name.to_ascii_lowercase();
+            !std::str::from_utf8(&name).is_ok_and(|name| reserved.may_trail(name))
+        });
+        lines.write(out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! New connections to an endpoint.
+
+use crate::upstream::LendError;
+use crate::upstream::endpoint::{Endpoint, Serving};
+use crate::upstream::connection::{Bare, Kept, Need};
+use crate::upstream::health_state::{Full, Slot};
+use crate::upstream::stream::Stream;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+/// How often an HTTP/2 connection is asked whether it is still there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+
+impl Endpoint {
+    /// A new connection; where there may be no more, one that another request gives back.
+    pub(super) async fn connect(
+        self: &Rc<Self>,
+        within: Duration,
+        need: Need,
+    ) -> Result<Bare, LendError> {
+        let slot = match self.standing.enter_now() {
+            Some(slot) => slot,
+            None => match self.wait(within).await? {
+                Waited::Slot(slot) => slot,
+                Waited::Connection(bare) => return Ok(*bare),
+            },
+        };
+        self.give_way();
+        let dialled = tokio::time::timeout(within, self.dial(need, slot)).await;
+        let dialled = dialled.unwrap_or_else(|_| {
+            Err(LendError::TimedOut {
+                endpoint: self.address.clone(),
+            })
+        });
+        self.accepted(dialled.as_ref().err());
+        dialled
+    }
+
+    async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited, LendError> {
+        let busy = || LendError::Busy {
+            endpoint: self.address.clone(),
+        };
+        let waited = async {
+            let (sender, given) = oneshot::channel();
+            // Counted before it is listed, which is what `keep` goes by.
+            let slot = self.standing.enter();
+            let mut slot = std::pin::pin!(slot);
+            if let Some(entered) = futures_util::FutureExt::now_or_never(slot.as_mut()) {
+                return entered.map(Waited::Slot);
+            }
+            self.list(sender);
+            tokio::select! {
+                slot = &mut slot => slot.map(Waited::Slot),
+                Ok(kept) = given => match self.revive(kept) {
+                    Some(bare) => Ok(Waited::Connection(Box::new(bare))),
+                    // It has closed, and its place is free.
+                    None => slot.await.map(Waited::Slot),
+                },
+            }
+        };
+        match tokio::time::timeout(within, waited).await {
+            Ok(Ok(waited)) => Ok(waited),
+            Ok(Err(Full)) | Err(_) => Err(busy()),
+        }
+    }
+
+    fn list(&self, sender: oneshot::Sender<Kept>) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|waiting| !waiting.is_closed());
+        waiting.push_back(sender);
+    }
+
+    /// Gives up a connection that nobody uses whenever another worker waits for one.
+    fn give_way(self: &Rc<Self>) {
+        if !self.standing.is_bounded() || self.alive.borrow().is_some() {
+            return;
+        }
+        let (alive, mut gone) = oneshot::channel();
+        *self.alive.borrow_mut() = Some(alive);
+        let standing = self.standing.clone();
+        let endpoint = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    () = standing.wanted() => {}
+                    _ = &mut gone => return,
+                }
+                let Some(endpoint) = endpoint.upgrade() else {
+                    return;
+                };
+                // The one that has been idle for longest.
+                let mut kept = endpoint.kept.borrow_mut();
+                if !kept.is_empty() {
+                    kept.remove(0);
+                }
+            }
+        });
+    }
+
+    async fn dial(self: &Rc<Self>, need: Need, slot: Slot) -> Result<Bare, LendError> {
+        let refused = |source| LendError::Refused {
+            endpoint: self.address.clone(),
+            source,
+        };
+        let addresses = self.resolved.addresses().await;
+        let addresses = addresses.map_err(|source| LendError::Unresolved {
+            endpoint: self.address.clone(),
+            source,
+        })?;
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
+        stream.set_nodelay(true).map_err(refused)?;
+        let peer = stream.peer_addr().map_err(refused)?;
+        let opened = Stream::open(stream, &self.address, need == Need::Http1, slot).await;
+        let stream = opened.map_err(|source| LendError::Distrusted {
+            endpoint: self.address.clone(),
+            source,
+        })?;
+        if stream.is_http2() {
+            let shared = self.speak_http2(stream, peer).await;
+            return shared.map_err(|error| refused(io::Error::other(error)));
+        }
+        Ok(Bare {
+            stream,
+            reused: false,
+            peer,
+            serving: Serving::new(self),
+        })
+    }
+}
+
+impl Endpoint {
+    async fn speak_http2(self: &Rc<Self>, stream: Stream, peer: SocketAddr) -> hyper::Result<Bare> {
+        let (sender, connection) = http2::Builder::new(Here)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_WITHIN)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        *self.shared.borrow_mut() = Some((sender.clone(), peer));
+        Ok(self.share(sender, peer, false))
+    }
+}
+
+/// What waiting has brought.
+enum Waited {
+    Slot(Slot),
+    Connection(Box<Bare>),
+}
+
+/// Runs what hyper starts on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Here
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
