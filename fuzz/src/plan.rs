@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use watershed::config::{self, plan::Plan};
-use watershed::proxy::headers::plan_headers::Words;
+use watershed::proxy::fuzzing::headers::PlanHeaders;
 
 /// The client's address; trusted by the second plan.
 pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
@@ -23,10 +23,10 @@ metrics: { buy: POST /buy -> 2xx, sold: { kind: mean, event: purchase, value: am
 ";
 
 /// Plans that differ in whether they trust [`PEER`], each with its words.
-struct Plans([(Plan, Words); 2]);
+struct Plans([(Plan, PlanHeaders); 2]);
 
 /// Gives a plan, made once, that trusts [`PEER`] or not.
-pub fn with<T>(trusted: bool, use_it: impl FnOnce(&Plan, &Words) -> T) -> T {
+pub fn with<T>(trusted: bool, use_it: impl FnOnce(&Plan, &PlanHeaders) -> T) -> T {
     thread_local! {
         static PLANS: Plans = Plans::new();
     }
@@ -42,7 +42,7 @@ impl Plans {
             let text = ROUTES.replace("TRUST", trust);
             let plan = config::parse(&text, Path::new("routes.yaml"), &|_| None);
             let plan = plan.unwrap_or_else(|error| panic!("{error:?}"));
-            let words = Words::new(&plan);
+            let words = PlanHeaders::new(&plan);
             (plan, words)
         }))
     }

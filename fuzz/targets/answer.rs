@@ -14,9 +14,9 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::resolve;
 use watershed::proxy::fuzzing::{
-    Answer, AnswerRead, Edited, Framed, HEAD_BYTES_MAX, Head, More, Partial, Rest, To, read_answer,
+    ResponseHead, ParsedHead, EditableHead, ClientFraming, HEAD_BYTES_MAX, HeadWriter, ExtraHeaders, PartialHead, BodyReader, ClientContext, read_answer,
 };
-use watershed::proxy::headers::plan_headers::{self, Words};
+use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed_fuzz::http1::{self, Field, values};
 use watershed_fuzz::pieces::{Stream, run};
 use watershed_fuzz::plan;
@@ -27,7 +27,7 @@ const DATE: &[u8] = b"Tue, 24 Nov 2026 05:00:00 GMT";
 
 /// How it is asked, and what becomes of the client's connection.
 #[derive(Clone, Copy)]
-struct Asked {
+struct LoggedRequest {
     to_head: bool,
     closes: bool,
 }
@@ -48,13 +48,13 @@ struct Passed {
     keeps: bool,
 }
 
-fn finish(answer: &mut Answer<'_>, asked: Asked, out: &mut Vec<u8>) {
+fn finish(answer: &mut ResponseHead<'_>, asked: LoggedRequest, out: &mut Vec<u8>) {
     plan::with(false, |plan, words| {
         complete(plan, words, answer, asked, out)
     });
 }
 
-fn complete(plan: &Plan, words: &Words, answer: &mut Answer<'_>, asked: Asked, out: &mut Vec<u8>) {
+fn complete(plan: &Plan, words: &PlanHeaders, answer: &mut ResponseHead<'_>, asked: LoggedRequest, out: &mut Vec<u8>) {
     let (request, ()) = http::Request::get("/a/b")
         .body(())
         .expect("a request")
@@ -70,16 +70,16 @@ fn complete(plan: &Plan, words: &Words, answer: &mut Answer<'_>, asked: Asked, o
         false => Version::HTTP_11,
     };
     answer.strip();
-    let mut more = More::new();
-    let mut edited = Edited {
+    let mut more = ExtraHeaders::new();
+    let mut edited = EditableHead {
         answer,
         more: &mut more,
     };
     let head = (version, &mut edited);
     headers::finish((plan, words), head, None, &meant, None, false);
-    let to = To {
+    let to = ClientContext {
         closes: asked.closes,
-        ..To::default()
+        ..ClientContext::default()
     };
     out.complete(answer, &more, DATE, to);
     let mut fields = Response::new(());
@@ -89,15 +89,15 @@ fn complete(plan: &Plan, words: &Words, answer: &mut Answer<'_>, asked: Asked, o
 
 /// Reads as the exchange with an upstream does, and writes as the relay to the client does; the
 /// upstream closes behind the last piece.
-fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: Asked) -> Passed {
+fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: LoggedRequest) -> Passed {
     let (mut passed, mut said, mut rest) = (Passed::default(), Vec::new(), None);
-    let mut partial = Partial::default();
+    let mut partial = PartialHead::default();
     for piece in pieces {
         said.extend_from_slice(piece);
         while rest.is_none() && partial.is_news(&said, HEAD_BYTES_MAX) {
             let drained = match read_answer(&said, asked.to_head, false) {
-                Ok(AnswerRead::More) => break,
-                Ok(AnswerRead::Interim(status, end)) => {
+                Ok(ParsedHead::More) => break,
+                Ok(ParsedHead::Interim(status, end)) => {
                     passed.interim.push(status);
                     if passed.interim.len() > INTERIM_MAX {
                         passed.broken = true;
@@ -105,10 +105,10 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: Asked) -> Passed {
                     }
                     end
                 }
-                Ok(AnswerRead::Final(mut answer)) => {
+                Ok(ParsedHead::Final(mut answer)) => {
                     passed.keeps = answer.keeps;
                     passed.head_bytes = Some(answer.head_bytes);
-                    rest = Some(Rest::new(answer.follows, Framed::Chunks));
+                    rest = Some(BodyReader::new(answer.follows, ClientFraming::Chunks));
                     finish(&mut answer, asked, &mut passed.out);
                     answer.head_bytes
                 }
@@ -192,7 +192,7 @@ fn is_edited(fields: &[Field], name: &str) -> bool {
 }
 
 /// The client's view against what two other parsers see of the upstream's.
-fn check(bytes: &[u8], passed: &Passed, asked: Asked) {
+fn check(bytes: &[u8], passed: &Passed, asked: LoggedRequest) {
     let Some(head_bytes) = passed.head_bytes else {
         assert!(passed.out.is_empty());
         return;
@@ -260,7 +260,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     let Some((mut cutter, bytes)) = split(input) else {
         return;
     };
-    let asked = Asked {
+    let asked = LoggedRequest {
         to_head: input[0] & 1 == 1,
         closes: input[0] & 2 == 2,
     };

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use watershed::proxy::fuzzing::{Follows, Framed, Rest};
+use watershed::proxy::fuzzing::{BodyFraming, ClientFraming, BodyReader};
 use watershed_fuzz::http1;
 use watershed_fuzz::split;
 
@@ -18,8 +18,8 @@ struct Read {
 }
 
 /// As it goes to a client of HTTP/1.
-fn copy(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
-    let (mut rest, mut said, mut read) = (Rest::new(follows, Framed::Chunks), Vec::new(), Read::default());
+fn copy(follows: BodyFraming, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
+    let (mut rest, mut said, mut read) = (BodyReader::new(follows, ClientFraming::Chunks), Vec::new(), Read::default());
     let mut come = 0;
     while come < bytes.len() && !rest.has_ended() {
         let piece = size().min(bytes.len() - come);
@@ -43,8 +43,8 @@ fn copy(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read
 }
 
 /// As it goes to a client of HTTP/2, and as it goes where there is much of it: its data alone.
-fn data(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
-    let (mut rest, mut said, mut read) = (Rest::new(follows, Framed::Chunks), Vec::new(), Read::default());
+fn data(follows: BodyFraming, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read {
+    let (mut rest, mut said, mut read) = (BodyReader::new(follows, ClientFraming::Chunks), Vec::new(), Read::default());
     let mut come = 0;
     'pieces: while come < bytes.len() && !rest.has_ended() {
         let piece = size().min(bytes.len() - come);
@@ -79,11 +79,11 @@ fn data(follows: Follows, bytes: &[u8], mut size: impl FnMut() -> usize) -> Read
 }
 
 /// The data in what was written for HTTP/1, and whether it ended; by another parser.
-fn decoded(follows: Follows, bytes: &[u8]) -> (Vec<u8>, bool) {
+fn decoded(follows: BodyFraming, bytes: &[u8]) -> (Vec<u8>, bool) {
     match follows {
-        Follows::Nothing => (Vec::new(), true),
-        Follows::Length(length) => (bytes.to_vec(), bytes.len() as u64 == length),
-        Follows::Chunks | Follows::UntilClose => match http1::chunks(bytes, 0) {
+        BodyFraming::Nothing => (Vec::new(), true),
+        BodyFraming::Length(length) => (bytes.to_vec(), bytes.len() as u64 == length),
+        BodyFraming::Chunks | BodyFraming::UntilClose => match http1::chunks(bytes, 0) {
             Ok(Some((body, end))) => {
                 assert_eq!(end, bytes.len(), "something follows the end");
                 (body, true)
@@ -103,10 +103,10 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
     };
     let follows = match (kind % 8, length) {
         // A head that says a length of zero is one that nothing follows.
-        (0, _) | (1, 0) => Follows::Nothing,
-        (1, _) => Follows::Length(u64::from(length)),
-        (2, _) => Follows::UntilClose,
-        _ => Follows::Chunks,
+        (0, _) | (1, 0) => BodyFraming::Nothing,
+        (1, _) => BodyFraming::Length(u64::from(length)),
+        (2, _) => BodyFraming::UntilClose,
+        _ => BodyFraming::Chunks,
     };
     let whole = data(follows, bytes, || bytes.len());
     assert_eq!(
@@ -119,7 +119,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
         data(follows, bytes, || 1),
         "all at once, and byte by byte"
     );
-    if follows == Follows::Chunks && !whole.broken {
+    if follows == BodyFraming::Chunks && !whole.broken {
         // Another parser need not wait for the end of a line to refuse it.
         let other = match http1::chunks(bytes, 0) {
             Err(()) if !whole.ended => None,

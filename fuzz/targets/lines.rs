@@ -6,17 +6,17 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use watershed::experiment::http_view::HeaderView;
-use watershed::proxy::fuzzing::Lines;
-use watershed::proxy::fuzzing::Reason;
+use watershed::proxy::fuzzing::HeaderBlock;
+use watershed::proxy::fuzzing::ErrorCode;
 use watershed_fuzz::http1::{self, Field};
 use watershed_fuzz::split;
 
 const FIELDS_MAX: usize = 12;
 
 /// Names and values, and where the block ends.
-type Found = Result<Option<(Vec<Field>, usize)>, Reason>;
+type Found = Result<Option<(Vec<Field>, usize)>, ErrorCode>;
 
-fn fields(lines: &Lines<'_>) -> Vec<Field> {
+fn fields(lines: &HeaderBlock<'_>) -> Vec<Field> {
     let field = |place| {
         let (name, value) = lines.at(place);
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
@@ -26,12 +26,12 @@ fn fields(lines: &Lines<'_>) -> Vec<Field> {
 }
 
 fn read(bytes: &[u8]) -> Found {
-    let read = Lines::read(bytes, 0, FIELDS_MAX)?;
+    let read = HeaderBlock::read(bytes, 0, FIELDS_MAX)?;
     Ok(read.map(|(lines, end)| (fields(&lines), end)))
 }
 
 fn edit(bytes: &[u8], goes: u16, found: &[Field]) {
-    let Ok(Some((mut lines, _))) = Lines::read(bytes, 0, FIELDS_MAX) else {
+    let Ok(Some((mut lines, _))) = HeaderBlock::read(bytes, 0, FIELDS_MAX) else {
         unreachable!("it was read before");
     };
     let goes = |place: usize| goes & (1 << (place % 16)) != 0;

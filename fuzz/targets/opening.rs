@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use watershed::proxy::fuzzing::{Rooms, first, is_http2, speaks_for};
+use watershed::proxy::fuzzing::{BufferPool, first, is_http2, speaks_for};
 use watershed_fuzz::pieces::{Stream, run};
 use watershed_fuzz::split;
 
@@ -15,7 +15,7 @@ type Opened = (Option<IpAddr>, bool, Vec<u8>);
 
 fn open(mut stream: Stream) -> Option<Opened> {
     run(async {
-        let mut head = first(&mut stream, &Rooms::default()).await.ok()?;
+        let mut head = first(&mut stream, &BufferPool::default()).await.ok()?;
         let client = speaks_for(&mut stream, &mut head).await.ok()?;
         let http2 = is_http2(&mut stream, &mut head).await.ok()?;
         // A room, and little more.

@@ -8,9 +8,9 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
 use watershed::experiment::resolve;
-use watershed::proxy::fuzzing::{Body, Ours, Partial, Request, read_request};
-use watershed::proxy::fuzzing::{Bounds, Reason, Tags};
-use watershed::proxy::headers::plan_headers::{self, Words};
+use watershed::proxy::fuzzing::{Body, ClientInfo, PartialHead, Request, read_request};
+use watershed::proxy::fuzzing::{Bounds, ErrorCode, Correlation};
+use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed_fuzz::http1::{self, Field, Message, values};
 use watershed_fuzz::plan::{self, PEER};
 use watershed_fuzz::split;
@@ -35,11 +35,11 @@ const OF_THE_CONNECTION: &[&str] = &[
 #[derive(Debug, PartialEq)]
 enum Outcome {
     More,
-    Unsound(Reason),
+    Unsound(ErrorCode),
     Request(usize, Body, bool),
 }
 
-fn outcome(read: &Result<Option<Request<'_>>, Reason>) -> Outcome {
+fn outcome(read: &Result<Option<Request<'_>>, ErrorCode>) -> Outcome {
     match read {
         Ok(None) => Outcome::More,
         Err(reason) => Outcome::Unsound(*reason),
@@ -117,17 +117,17 @@ fn is_plain(client: &Message) -> bool {
 }
 
 /// What the upstream gets.
-fn write(plan: &Plan, words: &Words, plain: &mut Request<'_>, client: &Message, trusted: bool) {
+fn write(plan: &Plan, words: &PlanHeaders, plain: &mut Request<'_>, client: &Message, trusted: bool) {
     let over_tls = trusted && headers::over_tls(&*plain);
     let visitor = identity::find(&plan.identity, &*plain);
     let user = visitor.as_ref().map(|visitor| visitor.assigned_by());
     let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));
     let meant = resolve::resolve(&plan.experiments, &*plain, user, None);
     let visitor = visitor.map(identity::Visitor::into_owned);
-    let ours = Ours::new(PEER, trusted, false);
+    let ours = ClientInfo::new(PEER, trusted, false);
     let mut out = Vec::new();
     let mut random = 1_u128..;
-    let tags = Tags::of(&plan.tracing, &*plain, trusted, 7, || {
+    let tags = Correlation::of(&plan.tracing, &*plain, trusted, 7, || {
         random.next().expect("a number")
     });
     let by_whom = (&ours, over_tls);
@@ -235,7 +235,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |input: &[u8]| {
             whole != Outcome::More || bytes.len() <= BOUNDS.head_bytes,
             "too much is held"
         );
-        let (mut come, mut partial) = (0, Partial::default());
+        let (mut come, mut partial) = (0, PartialHead::default());
         while come < bytes.len() {
             come = (come + cutter.size()).min(bytes.len());
             // As the connection reads it.

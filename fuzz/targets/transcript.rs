@@ -7,7 +7,7 @@ use http::{Method, Request, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use watershed::config::plan::Limits;
 use watershed::proxy::fuzzing::{Body, read_request, write_transcript};
-use watershed::proxy::fuzzing::{Bounds, Reserved};
+use watershed::proxy::fuzzing::{Bounds, ReservedNames};
 use watershed_fuzz::http1::{self, Field};
 use watershed_fuzz::plan;
 
@@ -84,7 +84,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
 });
 
 /// What is plain is the same request.
-fn check(request: &Request<()>, mut text: Vec<u8>, reserved: &Reserved) {
+fn check(request: &Request<()>, mut text: Vec<u8>, reserved: &ReservedNames) {
     let Ok(Some(plain)) = read_request(&text, &BOUNDS, reserved, false) else {
         return;
     };

@@ -16,7 +16,7 @@ use crate::config::plan::Plan;
 use crate::rate_limit::Rates;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::upstream::Standings;
+use crate::upstream::HealthRegistry;
 use axum::middleware;
 use http::connections::{self, Gate};
 use http::session::Ended;
@@ -57,7 +57,7 @@ pub struct House {
     /// When the latest fact was journaled.
     pub latest_fact: LatestFact,
     /// What is known of endpoints.
-    pub standings: Arc<Standings>,
+    pub health_registry: Arc<HealthRegistry>,
 }
 
 /// Says when the latest fact was journaled here, in Unix milliseconds: journals' clocks can be ahead

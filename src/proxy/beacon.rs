@@ -1,17 +1,17 @@
 //! Events that the visitors' browsers report, as `navigator.sendBeacon` or `fetch` send them. They
 //! count for users that the proxy has exposed; those of others wait for an exposure for a while.
 
-use crate::proxy::h1::request_head::Request;
-use crate::proxy::policy::consents;
-use crate::proxy::observe::exposure_log::{self, Became};
-use crate::proxy::error_response::Reason;
-use crate::proxy::snapshot::{Snapshot, Worker};
-use crate::proxy::headers::plan_headers;
-use crate::proxy::observe::event_faults;
 use crate::config::plan::Plan;
 use crate::experiment::client_event::{self, EVENTS_MAX};
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::request_head::Request;
+use crate::proxy::headers::plan_headers;
+use crate::proxy::observe::event_faults;
+use crate::proxy::observe::exposure_log::{self, EventOutcome};
+use crate::proxy::policy::consents;
+use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::rate_limit::Reporter;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -28,7 +28,7 @@ pub fn answer(
     worker: &Worker,
     snapshot: &Snapshot,
     (head, peer): (&Request<'_>, IpAddr),
-    body: Result<Vec<u8>, Reason>,
+    body: Result<Vec<u8>, ErrorCode>,
     now: Instant,
 ) -> Response<Vec<u8>> {
     let foreign = head.first(&ORIGIN);
@@ -46,7 +46,7 @@ pub fn answer(
         Method::OPTIONS => preflight(),
         Method::POST => match report(worker, snapshot, (head, peer), body, now) {
             Ok(taken) => said(StatusCode::ACCEPTED, taken),
-            Err(refusal) => refusal.response(),
+            Err(error) => error.response(),
         },
         _ => {
             let mut response = said(
@@ -99,16 +99,16 @@ fn preflight() -> Response<Vec<u8>> {
 }
 
 /// Why a report is not taken.
-struct Refusal {
+struct Rejection {
     status: StatusCode,
     /// After how many seconds it may be sent again.
     retry_after_s: Option<u64>,
     said: Value,
 }
 
-impl Refusal {
-    fn new(status: StatusCode, error: impl Into<String>) -> Refusal {
-        Refusal {
+impl Rejection {
+    fn new(status: StatusCode, error: impl Into<String>) -> Rejection {
+        Rejection {
             status,
             retry_after_s: None,
             said: json!({"error": error.into()}),
@@ -130,9 +130,9 @@ fn report(
     worker: &Worker,
     snapshot: &Snapshot,
     (head, peer): (&Request<'_>, IpAddr),
-    body: Result<Vec<u8>, Reason>,
+    body: Result<Vec<u8>, ErrorCode>,
     now: Instant,
-) -> Result<Value, Refusal> {
+) -> Result<Value, Rejection> {
     let plan = &*snapshot.plan;
     let bytes = body.map_err(|reason| broken(plan, reason))?;
     let key = head.first(&client_event::IDEMPOTENCY_KEY);
@@ -143,24 +143,24 @@ fn report(
         false => return Ok(json!({"accepted": 0, "unknown": [], "refused": []})),
     };
     let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
-    let asker = plan_headers::asker(plan, head, peer);
+    let client_ip = plan_headers::client_ip(plan, head, peer);
     // A report that cannot be read counts as one event.
     let count = events.as_ref().map_or(1, |events| events.len().max(1));
-    admit(worker, plan, (asker, user), count, now)?;
+    admit(worker, plan, (client_ip, user), count, now)?;
     let events =
-        events.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+        events.map_err(|error| Rejection::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let Some(visitor) = visitor else {
         let error = "no user ID: only visitors that were here before are counted";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, error));
+        return Err(Rejection::new(StatusCode::FORBIDDEN, error));
     };
     let (mut accepted, mut dropped) = (0, 0);
     let (mut unknown, mut refused) = (Vec::new(), Vec::new());
     for (place, reported) in events.iter().enumerate() {
         match exposure_log::event(worker, snapshot, &visitor, reported) {
-            Became::Journaled => accepted += 1,
-            Became::Unknown => unknown.push(&reported.event.name),
-            Became::Refused(fault) => refused.push(reported.refused(place, &fault)),
-            Became::Dropped => dropped += 1,
+            EventOutcome::Journaled => accepted += 1,
+            EventOutcome::Unknown => unknown.push(&reported.event.name),
+            EventOutcome::Refused(fault) => refused.push(reported.refused(place, &fault)),
+            EventOutcome::Dropped => dropped += 1,
         }
     }
     let first = refused.first().map(ToString::to_string);
@@ -182,7 +182,7 @@ fn report(
         _ => return Ok(taken),
     };
     taken["error"] = error.into();
-    Err(Refusal {
+    Err(Rejection {
         status,
         retry_after_s,
         said: taken,
@@ -190,15 +190,15 @@ fn report(
 }
 
 /// Why the body of a report has not come.
-fn broken(plan: &Plan, reason: Reason) -> Refusal {
-    let (status, token, _) = reason.terms();
-    match reason {
-        Reason::BodyTooLong => {
+fn broken(plan: &Plan, code: ErrorCode) -> Rejection {
+    let (status, token) = (code.status(), code.token());
+    match code {
+        ErrorCode::BodyTooLong => {
             let max = plan.beacon.body_bytes_max;
-            Refusal::new(status, format!("more than {max} bytes"))
+            Rejection::new(status, format!("more than {max} bytes"))
         }
-        Reason::BodyTimedOut => Refusal::new(status, "too slow"),
-        _ => Refusal::new(status, token),
+        ErrorCode::BodyTimedOut => Rejection::new(status, "too slow"),
+        _ => Rejection::new(status, token),
     }
 }
 
@@ -208,15 +208,15 @@ fn broken(plan: &Plan, reason: Reason) -> Refusal {
 fn admit(
     worker: &Worker,
     plan: &Plan,
-    (asker, user): (IpAddr, Option<&[u8]>),
+    (client_ip, user): (IpAddr, Option<&[u8]>),
     events: usize,
     now: Instant,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     let limits = &plan.beacon;
     let by_address = limits.per_minute_per_address;
     let of_user = user.map(|user| (Reporter::User(user), limits.per_minute, "user"));
-    let of_address = (!plan_headers::trusts(plan, asker)).then_some((
-        Reporter::Address(asker),
+    let of_address = (!plan_headers::trusts(plan, client_ip)).then_some((
+        Reporter::Address(client_ip),
         by_address,
         "address",
     ));
@@ -224,12 +224,12 @@ fn admit(
         let admitted = worker.rates.admit_events(reporter, now, events, per_minute);
         if let Err(seconds) = admitted {
             if matches!(reporter, Reporter::Address(_)) {
-                event_faults::too_many(worker, asker, per_minute, events, now);
+                event_faults::too_many(worker, client_ip, per_minute, events, now);
             }
             let error = format!("more than {per_minute} events of one {whose} in a minute");
-            return Err(Refusal {
+            return Err(Rejection {
                 retry_after_s: Some(seconds),
-                ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, error)
+                ..Rejection::new(StatusCode::TOO_MANY_REQUESTS, error)
             });
         }
     }

@@ -11,14 +11,14 @@ pub const WIDE_BYTES: usize = 256 << 10;
 const ROOMS_MAX: usize = 64;
 const WIDE_MAX: usize = 4;
 
-/// The rooms of one worker.
+/// The buffers of one worker.
 #[derive(Debug, Default)]
-pub struct Rooms {
+pub struct BufferPool {
     usual: RefCell<Vec<Vec<u8>>>,
     wide: RefCell<Vec<Vec<u8>>>,
 }
 
-impl Rooms {
+impl BufferPool {
     /// An empty room of the usual size.
     pub fn take(&self) -> Vec<u8> {
         let kept = self.usual.borrow_mut().pop();

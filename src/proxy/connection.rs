@@ -1,16 +1,16 @@
 //! The life of a client's connection.
 
-use crate::proxy::observe::access_log;
-use crate::proxy::h1::server::{self as h1, Ended, Left, Straight};
-use crate::proxy::headers::plan_headers;
-use crate::proxy::h2::server as h2;
-use crate::proxy::protocol_detect::{self, Rewound};
-use crate::proxy::error_response::Reason;
+use crate::config::plan::{Plan, ServerTls};
 use crate::proxy::connection_limits::Slot;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::server::{self as h1, Ended, Http1Connection, Leftover};
+use crate::proxy::h2::server as h2;
+use crate::proxy::headers::plan_headers;
+use crate::proxy::observe::access_log;
+use crate::proxy::protocol_detect::{self, Replayed};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::{self, Socket};
-use crate::proxy::tunnel::{self, Quiet, Side};
-use crate::config::plan::{Plan, ServerTls};
+use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -43,7 +43,7 @@ pub async fn serve(
     }
     let socket = Socket::new(stream);
     let opened = async {
-        let first = protocol_detect::first(&mut socket.clone(), &worker.rooms).await?;
+        let first = protocol_detect::first(&mut socket.clone(), &worker.buffers).await?;
         let counts = |client| slot.count_for(client, worker.connections_per_address_max());
         Box::pin(open(plan, tls, (first, socket.clone()), peer, counts)).await
     };
@@ -66,7 +66,7 @@ pub async fn serve(
 pub async fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr) {
     let snapshot = worker.snapshot();
     let mut socket = Socket::new(stream);
-    let first = protocol_detect::first(&mut socket, &worker.rooms);
+    let first = protocol_detect::first(&mut socket, &worker.buffers);
     if let Ok(Ok(first)) = tokio::time::timeout(FIRST_WORD, first).await
         && let Err(error) = tell_full(worker, &snapshot.plan, (socket, first), peer).await
     {
@@ -84,7 +84,7 @@ async fn tell_full(
     if first.is_empty() || protocol_detect::may_be_http2(&first) {
         return Ok(());
     }
-    let said = access_log::refused(worker, peer, Reason::Full);
+    let said = access_log::refused(worker, peer, ErrorCode::Full);
     close(plan, socket, &said, false).await
 }
 
@@ -108,7 +108,7 @@ enum Transport {
     Full(Vec<u8>),
     /// The first bytes; none when the client left without a word.
     Plain(Vec<u8>),
-    Tls(Box<TlsStream<Rewound<Socket>>>),
+    Tls(Box<TlsStream<Replayed<Socket>>>),
 }
 
 async fn open(
@@ -140,7 +140,7 @@ async fn open(
         });
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-    let stream = acceptor.accept(Rewound::new(first, socket)).await?;
+    let stream = acceptor.accept(Replayed::new(first, socket)).await?;
     Ok(Opened {
         client,
         http2: stream.get_ref().1.alpn_protocol() == Some(b"h2"),
@@ -167,7 +167,7 @@ async fn speak(
         }
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
-            let stream = Rewound::new(first, socket.clone());
+            let stream = Replayed::new(first, socket.clone());
             let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), stop)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
@@ -197,29 +197,29 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
     first: Vec<u8>,
     (peer, secure): (IpAddr, bool),
 ) -> io::Result<()> {
-    let mut served = Straight::new(worker, streams, first, (peer, secure));
+    let mut served = Http1Connection::new(worker, streams, first, (peer, secure));
     let ended = served.serve().await;
-    let Left {
+    let Leftover {
         stream,
         held,
         ended: left,
     } = served.into_left();
     match ended {
         Ended::Gone => Ok(()),
-        Ended::Tunnel(bare, said) => {
-            let client = Side {
+        Ended::Tunnel(connection, said) => {
+            let client = TunnelSide {
                 stream,
                 first: held,
             };
-            let upstream = Side {
-                stream: bare.stream,
+            let upstream = TunnelSide {
+                stream: connection.stream,
                 first: said,
             };
-            let quiet = Quiet::from(&plan.timeouts);
+            let quiet = IdleLimits::from(&plan.timeouts);
             Box::pin(tunnel::run(client, upstream, quiet)).await
         }
-        Ended::Close(reason) => {
-            let said = reason.map(|reason| access_log::refused(worker, peer, reason));
+        Ended::Close(code) => {
+            let said = code.map(|code| access_log::refused(worker, peer, code));
             Box::pin(close(plan, stream, &said.unwrap_or_default(), left)).await
         }
     }

@@ -16,15 +16,15 @@ const REFUSED_MAX: usize = 256;
 
 /// The open connections of a process.
 #[derive(Debug)]
-pub struct Slots {
+pub struct ConnectionLimits {
     open: AtomicUsize,
     refused: AtomicUsize,
     by_network: [Mutex<HashMap<u64, usize>>; PARTS],
 }
 
-impl Default for Slots {
-    fn default() -> Slots {
-        Slots {
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
             open: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             by_network: std::array::from_fn(|_| Mutex::default()),
@@ -35,17 +35,17 @@ impl Default for Slots {
 /// One open connection; it is counted until this is dropped.
 #[derive(Debug)]
 pub struct Slot {
-    slots: Arc<Slots>,
+    slots: Arc<ConnectionLimits>,
     network: Option<u64>,
 }
 
 /// A connection that is refused.
 #[derive(Debug)]
-pub struct RefusedSlot(Arc<Slots>);
+pub struct RefusedPermit(Arc<ConnectionLimits>);
 
-impl Slots {
+impl ConnectionLimits {
     /// A slot for one more connection, unless `max` are open.
-    pub fn take(self: &Arc<Slots>, max: usize) -> Option<Slot> {
+    pub fn take(self: &Arc<ConnectionLimits>, max: usize) -> Option<Slot> {
         take(&self.open, max).then(|| Slot {
             slots: Arc::clone(self),
             network: None,
@@ -53,9 +53,9 @@ impl Slots {
     }
 
     /// A slot for telling a client that it is refused, where `max` connections may be open.
-    pub fn take_refused(self: &Arc<Slots>, max: usize) -> Option<RefusedSlot> {
+    pub fn take_refused(self: &Arc<ConnectionLimits>, max: usize) -> Option<RefusedPermit> {
         let max = (max / REFUSED_SHARE).clamp(REFUSED_MIN, REFUSED_MAX);
-        take(&self.refused, max).then(|| RefusedSlot(Arc::clone(self)))
+        take(&self.refused, max).then(|| RefusedPermit(Arc::clone(self)))
     }
 
     fn part(&self, network: u64) -> std::sync::MutexGuard<'_, HashMap<u64, usize>> {
@@ -105,7 +105,7 @@ impl Drop for Slot {
     }
 }
 
-impl Drop for RefusedSlot {
+impl Drop for RefusedPermit {
     fn drop(&mut self) {
         self.0.refused.fetch_sub(1, Ordering::Relaxed);
     }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_in_all_and_by_network() {
-        let slots = Arc::<Slots>::default();
+        let slots = Arc::<ConnectionLimits>::default();
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let take = |of: &str, all: usize, each: usize| {
             let mut slot = slots.take(all)?;
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn few_are_told_that_they_are_refused_at_once() {
-        let slots = Arc::<Slots>::default();
+        let slots = Arc::<ConnectionLimits>::default();
         let told: Vec<_> = (0..99).map_while(|_| slots.take_refused(160)).collect();
         assert_eq!(told.len(), 10);
         drop(told);

@@ -1,217 +1,201 @@
-//! What watershed says itself: one `match` turns a refusal into a response.
+//! Responses of watershed's own when a request cannot be answered by an upstream.
 
 use http::StatusCode;
 use http::header::HeaderName;
 
-/// Names why watershed answered itself.
+/// The response header that names the error.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("watershed-error");
 
 /// Why a request was not answered by an upstream.
 #[derive(Debug, thiserror::Error)]
-#[error("{reason:?}")]
-pub struct Refusal {
+#[error("{code:?}")]
+pub struct ProxyError {
     /// What happened.
-    pub reason: Reason,
-    /// What said so.
+    pub code: ErrorCode,
+    /// The error that caused it, for the log.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// Whose fault a refusal is.
+/// Who caused an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The client's.
+    /// The client. Its connection is closed after the response: where the next request begins
+    /// cannot be trusted.
     Client,
-    /// The upstream's.
+    /// The upstream.
     Upstream,
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.terms().1)]
-pub enum Reason {
-    /// A head that is not one.
+#[error("{}", self.token())]
+pub enum ErrorCode {
+    /// A request head that cannot be parsed.
     Malformed,
-    /// No `Host`, several, or one that is none.
+    /// `Host` is missing, repeated or invalid.
     Host,
     /// A target that a reverse proxy cannot forward.
     Target,
-    /// A `Content-Length` that is none, or more than one.
+    /// `Content-Length` is invalid or repeated.
     Length,
     /// A `Transfer-Encoding` other than `chunked`, or beside a length.
     Coding,
-    /// A chunk that is not framed as it should be.
+    /// An invalid chunk.
     Chunk,
-    /// The client stopped in the middle of a head.
+    /// The client closed in the middle of a head.
     Incomplete,
-    /// The head did not come in time.
+    /// The request's head did not arrive in time.
     HeadTimedOut,
-    /// The body did not come on in time.
+    /// The request's body paused for too long.
     BodyTimedOut,
-    /// More requests than one client may send.
+    /// The client exceeds `limits.rate`.
     TooMany,
-    /// No room for one more connection, of this client or of any.
+    /// The limit of connections, of this client or of all, is reached.
     Full,
-    /// The target is longer than the limit.
+    /// The target is longer than `limits.target`.
     TargetTooLong,
-    /// The head is larger than the limit.
+    /// The head is larger than `limits.head`, or has more fields than `limits.headers`.
     HeadTooLong,
-    /// The body is longer than the limit.
+    /// The body is longer than `limits.body`.
     BodyTooLong,
-    /// The client's body broke off or is wrongly framed.
+    /// The client's body ended early or is wrongly framed.
     BodyBroken,
-    /// The upstream's name does not resolve.
+    /// The endpoint's name does not resolve.
     Unresolved,
-    /// The upstream does not accept connections.
+    /// The endpoint does not accept connections.
     Refused,
-    /// The upstream speaks no TLS, or shows no certificate that is trusted.
+    /// The endpoint speaks no TLS, or shows a certificate that is not trusted.
     Distrusted,
-    /// The upstream did not accept a connection in time.
+    /// The endpoint did not accept a connection in time.
     ConnectTimedOut,
-    /// The upstream has as many connections as it may have.
+    /// The endpoint has as many connections as it may have.
     Busy,
-    /// No endpoint of the upstream is well.
+    /// The upstream has no healthy endpoint.
     Down,
-    /// The answer did not end in time.
+    /// The exchange exceeded `timeouts.total`.
     TotalTimedOut,
-    /// The upstream did not answer in time.
+    /// The head of the response did not arrive in time.
     ResponseTimedOut,
-    /// The upstream broke off before the head of its answer, or sent none that can be read.
+    /// The upstream closed before the head of its response was complete.
     Broken,
-    /// The upstream's answer is unsound.
+    /// The upstream's response is invalid.
     Unsound,
 }
 
-impl Refusal {
-    /// A refusal without a cause to tell.
-    pub fn new(reason: Reason) -> Refusal {
-        Refusal {
-            reason,
-            source: None,
-        }
+impl ProxyError {
+    /// An error without a source.
+    pub fn new(code: ErrorCode) -> ProxyError {
+        ProxyError { code, source: None }
     }
 
-    /// A refusal with its cause.
+    /// An error with its source.
     pub fn because(
-        reason: Reason,
+        code: ErrorCode,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Refusal {
-        Refusal {
-            reason,
+    ) -> ProxyError {
+        ProxyError {
+            code,
             source: Some(source.into()),
         }
     }
 }
 
-impl Reason {
-    /// The status, the token of `Watershed-Error`, and whose fault it is.
-    pub fn terms(self) -> (StatusCode, &'static str, Blame) {
+impl ErrorCode {
+    /// The status of the response.
+    pub fn status(self) -> StatusCode {
+        self.terms().0
+    }
+
+    /// The value of `Watershed-Error`, which logs and metrics use, too.
+    pub fn token(self) -> &'static str {
+        self.terms().1
+    }
+
+    /// Who caused it.
+    pub fn blame(self) -> Blame {
+        self.terms().2
+    }
+
+    fn terms(self) -> (StatusCode, &'static str, Blame) {
+        use Blame::{Client, Upstream};
+        use ErrorCode::*;
         match self {
-            Reason::Malformed => (StatusCode::BAD_REQUEST, "malformed", Blame::Client),
-            Reason::Host => (StatusCode::BAD_REQUEST, "host", Blame::Client),
-            Reason::Full => (
+            Malformed => (StatusCode::BAD_REQUEST, "malformed", Client),
+            Host => (StatusCode::BAD_REQUEST, "host", Client),
+            Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too_many_connections",
-                Blame::Client,
+                Client,
             ),
-            Reason::Length => (StatusCode::BAD_REQUEST, "content_length", Blame::Client),
-            Reason::Coding => (StatusCode::BAD_REQUEST, "transfer_encoding", Blame::Client),
-            Reason::Chunk => (StatusCode::BAD_REQUEST, "chunk", Blame::Client),
-            Reason::Incomplete => (StatusCode::BAD_REQUEST, "incomplete", Blame::Client),
-            Reason::HeadTimedOut => (StatusCode::REQUEST_TIMEOUT, "head_timeout", Blame::Client),
-            Reason::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timeout", Blame::Client),
-            Reason::TooMany => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                Blame::Client,
-            ),
-            Reason::Target => (StatusCode::BAD_REQUEST, "target", Blame::Client),
-            Reason::TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long", Blame::Client),
-            Reason::HeadTooLong => (
+            Length => (StatusCode::BAD_REQUEST, "content_length", Client),
+            Coding => (StatusCode::BAD_REQUEST, "transfer_encoding", Client),
+            Chunk => (StatusCode::BAD_REQUEST, "chunk", Client),
+            Incomplete => (StatusCode::BAD_REQUEST, "incomplete", Client),
+            HeadTimedOut => (StatusCode::REQUEST_TIMEOUT, "head_timeout", Client),
+            BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timeout", Client),
+            TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", Client),
+            Target => (StatusCode::BAD_REQUEST, "target", Client),
+            TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long", Client),
+            HeadTooLong => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "head_too_long",
-                Blame::Client,
+                Client,
             ),
-            Reason::BodyTooLong => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_long",
-                Blame::Client,
-            ),
-            Reason::BodyBroken => (StatusCode::BAD_REQUEST, "body_broken", Blame::Client),
-            Reason::Unresolved => (
-                StatusCode::BAD_GATEWAY,
-                "upstream_unresolved",
-                Blame::Upstream,
-            ),
-            Reason::Refused => (StatusCode::BAD_GATEWAY, "upstream_refused", Blame::Upstream),
-            Reason::Distrusted => (
-                StatusCode::BAD_GATEWAY,
-                "upstream_distrusted",
-                Blame::Upstream,
-            ),
-            Reason::ConnectTimedOut => (
+            BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long", Client),
+            BodyBroken => (StatusCode::BAD_REQUEST, "body_broken", Client),
+            Unresolved => (StatusCode::BAD_GATEWAY, "upstream_unresolved", Upstream),
+            Refused => (StatusCode::BAD_GATEWAY, "upstream_refused", Upstream),
+            Distrusted => (StatusCode::BAD_GATEWAY, "upstream_distrusted", Upstream),
+            ConnectTimedOut => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "upstream_connect_timeout",
-                Blame::Upstream,
+                Upstream,
             ),
-            Reason::ResponseTimedOut => (
+            ResponseTimedOut => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "upstream_response_timeout",
-                Blame::Upstream,
+                Upstream,
             ),
-            Reason::Busy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "upstream_busy",
-                Blame::Upstream,
-            ),
-            Reason::Down => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "upstream_down",
-                Blame::Upstream,
-            ),
-            Reason::TotalTimedOut => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "total_timeout",
-                Blame::Upstream,
-            ),
-            Reason::Broken => (StatusCode::BAD_GATEWAY, "upstream_broken", Blame::Upstream),
-            Reason::Unsound => (StatusCode::BAD_GATEWAY, "upstream_unsound", Blame::Upstream),
+            Busy => (StatusCode::SERVICE_UNAVAILABLE, "upstream_busy", Upstream),
+            Down => (StatusCode::SERVICE_UNAVAILABLE, "upstream_down", Upstream),
+            TotalTimedOut => (StatusCode::GATEWAY_TIMEOUT, "total_timeout", Upstream),
+            Broken => (StatusCode::BAD_GATEWAY, "upstream_broken", Upstream),
+            Unsound => (StatusCode::BAD_GATEWAY, "upstream_unsound", Upstream),
         }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    fn is_temporary(self) -> bool {
+        use ErrorCode::{Busy, Down, Full, TooMany};
+        matches!(self, TooMany | Full | Busy | Down)
     }
 }
 
-/// A refusal as bytes, with the request's ID. Behind one that is the client's fault the connection is closed: what follows
-/// cannot be trusted to be where it seems.
-pub fn words(reason: Reason, id: Option<&str>) -> Vec<u8> {
-    let (status, token, blame) = reason.terms();
+/// The whole response to an error, with the request's ID. A client at fault is told that its
+/// connection will be closed.
+pub fn response(code: ErrorCode, id: Option<&str>) -> Vec<u8> {
+    let (status, token, blame) = code.terms();
     let text = text(status, token);
     let phrase = status.canonical_reason().unwrap_or_default();
     let close = match blame {
         Blame::Client => "Connection: close\r\n",
         Blame::Upstream => "",
     };
-    let later = match is_for_later(reason) {
+    let retry = match code.is_temporary() {
         true => "Retry-After: 1\r\n",
         false => "",
     };
     let id = id.map_or(String::new(), |id| format!("X-Request-Id: {id}\r\n"));
     format!(
         "HTTP/1.1 {} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Watershed-Error: {token}\r\n{id}{later}{close}\r\n{text}",
+         Watershed-Error: {token}\r\n{id}{retry}{close}\r\n{text}",
         status.as_u16(),
         text.len()
     )
     .into_bytes()
 }
 
-/// Whether the same request may be answered soon.
-fn is_for_later(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::TooMany | Reason::Full | Reason::Busy | Reason::Down
-    )
-}
-
-/// What a refusal says to people.
+/// The body of an error response.
 pub fn text(status: StatusCode, token: &str) -> String {
     let phrase = status.canonical_reason().unwrap_or_default();
     format!("{} {phrase}: {token}\n", status.as_u16())

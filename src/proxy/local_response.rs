@@ -1,60 +1,60 @@
 //! What is answered in the place of an upstream: reports of events, and what may go no further.
 
-use crate::proxy::h1::response_head::Head;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::response_head::HeadWriter;
+use crate::proxy::pipeline::{Exchange, LocalResponse, RecordedResponse};
+use crate::proxy::request_body::{CONTINUE, RequestBody};
 use crate::proxy::send::Client;
-use crate::proxy::pipeline::{Finished, Going, Instead};
-use crate::proxy::request_body::{CONTINUE, Upload};
-use crate::proxy::error_response::Reason;
 use crate::proxy::{beacon, last_hop};
 use http::Response;
 
 /// Answers, into `said` and `head`. `None` where the client has left.
-pub async fn answer<C: Client, H: Head>(
+pub async fn answer<C: Client, H: HeadWriter>(
     client: &mut C,
-    going: &Going<'_>,
-    instead: Instead,
-    (inline, mut upload): (&[u8], Option<&mut Upload>),
+    exchange: &Exchange<'_>,
+    instead: LocalResponse,
+    (inline, mut upload): (&[u8], Option<&mut RequestBody>),
     said: &mut Vec<u8>,
     head: &mut H,
-) -> Option<Finished> {
-    let request = going.own.as_deref()?;
+) -> Option<RecordedResponse> {
+    let request = exchange.own.as_deref()?;
     let (response, error) = match instead {
-        Instead::Report => {
-            let max = going.snapshot.plan.beacon.body_bytes_max;
+        LocalResponse::Report => {
+            let max = exchange.snapshot.plan.beacon.body_bytes_max;
             let body = match upload.as_deref_mut() {
-                Some(upload) => collect(client, going, upload, max).await,
-                None if inline.len() > max => Err(Reason::BodyTooLong),
+                Some(upload) => collect(client, exchange, upload, max).await,
+                None if inline.len() > max => Err(ErrorCode::BodyTooLong),
                 None => Ok(inline.to_vec()),
             };
-            let error = body.as_ref().err().map(|reason| reason.terms().1);
+            let error = body.as_ref().err().map(|code| code.token());
             let bytes = upload.as_ref().map_or(inline.len() as u64, |it| it.bytes());
-            going.note(|entry| entry.brought(bytes));
+            exchange.note(|entry| entry.brought(bytes));
             let by = (request, client.peer());
-            let (worker, snapshot) = (client.worker(), &going.snapshot);
-            let response = beacon::answer(worker, snapshot, by, body, going.began);
+            let (worker, snapshot) = (client.worker(), &exchange.snapshot);
+            let response = beacon::answer(worker, snapshot, by, body, exchange.began);
             (response, error)
         }
         _ => last_hop::answer(&request.method),
     };
     write(&response, said);
     let unread = upload.is_some_and(|upload| !upload.is_through());
-    going.own(client.worker(), said, (error, unread), head)
+    exchange.own(client.worker(), said, (error, unread), head)
 }
 
 /// The whole body of a report, in time.
 async fn collect<C: Client>(
     client: &mut C,
-    going: &Going<'_>,
-    upload: &mut Upload,
+    exchange: &Exchange<'_>,
+    upload: &mut RequestBody,
     max: usize,
-) -> Result<Vec<u8>, Reason> {
-    if upload.waits() && upload.go() && !client.tell(going, CONTINUE).await {
-        return Err(Reason::BodyBroken);
+) -> Result<Vec<u8>, ErrorCode> {
+    if upload.waits() && upload.go() && !client.tell(exchange, CONTINUE).await {
+        return Err(ErrorCode::BodyBroken);
     }
-    let within = going.within(going.snapshot.plan.timeouts.body);
+    let within = exchange.within(exchange.snapshot.plan.timeouts.body);
     let collecting = upload.collect(client, max as u64);
     let collected = tokio::time::timeout(within, collecting).await;
-    collected.unwrap_or(Err(Reason::BodyTimedOut))
+    collected.unwrap_or(Err(ErrorCode::BodyTimedOut))
 }
 
 /// A response as HTTP/1 writes it.

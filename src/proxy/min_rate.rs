@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 /// bytes earn it again, up to what it began with: an upstream that takes its time costs a client
 /// nothing, and a fast beginning allows no longer pause later.
 #[derive(Debug)]
-pub struct Trickle {
+pub struct MinRate {
     bytes_per_s: f64,
     credit: Duration,
     credit_max: Duration,
     since: Option<Instant>,
 }
 
-impl Trickle {
+impl MinRate {
     /// Asks for so many bytes in a second, with this credit.
-    pub fn new(bytes_per_s: u64, credit: Duration) -> Trickle {
-        Trickle {
+    pub fn new(bytes_per_s: u64, credit: Duration) -> MinRate {
+        MinRate {
             bytes_per_s: bytes_per_s.max(1) as f64,
             credit,
             credit_max: credit,
@@ -51,11 +51,11 @@ mod tests {
     fn slow_bytes_use_up_the_credit() {
         let begun = Instant::now();
         let at = |s: f64| begun + Duration::from_secs_f64(s);
-        let mut trickle = Trickle::new(10, Duration::from_secs(30));
+        let mut trickle = MinRate::new(10, Duration::from_secs(30));
         assert_eq!(trickle.wait(at(0.0)), Duration::from_secs(30));
         trickle.came(at(29.0), 1);
         assert_eq!(trickle.wait(at(29.0)), Duration::from_millis(1100));
-        // Asked again, it is the same wait.
+        // LoggedRequest again, it is the same wait.
         assert_eq!(trickle.wait(at(29.5)), Duration::from_millis(1100));
         trickle.came(at(30.0), 50);
         assert_eq!(trickle.wait(at(30.0)), Duration::from_millis(5100));

@@ -30,24 +30,24 @@ pub mod worker;
 /// What fuzz targets reach: private in every other build.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    pub use super::buffer_pool::Rooms;
-    pub use super::error_response::Reason;
-    pub use super::h1::body::{Framed, Rest};
+    pub use super::buffer_pool::BufferPool;
+    pub use super::error_response::ErrorCode;
+    pub use super::h1::body::{BodyReader, ClientFraming};
     pub use super::h1::framing::{Bounds, Framing};
-    pub use super::h1::header_block::Lines;
-    pub use super::h1::partial_head::Partial;
+    pub use super::h1::header_block::HeaderBlock;
+    pub use super::h1::partial_head::PartialHead;
     pub use super::h1::request_head::{Body, Request, read as read_request};
     pub use super::h1::response_head::{
-        Answer, Edited, Follows, HEAD_BYTES_MAX, Head, More, Read as AnswerRead, To,
-        read as read_answer,
+        BodyFraming, ClientContext, EditableHead, ExtraHeaders, HEAD_BYTES_MAX, HeadWriter,
+        ParsedHead, ResponseHead, read as read_answer,
     };
     pub use super::h2::translate::write as write_transcript;
-    pub use super::headers::forwarding::Ours;
+    pub use super::headers::forwarding::ClientInfo;
     pub use super::headers::plan_headers as headers;
-    pub use super::headers::reserved::Reserved;
-    pub use super::observe::trace_context::Tags;
+    pub use super::headers::reserved::ReservedNames;
+    pub use super::observe::trace_context::Correlation;
     pub use super::protocol_detect::{first, is_http2, speaks_for};
 }
 
 pub use observe::log_lines;
-pub use snapshot::{Shared, Snapshot, Worker};
+pub use snapshot::{SharedState, Snapshot, Worker};

@@ -4,25 +4,28 @@ mod admit;
 
 pub use admit::{By, Found, find};
 
-use crate::proxy::h1::response_head::{self, Answer, Edited, Follows, Head, More, Read, To};
-use crate::proxy::h1::request_head::Request;
-use crate::proxy::h1::body::Framed;
 use crate::config::plan::Endpoint;
 use crate::experiment::identity::Visitor;
 use crate::experiment::metric;
 use crate::experiment::record::Exposure;
 use crate::experiment::resolve::Assignment;
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::proxy::observe::access_log::Entry;
+use crate::proxy::error_response::{self, Blame, ErrorCode};
+use crate::proxy::h1::body::ClientFraming;
+use crate::proxy::h1::request_head::Request;
+use crate::proxy::h1::response_head::{
+    self, BodyFraming, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
+    ResponseHead,
+};
 use crate::proxy::headers::edit::Edit;
-use crate::proxy::observe::event_faults;
 use crate::proxy::headers::plan_headers;
+use crate::proxy::observe::access_log::LogEntry;
+use crate::proxy::observe::event_faults;
+use crate::proxy::observe::exposure_log::{self, Answered, UnfinishedExposures};
+use crate::proxy::observe::spans::SpanRecorder;
+use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES, REQUEST_ID};
 use crate::proxy::policy;
-use crate::proxy::observe::exposure_log::{self, Answered, Unfinished};
-use crate::proxy::error_response::{self, Blame, Reason};
 use crate::proxy::snapshot::{Snapshot, Worker};
-use crate::proxy::observe::trace_context::{PARENT_BYTES, REQUEST_ID, Tags};
-use crate::proxy::observe::spans::Trail;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -31,9 +34,9 @@ use std::time::{Duration, Instant};
 
 /// What is answered in the place of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Instead {
+pub enum LocalResponse {
     /// Why it is refused.
-    Refused(Reason),
+    Refused(ErrorCode),
     /// It may go no further: what may be asked here.
     LastHop,
     /// It reports events of a browser.
@@ -41,7 +44,7 @@ pub enum Instead {
 }
 
 /// A request on its way.
-pub struct Going<'b> {
+pub struct Exchange<'b> {
     /// By which plan it goes.
     pub snapshot: Rc<Snapshot>,
     /// Its method.
@@ -66,34 +69,34 @@ pub struct Going<'b> {
     /// When the last byte of the answer must have gone.
     pub deadline: Option<Instant>,
     /// What is answered without asking anyone.
-    pub instead: Option<Instead>,
+    pub instead: Option<LocalResponse>,
     /// The request, where it is not for an upstream.
     pub own: Option<Box<Request<'b>>>,
     /// Keeps an override that came in a link.
     cookie: Option<String>,
     /// Where the endpoint's name stands in the head, where the client named no host.
     host: Cell<Option<(usize, usize)>>,
-    marks: Option<Box<Marks>>,
+    marks: Option<Box<Extras>>,
     /// What is logged and exported of it.
-    entry: Option<RefCell<Box<Entry>>>,
+    entry: Option<RefCell<Box<LogEntry>>>,
 }
 
 /// What few requests have: on the heap, so that the others need not carry it.
 #[derive(Default)]
-struct Marks {
-    tags: Tags,
+struct Extras {
+    tags: Correlation,
     /// Where in the request the span stands that sends it.
     parent_at: Option<usize>,
 }
 
 /// An answer whose head is written and recorded.
-pub struct Finished {
+pub struct RecordedResponse {
     /// What follows the head.
-    pub follows: Follows,
+    pub follows: BodyFraming,
     /// Its status.
     pub status: u16,
     /// How the client gets a body without a known length.
-    pub framed: Framed,
+    pub framed: ClientFraming,
     /// How long the head was, in bytes.
     pub head_bytes: usize,
     /// Whether another request may follow to the upstream.
@@ -107,7 +110,7 @@ pub struct Finished {
     exposures: SmallVec<[Exposure; 2]>,
 }
 
-impl Going<'_> {
+impl Exchange<'_> {
     /// Where it goes, if all is well.
     pub fn wanted(&self) -> UpstreamIndex {
         let chosen = self.visit.chosen.map(|(_, _, upstream)| upstream);
@@ -115,14 +118,14 @@ impl Going<'_> {
     }
 
     /// Adds to what is logged and exported of it, if it is.
-    pub fn note(&self, add: impl FnOnce(&mut Entry)) {
+    pub fn note(&self, add: impl FnOnce(&mut LogEntry)) {
         if let Some(entry) = &self.entry {
             add(&mut entry.borrow_mut());
         }
     }
 
     /// Notes how it goes, if it is exported.
-    pub fn trail(&self, note: impl FnOnce(&Trail)) {
+    pub fn trail(&self, note: impl FnOnce(&SpanRecorder)) {
         if let Some(entry) = &self.entry
             && let Some(trail) = entry.borrow().trail()
         {
@@ -182,7 +185,7 @@ impl Going<'_> {
     }
 
     /// What is logged of it, to be finished elsewhere.
-    pub fn take_entry(&mut self) -> Option<Box<Entry>> {
+    pub fn take_entry(&mut self) -> Option<Box<LogEntry>> {
         self.entry.take().map(RefCell::into_inner)
     }
 
@@ -195,10 +198,10 @@ impl Going<'_> {
     pub fn finish(
         &self,
         worker: &Worker,
-        mut answer: Answer<'_>,
+        mut answer: ResponseHead<'_>,
         (fallback, version, closes): (Option<ExperimentIndex>, Version, bool),
-        head: &mut impl Head,
-    ) -> Finished {
+        head: &mut impl HeadWriter,
+    ) -> RecordedResponse {
         let at = Instant::now();
         let exposures = self.record(worker, &answer, fallback, at);
         self.note(|entry| entry.answered(answer.status, None));
@@ -212,19 +215,21 @@ impl Going<'_> {
     pub fn refuse(
         &self,
         worker: &Worker,
-        (reason, fallback, unread): (Reason, Option<ExperimentIndex>, bool),
+        (code, fallback, unread): (ErrorCode, Option<ExperimentIndex>, bool),
         said: &mut Vec<u8>,
-        head: &mut impl Head,
-    ) -> Option<Finished> {
+        head: &mut impl HeadWriter,
+    ) -> Option<RecordedResponse> {
         said.clear();
-        said.extend_from_slice(&error_response::words(reason, None));
+        said.extend_from_slice(&error_response::response(code, None));
         let said_bytes = said.len();
-        let Ok(Read::Final(answer)) = response_head::read(said, self.method == Method::HEAD, false) else {
+        let Ok(ParsedHead::Final(answer)) =
+            response_head::read(said, self.method == Method::HEAD, false)
+        else {
             return None;
         };
         let at = Instant::now();
         let exposures = self.record(worker, &answer, fallback, at);
-        let (_, token, blame) = reason.terms();
+        let (token, blame) = (code.token(), code.blame());
         self.note(|entry| {
             entry.answered(answer.status, Some(token.into()));
             entry.own((said_bytes - answer.head_bytes) as u64);
@@ -241,9 +246,10 @@ impl Going<'_> {
         worker: &Worker,
         said: &[u8],
         (error, unread): (Option<&'static str>, bool),
-        head: &mut impl Head,
-    ) -> Option<Finished> {
-        let Ok(Read::Final(mut answer)) = response_head::read(said, self.method == Method::HEAD, false)
+        head: &mut impl HeadWriter,
+    ) -> Option<RecordedResponse> {
+        let Ok(ParsedHead::Final(mut answer)) =
+            response_head::read(said, self.method == Method::HEAD, false)
         else {
             return None;
         };
@@ -252,14 +258,14 @@ impl Going<'_> {
             entry.own((said.len() - answer.head_bytes) as u64);
         });
         let how = (self.closes || unread, Instant::now());
-        let more = &mut More::new();
+        let more = &mut ExtraHeaders::new();
         Some(self.give(worker, &mut answer, more, how, SmallVec::new(), head))
     }
 
     fn record(
         &self,
         worker: &Worker,
-        answer: &Answer<'_>,
+        answer: &ResponseHead<'_>,
         fallback: Option<ExperimentIndex>,
         at: Instant,
     ) -> SmallVec<[Exposure; 2]> {
@@ -290,14 +296,14 @@ impl Going<'_> {
     fn complete(
         &self,
         worker: &Worker,
-        mut answer: Answer<'_>,
+        mut answer: ResponseHead<'_>,
         (fallback, version, closes, at): (Option<ExperimentIndex>, Version, bool, Instant),
         exposures: SmallVec<[Exposure; 2]>,
-        head: &mut impl Head,
-    ) -> Finished {
+        head: &mut impl HeadWriter,
+    ) -> RecordedResponse {
         let (plan, words) = (&*self.snapshot.plan, &self.snapshot.words);
-        let mut more = More::new();
-        let mut edited = Edited {
+        let mut more = ExtraHeaders::new();
+        let mut edited = EditableHead {
             answer: &mut answer,
             more: &mut more,
         };
@@ -311,7 +317,10 @@ impl Going<'_> {
         );
         if let Some(experiment) = fallback {
             let control = plan.experiment(experiment).control;
-            edited.append(plan_headers::FALLBACK, words.group(experiment, control).clone());
+            edited.append(
+                plan_headers::FALLBACK,
+                words.group(experiment, control).clone(),
+            );
         }
         self.give(
             worker,
@@ -327,32 +336,35 @@ impl Going<'_> {
     fn give(
         &self,
         worker: &Worker,
-        answer: &mut Answer<'_>,
-        more: &mut More,
+        answer: &mut ResponseHead<'_>,
+        more: &mut ExtraHeaders,
         (closes, at): (bool, Instant),
         exposures: SmallVec<[Exposure; 2]>,
-        head: &mut impl Head,
-    ) -> Finished {
+        head: &mut impl HeadWriter,
+    ) -> RecordedResponse {
         if let Some(id) = self.request_id()
             && let Ok(id) = HeaderValue::from_bytes(id)
         {
-            Edited { answer, more }.insert(REQUEST_ID, id);
+            EditableHead { answer, more }.insert(REQUEST_ID, id);
         }
-        let unframed = matches!(answer.follows, Follows::Chunks | Follows::UntilClose);
-        let to = To {
+        let unframed = matches!(
+            answer.follows,
+            BodyFraming::Chunks | BodyFraming::UntilClose
+        );
+        let to = ClientContext {
             http_10: self.http_10,
             // The process may have begun to stop since the request came.
             closes: closes || worker.is_stopping() || (unframed && self.http_10),
             upgrade: self.upgrade,
         };
         worker.with_date(self.now_ms, |date| head.complete(answer, more, date, to));
-        Finished {
+        RecordedResponse {
             follows: answer.follows,
             status: answer.status,
             framed: match (self.http_10, self.takes_trailers && answer.has_trailers()) {
-                (true, _) => Framed::Raw,
-                (false, true) => Framed::Trailers(Rc::clone(&self.snapshot.words.reserved)),
-                (false, false) => Framed::Chunks,
+                (true, _) => ClientFraming::Raw,
+                (false, true) => ClientFraming::Trailers(Rc::clone(&self.snapshot.words.reserved)),
+                (false, false) => ClientFraming::Chunks,
             },
             head_bytes: answer.head_bytes,
             keeps: answer.keeps,
@@ -364,9 +376,13 @@ impl Going<'_> {
     }
 
     /// What is recorded unless the answer reaches its end.
-    pub fn unfinished(&self, worker: &Rc<Worker>, finished: &Finished) -> Option<Box<Unfinished>> {
+    pub fn unfinished(
+        &self,
+        worker: &Rc<Worker>,
+        finished: &RecordedResponse,
+    ) -> Option<Box<UnfinishedExposures>> {
         let visitor = self.visitor.clone()?.into_owned();
         let exposures = finished.exposures.clone();
-        Unfinished::of(worker, &self.snapshot, visitor, exposures)
+        UnfinishedExposures::of(worker, &self.snapshot, visitor, exposures)
     }
 }

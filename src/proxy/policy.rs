@@ -1,19 +1,24 @@
 //! What the plan decides about a request: who is recorded, by which ID, and what an override may
 //! choose.
 
-use crate::proxy::headers::plan_headers::{self, Brought};
-use crate::proxy::error_response::{self, Reason, Refusal};
-use crate::proxy::snapshot::Worker;
-use crate::proxy::observe::trace_context::Tags;
 use crate::config::plan::Plan;
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::override_token::{self, Override};
+use crate::proxy::error_response::{self, ErrorCode, ProxyError};
+use crate::proxy::headers::plan_headers::{self, OverrideToken};
+use crate::proxy::observe::trace_context::Correlation;
+use crate::proxy::snapshot::Worker;
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
-pub fn tags<'a>(plan: &Plan, fields: impl HeaderView<'a>, trusted: bool, now_ms: u64) -> Tags {
-    Tags::of(&plan.tracing, fields, trusted, now_ms, || {
+pub fn tags<'a>(
+    plan: &Plan,
+    fields: impl HeaderView<'a>,
+    trusted: bool,
+    now_ms: u64,
+) -> Correlation {
+    Correlation::of(&plan.tracing, fields, trusted, now_ms, || {
         fastrand::u128(..)
     })
 }
@@ -33,7 +38,7 @@ pub fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
-pub fn honour(plan: &Plan, brought: &Brought, now_ms: u64) -> Option<Override> {
+pub fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Override> {
     let secret = plan.override_secret.as_ref()?;
     let forced = override_token::verify(secret.reveal().as_bytes(), &brought.token, now_ms / 1000);
     let forced = forced
@@ -58,7 +63,7 @@ pub fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
 
 /// The cookie that keeps an override which came in a link.
 pub fn keep_override(
-    brought: &Brought,
+    brought: &OverrideToken,
     forced: &Override,
     now_ms: u64,
     over_tls: bool,
@@ -69,21 +74,24 @@ pub fn keep_override(
         .then(|| plan_headers::override_cookie(&brought.token, seconds, over_tls))
 }
 
-/// Counts a refusal, and says why.
-pub fn note(worker: &Worker, refusal: &Refusal) {
+/// Counts a error, and says why.
+pub fn note(worker: &Worker, error: &ProxyError) {
     worker.telemetry().refusals.add();
-    let cause = refusal
+    let cause = error
         .source
         .as_ref()
         .map_or(String::new(), |cause| format!(": {cause}"));
-    match refusal.reason {
+    match error.code {
         // Said once by the pool, when the endpoint went away.
-        Reason::Unresolved | Reason::Refused | Reason::Distrusted | Reason::ConnectTimedOut => {
-            tracing::debug!("{refusal}{cause}")
+        ErrorCode::Unresolved
+        | ErrorCode::Refused
+        | ErrorCode::Distrusted
+        | ErrorCode::ConnectTimedOut => {
+            tracing::debug!("{error}{cause}")
         }
-        _ if refusal.reason.terms().2 == error_response::Blame::Upstream => {
-            tracing::warn!("{refusal}{cause}")
+        _ if error.code.blame() == error_response::Blame::Upstream => {
+            tracing::warn!("{error}{cause}")
         }
-        _ => tracing::debug!("{refusal}{cause}"),
+        _ => tracing::debug!("{error}{cause}"),
     }
 }

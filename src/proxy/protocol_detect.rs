@@ -1,6 +1,6 @@
 //! The first bytes of a connection: for whom it is, and what is spoken on it.
 
-use crate::proxy::buffer_pool::Rooms;
+use crate::proxy::buffer_pool::BufferPool;
 use ppp::{PartialResult, v1, v2};
 use std::io;
 use std::net::IpAddr;
@@ -19,14 +19,17 @@ const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Reads the first bytes; none when the client leaves without a word. One that has not said a
 /// word holds no room for it.
-pub async fn first(stream: &mut (impl AsyncRead + Unpin), rooms: &Rooms) -> io::Result<Vec<u8>> {
+pub async fn first(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffers: &BufferPool,
+) -> io::Result<Vec<u8>> {
     std::future::poll_fn(|context| {
-        let mut first = rooms.take();
+        let mut first = buffers.take();
         let read = pin!(stream.read_buf(&mut first)).poll(context);
         match read {
             Poll::Ready(read) => Poll::Ready(read.map(|_| first)),
             Poll::Pending => {
-                rooms.give(first);
+                buffers.give(first);
                 Poll::Pending
             }
         }
@@ -145,19 +148,19 @@ fn may_begin(bytes: &[u8], with: &[u8]) -> bool {
 
 /// A stream of which the first bytes were read and are read again.
 #[derive(Debug)]
-pub struct Rewound<S> {
+pub struct Replayed<S> {
     first: Vec<u8>,
     stream: S,
 }
 
-impl<S> Rewound<S> {
+impl<S> Replayed<S> {
     /// This stream, with these bytes before it.
-    pub fn new(first: Vec<u8>, stream: S) -> Rewound<S> {
-        Rewound { first, stream }
+    pub fn new(first: Vec<u8>, stream: S) -> Replayed<S> {
+        Replayed { first, stream }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Replayed<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -177,7 +180,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

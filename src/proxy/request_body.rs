@@ -1,15 +1,15 @@
 //! A request's body on its way to the upstream, behind what came with its head. It is read no
 //! faster than the upstream takes it.
 
-use crate::proxy::h1::header_block::Lines;
-use crate::proxy::h1::request_head::Body;
-use crate::proxy::h1::body::Rest;
 use crate::config::plan::Plan;
-use crate::proxy::timer::Clock;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::body::BodyReader;
 use crate::proxy::h1::framing::Bounds;
-use crate::proxy::error_response::Reason;
-use crate::proxy::headers::reserved::Reserved;
-use crate::proxy::min_rate::Trickle;
+use crate::proxy::h1::header_block::HeaderBlock;
+use crate::proxy::h1::request_head::Body;
+use crate::proxy::headers::reserved::ReservedNames;
+use crate::proxy::min_rate::MinRate;
+use crate::proxy::timer::Timer;
 use crate::upstream::Stream;
 use std::io::Write as _;
 use std::pin::Pin;
@@ -24,25 +24,25 @@ const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Where a body comes from, framed as HTTP/1 frames it.
-pub trait Source {
+pub trait BodySource {
     /// Appends what comes next; nothing, when no more will come.
     fn poll_bytes(
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
-    ) -> Poll<Result<usize, Reason>>;
+    ) -> Poll<Result<usize, ErrorCode>>;
 }
 
 /// A body on its way.
 #[derive(Debug)]
-pub struct Upload {
-    rest: Rest,
+pub struct RequestBody {
+    rest: BodyReader,
     /// Whether it goes on in chunks.
     chunked: bool,
     /// Whether trailers were announced, or need not be.
     trailers: bool,
     bounds: Bounds,
-    reserved: Rc<Reserved>,
+    reserved: Rc<ReservedNames>,
     /// Came, and was not looked at.
     buffer: Vec<u8>,
     /// To be written; so much of it was.
@@ -53,9 +53,9 @@ pub struct Upload {
     bytes_max: u64,
     /// The client waits to be told that it may go on.
     waits: bool,
-    patience: Clock,
+    patience: Timer,
     quiet_max: Duration,
-    trickle: Option<Trickle>,
+    trickle: Option<MinRate>,
     begun: bool,
     answered: bool,
     state: State,
@@ -69,23 +69,23 @@ enum State {
     /// The upstream reads no more.
     Deaf,
     /// The client is at fault.
-    Fault(Reason),
+    Fault(ErrorCode),
 }
 
-impl Upload {
+impl RequestBody {
     /// The body of a request by this plan, which begins with `buffer`; with `waits`, the client
     /// sends it when it is told to. Without `trailers`, those that come are not passed on.
     pub fn new(
         plan: &Plan,
-        reserved: &Rc<Reserved>,
+        reserved: &Rc<ReservedNames>,
         body: Body,
         buffer: Vec<u8>,
         (waits, trailers): (bool, bool),
-    ) -> Upload {
+    ) -> RequestBody {
         let bounds = Bounds::from(&plan.limits);
         let rate = plan.limits.body_rate;
-        Upload {
-            rest: Rest::of_request(body, bounds),
+        RequestBody {
+            rest: BodyReader::of_request(body, bounds),
             chunked: body == Body::Chunks,
             trailers,
             bounds,
@@ -97,9 +97,9 @@ impl Upload {
             bytes: 0,
             bytes_max: plan.limits.body_bytes.unwrap_or(u64::MAX),
             waits,
-            patience: Clock::default(),
+            patience: Timer::default(),
             quiet_max: plan.timeouts.body,
-            trickle: rate.map(|rate| Trickle::new(rate, plan.timeouts.body)),
+            trickle: rate.map(|rate| MinRate::new(rate, plan.timeouts.body)),
             begun: false,
             answered: false,
             state: State::Moving,
@@ -122,7 +122,7 @@ impl Upload {
     }
 
     /// What the client did wrong.
-    pub fn fault(&self) -> Option<Reason> {
+    pub fn fault(&self) -> Option<ErrorCode> {
         match self.state {
             State::Fault(reason) => Some(reason),
             _ => None,
@@ -169,7 +169,7 @@ impl Upload {
     pub fn poll(
         &mut self,
         context: &mut Context<'_>,
-        client: &mut impl Source,
+        client: &mut impl BodySource,
         upstream: &mut Stream,
     ) -> bool {
         let mut moved = false;
@@ -201,7 +201,7 @@ impl Upload {
     fn poll_out(
         &mut self,
         context: &mut Context<'_>,
-        client: &mut impl Source,
+        client: &mut impl BodySource,
         upstream: &mut Stream,
     ) -> Poll<Result<bool, State>> {
         if !self.waits && self.take().map_err(State::Fault)? {
@@ -232,10 +232,10 @@ impl Upload {
     fn poll_client(
         &mut self,
         context: &mut Context<'_>,
-        client: &mut impl Source,
-    ) -> Poll<Result<bool, Reason>> {
+        client: &mut impl BodySource,
+    ) -> Poll<Result<bool, ErrorCode>> {
         match client.poll_bytes(context, &mut self.buffer) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Reason::BodyBroken)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ErrorCode::BodyBroken)),
             Poll::Ready(Ok(bytes)) => {
                 self.patience.stop();
                 if let Some(trickle) = &mut self.trickle {
@@ -249,7 +249,7 @@ impl Upload {
                 let credit = trickle.map(|trickle| trickle.wait(Instant::now()));
                 let within = credit.map_or(self.quiet_max, |it| it.min(self.quiet_max));
                 match self.patience.poll_over(context, within) {
-                    true => Poll::Ready(Err(Reason::BodyTimedOut)),
+                    true => Poll::Ready(Err(ErrorCode::BodyTimedOut)),
                     false => Poll::Pending,
                 }
             }
@@ -264,9 +264,9 @@ impl Upload {
     /// All of it, for watershed itself, up to so many bytes.
     pub async fn collect(
         &mut self,
-        client: &mut impl Source,
+        client: &mut impl BodySource,
         bytes_max: u64,
-    ) -> Result<Vec<u8>, Reason> {
+    ) -> Result<Vec<u8>, ErrorCode> {
         (self.bytes_max, self.chunked) = (bytes_max, false);
         loop {
             self.take()?;
@@ -280,7 +280,7 @@ impl Upload {
     }
 
     /// Frames anew what has come. Whether there is something to write.
-    fn take(&mut self) -> Result<bool, Reason> {
+    fn take(&mut self) -> Result<bool, ErrorCode> {
         let mut taken = 0;
         let before = self.out.len();
         loop {
@@ -301,7 +301,7 @@ impl Upload {
             }
             self.bytes += data as u64;
             if self.bytes > self.bytes_max {
-                return Err(Reason::BodyTooLong);
+                return Err(ErrorCode::BodyTooLong);
             }
             if !self.chunked && before == 0 && taken == self.buffer.len() && end == 0 {
                 // All that came is data: it need not be copied.
@@ -327,10 +327,10 @@ impl Upload {
 pub fn write_trailers(
     trailers: &[u8],
     bounds: Bounds,
-    reserved: &Reserved,
+    reserved: &ReservedNames,
     out: &mut Vec<u8>,
-) -> Result<(), Reason> {
-    if let Some((mut lines, _)) = Lines::read(trailers, 0, bounds.headers)? {
+) -> Result<(), ErrorCode> {
+    if let Some((mut lines, _)) = HeaderBlock::read(trailers, 0, bounds.headers)? {
         lines.take_all(|name| {
             let name = name.to_ascii_lowercase();
             !std::str::from_utf8(&name).is_ok_and(|name| reserved.may_trail(name))

@@ -1,17 +1,17 @@
-//! Asks an upstream on a bare connection, and again where that may be done.
+//! Asks an upstream on a connection connection, and again where that may be done.
 
-use crate::proxy::h1::response_head::{self, Answer, Head, Read};
-use crate::proxy::pipeline::{Finished, Going};
-use crate::proxy::h1::partial_head::Partial;
-use crate::proxy::h1::body::{Framed, Rest};
-use crate::proxy::request_body::{CONTINUE, Source, Upload};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::proxy::timer::Clock;
+use crate::proxy::error_response::{ErrorCode, ProxyError};
+use crate::proxy::h1::body::{BodyReader, ClientFraming};
+use crate::proxy::h1::partial_head::PartialHead;
+use crate::proxy::h1::response_head::{self, HeadWriter, ParsedHead, ResponseHead};
 use crate::proxy::headers::hop_by_hop;
-use crate::proxy::error_response::{Reason, Refusal};
+use crate::proxy::observe::spans::SpanRecorder;
+use crate::proxy::pipeline::{Exchange, RecordedResponse};
+use crate::proxy::request_body::{BodySource, CONTINUE, RequestBody};
 use crate::proxy::snapshot::Worker;
-use crate::proxy::observe::spans::Trail;
-use crate::upstream::{Bare, LendError, Need, Stream, Wish};
+use crate::proxy::timer::Timer;
+use crate::upstream::{AcquireError, ConnectionRequest, PooledConnection, Protocols, Stream};
 use http::{Method, Version};
 use std::io;
 use std::net::IpAddr;
@@ -27,42 +27,42 @@ const ATTEMPTS_MAX: u32 = 3;
 const INTERIM_MAX: usize = 64;
 
 /// What asking has brought.
-pub enum Heard {
+pub enum Outcome {
     /// An answer, recorded, and the connection that the rest of it comes over.
-    Answer(Finished, Bare),
+    Response(RecordedResponse, PooledConnection),
     /// Watershed's own.
-    Own(Finished),
+    Local(RecordedResponse),
     /// None, and what is said instead.
-    Refused(Refusal, Option<ExperimentIndex>),
+    Failed(ProxyError, Option<ExperimentIndex>),
     /// The client has left.
-    Gone,
+    ClientGone,
 }
 
-impl Heard {
+impl Outcome {
     /// Nobody is asked.
-    pub fn refused(reason: Reason) -> Heard {
-        Heard::Refused(Refusal::new(reason), None)
+    pub fn refused(code: ErrorCode) -> Outcome {
+        Outcome::Failed(ProxyError::new(code), None)
     }
 }
 
 /// For whom an upstream is asked.
-pub trait Client: Source {
+pub trait Client: BodySource {
     /// Whose client it is.
     fn worker(&self) -> &Rc<Worker>;
     /// The address of the client, or of the one that a trusted peer speaks for.
     fn peer(&self) -> IpAddr;
     /// Times what is waited for.
-    fn clock(&mut self) -> &mut Clock;
+    fn clock(&mut self) -> &mut Timer;
     /// Tells it of an interim answer. False when it cannot be told anything any more.
-    async fn tell(&mut self, going: &Going<'_>, interim: &[u8]) -> bool;
+    async fn tell(&mut self, exchange: &Exchange<'_>, interim: &[u8]) -> bool;
 }
 
 /// What is sent, and where the answer goes.
 struct Attempt<'a, H> {
-    going: &'a Going<'a>,
+    exchange: &'a Exchange<'a>,
     fallback: Option<ExperimentIndex>,
     request: &'a [u8],
-    upload: Option<&'a mut Upload>,
+    body: Option<&'a mut RequestBody>,
     said: &'a mut Vec<u8>,
     head: &'a mut H,
     /// When it is made, where that is known.
@@ -79,7 +79,7 @@ enum Failed {
     Unsound,
     TimedOut,
     /// The client did this wrong.
-    Client(Reason),
+    Client(ErrorCode),
     Gone,
 }
 
@@ -92,96 +92,102 @@ enum Came {
 
 /// Sends the request and reads the head of its answer into `said`; the head that the client gets
 /// is written into `head`.
-pub async fn ask<C: Client, H: Head>(
+pub async fn ask<C: Client, H: HeadWriter>(
     client: &mut C,
-    going: &Going<'_>,
-    (request, mut upload): (&mut Vec<u8>, Option<&mut Upload>),
+    exchange: &Exchange<'_>,
+    (request, mut body): (&mut Vec<u8>, Option<&mut RequestBody>),
     said: &mut Vec<u8>,
     head: &mut H,
     mut reset: Pin<&mut impl Future<Output = ()>>,
-) -> Heard {
-    if let Some(reason) = upload.as_ref().and_then(|upload| upload.fault()) {
-        return Heard::Refused(Refusal::new(reason), None);
+) -> Outcome {
+    if let Some(code) = body.as_ref().and_then(|body| body.fault()) {
+        return Outcome::Failed(ProxyError::new(code), None);
     }
-    let upstreams = &going.snapshot.upstreams;
-    let (mut upstream, mut fallback) = (going.wanted(), None);
+    let upstreams = &exchange.snapshot.upstreams;
+    let (mut upstream, mut fallback) = (exchange.wanted(), None);
     let mut attempts = 0;
-    going.trail(|trail| trail.begins(upstream));
-    going.note(|entry| entry.sent(upstream, None, attempts, fallback));
-    let at_once = upstreams.lend_now(wish(going, upstream), going.began);
-    let mut now = at_once.is_some().then_some(going.began);
-    let mut bare = match at_once {
-        Some(bare) => bare,
+    exchange.trail(|trail| trail.begins(upstream));
+    exchange.note(|entry| entry.sent(upstream, None, attempts, fallback));
+    let at_once = upstreams.acquire_idle(wanted(exchange, upstream), exchange.began);
+    let mut now = at_once.is_some().then_some(exchange.began);
+    let mut connection = match at_once {
+        Some(connection) => connection,
         None => {
-            let lending = Box::pin(lend(client.worker(), going, &mut upstream, &mut fallback));
-            let lent = tokio::select! {
+            let acquiring = Box::pin(acquire(
+                client.worker(),
+                exchange,
+                &mut upstream,
+                &mut fallback,
+            ));
+            let acquired = tokio::select! {
                 biased;
-                lent = lending => lent,
-                () = reset.as_mut() => return Heard::Gone,
-                () = until(going.deadline) => Err(Refusal::new(Reason::TotalTimedOut)),
+                acquired = acquiring => acquired,
+                () = reset.as_mut() => return Outcome::ClientGone,
+                () = until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
             };
-            going.note(|entry| entry.sent(upstream, None, attempts, fallback));
-            match lent {
-                Ok(bare) => bare,
-                Err(refusal) => return Heard::Refused(refusal, fallback),
+            exchange.note(|entry| entry.sent(upstream, None, attempts, fallback));
+            match acquired {
+                Ok(connection) => connection,
+                Err(error) => return Outcome::Failed(error, fallback),
             }
         }
     };
     loop {
         attempts += 1;
         said.clear();
-        let endpoint = &bare.endpoint().address;
-        going.goes(endpoint, request);
-        going.note(|entry| entry.sent(upstream, Some(endpoint), attempts, fallback));
+        let endpoint = &connection.endpoint().address;
+        exchange.goes(endpoint, request);
+        exchange.note(|entry| entry.sent(upstream, Some(endpoint), attempts, fallback));
         let attempt = Attempt {
-            going,
+            exchange,
             fallback,
             request,
-            upload: upload.as_deref_mut(),
+            body: body.as_deref_mut(),
             said,
             head,
             now: now.take(),
         };
-        let failed = match try_once(client, &mut bare.stream, attempt, reset.as_mut()).await {
+        let failed = match try_once(client, &mut connection.stream, attempt, reset.as_mut()).await {
             Ok(finished) => {
-                bare.endpoint().served();
-                return Heard::Answer(finished, bare);
+                connection.endpoint().served();
+                return Outcome::Response(finished, connection);
             }
             Err(failed) => failed,
         };
-        let Some((refusal, unsent)) = refusal_for(failed, going, &bare) else {
-            return Heard::Gone;
+        let Some((error, unsent)) = refusal_for(failed, exchange, &connection) else {
+            return Outcome::ClientGone;
         };
         let others = upstreams.has_others(upstream);
-        let unsent = unsent && !upload.as_ref().is_some_and(|upload| upload.has_begun());
-        let repeats = going.method.is_safe() && !going.has_body && (bare.reused || others);
+        let unsent = unsent && !body.as_ref().is_some_and(|body| body.has_begun());
+        let repeats =
+            exchange.method.is_safe() && !exchange.has_body && (connection.reused || others);
         // An answer that cannot be read is one: it would be no better a second time.
-        let again = refusal.reason == Reason::Broken && (unsent || repeats);
+        let again = error.code == ErrorCode::Broken && (unsent || repeats);
         if !again || attempts == ATTEMPTS_MAX {
-            return Heard::Refused(refusal, fallback);
+            return Outcome::Failed(error, fallback);
         }
-        let (endpoint, reused) = (bare.endpoint().clone(), bare.reused);
-        drop(bare);
-        going.trail(|trail| {
-            trail.failed(&refusal);
+        let (endpoint, reused) = (connection.endpoint().clone(), connection.reused);
+        drop(connection);
+        exchange.trail(|trail| {
+            trail.failed(&error);
             trail.begins(upstream);
         });
-        let wish = wish(going, upstream);
-        let lending = Box::pin(upstreams.lend_again(wish, &endpoint, reused));
-        let lent = tokio::select! {
+        let wanted = wanted(exchange, upstream);
+        let acquiring = Box::pin(upstreams.acquire_for_retry(wanted, &endpoint, reused));
+        let acquired = tokio::select! {
             biased;
-            lent = lending => lent,
-            () = until(going.deadline) => {
-                let refusal = Refusal::new(Reason::TotalTimedOut);
-                return Heard::Refused(refusal, fallback);
+            acquired = acquiring => acquired,
+            () = until(exchange.deadline) => {
+                let error = ProxyError::new(ErrorCode::TotalTimedOut);
+                return Outcome::Failed(error, fallback);
             }
         };
-        bare = match lent {
-            Some(Ok(bare)) => bare,
-            Some(Err(error)) => return Heard::Refused(refusal_of(error), fallback),
+        connection = match acquired {
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => return Outcome::Failed(error_of(error), fallback),
             None => {
-                going.trail(Trail::forgets);
-                return Heard::Refused(refusal, fallback);
+                exchange.trail(SpanRecorder::forgets);
+                return Outcome::Failed(error, fallback);
             }
         };
     }
@@ -189,48 +195,54 @@ pub async fn ask<C: Client, H: Head>(
 
 /// Why an attempt has failed, and whether nothing of the request was taken. Counts it against the
 /// endpoint, if it is to blame. `None` when the client has left.
-fn refusal_for(failed: Failed, going: &Going<'_>, bare: &Bare) -> Option<(Refusal, bool)> {
+fn refusal_for(
+    failed: Failed,
+    exchange: &Exchange<'_>,
+    connection: &PooledConnection,
+) -> Option<(ProxyError, bool)> {
     // A connection that was idle may have been closed for that.
-    let to_blame = !bare.reused;
-    let (refusal, unsent, counts) = match failed {
+    let to_blame = !connection.reused;
+    let (error, unsent, counts) = match failed {
         Failed::Gone => return None,
-        Failed::TimedOut if going.is_late() => (Refusal::new(Reason::TotalTimedOut), false, false),
-        Failed::TimedOut => (Refusal::new(Reason::ResponseTimedOut), false, true),
-        Failed::Client(reason) => (Refusal::new(reason), false, false),
-        Failed::Unsound => (Refusal::new(Reason::Unsound), false, to_blame),
+        Failed::TimedOut if exchange.is_late() => {
+            (ProxyError::new(ErrorCode::TotalTimedOut), false, false)
+        }
+        Failed::TimedOut => (ProxyError::new(ErrorCode::ResponseTimedOut), false, true),
+        Failed::Client(code) => (ProxyError::new(code), false, false),
+        Failed::Unsound => (ProxyError::new(ErrorCode::Unsound), false, to_blame),
         Failed::Broken { error, unsent } => {
-            let refusal = Refusal::because(Reason::Broken, error);
-            (refusal, unsent, to_blame)
+            let error = ProxyError::because(ErrorCode::Broken, error);
+            (error, unsent, to_blame)
         }
     };
     if counts {
-        bare.endpoint().failed();
+        connection.endpoint().failed();
     }
-    Some((refusal, unsent))
+    Some((error, unsent))
 }
 
-fn wish<'a>(going: &'a Going<'_>, upstream: UpstreamIndex) -> Wish<'a> {
-    Wish {
+fn wanted<'a>(exchange: &'a Exchange<'_>, upstream: UpstreamIndex) -> ConnectionRequest<'a> {
+    ConnectionRequest {
         upstream,
-        need: match going.upgrade {
-            Some(_) => Need::Http1,
-            None => Need::Any,
+        need: match exchange.upgrade {
+            Some(_) => Protocols::Http1,
+            None => Protocols::Any,
         },
-        user: going.user(),
+        user: exchange.user(),
     }
 }
 
-/// Why a connection could not be lent.
-fn refusal_of(error: LendError) -> Refusal {
-    let reason = match error {
-        LendError::Unresolved { .. } => Reason::Unresolved,
-        LendError::Refused { .. } => Reason::Refused,
-        LendError::Distrusted { .. } => Reason::Distrusted,
-        LendError::TimedOut { .. } => Reason::ConnectTimedOut,
-        LendError::Busy { .. } => Reason::Busy,
-        LendError::Down { .. } => Reason::Down,
+/// Why a connection could not be acquired.
+fn error_of(error: AcquireError) -> ProxyError {
+    let code = match error {
+        AcquireError::Unresolved { .. } => ErrorCode::Unresolved,
+        AcquireError::Refused { .. } => ErrorCode::Refused,
+        AcquireError::Distrusted { .. } => ErrorCode::Distrusted,
+        AcquireError::TimedOut { .. } => ErrorCode::ConnectTimedOut,
+        AcquireError::Busy { .. } => ErrorCode::Busy,
+        AcquireError::Down { .. } => ErrorCode::Down,
     };
-    Refusal::because(reason, error)
+    ProxyError::because(code, error)
 }
 
 /// Resolves then, or never.
@@ -242,21 +254,21 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// A connection to where the request goes, or to control where that cannot be connected to.
-async fn lend(
+async fn acquire(
     worker: &Worker,
-    going: &Going<'_>,
+    exchange: &Exchange<'_>,
     upstream: &mut UpstreamIndex,
     fallback: &mut Option<ExperimentIndex>,
-) -> Result<Bare, Refusal> {
-    let snapshot = &going.snapshot;
-    let wish = |upstream| wish(going, upstream);
-    let refused = match snapshot.upstreams.lend(wish(*upstream)).await {
-        Ok(bare) => return Ok(bare),
+) -> Result<PooledConnection, ProxyError> {
+    let snapshot = &exchange.snapshot;
+    let wanted = |upstream| wanted(exchange, upstream);
+    let refused = match snapshot.upstreams.acquire(wanted(*upstream)).await {
+        Ok(connection) => return Ok(connection),
         // One that is busy is not down: its users stay, and their errors count.
-        Err(error @ LendError::Busy { .. }) => return Err(refusal_of(error)),
-        Err(error) => refusal_of(error),
+        Err(error @ AcquireError::Busy { .. }) => return Err(error_of(error)),
+        Err(error) => error_of(error),
     };
-    let instead = going.visit.chosen.and_then(|(experiment, _, wanted)| {
+    let instead = exchange.visit.chosen.and_then(|(experiment, _, wanted)| {
         let control = snapshot.plan.control_upstream(experiment)?;
         (control != wanted).then_some((experiment, control))
     });
@@ -265,12 +277,12 @@ async fn lend(
     };
     worker.telemetry().fallbacks.add();
     (*upstream, *fallback) = (control, Some(experiment));
-    going.trail(|trail| {
+    exchange.trail(|trail| {
         trail.failed(&refused);
         trail.begins(control);
     });
-    let lent = snapshot.upstreams.lend(wish(control)).await;
-    lent.map_err(refusal_of)
+    let acquired = snapshot.upstreams.acquire(wanted(control)).await;
+    acquired.map_err(error_of)
 }
 
 /// A request on its way over a connection, and the wait for what comes back.
@@ -310,17 +322,17 @@ impl Sending<'_> {
         &mut self,
         context: &mut Context<'_>,
         client: &mut C,
-        upload: Option<&mut Upload>,
+        body: Option<&mut RequestBody>,
         said: &mut Vec<u8>,
     ) -> Poll<Result<Came, Failed>> {
         self.poll_write(context);
-        if let Some(upload) = upload.filter(|_| self.flushed) {
+        if let Some(body) = body.filter(|_| self.flushed) {
             // A body that is still on its way takes the time it takes.
-            self.waiting &= !upload.poll(context, client, self.stream);
-            if let Some(reason) = upload.fault() {
-                return Poll::Ready(Err(Failed::Client(reason)));
+            self.waiting &= !body.poll(context, client, self.stream);
+            if let Some(code) = body.fault() {
+                return Poll::Ready(Err(Failed::Client(code)));
             }
-            if upload.poll_patience(context) {
+            if body.poll_patience(context) {
                 return Poll::Ready(Ok(Came::Go));
             }
         }
@@ -336,16 +348,16 @@ impl Sending<'_> {
         &mut self,
         context: &mut Context<'_>,
         client: &mut C,
-        going: &Going<'_>,
+        exchange: &Exchange<'_>,
     ) -> Poll<Result<Came, Failed>> {
-        let longest = going.snapshot.plan.timeouts.response;
+        let longest = exchange.snapshot.plan.timeouts.response;
         if !self.waiting {
             self.waiting = true;
             let now = self.now.take().unwrap_or_else(Instant::now);
-            if going.is_late() {
+            if exchange.is_late() {
                 return Poll::Ready(Err(Failed::TimedOut));
             }
-            let within = going.within_from(now, longest);
+            let within = exchange.within_from(now, longest);
             client.clock().begin(context, now, within);
             return Poll::Pending;
         }
@@ -365,17 +377,17 @@ impl Sending<'_> {
 }
 
 /// Sends the request on this connection and reads until the head of the final answer is whole.
-async fn try_once<C: Client, H: Head>(
+async fn try_once<C: Client, H: HeadWriter>(
     client: &mut C,
     stream: &mut Stream,
     attempt: Attempt<'_, H>,
     mut reset: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Finished, Failed> {
+) -> Result<RecordedResponse, Failed> {
     let Attempt {
-        going,
+        exchange,
         fallback,
         request,
-        mut upload,
+        mut body,
         said,
         head,
         now,
@@ -389,45 +401,46 @@ async fn try_once<C: Client, H: Head>(
         waiting: false,
         now,
     };
-    let to_head = going.method == Method::HEAD;
+    let to_head = exchange.method == Method::HEAD;
     let mut interims = 0;
-    let mut partial = Partial::default();
+    let mut partial = PartialHead::default();
     loop {
         let came = std::future::poll_fn(|context| {
-            let upload = upload.as_deref_mut();
-            let came = sending.poll(context, client, upload, said);
+            let body = body.as_deref_mut();
+            let came = sending.poll(context, client, body, said);
             if came.is_ready() {
                 return came;
             }
             if reset.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(Failed::Gone));
             }
-            sending.poll_late(context, client, going)
+            sending.poll_late(context, client, exchange)
         });
         let closed = match came.await? {
             Came::Go => {
-                go(client, going, upload.as_deref_mut()).await?;
+                go(client, exchange, body.as_deref_mut()).await?;
                 continue;
             }
             Came::Read(Ok(read)) => read == 0,
             Came::Read(Err(error)) => return Err(sending.broken(error)),
         };
         // Without the end of a line, there is nothing new but the close: what cannot be read is a
-        // response, though an unsound one, and no reason to ask again.
+        // response, though an unsound one, and no code to ask again.
         while closed || partial.is_news(said, response_head::HEAD_BYTES_MAX) {
-            let (status, end) = match response_head::read(said, to_head, going.upgrade.is_some()) {
-                Ok(Read::Final(answer)) => {
-                    let body = said.get(answer.head_bytes..).unwrap_or_default();
+            let (status, end) = match response_head::read(said, to_head, exchange.upgrade.is_some())
+            {
+                Ok(ParsedHead::Final(answer)) => {
+                    let first = said.get(answer.head_bytes..).unwrap_or_default();
                     let http2 = sending.stream.is_http2();
-                    let (version, unread) = answered(going, &answer, (body, http2), upload)?;
+                    let (version, unread) = answered(exchange, &answer, (first, http2), body)?;
                     let how = (fallback, version, unread);
-                    let mut finished = going.finish(client.worker(), answer, how, head);
+                    let mut finished = exchange.finish(client.worker(), answer, how, head);
                     // What is left of the request would be taken for the next one.
                     finished.keeps &= sending.flushed && sending.deaf.is_none();
                     return Ok(finished);
                 }
-                Ok(Read::More) => break,
-                Ok(Read::Interim(status, end)) => (status, end),
+                Ok(ParsedHead::More) => break,
+                Ok(ParsedHead::Interim(status, end)) => (status, end),
                 Err(_) => return Err(Failed::Unsound),
             };
             interims += 1;
@@ -437,10 +450,10 @@ async fn try_once<C: Client, H: Head>(
             // That a request may continue is only news to one who asked; an old client takes any
             // for the answer (RFC 9110, 15.2).
             if status == 100 {
-                go(client, going, upload.as_deref_mut()).await?;
-            } else if !going.http_10
+                go(client, exchange, body.as_deref_mut()).await?;
+            } else if !exchange.http_10
                 && let Some(told) = hop_by_hop::interim(&said[..end])
-                && !client.tell(going, &told).await
+                && !client.tell(exchange, &told).await
             {
                 return Err(Failed::Gone);
             }
@@ -457,12 +470,12 @@ async fn try_once<C: Client, H: Head>(
 /// Checks the beginning of the body of a final response, and ends the wait for its head. Returns
 /// its version, and whether a part of the client's request is left unread.
 fn answered(
-    going: &Going<'_>,
-    answer: &Answer<'_>,
-    (body, http2): (&[u8], bool),
-    upload: Option<&mut Upload>,
+    exchange: &Exchange<'_>,
+    answer: &ResponseHead<'_>,
+    (first, http2): (&[u8], bool),
+    body: Option<&mut RequestBody>,
 ) -> Result<(Version, bool), Failed> {
-    if !Rest::new(answer.follows, Framed::Chunks).may_begin(body) {
+    if !BodyReader::new(answer.follows, ClientFraming::Chunks).may_begin(first) {
         return Err(Failed::Unsound);
     }
     let version = match (http2, answer.http_10) {
@@ -470,11 +483,11 @@ fn answered(
         (false, true) => Version::HTTP_10,
         (false, false) => Version::HTTP_11,
     };
-    going.trail(|trail| trail.answered(answer.status, version));
+    exchange.trail(|trail| trail.answered(answer.status, version));
     // What a client that waits for `100 Continue` sends now cannot be told apart.
-    let unread = upload.is_some_and(|upload| {
-        upload.answered();
-        upload.waits()
+    let unread = body.is_some_and(|body| {
+        body.answered();
+        body.waits()
     });
     Ok((version, unread))
 }
@@ -482,11 +495,11 @@ fn answered(
 /// Sends `100 Continue` to a client that waits for it.
 async fn go<C: Client>(
     client: &mut C,
-    going: &Going<'_>,
-    upload: Option<&mut Upload>,
+    exchange: &Exchange<'_>,
+    body: Option<&mut RequestBody>,
 ) -> Result<(), Failed> {
-    let tells = upload.is_some_and(|upload| upload.waits() && upload.go());
-    match tells && !client.tell(going, CONTINUE).await {
+    let tells = body.is_some_and(|body| body.waits() && body.go());
+    match tells && !client.tell(exchange, CONTINUE).await {
         true => Err(Failed::Gone),
         false => Ok(()),
     }

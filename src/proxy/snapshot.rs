@@ -1,17 +1,17 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
-use crate::proxy::buffer_pool::Rooms;
-use crate::proxy::observe::event_faults::EventLog;
-use crate::proxy::headers::plan_headers::Words;
-use crate::proxy::observe::log_lines::{LogLines, Sink};
-use crate::proxy::connection_limits::Slots;
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::journal::{Declared, Writer};
 use crate::otel::Outbox;
+use crate::proxy::buffer_pool::BufferPool;
+use crate::proxy::connection_limits::ConnectionLimits;
+use crate::proxy::headers::plan_headers::PlanHeaders;
+use crate::proxy::observe::event_faults::EventLog;
+use crate::proxy::observe::log_lines::{LogLines, Sink};
 use crate::rate_limit::Rates;
 use crate::telemetry::{Telemetry, WorkerTelemetry};
-use crate::upstream::{Standings, Upstreams};
+use crate::upstream::{HealthRegistry, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ const SECOND_BYTES: usize = 19;
 
 /// What workers share.
 #[derive(Clone, Debug, Default)]
-pub struct Shared {
+pub struct SharedState {
     /// How often clients have asked.
     pub rates: Arc<Rates>,
     /// What is known of endpoints.
-    pub standings: Arc<Standings>,
+    pub health_registry: Arc<HealthRegistry>,
     /// Which connections of clients are open.
-    pub slots: Arc<Slots>,
+    pub slots: Arc<ConnectionLimits>,
     /// Their numbers.
     pub telemetry: Arc<Telemetry>,
     /// How many connections of clients there is room for, whatever the file says.
@@ -48,7 +48,7 @@ pub struct Snapshot {
     /// This worker's connections.
     pub upstreams: Upstreams,
     /// Header values made once.
-    pub words: Words,
+    pub words: PlanHeaders,
     /// The plan as the journal keeps it.
     pub declared: Declared,
     /// Where spans go, if the plan exports any.
@@ -66,23 +66,23 @@ pub struct Worker {
     telemetry: Arc<Telemetry>,
     /// How often clients have asked, shared by all workers.
     pub rates: Arc<Rates>,
-    standings: Arc<Standings>,
+    health_registry: Arc<HealthRegistry>,
     /// Which connections of clients are open, over all workers.
-    pub slots: Arc<Slots>,
+    pub slots: Arc<ConnectionLimits>,
     connections_max: usize,
     outbox: Option<Outbox>,
     index: usize,
     /// Client connections that are open.
     pub open: Cell<usize>,
     /// Room for what is read and written.
-    pub rooms: Rooms,
+    pub buffers: BufferPool,
     /// Set when connections are to finish: how long those without a request may still begin one.
     pub quiet_until: Cell<Option<Instant>>,
     /// Tells those that wait.
     pub stopped: Notify,
     date: RefCell<(u64, Box<[u8]>)>,
     second: Cell<(u64, [u8; SECOND_BYTES])>,
-    /// Lines of the access log, if there is one.
+    /// HeaderBlock of the access log, if there is one.
     pub log: Option<LogLines>,
     /// When it was last told that no more can be taken.
     pub told: Cell<Option<Instant>>,
@@ -92,30 +92,30 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that reads this plan and writes this journal; `index` is its place in `telemetry`.
-    pub fn new(plan: Arc<Plan>, journal: Writer, shared: Shared, index: usize) -> Worker {
-        let Shared {
+    pub fn new(plan: Arc<Plan>, journal: Writer, shared: SharedState, index: usize) -> Worker {
+        let SharedState {
             rates,
-            standings,
+            health_registry,
             slots,
             telemetry,
             connections_max,
             outbox,
             log,
         } = shared;
-        let snapshot = Snapshot::new(plan, &standings, outbox.as_ref(), None);
+        let snapshot = Snapshot::new(plan, &health_registry, outbox.as_ref(), None);
         let snapshot = RefCell::new(Rc::new(snapshot));
         Worker {
             snapshot,
             journal: RefCell::new(journal),
             telemetry,
             rates,
-            standings,
+            health_registry,
             slots,
             connections_max: connections_max.unwrap_or(usize::MAX),
             outbox,
             index,
             open: Cell::new(0),
-            rooms: Rooms::default(),
+            buffers: BufferPool::default(),
             quiet_until: Cell::new(None),
             stopped: Notify::new(),
             date: RefCell::default(),
@@ -146,7 +146,7 @@ impl Worker {
     pub fn reload(&self, plan: Arc<Plan>) {
         let next = Rc::new(Snapshot::new(
             plan,
-            &self.standings,
+            &self.health_registry,
             self.outbox.as_ref(),
             Some(&self.snapshot().upstreams),
         ));
@@ -212,7 +212,7 @@ impl Worker {
 impl Snapshot {
     fn new(
         plan: Arc<Plan>,
-        standings: &Standings,
+        health_registry: &HealthRegistry,
         outbox: Option<&Outbox>,
         before: Option<&Upstreams>,
     ) -> Snapshot {
@@ -221,8 +221,8 @@ impl Snapshot {
         let tags = tracing.request_id || tracing.start.is_some();
         Snapshot {
             marks: tags || plan.access_log.is_some() || outbox.is_some(),
-            upstreams: Upstreams::new(&plan, standings, before),
-            words: Words::new(&plan),
+            upstreams: Upstreams::new(&plan, health_registry, before),
+            words: PlanHeaders::new(&plan),
             declared: Declared::new(&declaration(&plan)),
             outbox,
             plan,

@@ -8,12 +8,12 @@ use tokio::time::{Instant, Sleep};
 
 /// A wait with an end. To wait anew costs a note; the timer is moved when it goes off too early.
 #[derive(Debug, Default)]
-pub struct Clock {
+pub struct Timer {
     until: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Clock {
+impl Timer {
     /// What was waited for has come.
     pub fn stop(&mut self) {
         self.until = None;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 /// One side: its stream, and what was read of it already.
 #[derive(Debug)]
-pub struct Side<S> {
+pub struct TunnelSide<S> {
     /// The stream.
     pub stream: S,
     /// What was read of it already.
@@ -19,16 +19,16 @@ pub struct Side<S> {
 
 /// How long nothing may move.
 #[derive(Clone, Copy, Debug)]
-pub struct Quiet {
+pub struct IdleLimits {
     /// Either way.
     max: Duration,
     /// To a client that does not read what waits for it.
     stall_max: Duration,
 }
 
-impl From<&Timeouts> for Quiet {
-    fn from(timeouts: &Timeouts) -> Quiet {
-        Quiet {
+impl From<&Timeouts> for IdleLimits {
+    fn from(timeouts: &Timeouts) -> IdleLimits {
+        IdleLimits {
             max: timeouts.tunnel,
             stall_max: timeouts.body,
         }
@@ -37,7 +37,11 @@ impl From<&Timeouts> for Quiet {
 
 /// Passes bytes between a client and its upstream. An end of one is passed on; both are ended when
 /// nothing moves for too long, or when the client does not take what was sent to it.
-pub async fn run<A, B>(client: Side<A>, upstream: Side<B>, quiet: Quiet) -> io::Result<()>
+pub async fn run<A, B>(
+    client: TunnelSide<A>,
+    upstream: TunnelSide<B>,
+    quiet: IdleLimits,
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,

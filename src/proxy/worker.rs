@@ -1,10 +1,10 @@
 //! One worker: a thread with a single-threaded runtime, its own listening socket, its own
 //! upstream connections and its own journal.
 
+use crate::config::plan::Plan;
 use crate::proxy::connection;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::snapshot::Worker;
-use crate::config::plan::Plan;
 use crate::tasks::{self, Policy, Supervisor};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};

@@ -10,7 +10,7 @@ use crate::config;
 use crate::config::plan::Plan;
 use crate::journal;
 use crate::otel;
-use crate::proxy::Shared;
+use crate::proxy::SharedState;
 use crate::store::Store;
 use crate::store::{replicas, retention};
 use crate::tasks::{self, Policy, Supervisor, Task};
@@ -69,7 +69,7 @@ impl Background {
     /// Starts all of them. `inbox` gives sampled spans; `file` is watched for changes.
     pub fn spawn(
         opened: Opened,
-        shared: Shared,
+        shared: SharedState,
         inbox: otel::Inbox,
         listeners: AdminListeners,
         file: Option<PathBuf>,
@@ -108,7 +108,7 @@ impl Background {
             events,
             decided,
             latest_fact: admin::LatestFact(Arc::new(move || journal::latest_ms(&path))),
-            standings: Arc::clone(&shared.standings),
+            health_registry: Arc::clone(&shared.health_registry),
         };
         let door = admin::Door::new(
             replica.clone(),
@@ -134,7 +134,7 @@ impl Background {
             server_events,
             admin: Some(start.admin(door, listeners, fd_limit::room(plan.workers).admin)),
             stopping,
-            _health_checks: start.health_checks(shared.standings),
+            _health_checks: start.health_checks(shared.health_registry),
             _reload: reload,
             keeper: opened.keeper,
             telemetry: opened.telemetry,
@@ -201,11 +201,11 @@ impl Start<'_> {
         Ending { task, tell }
     }
 
-    fn health_checks(&self, standings: Arc<crate::upstream::Standings>) -> Task {
+    fn health_checks(&self, health_registry: Arc<crate::upstream::HealthRegistry>) -> Task {
         let plans = self.plans.clone();
         self.supervisor
             .spawn("health-checks", Policy::Restart, move || {
-                health_check::run(plans.clone(), Arc::clone(&standings))
+                health_check::run(plans.clone(), Arc::clone(&health_registry))
             })
     }
 

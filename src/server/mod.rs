@@ -24,7 +24,7 @@ pub use stores::open_store;
 
 use crate::config::plan::{Plan, StoreConfig};
 use crate::otel;
-use crate::proxy::Shared;
+use crate::proxy::SharedState;
 use crate::proxy::log_lines::Sink;
 use anyhow::anyhow;
 use background::{AdminListeners, Background};
@@ -53,12 +53,12 @@ pub async fn run(
         Arc::clone(&listeners.succeeded),
     );
     let (outbox, inbox) = otel::queue(Arc::clone(&opened.telemetry));
-    let shared = Shared {
+    let shared = SharedState {
         telemetry: Arc::clone(&opened.telemetry),
         outbox: Some(outbox),
         log,
         connections_max: Some(fd_limit::room(opened.plan().workers).clients),
-        ..Shared::default()
+        ..SharedState::default()
     };
     let (public, admin) = divide(listeners);
     let workers = Workers::spawn(&mut opened, public, &shared)?;

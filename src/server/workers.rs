@@ -2,7 +2,7 @@
 
 use super::opened::Opened;
 use crate::proxy::worker::{self, Orders};
-use crate::proxy::{Shared, Worker};
+use crate::proxy::{SharedState, Worker};
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Workers {
     pub fn spawn(
         opened: &mut Opened,
         listeners: PublicListeners,
-        shared: &Shared,
+        shared: &SharedState,
     ) -> io::Result<Workers> {
         let (stop, stops) = watch::channel(None);
         let mut secure = listeners.secure.into_iter();

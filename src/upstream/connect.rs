@@ -1,8 +1,8 @@
 //! New connections to an endpoint.
 
-use crate::upstream::LendError;
+use crate::upstream::AcquireError;
+use crate::upstream::connection::{IdleConnection, PooledConnection, Protocols};
 use crate::upstream::endpoint::{Endpoint, Serving};
-use crate::upstream::connection::{Bare, Kept, Need};
 use crate::upstream::health_state::{Full, Slot};
 use crate::upstream::stream::Stream;
 use hyper::client::conn::http2;
@@ -23,9 +23,9 @@ impl Endpoint {
     pub(super) async fn connect(
         self: &Rc<Self>,
         within: Duration,
-        need: Need,
-    ) -> Result<Bare, LendError> {
-        let slot = match self.standing.enter_now() {
+        need: Protocols,
+    ) -> Result<PooledConnection, AcquireError> {
+        let slot = match self.health.enter_now() {
             Some(slot) => slot,
             None => match self.wait(within).await? {
                 Waited::Slot(slot) => slot,
@@ -35,7 +35,7 @@ impl Endpoint {
         self.give_way();
         let dialled = tokio::time::timeout(within, self.dial(need, slot)).await;
         let dialled = dialled.unwrap_or_else(|_| {
-            Err(LendError::TimedOut {
+            Err(AcquireError::TimedOut {
                 endpoint: self.address.clone(),
             })
         });
@@ -43,14 +43,14 @@ impl Endpoint {
         dialled
     }
 
-    async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited, LendError> {
-        let busy = || LendError::Busy {
+    async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited, AcquireError> {
+        let busy = || AcquireError::Busy {
             endpoint: self.address.clone(),
         };
         let waited = async {
             let (sender, given) = oneshot::channel();
             // Counted before it is listed, which is what `keep` goes by.
-            let slot = self.standing.enter();
+            let slot = self.health.enter();
             let mut slot = std::pin::pin!(slot);
             if let Some(entered) = futures_util::FutureExt::now_or_never(slot.as_mut()) {
                 return entered.map(Waited::Slot);
@@ -58,7 +58,7 @@ impl Endpoint {
             self.list(sender);
             tokio::select! {
                 slot = &mut slot => slot.map(Waited::Slot),
-                Ok(kept) = given => match self.revive(kept) {
+                Ok(idle) = given => match self.revive(idle) {
                     Some(bare) => Ok(Waited::Connection(Box::new(bare))),
                     // It has closed, and its place is free.
                     None => slot.await.map(Waited::Slot),
@@ -71,7 +71,7 @@ impl Endpoint {
         }
     }
 
-    fn list(&self, sender: oneshot::Sender<Kept>) {
+    fn list(&self, sender: oneshot::Sender<IdleConnection>) {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiting| !waiting.is_closed());
         waiting.push_back(sender);
@@ -79,46 +79,50 @@ impl Endpoint {
 
     /// Gives up a connection that nobody uses whenever another worker waits for one.
     fn give_way(self: &Rc<Self>) {
-        if !self.standing.is_bounded() || self.alive.borrow().is_some() {
+        if !self.health.is_bounded() || self.alive.borrow().is_some() {
             return;
         }
         let (alive, mut gone) = oneshot::channel();
         *self.alive.borrow_mut() = Some(alive);
-        let standing = self.standing.clone();
+        let health = self.health.clone();
         let endpoint = Rc::downgrade(self);
         tokio::task::spawn_local(async move {
             loop {
                 tokio::select! {
-                    () = standing.wanted() => {}
+                    () = health.wanted() => {}
                     _ = &mut gone => return,
                 }
                 let Some(endpoint) = endpoint.upgrade() else {
                     return;
                 };
                 // The one that has been idle for longest.
-                let mut kept = endpoint.kept.borrow_mut();
-                if !kept.is_empty() {
-                    kept.remove(0);
+                let mut idle = endpoint.idle.borrow_mut();
+                if !idle.is_empty() {
+                    idle.remove(0);
                 }
             }
         });
     }
 
-    async fn dial(self: &Rc<Self>, need: Need, slot: Slot) -> Result<Bare, LendError> {
-        let refused = |source| LendError::Refused {
+    async fn dial(
+        self: &Rc<Self>,
+        need: Protocols,
+        slot: Slot,
+    ) -> Result<PooledConnection, AcquireError> {
+        let refused = |source| AcquireError::Refused {
             endpoint: self.address.clone(),
             source,
         };
         let addresses = self.resolved.addresses().await;
-        let addresses = addresses.map_err(|source| LendError::Unresolved {
+        let addresses = addresses.map_err(|source| AcquireError::Unresolved {
             endpoint: self.address.clone(),
             source,
         })?;
         let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
         let peer = stream.peer_addr().map_err(refused)?;
-        let opened = Stream::open(stream, &self.address, need == Need::Http1, slot).await;
-        let stream = opened.map_err(|source| LendError::Distrusted {
+        let opened = Stream::open(stream, &self.address, need == Protocols::Http1, slot).await;
+        let stream = opened.map_err(|source| AcquireError::Distrusted {
             endpoint: self.address.clone(),
             source,
         })?;
@@ -126,7 +130,7 @@ impl Endpoint {
             let shared = self.speak_http2(stream, peer).await;
             return shared.map_err(|error| refused(io::Error::other(error)));
         }
-        Ok(Bare {
+        Ok(PooledConnection {
             stream,
             reused: false,
             peer,
@@ -136,7 +140,11 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    async fn speak_http2(self: &Rc<Self>, stream: Stream, peer: SocketAddr) -> hyper::Result<Bare> {
+    async fn speak_http2(
+        self: &Rc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+    ) -> hyper::Result<PooledConnection> {
         let (sender, connection) = http2::Builder::new(Here)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -154,7 +162,7 @@ impl Endpoint {
 /// What waiting has brought.
 enum Waited {
     Slot(Slot),
-    Connection(Box<Bare>),
+    Connection(Box<PooledConnection>),
 }
 
 /// Runs what hyper starts on the worker's own thread.

@@ -1,4 +1,4 @@
-//! Connections as they are kept and lent.
+//! Connections as they are idle and acquired.
 
 use crate::upstream::endpoint::{Endpoint, Serving};
 use crate::upstream::stream::Stream;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// What a connection must be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum Protocols {
     /// Carry a request.
     Any,
     /// Be upgraded: HTTP/1 only.
@@ -17,7 +17,7 @@ pub enum Need {
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct IdleConnection {
     pub stream: Stream,
     pub peer: SocketAddr,
     pub since: Instant,
@@ -25,7 +25,7 @@ pub(super) struct Kept {
 
 /// A connection, for one request.
 #[derive(Debug)]
-pub struct Bare {
+pub struct PooledConnection {
     /// To write the request to and read the answer from, as HTTP/1 is written.
     pub stream: Stream,
     /// Whether it has carried a request before: its endpoint may be closing it just now.
@@ -34,7 +34,7 @@ pub struct Bare {
     pub(super) serving: Serving,
 }
 
-impl Bare {
+impl PooledConnection {
     /// Whose connection it is.
     pub fn endpoint(&self) -> &Rc<Endpoint> {
         self.serving.endpoint()
@@ -42,16 +42,16 @@ impl Bare {
 
     /// Keeps the connection for the next request from `now` on. Only after the answer was read to
     /// its end.
-    pub fn give_back(self, now: Instant) {
+    pub fn release(self, now: Instant) {
         if self.stream.is_http2() {
             // The one that is shared has never left.
             return;
         }
-        let kept = Kept {
+        let idle = IdleConnection {
             stream: self.stream,
             peer: self.peer,
             since: now,
         };
-        self.serving.endpoint().keep(kept);
+        self.serving.endpoint().keep(idle);
     }
 }

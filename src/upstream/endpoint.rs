@@ -1,13 +1,13 @@
-//! One endpoint, as one worker sees it: its kept connections, and whether it can be relied on.
+//! One endpoint, as one worker sees it: its idle connections, and whether it can be relied on.
 
-use crate::upstream::LendError;
-use crate::upstream::balancer;
-use crate::upstream::http2::{Exchange, Sender};
-use crate::upstream::connection::{Bare, Kept, Need};
-use crate::upstream::resolver::Resolved;
-use crate::upstream::health_state::Standing;
-use crate::upstream::stream::Stream;
 use crate::config::plan;
+use crate::upstream::AcquireError;
+use crate::upstream::balancer;
+use crate::upstream::connection::{IdleConnection, PooledConnection, Protocols};
+use crate::upstream::health_state::EndpointHealth;
+use crate::upstream::http2::{Http2Stream, Sender};
+use crate::upstream::resolver::Resolved;
+use crate::upstream::stream::Stream;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The most connections kept to one endpoint by one worker.
-const KEPT_MAX: usize = 256;
-/// How long a connection is kept without a request; below what servers usually allow.
-const KEPT_FOR: Duration = Duration::from_secs(50);
+/// The most connections idle to one endpoint by one worker.
+const IDLE_MAX: usize = 256;
+/// How long a connection is idle without a request; below what servers usually allow.
+const IDLE_FOR: Duration = Duration::from_secs(50);
 /// Who waits here for a connection goes before who waits at other workers, but not for ever.
 const OWN_FIRST: u32 = 8;
 
@@ -31,7 +31,7 @@ pub struct Endpoint {
     /// Where it is, and how it is spoken to.
     pub address: Arc<plan::Endpoint>,
     /// What all workers know of it.
-    pub standing: Arc<Standing>,
+    pub health: Arc<EndpointHealth>,
     /// Its place among others, where users choose.
     pub seed: u32,
     /// What runs for requests at this worker.
@@ -39,11 +39,11 @@ pub struct Endpoint {
     /// When it may be asked again, after it failed.
     pub paused_until: Cell<Option<Instant>>,
     pub(super) resolved: Rc<Resolved>,
-    pub(super) kept: RefCell<Vec<Kept>>,
+    pub(super) idle: RefCell<Vec<IdleConnection>>,
     /// The connection that HTTP/2 requests share.
     pub(super) shared: RefCell<Option<(Sender, SocketAddr)>>,
     /// Requests of this worker that wait for a connection.
-    pub(super) waiting: RefCell<VecDeque<oneshot::Sender<Kept>>>,
+    pub(super) waiting: RefCell<VecDeque<oneshot::Sender<IdleConnection>>>,
     /// Dropped with it, which ends what looks after it.
     pub(super) alive: RefCell<Option<oneshot::Sender<Infallible>>>,
     handed: Cell<u32>,
@@ -74,15 +74,15 @@ impl Drop for Serving {
 
 impl Endpoint {
     /// Without connections yet.
-    pub fn new(address: &plan::Endpoint, standing: Arc<Standing>) -> Endpoint {
+    pub fn new(address: &plan::Endpoint, health: Arc<EndpointHealth>) -> Endpoint {
         Endpoint {
             address: Arc::new(address.clone()),
-            standing,
+            health,
             seed: balancer::seed(&address.to_string()),
             load: Cell::default(),
             paused_until: Cell::default(),
             resolved: Rc::new(Resolved::new(address)),
-            kept: RefCell::default(),
+            idle: RefCell::default(),
             shared: RefCell::default(),
             waiting: RefCell::default(),
             alive: RefCell::default(),
@@ -94,8 +94,8 @@ impl Endpoint {
     /// Whether it would be asked if all were equal.
     pub fn state(&self, now: Instant) -> balancer::State {
         let paused = self.paused_until.get().is_some_and(|until| until > now);
-        let full = || !self.standing.has_room() && self.kept.borrow().is_empty();
-        match self.standing.is_well() {
+        let full = || !self.health.has_room() && self.idle.borrow().is_empty();
+        match self.health.is_healthy() {
             false => balancer::State::Down,
             true if paused || full() => balancer::State::Last,
             true => balancer::State::Ready,
@@ -103,10 +103,10 @@ impl Endpoint {
     }
 
     /// The connection used last, if it is still open.
-    pub(super) async fn take_kept(self: &Rc<Self>, need: Need) -> Option<Bare> {
+    pub(super) async fn take_idle(self: &Rc<Self>, need: Protocols) -> Option<PooledConnection> {
         let shared = match need {
-            Need::Http1 => None,
-            Need::Any => self.shared.borrow().clone(),
+            Protocols::Http1 => None,
+            Protocols::Any => self.shared.borrow().clone(),
         };
         if let Some((mut sender, peer)) = shared {
             if sender.is_closed() || !self.resolved.leads_to(peer) {
@@ -116,13 +116,18 @@ impl Endpoint {
                 return Some(self.share(sender, peer, true));
             }
         }
-        self.take_bare(Instant::now())
+        self.take_idle_http1(Instant::now())
     }
 
     /// A request on a connection that several share.
-    pub(super) fn share(self: &Rc<Self>, sender: Sender, peer: SocketAddr, reused: bool) -> Bare {
-        let exchange = Exchange::new(sender, Arc::clone(&self.address));
-        Bare {
+    pub(super) fn share(
+        self: &Rc<Self>,
+        sender: Sender,
+        peer: SocketAddr,
+        reused: bool,
+    ) -> PooledConnection {
+        let exchange = Http2Stream::new(sender, Arc::clone(&self.address));
+        PooledConnection {
             stream: Stream::of_http2(exchange),
             reused,
             peer,
@@ -131,58 +136,59 @@ impl Endpoint {
     }
 
     /// The same where nothing has to be waited for, as it is `now`.
-    pub fn take_kept_now(self: &Rc<Self>, now: Instant) -> Option<Bare> {
+    pub fn take_idle_now(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
         match self.shared.borrow().is_some() {
             true => None,
-            false => self.take_bare(now),
+            false => self.take_idle_http1(now),
         }
     }
 
     /// The connection of HTTP/1 used last, if it is still open `now`.
-    fn take_bare(self: &Rc<Self>, now: Instant) -> Option<Bare> {
+    fn take_idle_http1(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
         loop {
-            let kept = self.pop(now)?;
-            if let Some(bare) = self.revive(kept) {
+            let idle = self.pop(now)?;
+            if let Some(bare) = self.revive(idle) {
                 return Some(bare);
             }
         }
     }
 
-    /// The last one kept, if it is young enough and still goes where the name leads.
-    fn pop(&self, now: Instant) -> Option<Kept> {
+    /// The last one idle, if it is young enough and still goes where the name leads.
+    fn pop(&self, now: Instant) -> Option<IdleConnection> {
         loop {
-            let mut all = self.kept.borrow_mut();
-            let kept = all.pop()?;
-            if now.saturating_duration_since(kept.since) > KEPT_FOR {
+            let mut all = self.idle.borrow_mut();
+            let idle = all.pop()?;
+            if now.saturating_duration_since(idle.since) > IDLE_FOR {
                 // Those below it are older still.
                 all.clear();
                 return None;
             }
             drop(all);
-            if self.resolved.leads_to(kept.peer) {
-                return Some(kept);
+            if self.resolved.leads_to(idle.peer) {
+                return Some(idle);
             }
         }
     }
 
     /// Lets go of what has been idle for too long or was closed.
     pub(super) fn sweep(&self) {
-        let is_sound = |kept: &mut Kept| kept.since.elapsed() <= KEPT_FOR && kept.stream.is_quiet();
-        self.kept.borrow_mut().retain_mut(is_sound);
+        let is_sound =
+            |idle: &mut IdleConnection| idle.since.elapsed() <= IDLE_FOR && idle.stream.is_quiet();
+        self.idle.borrow_mut().retain_mut(is_sound);
     }
 
-    pub(super) fn revive(self: &Rc<Self>, mut kept: Kept) -> Option<Bare> {
-        kept.stream.is_quiet().then(|| Bare {
-            stream: kept.stream,
+    pub(super) fn revive(self: &Rc<Self>, mut idle: IdleConnection) -> Option<PooledConnection> {
+        idle.stream.is_quiet().then(|| PooledConnection {
+            stream: idle.stream,
             reused: true,
-            peer: kept.peer,
+            peer: idle.peer,
             serving: Serving::new(self),
         })
     }
 
     /// Keeps a connection, or gives it to who waits for one.
-    pub(super) fn keep(&self, mut kept: Kept) {
-        let all_waiting = self.standing.waiting();
+    pub(super) fn keep(&self, mut idle: IdleConnection) {
+        let all_waiting = self.health.waiting();
         if all_waiting > 0 {
             let turn = self.handed.replace(self.handed.get().wrapping_add(1));
             let mut own = self.waiting.borrow_mut();
@@ -190,10 +196,10 @@ impl Endpoint {
             while (only_own || !turn.is_multiple_of(OWN_FIRST))
                 && let Some(waiting) = own.pop_front()
             {
-                match waiting.send(kept) {
+                match waiting.send(idle) {
                     Ok(()) => return,
                     // It has waited long enough, or has one.
-                    Err(back) => kept = back,
+                    Err(back) => idle = back,
                 }
             }
             if !only_own {
@@ -201,9 +207,9 @@ impl Endpoint {
                 return;
             }
         }
-        let mut all = self.kept.borrow_mut();
-        if all.len() < KEPT_MAX {
-            all.push(kept);
+        let mut all = self.idle.borrow_mut();
+        if all.len() < IDLE_MAX {
+            all.push(idle);
         }
     }
 
@@ -214,7 +220,7 @@ impl Endpoint {
         self.failures.set(failures);
         if let Some(pause) = balancer::pause(failures) {
             self.paused_until.set(Some(Instant::now() + pause));
-            self.standing.eject(pause, || {
+            self.health.eject(pause, || {
                 format!("{failures} requests in a row got no response")
             });
             tracing::warn!(
@@ -227,27 +233,28 @@ impl Endpoint {
     /// It answered.
     pub fn served(&self) {
         if self.failures.replace(0) > 0 && self.paused_until.take().is_some() {
-            self.standing.restore();
+            self.health.restore();
         }
     }
 
     /// Whether a connection was made: it is passed over for a moment if not.
-    pub(super) fn accepted(&self, failed: Option<&LendError>) {
-        if matches!(failed, Some(LendError::Busy { .. })) {
+    pub(super) fn accepted(&self, failed: Option<&AcquireError>) {
+        if matches!(failed, Some(AcquireError::Busy { .. })) {
             return;
         }
         self.tell(failed);
         if let Some(error) = failed {
-            self.paused_until.set(Some(Instant::now() + balancer::PAUSE));
-            self.standing.eject(balancer::PAUSE, || chain(error));
+            self.paused_until
+                .set(Some(Instant::now() + balancer::PAUSE));
+            self.health.eject(balancer::PAUSE, || chain(error));
             self.resolved.doubt();
         } else if self.failures.get() == 0 && self.paused_until.take().is_some() {
-            self.standing.restore();
+            self.health.restore();
         }
     }
 
     /// Says once when the endpoint goes away, and once when it is back: not for every request.
-    fn tell(&self, failed: Option<&LendError>) {
+    fn tell(&self, failed: Option<&AcquireError>) {
         let address = &self.address;
         match (failed, self.paused_until.get()) {
             (Some(error), None) => tracing::warn!(
@@ -261,7 +268,7 @@ impl Endpoint {
 }
 
 /// An error with its cause.
-fn chain(error: &LendError) -> String {
+fn chain(error: &AcquireError) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

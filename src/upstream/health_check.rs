@@ -1,10 +1,10 @@
 //! Asks endpoints whether they are well, from one place for all workers.
 
-use crate::upstream::health::Checks;
-use crate::upstream::health_state::{Standing, Standings};
-use crate::upstream::stream::Stream;
 use crate::config::plan::{Endpoint, EndpointId, Health, Plan, Upstream};
 use crate::tasks;
+use crate::upstream::health::Checks;
+use crate::upstream::health_state::{EndpointHealth, HealthRegistry};
+use crate::upstream::stream::Stream;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::{Request, Uri, Version};
@@ -33,7 +33,7 @@ struct Subject {
 /// A check that runs.
 #[derive(Debug)]
 struct Running {
-    standing: Arc<Standing>,
+    health: Arc<EndpointHealth>,
     task: AbortHandle,
 }
 
@@ -41,13 +41,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
         // Without checks nothing is held against it.
-        self.standing.set_well(true, None);
+        self.health.set_healthy(true, None);
     }
 }
 
 /// Checks every endpoint whose upstream asks for it, by the newest plan. Ends when nobody gives
 /// plans any more.
-pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, standings: Arc<Standings>) {
+pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, health_registry: Arc<HealthRegistry>) {
     let mut running: HashMap<Subject, Running> = HashMap::new();
     let mut checks = JoinSet::new();
     loop {
@@ -59,16 +59,16 @@ pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, standings: Arc<Standings
                 endpoint: endpoint.id(),
                 health: Arc::clone(health),
             };
-            let standing = standings.of(upstream, endpoint);
+            let health = health_registry.of(upstream, endpoint);
             let same = before.remove(&subject).filter(|before| {
                 // Certificates may be others now.
-                !endpoint.is_secure() && Arc::ptr_eq(&before.standing, &standing)
+                !endpoint.is_secure() && Arc::ptr_eq(&before.health, &health)
             });
             let next = same.unwrap_or_else(|| {
-                let check = keep_asking(subject.clone(), endpoint.clone(), Arc::clone(&standing));
+                let check = keep_asking(subject.clone(), endpoint.clone(), Arc::clone(&health));
                 Running {
                     task: checks.spawn(tasks::named("health-checks", check)),
-                    standing,
+                    health,
                 }
             });
             running.insert(subject, next);
@@ -102,7 +102,7 @@ fn subjects(plan: &Plan) -> impl Iterator<Item = (&Upstream, &Endpoint, &Arc<Hea
     })
 }
 
-async fn keep_asking(subject: Subject, endpoint: Endpoint, standing: Arc<Standing>) {
+async fn keep_asking(subject: Subject, endpoint: Endpoint, state: Arc<EndpointHealth>) {
     let Subject {
         upstream, health, ..
     } = subject;
@@ -114,7 +114,7 @@ async fn keep_asking(subject: Subject, endpoint: Endpoint, standing: Arc<Standin
             .unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
         let well = checks.add(said.is_ok(), &health);
         let failure = said.err().map(|error| format!("{}: {error}", health.path));
-        if standing.set_well(well, failure.clone()) {
+        if state.set_healthy(well, failure.clone()) {
             match failure {
                 None => tracing::info!("upstreams.{upstream}: {endpoint} is healthy again"),
                 Some(failure) => tracing::warn!(

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// What is known of an endpoint.
 #[derive(Debug)]
-pub struct Standing {
+pub struct EndpointHealth {
     well: AtomicBool,
     room: Option<Room>,
     /// Until when some worker passes it over, in Unix milliseconds; 0 when none does.
@@ -74,15 +74,15 @@ pub struct Full;
 /// One who waits; counted until dropped.
 struct Waiting<'a>(&'a Room);
 
-impl Standing {
-    fn new(bounds: EndpointBounds) -> Standing {
+impl EndpointHealth {
+    fn new(bounds: EndpointBounds) -> EndpointHealth {
         let room = |slots: u32| Room {
             slots: Arc::new(Semaphore::new(slots as usize)),
             waiting: AtomicU32::new(0),
             waiting_max: bounds.pending,
             wanted: Notify::new(),
         };
-        Standing {
+        EndpointHealth {
             well: AtomicBool::new(true),
             room: bounds.connections.map(room),
             ejected_until_ms: AtomicU64::new(0),
@@ -114,7 +114,7 @@ impl Standing {
     pub fn report(&self) -> Report {
         let turns = self.turns();
         let until_ms = self.ejected_until_ms.load(Ordering::Relaxed);
-        let (condition, turn) = match (self.is_well(), until_ms > now_ms()) {
+        let (condition, turn) = match (self.is_healthy(), until_ms > now_ms()) {
             (false, _) => (Condition::Unhealthy, turns.checks.clone()),
             (true, true) => (Condition::Ejected, turns.ejection.clone()),
             (true, false) => (Condition::Healthy, turns.checks.clone()),
@@ -133,12 +133,12 @@ impl Standing {
     }
 
     /// False while its checks say that it is not well.
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.well.load(Ordering::Relaxed)
     }
 
     /// What its checks say, and why they fail; whether that is news.
-    pub fn set_well(&self, well: bool, reason: Option<String>) -> bool {
+    pub fn set_healthy(&self, well: bool, reason: Option<String>) -> bool {
         let is_news = self.well.swap(well, Ordering::Relaxed) != well;
         if is_news {
             self.turns().checks = Some(Turn {
@@ -217,22 +217,22 @@ fn now_ms() -> u64 {
 
 type Named = (Box<str>, EndpointId, EndpointBounds);
 
-/// The standings of all endpoints, which last over reloads.
+/// The health_registry of all endpoints, which last over reloads.
 #[derive(Debug, Default)]
-pub struct Standings(Mutex<HashMap<Named, Weak<Standing>>>);
+pub struct HealthRegistry(Mutex<HashMap<Named, Weak<EndpointHealth>>>);
 
-impl Standings {
-    /// The standing of an endpoint of an upstream: the same for all who ask while one of them
+impl HealthRegistry {
+    /// The health of an endpoint of an upstream: the same for all who ask while one of them
     /// holds it.
-    pub fn of(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<Standing> {
+    pub fn of(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<EndpointHealth> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (upstream.name.clone(), endpoint.id(), upstream.bounds);
-        if let Some(standing) = all.get(&name).and_then(Weak::upgrade) {
-            return standing;
+        if let Some(health) = all.get(&name).and_then(Weak::upgrade) {
+            return health;
         }
-        all.retain(|_, standing| standing.strong_count() > 0);
-        let standing = Arc::new(Standing::new(upstream.bounds));
-        all.insert(name, Arc::downgrade(&standing));
-        standing
+        all.retain(|_, health| health.strong_count() > 0);
+        let health = Arc::new(EndpointHealth::new(upstream.bounds));
+        all.insert(name, Arc::downgrade(&health));
+        health
     }
 }

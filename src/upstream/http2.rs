@@ -29,15 +29,15 @@ pub type Sender = SendRequest<Outgoing>;
 
 /// The side of the one who asks. Dropped before the end of the response, it resets the request.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct Http2Stream {
     pipe: DuplexStream,
     unsent: Arc<AtomicBool>,
     _alive: oneshot::Sender<()>,
 }
 
-impl Exchange {
+impl Http2Stream {
     /// A request to this endpoint, on its connection.
-    pub fn new(sender: Sender, endpoint: Arc<plan::Endpoint>) -> Exchange {
+    pub fn new(sender: Sender, endpoint: Arc<plan::Endpoint>) -> Http2Stream {
         let (pipe, other) = tokio::io::duplex(PIPE_BYTES);
         let unsent = Arc::new(AtomicBool::new(false));
         let (alive, left) = oneshot::channel();
@@ -52,7 +52,7 @@ impl Exchange {
                 _ = left => {}
             }
         });
-        Exchange {
+        Http2Stream {
             pipe,
             unsent,
             _alive: alive,
@@ -65,7 +65,7 @@ impl Exchange {
     }
 }
 
-impl AsyncRead for Exchange {
+impl AsyncRead for Http2Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -75,7 +75,7 @@ impl AsyncRead for Exchange {
     }
 }
 
-impl AsyncWrite for Exchange {
+impl AsyncWrite for Http2Stream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,11 +1,11 @@
-//! Connections to endpoints, lent to one request at a time and kept for the next.
+//! Connections to endpoints, acquired to one request at a time and idle for the next.
 
-use crate::upstream::balancer::{self, Candidate};
-use crate::upstream::endpoint::Endpoint;
-use crate::upstream::connection::{Bare, Need};
-use crate::upstream::health_state::Standings;
 use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
+use crate::upstream::balancer::{self, Candidate};
+use crate::upstream::connection::{PooledConnection, Protocols};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::health_state::HealthRegistry;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::io;
@@ -29,20 +29,20 @@ struct Upstream {
     budget: balancer::Budget,
 }
 
-/// For whom a connection is lent.
+/// For whom a connection is acquired.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct ConnectionRequest<'a> {
     /// Of which upstream.
     pub upstream: UpstreamIndex,
     /// What it must be able to do.
-    pub need: Need,
+    pub need: Protocols,
     /// Whose request it is, where that is known.
     pub user: Option<UserId<'a>>,
 }
 
 /// Why no endpoint of an upstream could be connected to. What the last one tried said.
 #[derive(Debug, thiserror::Error)]
-pub enum LendError {
+pub enum AcquireError {
     /// Its name has no address.
     #[error("{endpoint} does not resolve")]
     Unresolved {
@@ -87,16 +87,16 @@ pub enum LendError {
     },
 }
 
-impl LendError {
+impl AcquireError {
     /// The endpoint that was tried; `None` where none was.
     pub fn endpoint(&self) -> Option<&plan::Endpoint> {
         match self {
-            LendError::Unresolved { endpoint, .. }
-            | LendError::Refused { endpoint, .. }
-            | LendError::Distrusted { endpoint, .. }
-            | LendError::TimedOut { endpoint }
-            | LendError::Busy { endpoint } => Some(endpoint),
-            LendError::Down { .. } => None,
+            AcquireError::Unresolved { endpoint, .. }
+            | AcquireError::Refused { endpoint, .. }
+            | AcquireError::Distrusted { endpoint, .. }
+            | AcquireError::TimedOut { endpoint }
+            | AcquireError::Busy { endpoint } => Some(endpoint),
+            AcquireError::Down { .. } => None,
         }
     }
 }
@@ -104,22 +104,26 @@ impl LendError {
 impl Upstreams {
     /// The upstreams of a plan. Endpoints that `before` knew keep their connections, but for those
     /// over TLS, whose certificates may be others now.
-    pub fn new(plan: &Plan, standings: &Standings, before: Option<&Upstreams>) -> Upstreams {
+    pub fn new(
+        plan: &Plan,
+        health_registry: &HealthRegistry,
+        before: Option<&Upstreams>,
+    ) -> Upstreams {
         let upstream = |upstream: &plan::Upstream| {
             let before = before.and_then(|before| {
                 let mut all = before.upstreams.iter();
                 all.find(|it| it.name == upstream.name)
             });
             let endpoint = |address: &plan::Endpoint| {
-                let standing = standings.of(upstream, address);
+                let health = health_registry.of(upstream, address);
                 let known = before.and_then(|before| {
                     before.endpoints.iter().find(|it| {
                         it.address.id() == address.id()
                             && !address.is_secure()
-                            && Arc::ptr_eq(&it.standing, &standing)
+                            && Arc::ptr_eq(&it.health, &health)
                     })
                 });
-                let new = || Endpoint::new(address, standing.clone());
+                let new = || Endpoint::new(address, health.clone());
                 known.cloned().unwrap_or_else(|| Rc::new(new()))
             };
             Upstream {
@@ -136,50 +140,60 @@ impl Upstreams {
         }
     }
 
-    /// A connection to an endpoint of this upstream: a kept one if there is one, or else a new
+    /// A connection to an endpoint of this upstream: a idle one if there is one, or else a new
     /// one to the first endpoint that accepts it.
-    pub async fn lend(&self, wish: Wish<'_>) -> Result<Bare, LendError> {
-        let upstream = &self.upstreams[wish.upstream.0];
+    pub async fn acquire(
+        &self,
+        wanted: ConnectionRequest<'_>,
+    ) -> Result<PooledConnection, AcquireError> {
+        let upstream = &self.upstreams[wanted.upstream.0];
         upstream.budget.deposit();
         if let [only] = &upstream.endpoints[..]
-            && only.standing.is_well()
+            && only.health.is_healthy()
         {
             // The usual case, without an order to make.
-            return self.take(only, wish.need).await;
+            return self.take(only, wanted.need).await;
         }
-        let lent = self.lend_of(wish, None).await;
-        lent.unwrap_or_else(|| {
-            Err(LendError::Down {
+        let acquired = self.acquire_in_order(wanted, None).await;
+        acquired.unwrap_or_else(|| {
+            Err(AcquireError::Down {
                 upstream: upstream.name.clone(),
             })
         })
     }
 
     /// The same where nothing has to be waited for: the upstream has one endpoint, which is well
-    /// and of which a connection is kept.
-    pub fn lend_now(&self, wish: Wish<'_>, now: Instant) -> Option<Bare> {
-        let upstream = &self.upstreams[wish.upstream.0];
+    /// and of which a connection is idle.
+    pub fn acquire_idle(
+        &self,
+        wanted: ConnectionRequest<'_>,
+        now: Instant,
+    ) -> Option<PooledConnection> {
+        let upstream = &self.upstreams[wanted.upstream.0];
         let [only] = &upstream.endpoints[..] else {
             return None;
         };
-        let bare = only.standing.is_well().then(|| only.take_kept_now(now))??;
+        let bare = only
+            .health
+            .is_healthy()
+            .then(|| only.take_idle_now(now))??;
         upstream.budget.deposit();
         Some(bare)
     }
 
-    /// A connection for a request that found no answer on the one `before`: where that was kept
+    /// A connection for a request that found no answer on the one `before`: where that was idle
     /// and closed meanwhile, a new one to the same endpoint; or else one to another endpoint, as
     /// far as the budget for that goes. `None` where there is nothing else to try.
-    pub async fn lend_again(
+    pub async fn acquire_for_retry(
         &self,
-        wish: Wish<'_>,
+        wanted: ConnectionRequest<'_>,
         endpoint: &Rc<Endpoint>,
         reused: bool,
-    ) -> Option<Result<Bare, LendError>> {
-        let upstream = &self.upstreams[wish.upstream.0];
-        let others = self.has_others(wish.upstream);
+    ) -> Option<Result<PooledConnection, AcquireError>> {
+        let upstream = &self.upstreams[wanted.upstream.0];
+        let others = self.has_others(wanted.upstream);
         if reused {
-            let again = endpoint.connect(self.connect, wish.need).await;
+            let again = endpoint.connect(self.connect, wanted.need).await;
             if again.is_ok() || !others {
                 return Some(again);
             }
@@ -187,10 +201,10 @@ impl Upstreams {
         if !others || !upstream.budget.withdraw() {
             return None;
         }
-        self.lend_of(wish, Some(endpoint)).await
+        self.acquire_in_order(wanted, Some(endpoint)).await
     }
 
-    /// Lets go of kept connections that have been idle for too long or were closed.
+    /// Lets go of idle connections that have been idle for too long or were closed.
     pub fn sweep(&self) {
         let upstreams = self.upstreams.iter();
         for endpoint in upstreams.flat_map(|upstream| &upstream.endpoints) {
@@ -203,12 +217,12 @@ impl Upstreams {
         self.upstreams[upstream.0].endpoints.len() > 1
     }
 
-    async fn lend_of(
+    async fn acquire_in_order(
         &self,
-        wish: Wish<'_>,
+        wanted: ConnectionRequest<'_>,
         but: Option<&Rc<Endpoint>>,
-    ) -> Option<Result<Bare, LendError>> {
-        let upstream = &self.upstreams[wish.upstream.0];
+    ) -> Option<Result<PooledConnection, AcquireError>> {
+        let upstream = &self.upstreams[wanted.upstream.0];
         let turn = upstream.turn.replace(upstream.turn.get().wrapping_add(1));
         let now = Instant::now();
         let candidate = |endpoint: &Rc<Endpoint>| Candidate {
@@ -218,24 +232,28 @@ impl Upstreams {
         };
         let candidates: SmallVec<[_; 8]> = upstream.endpoints.iter().map(candidate).collect();
         let chance = fastrand::usize(..);
-        let order = balancer::order(upstream.balance, &candidates, turn, chance, wish.user);
+        let order = balancer::order(upstream.balance, &candidates, turn, chance, wanted.user);
         let mut failed = None;
         for place in order {
             let endpoint = &upstream.endpoints[place];
             if but.is_some_and(|but| Rc::ptr_eq(but, endpoint)) {
                 continue;
             }
-            match self.take(endpoint, wish.need).await {
-                Ok(lent) => return Some(Ok(lent)),
+            match self.take(endpoint, wanted.need).await {
+                Ok(acquired) => return Some(Ok(acquired)),
                 Err(error) => failed = Some(Err(error)),
             }
         }
         failed
     }
 
-    async fn take(&self, endpoint: &Rc<Endpoint>, need: Need) -> Result<Bare, LendError> {
-        match endpoint.take_kept(need).await {
-            Some(lent) => Ok(lent),
+    async fn take(
+        &self,
+        endpoint: &Rc<Endpoint>,
+        need: Protocols,
+    ) -> Result<PooledConnection, AcquireError> {
+        match endpoint.take_idle(need).await {
+            Some(acquired) => Ok(acquired),
             None => endpoint.connect(self.connect, need).await,
         }
     }

@@ -1,8 +1,8 @@
 //! A connection to an endpoint, with or without TLS, or a request on one that several share.
 
-use crate::upstream::http2::Exchange;
-use crate::upstream::health_state::Slot;
 use crate::config::plan::{Endpoint, Transport};
+use crate::upstream::health_state::Slot;
+use crate::upstream::http2::Http2Stream;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ pub struct Stream {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-    Http2(Exchange),
+    Http2(Http2Stream),
 }
 
 impl Stream {
@@ -62,7 +62,7 @@ impl Stream {
     }
 
     /// A request on a connection that several share.
-    pub(super) fn of_http2(exchange: Exchange) -> Stream {
+    pub(super) fn of_http2(exchange: Http2Stream) -> Stream {
         Stream {
             io: Io::Http2(exchange),
             http2: true,

@@ -76,7 +76,7 @@ pub fn reports(door: &Door) -> Vec<UpstreamReport> {
     let plan = door.plan();
     let upstream = |upstream: &crate::config::plan::Upstream| {
         let endpoints = upstream.endpoints.iter().map(|endpoint| {
-            let standing = door.house.standings.of(upstream, endpoint);
+            let standing = door.house.health_registry.of(upstream, endpoint);
             let report = standing.report();
             EndpointReport {
                 scheme: endpoint.scheme(),

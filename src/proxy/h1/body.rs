@@ -1,13 +1,13 @@
 //! What follows the head of a message. PURE, but for who is told that it broke off.
 
-use crate::proxy::h1::response_head::Follows;
-use crate::proxy::h1::request_head;
 use crate::proxy::buffer_pool::ROOM_BYTES;
-use crate::proxy::request_body;
+use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::{Bounds, Frames, Framing};
-use crate::proxy::observe::exposure_log::Unfinished;
-use crate::proxy::error_response::Reason;
-use crate::proxy::headers::reserved::Reserved;
+use crate::proxy::h1::request_head;
+use crate::proxy::h1::response_head::BodyFraming;
+use crate::proxy::headers::reserved::ReservedNames;
+use crate::proxy::observe::exposure_log::UnfinishedExposures;
+use crate::proxy::request_body;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -22,21 +22,21 @@ const TRAILERS: Bounds = Bounds {
 
 /// How a client gets a body without a known length.
 #[derive(Clone, Debug, Default)]
-pub enum Framed {
+pub enum ClientFraming {
     /// In chunks.
     #[default]
     Chunks,
     /// In chunks, with those trailers that are not reserved.
-    Trailers(Rc<Reserved>),
+    Trailers(Rc<ReservedNames>),
     /// As it is: the end of the connection is its end (HTTP/1.0).
     Raw,
 }
 
 /// The rest of a message, behind its head.
 #[derive(Debug)]
-pub struct Rest {
+pub struct BodyReader {
     body: Body,
-    framed: Framed,
+    framed: ClientFraming,
 }
 
 #[derive(Debug)]
@@ -61,12 +61,12 @@ pub struct Taken {
 
 /// An answer that is recorded as unfinished unless it is let off.
 #[derive(Debug)]
-pub struct Watched(Option<Box<Unfinished>>);
+pub struct UnfinishedGuard(Option<Box<UnfinishedExposures>>);
 
-impl Watched {
+impl UnfinishedGuard {
     /// Watches over this one, if it counts.
-    pub fn new(unfinished: Option<Box<Unfinished>>) -> Watched {
-        Watched(unfinished)
+    pub fn new(unfinished: Option<Box<UnfinishedExposures>>) -> UnfinishedGuard {
+        UnfinishedGuard(unfinished)
     }
 
     /// It has reached its end.
@@ -75,7 +75,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for UnfinishedGuard {
     fn drop(&mut self) {
         if let Some(unfinished) = self.0.take() {
             unfinished.record();
@@ -83,40 +83,40 @@ impl Drop for Watched {
     }
 }
 
-impl Rest {
+impl BodyReader {
     /// Nothing more.
-    pub const NONE: Rest = Rest {
+    pub const NONE: BodyReader = BodyReader {
         body: Body::Ended,
-        framed: Framed::Chunks,
+        framed: ClientFraming::Chunks,
     };
 
     /// What follows the head of a request, with trailers within these bounds.
-    pub fn of_request(body: request_head::Body, bounds: Bounds) -> Rest {
-        Rest {
+    pub fn of_request(body: request_head::Body, bounds: Bounds) -> BodyReader {
+        BodyReader {
             body: match body {
                 request_head::Body::None => Body::Ended,
                 request_head::Body::Length(length) => Body::Length(length),
                 request_head::Body::Chunks => Body::Chunks(Framing::of_chunks(bounds)),
             },
-            framed: Framed::Chunks,
+            framed: ClientFraming::Chunks,
         }
     }
 
     /// What follows the head of an answer, and how the client gets it.
-    pub fn new(follows: Follows, framed: Framed) -> Rest {
-        Rest {
+    pub fn new(follows: BodyFraming, framed: ClientFraming) -> BodyReader {
+        BodyReader {
             framed,
             body: match follows {
-                Follows::Nothing => Body::Ended,
-                Follows::Length(length) => Body::Length(length),
-                Follows::Chunks => Body::Chunks(Framing::of_chunks(TRAILERS)),
-                Follows::UntilClose => Body::UntilClose,
+                BodyFraming::Nothing => Body::Ended,
+                BodyFraming::Length(length) => Body::Length(length),
+                BodyFraming::Chunks => Body::Chunks(Framing::of_chunks(TRAILERS)),
+                BodyFraming::UntilClose => Body::UntilClose,
             },
         }
     }
 
     /// What becomes of these bytes, which come behind what was taken before.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, Reason> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, ErrorCode> {
         let mut taken = Taken {
             pass: 0,
             data: 0,
@@ -149,8 +149,8 @@ impl Rest {
 
     /// Appends to `out` what the client gets of `said`, and takes that out of it. Says how many
     /// bytes of it are data of the body.
-    pub fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Reason> {
-        if matches!(self.framed, Framed::Raw) {
+    pub fn copy(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, ErrorCode> {
+        if matches!(self.framed, ClientFraming::Raw) {
             return self.copy_raw(said, out);
         }
         let taken = self.take(said)?;
@@ -162,7 +162,7 @@ impl Rest {
         out.extend_from_slice(&said[..taken.pass]);
         let end = taken.pass + taken.skip;
         match &self.framed {
-            Framed::Trailers(reserved) if taken.ends => {
+            ClientFraming::Trailers(reserved) if taken.ends => {
                 request_body::write_trailers(&said[taken.pass..end], TRAILERS, reserved, out)?;
             }
             _ if chunk || taken.ends => out.extend_from_slice(b"\r\n"),
@@ -173,7 +173,7 @@ impl Rest {
     }
 
     /// The same without what frames it.
-    fn copy_raw(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Reason> {
+    fn copy_raw(&mut self, said: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, ErrorCode> {
         let (mut taken, before) = (0, out.len());
         loop {
             taken += self.frames(&said[taken..])?.bytes;
@@ -189,7 +189,7 @@ impl Rest {
     }
 
     /// What frames the body in these bytes, which come next, up to its data or its end.
-    pub fn frames(&mut self, bytes: &[u8]) -> Result<Frames, Reason> {
+    pub fn frames(&mut self, bytes: &[u8]) -> Result<Frames, ErrorCode> {
         let Body::Chunks(framing) = &mut self.body else {
             return Ok(Frames::default());
         };
@@ -221,7 +221,7 @@ impl Rest {
         }
         self.body = Body::Ended;
         Some(match self.framed {
-            Framed::Raw => b"",
+            ClientFraming::Raw => b"",
             _ => b"0\r\n\r\n",
         })
     }

@@ -3,9 +3,9 @@
 //! What two parsers could read in two ways is a fault: whoever wants to smuggle a message past a
 //! proxy needs one reading here and another one behind it.
 
-use crate::proxy::h1::grammar;
-use crate::proxy::error_response::Reason;
 use crate::config::plan::Limits;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::grammar;
 use memchr::memchr;
 
 /// The longest chunk-size line with its extensions, in bytes.
@@ -40,7 +40,7 @@ impl From<&Limits> for Bounds {
     }
 }
 
-/// Follows the chunks of one body.
+/// BodyFraming the chunks of one body.
 #[derive(Debug)]
 pub struct Framing {
     bounds: Bounds,
@@ -99,7 +99,7 @@ impl Framing {
 
     /// What becomes of these bytes of such a body. Bytes that are neither passed on nor skipped
     /// come again, with more behind them.
-    pub fn admit_chunks(&mut self, bytes: &[u8]) -> Result<Chunks, Reason> {
+    pub fn admit_chunks(&mut self, bytes: &[u8]) -> Result<Chunks, ErrorCode> {
         let mut found = Chunks::default();
         loop {
             let rest = &bytes[found.pass + found.skip..];
@@ -116,7 +116,7 @@ impl Framing {
     }
 
     /// What frames such a body in these bytes, up to its next data or its end.
-    pub fn admit_frames(&mut self, bytes: &[u8]) -> Result<Frames, Reason> {
+    pub fn admit_frames(&mut self, bytes: &[u8]) -> Result<Frames, ErrorCode> {
         let mut frames = Frames::default();
         loop {
             let rest = &bytes[frames.bytes..];
@@ -182,40 +182,40 @@ impl Framing {
         std::mem::take(&mut self.line)
     }
 
-    fn chunk_size(&mut self, unit: &[u8]) -> Result<Option<usize>, Reason> {
+    fn chunk_size(&mut self, unit: &[u8]) -> Result<Option<usize>, ErrorCode> {
         let Some((line, whole)) = self.next_line(unit) else {
             let short = unit.len() <= SIZE_LINE_MAX;
-            return short.then_some(None).ok_or(Reason::Chunk);
+            return short.then_some(None).ok_or(ErrorCode::Chunk);
         };
         // A line end that some take for one and others do not (RFC 9112, 7.1 and 11.2).
         if !whole || line.len() > SIZE_LINE_MAX {
-            return Err(Reason::Chunk);
+            return Err(ErrorCode::Chunk);
         }
-        let next = match grammar::chunk_size(line).ok_or(Reason::Chunk)? {
+        let next = match grammar::chunk_size(line).ok_or(ErrorCode::Chunk)? {
             0 => Place::Trailers,
             size => Place::Chunk(size),
         };
         Ok(Some(self.complete(next)))
     }
 
-    fn chunk_end(&mut self, unit: &[u8]) -> Result<Option<usize>, Reason> {
+    fn chunk_end(&mut self, unit: &[u8]) -> Result<Option<usize>, ErrorCode> {
         match unit {
             [b'\r', b'\n', ..] => {
                 self.line = 2;
                 Ok(Some(self.complete(Place::ChunkSize)))
             }
             [b'\r'] => Ok(None),
-            _ => Err(Reason::Chunk),
+            _ => Err(ErrorCode::Chunk),
         }
     }
 
-    fn trailers(&mut self, unit: &[u8]) -> Result<Option<usize>, Reason> {
+    fn trailers(&mut self, unit: &[u8]) -> Result<Option<usize>, ErrorCode> {
         while let Some((line, whole)) = self.next_line(unit) {
             if self.line > self.bounds.head_bytes {
-                return Err(Reason::HeadTooLong);
+                return Err(ErrorCode::HeadTooLong);
             }
             if !whole {
-                return Err(Reason::Chunk);
+                return Err(ErrorCode::Chunk);
             }
             if line.is_empty() {
                 return Ok(Some(self.complete(Place::End)));
@@ -223,11 +223,11 @@ impl Framing {
             grammar::field(line)?;
             self.trailers += 1;
             if self.trailers > self.bounds.headers {
-                return Err(Reason::HeadTooLong);
+                return Err(ErrorCode::HeadTooLong);
             }
         }
         let short = unit.len() <= self.bounds.head_bytes;
-        short.then_some(None).ok_or(Reason::HeadTooLong)
+        short.then_some(None).ok_or(ErrorCode::HeadTooLong)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
     };
 
     /// Where a body ends, however it is cut; or what is wrong with it.
-    fn read(body: &[u8], piece: usize) -> Result<Option<usize>, Reason> {
+    fn read(body: &[u8], piece: usize) -> Result<Option<usize>, ErrorCode> {
         let mut framing = Framing::of_chunks(BOUNDS);
         let (mut taken, mut end) = (0, 0);
         while end < body.len() && !framing.has_ended() {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(body: &str, expected: Result<Option<usize>, Reason>) {
+    fn check(body: &str, expected: Result<Option<usize>, ErrorCode>) {
         for piece in [body.len(), 1, 2, 3, 7, 100] {
             let found = read(body.as_bytes(), piece.max(1));
             assert_eq!(found, expected, "{body:?} by {piece}");
@@ -278,9 +278,9 @@ mod tests {
             "11111111111111111\r\n",
             "0\r\nX: y\n\r\n",
         ] {
-            check(body, Err(Reason::Chunk));
+            check(body, Err(ErrorCode::Chunk));
         }
-        check("0\r\nX : y\r\n\r\n", Err(Reason::Malformed));
+        check("0\r\nX : y\r\n\r\n", Err(ErrorCode::Malformed));
         let sound = "5\r\nhello\r\n1;a=b;c=\"d\\\"\"\r\nx\r\n0\r\nX: y\r\n\r\n";
         check(&format!("{sound}GET / HTTP/1.1"), Ok(Some(sound.len())));
         check("5\r\nhel", Ok(None));
@@ -289,9 +289,12 @@ mod tests {
     #[test]
     fn trailers_are_bounded() {
         let many = "X: y\r\n".repeat(51);
-        check(&format!("0\r\n{many}\r\n"), Err(Reason::HeadTooLong));
+        check(&format!("0\r\n{many}\r\n"), Err(ErrorCode::HeadTooLong));
         let long = "x".repeat(9000);
-        check(&format!("0\r\nX: {long}\r\n\r\n"), Err(Reason::HeadTooLong));
+        check(
+            &format!("0\r\nX: {long}\r\n\r\n"),
+            Err(ErrorCode::HeadTooLong),
+        );
     }
 
     #[test]

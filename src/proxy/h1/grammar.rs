@@ -1,6 +1,6 @@
 //! The grammar of HTTP/1 heads and chunk lines (RFC 9110, 5; RFC 9112, 3 to 7), read strictly. PURE.
 
-use crate::proxy::error_response::Reason;
+use crate::proxy::error_response::ErrorCode;
 use memchr::memchr;
 use std::net::Ipv6Addr;
 
@@ -30,22 +30,22 @@ fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// RFC 9112, 3: method, one space, target, one space, version. Whether it is HTTP/1.0.
-pub fn request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, Reason> {
+pub fn request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, ErrorCode> {
     let mut words = line.split(|&byte| byte == b' ');
     let (method, target, version, more) = (words.next(), words.next(), words.next(), words.next());
     let (Some(method), Some(target), Some(version), None) = (method, target, version, more) else {
-        return Err(Reason::Malformed);
+        return Err(ErrorCode::Malformed);
     };
     if !is_token(method) {
-        return Err(Reason::Malformed);
+        return Err(ErrorCode::Malformed);
     }
     if target.len() > target_bytes_max {
-        return Err(Reason::TargetTooLong);
+        return Err(ErrorCode::TargetTooLong);
     }
     let http_10 = match version {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
-        _ => return Err(Reason::Malformed),
+        _ => return Err(ErrorCode::Malformed),
     };
     let sound = match target {
         [b'/', rest @ ..] => is_path(rest),
@@ -54,7 +54,7 @@ pub fn request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, Reason
     };
     // CONNECT asks for a tunnel to anywhere, which only a forward proxy gives.
     let sound = sound && method != b"CONNECT";
-    sound.then_some(http_10).ok_or(Reason::Target)
+    sound.then_some(http_10).ok_or(ErrorCode::Target)
 }
 
 /// A path and query as they may be forwarded to the byte. Controls and spaces split lines for some
@@ -208,13 +208,13 @@ fn is_same_word(name: [u8; 8], known: [u8; 8]) -> bool {
 }
 
 /// RFC 9112, 5: a field's name and value.
-pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
+pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
     let (name, rest) = line.split_at(token_bytes(line));
     match rest {
         [b':', value @ ..] if !name.is_empty() && text_bytes(value) == value.len() => {
             Ok((name, value.trim_ascii()))
         }
-        _ => Err(Reason::Malformed),
+        _ => Err(ErrorCode::Malformed),
     }
 }
 
@@ -418,7 +418,7 @@ mod tests {
             "GET / HTTP/1.10",
             "G(T / HTTP/1.1",
         ] {
-            check(line, Err(Reason::Malformed));
+            check(line, Err(ErrorCode::Malformed));
         }
         for line in [
             "GET * HTTP/1.1",
@@ -432,7 +432,7 @@ mod tests {
             "GET http://u@a/ HTTP/1.1",
             "CONNECT a:80 HTTP/1.1",
         ] {
-            check(line, Err(Reason::Target));
+            check(line, Err(ErrorCode::Target));
         }
     }
 

@@ -1,8 +1,8 @@
 //! The fields of a head, where they stand in what was read. PURE.
 
 use crate::experiment::http_view::HeaderView;
+use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar;
-use crate::proxy::error_response::Reason;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// The fields of one head.
 #[derive(Debug)]
-pub struct Lines<'a> {
+pub struct HeaderBlock<'a> {
     bytes: &'a [u8],
     // On the heap: a head is moved a few times, and its fields need not be.
     lines: Vec<Line>,
@@ -33,7 +33,7 @@ thread_local! {
     static ROOM: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-impl Drop for Lines<'_> {
+impl Drop for HeaderBlock<'_> {
     fn drop(&mut self) {
         if self.lines.capacity() <= KEPT_MAX {
             ROOM.set(std::mem::take(&mut self.lines));
@@ -41,7 +41,7 @@ impl Drop for Lines<'_> {
     }
 }
 
-/// Places in the bytes. A head is far shorter than what 32 bits count.
+/// Placeholders in the bytes. A head is far shorter than what 32 bits count.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     start: u32,
@@ -81,16 +81,16 @@ enum Next {
 }
 
 /// Where the end of a line at `place` is over; `Ok(None)` where more must come to tell.
-fn over(bytes: &[u8], place: usize) -> Result<Option<usize>, Reason> {
+fn over(bytes: &[u8], place: usize) -> Result<Option<usize>, ErrorCode> {
     match bytes.get(place..) {
         Some([b'\n', ..]) => Ok(Some(place + 1)),
         Some([b'\r', b'\n', ..]) => Ok(Some(place + 2)),
         None | Some([] | [b'\r']) => Ok(None),
-        Some(_) => Err(Reason::Malformed),
+        Some(_) => Err(ErrorCode::Malformed),
     }
 }
 
-fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
+fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, ErrorCode> {
     let Some(rest) = bytes.get(start..) else {
         return Ok(None);
     };
@@ -101,7 +101,7 @@ fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
     let text = match rest.get(name_bytes..) {
         Some([b':', text @ ..]) if name_bytes > 0 => text,
         None | Some([]) => return Ok(None),
-        Some(_) => return Err(Reason::Malformed),
+        Some(_) => return Err(ErrorCode::Malformed),
     };
     let text_bytes = grammar::text_bytes(text);
     let (text, behind) = text.split_at(text_bytes);
@@ -110,7 +110,7 @@ fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
         [b'\r', b'\n', ..] => 2,
         [b'\n', ..] => 1,
         [] | [b'\r'] => return Ok(None),
-        _ => return Err(Reason::Malformed),
+        _ => return Err(ErrorCode::Malformed),
     };
     let text_start = start + name_bytes + 1;
     let end = text_start + text_bytes + end_bytes;
@@ -137,15 +137,15 @@ fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, Reason> {
     })))
 }
 
-impl<'a> Lines<'a> {
+impl<'a> HeaderBlock<'a> {
     /// Reads fields from `start` up to the empty line, and where what follows it begins; `None`
     /// where that line has not come. Of more than `max` fields, or an unsound one, the reason.
     pub fn read(
         bytes: &'a [u8],
         start: usize,
         max: usize,
-    ) -> Result<Option<(Lines<'a>, usize)>, Reason> {
-        let mut found = Lines {
+    ) -> Result<Option<(HeaderBlock<'a>, usize)>, ErrorCode> {
+        let mut found = HeaderBlock {
             bytes,
             lines: ROOM.take(),
             lengths: 0,
@@ -160,7 +160,7 @@ impl<'a> Lines<'a> {
                 None => return Ok(None),
                 Some(Next::End(end)) => return Ok(Some((found, end))),
                 Some(Next::Field(_)) if found.lines.len() == max => {
-                    return Err(Reason::HeadTooLong);
+                    return Err(ErrorCode::HeadTooLong);
                 }
                 Some(Next::Field(line)) => {
                     found.lengths |= 1 << ((line.name_end - line.start) % 64);
@@ -275,7 +275,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-impl<'a> HeaderView<'a> for &Lines<'a> {
+impl<'a> HeaderView<'a> for &HeaderBlock<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
         let (lines, is_found) = match self.may_have(name) {
@@ -321,11 +321,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str) -> (Lines<'_>, usize) {
-        Lines::read(text.as_bytes(), 0, 100).unwrap().unwrap()
+    fn read(text: &str) -> (HeaderBlock<'_>, usize) {
+        HeaderBlock::read(text.as_bytes(), 0, 100).unwrap().unwrap()
     }
 
-    fn written(lines: &Lines<'_>) -> String {
+    fn written(lines: &HeaderBlock<'_>) -> String {
         let mut out = Vec::new();
         lines.write(&mut out);
         String::from_utf8(out).unwrap()
@@ -354,12 +354,15 @@ mod tests {
     #[test]
     fn what_is_not_whole_or_not_sound_is_said() {
         for text in ["", "A: 1", "A: 1\r\n", "A: 1\r\n\r"] {
-            assert!(matches!(Lines::read(text.as_bytes(), 0, 9), Ok(None)));
+            assert!(matches!(HeaderBlock::read(text.as_bytes(), 0, 9), Ok(None)));
         }
-        let fault = |text: &str| Lines::read(text.as_bytes(), 0, 2).unwrap_err();
-        assert_eq!(fault("A : 1\r\n\r\n"), Reason::Malformed);
-        assert_eq!(fault("A: 1\r\n b\r\n\r\n"), Reason::Malformed);
-        assert_eq!(fault("A: 1\r\nA: 1\r\nA: 1\r\n\r\n"), Reason::HeadTooLong);
+        let fault = |text: &str| HeaderBlock::read(text.as_bytes(), 0, 2).unwrap_err();
+        assert_eq!(fault("A : 1\r\n\r\n"), ErrorCode::Malformed);
+        assert_eq!(fault("A: 1\r\n b\r\n\r\n"), ErrorCode::Malformed);
+        assert_eq!(
+            fault("A: 1\r\nA: 1\r\nA: 1\r\n\r\n"),
+            ErrorCode::HeadTooLong
+        );
     }
 
     proptest! {

@@ -2,16 +2,16 @@
 
 use memchr::memchr;
 
-/// Follows the pieces of one head. Only the end of a line can complete a head, so a piece without
+/// BodyFraming the pieces of one head. Only the end of a line can complete a head, so a piece without
 /// one is not a reason to read the head again: its bytes are read once for each of its lines, not
 /// once for each piece that a slow or hostile peer cuts it into.
 #[derive(Debug, Default)]
-pub struct Partial {
+pub struct PartialHead {
     /// How many bytes were there the last time.
     seen: usize,
 }
 
-impl Partial {
+impl PartialHead {
     /// Whether reading these bytes can have another outcome than before. They begin with those of
     /// the last call. More than `head_bytes_max` are always read: that is too long.
     pub fn is_news(&mut self, bytes: &[u8], head_bytes_max: usize) -> bool {
@@ -33,7 +33,7 @@ mod tests {
 
     /// How often a head is read that comes in pieces of this size.
     fn reads(text: &str, piece: usize) -> usize {
-        let mut partial = Partial::default();
+        let mut partial = PartialHead::default();
         let ends = (piece..=text.len()).step_by(piece).chain([text.len()]);
         let news = |&end: &usize| partial.is_news(&text.as_bytes()[..end], 100_000);
         ends.filter(news).count()
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn too_long_head_and_next_head_are_read() {
-        let mut partial = Partial::default();
+        let mut partial = PartialHead::default();
         assert!(partial.is_news(b"GET", 4));
         assert!(!partial.is_news(b"GET ", 4));
         assert!(partial.is_news(b"GET /", 4));

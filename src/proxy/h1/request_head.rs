@@ -4,15 +4,15 @@
 //! reading here and another one at the upstream. [`crate::proxy::headers::forwarding`] writes it for
 //! the upstream.
 
-use crate::proxy::h1::header_block::{self, Lines};
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity;
 use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
+use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::Bounds;
 use crate::proxy::h1::grammar::{self, is_named};
-use crate::proxy::headers::plan_headers::{Brought, has_private_cookie};
-use crate::proxy::error_response::Reason;
-use crate::proxy::headers::reserved::Reserved;
+use crate::proxy::h1::header_block::{self, HeaderBlock};
+use crate::proxy::headers::plan_headers::{OverrideToken, has_private_cookie};
+use crate::proxy::headers::reserved::ReservedNames;
 use http::Method;
 use http::header::HOST;
 
@@ -43,7 +43,7 @@ pub struct Request<'a> {
     target: &'a str,
     path_bytes: usize,
     /// Its fields; those for this connection only are taken.
-    pub lines: Lines<'a>,
+    pub lines: HeaderBlock<'a>,
     /// How long its head is, with the empty lines before it, in bytes.
     pub head_bytes: usize,
     /// What follows the head.
@@ -58,12 +58,12 @@ pub struct Request<'a> {
     pub(in crate::proxy) forwarded_proto: bool,
     pub(in crate::proxy) forwarded_host: bool,
     /// What few requests have.
-    pub(in crate::proxy) odd: Option<Box<Odd<'a>>>,
+    pub(in crate::proxy) odd: Option<Box<RareFields<'a>>>,
 }
 
 /// What few requests have.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Odd<'a> {
+pub(in crate::proxy) struct RareFields<'a> {
     /// The host that the target names.
     pub authority: Option<&'a str>,
     /// The protocols that the client would change to.
@@ -82,15 +82,15 @@ pub(in crate::proxy) struct Odd<'a> {
     pub private_cookies: bool,
     /// An override in the query.
     pub override_in_query: bool,
-    brought: Option<Brought>,
+    brought: Option<OverrideToken>,
 }
 
-impl<'a> Odd<'a> {
+impl<'a> RareFields<'a> {
     /// The protocols that this request asks to change to, if it may.
     pub fn upgrade(&self, request: &Request<'_>) -> Option<&'a [u8]> {
-        let bare = !request.http_10 && request.body == Body::None;
+        let connection = !request.http_10 && request.body == Body::None;
         self.upgrade
-            .filter(|_| self.lists_upgrade && !self.h2c && bare)
+            .filter(|_| self.lists_upgrade && !self.h2c && connection)
     }
 }
 
@@ -136,38 +136,38 @@ impl<'a> HeaderView<'a> for &Request<'a> {
 pub fn read<'a>(
     bytes: &'a [u8],
     bounds: &Bounds,
-    reserved: &Reserved,
+    reserved: &ReservedNames,
     trusted: bool,
-) -> Result<Option<Request<'a>>, Reason> {
+) -> Result<Option<Request<'a>>, ErrorCode> {
     let from = empty_lines(bytes);
     let window = &bytes[..bytes.len().min(bounds.head_bytes)];
     let more = || match bytes.len() <= bounds.head_bytes {
         true => Ok(None),
-        false => Err(Reason::HeadTooLong),
+        false => Err(ErrorCode::HeadTooLong),
     };
     let found = header_block::line(window, from);
     // The first limit that is exceeded decides the reason, in whatever pieces the bytes came.
     let seen = found.map_or(bytes.len(), |(_, next)| next - 1);
     let line_end = from + bounds.first_line_bytes();
     if seen > line_end && line_end <= bounds.head_bytes {
-        return Err(Reason::TargetTooLong);
+        return Err(ErrorCode::TargetTooLong);
     }
     let Some((line, start)) = found else {
         return more();
     };
     let http_10 = grammar::request_line(line, bounds.target_bytes)?;
-    let Some((lines, head_bytes)) = Lines::read(window, start, bounds.headers)? else {
+    let Some((lines, head_bytes)) = HeaderBlock::read(window, start, bounds.headers)? else {
         return more();
     };
     let mut words = line.splitn(3, |&byte| byte == b' ');
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        return Err(Reason::Malformed);
+        return Err(ErrorCode::Malformed);
     };
     let mut request = Request {
-        method: Method::from_bytes(method).map_err(|_| Reason::Malformed)?,
+        method: Method::from_bytes(method).map_err(|_| ErrorCode::Malformed)?,
         line: &bytes[from..start],
         same_line: !http_10 && start - from == line.len() + 2,
-        target: std::str::from_utf8(target).map_err(|_| Reason::Target)?,
+        target: std::str::from_utf8(target).map_err(|_| ErrorCode::Target)?,
         path_bytes: 0,
         lines,
         head_bytes,
@@ -206,7 +206,7 @@ pub fn empty_lines(bytes: &[u8]) -> usize {
 }
 
 impl<'a> Request<'a> {
-    fn odd(&mut self) -> &mut Odd<'a> {
+    fn odd(&mut self) -> &mut RareFields<'a> {
         self.odd.get_or_insert_default()
     }
 
@@ -230,7 +230,7 @@ impl<'a> Request<'a> {
     }
 
     /// Looks at every field once, and takes what is not for the upstream.
-    fn sort(&mut self, trusted: bool, reserved: &Reserved) -> Result<(), Reason> {
+    fn sort(&mut self, trusted: bool, reserved: &ReservedNames) -> Result<(), ErrorCode> {
         let (mut length, mut chunked, mut listed) = (None, false, false);
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
@@ -239,20 +239,20 @@ impl<'a> Request<'a> {
                 4 if is_named(name, b"host") => {
                     self.hosts += 1;
                     if self.hosts > 1 || !grammar::is_host(value) {
-                        return Err(Reason::Host);
+                        return Err(ErrorCode::Host);
                     }
                 }
                 14 if is_named(name, b"content-length") => {
                     // RFC 9112, 6.3: two lengths may be refused even when they agree.
-                    let said = grammar::length(value).ok_or(Reason::Length)?;
+                    let said = grammar::length(value).ok_or(ErrorCode::Length)?;
                     if length.replace(said).is_some() {
-                        return Err(Reason::Length);
+                        return Err(ErrorCode::Length);
                     }
                 }
                 17 if is_named(name, b"transfer-encoding") => {
                     // RFC 9112, 6.1: no other coding is known here, and none twice.
                     if chunked || self.http_10 || !value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(Reason::Coding);
+                        return Err(ErrorCode::Coding);
                     }
                     chunked = true;
                 }
@@ -281,11 +281,11 @@ impl<'a> Request<'a> {
             }
         }
         if self.hosts == 0 && !self.http_10 {
-            return Err(Reason::Host);
+            return Err(ErrorCode::Host);
         }
         self.body = match (chunked, length) {
             // RFC 9112, 6.1 and 11.2: the classic of smuggling.
-            (true, Some(_)) => return Err(Reason::Coding),
+            (true, Some(_)) => return Err(ErrorCode::Coding),
             (true, None) => Body::Chunks,
             (false, None | Some(0)) => Body::None,
             (false, Some(length)) => Body::Length(length),
@@ -316,7 +316,7 @@ impl<'a> Request<'a> {
     }
 
     /// RFC 9110, 7.6.1: takes the fields that `Connection` lists, as far as it may.
-    fn take_listed(&mut self, reserved: &Reserved) {
+    fn take_listed(&mut self, reserved: &ReservedNames) {
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
             if name.len() != 10 || !is_named(name, b"connection") {
@@ -362,15 +362,15 @@ impl<'a> Request<'a> {
     }
 
     /// Notes how far a TRACE or OPTIONS may go (RFC 9110, 7.6.2).
-    fn count_down(&mut self, value: &[u8], place: usize) -> Result<(), Reason> {
+    fn count_down(&mut self, value: &[u8], place: usize) -> Result<(), ErrorCode> {
         if !matches!(self.method, Method::TRACE | Method::OPTIONS) {
             return Ok(());
         }
-        let said = forwards(value).ok_or(Reason::Malformed)?;
+        let said = forwards(value).ok_or(ErrorCode::Malformed)?;
         self.lines.take(place);
         match self.odd().forwards.replace(said) {
             None => Ok(()),
-            Some(_) => Err(Reason::Malformed),
+            Some(_) => Err(ErrorCode::Malformed),
         }
     }
 
@@ -393,14 +393,14 @@ impl<'a> Request<'a> {
 
     /// The first token counts.
     fn bring(&mut self, token: &[u8], by_link: bool) {
-        self.odd().brought.get_or_insert_with(|| Brought {
+        self.odd().brought.get_or_insert_with(|| OverrideToken {
             token: token.to_vec(),
             by_link,
         });
     }
 
     /// The override token that came with it.
-    pub fn brought(&self) -> Option<&Brought> {
+    pub fn brought(&self) -> Option<&OverrideToken> {
         self.odd.as_ref()?.brought.as_ref()
     }
 
@@ -469,14 +469,14 @@ mod tests {
         target_bytes: 1000,
     };
 
-    fn reserved() -> Reserved {
+    fn reserved() -> ReservedNames {
         let routes = "listen: 127.0.0.1:1\nupstreams: { a: http://127.0.0.1:3 }\n";
         let plan = config::parse(routes, Path::new("routes.yaml"), &|_| None).unwrap();
-        Reserved::new(&plan)
+        ReservedNames::new(&plan)
     }
 
     /// How long the head is, or what is wrong: at the first piece that shows it.
-    fn read_by(bytes: &[u8], piece: usize) -> Result<Option<usize>, Reason> {
+    fn read_by(bytes: &[u8], piece: usize) -> Result<Option<usize>, ErrorCode> {
         let reserved = reserved();
         let mut end = 0;
         while end < bytes.len() {
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(text: &str, expected: Result<Option<usize>, Reason>) {
+    fn check(text: &str, expected: Result<Option<usize>, ErrorCode>) {
         for piece in [text.len(), 1, 7, 100] {
             let found = read_by(text.as_bytes(), piece);
             assert_eq!(found, expected, "{text:?} by {piece}");
@@ -519,32 +519,32 @@ mod tests {
         let both = "Content-Length: 1\r\nTransfer-Encoding: chunked";
         let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked";
         for (fields, fault) in [
-            (both, Reason::Coding),
-            (twice, Reason::Coding),
-            ("Transfer-Encoding: gzip, chunked", Reason::Coding),
-            ("Transfer-Encoding:\x0bchunked", Reason::Malformed),
-            ("Content-Length: 1\r\nContent-Length: 1", Reason::Length),
-            ("Content-Length: +1", Reason::Length),
-            ("Content-Length: 1, 1", Reason::Length),
-            ("Content-Length: 99999999999999999999", Reason::Length),
-            ("Content-Length:", Reason::Length),
-            ("X: a\rb", Reason::Malformed),
-            ("X: a\0b", Reason::Malformed),
-            (" X: a", Reason::Malformed),
-            ("X : a", Reason::Malformed),
-            (": a", Reason::Malformed),
-            ("X", Reason::Malformed),
-            ("Host: b", Reason::Host),
+            (both, ErrorCode::Coding),
+            (twice, ErrorCode::Coding),
+            ("Transfer-Encoding: gzip, chunked", ErrorCode::Coding),
+            ("Transfer-Encoding:\x0bchunked", ErrorCode::Malformed),
+            ("Content-Length: 1\r\nContent-Length: 1", ErrorCode::Length),
+            ("Content-Length: +1", ErrorCode::Length),
+            ("Content-Length: 1, 1", ErrorCode::Length),
+            ("Content-Length: 99999999999999999999", ErrorCode::Length),
+            ("Content-Length:", ErrorCode::Length),
+            ("X: a\rb", ErrorCode::Malformed),
+            ("X: a\0b", ErrorCode::Malformed),
+            (" X: a", ErrorCode::Malformed),
+            ("X : a", ErrorCode::Malformed),
+            (": a", ErrorCode::Malformed),
+            ("X", ErrorCode::Malformed),
+            ("Host: b", ErrorCode::Host),
         ] {
             check(&head(fields), Err(fault));
         }
         check(
             "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Err(Reason::Coding),
+            Err(ErrorCode::Coding),
         );
-        check("GET / HTTP/1.1\r\n\r\n", Err(Reason::Host));
+        check("GET / HTTP/1.1\r\n\r\n", Err(ErrorCode::Host));
         for first in ["CONNECT a:1", "GET a", "GET *", "GET ftp://a/", "GET /#f"] {
-            check(&format!("{first} HTTP/1.1\r\n"), Err(Reason::Target));
+            check(&format!("{first} HTTP/1.1\r\n"), Err(ErrorCode::Target));
         }
     }
 
@@ -552,25 +552,31 @@ mod tests {
     fn heads_are_bounded() {
         let long = |length: usize| "x".repeat(length);
         let target = |length: usize| format!("GET /{} HTTP/1.1", long(length));
-        check(&format!("{}\r\n", target(1001)), Err(Reason::TargetTooLong));
+        check(
+            &format!("{}\r\n", target(1001)),
+            Err(ErrorCode::TargetTooLong),
+        );
         // The limit that is exceeded first decides, however much came at once.
         check(
             &format!("{} more\r\n", target(1101)),
-            Err(Reason::TargetTooLong),
+            Err(ErrorCode::TargetTooLong),
         );
-        check(&format!("GET /{}", long(2000)), Err(Reason::TargetTooLong));
+        check(
+            &format!("GET /{}", long(2000)),
+            Err(ErrorCode::TargetTooLong),
+        );
         let head = |fields: String| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}");
         check(
             &head(format!("X: {}", long(9000))),
-            Err(Reason::HeadTooLong),
+            Err(ErrorCode::HeadTooLong),
         );
         check(
             &head(format!("X{}\r\n", long(9000))),
-            Err(Reason::HeadTooLong),
+            Err(ErrorCode::HeadTooLong),
         );
         check(
             &head(format!("{}\r\n", "X: y\r\n".repeat(50))),
-            Err(Reason::HeadTooLong),
+            Err(ErrorCode::HeadTooLong),
         );
     }
 

@@ -1,10 +1,10 @@
 //! The head of an upstream's answer, read and written again for the client. PURE.
 
-use crate::proxy::h1::header_block::{self, Lines, field};
 use crate::experiment::http_view::{HeaderView, ResponseView};
-use crate::proxy::headers::edit::Edit;
+use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar::{self, is_named};
-use crate::proxy::error_response::Reason;
+use crate::proxy::h1::header_block::{self, HeaderBlock, field};
+use crate::proxy::headers::edit::Edit;
 use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use smallvec::SmallVec;
@@ -16,18 +16,18 @@ pub const HEAD_BYTES_MAX: usize = 256 << 10;
 
 /// What stands at the beginning of what an upstream has sent.
 #[derive(Debug)]
-pub enum Read<'a> {
+pub enum ParsedHead<'a> {
     /// A head that is not complete.
     More,
     /// An interim answer of this status, whose head ends here.
     Interim(u16, usize),
     /// The answer.
-    Final(Answer<'a>),
+    Final(ResponseHead<'a>),
 }
 
 /// What follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Follows {
+pub enum BodyFraming {
     /// Nothing.
     Nothing,
     /// So many bytes.
@@ -38,31 +38,31 @@ pub enum Follows {
     UntilClose,
 }
 
-impl Follows {
+impl BodyFraming {
     /// Whether all of it is within these bytes, and it is plain to see.
     pub fn is_within(self, bytes: &[u8]) -> bool {
         match self {
-            Follows::Nothing => true,
-            Follows::Length(length) => length <= bytes.len() as u64,
-            Follows::Chunks | Follows::UntilClose => false,
+            BodyFraming::Nothing => true,
+            BodyFraming::Length(length) => length <= bytes.len() as u64,
+            BodyFraming::Chunks | BodyFraming::UntilClose => false,
         }
     }
 }
 
 /// The head of an answer.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct ResponseHead<'a> {
     /// Its status.
     pub status: u16,
     /// The protocol that it changes to.
     chosen: Option<&'a [u8]>,
     /// What it says after the version, with the end of the line.
     said: &'a [u8],
-    lines: Lines<'a>,
+    lines: HeaderBlock<'a>,
     /// How long the head is, in bytes.
     pub head_bytes: usize,
     /// What follows it.
-    pub follows: Follows,
+    pub follows: BodyFraming,
     /// Whether the upstream lets another request follow.
     pub keeps: bool,
     /// Whether it is of HTTP/1.0.
@@ -71,37 +71,37 @@ pub struct Answer<'a> {
 
 /// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not, and which
 /// asks for another protocol or not.
-pub fn read(bytes: &[u8], to_head: bool, upgrading: bool) -> Result<Read<'_>, Reason> {
+pub fn read(bytes: &[u8], to_head: bool, upgrading: bool) -> Result<ParsedHead<'_>, ErrorCode> {
     let more = || match bytes.len() <= HEAD_BYTES_MAX {
-        true => Ok(Read::More),
-        false => Err(Reason::Unsound),
+        true => Ok(ParsedHead::More),
+        false => Err(ErrorCode::Unsound),
     };
     let Some((line, start)) = header_block::line(bytes, 0) else {
         return more();
     };
-    let (http_10, status) = status_line(line).ok_or(Reason::Unsound)?;
-    let read = Lines::read(bytes, start, FIELDS_MAX).map_err(|_| Reason::Unsound)?;
+    let (http_10, status) = status_line(line).ok_or(ErrorCode::Unsound)?;
+    let read = HeaderBlock::read(bytes, start, FIELDS_MAX).map_err(|_| ErrorCode::Unsound)?;
     let Some((lines, head_bytes)) = read else {
         return more();
     };
     if head_bytes > HEAD_BYTES_MAX || (status == 101 && !upgrading) {
-        return Err(Reason::Unsound);
+        return Err(ErrorCode::Unsound);
     }
     if status < 200 && status != 101 {
-        return Ok(Read::Interim(status, head_bytes));
+        return Ok(ParsedHead::Interim(status, head_bytes));
     }
-    let mut answer = Answer {
+    let mut answer = ResponseHead {
         chosen: None,
         status,
         said: &line[b"HTTP/1.1 ".len()..],
         lines,
         head_bytes,
-        follows: Follows::UntilClose,
+        follows: BodyFraming::UntilClose,
         keeps: !http_10,
         http_10,
     };
     answer.frame(to_head)?;
-    Ok(Read::Final(answer))
+    Ok(ParsedHead::Final(answer))
 }
 
 /// RFC 9112, 4: whether it is HTTP/1.0, and the status.
@@ -124,18 +124,18 @@ fn status_line(line: &[u8]) -> Option<(bool, u16)> {
     sound.then(|| (http_10, digit(a) * 100 + digit(b) * 10 + digit(c)))
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResponseHead<'a> {
     /// Finds what follows. What two readers could read in two ways must reach neither this client
     /// nor, through a kept connection, the next one.
-    fn frame(&mut self, to_head: bool) -> Result<(), Reason> {
+    fn frame(&mut self, to_head: bool) -> Result<(), ErrorCode> {
         let (mut length, mut chunked) = (None, false);
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
             match name.len() {
                 14 if is_named(name, b"content-length") => {
-                    let said = grammar::length(value).ok_or(Reason::Unsound)?;
+                    let said = grammar::length(value).ok_or(ErrorCode::Unsound)?;
                     if length.replace(said).is_some() {
-                        return Err(Reason::Unsound);
+                        return Err(ErrorCode::Unsound);
                     }
                     if self.status == 204 {
                         // RFC 9110, 8.6: it has no body, and says no length.
@@ -144,7 +144,7 @@ impl<'a> Answer<'a> {
                 }
                 17 if is_named(name, b"transfer-encoding") => {
                     if chunked || self.http_10 || !value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(Reason::Unsound);
+                        return Err(ErrorCode::Unsound);
                     }
                     chunked = true;
                 }
@@ -157,16 +157,16 @@ impl<'a> Answer<'a> {
             }
         }
         if chunked && length.is_some() {
-            return Err(Reason::Unsound);
+            return Err(ErrorCode::Unsound);
         }
         self.follows = match (chunked, length) {
-            _ if to_head || matches!(self.status, 101 | 204 | 304) => Follows::Nothing,
-            (true, _) => Follows::Chunks,
-            (false, Some(0)) => Follows::Nothing,
-            (false, Some(length)) => Follows::Length(length),
-            (false, None) => Follows::UntilClose,
+            _ if to_head || matches!(self.status, 101 | 204 | 304) => BodyFraming::Nothing,
+            (true, _) => BodyFraming::Chunks,
+            (false, Some(0)) => BodyFraming::Nothing,
+            (false, Some(length)) => BodyFraming::Length(length),
+            (false, None) => BodyFraming::UntilClose,
         };
-        self.keeps &= self.follows != Follows::UntilClose && self.status != 101;
+        self.keeps &= self.follows != BodyFraming::UntilClose && self.status != 101;
         Ok(())
     }
 
@@ -215,8 +215,8 @@ impl<'a> Answer<'a> {
 
     /// Writes the head that the client gets, with `more` fields. `date` stands in where the
     /// upstream gave none.
-    fn write(&self, out: &mut Vec<u8>, more: &More, date: &[u8], to: To<'_>) {
-        let unframed = matches!(self.follows, Follows::Chunks | Follows::UntilClose);
+    fn write(&self, out: &mut Vec<u8>, more: &ExtraHeaders, date: &[u8], to: ClientContext<'_>) {
+        let unframed = matches!(self.follows, BodyFraming::Chunks | BodyFraming::UntilClose);
         out.extend_from_slice(match to.http_10 {
             true => b"HTTP/1.0 ",
             false => b"HTTP/1.1 ",
@@ -246,7 +246,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl<'a> ResponseView<'a> for &Answer<'a> {
+impl<'a> ResponseView<'a> for &ResponseHead<'a> {
     type Headers = Self;
 
     fn status(self) -> u16 {
@@ -258,18 +258,18 @@ impl<'a> ResponseView<'a> for &Answer<'a> {
     }
 }
 
-impl<'a> HeaderView<'a> for &Answer<'a> {
+impl<'a> HeaderView<'a> for &ResponseHead<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
     }
 }
 
 /// HeaderView that an answer is completed by.
-pub type More = SmallVec<[(HeaderName, HeaderValue); 4]>;
+pub type ExtraHeaders = SmallVec<[(HeaderName, HeaderValue); 4]>;
 
 /// Which client gets an answer.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct To<'a> {
+pub struct ClientContext<'a> {
     /// One of HTTP/1.0.
     pub http_10: bool,
     /// Its connection is to be closed behind it.
@@ -279,21 +279,39 @@ pub struct To<'a> {
 }
 
 /// How a client gets the head of an answer.
-pub trait Head {
+pub trait HeadWriter {
     /// Makes it of an answer and `more` fields. `date` stands in where the upstream gave none.
-    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], to: To<'_>);
+    fn complete(
+        &mut self,
+        answer: &ResponseHead<'_>,
+        more: &ExtraHeaders,
+        date: &[u8],
+        to: ClientContext<'_>,
+    );
 }
 
 /// As text, for HTTP/1.
-impl Head for Vec<u8> {
-    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], to: To<'_>) {
+impl HeadWriter for Vec<u8> {
+    fn complete(
+        &mut self,
+        answer: &ResponseHead<'_>,
+        more: &ExtraHeaders,
+        date: &[u8],
+        to: ClientContext<'_>,
+    ) {
         answer.write(self, more, date, to);
     }
 }
 
 /// As fields, for HTTP/2, which says no phrase and frames bodies itself.
-impl Head for Response<()> {
-    fn complete(&mut self, answer: &Answer<'_>, more: &More, date: &[u8], _: To<'_>) {
+impl HeadWriter for Response<()> {
+    fn complete(
+        &mut self,
+        answer: &ResponseHead<'_>,
+        more: &ExtraHeaders,
+        date: &[u8],
+        _: ClientContext<'_>,
+    ) {
         if let Ok(status) = StatusCode::from_u16(answer.status) {
             *self.status_mut() = status;
         }
@@ -314,14 +332,14 @@ impl Head for Response<()> {
 }
 
 /// An answer that is completed by more fields.
-pub struct Edited<'x, 'a> {
+pub struct EditableHead<'x, 'a> {
     /// What the upstream gave.
-    pub answer: &'x mut Answer<'a>,
+    pub answer: &'x mut ResponseHead<'a>,
     /// What comes behind it.
-    pub more: &'x mut More,
+    pub more: &'x mut ExtraHeaders,
 }
 
-impl Edit for Edited<'_, '_> {
+impl Edit for EditableHead<'_, '_> {
     fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.answer.lines.all(name)
     }

@@ -1,19 +1,19 @@
 //! A client's connection of HTTP/1.
 
-use crate::proxy::send::{self, Client, Heard};
-use crate::proxy::headers::forwarding::Ours;
-use crate::proxy::pipeline::{self, Finished, Found, Going, Instead};
-use crate::proxy::local_response;
-use crate::proxy::h1::partial_head::Partial;
-use crate::proxy::request_body::{Source, Upload};
-use crate::proxy::observe::access_log::End;
-use crate::proxy::timer::Clock;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::partial_head::PartialHead;
+use crate::proxy::headers::forwarding::ClientInfo;
 use crate::proxy::headers::plan_headers;
+use crate::proxy::local_response;
+use crate::proxy::observe::access_log::End;
+use crate::proxy::pipeline::{self, Exchange, Found, LocalResponse, RecordedResponse};
 use crate::proxy::policy;
-use crate::proxy::error_response::Reason;
+use crate::proxy::request_body::{BodySource, RequestBody};
+use crate::proxy::send::{self, Client, Outcome};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
-use crate::upstream::Bare;
+use crate::proxy::timer::Timer;
+use crate::upstream::PooledConnection;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -37,31 +37,31 @@ pub fn last_call(quiet_until: Instant) -> Duration {
 #[derive(Debug)]
 pub enum Ended {
     /// It is another protocol from here on: the upstream's side, and what was read of it.
-    Tunnel(Box<Bare>, Vec<u8>),
-    /// The connection is to be closed; first the reason is told, if there is one.
-    Close(Option<Reason>),
+    Tunnel(Box<PooledConnection>, Vec<u8>),
+    /// The connection is to be closed; first the code is told, if there is one.
+    Close(Option<ErrorCode>),
     /// The client has left, or cannot be told anything any more.
     Gone,
 }
 
-/// How much of an upload is read at once.
+/// How much of an body is read at once.
 const UPLOAD_BYTES: usize = 64 << 10;
 
 /// A client's connection.
-pub struct Straight<'a, S> {
+pub struct Http1Connection<'a, S> {
     pub(super) worker: &'a Rc<Worker>,
     socket: &'a Socket,
     pub(super) stream: S,
     /// What the client has sent and was not answered.
     held: Vec<u8>,
-    partial: Partial,
+    partial: PartialHead,
     requests: u32,
-    pub(super) clock: Clock,
+    pub(super) clock: Timer,
     /// When the last request was answered, where that is known.
     pub(super) answered: Option<Instant>,
     peer: IpAddr,
     secure: bool,
-    ours: Ours,
+    ours: ClientInfo,
     /// The client sends no more.
     ended: bool,
     /// Whether the wait for the rest of a head has begun: more of it does not begin it anew.
@@ -71,7 +71,7 @@ pub struct Straight<'a, S> {
 }
 
 /// What is left when the straight way has ended.
-pub struct Left<S> {
+pub struct Leftover<S> {
     /// The stream.
     pub stream: S,
     /// What was read of it and not answered.
@@ -85,13 +85,13 @@ enum Done {
     Next,
     Close,
     Gone,
-    Tunnel(Box<Bare>, Vec<u8>),
+    Tunnel(Box<PooledConnection>, Vec<u8>),
 }
 
 /// How far a request has come.
 enum Step {
-    Answered(Done, usize, Option<Box<Upload>>),
-    Unsound(Reason),
+    Answered(Done, usize, Option<Box<RequestBody>>),
+    Unsound(ErrorCode),
     More,
 }
 
@@ -103,7 +103,7 @@ enum Came {
     Gone,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client for Straight<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client for Http1Connection<'_, S> {
     fn worker(&self) -> &Rc<Worker> {
         self.worker
     }
@@ -112,57 +112,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for Straight<'_, S> {
         self.peer
     }
 
-    fn clock(&mut self) -> &mut Clock {
+    fn clock(&mut self) -> &mut Timer {
         &mut self.clock
     }
 
-    async fn tell(&mut self, going: &Going<'_>, interim: &[u8]) -> bool {
-        self.give(going, interim).await
+    async fn tell(&mut self, exchange: &Exchange<'_>, interim: &[u8]) -> bool {
+        self.give(exchange, interim).await
     }
 }
 
-impl<S: AsyncRead + Unpin> Source for Straight<'_, S> {
+impl<S: AsyncRead + Unpin> BodySource for Http1Connection<'_, S> {
     fn poll_bytes(
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
-    ) -> Poll<Result<usize, Reason>> {
+    ) -> Poll<Result<usize, ErrorCode>> {
         into.reserve(UPLOAD_BYTES);
         let read = pin!(self.stream.read_buf(into)).poll(context);
-        read.map_err(|_| Reason::BodyBroken)
+        read.map_err(|_| ErrorCode::BodyBroken)
     }
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
     /// A connection of this client, who has sent `held` already.
     pub fn new(
         worker: &'a Rc<Worker>,
         (stream, socket): (S, &'a Socket),
         held: Vec<u8>,
         (peer, secure): (IpAddr, bool),
-    ) -> Straight<'a, S> {
+    ) -> Http1Connection<'a, S> {
         let trusted = plan_headers::trusts(&worker.snapshot().plan, peer);
-        Straight {
+        Http1Connection {
             worker,
             socket,
             stream,
             held,
-            partial: Partial::default(),
+            partial: PartialHead::default(),
             requests: 0,
             ended: false,
-            clock: Clock::default(),
+            clock: Timer::default(),
             answered: None,
             peer,
             secure,
-            ours: Ours::new(peer, trusted, false),
+            ours: ClientInfo::new(peer, trusted, false),
             in_head: false,
             called: false,
         }
     }
 
     /// What is left of it.
-    pub fn into_left(self) -> Left<S> {
-        Left {
+    pub fn into_left(self) -> Leftover<S> {
+        Leftover {
             stream: self.stream,
             held: self.held,
             ended: self.ended,
@@ -178,7 +178,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
             let snapshot = worker.snapshot();
             let trusted = plan_headers::trusts(&snapshot.plan, self.peer);
             if trusted != self.ours.trusted {
-                self.ours = Ours::new(self.peer, trusted, false);
+                self.ours = ClientInfo::new(self.peer, trusted, false);
             }
             let held = std::mem::take(&mut self.held);
             let mut request = Vec::new();
@@ -187,49 +187,49 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                 let found = if held.is_empty() || !self.partial.is_news(&held, head_bytes_max) {
                     Found::More
                 } else {
-                    request = worker.rooms.take();
+                    request = worker.buffers.take();
                     pipeline::find(worker, snapshot, self.by(), &held, &mut request)
                 };
                 match found {
-                    Found::Go(going, mut upload) => {
+                    Found::Go(exchange, mut body) => {
                         self.in_head = false;
                         self.partial.reset();
-                        let taken = going.taken;
-                        let sent = (&mut request, upload.as_deref_mut());
-                        let done = self.answer(&going, &held, sent, reset.as_mut()).await;
-                        Step::Answered(done, taken, upload)
+                        let taken = exchange.taken;
+                        let sent = (&mut request, body.as_deref_mut());
+                        let done = self.answer(&exchange, &held, sent, reset.as_mut()).await;
+                        Step::Answered(done, taken, body)
                     }
-                    Found::Unsound(reason) => Step::Unsound(reason),
+                    Found::Unsound(code) => Step::Unsound(code),
                     Found::More => Step::More,
                 }
             };
             self.held = held;
             let done = match step {
-                Step::Answered(done, taken, upload) => {
+                Step::Answered(done, taken, body) => {
                     self.held.drain(..taken);
-                    self.behind(done, upload)
+                    self.behind(done, body)
                 }
-                Step::Unsound(reason) => return Ended::Close(Some(reason)),
+                Step::Unsound(code) => return Ended::Close(Some(code)),
                 Step::More => {
                     // It may be long until there is more.
-                    worker.rooms.give(std::mem::take(&mut request));
+                    worker.buffers.give(std::mem::take(&mut request));
                     match self.read(told.as_mut()).await {
                         Came::Bytes => Done::Next,
                         Came::Late if self.has_begun() => {
-                            return Ended::Close(Some(Reason::HeadTimedOut));
+                            return Ended::Close(Some(ErrorCode::HeadTimedOut));
                         }
                         Came::End if self.has_begun() => {
-                            return Ended::Close(Some(Reason::Incomplete));
+                            return Ended::Close(Some(ErrorCode::Incomplete));
                         }
                         Came::Late | Came::End => Done::Close,
                         Came::Gone => Done::Gone,
                     }
                 }
             };
-            worker.rooms.give(request);
+            worker.buffers.give(request);
             match done {
                 Done::Next => {}
-                Done::Tunnel(bare, said) => return Ended::Tunnel(bare, said),
+                Done::Tunnel(connection, said) => return Ended::Tunnel(connection, said),
                 Done::Close => return Ended::Close(None),
                 Done::Gone => return Ended::Gone,
             }
@@ -237,10 +237,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     }
 
     /// What came behind a body is the next request, if all of the body was taken.
-    fn behind(&mut self, done: Done, upload: Option<Box<Upload>>) -> Done {
-        match upload {
-            Some(upload) if upload.is_through() => {
-                self.held.append(&mut upload.into_left());
+    fn behind(&mut self, done: Done, body: Option<Box<RequestBody>>) -> Done {
+        match body {
+            Some(body) if body.is_through() => {
+                self.held.append(&mut body.into_left());
                 done
             }
             // Where the next request begins is not known.
@@ -262,58 +262,62 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     /// Asks the upstream and answers the client.
     async fn answer(
         &mut self,
-        going: &Going<'_>,
+        exchange: &Exchange<'_>,
         held: &[u8],
-        (request, mut upload): (&mut Vec<u8>, Option<&mut Upload>),
+        (request, mut body): (&mut Vec<u8>, Option<&mut RequestBody>),
         mut reset: Pin<&mut impl Future<Output = ()>>,
     ) -> Done {
         let worker = self.worker;
-        let (mut said, mut head) = (worker.rooms.take(), worker.rooms.take());
-        let heard = match going.instead {
+        let (mut said, mut head) = (worker.buffers.take(), worker.buffers.take());
+        let heard = match exchange.instead {
             None => {
-                let sent = (request, upload.as_deref_mut());
-                send::ask(self, going, sent, &mut said, &mut head, reset.as_mut()).await
+                let sent = (request, body.as_deref_mut());
+                send::ask(self, exchange, sent, &mut said, &mut head, reset.as_mut()).await
             }
-            Some(Instead::Refused(reason)) => Heard::refused(reason),
+            Some(LocalResponse::Refused(code)) => Outcome::refused(code),
             Some(instead) => {
-                let body = (going.inline(held), upload.as_deref_mut());
-                let own = local_response::answer(self, going, instead, body, &mut said, &mut head).await;
-                own.map_or(Heard::Gone, Heard::Own)
+                let body = (exchange.inline(held), body.as_deref_mut());
+                let own =
+                    local_response::answer(self, exchange, instead, body, &mut said, &mut head)
+                        .await;
+                own.map_or(Outcome::ClientGone, Outcome::Local)
             }
         };
-        let (finished, bare) = match heard {
-            Heard::Answer(finished, bare) => (finished, Some(bare)),
-            Heard::Own(finished) => (finished, None),
-            Heard::Refused(refusal, fallback) => {
-                policy::note(worker, &refusal);
-                going.trail(|trail| trail.failed(&refusal));
-                let unread = upload.as_ref().is_some_and(|it| !it.is_through());
-                let how = (refusal.reason, fallback, unread);
-                match going.refuse(worker, how, &mut said, &mut head) {
+        let (finished, connection) = match heard {
+            Outcome::Response(finished, connection) => (finished, Some(connection)),
+            Outcome::Local(finished) => (finished, None),
+            Outcome::Failed(error, fallback) => {
+                policy::note(worker, &error);
+                exchange.trail(|trail| trail.failed(&error));
+                let unread = body.as_ref().is_some_and(|it| !it.is_through());
+                let how = (error.code, fallback, unread);
+                match exchange.refuse(worker, how, &mut said, &mut head) {
                     Some(finished) => (finished, None),
                     // What watershed says itself can be read.
                     None => return Done::Gone,
                 }
             }
-            Heard::Gone => return Done::Gone,
+            Outcome::ClientGone => return Done::Gone,
         };
         self.requests += 1;
-        let bare = match bare {
-            Some(bare) if finished.status == 101 => {
-                return self.change(going, finished, bare, (head, said)).await;
+        let connection = match connection {
+            Some(connection) if finished.status == 101 => {
+                return self
+                    .change(exchange, finished, connection, (head, said))
+                    .await;
             }
-            bare => bare,
+            connection => connection,
         };
         let closes = finished.closes;
-        let upstream = (bare, upload.as_deref_mut());
-        let given = self.relay((going, &finished), upstream, (head, said), reset);
+        let upstream = (connection, body.as_deref_mut());
+        let given = self.relay((exchange, &finished), upstream, (head, said), reset);
         let given = given.await;
-        if let Some(upload) = upload {
-            going.note(|entry| entry.brought(upload.bytes()));
+        if let Some(body) = body {
+            exchange.note(|entry| entry.brought(body.bytes()));
         }
         match (given, closes) {
             (false, _) => {
-                if going.http_10 {
+                if exchange.http_10 {
                     // Only the end of the connection tells where the answer ends.
                     self.socket.spoil();
                 }
@@ -327,18 +331,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
     /// Passes on that the upstream switches protocols.
     async fn change(
         &mut self,
-        going: &Going<'_>,
-        finished: Finished,
-        bare: Bare,
+        exchange: &Exchange<'_>,
+        finished: RecordedResponse,
+        connection: PooledConnection,
         (head, mut said): (Vec<u8>, Vec<u8>),
     ) -> Done {
-        if !self.give(going, &head).await {
-            going.note(|entry| entry.ends(End::Left));
+        if !self.give(exchange, &head).await {
+            exchange.note(|entry| entry.ends(End::Left));
             return Done::Gone;
         }
-        going.note(|entry| entry.ends(End::Complete));
+        exchange.note(|entry| entry.ends(End::Complete));
         said.drain(..finished.head_bytes);
-        Done::Tunnel(Box::new(bare), said)
+        Done::Tunnel(Box::new(connection), said)
     }
 
     /// Whether a request has begun; empty lines before it are not its beginning.
@@ -358,7 +362,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
         let mut waiting = std::mem::replace(&mut self.in_head, begun) && begun;
         std::future::poll_fn(|context| {
             if self.held.capacity() == 0 {
-                self.held = self.worker.rooms.take();
+                self.held = self.worker.buffers.take();
             }
             let read = pin!(self.stream.read_buf(&mut self.held)).poll(context);
             match read {
@@ -371,7 +375,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Straight<'a, S> {
                 Poll::Pending => {}
             }
             if self.held.is_empty() {
-                self.worker.rooms.give(std::mem::take(&mut self.held));
+                self.worker.buffers.give(std::mem::take(&mut self.held));
             }
             if let Some(until) = self.worker.quiet_until.get()
                 && !begun

@@ -1,10 +1,10 @@
 //! Bodies of HTTP/2 on their way: the client's to the upstream, an answer to the client. Both
 //! stream, and neither is read faster than the other side takes it.
 
-use crate::proxy::observe::access_log::Entry;
-use crate::proxy::h2::streamed_body::Streamed;
-use crate::proxy::request_body::Source;
-use crate::proxy::error_response::Reason;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h2::streamed_body::StreamedBody;
+use crate::proxy::observe::access_log::LogEntry;
+use crate::proxy::request_body::BodySource;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -17,17 +17,17 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A client's body, framed as HTTP/1 frames it.
 #[derive(Debug)]
-pub struct Inbound {
+pub struct Http2RequestBody {
     inner: Incoming,
     /// How much is to come, where that is known; otherwise it is framed in chunks.
     left: Option<u64>,
     ended: bool,
 }
 
-impl Inbound {
+impl Http2RequestBody {
     /// This body.
-    pub fn new(inner: Incoming) -> Inbound {
-        Inbound {
+    pub fn new(inner: Incoming) -> Http2RequestBody {
+        Http2RequestBody {
             left: inner.size_hint().exact(),
             inner,
             ended: false,
@@ -49,12 +49,12 @@ impl Inbound {
     }
 }
 
-impl Source for Inbound {
+impl BodySource for Http2RequestBody {
     fn poll_bytes(
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
-    ) -> Poll<Result<usize, Reason>> {
+    ) -> Poll<Result<usize, ErrorCode>> {
         let before = into.len();
         while into.len() == before && !self.ended {
             let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
@@ -63,7 +63,7 @@ impl Source for Inbound {
                 continue;
             };
             let Ok(frame) = frame else {
-                return Poll::Ready(Err(Reason::BodyBroken));
+                return Poll::Ready(Err(ErrorCode::BodyBroken));
             };
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
@@ -77,7 +77,7 @@ impl Source for Inbound {
                     Some(left) => {
                         // More than it said to be is no body.
                         let left = left.checked_sub(data.len() as u64);
-                        self.left = Some(left.ok_or(Reason::BodyBroken)?);
+                        self.left = Some(left.ok_or(ErrorCode::BodyBroken)?);
                         into.extend_from_slice(&data);
                     }
                 },
@@ -93,16 +93,16 @@ impl Source for Inbound {
 
 /// An answer's body on its way to the client.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Http2ResponseBody {
     /// What is there already, and what is logged when the client's connection takes it.
-    Own(Bytes, Option<Box<Entry>>),
+    Whole(Bytes, Option<Box<LogEntry>>),
     /// The upstream's, as it comes.
-    Streamed(Box<Streamed>),
+    StreamedBody(Box<StreamedBody>),
 }
 
-impl Answer {
+impl Http2ResponseBody {
     /// All of a body.
-    pub fn own(text: Bytes, mut entry: Option<Box<Entry>>) -> Answer {
+    pub fn own(text: Bytes, mut entry: Option<Box<LogEntry>>) -> Http2ResponseBody {
         if text.is_empty() {
             // Nobody asks for nothing.
             if let Some(mut entry) = entry.take() {
@@ -111,19 +111,19 @@ impl Answer {
         } else if let Some(entry) = &mut entry {
             entry.untaken();
         }
-        Answer::Own(text, entry)
+        Http2ResponseBody::Whole(text, entry)
     }
 
     /// What is logged when the client's connection has taken all of it.
-    pub fn take_entry(&mut self) -> Option<Box<Entry>> {
+    pub fn take_entry(&mut self) -> Option<Box<LogEntry>> {
         match self {
-            Answer::Own(_, entry) => entry.take(),
-            Answer::Streamed(streamed) => streamed.take_entry(),
+            Http2ResponseBody::Whole(_, entry) => entry.take(),
+            Http2ResponseBody::StreamedBody(streamed) => streamed.take_entry(),
         }
     }
 }
 
-impl Body for Answer {
+impl Body for Http2ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -132,28 +132,28 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Answer::Own(text, _) if text.is_empty() => Poll::Ready(None),
-            Answer::Own(text, entry) => {
+            Http2ResponseBody::Whole(text, _) if text.is_empty() => Poll::Ready(None),
+            Http2ResponseBody::Whole(text, entry) => {
                 if let Some(entry) = entry {
                     entry.own(text.len() as u64);
                 }
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))))
             }
-            Answer::Streamed(streamed) => streamed.poll(context),
+            Http2ResponseBody::StreamedBody(streamed) => streamed.poll(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Answer::Own(text, _) => text.is_empty(),
-            Answer::Streamed(streamed) => streamed.has_ended(),
+            Http2ResponseBody::Whole(text, _) => text.is_empty(),
+            Http2ResponseBody::StreamedBody(streamed) => streamed.has_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Answer::Own(text, _) => SizeHint::with_exact(text.len() as u64),
-            Answer::Streamed(streamed) => match streamed.left_bytes() {
+            Http2ResponseBody::Whole(text, _) => SizeHint::with_exact(text.len() as u64),
+            Http2ResponseBody::StreamedBody(streamed) => match streamed.left_bytes() {
                 Some(left) => SizeHint::with_exact(left),
                 None => SizeHint::default(),
             },

@@ -1,8 +1,8 @@
 //! Requests of HTTP/2 to leave HTTP, by extended CONNECT (RFC 8441). Upstreams are asked by
 //! `Upgrade`.
 
-use crate::proxy::tunnel::{self, Quiet, Side};
-use crate::upstream::Bare;
+use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
+use crate::upstream::PooledConnection;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::HeaderName;
@@ -39,16 +39,21 @@ pub fn agreed(head: &mut Response<()>) {
 }
 
 /// Joins a client's stream with an upstream, of which `first` was read.
-pub async fn join(client: OnUpgrade, bare: Bare, first: Vec<u8>, quiet: Quiet) {
+pub async fn join(
+    client: OnUpgrade,
+    connection: PooledConnection,
+    first: Vec<u8>,
+    quiet: IdleLimits,
+) {
     let Ok(client) = client.await else {
         return;
     };
-    let client = Side {
+    let client = TunnelSide {
         stream: TokioIo::new(client),
         first: Vec::new(),
     };
-    let upstream = Side {
-        stream: bare.stream,
+    let upstream = TunnelSide {
+        stream: connection.stream,
         first,
     };
     if let Err(error) = tunnel::run(client, upstream, quiet).await {

@@ -55,7 +55,7 @@ const CODES: [(u32, u32); 21] = [
 /// `#`.
 const HASH: (u32, u32) = (12, 0xffa);
 
-/// Follows what one client sends.
+/// BodyFraming what one client sends.
 #[derive(Debug)]
 pub struct Paths {
     /// So many bytes are passed over before the next part.
@@ -71,13 +71,13 @@ pub struct Paths {
 
 #[derive(Debug)]
 struct Table {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LogEntry>,
     bytes: usize,
     bytes_max: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct LogEntry {
     bytes: usize,
     name: Name,
 }
@@ -244,7 +244,7 @@ impl Table {
         self.evict(bytes);
         if bytes <= self.bytes_max {
             self.bytes += bytes;
-            self.entries.push_front(Entry { bytes, name });
+            self.entries.push_front(LogEntry { bytes, name });
         }
     }
 

@@ -1,12 +1,12 @@
 //! HTTP/2 with a client: streams instead of turns, and bounds on what floods.
 
-use crate::proxy::timer::Clock;
-use crate::proxy::h2::stream::Asker;
-use crate::proxy::h2::hpack::Paths;
-use crate::proxy::h2::stall_limit::{Here, Pace, Paced};
-use crate::proxy::h2::transport::Patient;
-use crate::proxy::snapshot::Worker;
 use crate::config::plan::Plan;
+use crate::proxy::h2::hpack::Paths;
+use crate::proxy::h2::stall_limit::{Here, StallLimit, StallLimitedBody};
+use crate::proxy::h2::stream::Http2Client;
+use crate::proxy::h2::transport::Http2Transport;
+use crate::proxy::snapshot::Worker;
+use crate::proxy::timer::Timer;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -45,22 +45,22 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let here = Here::new(plan.timeouts.body);
     let running = here.running();
     let begun = Rc::new(Cell::new(0_u32));
-    let asker = Rc::new(Asker::new(worker, peer, secure));
+    let client_ip = Rc::new(Http2Client::new(worker, peer, secure));
     let service = service_fn(|request: Request<Incoming>| {
         begun.set(begun.get().saturating_add(1));
-        let (worker, asker) = (Rc::clone(worker), Rc::clone(&asker));
+        let (worker, client_ip) = (Rc::clone(worker), Rc::clone(&client_ip));
         // On the heap at once: hyper and the runtime move what they are given several times.
         Box::pin(async move {
             let total = worker.snapshot().plan.timeouts.total;
-            let pace = Pace::of_this_stream(total.map(|total| Instant::now() + total));
-            let answer = asker.answer(&worker, request).await;
-            Ok::<_, Infallible>(answer.map(|body| Paced::new(body, pace)))
+            let pace = StallLimit::of_this_stream(total.map(|total| Instant::now() + total));
+            let answer = client_ip.answer(&worker, request).await;
+            Ok::<_, Infallible>(answer.map(|body| StallLimitedBody::new(body, pace)))
         })
     });
     let moved = Rc::new(Cell::new(false));
     // Compressed, and with a margin: what is larger than the limit is for the parser to refuse.
     let paths = Paths::new(2 * plan.limits.head_bytes + (64 << 10));
-    let stream = Patient::new(stream, plan.timeouts.body, Rc::clone(&moved), paths);
+    let stream = Http2Transport::new(stream, plan.timeouts.body, Rc::clone(&moved), paths);
     let mut connection = http2::Builder::new(here)
         .timer(TokioTimer::new())
         .enable_connect_protocol()
@@ -75,7 +75,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .serve_connection(TokioIo::new(stream), service);
     let mut told = pin!(stop.wait_for(Option::is_some));
     let mut ending = false;
-    let mut clock = Clock::default();
+    let mut clock = Timer::default();
     std::future::poll_fn(|context| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(ended);

@@ -4,9 +4,9 @@
 //! for a client that gives none. The task of its stream can: each is run by [`Here`], which ends
 //! those that wait too long. Ending one resets the stream and drops all that it holds.
 
-use crate::proxy::observe::access_log::{End, Entry};
-use crate::proxy::h2::body::Answer;
-use crate::proxy::timer::Clock;
+use crate::proxy::h2::body::Http2ResponseBody;
+use crate::proxy::observe::access_log::{End, LogEntry};
+use crate::proxy::timer::Timer;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::cell::{Cell, RefCell};
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 thread_local! {
     /// Of the stream whose task is polled.
-    static CURRENT: RefCell<Option<Rc<Pace>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Rc<StallLimit>>> = const { RefCell::new(None) };
 }
 
 /// Who a stream waits for.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct StallLimit {
     /// A part of the body was given, and no more has been asked for.
     for_client: Cell<bool>,
     /// The body was asked for more since the task was last polled.
@@ -30,12 +30,12 @@ pub struct Pace {
     /// When the stream ends if it waits for its client.
     deadline: Cell<Option<Instant>>,
     /// Logged when the client has taken the last part of the body.
-    entry: RefCell<Option<Box<Entry>>>,
+    entry: RefCell<Option<Box<LogEntry>>>,
 }
 
-impl Pace {
+impl StallLimit {
     /// The pace of the stream whose task calls this, which waits for its client up to the deadline.
-    pub fn of_this_stream(deadline: Option<Instant>) -> Rc<Pace> {
+    pub fn of_this_stream(deadline: Option<Instant>) -> Rc<StallLimit> {
         let pace = CURRENT.with_borrow(|current| current.clone());
         let pace = pace.unwrap_or_default();
         pace.deadline.set(deadline);
@@ -57,17 +57,17 @@ const PART_BYTES: usize = 16 << 10;
 
 /// A body that tells the task of its stream who is waited for.
 #[derive(Debug)]
-pub struct Paced {
-    answer: Answer,
+pub struct StallLimitedBody {
+    answer: Http2ResponseBody,
     /// Of what the answer gave, what was not given on.
     rest: Bytes,
-    pace: Rc<Pace>,
+    pace: Rc<StallLimit>,
 }
 
-impl Paced {
+impl StallLimitedBody {
     /// This body, on a stream of this pace.
-    pub fn new(answer: Answer, pace: Rc<Pace>) -> Paced {
-        Paced {
+    pub fn new(answer: Http2ResponseBody, pace: Rc<StallLimit>) -> StallLimitedBody {
+        StallLimitedBody {
             answer,
             rest: Bytes::new(),
             pace,
@@ -77,7 +77,7 @@ impl Paced {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, <Answer as Body>::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, <Http2ResponseBody as Body>::Error>>> {
         if self.rest.is_empty() {
             let frame = match ready!(Pin::new(&mut self.answer).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
@@ -93,9 +93,9 @@ impl Paced {
     }
 }
 
-impl Body for Paced {
+impl Body for StallLimitedBody {
     type Data = Bytes;
-    type Error = <Answer as Body>::Error;
+    type Error = <Http2ResponseBody as Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -116,7 +116,7 @@ impl Body for Paced {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Asked before anything is given.
+        // LoggedRequest before anything is given.
         self.answer.size_hint()
     }
 }
@@ -148,7 +148,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
         let (running, stall_max) = (Running::new(&self.running), self.stall_max);
         tokio::task::spawn_local(async move {
             let _running = running;
-            let (mut future, pace, mut clock) = (pin!(future), Rc::default(), Clock::default());
+            let (mut future, pace, mut clock) = (pin!(future), Rc::default(), Timer::default());
             std::future::poll_fn(|context| {
                 poll(future.as_mut(), &pace, (&mut clock, stall_max), context)
             })
@@ -159,8 +159,8 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
 
 fn poll(
     future: Pin<&mut impl Future<Output = ()>>,
-    pace: &Rc<Pace>,
-    (clock, stall_max): (&mut Clock, Duration),
+    pace: &Rc<StallLimit>,
+    (clock, stall_max): (&mut Timer, Duration),
     context: &mut Context<'_>,
 ) -> Poll<()> {
     pace.moved.set(false);

@@ -1,24 +1,24 @@
 //! A request of HTTP/2: it is written down as one of HTTP/1 would be, and goes the same way.
 
-use crate::proxy::h1::response_head::{self, Head, More, Read, To};
-use crate::proxy::send::{self, Client, Heard};
-use crate::proxy::headers::forwarding::Ours;
-use crate::proxy::pipeline::{self, By, Finished, Found, Going, Instead};
-use crate::proxy::local_response;
-use crate::proxy::h1::body::{Framed, Rest, Watched};
-use crate::proxy::h2::streamed_body::Streamed;
-use crate::proxy::h2::translate;
-use crate::proxy::request_body::{Source, Upload};
-use crate::proxy::observe::access_log;
-use crate::proxy::h2::body::{Answer, Inbound};
-use crate::proxy::timer::Clock;
-use crate::proxy::headers::plan_headers;
-use crate::proxy::policy;
-use crate::proxy::error_response::Reason;
-use crate::proxy::snapshot::Worker;
-use crate::proxy::tunnel::Quiet;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::body::{BodyReader, ClientFraming, UnfinishedGuard};
+use crate::proxy::h1::response_head::{self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead};
+use crate::proxy::h2::body::{Http2RequestBody, Http2ResponseBody};
 use crate::proxy::h2::extended_connect;
-use crate::upstream::Bare;
+use crate::proxy::h2::streamed_body::StreamedBody;
+use crate::proxy::h2::translate;
+use crate::proxy::headers::forwarding::ClientInfo;
+use crate::proxy::headers::plan_headers;
+use crate::proxy::local_response;
+use crate::proxy::observe::access_log;
+use crate::proxy::pipeline::{self, By, Exchange, Found, LocalResponse, RecordedResponse};
+use crate::proxy::policy;
+use crate::proxy::request_body::{BodySource, RequestBody};
+use crate::proxy::send::{self, Client, Outcome};
+use crate::proxy::snapshot::Worker;
+use crate::proxy::timer::Timer;
+use crate::proxy::tunnel::IdleLimits;
+use crate::upstream::PooledConnection;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -30,8 +30,8 @@ use std::task::{Context, Poll};
 
 /// The client of a connection.
 #[derive(Debug)]
-pub struct Asker {
-    ours: Ours,
+pub struct Http2Client {
+    ours: ClientInfo,
     peer: IpAddr,
     secure: bool,
 }
@@ -40,16 +40,16 @@ pub struct Asker {
 struct Waiting<'a> {
     worker: &'a Rc<Worker>,
     peer: IpAddr,
-    clock: Clock,
-    body: Inbound,
+    clock: Timer,
+    body: Http2RequestBody,
 }
 
-impl Source for Waiting<'_> {
+impl BodySource for Waiting<'_> {
     fn poll_bytes(
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
-    ) -> Poll<Result<usize, Reason>> {
+    ) -> Poll<Result<usize, ErrorCode>> {
         self.body.poll_bytes(context, into)
     }
 }
@@ -63,22 +63,22 @@ impl Client for Waiting<'_> {
         self.peer
     }
 
-    fn clock(&mut self) -> &mut Clock {
+    fn clock(&mut self) -> &mut Timer {
         &mut self.clock
     }
 
     /// hyper has no way to send it.
-    async fn tell(&mut self, _: &Going<'_>, _: &[u8]) -> bool {
+    async fn tell(&mut self, _: &Exchange<'_>, _: &[u8]) -> bool {
         true
     }
 }
 
-impl Asker {
+impl Http2Client {
     /// The client of one connection.
-    pub fn new(worker: &Worker, peer: IpAddr, secure: bool) -> Asker {
+    pub fn new(worker: &Worker, peer: IpAddr, secure: bool) -> Http2Client {
         let trusted = plan_headers::trusts(&worker.snapshot().plan, peer);
-        Asker {
-            ours: Ours::new(peer, trusted, true),
+        Http2Client {
+            ours: ClientInfo::new(peer, trusted, true),
             peer,
             secure,
         }
@@ -89,14 +89,14 @@ impl Asker {
         &self,
         worker: &Rc<Worker>,
         mut request: Request<Incoming>,
-    ) -> Response<Answer> {
+    ) -> Response<Http2ResponseBody> {
         let snapshot = worker.snapshot();
         let trusted = plan_headers::trusts(&snapshot.plan, self.peer);
         let renewed;
         let ours = match trusted == self.ours.trusted {
             true => &self.ours,
             false => {
-                renewed = Ours::new(self.peer, trusted, true);
+                renewed = ClientInfo::new(self.peer, trusted, true);
                 &renewed
             }
         };
@@ -108,158 +108,166 @@ impl Asker {
             requests: 0,
         };
         let tunnel = extended_connect::asked(&mut request);
-        let (mut held, mut asking) = (worker.rooms.take(), worker.rooms.take());
+        let (mut held, mut asking) = (worker.buffers.take(), worker.buffers.take());
         let limits = &snapshot.plan.limits;
         let written = translate::write(&request, tunnel.is_some(), limits, &mut held);
         let answer = {
             let found = match written {
                 Ok(()) => pipeline::find(worker, snapshot, by, &held, &mut asking),
-                Err(reason) => Found::Unsound(reason),
+                Err(code) => Found::Unsound(code),
             };
             match found {
-                Found::Go(going, upload) => {
+                Found::Go(exchange, body) => {
                     let client = Waiting {
                         worker,
                         peer: self.peer,
-                        clock: Clock::default(),
-                        body: Inbound::new(request.into_body()),
+                        clock: Timer::default(),
+                        body: Http2RequestBody::new(request.into_body()),
                     };
-                    let sent = (&mut asking, upload);
-                    ask(client, going, &held, sent, tunnel).await
+                    let sent = (&mut asking, body);
+                    ask(client, exchange, &held, sent, tunnel).await
                 }
-                Found::Unsound(reason) => refused(worker, self.peer, reason),
+                Found::Unsound(code) => refused(worker, self.peer, code),
                 // It is whole.
-                Found::More => refused(worker, self.peer, Reason::Malformed),
+                Found::More => refused(worker, self.peer, ErrorCode::Malformed),
             }
         };
-        worker.rooms.give(held);
-        worker.rooms.give(asking);
+        worker.buffers.give(held);
+        worker.buffers.give(asking);
         answer
     }
 }
 
 /// Answers what cannot be read.
-fn refused(worker: &Rc<Worker>, peer: IpAddr, reason: Reason) -> Response<Answer> {
-    let said = access_log::refused(worker, peer, reason);
+fn refused(worker: &Rc<Worker>, peer: IpAddr, code: ErrorCode) -> Response<Http2ResponseBody> {
+    let said = access_log::refused(worker, peer, code);
     let mut head = Response::new(());
     let mut text = &[][..];
-    if let Ok(Read::Final(answer)) = response_head::read(&said, false, false) {
+    if let Ok(ParsedHead::Final(answer)) = response_head::read(&said, false, false) {
         let now_ms = crate::journal::system_ms();
-        let more = &More::new();
+        let more = &ExtraHeaders::new();
         worker.with_date(now_ms, |date| {
-            head.complete(&answer, more, date, To::default())
+            head.complete(&answer, more, date, ClientContext::default())
         });
         text = &said[answer.head_bytes..];
     }
-    head.map(|()| Answer::own(Bytes::copy_from_slice(text), None))
+    head.map(|()| Http2ResponseBody::own(Bytes::copy_from_slice(text), None))
 }
 
 async fn ask(
     mut client: Waiting<'_>,
-    mut going: Going<'_>,
+    mut exchange: Exchange<'_>,
     held: &[u8],
-    (asking, mut upload): (&mut Vec<u8>, Option<Box<Upload>>),
+    (asking, mut body): (&mut Vec<u8>, Option<Box<RequestBody>>),
     tunnel: Option<OnUpgrade>,
-) -> Response<Answer> {
+) -> Response<Http2ResponseBody> {
     let worker = client.worker;
-    let mut said = worker.rooms.take();
+    let mut said = worker.buffers.take();
     let mut head = Response::new(());
-    let heard = match going.instead {
+    let heard = match exchange.instead {
         None => {
             // Whoever resets a stream is dropped with all that waits for it.
             let reset = pin!(std::future::pending());
-            let sent = (asking, upload.as_deref_mut());
-            send::ask(&mut client, &going, sent, &mut said, &mut head, reset).await
+            let sent = (asking, body.as_deref_mut());
+            send::ask(&mut client, &exchange, sent, &mut said, &mut head, reset).await
         }
-        Some(Instead::Refused(reason)) => Heard::refused(reason),
+        Some(LocalResponse::Refused(code)) => Outcome::refused(code),
         Some(instead) => {
-            let body = (going.inline(held), upload.as_deref_mut());
-            let own = local_response::answer(&mut client, &going, instead, body, &mut said, &mut head).await;
-            own.map_or(Heard::Gone, Heard::Own)
+            let body = (exchange.inline(held), body.as_deref_mut());
+            let own =
+                local_response::answer(&mut client, &exchange, instead, body, &mut said, &mut head)
+                    .await;
+            own.map_or(Outcome::ClientGone, Outcome::Local)
         }
     };
-    if let Some(upload) = &upload {
-        going.note(|entry| entry.brought(upload.bytes()));
+    if let Some(body) = &body {
+        exchange.note(|entry| entry.brought(body.bytes()));
     }
     let own = match heard {
-        Heard::Answer(finished, bare) => {
+        Outcome::Response(finished, connection) => {
             let body = match finished.status {
-                101 => changed(&going, &mut head, (bare, &finished, &said), tunnel),
+                101 => changed(&exchange, &mut head, (connection, &finished, &said), tunnel),
                 _ => {
-                    let upload = upload.map(|upload| (upload, client.body));
-                    passed(worker, &mut going, finished, (bare, upload), &said)
+                    let body = body.map(|body| (body, client.body));
+                    passed(worker, &mut exchange, finished, (connection, body), &said)
                 }
             };
-            worker.rooms.give(said);
+            worker.buffers.give(said);
             return head.map(|()| body);
         }
-        Heard::Own(finished) => Some(finished),
-        Heard::Refused(refusal, fallback) => {
-            policy::note(worker, &refusal);
-            going.trail(|trail| trail.failed(&refusal));
-            let how = (refusal.reason, fallback, false);
-            going.refuse(worker, how, &mut said, &mut head)
+        Outcome::Local(finished) => Some(finished),
+        Outcome::Failed(error, fallback) => {
+            policy::note(worker, &error);
+            exchange.trail(|trail| trail.failed(&error));
+            let how = (error.code, fallback, false);
+            exchange.refuse(worker, how, &mut said, &mut head)
         }
-        Heard::Gone => None,
+        Outcome::ClientGone => None,
     };
     let text = own.and_then(|own| said.get(own.head_bytes..));
-    let text = match going.method == http::Method::HEAD {
+    let text = match exchange.method == http::Method::HEAD {
         true => Bytes::new(),
         false => Bytes::copy_from_slice(text.unwrap_or_default()),
     };
-    worker.rooms.give(said);
-    head.map(|()| Answer::own(text, going.take_entry()))
+    worker.buffers.give(said);
+    head.map(|()| Http2ResponseBody::own(text, exchange.take_entry()))
 }
 
 /// The upstream has agreed to another protocol: its side is joined with the client's stream.
 fn changed(
-    going: &Going<'_>,
+    exchange: &Exchange<'_>,
     head: &mut Response<()>,
-    (bare, finished, said): (Bare, &Finished, &[u8]),
+    (connection, finished, said): (PooledConnection, &RecordedResponse, &[u8]),
     tunnel: Option<OnUpgrade>,
-) -> Answer {
+) -> Http2ResponseBody {
     extended_connect::agreed(head);
     let first = said.get(finished.head_bytes..).unwrap_or_default();
-    let quiet = Quiet::from(&going.snapshot.plan.timeouts);
-    going.note(|entry| entry.own(0));
+    let quiet = IdleLimits::from(&exchange.snapshot.plan.timeouts);
+    exchange.note(|entry| entry.own(0));
     if let Some(client) = tunnel {
-        tokio::task::spawn_local(extended_connect::join(client, bare, first.to_vec(), quiet));
+        tokio::task::spawn_local(extended_connect::join(
+            client,
+            connection,
+            first.to_vec(),
+            quiet,
+        ));
     }
-    Answer::own(Bytes::new(), None)
+    Http2ResponseBody::own(Bytes::new(), None)
 }
 
 /// The body of an answer, of which all that was `said` has been read.
 fn passed(
     worker: &Rc<Worker>,
-    going: &mut Going<'_>,
-    finished: Finished,
-    (bare, upload): (Bare, Option<(Box<Upload>, Inbound)>),
+    exchange: &mut Exchange<'_>,
+    finished: RecordedResponse,
+    (connection, body): (
+        PooledConnection,
+        Option<(Box<RequestBody>, Http2RequestBody)>,
+    ),
     said: &[u8],
-) -> Answer {
-    let mut rest = Rest::new(finished.follows, Framed::Chunks);
+) -> Http2ResponseBody {
+    let mut rest = BodyReader::new(finished.follows, ClientFraming::Chunks);
     let first = said.get(finished.head_bytes..).unwrap_or_default();
-    let through = upload
-        .as_ref()
-        .is_none_or(|(upload, _)| upload.is_through());
+    let through = body.as_ref().is_none_or(|(body, _)| body.is_through());
     if finished.follows.is_within(first) {
         let data = &first[..rest.data(first)];
         let whole = data.len() == first.len();
         let data = Bytes::copy_from_slice(data);
         if finished.keeps && whole && through {
-            bare.give_back(finished.at);
+            connection.release(finished.at);
         }
-        return Answer::own(data, going.take_entry());
+        return Http2ResponseBody::own(data, exchange.take_entry());
     }
-    let watched = Watched::new(going.unfinished(worker, &finished));
-    let mut streamed = Streamed::new(
-        (bare, finished.keeps),
+    let watched = UnfinishedGuard::new(exchange.unfinished(worker, &finished));
+    let mut streamed = StreamedBody::new(
+        (connection, finished.keeps),
         rest,
         BytesMut::from(first),
-        Rc::clone(&going.snapshot.words.reserved),
+        Rc::clone(&exchange.snapshot.words.reserved),
         watched,
-        (finished.quiet_max, going.deadline),
+        (finished.quiet_max, exchange.deadline),
     );
-    streamed.log(going.take_entry());
-    streamed.beside(upload.filter(|(upload, _)| !upload.is_through()));
-    Answer::Streamed(Box::new(streamed))
+    streamed.log(exchange.take_entry());
+    streamed.beside(body.filter(|(body, _)| !body.is_through()));
+    Http2ResponseBody::StreamedBody(Box::new(streamed))
 }

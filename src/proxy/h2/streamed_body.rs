@@ -1,15 +1,15 @@
 //! The body of an upstream's answer on its way to a client of HTTP/2, as it comes.
 
-use crate::proxy::h1::header_block::Lines;
-use crate::proxy::h1::body::{Rest, TRAILERS_MAX, Watched};
 use crate::proxy::buffer_pool::ROOM_BYTES;
-use crate::proxy::request_body::Upload;
-use crate::proxy::observe::access_log::{End, Entry};
-use crate::proxy::h2::body::Inbound;
-use crate::proxy::timer::Clock;
+use crate::proxy::h1::body::{BodyReader, TRAILERS_MAX, UnfinishedGuard};
+use crate::proxy::h1::header_block::HeaderBlock;
+use crate::proxy::h2::body::Http2RequestBody;
 use crate::proxy::headers::hop_by_hop;
-use crate::proxy::headers::reserved::Reserved;
-use crate::upstream::Bare;
+use crate::proxy::headers::reserved::ReservedNames;
+use crate::proxy::observe::access_log::{End, LogEntry};
+use crate::proxy::request_body::RequestBody;
+use crate::proxy::timer::Timer;
+use crate::upstream::PooledConnection;
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
@@ -25,42 +25,42 @@ use tokio::time::Sleep;
 /// A body. When it was read to its end the connection is kept; when the client leaves before, it
 /// is closed.
 #[derive(Debug)]
-pub struct Streamed {
-    bare: Option<Bare>,
+pub struct StreamedBody {
+    connection: Option<PooledConnection>,
     /// What is still on its way to the upstream.
-    upload: Option<(Box<Upload>, Inbound)>,
+    upload: Option<(Box<RequestBody>, Http2RequestBody)>,
     keeps: bool,
-    rest: Rest,
+    rest: BodyReader,
     /// Read, and not given on.
     said: BytesMut,
     trailers: Option<HeaderMap>,
-    reserved: Rc<Reserved>,
-    watched: Watched,
-    quiet: Clock,
+    reserved: Rc<ReservedNames>,
+    watched: UnfinishedGuard,
+    quiet: Timer,
     quiet_max: Duration,
     /// When all of it must be there.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Logged when it has ended.
-    entry: Option<Box<Entry>>,
+    entry: Option<Box<LogEntry>>,
 }
 
 type Next = Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>;
 
-impl Streamed {
+impl StreamedBody {
     /// The `rest` of an answer, of which `said` was read; the connection that it comes over, and
     /// whether that lets another request follow; the names that trailers must not have; who is told
     /// if it breaks off; the longest pause, and when all of it must be there.
     pub fn new(
-        (bare, keeps): (Bare, bool),
-        rest: Rest,
+        (connection, keeps): (PooledConnection, bool),
+        rest: BodyReader,
         said: BytesMut,
-        reserved: Rc<Reserved>,
-        watched: Watched,
+        reserved: Rc<ReservedNames>,
+        watched: UnfinishedGuard,
         (quiet_max, deadline): (Duration, Option<Instant>),
-    ) -> Streamed {
+    ) -> StreamedBody {
         let until = |deadline: Instant| Box::pin(tokio::time::sleep_until(deadline.into()));
-        Streamed {
-            bare: Some(bare),
+        StreamedBody {
+            connection: Some(connection),
             upload: None,
             keeps,
             rest,
@@ -68,7 +68,7 @@ impl Streamed {
             trailers: None,
             reserved,
             watched,
-            quiet: Clock::default(),
+            quiet: Timer::default(),
             quiet_max,
             deadline: deadline.map(until),
             entry: None,
@@ -76,17 +76,17 @@ impl Streamed {
     }
 
     /// Takes what is left of the request's body to the upstream.
-    pub fn beside(&mut self, upload: Option<(Box<Upload>, Inbound)>) {
+    pub fn beside(&mut self, upload: Option<(Box<RequestBody>, Http2RequestBody)>) {
         self.upload = upload;
     }
 
     /// Logs it when it has ended.
-    pub fn log(&mut self, entry: Option<Box<Entry>>) {
+    pub fn log(&mut self, entry: Option<Box<LogEntry>>) {
         self.entry = entry;
     }
 
     /// What is logged of it.
-    pub fn take_entry(&mut self) -> Option<Box<Entry>> {
+    pub fn take_entry(&mut self) -> Option<Box<LogEntry>> {
         self.entry.take()
     }
 
@@ -125,8 +125,8 @@ impl Streamed {
         if let Some(Err(_)) = next {
             self.entry = None;
             // Nothing more comes after an error.
-            self.bare = None;
-            self.rest = Rest::NONE;
+            self.connection = None;
+            self.rest = BodyReader::NONE;
         }
         Poll::Ready(next.map(|next| next.map_err(Into::into)))
     }
@@ -170,11 +170,11 @@ impl Streamed {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(bare) = &mut self.bare else {
+        let Some(connection) = &mut self.connection else {
             return Poll::Ready(Ok(0));
         };
         if let Some((upload, body)) = &mut self.upload {
-            upload.poll(context, body, &mut bare.stream);
+            upload.poll(context, body, &mut connection.stream);
             if let Some(entry) = &mut self.entry {
                 entry.brought(upload.bytes());
             }
@@ -183,7 +183,7 @@ impl Streamed {
             }
         }
         self.said.reserve(ROOM_BYTES);
-        let read = pin!(bare.stream.read_buf(&mut self.said)).poll(context);
+        let read = pin!(connection.stream.read_buf(&mut self.said)).poll(context);
         match read {
             Poll::Ready(read) => {
                 self.quiet.stop();
@@ -201,19 +201,19 @@ impl Streamed {
         self.watched.let_off();
         let upload = self.upload.take();
         let through = upload.is_none_or(|(upload, _)| upload.is_through());
-        if let Some(bare) = self.bare.take()
+        if let Some(connection) = self.connection.take()
             && self.keeps
             && through
             && self.said.is_empty()
         {
-            bare.give_back(Instant::now());
+            connection.release(Instant::now());
         }
     }
 }
 
 /// Trailers as a client may have them.
-fn fields(trailers: &[u8], reserved: &Reserved) -> Option<HeaderMap> {
-    let (lines, _) = Lines::read(trailers, 0, TRAILERS_MAX).ok()??;
+fn fields(trailers: &[u8], reserved: &ReservedNames) -> Option<HeaderMap> {
+    let (lines, _) = HeaderBlock::read(trailers, 0, TRAILERS_MAX).ok()??;
     let mut fields = HeaderMap::new();
     lines.give(&mut fields);
     hop_by_hop::remove_from_trailers(&mut fields, reserved);

@@ -1,8 +1,8 @@
 //! A head of HTTP/2 in the words of HTTP/1, to be read like one that came so. PURE.
 
-use crate::proxy::h1::header_block::{field, named};
 use crate::config::plan::Limits;
-use crate::proxy::error_response::Reason;
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::header_block::{field, named};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
 };
@@ -24,21 +24,21 @@ pub fn write<B: Body>(
     upgrades: bool,
     limits: &Limits,
     out: &mut Vec<u8>,
-) -> Result<(), Reason> {
+) -> Result<(), ErrorCode> {
     let (uri, headers) = (request.uri(), request.headers());
     let target = uri.path_and_query().map(|target| target.as_str());
     // RFC 9113, 8.3.1: a path begins with a slash.
     let target = target.filter(|target| target.starts_with(['/', '*']));
-    let target = target.ok_or(Reason::Target)?;
+    let target = target.ok_or(ErrorCode::Target)?;
     if target.len() > limits.target_bytes {
-        return Err(Reason::TargetTooLong);
+        return Err(ErrorCode::TargetTooLong);
     }
     let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     let all = target.len() + headers.iter().map(bytes).sum::<usize>();
     // The authority becomes a field.
     let added = usize::from(uri.authority().is_some() && !headers.contains_key(HOST));
     if all > limits.head_bytes || headers.len() + added > limits.headers {
-        return Err(Reason::HeadTooLong);
+        return Err(ErrorCode::HeadTooLong);
     }
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
@@ -57,7 +57,7 @@ pub fn write<B: Body>(
         match *name {
             HOST => match host {
                 Some(host) if host.eq_ignore_ascii_case(value) => {}
-                Some(_) => return Err(Reason::Host),
+                Some(_) => return Err(ErrorCode::Host),
                 None => field(out, b"host", value),
             },
             COOKIE => {

@@ -1,8 +1,8 @@
 //! A client's stream of HTTP/2: writes fail when the client takes nothing for too long, reads where
 //! a path has a fragment.
 
-use crate::proxy::timer::Clock;
 use crate::proxy::h2::hpack::Paths;
+use crate::proxy::timer::Timer;
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
@@ -13,20 +13,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream, how long one write of it may wait, and the paths that come over it.
 #[derive(Debug)]
-pub struct Patient<S> {
+pub struct Http2Transport<S> {
     stream: S,
-    clock: Clock,
+    clock: Timer,
     stall_max: Duration,
     moved: Rc<Cell<bool>>,
     paths: Paths,
 }
 
-impl<S> Patient<S> {
+impl<S> Http2Transport<S> {
     /// This stream, each write of which may wait for so long. `moved` is set by each that is taken.
-    pub fn new(stream: S, stall_max: Duration, moved: Rc<Cell<bool>>, paths: Paths) -> Patient<S> {
-        Patient {
+    pub fn new(
+        stream: S,
+        stall_max: Duration,
+        moved: Rc<Cell<bool>>,
+        paths: Paths,
+    ) -> Http2Transport<S> {
+        Http2Transport {
             stream,
-            clock: Clock::default(),
+            clock: Timer::default(),
             stall_max,
             moved,
             paths,
@@ -45,7 +50,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Http2Transport<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -60,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Http2Transport<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,16 +1,16 @@
 //! What shared caches are told, so that they mix neither versions nor visitors. PURE.
 
-use crate::proxy::headers::edit::Edit;
 use crate::config::plan::{CacheRule, Plan};
 use crate::experiment::identity::Source;
 use crate::experiment::resolve::Depends;
+use crate::proxy::headers::edit::Edit;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, VARY};
 use smallvec::SmallVec;
 
 /// Names of request fields that answers depend on, made once for a plan.
 #[derive(Debug)]
-pub struct CacheWords {
+pub struct CacheHeaders {
     /// Those that say who asks.
     user: Vec<String>,
     user_line: HeaderValue,
@@ -18,9 +18,9 @@ pub struct CacheWords {
     conditions: Vec<Vec<String>>,
 }
 
-impl CacheWords {
+impl CacheHeaders {
     /// The names of a plan.
-    pub fn new(plan: &Plan) -> CacheWords {
+    pub fn new(plan: &Plan) -> CacheHeaders {
         // Minted IDs and overrides are cookies.
         let mut user = vec!["cookie".to_owned()];
         for source in &plan.identity.sources {
@@ -36,7 +36,7 @@ impl CacheWords {
             let headers = experiment.matcher.headers.iter();
             headers.map(|it| it.name.as_str().to_owned()).collect()
         });
-        CacheWords {
+        CacheHeaders {
             // Header names make a header value.
             user_line: HeaderValue::try_from(user.join(", "))
                 .unwrap_or(HeaderValue::from_static("*")),
@@ -50,7 +50,7 @@ impl CacheWords {
 /// a token, no shared cache may do anything.
 pub fn finish(
     plan: &Plan,
-    words: &CacheWords,
+    words: &CacheHeaders,
     headers: &mut impl Edit,
     depends: &Depends,
     personal: bool,
@@ -69,7 +69,7 @@ pub fn finish(
     }
 }
 
-fn vary(words: &CacheWords, headers: &mut impl Edit, depends: &Depends) {
+fn vary(words: &CacheHeaders, headers: &mut impl Edit, depends: &Depends) {
     let by_user = depends.user_for_upstream || depends.user_for_told;
     if by_user && depends.headers.is_empty() && headers.all(&VARY).next().is_none() {
         headers.insert(VARY, words.user_line.clone());

@@ -1,21 +1,23 @@
 //! A request's head as the upstream gets it. PURE.
 
-use crate::proxy::h1::header_block::{field, named};
-use crate::proxy::h1::request_head::{Odd, Request};
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::Visitor;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::Assignment;
-use crate::proxy::headers::plan_headers::{Words, is_private_cookie};
+use crate::proxy::h1::header_block::{field, named};
+use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
-use crate::proxy::observe::trace_context::{PARENT_BYTES, Parent, REQUEST_ID, TRACEPARENT, TRACESTATE, Tags};
+use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_cookie};
+use crate::proxy::observe::trace_context::{
+    Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
+};
 use http::header::{COOKIE, FORWARDED, HOST};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 
 /// What one connection says of its client, made once.
 #[derive(Debug)]
-pub struct Ours {
+pub struct ClientInfo {
     /// Whether what the client says of others is believed.
     pub trusted: bool,
     address: IpAddr,
@@ -24,10 +26,10 @@ pub struct Ours {
     http2: bool,
 }
 
-impl Ours {
+impl ClientInfo {
     /// For a client of this address, which speaks HTTP/2 or HTTP/1.
-    pub fn new(address: IpAddr, trusted: bool, http2: bool) -> Ours {
-        Ours {
+    pub fn new(address: IpAddr, trusted: bool, http2: bool) -> ClientInfo {
+        ClientInfo {
             trusted,
             address,
             text: format!("{address}\r\n").into_bytes().into(),
@@ -38,7 +40,7 @@ impl Ours {
 
 /// Where in a written head something may be put later.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Places {
+pub struct Placeholders {
     /// The value of `traceparent`, where a parent stands there.
     pub parent: Option<usize>,
     /// Where `Host` is missing.
@@ -51,12 +53,12 @@ impl Request<'_> {
     pub fn write(
         &mut self,
         out: &mut Vec<u8>,
-        (ours, over_tls): (&Ours, bool),
-        words: &Words,
-        (tags, parent): (Option<&Tags>, Option<Parent>),
+        (ours, over_tls): (&ClientInfo, bool),
+        words: &PlanHeaders,
+        (tags, parent): (Option<&Correlation>, Option<TraceParent>),
         visitor: Option<&Visitor<'_>>,
         visit: &Assignment,
-    ) -> Places {
+    ) -> Placeholders {
         let made = tags.and_then(|tags| tags.id.as_ref());
         let made = made.filter(|id| id.made);
         if made.is_some() {
@@ -131,7 +133,7 @@ impl Request<'_> {
         });
         let host = host.is_none().then_some(out.len());
         out.extend_from_slice(b"\r\n");
-        Places { parent, host }
+        Placeholders { parent, host }
     }
 
     /// The first line, where it is another than came.
@@ -153,9 +155,9 @@ impl Request<'_> {
     /// The fields of a request that has what few have.
     fn write_odd(
         &mut self,
-        odd: &Odd<'_>,
+        odd: &RareFields<'_>,
         out: &mut Vec<u8>,
-        (ours, over_tls): (&Ours, bool),
+        (ours, over_tls): (&ClientInfo, bool),
         host: Option<&[u8]>,
     ) {
         let mut cookies = Vec::new();
@@ -235,8 +237,8 @@ mod tests {
     use super::*;
     use crate::config::{self, plan::Plan};
     use crate::experiment::resolve;
-    use crate::proxy::h1::request_head;
     use crate::proxy::h1::framing::Bounds;
+    use crate::proxy::h1::request_head;
     use std::net::Ipv4Addr;
     use std::path::Path;
 
@@ -249,12 +251,12 @@ mod tests {
     /// What the upstream gets, without what each request gets.
     fn written(head: &str, trusted: bool) -> String {
         let plan = plan();
-        let words = Words::new(&plan);
+        let words = PlanHeaders::new(&plan);
         let bounds = Bounds::from(&plan.limits);
         let mut request = request_head::read(head.as_bytes(), &bounds, &words.reserved, trusted)
             .unwrap()
             .unwrap();
-        let ours = Ours::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), trusted, false);
+        let ours = ClientInfo::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), trusted, false);
         let visit = resolve::unrecorded(&plan.experiments, &request);
         let mut out = Vec::new();
         request.write(&mut out, (&ours, false), &words, (None, None), None, &visit);

@@ -1,7 +1,7 @@
 //! What belongs to one connection only, and what says who passed a message on. PURE.
 
-use crate::proxy::headers::reserved::Reserved;
 use crate::experiment::http_view::HeaderView;
+use crate::proxy::headers::reserved::ReservedNames;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
 use smallvec::SmallVec;
@@ -79,7 +79,7 @@ pub fn interim(head: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Removes the trailers that may not follow the content.
-pub fn remove_from_trailers(trailers: &mut HeaderMap, reserved: &Reserved) {
+pub fn remove_from_trailers(trailers: &mut HeaderMap, reserved: &ReservedNames) {
     let not_after = |name: &&HeaderName| !reserved.may_trail(name.as_str());
     let found: SmallVec<[HeaderName; 4]> = trailers.keys().filter(not_after).cloned().collect();
     for name in found {

@@ -1,15 +1,15 @@
 //! Heads on their way in and out. PURE.
 
-use crate::proxy::headers::cache_control::{self, CacheWords};
-use crate::proxy::headers::edit::Edit;
-use crate::proxy::headers::hop_by_hop;
-use crate::proxy::headers::reserved::Reserved;
 use crate::config::plan::{Plan, SESSION_COOKIE};
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::{Assignment, By};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
+use crate::proxy::headers::cache_control::{self, CacheHeaders};
+use crate::proxy::headers::edit::Edit;
+use crate::proxy::headers::hop_by_hop;
+use crate::proxy::headers::reserved::ReservedNames;
 use http::header::{CONTENT_TYPE, HeaderName, SET_COOKIE, VIA};
 use http::{HeaderValue, Version};
 use smallvec::SmallVec;
@@ -22,18 +22,18 @@ const GROUP: HeaderName = HeaderName::from_static("watershed-group");
 
 /// Header values that are the same for every request of a plan, made once.
 #[derive(Debug)]
-pub struct Words {
+pub struct PlanHeaders {
     /// By experiment and group: `new-site=control`.
     groups: Vec<Vec<HeaderValue>>,
     /// What caches are told.
-    pub caches: CacheWords,
+    pub caches: CacheHeaders,
     /// The names that the proxy sets or relies on.
-    pub reserved: Rc<Reserved>,
+    pub reserved: Rc<ReservedNames>,
 }
 
-impl Words {
+impl PlanHeaders {
     /// The words of a plan.
-    pub fn new(plan: &Plan) -> Words {
+    pub fn new(plan: &Plan) -> PlanHeaders {
         let of = |experiment: &Experiment| {
             let value = |group: &Group| {
                 // Names are letters, digits and `_.-`, which the configuration checks.
@@ -42,10 +42,10 @@ impl Words {
             };
             experiment.groups.iter().map(value).collect()
         };
-        Words {
+        PlanHeaders {
             groups: plan.experiments.iter().map(of).collect(),
-            caches: CacheWords::new(plan),
-            reserved: Rc::new(Reserved::new(plan)),
+            caches: CacheHeaders::new(plan),
+            reserved: Rc::new(ReservedNames::new(plan)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Words {
 
 /// A token that a client brought, and whether it came in the query of a link.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Brought {
+pub struct OverrideToken {
     /// The token, not yet verified.
     pub token: Vec<u8>,
     /// Whether the answer must set the cookie.
@@ -83,7 +83,7 @@ pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
 }
 
 /// Who asks: the peer, or the last address that a trusted peer tells of and does not trust itself.
-pub fn asker<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> IpAddr {
+pub fn client_ip<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> IpAddr {
     if !trusts(plan, peer) {
         return peer;
     }
@@ -102,7 +102,7 @@ pub fn asker<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> IpAd
 /// Completes an answer that came in this version: the cookie of an ID, the override's cookie, what
 /// caches must know, `Via`.
 pub fn finish(
-    (plan, words): (&Plan, &Words),
+    (plan, words): (&Plan, &PlanHeaders),
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
     visit: &Assignment,

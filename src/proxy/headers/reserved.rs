@@ -5,9 +5,9 @@
 //! `X.Forwarded.For` become the variable of `X-Forwarded-For`, so a name that differs from a
 //! reserved one only in such characters never reaches an upstream.
 
-use crate::proxy::h1::grammar;
 use crate::config::plan::Plan;
 use crate::experiment::identity::Source;
+use crate::proxy::h1::grammar;
 use smallvec::SmallVec;
 
 /// Set or relied on, whatever the file says.
@@ -73,7 +73,7 @@ const BEFORE_CONTENT_PREFIXES: &[&str] = &["if-"];
 
 /// The reserved names of a plan, made once.
 #[derive(Debug)]
-pub struct Reserved {
+pub struct ReservedNames {
     names: Box<[Name]>,
     /// Whether the file names a header that has a character other than letters, digits and
     /// dashes: then the spelling with a dash is the disguised one.
@@ -90,9 +90,9 @@ struct Name {
 
 type Bytes = SmallVec<[u8; 48]>;
 
-impl Reserved {
+impl ReservedNames {
     /// The names of a plan: also the headers that hold IDs and those that experiments match.
-    pub fn new(plan: &Plan) -> Reserved {
+    pub fn new(plan: &Plan) -> ReservedNames {
         let sources = plan.identity.sources.iter();
         let of_users = sources.filter_map(|source| match source {
             Source::Header(name) => Some(name.as_str()),
@@ -101,16 +101,16 @@ impl Reserved {
         let matchers = plan.experiments.iter().map(|it| &it.matcher);
         let matched =
             matchers.flat_map(|matcher| matcher.headers.iter().map(|it| it.name.as_str()));
-        Reserved::of(NAMES.iter().copied().chain(of_users).chain(matched))
+        ReservedNames::of(NAMES.iter().copied().chain(of_users).chain(matched))
     }
 
-    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Reserved {
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> ReservedNames {
         let name = |name: &str| Name {
             exact: name.to_ascii_lowercase().into_bytes().into(),
             canonical: canonical(name.as_bytes()).to_vec().into(),
         };
         let names: Box<[Name]> = names.map(name).collect();
-        Reserved {
+        ReservedNames {
             odd: names.iter().any(|name| is_odd(&name.exact)),
             names,
         }
@@ -171,8 +171,8 @@ fn is_one(name: &str, names: &[&str], prefixes: &[&str]) -> bool {
 mod tests {
     use super::*;
 
-    fn reserved() -> Reserved {
-        Reserved::of(NAMES.iter().copied().chain(["X-User", "x_beta"]))
+    fn reserved() -> ReservedNames {
+        ReservedNames::of(NAMES.iter().copied().chain(["X-User", "x_beta"]))
     }
 
     #[test]

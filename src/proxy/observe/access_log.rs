@@ -1,16 +1,16 @@
 //! What is told of requests when the last byte of their answers has gone: a line of the log for
 //! each, spans, or both.
 
-use crate::proxy::policy;
-use crate::proxy::error_response::{self, Reason};
-use crate::proxy::snapshot::{Snapshot, Worker};
-use crate::proxy::observe::trace_context::{self, RequestId, Tags};
-use crate::proxy::observe::spans::Trail;
 use crate::config::plan::{self, AccessLog, LogUser};
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{Keep, Visitor};
 use crate::experiment::resolve::{Assignment, By};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::proxy::error_response::{self, ErrorCode};
+use crate::proxy::observe::spans::SpanRecorder;
+use crate::proxy::observe::trace_context::{self, Correlation, RequestId};
+use crate::proxy::policy;
+use crate::proxy::snapshot::{Snapshot, Worker};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Method, Version};
 use smallvec::SmallVec;
@@ -57,7 +57,7 @@ impl End {
 
 /// What a client asked, however its head is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a, F> {
+pub struct LoggedRequest<'a, F> {
     /// Who asks.
     pub client: IpAddr,
     /// Whether it came over TLS.
@@ -78,7 +78,7 @@ pub struct Asked<'a, F> {
 
 /// A request that will be logged or exported: when it is dropped, whichever way it ended.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LogEntry {
     worker: Rc<Worker>,
     snapshot: Rc<Snapshot>,
     began: Instant,
@@ -97,19 +97,19 @@ pub struct Entry {
     bytes_in: u64,
     bytes_out: u64,
     end: End,
-    trail: Option<Box<Trail>>,
+    trail: Option<Box<SpanRecorder>>,
 }
 
-impl Entry {
+impl LogEntry {
     /// Begins with what the client asked and what it is told apart by; `None` where the file asks
     /// for no log, nor to export it.
     pub fn of<'a, F: HeaderView<'a>>(
         worker: &Rc<Worker>,
         snapshot: &Rc<Snapshot>,
-        asked: &Asked<'a, F>,
-        tags: &Tags,
+        asked: &LoggedRequest<'a, F>,
+        tags: &Correlation,
         began: Instant,
-    ) -> Option<Box<Entry>> {
+    ) -> Option<Box<LogEntry>> {
         let log = snapshot.plan.access_log.as_ref();
         if log.is_none() && snapshot.outbox.is_none() {
             return None;
@@ -118,11 +118,11 @@ impl Entry {
             true => asked.target,
             false => asked.path,
         };
-        let trail = Trail::of(snapshot, asked, target, tags, began);
+        let trail = SpanRecorder::of(snapshot, asked, target, tags, began);
         if log.is_none() && trail.is_none() {
             return None;
         }
-        let mut entry = Box::new(Entry::empty(worker, snapshot, began));
+        let mut entry = Box::new(LogEntry::empty(worker, snapshot, began));
         entry.is_head = asked.method == Method::HEAD;
         entry.trail = trail;
         if let Some(log) = log {
@@ -131,9 +131,9 @@ impl Entry {
         Some(entry)
     }
 
-    fn empty(worker: &Rc<Worker>, snapshot: &Rc<Snapshot>, began: Instant) -> Entry {
+    fn empty(worker: &Rc<Worker>, snapshot: &Rc<Snapshot>, began: Instant) -> LogEntry {
         let log = snapshot.plan.access_log.as_ref();
-        Entry {
+        LogEntry {
             worker: Rc::clone(worker),
             snapshot: Rc::clone(snapshot),
             began,
@@ -160,9 +160,9 @@ impl Entry {
     fn begin<'a, F: HeaderView<'a>>(
         &mut self,
         log: &AccessLog,
-        asked: &Asked<'a, F>,
+        asked: &LoggedRequest<'a, F>,
         target: &str,
-        tags: &Tags,
+        tags: &Correlation,
     ) {
         let made = tags.id.as_ref().filter(|id| id.made);
         let id = match made {
@@ -248,7 +248,7 @@ impl Entry {
     }
 
     /// Where it is noted how it goes, if it is exported.
-    pub fn trail(&self) -> Option<&Trail> {
+    pub fn trail(&self) -> Option<&SpanRecorder> {
         self.trail.as_deref()
     }
 
@@ -310,9 +310,9 @@ impl Entry {
 }
 
 /// Logs what was refused before it could be read, and gives what is said of it.
-pub fn refused(worker: &Rc<Worker>, client: IpAddr, reason: Reason) -> Vec<u8> {
+pub fn refused(worker: &Rc<Worker>, client: IpAddr, code: ErrorCode) -> Vec<u8> {
     let snapshot = worker.snapshot();
-    let (status, token, _) = reason.terms();
+    let (status, token) = (code.status(), code.token());
     let tags = policy::tags(
         &snapshot.plan,
         &HeaderMap::new(),
@@ -322,17 +322,17 @@ pub fn refused(worker: &Rc<Worker>, client: IpAddr, reason: Reason) -> Vec<u8> {
     let id = tags.id.as_ref().map(RequestId::as_bytes);
     let id = id.and_then(|id| std::str::from_utf8(id).ok());
     if snapshot.plan.access_log.is_some() {
-        let mut entry = Entry::empty(worker, &snapshot, Instant::now());
+        let mut entry = LogEntry::empty(worker, &snapshot, Instant::now());
         entry.line = begun_line(client);
         text(&mut entry.line, ",\"request_id\":", id);
         (entry.status, entry.error) = (Some(status.as_u16()), Some(token.into()));
         entry.bytes_out = error_response::text(status, token).len() as u64;
         entry.end = End::Complete;
     }
-    error_response::words(reason, id)
+    error_response::response(code, id)
 }
 
-impl Drop for Entry {
+impl Drop for LogEntry {
     fn drop(&mut self) {
         let took = self.began.elapsed();
         self.log(took);
@@ -342,7 +342,7 @@ impl Drop for Entry {
     }
 }
 
-impl Entry {
+impl LogEntry {
     fn log(&mut self, took: Duration) {
         let failed = self.error.is_some() || self.status.is_some_and(|status| status >= 500);
         let broken = matches!(self.end, End::Broken | End::Late);
@@ -387,7 +387,7 @@ impl Entry {
     }
 
     /// Gives away all that is known.
-    fn export(&mut self, mut trail: Box<Trail>, took: Duration) {
+    fn export(&mut self, mut trail: Box<SpanRecorder>, took: Duration) {
         let plan = &*self.snapshot.plan;
         let exchange = &mut trail.exchange;
         exchange.took = took;

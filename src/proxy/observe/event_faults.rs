@@ -1,8 +1,8 @@
 //! What is wrong with reported events: counted by reason, and logged a few times a minute.
 
-use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::experiment::UpstreamIndex;
 use crate::experiment::event::{Fault, Reason};
+use crate::proxy::snapshot::{Snapshot, Worker};
 use std::cell::Cell;
 use std::fmt::Display;
 use std::net::IpAddr;

@@ -1,6 +1,5 @@
 //! What is journaled of a request, before its answer leaves.
 
-use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::experiment::ExperimentIndex;
 use crate::experiment::client_event::ClientEvent;
 use crate::experiment::event::Fault;
@@ -10,6 +9,7 @@ use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::resolve::{Assignment, By};
 use crate::journal::Full;
+use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::tasks;
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -94,24 +94,24 @@ pub fn answered(
 
 /// An answer that was recorded when its head came, until its body has reached its end.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct UnfinishedExposures {
     worker: Rc<Worker>,
     snapshot: Rc<Snapshot>,
     visitor: Visitor<'static>,
     exposures: SmallVec<[Exposure; 2]>,
 }
 
-impl Unfinished {
+impl UnfinishedExposures {
     /// Of an answer that counts for some group; `None` where it counts for none.
     pub fn of(
         worker: &Rc<Worker>,
         snapshot: &Rc<Snapshot>,
         visitor: Visitor<'static>,
         mut exposures: SmallVec<[Exposure; 2]>,
-    ) -> Option<Box<Unfinished>> {
+    ) -> Option<Box<UnfinishedExposures>> {
         exposures.retain(|exposure| exposure.served == Served::Own);
         (!exposures.is_empty()).then(|| {
-            Box::new(Unfinished {
+            Box::new(UnfinishedExposures {
                 worker: Rc::clone(worker),
                 snapshot: Rc::clone(snapshot),
                 visitor,
@@ -143,7 +143,7 @@ impl Unfinished {
 }
 
 /// What became of an event that a browser reports.
-pub enum Became {
+pub enum EventOutcome {
     /// It is in the journal.
     Journaled,
     /// It counts for no metric.
@@ -160,17 +160,17 @@ pub fn event(
     snapshot: &Snapshot,
     visitor: &Visitor<'_>,
     reported: &ClientEvent,
-) -> Became {
+) -> EventOutcome {
     let plan = &*snapshot.plan;
     let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
     for fault in faults {
         worker.telemetry().event_faults.add(fault.reason.name());
         if fault.reason.refuses() {
-            return Became::Refused(fault);
+            return EventOutcome::Refused(fault);
         }
     }
     if observations.is_empty() {
-        return Became::Unknown;
+        return EventOutcome::Unknown;
     }
     let at_ms = worker.journal.borrow().clock().now_ms();
     let keep = &plan.identity.keep;
@@ -190,8 +190,8 @@ pub fn event(
         },
     );
     match appended {
-        true => Became::Journaled,
-        false => Became::Dropped,
+        true => EventOutcome::Journaled,
+        false => EventOutcome::Dropped,
     }
 }
 

@@ -1,16 +1,16 @@
 //! The spans of a request, while it lasts: which ones they are, and what becomes of each time that
 //! it is sent.
 
-use crate::proxy::observe::access_log::{Asked, bounded};
-use crate::proxy::headers::plan_headers;
-use crate::proxy::error_response::Refusal;
-use crate::proxy::snapshot::Snapshot;
-use crate::proxy::observe::trace_context::{self, TRACESTATE, Tags};
 use crate::config::plan::Endpoint;
 use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::HeaderView;
 use crate::otel::exchange::{Attempt, Exchange, Trace};
-use crate::upstream::LendError;
+use crate::proxy::error_response::ProxyError;
+use crate::proxy::headers::plan_headers;
+use crate::proxy::observe::access_log::{LoggedRequest, bounded};
+use crate::proxy::observe::trace_context::{self, Correlation, TRACESTATE};
+use crate::proxy::snapshot::Snapshot;
+use crate::upstream::AcquireError;
 use http::Version;
 use http::header::{HOST, USER_AGENT};
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ const STATE_BYTES_MAX: usize = 1024;
 
 /// A request that will be exported.
 #[derive(Debug)]
-pub struct Trail {
+pub struct SpanRecorder {
     snapshot: Rc<Snapshot>,
     began: Instant,
     /// What is known of it so far.
@@ -30,15 +30,15 @@ pub struct Trail {
     attempts: RefCell<Vec<Attempt>>,
 }
 
-impl Trail {
+impl SpanRecorder {
     /// Begins with a request that is sampled; `None` where it is not, or where nothing is exported.
     pub fn of<'a, F: HeaderView<'a>>(
         snapshot: &Rc<Snapshot>,
-        asked: &Asked<'a, F>,
+        asked: &LoggedRequest<'a, F>,
         target: &str,
-        tags: &Tags,
+        tags: &Correlation,
         began: Instant,
-    ) -> Option<Box<Trail>> {
+    ) -> Option<Box<SpanRecorder>> {
         snapshot.outbox.as_ref()?;
         let (plan, fields) = (&*snapshot.plan, asked.fields);
         let said = tags.begins.or_else(|| trace_context::parent(fields));
@@ -61,7 +61,7 @@ impl Trail {
                 .saturating_sub(began.elapsed()),
             took: Duration::ZERO,
             secure: asked.secure || (trusted && plan_headers::over_tls(fields)),
-            client: plan_headers::asker(plan, fields, asked.client),
+            client: plan_headers::client_ip(plan, fields, asked.client),
             method: bounded(asked.method.as_str().as_bytes()),
             host: authority.or_else(|| fields.first(&HOST)).map(bounded),
             path: bounded(target.as_bytes()),
@@ -81,7 +81,7 @@ impl Trail {
             end: "",
             attempts: Vec::new(),
         };
-        Some(Box::new(Trail {
+        Some(Box::new(SpanRecorder {
             snapshot: Rc::clone(snapshot),
             began,
             exchange,
@@ -131,8 +131,8 @@ impl Trail {
     }
 
     /// Whom it names as its parent where nobody else sends it.
-    pub fn parent(&self) -> trace_context::Parent {
-        trace_context::Parent {
+    pub fn parent(&self) -> trace_context::TraceParent {
+        trace_context::TraceParent {
             trace: self.exchange.trace.id,
             span: self.exchange.span,
             flags: self.exchange.trace.flags,
@@ -140,11 +140,11 @@ impl Trail {
     }
 
     /// One was lent: what is sent on it names this attempt as its parent.
-    pub fn goes(&self, endpoint: &Endpoint) -> Option<trace_context::Parent> {
+    pub fn goes(&self, endpoint: &Endpoint) -> Option<trace_context::TraceParent> {
         let mut attempts = self.attempts.borrow_mut();
         let attempt = attempts.last_mut()?;
         attempt.endpoint = Some(place(endpoint));
-        Some(trace_context::Parent {
+        Some(trace_context::TraceParent {
             span: attempt.span,
             ..self.parent()
         })
@@ -163,20 +163,19 @@ impl Trail {
     }
 
     /// It came to nothing. Said once more, this changes nothing.
-    pub fn failed(&self, refusal: &Refusal) {
-        let source = refusal.source.as_ref();
-        let error = source.and_then(|source| source.downcast_ref::<LendError>());
-        if matches!(error, Some(LendError::Down { .. })) {
+    pub fn failed(&self, error: &ProxyError) {
+        let acquire = error.source.as_ref();
+        let acquire = acquire.and_then(|source| source.downcast_ref::<AcquireError>());
+        if matches!(acquire, Some(AcquireError::Down { .. })) {
             // Nobody was asked.
             return self.forgets();
         }
         let mut attempts = self.attempts.borrow_mut();
         let last = attempts.last_mut().filter(|it| it.took.is_none());
         if let Some(attempt) = last {
-            let (_, token, _) = refusal.reason.terms();
-            attempt.error = Some(token);
+            attempt.error = Some(error.code.token());
             attempt.took = Some(self.began.elapsed().saturating_sub(attempt.after));
-            if let Some(endpoint) = error.and_then(LendError::endpoint) {
+            if let Some(endpoint) = acquire.and_then(AcquireError::endpoint) {
                 attempt.endpoint = Some(place(endpoint));
             }
         }

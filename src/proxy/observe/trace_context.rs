@@ -19,11 +19,11 @@ const ID_BYTES_MAX: usize = 128;
 
 /// What a request is told apart by: what upstream, client and log get.
 #[derive(Debug, Default)]
-pub struct Tags {
+pub struct Correlation {
     /// The request's ID, where the file asks for one.
     pub id: Option<RequestId>,
     /// The trace context that begins here, in the place of whatever came.
-    pub begins: Option<Parent>,
+    pub begins: Option<TraceParent>,
 }
 
 /// A request's ID: a new one has 36 characters, one that was brought up to 128.
@@ -41,7 +41,7 @@ impl RequestId {
     }
 }
 
-impl Tags {
+impl Correlation {
     /// What the file says that a request must have: its own ID where a `trusted` peer brought one
     /// that is sound, or else a new one, of this time (Unix milliseconds); a trace context where it
     /// brought none that is sound.
@@ -51,7 +51,7 @@ impl Tags {
         trusted: bool,
         now_ms: u64,
         mut random: impl FnMut() -> u128,
-    ) -> Tags {
+    ) -> Correlation {
         let brought = || request_id(fields).filter(|_| trusted);
         let id = tracing.request_id.then(|| match brought() {
             Some(id) => RequestId {
@@ -68,13 +68,13 @@ impl Tags {
             // Neither of the two may be zero; the trace's last bits decide, the same at all
             // replicas.
             let (trace, span) = (random().max(1), random());
-            Parent {
+            TraceParent {
                 trace,
                 span: (span as u64).max(1),
                 flags: u8::from(share(trace as u32) < sampled.get()),
             }
         });
-        Tags { id, begins }
+        Correlation { id, begins }
     }
 
     /// Puts them into a request's head. A state belongs to its parent (Trace Context, 3.3): what
@@ -104,7 +104,7 @@ fn made(now_ms: u64, random: u128) -> SmallVec<[u8; 40]> {
 
 /// What a sound `traceparent` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parent {
+pub struct TraceParent {
     /// The trace.
     pub trace: u128,
     /// The span that asks.
@@ -113,7 +113,7 @@ pub struct Parent {
     pub flags: u8,
 }
 
-impl Parent {
+impl TraceParent {
     /// Whether it asks to be sampled.
     pub fn is_sampled(self) -> bool {
         self.flags & 1 == 1
@@ -174,9 +174,9 @@ pub fn trace_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
 }
 
 /// Who asks, if its `traceparent` is sound.
-pub fn parent<'a>(fields: impl HeaderView<'a>) -> Option<Parent> {
+pub fn parent<'a>(fields: impl HeaderView<'a>) -> Option<TraceParent> {
     let [trace, span, flags] = sound(fields)?;
-    Some(Parent {
+    Some(TraceParent {
         trace: u128::from_str_radix(trace, 16).ok()?,
         span: u64::from_str_radix(span, 16).ok()?,
         flags: u8::from_str_radix(flags, 16).ok()?,
@@ -299,7 +299,7 @@ mod tests {
         };
         let id = |values: &[&str], trusted| {
             let mut headers = with("x-request-id", values);
-            Tags::of(&tracing, &headers, trusted, 0, || 7).put(&mut headers);
+            Correlation::of(&tracing, &headers, trusted, 0, || 7).put(&mut headers);
             assert_eq!(headers.get_all("x-request-id").iter().count(), 1);
             request_id(&headers).unwrap().to_owned()
         };
@@ -327,7 +327,7 @@ mod tests {
             let mut headers = with("traceparent", values);
             headers.insert("tracestate", HeaderValue::from_static("a=b"));
             let mut random = [trace, 0].into_iter();
-            let tags = Tags::of(&tracing, &headers, false, 0, || random.next().unwrap());
+            let tags = Correlation::of(&tracing, &headers, false, 0, || random.next().unwrap());
             tags.put(&mut headers);
             let begun = tags.begins.is_some();
             let parent = headers["traceparent"].to_str().unwrap().to_owned();

@@ -1,23 +1,23 @@
 //! Reads a request, and finds what it means: admit, identify, assign.
 
-use crate::proxy::pipeline::{Going, Instead, Marks};
 use crate::config::plan::Plan;
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::resolve::{self, Assignment};
 use crate::journal;
-use crate::proxy::observe::access_log::{Asked, Entry};
-use crate::proxy::headers::forwarding::{Ours, Places};
-use crate::proxy::h1::request_head::{self, Body, Request};
-use crate::proxy::request_body::Upload;
+use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::Bounds;
+use crate::proxy::h1::request_head::{self, Body, Request};
+use crate::proxy::headers::forwarding::{ClientInfo, Placeholders};
 use crate::proxy::headers::plan_headers;
+use crate::proxy::headers::reserved::ReservedNames;
+use crate::proxy::observe::access_log::{LogEntry, LoggedRequest};
+use crate::proxy::observe::spans::SpanRecorder;
+use crate::proxy::observe::trace_context::Correlation;
+use crate::proxy::pipeline::{Exchange, Extras, LocalResponse};
 use crate::proxy::policy;
-use crate::proxy::error_response::Reason;
-use crate::proxy::headers::reserved::Reserved;
+use crate::proxy::request_body::RequestBody;
 use crate::proxy::snapshot::{Snapshot, Worker};
-use crate::proxy::observe::trace_context::Tags;
-use crate::proxy::observe::spans::Trail;
 use http::Version;
 use http::header::TRAILER;
 use std::cell::{Cell, RefCell};
@@ -28,7 +28,7 @@ use std::time::Instant;
 /// The client, and how it is connected.
 pub struct By<'a> {
     /// What is said of the client.
-    pub ours: &'a Ours,
+    pub ours: &'a ClientInfo,
     /// The peer, or whom a trusted peer speaks for.
     pub peer: IpAddr,
     /// Whether it came over TLS.
@@ -48,9 +48,9 @@ pub enum Found<'b> {
     /// Something that is not complete.
     More,
     /// Something that cannot be read.
-    Unsound(Reason),
+    Unsound(ErrorCode),
     /// A request, and the part of its body that has not come with it.
-    Go(Going<'b>, Option<Box<Upload>>),
+    Go(Exchange<'b>, Option<Box<RequestBody>>),
 }
 
 /// Reads a request, finds what it means, and writes what the upstream gets.
@@ -66,13 +66,13 @@ pub fn find<'b>(
     let mut request = match request_head::read(held, &bounds, reserved, by.ours.trusted) {
         Ok(Some(request)) => request,
         Ok(None) => return Found::More,
-        Err(reason) => return Found::Unsound(reason),
+        Err(code) => return Found::Unsound(code),
     };
     worker.telemetry().requests.add();
     let (began, now_ms) = (Instant::now(), journal::system_ms());
     let mut marks = snapshot.marks.then(|| {
         let tags = policy::tags(plan, &request, by.ours.trusted, now_ms);
-        Box::new(Marks {
+        Box::new(Extras {
             tags,
             parent_at: None,
         })
@@ -91,13 +91,13 @@ pub fn find<'b>(
         }
         entry.brought(inline as u64);
         // Each attempt puts its own span there.
-        parent = parent.or(entry.trail().map(Trail::parent));
+        parent = parent.or(entry.trail().map(SpanRecorder::parent));
     }
     let tags = marks.as_ref().map(|marks| &marks.tags);
     let (words, tagged) = (&snapshot.words, (tags, parent));
     let by_whom = (by.ours, over_tls);
     let (visitor, visit) = (meant.visitor.as_ref(), &meant.visit);
-    let mut places = Places::default();
+    let mut places = Placeholders::default();
     // What is answered here is sent to nobody, and is read as it came.
     if instead.is_none() {
         places = request.write(out, by_whom, words, tagged, visitor, visit);
@@ -106,8 +106,8 @@ pub fn find<'b>(
     if let Some(marks) = &mut marks {
         marks.parent_at = places.parent;
     }
-    let reports = instead == Some(Instead::Report);
-    let upload = upload(
+    let reports = instead == Some(LocalResponse::Report);
+    let body = body(
         plan,
         reserved,
         &request,
@@ -117,7 +117,7 @@ pub fn find<'b>(
     );
     let closes = request.closes || by.requests + 1 >= plan.limits.requests;
     let upgrade = request.upgrade();
-    let going = Going {
+    let exchange = Exchange {
         path: (&request).path(),
         has_body: request.body != Body::None,
         method: request.method.clone(),
@@ -140,7 +140,7 @@ pub fn find<'b>(
         entry: entry.map(RefCell::new),
         snapshot,
     };
-    Found::Go(going, upload)
+    Found::Go(exchange, body)
 }
 
 /// The user, and the groups that the user is in.
@@ -154,7 +154,7 @@ struct Meant<'b> {
 fn mean<'b>(
     plan: &Plan,
     request: &Request<'b>,
-    instead: Option<Instead>,
+    instead: Option<LocalResponse>,
     (now_ms, over_tls): (u64, bool),
 ) -> Meant<'b> {
     if instead.is_some() || !policy::consents(plan, request) {
@@ -207,11 +207,11 @@ fn entry(
     snapshot: &Rc<Snapshot>,
     by: &By<'_>,
     request: &Request<'_>,
-    tags: &Tags,
+    tags: &Correlation,
     began: Instant,
-) -> Option<Box<Entry>> {
+) -> Option<Box<LogEntry>> {
     let (path, target) = request.target();
-    let asked = Asked {
+    let asked = LoggedRequest {
         client: by.peer,
         secure: by.secure,
         method: &request.method,
@@ -225,7 +225,7 @@ fn entry(
         },
         fields: request,
     };
-    Entry::of(worker, snapshot, &asked, tags, began)
+    LogEntry::of(worker, snapshot, &asked, tags, began)
 }
 
 /// Whether it is answered here: what its limits say, or that it is not for an upstream.
@@ -235,22 +235,24 @@ fn instead(
     by: &By<'_>,
     request: &Request<'_>,
     now: Instant,
-) -> Option<Instead> {
+) -> Option<LocalResponse> {
     if let Some(rate) = plan.limits.rate {
-        let asker = plan_headers::asker(plan, request, by.peer);
-        if !worker.rates.admit(asker, now, rate) {
-            return Some(Instead::Refused(Reason::TooMany));
+        let client_ip = plan_headers::client_ip(plan, request, by.peer);
+        if !worker.rates.admit(client_ip, now, rate) {
+            return Some(LocalResponse::Refused(ErrorCode::TooMany));
         }
     }
     if request.is_at_last_hop() {
-        return Some(Instead::LastHop);
+        return Some(LocalResponse::LastHop);
     }
     if plan.beacon.enabled && request.path() == &*plan.beacon.path {
-        return Some(Instead::Report);
+        return Some(LocalResponse::Report);
     }
     let max = plan.limits.body_bytes.unwrap_or(u64::MAX);
     match request.body {
-        Body::Length(length) if length > max => Some(Instead::Refused(Reason::BodyTooLong)),
+        Body::Length(length) if length > max => {
+            Some(LocalResponse::Refused(ErrorCode::BodyTooLong))
+        }
         _ => None,
     }
 }
@@ -268,14 +270,14 @@ fn taken(request: &Request<'_>, held: &[u8]) -> (usize, usize) {
 }
 
 /// A body that has not come whole with its head.
-fn upload(
+fn body(
     plan: &Plan,
-    reserved: &Rc<Reserved>,
+    reserved: &Rc<ReservedNames>,
     request: &Request<'_>,
     (held, inline): (&[u8], usize),
     (reports, http2): (bool, bool),
     out: &mut Vec<u8>,
-) -> Option<Box<Upload>> {
+) -> Option<Box<RequestBody>> {
     if request.body == Body::None || inline > 0 {
         return None;
     }
@@ -283,11 +285,11 @@ fn upload(
     // In HTTP/2 trailers need not be announced.
     let trailers = http2 || request.lines.first(&TRAILER).is_some();
     let how = (request.expects, trailers);
-    let upload = Upload::new(plan, reserved, request.body, came, how);
-    let mut upload = Box::new(upload);
+    let body = RequestBody::new(plan, reserved, request.body, came, how);
+    let mut body = Box::new(body);
     // What is reported is not passed on.
     if !reports {
-        upload.begin(out);
+        body.begin(out);
     }
-    Some(upload)
+    Some(body)
 }
