@@ -1,7 +1,7 @@
 //! The thread that exports: it looks for what has ended, and posts it in batches.
 
-use super::exchange::Exchange;
 use super::post::{Heard, Way};
+use super::sampled_request::SampledRequest;
 use super::{Inbox, semantics};
 use crate::config::plan::{Otlp, Plan};
 use crate::tasks;
@@ -177,7 +177,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, exchange: Exchange) {
+    fn add(&mut self, exchange: SampledRequest) {
         let scope = self.scope.get_or_insert_with(|| {
             let scope = InstrumentationScope::builder("watershed");
             scope.with_version(VERSION).build()

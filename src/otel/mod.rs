@@ -2,15 +2,15 @@
 //! ([`exchange`]) waits in a queue for a thread of its own ([`export`]), which makes spans of it
 //! ([`semantics`]) and posts them ([`post`]). Nobody who serves ever waits for it.
 
-pub mod exchange;
 mod export;
 mod post;
+pub mod sampled_request;
 mod semantics;
 
 pub use export::run;
 
 use crate::telemetry::Telemetry;
-use exchange::Exchange;
+use exchange::SampledRequest;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -21,12 +21,12 @@ const WAITING_MAX: usize = 8192;
 /// Where exchanges are given when they have ended.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    sender: mpsc::Sender<Box<Exchange>>,
+    sender: mpsc::Sender<Box<SampledRequest>>,
     telemetry: Arc<Telemetry>,
 }
 
 /// Where they come out.
-pub type Inbox = mpsc::Receiver<Box<Exchange>>;
+pub type Inbox = mpsc::Receiver<Box<SampledRequest>>;
 
 /// A queue. While nobody gives it anything it holds next to nothing.
 pub fn queue(telemetry: Arc<Telemetry>) -> (Outbox, Inbox) {
@@ -36,7 +36,7 @@ pub fn queue(telemetry: Arc<Telemetry>) -> (Outbox, Inbox) {
 
 impl Outbox {
     /// Gives one away: never waits, and wakes nobody, for the other end comes and looks.
-    pub fn give(&self, exchange: Box<Exchange>) {
+    pub fn give(&self, exchange: Box<SampledRequest>) {
         let spans = exchange.spans();
         if self.sender.try_send(exchange).is_err() {
             let overflowed = &self.telemetry.spans.overflowed;

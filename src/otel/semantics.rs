@@ -1,7 +1,7 @@
 //! An exchange as spans, by OpenTelemetry's semantic conventions for HTTP
 //! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>). PURE.
 
-use super::exchange::{Attempt, Exchange, Trace};
+use super::sampled_request::{Attempt, SampledRequest, Trace};
 use http::uri::Authority;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
@@ -16,7 +16,7 @@ const METHODS: &[&str] = &[
 ];
 
 /// The span of the request, and below it one for each time that it was sent.
-pub fn spans(exchange: Exchange, scope: &InstrumentationScope) -> Vec<SpanData> {
+pub fn spans(exchange: SampledRequest, scope: &InstrumentationScope) -> Vec<SpanData> {
     let mut all = Vec::with_capacity(1 + exchange.attempts.len());
     for (index, attempt) in exchange.attempts.iter().enumerate() {
         all.push(client(&exchange, attempt, index, scope));
@@ -25,7 +25,7 @@ pub fn spans(exchange: Exchange, scope: &InstrumentationScope) -> Vec<SpanData> 
     all
 }
 
-fn server(exchange: Exchange, scope: &InstrumentationScope) -> SpanData {
+fn server(exchange: SampledRequest, scope: &InstrumentationScope) -> SpanData {
     let failure = failure(&exchange);
     let name = name(&exchange.method);
     let mut has = Attributes::default();
@@ -72,7 +72,7 @@ fn server(exchange: Exchange, scope: &InstrumentationScope) -> SpanData {
 }
 
 fn client(
-    exchange: &Exchange,
+    exchange: &SampledRequest,
     attempt: &Attempt,
     index: usize,
     scope: &InstrumentationScope,
@@ -116,7 +116,7 @@ fn client(
 }
 
 /// Why the server's span failed. What is the client's fault is none of its failures.
-fn failure(exchange: &Exchange) -> Option<String> {
+fn failure(exchange: &SampledRequest) -> Option<String> {
     match exchange.status {
         Some(status) if status >= 500 => {
             let token = exchange.error.clone();
@@ -128,7 +128,7 @@ fn failure(exchange: &Exchange) -> Option<String> {
 }
 
 /// Why a client's span failed: to it answers of 4xx are failures, too.
-fn broken(exchange: &Exchange, attempt: &Attempt) -> Option<String> {
+fn broken(exchange: &SampledRequest, attempt: &Attempt) -> Option<String> {
     match (attempt.error, attempt.status) {
         (Some(error), _) => Some(error.to_owned()),
         (None, Some(status)) if status >= 400 => Some(status.to_string()),
@@ -226,8 +226,8 @@ mod tests {
     use std::net::IpAddr;
     use std::time::Duration;
 
-    fn exchange() -> Exchange {
-        Exchange {
+    fn exchange() -> SampledRequest {
+        SampledRequest {
             trace: Trace {
                 id: 1,
                 parent: Some(2),
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    fn made(exchange: Exchange) -> Vec<SpanData> {
+    fn made(exchange: SampledRequest) -> Vec<SpanData> {
         spans(exchange, &InstrumentationScope::builder("test").build())
     }
 
@@ -283,7 +283,7 @@ mod tests {
 
     /// What the last attempt's span and the request's own say went wrong.
     #[track_caller]
-    fn wrong(exchange: Exchange, client: Option<&str>, server: Option<&str>) {
+    fn wrong(exchange: SampledRequest, client: Option<&str>, server: Option<&str>) {
         let spans = made(exchange);
         let [.., last, own] = &spans[..] else {
             panic!("{spans:?}");

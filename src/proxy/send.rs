@@ -27,7 +27,7 @@ const ATTEMPTS_MAX: u32 = 3;
 const INTERIM_MAX: usize = 64;
 
 /// What asking has brought.
-pub enum Outcome {
+pub enum SendOutcome {
     /// An answer, recorded, and the connection that the rest of it comes over.
     Response(RecordedResponse, PooledConnection),
     /// Watershed's own.
@@ -38,10 +38,10 @@ pub enum Outcome {
     ClientGone,
 }
 
-impl Outcome {
+impl SendOutcome {
     /// Nobody is asked.
-    pub fn refused(code: ErrorCode) -> Outcome {
-        Outcome::Failed(ProxyError::new(code), None)
+    pub fn refused(code: ErrorCode) -> SendOutcome {
+        SendOutcome::Failed(ProxyError::new(code), None)
     }
 }
 
@@ -99,9 +99,9 @@ pub async fn ask<C: Client, H: HeadWriter>(
     said: &mut Vec<u8>,
     head: &mut H,
     mut reset: Pin<&mut impl Future<Output = ()>>,
-) -> Outcome {
+) -> SendOutcome {
     if let Some(code) = body.as_ref().and_then(|body| body.fault()) {
-        return Outcome::Failed(ProxyError::new(code), None);
+        return SendOutcome::Failed(ProxyError::new(code), None);
     }
     let upstreams = &exchange.snapshot.upstreams;
     let (mut upstream, mut fallback) = (exchange.wanted(), None);
@@ -122,13 +122,13 @@ pub async fn ask<C: Client, H: HeadWriter>(
             let acquired = tokio::select! {
                 biased;
                 acquired = acquiring => acquired,
-                () = reset.as_mut() => return Outcome::ClientGone,
+                () = reset.as_mut() => return SendOutcome::ClientGone,
                 () = until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
             };
             exchange.note(|entry| entry.sent(upstream, None, attempts, fallback));
             match acquired {
                 Ok(connection) => connection,
-                Err(error) => return Outcome::Failed(error, fallback),
+                Err(error) => return SendOutcome::Failed(error, fallback),
             }
         }
     };
@@ -150,12 +150,12 @@ pub async fn ask<C: Client, H: HeadWriter>(
         let failed = match try_once(client, &mut connection.stream, attempt, reset.as_mut()).await {
             Ok(finished) => {
                 connection.endpoint().served();
-                return Outcome::Response(finished, connection);
+                return SendOutcome::Response(finished, connection);
             }
             Err(failed) => failed,
         };
         let Some((error, unsent)) = refusal_for(failed, exchange, &connection) else {
-            return Outcome::ClientGone;
+            return SendOutcome::ClientGone;
         };
         let others = upstreams.has_others(upstream);
         let unsent = unsent && !body.as_ref().is_some_and(|body| body.has_begun());
@@ -164,7 +164,7 @@ pub async fn ask<C: Client, H: HeadWriter>(
         // An answer that cannot be read is one: it would be no better a second time.
         let again = error.code == ErrorCode::Broken && (unsent || repeats);
         if !again || attempts == ATTEMPTS_MAX {
-            return Outcome::Failed(error, fallback);
+            return SendOutcome::Failed(error, fallback);
         }
         let (endpoint, reused) = (connection.endpoint().clone(), connection.reused);
         drop(connection);
@@ -179,15 +179,15 @@ pub async fn ask<C: Client, H: HeadWriter>(
             acquired = acquiring => acquired,
             () = until(exchange.deadline) => {
                 let error = ProxyError::new(ErrorCode::TotalTimedOut);
-                return Outcome::Failed(error, fallback);
+                return SendOutcome::Failed(error, fallback);
             }
         };
         connection = match acquired {
             Some(Ok(connection)) => connection,
-            Some(Err(error)) => return Outcome::Failed(error_of(error), fallback),
+            Some(Err(error)) => return SendOutcome::Failed(error_of(error), fallback),
             None => {
                 exchange.trail(SpanRecorder::forgets);
-                return Outcome::Failed(error, fallback);
+                return SendOutcome::Failed(error, fallback);
             }
         };
     }

@@ -9,7 +9,7 @@ use crate::proxy::observe::access_log::End;
 use crate::proxy::pipeline::{self, Exchange, Found, LocalResponse, RecordedResponse};
 use crate::proxy::policy;
 use crate::proxy::request_body::{BodySource, RequestBody};
-use crate::proxy::send::{self, Client, Outcome};
+use crate::proxy::send::{self, Client, SendOutcome};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
 use crate::proxy::timer::Timer;
@@ -274,19 +274,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
                 let sent = (request, body.as_deref_mut());
                 send::ask(self, exchange, sent, &mut said, &mut head, reset.as_mut()).await
             }
-            Some(LocalResponse::Refused(code)) => Outcome::refused(code),
+            Some(LocalResponse::Refused(code)) => SendOutcome::refused(code),
             Some(instead) => {
                 let body = (exchange.inline(held), body.as_deref_mut());
                 let own =
                     local_response::answer(self, exchange, instead, body, &mut said, &mut head)
                         .await;
-                own.map_or(Outcome::ClientGone, Outcome::Local)
+                own.map_or(SendOutcome::ClientGone, SendOutcome::Local)
             }
         };
         let (finished, connection) = match heard {
-            Outcome::Response(finished, connection) => (finished, Some(connection)),
-            Outcome::Local(finished) => (finished, None),
-            Outcome::Failed(error, fallback) => {
+            SendOutcome::Response(finished, connection) => (finished, Some(connection)),
+            SendOutcome::Local(finished) => (finished, None),
+            SendOutcome::Failed(error, fallback) => {
                 policy::note(worker, &error);
                 exchange.trail(|trail| trail.failed(&error));
                 let unread = body.as_ref().is_some_and(|it| !it.is_through());
@@ -297,7 +297,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
                     None => return Done::Gone,
                 }
             }
-            Outcome::ClientGone => return Done::Gone,
+            SendOutcome::ClientGone => return Done::Gone,
         };
         self.requests += 1;
         let connection = match connection {

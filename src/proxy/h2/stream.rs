@@ -14,7 +14,7 @@ use crate::proxy::observe::access_log;
 use crate::proxy::pipeline::{self, By, Exchange, Found, LocalResponse, RecordedResponse};
 use crate::proxy::policy;
 use crate::proxy::request_body::{BodySource, RequestBody};
-use crate::proxy::send::{self, Client, Outcome};
+use crate::proxy::send::{self, Client, SendOutcome};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::timer::Timer;
 use crate::proxy::tunnel::IdleLimits;
@@ -171,20 +171,20 @@ async fn ask(
             let sent = (asking, body.as_deref_mut());
             send::ask(&mut client, &exchange, sent, &mut said, &mut head, reset).await
         }
-        Some(LocalResponse::Refused(code)) => Outcome::refused(code),
+        Some(LocalResponse::Refused(code)) => SendOutcome::refused(code),
         Some(instead) => {
             let body = (exchange.inline(held), body.as_deref_mut());
             let own =
                 local_response::answer(&mut client, &exchange, instead, body, &mut said, &mut head)
                     .await;
-            own.map_or(Outcome::ClientGone, Outcome::Local)
+            own.map_or(SendOutcome::ClientGone, SendOutcome::Local)
         }
     };
     if let Some(body) = &body {
         exchange.note(|entry| entry.brought(body.bytes()));
     }
     let own = match heard {
-        Outcome::Response(finished, connection) => {
+        SendOutcome::Response(finished, connection) => {
             let body = match finished.status {
                 101 => changed(&exchange, &mut head, (connection, &finished, &said), tunnel),
                 _ => {
@@ -195,14 +195,14 @@ async fn ask(
             worker.buffers.give(said);
             return head.map(|()| body);
         }
-        Outcome::Local(finished) => Some(finished),
-        Outcome::Failed(error, fallback) => {
+        SendOutcome::Local(finished) => Some(finished),
+        SendOutcome::Failed(error, fallback) => {
             policy::note(worker, &error);
             exchange.trail(|trail| trail.failed(&error));
             let how = (error.code, fallback, false);
             exchange.refuse(worker, how, &mut said, &mut head)
         }
-        Outcome::ClientGone => None,
+        SendOutcome::ClientGone => None,
     };
     let text = own.and_then(|own| said.get(own.head_bytes..));
     let text = match exchange.method == http::Method::HEAD {

@@ -4,7 +4,7 @@
 use crate::config::plan::Endpoint;
 use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::HeaderView;
-use crate::otel::exchange::{Attempt, Exchange, Trace};
+use crate::otel::sampled_request::{Attempt, SampledRequest, Trace};
 use crate::proxy::error_response::ProxyError;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::access_log::{LoggedRequest, bounded};
@@ -26,7 +26,7 @@ pub struct SpanRecorder {
     snapshot: Rc<Snapshot>,
     began: Instant,
     /// What is known of it so far.
-    pub exchange: Exchange,
+    pub exchange: SampledRequest,
     attempts: RefCell<Vec<Attempt>>,
 }
 
@@ -48,7 +48,7 @@ impl SpanRecorder {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let trusted = plan_headers::trusts(plan, asked.client);
         let authority = asked.authority.map(str::as_bytes);
-        let exchange = Exchange {
+        let exchange = SampledRequest {
             trace: Trace {
                 id: said.trace,
                 parent: (!begun).then_some(said.span),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A request and its answer, as the proxy knew them.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct SampledRequest {
     /// Which trace it belongs to.
     pub trace: Trace,
     /// The span of the whole.
@@ -49,7 +49,7 @@ pub struct Exchange {
     pub attempts: Vec<Attempt>,
 }
 
-impl Exchange {
+impl SampledRequest {
     /// How many spans it is.
     pub fn spans(&self) -> u64 {
         1 + self.attempts.len() as u64
