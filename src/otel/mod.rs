@@ -10,7 +10,7 @@ mod semantics;
 pub use export::run;
 
 use crate::telemetry::Telemetry;
-use exchange::SampledRequest;
+use sampled_request::SampledRequest;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
