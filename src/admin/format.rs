@@ -64,6 +64,36 @@ pub fn seconds_between(from: &str, to: &str) -> Option<f64> {
     Some(to.duration_since(from).as_secs_f64().max(0.0))
 }
 
+/// Returns Unix milliseconds as RFC 3339; `None` beyond its range.
+pub fn rfc3339(ms: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(time.to_string())
+}
+
+/// Returns a duration in its largest fitting unit, rounded up, such as `6 days`.
+pub fn duration(seconds: f64) -> String {
+    in_units(seconds, f64::ceil)
+}
+
+/// Returns a duration in its largest fitting unit, rounded to the nearest whole number.
+pub fn rounded_duration(seconds: f64) -> String {
+    in_units(seconds, f64::round)
+}
+
+fn in_units(seconds: f64, whole: fn(f64) -> f64) -> String {
+    let units = [
+        (86_400.0 * 365.0, "year"),
+        (86_400.0, "day"),
+        (3_600.0, "hour"),
+        (60.0, "minute"),
+    ];
+    let fits = units.iter().find(|(unit, _)| seconds >= 1.5 * unit);
+    let (unit, word) = fits.copied().unwrap_or((1.0, "second"));
+    let count = whole(seconds / unit);
+    let plural = if count == 1.0 { "" } else { "s" };
+    format!("{count} {word}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +138,20 @@ mod tests {
             seconds_between("2026-11-04T07:00:00Z", "2026-11-03T07:00:00Z"),
             Some(0.0)
         );
+    }
+
+    #[test]
+    fn duration_is_shown_in_its_largest_fitting_unit() {
+        for (seconds, expected) in [
+            (0.4, "1 second"),
+            (89.0, "89 seconds"),
+            (90.0, "2 minutes"),
+            (7200.0, "2 hours"),
+            (100_000.0, "28 hours"),
+            (12.0 * 86_400.0, "12 days"),
+            (3e8, "10 years"),
+        ] {
+            assert_eq!(duration(seconds), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::opened::Opened;
 use super::reload::{Reloads, reload};
 use super::server_events::{self, ServerEvents};
 use super::{fd_limit, ingest_scheduler, journals};
-use crate::admin::{self, results::evaluator::Looks};
+use crate::admin::{self, results::evaluator::Evaluator};
 use crate::config;
 use crate::config::plan::Plan;
 use crate::journal;
@@ -99,26 +99,28 @@ impl Background {
         });
         let (reloads, asked) = mpsc::channel(8);
         let reload = start.reload(file, &opened.active, asked);
-        let looks = Arc::new(Looks::new(Arc::clone(&opened.telemetry)));
-        let results = start.results(&looks);
+        let evaluator = Arc::new(Evaluator::new(Arc::clone(&opened.telemetry)));
+        let results = start.results(&evaluator);
         let (stopping, is_stopping) = watch::channel(false);
         let path = plan.journal.path.clone();
-        let house = admin::House {
+        let admin_server = admin::ServerHandle {
             reloads,
             events,
             decided,
-            latest_fact: admin::LatestFact(Arc::new(move || journal::latest_ms(&path))),
+            latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
             health_registry: Arc::clone(&shared.health_registry),
         };
-        let door = admin::Door::new(
-            replica.clone(),
-            looks,
-            opened.plans.clone(),
-            Arc::clone(&opened.store),
-            (Arc::clone(&opened.telemetry), shared.rates),
-            house,
-            is_stopping,
-        );
+        let admin_state = admin::AdminState {
+            replica: replica.as_str().into(),
+            evaluator,
+            plans: opened.plans.clone(),
+            store: Arc::clone(&opened.store),
+            telemetry: Arc::clone(&opened.telemetry),
+            rates: shared.rates,
+            server: admin_server,
+            stopping: is_stopping,
+            ended: Arc::default(),
+        };
         let ingestor = journals::ingestion(
             &plan,
             opened.readers,
@@ -132,7 +134,7 @@ impl Background {
             results,
             spans: start.spans(inbox),
             server_events,
-            admin: Some(start.admin(door, listeners, fd_limit::room(plan.workers).admin)),
+            admin: Some(start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin)),
             stopping,
             _health_checks: start.health_checks(shared.health_registry),
             _reload: reload,
@@ -266,22 +268,27 @@ impl Start<'_> {
         })
     }
 
-    fn results(&self, looks: &Arc<Looks>) -> Ending<Arc<Notify>> {
+    fn results(&self, evaluator: &Arc<Evaluator>) -> Ending<Arc<Notify>> {
         let tell = Arc::new(Notify::new());
-        let (looks, plans) = (Arc::clone(looks), self.plans.clone());
+        let (evaluator, plans) = (Arc::clone(evaluator), self.plans.clone());
         let (store, stop) = (Arc::clone(self.store), Arc::clone(&tell));
         let task = self.supervisor.spawn("results", Policy::Restart, move || {
             let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
-            Arc::clone(&looks).run(plans.clone(), store, stop)
+            Arc::clone(&evaluator).run(plans.clone(), store, stop)
         });
         Ending { task, tell }
     }
 
-    fn admin(&self, door: admin::Door, listeners: AdminListeners, connections: usize) -> Task {
+    fn admin(
+        &self,
+        state: admin::AdminState,
+        listeners: AdminListeners,
+        connections: usize,
+    ) -> Task {
         self.supervisor.spawn("admin", Policy::Restart, move || {
-            let (door, admin) = (door.clone(), listeners.admin.try_clone());
+            let (state, admin) = (state.clone(), listeners.admin.try_clone());
             let health = listeners.health.as_ref().map(TcpListener::try_clone);
-            async move { admin::serve(door, admin?, health.transpose()?, connections).await }
+            async move { admin::serve(state, admin?, health.transpose()?, connections).await }
         })
     }
 }

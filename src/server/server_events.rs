@@ -1,6 +1,6 @@
 //! The journal of what is reported at the admin door.
 
-use crate::admin::http::events::{EventsRequest, Taken};
+use crate::admin::{EventsRequest, Taken};
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;

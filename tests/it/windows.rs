@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use watershed::admin::results::evaluator::{Look, Looks, Seen};
+use watershed::admin::results::evaluator::{CountsSnapshot, Evaluation, Evaluator};
 use watershed::config;
 use watershed::experiment::EpochDigest;
 use watershed::stats::State;
@@ -18,7 +18,7 @@ const WEEK_HOURS: u64 = 7 * 24;
 const USERS: u64 = 200;
 
 /// After two weeks: users of control take up to a week to convert, those of the experiment an hour.
-fn look(windows: bool) -> Look {
+fn evaluation(windows: bool) -> Evaluation {
     let now_hours = 2 * WEEK_HOURS + 1;
     let text = "upstreams: { a: \"http://127.0.0.1:1\", b: \"http://127.0.0.1:2\" }\n\
         experiments: { site: { control: a, experiment: b, percent: 50 } }\n\
@@ -78,20 +78,20 @@ fn look(windows: bool) -> Look {
         }],
         ..ExperimentTotals::default()
     };
-    let seen = Seen {
+    let seen = CountsSnapshot {
         totals,
         hours: windows.then(|| Arc::new(hours)),
         counted: Counted::Wholly,
         at_ms: now_hours * HOUR_MS,
     };
-    Looks::default().judge(&plan, &plan.experiments[0], seen, &RunningMinima::default())
+    Evaluator::default().judge(&plan, &plan.experiments[0], seen, &RunningMinima::default())
 }
 
 #[test]
 fn sooner_is_not_more() {
-    let sooner = look(false);
+    let sooner = evaluation(false);
     assert_eq!(sooner.judgement.verdict.state, State::Winner, "all users");
-    let over = look(true);
+    let over = evaluation(true);
     let group = &over.judgement.metrics[0].groups[1];
     assert_eq!(group.p_value, Some(1.0), "{group:?}");
     assert_eq!(group.rate, Some(0.1));

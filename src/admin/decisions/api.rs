@@ -1,12 +1,13 @@
 //! Decisions at the door: JSON from programs, forms from pages, and what was decided until now.
 
-use crate::admin::Door;
-use crate::admin::decisions::decide::{Action, Decision, Done, Undecided, decide, no_experiment};
+use crate::admin::decisions::action::Action;
+use crate::admin::decisions::apply::{Asked, apply};
+use crate::admin::decisions::decide::Done;
 use crate::admin::decisions::form;
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Failure, Path, Refused};
-use crate::admin::results::gather::Wish;
 use crate::admin::results::schema::ActResult;
+use crate::admin::state::AdminState;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -15,18 +16,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use utoipa::ToSchema;
 
 /// What a browser says of a form.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
-/// The most letters of what is kept of who decided and why.
-const LETTERS_MAX: usize = 500;
 /// The most bytes that say what is decided.
 pub const BYTES_MAX: usize = 16 << 10;
-/// How long this process is given to go by a decision that it has made.
-const EFFECT_WITHIN: Duration = Duration::from_secs(5);
-
 /// What a decision says beyond its name.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,19 +32,6 @@ struct Said {
     by: Option<String>,
     /// Why, for those who look later. One line of at most 500 letters.
     reason: Option<String>,
-}
-
-/// What somebody at the door wants done.
-#[derive(Debug)]
-pub struct Asked<'a> {
-    /// What.
-    pub action: Action,
-    /// With which group; for `promote`, the one that has won unless given.
-    pub group: Option<String>,
-    /// Who.
-    pub by: &'a str,
-    /// Why.
-    pub reason: Option<&'a str>,
 }
 
 /// Decide about an experiment
@@ -110,7 +92,7 @@ pub struct Asked<'a> {
     )
 )]
 pub async fn take(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
     headers: HeaderMap,
@@ -130,7 +112,7 @@ pub async fn take(
     // nothing does not bring its proof either.
     let is_curl = body.starts_with(b"{") || body.is_empty() && !caller.has_session();
     if kind.is_some_and(of_form) && !is_curl {
-        return Ok(form::take(&door, &caller, &name, action, &body).await);
+        return Ok(form::take(&state, &caller, &name, action, &body).await);
     }
     if caller.must_prove() {
         let said = "a session sends a form of its page, or says where it is from (Origin)";
@@ -148,75 +130,7 @@ pub async fn take(
         by: &by,
         reason: said.reason.as_deref(),
     };
-    Ok(Json(act(&door, &name, asked).await?).into_response())
-}
-
-/// Decides, and waits until it is so here.
-pub async fn act(door: &Door, name: &str, asked: Asked<'_>) -> Result<Done, Failure> {
-    let Asked {
-        action,
-        mut group,
-        by,
-        reason,
-    } = asked;
-    let (by, reason) = (line(by)?, reason.map(line).transpose()?);
-    let reason = reason.as_deref().filter(|reason| !reason.is_empty());
-    if action == Action::Promote && group.is_none() {
-        group = Some(won(door, name).await?);
-    }
-    let decision = Decision {
-        action,
-        group: group.as_deref(),
-        by: &by,
-        reason,
-    };
-    let plan = door.plan();
-    let done = match decide(&plan, &*door.store, name, &decision).await {
-        Ok(done) => done,
-        Err(Undecided::Refused(status, sentence)) => return Err(Failure::new(status, sentence)),
-        Err(Undecided::Away(error)) => return Err(error.into()),
-    };
-    // What it answers is so, here; other replicas follow within two seconds.
-    door.house.decided.notify_one();
-    let mut plans = door.plan.clone();
-    let effect = plans.wait_for(|plan| {
-        let index = plan.experiment_named(name);
-        index.is_none_or(|index| plan.experiment(index).lifecycle.name() == done.status)
-    });
-    if tokio::time::timeout(EFFECT_WITHIN, effect).await.is_err() {
-        tracing::warn!(
-            "{name}: {} takes effect later than it should",
-            action.name()
-        );
-    }
-    Ok(done)
-}
-
-/// What somebody wrote, as one line of a log or a table.
-fn line(text: &str) -> Result<String, Failure> {
-    if text.chars().count() > LETTERS_MAX {
-        let said = format!("`by` and `reason` have at most {LETTERS_MAX} letters");
-        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, said));
-    }
-    let letters = text.chars();
-    let plain = letters.map(|letter| if letter.is_control() { ' ' } else { letter });
-    Ok(plain.collect::<String>().trim().to_owned())
-}
-
-/// The group that the verdict says has won.
-async fn won(door: &Door, name: &str) -> Result<String, Failure> {
-    let wish = Wish {
-        only: Some(name),
-        ..Wish::default()
-    };
-    let results = door.results(wish).await?;
-    let experiment = results.experiments.first();
-    let verdict = &experiment.ok_or_else(|| no_experiment(name))?.verdict;
-    let group = verdict.group.clone().filter(|_| verdict.state == "winner");
-    group.ok_or_else(|| {
-        let hint = "no group has won yet; say which one: {\"group\": \"NAME\"}";
-        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, hint)
-    })
+    Ok(Json(apply(&state, &name, asked).await?).into_response())
 }
 
 /// Decisions.
@@ -237,8 +151,8 @@ pub struct Acts {
         (status = 503, description = "The store does not answer", body = Refused),
     )
 )]
-pub async fn acts(State(door): State<Door>) -> Result<Json<Acts>, Failure> {
-    let acts = door.store.audit_log(1000).await?.into_iter();
+pub async fn acts(State(state): State<AdminState>) -> Result<Json<Acts>, Failure> {
+    let acts = state.store.audit_log(1000).await?.into_iter();
     let acts = acts.map(ActResult::from).collect();
     Ok(Json(Acts { acts }))
 }

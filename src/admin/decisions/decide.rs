@@ -1,62 +1,16 @@
 //! Pause, resume, promote, roll back: decisions about experiments, kept in the store for all
 //! replicas, with who decided what when.
 
-use crate::admin::http::auth::Caller;
-use crate::admin::http::error::Failure;
+use crate::admin::clock::now_ms;
+use crate::admin::decisions::action::Action;
+use crate::admin::http::error::{Failure, no_experiment};
 use crate::admin::results::enums;
 use crate::config::plan::Plan;
 use crate::store::decisions::{AuditEntry, DecidedState, StandingDecision};
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 use axum::http::StatusCode;
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
-
-/// What can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum Action {
-    /// Control for everybody, for now.
-    Pause,
-    /// Split again.
-    Resume,
-    /// One group's version for everybody.
-    Promote,
-    /// Control for everybody, for good.
-    Rollback,
-}
-
-impl Action {
-    /// As paths and acts name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::Pause => "pause",
-            Action::Resume => "resume",
-            Action::Promote => "promote",
-            Action::Rollback => "rollback",
-        }
-    }
-
-    /// The action of this name.
-    pub fn named(name: &str) -> Option<Action> {
-        let all = [
-            Action::Pause,
-            Action::Resume,
-            Action::Promote,
-            Action::Rollback,
-        ];
-        all.into_iter().find(|action| action.name() == name)
-    }
-
-    fn state(self) -> DecidedState {
-        match self {
-            Action::Pause => DecidedState::Paused,
-            Action::Resume => DecidedState::Running,
-            Action::Promote => DecidedState::Promoted,
-            Action::Rollback => DecidedState::RolledBack,
-        }
-    }
-}
 
 /// A decision, and who makes it.
 #[derive(Debug)]
@@ -94,35 +48,6 @@ pub struct Done {
     to: String,
     /// Whether it was not so already.
     changed: bool,
-}
-
-/// What is said of an experiment that nobody knows.
-pub fn no_experiment(name: &str) -> Failure {
-    let said = format!("there is no experiment {name:?}");
-    Failure::new(StatusCode::NOT_FOUND, said)
-}
-
-/// Keeps that somebody did something that is no decision about an experiment. It is done: a store
-/// that is away cannot undo it, so that is only logged.
-pub async fn note(store: &dyn Store, act: AuditEntry) {
-    tracing::info!("{} by {}: {} -> {}", act.action, act.by, act.from, act.to);
-    if let Err(error) = store.record_action(&act).await {
-        let (action, error) = (&act.action, chain(&error));
-        tracing::warn!("{action} by {} is not kept: {error}", act.by);
-    }
-}
-
-/// Something that was done at the door.
-pub fn act(action: &str, caller: &Caller, from: String, to: String) -> AuditEntry {
-    AuditEntry {
-        experiment: String::new(),
-        action: action.to_owned(),
-        from,
-        to,
-        at_ms: now_ms(),
-        by: caller.by(None),
-        reason: None,
-    }
 }
 
 /// Decides about an experiment, and keeps who did. What is so already changes nothing.
@@ -245,11 +170,4 @@ fn status(state: DecidedState) -> &'static str {
         DecidedState::Promoted => Own::Promoted.name(),
         DecidedState::RolledBack => Own::RolledBack.name(),
     }
-}
-
-/// Now, in Unix milliseconds.
-pub fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_millis() as u64)
 }

@@ -1,15 +1,14 @@
 //! Decisions by a browser: buttons, what each would do, and the form that does it.
 
-use crate::admin::Door;
-use crate::admin::decisions::api;
-use crate::admin::decisions::api::Asked;
-use crate::admin::decisions::decide::Action;
+use crate::admin::decisions::action::Action;
+use crate::admin::decisions::apply::{Asked, apply};
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Path, Query, Refused};
+use crate::admin::http::html;
 use crate::admin::results::gather::Wish;
-use crate::admin::results::schema::{ExperimentResult, VerdictResult};
-use crate::admin::view::advice;
-use crate::admin::view::html;
+use crate::admin::results::schema::{ExperimentResult, GroupResult, VerdictResult};
+use crate::admin::state::AdminState;
+use crate::admin::view::buttons::title;
 use crate::config::plan::Role;
 use crate::stats::narrative::thousands;
 use askama::Template;
@@ -21,66 +20,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::value::{Error as Unreadable, MapDeserializer};
 use utoipa::{IntoParams, ToSchema};
-
-/// A button.
-#[derive(Debug)]
-pub struct Choice {
-    /// Its place in the page.
-    pub id: String,
-    /// Where it leads.
-    pub href: String,
-    /// What is written on it.
-    pub title: String,
-    /// Whether this is what the results ask for.
-    pub due: bool,
-}
-
-/// What this caller may do with an experiment as it stands.
-pub fn choices(caller: &Caller, experiment: &ExperimentResult) -> Vec<Choice> {
-    if caller.role < Role::Operate {
-        return Vec::new();
-    }
-    let name = &experiment.name;
-    let due = advice::due(experiment);
-    let choice = |action: Action, group: Option<&str>| Choice {
-        due: due == Some((action, group)),
-        id: format!("{}-{name}-{}", action.name(), group.unwrap_or_default()),
-        href: match group {
-            Some(group) => format!("/admin/experiments/{name}/{}?group={group}", action.name()),
-            None => format!("/admin/experiments/{name}/{}", action.name()),
-        },
-        title: title(action, name, group).0,
-    };
-    let mut choices = Vec::new();
-    match experiment.status {
-        "running" => choices.push(choice(Action::Pause, None)),
-        "paused" | "promoted" | "rolled_back" => choices.push(choice(Action::Resume, None)),
-        _ => return choices,
-    }
-    let promoted = experiment.winner.as_deref();
-    let others = experiment.groups.iter().map(|group| &*group.name);
-    let others = others.filter(|group| experiment.status != "promoted" || promoted != Some(group));
-    choices.extend(others.map(|group| choice(Action::Promote, Some(group))));
-    if experiment.status != "rolled_back" {
-        choices.push(choice(Action::Rollback, None));
-    }
-    // What is due is found first.
-    choices.sort_by_key(|choice| !choice.due);
-    choices
-}
-
-/// What a button says, and what it says before it is done.
-fn title(action: Action, experiment: &str, group: Option<&str>) -> (String, String) {
-    let short = match (action, group) {
-        (Action::Pause, _) => "Pause".to_owned(),
-        (Action::Resume, _) => "Resume".to_owned(),
-        (Action::Promote, Some(group)) => format!("Promote {group}"),
-        (Action::Promote, None) => "Promote".to_owned(),
-        (Action::Rollback, _) => "Roll back".to_owned(),
-    };
-    let long = format!("{short}: {experiment}");
-    (short, long)
-}
 
 #[derive(Template)]
 #[template(path = "confirm.html")]
@@ -145,35 +84,35 @@ pub struct Which {
     )
 )]
 pub async fn ask(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
     Query(which): Query<Which>,
 ) -> Response {
     let Some(action) = Action::named(&action) else {
-        return html::told(StatusCode::NOT_FOUND, "There is no such action.");
+        return html::message_page(StatusCode::NOT_FOUND, "There is no such action.");
     };
     if caller.role < Role::Operate {
-        return html::told(StatusCode::FORBIDDEN, "Your token may read only.");
+        return html::message_page(StatusCode::FORBIDDEN, "Your token may read only.");
     }
     let wish = Wish {
         only: Some(&name),
         ..Wish::default()
     };
-    let results = match door.results(wish).await {
+    let results = match state.results(wish).await {
         Ok(results) => results,
         Err(error) => {
             let said = format!("The store does not answer: {error}");
-            return html::told(StatusCode::SERVICE_UNAVAILABLE, &said);
+            return html::message_page(StatusCode::SERVICE_UNAVAILABLE, &said);
         }
     };
     let Some(experiment) = results.experiments.first() else {
-        return html::told(StatusCode::NOT_FOUND, "There is no such experiment.");
+        return html::message_page(StatusCode::NOT_FOUND, "There is no such experiment.");
     };
     let group = which.group.as_deref().filter(|_| action == Action::Promote);
     let known = |group: &str| experiment.groups.iter().any(|it| it.name == group);
     if group.is_some_and(|group| !known(group)) {
-        return html::told(StatusCode::NOT_FOUND, "There is no such group.");
+        return html::message_page(StatusCode::NOT_FOUND, "There is no such group.");
     }
     let verdict = &experiment.verdict;
     let won = verdict
@@ -183,7 +122,7 @@ pub async fn ask(
     let group = group.or(won.filter(|_| action == Action::Promote));
     if action == Action::Promote && group.is_none() {
         let said = "No group has won yet: choose one on the results page.";
-        return html::told(StatusCode::UNPROCESSABLE_ENTITY, said);
+        return html::message_page(StatusCode::UNPROCESSABLE_ENTITY, said);
     }
     let doubt = (action == Action::Promote && won != group)
         .then_some("The verdict does not say that this group is better.");
@@ -197,11 +136,11 @@ pub async fn ask(
         group,
         form: caller.form(),
     };
-    html::answer(StatusCode::OK, confirm.render())
+    html::page_response(StatusCode::OK, confirm.render())
 }
 
 fn effects(action: Action, experiment: &ExperimentResult, group: Option<&str>) -> Vec<String> {
-    let upstream = |named: &dyn Fn(&crate::admin::results::schema::GroupResult) -> bool| {
+    let upstream = |named: &dyn Fn(&GroupResult) -> bool| {
         let group = experiment.groups.iter().find(|group| named(group));
         let upstream = group.and_then(|group| group.upstream.as_deref());
         upstream.map_or(String::new(), |upstream| format!(" (upstream {upstream})"))
@@ -248,7 +187,7 @@ pub struct Filled {
 
 /// `POST` of the form to the same path.
 pub async fn take(
-    door: &Door,
+    state: &AdminState,
     caller: &Caller,
     name: &str,
     action: Action,
@@ -260,7 +199,7 @@ pub async fn take(
         Err(error) => return unreadable(&error),
     };
     if !caller.is_own_form(&filled.form) {
-        return html::stale();
+        return html::stale_form_page();
     }
     let written = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
     let (by, reason) = (caller.by(None), written(&filled.reason));
@@ -270,16 +209,16 @@ pub async fn take(
         by: &by,
         reason: reason.as_deref(),
     };
-    match api::act(door, name, asked).await {
+    match apply(state, name, asked).await {
         Ok(_) => {
             let back = format!("/admin/results#e-{name}");
             (StatusCode::SEE_OTHER, [(LOCATION, back)]).into_response()
         }
-        Err(failure) => html::told(failure.status, &failure.error),
+        Err(failure) => html::message_page(failure.status, &failure.error),
     }
 }
 
 fn unreadable(error: &Unreadable) -> Response {
     let said = format!("This form cannot be read: {error}.");
-    html::told(StatusCode::BAD_REQUEST, &said)
+    html::message_page(StatusCode::BAD_REQUEST, &said)
 }

@@ -1,5 +1,8 @@
 //! Decisions about experiments: pause, resume, promote, roll back.
 
+pub(crate) mod action;
 pub(crate) mod api;
+pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod decide;
 pub(crate) mod form;

@@ -4,106 +4,14 @@
 pub mod rows;
 pub mod sheet;
 
-use crate::admin::Door;
-use crate::admin::http::error::{Failure, Path, Query, Refused};
 use crate::config::plan::Plan;
 use crate::store::{Store, StoreError};
 use crate::tasks;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::{FutureExt, stream};
 use rows::{Row, Table};
-use serde::Deserialize;
 use sheet::{Format, Sheet};
 use std::io::{self, Write};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use utoipa::IntoParams;
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(in crate::admin) struct Wish {
-    /// `assignments` unless given.
-    #[param(inline)]
-    table: Option<Table>,
-    /// `csv` unless given.
-    #[param(inline)]
-    format: Option<Format>,
-    /// Whether CSV has the exact texts, also those that a spreadsheet would take for formulas.
-    #[serde(default)]
-    raw: bool,
-}
-
-/// Users, their values or hourly totals of an experiment
-///
-/// An answer that could not be given wholly breaks off instead of ending.
-#[utoipa::path(
-    get,
-    path = "/admin/export/{experiment}",
-    operation_id = "export",
-    tag = "results",
-    params(("experiment" = String, Path, description = "Its name"), Wish),
-    responses(
-        (
-            status = 200,
-            description = "The table",
-            content(
-                (String = "text/csv"),
-                (String = "application/jsonl"),
-                (Vec<u8> = "application/vnd.apache.parquet"),
-            ),
-            headers(("content-disposition" = String, description = "With a name for the file")),
-        ),
-        (status = 400, description = "An unknown table or format", body = Refused),
-        (status = 404, description = "There is nothing of such an experiment", body = Refused),
-        (status = 503, description = "The store does not answer", body = Refused),
-    )
-)]
-pub(in crate::admin) async fn export(
-    State(door): State<Door>,
-    Path(experiment): Path<String>,
-    Query(wish): Query<Wish>,
-) -> Result<Response, Failure> {
-    if !door.store.experiments().await?.contains(&experiment) {
-        let error = format!("there is nothing of an experiment {experiment:?}");
-        return Err(Failure::new(StatusCode::NOT_FOUND, error));
-    }
-    let table = wish.table.unwrap_or(Table::Assignments);
-    let (format, raw) = (wish.format.unwrap_or(Format::Csv), wish.raw);
-    let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
-    let (store, plan, name) = (Arc::clone(&door.store), door.plan(), experiment.clone());
-    tokio::spawn(tasks::named("export", async move {
-        let to = Pipe(bytes.clone());
-        let writing = write(store, plan, name, (table, format, raw), to, |_| ());
-        let written = AssertUnwindSafe(writing).catch_unwind().await;
-        let written = written.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
-        if let Err(error) = written {
-            // The reader sees a body that breaks off, never one that ends early.
-            let _ = bytes.send(Err(error)).await;
-        }
-    }));
-    let body = stream::unfold(stream, async |mut stream| {
-        Some((stream.recv().await?, stream))
-    });
-    let disposition = format!(
-        "attachment; filename=\"{experiment}.{}\"",
-        format.extension()
-    );
-    Ok((
-        [
-            (CACHE_CONTROL, "no-store".to_owned()),
-            (CONTENT_TYPE, format.content_type().to_owned()),
-            (CONTENT_DISPOSITION, disposition),
-        ],
-        Body::from_stream(body),
-    )
-        .into_response())
-}
 
 /// Writes a table of an experiment to a file, in this format and raw or not; `told` hears of every
 /// page's number of rows.
@@ -137,20 +45,4 @@ fn fill(
         sheet.add(rows)?;
     }
     sheet.end()
-}
-
-/// Writes into the body of an answer, no faster than it is read.
-struct Pipe(mpsc::Sender<io::Result<Bytes>>);
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        // Who asked has left.
-        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

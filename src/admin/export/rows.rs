@@ -1,6 +1,6 @@
 //! What is exported: four tables, row by row, read from the store page by page.
 
-use crate::admin::results::gather::rfc3339;
+use crate::admin::format::rfc3339;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;

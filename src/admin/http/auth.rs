@@ -1,17 +1,17 @@
 //! Who asks at the door, and whether they may: tokens with roles, sessions of browsers, and pages
 //! elsewhere that would make a browser ask.
 
-use crate::admin::Door;
 use crate::admin::http::connections::Admitted;
 use crate::admin::http::error::Failure;
-use crate::admin::http::login;
+use crate::admin::http::html::{login_page, wants_html};
 use crate::admin::http::session;
+use crate::admin::state::AdminState;
 use crate::config::plan::{Role, Token};
 use crate::experiment::identity::{bearer_token, cookie_value};
 use crate::experiment::key_ring::KeyRing;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
-    ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -52,10 +52,10 @@ pub struct Ambient {
 
 impl Ambient {
     /// Ends the session: here at once, and at other replicas as soon as the store knows.
-    pub async fn end(&self, door: &Door) {
+    pub async fn end(&self, state: &AdminState) {
         if let Some((until_s, nonce)) = &self.ends {
-            door.ended().add(*until_s, nonce.clone());
-            door.exchange_ended().await;
+            state.ended().add(*until_s, nonce.clone());
+            state.exchange_ended().await;
         }
     }
 }
@@ -99,12 +99,12 @@ impl Caller {
 
 /// Lets a request in whose caller may do what it asks for.
 pub async fn admit(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match known(&door, peer.ip(), request.headers()) {
+    let caller = match known(&state, peer.ip(), request.headers()) {
         Ok(caller) => caller,
         Err(Unknown::TooMany) => return too_many(),
         Err(Unknown::Nobody) => return nobody(&request),
@@ -159,8 +159,8 @@ fn takes_forms(path: &str) -> bool {
 }
 
 /// Who asks, by what they bring.
-pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unknown> {
-    let plan = door.plan();
+pub fn known(state: &AdminState, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unknown> {
+    let plan = state.plan();
     let tokens = &plan.admin.tokens;
     if tokens.is_empty() {
         // The file asks for a token beyond loopback; but the socket may be another one's choice
@@ -190,13 +190,13 @@ pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, U
     // What else stands there is for whoever is in front of this door.
     let brought = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     if let Some(brought) = brought.and_then(bearer_token) {
-        return try_token(door, tokens, peer, brought).map(|token| caller(token, None));
+        return try_token(state, tokens, peer, brought).map(|token| caller(token, None));
     }
     let cookie = cookie_value(headers, session::COOKIE);
     let cookie = cookie.and_then(|value| std::str::from_utf8(value).ok());
     let cookie = cookie.ok_or(Unknown::Nobody)?;
     let found = session::verify(&plan.admin, cookie, now_s());
-    let found = found.filter(|(_, session)| !door.ended().holds(*session));
+    let found = found.filter(|(_, session)| !state.ended().holds(*session));
     let (token, session) = found.ok_or(Unknown::Nobody)?;
     let ambient = Ambient {
         keys: plan.admin.session_keys.clone(),
@@ -210,13 +210,13 @@ pub fn known(door: &Door, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, U
 /// Whose token this is. Whoever has shown too many wrong ones is not told any more, but for a long
 /// one, which nobody finds by trying: others at its address cannot shut it out.
 fn try_token<'a>(
-    door: &Door,
+    state: &AdminState,
     tokens: &'a [Token],
     peer: IpAddr,
     brought: &[u8],
 ) -> Result<&'a Token, Unknown> {
     let now = Instant::now();
-    let may_try = door.rates.may_try(peer, now);
+    let may_try = state.rates.may_try(peer, now);
     let digest: [u8; 32] = Sha256::digest(brought).into();
     // All are compared, each in the same time.
     let mut found = None;
@@ -230,16 +230,16 @@ fn try_token<'a>(
         return Err(Unknown::TooMany);
     }
     if let_in.is_none() {
-        door.rates.failed(peer, now);
+        state.rates.failed(peer, now);
         tracing::warn!(%peer, "an unknown token was shown at the admin door");
     }
     let_in.ok_or(Unknown::Nobody)
 }
 
 /// A session for whoever brings a token, as a cookie's value.
-pub fn open_session(door: &Door, peer: IpAddr, brought: &str) -> Result<String, Unknown> {
-    let plan = door.plan();
-    let token = try_token(door, &plan.admin.tokens, peer, brought.as_bytes())?;
+pub fn open_session(state: &AdminState, peer: IpAddr, brought: &str) -> Result<String, Unknown> {
+    let plan = state.plan();
+    let token = try_token(state, &plan.admin.tokens, peer, brought.as_bytes())?;
     let mut nonce = [0; session::NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(Unknown::NoNonce)?;
     let until_s = now_s() + session::SECONDS;
@@ -247,16 +247,10 @@ pub fn open_session(door: &Door, peer: IpAddr, brought: &str) -> Result<String, 
     Ok(session::sign(keys, token, until_s, nonce))
 }
 
-/// Whether the client would rather have a page.
-pub fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).map(HeaderValue::as_bytes);
-    accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some())
-}
-
 fn nobody(request: &Request) -> Response {
     let asked = request.headers();
-    if wants_page(asked) && request.method() == Method::GET && !asked.contains_key(AUTHORIZATION) {
-        return login::page(StatusCode::UNAUTHORIZED, false);
+    if wants_html(asked) && request.method() == Method::GET && !asked.contains_key(AUTHORIZATION) {
+        return login_page(StatusCode::UNAUTHORIZED, false);
     }
     let hint = "send a token of `admin.token` or `admin.tokens`: Authorization: Bearer TOKEN";
     let mut refused = Failure::new(StatusCode::UNAUTHORIZED, hint).into_response();
@@ -341,7 +335,7 @@ mod tests {
         for (pairs, own) in [
             (vec![host], true),
             (vec![host, ("origin", "http://door:9900")], true),
-            (vec![host, ("origin", "HTTPS://Door:9900")], true),
+            (vec![host, ("origin", "HTTPS://AdminState:9900")], true),
             (vec![host, ("origin", "http://door")], false),
             (vec![host, ("origin", "http://door:9900.evil.test")], false),
             (vec![host, ("origin", "null")], false),

@@ -1,6 +1,5 @@
 //! Something that was not to be had, said as JSON: also where axum itself would say it as text.
 
-use crate::admin::http::response_headers::Said;
 use crate::store::StoreError;
 use axum::extract::rejection::{BytesRejection, FormRejection, PathRejection, QueryRejection};
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
@@ -28,6 +27,10 @@ pub struct Refused {
     error: String,
 }
 
+/// Why something was not to be had.
+#[derive(Clone, Debug)]
+pub struct Said(pub String);
+
 impl Failure {
     /// A failure with a sentence for who asked.
     pub fn new(status: StatusCode, error: impl Into<String>) -> Failure {
@@ -54,6 +57,17 @@ impl From<StoreError> for Failure {
         );
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
+}
+
+/// What is said of an experiment that nobody knows.
+pub fn no_experiment(name: &str) -> Failure {
+    let said = format!("there is no experiment {name:?}");
+    Failure::new(StatusCode::NOT_FOUND, said)
+}
+
+/// What is said of what can no longer be done.
+pub fn stopping() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping")
 }
 
 /// What axum says of what it cannot read.

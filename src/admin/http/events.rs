@@ -1,10 +1,10 @@
 //! `POST /admin/events`: conversions that happen behind the site, such as a payment that a bank
 //! confirms. The same shape as a browser's report, with a `user` in each event.
 
-use crate::admin::Door;
-use crate::admin::http::error::{Failure, Refused};
-use crate::admin::http::health;
-use crate::experiment::client_event::{self, ClientEvent};
+use crate::admin::http::error::{Failure, Refused, stopping};
+use crate::admin::server_handle::EventsRequest;
+use crate::admin::state::AdminState;
+use crate::experiment::client_event;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -21,28 +21,6 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 const EVENTS_MAX: usize = 10_000;
 /// The most bytes of one report.
 pub const BYTES_MAX: usize = 8 << 20;
-
-/// Asks the house to journal events.
-#[derive(Debug)]
-pub struct EventsRequest {
-    /// Each with its user.
-    pub events: Vec<ClientEvent>,
-    /// What became of them.
-    pub done: oneshot::Sender<Taken>,
-}
-
-/// What became of reported events.
-#[derive(Debug)]
-pub struct Taken {
-    /// How many count for a metric and are journaled.
-    pub accepted: usize,
-    /// The names of those that count for none.
-    pub unknown: Vec<String>,
-    /// Those that are not counted, and why.
-    pub refused: Vec<client_event::Refused>,
-    /// How many the journal had no room for.
-    pub dropped: usize,
-}
 
 /// A report, as [`client_event::read`] reads it: one event or many.
 struct Report;
@@ -133,8 +111,8 @@ pub struct RefusedEvent {
         ),
     )
 )]
-pub(in crate::admin) async fn take(
-    State(door): State<Door>,
+pub async fn take(
+    State(state): State<AdminState>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Accepted>), Failure> {
@@ -147,9 +125,9 @@ pub(in crate::admin) async fn take(
     }
     let (done, taken) = oneshot::channel();
     let request = EventsRequest { events, done };
-    let asked = door.house.events.send(request).await;
-    asked.map_err(|_| health::stopping())?;
-    let taken = taken.await.map_err(|_| health::stopping())?;
+    let asked = state.server.events.send(request).await;
+    asked.map_err(|_| stopping())?;
+    let taken = taken.await.map_err(|_| stopping())?;
     let first = taken.refused.first().map(ToString::to_string);
     let refused = taken.refused.into_iter().map(|it| RefusedEvent {
         place: it.place,

@@ -1,9 +1,10 @@
 //! Whether this process is well, and its file anew.
 
-use crate::admin::decisions::decide;
+use crate::admin::decisions::audit;
 use crate::admin::http::auth::Caller;
-use crate::admin::http::error::{Failure, Refused};
-use crate::admin::{Door, ReloadRequest};
+use crate::admin::http::error::{Failure, Refused, stopping};
+use crate::admin::server_handle::ReloadRequest;
+use crate::admin::state::AdminState;
 use crate::config::declare::definition;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -39,11 +40,11 @@ pub async fn live() -> &'static str {
         (status = 503, description = "It stops", body = Refused),
     )
 )]
-pub async fn ready(State(door): State<Door>) -> Result<String, Failure> {
-    if *door.stopping.borrow() {
+pub async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
+    if *state.stopping.borrow() {
         return Err(stopping());
     }
-    let problems = door.telemetry.problems.all().into_iter();
+    let problems = state.telemetry.problems.all().into_iter();
     let lines = std::iter::once("ready".to_owned()).chain(problems);
     Ok(lines.map(|line| line + "\n").collect())
 }
@@ -71,8 +72,8 @@ pub async fn live_short() -> &'static str {
         (status = 503, description = "It stops", body = Refused),
     )
 )]
-pub async fn ready_short(door: State<Door>) -> Result<String, Failure> {
-    ready(door).await
+pub async fn ready_short(state: State<AdminState>) -> Result<String, Failure> {
+    ready(state).await
 }
 
 /// What is served by.
@@ -97,8 +98,8 @@ pub struct Config {
     tag = "process",
     responses((status = 200, description = "The file", body = Config))
 )]
-pub async fn config(State(door): State<Door>) -> Json<Config> {
-    let plan = door.plan();
+pub async fn config(State(state): State<AdminState>) -> Json<Config> {
+    let plan = state.plan();
     // Keyed, so that nobody can try secrets of the file against it.
     let keys = &plan.admin.session_keys;
     let tag = keys.sign(&[b"config", &plan.digest.to_le_bytes()]);
@@ -133,25 +134,20 @@ pub struct Reloaded {
     )
 )]
 pub async fn reload(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Reloaded>, Failure> {
-    let before = definition(&door.plan());
+    let before = definition(&state.plan());
     let (done, answer) = oneshot::channel();
-    let asked = door.house.reloads.send(ReloadRequest { done }).await;
+    let asked = state.server.reloads.send(ReloadRequest { done }).await;
     asked.map_err(|_| stopping())?;
     let done = answer.await.map_err(|_| stopping())?;
     let after = match &done {
-        Ok(_) => definition(&door.plan()),
+        Ok(_) => definition(&state.plan()),
         Err(_) => "refused".to_owned(),
     };
-    let act = decide::act("reload", &caller, before, after);
-    decide::note(&*door.store, act).await;
+    let act = audit::act("reload", caller.by(None), before, after);
+    audit::record(&*state.store, act).await;
     let done = done.map_err(|problems| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problems))?;
     Ok(Json(Reloaded { done }))
-}
-
-/// What is said of what can no longer be done.
-pub fn stopping() -> Failure {
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping")
 }

@@ -1,11 +1,10 @@
 //! Sessions of browsers: a token once, a cookie from then on.
 
-use crate::admin::Door;
 use crate::admin::http::auth::{Caller, Unknown, is_same_origin, no_nonce, open_session, too_many};
 use crate::admin::http::error::{Failure, Form, Refused};
+use crate::admin::http::html::{login_page, stale_form_page};
 use crate::admin::http::session;
-use crate::admin::view::html;
-use askama::Template;
+use crate::admin::state::AdminState;
 use axum::Extension;
 use axum::extract::{ConnectInfo, State};
 use axum::http::header::{LOCATION, SET_COOKIE};
@@ -14,12 +13,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use utoipa::ToSchema;
-
-#[derive(Template)]
-#[template(path = "login.html")]
-struct LoginPage {
-    wrong: bool,
-}
 
 #[derive(Deserialize, ToSchema)]
 pub struct Brought {
@@ -33,11 +26,6 @@ pub struct Proof {
     form: String,
 }
 
-/// The page that asks for a token.
-pub fn page(status: StatusCode, wrong: bool) -> Response {
-    html::answer(status, LoginPage { wrong }.render())
-}
-
 /// The page that asks for a token
 #[utoipa::path(
     get,
@@ -47,7 +35,7 @@ pub fn page(status: StatusCode, wrong: bool) -> Response {
     responses((status = 200, description = "A form", content_type = "text/html", body = String))
 )]
 pub async fn ask() -> Response {
-    page(StatusCode::OK, false)
+    login_page(StatusCode::OK, false)
 }
 
 /// Begin a session
@@ -83,7 +71,7 @@ pub async fn ask() -> Response {
     )
 )]
 pub async fn take(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Form(brought): Form<Brought>,
@@ -92,11 +80,11 @@ pub async fn take(
         let said = "a page of another site must not log in here";
         return Failure::new(StatusCode::FORBIDDEN, said).into_response();
     }
-    match open_session(&door, peer.ip(), brought.token.trim()) {
+    match open_session(&state, peer.ip(), brought.token.trim()) {
         Ok(session) => home(&headers, &session, session::SECONDS),
         Err(Unknown::TooMany) => too_many(),
         Err(Unknown::NoNonce(error)) => no_nonce(&error),
-        Err(_) => page(StatusCode::UNAUTHORIZED, true),
+        Err(_) => login_page(StatusCode::UNAUTHORIZED, true),
     }
 }
 
@@ -126,7 +114,7 @@ pub async fn take(
     )
 )]
 pub async fn leave(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Form(proof): Form<Proof>,
@@ -134,11 +122,11 @@ pub async fn leave(
     match caller.is_own_form(&proof.form) {
         true => {
             if let Some(ambient) = &caller.ambient {
-                ambient.end(&door).await;
+                ambient.end(&state).await;
             }
             home(&headers, "", 0)
         }
-        false => html::stale(),
+        false => stale_form_page(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! `GET /admin/metrics`: numbers of this process and of experiments, for Prometheus (OpenMetrics
 //! text). Labels are names of the file, groups and states: never users or paths.
 
-use crate::admin::Door;
 use crate::admin::http::error::Failure;
 use crate::admin::results::gather::Wish;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
+use crate::admin::state::AdminState;
 use crate::telemetry::{Spans, Telemetry};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -36,11 +36,11 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
         body = String,
     ))
 )]
-pub async fn metrics(State(door): State<Door>) -> Result<Response, Failure> {
+pub async fn metrics(State(state): State<AdminState>) -> Result<Response, Failure> {
     let mut numbers = Numbers(Registry::with_prefix("watershed"));
-    numbers.process(&door.telemetry);
-    numbers.spans(&door.telemetry.spans);
-    let results = door.results(Wish::default()).await;
+    numbers.process(&state.telemetry);
+    numbers.spans(&state.telemetry.spans);
+    let results = state.results(Wish::default()).await;
     numbers.gauge(
         "store_up",
         "Whether the store answers and takes what it is given",
@@ -69,8 +69,8 @@ pub async fn metrics(State(door): State<Door>) -> Result<Response, Failure> {
         body = String,
     ))
 )]
-pub async fn metrics_short(door: State<Door>) -> Result<Response, Failure> {
-    metrics(door).await
+pub async fn metrics_short(state: State<AdminState>) -> Result<Response, Failure> {
+    metrics(state).await
 }
 
 fn up<E>(results: &Result<Results, E>) -> f64 {

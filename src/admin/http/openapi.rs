@@ -1,12 +1,11 @@
 //! `GET /admin/openapi.json`: the door as OpenAPI 3.1, from the routes and types that serve.
 
-use crate::admin::Door;
 use crate::admin::http::auth;
-use crate::admin::http::router;
 use crate::admin::http::session;
-use axum::Json;
+use crate::admin::state::AdminState;
 use axum::extract::State;
-use std::sync::LazyLock;
+use axum::{Extension, Json};
+use std::sync::Arc;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{HttpMethod, Operation, PathItem};
 use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
@@ -33,23 +32,27 @@ use utoipa::openapi::{ContentBuilder, Header, OpenApi, Ref, RefOr, Response, Res
 )]
 struct Whole;
 
-static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
+/// The document, for the handler that serves it.
+#[derive(Clone)]
+pub struct Document(pub Arc<OpenApi>);
+
+/// Builds the document of routes that require authentication and of those that do not.
+pub fn document(mut guarded: OpenApi, open: OpenApi) -> Document {
     let mut document = Whole::openapi();
     document.info.contact = None;
-    let mut guarded = router::guarded().into_openapi();
     for (path, item) in &mut guarded.paths.paths {
         for (method, operation) in operations(item) {
             guard(path, method, operation);
         }
     }
     document.merge(guarded);
-    document.merge(router::open().into_openapi());
+    document.merge(open);
     answers_are_whole(&mut document);
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, bearer());
     components.add_security_scheme(SESSION, session());
-    document
-});
+    Document(Arc::new(document))
+}
 
 const BEARER: &str = "bearer";
 const SESSION: &str = "session";
@@ -64,9 +67,12 @@ const SESSION: &str = "session";
     tag = "process",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value))
 )]
-pub async fn openapi(State(door): State<Door>) -> Json<OpenApi> {
-    let mut document = DOCUMENT.clone();
-    if door.plan().admin.tokens.is_empty() {
+pub async fn openapi(
+    State(state): State<AdminState>,
+    Extension(Document(document)): Extension<Document>,
+) -> Json<OpenApi> {
+    let mut document = OpenApi::clone(&document);
+    if state.plan().admin.tokens.is_empty() {
         let items = document.paths.paths.values_mut();
         for (_, operation) in items.flat_map(operations) {
             operation.security = None;

@@ -1,7 +1,7 @@
 //! What every answer of the door says to browsers; and to people, what could not be had as a page.
 
-use crate::admin::http::auth::wants_page;
-use crate::admin::view::html;
+use crate::admin::http::error::Said;
+use crate::admin::http::html::{message_page, wants_html};
 use axum::extract::Request;
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -10,20 +10,16 @@ use axum::http::header::{
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Why something was not to be had.
-#[derive(Clone, Debug)]
-pub struct Said(pub String);
-
 /// Of what is no page nothing is ever run or framed, whatever it may be taken for.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Dresses an answer.
 pub async fn dress(request: Request, next: Next) -> Response {
-    let is_person = wants_page(request.headers());
+    let is_person = wants_html(request.headers());
     let mut answer = next.run(request).await;
     if let Some(Said(why)) = answer.extensions().get::<Said>().filter(|_| is_person) {
-        let mut told = html::told(answer.status(), &sentence(why));
+        let mut told = message_page(answer.status(), &sentence(why));
         for name in [RETRY_AFTER, WWW_AUTHENTICATE] {
             if let Some(value) = answer.headers().get(&name) {
                 told.headers_mut().insert(name, value.clone());

@@ -1,16 +1,18 @@
 //! The results in the form that is asked for.
 
-use crate::admin::Door;
-use crate::admin::decisions::decide::no_experiment;
-use crate::admin::http::auth::{Caller, wants_page};
-use crate::admin::http::error::{Failure, Path, Query, Refused};
-use crate::admin::http::upstreams;
+use crate::admin::http::auth::Caller;
+use crate::admin::http::error::{Failure, Path, Query, Refused, no_experiment};
+use crate::admin::http::html::{page_response, wants_html};
 use crate::admin::results::gather::Wish;
 use crate::admin::results::metric::View;
 use crate::admin::results::schema::Results;
+use crate::admin::results::upstream_health::reports;
+use crate::admin::state::AdminState;
 use crate::admin::view::bars::Paint;
-use crate::admin::view::html;
+use crate::admin::view::csv;
+use crate::admin::view::html::{self, Viewer};
 use crate::admin::view::table;
+use crate::config::plan::Role;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, StatusCode};
@@ -66,7 +68,7 @@ enum Format {
 impl Form {
     fn format(&self, headers: &HeaderMap) -> Format {
         match self.format {
-            None if wants_page(headers) => Format::Html,
+            None if wants_html(headers) => Format::Html,
             None => Format::Json,
             Some(format) => format,
         }
@@ -112,14 +114,20 @@ impl Form {
     )
 )]
 pub async fn all(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Query(form): Query<Form>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let format = form.format(&headers);
-    let results = door.results(form.wish(None, format)).await?;
-    Ok(present(&door, &results, (format, &form), &caller, &headers))
+    let results = state.results(form.wish(None, format)).await?;
+    Ok(present(
+        &state,
+        &results,
+        (format, &form),
+        &caller,
+        &headers,
+    ))
 }
 
 /// Results of one experiment
@@ -151,30 +159,41 @@ pub async fn all(
     )
 )]
 pub async fn one(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Path(name): Path<String>,
     Query(form): Query<Form>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let format = form.format(&headers);
-    let results = door.results(form.wish(Some(&name), format)).await?;
+    let results = state.results(form.wish(Some(&name), format)).await?;
     if results.experiments.is_empty() {
         return Err(no_experiment(&name));
     }
-    Ok(present(&door, &results, (format, &form), &caller, &headers))
+    Ok(present(
+        &state,
+        &results,
+        (format, &form),
+        &caller,
+        &headers,
+    ))
 }
 
 fn present(
-    door: &Door,
+    state: &AdminState,
     results: &Results,
     (format, form): (Format, &Form),
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Response {
     if format == Format::Html {
-        let page = html::render(results, caller, &upstreams::reports(door));
-        return html::answer(StatusCode::OK, page);
+        let viewer = Viewer {
+            name: caller.name.as_deref(),
+            may_operate: caller.role >= Role::Operate,
+            form: caller.form(),
+        };
+        let upstreams = reports(&state.plan(), &state.server.health_registry);
+        return page_response(StatusCode::OK, html::render(results, &viewer, &upstreams));
     }
     // Weak: what only says how late it is does not count (RFC 9110, 8.8.3).
     let (paint, raw) = (form.bars, form.raw);
@@ -191,7 +210,7 @@ fn present(
     let answer = match format {
         Format::Json | Format::Html => Json(results).into_response(),
         Format::Text => plain("text/plain; charset=utf-8", table::table(results, paint)),
-        Format::Csv => plain("text/csv; charset=utf-8", table::csv(results, raw)),
+        Format::Csv => plain("text/csv; charset=utf-8", csv::csv(results, raw)),
     };
     (common, answer).into_response()
 }

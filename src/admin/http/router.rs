@@ -1,12 +1,12 @@
 //! Every path of the door. Each stands at its handler, with what it takes and what it answers: what
 //! is served and what `/admin/openapi.json` says of it are one.
 
-use crate::admin::Door;
 use crate::admin::decisions::api;
 use crate::admin::decisions::form;
-use crate::admin::export;
+use crate::admin::http::assets;
 use crate::admin::http::error::Failure;
 use crate::admin::http::events;
+use crate::admin::http::export;
 use crate::admin::http::health;
 use crate::admin::http::login;
 use crate::admin::http::metrics;
@@ -15,7 +15,7 @@ use crate::admin::http::results;
 use crate::admin::http::sse;
 use crate::admin::http::upstreams;
 use crate::admin::http::users;
-use crate::admin::view::html;
+use crate::admin::state::AdminState;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
@@ -24,7 +24,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// Where the guard asks who comes in.
-pub fn guarded() -> OpenApiRouter<Door> {
+pub fn guarded() -> OpenApiRouter<AdminState> {
     let events_max = DefaultBodyLimit::max(events::BYTES_MAX);
     let decision_max = DefaultBodyLimit::max(api::BYTES_MAX);
     OpenApiRouter::default()
@@ -45,29 +45,29 @@ pub fn guarded() -> OpenApiRouter<Door> {
 }
 
 /// Where nobody is asked.
-pub fn open() -> OpenApiRouter<Door> {
+pub fn open() -> OpenApiRouter<AdminState> {
     probes()
         .routes(routes!(login::ask, login::take))
-        .routes(routes!(html::style))
-        .routes(routes!(html::script))
+        .routes(routes!(assets::style))
+        .routes(routes!(assets::script))
         .routes(routes!(home))
         .routes(routes!(admin))
 }
 
 /// Numbers of the process.
-pub fn numbers() -> OpenApiRouter<Door> {
+pub fn numbers() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default().routes(routes!(metrics::metrics))
 }
 
 /// Whether the process is well.
-pub fn probes() -> OpenApiRouter<Door> {
+pub fn probes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
 }
 
 /// What the listener for health has besides: shorter names of the same.
-pub fn health() -> OpenApiRouter<Door> {
+pub fn health() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(health::live_short))
         .routes(routes!(health::ready_short))

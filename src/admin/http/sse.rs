@@ -1,9 +1,9 @@
 //! Tells pages when there is something new to show (server-sent events).
 
-use crate::admin::Door;
 use crate::admin::http::auth;
-use crate::admin::http::upstreams;
 use crate::admin::results::gather::Wish;
+use crate::admin::results::upstream_health::troubles;
+use crate::admin::state::AdminState;
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -45,24 +45,26 @@ struct Told {
     ))
 )]
 pub async fn live(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let begun = (door, headers, None::<String>);
-    let changes = stream::unfold(begun, move |(door, headers, shown)| async move {
+    let begun = (state, headers, None::<String>);
+    let changes = stream::unfold(begun, move |(state, headers, shown)| async move {
         loop {
-            if auth::known(&door, peer.ip(), &headers).is_err() {
+            if auth::known(&state, peer.ip(), &headers).is_err() {
                 return None;
             }
             // A store that is away is something to show, too.
-            let tag = match door.results(Wish::default()).await {
-                Ok(results) => results.tag() + &upstreams::troubles(&door),
+            let tag = match state.results(Wish::default()).await {
+                Ok(results) => {
+                    results.tag() + &troubles(&state.plan(), &state.server.health_registry)
+                }
                 Err(error) => error.to_string(),
             };
             if shown.as_ref() != Some(&tag) {
                 let event = Event::default().event("changed").data(&tag);
-                return Some((Ok(event), (door, headers, Some(tag))));
+                return Some((Ok(event), (state, headers, Some(tag))));
             }
             tokio::time::sleep(INTERVAL).await;
         }

@@ -1,11 +1,11 @@
 //! What is known of one user, and how it is forgotten.
 
-use crate::admin::Door;
-use crate::admin::decisions::decide;
+use crate::admin::decisions::audit;
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Failure, Query, Refused};
 use crate::admin::results::assignments;
 use crate::admin::results::assignments::Explained;
+use crate::admin::state::AdminState;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::store::decisions::AuditEntry;
@@ -52,18 +52,19 @@ impl WhichUser {
     )
 )]
 pub async fn assignments_of(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Query(which): Query<WhichUser>,
 ) -> Result<Json<Explained>, Failure> {
     let user = which.user()?;
-    let plan = door.plan();
+    let plan = state.plan();
     let user = minted::id_of(&plan.identity.keys, user.as_bytes());
     let kept = UserId::new(user).map(|user| plan.identity.keep.of(user));
     let mut explained = assignments::explain(&plan, user);
     for assignment in &mut explained.experiments {
         let recorded = match &kept {
             Some(kept) => {
-                door.store
+                state
+                    .store
                     .user(&assignment.name, kept.id().as_bytes())
                     .await?
             }
@@ -98,25 +99,25 @@ pub struct Forgotten {
     )
 )]
 pub async fn forget(
-    State(door): State<Door>,
+    State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Query(which): Query<WhichUser>,
 ) -> Result<Json<Forgotten>, Failure> {
-    let (user, plan) = (which.user()?, door.plan());
+    let (user, plan) = (which.user()?, state.plan());
     let mut forgotten = Vec::new();
     if let Some(user) = UserId::new(minted::id_of(&plan.identity.keys, user.as_bytes())) {
         let kept = plan.identity.keep.of(user);
-        let until_ms = door.until_now().await;
+        let until_ms = state.until_now().await;
         let run = plan.experiments.iter().map(|it| it.name.to_string());
-        forgotten = everywhere(&*door.store, run, kept.id().as_bytes(), until_ms).await?;
+        forgotten = everywhere(&*state.store, run, kept.id().as_bytes(), until_ms).await?;
         for experiment in &forgotten {
             // Whose data they were is forgotten, too.
-            let act = decide::act("forget", &caller, "kept".into(), "forgotten".into());
+            let act = audit::act("forget", caller.by(None), "kept".into(), "forgotten".into());
             let experiment_too = AuditEntry {
                 experiment: experiment.clone(),
                 ..act
             };
-            decide::note(&*door.store, experiment_too).await;
+            audit::record(&*state.store, experiment_too).await;
         }
     }
     Ok(Json(Forgotten { forgotten }))

@@ -1,7 +1,7 @@
 //! Which group a user is in, in every experiment, and why.
 
+use crate::admin::format::rfc3339;
 use crate::admin::results::enums;
-use crate::admin::results::gather::rfc3339;
 use crate::config::plan::Plan;
 use crate::experiment::resolve::{By, Membership, Why, membership};
 use crate::experiment::{Experiment, UserId};

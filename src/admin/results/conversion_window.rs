@@ -2,7 +2,7 @@
 //! converted users at any time, and no more in the end: so metrics with a window are judged on these
 //! users. PURE.
 
-use crate::admin::results::time_series::{HOUR_MS, add};
+use crate::admin::results::hours::{HOUR_MS, add};
 use crate::store::{ExperimentTotals, HourTotals};
 
 /// What was counted of users who came so long ago that their window is over. Users stand in the hour

@@ -1,8 +1,9 @@
 //! Looks at experiments: at those that people ask for, and now and then at all, so that the
 //! smallest p-value is kept whether anybody looks or not.
 
-use crate::admin::decisions::decide;
-use crate::admin::decisions::decide::{Action, Decision, Undecided};
+use crate::admin::clock::now_ms;
+use crate::admin::decisions::action::Action;
+use crate::admin::decisions::decide::{Decision, Undecided, decide};
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::{has_windows, question};
@@ -16,7 +17,7 @@ use crate::telemetry::{Counted, Telemetry};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// How often every experiment is looked at.
@@ -28,7 +29,7 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// One look at one experiment.
 #[derive(Debug)]
-pub struct Look {
+pub struct Evaluation {
     /// What was counted.
     pub totals: ExperimentTotals,
     /// What was asked.
@@ -47,7 +48,7 @@ pub struct Look {
 
 /// What was counted when an experiment is looked at.
 #[derive(Debug)]
-pub struct Seen {
+pub struct CountsSnapshot {
     /// In all.
     pub totals: ExperimentTotals,
     /// By hour, where users have windows of time to convert in.
@@ -63,7 +64,7 @@ type Hours = (u64, Arc<Vec<HourTotals>>);
 /// All looks of this process, and what they found. A look of a person counts as one: what it
 /// found is kept in the store at the next tick.
 #[derive(Debug, Default)]
-pub struct Looks {
+pub struct Evaluator {
     telemetry: Arc<Telemetry>,
     /// By experiment's name: what is kept of it, here and in the store. It also outlives a
     /// store that loses its last seconds.
@@ -72,22 +73,22 @@ pub struct Looks {
     hours: Mutex<HashMap<String, Hours>>,
 }
 
-impl Looks {
+impl Evaluator {
     /// Looks of the process with these numbers.
-    pub fn new(telemetry: Arc<Telemetry>) -> Looks {
-        Looks {
+    pub fn new(telemetry: Arc<Telemetry>) -> Evaluator {
+        Evaluator {
             telemetry,
-            ..Looks::default()
+            ..Evaluator::default()
         }
     }
 
     /// Looks at an experiment now.
-    pub async fn look(
+    pub async fn evaluate(
         &self,
         plan: &Plan,
         experiment: &Experiment,
         store: &dyn Store,
-    ) -> Result<Look, StoreError> {
+    ) -> Result<Evaluation, StoreError> {
         let kept = store.running_minima(&experiment.name).await?;
         let waited_until = Instant::now() + COUNTED_WITHIN;
         let (totals, counted) = loop {
@@ -98,16 +99,16 @@ impl Looks {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let hours = self.hours(experiment, &totals, store).await?;
-        let seen = Seen {
+        let counts = CountsSnapshot {
             totals,
             hours: Some(Arc::clone(&hours)),
             counted,
             at_ms: now_ms(),
         };
-        let mut look = self.judge(plan, experiment, seen, &kept);
-        look.recent = recent(experiment, &look, &hours);
-        look.hours = hours;
-        Ok(look)
+        let mut evaluation = self.judge(plan, experiment, counts, &kept);
+        evaluation.recent = recent(experiment, &evaluation, &hours);
+        evaluation.hours = hours;
+        Ok(evaluation)
     }
 
     /// What was counted, and whether batches of reported events are in it as a whole.
@@ -153,15 +154,15 @@ impl Looks {
         &self,
         plan: &Plan,
         experiment: &Experiment,
-        seen: Seen,
+        counts: CountsSnapshot,
         kept: &RunningMinima,
-    ) -> Look {
-        let Seen {
+    ) -> Evaluation {
+        let CountsSnapshot {
             mut totals,
             hours,
             counted,
             at_ms,
-        } = seen;
+        } = counts;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.entry(experiment.name.to_string()).or_default();
         if totals.epochs.is_empty() {
@@ -190,7 +191,7 @@ impl Looks {
                 experiment.name
             ));
         }
-        Look {
+        Evaluation {
             warnings,
             totals,
             question,
@@ -216,7 +217,7 @@ impl Looks {
         store: Arc<dyn Store>,
         stop: Arc<Notify>,
     ) {
-        let mut rounds = Rounds::default();
+        let mut rounds = EvaluationLoop::default();
         loop {
             let plan = Arc::clone(&plans.borrow());
             let round = async {
@@ -238,17 +239,17 @@ impl Looks {
 }
 
 /// What happened lately, in the epochs that are shown.
-fn recent(experiment: &Experiment, look: &Look, hours: &[HourTotals]) -> Recent {
+fn recent(experiment: &Experiment, evaluation: &Evaluation, hours: &[HourTotals]) -> Recent {
     let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
     let shown = |hour: &&HourTotals| {
-        let mut epochs = look.totals.epochs.iter();
+        let mut epochs = evaluation.totals.epochs.iter();
         epochs.any(|epoch| epoch.definition.digest == hour.epoch)
     };
     Recent::of(
         hours.iter().filter(shown),
         &groups,
-        look.question.started_at_ms,
-        look.at_ms,
+        evaluation.question.started_at_ms,
+        evaluation.at_ms,
     )
 }
 
@@ -257,7 +258,7 @@ type Due = (State, Option<usize>);
 
 /// What the last round saw: what did not change is not judged again.
 #[derive(Default)]
-struct Rounds {
+struct EvaluationLoop {
     totals: HashMap<String, ExperimentTotals>,
     /// By experiment's name: what its verdict asks for, where the file says that it is acted on.
     due: HashMap<String, Due>,
@@ -265,15 +266,15 @@ struct Rounds {
     warned: BTreeSet<String>,
 }
 
-impl Rounds {
-    async fn round(&mut self, looks: &Looks, plan: &Plan, store: &dyn Store) {
+impl EvaluationLoop {
+    async fn round(&mut self, evaluator: &Evaluator, plan: &Plan, store: &dyn Store) {
         if self.digest != plan.digest {
             self.digest = plan.digest;
             self.totals.clear();
             self.due.clear();
         }
         for experiment in &plan.experiments {
-            if let Err(error) = self.one(looks, plan, experiment, store).await {
+            if let Err(error) = self.one(evaluator, plan, experiment, store).await {
                 // Ingestion logs it as an error, and the next round tries again.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
                 if !error.is_of_one_experiment() {
@@ -281,40 +282,40 @@ impl Rounds {
                 }
             }
         }
-        looks.telemetry.analyses.fetch_add(1, Ordering::Relaxed);
+        evaluator.telemetry.analyses.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn one(
         &mut self,
-        looks: &Looks,
+        evaluator: &Evaluator,
         plan: &Plan,
         experiment: &Experiment,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
         let name = &*experiment.name;
         let kept = store.running_minima(name).await?;
-        let (totals, counted) = looks.totals(experiment, store).await?;
+        let (totals, counted) = evaluator.totals(experiment, store).await?;
         // A verdict may also come by time alone.
         let has_windows = has_windows(plan, experiment);
         let by_time = experiment.act_on.winner || experiment.act_on.loser || has_windows;
         if counted != Counted::Partly && (by_time || self.totals.get(name) != Some(&totals)) {
             let hours = match has_windows {
-                true => Some(looks.hours(experiment, &totals, store).await?),
+                true => Some(evaluator.hours(experiment, &totals, store).await?),
                 false => None,
             };
-            let seen = Seen {
+            let counts = CountsSnapshot {
                 totals: totals.clone(),
                 hours,
                 counted,
                 at_ms: now_ms(),
             };
-            let look = looks.judge(plan, experiment, seen, &kept);
-            for warning in look.warnings {
+            let evaluation = evaluator.judge(plan, experiment, counts, &kept);
+            for warning in evaluation.warnings {
                 if self.warned.insert(warning.clone()) {
                     tracing::warn!("{warning}");
                 }
             }
-            let verdict = &look.judgement.verdict;
+            let verdict = &evaluation.judgement.verdict;
             if self.is_confirmed(experiment, verdict, counted) {
                 act(plan, experiment, store, verdict).await?;
             }
@@ -323,7 +324,7 @@ impl Rounds {
                 self.totals.insert(name.to_owned(), totals);
             }
         }
-        let news = looks.news(name, &kept);
+        let news = evaluator.news(name, &kept);
         if !news.is_empty() {
             store.merge_minima(name, &news).await?;
         }
@@ -331,7 +332,7 @@ impl Rounds {
     }
 }
 
-impl Rounds {
+impl EvaluationLoop {
     /// Whether what a verdict asks for was asked for by the round before, too: events that another
     /// replica is given may be partly counted at one of them.
     fn is_confirmed(
@@ -374,7 +375,7 @@ async fn act(
         by: "watershed (act_on)",
         reason: Some(&verdict.reason),
     };
-    match decide::decide(plan, store, &experiment.name, &decision).await {
+    match decide(plan, store, &experiment.name, &decision).await {
         Err(Undecided::Away(error)) => Err(error),
         Err(Undecided::Refused(_, why)) => {
             // Another replica was quicker, most often.
@@ -383,10 +384,4 @@ async fn act(
         }
         Ok(_) => Ok(()),
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_millis() as u64)
 }

@@ -1,7 +1,7 @@
 //! One experiment's results.
 
-use crate::admin::results::evaluator::Look;
-use crate::admin::results::gather::rfc3339;
+use crate::admin::format::rfc3339;
+use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::guardrail::guardrail_results;
 use crate::admin::results::metric::{View, metric_results};
 use crate::admin::results::planning::planning;
@@ -17,10 +17,15 @@ use crate::store::{EpochTotals, ExperimentTotals};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The results of an experiment of the plan.
-pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> ExperimentResult {
-    let Look {
+pub fn result(
+    plan: &Plan,
+    experiment: &Experiment,
+    evaluation: &Evaluation,
+    view: View,
+) -> ExperimentResult {
+    let Evaluation {
         totals, judgement, ..
-    } = look;
+    } = evaluation;
     let name_of = |group: usize| experiment.groups[group].name.to_string();
     let groups = experiment.groups.iter().enumerate().map(|(place, group)| {
         let role = if GroupIndex(place) == experiment.control {
@@ -32,10 +37,10 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
             .upstream
             .map(|upstream| plan.upstream(upstream).name.to_string());
         GroupResult {
-            recently: look.recent.groups.get(place).map(|recent| Recently {
+            recently: evaluation.recent.groups.get(place).map(|recent| Recently {
                 answers: recent.answers,
                 failed: recent.failed,
-                dead: look.recent.is_dead(place, experiment.control.0),
+                dead: evaluation.recent.is_dead(place, experiment.control.0),
             }),
             ..group_result(
                 &group.name,
@@ -62,12 +67,12 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
             p_value: judgement.sample_ratio.p_value,
             mismatch: judgement.sample_ratio.mismatch,
             single_look_p: judgement.sample_ratio.single_look_p,
-            parting: parting(experiment, look),
-            stages: stages(look),
+            parting: parting(experiment, evaluation),
+            stages: stages(evaluation),
         },
-        planning: planning(experiment, look),
-        guardrails: guardrail_results(plan, experiment, look),
-        metrics: metric_results(plan, experiment, look, view),
+        planning: planning(experiment, evaluation),
+        guardrails: guardrail_results(plan, experiment, evaluation),
+        metrics: metric_results(plan, experiment, evaluation, view),
         verdict: VerdictResult {
             state: match judgement.verdict.state {
                 State::Collecting => "collecting",
@@ -83,11 +88,11 @@ pub fn result(plan: &Plan, experiment: &Experiment, look: &Look, view: View) -> 
                 .verdict
                 .harms
                 .iter()
-                .map(|&metric| look.question.metrics[metric].name.clone())
+                .map(|&metric| evaluation.question.metrics[metric].name.clone())
                 .collect(),
         },
-        warnings: look.warnings.clone(),
-        uncounted: look.totals.uncounted.into(),
+        warnings: evaluation.warnings.clone(),
+        uncounted: evaluation.totals.uncounted.into(),
     }
 }
 

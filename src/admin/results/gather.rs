@@ -1,6 +1,8 @@
 //! Gathers the results: totals from the store, what the statistics say of them.
 
-use crate::admin::results::evaluator::Looks;
+use crate::admin::clock::now_ms;
+use crate::admin::format::rfc3339;
+use crate::admin::results::evaluator::Evaluator;
 use crate::admin::results::experiment::{ended, result};
 use crate::admin::results::metric::{ONCE, View};
 use crate::admin::results::schema::{ActResult, EventState, ReplicaResult, Results, StoreState};
@@ -11,7 +13,6 @@ use crate::store::decisions::AuditEntry;
 use crate::store::{Replica, Store, StoreError};
 use crate::telemetry::Telemetry;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many decisions results show.
 const ACTS_SHOWN: usize = 20;
@@ -31,14 +32,12 @@ pub struct Wish<'a> {
 pub async fn gather(
     plan: &Plan,
     store: &dyn Store,
-    looks: &Looks,
+    evaluator: &Evaluator,
     telemetry: &Telemetry,
     replica: &str,
     wish: Wish<'_>,
 ) -> Result<Results, StoreError> {
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_millis() as u64);
+    let now_ms = now_ms();
     let wanted = |name: &str| wish.only.is_none_or(|only| only == name);
     // Before the totals: a lag of zero then means that they hold all that was answered.
     let mut state = store_state(store, telemetry, now_ms);
@@ -60,17 +59,22 @@ pub async fn gather(
         .iter()
         .filter(|experiment| wanted(&experiment.name))
     {
-        let look = match looks.look(plan, experiment, store).await {
-            Ok(look) => look,
+        let evaluation = match evaluator.evaluate(plan, experiment, store).await {
+            Ok(evaluation) => evaluation,
             Err(error) => {
                 leave_out(&experiment.name, error)?;
                 continue;
             }
         };
-        let mut shown = result(plan, experiment, &look, wish.view);
+        let mut shown = result(plan, experiment, &evaluation, wish.view);
         if wish.over_time {
-            let over_time =
-                time_series::over_time(plan, experiment, &look.totals, &look.hours, now_ms);
+            let over_time = time_series::over_time(
+                plan,
+                experiment,
+                &evaluation.totals,
+                &evaluation.hours,
+                now_ms,
+            );
             for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
                 metric.over_time = over_time;
             }
@@ -167,10 +171,4 @@ fn store_state(store: &dyn Store, telemetry: &Telemetry, now_ms: u64) -> StoreSt
         problems: telemetry.problems.all(),
         reload_error: text(&telemetry.reload.error),
     }
-}
-
-/// Unix milliseconds as RFC 3339.
-pub fn rfc3339(ms: u64) -> Option<String> {
-    let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
-    Some(time.to_string())
 }

@@ -1,6 +1,6 @@
 //! What guardrails say, with their evidence.
 
-use crate::admin::results::evaluator::Look;
+use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::metric::{lowest_at, pooled};
 use crate::admin::results::schema::{GuardrailGroup, GuardrailResult};
 use crate::config::plan::Plan;
@@ -11,16 +11,20 @@ use crate::experiment::guardrail::Guarded;
 pub fn guardrail_results(
     plan: &Plan,
     experiment: &Experiment,
-    look: &Look,
+    evaluation: &Evaluation,
 ) -> Vec<GuardrailResult> {
     // They come after the metrics that judge.
-    let judged = look.judgement.metrics.iter().skip(experiment.metrics.len());
+    let judged = evaluation
+        .judgement
+        .metrics
+        .iter()
+        .skip(experiment.metrics.len());
     let each = experiment.guardrails.iter().zip(judged);
     let each = each.map(|(guardrail, judged)| {
         let counted_name = guardrail.counted_name(&plan.metrics);
         let groups = experiment.groups.iter().zip(&judged.groups);
         let groups = groups.map(|(group, judged)| {
-            let (users, totals) = pooled(&look.totals, &group.name, &counted_name);
+            let (users, totals) = pooled(&evaluation.totals, &group.name, &counted_name);
             let found = judged.guardrail;
             GuardrailGroup {
                 name: group.name.to_string(),
@@ -44,7 +48,7 @@ pub fn guardrail_results(
             },
             max_increase: guardrail.max_increase,
             // Each group of each guardrail has an equal part of the whole.
-            alpha: look.question.guardrail_alpha
+            alpha: evaluation.question.guardrail_alpha
                 / (experiment.guardrails.len() * (experiment.groups.len() - 1)) as f64,
             method: judged.method,
             groups: groups.collect(),

@@ -1,7 +1,7 @@
 //! One metric's results, at any look or at a single one.
 
-use crate::admin::results::evaluator::Look;
-use crate::admin::results::gather::rfc3339;
+use crate::admin::format::rfc3339;
+use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{
     AveragedResult, FixedResult, LiftResult, MetricGroup, MetricResult,
 };
@@ -34,21 +34,21 @@ const CHANCE_CAVEAT: &str = "Bayesian: not protected against peeking, and no par
 pub fn metric_results(
     plan: &Plan,
     experiment: &Experiment,
-    look: &Look,
+    evaluation: &Evaluation,
     view: View,
 ) -> Vec<MetricResult> {
     let single = match view {
         View::AnyLook => Vec::new(),
-        View::Fixed => fixed::view(&look.question),
+        View::Fixed => fixed::view(&evaluation.question),
     };
-    let judged = experiment.metrics.iter().zip(&look.judgement.metrics);
+    let judged = experiment.metrics.iter().zip(&evaluation.judgement.metrics);
     let each = judged.enumerate().map(|(place, (&index, judged))| {
         let metric = plan.metric(index);
         let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
         let groups = groups.map(|(group_place, (group, judged))| {
-            let of = look.question.metrics[place].totals.iter();
+            let of = evaluation.question.metrics[place].totals.iter();
             let totals = sum(of.filter_map(|groups| groups.get(group_place)));
-            let (came, _) = pooled(&look.totals, &group.name, &metric.name);
+            let (came, _) = pooled(&evaluation.totals, &group.name, &metric.name);
             let single = single.get(place).and_then(|groups| groups[group_place]);
             MetricGroup {
                 name: group.name.to_string(),
@@ -93,7 +93,7 @@ pub fn metric_results(
                 "secondary"
             },
             method: judged.method,
-            detect: look.question.metrics[place].detect,
+            detect: evaluation.question.metrics[place].detect,
             margin: metric.margin,
             chance_caveat: CHANCE_CAVEAT,
             groups: groups.collect(),
@@ -136,7 +136,8 @@ pub fn pooled(totals: &ExperimentTotals, group: &str, metric: &str) -> (u64, Met
 }
 
 fn fixed_result(view: fixed::View) -> FixedResult {
-    let ends = |look: fixed::SingleLook| look.interval.low.zip(look.interval.high);
+    let ends =
+        |evaluation: fixed::SingleLook| evaluation.interval.low.zip(evaluation.interval.high);
     FixedResult {
         note: ONCE,
         method: fixed::METHOD,

@@ -1,19 +1,19 @@
 //! How many users it takes, and how long at the present traffic.
 
-use crate::admin::results::evaluator::Look;
-use crate::admin::results::gather::rfc3339;
+use crate::admin::format::rfc3339;
+use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{PlanningGroup, PlanningResult};
 use crate::experiment::Experiment;
 use crate::stats;
 
 /// What is planned for the metric that decides. `None` where no metric does.
-pub fn planning(experiment: &Experiment, look: &Look) -> Option<PlanningResult> {
-    let primary = stats::primary_of(&look.question)?;
+pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<PlanningResult> {
+    let primary = stats::primary_of(&evaluation.question)?;
     let (metric, judged) = (
-        &look.question.metrics[primary],
-        &look.judgement.metrics[primary],
+        &evaluation.question.metrics[primary],
+        &evaluation.judgement.metrics[primary],
     );
-    let users: u64 = look
+    let users: u64 = evaluation
         .question
         .epochs
         .iter()
@@ -33,16 +33,16 @@ pub fn planning(experiment: &Experiment, look: &Look) -> Option<PlanningResult> 
             users_needed: needed.map(|needed| (needed as f64 * share).ceil() as u64),
         }
     });
-    let per_day = look.recent.users_per_day();
+    let per_day = evaluation.recent.users_per_day();
     let missing = needed.map(|needed| needed.saturating_sub(users));
     let by_users = match (missing, per_day) {
         (Some(0), _) => Some(0.0),
         (Some(missing), Some(per_day)) => Some(missing as f64 / per_day * 86_400.0),
         _ => None,
     };
-    let earliest_ms = stats::timing::due_ms(&look.question);
+    let earliest_ms = stats::timing::due_ms(&evaluation.question);
     // No verdict comes before the shortest duration is over.
-    let by_duration = earliest_ms.map(|ms| ms.saturating_sub(look.at_ms) as f64 / 1000.0);
+    let by_duration = earliest_ms.map(|ms| ms.saturating_sub(evaluation.at_ms) as f64 / 1000.0);
     Some(PlanningResult {
         metric: metric.name.clone(),
         detect: metric.detect,

@@ -1,5 +1,6 @@
 //! What happened lately: whether an upstream is dead, and how much traffic there is. PURE.
 
+use crate::admin::results::hours::HOUR_MS;
 use crate::store::HourTotals;
 
 /// The last hours of an experiment. Vectors are in the order of its groups.
@@ -23,7 +24,6 @@ pub struct Answers {
     pub failed: u64,
 }
 
-const HOUR_MS: u64 = 3_600_000;
 const DAY_HOURS: u64 = 24;
 /// The hard stop: this many answers, and this share of them failed.
 const DEAD_ANSWERS: u64 = 50;

@@ -1,6 +1,6 @@
 //! Where groups part that do not have the sizes that their weights ask for.
 
-use crate::admin::results::evaluator::Look;
+use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{PartingResult, StageResult};
 use crate::experiment::Experiment;
 use crate::stats::balance::sample_ratio;
@@ -10,15 +10,19 @@ use crate::store::GroupTotals;
 const WORTH_NAMING: f64 = 0.002;
 
 /// Where the groups part, the most telling place first. `None` while their sizes are sound.
-pub fn parting(experiment: &Experiment, look: &Look) -> Option<PartingResult> {
-    if !look.judgement.sample_ratio.mismatch {
+pub fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<PartingResult> {
+    if !evaluation.judgement.sample_ratio.mismatch {
         return None;
     }
-    let (stage, sentence) = unanswered(look)
-        .or_else(|| uncompleted(look))
-        .or_else(|| crossing(look))
-        .unwrap_or_else(|| assigned(experiment, look));
-    let epochs = look.totals.epochs.iter().zip(&look.question.epochs);
+    let (stage, sentence) = unanswered(evaluation)
+        .or_else(|| uncompleted(evaluation))
+        .or_else(|| crossing(evaluation))
+        .unwrap_or_else(|| assigned(experiment, evaluation));
+    let epochs = evaluation
+        .totals
+        .epochs
+        .iter()
+        .zip(&evaluation.question.epochs);
     let at_fault = epochs.filter(|(_, asked)| {
         let alone = sample_ratio(std::slice::from_ref(*asked), None);
         alone.mismatch
@@ -32,10 +36,10 @@ pub fn parting(experiment: &Experiment, look: &Look) -> Option<PartingResult> {
 
 /// How much of each group reached which stage: what a person compares with the weights to see
 /// where it was lost.
-pub fn stages(look: &Look) -> Vec<StageResult> {
+pub fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
     let stage = |stage, unit, of: fn(&GroupTotals) -> u64| {
-        let groups = look.question.groups.iter().map(|group| {
-            let totals = look.totals.epochs.iter();
+        let groups = evaluation.question.groups.iter().map(|group| {
+            let totals = evaluation.totals.epochs.iter();
             let totals = totals.filter_map(|epoch| epoch.groups.get(&group.name));
             (group.name.clone(), totals.map(of).sum())
         });
@@ -62,10 +66,10 @@ pub fn stages(look: &Look) -> Vec<StageResult> {
 }
 
 /// Users whose group's upstream was away saw control's version, and are not counted.
-fn unanswered(look: &Look) -> Option<(&'static str, String)> {
-    let groups = &look.question.groups;
+fn unanswered(evaluation: &Evaluation) -> Option<(&'static str, String)> {
+    let groups = &evaluation.question.groups;
     let each = groups.iter().map(|group| {
-        let totals = look.totals.epochs.iter();
+        let totals = evaluation.totals.epochs.iter();
         let totals = totals.filter_map(|epoch| epoch.groups.get(&group.name));
         let (fallbacks, requests) = totals.fold((0, 0), |sum, group| {
             (sum.0 + group.fallbacks, sum.1 + group.requests)
@@ -83,9 +87,9 @@ fn unanswered(look: &Look) -> Option<(&'static str, String)> {
 
 /// Answers that broke off, or that nobody waited for: a slow or broken version drives users away
 /// before they are seen again.
-fn uncompleted(look: &Look) -> Option<(&'static str, String)> {
-    let each = look.question.groups.iter().map(|group| {
-        let totals = look.totals.epochs.iter();
+fn uncompleted(evaluation: &Evaluation) -> Option<(&'static str, String)> {
+    let each = evaluation.question.groups.iter().map(|group| {
+        let totals = evaluation.totals.epochs.iter();
         let totals = totals.filter_map(|epoch| epoch.groups.get(&group.name));
         let (unfinished, requests) = totals.fold((0, 0), |sum, group| {
             (sum.0 + group.unfinished, sum.1 + group.requests)
@@ -102,9 +106,10 @@ fn uncompleted(look: &Look) -> Option<(&'static str, String)> {
 }
 
 /// Users who are seen in a second group: replicas with different files, or IDs that change hands.
-fn crossing(look: &Look) -> Option<(&'static str, String)> {
+fn crossing(evaluation: &Evaluation) -> Option<(&'static str, String)> {
     let groups = || {
-        look.totals
+        evaluation
+            .totals
             .epochs
             .iter()
             .flat_map(|epoch| epoch.groups.values())
@@ -120,12 +125,12 @@ fn crossing(look: &Look) -> Option<(&'static str, String)> {
 }
 
 /// Nothing that is counted parts them: they came in these proportions.
-fn assigned(experiment: &Experiment, look: &Look) -> (&'static str, String) {
-    let groups = look.question.groups.iter();
+fn assigned(experiment: &Experiment, evaluation: &Evaluation) -> (&'static str, String) {
+    let groups = evaluation.question.groups.iter();
     let sizes: Vec<String> = groups
         .enumerate()
         .map(|(place, group)| {
-            let users: u64 = look
+            let users: u64 = evaluation
                 .question
                 .epochs
                 .iter()

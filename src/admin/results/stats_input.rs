@@ -1,4 +1,4 @@
-//! Turns plan and totals into the question that the statistics answer.
+//! Turns plan and totals into the question that the statistics answer. PURE.
 
 use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;

@@ -1,17 +1,16 @@
 //! Rates over time: what would have been said of all users who had come by then, from the counts
 //! by hour. PURE.
 
-use crate::admin::results::gather::rfc3339;
+use crate::admin::format::rfc3339;
+use crate::admin::results::hours::{HOUR_MS, add};
 use crate::admin::results::schema::{MomentResult, RateResult};
 use crate::admin::results::stats_input::question;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::stats;
-use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
+use crate::store::{ExperimentTotals, HourTotals};
 use std::collections::BTreeMap;
 
-/// An hour.
-pub const HOUR_MS: u64 = 3_600_000;
 /// At most so many moments are looked at.
 const MOMENTS_MAX: usize = 48;
 
@@ -83,36 +82,4 @@ fn moment(
         }
     });
     moment.collect()
-}
-
-/// Adds what was counted in an hour to the epoch and group that it belongs to.
-pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
-    let mut epochs = totals.epochs.iter_mut();
-    let Some(epoch) = epochs.find(|epoch| epoch.definition.digest == hour.epoch) else {
-        return;
-    };
-    let GroupTotals { users, metrics, .. } = &hour.totals;
-    let group = epoch.groups.entry(hour.group.clone()).or_default();
-    group.users += users;
-    for (name, added) in metrics {
-        let MetricTotals {
-            converted,
-            count,
-            count_sq,
-            sum,
-            sum_sq,
-            base,
-            base_sq,
-            cross,
-        } = *added;
-        let metric = group.metrics.entry(name.clone()).or_default();
-        metric.converted += converted;
-        metric.count += count;
-        metric.count_sq += count_sq;
-        metric.sum += sum;
-        metric.sum_sq += sum_sq;
-        metric.base += base;
-        metric.base_sq += base_sq;
-        metric.cross += cross;
-    }
 }

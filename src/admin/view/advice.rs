@@ -1,9 +1,8 @@
 //! What to do now: what follows from a verdict, in one sentence, and the button that does it. PURE.
 
-use crate::admin::decisions::decide::Action;
+use crate::admin::decisions::action::Action;
 use crate::admin::format;
 use crate::admin::results::schema::{ExperimentResult, PlanningResult};
-use crate::admin::view::narrative;
 use crate::stats::narrative::thousands;
 
 /// The decision that the results ask for, if they ask for one.
@@ -84,7 +83,7 @@ fn waiting(experiment: &ExperimentResult) -> String {
     };
     match planning.seconds_left {
         Some(left) if left > 0.0 => {
-            format!("Keep it running, for about {}.", narrative::time(left))
+            format!("Keep it running, for about {}.", format::duration(left))
         }
         Some(_) => enough(planning),
         None => "Keep it running.".to_owned(),

@@ -1,4 +1,4 @@
-//! Intervals of lifts as bars for a terminal.
+//! Intervals of lifts as bars for a terminal. PURE.
 
 use crate::admin::results::schema::MetricResult;
 use crate::admin::view::interval_plot::{Plot, Row};

@@ -1,9 +1,9 @@
-//! Rates over time with their intervals, as figures for a drawing.
+//! Rates over time with their intervals, as figures for a drawing. PURE.
 
 use crate::admin::format;
 use crate::admin::results::schema::{MetricResult, MomentResult, RateResult};
 use crate::admin::view::interval_plot::WIDTH;
-use crate::admin::view::table;
+use crate::admin::view::metric_values;
 
 const HEIGHT: f64 = 190.0;
 const TOP: f64 = 8.0;
@@ -114,10 +114,10 @@ impl Chart {
                 colour: place % COLOURS,
                 points: points.join(" "),
                 band: above.chain(below).collect::<Vec<_>>().join(" "),
-                latest: table::amount(metric, rate),
+                latest: metric_values::amount(metric, rate),
             });
         }
-        let written = |rate: f64| table::amount(metric, rate);
+        let written = |rate: f64| metric_values::amount(metric, rate);
         let said: Vec<String> = lines
             .iter()
             .filter_map(|line| {

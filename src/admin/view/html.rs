@@ -1,35 +1,36 @@
 //! The results as a page for a browser. The templates escape what they are given.
 
-use crate::admin::decisions::form;
-use crate::admin::decisions::form::Choice;
 use crate::admin::format;
-use crate::admin::http::auth::Caller;
-use crate::admin::http::upstreams::UpstreamReport;
 use crate::admin::results::schema::{
     ExperimentResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult,
     Results,
 };
+use crate::admin::results::upstream_health::UpstreamReport;
 use crate::admin::view::advice;
+use crate::admin::view::buttons::{self, Choice};
 use crate::admin::view::chart::Chart;
 use crate::admin::view::interval_plot::{Plot, WIDTH};
+use crate::admin::view::metric_values;
 use crate::admin::view::narrative;
-use crate::admin::view::table;
 use crate::stats::narrative::thousands;
 use askama::Template;
-use axum::http::StatusCode;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
-use axum::response::{IntoResponse, Response};
 
-/// Nothing of another host, nothing inline, in nobody's frame.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// The person that a page is for.
+#[derive(Debug)]
+pub struct Viewer<'a> {
+    /// The name of the token; `None` without tokens.
+    pub name: Option<&'a str>,
+    /// Whether decisions are allowed.
+    pub may_operate: bool,
+    /// The proof that forms of this session carry.
+    pub form: String,
+}
 
 #[derive(Template)]
 #[template(path = "results.html")]
 struct Page<'a> {
     results: &'a Results,
-    caller: &'a Caller,
+    viewer: &'a Viewer<'a>,
     upstreams: &'a [UpstreamReport],
 }
 
@@ -40,10 +41,6 @@ impl Page<'_> {
             [one] => format!("{}: {} - watershed", one.name, self.state(one)),
             _ => "watershed results".to_owned(),
         }
-    }
-
-    fn form(&self) -> String {
-        self.caller.form()
     }
 
     fn state(&self, experiment: &ExperimentResult) -> String {
@@ -71,7 +68,7 @@ impl Page<'_> {
     }
 
     fn acts(&self, experiment: &ExperimentResult) -> Vec<Choice> {
-        form::choices(self.caller, experiment)
+        buttons::choices(self.viewer.may_operate, experiment)
     }
 
     fn facts(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
@@ -96,13 +93,13 @@ impl Page<'_> {
 
     fn rate(&self, metric: &MetricResult, group: &MetricGroup) -> String {
         match group.rate {
-            Some(_) => table::rate(metric, group),
+            Some(_) => metric_values::rate(metric, group),
             None => "–".to_owned(),
         }
     }
 
     fn lift(&self, group: &MetricGroup) -> String {
-        match &*table::lift(group) {
+        match &*metric_values::lift(group) {
             "-" => "–".to_owned(),
             _ if group.users == 0 => "–".to_owned(),
             lift => self.typeset(lift),
@@ -165,104 +162,16 @@ impl Page<'_> {
     }
 }
 
-#[derive(Template)]
-#[template(path = "told.html")]
-struct Told<'a> {
-    told: &'a str,
-    /// Whether it may be had by and by: the page waits for it.
-    waits: bool,
-}
-
 /// The page.
 pub fn render(
     results: &Results,
-    caller: &Caller,
+    viewer: &Viewer<'_>,
     upstreams: &[UpstreamReport],
 ) -> Result<String, askama::Error> {
     let page = Page {
         results,
-        caller,
+        viewer,
         upstreams,
     };
     page.render()
-}
-
-/// A page that says one thing, with the way back.
-pub fn told(status: StatusCode, told: &str) -> Response {
-    let waits = status == StatusCode::SERVICE_UNAVAILABLE;
-    answer(status, Told { told, waits }.render())
-}
-
-/// What is said of a form that is not of the session it comes with.
-pub fn stale() -> Response {
-    let said = "This form is of another session: go back, load the page again, and send it again.";
-    told(StatusCode::FORBIDDEN, said)
-}
-
-/// An answer with a page, and with what browsers are told of pages here.
-pub fn answer(status: StatusCode, page: Result<String, askama::Error>) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // A form that says nothing of where it comes from would be taken for a stranger's.
-        (REFERRER_POLICY, "same-origin"),
-    ];
-    match page {
-        Ok(page) => (status, headers, page).into_response(),
-        Err(error) => {
-            tracing::error!("a page cannot be made: {error}");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
-/// How pages look
-#[utoipa::path(
-    get,
-    path = "/admin/page.css",
-    operation_id = "style",
-    tag = "pages",
-    responses((
-        status = 200,
-        description = "For pages here",
-        content_type = "text/css",
-        body = String,
-    ))
-)]
-pub async fn style() -> Response {
-    asset(
-        "text/css; charset=utf-8",
-        include_str!("../../../templates/page.css"),
-    )
-}
-
-/// What keeps pages fresh
-#[utoipa::path(
-    get,
-    path = "/admin/page.js",
-    operation_id = "script",
-    tag = "pages",
-    responses((
-        status = 200,
-        description = "For pages here",
-        content_type = "text/javascript",
-        body = String,
-    ))
-)]
-pub async fn script() -> Response {
-    asset(
-        "text/javascript; charset=utf-8",
-        include_str!("../../../templates/page.js"),
-    )
-}
-
-fn asset(kind: &'static str, text: &'static str) -> Response {
-    let headers = [
-        (CONTENT_TYPE, kind),
-        (CACHE_CONTROL, "no-cache"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, text).into_response()
 }

@@ -1,7 +1,7 @@
-//! The interval of a lift against zero, as figures for a drawing.
+//! The interval of a lift against zero, as figures for a drawing. PURE.
 
 use crate::admin::results::schema::{MetricGroup, MetricResult};
-use crate::admin::view::table;
+use crate::admin::view::metric_values;
 
 /// How wide the drawing is, and how high a group's row, in its own units.
 pub const WIDTH: f64 = 400.0;
@@ -95,7 +95,7 @@ impl Plot {
         let row = |(place, (group, at, (low, high))): (usize, &Drawn<'_>)| Row {
             name: group.name.clone(),
             short: short(&group.name),
-            lift: match table::lift(group) {
+            lift: match metric_values::lift(group) {
                 nothing if nothing == "-" => "not known yet".to_owned(),
                 lift => lift,
             },

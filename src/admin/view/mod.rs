@@ -2,8 +2,11 @@
 
 pub(crate) mod advice;
 pub(crate) mod bars;
+pub(crate) mod buttons;
 pub(crate) mod chart;
+pub(crate) mod csv;
 pub(crate) mod html;
 pub(crate) mod interval_plot;
+pub(crate) mod metric_values;
 pub(crate) mod narrative;
 pub(crate) mod table;

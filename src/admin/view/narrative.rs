@@ -1,11 +1,13 @@
-//! Sentences that the table and the page share.
+//! Sentences that the table and the page share. PURE.
 
-use crate::admin::format::{change, minute, part, seconds_between, share};
+use crate::admin::format::{
+    change, duration, minute, part, rounded_duration, seconds_between, share,
+};
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
     MetricResult, PlanningResult, Results, SampleRatio,
 };
-use crate::admin::view::table::amount;
+use crate::admin::view::metric_values::amount;
 use crate::stats::narrative::{thousands, two_digits};
 
 /// Everything that a reader should know of an experiment beside its tables, as alarms.
@@ -182,7 +184,7 @@ pub fn house(results: &Results) -> Vec<String> {
     } else if store.lag_seconds > LATE_S {
         said.push(format!(
             "The numbers are {} old: {} facts wait in the journal.",
-            time(store.lag_seconds),
+            duration(store.lag_seconds),
             thousands(store.lag_events)
         ));
     }
@@ -339,9 +341,7 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         .zip(results.generated_at.as_deref());
     if let Some((since, now)) = ends {
         let passed = seconds_between(since, now);
-        let passed = passed.map_or(String::new(), |it| {
-            format!(" ({})", in_units(it, f64::round))
-        });
+        let passed = passed.map_or(String::new(), |it| format!(" ({})", rounded_duration(it)));
         facts.push(("Since", format!("{}{passed}", minute(since))));
     }
     let planning = experiment.planning.as_ref();
@@ -350,7 +350,7 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         let left = match planning.seconds_left {
             None => "not known yet".to_owned(),
             Some(0.0) => "none, as planned".to_owned(),
-            Some(seconds) => format!("about {}", time(seconds)),
+            Some(seconds) => format!("about {}", duration(seconds)),
         };
         facts.push(("Time left", left));
     }
@@ -374,7 +374,7 @@ fn planned(planning: &PlanningResult) -> String {
         .collect();
     let left = match planning.seconds_left {
         Some(seconds) if seconds > 0.0 => {
-            format!("; about {} left at the present traffic", time(seconds))
+            format!("; about {} left at the present traffic", duration(seconds))
         }
         Some(_) => String::new(),
         None => String::new(),
@@ -404,25 +404,6 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
     format!("{lift}{interval}{p}")
 }
 
-/// A duration in the largest unit that says it in two digits or so.
-pub fn time(seconds: f64) -> String {
-    in_units(seconds, f64::ceil)
-}
-
-fn in_units(seconds: f64, whole: fn(f64) -> f64) -> String {
-    let units = [
-        (86_400.0 * 365.0, "year"),
-        (86_400.0, "day"),
-        (3_600.0, "hour"),
-        (60.0, "minute"),
-    ];
-    let fits = units.iter().find(|(unit, _)| seconds >= 1.5 * unit);
-    let (unit, word) = fits.copied().unwrap_or((1.0, "second"));
-    let count = whole(seconds / unit);
-    let plural = if count == 1.0 { "" } else { "s" };
-    format!("{count} {word}{plural}")
-}
-
 /// A forecast, with as many digits as it is worth.
 fn about(users: u64) -> String {
     thousands(two_digits(users))
@@ -433,25 +414,5 @@ fn short(p: f64) -> String {
         format!("{p:.3}")
     } else {
         format!("{p:.1e}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_said_in_one_unit() {
-        for (seconds, said) in [
-            (0.4, "1 second"),
-            (89.0, "89 seconds"),
-            (90.0, "2 minutes"),
-            (7200.0, "2 hours"),
-            (100_000.0, "28 hours"),
-            (12.0 * 86_400.0, "12 days"),
-            (3e8, "10 years"),
-        ] {
-            assert_eq!(time(seconds), said);
-        }
     }
 }

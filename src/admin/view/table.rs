@@ -1,11 +1,11 @@
-//! The results as a table for a terminal, and as CSV.
+//! The results as tables for a terminal. PURE.
 
-use crate::admin::csv_escape::neutral;
 use crate::admin::format;
 use crate::admin::results::metric::ONCE;
-use crate::admin::results::schema::{ExperimentResult, MetricGroup, MetricResult, Results};
+use crate::admin::results::schema::{ExperimentResult, Results};
 use crate::admin::view::advice;
 use crate::admin::view::bars::{Paint, bars};
+use crate::admin::view::metric_values::{lift, rate};
 use crate::admin::view::narrative;
 use crate::stats::narrative::thousands;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
@@ -143,101 +143,4 @@ fn finished(mut table: Table, numbers_from: usize) -> String {
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// A group's rate as people read it.
-pub fn rate(metric: &MetricResult, group: &MetricGroup) -> String {
-    group
-        .rate
-        .map_or("-".to_owned(), |rate| amount(metric, rate))
-}
-
-/// A rate of a metric as people read it.
-pub fn amount(metric: &MetricResult, rate: f64) -> String {
-    match metric.kind {
-        "conversion" => format!("{:.2} %", 100.0 * rate),
-        _ => format!("{rate:.3}"),
-    }
-}
-
-/// A group's lift and its interval as people read them.
-pub fn lift(group: &MetricGroup) -> String {
-    let Some(lift) = &group.lift else {
-        return "-".to_owned();
-    };
-    let end = |end: Option<f64>, unbounded: &str| end.map_or(unbounded.to_owned(), format::change);
-    let absolute = lift.absolute.zip(lift.absolute_interval);
-    if let (None, Some((difference, (low, high)))) = (lift.relative, absolute) {
-        return format!("{difference:+.3} [{low:+.3}, {high:+.3}]");
-    }
-    match (lift.relative, lift.relative_interval) {
-        // Where nothing is known, a rate may still fall to nothing, or rise to anything.
-        (None, (low, None)) if low.is_none_or(|low| low <= -1.0) => "-".to_owned(),
-        (relative, (low, high)) => format!(
-            "{} [{}, {}]",
-            end(relative, "?"),
-            end(low, "-100 %"),
-            end(high, "∞")
-        ),
-    }
-}
-
-/// The results as CSV: one line for each group and metric. Names that a spreadsheet would take for
-/// formulas are neutralised, unless they are wanted `raw`.
-pub fn csv(results: &Results, raw: bool) -> String {
-    let name = |name: &str| match raw {
-        true => name.to_owned(),
-        false => neutral(name).into_owned(),
-    };
-    let mut text = String::from(
-        "experiment,status,group,role,weight,users,requests,metric,kind,converted,count,sum,rate,interval_low,interval_high,lift,lift_low,lift_high,p_value\n",
-    );
-    for experiment in &results.experiments {
-        for (place, group) in experiment.groups.iter().enumerate() {
-            // Names are letters, digits and `_.-`: nothing needs quoting.
-            let common = [
-                name(&experiment.name),
-                experiment.status.to_owned(),
-                name(&group.name),
-                group.role.to_owned(),
-                number(group.weight),
-                group.users.to_string(),
-                group.requests.to_string(),
-            ]
-            .join(",");
-            for metric in &experiment.metrics {
-                let of = &metric.groups[place];
-                let lift = of.lift.as_ref();
-                let (low, high) = of.interval.unzip();
-                let (lift_low, lift_high) =
-                    lift.map_or((None, None), |lift| lift.relative_interval);
-                let numbers = [
-                    of.rate,
-                    low,
-                    high,
-                    lift.and_then(|lift| lift.relative),
-                    lift_low,
-                    lift_high,
-                    of.p_value,
-                ];
-                let numbers = numbers.map(number).join(",");
-                text.push_str(&format!(
-                    "{common},{},{},{},{},{},{numbers}\n",
-                    name(&metric.name),
-                    metric.kind,
-                    of.converted,
-                    of.count,
-                    of.sum
-                ));
-            }
-            if experiment.metrics.is_empty() {
-                text.push_str(&format!("{common}{}\n", ",".repeat(12)));
-            }
-        }
-    }
-    text
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or(String::new(), |value| value.to_string())
 }

@@ -1,6 +1,6 @@
 //! Whole experiments, played with users that are made up, through the judge that judges real ones.
 
-use crate::admin::results::evaluator::{Looks, Seen};
+use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
 use crate::config::plan::Plan;
 use crate::experiment::guardrail::Guarded;
 use crate::experiment::metric::{Goal, Kind, Metric};
@@ -103,7 +103,7 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
         ..
     } = *game;
     let mut crowd = Crowd::new(game, run);
-    let all = Looks::default();
+    let all = Evaluator::default();
     let mut end = End {
         state: State::Collecting,
         users,
@@ -118,7 +118,7 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
         let judged = all.judge(
             plan,
             experiment,
-            Seen {
+            CountsSnapshot {
                 totals: crowd.totals.clone(),
                 // Everything that a user does is done at once.
                 hours: None,

@@ -1,0 +1,53 @@
+//! Style sheet and script of pages.
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::response::{IntoResponse, Response};
+
+/// How pages look
+#[utoipa::path(
+    get,
+    path = "/admin/page.css",
+    operation_id = "style",
+    tag = "pages",
+    responses((
+        status = 200,
+        description = "For pages here",
+        content_type = "text/css",
+        body = String,
+    ))
+)]
+pub async fn style() -> Response {
+    asset(
+        "text/css; charset=utf-8",
+        include_str!("../../../templates/page.css"),
+    )
+}
+
+/// What keeps pages fresh
+#[utoipa::path(
+    get,
+    path = "/admin/page.js",
+    operation_id = "script",
+    tag = "pages",
+    responses((
+        status = 200,
+        description = "For pages here",
+        content_type = "text/javascript",
+        body = String,
+    ))
+)]
+pub async fn script() -> Response {
+    asset(
+        "text/javascript; charset=utf-8",
+        include_str!("../../../templates/page.js"),
+    )
+}
+
+fn asset(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-cache"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, text).into_response()
+}

@@ -1,0 +1,38 @@
+//! Counts by hour, added to totals. PURE.
+
+use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
+
+/// An hour in milliseconds.
+pub const HOUR_MS: u64 = 3_600_000;
+
+/// Adds what was counted in an hour to the epoch and group that it belongs to.
+pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
+    let mut epochs = totals.epochs.iter_mut();
+    let Some(epoch) = epochs.find(|epoch| epoch.definition.digest == hour.epoch) else {
+        return;
+    };
+    let GroupTotals { users, metrics, .. } = &hour.totals;
+    let group = epoch.groups.entry(hour.group.clone()).or_default();
+    group.users += users;
+    for (name, added) in metrics {
+        let MetricTotals {
+            converted,
+            count,
+            count_sq,
+            sum,
+            sum_sq,
+            base,
+            base_sq,
+            cross,
+        } = *added;
+        let metric = group.metrics.entry(name.clone()).or_default();
+        metric.converted += converted;
+        metric.count += count;
+        metric.count_sq += count_sq;
+        metric.sum += sum;
+        metric.sum_sq += sum_sq;
+        metric.base += base;
+        metric.base_sq += base_sq;
+        metric.cross += cross;
+    }
+}

@@ -1,0 +1,111 @@
+//! The state that all handlers of the admin API share.
+
+use crate::admin::clock::{now_ms, now_s};
+use crate::admin::http::session::Ended;
+use crate::admin::results::evaluator::Evaluator;
+use crate::admin::results::gather::{self, Wish};
+use crate::admin::results::schema::Results;
+use crate::admin::server_handle::ServerHandle;
+use crate::config::plan::Plan;
+use crate::rate_limit::Rates;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long deleting a user waits for ingestion.
+const CAUGHT_UP_WITHIN_MS: u64 = 5_000;
+/// How often replicas exchange ended sessions through the store.
+const EXCHANGE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long one exchange may take.
+const EXCHANGE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The state that all handlers share. Clones are cheap, and share it.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The name of this process among those that share its store.
+    pub replica: Arc<str>,
+    /// Evaluates experiments, and knows what earlier evaluations found.
+    pub evaluator: Arc<Evaluator>,
+    /// The plan that is served, and its successors.
+    pub plans: watch::Receiver<Arc<Plan>>,
+    /// The store of all replicas.
+    pub store: Arc<dyn Store>,
+    /// Counters of this process.
+    pub telemetry: Arc<Telemetry>,
+    /// Limits on wrong tokens.
+    pub rates: Arc<Rates>,
+    /// The server that runs this API.
+    pub server: ServerHandle,
+    /// True once the process shuts down.
+    pub stopping: watch::Receiver<bool>,
+    /// Sessions that were ended before they expired.
+    pub ended: Arc<Mutex<Ended>>,
+}
+
+impl AdminState {
+    /// Computes the results that the query asks for.
+    pub async fn results(&self, wish: Wish<'_>) -> Result<Results, StoreError> {
+        let (plan, replica) = (self.plan(), &self.replica);
+        let (store, telemetry) = (&*self.store, &*self.telemetry);
+        gather::gather(&plan, store, &self.evaluator, telemetry, replica, wish).await
+    }
+
+    /// Waits at most 5 s until the store has every record that was journaled here before the call:
+    /// it then knows which IDs belong to one person. Returns the time of the latest record in Unix
+    /// milliseconds.
+    pub async fn until_now(&self) -> u64 {
+        let called_ms = now_ms();
+        let folding = &self.telemetry.folding;
+        let is_behind = || {
+            let failing = folding.failing.load(Ordering::Relaxed);
+            folding.caught_up_ms.load(Ordering::Relaxed) < called_ms && !failing
+        };
+        while is_behind() && now_ms() < called_ms + CAUGHT_UP_WITHIN_MS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        now_ms().max((self.server.latest_record.0)())
+    }
+
+    /// The plan that is served now.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plans.borrow())
+    }
+
+    /// Sessions that were ended before they expired.
+    pub fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves the sessions that were ended here in the store, and loads those that were ended at other
+    /// replicas or before the last start.
+    pub async fn exchange_ended(&self) {
+        let ours = {
+            let mut ended = self.ended();
+            ended.forget(now_s());
+            ended.all().cloned().collect::<Vec<_>>()
+        };
+        let asked = self.store.ended_sessions(&ours, now_s());
+        match tokio::time::timeout(EXCHANGE_WITHIN, asked).await {
+            Ok(Ok(all)) => {
+                let mut ended = self.ended();
+                for (until_s, nonce) in all {
+                    ended.add(until_s, nonce);
+                }
+            }
+            // Ingestion reports a store that is unavailable; the next exchange tries again.
+            Ok(Err(error)) => tracing::debug!("ended sessions are not shared: {error}"),
+            Err(_) => tracing::debug!("ended sessions are not shared: the store is slow"),
+        }
+    }
+
+    /// Exchanges ended sessions with the store until its future is dropped.
+    pub async fn follow_ended(&self) {
+        loop {
+            tokio::time::sleep(EXCHANGE_INTERVAL).await;
+            self.exchange_ended().await;
+        }
+    }
+}

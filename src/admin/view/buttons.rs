@@ -1,0 +1,65 @@
+//! Buttons for decisions about an experiment. PURE.
+
+use crate::admin::decisions::action::Action;
+use crate::admin::results::schema::ExperimentResult;
+use crate::admin::view::advice;
+
+/// A button.
+#[derive(Debug)]
+pub struct Choice {
+    /// Its place in the page.
+    pub id: String,
+    /// Where it leads.
+    pub href: String,
+    /// What is written on it.
+    pub title: String,
+    /// Whether this is what the results ask for.
+    pub due: bool,
+}
+
+/// The decisions that a viewer may take about an experiment.
+pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> {
+    if !may_operate {
+        return Vec::new();
+    }
+    let name = &experiment.name;
+    let due = advice::due(experiment);
+    let choice = |action: Action, group: Option<&str>| Choice {
+        due: due == Some((action, group)),
+        id: format!("{}-{name}-{}", action.name(), group.unwrap_or_default()),
+        href: match group {
+            Some(group) => format!("/admin/experiments/{name}/{}?group={group}", action.name()),
+            None => format!("/admin/experiments/{name}/{}", action.name()),
+        },
+        title: title(action, name, group).0,
+    };
+    let mut choices = Vec::new();
+    match experiment.status {
+        "running" => choices.push(choice(Action::Pause, None)),
+        "paused" | "promoted" | "rolled_back" => choices.push(choice(Action::Resume, None)),
+        _ => return choices,
+    }
+    let promoted = experiment.winner.as_deref();
+    let others = experiment.groups.iter().map(|group| &*group.name);
+    let others = others.filter(|group| experiment.status != "promoted" || promoted != Some(group));
+    choices.extend(others.map(|group| choice(Action::Promote, Some(group))));
+    if experiment.status != "rolled_back" {
+        choices.push(choice(Action::Rollback, None));
+    }
+    // What is due is found first.
+    choices.sort_by_key(|choice| !choice.due);
+    choices
+}
+
+/// What a button says, and what it says before it is done.
+pub fn title(action: Action, experiment: &str, group: Option<&str>) -> (String, String) {
+    let short = match (action, group) {
+        (Action::Pause, _) => "Pause".to_owned(),
+        (Action::Resume, _) => "Resume".to_owned(),
+        (Action::Promote, Some(group)) => format!("Promote {group}"),
+        (Action::Promote, None) => "Promote".to_owned(),
+        (Action::Rollback, _) => "Roll back".to_owned(),
+    };
+    let long = format!("{short}: {experiment}");
+    (short, long)
+}
