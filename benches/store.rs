@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use watershed::experiment::assign::{Share, Weight};
-use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::metric::{MetricGoal, MetricKind, Observation};
 use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
 };
@@ -178,8 +178,8 @@ fn declaration() -> Declaration {
         }],
         metrics: vec![DeclaredMetric {
             name: "revenue".to_owned(),
-            kind: Kind::Mean,
-            goal: Goal::Increase,
+            kind: MetricKind::Mean,
+            goal: MetricGoal::Increase,
             scale: 2,
             within_ms: None,
         }],

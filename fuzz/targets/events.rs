@@ -7,16 +7,16 @@ use http::header::HeaderValue;
 use libfuzzer_sys::fuzz_target;
 use watershed::experiment::event::{EVENT_HEADER, HEADER_EVENTS_MAX, NAME_BYTES_MAX};
 use watershed::experiment::metric::{
-    Goal, Kind, Metric, Role, Trigger, VALUE_MAX, observe, observe_event,
+    MetricGoal, MetricKind, Metric, MetricRole, Trigger, VALUE_MAX, observe, observe_event,
 };
 use watershed::experiment::client_event::{self, EVENTS_MAX, PARAMETERS_MAX};
 
-fn metric(kind: Kind, value: Option<&str>) -> Metric {
+fn metric(kind: MetricKind, value: Option<&str>) -> Metric {
     Metric {
         name: "m".into(),
         kind,
-        goal: Goal::Increase,
-        role: Role::Primary,
+        goal: MetricGoal::Increase,
+        role: MetricRole::Primary,
         trigger: Trigger::Event("purchase".into()),
         value: value.map(Into::into),
         max: Some(5_000_000),
@@ -31,9 +31,9 @@ fn metric(kind: Kind, value: Option<&str>) -> Metric {
 
 fn metrics() -> Vec<Metric> {
     vec![
-        metric(Kind::Conversion, None),
-        metric(Kind::Count, None),
-        metric(Kind::Mean, Some("amount")),
+        metric(MetricKind::Conversion, None),
+        metric(MetricKind::Count, None),
+        metric(MetricKind::Mean, Some("amount")),
     ]
 }
 

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 use libfuzzer_sys::fuzz_target;
 use watershed::experiment::identity::{
-    HashKey, Identity, Keep, Mint, Source, cookie_value, find, mint, query_value, set_cookie,
+    HashKey, Identity, IdStorage, Mint, IdSource, cookie_value, find, mint, query_value, set_cookie,
 };
 use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::minted::{self, Origin};
@@ -24,7 +24,7 @@ fn old_keys() -> KeyRing {
     KeyRing::new("identity", b"old", [])
 }
 
-fn identity(sources: Vec<Source>, join: bool) -> Identity {
+fn identity(sources: Vec<IdSource>, join: bool) -> Identity {
     Identity {
         sources,
         id_bytes_max: ID_BYTES_MAX,
@@ -38,7 +38,7 @@ fn identity(sources: Vec<Source>, join: bool) -> Identity {
             http_only: true,
         },
         join,
-        keep: Keep::Raw,
+        keep: IdStorage::Raw,
         keys: keys(),
         keys_from_file: true,
     }
@@ -168,7 +168,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
         return;
     };
     let header = HeaderName::from_static("x-user");
-    let jwt = |cookie: Option<&str>| Source::Jwt {
+    let jwt = |cookie: Option<&str>| IdSource::Jwt {
         claim: "sub".into(),
         cookie: cookie.map(Into::into),
     };
@@ -176,7 +176,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
     let own = own(&head);
     // The cookie's ID stands in for that of any source.
     let own_id = own.as_ref().map(|(id, _)| id.clone());
-    let alone = |source: Source| {
+    let alone = |source: IdSource| {
         let identity = identity(vec![source], false);
         find(&identity, &head).map(|visitor| visitor.user().as_bytes().to_vec())
     };
@@ -184,7 +184,7 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
         let id = id.map(|id| without_spaces(&id).to_vec());
         id.filter(usable).or(own_id.clone())
     };
-    let expect = |source: Source, id: Option<Vec<u8>>| match plain(id) {
+    let expect = |source: IdSource, id: Option<Vec<u8>>| match plain(id) {
         Some(id) => assert_eq!(alone(source), Some(id)),
         None => assert_eq!(alone(source), None),
     };
@@ -192,10 +192,10 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
         cookie_value(&head.headers, "uid").map(<[u8]>::to_vec),
         cookie(&head, "uid")
     );
-    expect(Source::Cookie("uid".into()), cookie(&head, "uid"));
+    expect(IdSource::Cookie("uid".into()), cookie(&head, "uid"));
     let said = head.headers.get(&header);
     expect(
-        Source::Header(header.clone()),
+        IdSource::Header(header.clone()),
         said.map(|value| value.as_bytes().to_vec()),
     );
     let bearer = head.headers.get(AUTHORIZATION).and_then(|value| {
@@ -232,17 +232,17 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
     assert_eq!(set_cookie(&no_sources, &found, true), None, "given twice");
     // All at once: some ID of its own, never an empty or a long one; twice the same.
     let all = vec![
-        Source::Query("uid".into()),
-        Source::Header(header),
+        IdSource::Query("uid".into()),
+        IdSource::Header(header),
         jwt(None),
-        Source::Cookie("uid".into()),
+        IdSource::Cookie("uid".into()),
     ];
     let identity = identity(all, true);
     if let Some(visitor) = find(&identity, &head) {
         let (user, by) = (visitor.user(), visitor.assigned_by());
         for id in [user, by] {
             assert!(usable(&id.as_bytes().to_vec()));
-            let hashed = Keep::Hashed(HashKey::new(b"key"));
+            let hashed = IdStorage::Hashed(HashKey::new(b"key"));
             assert_eq!(hashed.of(id).id().as_bytes().len(), 32);
         }
         // Groups go by the cookie; only a minted ID is absorbed.

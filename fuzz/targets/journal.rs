@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use watershed::experiment::assign::{Share, Weight};
 use watershed::experiment::event::EventId;
-use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::metric::{MetricGoal, MetricKind, Observation};
 use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
 };
@@ -45,8 +45,8 @@ fn declaration(digest: u64) -> Declaration {
         }],
         metrics: vec![DeclaredMetric {
             name: "m".to_owned(),
-            kind: Kind::Mean,
-            goal: Goal::Increase,
+            kind: MetricKind::Mean,
+            goal: MetricGoal::Increase,
             scale: 2,
             within_ms: None,
         }],

@@ -55,7 +55,7 @@ pub struct Taken {
     /// The names of those that count for none.
     pub unknown: Vec<String>,
     /// Those that are not counted, and why.
-    pub refused: Vec<client_event::Refused>,
+    pub refused: Vec<client_event::RefusedEvent>,
     /// How many the journal had no room for.
     pub dropped: usize,
 }

@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::config::plan::Plan;
-use crate::experiment::resolve::{By, Membership, membership};
+use crate::experiment::resolve::{AssignedBy, Membership, membership};
 use crate::experiment::{Experiment, UserId};
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -123,8 +123,8 @@ fn place(plan: &Plan, experiment: Option<&Experiment>, user: UserId<'_>) -> Stri
     let upstream = group.upstream.map(|upstream| &plan.upstream(upstream).name);
     let shown = upstream.map_or(String::new(), |name| format!(" ({name})"));
     match by {
-        By::Winner => format!("everybody in {}{shown}", group.name),
-        By::Hash | By::Override => format!("{}{shown}", group.name),
+        AssignedBy::Winner => format!("everybody in {}{shown}", group.name),
+        AssignedBy::Hash | AssignedBy::Override => format!("{}{shown}", group.name),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The plan as journals and stores keep it.
 
 use super::plan::Plan;
-use crate::experiment::guardrail::{Guarded, Guardrail};
-use crate::experiment::metric::{Goal, Kind, Metric};
+use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
 use crate::experiment::{Experiment, Lifecycle};
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ pub fn declaration(plan: &Plan) -> Declaration {
     let mut metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
     // In the order in which they were given their places.
     let guardrails = plan.experiments.iter().flat_map(|own| &own.guardrails);
-    let counted = guardrails.filter(|own| !matches!(own.what, Guarded::Metric(_)));
+    let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
     metrics.extend(counted.map(|guardrail| harm(guardrail, plan)));
     let digest = digest(&format!("{experiments:?} {metrics:?}"));
     Declaration {
@@ -69,8 +69,8 @@ fn counted(experiment: &Experiment) -> BTreeSet<usize> {
 fn harm(guardrail: &Guardrail, plan: &Plan) -> DeclaredMetric {
     DeclaredMetric {
         name: guardrail.counted_name(&plan.metrics).into_owned(),
-        kind: Kind::Conversion,
-        goal: Goal::Decrease,
+        kind: MetricKind::Conversion,
+        goal: MetricGoal::Decrease,
         scale: 0,
         within_ms: None,
     }

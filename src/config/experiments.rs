@@ -5,9 +5,9 @@ use super::metrics;
 use super::name::check_name;
 use super::node::Node;
 use crate::experiment::assign::{Share, Split, Weight};
-use crate::experiment::guardrail::{Guarded, Guardrail};
+use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
-use crate::experiment::metric::{Metric, Role};
+use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::{
     EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
@@ -72,7 +72,7 @@ pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
         .filter_map(|(name, node)| experiment(name, node, known))
         .collect();
     let guardrails = experiments.iter_mut().flat_map(|own| &mut own.guardrails);
-    let counted = guardrails.filter(|own| !matches!(own.what, Guarded::Metric(_)));
+    let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
     for (place, guardrail) in counted.enumerate() {
         guardrail.counted_as = MetricIndex(known.metrics.len() + place);
     }
@@ -242,7 +242,7 @@ fn judged_by(node: Option<Node<'_>>, known: &Known<'_>) -> Box<[MetricIndex]> {
     };
     let primary = judging
         .iter()
-        .position(|metric| known.metrics[metric.0].role == Role::Primary);
+        .position(|metric| known.metrics[metric.0].role == MetricRole::Primary);
     if let Some(primary) = primary {
         judging[..=primary].rotate_right(1);
     }
@@ -279,9 +279,9 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
             .get("max_increase")
             .and_then(|node| node.percent(allowed, |percent| percent >= 0.0));
         let what = match &**name {
-            "errors" => Guarded::Errors,
+            "errors" => GuardrailTarget::Errors,
             "slow" => match node.get("over") {
-                Some(over) => Guarded::Slow {
+                Some(over) => GuardrailTarget::Slow {
                     over_us: over.duration()?.as_micros() as u64,
                 },
                 None => {
@@ -297,7 +297,7 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
                 .iter()
                 .position(|known| &*known.name == metric)
             {
-                Some(place) => Guarded::Metric(MetricIndex(place)),
+                Some(place) => GuardrailTarget::Metric(MetricIndex(place)),
                 None => {
                     let names = ["errors", "slow"]
                         .into_iter()
@@ -308,9 +308,11 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
             },
         };
         let counted_as = match what {
-            Guarded::Metric(metric) => metric,
+            GuardrailTarget::Metric(metric) => metric,
             // Given out when all experiments are known.
-            Guarded::Errors | Guarded::Slow { .. } => MetricIndex(known.metrics.len()),
+            GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => {
+                MetricIndex(known.metrics.len())
+            }
         };
         Some(Guardrail {
             what,

@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::plan;
-use crate::experiment::identity::{HashKey, Identity, Keep, Mint, Source};
+use crate::experiment::identity::{HashKey, IdSource, IdStorage, Identity, Mint};
 use crate::experiment::key_ring::KeyRing;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub fn read(root: &Node<'_>, kept_keys: KeyRing) -> Identity {
             http_only: true,
         },
         join: true,
-        keep: Keep::Raw,
+        keep: IdStorage::Raw,
         keys: kept_keys,
         keys_from_file: false,
     };
@@ -133,7 +133,7 @@ pub fn read(root: &Node<'_>, kept_keys: KeyRing) -> Identity {
                 if key.reveal().len() < KEY_BYTES_MIN {
                     written.problem("the key is shorter than 16 bytes", KEY);
                 }
-                identity.keep = Keep::Hashed(HashKey::new(key.reveal().as_bytes()));
+                identity.keep = IdStorage::Hashed(HashKey::new(key.reveal().as_bytes()));
             }
         }
         (Some(true), None) => node.missing("key", KEY),
@@ -171,7 +171,7 @@ fn signing_keys(node: &Node<'_>) -> Option<KeyRing> {
     Some(KeyRing::new(plan::IDENTITY_KEYS, secrets.next()?, secrets))
 }
 
-fn source(node: &Node<'_>) -> Option<Source> {
+fn source(node: &Node<'_>) -> Option<IdSource> {
     const ALLOWED: &str =
         "one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }";
     if !node.keys(&[
@@ -194,16 +194,16 @@ fn source(node: &Node<'_>) -> Option<Source> {
         return None;
     };
     match only.path.last().map(String::as_str) {
-        Some("cookie") => cookie_name(only).map(Source::Cookie),
+        Some("cookie") => cookie_name(only).map(IdSource::Cookie),
         Some("header") => only
             .read("a header's name", |text| text.parse().ok())
-            .map(Source::Header),
+            .map(IdSource::Header),
         Some("query") => only
             .read("a parameter's name: letters, digits and _.-", |text| {
                 let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
                 (!text.is_empty() && text.bytes().all(sound)).then(|| text.into())
             })
-            .map(Source::Query),
+            .map(IdSource::Query),
         _ if only.is_map() => {
             only.keys(&[
                 ("claim", "a claim, such as sub"),
@@ -216,15 +216,17 @@ fn source(node: &Node<'_>) -> Option<Source> {
                 only.missing("claim", "a claim, such as sub");
             }
             let cookie = only.get("cookie").and_then(|node| cookie_name(&node));
-            Some(Source::Jwt {
+            Some(IdSource::Jwt {
                 claim: claim?.into(),
                 cookie,
             })
         }
-        _ => only.text("a claim, such as sub").map(|claim| Source::Jwt {
-            claim: claim.into(),
-            cookie: None,
-        }),
+        _ => only
+            .text("a claim, such as sub")
+            .map(|claim| IdSource::Jwt {
+                claim: claim.into(),
+                cookie: None,
+            }),
     }
 }
 

@@ -5,7 +5,8 @@ use super::node::Node;
 use crate::experiment::decimal::Decimal;
 use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{
-    Goal, HeaderRule, Kind, Metric, Per, Role, Rule, StatusRange, Trigger, VALUE_MAX,
+    HeaderRule, Metric, MetricGoal, MetricKind, MetricRole, MetricRule, RatioBase, StatusRange,
+    Trigger, VALUE_MAX,
 };
 use http::Method;
 
@@ -28,9 +29,9 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
     check_name(node, name);
     let mut metric = Metric {
         name: name.into(),
-        kind: Kind::Conversion,
-        goal: Goal::Increase,
-        role: Role::Secondary,
+        kind: MetricKind::Conversion,
+        goal: MetricGoal::Increase,
+        role: MetricRole::Secondary,
         trigger: Trigger::Event(name.into()),
         value: None,
         max: None,
@@ -91,21 +92,27 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         ),
     }
     let kinds = [
-        ("conversion", Kind::Conversion),
-        ("count", Kind::Count),
-        ("mean", Kind::Mean),
-        ("ratio", Kind::Ratio),
+        ("conversion", MetricKind::Conversion),
+        ("count", MetricKind::Count),
+        ("mean", MetricKind::Mean),
+        ("ratio", MetricKind::Ratio),
     ];
     set(
         &mut metric.kind,
         node.get("kind").and_then(|node| node.word(&kinds)),
     );
-    let goals = [("increase", Goal::Increase), ("decrease", Goal::Decrease)];
+    let goals = [
+        ("increase", MetricGoal::Increase),
+        ("decrease", MetricGoal::Decrease),
+    ];
     set(
         &mut metric.goal,
         node.get("goal").and_then(|node| node.word(&goals)),
     );
-    let roles = [("primary", Role::Primary), ("secondary", Role::Secondary)];
+    let roles = [
+        ("primary", MetricRole::Primary),
+        ("secondary", MetricRole::Secondary),
+    ];
     set(
         &mut metric.role,
         node.get("role").and_then(|node| node.word(&roles)),
@@ -124,7 +131,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
     set(&mut metric.detect, node.get("detect").and_then(share));
     set(&mut metric.margin, node.get("margin").and_then(share));
     metric.baseline = node.get("baseline").and_then(|node| match metric.kind {
-        Kind::Conversion => node.percent("a percentage of users, such as 30%", |percent| {
+        MetricKind::Conversion => node.percent("a percentage of users, such as 30%", |percent| {
             percent > 0.0 && percent < 100.0
         }),
         _ => node.read("a number other than 0, such as 12.5", |text| {
@@ -170,11 +177,11 @@ fn max(node: &Node<'_>, metric: &Metric) -> Option<i64> {
 fn read_per(node: &Node<'_>, metric: &mut Metric) {
     let per = node.get("per");
     match (&per, metric.kind) {
-        (None, Kind::Ratio) => node.missing(
+        (None, MetricKind::Ratio) => node.missing(
             "per",
             "a ratio needs its base: per: requests, or per: { event: NAME }",
         ),
-        (Some(per), kind) if kind != Kind::Ratio => per.problem(
+        (Some(per), kind) if kind != MetricKind::Ratio => per.problem(
             "only a ratio has a base",
             "write `kind: ratio`, or leave `per` out",
         ),
@@ -184,8 +191,8 @@ fn read_per(node: &Node<'_>, metric: &mut Metric) {
     metric.per = if per.is_map() {
         per.keys(&[("event", "the name of an event"), ("on", "a rule")]);
         match (per.get("event"), per.get("on")) {
-            (Some(event), None) => event_name(&event).map(Per::Event),
-            (None, Some(on)) => Some(Per::Rule(rule(&on))),
+            (Some(event), None) => event_name(&event).map(RatioBase::Event),
+            (None, Some(on)) => Some(RatioBase::Rule(rule(&on))),
             _ => {
                 per.problem(
                     "the base is not clear",
@@ -195,7 +202,7 @@ fn read_per(node: &Node<'_>, metric: &mut Metric) {
             }
         }
     } else {
-        per.word(&[("requests", ())]).map(|()| Per::Requests)
+        per.word(&[("requests", ())]).map(|()| RatioBase::Requests)
     };
 }
 
@@ -207,9 +214,9 @@ fn set<T>(place: &mut T, value: Option<T>) {
 
 /// `POST /checkout -> 2xx`: a method, a path, an arrow and a status, each of which may be left
 /// out, but not all.
-fn short_rule(node: &Node<'_>) -> Option<Rule> {
+fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
     let text = node.text(RULE)?;
-    let mut rule = Rule::default();
+    let mut rule = MetricRule::default();
     let (request, status) = text
         .split_once("->")
         .map_or((text, None), |(request, status)| {
@@ -245,7 +252,7 @@ fn short_rule(node: &Node<'_>) -> Option<Rule> {
     Some(rule)
 }
 
-fn rule(node: &Node<'_>) -> Rule {
+fn rule(node: &Node<'_>) -> MetricRule {
     if !node.is_map() {
         return short_rule(node).unwrap_or_default();
     }
@@ -255,7 +262,7 @@ fn rule(node: &Node<'_>) -> Rule {
         ("status", STATUS),
         ("header", "a header of the answer: `Name` or `Name: value`"),
     ]);
-    Rule {
+    MetricRule {
         method: node.get("method").and_then(|node| method(&node)),
         path: node.get("path").and_then(|node| path(&node)),
         status: node

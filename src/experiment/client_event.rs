@@ -1,7 +1,7 @@
 //! Events that a browser or a server reports as JSON: `{"event": "purchase", "amount": 19.9, "id":
 //! "…"}` or a list of them, where a server adds `"user"`. Other keys are the event's parameters.
 
-use super::event::{Event, Fault, NAME_BYTES_MAX, Parameters, Value, event_id};
+use super::event::{Event, EventFault, NAME_BYTES_MAX, ParameterValue, Parameters, event_id};
 use http::header::HeaderName;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -26,7 +26,7 @@ pub struct ClientEvent {
 
 /// An event of a report that is not counted, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedEvent {
     /// Its place in the report, counted from 0.
     pub place: usize,
     /// Its name.
@@ -37,8 +37,8 @@ pub struct Refused {
 
 impl ClientEvent {
     /// This event, refused for what is wrong with it.
-    pub fn refused(&self, place: usize, fault: &Fault) -> Refused {
-        Refused {
+    pub fn refused(&self, place: usize, fault: &EventFault) -> RefusedEvent {
+        RefusedEvent {
             place,
             name: self.event.name.to_string(),
             why: fault.to_string(),
@@ -48,7 +48,7 @@ impl ClientEvent {
 
 /// Why a report cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum ClientEventError {
     /// It is not JSON.
     #[error("not JSON: {0}")]
     NotJson(String),
@@ -68,7 +68,7 @@ pub enum Unreadable {
     TooMany(usize),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedEvent {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "event {}: {}", self.place, self.why)
     }
@@ -76,22 +76,26 @@ impl fmt::Display for Refused {
 
 /// Reads a report of at most `most` events. Those without an `id` are given one by their place
 /// under the `key` that the report was sent with.
-pub fn read(bytes: &[u8], key: Option<&[u8]>, most: usize) -> Result<Vec<ClientEvent>, Unreadable> {
-    let not_json = |error: serde_json::Error| Unreadable::NotJson(error.to_string());
+pub fn read(
+    bytes: &[u8],
+    key: Option<&[u8]>,
+    most: usize,
+) -> Result<Vec<ClientEvent>, ClientEventError> {
+    let not_json = |error: serde_json::Error| ClientEventError::NotJson(error.to_string());
     let events: Vec<&RawValue> = match bytes.trim_ascii().first() {
         Some(b'[') => serde_json::from_slice(bytes).map_err(not_json)?,
         Some(b'{') => vec![serde_json::from_slice(bytes).map_err(not_json)?],
         _ => {
             let _: IgnoredAny = serde_json::from_slice(bytes).map_err(not_json)?;
-            return Err(Unreadable::NoEvent);
+            return Err(ClientEventError::NoEvent);
         }
     };
     if events.len() > most {
-        return Err(Unreadable::TooMany(most));
+        return Err(ClientEventError::TooMany(most));
     }
     let numbered = events.into_iter().enumerate();
     let reported = numbered.map(|(place, event)| {
-        let mut reported = one(event).map_err(|what| Unreadable::Event { place, what })?;
+        let mut reported = one(event).map_err(|what| ClientEventError::Event { place, what })?;
         if let (None, Some(key)) = (reported.event.id, key) {
             let id = [key, b"/", place.to_string().as_bytes()].concat();
             reported.event.id = Some(event_id(&reported.event.name, &id));
@@ -142,17 +146,17 @@ fn text(value: &RawValue) -> Option<Option<String>> {
     }
 }
 
-fn parameter(value: &RawValue) -> Value {
+fn parameter(value: &RawValue) -> ParameterValue {
     match value.get().as_bytes().first() {
-        Some(b'n') => Value::Other("null"),
-        Some(b't' | b'f') => Value::Other("a boolean"),
-        Some(b'[') => Value::Other("a list"),
-        Some(b'{') => Value::Other("an object"),
+        Some(b'n') => ParameterValue::Other("null"),
+        Some(b't' | b'f') => ParameterValue::Other("a boolean"),
+        Some(b'[') => ParameterValue::Other("a list"),
+        Some(b'{') => ParameterValue::Other("an object"),
         Some(b'"') => match serde_json::from_str::<String>(value.get()) {
-            Ok(text) => Value::of_text(text.as_bytes()),
-            Err(_) => Value::Other("not a number"),
+            Ok(text) => ParameterValue::of_text(text.as_bytes()),
+            Err(_) => ParameterValue::Other("not a number"),
         },
-        _ => Value::of_text(value.get().as_bytes()),
+        _ => ParameterValue::of_text(value.get().as_bytes()),
     }
 }
 
@@ -195,11 +199,11 @@ mod tests {
         assert_eq!(one[0].event.name, "purchase");
         assert_eq!(
             one[0].event.parameter("amount"),
-            Some(Value::of_text(b"19.9"))
+            Some(ParameterValue::of_text(b"19.9"))
         );
         assert_eq!(
             one[0].event.parameter("note"),
-            Some(Value::Other("not a number"))
+            Some(ParameterValue::Other("not a number"))
         );
         assert_eq!(
             (one[0].event.id, one[0].user.as_deref()),
@@ -217,29 +221,29 @@ mod tests {
     #[test]
     fn a_parameter_is_a_number_or_says_what_it_is() {
         for (written, expected) in [
-            ("5", Value::of_text(b"5")),
-            ("\"5\"", Value::of_text(b"5")),
-            ("\" 19.90 \"", Value::of_text(b"19.9")),
-            ("1e2", Value::of_text(b"100")),
-            ("null", Value::Other("null")),
-            ("true", Value::Other("a boolean")),
-            ("\"\"", Value::Other("empty")),
-            ("\"abc\"", Value::Other("not a number")),
-            ("\"NaN\"", Value::Other("not a number")),
-            ("[1]", Value::Other("a list")),
-            ("{\"a\":1}", Value::Other("an object")),
+            ("5", ParameterValue::of_text(b"5")),
+            ("\"5\"", ParameterValue::of_text(b"5")),
+            ("\" 19.90 \"", ParameterValue::of_text(b"19.9")),
+            ("1e2", ParameterValue::of_text(b"100")),
+            ("null", ParameterValue::Other("null")),
+            ("true", ParameterValue::Other("a boolean")),
+            ("\"\"", ParameterValue::Other("empty")),
+            ("\"abc\"", ParameterValue::Other("not a number")),
+            ("\"NaN\"", ParameterValue::Other("not a number")),
+            ("[1]", ParameterValue::Other("a list")),
+            ("{\"a\":1}", ParameterValue::Other("an object")),
         ] {
             let report = format!("{{\"event\":\"a\",\"v\":0,\"v\":{written}}}");
             let read = told(&report).unwrap();
             let found = read[0].event.parameter("v").unwrap();
             let units = |value| match value {
-                Value::Number(number) => Ok(number.units(6)),
-                Value::Other(what) => Err(what),
+                ParameterValue::Number(number) => Ok(number.units(6)),
+                ParameterValue::Other(what) => Err(what),
             };
             assert_eq!(units(found), units(expected), "{written}");
         }
         let exact = told(r#"{"event":"a","v":1.00499999999999999999999}"#).unwrap();
-        let Some(Value::Number(number)) = exact[0].event.parameter("v") else {
+        let Some(ParameterValue::Number(number)) = exact[0].event.parameter("v") else {
             panic!("{exact:?}");
         };
         assert_eq!(number.units(2), Some(100));

@@ -34,31 +34,31 @@ pub struct Event<'a> {
 }
 
 /// Names and values; of two with the same name the last one counts.
-pub type Parameters<'a> = SmallVec<[(Cow<'a, str>, Value); 2]>;
+pub type Parameters<'a> = SmallVec<[(Cow<'a, str>, ParameterValue); 2]>;
 
 /// What a parameter holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum ParameterValue {
     /// A finite number, also where it is written as text.
     Number(Decimal),
     /// Something else, in words: `null`, `a boolean`.
     Other(&'static str),
 }
 
-impl Value {
+impl ParameterValue {
     /// A number written as text.
-    pub fn of_text(text: &[u8]) -> Value {
+    pub fn of_text(text: &[u8]) -> ParameterValue {
         match Decimal::read(text) {
-            Some(number) => Value::Number(number),
-            None if text.trim_ascii().is_empty() => Value::Other("empty"),
-            None => Value::Other("not a number"),
+            Some(number) => ParameterValue::Number(number),
+            None if text.trim_ascii().is_empty() => ParameterValue::Other("empty"),
+            None => ParameterValue::Other("not a number"),
         }
     }
 }
 
 impl Event<'_> {
     /// The parameter of this name.
-    pub fn parameter(&self, name: &str) -> Option<Value> {
+    pub fn parameter(&self, name: &str) -> Option<ParameterValue> {
         let mut named = self.parameters.iter().rev();
         named
             .find(|(found, _)| found == name)
@@ -78,18 +78,18 @@ pub fn event_id(name: &str, id: &[u8]) -> EventId {
 
 /// What is wrong with an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct EventFault {
     /// The event's name, or the member of the header that has none.
     pub event: String,
     /// The parameter at fault; empty where it is the whole member.
     pub parameter: String,
     /// What is wrong.
-    pub reason: Reason,
+    pub reason: EventFaultReason,
 }
 
 /// What can be wrong with an event or one of its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum EventFaultReason {
     /// A member of the header has no name that can be read: it is lost.
     Unreadable,
     /// More than [`HEADER_EVENTS_MAX`] members: the others are lost.
@@ -109,41 +109,43 @@ pub enum Reason {
     Id,
 }
 
-impl Reason {
+impl EventFaultReason {
     /// Whether an event with this fault is refused where its reporter hears of it. Without a value
     /// it counts for the metrics that need none.
     pub fn refuses(self) -> bool {
-        self != Reason::Missing
+        self != EventFaultReason::Missing
     }
 
     /// The reason as results and numbers name it.
     pub fn name(self) -> &'static str {
         match self {
-            Reason::Unreadable => "unreadable",
-            Reason::TooMany => "too_many",
-            Reason::NotANumber(_) => "not_a_number",
-            Reason::TooLarge { .. } => "too_large",
-            Reason::Missing => "missing",
-            Reason::Id => "id",
+            EventFaultReason::Unreadable => "unreadable",
+            EventFaultReason::TooMany => "too_many",
+            EventFaultReason::NotANumber(_) => "not_a_number",
+            EventFaultReason::TooLarge { .. } => "too_large",
+            EventFaultReason::Missing => "missing",
+            EventFaultReason::Id => "id",
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for EventFault {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault {
+        let EventFault {
             event,
             parameter,
             reason,
         } = self;
         match *reason {
-            Reason::Unreadable => write!(to, "`{event}` is not an event with parameters"),
-            Reason::TooMany => write!(
+            EventFaultReason::Unreadable => write!(to, "`{event}` is not an event with parameters"),
+            EventFaultReason::TooMany => write!(
                 to,
                 "more than {HEADER_EVENTS_MAX} events in one response, from `{event}` on"
             ),
-            Reason::NotANumber(what) => write!(to, "`{parameter}` of `{event}` is {what}"),
-            Reason::TooLarge { max, scale } => {
+            EventFaultReason::NotANumber(what) => {
+                write!(to, "`{parameter}` of `{event}` is {what}")
+            }
+            EventFaultReason::TooLarge { max, scale } => {
                 let one = 10i64.pow(u32::from(scale));
                 let (whole, rest) = (max / one, max % one);
                 write!(to, "`{parameter}` of `{event}` is beyond {whole}")?;
@@ -153,8 +155,10 @@ impl fmt::Display for Fault {
                 }
                 write!(to, ", the largest value that is taken")
             }
-            Reason::Missing => write!(to, "`{event}` has no `{parameter}`, which a metric needs"),
-            Reason::Id => write!(
+            EventFaultReason::Missing => {
+                write!(to, "`{event}` has no `{parameter}`, which a metric needs")
+            }
+            EventFaultReason::Id => write!(
                 to,
                 "`id` of `{event}` is not a text of 1 to {NAME_BYTES_MAX} bytes"
             ),
@@ -175,26 +179,26 @@ pub fn lines<'a>(fields: impl HeaderView<'a>) -> Option<Cow<'a, [u8]>> {
 }
 
 /// The events of a header, and what is wrong with it.
-pub fn of_header<'a>(header: &'a [u8], faults: &mut Vec<Fault>) -> Vec<Event<'a>> {
+pub fn of_header<'a>(header: &'a [u8], faults: &mut Vec<EventFault>) -> Vec<Event<'a>> {
     let mut events = Vec::new();
     for (place, member) in pieces(header, b',').enumerate() {
         let member = member.trim_ascii();
         if place == HEADER_EVENTS_MAX {
-            faults.push(Fault::of_member(member, Reason::TooMany));
+            faults.push(EventFault::of_member(member, EventFaultReason::TooMany));
             break;
         }
         match event_of(member, faults) {
             Some(event) => events.push(event),
-            None => faults.push(Fault::of_member(member, Reason::Unreadable)),
+            None => faults.push(EventFault::of_member(member, EventFaultReason::Unreadable)),
         }
     }
     events
 }
 
-impl Fault {
-    fn of_member(member: &[u8], reason: Reason) -> Fault {
+impl EventFault {
+    fn of_member(member: &[u8], reason: EventFaultReason) -> EventFault {
         let shown = &member[..member.len().min(60)];
-        Fault {
+        EventFault {
             event: String::from_utf8_lossy(shown).into_owned(),
             parameter: String::new(),
             reason,
@@ -202,7 +206,7 @@ impl Fault {
     }
 }
 
-fn event_of<'a>(member: &'a [u8], faults: &mut Vec<Fault>) -> Option<Event<'a>> {
+fn event_of<'a>(member: &'a [u8], faults: &mut Vec<EventFault>) -> Option<Event<'a>> {
     let mut parts = pieces(member, b';');
     let name = token(parts.next()?.trim_ascii())?;
     let mut event = Event {
@@ -223,14 +227,16 @@ fn event_of<'a>(member: &'a [u8], faults: &mut Vec<Fault>) -> Option<Event<'a>> 
             ("id", Some(id)) if (1..=NAME_BYTES_MAX).contains(&id.len()) => {
                 event.id = Some(event_id(name, &id));
             }
-            ("id", _) => faults.push(Fault {
+            ("id", _) => faults.push(EventFault {
                 event: name.to_owned(),
                 parameter: key.to_owned(),
-                reason: Reason::Id,
+                reason: EventFaultReason::Id,
             }),
             (_, value) => {
                 // RFC 9651, 3.1.2: a key alone means true.
-                let value = value.map_or(Value::Other("a boolean"), |it| Value::of_text(&it));
+                let value = value.map_or(ParameterValue::Other("a boolean"), |it| {
+                    ParameterValue::of_text(&it)
+                });
                 event.parameters.push((Cow::Borrowed(key), value));
             }
         }
@@ -316,7 +322,7 @@ mod tests {
         let mut found = Vec::new();
         let events = of_header(header.as_bytes(), &mut found);
         let read: Vec<&str> = events.iter().map(|event| &*event.name).collect();
-        let told: Vec<String> = found.iter().map(Fault::to_string).collect();
+        let told: Vec<String> = found.iter().map(EventFault::to_string).collect();
         assert_eq!((&read[..], &told[..]), (names, &faults.map_owned()[..]));
     }
 
@@ -377,16 +383,16 @@ mod tests {
         let many = vec!["a"; HEADER_EVENTS_MAX + 500].join(",");
         let events = of_header(many.as_bytes(), &mut faults);
         assert_eq!((events.len(), faults.len()), (HEADER_EVENTS_MAX, 1));
-        assert_eq!(faults[0].reason, Reason::TooMany);
+        assert_eq!(faults[0].reason, EventFaultReason::TooMany);
     }
 
     #[test]
     fn a_bound_is_said_as_it_is_written() {
         let said = |max, scale| {
-            let fault = Fault {
+            let fault = EventFault {
                 event: "a".to_owned(),
                 parameter: "v".to_owned(),
-                reason: Reason::TooLarge { max, scale },
+                reason: EventFaultReason::TooLarge { max, scale },
             };
             fault.to_string()
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guardrail {
     /// What is bounded.
-    pub what: Guarded,
+    pub what: GuardrailTarget,
     /// The tolerated relative increase, such as 0.01 for 1 %; at least 0.
     pub max_increase: f64,
     /// Under which place of the declaration's metrics it is counted: a metric's own, or one after
@@ -19,7 +19,7 @@ pub struct Guardrail {
 
 /// What a guardrail watches, per user.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Guarded {
+pub enum GuardrailTarget {
     /// Users with at least one 5xx answer.
     Errors,
     /// Users with at least one answer whose head took longer than this.
@@ -35,9 +35,9 @@ impl Guardrail {
     /// Its name in the file.
     pub fn name<'a>(&self, metrics: &'a [Metric]) -> &'a str {
         match self.what {
-            Guarded::Errors => "errors",
-            Guarded::Slow { .. } => "slow",
-            Guarded::Metric(MetricIndex(metric)) => &metrics[metric].name,
+            GuardrailTarget::Errors => "errors",
+            GuardrailTarget::Slow { .. } => "slow",
+            GuardrailTarget::Metric(MetricIndex(metric)) => &metrics[metric].name,
         }
     }
 
@@ -45,18 +45,18 @@ impl Guardrail {
     /// is another count.
     pub fn counted_name<'a>(&self, metrics: &'a [Metric]) -> Cow<'a, str> {
         match self.what {
-            Guarded::Errors => "~errors".into(),
-            Guarded::Slow { over_us } => format!("~slow-{over_us}us").into(),
-            Guarded::Metric(MetricIndex(metric)) => (*metrics[metric].name).into(),
+            GuardrailTarget::Errors => "~errors".into(),
+            GuardrailTarget::Slow { over_us } => format!("~slow-{over_us}us").into(),
+            GuardrailTarget::Metric(MetricIndex(metric)) => (*metrics[metric].name).into(),
         }
     }
 
     /// Whether an answer does harm. Metrics are observed as metrics.
     fn is_broken_by(&self, status: u16, latency: Duration) -> bool {
         match self.what {
-            Guarded::Errors => status >= 500,
-            Guarded::Slow { over_us } => latency.as_micros() > u128::from(over_us),
-            Guarded::Metric(_) => false,
+            GuardrailTarget::Errors => status >= 500,
+            GuardrailTarget::Slow { over_us } => latency.as_micros() > u128::from(over_us),
+            GuardrailTarget::Metric(_) => false,
         }
     }
 }
@@ -87,9 +87,9 @@ mod tests {
             counted_as: MetricIndex(place),
         };
         let guardrails = [
-            guardrail(Guarded::Metric(MetricIndex(0)), 0),
-            guardrail(Guarded::Errors, 1),
-            guardrail(Guarded::Slow { over_us: 500 }, 2),
+            guardrail(GuardrailTarget::Metric(MetricIndex(0)), 0),
+            guardrail(GuardrailTarget::Errors, 1),
+            guardrail(GuardrailTarget::Slow { over_us: 500 }, 2),
         ];
         let mut seen = Observations::new();
         observe(

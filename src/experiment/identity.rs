@@ -19,7 +19,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// In the order of the file; the minted cookie is read after all of them.
-    pub sources: Vec<Source>,
+    pub sources: Vec<IdSource>,
     /// An ID longer than this is refused as an ID (never cut: a cut one could be another
     /// user's); the next source is asked.
     pub id_bytes_max: usize,
@@ -29,7 +29,7 @@ pub struct Identity {
     /// minted one brought counts for the first known ID that comes with it.
     pub join: bool,
     /// What is kept of an ID.
-    pub keep: Keep,
+    pub keep: IdStorage,
     /// Signs minted IDs.
     pub keys: KeyRing,
     /// Whether the file gives these keys, and not the secret that is kept with the store.
@@ -38,14 +38,14 @@ pub struct Identity {
 
 /// What is kept of an ID, in the journal and the store.
 #[derive(Clone, Debug)]
-pub enum Keep {
+pub enum IdStorage {
     /// The ID as it came.
     Raw,
     /// A keyed hash of it, from which nobody without the key can tell whose it is.
     Hashed(HashKey),
 }
 
-/// The key of [`Keep::Hashed`].
+/// The key of [`IdStorage::Hashed`].
 #[derive(Clone)]
 pub struct HashKey(Hmac<Sha256>);
 
@@ -78,38 +78,38 @@ impl fmt::Debug for HashKey {
     }
 }
 
-impl Keep {
+impl IdStorage {
     /// What is kept of this ID.
-    pub fn of<'a>(&self, user: UserId<'a>) -> Kept<'a> {
+    pub fn of<'a>(&self, user: UserId<'a>) -> StoredId<'a> {
         match self {
-            Keep::Raw => Kept::AsItCame(user),
-            Keep::Hashed(key) => Kept::Hashed(key.hash(user.0)),
+            IdStorage::Raw => StoredId::AsItCame(user),
+            IdStorage::Hashed(key) => StoredId::Hashed(key.hash(user.0)),
         }
     }
 }
 
 /// What is kept of one ID.
 #[derive(Clone, Copy, Debug)]
-pub enum Kept<'a> {
+pub enum StoredId<'a> {
     /// The ID.
     AsItCame(UserId<'a>),
     /// Its hash, in hex.
     Hashed([u8; 32]),
 }
 
-impl Kept<'_> {
+impl StoredId<'_> {
     /// As an ID to count by.
     pub fn id(&self) -> UserId<'_> {
         match self {
-            Kept::AsItCame(user) => *user,
-            Kept::Hashed(hash) => UserId(hash),
+            StoredId::AsItCame(user) => *user,
+            StoredId::Hashed(hash) => UserId(hash),
         }
     }
 }
 
 /// One place in a request where an ID may stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum IdSource {
     /// The value of this cookie, as it came.
     Cookie(Box<str>),
     /// The value of this header.
@@ -277,12 +277,12 @@ fn trim(id: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-fn read<'a>(source: &Source, request: impl RequestView<'a>) -> Option<Cow<'a, [u8]>> {
+fn read<'a>(source: &IdSource, request: impl RequestView<'a>) -> Option<Cow<'a, [u8]>> {
     match source {
-        Source::Cookie(name) => cookie_value(request.fields(), name).map(Cow::Borrowed),
-        Source::Header(name) => Some(Cow::Borrowed(request.fields().first(name)?)),
-        Source::Query(name) => query_value(request.query()?, name),
-        Source::Jwt { claim, cookie } => {
+        IdSource::Cookie(name) => cookie_value(request.fields(), name).map(Cow::Borrowed),
+        IdSource::Header(name) => Some(Cow::Borrowed(request.fields().first(name)?)),
+        IdSource::Query(name) => query_value(request.query()?, name),
+        IdSource::Jwt { claim, cookie } => {
             let token = match cookie {
                 Some(cookie) => cookie_value(request.fields(), cookie)?,
                 None => bearer_token(request.fields().first(&AUTHORIZATION)?)?,

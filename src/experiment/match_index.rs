@@ -180,7 +180,7 @@ fn lower(host: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::matcher::Eligible;
+    use crate::experiment::matcher::Eligibility;
     use proptest::prelude::*;
 
     fn path() -> impl Strategy<Value = String> {
@@ -214,7 +214,7 @@ mod tests {
             let found: Vec<usize> = std::iter::from_fn(|| candidates.next()).collect();
             prop_assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
             for (index, matcher) in matchers.iter().enumerate() {
-                let eligible = matcher.judge(&head) != Eligible::No;
+                let eligible = matcher.judge(&head) != Eligibility::No;
                 prop_assert!(!eligible || found.contains(&index), "{index} {matcher:?} {found:?}");
             }
         }

@@ -22,11 +22,11 @@ pub struct Matcher {
 impl Matcher {
     /// Whether the request is eligible.
     pub fn matches<'a>(&self, request: impl RequestView<'a>) -> bool {
-        self.judge(request) == Eligible::Yes
+        self.judge(request) == Eligibility::Yes
     }
 
     /// Whether the request is eligible, or would be with other header fields.
-    pub fn judge<'a>(&self, request: impl RequestView<'a>) -> Eligible {
+    pub fn judge<'a>(&self, request: impl RequestView<'a>) -> Eligibility {
         let otherwise = self
             .path
             .as_ref()
@@ -43,16 +43,16 @@ impl Matcher {
                 .all(|wanted| wanted.in_query(request.query()));
         let wanted = |wanted: &ValuePattern<_>| wanted.is_among(request.fields());
         match otherwise {
-            false => Eligible::No,
-            true if self.headers.iter().all(wanted) => Eligible::Yes,
-            true => Eligible::WithOtherHeaders,
+            false => Eligibility::No,
+            true if self.headers.iter().all(wanted) => Eligibility::Yes,
+            true => Eligibility::WithOtherHeaders,
         }
     }
 }
 
 /// Whether a request meets an experiment's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eligible {
+pub enum Eligibility {
     /// All of them.
     Yes,
     /// All but those on header fields.

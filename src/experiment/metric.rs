@@ -2,7 +2,7 @@
 //! turn an answer into observations of metrics.
 
 use super::MetricIndex;
-use super::event::{self, Event, EventId, Fault, Reason, Value};
+use super::event::{self, Event, EventFault, EventFaultReason, EventId, ParameterValue};
 use super::http_view::{HeaderView, ResponseView};
 use super::matcher::PathPattern;
 use http::Method;
@@ -15,11 +15,11 @@ pub struct Metric {
     /// Its name in the file; unique.
     pub name: Box<str>,
     /// How users are turned into a rate.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Which direction is better.
-    pub goal: Goal,
+    pub goal: MetricGoal,
     /// Whether it decides the verdict.
-    pub role: Role,
+    pub role: MetricRole,
     /// What counts as an event of it.
     pub trigger: Trigger,
     /// The event parameter that holds the value; `None` counts 1 for each event.
@@ -27,8 +27,8 @@ pub struct Metric {
     /// The largest size of a value, in units of 10^-scale: an event beyond it is refused. At most
     /// [`VALUE_MAX`], which is also what holds without.
     pub max: Option<i64>,
-    /// For [`Kind::Ratio`]: what the value is divided by.
-    pub per: Option<Per>,
+    /// For [`MetricKind::Ratio`]: what the value is divided by.
+    pub per: Option<RatioBase>,
     /// Decimal places kept of a value: 2 stores 19.90 as 1990. From 0 to 6.
     pub scale: u8,
     /// The attribution window after the user's first exposure, in milliseconds.
@@ -44,7 +44,7 @@ pub struct Metric {
 
 /// How a metric's events become one number per group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum MetricKind {
     /// The share of users with at least one event.
     Conversion,
     /// Events per user.
@@ -57,7 +57,7 @@ pub enum Kind {
 
 /// Which direction of a metric is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Goal {
+pub enum MetricGoal {
     /// More is better.
     Increase,
     /// Less is better.
@@ -66,7 +66,7 @@ pub enum Goal {
 
 /// What a metric is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
+pub enum MetricRole {
     /// It decides the verdict.
     Primary,
     /// It is shown and corrected for multiplicity.
@@ -79,23 +79,23 @@ pub enum Trigger {
     /// The upstream (or a browser, or a server) reports an event of this name.
     Event(Box<str>),
     /// A request and its answer match a rule.
-    Rule(Rule),
+    Rule(MetricRule),
 }
 
 /// The denominator of a ratio metric.
 #[derive(Clone, Debug)]
-pub enum Per {
+pub enum RatioBase {
     /// Every recorded request of the user.
     Requests,
     /// Events of this name, 1 each.
     Event(Box<str>),
     /// Answers that match a rule, 1 each.
-    Rule(Rule),
+    Rule(MetricRule),
 }
 
 /// `POST /checkout -> 2xx`: every given part must match; a part not given always does.
 #[derive(Clone, Debug, Default)]
-pub struct Rule {
+pub struct MetricRule {
     /// The request's method.
     pub method: Option<Method>,
     /// The request's path, without its query.
@@ -146,7 +146,7 @@ pub type Observations = SmallVec<[Observation; 4]>;
 /// fit the sums kept of them, and a hostile one cannot drown the others' digits.
 pub const VALUE_MAX: i64 = 1_000_000_000_000;
 
-impl Rule {
+impl MetricRule {
     /// Whether a request and the head of its answer match.
     pub fn matches<'a>(&self, method: &Method, path: &str, answer: impl ResponseView<'a>) -> bool {
         let status = answer.status();
@@ -180,7 +180,7 @@ pub fn observe<'a>(
     method: &Method,
     path: &str,
     answer: impl ResponseView<'a>,
-) -> (Observations, Vec<Fault>) {
+) -> (Observations, Vec<EventFault>) {
     let mut faults = Vec::new();
     let header = match answer.fields().first(&event::EVENT_HEADER).is_some() {
         true => event::lines(answer.fields()),
@@ -193,7 +193,7 @@ pub fn observe<'a>(
     let mut seen = Observations::new();
     for (index, metric) in metrics.iter().enumerate() {
         let uncounted = events.iter().filter(|event| event.id.is_none());
-        let matches = |rule: &Rule| rule.matches(method, path, answer);
+        let matches = |rule: &MetricRule| rule.matches(method, path, answer);
         seen.extend(metric.observed(MetricIndex(index), uncounted, true, matches, &mut faults));
     }
     for event in events.iter().filter(|event| event.id.is_some()) {
@@ -204,7 +204,7 @@ pub fn observe<'a>(
 
 /// What a reported event alone counts for, where there is no answer to match rules with, and what
 /// is wrong with it.
-pub fn observe_event(metrics: &[Metric], event: &Event<'_>) -> (Observations, Vec<Fault>) {
+pub fn observe_event(metrics: &[Metric], event: &Event<'_>) -> (Observations, Vec<EventFault>) {
     let mut faults = Vec::new();
     (of_event(metrics, event, &mut faults).collect(), faults)
 }
@@ -212,7 +212,7 @@ pub fn observe_event(metrics: &[Metric], event: &Event<'_>) -> (Observations, Ve
 fn of_event(
     metrics: &[Metric],
     event: &Event<'_>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<EventFault>,
 ) -> impl Iterator<Item = Observation> {
     let indexed = metrics.iter().enumerate();
     indexed.filter_map(move |(index, metric)| {
@@ -231,8 +231,8 @@ impl Metric {
         metric: MetricIndex,
         events: impl Iterator<Item = &'e Event<'a>> + Clone,
         answered: bool,
-        matches: impl Fn(&Rule) -> bool,
-        faults: &mut Vec<Fault>,
+        matches: impl Fn(&MetricRule) -> bool,
+        faults: &mut Vec<EventFault>,
     ) -> Option<Observation> {
         let mut seen = Observation {
             metric,
@@ -261,32 +261,34 @@ impl Metric {
         seen.base = match &self.per {
             None => 0,
             // Requests are the base of the requests that are recorded: one for each answer.
-            Some(Per::Requests) => i64::from(answered),
-            Some(Per::Rule(rule)) => i64::from(matches(rule)),
-            Some(Per::Event(name)) => events.filter(|event| event.name == **name).count() as i64,
+            Some(RatioBase::Requests) => i64::from(answered),
+            Some(RatioBase::Rule(rule)) => i64::from(matches(rule)),
+            Some(RatioBase::Event(name)) => {
+                events.filter(|event| event.name == **name).count() as i64
+            }
         };
         (seen.count > 0 || seen.base > 0).then_some(seen)
     }
 
     /// An event's value in units of 10^-scale.
-    fn value_of(&self, event: &Event<'_>) -> Result<i64, Fault> {
+    fn value_of(&self, event: &Event<'_>) -> Result<i64, EventFault> {
         let Some(wanted) = &self.value else {
             return Ok(self.one());
         };
-        let fault = |reason| Fault {
+        let fault = |reason| EventFault {
             event: event.name.to_string(),
             parameter: wanted.to_string(),
             reason,
         };
         match event.parameter(wanted) {
-            None => Err(fault(Reason::Missing)),
-            Some(Value::Other(what)) => Err(fault(Reason::NotANumber(what))),
-            Some(Value::Number(number)) => {
+            None => Err(fault(EventFaultReason::Missing)),
+            Some(ParameterValue::Other(what)) => Err(fault(EventFaultReason::NotANumber(what))),
+            Some(ParameterValue::Number(number)) => {
                 let max = self.max.unwrap_or(VALUE_MAX);
                 let units = number.units(self.scale);
                 let within = units.filter(|units| units.unsigned_abs() <= max.unsigned_abs());
                 within.ok_or_else(|| {
-                    fault(Reason::TooLarge {
+                    fault(EventFaultReason::TooLarge {
                         max,
                         scale: self.scale,
                     })
@@ -298,14 +300,14 @@ impl Metric {
     /// What an event without a value adds: metrics that count heads, not values, keep none.
     fn one(&self) -> i64 {
         match self.kind {
-            Kind::Conversion | Kind::Count => 0,
-            Kind::Mean | Kind::Ratio => 10i64.pow(u32::from(self.scale)),
+            MetricKind::Conversion | MetricKind::Count => 0,
+            MetricKind::Mean | MetricKind::Ratio => 10i64.pow(u32::from(self.scale)),
         }
     }
 }
 
 /// Two metrics may read one parameter: what is wrong with it is said once.
-fn note(faults: &mut Vec<Fault>, fault: Fault) {
+fn note(faults: &mut Vec<EventFault>, fault: EventFault) {
     if faults.last() != Some(&fault) {
         faults.push(fault);
     }

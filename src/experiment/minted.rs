@@ -38,7 +38,7 @@ impl Origin {
 
 /// What stands in a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnId<'a> {
+pub struct CookieId<'a> {
     /// The ID, without its tag; not empty.
     pub id: &'a [u8],
     /// Where it comes from.
@@ -49,9 +49,9 @@ pub struct OwnId<'a> {
 
 /// Reads the value of a cookie. `None` for an empty ID or a wrong tag, which is as good as no
 /// cookie.
-pub fn read<'a>(keys: &KeyRing, value: &'a [u8]) -> Option<OwnId<'a>> {
+pub fn read<'a>(keys: &KeyRing, value: &'a [u8]) -> Option<CookieId<'a>> {
     let Some(end) = memchr(b'.', value) else {
-        return (!value.is_empty()).then_some(OwnId {
+        return (!value.is_empty()).then_some(CookieId {
             id: value,
             origin: Origin::Old,
             is_current: false,
@@ -60,7 +60,7 @@ pub fn read<'a>(keys: &KeyRing, value: &'a [u8]) -> Option<OwnId<'a>> {
     let id = &value[..end];
     let (origin, tag) = tag(&value[end + 1..])?;
     let key = keys.verify(&[origin.label(), id], &tag)?;
-    (!id.is_empty()).then_some(OwnId {
+    (!id.is_empty()).then_some(CookieId {
         id,
         origin,
         is_current: key == 0,

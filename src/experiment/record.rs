@@ -5,7 +5,7 @@
 //! can be folded long after the file that it was written under has changed.
 
 use super::assign::{Share, Weight};
-use super::metric::{Goal, Kind, Observation};
+use super::metric::{MetricGoal, MetricKind, Observation};
 use super::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 
 /// Everything a store must know to fold the records of one plan.
@@ -51,9 +51,9 @@ pub struct DeclaredMetric {
     /// Its name.
     pub name: String,
     /// How users become a rate.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Which direction is better.
-    pub goal: Goal,
+    pub goal: MetricGoal,
     /// Decimal places of its sums.
     pub scale: u8,
     /// The attribution window, in milliseconds after first exposure.

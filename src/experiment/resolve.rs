@@ -3,7 +3,7 @@
 use super::assign::Split;
 use super::http_view::RequestView;
 use super::match_index::Experiments;
-use super::matcher::Eligible;
+use super::matcher::Eligibility;
 use super::override_token::Override;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use smallvec::SmallVec;
@@ -16,15 +16,15 @@ pub enum Membership {
         /// Which group.
         group: GroupIndex,
         /// What put the user there.
-        by: By,
+        by: AssignedBy,
     },
     /// The user takes no part.
-    Outside(Why),
+    Outside(OutsideReason),
 }
 
 /// What put a user into a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum AssignedBy {
     /// The hash of the user's ID.
     Hash,
     /// A signed QA override.
@@ -35,7 +35,7 @@ pub enum By {
 
 /// Why a user takes no part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum OutsideReason {
     /// The request does not match the experiment's conditions.
     NotMatched,
     /// The user is not in the experiment's traffic share.
@@ -48,26 +48,26 @@ pub enum Why {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// The experiments the user is inside of, in file order.
-    pub inside: SmallVec<[(ExperimentIndex, GroupIndex, By); 2]>,
+    pub inside: SmallVec<[(ExperimentIndex, GroupIndex, AssignedBy); 2]>,
     /// The experiment and group that chose the upstream, and that upstream.
     pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
     /// What another request for the same target may have that leads to another answer.
-    pub depends: Depends,
+    pub varies_by: VariesBy,
 }
 
 /// What the answer depends on, beyond the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Depends {
+pub struct VariesBy {
     /// Which upstream answers depends on who asks. So it does for a user outside the traffic
     /// share: for another one it is another.
     pub user_for_upstream: bool,
     /// What the upstream is told depends on who asks.
-    pub user_for_told: bool,
+    pub user_for_headers: bool,
     /// Experiments with conditions on header fields that decided here.
     pub headers: SmallVec<[ExperimentIndex; 1]>,
 }
 
-impl Depends {
+impl VariesBy {
     /// Adds what it means that this experiment was asked; whether the request is eligible.
     fn add<'a>(
         &mut self,
@@ -77,16 +77,16 @@ impl Depends {
     ) -> bool {
         let eligible = experiment.matcher.judge(request);
         let splits = experiment.winner.is_none();
-        if eligible != Eligible::No && !experiment.matcher.headers.is_empty() {
+        if eligible != Eligibility::No && !experiment.matcher.headers.is_empty() {
             self.headers.push(index);
         }
-        if eligible == Eligible::Yes && splits {
+        if eligible == Eligibility::Yes && splits {
             match experiment.chooses_upstream() {
                 true => self.user_for_upstream = true,
-                false => self.user_for_told = true,
+                false => self.user_for_headers = true,
             }
         }
-        eligible == Eligible::Yes
+        eligible == Eligibility::Yes
     }
 }
 
@@ -98,39 +98,39 @@ pub fn resolve<'a>(
     user: UserId<'_>,
     forced: Option<&Override>,
 ) -> Assignment {
-    let mut visit = Assignment::default();
+    let mut assignment = Assignment::default();
     for (index, experiment) in experiments.candidates(request) {
-        let chosen = visit.chosen.map(|(by, _, _)| by);
+        let chosen = assignment.chosen.map(|(by, _, _)| by);
         if chosen.is_some() && experiment.chooses_upstream() {
             continue;
         }
-        if !visit.depends.add(index, experiment, request) {
+        if !assignment.varies_by.add(index, experiment, request) {
             continue;
         }
         if let Membership::Inside { group, by } = membership(experiment, user, forced) {
-            visit.inside.push((index, group, by));
+            assignment.inside.push((index, group, by));
             if let Some(upstream) = experiment.groups[group.0].upstream {
-                visit.chosen = Some((index, group, upstream));
+                assignment.chosen = Some((index, group, upstream));
             }
         }
     }
-    visit
+    assignment
 }
 
 /// What this request means where nobody may be recorded: control, for whoever it is.
 pub fn unrecorded<'a>(experiments: &Experiments, request: impl RequestView<'a>) -> Assignment {
-    let mut visit = Assignment::default();
+    let mut assignment = Assignment::default();
     for (index, experiment) in experiments.candidates(request) {
-        if visit.chosen.is_some() || !experiment.chooses_upstream() {
+        if assignment.chosen.is_some() || !experiment.chooses_upstream() {
             continue;
         }
-        if visit.depends.add(index, experiment, request) {
+        if assignment.varies_by.add(index, experiment, request) {
             let group = experiment.winner.unwrap_or(experiment.control);
             let upstream = experiment.groups[group.0].upstream;
-            visit.chosen = upstream.map(|upstream| (index, group, upstream));
+            assignment.chosen = upstream.map(|upstream| (index, group, upstream));
         }
     }
-    visit
+    assignment
 }
 
 /// How a user stands to an experiment whose conditions the request meets.
@@ -142,13 +142,13 @@ pub fn membership(
     if let Some(group) = forced.and_then(|forced| forced.group_in(experiment)) {
         return Membership::Inside {
             group,
-            by: By::Override,
+            by: AssignedBy::Override,
         };
     }
     if let Some(group) = experiment.winner {
         return Membership::Inside {
             group,
-            by: By::Winner,
+            by: AssignedBy::Winner,
         };
     }
     assigned(&experiment.split, user)
@@ -158,8 +158,8 @@ fn assigned(split: &Split, user: UserId<'_>) -> Membership {
     match split.assign(user) {
         Some(group) => Membership::Inside {
             group,
-            by: By::Hash,
+            by: AssignedBy::Hash,
         },
-        None => Membership::Outside(Why::OutsideTraffic),
+        None => Membership::Outside(OutsideReason::OutsideTraffic),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::experiment::EpochDigest;
 use crate::experiment::assign::{Share, Weight};
-use crate::experiment::metric::{Goal, Kind};
+use crate::experiment::metric::{MetricGoal, MetricKind};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +53,12 @@ impl From<&Declaration> for DeclarationShape {
         let metric = |metric: &DeclaredMetric| MetricShape {
             name: metric.name.clone(),
             kind: match metric.kind {
-                Kind::Conversion => 0,
-                Kind::Count => 1,
-                Kind::Mean => 2,
-                Kind::Ratio => 3,
+                MetricKind::Conversion => 0,
+                MetricKind::Count => 1,
+                MetricKind::Mean => 2,
+                MetricKind::Ratio => 3,
             },
-            increase: metric.goal == Goal::Increase,
+            increase: metric.goal == MetricGoal::Increase,
             scale: metric.scale,
             within_ms: metric.within_ms,
         };
@@ -94,16 +94,16 @@ impl DeclarationShape {
         };
         let metric = |shape: MetricShape| {
             let kind = match shape.kind {
-                0 => Kind::Conversion,
-                1 => Kind::Count,
-                2 => Kind::Mean,
-                3 => Kind::Ratio,
+                0 => MetricKind::Conversion,
+                1 => MetricKind::Count,
+                2 => MetricKind::Mean,
+                3 => MetricKind::Ratio,
                 _ => return None,
             };
             let goal = if shape.increase {
-                Goal::Increase
+                MetricGoal::Increase
             } else {
-                Goal::Decrease
+                MetricGoal::Decrease
             };
             let MetricShape {
                 name,

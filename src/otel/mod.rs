@@ -1,5 +1,5 @@
 //! Requests as spans, on their way to a collector that speaks OTLP: what the proxy knows of one
-//! ([`exchange`]) waits in a queue for a thread of its own ([`export`]), which makes spans of it
+//! ([`sampled_request`]) waits in a queue for a thread of its own ([`export`]), which makes spans of it
 //! ([`semantics`]) and posts them ([`post`]). Nobody who serves ever waits for it.
 
 mod export;

@@ -5,7 +5,7 @@ use crate::config::declare::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
 use crate::experiment::client_event::ClientEvent;
-use crate::experiment::event::Fault;
+use crate::experiment::event::EventFault;
 use crate::experiment::metric;
 use crate::experiment::minted;
 use crate::experiment::record::Record;
@@ -88,7 +88,7 @@ pub async fn keep(
 enum Became {
     Journaled,
     Unknown,
-    Refused(Fault),
+    Refused(EventFault),
     Dropped,
 }
 

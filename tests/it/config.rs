@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 use watershed::config::plan::{self, Balance, Plan, StoreConfig};
 use watershed::config::{self, declare};
-use watershed::experiment::guardrail::Guarded;
-use watershed::experiment::metric::{Goal, Kind, Per, Role, Trigger, VALUE_MAX};
+use watershed::experiment::guardrail::GuardrailTarget;
+use watershed::experiment::metric::{
+    MetricGoal, MetricKind, MetricRole, RatioBase, Trigger, VALUE_MAX,
+};
 use watershed::experiment::{MetricIndex, UpstreamIndex};
 
 fn parse(text: &str) -> Result<Plan, config::Unsound> {
@@ -548,7 +550,10 @@ show_group: true
     let plan = parse(text).unwrap();
     assert_eq!(plan.listen.to_string(), "[::1]:81");
     let token = &plan.admin.tokens[0];
-    assert_eq!((&*token.name, token.role), ("admin", plan::Role::Operate));
+    assert_eq!(
+        (&*token.name, token.role),
+        ("admin", plan::Role::Operate)
+    );
     let digest: [u8; 32] = <Sha256 as Digest>::digest("from the environment").into();
     assert_eq!(token.digest, digest, "the token itself is not kept");
     assert!(matches!(&plan.store, StoreConfig::Redis { prefix, .. } if &**prefix == "shop"));
@@ -596,22 +601,30 @@ show_group: true
     );
     assert_eq!(
         experiment.guardrails[1].what,
-        Guarded::Slow { over_us: 500_000 }
+        GuardrailTarget::Slow { over_us: 500_000 }
     );
     let [purchase, revenue, ratio] = &plan.metrics[..] else {
         panic!()
     };
     assert_eq!(
         (purchase.kind, purchase.role, purchase.within_ms),
-        (Kind::Conversion, Role::Primary, Some(7 * 86_400_000))
+        (
+            MetricKind::Conversion,
+            MetricRole::Primary,
+            Some(7 * 86_400_000)
+        )
     );
     assert_eq!(
         (revenue.kind, revenue.scale, revenue.detect, revenue.margin),
-        (Kind::Mean, 3, 0.05, 0.02)
+        (MetricKind::Mean, 3, 0.05, 0.02)
     );
     assert!(matches!(
         (&ratio.per, ratio.goal, &ratio.trigger),
-        (Some(Per::Requests), Goal::Decrease, Trigger::Rule(_))
+        (
+            Some(RatioBase::Requests),
+            MetricGoal::Decrease,
+            Trigger::Rule(_)
+        )
     ));
     assert_eq!(
         (

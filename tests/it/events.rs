@@ -4,7 +4,7 @@ use http::{HeaderValue, Method, Response, response};
 use proptest::prelude::*;
 use std::path::Path;
 use watershed::config;
-use watershed::experiment::event::{EVENT_HEADER, Fault, event_id};
+use watershed::experiment::event::{EVENT_HEADER, EventFault, event_id};
 use watershed::experiment::metric::{Metric, Observation, VALUE_MAX, observe};
 
 /// The metrics that this part of a routes file means.
@@ -143,7 +143,7 @@ fn header(written: &str, lines: &[&str]) -> (Vec<Counted>, Vec<String>) {
         let id = seen.event_id.map(u64::from);
         (seen.metric.0, seen.count, seen.sum, id)
     };
-    let faults = faults.iter().map(Fault::to_string);
+    let faults = faults.iter().map(EventFault::to_string);
     (seen.iter().map(told).collect(), faults.collect())
 }
 

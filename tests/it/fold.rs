@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::assign::{Share, Weight};
-use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::metric::{MetricGoal, MetricKind, Observation};
 use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Served,
 };
@@ -28,8 +28,8 @@ fn declaration() -> Declaration {
     };
     let metric = |name: &str, within_ms| DeclaredMetric {
         name: name.to_owned(),
-        kind: Kind::Mean,
-        goal: Goal::Increase,
+        kind: MetricKind::Mean,
+        goal: MetricGoal::Increase,
         scale: 2,
         within_ms,
     };

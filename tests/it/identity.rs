@@ -4,12 +4,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
 use proptest::prelude::*;
 use watershed::experiment::UserId;
-use watershed::experiment::identity::{self, Identity, Keep, Mint, Source};
+use watershed::experiment::identity::{self, IdSource, IdStorage, Identity, Mint};
 use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::minted::{self, Origin};
 use watershed::experiment::override_token::{self, Override, OverrideError};
 
-fn identity(sources: Vec<Source>) -> Identity {
+fn identity(sources: Vec<IdSource>) -> Identity {
     let mint = Mint {
         cookie: "watershed_id".into(),
         max_age_s: 60,
@@ -24,7 +24,7 @@ fn identity(sources: Vec<Source>) -> Identity {
         id_bytes_max: 20,
         mint,
         join: true,
-        keep: Keep::Raw,
+        keep: IdStorage::Raw,
         keys: KeyRing::new("identity", b"a secret of this test", []),
         keys_from_file: false,
     }
@@ -40,7 +40,7 @@ fn request(target: &str, headers: &[(&'static str, &[u8])]) -> Parts {
 
 #[track_caller]
 fn check(
-    sources: &[Source],
+    sources: &[IdSource],
     target: &str,
     headers: &[(&'static str, &[u8])],
     expected: Option<&[u8]>,
@@ -56,7 +56,7 @@ fn check(
 
 #[test]
 fn a_known_id_counts_and_a_cookie_beside_it_decides_the_group() {
-    let uid = [Source::Cookie("uid".into())];
+    let uid = [IdSource::Cookie("uid".into())];
     let mut identity = identity(uid.to_vec());
     let value = minted::write(&identity.keys, b"m1", Origin::Minted);
     let cookie = [b"uid=u1; watershed_id=", &value[..]].concat();
@@ -99,9 +99,9 @@ fn a_known_id_counts_and_a_cookie_beside_it_decides_the_group() {
 #[test]
 fn what_is_kept_of_an_id() {
     let user = UserId::new(b"user-1").unwrap();
-    assert_eq!(Keep::Raw.of(user).id().as_bytes(), b"user-1");
+    assert_eq!(IdStorage::Raw.of(user).id().as_bytes(), b"user-1");
     // echo -n user-1 | openssl dgst -sha256 -hmac 0123456789abcdef
-    let keep = Keep::Hashed(identity::HashKey::new(b"0123456789abcdef"));
+    let keep = IdStorage::Hashed(identity::HashKey::new(b"0123456789abcdef"));
     let kept = keep.of(user);
     assert_eq!(kept.id().as_bytes(), b"9671a70114c638eedd26dab7f09610ba");
     assert!(!format!("{keep:?}").contains("0123456789abcdef"));
@@ -109,7 +109,7 @@ fn what_is_kept_of_an_id() {
 
 #[test]
 fn cookies() {
-    let uid = [Source::Cookie("uid".into())];
+    let uid = [IdSource::Cookie("uid".into())];
     check(&uid, "/", &[("cookie", b"a=1; uid=u1; b=2")], Some(b"u1"));
     check(
         &uid,
@@ -139,9 +139,9 @@ fn cookies() {
 #[test]
 fn other_places_and_their_order() {
     let all = [
-        Source::Header("x-user".parse().unwrap()),
-        Source::Query("u".into()),
-        Source::Cookie("uid".into()),
+        IdSource::Header("x-user".parse().unwrap()),
+        IdSource::Query("u".into()),
+        IdSource::Cookie("uid".into()),
     ];
     check(
         &all,
@@ -173,7 +173,7 @@ fn other_places_and_their_order() {
 
 #[test]
 fn tokens() {
-    let bearer = [Source::Jwt {
+    let bearer = [IdSource::Jwt {
         claim: "sub".into(),
         cookie: None,
     }];
@@ -203,7 +203,7 @@ fn tokens() {
         &[("authorization", b"Basic x.eyJzdWIiOiJ1MSJ9.y")],
         None,
     );
-    let cookie = [Source::Jwt {
+    let cookie = [IdSource::Jwt {
         claim: "sub".into(),
         cookie: Some("session".into()),
     }];

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use watershed::experiment::assign::{Share, Weight};
-use watershed::experiment::metric::{Goal, Kind, Observation};
+use watershed::experiment::metric::{MetricGoal, MetricKind, Observation};
 use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
 };
@@ -29,8 +29,8 @@ pub fn declaration(digest: u64) -> Declaration {
         }],
         metrics: vec![DeclaredMetric {
             name: "m".to_owned(),
-            kind: Kind::Ratio,
-            goal: Goal::Decrease,
+            kind: MetricKind::Ratio,
+            goal: MetricGoal::Decrease,
             scale: 3,
             within_ms: Some(5),
         }],

@@ -3,7 +3,7 @@
 use crate::admin::format::rfc3339;
 use crate::admin::results::enums;
 use crate::config::plan::Plan;
-use crate::experiment::resolve::{By, Membership, Why, membership};
+use crate::experiment::resolve::{AssignedBy, Membership, OutsideReason, membership};
 use crate::experiment::{Experiment, UserId};
 use crate::store::UserRecord;
 use serde::Serialize;
@@ -84,7 +84,7 @@ fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment 
         None => (None, "none", "an empty ID is never hashed".to_owned()),
         Some(Membership::Inside {
             group,
-            by: By::Winner,
+            by: AssignedBy::Winner,
         }) => {
             let name = &experiment.groups[group.0].name;
             (
@@ -101,7 +101,11 @@ fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment 
             );
             (Some(group), "hash", why)
         }
-        Some(Membership::Outside(Why::OutsideTraffic | Why::NotMatched | Why::AnotherChose(_))) => {
+        Some(Membership::Outside(
+            OutsideReason::OutsideTraffic
+            | OutsideReason::NotMatched
+            | OutsideReason::AnotherChose(_),
+        )) => {
             let share = 100.0 * experiment.traffic.get();
             (
                 None,

@@ -5,7 +5,7 @@ use crate::admin::results::metric::{lowest_at, pooled};
 use crate::admin::results::schema::{GuardrailGroup, GuardrailResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::guardrail::Guarded;
+use crate::experiment::guardrail::GuardrailTarget;
 
 /// All guardrails of the experiment, in file order.
 pub fn guardrail_results(
@@ -43,8 +43,8 @@ pub fn guardrail_results(
         GuardrailResult {
             name: guardrail.name(&plan.metrics).to_owned(),
             over_ms: match guardrail.what {
-                Guarded::Slow { over_us } => Some(over_us as f64 / 1000.0),
-                Guarded::Errors | Guarded::Metric(_) => None,
+                GuardrailTarget::Slow { over_us } => Some(over_us as f64 / 1000.0),
+                GuardrailTarget::Errors | GuardrailTarget::Metric(_) => None,
             },
             max_increase: guardrail.max_increase,
             // Each group of each guardrail has an equal part of the whole.

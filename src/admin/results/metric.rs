@@ -9,7 +9,7 @@ use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::metric::{Goal, Role};
+use crate::experiment::metric::{MetricGoal, MetricRole};
 use crate::stats::{self, GroupJudgement, fixed};
 use crate::store::{ExperimentTotals, MetricTotals};
 
@@ -82,12 +82,12 @@ pub fn metric_results(
         MetricResult {
             name: metric.name.to_string(),
             kind: sequential_state::kind(metric.kind),
-            goal: if metric.goal == Goal::Increase {
+            goal: if metric.goal == MetricGoal::Increase {
                 "increase"
             } else {
                 "decrease"
             },
-            role: if place == 0 || metric.role == Role::Primary {
+            role: if place == 0 || metric.role == MetricRole::Primary {
                 "primary"
             } else {
                 "secondary"

@@ -3,7 +3,7 @@
 //! Names of fields, and how they enter a question and come out of a judgement.
 
 use crate::config::plan::Plan;
-use crate::experiment::metric::Kind;
+use crate::experiment::metric::MetricKind;
 use crate::experiment::{EpochDigest, Experiment};
 use crate::stats::{self, Given, History, Judgement, Question, Role, Shown, State};
 use crate::store::running_minima::RunningMinima;
@@ -225,7 +225,7 @@ fn kind_of(kind: stats::Kind) -> &'static str {
 }
 
 /// A metric's kind, as results and fields name it.
-pub fn kind(kind: Kind) -> &'static str {
+pub fn kind(kind: MetricKind) -> &'static str {
     kind_of(crate::admin::results::stats_input::kind(kind))
 }
 

@@ -3,8 +3,8 @@
 use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::guardrail::Guarded;
-use crate::experiment::metric::{Goal, Kind, Metric, Role};
+use crate::experiment::guardrail::GuardrailTarget;
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind, MetricRole};
 use crate::stats;
 use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
@@ -64,12 +64,12 @@ pub fn question(
             name: metric.name.to_string(),
             kind,
             goal: match metric.goal {
-                Goal::Increase => stats::Goal::Increase,
-                Goal::Decrease => stats::Goal::Decrease,
+                MetricGoal::Increase => stats::Goal::Increase,
+                MetricGoal::Decrease => stats::Goal::Decrease,
             },
             role: match metric.role {
-                Role::Primary => stats::Role::Primary,
-                Role::Secondary => stats::Role::Secondary,
+                MetricRole::Primary => stats::Role::Primary,
+                MetricRole::Secondary => stats::Role::Secondary,
             },
             baseline: metric.baseline.filter(|_| kind != stats::Kind::Conversion),
             detect: metric.detect,
@@ -81,15 +81,19 @@ pub fn question(
     });
     let guardrails = experiment.guardrails.iter().map(|guardrail| {
         let metric = match guardrail.what {
-            Guarded::Metric(metric) => Some(plan.metric(metric)),
-            Guarded::Errors | Guarded::Slow { .. } => None,
+            GuardrailTarget::Metric(metric) => Some(plan.metric(metric)),
+            GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => None,
         };
         // Harm that the proxy sees is counted as users with at least one such answer.
         let kind = metric.map_or(stats::Kind::Conversion, |metric| kind(metric.kind));
         stats::Metric {
             name: match guardrail.what {
-                Guarded::Slow { over_us } => format!("answers over {} ms", over_us as f64 / 1e3),
-                Guarded::Errors | Guarded::Metric(_) => guardrail.name(&plan.metrics).to_owned(),
+                GuardrailTarget::Slow { over_us } => {
+                    format!("answers over {} ms", over_us as f64 / 1e3)
+                }
+                GuardrailTarget::Errors | GuardrailTarget::Metric(_) => {
+                    guardrail.name(&plan.metrics).to_owned()
+                }
             },
             kind,
             goal: stats::Goal::Decrease,
@@ -160,20 +164,20 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
 /// Whether a metric of the experiment has a window, its guardrails' among them.
 pub fn has_windows(plan: &Plan, experiment: &Experiment) -> bool {
     let guarded = experiment.guardrails.iter().filter_map(|it| match it.what {
-        Guarded::Metric(metric) => Some(metric),
-        Guarded::Errors | Guarded::Slow { .. } => None,
+        GuardrailTarget::Metric(metric) => Some(metric),
+        GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => None,
     });
     let mut metrics = experiment.metrics.iter().copied().chain(guarded);
     metrics.any(|metric| plan.metric(metric).within_ms.is_some())
 }
 
 /// A metric's kind, as the statistics know it.
-pub fn kind(kind: Kind) -> stats::Kind {
+pub fn kind(kind: MetricKind) -> stats::Kind {
     match kind {
-        Kind::Conversion => stats::Kind::Conversion,
-        Kind::Count => stats::Kind::Count,
-        Kind::Mean => stats::Kind::Mean,
-        Kind::Ratio => stats::Kind::Ratio,
+        MetricKind::Conversion => stats::Kind::Conversion,
+        MetricKind::Count => stats::Kind::Count,
+        MetricKind::Mean => stats::Kind::Mean,
+        MetricKind::Ratio => stats::Kind::Ratio,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
 use crate::config::plan::Plan;
-use crate::experiment::guardrail::Guarded;
-use crate::experiment::metric::{Goal, Kind, Metric};
+use crate::experiment::guardrail::GuardrailTarget;
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::{Experiment, UserId};
 use crate::stats::sequential::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
@@ -56,20 +56,22 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     let metric = plan.metric(*experiment.metrics.first()?);
     // The variance of one user over the squared mean, by the model of `Crowd`.
     let relative = |rate: f64| match metric.kind {
-        Kind::Conversion => (1.0 - rate) / rate,
-        Kind::Count => {
+        MetricKind::Conversion => (1.0 - rate) / rate,
+        MetricKind::Count => {
             let mean = 1.0 + MORE_EVENTS;
             (MORE_EVENTS + mean * mean) / (mean * mean) / rate - 1.0
         }
-        Kind::Mean => (VALUE_SIGMA * VALUE_SIGMA).exp() / rate - 1.0,
-        Kind::Ratio => {
+        MetricKind::Mean => (VALUE_SIGMA * VALUE_SIGMA).exp() / rate - 1.0,
+        MetricKind::Ratio => {
             let mean = 1.0 + MORE_REQUESTS;
             (1.0 - rate) / rate + MORE_REQUESTS / (mean * mean)
         }
     };
     let lifted = match metric.kind {
-        Kind::Mean => rate,
-        Kind::Conversion | Kind::Count | Kind::Ratio => (rate * planned_lift(metric)).min(1.0),
+        MetricKind::Mean => rate,
+        MetricKind::Conversion | MetricKind::Count | MetricKind::Ratio => {
+            (rate * planned_lift(metric)).min(1.0)
+        }
     };
     let weights = || experiment.groups.iter().map(|group| group.weight.get());
     let all: f64 = weights().sum();
@@ -85,10 +87,10 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     let users = 2.0 * variance * (z / metric.detect.ln_1p()).powi(2);
     // Values are compared only once enough users of each group have one.
     let least = match metric.kind {
-        Kind::Mean | Kind::Ratio => {
+        MetricKind::Mean | MetricKind::Ratio => {
             2.0 * VALUED_USERS_MIN as f64 / (rate * smallest.min(control) / all)
         }
-        Kind::Conversion | Kind::Count => 0.0,
+        MetricKind::Conversion | MetricKind::Count => 0.0,
     };
     Some(users.max(least).ceil() as u64)
 }
@@ -154,7 +156,7 @@ struct Crowd<'a> {
 /// One metric, or harm.
 struct Counted {
     name: String,
-    kind: Kind,
+    kind: MetricKind,
     scale: f64,
     /// By group: the share of users, and what each of their values is multiplied by.
     rate: Vec<f64>,
@@ -227,8 +229,8 @@ impl<'a> Crowd<'a> {
 /// What a rate is multiplied by when a group is better as planned.
 fn planned_lift(metric: &Metric) -> f64 {
     match metric.goal {
-        Goal::Increase => 1.0 + metric.detect,
-        Goal::Decrease => 1.0 / (1.0 + metric.detect),
+        MetricGoal::Increase => 1.0 + metric.detect,
+        MetricGoal::Decrease => 1.0 / (1.0 + metric.detect),
     }
 }
 
@@ -252,7 +254,7 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
                 1.0
             }
         };
-        let by_rate = metric.kind != Kind::Mean;
+        let by_rate = metric.kind != MetricKind::Mean;
         let of = |yes: bool, group: usize| if yes { lifted(group) } else { 1.0 };
         Counted {
             name: metric.name.to_string(),
@@ -265,10 +267,10 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
         }
     });
     let harm = experiment.guardrails.iter();
-    let harm = harm.filter(|guardrail| !matches!(guardrail.what, Guarded::Metric(_)));
+    let harm = harm.filter(|guardrail| !matches!(guardrail.what, GuardrailTarget::Metric(_)));
     let harm = harm.map(|guardrail| Counted {
         name: guardrail.counted_name(&plan.metrics).into_owned(),
-        kind: Kind::Conversion,
+        kind: MetricKind::Conversion,
         scale: 1.0,
         rate: vec![HARM_RATE; groups],
         factor: vec![1.0; groups],
@@ -282,15 +284,15 @@ impl Counted {
         let does = rng.f64() < self.rate[group];
         let stored = |value: f64| (value * self.scale).round() as i64;
         match self.kind {
-            Kind::Conversion => (u64::from(does), 0, 0),
-            Kind::Count if does => (1 + poisson(MORE_EVENTS, rng), 0, 0),
-            Kind::Mean if does => {
+            MetricKind::Conversion => (u64::from(does), 0, 0),
+            MetricKind::Count if does => (1 + poisson(MORE_EVENTS, rng), 0, 0),
+            MetricKind::Mean if does => {
                 // Of mean 20 before the lift.
                 let log = VALUE_SIGMA * normal(rng) - 0.5 * VALUE_SIGMA * VALUE_SIGMA;
                 (1, stored(20.0 * log.exp() * self.factor[group]), 0)
             }
-            Kind::Count | Kind::Mean => (0, 0, 0),
-            Kind::Ratio => {
+            MetricKind::Count | MetricKind::Mean => (0, 0, 0),
+            MetricKind::Ratio => {
                 let sum = if does { stored(1.0) } else { 0 };
                 (u64::from(does), sum, 1 + poisson(MORE_REQUESTS, rng) as i64)
             }

@@ -1,8 +1,8 @@
 //! What shared caches are told, so that they mix neither versions nor visitors. PURE.
 
 use crate::config::plan::{CacheRule, Plan};
-use crate::experiment::identity::Source;
-use crate::experiment::resolve::Depends;
+use crate::experiment::identity::IdSource;
+use crate::experiment::resolve::VariesBy;
 use crate::proxy::headers::edit::Edit;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, VARY};
@@ -25,10 +25,10 @@ impl CacheHeaders {
         let mut user = vec!["cookie".to_owned()];
         for source in &plan.identity.sources {
             match source {
-                Source::Header(name) => user.push(name.as_str().to_owned()),
-                Source::Jwt { cookie: None, .. } => user.push("authorization".to_owned()),
+                IdSource::Header(name) => user.push(name.as_str().to_owned()),
+                IdSource::Jwt { cookie: None, .. } => user.push("authorization".to_owned()),
                 // The query is part of what a cache keys by anyway.
-                Source::Cookie(_) | Source::Query(_) | Source::Jwt { .. } => {}
+                IdSource::Cookie(_) | IdSource::Query(_) | IdSource::Jwt { .. } => {}
             }
         }
         let experiments = plan.experiments.iter();
@@ -52,14 +52,14 @@ pub fn finish(
     plan: &Plan,
     words: &CacheHeaders,
     headers: &mut impl Edit,
-    depends: &Depends,
+    depends: &VariesBy,
     personal: bool,
 ) {
     let rule = |depends: bool, rule| if depends { rule } else { CacheRule::Off };
     let by_upstream = depends.user_for_upstream || !depends.headers.is_empty();
     let rules = [
         rule(by_upstream, plan.cache.upstream),
-        rule(depends.user_for_told, plan.cache.told),
+        rule(depends.user_for_headers, plan.cache.told),
     ];
     if rules.iter().any(|rule| *rule != CacheRule::Off) {
         vary(words, headers, depends);
@@ -69,8 +69,8 @@ pub fn finish(
     }
 }
 
-fn vary(words: &CacheHeaders, headers: &mut impl Edit, depends: &Depends) {
-    let by_user = depends.user_for_upstream || depends.user_for_told;
+fn vary(words: &CacheHeaders, headers: &mut impl Edit, depends: &VariesBy) {
+    let by_user = depends.user_for_upstream || depends.user_for_headers;
     if by_user && depends.headers.is_empty() && headers.all(&VARY).next().is_none() {
         headers.insert(VARY, words.user_line.clone());
         return;

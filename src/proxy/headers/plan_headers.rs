@@ -4,7 +4,7 @@ use crate::config::plan::{Plan, SESSION_COOKIE};
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::override_token::OVERRIDE_COOKIE;
-use crate::experiment::resolve::{Assignment, By};
+use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
 use crate::proxy::headers::cache_control::{self, CacheHeaders};
 use crate::proxy::headers::edit::Edit;
@@ -112,7 +112,10 @@ pub fn finish(
     headers.append(VIA, hop_by_hop::via(version));
     let given = visitor.and_then(|visitor| identity::set_cookie(&plan.identity, visitor, over_tls));
     // What a token chose is nobody else's.
-    let mut personal = visit.inside.iter().any(|(_, _, by)| *by == By::Override);
+    let mut personal = visit
+        .inside
+        .iter()
+        .any(|(_, _, by)| *by == AssignedBy::Override);
     let override_cookie = override_cookie.map(|it| it.as_bytes().to_vec());
     for cookie in given.into_iter().chain(override_cookie) {
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
@@ -120,7 +123,7 @@ pub fn finish(
             personal = true;
         }
     }
-    cache_control::finish(plan, &words.caches, headers, &visit.depends, personal);
+    cache_control::finish(plan, &words.caches, headers, &visit.varies_by, personal);
     if plan.show_group {
         for &(experiment, group, _) in &visit.inside {
             headers.append(GROUP, words.group(experiment, group).clone());

@@ -6,7 +6,7 @@
 //! reserved one only in such characters never reaches an upstream.
 
 use crate::config::plan::Plan;
-use crate::experiment::identity::Source;
+use crate::experiment::identity::IdSource;
 use crate::proxy::h1::grammar;
 use smallvec::SmallVec;
 
@@ -95,7 +95,7 @@ impl ReservedNames {
     pub fn new(plan: &Plan) -> ReservedNames {
         let sources = plan.identity.sources.iter();
         let of_users = sources.filter_map(|source| match source {
-            Source::Header(name) => Some(name.as_str()),
+            IdSource::Header(name) => Some(name.as_str()),
             _ => None,
         });
         let matchers = plan.experiments.iter().map(|it| &it.matcher);

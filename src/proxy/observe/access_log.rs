@@ -3,8 +3,8 @@
 
 use crate::config::plan::{self, AccessLog, LogUser};
 use crate::experiment::http_view::HeaderView;
-use crate::experiment::identity::{Keep, Visitor};
-use crate::experiment::resolve::{Assignment, By};
+use crate::experiment::identity::{IdStorage, Visitor};
+use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::error_response::{self, ErrorCode};
 use crate::proxy::observe::spans::SpanRecorder;
@@ -204,9 +204,9 @@ impl LogEntry {
         let mut inside = visit.inside.iter();
         let by = inside.find(|(experiment, _, _)| chosen.is_none_or(|it| it == *experiment));
         let assigned_by = by.map(|(_, _, by)| match by {
-            By::Hash => "hash",
-            By::Override => "override",
-            By::Winner => "winner",
+            AssignedBy::Hash => "hash",
+            AssignedBy::Override => "override",
+            AssignedBy::Winner => "winner",
         });
         let mut groups = Vec::new();
         for &(experiment, group, _) in &visit.inside {
@@ -236,10 +236,10 @@ impl LogEntry {
                 LogUser::Raw => bytes(line, ",\"user\":", Some(id.as_bytes())),
                 LogUser::Hashed => match &plan.identity.keep {
                     // The hash that the store has, too.
-                    keep @ Keep::Hashed(_) => {
+                    keep @ IdStorage::Hashed(_) => {
                         bytes(line, ",\"user\":", Some(keep.of(id).id().as_bytes()));
                     }
-                    Keep::Raw => bytes(line, ",\"user\":", Some(&hashed(id.as_bytes()))),
+                    IdStorage::Raw => bytes(line, ",\"user\":", Some(&hashed(id.as_bytes()))),
                 },
             }
         }

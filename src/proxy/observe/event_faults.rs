@@ -1,7 +1,7 @@
 //! What is wrong with reported events: counted by reason, and logged a few times a minute.
 
 use crate::experiment::UpstreamIndex;
-use crate::experiment::event::{Fault, Reason};
+use crate::experiment::event::{EventFault, EventFaultReason};
 use crate::proxy::snapshot::{Snapshot, Worker};
 use std::cell::Cell;
 use std::fmt::Display;
@@ -37,9 +37,19 @@ impl EventLog {
 
 /// Counts and logs what is wrong with the event header of an upstream's response.
 #[cold]
-pub fn of_header(worker: &Worker, snapshot: &Snapshot, upstream: UpstreamIndex, faults: &[Fault]) {
+pub fn of_header(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    upstream: UpstreamIndex,
+    faults: &[EventFault],
+) {
     let telemetry = worker.telemetry();
-    let is_lost = |fault: &Fault| matches!(fault.reason, Reason::Unreadable | Reason::TooMany);
+    let is_lost = |fault: &EventFault| {
+        matches!(
+            fault.reason,
+            EventFaultReason::Unreadable | EventFaultReason::TooMany
+        )
+    };
     if faults.iter().any(is_lost) {
         telemetry.unreadable_events.add();
     }

@@ -2,12 +2,12 @@
 
 use crate::experiment::ExperimentIndex;
 use crate::experiment::client_event::ClientEvent;
-use crate::experiment::event::Fault;
+use crate::experiment::event::EventFault;
 use crate::experiment::guardrail;
-use crate::experiment::identity::{Kept, Visitor};
+use crate::experiment::identity::{StoredId, Visitor};
 use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
-use crate::experiment::resolve::{Assignment, By};
+use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::journal::Full;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::tasks;
@@ -45,10 +45,10 @@ pub fn answered(
     let plan = &*snapshot.plan;
     let mut exposures = SmallVec::new();
     for &(experiment, group, by) in &answered.visit.inside {
-        if by == By::Winner {
+        if by == AssignedBy::Winner {
             continue;
         }
-        let counted = by == By::Hash || plan.experiment(experiment).count_overrides;
+        let counted = by == AssignedBy::Hash || plan.experiment(experiment).count_overrides;
         let served = match (answered.served == Some(experiment), counted) {
             (true, _) => Served::Fallback,
             (false, true) => Served::Own,
@@ -86,7 +86,7 @@ pub fn answered(
             latency_us: latency.as_micros() as u64,
             exposures: &exposures,
             observations: &observations,
-            minted: minted.as_ref().map(Kept::id),
+            minted: minted.as_ref().map(StoredId::id),
         },
     );
     exposures
@@ -149,7 +149,7 @@ pub enum EventOutcome {
     /// It counts for no metric.
     Unknown,
     /// It is not counted, because this is wrong with it.
-    Refused(Fault),
+    Refused(EventFault),
     /// The journal has no room for it.
     Dropped,
 }
@@ -186,7 +186,7 @@ pub fn event(
             latency_us: 0,
             exposures: &[],
             observations: &observations,
-            minted: minted.as_ref().map(Kept::id),
+            minted: minted.as_ref().map(StoredId::id),
         },
     );
     match appended {
