@@ -55,7 +55,7 @@ pub struct Taken {
     /// The names of those that count for none.
     pub unknown: Vec<String>,
     /// Those that are not counted, and why.
-    pub refused: Vec<client_event::RefusedEvent>,
+    pub refused: Vec<client_event::RejectedEvent>,
     /// How many the journal had no room for.
     pub dropped: usize,
 }

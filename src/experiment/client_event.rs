@@ -26,7 +26,7 @@ pub struct ClientEvent {
 
 /// An event of a report that is not counted, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedEvent {
+pub struct RejectedEvent {
     /// Its place in the report, counted from 0.
     pub place: usize,
     /// Its name.
@@ -37,8 +37,8 @@ pub struct RefusedEvent {
 
 impl ClientEvent {
     /// This event, refused for what is wrong with it.
-    pub fn refused(&self, place: usize, fault: &EventFault) -> RefusedEvent {
-        RefusedEvent {
+    pub fn refused(&self, place: usize, fault: &EventFault) -> RejectedEvent {
+        RejectedEvent {
             place,
             name: self.event.name.to_string(),
             why: fault.to_string(),
@@ -68,7 +68,7 @@ pub enum ClientEventError {
     TooMany(usize),
 }
 
-impl fmt::Display for RefusedEvent {
+impl fmt::Display for RejectedEvent {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "event {}: {}", self.place, self.why)
     }
