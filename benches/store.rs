@@ -12,7 +12,7 @@ use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
-use watershed::journal::{self, Declared, Options};
+use watershed::journal::{self, DeclaredPlan, Options};
 use watershed::store::Store;
 use watershed::store::ingest::Ingestor;
 use watershed::store::redis::{RedisStore, TlsFiles};
@@ -110,7 +110,7 @@ fn measure(
     let sync = Duration::from_millis(200);
     let mut journals = journal::open(folder.path(), 1, sync, &options).unwrap();
     let mut writer = journals.writers.pop().unwrap();
-    let declared = Declared::new(&declaration());
+    let declared = DeclaredPlan::new(&declaration());
     let mut dice = fastrand::Rng::with_seed(7);
     let began = Instant::now();
     let mut making = Duration::ZERO;

@@ -17,7 +17,7 @@ use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
-use watershed::journal::{self, Declared, Journals, Options, OwnedRecord};
+use watershed::journal::{self, DeclaredPlan, Journals, Options, OwnedRecord};
 
 const RECORDS: u64 = 120;
 
@@ -70,7 +70,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
         keeper,
         ..
     } = journals.expect("a journal");
-    let declared = [1, 2].map(|digest| Declared::new(&declaration(digest)));
+    let declared = [1, 2].map(|digest| DeclaredPlan::new(&declaration(digest)));
     let mut records = BTreeMap::new();
     for number in 0..RECORDS {
         let user = format!("user-{number}");

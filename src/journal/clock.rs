@@ -11,17 +11,17 @@ const AHEAD_MAX_MS: u64 = 24 * 3_600_000;
 /// The time of one worker's facts, in Unix milliseconds. When the system's clock is behind what
 /// was told before, it goes on at half speed until the system's clock has caught up.
 #[derive(Debug)]
-pub struct Clock {
+pub struct MonotonicClock {
     told_ms: Cell<u64>,
     at: Cell<Instant>,
 }
 
-impl Clock {
+impl MonotonicClock {
     /// A clock that says nothing before `floor_ms`, unless that is a day ahead or more.
-    pub fn new(floor_ms: u64, now: Instant, system_ms: u64) -> Clock {
+    pub fn new(floor_ms: u64, now: Instant, system_ms: u64) -> MonotonicClock {
         let ahead_ms = floor_ms.saturating_sub(system_ms);
         let floor_ms = if ahead_ms < AHEAD_MAX_MS { floor_ms } else { 0 };
-        Clock {
+        MonotonicClock {
             told_ms: Cell::new(system_ms.max(floor_ms)),
             at: Cell::new(now),
         }
@@ -65,7 +65,7 @@ mod tests {
     fn time_does_not_go_back_and_catches_up() {
         let start = Instant::now();
         let later = |ms| start + Duration::from_millis(ms);
-        let clock = Clock::new(0, start, 10_000);
+        let clock = MonotonicClock::new(0, start, 10_000);
         assert_eq!(clock.read(later(100), 10_100), 10_100);
         // Set back by five seconds: half speed for ten.
         assert_eq!(clock.read(later(200), 5_200), 10_150);
@@ -79,8 +79,14 @@ mod tests {
     #[test]
     fn an_earlier_life_is_followed_unless_it_was_far_wrong() {
         let start = Instant::now();
-        assert_eq!(Clock::new(10_000, start, 4_000).read(start, 4_000), 10_000);
+        assert_eq!(
+            MonotonicClock::new(10_000, start, 4_000).read(start, 4_000),
+            10_000
+        );
         let wrong = 4_000 + AHEAD_MAX_MS;
-        assert_eq!(Clock::new(wrong, start, 4_000).read(start, 4_000), 4_000);
+        assert_eq!(
+            MonotonicClock::new(wrong, start, 4_000).read(start, 4_000),
+            4_000
+        );
     }
 }

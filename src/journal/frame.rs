@@ -51,7 +51,7 @@ const HEAD_BYTES_FIRST: usize = 16;
 
 /// How the frames of a journal are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum FrameFormat {
     /// Format 1, of release 0.1.0: read, and written no more.
     First,
     /// Format 2.
@@ -81,7 +81,7 @@ impl Key {
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct FrameHead {
     /// The bytes of the payload.
     pub length: usize,
     /// The frame's sequence number.
@@ -89,37 +89,37 @@ pub struct Head {
     sum: u32,
 }
 
-impl Format {
+impl FrameFormat {
     /// Where the first frame of a segment stands.
     pub fn frames_from(self) -> usize {
         match self {
-            Format::First => 0,
-            Format::Second(_) => SEGMENT_HEAD_BYTES,
+            FrameFormat::First => 0,
+            FrameFormat::Second(_) => SEGMENT_HEAD_BYTES,
         }
     }
 
     /// The bytes of a frame before its payload.
     pub fn head_bytes(self) -> usize {
         match self {
-            Format::First => HEAD_BYTES_FIRST,
-            Format::Second(_) => HEAD_BYTES,
+            FrameFormat::First => HEAD_BYTES_FIRST,
+            FrameFormat::Second(_) => HEAD_BYTES,
         }
     }
 
     /// The head at the beginning of `bytes`; `None` when there is no genuine one. Nothing but its
     /// payload's checksum shows whether a head of format 1 is genuine.
-    pub fn head(self, bytes: &[u8]) -> Option<Head> {
+    pub fn head(self, bytes: &[u8]) -> Option<FrameHead> {
         let (length, sum) = (word(bytes, 0)?, word(bytes, 4)?);
         let sequence = u64::from(word(bytes, 8)?) | u64::from(word(bytes, 12)?) << 32;
         if length == 0 {
             return None;
         }
-        if let Format::Second(key) = self
+        if let FrameFormat::Second(key) = self
             && word(bytes, 16)? != key.seal(length, sum, sequence)
         {
             return None;
         }
-        Some(Head {
+        Some(FrameHead {
             length: length as usize,
             sequence,
             sum,
@@ -127,11 +127,11 @@ impl Format {
     }
 
     /// Whether this is the payload that the head was written for.
-    pub fn is_sound(self, head: Head, payload: &[u8]) -> bool {
+    pub fn is_sound(self, head: FrameHead, payload: &[u8]) -> bool {
         head.sum
             == match self {
-                Format::First => checksum_first(head.sequence, payload),
-                Format::Second(_) => checksum(payload),
+                FrameFormat::First => checksum_first(head.sequence, payload),
+                FrameFormat::Second(_) => checksum(payload),
             }
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         let key = Key::from(Uuid::now_v7());
         let mut head = [0; HEAD_BYTES];
         write_head(&mut head, b"payload", 77, key).unwrap();
-        let format = Format::Second(key);
+        let format = FrameFormat::Second(key);
         let found = format.head(&head).unwrap();
         assert_eq!((found.length, found.sequence), (7, 77));
         assert!(format.is_sound(found, b"payload") && !format.is_sound(found, b"qayload"));
@@ -216,7 +216,7 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(format.head(&flipped), None, "bit {bit}");
         }
-        let other = Format::Second(Key::from(Uuid::now_v7()));
+        let other = FrameFormat::Second(Key::from(Uuid::now_v7()));
         assert_eq!(other.head(&head), None, "another journal's");
     }
 

@@ -7,7 +7,7 @@
 //! its first record under it. The file `declarations` in the same folder holds them once more, so
 //! that a damaged declaration costs no record.
 
-use super::declared::DeclarationShape;
+use super::declarations::DeclarationShape;
 use super::frame::{self, HEAD_BYTES, Key};
 use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
@@ -29,7 +29,7 @@ const KIND_RECORD_WITH_MORE: u8 = 4;
 
 /// A fact, read back from a payload.
 #[derive(Debug, PartialEq)]
-pub enum Fact {
+pub enum JournalEntry {
     /// A plan that later records refer to.
     Declaration(Declaration),
     /// One answered request.
@@ -74,7 +74,7 @@ pub struct Chunk {
 /// Why a payload could not be read although its checksum was right: another version wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("a frame of an unknown kind or shape")]
-pub struct Unreadable;
+pub struct UnreadablePayload;
 
 /// Writes a declaration's payload.
 pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
@@ -126,31 +126,35 @@ pub fn is_declaration(payload: &[u8]) -> bool {
 }
 
 /// The fact in a payload.
-pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
-    let (&kind, body) = payload.split_first().ok_or(Unreadable)?;
+pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
+    let (&kind, body) = payload.split_first().ok_or(UnreadablePayload)?;
     match kind {
         KIND_DECLARATION => {
-            let shape: DeclarationShape = postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            shape.read().map(Fact::Declaration).ok_or(Unreadable)
+            let shape: DeclarationShape =
+                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            shape
+                .read()
+                .map(JournalEntry::Declaration)
+                .ok_or(UnreadablePayload)
         }
         KIND_RECORD => {
-            let shape: Reading<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
+            let shape: Reading<'_> = postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
             let record = shape.read(None);
-            record.map(Fact::Record).ok_or(Unreadable)
+            record.map(JournalEntry::Record).ok_or(UnreadablePayload)
         }
         KIND_RECORD_WITH_MORE => {
             let (shape, more): (Reading<'_>, More<'_>) =
-                postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            let mut record = shape.read(more.minted).ok_or(Unreadable)?;
+                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let mut record = shape.read(more.minted).ok_or(UnreadablePayload)?;
             for (seen, id) in record.observations.iter_mut().zip(more.event_ids) {
                 seen.event_id = EventId::new(id);
             }
-            Ok(Fact::Record(record))
+            Ok(JournalEntry::Record(record))
         }
         KIND_RECORD_WITH_OLD_MORE => {
             let (shape, more): (Reading<'_>, OldMore<'_>) =
-                postcard::from_bytes(body).map_err(|_| Unreadable)?;
-            let mut record = shape.read(None).ok_or(Unreadable)?;
+                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let mut record = shape.read(None).ok_or(UnreadablePayload)?;
             if let Some(known) = more.known_as.and_then(UserId::new) {
                 record.user = Id::from_slice(known.as_bytes());
             }
@@ -158,9 +162,9 @@ pub fn decode(payload: &[u8]) -> Result<Fact, Unreadable> {
             let event_id = more.event_id.and_then(EventId::new);
             let observations = record.observations.iter_mut();
             observations.for_each(|seen| seen.event_id = event_id);
-            Ok(Fact::Record(record))
+            Ok(JournalEntry::Record(record))
         }
-        _ => Err(Unreadable),
+        _ => Err(UnreadablePayload),
     }
 }
 
@@ -356,7 +360,7 @@ mod tests {
     #[track_caller]
     fn decoded(payload: &[u8]) -> OwnedRecord {
         match decode(payload) {
-            Ok(Fact::Record(record)) => record,
+            Ok(JournalEntry::Record(record)) => record,
             other => panic!("{other:?}"),
         }
     }

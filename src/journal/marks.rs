@@ -18,9 +18,10 @@
 //!
 //! In format 1, it ends after 16 bytes.
 
+use super::files::is_at;
 use super::frame::FORMAT;
 use super::mapping::Mapping;
-use super::{is_at, segment};
+use super::segment;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -125,7 +126,7 @@ impl Marks {
 
 /// What an earlier life left in its lock file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Left {
+pub(super) struct StoredMarks {
     /// The time of its latest fact, in Unix milliseconds; 0 when it is not known.
     pub latest_ms: u64,
     /// How many facts it could not take.
@@ -138,7 +139,7 @@ pub(super) struct Left {
 }
 
 /// Reads what an earlier life left.
-pub(super) fn left(lock: &File) -> Left {
+pub(super) fn left(lock: &File) -> StoredMarks {
     let mut bytes = [0; BYTES];
     let number = |bytes: &[u8], at: usize| {
         let bytes = bytes
@@ -150,19 +151,19 @@ pub(super) fn left(lock: &File) -> Left {
         let mut first = [0; BYTES_FIRST];
         let is_there = lock.read_exact_at(&mut first, 0).is_ok();
         return match is_there {
-            true => Left {
+            true => StoredMarks {
                 latest_ms: number(&first, 0),
                 dropped: number(&first, 8),
-                ..Left::default()
+                ..StoredMarks::default()
             },
-            false => Left::default(),
+            false => StoredMarks::default(),
         };
     }
     let checked = |at: usize, complement: usize| {
         let found = number(&bytes, at);
         (found == !number(&bytes, complement)).then_some(found)
     };
-    Left {
+    StoredMarks {
         latest_ms: number(&bytes, 0),
         dropped: checked(8, 32).unwrap_or(0),
         written: checked(16, 24).unwrap_or(0),

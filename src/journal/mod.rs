@@ -3,146 +3,40 @@
 //! [`open`] gives each worker a [`Writer`] and the folder of facts a [`Reader`] for each of them,
 //! and one for each journal that an earlier process left. A journal is one life of one worker: a
 //! restart begins new ones, so that a sequence number is never used twice, whatever a crash tore
-//! off. The [`Keeper`] makes what was written durable and prepares the next segment, so that
+//! off. The [`JournalMaintenance`] makes what was written durable and prepares the next segment, so that
 //! appending waits for nothing.
 
+mod adopt;
 mod clock;
-mod declared;
+mod declarations;
+mod files;
 mod frame;
 pub mod layout;
-mod left;
 mod mapping;
 mod marks;
-mod open;
+mod options;
 mod ranges;
 mod reader;
 mod segment;
+mod segment_reader;
 mod writer;
 
-pub use clock::{Clock, system_ms};
+pub use adopt::{Adopted, SkipReason, SkippedJournal, adopt, latest_ms};
+pub use clock::{MonotonicClock, system_ms};
 pub use layout::{Chunk, Id, OwnedRecord};
-pub use left::{Adopted, LeftAlone, Why, adopt, latest_ms};
+pub use options::{JournalError, Options, ProblemReporter, Quota};
 pub use reader::Reader;
 pub use segment::{open as open_regular, read_regular};
-pub use writer::{Declared, Full, Writer};
+pub use writer::{DeclaredPlan, JournalFull, Writer};
 
 use crate::tasks;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// How journals are kept.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The size of a segment, in bytes.
-    pub segment_bytes: u64,
-    /// How long a segment is kept after it was folded, in case the store loses its last seconds
-    /// and must be given them again.
-    pub retain: Duration,
-    /// The room that all journals of the folder share.
-    pub quota: Arc<Quota>,
-    /// Is told of problems.
-    pub problems: Problems,
-}
-
-/// Takes what somebody should act on, `None` when there is no such thing any more.
-#[derive(Clone)]
-pub struct Problems(pub Arc<dyn Fn(Option<String>) + Send + Sync>);
-
-impl std::fmt::Debug for Problems {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Problems")
-    }
-}
-
-impl Options {
-    /// For this many workers within this many bytes.
-    pub fn new(quota_bytes: u64, workers: usize) -> Options {
-        // A worker needs the segment it writes and a spare, twice over for those being folded.
-        let fitting = quota_bytes / (4 * workers.max(1) as u64);
-        Options {
-            segment_bytes: fitting.clamp(1 << 20, 16 << 20),
-            retain: Duration::from_secs(600),
-            quota: Arc::new(Quota {
-                max_bytes: quota_bytes,
-                used_bytes: AtomicU64::new(0),
-            }),
-            problems: Problems(Arc::new(|_| {})),
-        }
-    }
-}
-
-/// The room that journals share.
-#[derive(Debug)]
-pub struct Quota {
-    max_bytes: u64,
-    used_bytes: AtomicU64,
-}
-
-impl Quota {
-    /// The bytes that are taken.
-    pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.max_bytes);
-        self.used_bytes
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-            .is_ok()
-    }
-
-    fn give(&self, bytes: u64) {
-        let rest = |used: u64| used.saturating_sub(bytes);
-        self.used_bytes
-            .update(Ordering::Relaxed, Ordering::Relaxed, rest);
-    }
-
-    /// Whether what is only kept for safety must go.
-    fn is_tight(&self) -> bool {
-        self.used_bytes() > self.max_bytes / 2
-    }
-}
-
-/// Why a journal could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The disk said no.
-    #[error("cannot write the journal at {}", path.display())]
-    Disk {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl JournalError {
-    /// What a person can do.
-    pub fn advice(&self) -> &'static str {
-        let JournalError::Disk { source, .. } = self;
-        match source.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                "a file stands in the folder's place: move it away, or write another folder at `journal.path`"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "make the folder writable for the user that runs watershed, or write another at `journal.path`"
-            }
-            io::ErrorKind::ReadOnlyFilesystem => {
-                "the disk is mounted read-only: mount it writable, or write another folder at `journal.path`"
-            }
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free some room there, or write another folder at `journal.path`"
-            }
-            _ => "make the folder writable and free some room, or write another at `journal.path`",
-        }
-    }
-}
 
 /// All journals of a folder.
 #[derive(Debug)]
@@ -152,9 +46,9 @@ pub struct Journals {
     /// One for each writer, and one for each journal left by an earlier process.
     pub readers: Vec<Reader>,
     /// Keeps them durable.
-    pub keeper: Keeper,
+    pub keeper: JournalMaintenance,
     /// What stands in the folder and is not read.
-    pub left_alone: Vec<LeftAlone>,
+    pub skipped: Vec<SkippedJournal>,
 }
 
 /// Opens the folder (made where missing): begins a journal for each worker, adopts what earlier
@@ -184,12 +78,12 @@ pub fn open(
     let mut tended = Vec::new();
     for _ in 0..workers {
         let (id, own, lock) = create(folder)?;
-        let marks = marks::Marks::of(&own.join(left::LOCK)).map_err(disk(&own))?;
-        let clock = Clock::new(latest_ms, Instant::now(), system_ms());
+        let marks = marks::Marks::of(&own.join(files::LOCK)).map_err(disk(&own))?;
+        let clock = MonotonicClock::new(latest_ms, Instant::now(), system_ms());
         let writer = Writer::new(id, &own, options.clone(), marks, clock)?;
         readers.push(Reader::new(
             id.to_string().into(),
-            frame::Format::Second(id.into()),
+            frame::FrameFormat::Second(id.into()),
             &own,
             lock,
             Some(writer.shared()),
@@ -198,12 +92,12 @@ pub fn open(
         tended.push((own, writer.shared()));
         writers.push(writer);
     }
-    let keeper = Keeper::start(tended, options.clone(), sync_interval);
+    let keeper = JournalMaintenance::start(tended, options.clone(), sync_interval);
     Ok(Journals {
         writers,
         readers,
         keeper,
-        left_alone: adopted.left_alone,
+        skipped: adopted.skipped,
     })
 }
 
@@ -216,12 +110,14 @@ fn create(folder: &Path) -> Result<(uuid::Uuid, PathBuf, File), JournalError> {
     loop {
         attempts += 1;
         let id = uuid::Uuid::now_v7();
-        let own = folder.join(left::name_of(id));
-        let made = segment::make_folder(&own).and_then(|()| left::lock(&own));
+        let own = folder.join(adopt::name_of(id));
+        let made = segment::make_folder(&own).and_then(|()| files::lock(&own));
         // Another process adopts journals without a lock, and removes those that are empty: it may
         // have come between.
         let error = match made {
-            Ok(Some(lock)) if is_at(&lock, &own.join(left::LOCK)) => return Ok((id, own, lock)),
+            Ok(Some(lock)) if files::is_at(&lock, &own.join(files::LOCK)) => {
+                return Ok((id, own, lock));
+            }
             Ok(Some(_)) => io::ErrorKind::NotFound.into(),
             Ok(None) => io::ErrorKind::WouldBlock.into(),
             Err(error) => error,
@@ -234,27 +130,19 @@ fn create(folder: &Path) -> Result<(uuid::Uuid, PathBuf, File), JournalError> {
     }
 }
 
-/// Whether this open file is still what stands at the path.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
-    let (own, there) = (file.metadata(), std::fs::metadata(path));
-    own.and_then(|own| Ok(identity(own) == identity(there?)))
-        .unwrap_or(false)
-}
-
 /// The thread that makes journals durable every `sync_interval` and keeps a spare segment ready.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct JournalMaintenance {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl JournalMaintenance {
     fn start(
-        tended: Vec<(PathBuf, Arc<writer::Shared>)>,
+        tended: Vec<(PathBuf, Arc<writer::WriterState>)>,
         options: Options,
         interval: Duration,
-    ) -> Keeper {
+    ) -> JournalMaintenance {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -262,14 +150,14 @@ impl Keeper {
             let run = || keep(&tended, &options, interval, &stopped);
             tasks::again("journal", goes_on, run);
         });
-        Keeper {
+        JournalMaintenance {
             stop,
             thread: Some(thread),
         }
     }
 }
 
-impl Drop for Keeper {
+impl Drop for JournalMaintenance {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
@@ -281,7 +169,7 @@ impl Drop for Keeper {
 }
 
 fn keep(
-    tended: &[(PathBuf, Arc<writer::Shared>)],
+    tended: &[(PathBuf, Arc<writer::WriterState>)],
     options: &Options,
     interval: Duration,
     stop: &AtomicBool,

@@ -1,12 +1,13 @@
 //! Reads a journal back, in order, while it is being written or long after.
 
-use super::frame::Format;
-use super::layout::{self, Chunk, Fact, OwnedRecord};
-use super::left::{self, LOCK};
-use super::open::Open;
+use super::files::{self, LOCK};
+use super::frame::FrameFormat;
+use super::layout::{self, Chunk, JournalEntry, OwnedRecord};
+use super::options::Options;
 use super::ranges::Ranges;
-use super::writer::{self, Shared};
-use super::{Options, marks, segment};
+use super::segment_reader::SegmentReader;
+use super::writer::{self, WriterState};
+use super::{marks, segment};
 use crate::experiment::record::Declaration;
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -21,19 +22,19 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Reader {
     id: Arc<str>,
-    format: Format,
+    format: FrameFormat,
     folder: PathBuf,
     options: Options,
     /// Held, so that no other process reads or writes this journal.
     lock: File,
     /// What the writer shares; `None` for a journal that an earlier process left.
-    live: Option<Arc<Shared>>,
+    live: Option<Arc<WriterState>>,
     /// For a journal that was left: the last sequence number in it.
     left_at: u64,
     declarations: HashMap<u64, Arc<Declaration>, RandomState>,
     /// Declarations that are damaged wherever they stood.
     missing: HashSet<u64, RandomState>,
-    open: Option<Open>,
+    open: Option<SegmentReader>,
     /// The highest sequence number that the open segment can hold.
     holds_up_to: u64,
     /// The first sequence number of the segment last read to its end.
@@ -56,10 +57,10 @@ enum Step {
 impl Reader {
     pub(super) fn new(
         id: Arc<str>,
-        format: Format,
+        format: FrameFormat,
         folder: &Path,
         lock: File,
-        live: Option<Arc<Shared>>,
+        live: Option<Arc<WriterState>>,
         options: Options,
     ) -> Reader {
         Reader {
@@ -86,7 +87,7 @@ impl Reader {
     /// without that, it would be taken for one that is read.
     pub(super) fn of_left(
         id: Arc<str>,
-        format: Format,
+        format: FrameFormat,
         folder: &Path,
         lock: File,
         options: Options,
@@ -257,7 +258,7 @@ impl Reader {
         for (_, path) in segment::list(&self.folder)? {
             self.delete(&path)?;
         }
-        for path in left::own_files(&self.folder) {
+        for path in files::own_files(&self.folder) {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -295,11 +296,11 @@ impl Reader {
         let Some((first, path)) = segment::list(&self.folder)?.pop() else {
             return Ok(0);
         };
-        let mut open = Open::new(first, &path, self.format)?;
+        let mut open = SegmentReader::new(first, &path, self.format)?;
         let mut last = first.saturating_sub(1);
         let until = if known == 0 { u64::MAX } else { known };
         while let Some(found) = open.next(until)? {
-            if self.format == Format::First || !layout::is_declaration(open.payload(&found)) {
+            if self.format == FrameFormat::First || !layout::is_declaration(open.payload(&found)) {
                 last = last.max(found.sequence);
             }
         }
@@ -337,7 +338,7 @@ impl Reader {
             self.lose(self.next.max(self.released + 1), first - 1, &why);
             self.next = first;
         }
-        self.open = Some(Open::new(first, &path, self.format)?);
+        self.open = Some(SegmentReader::new(first, &path, self.format)?);
         Ok(true)
     }
 
@@ -350,8 +351,8 @@ impl Reader {
         };
         let sequence = found.sequence;
         let fact = layout::decode(open.payload(&found));
-        if let Ok(Fact::Declaration(declaration)) = fact {
-            if self.format == Format::First {
+        if let Ok(JournalEntry::Declaration(declaration)) = fact {
+            if self.format == FrameFormat::First {
                 self.reach(sequence);
             }
             self.declarations
@@ -361,7 +362,7 @@ impl Reader {
         let seen_before = sequence < self.next;
         self.reach(sequence);
         match fact {
-            Ok(Fact::Record(record)) if !seen_before => {
+            Ok(JournalEntry::Record(record)) if !seen_before => {
                 if self.knows(record.declaration) {
                     return Ok(Step::Record(sequence, record));
                 }
@@ -399,7 +400,7 @@ impl Reader {
     }
 
     fn look_for_declarations(&mut self) -> io::Result<()> {
-        let copies = (writer::COPY, writer::copies_path(&self.folder));
+        let copies = (writer::COPY, files::copies_path(&self.folder));
         let mut read = Ok(());
         for (first, path) in std::iter::once(copies).chain(segment::list(&self.folder)?) {
             // What can be read is, whatever becomes of another file.
@@ -409,11 +410,11 @@ impl Reader {
     }
 
     fn look_into(&mut self, first: u64, path: &Path) -> io::Result<()> {
-        let mut open = Open::new(first, path, self.format)?;
+        let mut open = SegmentReader::new(first, path, self.format)?;
         while let Some(found) = open.next(u64::MAX)? {
             let payload = open.payload(&found);
             if layout::is_declaration(payload)
-                && let Ok(Fact::Declaration(declaration)) = layout::decode(payload)
+                && let Ok(JournalEntry::Declaration(declaration)) = layout::decode(payload)
             {
                 self.declarations
                     .insert(declaration.digest, Arc::new(declaration));

@@ -3,12 +3,13 @@
 
 mod repair;
 
-use super::clock::Clock;
+use super::clock::MonotonicClock;
+use super::files::{copies_path, spare_path};
 use super::frame::{self, Key, SEGMENT_HEAD_BYTES};
 use super::layout;
 use super::marks::Marks;
+use super::options::{JournalError, Options};
 use super::segment::{self, Segment};
-use super::{JournalError, Options};
 use crate::experiment::record::{Declaration, Record};
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,16 +21,16 @@ use uuid::Uuid;
 
 /// A declaration as the journal keeps it, made once per plan.
 #[derive(Clone, Debug)]
-pub struct Declared {
+pub struct DeclaredPlan {
     /// Names it; records refer to it by this.
     pub digest: u64,
     payload: Vec<u8>,
 }
 
-impl Declared {
+impl DeclaredPlan {
     /// Encodes a declaration.
-    pub fn new(declaration: &Declaration) -> Declared {
-        Declared {
+    pub fn new(declaration: &Declaration) -> DeclaredPlan {
+        DeclaredPlan {
             digest: declaration.digest,
             payload: layout::encode_declaration(declaration),
         }
@@ -39,11 +40,11 @@ impl Declared {
 /// The journal cannot take a record: it is at its quota or the disk is full. The record is
 /// dropped and must be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct JournalFull;
 
 /// What a writer shares with its reader and its keeper.
 #[derive(Debug)]
-pub struct Shared {
+pub struct WriterState {
     /// The sequence number of the last frame that is wholly written.
     pub(super) written: AtomicU64,
     /// How many facts could not be taken.
@@ -76,7 +77,7 @@ struct Slots {
 pub struct Writer {
     folder: PathBuf,
     options: Options,
-    shared: Arc<Shared>,
+    shared: Arc<WriterState>,
     segment: Option<Segment>,
     offset: usize,
     next: u64,
@@ -90,7 +91,7 @@ pub struct Writer {
     marks: Marks,
     /// Whether the last repair failed.
     failing: bool,
-    clock: Clock,
+    clock: MonotonicClock,
 }
 
 impl Writer {
@@ -101,9 +102,9 @@ impl Writer {
         folder: &Path,
         options: Options,
         marks: Marks,
-        clock: Clock,
+        clock: MonotonicClock,
     ) -> Result<Writer, JournalError> {
-        let shared = Shared {
+        let shared = WriterState {
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             amiss: AtomicBool::new(false),
@@ -137,12 +138,12 @@ impl Writer {
     }
 
     /// What the reader and the keeper share with this writer.
-    pub fn shared(&self) -> Arc<Shared> {
+    pub fn shared(&self) -> Arc<WriterState> {
         Arc::clone(&self.shared)
     }
 
     /// The time of this journal's facts.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &MonotonicClock {
         &self.clock
     }
 
@@ -153,7 +154,11 @@ impl Writer {
 
     /// Appends one record, and before it the declaration that it refers to where the segment
     /// does not hold it yet. No system call, but when a segment is full.
-    pub fn append(&mut self, declared: &Declared, record: &Record<'_>) -> Result<(), Full> {
+    pub fn append(
+        &mut self,
+        declared: &DeclaredPlan,
+        record: &Record<'_>,
+    ) -> Result<(), JournalFull> {
         debug_assert_eq!(declared.digest, record.declaration);
         self.restore();
         if self.fits(declared, record) {
@@ -177,7 +182,7 @@ impl Writer {
         }
         let dropped = self.marks.drop_one();
         self.shared.dropped.store(dropped, Ordering::Relaxed);
-        Err(Full)
+        Err(JournalFull)
     }
 
     /// Restores files that the keeper found removed or shortened. Called once a second, too, for
@@ -188,7 +193,7 @@ impl Writer {
         }
     }
 
-    fn fits(&mut self, declared: &Declared, record: &Record<'_>) -> bool {
+    fn fits(&mut self, declared: &DeclaredPlan, record: &Record<'_>) -> bool {
         if self.declared.last() != Some(&declared.digest) && !self.declare(declared) {
             return false;
         }
@@ -216,7 +221,7 @@ impl Writer {
         self.segment.as_ref().is_some_and(Segment::is_lost)
     }
 
-    fn declare(&mut self, declared: &Declared) -> bool {
+    fn declare(&mut self, declared: &DeclaredPlan) -> bool {
         if let Some(place) = self
             .declared
             .iter()
@@ -243,10 +248,10 @@ impl Writer {
     }
 
     /// Goes on in a new segment: the keeper's spare, or one made here.
-    fn roll(&mut self) -> Result<(), Full> {
+    fn roll(&mut self) -> Result<(), JournalFull> {
         if self.segment.is_some() && self.first == self.next {
             // A whole segment cannot hold it: another one could not either.
-            return Err(Full);
+            return Err(JournalFull);
         }
         let path = segment::path_of(&self.folder, self.next);
         let spare = self.shared.slots().spare.take();
@@ -266,7 +271,7 @@ impl Writer {
                 self.begin(next);
                 Ok(())
             }
-            Err(_) => Err(Full),
+            Err(_) => Err(JournalFull),
         }
     }
 
@@ -327,7 +332,7 @@ impl Drop for Writer {
     }
 }
 
-impl Shared {
+impl WriterState {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         // Nothing that holds this lock can leave it half-changed.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
@@ -390,11 +395,6 @@ impl Shared {
     }
 }
 
-/// The file of a journal's folder that holds its declarations once more.
-pub(super) fn copies_path(folder: &Path) -> PathBuf {
-    folder.join("declarations")
-}
-
 /// The sequence number of all of them.
 pub(super) const COPY: u64 = 1;
 
@@ -408,7 +408,7 @@ struct Copies {
 impl Copies {
     /// Writes a declaration where it is new to this journal: one system call for each plan. It is
     /// read only when the segment's own is damaged, so a copy that fails costs nothing now.
-    fn keep(&mut self, folder: &Path, declared: &Declared, id: Uuid) {
+    fn keep(&mut self, folder: &Path, declared: &DeclaredPlan, id: Uuid) {
         if self.kept.contains(&declared.digest) {
             return;
         }
@@ -428,9 +428,4 @@ impl Copies {
             Err(error) => tracing::debug!("a declaration is not copied: {error}"),
         }
     }
-}
-
-/// Where the keeper makes the next segment, which has no number yet.
-pub(super) fn spare_path(folder: &Path) -> PathBuf {
-    folder.join("spare.tmp")
 }

@@ -2,7 +2,7 @@
 
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
-use crate::journal::{Declared, Writer};
+use crate::journal::{DeclaredPlan, Writer};
 use crate::otel::Outbox;
 use crate::proxy::buffer_pool::BufferPool;
 use crate::proxy::connection_limits::ConnectionLimits;
@@ -50,7 +50,7 @@ pub struct Snapshot {
     /// Header values made once.
     pub words: PlanHeaders,
     /// The plan as the journal keeps it.
-    pub declared: Declared,
+    pub declared: DeclaredPlan,
     /// Where spans go, if the plan exports any.
     pub outbox: Option<Outbox>,
     /// Whether requests are logged, exported, or given what tells them apart.
@@ -223,7 +223,7 @@ impl Snapshot {
             marks: tags || plan.access_log.is_some() || outbox.is_some(),
             upstreams: Upstreams::new(&plan, health_registry, before),
             words: PlanHeaders::new(&plan),
-            declared: Declared::new(&declaration(&plan)),
+            declared: DeclaredPlan::new(&declaration(&plan)),
             outbox,
             plan,
         }

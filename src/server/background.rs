@@ -42,7 +42,7 @@ pub struct Background {
     spans: Ending<watch::Sender<bool>>,
     server_events: Option<Task>,
     admin: Option<Task>,
-    keeper: journal::Keeper,
+    keeper: journal::JournalMaintenance,
     /// Whether the admin API reports that the process stops.
     stopping: watch::Sender<bool>,
     _health_checks: Task,

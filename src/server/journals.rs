@@ -2,7 +2,7 @@
 
 use super::Hinted;
 use crate::config::plan::Plan;
-use crate::journal::{self, Journals, LeftAlone, Options, Reader};
+use crate::journal::{self, Journals, Options, Reader, SkippedJournal};
 use crate::store::Store;
 use crate::store::ingest::Ingestor;
 use crate::telemetry::Telemetry;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
     let telemetry = Arc::clone(telemetry);
     Options {
-        problems: journal::Problems(Arc::new(move |problem| {
+        problems: journal::ProblemReporter(Arc::new(move |problem| {
             telemetry.problems.set("journal", problem);
         })),
         ..Options::new(plan.journal.quota_bytes, plan.workers + 1)
@@ -28,7 +28,7 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
         let hint = error.advice();
         Hinted::new(format!("{:#}", anyhow!(error)), hint)
     })?;
-    report_left_alone(telemetry, &journals.left_alone);
+    report_left_alone(telemetry, &journals.skipped);
     Ok(journals)
 }
 
@@ -44,7 +44,7 @@ pub fn ingestion(
     let watched = Arc::clone(telemetry);
     let adopt = move || match journal::adopt(&path, &options) {
         Ok(adopted) => {
-            report_left_alone(&watched, &adopted.left_alone);
+            report_left_alone(&watched, &adopted.skipped);
             adopted.readers
         }
         Err(error) => {
@@ -59,11 +59,11 @@ pub fn ingestion(
 const LEFT_ALONE_SHOWN_MAX: usize = 8;
 
 /// Reports journals that are not read.
-fn report_left_alone(telemetry: &Telemetry, left_alone: &[LeftAlone]) {
-    let shown = left_alone.iter().take(LEFT_ALONE_SHOWN_MAX);
-    let mut all: Vec<String> = shown.map(LeftAlone::to_string).collect();
-    if left_alone.len() > all.len() {
-        all.push(format!("and {} more", left_alone.len() - all.len()));
+fn report_left_alone(telemetry: &Telemetry, skipped: &[SkippedJournal]) {
+    let shown = skipped.iter().take(LEFT_ALONE_SHOWN_MAX);
+    let mut all: Vec<String> = shown.map(SkippedJournal::to_string).collect();
+    if skipped.len() > all.len() {
+        all.push(format!("and {} more", skipped.len() - all.len()));
     }
     let problem = (!all.is_empty()).then(|| all.join("; "));
     if telemetry.problems.set("journals", problem.clone())

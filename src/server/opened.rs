@@ -35,7 +35,7 @@ pub struct Opened {
     /// Readers of all journals.
     pub readers: Vec<Reader>,
     /// Keeps journals durable.
-    pub keeper: journal::Keeper,
+    pub keeper: journal::JournalMaintenance,
     /// How journals are written and read.
     pub options: journal::Options,
 }

@@ -9,7 +9,7 @@ use crate::experiment::event::EventFault;
 use crate::experiment::metric;
 use crate::experiment::minted;
 use crate::experiment::record::Record;
-use crate::journal::{Declared, Writer};
+use crate::journal::{DeclaredPlan, Writer};
 use crate::telemetry::{Telemetry, WorkerTelemetry};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub async fn keep(
     let (imports, telemetry) = (&telemetry.imports, &telemetry.workers[*slot]);
     let served = |plans: &mut watch::Receiver<Arc<Plan>>| {
         let plan = Arc::clone(&plans.borrow_and_update());
-        let declared = Declared::new(&declaration(&plan));
+        let declared = DeclaredPlan::new(&declaration(&plan));
         (plan, declared)
     };
     let (mut plan, mut declared) = served(&mut plans);
@@ -95,7 +95,7 @@ enum Became {
 fn append(
     journal: &mut Writer,
     plan: &Plan,
-    declared: &Declared,
+    declared: &DeclaredPlan,
     telemetry: &WorkerTelemetry,
     reported: &ClientEvent,
 ) -> Became {

@@ -81,7 +81,7 @@ const PURE: &[&str] = &[
     "journal/frame.rs",
     "journal/layout.rs",
     "journal/ranges.rs",
-    "journal/declared.rs",
+    "journal/declarations.rs",
     "admin/csv_escape.rs",
     "admin/decisions/action.rs",
     "admin/format.rs",

@@ -11,7 +11,7 @@ use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, Exposure, Record, Served,
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
-use watershed::journal::{self, Declared, Options};
+use watershed::journal::{self, DeclaredPlan, Options};
 use watershed::store::Store;
 use watershed::store::ingest::Ingestor;
 use watershed::store::sqlite::SqliteStore;
@@ -52,7 +52,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
 
     let (numbers, over) = (Arc::clone(&telemetry), Arc::clone(&done));
     let writing = std::thread::spawn(move || {
-        let declared = Declared::new(&declaration());
+        let declared = DeclaredPlan::new(&declaration());
         let mut appended = 0;
         while !over.load(Ordering::SeqCst) {
             while writer.written() < numbers.folding.reached.load(Ordering::SeqCst) + AHEAD {

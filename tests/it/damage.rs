@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use watershed::experiment::UserId;
 use watershed::experiment::record::Record;
-use watershed::journal::{self, Declared, Journals, Options};
+use watershed::journal::{self, DeclaredPlan, Journals, Options};
 
 const SEGMENT_HEAD: usize = 32;
 const FRAME_HEAD: usize = 20;
@@ -258,7 +258,7 @@ fn frame_planted_in_an_id_is_not_read_after_damage() {
         .skip(1)
         .flat_map(|(at, _)| bytes[at].to_vec())
         .collect();
-    let declared = Declared::new(&crate::journal::declaration(1));
+    let declared = DeclaredPlan::new(&crate::journal::declaration(1));
     let record = Record {
         at_ms: 1,
         user: UserId::new(&planted).unwrap(),
@@ -321,8 +321,8 @@ fn journal_of_a_newer_format_is_left_as_it_is() {
     std::fs::rename(&own, &newer).unwrap();
     let before = contents(&newer);
     let adopted = journal::adopt(folder.path(), &small()).unwrap();
-    assert_eq!((adopted.readers.len(), adopted.left_alone.len()), (0, 1));
-    assert!(adopted.left_alone[0].to_string().contains("format 3"));
+    assert_eq!((adopted.readers.len(), adopted.skipped.len()), (0, 1));
+    assert!(adopted.skipped[0].to_string().contains("format 3"));
     assert_eq!(contents(&newer), before);
     // Only one segment says so.
     std::fs::rename(&newer, &own).unwrap();
@@ -335,7 +335,7 @@ fn journal_of_a_newer_format_is_left_as_it_is() {
     let before = contents(&own);
     let adopted = journal::adopt(folder.path(), &small()).unwrap();
     assert_eq!(adopted.readers.len(), 0);
-    assert_eq!(adopted.left_alone[0].why, journal::Why::Newer(7));
+    assert_eq!(adopted.skipped[0].why, journal::SkipReason::Newer(7));
     assert_eq!(contents(&own), before);
 }
 

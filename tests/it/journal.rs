@@ -10,7 +10,9 @@ use watershed::experiment::record::{
     Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric, Exposure, Record, Served,
 };
 use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
-use watershed::journal::{self, Chunk, Declared, Full, Journals, Options, Reader, Writer};
+use watershed::journal::{
+    self, Chunk, DeclaredPlan, JournalFull, Journals, Options, Reader, Writer,
+};
 
 pub fn declaration(digest: u64) -> Declaration {
     let group = |name: &str| DeclaredGroup {
@@ -37,7 +39,7 @@ pub fn declaration(digest: u64) -> Declaration {
     }
 }
 
-pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Full> {
+pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), JournalFull> {
     let user = format!("user-{number}");
     let exposures = [Exposure {
         experiment: ExperimentIndex(0),
@@ -61,8 +63,8 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Ful
         observations: &observations,
         minted: None,
     };
-    static DECLARED: LazyLock<[Declared; 3]> =
-        LazyLock::new(|| [0, 1, 2].map(|digest| Declared::new(&declaration(digest))));
+    static DECLARED: LazyLock<[DeclaredPlan; 3]> =
+        LazyLock::new(|| [0, 1, 2].map(|digest| DeclaredPlan::new(&declaration(digest))));
     writer.append(&DECLARED[digest], &record)
 }
 

@@ -1,9 +1,9 @@
 //! What a writer does when its files are not what it made: shortened, deleted, or in a folder that
 //! another one has taken the place of. It goes on in new ones; readers count what is missing.
 
+use super::super::files::{self, copies_path, is_at, spare_path};
 use super::super::segment::{self, Segment};
-use super::super::{is_at, left};
-use super::{Copies, Marks, Slots, Writer, copies_path, spare_path};
+use super::{Copies, Marks, Slots, Writer};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -84,13 +84,13 @@ impl Writer {
     }
 
     fn repair_marks(&mut self) -> io::Result<()> {
-        let path = self.folder.join(left::LOCK);
+        let path = self.folder.join(files::LOCK);
         if !self.marks.is_lost() && self.marks.are_at(&path) {
             return Ok(());
         }
         if !is_at(self.marks.file(), &path) {
             // Until now, the journal could be taken for one that was left.
-            let lock = left::lock(&self.folder)?.ok_or(io::ErrorKind::WouldBlock)?;
+            let lock = files::lock(&self.folder)?.ok_or(io::ErrorKind::WouldBlock)?;
             self.shared.slots().relocked = Some(lock);
         }
         self.marks = Marks::of(&path)?.following(&self.marks);
@@ -120,7 +120,7 @@ impl Slots {
                     .metadata()
                     .is_ok_and(|found| found.len() < segment_bytes)
         };
-        let lock = folder.join(left::LOCK);
+        let lock = folder.join(files::LOCK);
         self.current.as_ref().is_some_and(is_gone)
             || self
                 .marks

@@ -8,7 +8,7 @@ use crate::experiment::identity::{StoredId, Visitor};
 use crate::experiment::metric::{self, Observations};
 use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::resolve::{AssignedBy, Assignment};
-use crate::journal::Full;
+use crate::journal::JournalFull;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::tasks;
 use smallvec::SmallVec;
@@ -203,7 +203,7 @@ fn append(worker: &Worker, snapshot: &Snapshot, record: &Record<'_>) -> bool {
             worker.telemetry().journaled.set(journal.written());
             true
         }
-        Err(Full) => {
+        Err(JournalFull) => {
             if worker.telemetry().dropped.get() == 0 {
                 tracing::error!(
                     "the journal is full: facts are dropped, and results say how many. Bring the store back, or free room at journal.path"

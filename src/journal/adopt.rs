@@ -1,15 +1,13 @@
 //! Journals that earlier processes left in a folder.
 
-use super::frame::{self, FORMAT, Format, Key};
-use super::{Options, Reader, marks, segment, writer};
-use std::fs::{File, TryLockError};
+use super::files::{LOCK, lock, own_files, spare_path};
+use super::frame::{self, FORMAT, FrameFormat, Key};
+use super::options::Options;
+use super::reader::Reader;
+use super::{marks, segment};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use uuid::Uuid;
-
-/// Locked as long as the journal is held; also keeps its marks.
-pub(super) const LOCK: &str = "lock";
 
 /// What was found in a folder.
 #[derive(Debug, Default)]
@@ -17,21 +15,21 @@ pub struct Adopted {
     /// One for each journal that no running process holds.
     pub readers: Vec<Reader>,
     /// What is neither read nor changed.
-    pub left_alone: Vec<LeftAlone>,
+    pub skipped: Vec<SkippedJournal>,
 }
 
 /// A journal, or an entry of one, that is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftAlone {
+pub struct SkippedJournal {
     /// Its folder, or the entry of its folder that is skipped.
     pub path: PathBuf,
     /// Why.
-    pub why: Why,
+    pub why: SkipReason,
 }
 
 /// Why it is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum SkipReason {
     /// It has this newer format.
     Newer(u32),
     /// It cannot be opened, or holds what is no part of a journal.
@@ -40,19 +38,19 @@ pub enum Why {
     Stray,
 }
 
-impl std::fmt::Display for LeftAlone {
+impl std::fmt::Display for SkippedJournal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = self.path.display();
         match &self.why {
-            Why::Newer(format) => write!(
+            SkipReason::Newer(format) => write!(
                 f,
                 "the journal {path} has format {format}, and this version reads up to {FORMAT}; it is left as it is: run the version that wrote it, or delete it"
             ),
-            Why::Unusable(error) => write!(
+            SkipReason::Unusable(error) => write!(
                 f,
                 "the journal {path} cannot be read: {error}; events in it are not counted until it can: give it and all its files to the user that runs watershed, or move away what is no journal"
             ),
-            Why::Stray => write!(
+            SkipReason::Stray => write!(
                 f,
                 "{path} is no segment of a journal and is skipped: move it away"
             ),
@@ -85,27 +83,27 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
             continue;
         };
         let why = match adopt_one(&path, id, format, options) {
-            Ok(Found::Journal { reader, strays }) => {
+            Ok(AdoptionOutcome::Journal { reader, strays }) => {
                 adopted.readers.extend(reader.map(|reader| *reader));
-                let alone = |path| LeftAlone {
+                let alone = |path| SkippedJournal {
                     path,
-                    why: Why::Stray,
+                    why: SkipReason::Stray,
                 };
-                adopted.left_alone.extend(strays.into_iter().map(alone));
+                adopted.skipped.extend(strays.into_iter().map(alone));
                 continue;
             }
-            Ok(Found::Newer(format)) => Why::Newer(format),
+            Ok(AdoptionOutcome::Newer(format)) => SkipReason::Newer(format),
             // Another process has removed it since.
             Err(_) if is_gone(&path) => continue,
-            Err(error) => Why::Unusable(error.to_string()),
+            Err(error) => SkipReason::Unusable(error.to_string()),
         };
-        adopted.left_alone.push(LeftAlone { path, why });
+        adopted.skipped.push(SkippedJournal { path, why });
     }
     Ok(adopted)
 }
 
 /// What stands under the name of a journal.
-enum Found {
+enum AdoptionOutcome {
     Journal {
         /// `None` when another process holds it.
         reader: Option<Box<Reader>>,
@@ -115,7 +113,7 @@ enum Found {
     Newer(u32),
 }
 
-fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Result<Found> {
+fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Result<AdoptionOutcome> {
     // A link may lead to a folder of somebody else.
     if std::fs::symlink_metadata(path)?.is_symlink() {
         return Err(io::Error::other("it is a symbolic link"));
@@ -126,30 +124,29 @@ fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Resul
     }
     let format = format.max(newest(&segments));
     if format > FORMAT {
-        return Ok(Found::Newer(format));
+        return Ok(AdoptionOutcome::Newer(format));
     }
     let held = match lock(path)? {
         Some(lock) => lock,
         None => {
             let reader = None;
-            return Ok(Found::Journal { reader, strays });
+            return Ok(AdoptionOutcome::Journal { reader, strays });
         }
     };
     let format = match format {
-        1 => Format::First,
-        _ => Format::Second(Key::from(id)),
+        1 => FrameFormat::First,
+        _ => FrameFormat::Second(Key::from(id)),
     };
     let id = id.to_string().into();
     let reader = Reader::of_left(id, format, path, held, options.clone())?;
     // Made ahead for a writer that is gone.
-    let _ = std::fs::remove_file(writer::spare_path(path));
+    let _ = std::fs::remove_file(spare_path(path));
     for (_, segment) in segment::list(path)? {
         let bytes = std::fs::metadata(segment).map_or(0, |found| found.len());
-        let used = &options.quota.used_bytes;
-        used.fetch_add(bytes, Ordering::Relaxed);
+        options.quota.add(bytes);
     }
     let reader = Some(Box::new(reader));
-    Ok(Found::Journal { reader, strays })
+    Ok(AdoptionOutcome::Journal { reader, strays })
 }
 
 /// Whether a folder holds what journals do not.
@@ -161,16 +158,6 @@ fn has_others(folder: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// The files of a journal besides its segments.
-pub(super) fn own_files(folder: &Path) -> [PathBuf; 3] {
-    let lock = folder.join(LOCK);
-    [
-        lock,
-        writer::copies_path(folder),
-        writer::spare_path(folder),
-    ]
 }
 
 fn is_gone(path: &Path) -> bool {
@@ -202,24 +189,6 @@ fn newest(segments: &[(u64, PathBuf)]) -> u32 {
     heads.max().unwrap_or(0)
 }
 
-/// The lock of a journal's folder, or `None` when another process holds it.
-pub(super) fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let path = folder.join(LOCK);
-    if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-        return Err(segment::not_regular(&path));
-    }
-    let file = segment::private()
-        .create(true)
-        .read(true)
-        .write(true)
-        .open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,7 +216,7 @@ mod tests {
         let name = sound.file_name().unwrap().to_str().unwrap();
         assert!(ids.iter().any(|id| name.starts_with(&**id)), "{adopted:?}");
         assert_eq!(ids.len(), 1 + usize::from(is_read), "{adopted:?}");
-        let [alone] = &adopted.left_alone[..] else {
+        let [alone] = &adopted.skipped[..] else {
             panic!("{adopted:?}");
         };
         assert_eq!(alone.path, stray);
@@ -371,7 +340,7 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&lock, bytes).unwrap();
             let adopted = adopt(folder.path(), &options).unwrap();
-            assert_eq!(adopted.left_alone, [], "bit {bit}");
+            assert_eq!(adopted.skipped, [], "bit {bit}");
         }
     }
 }

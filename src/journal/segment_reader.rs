@@ -1,7 +1,7 @@
 //! One file of frames that is being read: every sound frame in it, in order, whatever is damaged
 //! around them.
 
-use super::frame::{Format, Head};
+use super::frame::{FrameFormat, FrameHead};
 use super::{layout, segment};
 use std::fs::File;
 use std::io;
@@ -18,11 +18,11 @@ const PAGE_BYTES: u64 = 4096;
 const SUMMED_MAX: u64 = 64;
 
 #[derive(Debug)]
-pub struct Open {
+pub struct SegmentReader {
     file: File,
     /// The sequence number that the file is named by.
     pub first: u64,
-    format: Format,
+    format: FrameFormat,
     /// The sequence number of the frame at the cursor, unless it is damaged.
     expected: u64,
     /// Where in the file `buffer[0]` stands.
@@ -40,17 +40,17 @@ pub struct Open {
 
 /// A sound frame.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundFrame {
     /// Its sequence number.
     pub sequence: u64,
     payload: Range<usize>,
 }
 
-impl Open {
-    pub fn new(first: u64, path: &Path, format: Format) -> io::Result<Open> {
+impl SegmentReader {
+    pub fn new(first: u64, path: &Path, format: FrameFormat) -> io::Result<SegmentReader> {
         let file = segment::open(path)?;
         let budget = SUMMED_MAX * file.metadata()?.len();
-        Ok(Open {
+        Ok(SegmentReader {
             file,
             first,
             format,
@@ -67,7 +67,7 @@ impl Open {
     /// The next sound frame. `None` when none with a sequence number up to `last` is left; after
     /// that, the file is read on from the same place. Damage is searched only for frames up to
     /// `last`, which are known to be written.
-    pub fn next(&mut self, last: u64) -> io::Result<Option<Found>> {
+    pub fn next(&mut self, last: u64) -> io::Result<Option<FoundFrame>> {
         if let Some(found) = self.next_indexed()? {
             return Ok(Some(self.take(found)));
         }
@@ -96,30 +96,30 @@ impl Open {
     }
 
     /// The payload of the frame that was found last.
-    pub fn payload(&self, found: &Found) -> &[u8] {
+    pub fn payload(&self, found: &FoundFrame) -> &[u8] {
         &self.buffer[found.payload.clone()]
     }
 
-    fn at_cursor(&self) -> Option<Found> {
+    fn at_cursor(&self) -> Option<FoundFrame> {
         let bytes = &self.buffer[self.cursor..];
         let head = self.format.head(bytes)?;
         let payload =
             self.format.head_bytes()..self.format.head_bytes().checked_add(head.length)?;
         let is_next = head.sequence == self.expected;
         let is_sound = is_next && self.format.is_sound(head, bytes.get(payload.clone())?);
-        is_sound.then(|| Found {
+        is_sound.then(|| FoundFrame {
             sequence: head.sequence,
             payload: self.cursor + payload.start..self.cursor + payload.end,
         })
     }
 
-    fn take(&mut self, found: Found) -> Found {
+    fn take(&mut self, found: FoundFrame) -> FoundFrame {
         self.cursor = found.payload.end;
         let is_declaration = layout::is_declaration(self.payload(&found));
         if is_declaration {
             self.declared = self.declared.max(found.sequence);
         }
-        let is_numbered = self.format == Format::First || !is_declaration;
+        let is_numbered = self.format == FrameFormat::First || !is_declaration;
         self.expected = found.sequence + u64::from(is_numbered);
         found
     }
@@ -132,8 +132,8 @@ impl Open {
         let mut index = Vec::new();
         self.go_to(match self.format {
             // An older frame proves nothing without a seal.
-            Format::First => damaged_at,
-            Format::Second(_) => self.format.frames_from() as u64,
+            FrameFormat::First => damaged_at,
+            FrameFormat::Second(_) => self.format.frames_from() as u64,
         });
         loop {
             self.fill(READ_BYTES)?;
@@ -174,11 +174,11 @@ impl Open {
     }
 
     /// Whether a head can be one of a frame here.
-    fn is_likely(&self, head: Head, passed: u64, last: u64) -> bool {
+    fn is_likely(&self, head: FrameHead, passed: u64, last: u64) -> bool {
         match self.format {
-            Format::Second(_) => head.sequence <= last,
+            FrameFormat::Second(_) => head.sequence <= last,
             // No more frames were lost than fit into what is passed over.
-            Format::First => {
+            FrameFormat::First => {
                 let fit = passed / (self.format.head_bytes() as u64 + 1);
                 (self.expected..=last.min(self.expected.saturating_add(fit)))
                     .contains(&head.sequence)
@@ -187,7 +187,7 @@ impl Open {
     }
 
     /// The next of the frames that a search has found.
-    fn next_indexed(&mut self) -> io::Result<Option<Found>> {
+    fn next_indexed(&mut self) -> io::Result<Option<FoundFrame>> {
         while let Some((sequence, at)) = self.index.pop() {
             if sequence < self.expected {
                 continue;
@@ -223,7 +223,7 @@ impl Open {
         let Some(payload) = bytes.get(self.format.head_bytes()..whole) else {
             return Ok(false);
         };
-        if self.format == Format::First {
+        if self.format == FrameFormat::First {
             if self.budget < length as u64 {
                 return Ok(false);
             }

@@ -1,0 +1,52 @@
+//! The files of a journal besides its segments, and its lock.
+
+use super::segment;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Locked as long as the journal is held; also keeps its marks.
+pub const LOCK: &str = "lock";
+
+/// The files of a journal besides its segments.
+pub fn own_files(folder: &Path) -> [PathBuf; 3] {
+    let lock = folder.join(LOCK);
+    [lock, copies_path(folder), spare_path(folder)]
+}
+
+/// The file of a journal's folder that holds its declarations once more.
+pub fn copies_path(folder: &Path) -> PathBuf {
+    folder.join("declarations")
+}
+
+/// Where the keeper makes the next segment, which has no number yet.
+pub fn spare_path(folder: &Path) -> PathBuf {
+    folder.join("spare.tmp")
+}
+
+/// The lock of a journal's folder, or `None` when another process holds it.
+pub fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let path = folder.join(LOCK);
+    if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return Err(segment::not_regular(&path));
+    }
+    let file = segment::private()
+        .create(true)
+        .read(true)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether this open file is still what stands at the path.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let (own, there) = (file.metadata(), std::fs::metadata(path));
+    own.and_then(|own| Ok(identity(own) == identity(there?)))
+        .unwrap_or(false)
+}
