@@ -8,7 +8,9 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
 use watershed::experiment::resolve;
-use watershed::proxy::fuzzing::{Body, ClientInfo, PartialHead, Request, read_request};
+use watershed::proxy::fuzzing::{
+    Body, ClientInfo, Forwarding, PartialHead, Protocol, Request, read_request,
+};
 use watershed::proxy::fuzzing::{Bounds, ErrorCode, Correlation};
 use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed_fuzz::http1::{self, Field, Message, values};
@@ -124,15 +126,22 @@ fn write(plan: &Plan, words: &PlanHeaders, plain: &mut Request<'_>, client: &Mes
     let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));
     let meant = resolve::resolve(&plan.experiments, &*plain, user, None);
     let visitor = visitor.map(identity::Visitor::into_owned);
-    let ours = ClientInfo::new(PEER, trusted, false);
     let mut out = Vec::new();
     let mut random = 1_u128..;
     let tags = Correlation::of(&plan.tracing, &*plain, trusted, 7, || {
         random.next().expect("a number")
     });
-    let by_whom = (&ours, over_tls);
-    let tagged = (Some(&tags), tags.begins);
-    plain.write(&mut out, by_whom, words, tagged, visitor.as_ref(), &meant);
+    let with = Forwarding {
+        client: &ClientInfo::new(PEER, Protocol::Http1, false),
+        trusted,
+        over_tls,
+        prepared: words,
+        correlation: Some(&tags),
+        parent: tags.begins,
+        visitor: visitor.as_ref(),
+        assignment: &meant,
+    };
+    plain.forward(&mut out, &with);
 
     // Behind its body stands the next request, and nothing else.
     let head_end = out.len();

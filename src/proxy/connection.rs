@@ -3,7 +3,7 @@
 use crate::config::plan::{Plan, ServerTls};
 use crate::proxy::connection_limits::Slot;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::h1::server::{self as h1, Ended, Http1Connection, Leftover};
+use crate::proxy::h1::server::{self as h1, ConnectionEnd, Http1Connection, Remains};
 use crate::proxy::h2::server as h2;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::access_log;
@@ -199,17 +199,17 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut served = Http1Connection::new(worker, streams, first, (peer, secure));
     let ended = served.serve().await;
-    let Leftover {
+    let Remains {
         stream,
-        held,
+        input,
         ended: left,
-    } = served.into_left();
+    } = served.into_remains();
     match ended {
-        Ended::Gone => Ok(()),
-        Ended::Tunnel(connection, said) => {
+        ConnectionEnd::ClientLeft => Ok(()),
+        ConnectionEnd::Tunnel(connection, said) => {
             let client = TunnelSide {
                 stream,
-                first: held,
+                first: input,
             };
             let upstream = TunnelSide {
                 stream: connection.stream,
@@ -218,7 +218,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
             let quiet = IdleLimits::from(&plan.timeouts);
             Box::pin(tunnel::run(client, upstream, quiet)).await
         }
-        Ended::Close(code) => {
+        ConnectionEnd::Close(code) => {
             let said = code.map(|code| access_log::refused(worker, peer, code));
             Box::pin(close(plan, stream, &said.unwrap_or_default(), left)).await
         }

@@ -4,11 +4,14 @@
 //! [`h1`] and [`h2`] are the two protocols at the edge, [`headers`] what is added to and removed
 //! from heads, and [`observe`] what is journaled, logged and exported.
 
+mod acquire;
 mod beacon;
 mod buffer_pool;
+mod client;
 mod connection;
 mod connection_limits;
 mod error_response;
+mod exchange;
 mod h1;
 mod h2;
 mod headers;
@@ -20,6 +23,7 @@ mod pipeline;
 mod policy;
 mod protocol_detect;
 mod request_body;
+mod respond;
 mod send;
 mod snapshot;
 mod socket;
@@ -31,6 +35,7 @@ pub mod worker;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use super::buffer_pool::BufferPool;
+    pub use super::client::{ClientInfo, Protocol};
     pub use super::error_response::ErrorCode;
     pub use super::h1::body::{BodyReader, ClientFraming};
     pub use super::h1::framing::{Bounds, Framing};
@@ -42,7 +47,7 @@ pub mod fuzzing {
         ParsedHead, ResponseHead, read as read_answer,
     };
     pub use super::h2::translate::write as write_transcript;
-    pub use super::headers::forwarding::ClientInfo;
+    pub use super::headers::forwarding::Forwarding;
     pub use super::headers::plan_headers as headers;
     pub use super::headers::reserved::ReservedNames;
     pub use super::observe::trace_context::Correlation;

@@ -1,388 +1,470 @@
-//! What a request means, and what its answer counts for.
+//! The phases that every request runs through, whichever protocol its client speaks and whatever
+//! the file asks for:
+//!
+//! | phase | where | what happens |
+//! | --- | --- | --- |
+//! | accept | [`worker`](super::worker), [`connection`](super::connection) | a connection is counted, its protocol detected, TLS accepted |
+//! | parse | [`parse`] | the request's head is read; [`h2`](super::h2) writes its requests as HTTP/1 first |
+//! | admit | [`admit`] | limits; requests that watershed answers itself |
+//! | identify | [`identify`] | the user's ID, or a minted one |
+//! | assign | [`assign`] | the user's groups, and the upstream that they choose |
+//! | acquire | [`acquire`] | a connection to a healthy endpoint, or to control as the fallback |
+//! | send | [`send`](mod@super::send) | the request goes out; the response's head comes in |
+//! | record | [`respond`](mod@super::respond) | the exposure and events are journaled |
+//! | respond | [`respond`](mod@super::respond) | the client gets the head; [`h1`](super::h1) and [`h2`](super::h2) stream the body |
+//! | log | [`access_log`](super::observe::access_log) | one line, one span, when the last byte is gone |
+//!
+//! [`begin`] runs the phases from parse to assign, [`exchange_with_upstream`] those from acquire to
+//! respond. An [`Exchange`] carries what they find from one to the next.
 
-mod admit;
-
-pub use admit::{By, Found, find};
-
-use crate::config::plan::Endpoint;
-use crate::experiment::identity::Visitor;
-use crate::experiment::metric;
-use crate::experiment::record::Exposure;
-use crate::experiment::resolve::Assignment;
-use crate::experiment::{ExperimentIndex, UpstreamIndex};
-use crate::proxy::error_response::{self, Blame, ErrorCode};
-use crate::proxy::h1::body::ClientFraming;
-use crate::proxy::h1::request_head::Request;
-use crate::proxy::h1::response_head::{
-    self, BodyFraming, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
-    ResponseHead,
-};
-use crate::proxy::headers::edit::Edit;
-use crate::proxy::headers::plan_headers;
-use crate::proxy::observe::access_log::LogEntry;
-use crate::proxy::observe::event_faults;
-use crate::proxy::observe::exposure_log::{self, Answered, UnfinishedExposures};
-use crate::proxy::observe::spans::SpanRecorder;
-use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES, REQUEST_ID};
-use crate::proxy::policy;
-use crate::proxy::snapshot::{Snapshot, Worker};
-use http::{HeaderValue, Method, Version};
-use smallvec::SmallVec;
+use super::acquire::{self, Acquired};
+use super::client::{ClientInfo, Protocol};
+use super::error_response::{ErrorCode, ProxyError};
+use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, RecordedResponse};
+use super::h1::framing::Bounds;
+use super::h1::request_head::{self, Body, Request};
+use super::h1::response_head::HeadWriter;
+use super::headers::forwarding::{Forwarding, Placeholders};
+use super::headers::plan_headers::{self, OverrideToken};
+use super::local_response;
+use super::observe::access_log::{LogEntry, LoggedRequest};
+use super::observe::spans::SpanRecorder;
+use super::observe::trace_context::Correlation;
+use super::policy;
+use super::request_body::RequestBody;
+use super::respond::Provenance;
+use super::send::{self, Attempt};
+use super::snapshot::{Snapshot, Worker};
+use crate::config::plan::Plan;
+use crate::experiment::ExperimentIndex;
+use crate::experiment::http_view::{HeaderView as _, RequestView as _};
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::override_token::Override;
+use crate::experiment::resolve::{self, Assignment};
+use crate::journal;
+use crate::upstream::PooledConnection;
+use http::Version;
+use http::header::TRAILER;
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// What is answered in the place of an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LocalResponse {
-    /// Why it is refused.
-    Refused(ErrorCode),
-    /// It may go no further: what may be asked here.
-    LastHop,
-    /// It reports events of a browser.
-    Report,
+/// How often one request may be sent.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What stands at the beginning of a client's input.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "never kept: moved once, on the stack"
+)]
+pub enum Begun<'b> {
+    /// A head that is not complete.
+    Incomplete,
+    /// A head that cannot be parsed.
+    Invalid(ErrorCode),
+    /// A request, and the part of its body that has not come with its head.
+    Request(Exchange<'b>, Option<Box<RequestBody>>),
 }
 
-/// A request on its way.
-pub struct Exchange<'b> {
-    /// By which plan it goes.
-    pub snapshot: Rc<Snapshot>,
-    /// Its method.
-    pub method: Method,
-    /// Whether it has a body.
-    pub has_body: bool,
-    /// What it means.
-    pub visit: Assignment,
-    /// How many bytes of what the client sent it takes.
-    pub taken: usize,
-    visitor: Option<Visitor<'b>>,
-    path: &'b str,
-    pub began: Instant,
-    now_ms: u64,
-    over_tls: bool,
-    closes: bool,
-    /// Whether the client speaks HTTP/1.0.
-    pub http_10: bool,
-    /// The protocols that the client asks to change to.
-    pub upgrade: Option<&'b [u8]>,
-    takes_trailers: bool,
-    /// When the last byte of the answer must have gone.
-    pub deadline: Option<Instant>,
-    /// What is answered without asking anyone.
-    pub instead: Option<LocalResponse>,
-    /// The request, where it is not for an upstream.
-    pub own: Option<Box<Request<'b>>>,
-    /// Keeps an override that came in a link.
-    cookie: Option<String>,
-    /// Where the endpoint's name stands in the head, where the client named no host.
-    host: Cell<Option<(usize, usize)>>,
-    marks: Option<Box<Extras>>,
-    /// What is logged and exported of it.
-    entry: Option<RefCell<Box<LogEntry>>>,
+/// A response whose head is ready for the client, and the upstream's connection that the rest of it
+/// comes over. Watershed's own has none, and is whole.
+pub struct Responding {
+    /// The response.
+    pub response: RecordedResponse,
+    /// The upstream's connection.
+    pub connection: Option<PooledConnection>,
 }
 
-/// What few requests have: on the heap, so that the others need not carry it.
-#[derive(Default)]
-struct Extras {
-    tags: Correlation,
-    /// Where in the request the span stands that sends it.
-    parent_at: Option<usize>,
-}
-
-/// An answer whose head is written and recorded.
-pub struct RecordedResponse {
-    /// What follows the head.
-    pub follows: BodyFraming,
-    /// Its status.
-    pub status: u16,
-    /// How the client gets a body without a known length.
-    pub framed: ClientFraming,
-    /// How long the head was, in bytes.
-    pub head_bytes: usize,
-    /// Whether another request may follow to the upstream.
-    pub keeps: bool,
-    /// Whether the client's connection is to be closed behind it.
-    pub closes: bool,
-    /// How long the upstream may pause.
-    pub quiet_max: Duration,
-    /// When the head came.
-    pub at: Instant,
-    exposures: SmallVec<[Exposure; 2]>,
-}
-
-impl Exchange<'_> {
-    /// Where it goes, if all is well.
-    pub fn wanted(&self) -> UpstreamIndex {
-        let chosen = self.visit.chosen.map(|(_, _, upstream)| upstream);
-        chosen.unwrap_or(self.snapshot.plan.default)
-    }
-
-    /// Adds to what is logged and exported of it, if it is.
-    pub fn note(&self, add: impl FnOnce(&mut LogEntry)) {
-        if let Some(entry) = &self.entry {
-            add(&mut entry.borrow_mut());
-        }
-    }
-
-    /// Notes how it goes, if it is exported.
-    pub fn trail(&self, note: impl FnOnce(&SpanRecorder)) {
-        if let Some(entry) = &self.entry
-            && let Some(trail) = entry.borrow().trail()
-        {
-            note(trail);
-        }
-    }
-
-    /// The body of a request that has come whole with its head.
-    pub fn inline<'h>(&self, held: &'h [u8]) -> &'h [u8] {
-        let head = self.own.as_ref().map_or(self.taken, |it| it.head_bytes);
-        held.get(head..self.taken).unwrap_or_default()
-    }
-
-    /// The request ID that the response carries, if there is one.
-    pub fn request_id(&self) -> Option<&[u8]> {
-        let id = self.marks.as_ref()?.tags.id.as_ref()?;
-        Some(id.as_bytes())
-    }
-
-    /// It is sent to this endpoint: the request names the attempt that sends it, and the endpoint
-    /// where the client named no host (RFC 9112, 3.2).
-    pub fn goes(&self, endpoint: &Endpoint, request: &mut Vec<u8>) {
-        self.trail(|trail| {
-            if let Some(parent) = trail.goes(endpoint)
-                && let Some(at) = self.marks.as_ref().and_then(|marks| marks.parent_at)
-                && let Some(place) = request.get_mut(at..at + PARENT_BYTES)
-            {
-                place.copy_from_slice(&parent.text());
-            }
-        });
-        if let Some((from, to)) = self.host.get() {
-            let line = format!("host: {endpoint}\r\n");
-            self.host.set(Some((from, from + line.len())));
-            request.splice(from..to, line.into_bytes());
-        }
-    }
-
-    /// How long may be waited, if not longer than this.
-    pub fn within(&self, longest: Duration) -> Duration {
-        self.deadline.map_or(longest, |deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            longest.min(left)
+/// Runs the phases parse, admit, identify and assign for the request at the beginning of `input`,
+/// the first or a later one of its connection, and writes the head that the upstream gets.
+pub fn begin<'b>(
+    worker: &Rc<Worker>,
+    snapshot: Rc<Snapshot>,
+    (client, requests_before): (&ClientInfo, u32),
+    input: &'b [u8],
+    forwarded: &mut Vec<u8>,
+) -> Begun<'b> {
+    let plan = &*snapshot.plan;
+    let trusted = plan_headers::trusts(plan, client.address);
+    let mut request = match parse(&snapshot, client, trusted, input) {
+        Ok(Some(request)) => request,
+        Ok(None) => return Begun::Incomplete,
+        Err(code) => return Begun::Invalid(code),
+    };
+    worker.telemetry().requests.add();
+    let (began, began_ms) = (Instant::now(), journal::system_ms());
+    let mut extras = snapshot.has_extras.then(|| {
+        let correlation = policy::correlation(plan, &request, trusted, began_ms);
+        Box::new(Extras {
+            correlation,
+            parent_at: None,
         })
-    }
+    });
+    let mut log = extras
+        .as_ref()
+        .and_then(|it| log(worker, &snapshot, client, &request, &it.correlation, began));
 
-    /// The same from then on.
-    pub fn within_from(&self, from: Instant, longest: Duration) -> Duration {
-        let left = |deadline: Instant| deadline.saturating_duration_since(from);
-        self.deadline
-            .map_or(longest, |deadline| longest.min(left(deadline)))
-    }
+    let local = admit(worker, plan, client, &request, began);
+    let over_tls = client.secure || (trusted && plan_headers::over_tls(&request));
+    let overriding = honour_override(plan, &request, local, began_ms);
+    let visitor = identify(plan, &request, local, began_ms);
+    let assignment = assign(plan, &request, local, visitor.as_ref(), overriding.as_ref());
 
-    /// Whether it has had all its time.
-    pub fn is_late(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// What is logged of it, to be finished elsewhere.
-    pub fn take_entry(&mut self) -> Option<Box<LogEntry>> {
-        self.entry.take().map(RefCell::into_inner)
-    }
-
-    /// The ID that decides groups.
-    pub fn user(&self) -> Option<crate::experiment::UserId<'_>> {
-        self.visitor.as_ref().map(Visitor::assigned_by)
-    }
-
-    /// Records an upstream's answer and writes the head that the client gets.
-    pub fn finish(
-        &self,
-        worker: &Worker,
-        mut answer: ResponseHead<'_>,
-        (fallback, version, closes): (Option<ExperimentIndex>, Version, bool),
-        head: &mut impl HeadWriter,
-    ) -> RecordedResponse {
-        let at = Instant::now();
-        let exposures = self.record(worker, &answer, fallback, at);
-        self.note(|entry| entry.answered(answer.status, None));
-        answer.strip();
-        let how = (fallback, version, self.closes || closes, at);
-        self.complete(worker, answer, how, exposures, head)
-    }
-
-    /// The same with watershed's own answer, which is written into `said`. With `unread`, a part of
-    /// the request's body has not come. `None` never comes.
-    pub fn refuse(
-        &self,
-        worker: &Worker,
-        (code, fallback, unread): (ErrorCode, Option<ExperimentIndex>, bool),
-        said: &mut Vec<u8>,
-        head: &mut impl HeadWriter,
-    ) -> Option<RecordedResponse> {
-        said.clear();
-        said.extend_from_slice(&error_response::response(code, None));
-        let said_bytes = said.len();
-        let Ok(ParsedHead::Final(answer)) =
-            response_head::read(said, self.method == Method::HEAD, false)
-        else {
-            return None;
-        };
-        let at = Instant::now();
-        let exposures = self.record(worker, &answer, fallback, at);
-        let (token, blame) = (code.token(), code.blame());
-        self.note(|entry| {
-            entry.answered(answer.status, Some(token.into()));
-            entry.own((said_bytes - answer.head_bytes) as u64);
-        });
-        let closes = self.closes || blame == Blame::Client || unread;
-        let how = (fallback, Version::HTTP_11, closes, at);
-        Some(self.complete(worker, answer, how, exposures, head))
-    }
-
-    /// The same with an answer of watershed's own that stands in `said` and counts for nothing;
-    /// `error` says what was wrong. `None` never comes.
-    pub fn own(
-        &self,
-        worker: &Worker,
-        said: &[u8],
-        (error, unread): (Option<&'static str>, bool),
-        head: &mut impl HeadWriter,
-    ) -> Option<RecordedResponse> {
-        let Ok(ParsedHead::Final(mut answer)) =
-            response_head::read(said, self.method == Method::HEAD, false)
-        else {
-            return None;
-        };
-        self.note(|entry| {
-            entry.answered(answer.status, error.map(Into::into));
-            entry.own((said.len() - answer.head_bytes) as u64);
-        });
-        let how = (self.closes || unread, Instant::now());
-        let more = &mut ExtraHeaders::new();
-        Some(self.give(worker, &mut answer, more, how, SmallVec::new(), head))
-    }
-
-    fn record(
-        &self,
-        worker: &Worker,
-        answer: &ResponseHead<'_>,
-        fallback: Option<ExperimentIndex>,
-        at: Instant,
-    ) -> SmallVec<[Exposure; 2]> {
-        let snapshot = &*self.snapshot;
-        let metrics = &snapshot.plan.metrics;
-        let (observations, faults) = metric::observe(metrics, &self.method, self.path, answer);
-        if !faults.is_empty() {
-            let control = fallback.and_then(|it| snapshot.plan.control_upstream(it));
-            let upstream = control.unwrap_or(self.wanted());
-            event_faults::of_header(worker, snapshot, upstream, &faults);
+    let inline = inline_bytes(&request, input);
+    let mut parent = extras.as_ref().and_then(|it| it.correlation.begins);
+    if let Some(log) = &mut log {
+        if local.is_none() {
+            log.assigned(visitor.as_ref(), &assignment);
         }
-        let Some(visitor) = &self.visitor else {
-            return SmallVec::new();
-        };
-        let answered = Answered {
-            now_ms: self.now_ms,
-            began: self.began,
-            ended: at,
-            visitor,
-            visit: &self.visit,
-            served: fallback,
-            status: answer.status,
-            observations,
-        };
-        exposure_log::answered(worker, snapshot, answered)
+        log.received(inline as u64);
+        // Each attempt puts its own span there.
+        parent = parent.or(log.spans().map(SpanRecorder::parent));
     }
-
-    fn complete(
-        &self,
-        worker: &Worker,
-        mut answer: ResponseHead<'_>,
-        (fallback, version, closes, at): (Option<ExperimentIndex>, Version, bool, Instant),
-        exposures: SmallVec<[Exposure; 2]>,
-        head: &mut impl HeadWriter,
-    ) -> RecordedResponse {
-        let (plan, words) = (&*self.snapshot.plan, &self.snapshot.words);
-        let mut more = ExtraHeaders::new();
-        let mut edited = EditableHead {
-            answer: &mut answer,
-            more: &mut more,
+    let mut places = Placeholders::default();
+    // What is answered here is sent to nobody, and is read as it came.
+    if local.is_none() {
+        let with = Forwarding {
+            client,
+            trusted,
+            over_tls,
+            prepared: &snapshot.plan_headers,
+            correlation: extras.as_ref().map(|it| &it.correlation),
+            parent,
+            visitor: visitor.as_ref(),
+            assignment: &assignment,
         };
-        plan_headers::finish(
-            (plan, words),
-            (version, &mut edited),
-            self.visitor.as_ref(),
-            &self.visit,
-            self.cookie.as_deref(),
-            self.over_tls,
-        );
-        if let Some(experiment) = fallback {
-            let control = plan.experiment(experiment).control;
-            edited.append(
-                plan_headers::FALLBACK,
-                words.group(experiment, control).clone(),
-            );
+        places = request.forward(forwarded, &with);
+        let body = request.head_bytes..request.head_bytes + inline;
+        forwarded.extend_from_slice(&input[body]);
+    }
+    if let Some(extras) = &mut extras {
+        extras.parent_at = places.parent;
+    }
+    let body = rest_of_body(
+        &snapshot,
+        client,
+        &request,
+        (input, inline),
+        local,
+        forwarded,
+    );
+    let override_cookie = request
+        .override_token()
+        .zip(overriding.as_ref())
+        .and_then(|(token, it)| policy::keep_override(token, it, began_ms, over_tls));
+    let exchange = Exchange {
+        path: (&request).path(),
+        has_body: request.body != Body::None,
+        method: request.method.clone(),
+        assignment,
+        input_bytes: match request.body {
+            Body::None => request.head_bytes,
+            _ if inline > 0 => request.head_bytes + inline,
+            _ => input.len(),
+        },
+        visitor,
+        began,
+        began_ms,
+        over_tls,
+        closes: request.closes || requests_before + 1 >= plan.limits.requests,
+        http_10: request.http_10,
+        upgrade: request.upgrade(),
+        takes_trailers: request.takes_trailers(),
+        deadline: plan.timeouts.total.map(|total| began + total),
+        head: local.map(|_| Box::new(request)),
+        local,
+        override_cookie,
+        host_at: Cell::new(places.host.map(|at| (at, at))),
+        extras,
+        log: log.map(RefCell::new),
+        snapshot,
+    };
+    Begun::Request(exchange, body)
+}
+
+/// Phase *parse*. What came over HTTP/2 has been measured before it was written as HTTP/1.
+fn parse<'b>(
+    snapshot: &Snapshot,
+    client: &ClientInfo,
+    trusted: bool,
+    input: &'b [u8],
+) -> Result<Option<Request<'b>>, ErrorCode> {
+    let mut bounds = Bounds::from(&snapshot.plan.limits);
+    if client.protocol == Protocol::Http2 {
+        (bounds.head_bytes, bounds.headers) = (usize::MAX, usize::MAX);
+    }
+    request_head::read(input, &bounds, &snapshot.plan_headers.reserved, trusted)
+}
+
+/// Phase *admit*: whether watershed answers the request itself, with an error or otherwise.
+fn admit(
+    worker: &Worker,
+    plan: &Plan,
+    client: &ClientInfo,
+    request: &Request<'_>,
+    now: Instant,
+) -> Option<LocalResponse> {
+    if let Some(rate) = plan.limits.rate {
+        let address = plan_headers::client_ip(plan, request, client.address);
+        if !worker.rates.admit(address, now, rate) {
+            return Some(LocalResponse::Refused(ErrorCode::TooMany));
         }
-        self.give(
-            worker,
-            &mut answer,
-            &mut more,
-            (closes, at),
-            exposures,
+    }
+    if request.is_at_last_hop() {
+        return Some(LocalResponse::LastHop);
+    }
+    if plan.beacon.enabled && request.path() == &*plan.beacon.path {
+        return Some(LocalResponse::Report);
+    }
+    let max = plan.limits.body_bytes.unwrap_or(u64::MAX);
+    match request.body {
+        Body::Length(length) if length > max => {
+            Some(LocalResponse::Refused(ErrorCode::BodyTooLong))
+        }
+        _ => None,
+    }
+}
+
+/// Phase *identify*: the first configured source that has an ID, or a minted one. `None` where
+/// nobody may be recorded.
+fn identify<'b>(
+    plan: &Plan,
+    request: &Request<'b>,
+    local: Option<LocalResponse>,
+    now_ms: u64,
+) -> Option<Visitor<'b>> {
+    if local.is_some() || !policy::consents(plan, request) {
+        return None;
+    }
+    identity::find(&plan.identity, request).or_else(|| policy::mint(plan, now_ms))
+}
+
+/// The override that the request carries, if its token is valid here.
+fn honour_override(
+    plan: &Plan,
+    request: &Request<'_>,
+    local: Option<LocalResponse>,
+    now_ms: u64,
+) -> Option<Override> {
+    let token: &OverrideToken = request.override_token()?;
+    if local.is_some() || !policy::consents(plan, request) {
+        return None;
+    }
+    policy::honour(plan, token, now_ms)
+}
+
+/// Phase *assign*: the user's groups, and the upstream that they choose.
+fn assign(
+    plan: &Plan,
+    request: &Request<'_>,
+    local: Option<LocalResponse>,
+    visitor: Option<&Visitor<'_>>,
+    overriding: Option<&Override>,
+) -> Assignment {
+    match (local, visitor) {
+        (Some(_), _) => Assignment::default(),
+        (None, None) => resolve::unrecorded(&plan.experiments, request),
+        (None, Some(visitor)) => {
+            let user = visitor.assigned_by();
+            resolve::resolve(&plan.experiments, request, user, overriding)
+        }
+    }
+}
+
+/// What will be logged and exported of the request, where the file asks for it.
+fn log(
+    worker: &Rc<Worker>,
+    snapshot: &Rc<Snapshot>,
+    client: &ClientInfo,
+    request: &Request<'_>,
+    correlation: &Correlation,
+    began: Instant,
+) -> Option<Box<LogEntry>> {
+    let (path, target) = request.target();
+    let logged = LoggedRequest {
+        client: client.address,
+        secure: client.secure,
+        method: &request.method,
+        authority: request.authority(),
+        path,
+        target,
+        version: match (client.protocol, request.http_10) {
+            (Protocol::Http2, _) => Version::HTTP_2,
+            (Protocol::Http1, false) => Version::HTTP_11,
+            (Protocol::Http1, true) => Version::HTTP_10,
+        },
+        fields: request,
+    };
+    LogEntry::of(worker, snapshot, &logged, correlation, began)
+}
+
+/// How many bytes of the input are a body that came whole with its head; 0 if a part is missing.
+fn inline_bytes(request: &Request<'_>, input: &[u8]) -> usize {
+    match request.body {
+        Body::Length(length) if length <= (input.len() - request.head_bytes) as u64 => {
+            length as usize
+        }
+        _ => 0,
+    }
+}
+
+/// A body that has not come whole with its head. What has come of it is written behind the
+/// forwarded head.
+fn rest_of_body(
+    snapshot: &Snapshot,
+    client: &ClientInfo,
+    request: &Request<'_>,
+    (input, inline): (&[u8], usize),
+    local: Option<LocalResponse>,
+    forwarded: &mut Vec<u8>,
+) -> Option<Box<RequestBody>> {
+    if request.body == Body::None || inline > 0 {
+        return None;
+    }
+    let came = input[request.head_bytes..].to_vec();
+    // In HTTP/2 trailers need not be announced.
+    let trailers = client.protocol == Protocol::Http2 || request.lines.first(&TRAILER).is_some();
+    let how = (request.expects, trailers);
+    let reserved = &snapshot.plan_headers.reserved;
+    let mut body = Box::new(RequestBody::new(
+        &snapshot.plan,
+        reserved,
+        request.body,
+        came,
+        how,
+    ));
+    if local != Some(LocalResponse::Report) {
+        body.begin(forwarded);
+    }
+    Some(body)
+}
+
+/// Runs the phases acquire, send, record and respond, or answers in the upstream's place. Reads the
+/// upstream's bytes into `received` and writes the client's head into `head`. `None` when the client
+/// has left, which resolves `left`, too.
+pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
+    client: &mut C,
+    exchange: &Exchange<'_>,
+    (input, forwarded): (&[u8], &mut Vec<u8>),
+    mut body: Option<&mut RequestBody>,
+    (received, head): (&mut Vec<u8>, &mut H),
+    left: Pin<&mut impl Future<Output = ()>>,
+) -> Option<Responding> {
+    let sent = match exchange.local {
+        None => {
+            let request = (forwarded, body.as_deref_mut());
+            acquire_and_send(client, exchange, request, received, head, left).await
+        }
+        Some(LocalResponse::Refused(code)) => Err(Failure::of(code)),
+        Some(local) => {
+            let body = (exchange.inline_body(input), body.as_deref_mut());
+            let response = local_response::answer(client, exchange, local, body, received, head);
+            return Some(Responding {
+                response: response.await?,
+                connection: None,
+            });
+        }
+    };
+    match sent {
+        Ok(responding) => Some(responding),
+        Err(Failure::ClientLeft) => None,
+        Err(Failure::Error(error, fallback)) => {
+            policy::log_error(client.worker(), &error);
+            exchange.trace(|spans| spans.failed(&error));
+            let unread = body.is_some_and(|body| !body.is_through());
+            let provenance = Provenance::own(fallback, unread);
+            let worker = client.worker();
+            let response = exchange.respond_error(worker, error.code, provenance, received, head);
+            Some(Responding {
+                response: response?,
+                connection: None,
+            })
+        }
+    }
+}
+
+/// Why no upstream has answered.
+enum Failure {
+    /// What is answered instead, and the experiment that fell back to control.
+    Error(ProxyError, Option<ExperimentIndex>),
+    ClientLeft,
+}
+
+impl Failure {
+    fn of(code: ErrorCode) -> Failure {
+        Failure::Error(ProxyError::new(code), None)
+    }
+}
+
+/// The phases *acquire* and *send*, again where the request may be sent once more.
+async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
+    client: &mut C,
+    exchange: &Exchange<'_>,
+    (forwarded, mut body): (&mut Vec<u8>, Option<&mut RequestBody>),
+    received: &mut Vec<u8>,
+    head: &mut H,
+    mut left: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Responding, Failure> {
+    if let Some(code) = body.as_ref().and_then(|body| body.fault()) {
+        return Err(Failure::of(code));
+    }
+    let mut target = acquire::Target::new(exchange);
+    let mut acquired = match acquire::idle(exchange, &target) {
+        Some(acquired) => acquired,
+        None => {
+            let acquiring = Box::pin(acquire::first(client.worker(), exchange, &mut target));
+            let acquired = tokio::select! {
+                biased;
+                acquired = acquiring => acquired,
+                () = left.as_mut() => return Err(Failure::ClientLeft),
+                () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
+            };
+            exchange.log(|entry| entry.sent(target.upstream, None, 0, target.fallback));
+            acquired.map_err(|error| Failure::Error(error, target.fallback))?
+        }
+    };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        received.clear();
+        let Acquired { connection, now } = &mut acquired;
+        let endpoint = &connection.endpoint().address;
+        exchange.address_to(endpoint, forwarded);
+        exchange.log(|it| it.sent(target.upstream, Some(endpoint), attempts, target.fallback));
+        let attempt = Attempt {
+            exchange,
+            fallback: target.fallback,
+            request: forwarded,
+            body: body.as_deref_mut(),
+            received,
             head,
-        )
-    }
-
-    /// Writes the head that the client gets.
-    fn give(
-        &self,
-        worker: &Worker,
-        answer: &mut ResponseHead<'_>,
-        more: &mut ExtraHeaders,
-        (closes, at): (bool, Instant),
-        exposures: SmallVec<[Exposure; 2]>,
-        head: &mut impl HeadWriter,
-    ) -> RecordedResponse {
-        if let Some(id) = self.request_id()
-            && let Ok(id) = HeaderValue::from_bytes(id)
-        {
-            EditableHead { answer, more }.insert(REQUEST_ID, id);
-        }
-        let unframed = matches!(
-            answer.follows,
-            BodyFraming::Chunks | BodyFraming::UntilClose
-        );
-        let to = ClientContext {
-            http_10: self.http_10,
-            // The process may have begun to stop since the request came.
-            closes: closes || worker.is_stopping() || (unframed && self.http_10),
-            upgrade: self.upgrade,
+            now: now.take(),
         };
-        worker.with_date(self.now_ms, |date| head.complete(answer, more, date, to));
-        RecordedResponse {
-            follows: answer.follows,
-            status: answer.status,
-            framed: match (self.http_10, self.takes_trailers && answer.has_trailers()) {
-                (true, _) => ClientFraming::Raw,
-                (false, true) => ClientFraming::Trailers(Rc::clone(&self.snapshot.words.reserved)),
-                (false, false) => ClientFraming::Chunks,
-            },
-            head_bytes: answer.head_bytes,
-            keeps: answer.keeps,
-            closes: to.closes,
-            quiet_max: policy::quiet_max(&self.snapshot.plan, plan_headers::is_of_events(&*answer)),
-            at,
-            exposures,
+        let sent = send::attempt(client, &mut connection.stream, attempt, left.as_mut()).await;
+        let failed = match sent {
+            Ok(response) => {
+                connection.endpoint().served();
+                return Ok(Responding {
+                    response,
+                    connection: Some(acquired.connection),
+                });
+            }
+            Err(failed) => failed,
+        };
+        let Some((error, unsent)) = failed.into_error(exchange, connection) else {
+            return Err(Failure::ClientLeft);
+        };
+        let unsent = unsent && !body.as_ref().is_some_and(|body| body.has_begun());
+        // A response that cannot be parsed is one: it would be no better a second time.
+        let again = error.code == ErrorCode::Broken
+            && attempts < ATTEMPTS_MAX
+            && (unsent || acquire::may_repeat(exchange, &target, connection));
+        if !again {
+            return Err(Failure::Error(error, target.fallback));
         }
-    }
-
-    /// What is recorded unless the answer reaches its end.
-    pub fn unfinished(
-        &self,
-        worker: &Rc<Worker>,
-        finished: &RecordedResponse,
-    ) -> Option<Box<UnfinishedExposures>> {
-        let visitor = self.visitor.clone()?.into_owned();
-        let exposures = finished.exposures.clone();
-        UnfinishedExposures::of(worker, &self.snapshot, visitor, exposures)
+        acquired = acquire::again(exchange, &target, acquired.connection, error)
+            .await
+            .map_err(|error| Failure::Error(error, target.fallback))?;
     }
 }

@@ -12,7 +12,7 @@ use crate::proxy::snapshot::Worker;
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
-pub fn tags<'a>(
+pub fn correlation<'a>(
     plan: &Plan,
     fields: impl HeaderView<'a>,
     trusted: bool,
@@ -24,7 +24,7 @@ pub fn tags<'a>(
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.
-pub fn quiet_max(plan: &Plan, of_events: bool) -> Duration {
+pub fn pause_max(plan: &Plan, of_events: bool) -> Duration {
     match of_events {
         true => plan.timeouts.tunnel,
         false => plan.timeouts.body,
@@ -75,7 +75,7 @@ pub fn keep_override(
 }
 
 /// Counts a error, and says why.
-pub fn note(worker: &Worker, error: &ProxyError) {
+pub fn log_error(worker: &Worker, error: &ProxyError) {
     worker.telemetry().refusals.add();
     let cause = error
         .source

@@ -48,13 +48,13 @@ pub struct Snapshot {
     /// This worker's connections.
     pub upstreams: Upstreams,
     /// Header values made once.
-    pub words: PlanHeaders,
+    pub plan_headers: PlanHeaders,
     /// The plan as the journal keeps it.
     pub declared: DeclaredPlan,
     /// Where spans go, if the plan exports any.
     pub outbox: Option<Outbox>,
     /// Whether requests are logged, exported, or given what tells them apart.
-    pub marks: bool,
+    pub has_extras: bool,
 }
 
 /// One worker. Held by `Rc`, so that the compiler proves that workers share nothing they write.
@@ -220,9 +220,9 @@ impl Snapshot {
         let tracing = &plan.tracing;
         let tags = tracing.request_id || tracing.start.is_some();
         Snapshot {
-            marks: tags || plan.access_log.is_some() || outbox.is_some(),
+            has_extras: tags || plan.access_log.is_some() || outbox.is_some(),
             upstreams: Upstreams::new(&plan, health_registry, before),
-            words: PlanHeaders::new(&plan),
+            plan_headers: PlanHeaders::new(&plan),
             declared: DeclaredPlan::new(&declaration(&plan)),
             outbox,
             plan,

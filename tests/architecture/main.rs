@@ -179,7 +179,7 @@ const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
     ("admin", 8),
     ("cli", 1),
     ("config", 4),
-    ("proxy", 4),
+    ("proxy", 1),
     ("server", 1),
     ("store", 1),
 ];
@@ -188,7 +188,6 @@ const SHARED_NAMES_LEFT: &[&str] = &[
     "Assignment",
     "Bounds",
     "Decimal",
-    "End",
     "Ended",
     "Endpoint",
     "Form",

@@ -1,10 +1,10 @@
-//! Gives an answer to the client: its head, and its body as it comes.
+//! Gives a response to a client of HTTP/1: its head, and its body as it arrives.
 
+use crate::proxy::exchange::{Exchange, RecordedResponse};
 use crate::proxy::h1::body::{BodyReader, UnfinishedGuard};
 use crate::proxy::h1::response_head::BodyFraming;
 use crate::proxy::h1::server::Http1Connection;
-use crate::proxy::observe::access_log::End;
-use crate::proxy::pipeline::{Exchange, RecordedResponse};
+use crate::proxy::observe::access_log::ResponseEnd;
 use crate::proxy::request_body::RequestBody;
 use crate::upstream::{PooledConnection, Stream};
 use std::pin::{Pin, pin};
@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-/// An body that goes on beside the answer, and where it goes.
+/// A request body that goes on beside the response, and where it goes.
 type Beside<'a> = Option<(&'a mut RequestBody, &'a mut Stream)>;
 
 /// What waiting for an upstream has brought.
@@ -29,44 +29,44 @@ enum UpstreamRead {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
     /// Gives the client the head of an answer, which is in `out`, and the rest of it, of which
-    /// `said` was read. False when the connection cannot be used any more.
+    /// `received` was read. False when the connection cannot be used any more.
     pub(super) async fn relay(
         &mut self,
-        (exchange, finished): (&Exchange<'_>, &RecordedResponse),
+        (exchange, response): (&Exchange<'_>, &RecordedResponse),
         (connection, mut body): (Option<PooledConnection>, Option<&mut RequestBody>),
-        (mut out, mut said): (Vec<u8>, Vec<u8>),
-        reset: Pin<&mut impl Future<Output = ()>>,
+        (mut out, mut received): (Vec<u8>, Vec<u8>),
+        left: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
-        let mut rest = BodyReader::new(finished.follows, finished.framed.clone());
-        said.drain(..finished.head_bytes);
-        let copied = rest.copy(&mut said, &mut out);
-        let given = self.give(exchange, &out).await;
+        let mut rest = BodyReader::new(response.follows, response.framed.clone());
+        received.drain(..response.head_bytes);
+        let copied = rest.copy(&mut received, &mut out);
+        let given = self.write(exchange, &out).await;
         let Some(mut connection) = connection else {
             if !given {
-                exchange.note(|entry| entry.ends(End::Left));
+                exchange.log(|entry| entry.ends(ResponseEnd::Left));
             }
             // Watershed's own words are whole.
             self.worker.buffers.give(out);
-            self.worker.buffers.give(said);
+            self.worker.buffers.give(received);
             return given;
         };
         if given {
             let data = *copied.as_ref().unwrap_or(&0);
-            exchange.note(|entry| entry.gave(data as u64));
+            exchange.log(|entry| entry.gave(data as u64));
         }
         let mut now = None;
         let whole = match (given && copied.is_ok(), rest.has_ended()) {
             (true, true) => {
-                exchange.note(|entry| entry.ends(End::Complete));
+                exchange.log(|entry| entry.ends(ResponseEnd::Complete));
                 // All of it came at once: the clock need not be asked again.
-                now = Some(finished.at);
+                now = Some(response.at);
                 true
             }
             (true, false) => {
-                let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker, finished));
-                let buffers = (&mut out, &mut said);
+                let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker, response));
+                let buffers = (&mut out, &mut received);
                 let upstream = (&mut connection, body.as_deref_mut());
-                let whole = self.stream(exchange, &mut rest, finished, upstream, buffers, reset);
+                let whole = self.stream(exchange, &mut rest, response, upstream, buffers, left);
                 let whole = whole.await;
                 if whole {
                     watched.let_off();
@@ -75,22 +75,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             }
             (false, _) => {
                 if given {
-                    exchange.note(|entry| entry.ends(End::Broken));
+                    exchange.log(|entry| entry.ends(ResponseEnd::Broken));
                 }
-                let left = finished.follows != BodyFraming::Nothing;
+                let left = response.follows != BodyFraming::Nothing;
                 drop(UnfinishedGuard::new(
-                    exchange.unfinished(self.worker, finished).filter(|_| left),
+                    exchange.unfinished(self.worker, response).filter(|_| left),
                 ));
                 false
             }
         };
         let through = body.is_none_or(|body| body.is_through());
-        if whole && finished.keeps && said.is_empty() && through {
+        if whole && response.keeps && received.is_empty() && through {
             connection.release(now.unwrap_or_else(Instant::now));
         }
         self.answered = now;
         self.worker.buffers.give(out);
-        self.worker.buffers.give(said);
+        self.worker.buffers.give(received);
         whole
     }
 
@@ -99,74 +99,75 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         &mut self,
         exchange: &Exchange<'_>,
         rest: &mut BodyReader,
-        finished: &RecordedResponse,
+        response: &RecordedResponse,
         (connection, mut body): (&mut PooledConnection, Option<&mut RequestBody>),
-        (out, said): (&mut Vec<u8>, &mut Vec<u8>),
-        mut reset: Pin<&mut impl Future<Output = ()>>,
+        (out, received): (&mut Vec<u8>, &mut Vec<u8>),
+        mut left: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
         if rest.is_wide() {
-            let narrow = std::mem::replace(said, self.worker.buffers.take_wide());
-            said.extend_from_slice(&narrow);
+            let narrow = std::mem::replace(received, self.worker.buffers.take_wide());
+            received.extend_from_slice(&narrow);
             self.worker.buffers.give(narrow);
         }
         let end = loop {
             if rest.has_ended() {
-                break End::Complete;
+                break ResponseEnd::Complete;
             }
-            let within = exchange.within(finished.quiet_max);
-            let heard = match exchange.is_late() {
+            let within = exchange.time_left(response.pause_max);
+            let read = match exchange.is_late() {
                 true => UpstreamRead::Broken,
                 false => {
                     let upstream = (&mut *connection, body.as_deref_mut());
-                    self.hear(upstream, said, within, reset.as_mut()).await
+                    self.read_upstream(upstream, received, within, left.as_mut())
+                        .await
                 }
             };
-            match heard {
-                UpstreamRead::Broken if exchange.is_late() => break End::Late,
+            match read {
+                UpstreamRead::Broken if exchange.is_late() => break ResponseEnd::Late,
                 UpstreamRead::Closed => match rest.close() {
-                    Some(last) if self.give(exchange, last).await => break End::Complete,
-                    Some(_) => break End::Left,
-                    None => break End::Broken,
+                    Some(last) if self.write(exchange, last).await => break ResponseEnd::Complete,
+                    Some(_) => break ResponseEnd::Left,
+                    None => break ResponseEnd::Broken,
                 },
-                UpstreamRead::Left => break End::Left,
-                UpstreamRead::Broken => break End::Broken,
+                UpstreamRead::Left => break ResponseEnd::Left,
+                UpstreamRead::Broken => break ResponseEnd::Broken,
                 UpstreamRead::More => {}
             }
             let beside = body
                 .as_deref_mut()
                 .map(|body| (body, &mut connection.stream));
             let (given, bytes) = if rest.is_wide() {
-                let Ok(taken) = rest.take(said) else {
-                    break End::Broken;
+                let Ok(taken) = rest.take(received) else {
+                    break ResponseEnd::Broken;
                 };
                 let given = self
-                    .give_beside(exchange, &said[..taken.pass], beside)
+                    .write_beside(exchange, &received[..taken.pass], beside)
                     .await;
-                said.drain(..taken.pass);
+                received.drain(..taken.pass);
                 (given, taken.data)
             } else {
                 out.clear();
-                let Ok(data) = rest.copy(said, out) else {
-                    break End::Broken;
+                let Ok(data) = rest.copy(received, out) else {
+                    break ResponseEnd::Broken;
                 };
-                (self.give_beside(exchange, out, beside).await, data)
+                (self.write_beside(exchange, out, beside).await, data)
             };
             if !given {
-                break End::Left;
+                break ResponseEnd::Left;
             }
-            exchange.note(|entry| entry.gave(bytes as u64));
+            exchange.log(|entry| entry.gave(bytes as u64));
         };
-        exchange.note(|entry| entry.ends(end));
-        end == End::Complete
+        exchange.log(|entry| entry.ends(end));
+        end == ResponseEnd::Complete
     }
 
     /// Reads more of an answer.
-    async fn hear(
+    async fn read_upstream(
         &mut self,
         (connection, mut body): (&mut PooledConnection, Option<&mut RequestBody>),
-        said: &mut Vec<u8>,
-        quiet_max: Duration,
-        mut reset: Pin<&mut impl Future<Output = ()>>,
+        received: &mut Vec<u8>,
+        pause_max: Duration,
+        mut left: Pin<&mut impl Future<Output = ()>>,
     ) -> UpstreamRead {
         let mut waiting = false;
         std::future::poll_fn(|context| {
@@ -176,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                     return Poll::Ready(UpstreamRead::Left);
                 }
             }
-            let read = pin!(connection.stream.read_buf(&mut *said)).poll(context);
+            let read = pin!(connection.stream.read_buf(&mut *received)).poll(context);
             if let Poll::Ready(read) = read {
                 return Poll::Ready(match read {
                     Ok(0) => UpstreamRead::Closed,
@@ -184,15 +185,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                     Err(_) => UpstreamRead::Broken,
                 });
             }
-            if reset.as_mut().poll(context).is_ready() {
+            if left.as_mut().poll(context).is_ready() {
                 return Poll::Ready(UpstreamRead::Left);
             }
             if !waiting {
                 waiting = true;
-                self.clock.begin(context, Instant::now(), quiet_max);
+                self.timer.begin(context, Instant::now(), pause_max);
                 return Poll::Pending;
             }
-            match self.clock.poll_over(context, quiet_max) {
+            match self.timer.poll_over(context, pause_max) {
                 true => Poll::Ready(UpstreamRead::Broken),
                 false => Poll::Pending,
             }
@@ -201,12 +202,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
     }
 
     /// Writes all of this to the client. False when it cannot be written, or not in time.
-    pub(super) async fn give(&mut self, exchange: &Exchange<'_>, bytes: &[u8]) -> bool {
-        self.give_beside(exchange, bytes, None).await
+    pub(super) async fn write(&mut self, exchange: &Exchange<'_>, bytes: &[u8]) -> bool {
+        self.write_beside(exchange, bytes, None).await
     }
 
-    /// The same beside an body: a client may read only when all of it was sent.
-    async fn give_beside(
+    /// The same beside a request body: a client may read only when all of it was sent.
+    async fn write_beside(
         &mut self,
         exchange: &Exchange<'_>,
         bytes: &[u8],
@@ -241,12 +242,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         exchange: &Exchange<'_>,
     ) -> Poll<bool> {
         // What is left of the whole time shrinks also while the client takes a little.
-        let within = exchange.within(exchange.snapshot.plan.timeouts.body);
+        let within = exchange.time_left(exchange.snapshot.plan.timeouts.body);
         if !std::mem::replace(waiting, true) {
-            self.clock.begin(context, Instant::now(), within);
+            self.timer.begin(context, Instant::now(), within);
             return Poll::Pending;
         }
-        match self.clock.poll_over(context, within) {
+        match self.timer.poll_over(context, within) {
             true => Poll::Ready(false),
             false => Poll::Pending,
         }

@@ -400,7 +400,7 @@ impl<'a> Request<'a> {
     }
 
     /// The override token that came with it.
-    pub fn brought(&self) -> Option<&OverrideToken> {
+    pub fn override_token(&self) -> Option<&OverrideToken> {
         self.odd.as_ref()?.brought.as_ref()
     }
 

@@ -1,15 +1,12 @@
-//! A client's connection of HTTP/1.
+//! A client's connection of HTTP/1: requests one after the other, each through the pipeline.
 
+use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::error_response::ErrorCode;
+use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse};
 use crate::proxy::h1::partial_head::PartialHead;
-use crate::proxy::headers::forwarding::ClientInfo;
-use crate::proxy::headers::plan_headers;
-use crate::proxy::local_response;
-use crate::proxy::observe::access_log::End;
-use crate::proxy::pipeline::{self, Exchange, Found, LocalResponse, RecordedResponse};
-use crate::proxy::policy;
+use crate::proxy::observe::access_log::ResponseEnd;
+use crate::proxy::pipeline::{self, Begun};
 use crate::proxy::request_body::{BodySource, RequestBody};
-use crate::proxy::send::{self, Client, SendOutcome};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
 use crate::proxy::timer::Timer;
@@ -33,19 +30,19 @@ pub fn last_call(quiet_until: Instant) -> Duration {
     left.max(LAST_CALL)
 }
 
-/// Why a connection is served no more.
+/// Why a connection is served no longer.
 #[derive(Debug)]
-pub enum Ended {
-    /// It is another protocol from here on: the upstream's side, and what was read of it.
+pub enum ConnectionEnd {
+    /// It carries another protocol from here on: the upstream's connection, and what was read of it.
     Tunnel(Box<PooledConnection>, Vec<u8>),
-    /// The connection is to be closed; first the code is told, if there is one.
+    /// The connection is to be closed, with an error response if there is one to send.
     Close(Option<ErrorCode>),
-    /// The client has left, or cannot be told anything any more.
-    Gone,
+    /// The client has left, or cannot be reached any more.
+    ClientLeft,
 }
 
-/// How much of an body is read at once.
-const UPLOAD_BYTES: usize = 64 << 10;
+/// How much of a request's body is read at once.
+const BODY_READ_BYTES: usize = 64 << 10;
 
 /// A client's connection.
 pub struct Http1Connection<'a, S> {
@@ -53,71 +50,69 @@ pub struct Http1Connection<'a, S> {
     socket: &'a Socket,
     pub(super) stream: S,
     /// What the client has sent and was not answered.
-    held: Vec<u8>,
+    input: Vec<u8>,
     partial: PartialHead,
     requests: u32,
-    pub(super) clock: Timer,
+    pub(super) timer: Timer,
     /// When the last request was answered, where that is known.
     pub(super) answered: Option<Instant>,
-    peer: IpAddr,
-    secure: bool,
-    ours: ClientInfo,
+    client: ClientInfo,
     /// The client sends no more.
     ended: bool,
-    /// Whether the wait for the rest of a head has begun: more of it does not begin it anew.
+    /// Whether the wait for the rest of a head has begun: more of it does not restart it.
     in_head: bool,
-    /// The process stops, and this one may still begin a request for a while.
-    called: bool,
+    /// The process stops, and this connection may still begin a request for a while.
+    draining: bool,
 }
 
-/// What is left when the straight way has ended.
-pub struct Leftover<S> {
+/// What is left when a connection is served no longer.
+pub struct Remains<S> {
     /// The stream.
     pub stream: S,
     /// What was read of it and not answered.
-    pub held: Vec<u8>,
+    pub input: Vec<u8>,
     /// Whether the client sends no more.
     pub ended: bool,
 }
 
-/// What became of a request.
-enum Done {
-    Next,
+/// What follows a request.
+enum Next {
+    Request,
     Close,
-    Gone,
+    ClientLeft,
     Tunnel(Box<PooledConnection>, Vec<u8>),
 }
 
-/// How far a request has come.
+/// How far the request at the beginning of the input has come.
 enum Step {
-    Answered(Done, usize, Option<Box<RequestBody>>),
-    Unsound(ErrorCode),
-    More,
+    Answered(Next, usize, Option<Box<RequestBody>>),
+    Invalid(ErrorCode),
+    Incomplete,
 }
 
 /// What a wait for the client has brought.
-enum Came {
+enum Waited {
     Bytes,
-    Late,
+    TimedOut,
     End,
-    Gone,
+    ClientLeft,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client for Http1Connection<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream for Http1Connection<'_, S> {
     fn worker(&self) -> &Rc<Worker> {
         self.worker
     }
 
-    fn peer(&self) -> IpAddr {
-        self.peer
+    fn address(&self) -> IpAddr {
+        self.client.address
     }
 
-    fn clock(&mut self) -> &mut Timer {
-        &mut self.clock
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
     }
 
-    async fn tell(&mut self, exchange: &Exchange<'_>, interim: &[u8]) -> bool {
-        self.give(exchange, interim).await
+    async fn send_interim(&mut self, exchange: &Exchange<'_>, interim: &[u8]) -> bool {
+        self.write(exchange, interim).await
     }
 }
 
@@ -127,233 +122,208 @@ impl<S: AsyncRead + Unpin> BodySource for Http1Connection<'_, S> {
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
     ) -> Poll<Result<usize, ErrorCode>> {
-        into.reserve(UPLOAD_BYTES);
+        into.reserve(BODY_READ_BYTES);
         let read = pin!(self.stream.read_buf(into)).poll(context);
         read.map_err(|_| ErrorCode::BodyBroken)
     }
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
-    /// A connection of this client, who has sent `held` already.
+    /// A connection of this client, who has sent `input` already.
     pub fn new(
         worker: &'a Rc<Worker>,
         (stream, socket): (S, &'a Socket),
-        held: Vec<u8>,
-        (peer, secure): (IpAddr, bool),
+        input: Vec<u8>,
+        (address, secure): (IpAddr, bool),
     ) -> Http1Connection<'a, S> {
-        let trusted = plan_headers::trusts(&worker.snapshot().plan, peer);
         Http1Connection {
             worker,
             socket,
             stream,
-            held,
+            input,
             partial: PartialHead::default(),
             requests: 0,
             ended: false,
-            clock: Timer::default(),
+            timer: Timer::default(),
             answered: None,
-            peer,
-            secure,
-            ours: ClientInfo::new(peer, trusted, false),
+            client: ClientInfo::new(address, Protocol::Http1, secure),
             in_head: false,
-            called: false,
+            draining: false,
         }
     }
 
     /// What is left of it.
-    pub fn into_left(self) -> Leftover<S> {
-        Leftover {
+    pub fn into_remains(self) -> Remains<S> {
+        Remains {
             stream: self.stream,
-            held: self.held,
+            input: self.input,
             ended: self.ended,
         }
     }
 
     /// Answers requests, one after the other.
-    pub async fn serve(&mut self) -> Ended {
+    pub async fn serve(&mut self) -> ConnectionEnd {
         let (worker, socket) = (self.worker, self.socket);
-        let mut told = pin!(worker.stopped.notified());
-        let mut reset = pin!(socket.reset());
+        let mut stopped = pin!(worker.stopped.notified());
+        let mut left = pin!(socket.reset());
         loop {
             let snapshot = worker.snapshot();
-            let trusted = plan_headers::trusts(&snapshot.plan, self.peer);
-            if trusted != self.ours.trusted {
-                self.ours = ClientInfo::new(self.peer, trusted, false);
-            }
-            let held = std::mem::take(&mut self.held);
-            let mut request = Vec::new();
+            let input = std::mem::take(&mut self.input);
+            let mut forwarded = Vec::new();
             let head_bytes_max = snapshot.plan.limits.head_bytes;
             let step = {
-                let found = if held.is_empty() || !self.partial.is_news(&held, head_bytes_max) {
-                    Found::More
+                let begun = if input.is_empty() || !self.partial.is_news(&input, head_bytes_max) {
+                    Begun::Incomplete
                 } else {
-                    request = worker.buffers.take();
-                    pipeline::find(worker, snapshot, self.by(), &held, &mut request)
+                    forwarded = worker.buffers.take();
+                    let client = (&self.client, self.requests);
+                    pipeline::begin(worker, snapshot, client, &input, &mut forwarded)
                 };
-                match found {
-                    Found::Go(exchange, mut body) => {
+                match begun {
+                    Begun::Request(exchange, mut body) => {
                         self.in_head = false;
                         self.partial.reset();
-                        let taken = exchange.taken;
-                        let sent = (&mut request, body.as_deref_mut());
-                        let done = self.answer(&exchange, &held, sent, reset.as_mut()).await;
-                        Step::Answered(done, taken, body)
+                        let bytes = exchange.input_bytes;
+                        let request = (&*input, &mut forwarded);
+                        let body_ = body.as_deref_mut();
+                        let next = self.answer(&exchange, request, body_, left.as_mut()).await;
+                        Step::Answered(next, bytes, body)
                     }
-                    Found::Unsound(code) => Step::Unsound(code),
-                    Found::More => Step::More,
+                    Begun::Invalid(code) => Step::Invalid(code),
+                    Begun::Incomplete => Step::Incomplete,
                 }
             };
-            self.held = held;
-            let done = match step {
-                Step::Answered(done, taken, body) => {
-                    self.held.drain(..taken);
-                    self.behind(done, body)
+            self.input = input;
+            let next = match step {
+                Step::Answered(next, bytes, body) => {
+                    self.input.drain(..bytes);
+                    self.after_body(next, body)
                 }
-                Step::Unsound(code) => return Ended::Close(Some(code)),
-                Step::More => {
+                Step::Invalid(code) => return ConnectionEnd::Close(Some(code)),
+                Step::Incomplete => {
                     // It may be long until there is more.
-                    worker.buffers.give(std::mem::take(&mut request));
-                    match self.read(told.as_mut()).await {
-                        Came::Bytes => Done::Next,
-                        Came::Late if self.has_begun() => {
-                            return Ended::Close(Some(ErrorCode::HeadTimedOut));
-                        }
-                        Came::End if self.has_begun() => {
-                            return Ended::Close(Some(ErrorCode::Incomplete));
-                        }
-                        Came::Late | Came::End => Done::Close,
-                        Came::Gone => Done::Gone,
+                    worker.buffers.give(std::mem::take(&mut forwarded));
+                    match self.wait_for_client(stopped.as_mut()).await {
+                        Ok(next) => next,
+                        Err(code) => return ConnectionEnd::Close(Some(code)),
                     }
                 }
             };
-            worker.buffers.give(request);
-            match done {
-                Done::Next => {}
-                Done::Tunnel(connection, said) => return Ended::Tunnel(connection, said),
-                Done::Close => return Ended::Close(None),
-                Done::Gone => return Ended::Gone,
+            worker.buffers.give(forwarded);
+            match next {
+                Next::Request => {}
+                Next::Tunnel(connection, received) => {
+                    return ConnectionEnd::Tunnel(connection, received);
+                }
+                Next::Close => return ConnectionEnd::Close(None),
+                Next::ClientLeft => return ConnectionEnd::ClientLeft,
             }
         }
     }
 
     /// What came behind a body is the next request, if all of the body was taken.
-    fn behind(&mut self, done: Done, body: Option<Box<RequestBody>>) -> Done {
+    fn after_body(&mut self, next: Next, body: Option<Box<RequestBody>>) -> Next {
         match body {
             Some(body) if body.is_through() => {
-                self.held.append(&mut body.into_left());
-                done
+                self.input.append(&mut body.into_left());
+                next
             }
             // Where the next request begins is not known.
-            Some(_) if matches!(done, Done::Next) => Done::Close,
-            _ => done,
+            Some(_) if matches!(next, Next::Request) => Next::Close,
+            _ => next,
         }
     }
 
-    fn by(&self) -> pipeline::By<'_> {
-        pipeline::By {
-            ours: &self.ours,
-            peer: self.peer,
-            secure: self.secure,
-            http2: false,
-            requests: self.requests,
-        }
-    }
-
-    /// Asks the upstream and answers the client.
+    /// Answers one request.
     async fn answer(
         &mut self,
         exchange: &Exchange<'_>,
-        held: &[u8],
-        (request, mut body): (&mut Vec<u8>, Option<&mut RequestBody>),
-        mut reset: Pin<&mut impl Future<Output = ()>>,
-    ) -> Done {
-        let worker = self.worker;
-        let (mut said, mut head) = (worker.buffers.take(), worker.buffers.take());
-        let heard = match exchange.instead {
-            None => {
-                let sent = (request, body.as_deref_mut());
-                send::ask(self, exchange, sent, &mut said, &mut head, reset.as_mut()).await
-            }
-            Some(LocalResponse::Refused(code)) => SendOutcome::refused(code),
-            Some(instead) => {
-                let body = (exchange.inline(held), body.as_deref_mut());
-                let own =
-                    local_response::answer(self, exchange, instead, body, &mut said, &mut head)
-                        .await;
-                own.map_or(SendOutcome::ClientGone, SendOutcome::Local)
-            }
-        };
-        let (finished, connection) = match heard {
-            SendOutcome::Response(finished, connection) => (finished, Some(connection)),
-            SendOutcome::Local(finished) => (finished, None),
-            SendOutcome::Failed(error, fallback) => {
-                policy::note(worker, &error);
-                exchange.trail(|trail| trail.failed(&error));
-                let unread = body.as_ref().is_some_and(|it| !it.is_through());
-                let how = (error.code, fallback, unread);
-                match exchange.refuse(worker, how, &mut said, &mut head) {
-                    Some(finished) => (finished, None),
-                    // What watershed says itself can be read.
-                    None => return Done::Gone,
-                }
-            }
-            SendOutcome::ClientGone => return Done::Gone,
+        request: (&[u8], &mut Vec<u8>),
+        mut body: Option<&mut RequestBody>,
+        mut left: Pin<&mut impl Future<Output = ()>>,
+    ) -> Next {
+        let buffers = &self.worker.buffers;
+        let (mut received, mut head) = (buffers.take(), buffers.take());
+        let responding = pipeline::exchange_with_upstream(
+            self,
+            exchange,
+            request,
+            body.as_deref_mut(),
+            (&mut received, &mut head),
+            left.as_mut(),
+        );
+        let Some(responding) = responding.await else {
+            return Next::ClientLeft;
         };
         self.requests += 1;
-        let connection = match connection {
-            Some(connection) if finished.status == 101 => {
-                return self
-                    .change(exchange, finished, connection, (head, said))
-                    .await;
+        let response = responding.response;
+        let connection = match responding.connection {
+            Some(connection) if response.status == 101 => {
+                let bytes = (head, received);
+                return self.switch(exchange, response, connection, bytes).await;
             }
             connection => connection,
         };
-        let closes = finished.closes;
         let upstream = (connection, body.as_deref_mut());
-        let given = self.relay((exchange, &finished), upstream, (head, said), reset);
-        let given = given.await;
+        let whole = self
+            .relay((exchange, &response), upstream, (head, received), left)
+            .await;
         if let Some(body) = body {
-            exchange.note(|entry| entry.brought(body.bytes()));
+            exchange.log(|entry| entry.received(body.bytes()));
         }
-        match (given, closes) {
+        match (whole, response.closes) {
             (false, _) => {
                 if exchange.http_10 {
-                    // Only the end of the connection tells where the answer ends.
+                    // Only the end of the connection tells where the response ends.
                     self.socket.spoil();
                 }
-                Done::Gone
+                Next::ClientLeft
             }
-            (true, true) => Done::Close,
-            (true, false) => Done::Next,
+            (true, true) => Next::Close,
+            (true, false) => Next::Request,
         }
     }
 
     /// Passes on that the upstream switches protocols.
-    async fn change(
+    async fn switch(
         &mut self,
         exchange: &Exchange<'_>,
-        finished: RecordedResponse,
+        response: RecordedResponse,
         connection: PooledConnection,
-        (head, mut said): (Vec<u8>, Vec<u8>),
-    ) -> Done {
-        if !self.give(exchange, &head).await {
-            exchange.note(|entry| entry.ends(End::Left));
-            return Done::Gone;
+        (head, mut received): (Vec<u8>, Vec<u8>),
+    ) -> Next {
+        if !self.write(exchange, &head).await {
+            exchange.log(|entry| entry.ends(ResponseEnd::Left));
+            return Next::ClientLeft;
         }
-        exchange.note(|entry| entry.ends(End::Complete));
-        said.drain(..finished.head_bytes);
-        Done::Tunnel(Box::new(connection), said)
+        exchange.log(|entry| entry.ends(ResponseEnd::Complete));
+        received.drain(..response.head_bytes);
+        Next::Tunnel(Box::new(connection), received)
+    }
+
+    /// Waits for more of a request, or for the next one.
+    async fn wait_for_client(
+        &mut self,
+        stopped: Pin<&mut Notified<'_>>,
+    ) -> Result<Next, ErrorCode> {
+        match self.read(stopped).await {
+            Waited::Bytes => Ok(Next::Request),
+            Waited::TimedOut if self.has_begun() => Err(ErrorCode::HeadTimedOut),
+            Waited::End if self.has_begun() => Err(ErrorCode::Incomplete),
+            Waited::TimedOut | Waited::End => Ok(Next::Close),
+            Waited::ClientLeft => Ok(Next::ClientLeft),
+        }
     }
 
     /// Whether a request has begun; empty lines before it are not its beginning.
     fn has_begun(&self) -> bool {
-        self.held.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
+        self.input.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
     }
 
     /// Reads more of what the client sends.
-    async fn read(&mut self, mut told: Pin<&mut Notified<'_>>) -> Came {
+    async fn read(&mut self, mut stopped: Pin<&mut Notified<'_>>) -> Waited {
         let snapshot = self.worker.snapshot();
-        let within = match self.held.is_empty() && self.requests > 0 {
+        let within = match self.input.is_empty() && self.requests > 0 {
             true => snapshot.plan.timeouts.idle,
             false => snapshot.plan.timeouts.head,
         };
@@ -361,21 +331,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
         let begun = self.has_begun();
         let mut waiting = std::mem::replace(&mut self.in_head, begun) && begun;
         std::future::poll_fn(|context| {
-            if self.held.capacity() == 0 {
-                self.held = self.worker.buffers.take();
+            if self.input.capacity() == 0 {
+                self.input = self.worker.buffers.take();
             }
-            let read = pin!(self.stream.read_buf(&mut self.held)).poll(context);
+            let read = pin!(self.stream.read_buf(&mut self.input)).poll(context);
             match read {
                 Poll::Ready(Ok(0)) => {
                     self.ended = true;
-                    return Poll::Ready(Came::End);
+                    return Poll::Ready(Waited::End);
                 }
-                Poll::Ready(Ok(_)) => return Poll::Ready(Came::Bytes),
-                Poll::Ready(Err(_)) => return Poll::Ready(Came::Gone),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Waited::Bytes),
+                Poll::Ready(Err(_)) => return Poll::Ready(Waited::ClientLeft),
                 Poll::Pending => {}
             }
-            if self.held.is_empty() {
-                self.worker.buffers.give(std::mem::take(&mut self.held));
+            if self.input.is_empty() {
+                self.worker.buffers.give(std::mem::take(&mut self.input));
             }
             if let Some(until) = self.worker.quiet_until.get()
                 && !begun
@@ -384,25 +354,25 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             }
             if !waiting {
                 waiting = true;
-                let _ = told.as_mut().poll(context);
+                let _ = stopped.as_mut().poll(context);
                 let now = self.answered.take().unwrap_or_else(Instant::now);
-                self.clock.begin(context, now, within);
+                self.timer.begin(context, now, within);
                 return Poll::Pending;
             }
-            match self.clock.poll_over(context, within) {
-                true => Poll::Ready(Came::Late),
+            match self.timer.poll_over(context, within) {
+                true => Poll::Ready(Waited::TimedOut),
                 false => Poll::Pending,
             }
         })
         .await
     }
 
-    fn poll_last_call(&mut self, context: &mut Context<'_>, within: Duration) -> Poll<Came> {
-        if !std::mem::replace(&mut self.called, true) {
-            self.clock.stop();
+    fn poll_last_call(&mut self, context: &mut Context<'_>, within: Duration) -> Poll<Waited> {
+        if !std::mem::replace(&mut self.draining, true) {
+            self.timer.stop();
         }
-        match self.clock.poll_over(context, within) {
-            true => Poll::Ready(Came::Late),
+        match self.timer.poll_over(context, within) {
+            true => Poll::Ready(Waited::TimedOut),
             false => Poll::Pending,
         }
     }

@@ -97,12 +97,12 @@ pub enum Http2ResponseBody {
     /// What is there already, and what is logged when the client's connection takes it.
     Whole(Bytes, Option<Box<LogEntry>>),
     /// The upstream's, as it comes.
-    StreamedBody(Box<StreamedBody>),
+    Streamed(Box<StreamedBody>),
 }
 
 impl Http2ResponseBody {
     /// All of a body.
-    pub fn own(text: Bytes, mut entry: Option<Box<LogEntry>>) -> Http2ResponseBody {
+    pub fn whole(text: Bytes, mut entry: Option<Box<LogEntry>>) -> Http2ResponseBody {
         if text.is_empty() {
             // Nobody asks for nothing.
             if let Some(mut entry) = entry.take() {
@@ -115,10 +115,10 @@ impl Http2ResponseBody {
     }
 
     /// What is logged when the client's connection has taken all of it.
-    pub fn take_entry(&mut self) -> Option<Box<LogEntry>> {
+    pub fn take_log(&mut self) -> Option<Box<LogEntry>> {
         match self {
             Http2ResponseBody::Whole(_, entry) => entry.take(),
-            Http2ResponseBody::StreamedBody(streamed) => streamed.take_entry(),
+            Http2ResponseBody::Streamed(streamed) => streamed.take_log(),
         }
     }
 }
@@ -139,21 +139,21 @@ impl Body for Http2ResponseBody {
                 }
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))))
             }
-            Http2ResponseBody::StreamedBody(streamed) => streamed.poll(context),
+            Http2ResponseBody::Streamed(streamed) => streamed.poll(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Http2ResponseBody::Whole(text, _) => text.is_empty(),
-            Http2ResponseBody::StreamedBody(streamed) => streamed.has_ended(),
+            Http2ResponseBody::Streamed(streamed) => streamed.has_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Http2ResponseBody::Whole(text, _) => SizeHint::with_exact(text.len() as u64),
-            Http2ResponseBody::StreamedBody(streamed) => match streamed.left_bytes() {
+            Http2ResponseBody::Streamed(streamed) => match streamed.left_bytes() {
                 Some(left) => SizeHint::with_exact(left),
                 None => SizeHint::default(),
             },

@@ -3,7 +3,7 @@
 use crate::config::plan::Plan;
 use crate::proxy::h2::hpack::Paths;
 use crate::proxy::h2::stall_limit::{Here, StallLimit, StallLimitedBody};
-use crate::proxy::h2::stream::Http2Client;
+use crate::proxy::h2::stream;
 use crate::proxy::h2::transport::Http2Transport;
 use crate::proxy::snapshot::Worker;
 use crate::proxy::timer::Timer;
@@ -45,16 +45,16 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let here = Here::new(plan.timeouts.body);
     let running = here.running();
     let begun = Rc::new(Cell::new(0_u32));
-    let client_ip = Rc::new(Http2Client::new(worker, peer, secure));
+    let client = Rc::new(stream::client(peer, secure));
     let service = service_fn(|request: Request<Incoming>| {
         begun.set(begun.get().saturating_add(1));
-        let (worker, client_ip) = (Rc::clone(worker), Rc::clone(&client_ip));
+        let (worker, client) = (Rc::clone(worker), Rc::clone(&client));
         // On the heap at once: hyper and the runtime move what they are given several times.
         Box::pin(async move {
             let total = worker.snapshot().plan.timeouts.total;
             let pace = StallLimit::of_this_stream(total.map(|total| Instant::now() + total));
-            let answer = client_ip.answer(&worker, request).await;
-            Ok::<_, Infallible>(answer.map(|body| StallLimitedBody::new(body, pace)))
+            let response = stream::answer(&worker, &client, request).await;
+            Ok::<_, Infallible>(response.map(|body| StallLimitedBody::new(body, pace)))
         })
     });
     let moved = Rc::new(Cell::new(false));

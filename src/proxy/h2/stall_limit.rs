@@ -5,7 +5,7 @@
 //! those that wait too long. Ending one resets the stream and drops all that it holds.
 
 use crate::proxy::h2::body::Http2ResponseBody;
-use crate::proxy::observe::access_log::{End, LogEntry};
+use crate::proxy::observe::access_log::{LogEntry, ResponseEnd};
 use crate::proxy::timer::Timer;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -103,7 +103,7 @@ impl Body for StallLimitedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = self.poll(context);
         if polled.is_ready() && self.is_end_stream() {
-            let entry = self.answer.take_entry();
+            let entry = self.answer.take_log();
             self.pace.entry.replace(entry);
         }
         self.pace.moved.set(true);
@@ -181,7 +181,7 @@ fn poll(
         return Poll::Pending;
     }
     if let Some(mut entry) = pace.entry.take() {
-        entry.ends(End::Left);
+        entry.ends(ResponseEnd::Left);
     }
     Poll::Ready(())
 }

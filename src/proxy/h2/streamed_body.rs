@@ -6,7 +6,7 @@ use crate::proxy::h1::header_block::HeaderBlock;
 use crate::proxy::h2::body::Http2RequestBody;
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::reserved::ReservedNames;
-use crate::proxy::observe::access_log::{End, LogEntry};
+use crate::proxy::observe::access_log::{LogEntry, ResponseEnd};
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::timer::Timer;
 use crate::upstream::PooledConnection;
@@ -86,7 +86,7 @@ impl StreamedBody {
     }
 
     /// What is logged of it.
-    pub fn take_entry(&mut self) -> Option<Box<LogEntry>> {
+    pub fn take_log(&mut self) -> Option<Box<LogEntry>> {
         self.entry.take()
     }
 
@@ -111,8 +111,8 @@ impl StreamedBody {
         if let Some(entry) = &mut self.entry {
             match &next {
                 Some(Ok(frame)) => entry.gave(frame.data_ref().map_or(0, Bytes::len) as u64),
-                Some(Err(_)) if is_late => entry.ends(End::Late),
-                Some(Err(_)) => entry.ends(End::Broken),
+                Some(Err(_)) if is_late => entry.ends(ResponseEnd::Late),
+                Some(Err(_)) => entry.ends(ResponseEnd::Broken),
                 None => {}
             }
         }
@@ -120,7 +120,7 @@ impl StreamedBody {
             && !matches!(next, Some(Err(_)))
             && let Some(entry) = &mut self.entry
         {
-            entry.ends(End::Complete);
+            entry.ends(ResponseEnd::Complete);
         }
         if let Some(Err(_)) = next {
             self.entry = None;
@@ -176,7 +176,7 @@ impl StreamedBody {
         if let Some((upload, body)) = &mut self.upload {
             upload.poll(context, body, &mut connection.stream);
             if let Some(entry) = &mut self.entry {
-                entry.brought(upload.bytes());
+                entry.received(upload.bytes());
             }
             if upload.fault().is_some() {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

@@ -4,6 +4,7 @@ use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::Visitor;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::Assignment;
+use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
@@ -13,32 +14,29 @@ use crate::proxy::observe::trace_context::{
 };
 use http::header::{COOKIE, FORWARDED, HOST};
 use smallvec::SmallVec;
-use std::net::IpAddr;
 
-/// What one connection says of its client, made once.
+/// What the forwarded head says besides the client's own fields.
 #[derive(Debug)]
-pub struct ClientInfo {
-    /// Whether what the client says of others is believed.
+pub struct Forwarding<'a> {
+    /// The client.
+    pub client: &'a ClientInfo,
+    /// Whether what the client says of other clients is believed.
     pub trusted: bool,
-    address: IpAddr,
-    /// The address, and the end of its line.
-    text: Box<[u8]>,
-    http2: bool,
+    /// Whether the user's browser uses TLS, here or at a trusted peer.
+    pub over_tls: bool,
+    /// The values that are the same for every request.
+    pub prepared: &'a PlanHeaders,
+    /// The request ID and trace context, where the file asks for them.
+    pub correlation: Option<&'a Correlation>,
+    /// What `traceparent` says, where it is written here. Whatever came is left out then.
+    pub parent: Option<TraceParent>,
+    /// The user, where known.
+    pub visitor: Option<&'a Visitor<'a>>,
+    /// The user's groups.
+    pub assignment: &'a Assignment,
 }
 
-impl ClientInfo {
-    /// For a client of this address, which speaks HTTP/2 or HTTP/1.
-    pub fn new(address: IpAddr, trusted: bool, http2: bool) -> ClientInfo {
-        ClientInfo {
-            trusted,
-            address,
-            text: format!("{address}\r\n").into_bytes().into(),
-            http2,
-        }
-    }
-}
-
-/// Where in a written head something may be put later.
+/// Where in a forwarded head something may be written later.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Placeholders {
     /// The value of `traceparent`, where a parent stands there.
@@ -48,35 +46,15 @@ pub struct Placeholders {
 }
 
 impl Request<'_> {
-    /// Writes the head that the upstream gets. Where a `parent` is to stand in it, whatever came is
-    /// left out, and another may be written in its place.
-    pub fn write(
-        &mut self,
-        out: &mut Vec<u8>,
-        (ours, over_tls): (&ClientInfo, bool),
-        words: &PlanHeaders,
-        (tags, parent): (Option<&Correlation>, Option<TraceParent>),
-        visitor: Option<&Visitor<'_>>,
-        visit: &Assignment,
-    ) -> Placeholders {
-        let made = tags.and_then(|tags| tags.id.as_ref());
-        let made = made.filter(|id| id.made);
-        if made.is_some() {
-            self.lines.take_named(&REQUEST_ID);
-        }
-        if parent.is_some() {
-            self.lines.take_named(&TRACEPARENT);
-        }
-        if tags.is_some_and(|tags| tags.begins.is_some()) {
-            // A state belongs to its parent (Trace Context, 3.3).
-            self.lines.take_named(&TRACESTATE);
-        }
-        let told: SmallVec<[&[u8]; 2]> = match ours.trusted {
-            // One line that ends with our word.
+    /// Writes the head that the upstream gets.
+    pub fn forward(&mut self, out: &mut Vec<u8>, with: &Forwarding<'_>) -> Placeholders {
+        self.remove_replaced(with);
+        let forwarded_for: SmallVec<[&[u8]; 2]> = match with.trusted {
+            // One line that ends with the peer's address.
             true => self.lines.all(&hop_by_hop::FORWARDED_FOR).collect(),
             false => SmallVec::new(),
         };
-        if !told.is_empty() {
+        if !forwarded_for.is_empty() {
             self.lines.take_named(&hop_by_hop::FORWARDED_FOR);
         }
         let host = self.host_text();
@@ -86,54 +64,52 @@ impl Request<'_> {
         }
         match self.odd.take() {
             Some(odd) => {
-                self.write_odd(&odd, out, (ours, over_tls), host);
+                self.write_odd(&odd, out, with, host);
                 self.odd = Some(odd);
             }
             None => self.lines.write(out),
         }
         out.extend_from_slice(b"x-forwarded-for: ");
-        write_list(out, &told);
-        out.extend_from_slice(&ours.text);
-        out.extend_from_slice(match (ours.http2, self.http_10) {
-            (true, _) => b"via: 2 watershed\r\n",
-            (false, false) => b"via: 1.1 watershed\r\n",
-            (false, true) => b"via: 1.0 watershed\r\n",
+        write_list(out, &forwarded_for);
+        out.extend_from_slice(&with.client.line);
+        out.extend_from_slice(match (with.client.protocol, self.http_10) {
+            (Protocol::Http2, _) => b"via: 2 watershed\r\n",
+            (Protocol::Http1, false) => b"via: 1.1 watershed\r\n",
+            (Protocol::Http1, true) => b"via: 1.0 watershed\r\n",
         });
-        if !(ours.trusted && self.forwarded_proto) {
-            out.extend_from_slice(match over_tls {
+        if !(with.trusted && self.forwarded_proto) {
+            out.extend_from_slice(match with.over_tls {
                 true => b"x-forwarded-proto: https\r\n",
                 false => b"x-forwarded-proto: http\r\n",
             });
         }
-        if !(ours.trusted && self.forwarded_host)
+        if !(with.trusted && self.forwarded_host)
             && let Some(host) = host
         {
             named(out, b"x-forwarded-host: ", host);
         }
-        let sound = |user: &[u8]| {
-            let text = |&byte: &u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
-            user.iter().all(text)
-        };
-        if let Some(visitor) = visitor
-            && let user = visitor.user().as_bytes()
-            && sound(user)
-        {
-            named(out, b"watershed-user: ", user);
-        }
-        for &(experiment, group, _) in &visit.inside {
-            let said = words.group(experiment, group);
-            named(out, b"watershed-experiment: ", said.as_bytes());
-        }
-        if let Some(id) = made {
-            named(out, b"x-request-id: ", id.as_bytes());
-        }
-        let parent = parent.map(|parent| {
-            named(out, b"traceparent: ", &parent.text());
-            out.len() - PARENT_BYTES - b"\r\n".len()
-        });
+        write_user(out, with);
+        let parent = write_correlation(out, with);
         let host = host.is_none().then_some(out.len());
         out.extend_from_slice(b"\r\n");
         Placeholders { parent, host }
+    }
+
+    /// Removes what is written here instead.
+    fn remove_replaced(&mut self, with: &Forwarding<'_>) {
+        let Some(correlation) = with.correlation else {
+            return;
+        };
+        if correlation.id.as_ref().is_some_and(|id| id.made) {
+            self.lines.take_named(&REQUEST_ID);
+        }
+        if with.parent.is_some() {
+            self.lines.take_named(&TRACEPARENT);
+        }
+        if correlation.begins.is_some() {
+            // A state belongs to its parent (Trace Context, 3.3).
+            self.lines.take_named(&TRACESTATE);
+        }
     }
 
     /// The first line, where it is another than came.
@@ -157,7 +133,7 @@ impl Request<'_> {
         &mut self,
         odd: &RareFields<'_>,
         out: &mut Vec<u8>,
-        (ours, over_tls): (&ClientInfo, bool),
+        with: &Forwarding<'_>,
         host: Option<&[u8]>,
     ) {
         let mut cookies = Vec::new();
@@ -168,7 +144,7 @@ impl Request<'_> {
         if odd.authority.is_some() {
             self.lines.take_named(&HOST);
         }
-        let told: SmallVec<[&[u8]; 2]> = self.lines.all(&FORWARDED).collect();
+        let forwarded: SmallVec<[&[u8]; 2]> = self.lines.all(&FORWARDED).collect();
         if odd.forwarded {
             self.lines.take_named(&FORWARDED);
         }
@@ -182,8 +158,12 @@ impl Request<'_> {
         }
         if odd.forwarded {
             out.extend_from_slice(b"forwarded: ");
-            write_list(out, if ours.trusted { &told } else { &[] });
-            out.extend_from_slice(&hop_by_hop::element(host, ours.address, over_tls));
+            write_list(out, if with.trusted { &forwarded } else { &[] });
+            out.extend_from_slice(&hop_by_hop::element(
+                host,
+                with.client.address,
+                with.over_tls,
+            ));
             out.extend_from_slice(b"\r\n");
         }
         if let Some(left) = odd.forwards {
@@ -210,10 +190,36 @@ impl Request<'_> {
     }
 }
 
-/// What is not empty, each with a comma behind it.
-fn write_list(out: &mut Vec<u8>, told: &[&[u8]]) {
-    for said in told.iter().filter(|said| !said.is_empty()) {
-        out.extend_from_slice(said);
+/// Writes the user's ID, unless it cannot stand in a field, and groups.
+fn write_user(out: &mut Vec<u8>, with: &Forwarding<'_>) {
+    let is_text = |&byte: &u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
+    if let Some(visitor) = with.visitor
+        && let user = visitor.user().as_bytes()
+        && user.iter().all(is_text)
+    {
+        named(out, b"watershed-user: ", user);
+    }
+    for &(experiment, group, _) in &with.assignment.inside {
+        let group = with.prepared.group(experiment, group);
+        named(out, b"watershed-experiment: ", group.as_bytes());
+    }
+}
+
+/// Writes a request ID that was made here, and `traceparent`. Returns where its value stands.
+fn write_correlation(out: &mut Vec<u8>, with: &Forwarding<'_>) -> Option<usize> {
+    let id = with.correlation.and_then(|it| it.id.as_ref());
+    if let Some(id) = id.filter(|id| id.made) {
+        named(out, b"x-request-id: ", id.as_bytes());
+    }
+    let parent = with.parent?;
+    named(out, b"traceparent: ", &parent.text());
+    Some(out.len() - PARENT_BYTES - b"\r\n".len())
+}
+
+/// Writes what is not empty, each with a comma behind it.
+fn write_list(out: &mut Vec<u8>, values: &[&[u8]]) {
+    for value in values.iter().filter(|value| !value.is_empty()) {
+        out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
 }
@@ -239,7 +245,7 @@ mod tests {
     use crate::experiment::resolve;
     use crate::proxy::h1::framing::Bounds;
     use crate::proxy::h1::request_head;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::path::Path;
 
     fn plan() -> Plan {
@@ -256,10 +262,19 @@ mod tests {
         let mut request = request_head::read(head.as_bytes(), &bounds, &words.reserved, trusted)
             .unwrap()
             .unwrap();
-        let ours = ClientInfo::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), trusted, false);
-        let visit = resolve::unrecorded(&plan.experiments, &request);
+        let address = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
+        let with = Forwarding {
+            client: &ClientInfo::new(address, Protocol::Http1, false),
+            trusted,
+            over_tls: false,
+            prepared: &words,
+            correlation: None,
+            parent: None,
+            visitor: None,
+            assignment: &resolve::unrecorded(&plan.experiments, &request),
+        };
         let mut out = Vec::new();
-        request.write(&mut out, (&ours, false), &words, (None, None), None, &visit);
+        request.forward(&mut out, &with);
         let text = String::from_utf8(out).unwrap();
         let ours = ["x-forwarded-", "via: "];
         let lines = text.split_inclusive("\r\n");

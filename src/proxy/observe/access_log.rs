@@ -33,7 +33,7 @@ const TIME: std::ops::Range<usize> = 14..BEGIN.len() - 2;
 
 /// How the way of an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ResponseEnd {
     /// Its last byte was given to the client's connection.
     Complete,
     /// The upstream broke off.
@@ -44,13 +44,13 @@ pub enum End {
     Late,
 }
 
-impl End {
+impl ResponseEnd {
     fn word(self) -> &'static str {
         match self {
-            End::Complete => "complete",
-            End::Broken => "upstream_broke_off",
-            End::Left => "client_left",
-            End::Late => "total_timeout",
+            ResponseEnd::Complete => "complete",
+            ResponseEnd::Broken => "upstream_broke_off",
+            ResponseEnd::Left => "client_left",
+            ResponseEnd::Late => "total_timeout",
         }
     }
 }
@@ -96,7 +96,7 @@ pub struct LogEntry {
     head_after: Option<Duration>,
     bytes_in: u64,
     bytes_out: u64,
-    end: End,
+    end: ResponseEnd,
     trail: Option<Box<SpanRecorder>>,
 }
 
@@ -150,7 +150,7 @@ impl LogEntry {
             head_after: None,
             bytes_in: 0,
             bytes_out: 0,
-            end: End::Left,
+            end: ResponseEnd::Left,
             trail: None,
         }
     }
@@ -198,7 +198,7 @@ impl LogEntry {
     }
 
     /// Who asked, and what that meant.
-    pub fn visited(&mut self, visitor: Option<&Visitor<'_>>, visit: &Assignment) {
+    pub fn assigned(&mut self, visitor: Option<&Visitor<'_>>, visit: &Assignment) {
         let plan = &*self.snapshot.plan;
         let chosen = visit.chosen.map(|(experiment, _, _)| experiment);
         let mut inside = visit.inside.iter();
@@ -213,7 +213,7 @@ impl LogEntry {
             if !groups.is_empty() {
                 groups.push(b',');
             }
-            let value = self.snapshot.words.group(experiment, group);
+            let value = self.snapshot.plan_headers.group(experiment, group);
             groups.extend_from_slice(value.as_bytes());
         }
         let groups = Some(&*groups).filter(|groups| !groups.is_empty());
@@ -223,7 +223,7 @@ impl LogEntry {
                 let group = &experiment.groups[group.0].name;
                 (experiment.name.to_string(), group.to_string())
             });
-            trail.visited(groups.map(bounded), group, assigned_by);
+            trail.assigned(groups.map(bounded), group, assigned_by);
         }
         let Some(log) = plan.access_log.as_ref() else {
             return;
@@ -248,7 +248,7 @@ impl LogEntry {
     }
 
     /// Where it is noted how it goes, if it is exported.
-    pub fn trail(&self) -> Option<&SpanRecorder> {
+    pub fn spans(&self) -> Option<&SpanRecorder> {
         self.trail.as_deref()
     }
 
@@ -274,7 +274,7 @@ impl LogEntry {
     }
 
     /// So many bytes of the request's body have come.
-    pub fn brought(&mut self, bytes: u64) {
+    pub fn received(&mut self, bytes: u64) {
         self.bytes_in = bytes;
     }
 
@@ -295,17 +295,17 @@ impl LogEntry {
         if !self.is_head {
             self.bytes_out = bytes;
         }
-        self.end = End::Complete;
+        self.end = ResponseEnd::Complete;
     }
 
     /// How it ends.
-    pub fn ends(&mut self, end: End) {
+    pub fn ends(&mut self, end: ResponseEnd) {
         self.end = end;
     }
 
     /// Nobody has taken the answer's body yet.
     pub fn untaken(&mut self) {
-        (self.bytes_out, self.end) = (0, End::Left);
+        (self.bytes_out, self.end) = (0, ResponseEnd::Left);
     }
 }
 
@@ -313,7 +313,7 @@ impl LogEntry {
 pub fn refused(worker: &Rc<Worker>, client: IpAddr, code: ErrorCode) -> Vec<u8> {
     let snapshot = worker.snapshot();
     let (status, token) = (code.status(), code.token());
-    let tags = policy::tags(
+    let tags = policy::correlation(
         &snapshot.plan,
         &HeaderMap::new(),
         false,
@@ -327,7 +327,7 @@ pub fn refused(worker: &Rc<Worker>, client: IpAddr, code: ErrorCode) -> Vec<u8> 
         text(&mut entry.line, ",\"request_id\":", id);
         (entry.status, entry.error) = (Some(status.as_u16()), Some(token.into()));
         entry.bytes_out = error_response::text(status, token).len() as u64;
-        entry.end = End::Complete;
+        entry.end = ResponseEnd::Complete;
     }
     error_response::response(code, id)
 }
@@ -345,7 +345,7 @@ impl Drop for LogEntry {
 impl LogEntry {
     fn log(&mut self, took: Duration) {
         let failed = self.error.is_some() || self.status.is_some_and(|status| status >= 500);
-        let broken = matches!(self.end, End::Broken | End::Late);
+        let broken = matches!(self.end, ResponseEnd::Broken | ResponseEnd::Late);
         if !self.logged || !(self.sampled || failed || broken) {
             return;
         }

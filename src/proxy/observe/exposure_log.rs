@@ -26,7 +26,7 @@ pub struct Answered<'a> {
     /// Who asked.
     pub visitor: &'a Visitor<'a>,
     /// What the request meant.
-    pub visit: &'a Assignment,
+    pub assignment: &'a Assignment,
     /// The experiment that control served in the group's place.
     pub served: Option<ExperimentIndex>,
     /// The answer's status.
@@ -44,7 +44,7 @@ pub fn answered(
     tasks::failpoint("request");
     let plan = &*snapshot.plan;
     let mut exposures = SmallVec::new();
-    for &(experiment, group, by) in &answered.visit.inside {
+    for &(experiment, group, by) in &answered.assignment.inside {
         if by == AssignedBy::Winner {
             continue;
         }

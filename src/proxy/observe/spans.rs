@@ -90,7 +90,7 @@ impl SpanRecorder {
     }
 
     /// Which groups the user is in, which of them decided, and what put the user there.
-    pub fn visited(
+    pub fn assigned(
         &mut self,
         experiments: Option<String>,
         group: Option<(String, String)>,
@@ -140,7 +140,7 @@ impl SpanRecorder {
     }
 
     /// One was lent: what is sent on it names this attempt as its parent.
-    pub fn goes(&self, endpoint: &Endpoint) -> Option<trace_context::TraceParent> {
+    pub fn sends_to(&self, endpoint: &Endpoint) -> Option<trace_context::TraceParent> {
         let mut attempts = self.attempts.borrow_mut();
         let attempt = attempts.last_mut()?;
         attempt.endpoint = Some(place(endpoint));

@@ -1,0 +1,37 @@
+//! What is known of a client. PURE.
+
+use std::net::IpAddr;
+
+/// The protocol that a client speaks. Its versions of HTTP/1 are told apart by each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What is known of a client, for one connection.
+#[derive(Debug)]
+pub struct ClientInfo {
+    /// The peer's address, or the one that a trusted peer names with the PROXY protocol.
+    pub address: IpAddr,
+    /// The protocol that it speaks.
+    pub protocol: Protocol,
+    /// Whether it uses TLS.
+    pub secure: bool,
+    /// The address with the end of its line, as `X-Forwarded-For` has it.
+    pub(in crate::proxy) line: Box<[u8]>,
+}
+
+impl ClientInfo {
+    /// A client of this address.
+    pub fn new(address: IpAddr, protocol: Protocol, secure: bool) -> ClientInfo {
+        ClientInfo {
+            address,
+            protocol,
+            secure,
+            line: format!("{address}\r\n").into_bytes().into(),
+        }
+    }
+}

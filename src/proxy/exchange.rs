@@ -1,0 +1,226 @@
+//! One request and its response, between the phases of the [pipeline](super::pipeline).
+
+use crate::config::plan::Endpoint;
+use crate::experiment::identity::Visitor;
+use crate::experiment::record::Exposure;
+use crate::experiment::resolve::Assignment;
+use crate::experiment::{UpstreamIndex, UserId};
+use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::body::ClientFraming;
+use crate::proxy::h1::request_head::Request;
+use crate::proxy::h1::response_head::BodyFraming;
+use crate::proxy::observe::access_log::LogEntry;
+use crate::proxy::observe::exposure_log::UnfinishedExposures;
+use crate::proxy::observe::spans::SpanRecorder;
+use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES};
+use crate::proxy::request_body::BodySource;
+use crate::proxy::snapshot::{Snapshot, Worker};
+use crate::proxy::timer::Timer;
+use http::Method;
+use smallvec::SmallVec;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A request that watershed answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalResponse {
+    /// An error.
+    Refused(ErrorCode),
+    /// A TRACE or OPTIONS whose `Max-Forwards` is used up (RFC 9110, 7.6.2).
+    LastHop,
+    /// Events that a browser reports.
+    Report,
+}
+
+/// One request and its response. It borrows from the bytes of the request's head.
+pub struct Exchange<'b> {
+    /// The configuration that applies until the response ends, whatever is reloaded meanwhile.
+    pub snapshot: Rc<Snapshot>,
+    /// The request's method.
+    pub method: Method,
+    /// Whether the request has a body.
+    pub has_body: bool,
+    /// The user's groups, and the upstream that they choose.
+    pub assignment: Assignment,
+    /// How many bytes of the input belong to the request.
+    pub input_bytes: usize,
+    /// The user, where one may be recorded.
+    pub visitor: Option<Visitor<'b>>,
+    /// The request's path.
+    pub path: &'b str,
+    /// When the request's head was complete.
+    pub began: Instant,
+    /// The same by the system's clock, in Unix milliseconds.
+    pub began_ms: u64,
+    /// Whether the client uses TLS, here or at a trusted peer.
+    pub over_tls: bool,
+    /// Whether the client's connection ends with the response.
+    pub closes: bool,
+    /// Whether the client speaks HTTP/1.0.
+    pub http_10: bool,
+    /// The protocols that the client asks to switch to.
+    pub upgrade: Option<&'b [u8]>,
+    /// Whether the client takes trailers.
+    pub takes_trailers: bool,
+    /// When the response must have ended (`timeouts.total`).
+    pub deadline: Option<Instant>,
+    /// Set where watershed answers the request itself.
+    pub local: Option<LocalResponse>,
+    /// The request's head, where watershed answers it itself.
+    pub head: Option<Box<Request<'b>>>,
+    /// A `Set-Cookie` that keeps an override which came in a link.
+    pub override_cookie: Option<String>,
+    /// Where the endpoint's name stands in the forwarded head, where the client named no host.
+    pub host_at: Cell<Option<(usize, usize)>>,
+    /// What few requests have: on the heap, so that the others need not carry it.
+    pub extras: Option<Box<Extras>>,
+    /// What is logged and exported.
+    pub log: Option<RefCell<Box<LogEntry>>>,
+}
+
+/// The request ID and trace context of an exchange.
+#[derive(Default)]
+pub struct Extras {
+    /// Both, as received or made.
+    pub correlation: Correlation,
+    /// Where `traceparent` stands in the forwarded head.
+    pub parent_at: Option<usize>,
+}
+
+/// A response that is recorded and whose head is written for the client.
+pub struct RecordedResponse {
+    /// What follows the head.
+    pub follows: BodyFraming,
+    /// Its status.
+    pub status: u16,
+    /// How the client gets a body of unknown length.
+    pub framed: ClientFraming,
+    /// How long the upstream's head was, in bytes.
+    pub head_bytes: usize,
+    /// Whether the upstream's connection can carry another request.
+    pub keeps: bool,
+    /// Whether the client's connection ends with the response.
+    pub closes: bool,
+    /// How long the upstream may pause within the body.
+    pub pause_max: Duration,
+    /// When the upstream's head was complete.
+    pub at: Instant,
+    /// The exposures that were journaled.
+    pub exposures: SmallVec<[Exposure; 2]>,
+}
+
+/// The client's side of an exchange: it gives the request's body and takes interim responses.
+pub trait ClientStream: BodySource {
+    /// The worker that serves the client.
+    fn worker(&self) -> &Rc<Worker>;
+
+    /// The client's address.
+    fn address(&self) -> IpAddr;
+
+    /// Measures how long something is waited for.
+    fn timer(&mut self) -> &mut Timer;
+
+    /// Sends an interim response. False when the client cannot be reached any more.
+    async fn send_interim(&mut self, exchange: &Exchange<'_>, interim: &[u8]) -> bool;
+}
+
+impl Exchange<'_> {
+    /// The upstream that the user's groups choose, or else the default one.
+    pub fn upstream(&self) -> UpstreamIndex {
+        let chosen = self.assignment.chosen.map(|(_, _, upstream)| upstream);
+        chosen.unwrap_or(self.snapshot.plan.default)
+    }
+
+    /// The ID that decides groups.
+    pub fn user(&self) -> Option<UserId<'_>> {
+        self.visitor.as_ref().map(Visitor::assigned_by)
+    }
+
+    /// Adds to what is logged and exported, where the exchange is.
+    pub fn log(&self, add: impl FnOnce(&mut LogEntry)) {
+        if let Some(entry) = &self.log {
+            add(&mut entry.borrow_mut());
+        }
+    }
+
+    /// Adds to the exchange's spans, where they are exported.
+    pub fn trace(&self, add: impl FnOnce(&SpanRecorder)) {
+        if let Some(entry) = &self.log
+            && let Some(spans) = entry.borrow().spans()
+        {
+            add(spans);
+        }
+    }
+
+    /// Takes what is logged, for whoever sends the body.
+    pub fn take_log(&mut self) -> Option<Box<LogEntry>> {
+        self.log.take().map(RefCell::into_inner)
+    }
+
+    /// The request ID that the response carries, if there is one.
+    pub fn request_id(&self) -> Option<&[u8]> {
+        let id = self.extras.as_ref()?.correlation.id.as_ref()?;
+        Some(id.as_bytes())
+    }
+
+    /// The body of a request that arrived whole with its head.
+    pub fn inline_body<'i>(&self, input: &'i [u8]) -> &'i [u8] {
+        let head = self
+            .head
+            .as_ref()
+            .map_or(self.input_bytes, |it| it.head_bytes);
+        input.get(head..self.input_bytes).unwrap_or_default()
+    }
+
+    /// Completes the forwarded head for this endpoint: `traceparent` names the attempt, and `Host`
+    /// the endpoint where the client named none (RFC 9112, 3.2).
+    pub fn address_to(&self, endpoint: &Endpoint, forwarded: &mut Vec<u8>) {
+        self.trace(|spans| {
+            if let Some(parent) = spans.sends_to(endpoint)
+                && let Some(at) = self.extras.as_ref().and_then(|extras| extras.parent_at)
+                && let Some(place) = forwarded.get_mut(at..at + PARENT_BYTES)
+            {
+                place.copy_from_slice(&parent.text());
+            }
+        });
+        if let Some((from, to)) = self.host_at.get() {
+            let line = format!("host: {endpoint}\r\n");
+            self.host_at.set(Some((from, from + line.len())));
+            forwarded.splice(from..to, line.into_bytes());
+        }
+    }
+
+    /// The time left until the deadline, but at most `longest`.
+    pub fn time_left(&self, longest: Duration) -> Duration {
+        match self.deadline {
+            Some(_) => self.time_left_from(Instant::now(), longest),
+            None => longest,
+        }
+    }
+
+    /// The same as seen from this time.
+    pub fn time_left_from(&self, from: Instant, longest: Duration) -> Duration {
+        self.deadline.map_or(longest, |deadline| {
+            longest.min(deadline.saturating_duration_since(from))
+        })
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// What is journaled if the response does not reach its end.
+    pub fn unfinished(
+        &self,
+        worker: &Rc<Worker>,
+        response: &RecordedResponse,
+    ) -> Option<Box<UnfinishedExposures>> {
+        let visitor = self.visitor.clone()?.into_owned();
+        let exposures = response.exposures.clone();
+        UnfinishedExposures::of(worker, &self.snapshot, visitor, exposures)
+    }
+}

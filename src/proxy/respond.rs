@@ -1,0 +1,226 @@
+//! The phases *record* and *respond*: a response is journaled, then its head is written for the
+//! client.
+
+use crate::experiment::record::Exposure;
+use crate::experiment::{ExperimentIndex, metric};
+use crate::proxy::error_response::{self, Blame, ErrorCode};
+use crate::proxy::exchange::{Exchange, RecordedResponse};
+use crate::proxy::h1::body::ClientFraming;
+use crate::proxy::h1::response_head::{
+    self, BodyFraming, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
+    ResponseHead,
+};
+use crate::proxy::headers::edit::Edit;
+use crate::proxy::headers::plan_headers;
+use crate::proxy::observe::event_faults;
+use crate::proxy::observe::exposure_log::{self, Answered};
+use crate::proxy::observe::trace_context::REQUEST_ID;
+use crate::proxy::policy;
+use crate::proxy::snapshot::Worker;
+use http::{HeaderValue, Method, Version};
+use smallvec::SmallVec;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// How a response came about.
+#[derive(Clone, Copy, Debug)]
+pub struct Provenance {
+    /// The experiment whose group control served, because the group's upstream is down.
+    pub fallback: Option<ExperimentIndex>,
+    /// The version of HTTP that the response came in.
+    pub version: Version,
+    /// A part of the request's body has not been read: the client's connection cannot be reused.
+    pub unread: bool,
+}
+
+impl Provenance {
+    /// Of a response that watershed made itself.
+    pub fn own(fallback: Option<ExperimentIndex>, unread: bool) -> Provenance {
+        Provenance {
+            fallback,
+            version: Version::HTTP_11,
+            unread,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Records an upstream's response and writes the head that the client gets.
+    pub fn respond(
+        &self,
+        worker: &Worker,
+        mut response: ResponseHead<'_>,
+        provenance: Provenance,
+        head: &mut impl HeadWriter,
+    ) -> RecordedResponse {
+        let at = Instant::now();
+        let exposures = self.record(worker, &response, provenance.fallback, at);
+        self.log(|entry| entry.answered(response.status, None));
+        response.strip();
+        let closes = self.closes || provenance.unread;
+        self.complete(worker, response, provenance, (closes, at), exposures, head)
+    }
+
+    /// Records an error and writes its response, whole into `received` and its head for the client.
+    /// `None` if that response cannot be parsed, which does not happen.
+    pub fn respond_error(
+        &self,
+        worker: &Worker,
+        code: ErrorCode,
+        provenance: Provenance,
+        received: &mut Vec<u8>,
+        head: &mut impl HeadWriter,
+    ) -> Option<RecordedResponse> {
+        received.clear();
+        received.extend_from_slice(&error_response::response(code, None));
+        let response = self.parse_own(received)?;
+        let at = Instant::now();
+        let exposures = self.record(worker, &response, provenance.fallback, at);
+        self.log(|entry| {
+            entry.answered(response.status, Some(code.token().into()));
+            entry.own((received.len() - response.head_bytes) as u64);
+        });
+        let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
+        let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
+        Some(response)
+    }
+
+    /// Writes the head of a response of watershed's own, which stands in `received` and is not
+    /// recorded. `error` is the token of what was wrong with the request.
+    pub fn respond_locally(
+        &self,
+        worker: &Worker,
+        received: &[u8],
+        (error, unread): (Option<&'static str>, bool),
+        head: &mut impl HeadWriter,
+    ) -> Option<RecordedResponse> {
+        let mut response = self.parse_own(received)?;
+        self.log(|entry| {
+            entry.answered(response.status, error.map(Into::into));
+            entry.own((received.len() - response.head_bytes) as u64);
+        });
+        let how = (self.closes || unread, Instant::now());
+        let more = &mut ExtraHeaders::new();
+        Some(self.write_head(worker, &mut response, more, how, SmallVec::new(), head))
+    }
+
+    fn parse_own<'r>(&self, received: &'r [u8]) -> Option<ResponseHead<'r>> {
+        match response_head::read(received, self.method == Method::HEAD, false) {
+            Ok(ParsedHead::Final(response)) => Some(response),
+            _ => None,
+        }
+    }
+
+    /// Journals what the response counts for.
+    fn record(
+        &self,
+        worker: &Worker,
+        response: &ResponseHead<'_>,
+        fallback: Option<ExperimentIndex>,
+        at: Instant,
+    ) -> SmallVec<[Exposure; 2]> {
+        let snapshot = &*self.snapshot;
+        let metrics = &snapshot.plan.metrics;
+        let (observations, faults) = metric::observe(metrics, &self.method, self.path, response);
+        if !faults.is_empty() {
+            let control = fallback.and_then(|it| snapshot.plan.control_upstream(it));
+            let upstream = control.unwrap_or(self.upstream());
+            event_faults::of_header(worker, snapshot, upstream, &faults);
+        }
+        let Some(visitor) = &self.visitor else {
+            return SmallVec::new();
+        };
+        let answered = Answered {
+            now_ms: self.began_ms,
+            began: self.began,
+            ended: at,
+            visitor,
+            assignment: &self.assignment,
+            served: fallback,
+            status: response.status,
+            observations,
+        };
+        exposure_log::answered(worker, snapshot, answered)
+    }
+
+    /// Adds what users, caches and later proxies must know.
+    fn complete(
+        &self,
+        worker: &Worker,
+        mut response: ResponseHead<'_>,
+        provenance: Provenance,
+        how: (bool, Instant),
+        exposures: SmallVec<[Exposure; 2]>,
+        head: &mut impl HeadWriter,
+    ) -> RecordedResponse {
+        let (plan, prepared) = (&*self.snapshot.plan, &self.snapshot.plan_headers);
+        let mut more = ExtraHeaders::new();
+        let mut edited = EditableHead {
+            answer: &mut response,
+            more: &mut more,
+        };
+        plan_headers::finish(
+            (plan, prepared),
+            (provenance.version, &mut edited),
+            self.visitor.as_ref(),
+            &self.assignment,
+            self.override_cookie.as_deref(),
+            self.over_tls,
+        );
+        if let Some(experiment) = provenance.fallback {
+            let control = plan.experiment(experiment).control;
+            let group = prepared.group(experiment, control).clone();
+            edited.append(plan_headers::FALLBACK, group);
+        }
+        self.write_head(worker, &mut response, &mut more, how, exposures, head)
+    }
+
+    /// Writes the head that the client gets.
+    fn write_head(
+        &self,
+        worker: &Worker,
+        response: &mut ResponseHead<'_>,
+        more: &mut ExtraHeaders,
+        (closes, at): (bool, Instant),
+        exposures: SmallVec<[Exposure; 2]>,
+        head: &mut impl HeadWriter,
+    ) -> RecordedResponse {
+        if let Some(id) = self.request_id()
+            && let Ok(id) = HeaderValue::from_bytes(id)
+        {
+            let answer = &mut *response;
+            EditableHead { answer, more }.insert(REQUEST_ID, id);
+        }
+        let unframed = matches!(
+            response.follows,
+            BodyFraming::Chunks | BodyFraming::UntilClose
+        );
+        let to = ClientContext {
+            http_10: self.http_10,
+            // The process may have begun to stop since the request came.
+            closes: closes || worker.is_stopping() || (unframed && self.http_10),
+            upgrade: self.upgrade,
+        };
+        worker.with_date(self.began_ms, |date| {
+            head.complete(response, more, date, to)
+        });
+        let snapshot = &self.snapshot;
+        RecordedResponse {
+            follows: response.follows,
+            status: response.status,
+            framed: match (self.http_10, self.takes_trailers && response.has_trailers()) {
+                (true, _) => ClientFraming::Raw,
+                (false, true) => {
+                    ClientFraming::Trailers(Rc::clone(&snapshot.plan_headers.reserved))
+                }
+                (false, false) => ClientFraming::Chunks,
+            },
+            head_bytes: response.head_bytes,
+            keeps: response.keeps,
+            closes: to.closes,
+            pause_max: policy::pause_max(&snapshot.plan, plan_headers::is_of_events(&*response)),
+            at,
+            exposures,
+        }
+    }
+}
