@@ -33,7 +33,7 @@ use super::observe::trace_context::Correlation;
 use super::policy;
 use super::request_body::RequestBody;
 use super::respond::Provenance;
-use super::send::{self, Attempt};
+use super::send::{self, SendAttempt};
 use super::snapshot::{Snapshot, Worker};
 use crate::config::plan::Plan;
 use crate::experiment::ExperimentIndex;
@@ -432,7 +432,7 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         let endpoint = &connection.endpoint().address;
         exchange.address_to(endpoint, forwarded);
         exchange.log(|it| it.sent(target.upstream, Some(endpoint), attempts, target.fallback));
-        let attempt = Attempt {
+        let attempt = SendAttempt {
             exchange,
             fallback: target.fallback,
             request: forwarded,

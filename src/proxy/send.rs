@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 const INTERIM_MAX: usize = 64;
 
 /// One attempt: what is sent, and where the response goes.
-pub struct Attempt<'a, H> {
+pub struct SendAttempt<'a, H> {
     /// The exchange.
     pub exchange: &'a Exchange<'a>,
     /// The experiment for which control serves in the group's place.
@@ -207,10 +207,10 @@ impl<'a> Sending<'a> {
 pub async fn attempt<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     stream: &mut Stream,
-    attempt: Attempt<'_, H>,
+    attempt: SendAttempt<'_, H>,
     mut left: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<RecordedResponse, Failed> {
-    let Attempt {
+    let SendAttempt {
         exchange,
         fallback,
         request,
