@@ -331,18 +331,18 @@ mod tests {
 
     #[test]
     fn pages_elsewhere_are_told_by_their_origin() {
-        let host = ("host", "door:9900");
+        let host = ("host", "admin.test:9900");
         for (pairs, own) in [
             (vec![host], true),
-            (vec![host, ("origin", "http://door:9900")], true),
-            (vec![host, ("origin", "HTTPS://AdminState:9900")], true),
-            (vec![host, ("origin", "http://door")], false),
-            (vec![host, ("origin", "http://door:9900.evil.test")], false),
+            (vec![host, ("origin", "http://admin.test:9900")], true),
+            (vec![host, ("origin", "HTTPS://Admin.test:9900")], true),
+            (vec![host, ("origin", "http://admin.test")], false),
+            (vec![host, ("origin", "http://admin.test:9900.evil.test")], false),
             (vec![host, ("origin", "null")], false),
             (vec![host, ("sec-fetch-site", "same-origin")], true),
             (vec![host, ("sec-fetch-site", "same-site")], false),
             (vec![host, ("sec-fetch-site", "cross-site")], false),
-            (vec![("origin", "http://door:9900")], false),
+            (vec![("origin", "http://admin.test:9900")], false),
         ] {
             assert_eq!(is_same_origin(&headers(&pairs)), own, "{pairs:?}");
         }
