@@ -110,6 +110,7 @@ const PURE: &[&str] = &[
     "store/applied_cache.rs",
     "store/waiting.rs",
     "upstream/balancer.rs",
+    "proxy/client.rs",
     "proxy/h1/framing.rs",
     "proxy/h1/grammar.rs",
     "proxy/h1/header_block.rs",

@@ -337,7 +337,10 @@ mod tests {
             (vec![host, ("origin", "http://admin.test:9900")], true),
             (vec![host, ("origin", "HTTPS://Admin.test:9900")], true),
             (vec![host, ("origin", "http://admin.test")], false),
-            (vec![host, ("origin", "http://admin.test:9900.evil.test")], false),
+            (
+                vec![host, ("origin", "http://admin.test:9900.evil.test")],
+                false,
+            ),
             (vec![host, ("origin", "null")], false),
             (vec![host, ("sec-fetch-site", "same-origin")], true),
             (vec![host, ("sec-fetch-site", "same-site")], false),
