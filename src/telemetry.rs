@@ -1,4 +1,13 @@
-//! Counters that rooms write and `admin` reads: a bag of numbers.
+//! Counters and histograms that modules write and `admin` reads.
+
+mod counter;
+mod traffic;
+
+pub use counter::Counter;
+pub use traffic::{
+    BOUNDS_US, Histogram, HistogramSum, HttpProtocol, Outcome, RequestCounts, RequestKind, Traffic,
+    TrafficSum, UpstreamSum, UpstreamTraffic,
+};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,12 +19,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerTelemetry {
-    /// Requests answered, by the upstream or by watershed itself.
+    /// Requests received.
     pub requests: Counter,
+    /// What became of them.
+    pub traffic: Traffic,
     /// Answers that watershed made itself because something went wrong.
     pub refusals: Counter,
     /// Connections accepted.
     pub connections: Counter,
+    /// Those that have ended.
+    pub ended_connections: Counter,
+    /// Connections whose protocol is known.
+    pub sessions: Sessions,
     /// Connections refused, because their address or all together have as many as they may.
     pub refused_connections: Counter,
     /// The sequence number of the last fact journaled.
@@ -28,6 +43,46 @@ pub struct WorkerTelemetry {
     pub event_faults: EventFaults,
     /// Requests that control served because the group's upstream could not.
     pub fallbacks: Counter,
+}
+
+/// Connections of clients by what is spoken on them: HTTP/1 or HTTP/2, without and with TLS.
+#[derive(Debug, Default)]
+pub struct Sessions([Session; 4]);
+
+#[derive(Debug, Default)]
+struct Session {
+    begun: Counter,
+    ended: Counter,
+}
+
+/// Counts a connection while it is served, even if that panics.
+#[derive(Debug)]
+pub struct OpenSession<'a>(&'a Session);
+
+impl Sessions {
+    /// Counts a connection until the result is dropped. Only one thread may do so.
+    pub fn begin(&self, http2: bool, secure: bool) -> OpenSession<'_> {
+        let session = &self.0[usize::from(http2) * 2 + usize::from(secure)];
+        session.begun.add();
+        OpenSession(session)
+    }
+
+    /// The protocol, whether over TLS, how many began, and how many are open.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, bool, u64, u64)> {
+        self.0.iter().enumerate().map(|(place, session)| {
+            let protocol = ["HTTP/1", "HTTP/2"][place / 2];
+            // Read first, so that no more end than began.
+            let ended = session.ended.get();
+            let begun = session.begun.get();
+            (protocol, place % 2 == 1, begun, begun.saturating_sub(ended))
+        })
+    }
+}
+
+impl Drop for OpenSession<'_> {
+    fn drop(&mut self) {
+        self.0.ended.add();
+    }
 }
 
 /// What was wrong with reported events, by reason.
@@ -56,29 +111,6 @@ impl EventFaults {
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.0.iter().map(Counter::get);
         Self::REASONS.into_iter().zip(counts)
-    }
-}
-
-/// A counter with one writer and any number of readers.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one. Only one thread may do so.
-    pub fn add(&self) {
-        // A load and a store are enough for one writer, and need no locked instruction.
-        self.0
-            .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// Sets it. Only one thread may do so.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The count.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -150,6 +182,19 @@ impl Telemetry {
             *sums.entry(reason).or_default() += count;
         }
         sums
+    }
+
+    /// What all workers served, and how many requests are in flight.
+    pub fn traffic(&self) -> (TrafficSum, u64) {
+        let mut sum = TrafficSum::default();
+        for worker in &self.workers {
+            sum.add(&worker.traffic);
+        }
+        // Read after those that have ended, so that the difference is never short.
+        let in_flight = self
+            .sum(|worker| &worker.requests)
+            .saturating_sub(sum.ended);
+        (sum, in_flight)
     }
 
     /// The sum of one number over all workers.
@@ -275,6 +320,21 @@ pub struct Reload {
     pub refused: AtomicU64,
     /// Why the last reload was refused; `None` once one took effect.
     pub error: Mutex<Option<String>>,
+    /// When the configuration that is served was loaded, in Unix milliseconds.
+    pub loaded_at_ms: AtomicU64,
+}
+
+impl Reload {
+    /// The configuration was loaded when the process started.
+    pub fn started(&self) {
+        self.loaded_at_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// A reload took effect.
+    pub fn succeeded(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.started();
+    }
 }
 
 /// Panics since the start.

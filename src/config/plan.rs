@@ -170,6 +170,17 @@ pub struct ServerTls {
     pub listen: SocketAddr,
     /// Certificates, versions and protocols.
     pub config: Arc<rustls::ServerConfig>,
+    /// The certificates, in the order of the file.
+    pub certificates: Box<[Certificate]>,
+}
+
+/// A certificate that is shown.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// Its PEM file, as the routes file names it.
+    pub file: Box<str>,
+    /// When it expires, in Unix seconds; `None` where that cannot be read.
+    pub expires_s: Option<i64>,
 }
 
 /// TLS to an upstream.
@@ -181,6 +192,8 @@ pub struct UpstreamTls {
     pub http1: Arc<rustls::ClientConfig>,
     /// The name that its certificate must be for, if not the endpoint's.
     pub name: Option<ServerName<'static>>,
+    /// The certificate that it is shown, if any.
+    pub certificate: Option<Certificate>,
 }
 
 /// One version of the site.

@@ -2,7 +2,7 @@
 
 use super::check::address;
 use super::node::Node;
-use super::plan::{ServerTls, UpstreamTls};
+use super::plan::{Certificate, ServerTls, UpstreamTls};
 use crate::tls::{self, NoIdentity, Trust};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -48,12 +48,13 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
         );
     }
     let keys: Option<Vec<_>> = keys.into_iter().collect();
+    let (keys, certificates): (Vec<_>, Vec<_>) = keys?.into_iter().unzip();
     let builder = ServerConfig::builder_with_provider(tls::provider());
     // The provider is made for these versions.
     let builder = builder.with_safe_default_protocol_versions().ok()?;
     let mut config = builder
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Certificates(keys?)));
+        .with_cert_resolver(Arc::new(Certificates(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
         config.ticketer = ticketer;
@@ -61,6 +62,7 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
     Some(ServerTls {
         listen: listen?,
         config: Arc::new(config),
+        certificates: certificates.into(),
     })
 }
 
@@ -98,7 +100,8 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
     let ca = node.and_then(|node| node.get("ca"));
     let key = format!("{}.tls.ca", owner.path.join("."));
     let trust = trust(owner, ca.as_ref(), &key, watched);
-    let mut config = match tls::client(trust?, identity?) {
+    let (identity, certificate) = identity?.unzip();
+    let mut config = match tls::client(trust?, identity) {
         Ok(config) => config,
         Err(error) => {
             let hint = format!("other certificates at `{key}`");
@@ -113,6 +116,7 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
         any: Arc::new(config),
         http1,
         name,
+        certificate,
     }))
 }
 
@@ -134,7 +138,7 @@ pub fn trust(
 }
 
 /// The certificate and key that these two keys name.
-fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>> {
+fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<(Arc<CertifiedKey>, Certificate)> {
     let (Some(cert), Some(key)) = (node.get("cert"), node.get("key")) else {
         node.problem(
             "`cert` or `key` is missing",
@@ -142,7 +146,12 @@ fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>
         );
         return None;
     };
-    pair(&cert, &key, watched)
+    let pair = pair(&cert, &key, watched)?;
+    let certificate = Certificate {
+        file: cert.text(CERTIFICATE)?.into(),
+        expires_s: tls::expires_s(&pair),
+    };
+    Some((pair, certificate))
 }
 
 /// The certificate and key in these files.

@@ -6,7 +6,8 @@ use crate::proxy::error_response::{ErrorCode, ProxyError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::observe::spans::SpanRecorder;
 use crate::proxy::snapshot::Worker;
-use crate::upstream::{AcquireError, ConnectionRequest, PooledConnection, Protocols};
+use crate::upstream::{AcquireError, ConnectionRequest, Endpoint, PooledConnection, Protocols};
+use std::rc::Rc;
 use std::time::Instant;
 
 /// Where a request goes.
@@ -32,11 +33,25 @@ impl Target {
     pub fn new(exchange: &Exchange<'_>) -> Target {
         let upstream = exchange.upstream();
         exchange.trace(|spans| spans.begins(upstream));
-        exchange.log(|entry| entry.sent(upstream, None, 0, None));
-        Target {
+        let target = Target {
             upstream,
             fallback: None,
-        }
+        };
+        target.note(exchange);
+        target
+    }
+
+    /// Adds the target to what is logged and counted.
+    pub fn note(&self, exchange: &Exchange<'_>) {
+        exchange.log(|entry| entry.sent(self.upstream, None, 0, self.fallback));
+        exchange.count(|meter| meter.sent_to(self.upstream));
+    }
+
+    /// Adds an attempt, the first or a later one, to what is logged and counted.
+    pub fn note_attempt(&self, exchange: &Exchange<'_>, endpoint: &Rc<Endpoint>, attempts: u32) {
+        let address = Some(&*endpoint.address);
+        exchange.log(|entry| entry.sent(self.upstream, address, attempts, self.fallback));
+        exchange.count(|meter| meter.sent(endpoint, attempts > 1));
     }
 }
 

@@ -7,10 +7,12 @@ use crate::proxy::h1::server::{self as h1, ConnectionEnd, Http1Connection, Remai
 use crate::proxy::h2::server as h2;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::access_log;
+use crate::proxy::observe::meter::RequestMeter;
 use crate::proxy::protocol_detect::{self, Replayed};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::{self, Socket};
 use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
+use http::Version;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -157,6 +159,12 @@ async fn speak(
     stop: watch::Receiver<Option<Instant>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let ip = opened.client;
+    let sessions = &worker.telemetry().sessions;
+    let _counted = match &opened.transport {
+        Transport::Full(_) => None,
+        Transport::Plain(first) if first.is_empty() => None,
+        _ => Some(sessions.begin(opened.http2, secure)),
+    };
     match (opened.transport, opened.http2) {
         (Transport::Full(first), _) => {
             worker.telemetry().refused_connections.add();
@@ -219,7 +227,10 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
             Box::pin(tunnel::run(client, upstream, quiet)).await
         }
         ConnectionEnd::Close(code) => {
-            let said = code.map(|code| access_log::refused(worker, peer, code));
+            let said = code.map(|code| {
+                RequestMeter::unreadable(worker, Version::HTTP_11, code);
+                access_log::refused(worker, peer, code)
+            });
             Box::pin(close(plan, stream, &said.unwrap_or_default(), left)).await
         }
     }

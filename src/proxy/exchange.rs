@@ -11,6 +11,7 @@ use crate::proxy::h1::request_head::Request;
 use crate::proxy::h1::response_head::BodyFraming;
 use crate::proxy::observe::access_log::LogEntry;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
+use crate::proxy::observe::meter::RequestMeter;
 use crate::proxy::observe::spans::SpanRecorder;
 use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES};
 use crate::proxy::request_body::BodySource;
@@ -78,6 +79,8 @@ pub struct Exchange<'b> {
     pub extras: Option<Box<Extras>>,
     /// What is logged and exported.
     pub log: Option<RefCell<Box<LogEntry>>>,
+    /// Counts the exchange; gone once its body has taken it along.
+    pub meter: Option<RequestMeter>,
 }
 
 /// The request ID and trace context of an exchange.
@@ -142,6 +145,13 @@ impl Exchange<'_> {
     pub fn log(&self, add: impl FnOnce(&mut LogEntry)) {
         if let Some(entry) = &self.log {
             add(&mut entry.borrow_mut());
+        }
+    }
+
+    /// Adds to what is counted.
+    pub fn count(&self, add: impl FnOnce(&RequestMeter)) {
+        if let Some(meter) = &self.meter {
+            add(meter);
         }
     }
 

@@ -12,7 +12,7 @@
 //! | send | [`send`](mod@super::send) | the request goes out; the response's head comes in |
 //! | record | [`respond`](mod@super::respond) | the exposure and events are journaled |
 //! | respond | [`respond`](mod@super::respond) | the client gets the head; [`h1`](super::h1) and [`h2`](super::h2) stream the body |
-//! | log | [`access_log`](super::observe::access_log) | one line, one span, when the last byte is gone |
+//! | log | [`access_log`](super::observe::access_log), [`meter`](super::observe::meter) | one line, one span, the metrics, when the last byte is gone |
 //!
 //! [`begin`] runs the phases from parse to assign, [`exchange_with_upstream`] those from acquire to
 //! respond. An [`Exchange`] carries what they find from one to the next.
@@ -28,6 +28,7 @@ use super::headers::forwarding::{Forwarding, Placeholders};
 use super::headers::plan_headers::{self, OverrideToken};
 use super::local_response;
 use super::observe::access_log::{LogEntry, LoggedRequest};
+use super::observe::meter::RequestMeter;
 use super::observe::spans::SpanRecorder;
 use super::observe::trace_context::Correlation;
 use super::policy;
@@ -92,8 +93,9 @@ pub fn begin<'b>(
         Ok(None) => return Begun::Incomplete,
         Err(code) => return Begun::Invalid(code),
     };
-    worker.telemetry().requests.add();
     let (began, began_ms) = (Instant::now(), journal::system_ms());
+    let version = version(client, &request);
+    let meter = RequestMeter::new(worker, &snapshot, version, began);
     let mut extras = snapshot.has_extras.then(|| {
         let correlation = policy::correlation(plan, &request, trusted, began_ms);
         Box::new(Extras {
@@ -178,6 +180,7 @@ pub fn begin<'b>(
         host_at: Cell::new(places.host.map(|at| (at, at))),
         extras,
         log: log.map(RefCell::new),
+        meter: Some(meter),
         snapshot,
     };
     Begun::Request(exchange, body)
@@ -289,14 +292,19 @@ fn log(
         authority: request.authority(),
         path,
         target,
-        version: match (client.protocol, request.http_10) {
-            (Protocol::Http2, _) => Version::HTTP_2,
-            (Protocol::Http1, false) => Version::HTTP_11,
-            (Protocol::Http1, true) => Version::HTTP_10,
-        },
+        version: version(client, request),
         fields: request,
     };
     LogEntry::of(worker, snapshot, &logged, correlation, began)
+}
+
+/// The version of HTTP that the client speaks.
+fn version(client: &ClientInfo, request: &Request<'_>) -> Version {
+    match (client.protocol, request.http_10) {
+        (Protocol::Http2, _) => Version::HTTP_2,
+        (Protocol::Http1, false) => Version::HTTP_11,
+        (Protocol::Http1, true) => Version::HTTP_10,
+    }
 }
 
 /// How many bytes of the input are a body that came whole with its head; 0 if a part is missing.
@@ -420,7 +428,7 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
                 () = left.as_mut() => return Err(Failure::ClientLeft),
                 () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
             };
-            exchange.log(|entry| entry.sent(target.upstream, None, 0, target.fallback));
+            target.note(exchange);
             acquired.map_err(|error| Failure::Error(error, target.fallback))?
         }
     };
@@ -429,9 +437,9 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         attempts += 1;
         received.clear();
         let Acquired { connection, now } = &mut acquired;
-        let endpoint = &connection.endpoint().address;
-        exchange.address_to(endpoint, forwarded);
-        exchange.log(|it| it.sent(target.upstream, Some(endpoint), attempts, target.fallback));
+        let endpoint = connection.endpoint();
+        exchange.address_to(&endpoint.address, forwarded);
+        target.note_attempt(exchange, endpoint, attempts);
         let attempt = SendAttempt {
             exchange,
             fallback: target.fallback,

@@ -17,6 +17,7 @@ use crate::proxy::observe::exposure_log::{self, Answered};
 use crate::proxy::observe::trace_context::REQUEST_ID;
 use crate::proxy::policy;
 use crate::proxy::snapshot::Worker;
+use crate::telemetry::Outcome;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -56,6 +57,7 @@ impl Exchange<'_> {
         let at = Instant::now();
         let exposures = self.record(worker, &response, provenance.fallback, at);
         self.log(|entry| entry.answered(response.status, None));
+        self.count(|meter| meter.responded(Outcome::Upstream(response.status), at));
         response.strip();
         let closes = self.closes || provenance.unread;
         self.complete(worker, response, provenance, (closes, at), exposures, head)
@@ -80,6 +82,7 @@ impl Exchange<'_> {
             entry.answered(response.status, Some(code.token().into()));
             entry.own((received.len() - response.head_bytes) as u64);
         });
+        self.count(|meter| meter.responded(Outcome::Watershed(response.status), at));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
         let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
         Some(response)
@@ -99,7 +102,9 @@ impl Exchange<'_> {
             entry.answered(response.status, error.map(Into::into));
             entry.own((received.len() - response.head_bytes) as u64);
         });
-        let how = (self.closes || unread, Instant::now());
+        let at = Instant::now();
+        self.count(|meter| meter.responded(Outcome::Watershed(response.status), at));
+        let how = (self.closes || unread, at);
         let more = &mut ExtraHeaders::new();
         Some(self.write_head(worker, &mut response, more, how, SmallVec::new(), head))
     }

@@ -2,6 +2,7 @@
 
 use crate::config::declare::declaration;
 use crate::config::plan::Plan;
+use crate::experiment::UpstreamIndex;
 use crate::journal::{DeclaredPlan, Writer};
 use crate::otel::Outbox;
 use crate::proxy::buffer_pool::BufferPool;
@@ -10,7 +11,7 @@ use crate::proxy::headers::plan_headers::PlanHeaders;
 use crate::proxy::observe::event_faults::EventLog;
 use crate::proxy::observe::log_lines::{LogLines, Sink};
 use crate::rate_limit::Rates;
-use crate::telemetry::{Telemetry, WorkerTelemetry};
+use crate::telemetry::{Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry};
 use crate::upstream::{HealthRegistry, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub outbox: Option<Outbox>,
     /// Whether requests are logged, exported, or given what tells them apart.
     pub has_extras: bool,
+    /// What this worker served for each upstream, and at last for none.
+    traffic: Box<[Arc<UpstreamTraffic>]>,
 }
 
 /// One worker. Held by `Rc`, so that the compiler proves that workers share nothing they write.
@@ -102,7 +105,9 @@ impl Worker {
             outbox,
             log,
         } = shared;
-        let snapshot = Snapshot::new(plan, &health_registry, outbox.as_ref(), None);
+        let traffic = &telemetry.workers[index].traffic;
+        let shared = (&*health_registry, traffic);
+        let snapshot = Snapshot::new(plan, shared, outbox.as_ref(), None);
         let snapshot = RefCell::new(Rc::new(snapshot));
         Worker {
             snapshot,
@@ -146,7 +151,7 @@ impl Worker {
     pub fn reload(&self, plan: Arc<Plan>) {
         let next = Rc::new(Snapshot::new(
             plan,
-            &self.health_registry,
+            (&self.health_registry, &self.telemetry().traffic),
             self.outbox.as_ref(),
             Some(&self.snapshot().upstreams),
         ));
@@ -212,7 +217,7 @@ impl Worker {
 impl Snapshot {
     fn new(
         plan: Arc<Plan>,
-        health_registry: &HealthRegistry,
+        (health_registry, traffic): (&HealthRegistry, &Traffic),
         outbox: Option<&Outbox>,
         before: Option<&Upstreams>,
     ) -> Snapshot {
@@ -221,11 +226,23 @@ impl Snapshot {
         let tags = tracing.request_id || tracing.start.is_some();
         Snapshot {
             has_extras: tags || plan.access_log.is_some() || outbox.is_some(),
-            upstreams: Upstreams::new(&plan, health_registry, before),
+            upstreams: Upstreams::new(&plan, health_registry, traffic, before),
             plan_headers: PlanHeaders::new(&plan),
             declared: DeclaredPlan::new(&declaration(&plan)),
             outbox,
+            traffic: plan
+                .upstreams
+                .iter()
+                .map(|upstream| traffic.upstream(&upstream.name))
+                .chain([Arc::clone(&traffic.own)])
+                .collect(),
             plan,
         }
+    }
+
+    /// What this worker served for an upstream, or for none.
+    pub fn traffic(&self, upstream: Option<UpstreamIndex>) -> &UpstreamTraffic {
+        let place = upstream.map_or(self.traffic.len() - 1, |it| it.0);
+        &self.traffic[place]
     }
 }

@@ -230,6 +230,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.0.telemetry().ended_connections.add();
         self.0.open.set(self.0.open.get() - 1);
     }
 }

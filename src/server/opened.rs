@@ -44,6 +44,7 @@ impl Opened {
     /// Opens all of them. A store that does not answer is no error.
     pub async fn open(plan: Plan) -> anyhow::Result<Opened> {
         let telemetry = Arc::new(Telemetry::new(plan.workers + 1));
+        telemetry.reload.started();
         let store = stores::store_of(&plan.store)?;
         let options = journals::options(&plan, &telemetry);
         let Journals {

@@ -83,7 +83,7 @@ pub async fn reload(
         }
         match &done {
             Ok(what) => {
-                telemetry.reload.done.fetch_add(1, Ordering::Relaxed);
+                telemetry.reload.succeeded();
                 tracing::info!("{what}");
             }
             Err(problems) => {

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::sync::Arc;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The cryptography of every connection.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -45,6 +46,12 @@ pub fn identity(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, NoIdentit
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| NoIdentity::Key)?;
     let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(NoIdentity::Apart)?;
     Ok(Arc::new(pair))
+}
+
+/// When a certificate expires, in Unix seconds; `None` for one that cannot be read.
+pub fn expires_s(pair: &CertifiedKey) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(pair.cert.first()?).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// A client that accepts only servers that `trust` vouches for, and shows `identity` if asked.

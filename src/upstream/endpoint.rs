@@ -1,6 +1,7 @@
 //! One endpoint, as one worker sees it: its idle connections, and whether it can be relied on.
 
 use crate::config::plan;
+use crate::telemetry::RequestCounts;
 use crate::upstream::AcquireError;
 use crate::upstream::balancer;
 use crate::upstream::connection::{IdleConnection, PooledConnection, Protocols};
@@ -32,6 +33,8 @@ pub struct Endpoint {
     pub address: Arc<plan::Endpoint>,
     /// What all workers know of it.
     pub health: Arc<EndpointHealth>,
+    /// The requests that this worker gave it.
+    pub requests: Arc<RequestCounts>,
     /// Its place among others, where users choose.
     pub seed: u32,
     /// What runs for requests at this worker.
@@ -74,10 +77,15 @@ impl Drop for Serving {
 
 impl Endpoint {
     /// Without connections yet.
-    pub fn new(address: &plan::Endpoint, health: Arc<EndpointHealth>) -> Endpoint {
+    pub fn new(
+        address: &plan::Endpoint,
+        health: Arc<EndpointHealth>,
+        requests: Arc<RequestCounts>,
+    ) -> Endpoint {
         Endpoint {
             address: Arc::new(address.clone()),
             health,
+            requests,
             seed: balancer::seed(&address.to_string()),
             load: Cell::default(),
             paused_until: Cell::default(),
@@ -243,6 +251,7 @@ impl Endpoint {
             return;
         }
         self.tell(failed);
+        self.health.connected(failed.is_none());
         if let Some(error) = failed {
             self.paused_until
                 .set(Some(Instant::now() + balancer::PAUSE));

@@ -2,7 +2,7 @@
 //! Written seldom: when a check's verdict turns, and when a connection is made or ends.
 
 use crate::config::plan::{Endpoint, EndpointBounds, EndpointId, Upstream};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,8 +15,29 @@ pub struct EndpointHealth {
     room: Option<Room>,
     /// Until when some worker passes it over, in Unix milliseconds; 0 when none does.
     ejected_until_ms: AtomicU64,
-    ejections: AtomicU64,
     turns: Mutex<Turns>,
+    history: Arc<EndpointHistory>,
+}
+
+/// How often something happened to an endpoint since the process started.
+#[derive(Debug, Default)]
+pub struct EndpointHistory {
+    /// A worker ejected it, because connections or requests failed.
+    pub ejections: AtomicU64,
+    /// It got requests again after that.
+    pub returns: AtomicU64,
+    /// Its health checks began to fail.
+    pub failed_checks: AtomicU64,
+    /// Its health checks succeeded again.
+    pub passed_checks: AtomicU64,
+    /// A connection was made.
+    pub connections: AtomicU64,
+    /// A connection could not be made.
+    pub failed_connections: AtomicU64,
+}
+
+fn count(number: &AtomicU64) {
+    number.fetch_add(1, Ordering::Relaxed);
 }
 
 /// When its state turned last, and why: for people.
@@ -75,7 +96,7 @@ pub struct Full;
 struct Waiting<'a>(&'a Room);
 
 impl EndpointHealth {
-    fn new(bounds: EndpointBounds) -> EndpointHealth {
+    fn new(bounds: EndpointBounds, history: Arc<EndpointHistory>) -> EndpointHealth {
         let room = |slots: u32| Room {
             slots: Arc::new(Semaphore::new(slots as usize)),
             waiting: AtomicU32::new(0),
@@ -86,8 +107,8 @@ impl EndpointHealth {
             well: AtomicBool::new(true),
             room: bounds.connections.map(room),
             ejected_until_ms: AtomicU64::new(0),
-            ejections: AtomicU64::new(0),
             turns: Mutex::default(),
+            history,
         }
     }
 
@@ -97,7 +118,7 @@ impl EndpointHealth {
         let until_ms = now_ms + pause.as_millis() as u64;
         let before_ms = self.ejected_until_ms.fetch_max(until_ms, Ordering::Relaxed);
         if before_ms < now_ms {
-            self.ejections.fetch_add(1, Ordering::Relaxed);
+            count(&self.history.ejections);
             self.turns().ejection = Some(Turn {
                 at_ms: now_ms,
                 reason: Some(reason()),
@@ -107,7 +128,17 @@ impl EndpointHealth {
 
     /// A worker that passed it over has used it again.
     pub fn restore(&self) {
-        self.ejected_until_ms.store(0, Ordering::Relaxed);
+        if self.ejected_until_ms.swap(0, Ordering::Relaxed) > 0 {
+            count(&self.history.returns);
+        }
+    }
+
+    /// A connection was made, or could not be made.
+    pub fn connected(&self, made: bool) {
+        count(match made {
+            true => &self.history.connections,
+            false => &self.history.failed_connections,
+        });
     }
 
     /// Its condition now.
@@ -123,7 +154,7 @@ impl EndpointHealth {
             condition,
             since_ms: turn.as_ref().map(|turn| turn.at_ms),
             reason: turn.and_then(|turn| turn.reason),
-            ejections: self.ejections.load(Ordering::Relaxed),
+            ejections: self.history.ejections.load(Ordering::Relaxed),
         }
     }
 
@@ -141,6 +172,10 @@ impl EndpointHealth {
     pub fn set_healthy(&self, well: bool, reason: Option<String>) -> bool {
         let is_news = self.well.swap(well, Ordering::Relaxed) != well;
         if is_news {
+            count(match well {
+                true => &self.history.passed_checks,
+                false => &self.history.failed_checks,
+            });
             self.turns().checks = Some(Turn {
                 at_ms: now_ms(),
                 reason,
@@ -217,22 +252,42 @@ fn now_ms() -> u64 {
 
 type Named = (Box<str>, EndpointId, EndpointBounds);
 
-/// The health_registry of all endpoints, which last over reloads.
+/// By upstream and address.
+type EndpointHistories = BTreeMap<(Box<str>, Box<str>), Arc<EndpointHistory>>;
+
+/// The health of all endpoints, which lasts over reloads.
 #[derive(Debug, Default)]
-pub struct HealthRegistry(Mutex<HashMap<Named, Weak<EndpointHealth>>>);
+pub struct HealthRegistry {
+    current: Mutex<HashMap<Named, Weak<EndpointHealth>>>,
+    histories: Mutex<EndpointHistories>,
+}
 
 impl HealthRegistry {
     /// The health of an endpoint of an upstream: the same for all who ask while one of them
     /// holds it.
     pub fn of(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<EndpointHealth> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (upstream.name.clone(), endpoint.id(), upstream.bounds);
         if let Some(health) = all.get(&name).and_then(Weak::upgrade) {
             return health;
         }
         all.retain(|_, health| health.strong_count() > 0);
-        let health = Arc::new(EndpointHealth::new(upstream.bounds));
+        let history = self.history(&upstream.name, endpoint);
+        let health = Arc::new(EndpointHealth::new(upstream.bounds, history));
         all.insert(name, Arc::downgrade(&health));
         health
+    }
+
+    fn history(&self, upstream: &str, endpoint: &Endpoint) -> Arc<EndpointHistory> {
+        let key = (upstream.into(), endpoint.to_string().into());
+        Arc::clone(self.histories().entry(key).or_default())
+    }
+
+    /// What happened to each endpoint. Kept until the process ends, so that no count goes back
+    /// when a reload takes an endpoint out of the file.
+    pub fn histories(&self) -> MutexGuard<'_, EndpointHistories> {
+        self.histories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,6 +17,6 @@ mod stream;
 
 pub use connection::{PooledConnection, Protocols};
 pub use endpoint::Endpoint;
-pub use health_state::{Condition, EndpointHealth, HealthRegistry};
+pub use health_state::{Condition, EndpointHealth, EndpointHistory, HealthRegistry};
 pub use pool::{AcquireError, ConnectionRequest, Upstreams};
 pub use stream::Stream;

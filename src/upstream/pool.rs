@@ -2,6 +2,7 @@
 
 use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
+use crate::telemetry::Traffic;
 use crate::upstream::balancer::{self, Candidate};
 use crate::upstream::connection::{PooledConnection, Protocols};
 use crate::upstream::endpoint::Endpoint;
@@ -107,6 +108,7 @@ impl Upstreams {
     pub fn new(
         plan: &Plan,
         health_registry: &HealthRegistry,
+        traffic: &Traffic,
         before: Option<&Upstreams>,
     ) -> Upstreams {
         let upstream = |upstream: &plan::Upstream| {
@@ -123,7 +125,10 @@ impl Upstreams {
                             && Arc::ptr_eq(&it.health, &health)
                     })
                 });
-                let new = || Endpoint::new(address, health.clone());
+                let new = || {
+                    let requests = traffic.endpoint(&upstream.name, &address.to_string());
+                    Endpoint::new(address, health.clone(), requests)
+                };
                 known.cloned().unwrap_or_else(|| Rc::new(new()))
             };
             Upstream {

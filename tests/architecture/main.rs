@@ -85,6 +85,7 @@ const PURE: &[&str] = &[
     "admin/csv_escape.rs",
     "admin/decisions/action.rs",
     "admin/format.rs",
+    "admin/http/metrics/text_format.rs",
     "admin/http/session.rs",
     "admin/results/conversion_window.rs",
     "admin/results/hours.rs",

@@ -5,6 +5,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::until;
+use crate::wire::tls::Authority;
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -49,8 +50,15 @@ fn value(samples: &[Value], name: &str, labels: &[(&str, &str)]) -> Option<f64> 
 fn numbers_are_those_of_the_results() {
     let site = Origin::start("site");
     let mut redis = Redis::start();
+    let authority = Authority::new();
+    authority.certify("site", &["a.test"]);
+    let certificate = format!(
+        "{{ cert: {}, key: {} }}",
+        authority.file("site.pem"),
+        authority.file("site.key")
+    );
     let proxy = Proxy::start(&format!(
-        "store: {1}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+        "tls: {{ listen: 127.0.0.1:0, certificates: {certificate} }}\nstore: {1}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
          experiments: {{ site: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ buy: \"POST /buy -> 2xx\" }}",
         site.address,
         redis.url()

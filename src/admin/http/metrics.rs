@@ -1,5 +1,10 @@
-//! `GET /admin/metrics`: numbers of this process and of experiments, for Prometheus (OpenMetrics
-//! text). Labels are names of the file, groups and states: never users or paths.
+//! `GET /admin/metrics`: metrics of this process and of experiments, for Prometheus. Labels are
+//! names of the file, groups and states: never users or paths.
+
+#[cfg(target_os = "linux")]
+mod process;
+mod text_format;
+mod traffic;
 
 use crate::admin::http::error::Failure;
 use crate::admin::results::gather::Wish;
@@ -7,13 +12,15 @@ use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
 use crate::telemetry::{Spans, Telemetry};
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,29 +38,55 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
     tag = "process",
     responses((
         status = 200,
-        description = "OpenMetrics",
-        content_type = "application/openmetrics-text",
-        body = String,
+        description = "OpenMetrics, or the text format of Prometheus for clients that accept only that",
+        content(
+            (String = "application/openmetrics-text"),
+            (String = "text/plain"),
+        ),
     ))
 )]
-pub async fn metrics(State(state): State<AdminState>) -> Result<Response, Failure> {
-    let mut numbers = Numbers(Registry::with_prefix("watershed"));
-    numbers.process(&state.telemetry);
-    numbers.spans(&state.telemetry.spans);
+pub async fn metrics(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let mut metrics = Metrics(Registry::with_prefix("watershed"));
+    metrics.process(&state.telemetry);
+    metrics.traffic(&state.telemetry);
+    metrics.reload(&state.telemetry);
+    let plan = state.plan();
+    metrics.endpoints(&plan, &state.server.health_registry);
+    metrics.certificates(&plan);
+    metrics.spans(&state.telemetry.spans);
     let results = state.results(Wish::default()).await;
-    numbers.gauge(
+    metrics.gauge(
         "store_up",
         "Whether the store answers and takes what it is given",
         [(vec![], up(&results))],
     );
     if let Ok(results) = &results {
-        numbers.experiments(results);
+        metrics.experiments(results);
     }
     let mut text = String::new();
-    encode(&mut text, &numbers.0)
-        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    encode_registry(&mut text, &metrics.0).map_err(unwritable)?;
+    #[cfg(target_os = "linux")]
+    {
+        // Named alike in all programs, so without a prefix.
+        let mut process = Metrics(Registry::default());
+        process.operating_system();
+        encode_registry(&mut text, &process.0).map_err(unwritable)?;
+    }
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    if text_format::is_wanted(accept.unwrap_or_default()) {
+        let text = text_format::of_openmetrics(&text);
+        return Ok(([(CONTENT_TYPE, text_format::TYPE)], text).into_response());
+    }
+    encode_eof(&mut text).map_err(unwritable)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+fn unwritable(error: std::fmt::Error) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
 /// The same on the listener for health
@@ -64,13 +97,18 @@ pub async fn metrics(State(state): State<AdminState>) -> Result<Response, Failur
     tag = "process",
     responses((
         status = 200,
-        description = "OpenMetrics",
-        content_type = "application/openmetrics-text",
-        body = String,
+        description = "OpenMetrics, or the text format of Prometheus for clients that accept only that",
+        content(
+            (String = "application/openmetrics-text"),
+            (String = "text/plain"),
+        ),
     ))
 )]
-pub async fn metrics_short(state: State<AdminState>) -> Result<Response, Failure> {
-    metrics(state).await
+pub async fn metrics_short(
+    state: State<AdminState>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    metrics(state, headers).await
 }
 
 fn up<E>(results: &Result<Results, E>) -> f64 {
@@ -78,9 +116,9 @@ fn up<E>(results: &Result<Results, E>) -> f64 {
     f64::from(u8::from(healthy))
 }
 
-struct Numbers(Registry);
+struct Metrics(Registry);
 
-impl Numbers {
+impl Metrics {
     /// Prometheus adds `_total` to its name.
     fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
         let family = Counters::default();
@@ -98,6 +136,28 @@ impl Numbers {
         self.0.register(name, help, family);
     }
 
+    /// Quantiles, which no gauge may have: their type is unknown.
+    fn quantiles(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
+        let family = Family::<Labels, Quantile>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).0.set(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    /// A counter that is no whole number.
+    #[cfg(target_os = "linux")]
+    fn seconds(&mut self, name: &str, help: &str, value: f64) {
+        let counter = Counter::<f64, AtomicU64>::default();
+        counter.inc_by(value);
+        self.0.register(name, help, counter);
+    }
+
     fn process(&mut self, telemetry: &Telemetry) {
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         self.gauge("build_info", "What runs", [(version, 1.0)]);
@@ -106,7 +166,7 @@ impl Numbers {
             one(telemetry.sum(of))
         };
         let all: [(&str, &str, _); 7] = [
-            ("requests", "Requests answered", sum(|it| &it.requests)),
+            ("requests", "Requests received", sum(|it| &it.requests)),
             (
                 "refusals",
                 "Answers that watershed made itself because something went wrong",
@@ -284,7 +344,7 @@ impl Numbers {
         let quantile = |labels: &Labels, quantile, ms: Option<f64>| {
             Some((with(labels.clone(), "quantile", quantile), ms? / 1000.0))
         };
-        self.gauge(
+        self.quantiles(
             "group_latency_seconds",
             "How long answers took, to their heads",
             groups().flat_map(|(labels, group)| {
@@ -328,6 +388,24 @@ impl Numbers {
             "How surprising the difference is, however often one looks",
             metrics().filter_map(|(labels, group)| Some((labels, group.p_value?))),
         );
+    }
+}
+
+/// One quantile.
+#[derive(Clone, Debug, Default)]
+struct Quantile(Gauge<f64, AtomicU64>);
+
+impl TypedMetric for Quantile {
+    const TYPE: MetricType = MetricType::Unknown;
+}
+
+impl EncodeMetric for Quantile {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Quantile::TYPE
     }
 }
 

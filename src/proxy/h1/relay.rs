@@ -5,6 +5,7 @@ use crate::proxy::h1::body::{BodyReader, UnfinishedGuard};
 use crate::proxy::h1::response_head::BodyFraming;
 use crate::proxy::h1::server::Http1Connection;
 use crate::proxy::observe::access_log::ResponseEnd;
+use crate::proxy::observe::meter::RequestMeter;
 use crate::proxy::request_body::RequestBody;
 use crate::upstream::{PooledConnection, Stream};
 use std::pin::{Pin, pin};
@@ -63,6 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                 true
             }
             (true, false) => {
+                exchange.count(RequestMeter::goes_on);
                 let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker, response));
                 let buffers = (&mut out, &mut received);
                 let upstream = (&mut connection, body.as_deref_mut());
@@ -244,6 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         // What is left of the whole time shrinks also while the client takes a little.
         let within = exchange.time_left(exchange.snapshot.plan.timeouts.body);
         if !std::mem::replace(waiting, true) {
+            exchange.count(RequestMeter::goes_on);
             self.timer.begin(context, Instant::now(), within);
             return Poll::Pending;
         }

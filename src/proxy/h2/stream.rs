@@ -10,6 +10,7 @@ use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse};
 use crate::proxy::h1::body::{BodyReader, ClientFraming, UnfinishedGuard};
 use crate::proxy::h1::response_head::{self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead};
 use crate::proxy::observe::access_log;
+use crate::proxy::observe::meter::RequestMeter;
 use crate::proxy::pipeline::{self, Begun, Responding};
 use crate::proxy::request_body::{BodySource, RequestBody};
 use crate::proxy::snapshot::Worker;
@@ -17,7 +18,7 @@ use crate::proxy::timer::Timer;
 use crate::proxy::tunnel::IdleLimits;
 use crate::upstream::PooledConnection;
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::net::IpAddr;
@@ -110,6 +111,7 @@ pub async fn answer(
 
 /// Answers a request that cannot be parsed.
 fn refused(worker: &Rc<Worker>, address: IpAddr, code: ErrorCode) -> Response<Http2ResponseBody> {
+    RequestMeter::unreadable(worker, Version::HTTP_2, code);
     let whole = access_log::refused(worker, address, code);
     let mut head = Response::new(());
     let mut text = &[][..];
@@ -223,6 +225,7 @@ fn response_body(
         (response.pause_max, exchange.deadline),
     );
     streamed.log(exchange.take_log());
+    streamed.count(exchange.meter.take());
     streamed.beside(body.filter(|(body, _)| !body.is_through()));
     Http2ResponseBody::Streamed(Box::new(streamed))
 }

@@ -7,6 +7,7 @@ use crate::proxy::h2::body::Http2RequestBody;
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::reserved::ReservedNames;
 use crate::proxy::observe::access_log::{LogEntry, ResponseEnd};
+use crate::proxy::observe::meter::RequestMeter;
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::timer::Timer;
 use crate::upstream::PooledConnection;
@@ -42,6 +43,8 @@ pub struct StreamedBody {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Logged when it has ended.
     entry: Option<Box<LogEntry>>,
+    /// Counted when this is dropped.
+    meter: Option<RequestMeter>,
 }
 
 type Next = Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>;
@@ -72,6 +75,7 @@ impl StreamedBody {
             quiet_max,
             deadline: deadline.map(until),
             entry: None,
+            meter: None,
         }
     }
 
@@ -83,6 +87,14 @@ impl StreamedBody {
     /// Logs it when it has ended.
     pub fn log(&mut self, entry: Option<Box<LogEntry>>) {
         self.entry = entry;
+    }
+
+    /// Counts it when it has ended.
+    pub fn count(&mut self, meter: Option<RequestMeter>) {
+        if let Some(meter) = &meter {
+            meter.goes_on();
+        }
+        self.meter = meter;
     }
 
     /// What is logged of it.

@@ -4,5 +4,6 @@ pub mod access_log;
 pub mod event_faults;
 pub mod exposure_log;
 pub mod log_lines;
+pub mod meter;
 pub mod spans;
 pub mod trace_context;

@@ -19,7 +19,8 @@ mod several;
 mod stalled;
 mod straight;
 mod streams;
-mod tls;
+pub mod tls;
+mod traffic_metrics;
 mod trust;
 mod upgrades;
 

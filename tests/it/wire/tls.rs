@@ -43,9 +43,15 @@ impl Authority {
 
     /// Writes `FILE.pem` and `FILE.key` for these names.
     pub fn certify(&self, file: &str, names: &[&str]) {
+        self.certify_until(file, names, (2050, 1, 1));
+    }
+
+    /// The same, valid until then.
+    pub fn certify_until(&self, file: &str, names: &[&str], (year, month, day): (i32, u8, u8)) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, month, day);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(self.file(&format!("{file}.pem")), certificate.pem()).unwrap();
         std::fs::write(self.file(&format!("{file}.key")), key.serialize_pem()).unwrap();

@@ -1,0 +1,228 @@
+//! Metrics of requests, connections, endpoints, certificates and reloads.
+
+use super::{Labels, Metrics};
+use crate::config::plan::{Certificate, Plan, Transport};
+use crate::telemetry::{BOUNDS_US, HistogramSum, Telemetry};
+use crate::upstream::{Condition, EndpointHistory, HealthRegistry};
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const US_PER_S: f64 = 1e6;
+
+/// A histogram that was counted elsewhere.
+#[derive(Clone, Debug, Default)]
+struct Counted(Arc<Mutex<HistogramSum>>);
+
+impl TypedMetric for Counted {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Counted {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / US_PER_S);
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(sum.buckets).collect();
+        let count = sum.buckets.iter().sum();
+        encoder.encode_histogram::<NoLabelSet>(sum.sum_us as f64 / US_PER_S, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Counted::TYPE
+    }
+}
+
+/// Why something happened to an endpoint, and how often.
+type Cause = (&'static str, fn(&EndpointHistory) -> &AtomicU64);
+
+fn label(name: &'static str, value: &str) -> (&'static str, String) {
+    (name, value.to_owned())
+}
+
+fn of_endpoint(upstream: &str, endpoint: &str) -> Labels {
+    vec![label("upstream", upstream), label("endpoint", endpoint)]
+}
+
+impl Metrics {
+    /// Requests by what became of them, and how long they took.
+    pub(super) fn traffic(&mut self, telemetry: &Telemetry) {
+        let (sum, in_flight) = telemetry.traffic();
+        let requests = sum.requests.iter();
+        self.counter(
+            "http_requests",
+            "Requests that have ended, by upstream, endpoint, client protocol, status class and who responded",
+            requests.map(|((upstream, endpoint, kind), count)| {
+                let mut labels = of_endpoint(upstream, endpoint);
+                labels.push(label("protocol", kind.protocol));
+                labels.push(label("class", kind.class));
+                labels.push(label("responder", kind.responder));
+                (labels, *count)
+            }),
+        );
+        self.gauge(
+            "requests_in_flight",
+            "Requests whose response has not ended",
+            [(vec![], in_flight as f64)],
+        );
+        let upstreams = || sum.upstreams.iter();
+        let named = |name: &str| vec![label("upstream", name)];
+        self.histogram(
+            "http_request_duration_seconds",
+            "Time from the head of a request to the last byte of its response",
+            upstreams().map(|(name, it)| (named(name), it.duration.clone())),
+        );
+        let with_upstream = || upstreams().filter(|(name, _)| !name.is_empty());
+        self.histogram(
+            "upstream_response_head_seconds",
+            "Time from the head of a request to the head of the response of its upstream, retries included",
+            with_upstream().map(|(name, it)| (named(name), it.head.clone())),
+        );
+        self.counter(
+            "upstream_retries",
+            "Requests that were sent again, because a connection broke or closed before a response",
+            with_upstream().map(|(name, it)| (named(name), it.retries)),
+        );
+        self.connections(telemetry);
+    }
+
+    fn connections(&mut self, telemetry: &Telemetry) {
+        let sessions = || telemetry.workers.iter().flat_map(|it| it.sessions.counts());
+        let labels = |protocol: &str, tls: bool| {
+            let tls = if tls { "true" } else { "false" };
+            vec![label("protocol", protocol), label("tls", tls)]
+        };
+        self.counter(
+            "client_connections",
+            "Client connections whose protocol is known",
+            sessions().map(|(protocol, tls, begun, _)| (labels(protocol, tls), begun)),
+        );
+        let mut open = std::collections::BTreeMap::new();
+        for (protocol, tls, _, count) in sessions() {
+            *open.entry((protocol, tls)).or_default() += count;
+        }
+        let open = open.into_iter();
+        self.gauge(
+            "client_connections_open",
+            "Open client connections whose protocol is known",
+            open.map(|((protocol, tls), count): (_, u64)| (labels(protocol, tls), count as f64)),
+        );
+        let ended = telemetry.sum(|it| &it.ended_connections);
+        let all = telemetry.sum(|it| &it.connections).saturating_sub(ended);
+        self.gauge(
+            "connections_open",
+            "Open client connections, with those that have not sent anything yet",
+            [(vec![], all as f64)],
+        );
+    }
+
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Labels, HistogramSum)>,
+    ) {
+        let family = Family::<Labels, Counted>::default();
+        for (labels, value) in values {
+            let counted = family.get_or_create_owned(&labels);
+            *counted.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+        }
+        self.0.register(name, help, family);
+    }
+
+    /// What happened to endpoints, and how those of the plan are.
+    pub(super) fn endpoints(&mut self, plan: &Plan, health_registry: &HealthRegistry) {
+        let histories = health_registry.histories().clone();
+        let counted = |causes: &'static [Cause]| {
+            histories
+                .iter()
+                .flat_map(move |((upstream, endpoint), it)| {
+                    causes.iter().map(move |(cause, number)| {
+                        let mut labels = of_endpoint(upstream, endpoint);
+                        labels.extend((!cause.is_empty()).then(|| label("cause", cause)));
+                        (labels, number(it).load(Ordering::Relaxed))
+                    })
+                })
+        };
+        self.counter(
+            "endpoint_ejections",
+            "Times that an endpoint was taken out of rotation: connections or requests failed, or health checks",
+            counted(&[("failures", |it| &it.ejections), ("health_check", |it| &it.failed_checks)]),
+        );
+        self.counter(
+            "endpoint_returns",
+            "Times that an ejected endpoint got requests again",
+            counted(&[
+                ("failures", |it| &it.returns),
+                ("health_check", |it| &it.passed_checks),
+            ]),
+        );
+        self.counter(
+            "endpoint_connections",
+            "Connections made to an endpoint",
+            counted(&[("", |it| &it.connections)]),
+        );
+        self.counter(
+            "endpoint_failed_connections",
+            "Connections to an endpoint that could not be made",
+            counted(&[("", |it| &it.failed_connections)]),
+        );
+        let endpoints = plan.upstreams.iter().flat_map(|upstream| {
+            upstream.endpoints.iter().map(move |endpoint| {
+                let condition = health_registry.of(upstream, endpoint).report().condition;
+                let healthy = f64::from(u8::from(condition == Condition::Healthy));
+                (of_endpoint(&upstream.name, &endpoint.to_string()), healthy)
+            })
+        });
+        self.gauge(
+            "endpoint_healthy",
+            "Whether an endpoint is in rotation: 0 while it is ejected or its health checks fail",
+            endpoints,
+        );
+    }
+
+    /// When certificates expire.
+    pub(super) fn certificates(&mut self, plan: &Plan) {
+        let shown = plan.tls.iter().flat_map(|tls| &tls.certificates);
+        let shown = shown.map(|certificate| ("", certificate));
+        let to_upstreams = plan.upstreams.iter().filter_map(|upstream| {
+            // All its endpoints are shown the same one.
+            let Transport::Https(tls) = &upstream.endpoints.first()?.transport else {
+                return None;
+            };
+            Some((&*upstream.name, tls.certificate.as_ref()?))
+        });
+        let expiry = |(upstream, certificate): (&str, &Certificate)| {
+            let labels = vec![
+                label("certificate", &certificate.file),
+                label("upstream", upstream),
+            ];
+            Some((labels, certificate.expires_s? as f64))
+        };
+        self.gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When a certificate expires, in Unix time: one shown to clients, or to an upstream",
+            shown.chain(to_upstreams).filter_map(expiry),
+        );
+    }
+
+    /// The last reload.
+    pub(super) fn reload(&mut self, telemetry: &Telemetry) {
+        let reload = &telemetry.reload;
+        let error = reload.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let successful = f64::from(u8::from(error.is_none()));
+        drop(error);
+        self.gauge(
+            "config_last_reload_successful",
+            "Whether the last reload of the configuration took effect; 1 before the first one",
+            [(vec![], successful)],
+        );
+        let loaded_at_ms = reload.loaded_at_ms.load(Ordering::Relaxed);
+        self.gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration that is served was loaded, in Unix time",
+            [(vec![], loaded_at_ms as f64 / 1e3)],
+        );
+    }
+}
