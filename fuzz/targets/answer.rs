@@ -14,7 +14,7 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::resolve;
 use watershed::proxy::fuzzing::{
-    ResponseHead, ParsedHead, EditableHead, ClientFraming, HEAD_BYTES_MAX, HeadWriter, ExtraHeaders, PartialHead, BodyReader, ClientContext, read_answer,
+    ResponseHead, ParsedHead, EditableHead, ClientFraming, HeadWriter, ExtraHeaders, PartialHead, BodyReader, ClientContext, ResponseLimits, read_answer,
 };
 use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed_fuzz::http1::{self, Field, values};
@@ -22,6 +22,11 @@ use watershed_fuzz::pieces::{Stream, run};
 use watershed_fuzz::plan;
 use watershed_fuzz::split;
 
+/// Small ones, so that what exceeds them is found too.
+const LIMITS: ResponseLimits = ResponseLimits {
+    head_bytes: 1024,
+    headers: 12,
+};
 const INTERIM_MAX: usize = 64;
 const DATE: &[u8] = b"Tue, 24 Nov 2026 05:00:00 GMT";
 
@@ -94,8 +99,8 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: LoggedRequest) -> Pas
     let mut partial = PartialHead::default();
     for piece in pieces {
         said.extend_from_slice(piece);
-        while rest.is_none() && partial.is_news(&said, HEAD_BYTES_MAX) {
-            let drained = match read_answer(&said, asked.to_head, false) {
+        while rest.is_none() && partial.is_news(&said, LIMITS.head_bytes) {
+            let drained = match read_answer(&said, LIMITS, asked.to_head, false) {
                 Ok(ParsedHead::More) => break,
                 Ok(ParsedHead::Interim(status, end)) => {
                     passed.interim.push(status);
@@ -131,7 +136,7 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: LoggedRequest) -> Pas
         }
     }
     // Closed, and unsound before the end of its line.
-    if rest.is_none() && read_answer(&said, asked.to_head, false).is_err() {
+    if rest.is_none() && read_answer(&said, LIMITS, asked.to_head, false).is_err() {
         passed.broken = true;
     }
     if rest.is_some_and(|mut rest| rest.close().is_some()) {

@@ -60,6 +60,8 @@ pub fn limits(root: &Node<'_>) -> Limits {
     let mut limits = Limits {
         head_bytes: 64 << 10,
         headers: 200,
+        response_head_bytes: 256 << 10,
+        response_headers: 200,
         target_bytes: 16 << 10,
         body_bytes: None,
         body_rate: Some(240),
@@ -73,7 +75,18 @@ pub fn limits(root: &Node<'_>) -> Limits {
     };
     node.keys(&[
         ("head", "the size of a request's head, such as 64KiB"),
-        ("headers", "how many header fields, such as 200"),
+        (
+            "headers",
+            "how many header fields of a request, such as 200",
+        ),
+        (
+            "response_head",
+            "the size of a response's head, such as 256KiB",
+        ),
+        (
+            "response_headers",
+            "how many header fields of a response, such as 200",
+        ),
         ("target", "the size of a request's target, such as 16KiB"),
         (
             "body",
@@ -108,6 +121,7 @@ pub fn limits(root: &Node<'_>) -> Limits {
         written.unwrap_or(default)
     };
     limits.head_bytes = size("head", limits.head_bytes);
+    limits.response_head_bytes = size("response_head", limits.response_head_bytes);
     limits.target_bytes = size("target", limits.target_bytes);
     let count = |key: &str, high: u64| {
         node.get(key)
@@ -115,6 +129,7 @@ pub fn limits(root: &Node<'_>) -> Limits {
             .map(|count| count as usize)
     };
     limits.headers = count("headers", 10_000).unwrap_or(limits.headers);
+    limits.response_headers = count("response_headers", 10_000).unwrap_or(limits.response_headers);
     limits.connections = count("connections", 1_000_000).unwrap_or(limits.connections);
     limits.connections_per_address = count("connections_per_address", 1_000_000);
     if let Some(rate) = node.get("body_rate") {

@@ -377,6 +377,10 @@ pub struct Limits {
     pub head_bytes: usize,
     /// A request's header fields.
     pub headers: usize,
+    /// The head of an upstream's response, in bytes.
+    pub response_head_bytes: usize,
+    /// A response's header fields.
+    pub response_headers: usize,
     /// A request's target, in bytes.
     pub target_bytes: usize,
     /// A request's body, in bytes; `None` for no limit.

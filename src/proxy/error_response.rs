@@ -80,6 +80,10 @@ pub enum ErrorCode {
     Broken,
     /// The upstream's response is invalid.
     Unsound,
+    /// The head of the response is larger than `limits.response_head`.
+    ResponseHeadTooLong,
+    /// The response has more header fields than `limits.response_headers`.
+    TooManyResponseHeaders,
 }
 
 impl ProxyError {
@@ -161,6 +165,12 @@ impl ErrorCode {
             TotalTimedOut => (StatusCode::GATEWAY_TIMEOUT, "total_timeout", Upstream),
             Broken => (StatusCode::BAD_GATEWAY, "upstream_broken", Upstream),
             Unsound => (StatusCode::BAD_GATEWAY, "upstream_unsound", Upstream),
+            ResponseHeadTooLong => (StatusCode::BAD_GATEWAY, "upstream_head_too_long", Upstream),
+            TooManyResponseHeaders => (
+                StatusCode::BAD_GATEWAY,
+                "upstream_too_many_headers",
+                Upstream,
+            ),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::proxy::exchange::{Exchange, RecordedResponse};
 use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::response_head::{
     self, BodyFraming, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
-    ResponseHead,
+    ResponseHead, ResponseLimits,
 };
 use crate::proxy::headers::edit::Edit;
 use crate::proxy::headers::plan_headers;
@@ -110,7 +110,8 @@ impl Exchange<'_> {
     }
 
     fn parse_own<'r>(&self, received: &'r [u8]) -> Option<ResponseHead<'r>> {
-        match response_head::read(received, self.method == Method::HEAD, false) {
+        let to_head = self.method == Method::HEAD;
+        match response_head::read(received, ResponseLimits::OWN, to_head, false) {
             Ok(ParsedHead::Final(response)) => Some(response),
             _ => None,
         }

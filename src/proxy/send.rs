@@ -4,7 +4,7 @@ use super::error_response::{ErrorCode, ProxyError};
 use super::exchange::{ClientStream, Exchange, RecordedResponse};
 use super::h1::body::{BodyReader, ClientFraming};
 use super::h1::partial_head::PartialHead;
-use super::h1::response_head::{self, HeadWriter, ParsedHead, ResponseHead};
+use super::h1::response_head::{self, HeadWriter, ParsedHead, ResponseHead, ResponseLimits};
 use super::headers::hop_by_hop;
 use super::request_body::{CONTINUE, RequestBody};
 use super::respond::Provenance;
@@ -47,8 +47,8 @@ pub enum Failed {
         /// Whether the upstream has certainly not seen the request.
         unsent: bool,
     },
-    /// The response is invalid.
-    Invalid,
+    /// The response is invalid, or its head exceeds a limit.
+    Invalid(ErrorCode),
     /// The response's head did not arrive in time.
     TimedOut,
     /// The client's request body is at fault.
@@ -81,7 +81,11 @@ impl Failed {
             }
             Failed::TimedOut => (ProxyError::new(ErrorCode::ResponseTimedOut), false, true),
             Failed::Client(code) => (ProxyError::new(code), false, false),
-            Failed::Invalid => (ProxyError::new(ErrorCode::Unsound), false, to_blame),
+            Failed::Invalid(code) => match over_limit(code, exchange, connection) {
+                // It has answered: it is in order, and only the page is too large.
+                Some(error) => (error, false, false),
+                None => (ProxyError::new(code), false, to_blame),
+            },
             Failed::Broken { error, unsent } => {
                 let error = ProxyError::because(ErrorCode::Broken, error);
                 (error, unsent, to_blame)
@@ -92,6 +96,30 @@ impl Failed {
         }
         Some((error, unsent))
     }
+}
+
+/// The error of a response whose head exceeds a limit, which names the limit.
+fn over_limit(
+    code: ErrorCode,
+    exchange: &Exchange<'_>,
+    connection: &PooledConnection,
+) -> Option<ProxyError> {
+    let limits = &exchange.snapshot.plan.limits;
+    let limit = match code {
+        ErrorCode::ResponseHeadTooLong => {
+            format!(
+                "limits.response_head ({} bytes)",
+                limits.response_head_bytes
+            )
+        }
+        ErrorCode::TooManyResponseHeaders => {
+            format!("limits.response_headers ({})", limits.response_headers)
+        }
+        _ => return None,
+    };
+    let endpoint = &connection.endpoint().address;
+    let text = format!("the head of the response of {endpoint} exceeds {limit}");
+    Some(ProxyError::because(code, text))
 }
 
 /// A request on its way over a connection, and the wait for what comes back.
@@ -195,6 +223,9 @@ impl<'a> Sending<'a> {
 
     /// Why the connection has broken.
     fn broken(&mut self, error: io::Error) -> Failed {
+        if self.stream.is_invalid() {
+            return Failed::Invalid(ErrorCode::Unsound);
+        }
         Failed::Broken {
             error: self.deaf.take().unwrap_or(error),
             unsent: self.sent == 0 || self.stream.is_unsent(),
@@ -220,6 +251,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
         now,
     } = attempt;
     let mut sending = Sending::new(stream, request, now);
+    let limits = ResponseLimits::from(&exchange.snapshot.plan.limits);
     let (to_head, upgrading) = (exchange.method == Method::HEAD, exchange.upgrade.is_some());
     let mut interims = 0;
     let mut partial = PartialHead::default();
@@ -245,8 +277,8 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
         };
         // Without the end of a line, there is nothing new but the close: what cannot be parsed is a
         // response, though an invalid one, and no reason to try again.
-        while closed || partial.is_news(received, response_head::HEAD_BYTES_MAX) {
-            let (status, end) = match response_head::read(received, to_head, upgrading) {
+        while closed || partial.is_news(received, limits.head_bytes) {
+            let (status, end) = match response_head::read(received, limits, to_head, upgrading) {
                 Ok(ParsedHead::Final(answer)) => {
                     let first = received.get(answer.head_bytes..).unwrap_or_default();
                     let from = (fallback, sending.stream.is_http2());
@@ -258,11 +290,11 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
                 }
                 Ok(ParsedHead::More) => break,
                 Ok(ParsedHead::Interim(status, end)) => (status, end),
-                Err(_) => return Err(Failed::Invalid),
+                Err(code) => return Err(Failed::Invalid(code)),
             };
             interims += 1;
             if interims > INTERIM_MAX {
-                return Err(Failed::Invalid);
+                return Err(Failed::Invalid(ErrorCode::Unsound));
             }
             let interim = (status, &received[..end]);
             pass_interim(client, exchange, interim, body.as_deref_mut()).await?;
@@ -285,7 +317,7 @@ fn check_final(
     body: Option<&mut RequestBody>,
 ) -> Result<Provenance, Failed> {
     if !BodyReader::new(response.follows, ClientFraming::Chunks).may_begin(first) {
-        return Err(Failed::Invalid);
+        return Err(Failed::Invalid(ErrorCode::Unsound));
     }
     let version = match (http2, response.http_10) {
         (true, _) => Version::HTTP_2,

@@ -18,6 +18,10 @@ use tokio::sync::oneshot;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_WITHIN: Duration = Duration::from_secs(10);
 
+/// The largest head of a response that HTTP/2 reads: the largest that the file can allow, with what
+/// HTTP/2 counts for each of the most fields (RFC 9113, 6.5.2).
+const HEADER_LIST_BYTES_MAX: u32 = (16 << 20) + 10_000 * 32;
+
 impl Endpoint {
     /// A new connection; where there may be no more, one that another request gives back.
     pub(super) async fn connect(
@@ -149,6 +153,8 @@ impl Endpoint {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_WITHIN)
+            // What the plan allows is for the proxy to decide, as over HTTP/1.
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await?;
         tokio::task::spawn_local(async move {

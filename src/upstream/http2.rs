@@ -10,6 +10,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
+use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -27,11 +28,31 @@ const READ_BYTES: usize = 16 << 10;
 /// What takes requests on a shared connection.
 pub type Sender = SendRequest<Outgoing>;
 
+/// Why there is no response.
+#[derive(Debug, Default)]
+struct Failure {
+    /// The endpoint has not taken the request.
+    unsent: AtomicBool,
+    /// What it sent is no response.
+    invalid: AtomicBool,
+}
+
+impl Failure {
+    fn note(&self, error: &hyper::Error) {
+        let cause = error.source().and_then(|cause| cause.downcast_ref());
+        // What the endpoint itself reports is remote.
+        let invalid = cause.is_some_and(|cause: &h2::Error| {
+            cause.is_library() && cause.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+        });
+        self.invalid.store(invalid, Ordering::Relaxed);
+    }
+}
+
 /// The side of the one who asks. Dropped before the end of the response, it resets the request.
 #[derive(Debug)]
 pub struct Http2Stream {
     pipe: DuplexStream,
-    unsent: Arc<AtomicBool>,
+    failure: Arc<Failure>,
     _alive: oneshot::Sender<()>,
 }
 
@@ -39,9 +60,9 @@ impl Http2Stream {
     /// A request to this endpoint, on its connection.
     pub fn new(sender: Sender, endpoint: Arc<plan::Endpoint>) -> Http2Stream {
         let (pipe, other) = tokio::io::duplex(PIPE_BYTES);
-        let unsent = Arc::new(AtomicBool::new(false));
+        let failure = Arc::new(Failure::default());
         let (alive, left) = oneshot::channel();
-        let told = Arc::clone(&unsent);
+        let told = Arc::clone(&failure);
         tokio::task::spawn_local(async move {
             tokio::select! {
                 ended = exchange(sender, &endpoint, other, &told) => {
@@ -54,14 +75,19 @@ impl Http2Stream {
         });
         Http2Stream {
             pipe,
-            unsent,
+            failure,
             _alive: alive,
         }
     }
 
     /// Whether the endpoint has not taken the request.
     pub fn is_unsent(&self) -> bool {
-        self.unsent.load(Ordering::Relaxed)
+        self.failure.unsent.load(Ordering::Relaxed)
+    }
+
+    /// Whether what the endpoint sent is no response.
+    pub fn is_invalid(&self) -> bool {
+        self.failure.invalid.load(Ordering::Relaxed)
     }
 }
 
@@ -97,7 +123,7 @@ async fn exchange(
     mut sender: Sender,
     endpoint: &plan::Endpoint,
     pipe: DuplexStream,
-    unsent: &AtomicBool,
+    failure: &Failure,
 ) -> io::Result<()> {
     let (from, mut to) = tokio::io::split(pipe);
     let request = read_request(from, endpoint).await?;
@@ -105,8 +131,11 @@ async fn exchange(
     let response = match sender.try_send_request(request).await {
         Ok(response) => response,
         Err(mut error) => {
-            unsent.store(error.take_message().is_some(), Ordering::Relaxed);
-            return Err(io::Error::other(error.into_error()));
+            let unsent = error.take_message().is_some();
+            failure.unsent.store(unsent, Ordering::Relaxed);
+            let error = error.into_error();
+            failure.note(&error);
+            return Err(io::Error::other(error));
         }
     };
     write_response(response, to_head, &mut to).await

@@ -78,6 +78,14 @@ impl Stream {
         }
     }
 
+    /// Whether what the endpoint sent is no response, as far as is known without reading it.
+    pub fn is_invalid(&self) -> bool {
+        match &self.io {
+            Io::Http2(exchange) => exchange.is_invalid(),
+            Io::Plain(_) | Io::Tls(_) => false,
+        }
+    }
+
     /// Whether the endpoint has said nothing and has not closed: it may be asked.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];

@@ -1,5 +1,6 @@
 //! The head of an upstream's answer, read and written again for the client. PURE.
 
+use crate::config::plan::Limits;
 use crate::experiment::http_view::{HeaderView, ResponseView};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar::{self, is_named};
@@ -9,10 +10,31 @@ use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use smallvec::SmallVec;
 
-/// The most fields of an answer.
-const FIELDS_MAX: usize = 256;
-/// The largest head of one, in bytes.
-pub const HEAD_BYTES_MAX: usize = 256 << 10;
+/// How large the head of a response may be, an interim one included.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseLimits {
+    /// Its size, in bytes.
+    pub head_bytes: usize,
+    /// Its header fields.
+    pub headers: usize,
+}
+
+impl ResponseLimits {
+    /// For responses that watershed makes itself.
+    pub const OWN: ResponseLimits = ResponseLimits {
+        head_bytes: usize::MAX,
+        headers: usize::MAX,
+    };
+}
+
+impl From<&Limits> for ResponseLimits {
+    fn from(limits: &Limits) -> ResponseLimits {
+        ResponseLimits {
+            head_bytes: limits.response_head_bytes,
+            headers: limits.response_headers,
+        }
+    }
+}
 
 /// What stands at the beginning of what an upstream has sent.
 #[derive(Debug)]
@@ -70,21 +92,35 @@ pub struct ResponseHead<'a> {
 }
 
 /// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not, and which
-/// asks for another protocol or not.
-pub fn read(bytes: &[u8], to_head: bool, upgrading: bool) -> Result<ParsedHead<'_>, ErrorCode> {
-    let more = || match bytes.len() <= HEAD_BYTES_MAX {
+/// asks for another protocol or not. The outcome does not depend on how much of what follows the
+/// head has arrived.
+pub fn read(
+    bytes: &[u8],
+    limits: ResponseLimits,
+    to_head: bool,
+    upgrading: bool,
+) -> Result<ParsedHead<'_>, ErrorCode> {
+    // What is beyond the limit is not looked at, whether it has arrived or not.
+    let (bytes, is_all) = match bytes.split_at_checked(limits.head_bytes) {
+        Some((head, rest)) => (head, rest.is_empty()),
+        None => (bytes, true),
+    };
+    let more = || match is_all {
         true => Ok(ParsedHead::More),
-        false => Err(ErrorCode::Unsound),
+        false => Err(ErrorCode::ResponseHeadTooLong),
     };
     let Some((line, start)) = header_block::line(bytes, 0) else {
         return more();
     };
     let (http_10, status) = status_line(line).ok_or(ErrorCode::Unsound)?;
-    let read = HeaderBlock::read(bytes, start, FIELDS_MAX).map_err(|_| ErrorCode::Unsound)?;
+    let read = HeaderBlock::read(bytes, start, limits.headers).map_err(|code| match code {
+        ErrorCode::HeadTooLong => ErrorCode::TooManyResponseHeaders,
+        _ => ErrorCode::Unsound,
+    })?;
     let Some((lines, head_bytes)) = read else {
         return more();
     };
-    if head_bytes > HEAD_BYTES_MAX || (status == 101 && !upgrading) {
+    if status == 101 && !upgrading {
         return Err(ErrorCode::Unsound);
     }
     if status < 200 && status != 101 {

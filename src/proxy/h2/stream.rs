@@ -8,7 +8,9 @@ use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse};
 use crate::proxy::h1::body::{BodyReader, ClientFraming, UnfinishedGuard};
-use crate::proxy::h1::response_head::{self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead};
+use crate::proxy::h1::response_head::{
+    self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead, ResponseLimits,
+};
 use crate::proxy::observe::access_log;
 use crate::proxy::observe::meter::RequestMeter;
 use crate::proxy::pipeline::{self, Begun, Responding};
@@ -115,7 +117,9 @@ fn refused(worker: &Rc<Worker>, address: IpAddr, code: ErrorCode) -> Response<Ht
     let whole = access_log::refused(worker, address, code);
     let mut head = Response::new(());
     let mut text = &[][..];
-    if let Ok(ParsedHead::Final(response)) = response_head::read(&whole, false, false) {
+    if let Ok(ParsedHead::Final(response)) =
+        response_head::read(&whole, ResponseLimits::OWN, false, false)
+    {
         let now_ms = crate::journal::system_ms();
         let more = &ExtraHeaders::new();
         worker.with_date(now_ms, |date| {

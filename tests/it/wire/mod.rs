@@ -15,6 +15,7 @@ mod limits;
 mod names;
 mod pipeline;
 mod requests;
+mod response_limits;
 mod several;
 mod stalled;
 mod straight;
