@@ -6,22 +6,25 @@ use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::telemetry::{HttpProtocol, Outcome};
 use crate::upstream::Endpoint;
 use http::Version;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// A request that is being served; counted when it is dropped.
-#[derive(Debug)]
+/// A request that is being served; counted when it is dropped. Small, because every request has one
+/// and it is moved several times.
 pub struct RequestMeter {
     snapshot: Rc<Snapshot>,
-    protocol: HttpProtocol,
     began: Instant,
+    endpoint: Cell<Option<Rc<Endpoint>>>,
+    /// How long it took to the last byte, in microseconds; `ONGOING` until that is known.
+    took_us: Cell<u64>,
     upstream: Cell<Option<UpstreamIndex>>,
-    endpoint: RefCell<Option<Rc<Endpoint>>>,
     outcome: Cell<Outcome>,
-    /// When its last byte went, where that is known already.
-    ended: Cell<Option<Instant>>,
+    protocol: HttpProtocol,
 }
+
+const ONGOING: u64 = u64::MAX;
 
 impl RequestMeter {
     /// A request that has been read.
@@ -34,16 +37,16 @@ impl RequestMeter {
         worker.telemetry().requests.add();
         RequestMeter {
             snapshot: Rc::clone(snapshot),
+            began,
+            endpoint: Cell::new(None),
+            took_us: Cell::new(ONGOING),
+            upstream: Cell::new(None),
+            outcome: Cell::new(Outcome::Aborted),
             protocol: match version {
                 Version::HTTP_2 => HttpProtocol::Http2,
                 Version::HTTP_10 => HttpProtocol::Http10,
                 _ => HttpProtocol::Http11,
             },
-            began,
-            upstream: Cell::new(None),
-            endpoint: RefCell::new(None),
-            outcome: Cell::new(Outcome::Aborted),
-            ended: Cell::new(None),
         }
     }
 
@@ -57,7 +60,6 @@ impl RequestMeter {
     /// It is sent to this upstream, or is about to be.
     pub fn sent_to(&self, upstream: UpstreamIndex) {
         self.upstream.set(Some(upstream));
-        self.endpoint.take();
     }
 
     /// It is sent to this endpoint of its upstream, not for the first time if `again`.
@@ -65,35 +67,49 @@ impl RequestMeter {
         if again && let Some(upstream) = self.upstream.get() {
             self.snapshot.traffic(Some(upstream)).retries.add();
         }
-        self.endpoint.replace(Some(Rc::clone(endpoint)));
+        self.endpoint.set(Some(Rc::clone(endpoint)));
     }
 
     /// The head of its response is there.
     pub fn responded(&self, outcome: Outcome, at: Instant) {
+        let took_us = whole_us(at - self.began);
         self.outcome.set(outcome);
-        self.ended.set(Some(at));
+        self.took_us.set(took_us);
         if let Outcome::Upstream(_) = outcome {
             let traffic = self.snapshot.traffic(self.upstream.get());
-            traffic.head.observe(at - self.began);
+            traffic.head.observe(took_us);
         }
     }
 
     /// The response goes on after its head: it ends when this is dropped.
     pub fn goes_on(&self) {
-        self.ended.set(None);
+        self.took_us.set(ONGOING);
     }
 }
 
 impl Drop for RequestMeter {
     fn drop(&mut self) {
         let traffic = self.snapshot.traffic(self.upstream.get());
-        let ended = self.ended.get().unwrap_or_else(Instant::now);
-        traffic.duration.observe(ended - self.began);
-        let endpoint = self.endpoint.borrow();
-        let requests = match &*endpoint {
+        let took_us = match self.took_us.get() {
+            ONGOING => whole_us(self.began.elapsed()),
+            took_us => took_us,
+        };
+        traffic.duration.observe(took_us);
+        let requests = match self.endpoint.get_mut() {
             Some(endpoint) => &endpoint.requests,
             None => &traffic.unsent,
         };
         requests.add(self.protocol, self.outcome.get());
     }
+}
+
+impl fmt::Debug for RequestMeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestMeter").finish_non_exhaustive()
+    }
+}
+
+/// The same as `as_micros`, which divides numbers of 128 bits.
+fn whole_us(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
 }
