@@ -51,6 +51,7 @@ pub async fn metrics(
 ) -> Result<Response, Failure> {
     let mut metrics = Metrics(Registry::with_prefix("watershed"));
     metrics.process(&state.telemetry);
+    metrics.ingestion(&state.telemetry);
     metrics.traffic(&state.telemetry);
     metrics.reload(&state.telemetry);
     let plan = state.plan();
@@ -83,6 +84,10 @@ pub async fn metrics(
     encode_eof(&mut text).map_err(unwritable)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+fn read(number: &AtomicU64) -> u64 {
+    number.load(Ordering::Relaxed)
 }
 
 fn unwritable(error: std::fmt::Error) -> Failure {
@@ -169,7 +174,7 @@ impl Metrics {
             ("requests", "Requests received", sum(|it| &it.requests)),
             (
                 "refusals",
-                "Answers that watershed made itself because something went wrong",
+                "Responses that watershed made itself because of an error",
                 sum(|it| &it.refusals),
             ),
             (
@@ -207,22 +212,32 @@ impl Metrics {
             "Faults of reported events",
             faults.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
         );
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let panics = telemetry.panics.all().into_iter();
+        self.counter(
+            "panics",
+            "Panics, by the task that panicked",
+            panics.map(|(task, count)| (vec![("task", task)], count)),
+        );
+    }
+
+    /// What moves events from the journal to the store, and analyzes them.
+    fn ingestion(&mut self, telemetry: &Telemetry) {
+        let one = |number| [(vec![], read(number))];
         let folding = &telemetry.folding;
         self.counter(
             "folded_facts",
             "Facts moved to the store",
-            one(read(&folding.folded)),
+            one(&folding.folded),
         );
         self.counter(
             "analyses",
             "Times that all experiments were analyzed",
-            one(read(&telemetry.analyses)),
+            one(&telemetry.analyses),
         );
         self.counter(
             "damaged_facts",
             "Facts that were damaged on disk",
-            one(read(&folding.lost)),
+            one(&folding.lost),
         );
         let lag = telemetry.lag_events() as f64;
         self.gauge(
@@ -239,16 +254,9 @@ impl Metrics {
                 reload("refused", &telemetry.reload.refused),
             ],
         );
-        let panics = telemetry.panics.all().into_iter();
-        self.counter(
-            "panics",
-            "Panics, by the task that panicked",
-            panics.map(|(task, count)| (vec![("task", task)], count)),
-        );
     }
 
     fn spans(&mut self, spans: &Spans) {
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let reason = |reason: &str, number| (vec![("reason", reason.to_owned())], read(number));
         self.counter(
             "spans_exported",
@@ -333,7 +341,7 @@ impl Metrics {
         );
         self.gauge(
             "group_responses",
-            "Answers to its users, by class of status",
+            "Responses to its users, by class of status",
             groups().flat_map(|(labels, group)| {
                 let class = move |(class, count): (&&'static str, &u64)| {
                     (with(labels.clone(), "class", class), *count as f64)
@@ -346,7 +354,7 @@ impl Metrics {
         };
         self.quantiles(
             "group_latency_seconds",
-            "How long answers took, to their heads",
+            "Time to the head of a response",
             groups().flat_map(|(labels, group)| {
                 let ms = &group.latency_ms;
                 [("0.5", ms.p50), ("0.95", ms.p95), ("0.99", ms.p99)]
@@ -385,7 +393,7 @@ impl Metrics {
         );
         self.gauge(
             "metric_p_value",
-            "How surprising the difference is, however often one looks",
+            "The always-valid p-value of the difference from control",
             metrics().filter_map(|(labels, group)| Some((labels, group.p_value?))),
         );
     }
