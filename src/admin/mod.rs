@@ -1,4 +1,4 @@
-//! The admin door: results, the page, assignments, health, reload. `routes.rs` lists its paths.
+//! The admin API: results, the page, assignments, health, reload. `http/router.rs` lists its paths.
 //!
 //! It listens on its own address, loopback unless told otherwise. With tokens, every request but
 //! the health checks must carry one (`Authorization: Bearer …`), or the session of a browser that

@@ -1,4 +1,4 @@
-//! The command line: one file per command. The only room that wires others together.
+//! The command line: one file per command. Only `server` and `cli` depend on all modules.
 
 mod check;
 mod completions;

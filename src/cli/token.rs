@@ -1,4 +1,4 @@
-//! `watershed token`: a new token for the admin door, and the line of the file that knows it.
+//! `watershed token`: a new token for the admin API, and the line of the file that knows it.
 
 use crate::config::plan::Role;
 use base64::Engine;

@@ -1,4 +1,4 @@
-//! `admin`: the door, and who may do what there.
+//! `admin`: the admin API, and who may do what there.
 
 use super::check::address;
 use super::name::check_name;

@@ -16,7 +16,7 @@ pub struct Options {
     pub retain: Duration,
     /// The room that all journals of the folder share.
     pub quota: Arc<Quota>,
-    /// Is told of problems.
+    /// Receives each problem, and `None` when it is over.
     pub problems: ProblemReporter,
 }
 

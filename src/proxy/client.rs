@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// The protocol that a client speaks. Its versions of HTTP/1 are told apart by each request.
+/// The protocol that a client speaks. Each request tells HTTP/1.0 from HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.0 or HTTP/1.1.

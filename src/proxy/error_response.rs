@@ -181,8 +181,8 @@ impl ErrorCode {
     }
 }
 
-/// The whole response to an error, with the request's ID. A client at fault is told that its
-/// connection will be closed.
+/// The whole response to an error, with the request's ID. If the client is at fault, it says that
+/// the connection will be closed.
 pub fn response(code: ErrorCode, id: Option<&str>) -> Vec<u8> {
     let (status, token, blame) = code.terms();
     let text = text(status, token);

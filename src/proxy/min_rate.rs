@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(trickle.wait(at(0.0)), Duration::from_secs(30));
         trickle.came(at(29.0), 1);
         assert_eq!(trickle.wait(at(29.0)), Duration::from_millis(1100));
-        // LoggedRequest again, it is the same wait.
+        // Asked again, it is the same wait.
         assert_eq!(trickle.wait(at(29.5)), Duration::from_millis(1100));
         trickle.came(at(30.0), 50);
         assert_eq!(trickle.wait(at(30.0)), Duration::from_millis(5100));

@@ -24,13 +24,13 @@ use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, RecordedRes
 use super::h1::framing::Bounds;
 use super::h1::request_head::{self, Body, Request};
 use super::h1::response_head::HeadWriter;
-use super::headers::forwarding::{Forwarding, Placeholders};
-use super::headers::plan_headers::{self, OverrideToken};
+use super::headers::forwarding::Forwarding;
+use super::headers::plan_headers;
 use super::local_response;
-use super::observe::access_log::{LogEntry, LoggedRequest};
+use super::observe::access_log::LogEntry;
+use super::observe::logged_request::LoggedRequest;
 use super::observe::meter::RequestMeter;
 use super::observe::spans::SpanRecorder;
-use super::observe::trace_context::Correlation;
 use super::policy;
 use super::request_body::RequestBody;
 use super::respond::Provenance;
@@ -94,96 +94,96 @@ pub fn begin<'b>(
         Err(code) => return Begun::Invalid(code),
     };
     let (began, began_ms) = (Instant::now(), journal::system_ms());
-    let version = version(client, &request);
-    let meter = RequestMeter::new(worker, &snapshot, version, began);
-    let mut extras = snapshot.has_extras.then(|| {
-        let correlation = policy::correlation(plan, &request, trusted, began_ms);
-        Box::new(Extras {
-            correlation,
-            parent_at: None,
-        })
-    });
-    let mut log = extras
-        .as_ref()
-        .and_then(|it| log(worker, &snapshot, client, &request, &it.correlation, began));
-
-    let local = admit(worker, plan, client, &request, began);
-    let over_tls = client.secure || (trusted && plan_headers::over_tls(&request));
-    let overriding = honour_override(plan, &request, local, began_ms);
-    let visitor = identify(plan, &request, local, began_ms);
-    let assignment = assign(plan, &request, local, visitor.as_ref(), overriding.as_ref());
+    let meter = RequestMeter::new(worker, &snapshot, version(client, &request), began);
+    let at = (trusted, began, began_ms);
+    let (mut extras, mut log) = observe(worker, &snapshot, client, &request, at);
+    let decided = decide(worker, plan, client, &request, at);
 
     let inline = inline_bytes(&request, input);
-    let mut parent = extras.as_ref().and_then(|it| it.correlation.begins);
     if let Some(log) = &mut log {
-        if local.is_none() {
-            log.assigned(visitor.as_ref(), &assignment);
-        }
         log.received(inline as u64);
-        // Each attempt puts its own span there.
-        parent = parent.or(log.spans().map(SpanRecorder::parent));
     }
-    let mut places = Placeholders::default();
+    let mut host_at = None;
     // What is answered here is sent to nobody, and is read as it came.
-    if local.is_none() {
-        let with = Forwarding {
+    if decided.local.is_none() {
+        let observed = (extras.as_deref_mut(), log.as_deref_mut());
+        let client = (client, trusted);
+        host_at = forward(
+            &snapshot,
             client,
-            trusted,
-            over_tls,
-            prepared: &snapshot.plan_headers,
-            correlation: extras.as_ref().map(|it| &it.correlation),
-            parent,
-            visitor: visitor.as_ref(),
-            assignment: &assignment,
-        };
-        places = request.forward(forwarded, &with);
-        let body = request.head_bytes..request.head_bytes + inline;
-        forwarded.extend_from_slice(&input[body]);
+            &mut request,
+            &decided,
+            observed,
+            forwarded,
+        );
+        forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
     }
-    if let Some(extras) = &mut extras {
-        extras.parent_at = places.parent;
-    }
-    let body = rest_of_body(
-        &snapshot,
-        client,
-        &request,
-        (input, inline),
-        local,
-        forwarded,
-    );
-    let override_cookie = request
-        .override_token()
-        .zip(overriding.as_ref())
-        .and_then(|(token, it)| policy::keep_override(token, it, began_ms, over_tls));
+    let came = (input, inline);
+    let body = rest_of_body(&snapshot, client, &request, came, decided.local, forwarded);
     let exchange = Exchange {
         path: (&request).path(),
         has_body: request.body != Body::None,
         method: request.method.clone(),
-        assignment,
-        input_bytes: match request.body {
-            Body::None => request.head_bytes,
-            _ if inline > 0 => request.head_bytes + inline,
-            _ => input.len(),
+        assignment: decided.assignment,
+        // What has come of a body that goes on is taken with its head.
+        input_bytes: match body {
+            Some(_) => input.len(),
+            None => request.head_bytes + inline,
         },
-        visitor,
+        visitor: decided.visitor,
         began,
         began_ms,
-        over_tls,
+        over_tls: decided.over_tls,
         closes: request.closes || requests_before + 1 >= plan.limits.requests,
         http_10: request.http_10,
         upgrade: request.upgrade(),
         takes_trailers: request.takes_trailers(),
         deadline: plan.timeouts.total.map(|total| began + total),
-        head: local.map(|_| Box::new(request)),
-        local,
-        override_cookie,
-        host_at: Cell::new(places.host.map(|at| (at, at))),
+        head: decided.local.map(|_| Box::new(request)),
+        local: decided.local,
+        override_cookie: decided.override_cookie,
+        host_at: Cell::new(host_at.map(|at| (at, at))),
         extras,
         log: log.map(RefCell::new),
         meter: Some(meter),
         snapshot,
     };
     Begun::Request(exchange, body)
+}
+
+/// What the phases admit, identify and assign have found.
+struct Decided<'b> {
+    local: Option<LocalResponse>,
+    over_tls: bool,
+    visitor: Option<Visitor<'b>>,
+    assignment: Assignment,
+    override_cookie: Option<String>,
+}
+
+/// Runs the phases *admit*, *identify* and *assign*.
+fn decide<'b>(
+    worker: &Worker,
+    plan: &Plan,
+    client: &ClientInfo,
+    request: &Request<'b>,
+    (trusted, began, began_ms): (bool, Instant, u64),
+) -> Decided<'b> {
+    let local = admit(worker, plan, client, request, began);
+    let over_tls = client.secure || (trusted && plan_headers::over_tls(request));
+    let visitor = identify(plan, request, local, began_ms);
+    let overriding = honour_override(plan, request, visitor.as_ref(), began_ms);
+    let assignment = assign(plan, request, local, visitor.as_ref(), overriding.as_ref());
+    let override_cookie = request
+        .override_token()
+        .zip(overriding.as_ref())
+        .and_then(|(token, it)| policy::keep_override(token, it, began_ms, over_tls));
+    Decided {
+        local,
+        over_tls,
+        visitor,
+        assignment,
+        override_cookie,
+    }
 }
 
 /// Phase *parse*. What came over HTTP/2 has been measured before it was written as HTTP/1.
@@ -243,17 +243,15 @@ fn identify<'b>(
     identity::find(&plan.identity, request).or_else(|| policy::mint(plan, now_ms))
 }
 
-/// The override that the request carries, if its token is valid here.
+/// The override that the request carries, if its token is valid here. Without a visitor, nobody may
+/// be recorded, and there are no groups to choose from.
 fn honour_override(
     plan: &Plan,
     request: &Request<'_>,
-    local: Option<LocalResponse>,
+    visitor: Option<&Visitor<'_>>,
     now_ms: u64,
 ) -> Option<Override> {
-    let token: &OverrideToken = request.override_token()?;
-    if local.is_some() || !policy::consents(plan, request) {
-        return None;
-    }
+    let token = request.override_token().filter(|_| visitor.is_some())?;
     policy::honour(plan, token, now_ms)
 }
 
@@ -275,15 +273,18 @@ fn assign(
     }
 }
 
-/// What will be logged and exported of the request, where the file asks for it.
-fn log(
+/// The request's ID, trace context and log entry, where the file asks for them.
+fn observe(
     worker: &Rc<Worker>,
     snapshot: &Rc<Snapshot>,
     client: &ClientInfo,
     request: &Request<'_>,
-    correlation: &Correlation,
-    began: Instant,
-) -> Option<Box<LogEntry>> {
+    (trusted, began, began_ms): (bool, Instant, u64),
+) -> (Option<Box<Extras>>, Option<Box<LogEntry>>) {
+    if !snapshot.has_extras {
+        return (None, None);
+    }
+    let correlation = policy::correlation(&snapshot.plan, request, trusted, began_ms);
     let (path, target) = request.target();
     let logged = LoggedRequest {
         client: client.address,
@@ -295,7 +296,44 @@ fn log(
         version: version(client, request),
         fields: request,
     };
-    LogEntry::of(worker, snapshot, &logged, correlation, began)
+    let log = LogEntry::of(worker, snapshot, &logged, &correlation, began);
+    let extras = Extras {
+        correlation,
+        parent_at: None,
+    };
+    (Some(Box::new(extras)), log)
+}
+
+/// Writes the head that the upstream gets. Returns where `Host` is missing in it, if it is.
+fn forward(
+    snapshot: &Snapshot,
+    (client, trusted): (&ClientInfo, bool),
+    request: &mut Request<'_>,
+    decided: &Decided<'_>,
+    (extras, log): (Option<&mut Extras>, Option<&mut LogEntry>),
+    forwarded: &mut Vec<u8>,
+) -> Option<usize> {
+    let mut parent = extras.as_ref().and_then(|it| it.correlation.begins);
+    if let Some(log) = log {
+        log.assigned(decided.visitor.as_ref(), &decided.assignment);
+        // Each attempt writes its own span there.
+        parent = parent.or(log.spans().map(SpanRecorder::parent));
+    }
+    let with = Forwarding {
+        client,
+        trusted,
+        over_tls: decided.over_tls,
+        prepared: &snapshot.plan_headers,
+        correlation: extras.as_ref().map(|it| &it.correlation),
+        parent,
+        visitor: decided.visitor.as_ref(),
+        assignment: &decided.assignment,
+    };
+    let places = request.forward(forwarded, &with);
+    if let Some(extras) = extras {
+        extras.parent_at = places.parent;
+    }
+    places.host
 }
 
 /// The version of HTTP that the client speaks.

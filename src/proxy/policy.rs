@@ -74,7 +74,7 @@ pub fn keep_override(
         .then(|| plan_headers::override_cookie(&brought.token, seconds, over_tls))
 }
 
-/// Counts a error, and says why.
+/// Counts an error and logs its cause.
 pub fn log_error(worker: &Worker, error: &ProxyError) {
     worker.telemetry().refusals.add();
     let cause = error

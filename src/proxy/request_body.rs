@@ -3,9 +3,8 @@
 
 use crate::config::plan::Plan;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::h1::body::BodyReader;
+use crate::proxy::h1::body::{BodyReader, write_trailers};
 use crate::proxy::h1::framing::Bounds;
-use crate::proxy::h1::header_block::HeaderBlock;
 use crate::proxy::h1::request_head::Body;
 use crate::proxy::headers::reserved::ReservedNames;
 use crate::proxy::min_rate::MinRate;
@@ -208,7 +207,7 @@ impl RequestBody {
             return Poll::Ready(Ok(false));
         }
         if !self.flushed {
-            // TLS keeps what is written until it is told to send it.
+            // TLS buffers what is written until it is flushed.
             match Pin::new(upstream).poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flushed = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(State::Deaf)),
@@ -321,22 +320,4 @@ impl RequestBody {
         self.buffer.drain(..taken);
         Ok(self.out.len() > before)
     }
-}
-
-/// Writes the trailers that may follow the content, and the end of a body in chunks.
-pub fn write_trailers(
-    trailers: &[u8],
-    bounds: Bounds,
-    reserved: &ReservedNames,
-    out: &mut Vec<u8>,
-) -> Result<(), ErrorCode> {
-    if let Some((mut lines, _)) = HeaderBlock::read(trailers, 0, bounds.headers)? {
-        lines.take_all(|name| {
-            let name = name.to_ascii_lowercase();
-            !std::str::from_utf8(&name).is_ok_and(|name| reserved.may_trail(name))
-        });
-        lines.write(out);
-    }
-    out.extend_from_slice(b"\r\n");
-    Ok(())
 }

@@ -166,7 +166,7 @@ impl<'a> Sending<'a> {
             }
         }
         if self.sent == self.request.len() && !self.flushed {
-            // TLS keeps what is written until it is told to send it.
+            // TLS buffers what is written until it is flushed.
             self.flushed = Pin::new(&mut *self.stream).poll_flush(context).is_ready();
         }
     }

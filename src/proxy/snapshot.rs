@@ -8,7 +8,7 @@ use crate::otel::Outbox;
 use crate::proxy::buffer_pool::BufferPool;
 use crate::proxy::connection_limits::ConnectionLimits;
 use crate::proxy::headers::plan_headers::PlanHeaders;
-use crate::proxy::observe::event_faults::EventLog;
+use crate::proxy::observe::event_log::EventLog;
 use crate::proxy::observe::log_lines::{LogLines, Sink};
 use crate::rate_limit::Rates;
 use crate::telemetry::{Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry};
@@ -85,7 +85,7 @@ pub struct Worker {
     pub stopped: Notify,
     date: RefCell<(u64, Box<[u8]>)>,
     second: Cell<(u64, [u8; SECOND_BYTES])>,
-    /// HeaderBlock of the access log, if there is one.
+    /// Lines of the access log, if there is one.
     pub log: Option<LogLines>,
     /// When it was last told that no more can be taken.
     pub told: Cell<Option<Instant>>,

@@ -169,12 +169,12 @@ pub struct Tally {
 pub enum Applied {
     /// Added now.
     Added,
-    /// It had been added before: an answer was lost on the way.
+    /// It had been added before: the reply was lost on the way.
     AlreadyApplied,
-    /// The shard had been given something else than the delta says: more (a lost answer of a
-    /// larger delta) or less (the house lost its last seconds). Nothing was added. For each range
+    /// The shard had been given something else than the delta says: more (a lost reply to a
+    /// larger delta) or less (the store lost its last seconds). Nothing was added. For each range
     /// of the delta, what the shard has.
     PositionMismatch(Vec<(JournalId, u64)>),
-    /// Users were forgotten since the delta was folded. Nothing was added: fold it again.
+    /// Users were forgotten since the delta was made. Nothing was added: make it again.
     Stale,
 }

@@ -148,7 +148,7 @@ impl Ingestor {
             }
             if self.housekept.elapsed() > HOUSEKEEPING {
                 self.housekept = tokio::time::Instant::now();
-                self.keep_house().await;
+                self.keep_journals().await;
             }
             tokio::select! {
                 () = &mut stop => return true,
@@ -176,7 +176,7 @@ impl Ingestor {
                     Err(_) => return,
                 }
             }
-            self.keep_house().await;
+            self.keep_journals().await;
         }
     }
 
@@ -414,7 +414,7 @@ impl Ingestor {
         self.cache
             .forgotten
             .insert(experiment.to_owned(), forgotten);
-        // The store no longer has what it was told of them.
+        // The store has lost what it had recorded of them.
         self.cache.seen.clear();
         Ok(())
     }

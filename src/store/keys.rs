@@ -152,7 +152,7 @@ pub fn metric_field(metric: &str, what: &str) -> String {
 /// The names of classes of status, in order.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// ExperimentTotals from the definitions and fields of any number of shards.
+/// Totals from the definitions and fields of any number of shards.
 pub fn totals(
     definitions: impl IntoIterator<Item = EpochDefinition>,
     fields: impl IntoIterator<Item = (String, i128)>,

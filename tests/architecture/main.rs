@@ -127,6 +127,7 @@ const PURE: &[&str] = &[
     "proxy/headers/plan_headers.rs",
     "proxy/headers/reserved.rs",
     "proxy/min_rate.rs",
+    "proxy/observe/logged_request.rs",
     "proxy/observe/trace_context.rs",
     "upstream/health.rs",
     "otel/sampled_request.rs",
@@ -170,7 +171,6 @@ const SHARED_NAMES: &[&str] = &["Arguments"];
 const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[
     ("config", 8),
     ("experiment", 4),
-    ("proxy", 8),
     ("stats", 14),
     ("store", 26),
     ("tls", 2),
@@ -178,10 +178,9 @@ const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[
 ];
 /// What remains to be done: functions over the limit, by module.
 const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
-    ("admin", 8),
+    ("admin", 7),
     ("cli", 1),
     ("config", 4),
-    ("proxy", 1),
     ("server", 1),
     ("store", 1),
 ];

@@ -1,4 +1,4 @@
-//! Decisions at the door: JSON from programs, forms from pages, and what was decided until now.
+//! Decisions by the admin API: JSON from programs, forms from pages, and what was decided until now.
 
 use crate::admin::decisions::action::Action;
 use crate::admin::decisions::apply::{Asked, apply};

@@ -13,7 +13,7 @@ const LETTERS_MAX: usize = 500;
 /// How long this process is given to go by a decision that it has made.
 const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// What somebody at the door wants done.
+/// A decision that a caller of the admin API asks for.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// What.

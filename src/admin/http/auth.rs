@@ -1,4 +1,4 @@
-//! Who asks at the door, and whether they may: tokens with roles, sessions of browsers, and pages
+//! Who calls the admin API, and whether they may: tokens with roles, sessions of browsers, and pages
 //! elsewhere that would make a browser ask.
 
 use crate::admin::http::connections::Admitted;
@@ -28,10 +28,10 @@ const RETRY_S: &str = "60";
 /// Where sessions end: everybody may end their own.
 pub const LOGOUT: &str = "/admin/logout";
 
-/// Who asks.
+/// The caller of the admin API.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The name of the token; `None` at a door that asks for none.
+    /// The name of the token; `None` where none is required.
     pub name: Option<Arc<str>>,
     /// What they may do.
     pub role: Role,
@@ -46,7 +46,7 @@ pub struct Ambient {
     session: String,
     /// When the session is over, and its nonce; `None` where no token is asked for.
     ends: Option<(u64, String)>,
-    /// Whether the browser says that a page of this door is where it comes from.
+    /// Whether the browser says that the request comes from a page of the admin API.
     is_from_here: bool,
 }
 
@@ -79,8 +79,8 @@ impl Caller {
         self.name.is_some() && self.ambient.is_some()
     }
 
-    /// Whether only a form's proof can tell that a browser was not made to ask for this. A door
-    /// that asks for no token is asked by programs, too, which say nothing of where they are from.
+    /// Whether only a form's proof can rule out a forged request (CSRF). Where no token is required,
+    /// programs send requests, too, which name no origin.
     pub fn must_prove(&self) -> bool {
         let ambient = self.ambient.as_ref();
         ambient.is_some_and(|it| !it.session.is_empty() && !it.is_from_here)
@@ -187,7 +187,7 @@ pub fn known(state: &AdminState, peer: IpAddr, headers: &HeaderMap) -> Result<Ca
         role: token.role,
         ambient,
     };
-    // What else stands there is for whoever is in front of this door.
+    // Other schemes are for a proxy in front of the admin API.
     let brought = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     if let Some(brought) = brought.and_then(bearer_token) {
         return try_token(state, tokens, peer, brought).map(|token| caller(token, None));
@@ -292,7 +292,7 @@ fn says_where(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
-/// Whether a request is from a page of this door, or from no page at all.
+/// Whether a request is from a page of the admin API, or from no page at all.
 pub fn is_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
@@ -303,7 +303,7 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
     };
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_ascii_lowercase);
     let (origin, host) = (text(origin), headers.get(HOST).and_then(text));
-    // Whoever ends TLS before this door says https where it hears http.
+    // Behind a proxy that ends TLS, the origin is https although http arrives here.
     let origin = origin.as_deref().and_then(|origin| {
         let plain = origin.strip_prefix("http://");
         plain.or_else(|| origin.strip_prefix("https://"))

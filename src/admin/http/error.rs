@@ -1,4 +1,4 @@
-//! Something that was not to be had, said as JSON: also where axum itself would say it as text.
+//! Errors of the admin API, as JSON, also where axum itself would answer with text.
 
 use crate::store::StoreError;
 use axum::extract::rejection::{BytesRejection, FormRejection, PathRejection, QueryRejection};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
-/// Something that was not to be had.
+/// An error of the admin API.
 #[derive(Debug)]
 pub struct Failure {
     /// Whose fault it is.
@@ -27,7 +27,7 @@ pub struct Refused {
     error: String,
 }
 
-/// Why something was not to be had.
+/// Why a request failed.
 #[derive(Clone, Debug)]
 pub struct Said(pub String);
 

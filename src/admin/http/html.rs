@@ -8,7 +8,7 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 
-/// Nothing of another host, nothing inline, in nobody's frame.
+/// Forbids resources of other hosts, inline scripts and styles, and frames.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 #[derive(Template)]
@@ -43,7 +43,7 @@ pub fn stale_form_page() -> Response {
     message_page(StatusCode::FORBIDDEN, said)
 }
 
-/// An answer with a page, and with what browsers are told of pages here.
+/// A response with a page and the headers that protect it in browsers.
 pub fn page_response(status: StatusCode, page: Result<String, askama::Error>) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),

@@ -1,4 +1,4 @@
-//! `GET /admin/openapi.json`: the door as OpenAPI 3.1, from the routes and types that serve.
+//! `GET /admin/openapi.json`: the admin API as OpenAPI 3.1, from the routes and types that serve.
 
 use crate::admin::http::auth;
 use crate::admin::http::session;
@@ -59,7 +59,7 @@ const SESSION: &str = "session";
 
 /// This document
 ///
-/// At a door without tokens it asks for none.
+/// Without tokens in the file, none is required.
 #[utoipa::path(
     get,
     path = "/admin/openapi.json",

@@ -1,4 +1,4 @@
-//! What every answer of the door says to browsers; and to people, what could not be had as a page.
+//! Headers that every response of the admin API has, and error pages for people.
 
 use crate::admin::http::error::Said;
 use crate::admin::http::html::{message_page, wants_html};

@@ -1,4 +1,4 @@
-//! Every path of the door. Each stands at its handler, with what it takes and what it answers: what
+//! Every path of the admin API. Each stands at its handler, with what it takes and what it answers: what
 //! is served and what `/admin/openapi.json` says of it are one.
 
 use crate::admin::decisions::api;

@@ -55,8 +55,8 @@ impl Page<'_> {
         experiment.status.replace('_', " ")
     }
 
-    fn house(&self) -> Vec<String> {
-        narrative::house(self.results)
+    fn process_problems(&self) -> Vec<String> {
+        narrative::process_problems(self.results)
     }
 
     fn doubts(&self, experiment: &ExperimentResult) -> Vec<String> {

@@ -171,8 +171,8 @@ const MUCH: f64 = 0.01;
 /// A store so far behind is shown as bad, in seconds.
 const LATE_S: f64 = 30.0;
 
-/// What is wrong with the house, and so with the numbers of all experiments.
-pub fn house(results: &Results) -> Vec<String> {
+/// What is wrong with the process or the store, and so with the numbers of all experiments.
+pub fn process_problems(results: &Results) -> Vec<String> {
     let store = &results.store;
     let mut said = Vec::new();
     if !store.healthy {
@@ -211,7 +211,7 @@ pub fn house(results: &Results) -> Vec<String> {
     said
 }
 
-/// What is of the house, and said by [`house`].
+/// What concerns the process, and stands in [`process_problems`].
 const OF_THE_HOUSE: [&str; 3] = ["lost", "store", "replicas"];
 
 /// Why the numbers of this experiment are to be read with care: what is bad about its data, and

@@ -18,7 +18,7 @@ pub fn table(results: &Results, paint: Option<Paint>) -> String {
         text.push_str(&painted.paint("bad", &format!("Careful: {said}")));
         text.push('\n');
     };
-    for said in narrative::house(results) {
+    for said in narrative::process_problems(results) {
         careful(&mut text, &said);
     }
     for experiment in &results.experiments {

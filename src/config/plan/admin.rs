@@ -1,4 +1,4 @@
-//! The admin door, and who may come in.
+//! The admin API, and who may use it.
 
 use crate::experiment::key_ring::KeyRing;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 /// so the proxy removes it from what upstreams get.
 pub const SESSION_COOKIE: &str = "watershed_session";
 
-/// The admin door.
+/// The admin API.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Its own listener; loopback unless told otherwise.
     pub listen: SocketAddr,
     /// Where health and metrics are served to anyone, without a token.
     pub health: Option<SocketAddr>,
-    /// Who may come in; without any the door asks for none. Always some beyond loopback.
+    /// The tokens. None are required where there are none; beyond loopback there is always one.
     pub tokens: Vec<Token>,
     /// Signs the sessions of browsers.
     pub session_keys: KeyRing,
@@ -40,7 +40,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What somebody may do at the admin door.
+/// What the bearer of a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// See everything.

@@ -3,11 +3,11 @@
 use crate::proxy::buffer_pool::ROOM_BYTES;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::{Bounds, Frames, Framing};
+use crate::proxy::h1::header_block::HeaderBlock;
 use crate::proxy::h1::request_head;
 use crate::proxy::h1::response_head::BodyFraming;
 use crate::proxy::headers::reserved::ReservedNames;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
-use crate::proxy::request_body;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -163,7 +163,7 @@ impl BodyReader {
         let end = taken.pass + taken.skip;
         match &self.framed {
             ClientFraming::Trailers(reserved) if taken.ends => {
-                request_body::write_trailers(&said[taken.pass..end], TRAILERS, reserved, out)?;
+                write_trailers(&said[taken.pass..end], TRAILERS, reserved, out)?;
             }
             _ if chunk || taken.ends => out.extend_from_slice(b"\r\n"),
             _ => {}
@@ -244,4 +244,22 @@ impl BodyReader {
     pub fn is_wide(&self) -> bool {
         matches!(self.body, Body::Length(left) if left > ROOM_BYTES as u64)
     }
+}
+
+/// Writes the trailers that may follow the content, and the end of a body in chunks.
+pub fn write_trailers(
+    trailers: &[u8],
+    bounds: Bounds,
+    reserved: &ReservedNames,
+    out: &mut Vec<u8>,
+) -> Result<(), ErrorCode> {
+    if let Some((mut lines, _)) = HeaderBlock::read(trailers, 0, bounds.headers)? {
+        lines.take_all(|name| {
+            let name = name.to_ascii_lowercase();
+            !std::str::from_utf8(&name).is_ok_and(|name| reserved.may_trail(name))
+        });
+        lines.write(out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
 }

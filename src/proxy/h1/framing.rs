@@ -40,7 +40,7 @@ impl From<&Limits> for Bounds {
     }
 }
 
-/// BodyFraming the chunks of one body.
+/// Follows the chunks of one body.
 #[derive(Debug)]
 pub struct Framing {
     bounds: Bounds,

@@ -41,7 +41,7 @@ impl Drop for HeaderBlock<'_> {
     }
 }
 
-/// Placeholders in the bytes. A head is far shorter than what 32 bits count.
+/// Positions in the bytes. A head is far shorter than what 32 bits count.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     start: u32,

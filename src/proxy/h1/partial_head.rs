@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-/// BodyFraming the pieces of one head. Only the end of a line can complete a head, so a piece without
+/// Follows the pieces of one head. Only the end of a line can complete a head, so a piece without
 /// one is not a reason to read the head again: its bytes are read once for each of its lines, not
 /// once for each piece that a slow or hostile peer cuts it into.
 #[derive(Debug, Default)]

@@ -300,7 +300,7 @@ impl<'a> HeaderView<'a> for &ResponseHead<'a> {
     }
 }
 
-/// HeaderView that an answer is completed by.
+/// Fields that a response is completed by.
 pub type ExtraHeaders = SmallVec<[(HeaderName, HeaderValue); 4]>;
 
 /// Which client gets an answer.

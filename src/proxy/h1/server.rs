@@ -129,7 +129,7 @@ impl<S: AsyncRead + Unpin> BodySource for Http1Connection<'_, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
-    /// A connection of this client, who has sent `input` already.
+    /// A connection of a client that has sent `input` already.
     pub fn new(
         worker: &'a Rc<Worker>,
         (stream, socket): (S, &'a Socket),

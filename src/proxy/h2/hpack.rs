@@ -55,7 +55,7 @@ const CODES: [(u32, u32); 21] = [
 /// `#`.
 const HASH: (u32, u32) = (12, 0xffa);
 
-/// BodyFraming what one client sends.
+/// Follows what one client sends.
 #[derive(Debug)]
 pub struct Paths {
     /// So many bytes are passed over before the next part.

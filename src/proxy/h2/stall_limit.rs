@@ -4,7 +4,7 @@
 //! for a client that gives none. The task of its stream can: each is run by [`Here`], which ends
 //! those that wait too long. Ending one resets the stream and drops all that it holds.
 
-use crate::proxy::h2::body::Http2ResponseBody;
+use crate::proxy::h2::response_body::Http2ResponseBody;
 use crate::proxy::observe::access_log::{LogEntry, ResponseEnd};
 use crate::proxy::timer::Timer;
 use bytes::Bytes;
@@ -116,7 +116,7 @@ impl Body for StallLimitedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // LoggedRequest before anything is given.
+        // Asked before anything is given.
         self.answer.size_hint()
     }
 }

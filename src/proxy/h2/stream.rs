@@ -1,7 +1,8 @@
 //! One stream of HTTP/2: its request is written as HTTP/1 and runs through the pipeline.
 
-use super::body::{Http2RequestBody, Http2ResponseBody};
 use super::extended_connect;
+use super::request_body::Http2RequestBody;
+use super::response_body::Http2ResponseBody;
 use super::streamed_body::StreamedBody;
 use super::translate;
 use crate::proxy::client::{ClientInfo, Protocol};

@@ -3,7 +3,7 @@
 use crate::proxy::buffer_pool::ROOM_BYTES;
 use crate::proxy::h1::body::{BodyReader, TRAILERS_MAX, UnfinishedGuard};
 use crate::proxy::h1::header_block::HeaderBlock;
-use crate::proxy::h2::body::Http2RequestBody;
+use crate::proxy::h2::request_body::Http2RequestBody;
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::reserved::ReservedNames;
 use crate::proxy::observe::access_log::{LogEntry, ResponseEnd};

@@ -7,6 +7,7 @@ use crate::experiment::identity::{IdStorage, Visitor};
 use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::error_response::{self, ErrorCode};
+use crate::proxy::observe::logged_request::{LoggedRequest, TEXT_BYTES_MAX, bounded};
 use crate::proxy::observe::spans::SpanRecorder;
 use crate::proxy::observe::trace_context::{self, Correlation, RequestId};
 use crate::proxy::policy;
@@ -22,8 +23,6 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The longest text of a client's that is logged, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
 /// What most lines need, in bytes.
 const LINE_BYTES: usize = 1024;
 /// What a line begins with; the time is known when it ends.
@@ -53,27 +52,6 @@ impl ResponseEnd {
             ResponseEnd::Late => "total_timeout",
         }
     }
-}
-
-/// What a client asked, however its head is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct LoggedRequest<'a, F> {
-    /// Who asks.
-    pub client: IpAddr,
-    /// Whether it came over TLS.
-    pub secure: bool,
-    /// The method.
-    pub method: &'a Method,
-    /// The authority of the target, where it has one.
-    pub authority: Option<&'a str>,
-    /// The path of the target.
-    pub path: &'a str,
-    /// The same with the query.
-    pub target: &'a str,
-    /// The client's HTTP.
-    pub version: Version,
-    /// The fields of the head, as they came.
-    pub fields: F,
 }
 
 /// A request that will be logged or exported: when it is dropped, whichever way it ended.
@@ -524,12 +502,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_11 => "HTTP/1.1",
         _ => "HTTP/1.0",
     }
-}
-
-/// A text of a client's, cut where it is too long.
-pub fn bounded(bytes: &[u8]) -> String {
-    let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -3,37 +3,8 @@
 use crate::experiment::UpstreamIndex;
 use crate::experiment::event::{EventFault, EventFaultReason};
 use crate::proxy::snapshot::{Snapshot, Worker};
-use std::cell::Cell;
-use std::fmt::Display;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
-
-/// How often one worker logs about events.
-const EVERY: Duration = Duration::from_secs(10);
-
-/// When a worker last logged about events, and how much it kept to itself since.
-#[derive(Debug, Default)]
-pub struct EventLog {
-    last: Cell<Option<Instant>>,
-    unlogged: Cell<usize>,
-}
-
-impl EventLog {
-    /// Logs the first of `count` things, unless another was logged shortly before.
-    fn log(&self, now: Instant, count: usize, what: impl Display) {
-        let unlogged = self.unlogged.get() + count;
-        if self.last.get().is_some_and(|last| now < last + EVERY) {
-            self.unlogged.set(unlogged);
-            return;
-        }
-        self.last.set(Some(now));
-        self.unlogged.set(0);
-        match unlogged {
-            1 => tracing::warn!("{what}"),
-            more => tracing::warn!("{what} (one of {more} since the last such line)"),
-        }
-    }
-}
+use std::time::Instant;
 
 /// Counts and logs what is wrong with the event header of an upstream's response.
 #[cold]

@@ -1,4 +1,4 @@
-//! HeaderBlock of the access log on their way to whoever writes them: many at a time, so that neither a
+//! Lines of the access log on their way to whoever writes them: many at a time, so that neither a
 //! system call nor another thread's waking is paid for each.
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +28,7 @@ pub struct LogLines {
 }
 
 impl LogLines {
-    /// HeaderBlock for this sink.
+    /// Lines for this sink.
     pub fn new(sink: Arc<dyn Sink>) -> LogLines {
         LogLines {
             sink,

@@ -2,8 +2,10 @@
 
 pub mod access_log;
 pub mod event_faults;
+pub mod event_log;
 pub mod exposure_log;
 pub mod log_lines;
+pub mod logged_request;
 pub mod meter;
 pub mod spans;
 pub mod trace_context;

@@ -7,7 +7,7 @@ use crate::experiment::http_view::HeaderView;
 use crate::otel::sampled_request::{Attempt, SampledRequest, Trace};
 use crate::proxy::error_response::ProxyError;
 use crate::proxy::headers::plan_headers;
-use crate::proxy::observe::access_log::{LoggedRequest, bounded};
+use crate::proxy::observe::logged_request::{LoggedRequest, bounded};
 use crate::proxy::observe::trace_context::{self, Correlation, TRACESTATE};
 use crate::proxy::snapshot::Snapshot;
 use crate::upstream::AcquireError;

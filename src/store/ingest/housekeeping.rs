@@ -24,7 +24,7 @@ impl Ingestor {
 
     /// Takes over journals that were left, asks whether what was given is still there, and lets
     /// go of what is done with.
-    pub(super) async fn keep_house(&mut self) {
+    pub(super) async fn keep_journals(&mut self) {
         let left: Vec<Reader> = (self.adopt)();
         self.readers.extend(left);
         self.measure();

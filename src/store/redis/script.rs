@@ -1,4 +1,4 @@
-//! What the script that adds a delta is told, and what it answers.
+//! The arguments and the reply of the script that adds a delta.
 
 use crate::store::apply_semantics::Additions;
 use crate::store::damage::Damage;
