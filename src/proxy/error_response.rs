@@ -8,7 +8,7 @@ pub const ERROR_HEADER: HeaderName = HeaderName::from_static("watershed-error");
 
 /// Why a request was not answered by an upstream.
 #[derive(Debug, thiserror::Error)]
-#[error("{code:?}")]
+#[error("{code}")]
 pub struct ProxyError {
     /// What happened.
     pub code: ErrorCode,
