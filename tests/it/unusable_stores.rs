@@ -96,10 +96,10 @@ fn stands_in_the_way(make: impl FnOnce(&Path), problem: &str, advice: &str) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("counts.db");
     make(&path);
-    let before = crate::damage::contents(folder.path());
+    let before = crate::damaged_journals::contents(folder.path());
     let proxy = serves_on(path.to_str().unwrap(), problem, advice);
     assert!(
-        crate::damage::contents(folder.path()) == before,
+        crate::damaged_journals::contents(folder.path()) == before,
         "{problem}: it was changed"
     );
     match path.is_dir() {
