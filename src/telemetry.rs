@@ -120,7 +120,7 @@ pub struct Telemetry {
     /// One for each worker.
     pub workers: Box<[WorkerTelemetry]>,
     /// What the folder says of its work.
-    pub folding: Folding,
+    pub ingestion: IngestionCounters,
     /// Batches of events that servers report.
     pub imports: Imports,
     /// How often all experiments were analyzed.
@@ -168,11 +168,11 @@ impl Telemetry {
 
     /// Facts that are journaled and not yet in the store.
     pub fn lag_events(&self) -> u64 {
-        let folding = &self.folding;
+        let ingestion = &self.ingestion;
         // Read before what was journaled, so that the difference is never short.
-        let reached = folding.reached.load(Ordering::Acquire);
+        let reached = ingestion.reached.load(Ordering::Acquire);
         let journaled = self.sum(|worker| &worker.journaled);
-        journaled.saturating_sub(reached) + folding.left.load(Ordering::Relaxed)
+        journaled.saturating_sub(reached) + ingestion.left.load(Ordering::Relaxed)
     }
 
     /// What was wrong with reported events, by reason, over all workers.
@@ -205,7 +205,7 @@ impl Telemetry {
 
 /// How far the store is behind the journals.
 #[derive(Debug, Default)]
-pub struct Folding {
+pub struct IngestionCounters {
     /// The sum of the sequence numbers up to which the workers' journals are folded.
     pub reached: AtomicU64,
     /// Facts in journals of earlier processes that are not folded yet.
@@ -215,11 +215,11 @@ pub struct Folding {
     /// Facts found damaged on disk since the start.
     pub lost: AtomicU64,
     /// Of those, the facts that the store does not know of yet.
-    pub lost_untold: AtomicU64,
+    pub lost_unreported: AtomicU64,
     /// Facts that journals could not take and the store does not know of yet.
-    pub dropped_untold: AtomicU64,
+    pub dropped_unreported: AtomicU64,
     /// Facts folded since the start.
-    pub folded: AtomicU64,
+    pub ingested: AtomicU64,
     /// Whether the store took what it was last given.
     pub failing: AtomicBool,
     /// The last error of the store.

@@ -58,10 +58,10 @@ impl AdminState {
     /// milliseconds.
     pub async fn until_now(&self) -> u64 {
         let called_ms = now_ms();
-        let folding = &self.telemetry.folding;
+        let ingestion = &self.telemetry.ingestion;
         let is_behind = || {
-            let failing = folding.failing.load(Ordering::Relaxed);
-            folding.caught_up_ms.load(Ordering::Relaxed) < called_ms && !failing
+            let failing = ingestion.failing.load(Ordering::Relaxed);
+            ingestion.caught_up_ms.load(Ordering::Relaxed) < called_ms && !failing
         };
         while is_behind() && now_ms() < called_ms + CAUGHT_UP_WITHIN_MS {
             tokio::time::sleep(Duration::from_millis(20)).await;

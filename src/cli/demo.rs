@@ -1,6 +1,6 @@
 //! `watershed demo`: everything at once on this machine, to see it work.
 
-use super::fetch::fetch;
+use super::admin_client::fetch;
 use super::{demo_site, visitors};
 use crate::config;
 use crate::server::{self, Listeners, logging};
@@ -30,7 +30,7 @@ pub struct Arguments {
 /// Starts two versions of a site, the proxy and visitors; shows the results.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     logging::start("warn", None)?;
-    let folder = Ingestor::make()?;
+    let folder = TemporaryFolder::make()?;
     // The site's and the visitors' own threads: what is simulated shares none with the proxy.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -113,18 +113,18 @@ async fn show(
 }
 
 /// A folder that goes when the demo ends.
-struct Ingestor(PathBuf);
+struct TemporaryFolder(PathBuf);
 
-impl Ingestor {
-    fn make() -> anyhow::Result<Ingestor> {
+impl TemporaryFolder {
+    fn make() -> anyhow::Result<TemporaryFolder> {
         let path = std::env::temp_dir().join(format!("watershed-demo-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&path)
             .with_context(|| format!("cannot make the folder {}", path.display()))?;
-        Ok(Ingestor(path))
+        Ok(TemporaryFolder(path))
     }
 }
 
-impl Drop for Ingestor {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         // What is left in a folder for temporary files hurts nobody.
         let _ = std::fs::remove_dir_all(&self.0);

@@ -4,7 +4,7 @@ use crate::admin::export::rows::Table;
 use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
 use crate::config;
-use crate::server::{self, Hinted};
+use crate::server::{self, ErrorWithHint};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::BufWriter;
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     Some(named) => format!("there is nothing of an experiment {named:?}"),
                     None => "which experiment is not said".to_owned(),
                 };
-                return Err(Hinted::new(what, hint).into());
+                return Err(ErrorWithHint::new(what, hint).into());
             }
         };
         let totals = store.totals(&experiment).await?;

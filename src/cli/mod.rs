@@ -1,13 +1,13 @@
 //! The command line: one file per command. Only `server` and `cli` depend on all modules.
 
+mod admin_client;
 mod check;
 mod completions;
-mod control;
+mod decisions;
 pub mod demo;
 mod demo_site;
 mod explain;
 mod export;
-mod fetch;
 mod forget;
 mod override_;
 mod plan;
@@ -18,7 +18,7 @@ pub mod stats;
 mod token;
 mod visitors;
 
-use crate::server::Hinted;
+use crate::server::ErrorWithHint;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,13 +49,13 @@ enum Command {
     /// Delete what the store has of one user
     Forget(forget::Arguments),
     /// Show control to everybody, for now
-    Pause(control::Arguments),
+    Pause(decisions::Arguments),
     /// Split again, after a pause or anything else that was decided
-    Resume(control::Arguments),
+    Resume(decisions::Arguments),
     /// Show the version of one group to everybody: of the one that has won, or of the one named
-    Promote(control::PromoteArguments),
+    Promote(decisions::PromoteArguments),
     /// Show control to everybody: the other versions were not good
-    Rollback(control::Arguments),
+    Rollback(decisions::Arguments),
     /// Say who would move between groups if one routes file took another one's place
     Plan(plan::Arguments),
     /// Print a signed token that puts its bearer into a group
@@ -93,10 +93,10 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Forget(arguments) => forget::run(&arguments),
-        Command::Pause(arguments) => control::run("pause", &arguments),
-        Command::Resume(arguments) => control::run("resume", &arguments),
-        Command::Promote(arguments) => control::promote(&arguments),
-        Command::Rollback(arguments) => control::run("rollback", &arguments),
+        Command::Pause(arguments) => decisions::run("pause", &arguments),
+        Command::Resume(arguments) => decisions::run("resume", &arguments),
+        Command::Promote(arguments) => decisions::promote(&arguments),
+        Command::Rollback(arguments) => decisions::run("rollback", &arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
@@ -117,13 +117,13 @@ pub fn main() -> ExitCode {
 }
 
 fn complain(error: &anyhow::Error) -> ExitCode {
-    if let Some(unsound) = error.downcast_ref::<crate::config::Unsound>() {
+    if let Some(unsound) = error.downcast_ref::<crate::config::InvalidConfig>() {
         eprint!("{unsound}");
         return ExitCode::from(2);
     }
     eprintln!("error: {error:#}");
-    if let Some(hinted) = error.downcast_ref::<Hinted>() {
-        eprintln!("\nhint: {}", hinted.hint);
+    if let Some(with_hint) = error.downcast_ref::<ErrorWithHint>() {
+        eprintln!("\nhint: {}", with_hint.hint);
     }
     ExitCode::FAILURE
 }

@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::experiment::override_token::{self, OVERRIDE_COOKIE, Override};
-use crate::server::Hinted;
+use crate::server::ErrorWithHint;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +25,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let Some(secret) = &plan.override_secret else {
-        return Err(Hinted::new(
+        return Err(ErrorWithHint::new(
             "overrides are off: the file has no overrides.secret",
             "write `overrides: { secret: … }` with what `openssl rand -hex 32` prints",
         )
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .iter()
             .map(|experiment| &*experiment.name)
             .collect();
-        return Err(Hinted::new(
+        return Err(ErrorWithHint::new(
             format!("there is no experiment {:?}", arguments.experiment),
             format!("there are: {}", names.join(", ")),
         )
@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     if experiment.group_named(&arguments.group).is_none() {
         let names: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
-        return Err(Hinted::new(
+        return Err(ErrorWithHint::new(
             format!("{} has no group {:?}", experiment.name, arguments.group),
             format!("there are: {}", names.join(", ")),
         )

@@ -1,6 +1,6 @@
 //! `watershed results`: the results of a running watershed as a table with bars.
 
-use super::fetch::fetch;
+use super::admin_client::fetch;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 

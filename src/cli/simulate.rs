@@ -6,7 +6,7 @@ mod play;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::server::Hinted;
+use crate::server::ErrorWithHint;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         })
         .collect();
     if playable.is_empty() {
-        return Err(Hinted::new(
+        return Err(ErrorWithHint::new(
             "the file has no running experiment that a metric judges",
             "write `metrics:`, such as `purchase: POST /checkout -> 2xx`",
         )

@@ -2,8 +2,8 @@
 
 use super::check::address;
 use super::name::check_name;
-use super::node::Node;
 use super::plan::{Admin, Role, Token};
+use super::reader::Node;
 use crate::experiment::key_ring::KeyRing;
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};

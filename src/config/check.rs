@@ -1,10 +1,10 @@
-//! From the file to the plan, all problems said at once.
+//! From the file to the plan, all diagnostics said at once.
 
 use super::experiments::{self, Known};
 use super::identity;
 use super::metrics;
-use super::node::{Node, Reading};
 use super::plan::{Journal, Plan};
+use super::reader::{Node, ReadContext};
 use super::{admin, limits, logging, plan, privacy, tls, tracing, upstreams};
 use crate::experiment::key_ring::KeyRing;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -88,7 +88,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What the file means. With problems noted in the reading, what is returned is of no use.
+/// What the file means. With diagnostics noted in the reading, what is returned is of no use.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
     let listen = root.get("listen").and_then(|node| address(&node));
@@ -154,7 +154,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
             .and_then(|node| node.boolean())
             .unwrap_or(false),
         digest,
-        shown: serde_json::Value::Null,
+        redacted_file: serde_json::Value::Null,
         watched: watched.into(),
     }
 }
@@ -232,7 +232,7 @@ fn journal(root: &Node<'_>) -> Journal {
 }
 
 /// Makes the root of a reading.
-pub fn root<'a>(reading: &'a Reading<'a>, value: &'a super::file::Value) -> Node<'a> {
+pub fn root<'a>(reading: &'a ReadContext<'a>, value: &'a super::file::Value) -> Node<'a> {
     Node {
         reading,
         path: Vec::new(),

@@ -1,9 +1,9 @@
 //! `experiments:` — who is split, into which groups.
 
-use super::deciding;
+use super::lifecycle;
 use super::metrics;
 use super::name::check_name;
-use super::node::Node;
+use super::reader::Node;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
@@ -99,7 +99,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
     });
     let traffic = traffic.and_then(Share::new).unwrap_or(Share::ALL);
     let parts = || groups.iter().map(|group| (&*group.name, group.weight));
-    let winner = deciding::winner(node, &groups);
+    let winner = lifecycle::winner(node, &groups);
     let control = groups
         .iter()
         .position(|group| &*group.name == "control")
@@ -121,7 +121,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
             .unwrap_or_default(),
         lifecycle: winner.map_or(Lifecycle::Running, |_| Lifecycle::Promoted),
         ended_by_file: winner.is_some(),
-        act_on: deciding::act_on(node),
+        act_on: lifecycle::act_on(node),
         winner,
         count_overrides: node
             .get("count_overrides")

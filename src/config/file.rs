@@ -1,7 +1,7 @@
 //! The file as YAML. The only place that knows the parser.
 
-use super::locate::Places;
-use super::problem::{Problem, Unsound};
+use super::diagnostic::{Diagnostic, InvalidConfig};
+use super::source_map::SourceMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -26,14 +26,14 @@ pub enum Value {
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Reads a file's text.
-pub fn read(path: &Path) -> Result<String, Unsound> {
-    let unsound = |found: String, allowed: &str| one(path, None, found, allowed);
+pub fn read(path: &Path) -> Result<String, InvalidConfig> {
+    let invalid = |found: String, allowed: &str| one(path, None, found, allowed);
     let file = std::fs::File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => unsound(
+        std::io::ErrorKind::NotFound => invalid(
             "there is no such file".to_owned(),
             "name a routes file with -c FILE; `watershed demo` needs none",
         ),
-        _ => unsound(
+        _ => invalid(
             format!("cannot be read: {error}"),
             "make the file readable for this user",
         ),
@@ -41,20 +41,20 @@ pub fn read(path: &Path) -> Result<String, Unsound> {
     let mut bytes = Vec::new();
     let read = file.take(BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| {
-        unsound(
+        invalid(
             format!("cannot be read: {error}"),
             "name a file, such as config/routes.yaml",
         )
     })?;
     if bytes.len() as u64 > BYTES_MAX {
-        return Err(unsound(
+        return Err(invalid(
             "is larger than 1 MiB".to_owned(),
             "is this the right file? a routes file is a few pages",
         ));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        unsound(
+        invalid(
             format!("is not UTF-8 text at byte {at}"),
             "save it as UTF-8",
         )
@@ -62,14 +62,14 @@ pub fn read(path: &Path) -> Result<String, Unsound> {
 }
 
 /// Parses a text. `Err` says where it is not YAML.
-pub fn parse(path: &Path, text: &str) -> Result<(Value, Places), Unsound> {
-    let places = Places::of(text);
+pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfig> {
+    let source_map = SourceMap::of(text);
     let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
         value.apply_merge()?;
         Ok(value)
     });
     match parsed {
-        Ok(value) => Ok((convert(value), places)),
+        Ok(value) => Ok((convert(value), source_map)),
         Err(error) => {
             let place = error.location().map(|at| (at.line(), at.column()));
             // The place is said before it.
@@ -89,9 +89,9 @@ pub fn parse(path: &Path, text: &str) -> Result<(Value, Places), Unsound> {
     }
 }
 
-fn one(path: &Path, place: Option<(usize, usize)>, found: String, allowed: &str) -> Unsound {
+fn one(path: &Path, place: Option<(usize, usize)>, found: String, allowed: &str) -> InvalidConfig {
     let file = path.display().to_string();
-    let problem = Problem {
+    let problem = Diagnostic {
         file,
         place,
         key: String::new(),
@@ -99,8 +99,8 @@ fn one(path: &Path, place: Option<(usize, usize)>, found: String, allowed: &str)
         allowed: allowed.to_owned(),
         near: None,
     };
-    Unsound {
-        problems: vec![problem],
+    InvalidConfig {
+        diagnostics: vec![problem],
     }
 }
 

@@ -1,8 +1,8 @@
 //! `upstreams.NAME`: which endpoint is asked, whether it is well, and how much it is given.
 
 use super::metrics;
-use super::node::Node;
 use super::plan::{Balance, EndpointBounds, Health};
+use super::reader::Node;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use std::time::Duration;

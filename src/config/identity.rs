@@ -1,7 +1,7 @@
 //! `user:` and `identity:` — where IDs are read from and how new ones are given.
 
-use super::node::Node;
 use super::plan;
+use super::reader::Node;
 use crate::experiment::identity::{HashKey, IdSource, IdStorage, Identity, Mint};
 use crate::experiment::key_ring::KeyRing;
 use std::time::Duration;

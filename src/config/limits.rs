@@ -1,7 +1,7 @@
 //! `timeouts:`, `limits:` and `trust:`.
 
-use super::node::Node;
 use super::plan::{Limits, Timeouts};
+use super::reader::Node;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `access_log:` — where requests are logged, and what of them.
 
-use super::node::Node;
 use super::plan::{AccessLog, LogTo, LogUser};
+use super::reader::Node;
 use crate::experiment::assign::Share;
 
 const TO: &str = "true, stdout, stderr, the path of a file, or { to, sample, user, query }";

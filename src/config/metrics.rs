@@ -1,7 +1,7 @@
 //! `metrics:` — what counts as success.
 
 use super::name::check_name;
-use super::node::Node;
+use super::reader::Node;
 use crate::experiment::decimal::Decimal;
 use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{

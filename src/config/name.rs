@@ -1,6 +1,6 @@
 //! Names that the writer of a file chose.
 
-use super::node::Node;
+use super::reader::Node;
 
 /// Says so when a name is not one that keys, headers and tables can hold.
 pub fn check_name(node: &Node<'_>, name: &str) {

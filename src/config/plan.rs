@@ -74,7 +74,7 @@ pub struct Plan {
     /// A digest of the file's meaning, to tell replicas and reloads apart.
     pub digest: u64,
     /// The file as it is written, without its secrets.
-    pub shown: serde_json::Value,
+    pub redacted_file: serde_json::Value,
     /// Files beside `routes.yaml` whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
 }

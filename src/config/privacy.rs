@@ -1,7 +1,7 @@
 //! `consent:`, `events:` and `retention:` — what may be recorded, from where, and for how long.
 
-use super::node::Node;
 use super::plan::{Beacon, Cache, CacheRule};
+use super::reader::Node;
 use crate::experiment::consent::Consent;
 use http::HeaderValue;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The JSON Schema of `routes.yaml`: what reading asks of the values of files that show every key.
 
-use super::seen::{ANY, Seen, by_path};
+use super::key_recorder::{ANY, ValueForm, by_path};
 use super::{check, file, node};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ const SHOWN: &[&str] = &[
 /// This one names files that are not there.
 const NAMING_FILES: &str = include_str!("schema/files.yaml");
 
-type Known = BTreeMap<Vec<String>, Vec<Seen>>;
+type Known = BTreeMap<Vec<String>, Vec<ValueForm>>;
 
 /// The schema (draft 7, which editors know best).
 pub fn schema() -> Value {
@@ -39,19 +39,19 @@ fn known() -> Known {
     let mut all = Vec::new();
     let path = Path::new("routes.yaml");
     for text in SHOWN {
-        let Ok((value, places)) = file::parse(path, text) else {
+        let Ok((value, source_map)) = file::parse(path, text) else {
             continue;
         };
-        let reading = node::Reading {
+        let reading = reader::ReadContext {
             path,
-            places,
+            source_map,
             environment: &|_| None,
-            problems: RefCell::default(),
+            diagnostics: RefCell::default(),
             secrets: RefCell::default(),
-            seen: Some(RefCell::default()),
+            recorded: Some(RefCell::default()),
         };
         check::plan(&check::root(&reading, &value), 1, 0);
-        all.extend(reading.seen.into_iter().flat_map(RefCell::into_inner));
+        all.extend(reading.recorded.into_iter().flat_map(RefCell::into_inner));
     }
     by_path(&all)
 }
@@ -67,29 +67,29 @@ fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
     let mut is_list = false;
     for seen in known.get(path).into_iter().flatten() {
         match seen {
-            Seen::Keys(all) => {
+            ValueForm::Keys(all) => {
                 for (key, holds) in all {
                     keys.insert(key.clone(), below(key, Some(holds)));
                 }
             }
-            Seen::Named => {
+            ValueForm::Named => {
                 forms.push(json!({ "type": "object", "additionalProperties": below(ANY, None) }));
             }
-            Seen::List => is_list = true,
-            Seen::Text => forms.push(json!({ "type": ["string", "number"] })),
-            Seen::Words(words) => forms.push(json!({ "enum": words })),
-            Seen::Bool => forms.push(json!({ "type": "boolean" })),
-            Seen::Whole(low, high) => {
+            ValueForm::List => is_list = true,
+            ValueForm::Text => forms.push(json!({ "type": ["string", "number"] })),
+            ValueForm::Words(words) => forms.push(json!({ "enum": words })),
+            ValueForm::Bool => forms.push(json!({ "type": "boolean" })),
+            ValueForm::Whole(low, high) => {
                 forms.push(json!({ "type": "integer", "minimum": low, "maximum": high }));
             }
-            Seen::Number => forms.push(json!({ "type": "number" })),
-            Seen::Percent => {
+            ValueForm::Number => forms.push(json!({ "type": "number" })),
+            ValueForm::Percent => {
                 forms.push(json!({ "type": "string", "pattern": "^[0-9.]+ *%$" }));
             }
-            Seen::Duration => {
+            ValueForm::Duration => {
                 forms.push(json!({ "type": "string", "pattern": "^([0-9]+ *[A-Za-zµ]+ *)+$" }));
             }
-            Seen::Bytes => forms.push(json!({ "type": ["string", "integer"] })),
+            ValueForm::Bytes => forms.push(json!({ "type": ["string", "integer"] })),
         }
     }
     if !keys.is_empty() {
@@ -118,11 +118,13 @@ mod tests {
     fn what_is_shown_is_sound() {
         for text in SHOWN {
             let found = super::super::parse(text, Path::new("routes.yaml"), &|_| None);
-            let problems = found.err().map_or(Vec::new(), |unsound| unsound.problems);
-            let mut other = problems.iter().filter(|problem| {
+            let diagnostics = found
+                .err()
+                .map_or(Vec::new(), |invalid| invalid.diagnostics);
+            let mut other = diagnostics.iter().filter(|problem| {
                 *text != NAMING_FILES || !problem.found.contains("cannot be read")
             });
-            assert!(other.next().is_none(), "{problems:#?}");
+            assert!(other.next().is_none(), "{diagnostics:#?}");
         }
     }
 
@@ -132,7 +134,7 @@ mod tests {
         let mut missing = Vec::new();
         for (path, seen) in &known {
             for seen in seen {
-                let Seen::Keys(keys) = seen else {
+                let ValueForm::Keys(keys) = seen else {
                     continue;
                 };
                 for (key, _) in keys {

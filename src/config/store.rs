@@ -1,7 +1,7 @@
 //! `store`: where the counts live.
 
-use super::node::Node;
 use super::plan::StoreConfig;
+use super::reader::Node;
 use super::tls::{self, Watched};
 
 const ALLOWED: &str = "redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file";

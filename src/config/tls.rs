@@ -1,8 +1,8 @@
 //! `tls:` — certificates shown to clients, and what upstreams over TLS must show.
 
 use super::check::address;
-use super::node::Node;
 use super::plan::{Certificate, ServerTls, UpstreamTls};
+use super::reader::Node;
 use crate::tls::{self, NoIdentity, Trust};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;

@@ -1,8 +1,8 @@
 //! `request_id:` and `trace:` — what requests are told apart by, and where their spans go.
 
 use super::logging::{SHARE, share};
-use super::node::Node;
 use super::plan::{Endpoint, Otlp, Tracing, Transport};
+use super::reader::Node;
 use super::tls::{self, Watched};
 use super::upstreams::is_itself;
 use crate::experiment::assign::Share;
@@ -219,9 +219,9 @@ mod tests {
             Some(found.1.to_owned())
         };
         let read = crate::config::parse(&text, Path::new("routes.yaml"), &of);
-        read.map(|plan| plan.tracing).map_err(|unsound| {
-            let problems = unsound.problems.iter();
-            problems
+        read.map(|plan| plan.tracing).map_err(|invalid| {
+            let diagnostics = invalid.diagnostics.iter();
+            diagnostics
                 .map(|it| format!("{}: {}", it.key, it.found))
                 .collect()
         })
@@ -235,9 +235,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn fails(trace: &str, environment: &[(&str, &str)], problems: &[&str]) {
+    fn fails(trace: &str, environment: &[(&str, &str)], diagnostics: &[&str]) {
         let found = read(&format!("trace: {trace}"), environment).unwrap_err();
-        assert_eq!(found, problems);
+        assert_eq!(found, diagnostics);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::health;
 use super::name::check_name;
-use super::node::Node;
 use super::plan::{Endpoint, Transport, Upstream};
+use super::reader::Node;
 use super::tls::{self, Watched};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
 use std::net::{IpAddr, SocketAddr};

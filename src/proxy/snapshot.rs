@@ -1,6 +1,6 @@
 //! What a worker reads (one snapshot, swapped whole) and what it writes (its own).
 
-use crate::config::declare::declaration;
+use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UpstreamIndex;
 use crate::journal::{DeclaredPlan, Writer};

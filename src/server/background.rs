@@ -168,7 +168,7 @@ impl Background {
         self.ingestion.tell.notify_one();
         self.ingestion.task.ended().await;
         // A store that does not answer shows nothing.
-        if !self.telemetry.folding.failing.load(Ordering::Relaxed) {
+        if !self.telemetry.ingestion.failing.load(Ordering::Relaxed) {
             self.results.tell.notify_one();
             self.results.task.ended().await;
         }
@@ -230,7 +230,7 @@ impl Start<'_> {
         self.supervisor
             .spawn("announcement", Policy::Restart, move || {
                 let plans = plans.clone();
-                let definition = move || config::declare::definition(&plans.borrow());
+                let definition = move || config::declaration::definition(&plans.borrow());
                 replicas::announce(Arc::clone(&store), replica.clone(), definition)
             })
     }

@@ -41,7 +41,7 @@ pub async fn keep(
     let mut hurries = false;
     loop {
         let stop = Arc::clone(&stop);
-        let folding = async move {
+        let ingestion = async move {
             let goes_on = move |behind| match hurries {
                 true => behind > NEAR,
                 false => behind < FAR,
@@ -49,12 +49,12 @@ pub async fn keep(
             let stopped = ingestor.follow(interval, stop.notified(), goes_on).await;
             (ingestor, stopped)
         };
-        let folding = tasks::named("ingestion-thread", folding);
+        let ingestion = tasks::named("ingestion-thread", ingestion);
         // Aborted with this future.
         let mut on = JoinSet::new();
         match behind_others.handle().filter(|_| !hurries) {
-            Some(handle) => on.spawn_on(folding, handle),
-            None => on.spawn(folding),
+            Some(handle) => on.spawn_on(ingestion, handle),
+            None => on.spawn(ingestion),
         };
         let (back, stopped) = match on.join_next().await {
             Some(Ok(ended)) => ended,

@@ -1,6 +1,6 @@
 //! Opening the journals, and the ingestion that reads them.
 
-use super::Hinted;
+use super::ErrorWithHint;
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, Options, Reader, SkippedJournal};
 use crate::store::Store;
@@ -26,7 +26,7 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
     let journals = journal::open(&plan.journal.path, plan.workers + 1, interval, options);
     let journals = journals.map_err(|error| {
         let hint = error.advice();
-        Hinted::new(format!("{:#}", anyhow!(error)), hint)
+        ErrorWithHint::new(format!("{:#}", anyhow!(error)), hint)
     })?;
     report_left_alone(telemetry, &journals.skipped);
     Ok(journals)

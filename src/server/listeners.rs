@@ -1,6 +1,6 @@
 //! Every socket that is listened to.
 
-use super::Hinted;
+use super::ErrorWithHint;
 use crate::config::plan::Plan;
 use anyhow::Context;
 use listenfd::ListenFd;
@@ -85,7 +85,7 @@ impl Listeners {
                 "nothing here listens on {}, whose socket was handed over",
                 other.address
             );
-            return Err(Hinted::new(said, hint).into());
+            return Err(ErrorWithHint::new(said, hint).into());
         }
         Ok(Listeners {
             public,
@@ -223,5 +223,5 @@ fn busy(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
         }
         _ => format!("write another address at `{key}`"),
     };
-    Hinted::new(format!("cannot listen on {address}: {error}"), hint).into()
+    ErrorWithHint::new(format!("cannot listen on {address}: {error}"), hint).into()
 }

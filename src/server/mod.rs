@@ -2,9 +2,9 @@
 
 mod active_plan;
 mod background;
+mod error_with_hint;
 pub mod fd_limit;
 pub mod handoff;
-mod hinted;
 mod ingest_scheduler;
 mod journals;
 mod listeners;
@@ -17,7 +17,7 @@ mod signals;
 mod stores;
 mod workers;
 
-pub use hinted::Hinted;
+pub use error_with_hint::ErrorWithHint;
 pub use listeners::Listeners;
 pub use signals::{stop_requested, survive};
 pub use stores::open_store;

@@ -1,7 +1,7 @@
 //! The journal of what is reported at the admin door.
 
 use crate::admin::{EventsRequest, Taken};
-use crate::config::declare::declaration;
+use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
 use crate::experiment::client_event::ClientEvent;

@@ -1,6 +1,6 @@
 //! Opening the store that the plan names.
 
-use super::Hinted;
+use super::ErrorWithHint;
 use crate::config::plan::StoreConfig;
 use crate::store::Store;
 use crate::store::redis::{RedisStore, TlsFiles};
@@ -25,7 +25,7 @@ pub(super) fn store_of(store: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
             };
             let store = RedisStore::at(url.reveal(), tls, prefix).map_err(|error| {
                 let hint = "correct the address at `store` (redis://[user:password@]host:port), or leave `store` out to keep counts in a file";
-                Hinted::new(format!("cannot use the Redis store: {:#}", anyhow!(error)), hint)
+                ErrorWithHint::new(format!("cannot use the Redis store: {:#}", anyhow!(error)), hint)
             })?;
             Ok(Arc::new(store))
         }

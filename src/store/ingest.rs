@@ -1,8 +1,8 @@
 //! Moves facts from the journals to the store, exactly once: read (I/O), fold (pure), apply
 //! (I/O). When the store is away it backs off, keeps the batch and releases nothing.
 
-mod held_up;
 mod housekeeping;
+mod refused_experiments;
 
 use super::aggregate;
 use super::applied_cache::{AppliedCache, SharedDevice};
@@ -45,7 +45,7 @@ pub struct Ingestor {
     telemetry: Arc<Telemetry>,
     cache: AppliedCache,
     /// Experiments that the store refuses alone, and why. They are not in `cache`.
-    held_up: BTreeMap<String, String>,
+    refused: BTreeMap<String, String>,
     buckets: Buckets,
     /// Whether all that is kept is to be looked at again.
     from_the_start: bool,
@@ -82,7 +82,7 @@ impl Ingestor {
             store,
             telemetry,
             cache: AppliedCache::default(),
-            held_up: BTreeMap::new(),
+            refused: BTreeMap::new(),
             buckets: Buckets::new(),
             from_the_start: false,
             is_read_again: false,
@@ -99,7 +99,7 @@ impl Ingestor {
         // What was left is behind from the first moment.
         ingestor
             .telemetry
-            .folding
+            .ingestion
             .caught_up_ms
             .store(now_ms(), Ordering::Relaxed);
         ingestor.measure();
@@ -202,7 +202,7 @@ impl Ingestor {
                 self.measure();
                 return Ok(Read::Full);
             }
-            Ok(()) if std::mem::take(&mut self.is_read_again) => self.report_held_up(),
+            Ok(()) if std::mem::take(&mut self.is_read_again) => self.report_refused(),
             Ok(()) => {}
             Err(error) => {
                 for (reader, before) in self.readers.iter_mut().zip(before) {
@@ -215,7 +215,7 @@ impl Ingestor {
         self.measure();
         let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
         self.telemetry
-            .folding
+            .ingestion
             .folded
             .fetch_add(folded as u64, Ordering::Relaxed);
         self.pass_mark();
@@ -308,7 +308,7 @@ impl Ingestor {
         // Journals that were adopted since come last.
         let passed = |(reader, &written): (&Reader, &u64)| reader.position() > written;
         if self.readers.iter().zip(written).all(passed) {
-            let caught_up = &self.telemetry.folding.caught_up_ms;
+            let caught_up = &self.telemetry.ingestion.caught_up_ms;
             caught_up.store(*at_ms, Ordering::Relaxed);
             self.mark = None;
         }
@@ -345,7 +345,7 @@ impl Ingestor {
             {
                 let forgotten = self.store.forget_user(&experiment, &user, until_ms);
                 let forgotten = forgotten.await.map(drop);
-                self.goes_on(&experiment, forgotten).await?;
+                self.tolerate(&experiment, forgotten).await?;
                 stale.insert(experiment);
             }
             if stale.is_empty() {
@@ -356,7 +356,7 @@ impl Ingestor {
             }
             for experiment in stale {
                 let learnt = self.learn_forgotten(&experiment).await;
-                self.goes_on(&experiment, learnt).await?;
+                self.tolerate(&experiment, learnt).await?;
             }
         }
         Err(StoreError::Forgetting)
@@ -399,7 +399,7 @@ impl Ingestor {
         }
         for (experiment, error) in refused {
             stale.remove(&experiment);
-            self.hold_up(&experiment, &error).await;
+            self.refuse(&experiment, &error).await;
         }
         failed.map(|()| stale)
     }
@@ -454,9 +454,9 @@ impl Ingestor {
             chunks.iter().map(|chunk| chunk.journal.clone()).collect();
         journals.dedup();
         for experiment in aggregate::touched(chunks) {
-            if !self.held_up.contains_key(experiment) {
+            if !self.refused.contains_key(experiment) {
                 let learnt = self.learn_of(experiment, &journals).await;
-                self.goes_on(experiment, learnt).await?;
+                self.tolerate(experiment, learnt).await?;
             }
         }
         Ok(())
@@ -494,10 +494,10 @@ impl Ingestor {
     }
 
     fn measure(&self) {
-        let folding = &self.telemetry.folding;
+        let ingestion = &self.telemetry.ingestion;
         let live = self.readers.iter().filter(|reader| reader.is_ours());
         let left = self.readers.iter().filter(|reader| !reader.is_ours());
-        folding.left.store(
+        ingestion.left.store(
             left.map(|reader| (reader.written() + 1).saturating_sub(reader.position()))
                 .sum(),
             Ordering::Relaxed,
@@ -505,25 +505,25 @@ impl Ingestor {
         let told = |reader: &Reader| self.told.get(reader.id()).copied().unwrap_or_default();
         let untold = |reader: &Reader| reader.dropped().saturating_sub(told(reader).0);
         folding
-            .dropped_untold
+            .dropped_unreported
             .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
         let untold = |reader: &Reader| reader.lost().saturating_sub(told(reader).1);
         folding
-            .lost_untold
+            .lost_unreported
             .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
         let lost: u64 = self.readers.iter().map(Reader::lost).sum();
         folding
             .lost
             .store(self.lost_before + lost, Ordering::Relaxed);
-        folding.reached.store(
+        ingestion.reached.store(
             live.map(|reader| reader.position() - 1).sum(),
             Ordering::Release,
         );
     }
 
     fn report(&self, error: Option<&StoreError>) {
-        let folding = &self.telemetry.folding;
-        let was_failing = folding.failing.swap(error.is_some(), Ordering::Relaxed);
+        let ingestion = &self.telemetry.ingestion;
+        let was_failing = ingestion.failing.swap(error.is_some(), Ordering::Relaxed);
         let text = error.map(StoreError::with_advice);
         let problem = text.as_ref().map(|text| {
             format!("the store does not take results: {text}. Requests are served, and facts wait in the journal")
@@ -534,7 +534,7 @@ impl Ingestor {
             None if was_failing => tracing::info!("the store takes results again"),
             _ => {}
         }
-        if let Ok(mut last) = folding.error.lock() {
+        if let Ok(mut last) = ingestion.error.lock() {
             *last = text;
         }
     }

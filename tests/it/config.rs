@@ -5,14 +5,14 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::Duration;
 use watershed::config::plan::{self, Balance, Plan, StoreConfig};
-use watershed::config::{self, declare};
+use watershed::config::{self, declaration};
 use watershed::experiment::guardrail::GuardrailTarget;
 use watershed::experiment::metric::{
     MetricGoal, MetricKind, MetricRole, RatioBase, Trigger, VALUE_MAX,
 };
 use watershed::experiment::{MetricIndex, UpstreamIndex};
 
-fn parse(text: &str) -> Result<Plan, config::Unsound> {
+fn parse(text: &str) -> Result<Plan, config::InvalidConfig> {
     let environment = |name: &str| (name == "SECRET").then(|| "from the environment".to_owned());
     config::parse(text, Path::new("routes.yaml"), &environment)
 }
@@ -505,7 +505,10 @@ fn the_short_form_is_sugar_for_the_long_one() {
         "{ groups: { control: { weight: 90, upstream: current }, experiment: { weight: 10, upstream: redesign } } }",
     ))
     .unwrap();
-    assert_eq!(declare::declaration(&short), declare::declaration(&long));
+    assert_eq!(
+        declaration::declaration(&short),
+        declaration::declaration(&long)
+    );
     assert_eq!(short.experiments[0].epoch, long.experiments[0].epoch);
     assert_eq!(short.default, UpstreamIndex(0));
     let commented = parse(&format!("# a comment\n{SOUND}")).unwrap();
@@ -649,7 +652,7 @@ proptest! {
         let mutated = format!("{}{}{}", &SOUND[..at], text, &SOUND[end..]);
         if let Err(unsound) = parse(&mutated) {
             let lines = mutated.lines().count().max(1);
-            for problem in unsound.problems {
+            for problem in unsound.diagnostics {
                 let (line, column) = problem.place.unwrap();
                 prop_assert!((1..=lines).contains(&line) && column > 0, "{problem}\n{mutated}");
             }

@@ -55,7 +55,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
         let declared = DeclaredPlan::new(&declaration());
         let mut appended = 0;
         while !over.load(Ordering::SeqCst) {
-            while writer.written() < numbers.folding.reached.load(Ordering::SeqCst) + AHEAD {
+            while writer.written() < numbers.ingestion.reached.load(Ordering::SeqCst) + AHEAD {
                 let number = writer.written();
                 let user = format!("u{}", number % 100);
                 let record = Record {
@@ -84,7 +84,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let house = Arc::clone(&store);
     let told = Arc::clone(&telemetry);
-    let folding = std::thread::spawn(move || {
+    let ingestion = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -96,7 +96,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     });
     let mut times = BTreeSet::new();
     until("that it follows", || {
-        times.insert(telemetry.folding.caught_up_ms.load(Ordering::SeqCst));
+        times.insert(telemetry.ingestion.caught_up_ms.load(Ordering::SeqCst));
         if times.len() > 3 {
             Ok(())
         } else {
@@ -106,7 +106,7 @@ fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
     done.store(true, Ordering::SeqCst);
     let appended: u64 = writing.join().unwrap();
     stop.send(()).unwrap();
-    folding.join().unwrap();
+    ingestion.join().unwrap();
     let totals = tokio::runtime::Runtime::new()
         .unwrap()
         .block_on(store.totals("e"))

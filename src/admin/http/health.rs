@@ -5,7 +5,7 @@ use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Failure, Refused, stopping};
 use crate::admin::server_handle::ReloadRequest;
 use crate::admin::state::AdminState;
-use crate::config::declare::definition;
+use crate::config::declaration::definition;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -106,7 +106,7 @@ pub async fn config(State(state): State<AdminState>) -> Json<Config> {
     let digest = tag[..8].iter().map(|byte| format!("{byte:02x}"));
     Json(Config {
         digest: digest.collect(),
-        config: plan.shown.clone(),
+        config: plan.redacted_file.clone(),
     })
 }
 

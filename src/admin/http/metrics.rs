@@ -223,11 +223,11 @@ impl Metrics {
     /// What moves events from the journal to the store, and analyzes them.
     fn ingestion(&mut self, telemetry: &Telemetry) {
         let one = |number| [(vec![], read(number))];
-        let folding = &telemetry.folding;
+        let ingestion = &telemetry.ingestion;
         self.counter(
             "folded_facts",
             "Facts moved to the store",
-            one(&folding.folded),
+            one(&ingestion.ingested),
         );
         self.counter(
             "analyses",
@@ -237,7 +237,7 @@ impl Metrics {
         self.counter(
             "damaged_facts",
             "Facts that were damaged on disk",
-            one(&folding.lost),
+            one(&ingestion.lost),
         );
         let lag = telemetry.lag_events() as f64;
         self.gauge(

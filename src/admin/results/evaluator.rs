@@ -118,7 +118,7 @@ impl Evaluator {
         store: &dyn Store,
     ) -> Result<(ExperimentTotals, Counted), StoreError> {
         let imports = &self.telemetry.imports;
-        let (begun, caught_up) = (imports.begun(), &self.telemetry.folding.caught_up_ms);
+        let (begun, caught_up) = (imports.begun(), &self.telemetry.ingestion.caught_up_ms);
         let counted = imports.counted(caught_up.load(Ordering::Relaxed), now_ms());
         let totals = store.totals(&experiment.name).await?;
         // A batch that began in between may be partly in it.

@@ -7,7 +7,7 @@ use crate::admin::results::experiment::{ended, result};
 use crate::admin::results::metric::{ONCE, View};
 use crate::admin::results::schema::{ActResult, EventState, ReplicaResult, Results, StoreState};
 use crate::admin::results::time_series;
-use crate::config::declare::definition;
+use crate::config::declaration::definition;
 use crate::config::plan::Plan;
 use crate::store::decisions::AuditEntry;
 use crate::store::{Replica, Store, StoreError};
@@ -150,23 +150,23 @@ async fn replicas(
 }
 
 fn store_state(store: &dyn Store, telemetry: &Telemetry, now_ms: u64) -> StoreState {
-    let folding = &telemetry.folding;
+    let ingestion = &telemetry.ingestion;
     let lag_events = telemetry.lag_events();
-    let caught_up_ms = folding.caught_up_ms.load(Ordering::Relaxed);
+    let caught_up_ms = ingestion.caught_up_ms.load(Ordering::Relaxed);
     let text =
         |slot: &std::sync::Mutex<Option<String>>| slot.lock().ok().and_then(|text| text.clone());
     StoreState {
         kind: store.kind(),
-        healthy: !folding.failing.load(Ordering::Relaxed),
-        error: text(&folding.error),
+        healthy: !ingestion.failing.load(Ordering::Relaxed),
+        error: text(&ingestion.error),
         lag_events,
         lag_seconds: if lag_events == 0 {
             0.0
         } else {
             now_ms.saturating_sub(caught_up_ms) as f64 / 1000.0
         },
-        dropped_events: folding.dropped_untold.load(Ordering::Relaxed),
-        damaged_events: folding.lost_untold.load(Ordering::Relaxed),
+        dropped_events: ingestion.dropped_unreported.load(Ordering::Relaxed),
+        damaged_events: ingestion.lost_unreported.load(Ordering::Relaxed),
         damaged_records: store.damaged_records(),
         problems: telemetry.problems.all(),
         reload_error: text(&telemetry.reload.error),

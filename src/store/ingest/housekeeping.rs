@@ -12,12 +12,12 @@ impl Ingestor {
     /// has is skipped.
     pub fn restart(&mut self, why: &str) {
         self.cache = AppliedCache::default();
-        self.held_up.clear();
+        self.refused.clear();
         self.from_the_start = true;
         self.mark = None;
-        let folding = &self.telemetry.folding;
-        folding.failing.store(true, Ordering::Relaxed);
-        if let Ok(mut last) = folding.error.lock() {
+        let ingestion = &self.telemetry.ingestion;
+        ingestion.failing.store(true, Ordering::Relaxed);
+        if let Ok(mut last) = ingestion.error.lock() {
             *last = Some(format!("ingestion {why}"));
         }
     }
@@ -34,9 +34,9 @@ impl Ingestor {
             self.report(Some(&error));
             return;
         }
-        self.look_at_held_up().await;
+        self.probe_refused().await;
         // What an experiment waits for stays.
-        if self.from_the_start || !self.held_up.is_empty() {
+        if self.from_the_start || !self.refused.is_empty() {
             return;
         }
         for reader in &mut self.readers {
@@ -90,7 +90,7 @@ impl Ingestor {
             match self.has_all(&experiment).await {
                 Ok(true) => {}
                 Ok(false) => lost.push(experiment),
-                Err(error) => self.goes_on(&experiment, Err(error)).await?,
+                Err(error) => self.tolerate(&experiment, Err(error)).await?,
             }
         }
         for experiment in lost {

@@ -3,17 +3,17 @@
 /// What could not be done, and what to type instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-pub struct Hinted {
+pub struct ErrorWithHint {
     /// What went wrong.
     pub what: String,
     /// What to do about it.
     pub hint: String,
 }
 
-impl Hinted {
+impl ErrorWithHint {
     /// An error with a hint.
-    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Hinted {
-        Hinted {
+    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> ErrorWithHint {
+        ErrorWithHint {
             what: what.into(),
             hint: hint.into(),
         }

@@ -40,7 +40,7 @@ pub fn definition(plan: &Plan) -> String {
 }
 
 fn digest(content: &str) -> u64 {
-    // Reading from a slice cannot fail, and the crate adds no error of its own.
+    // ReadContext from a slice cannot fail, and the crate adds no error of its own.
     murmur3::murmur3_x64_128(&mut content.as_bytes(), 0).unwrap_or_default() as u64
 }
 

@@ -4,14 +4,14 @@ use std::fmt;
 
 /// Everything that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsound {
+pub struct InvalidConfig {
     /// In the order of the file; at least one.
-    pub problems: Vec<Problem>,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     /// The file, as it was named.
     pub file: String,
     /// Line and column of the place, from 1; `None` when it is the file itself.
@@ -26,11 +26,11 @@ pub struct Problem {
     pub near: Option<String>,
 }
 
-impl std::error::Error for Unsound {}
+impl std::error::Error for InvalidConfig {}
 
-impl fmt::Display for Unsound {
+impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.problems.iter().enumerate() {
+        for (number, problem) in self.diagnostics.iter().enumerate() {
             if number > 0 {
                 writeln!(f)?;
             }
@@ -40,7 +40,7 @@ impl fmt::Display for Unsound {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}:", self.file)?;
         if let Some((line, column)) = self.place {

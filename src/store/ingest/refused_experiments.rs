@@ -6,24 +6,24 @@ use crate::store::{Delta, JournalId, StoreError};
 
 impl Ingestor {
     /// Folds nothing for this experiment until the store takes it again.
-    pub(super) async fn hold_up(&mut self, experiment: &str, error: &StoreError) {
+    pub(super) async fn refuse(&mut self, experiment: &str, error: &StoreError) {
         // The store names the key where it is asked for all of them.
         let named = self.probe(experiment).await.err();
         let text = named.as_ref().unwrap_or(error).with_advice();
         self.cache.forget(experiment);
-        self.held_up.insert(experiment.to_owned(), text);
-        self.report_held_up();
+        self.refused.insert(experiment.to_owned(), text);
+        self.report_refused();
     }
 
     /// Whether an error concerns this experiment alone; then it is held up.
-    pub(super) async fn goes_on(
+    pub(super) async fn tolerate(
         &mut self,
         experiment: &str,
         done: Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         match done {
             Err(error) if error.is_of_one_experiment() => {
-                self.hold_up(experiment, &error).await;
+                self.refuse(experiment, &error).await;
                 Ok(())
             }
             done => done,
@@ -31,25 +31,25 @@ impl Ingestor {
     }
 
     /// Looks which experiments the store takes again, and folds for them what is kept.
-    pub(super) async fn look_at_held_up(&mut self) {
-        let names: Vec<String> = self.held_up.keys().cloned().collect();
+    pub(super) async fn probe_refused(&mut self) {
+        let names: Vec<String> = self.refused.keys().cloned().collect();
         for experiment in names {
             match self.probe(&experiment).await {
                 Ok(()) => {
                     tracing::info!(experiment, "the store takes its results again");
-                    self.held_up.remove(&experiment);
+                    self.refused.remove(&experiment);
                     self.from_the_start = true;
                     self.is_read_again = true;
                 }
                 Err(error) => {
                     let text = error.with_advice();
-                    self.held_up.insert(experiment, text);
+                    self.refused.insert(experiment, text);
                 }
             }
         }
         // Reported as long as what waited is not counted.
         if !self.is_read_again {
-            self.report_held_up();
+            self.report_refused();
         }
     }
 
@@ -69,11 +69,11 @@ impl Ingestor {
         Ok(())
     }
 
-    pub(super) fn report_held_up(&self) {
-        let told = self.held_up.iter().map(|(experiment, error)| {
+    pub(super) fn report_refused(&self) {
+        let told = self.refused.iter().map(|(experiment, error)| {
             format!("the store does not take results of the experiment {experiment}: {error}. Its facts wait in the journal, and other experiments are counted")
         });
-        let problem = (!self.held_up.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
+        let problem = (!self.refused.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
         if self.telemetry.problems.set("experiments", problem.clone())
             && let Some(problem) = problem
         {

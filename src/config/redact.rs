@@ -8,7 +8,7 @@ const HIDDEN: &str = "(secret)";
 
 /// This value with `secrets`, the paths of what was read as one, hidden. Where a secret is kept
 /// elsewhere (`${NAME}`, `file:PATH`), its place is shown.
-pub fn shown(value: &Value, secrets: &[Vec<String>]) -> Json {
+pub fn redacted(value: &Value, secrets: &[Vec<String>]) -> Json {
     below(value, secrets, &mut Vec::new())
 }
 

@@ -1,6 +1,6 @@
 //! What ends an experiment: a winner in the file, or a verdict that is acted on.
 
-use super::node::Node;
+use super::reader::Node;
 use crate::experiment::{ActOn, Group, GroupIndex};
 
 /// `winner:` — the group whose version everybody gets.

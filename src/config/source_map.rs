@@ -6,35 +6,35 @@ use std::collections::HashMap;
 
 /// The places of a text's keys and values, by path.
 #[derive(Debug, Default)]
-pub struct Places(HashMap<Vec<String>, Place>);
+pub struct SourceMap(HashMap<Vec<String>, KeyLocation>);
 
 /// Lines and columns from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct KeyLocation {
     /// Where the key stands (for an item of a list: the item).
     pub key: (usize, usize),
     /// Where the value begins.
     pub value: (usize, usize),
 }
 
-impl Places {
+impl SourceMap {
     /// The places of a text. A text that is not YAML has those before the fault.
-    pub fn of(text: &str) -> Places {
+    pub fn of(text: &str) -> SourceMap {
         let mut walk = Walk::default();
         for event in Parser::new_from_str(text) {
             let Ok((event, span)) = event else { break };
             walk.event(event, &span.start);
         }
-        Places(walk.places)
+        SourceMap(walk.places)
     }
 
     /// The place of a path, or of the nearest thing around it: what an anchor brought in stands
     /// elsewhere.
-    pub fn find(&self, path: &[String]) -> Place {
+    pub fn find(&self, path: &[String]) -> KeyLocation {
         let around = (0..=path.len())
             .rev()
             .find_map(|end| self.0.get(&path[..end]));
-        around.copied().unwrap_or(Place {
+        around.copied().unwrap_or(KeyLocation {
             key: (1, 1),
             value: (1, 1),
         })
@@ -43,7 +43,7 @@ impl Places {
 
 #[derive(Default)]
 struct Walk {
-    places: HashMap<Vec<String>, Place>,
+    places: HashMap<Vec<String>, KeyLocation>,
     path: Vec<String>,
     open: Vec<Open>,
 }
@@ -108,7 +108,7 @@ impl Walk {
         };
         self.places
             .entry(self.path.clone())
-            .or_insert(Place { key, value: at });
+            .or_insert(KeyLocation { key, value: at });
     }
 
     /// A value has ended.
@@ -132,8 +132,8 @@ mod tests {
     fn check(text: &str, path: &[&str], key: (usize, usize), value: (usize, usize)) {
         let path: Vec<String> = path.iter().map(|part| (*part).to_owned()).collect();
         assert_eq!(
-            Places::of(text).find(&path),
-            Place { key, value },
+            SourceMap::of(text).find(&path),
+            KeyLocation { key, value },
             "{path:?}"
         );
     }

@@ -1,36 +1,36 @@
-//! A value of the file with its place, and what it can be read as. Reading what is not there
+//! A value of the file with its place, and what it can be read as. ReadContext what is not there
 //! says so with the place and goes on, so that one look finds everything that is wrong.
 
+use super::diagnostic::{Diagnostic, near};
 use super::file::Value;
-use super::locate::Places;
+use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::Secret;
-use super::problem::{Problem, near};
-use super::seen::{Seen, SeenAt};
+use super::source_map::SourceMap;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What reading a file needs and finds.
-pub struct Reading<'a> {
+pub struct ReadContext<'a> {
     /// The file, as it was named.
     pub path: &'a Path,
     /// Where its keys stand.
-    pub places: Places,
+    pub source_map: SourceMap,
     /// The environment, for `${NAME}`.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Where its secrets stand.
     pub secrets: RefCell<Vec<Vec<String>>>,
     /// What is wrong with it.
-    pub problems: RefCell<Vec<Problem>>,
+    pub diagnostics: RefCell<Vec<Diagnostic>>,
     /// What was asked of its values, where somebody wants to know.
-    pub seen: Option<RefCell<Vec<SeenAt>>>,
+    pub recorded: Option<RefCell<Vec<RecordedForm>>>,
 }
 
 /// A value with its place.
 #[derive(Clone)]
 pub struct Node<'a> {
     /// What is read.
-    pub reading: &'a Reading<'a>,
+    pub reading: &'a ReadContext<'a>,
     /// The keys that lead here.
     pub path: Vec<String>,
     /// The value.
@@ -38,16 +38,16 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    fn note(&self, seen: impl FnOnce() -> Seen) {
-        if let Some(all) = &self.reading.seen {
+    fn note(&self, seen: impl FnOnce() -> ValueForm) {
+        if let Some(all) = &self.reading.recorded {
             all.borrow_mut().push((self.path.clone(), seen()));
         }
     }
 
     /// Says that something is wrong with this value.
     pub fn problem(&self, found: impl Into<String>, allowed: impl Into<String>) {
-        self.tell(
-            self.reading.places.find(&self.path).value,
+        self.report(
+            self.reading.source_map.find(&self.path).value,
             found.into(),
             allowed.into(),
             None,
@@ -66,8 +66,8 @@ impl<'a> Node<'a> {
             true => format!("no {what} is defined"),
             false => format!("there are: {}", all.join(", ")),
         };
-        let place = self.reading.places.find(&self.path).value;
-        self.tell(
+        let place = self.reading.source_map.find(&self.path).value;
+        self.report(
             place,
             format!("there is no {what} {name:?}"),
             allowed,
@@ -77,18 +77,18 @@ impl<'a> Node<'a> {
 
     /// Says that a key is missing in this map.
     pub fn missing(&self, key: &str, allowed: &str) {
-        self.tell(
-            self.reading.places.find(&self.path).key,
+        self.report(
+            self.reading.source_map.find(&self.path).key,
             format!("`{key}` is missing"),
             allowed.to_owned(),
             None,
         );
     }
 
-    fn tell(&self, place: (usize, usize), found: String, allowed: String, near: Option<String>) {
+    fn report(&self, place: (usize, usize), found: String, allowed: String, near: Option<String>) {
         let file = self.reading.path.display().to_string();
         let key = self.path.join(".");
-        self.reading.problems.borrow_mut().push(Problem {
+        self.reading.diagnostics.borrow_mut().push(Diagnostic {
             file,
             place: Some(place),
             key,
@@ -130,7 +130,7 @@ impl<'a> Node<'a> {
         };
         self.note(|| {
             let pair = |(key, holds): &(&str, &str)| ((*key).to_owned(), (*holds).to_owned());
-            Seen::Keys(allowed.iter().map(pair).collect())
+            ValueForm::Keys(allowed.iter().map(pair).collect())
         });
         for (key, value) in map {
             if allowed.iter().any(|(name, _)| name == key) {
@@ -152,8 +152,8 @@ impl<'a> Node<'a> {
                         .join(", ")
                 ),
             };
-            node.tell(
-                self.reading.places.find(&node.path).key,
+            node.report(
+                self.reading.source_map.find(&node.path).key,
                 "unknown key".to_owned(),
                 text,
                 meant,
@@ -166,7 +166,7 @@ impl<'a> Node<'a> {
     pub fn named(&self, what: &str) -> Vec<(String, Node<'a>)> {
         match self.value {
             Value::Map(map) => {
-                self.note(|| Seen::Named);
+                self.note(|| ValueForm::Named);
                 let each = map.iter();
                 each.map(|(name, value)| (name.clone(), self.below(name, value)))
                     .collect()
@@ -186,7 +186,7 @@ impl<'a> Node<'a> {
     pub fn items(&self) -> Vec<Node<'a>> {
         match self.value {
             Value::List(items) => {
-                self.note(|| Seen::List);
+                self.note(|| ValueForm::List);
                 let each = items.iter().enumerate();
                 each.map(|(place, value)| self.below(&place.to_string(), value))
                     .collect()
@@ -197,7 +197,7 @@ impl<'a> Node<'a> {
 
     /// This as a text; numbers are texts too.
     pub fn text(&self, allowed: &str) -> Option<&'a str> {
-        self.note(|| Seen::Text);
+        self.note(|| ValueForm::Text);
         self.letters(allowed)
     }
 
@@ -213,7 +213,7 @@ impl<'a> Node<'a> {
 
     /// This as whatever `read` makes of its text.
     pub fn read<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        self.note(|| Seen::Text);
+        self.note(|| ValueForm::Text);
         self.parse(allowed, read)
     }
 
@@ -228,7 +228,7 @@ impl<'a> Node<'a> {
 
     /// This as `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
-        self.note(|| Seen::Bool);
+        self.note(|| ValueForm::Bool);
         match self.value {
             Value::Bool(value) => Some(*value),
             _ => {
@@ -243,19 +243,19 @@ impl<'a> Node<'a> {
         let Value::Bool(flag) = *self.value else {
             return None;
         };
-        self.note(|| Seen::Bool);
+        self.note(|| ValueForm::Bool);
         Some(flag)
     }
 
     /// Whether it says `none`, as it may besides other things.
     pub fn is_none(&self) -> bool {
-        self.note(|| Seen::Words(vec!["none".to_owned()]));
+        self.note(|| ValueForm::Words(vec!["none".to_owned()]));
         *self.value == Value::Text("none".to_owned())
     }
 
     /// This as a whole number within bounds.
     pub fn whole(&self, low: u64, high: u64) -> Option<u64> {
-        self.note(|| Seen::Whole(low, high));
+        self.note(|| ValueForm::Whole(low, high));
         let allowed = format!("a whole number from {low} to {high}");
         self.parse(&allowed, |text| {
             text.parse()
@@ -266,7 +266,7 @@ impl<'a> Node<'a> {
 
     /// This as a number; texts are none.
     pub fn number(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
-        self.note(|| Seen::Number);
+        self.note(|| ValueForm::Number);
         match self.value {
             Value::Number(value, _) if sound(*value) => Some(*value),
             Value::Number(_, text) => {
@@ -282,7 +282,7 @@ impl<'a> Node<'a> {
 
     /// This as a percentage with its sign, such as `10%`: 0.1.
     pub fn percent(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
-        self.note(|| Seen::Percent);
+        self.note(|| ValueForm::Percent);
         self.parse(allowed, |text| {
             let number: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
             sound(number).then_some(number / 100.0)
@@ -291,7 +291,7 @@ impl<'a> Node<'a> {
 
     /// This as a time, such as `500ms`, `10s` or `7d`.
     pub fn duration(&self) -> Option<Duration> {
-        self.note(|| Seen::Duration);
+        self.note(|| ValueForm::Duration);
         self.parse(
             "a time with its unit, such as 500ms, 10s, 5m, 1h or 7d",
             |text| humantime::parse_duration(text).ok(),
@@ -300,7 +300,7 @@ impl<'a> Node<'a> {
 
     /// This as a size, such as `64KiB`.
     pub fn bytes(&self) -> Option<u64> {
-        self.note(|| Seen::Bytes);
+        self.note(|| ValueForm::Bytes);
         self.parse("a size with its unit, such as 64KiB or 1GiB", |text| {
             text.parse::<bytesize::ByteSize>()
                 .ok()
@@ -311,7 +311,7 @@ impl<'a> Node<'a> {
     /// This as one of these words.
     pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        self.note(|| Seen::Words(all.iter().map(|&word| word.to_owned()).collect()));
+        self.note(|| ValueForm::Words(all.iter().map(|&word| word.to_owned()).collect()));
         let allowed = format!("one of: {}", all.join(", "));
         let text = self.letters(&allowed)?;
         let found = words
@@ -319,8 +319,8 @@ impl<'a> Node<'a> {
             .find(|(word, _)| *word == text)
             .map(|(_, value)| *value);
         if found.is_none() {
-            let place = self.reading.places.find(&self.path).value;
-            self.tell(place, format!("found {text:?}"), allowed, near(text, all));
+            let place = self.reading.source_map.find(&self.path).value;
+            self.report(place, format!("found {text:?}"), allowed, near(text, all));
         }
         found
     }

@@ -1,6 +1,6 @@
 //! `watershed pause | resume | promote | rollback`: decisions about an experiment, by the admin door.
 
-use super::fetch::post;
+use super::admin_client::post;
 use serde_json::{Value, json};
 
 /// Which experiment, and at whose door.

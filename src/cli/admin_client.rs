@@ -1,6 +1,6 @@
 //! A small HTTP client for commands: one request, one text.
 
-use crate::server::Hinted;
+use crate::server::ErrorWithHint;
 use crate::tls::{self, Trust};
 use anyhow::Context;
 use http::header::{AUTHORIZATION, HOST};
@@ -46,11 +46,11 @@ async fn ask(
     }
     let answered = answer(&uri, request.body(Full::from(body))?).await;
     let response = answered.map_err(|error| {
-        if error.is::<Hinted>() {
+        if error.is::<ErrorWithHint>() {
             return error;
         }
         let hint = "is watershed running? give its admin address with --url (the default file has http://127.0.0.1:9900)";
-        Hinted::new(format!("{place} does not answer: {error:#}"), hint).into()
+        ErrorWithHint::new(format!("{place} does not answer: {error:#}"), hint).into()
     })?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
@@ -61,10 +61,10 @@ async fn ask(
     let said = format!("{place} answered {status}: {}", why(&text));
     match status {
         StatusCode::UNAUTHORIZED => {
-            Err(Hinted::new(said, "give the token of admin.token with --token").into())
+            Err(ErrorWithHint::new(said, "give the token of admin.token with --token").into())
         }
         StatusCode::FORBIDDEN => {
-            Err(Hinted::new(said, "that takes a token with `role: operate`").into())
+            Err(ErrorWithHint::new(said, "that takes a token with `role: operate`").into())
         }
         _ => anyhow::bail!(said),
     }
@@ -101,7 +101,8 @@ async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Resp
 
 /// Trusts whom this machine trusts, or whom `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
 fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
-    let trust = Trust::system().map_err(|none| Hinted::new(none.to_string(), none.fix("")))?;
+    let trust =
+        Trust::system().map_err(|none| ErrorWithHint::new(none.to_string(), none.fix("")))?;
     Ok(Arc::new(tls::client(trust, None)?))
 }
 
