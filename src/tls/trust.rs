@@ -1,6 +1,6 @@
-//! Whose certificates are accepted: the machine's roots, or those of a file.
+//! Which certificates are accepted: those of the machine's roots, or those of a file.
 
-use super::certificates;
+use super::certificates::{certificates, provider};
 use super::verifier::{Named, Verifier};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -9,22 +9,22 @@ use std::fmt;
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-/// What points to other roots than the machine's, as for OpenSSL.
+/// Environment variables that replace the machine's roots, as for OpenSSL.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Certificates that vouch for servers; never none at all.
+/// The certificates that servers are verified with. It always holds at least one.
 #[derive(Debug)]
 pub struct Trust {
-    /// They vouch for what they signed.
+    /// They verify the certificates that they signed.
     roots: RootCertStore,
-    /// They vouch for themselves.
+    /// Each is accepted when a server presents exactly it.
     named: Vec<Named>,
 }
 
-/// Why nobody is trusted.
+/// Why no server can be verified.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoTrust {
-    /// The machine has no roots; where they were looked for, and what was found there.
+    /// The machine has no roots. Holds the places that were searched, and what was found there.
     NoRoots(Vec<String>),
     /// A file holds no certificate, or a damaged one.
     NoCertificate,
@@ -33,7 +33,7 @@ pub enum NoTrust {
 }
 
 impl NoTrust {
-    /// What to do, where `ca` is the key that names certificates.
+    /// Returns the fix. `ca` is the configuration key that names certificates.
     pub fn fix(&self, ca: &str) -> String {
         match self {
             NoTrust::NoRoots(_) => format!(
@@ -65,11 +65,11 @@ impl fmt::Display for NoTrust {
 }
 
 impl Trust {
-    /// The roots of this machine, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    /// Loads the roots of this machine, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
     pub fn system() -> Result<Trust, NoTrust> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
-        // A root that cannot be read vouches for nobody; others still do.
+        // A root that cannot be read is left out; the others still work.
         let (_, ignored) = roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
             let mut looked: Vec<String> = VARIABLES
@@ -78,7 +78,7 @@ impl Trust {
                 .collect();
             looked.extend(found.errors.iter().map(ToString::to_string));
             if ignored > 0 {
-                looked.push(format!("{ignored} that are no certificates"));
+                looked.push(format!("{ignored} entries are not certificates"));
             }
             if looked.is_empty() {
                 looked.push("this machine has none".to_owned());
@@ -94,8 +94,8 @@ impl Trust {
         })
     }
 
-    /// The certificates of a PEM file. Each is accepted when a server shows exactly it; those of
-    /// an authority vouch, besides, for what they signed.
+    /// Reads the certificates of a PEM file. Each is accepted when a server presents exactly it. A
+    /// certificate of an authority also verifies the certificates that it signed.
     pub fn pem(pem: &[u8]) -> Result<Trust, NoTrust> {
         let mut trust = Trust {
             roots: RootCertStore::empty(),
@@ -105,7 +105,7 @@ impl Trust {
             let unusable = |error: &dyn fmt::Display| NoTrust::Unusable(error.to_string());
             let (_, read) =
                 X509Certificate::from_der(&certificate).map_err(|error| unusable(&error))?;
-            // Before version 3 no certificate could say that it is an authority's.
+            // Before version 3, a certificate could not declare that it is an authority's.
             let signs = read.is_ca() || read.version() != X509Version::V3;
             let validity = read.validity();
             let named = Named {
@@ -122,9 +122,9 @@ impl Trust {
         Ok(trust)
     }
 
-    /// What checks the certificates of servers.
+    /// Makes the verifier of server certificates.
     pub(super) fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
-        let provider = super::provider();
+        let provider = provider();
         let algorithms = provider.signature_verification_algorithms;
         let chains = match self.roots.is_empty() {
             true => None,

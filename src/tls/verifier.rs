@@ -1,4 +1,4 @@
-//! What checks the certificate of a server.
+//! Verifies the certificate of a server.
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,29 +9,30 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
 
-/// A certificate that is accepted as it is, with its time.
+/// A certificate that is accepted when a server presents exactly it.
 #[derive(Debug)]
 pub struct Named {
-    /// All of it.
+    /// The whole certificate.
     pub certificate: CertificateDer<'static>,
-    /// From when it is valid, in seconds since 1970.
+    /// Start of its validity, in Unix seconds.
     pub not_before: i64,
-    /// Until when.
+    /// End of its validity, in Unix seconds.
     pub not_after: i64,
 }
 
-/// Accepts a certificate that is named, or else one with a chain to a root.
+/// Accepts a certificate that the configuration names, or one with a chain to a root.
 ///
-/// webpki takes no certificate of an authority for a server's (`CaUsedAsEndEntity`), which is
-/// what `openssl req -x509` makes; and without this a self-signed one of a server would be an
-/// authority, too. Name, time and the handshake's signature are checked either way.
+/// webpki does not accept an authority's certificate as a server's (`CaUsedAsEndEntity`), but
+/// `openssl req -x509` makes such certificates. Adding a self-signed certificate to the roots
+/// instead would make it an authority. Name, validity and the handshake's signature are checked
+/// in both cases.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Accepted as they are.
+    /// Accepted when a server presents exactly one of them.
     pub named: Vec<Named>,
-    /// Checks chains; `None` where nobody is trusted to sign.
+    /// Verifies chains; `None` without an authority.
     pub chains: Option<Arc<WebPkiServerVerifier>>,
-    /// What signatures may be made with.
+    /// The accepted signature algorithms.
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -45,7 +46,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(named) = self.named.iter().find(|it| it.certificate == *shown) {
-            // Later than any certificate may say.
+            // This is later than any certificate can express.
             let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
             if seconds < named.not_before {
                 return Err(CertificateError::NotValidYet.into());
