@@ -1,13 +1,13 @@
 //! `watershed forget`: deletes what the store has of one user.
 
-use super::control;
+use super::decisions;
 use crate::config;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
 use crate::server;
 use crate::store::decisions::AuditEntry;
-use crate::store::forgotten::everywhere;
+use crate::store::forget_user::forget_everywhere;
 use anyhow::Context;
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let store = server::open_store(&plan.store).await?;
         let until_ms = system_ms().max(journal::latest_ms(&plan.journal.path));
         let run = plan.experiments.iter().map(|it| it.name.to_string());
-        let forgotten = everywhere(&*store, run, kept.id().as_bytes(), until_ms);
+        let forgotten = forget_everywhere(&*store, run, kept.id().as_bytes(), until_ms);
         let names = forgotten.await.with_context(
             || "not everything was forgotten: run the command again when the store answers",
         )?;
@@ -59,7 +59,7 @@ fn act(experiment: &str) -> AuditEntry {
         from: "kept".to_owned(),
         to: "forgotten".to_owned(),
         at_ms: system_ms(),
-        by: control::somebody(),
+        by: decisions::somebody(),
         reason: None,
     }
 }

@@ -1,9 +1,12 @@
-//! What a store is given.
+//! What is added to a store.
 
-use super::JournalId;
 use super::identities::Join;
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The name of a journal, unique over all replicas for all time (a UUID).
+pub type JournalId = Arc<str>;
 
 /// Facts of some journals, ready to be added.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,43 +1,40 @@
-//! Users that were forgotten on purpose: what they did before stands in journals for some time, on
-//! this machine and on those of other replicas, and must not be counted when it is read. PURE but for
-//! [`everywhere`].
+//! Users that were forgotten on request. Their earlier records stay in journals for some time, on
+//! this machine and on those of other replicas, and must not be counted when they are read.
 //!
-//! The store keeps, for each shard of an experiment, a keyed digest of the ID and until when its facts
-//! are not counted, and a version that grows with each. A delta says with which version it was folded; the
-//! store takes it only if that is still the version. So no delta that was folded before can bring a
-//! user back.
+//! For each shard of an experiment, the store keeps a keyed digest of the ID, the time up to which its
+//! records do not count, and a version that grows with each forgotten user. A delta carries the version
+//! that it was aggregated with, and the store refuses it if the version has changed since. So no delta
+//! can bring back a user who was forgotten after it was aggregated.
 
-use super::{Store, StoreError};
+use super::error::StoreError;
 use crate::experiment::key_ring::KeyRing;
 use foldhash::fast::RandomState;
-use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
 
-/// How long it is kept who was forgotten: longer than a journal is behind.
+/// How long the store remembers a forgotten user: longer than ingestion may lag behind.
 pub const KEEP_MS: u64 = 30 * 24 * 3_600_000;
 
-/// So long is waited for the clock at most.
-const LATER_MS: u64 = 50;
-
-/// Begins the entry that holds the key of a shard's digests: random, and made with the first of them.
+/// Prefix of the entry that holds the key of a shard's digests. The key is random and is made with the
+/// first digest.
 pub const KEY_MARK: &str = "key:";
-/// Begins an entry of a user: the digest follows. One without a mark is older, and has no key.
+/// Prefix of a user's entry, followed by the digest. Earlier versions wrote digests without a prefix
+/// and without a key.
 const DIGEST_MARK: &str = "hmac:";
 
-/// Who was forgotten, in one shard.
+/// The forgotten users of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct ForgottenUsers {
-    /// Grows with each that is forgotten.
+    /// Grows with each forgotten user.
     pub version: u64,
-    /// One; more where several were made at once.
+    /// One key, or several if replicas made keys at the same time.
     keys: Vec<KeyRing>,
     until_ms: HashMap<u128, u64, RandomState>,
-    /// The same by digests without a key.
+    /// The same for digests without a key.
     old_until_ms: HashMap<u128, u64, RandomState>,
 }
 
 impl ForgottenUsers {
-    /// Of a store's version, entries and times. Entries of other versions are left out.
+    /// Reads a store's version and its entries with their times. Entries of other formats are skipped.
     pub fn new(version: u64, kept: impl IntoIterator<Item = (String, u64)>) -> ForgottenUsers {
         let mut forgotten = ForgottenUsers {
             version,
@@ -59,7 +56,8 @@ impl ForgottenUsers {
         forgotten
     }
 
-    /// Until when facts of a user are not counted, in Unix milliseconds; 0 for most.
+    /// Returns the time up to which records of a user do not count, in Unix milliseconds; 0 for a user
+    /// who was not forgotten.
     pub fn until_ms(&self, user: &[u8]) -> u64 {
         let mut found = None;
         if !self.until_ms.is_empty() {
@@ -73,7 +71,7 @@ impl ForgottenUsers {
     }
 }
 
-/// A new entry of a key.
+/// Makes an entry with a new random key.
 pub fn new_key() -> Result<String, StoreError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
@@ -81,7 +79,7 @@ pub fn new_key() -> Result<String, StoreError> {
     Ok(format!("{KEY_MARK}{digits}"))
 }
 
-/// What is kept in the place of an ID. Without the key nobody can try IDs against it.
+/// Returns the entry that stands for an ID. Without the key, nobody can test IDs against it.
 pub fn written(key_entry: &str, user: &[u8]) -> String {
     format!("{DIGEST_MARK}{:032x}", digest(&key(key_entry), user))
 }
@@ -94,42 +92,10 @@ fn digest(key: &KeyRing, user: &[u8]) -> u128 {
     u128::from_be_bytes(key.sign(&[user]))
 }
 
-/// The digest of earlier versions: it can be found by trying IDs.
+/// Computes the digest of earlier versions, which can be found by trying IDs.
 fn old_digest(mut user: &[u8]) -> u128 {
     // Reading from memory cannot fail, and the crate adds no error of its own.
     murmur3::murmur3_x64_128(&mut user, 0).unwrap_or_default()
-}
-
-/// Forgets a user in all experiments of the store, and in those that `run` in case that the first
-/// fact is still in a journal. Returns the names of those that had something.
-pub async fn everywhere(
-    store: &dyn Store,
-    run: impl IntoIterator<Item = String>,
-    user: &[u8],
-    until_ms: u64,
-) -> Result<Vec<String>, StoreError> {
-    // Nothing is done where the store is away.
-    store.ping().await?;
-    let mut names: BTreeSet<String> = store.experiments().await?.into_iter().collect();
-    names.extend(run);
-    let mut had = Vec::new();
-    for name in names {
-        if store.forget_user(&name, user, until_ms).await? {
-            had.push(name);
-        }
-    }
-    // A request after this one is later than what is forgotten.
-    let mut rest_ms = until_ms.saturating_sub(now_ms()) + 1;
-    while (1..=LATER_MS).contains(&rest_ms) {
-        tokio::time::sleep(Duration::from_millis(rest_ms)).await;
-        rest_ms = (until_ms + 1).saturating_sub(now_ms());
-    }
-    Ok(had)
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -137,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_told_apart_by_what_is_kept() {
+    fn entries_identify_the_forgotten_users() {
         let keys = [new_key().unwrap(), new_key().unwrap()];
         let kept = [
             (written(&keys[0], b"ann"), 7),
@@ -157,7 +123,7 @@ mod tests {
 
     /// Computed with Python's hmac: HMAC(HMAC(key, "watershed/forgotten"), 03000000 "ann").
     #[test]
-    fn the_digest_is_keyed_and_that_of_earlier_versions_is_read() {
+    fn digest_is_keyed_and_digest_of_earlier_versions_is_read() {
         let key = format!("{KEY_MARK}{}", "ab".repeat(32));
         assert_eq!(
             written(&key, b"ann"),

@@ -3,7 +3,8 @@
 
 use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
 use super::connector::TlsFilesError;
-use super::link::{ANSWER_WITHIN, CONNECT_WITHIN, LinkError, Unusable};
+use super::error::{LinkError, Unusable};
+use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{

@@ -1,7 +1,7 @@
 //! New connections to single servers, with or without TLS; and the Sentinels that name a master.
 
 use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
-use super::link::{ANSWER_WITHIN, CONNECT_WITHIN};
+use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
 use crate::tls::{self, NoIdentity, NoTrust, Trust};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};

@@ -1,9 +1,10 @@
 //! What was decided about experiments: a hash and a list in one slot.
 
-use super::RedisStore;
+use super::client::RedisStore;
 use crate::store::decisions::{AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions};
-use crate::store::{StoreError, keys, read_json, written};
-use ::redis::Script;
+use crate::store::json::{read_json, written};
+use crate::store::{StoreError, keys};
+use redis::Script;
 use std::sync::LazyLock;
 
 static DECIDE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("decision.lua")));
@@ -38,7 +39,7 @@ pub async fn decide(
 }
 
 pub async fn record_action(store: &RedisStore, entry: &AuditEntry) -> Result<(), StoreError> {
-    let mut push = ::redis::cmd("LPUSH");
+    let mut push = redis::cmd("LPUSH");
     push.arg(keys::audit_log_key(&store.prefix))
         .arg(written(entry)?);
     // The next decision cuts the list.
@@ -48,7 +49,7 @@ pub async fn record_action(store: &RedisStore, entry: &AuditEntry) -> Result<(),
 
 pub async fn audit_log(store: &RedisStore, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
     let key = keys::audit_log_key(&store.prefix);
-    let mut range = ::redis::cmd("LRANGE");
+    let mut range = redis::cmd("LRANGE");
     range
         .arg(&key)
         .arg(0)

@@ -1,9 +1,9 @@
 //! Users that were forgotten, in Redis: a sorted set for each shard. Its key is the member of score 0.
 
-use super::RedisStore;
+use super::client::RedisStore;
 use crate::store::StoreError;
 use crate::store::forgotten::{ForgottenUsers, KEEP_MS, new_key, written};
-use ::redis::Script;
+use redis::Script;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -19,7 +19,7 @@ pub async fn forgotten(
     shard: u32,
 ) -> Result<ForgottenUsers, StoreError> {
     let key = store.keys(experiment, shard).await?.forgotten;
-    let mut range = ::redis::cmd("ZRANGE");
+    let mut range = redis::cmd("ZRANGE");
     range.arg(key).arg(0).arg(-1).arg("WITHSCORES");
     let kept: Vec<(Vec<u8>, f64)> = store.ask(&range).await?;
     let version = VERSION.as_bytes();

@@ -1,13 +1,12 @@
 //! IDs that count for another one, in Redis.
 
-use super::{RedisStore, forgotten};
+use super::client::RedisStore;
+use super::decode::Fields;
+use super::forgotten;
+use crate::store::StoreError;
 use crate::store::identities::{IdentityRole, OLD_STEPS_MAX};
 use crate::store::keys::ShardKeys;
-use crate::store::{Store, StoreError};
 use std::collections::HashSet;
-
-/// Some fields of a hash, and what they hold.
-pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl RedisStore {
     /// Forgets a user and every ID that counts for it; whether there was anything.
@@ -19,7 +18,7 @@ impl RedisStore {
     ) -> Result<bool, StoreError> {
         if until_ms > 0 {
             // Its first fact may still be in a journal.
-            self.shards(experiment).await?;
+            self.register(experiment).await?;
         }
         let Some(keys) = self.keys_of(experiment, user).await? else {
             return Ok(false);
@@ -69,7 +68,7 @@ impl RedisStore {
         let by = IdentityRole::Absorbed(id.to_vec()).write();
         let (mut cursor, mut found) = (0_u64, HashSet::new());
         loop {
-            let mut scan = ::redis::cmd("HSCAN");
+            let mut scan = redis::cmd("HSCAN");
             scan.arg(&keys.identities)
                 .arg(cursor)
                 .arg("COUNT")
@@ -90,14 +89,14 @@ impl RedisStore {
         keys: &ShardKeys,
         user: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        let mut get = ::redis::cmd("HGET");
+        let mut get = redis::cmd("HGET");
         let role: Option<Vec<u8>> = self.ask(get.arg(&keys.identities).arg(user)).await?;
         let mut id = match role.and_then(|role| IdentityRole::read(&role)) {
             Some(IdentityRole::Absorbed(by)) => by,
             _ => user.to_vec(),
         };
         for _ in 0..OLD_STEPS_MAX {
-            let mut get = ::redis::cmd("HGET");
+            let mut get = redis::cmd("HGET");
             let first: Option<Vec<u8>> = self.ask(get.arg(&keys.aliases).arg(&id)).await?;
             match first {
                 Some(first) => id = first,
@@ -136,13 +135,13 @@ impl RedisStore {
     ) -> Result<bool, StoreError> {
         let (mut cursor, mut found) = (0_u64, false);
         loop {
-            let mut scan = ::redis::cmd("HSCAN");
+            let mut scan = redis::cmd("HSCAN");
             scan.arg(key).arg(cursor).arg("COUNT").arg(1000);
             let (next, mut page): (u64, Fields) = self.ask(&scan).await?;
             page.retain(|(field, value)| unwanted(field, value));
             if !page.is_empty() {
                 let fields: Vec<_> = page.into_iter().map(|(field, _)| field).collect();
-                let () = self.ask(::redis::cmd("HDEL").arg(key).arg(fields)).await?;
+                let () = self.ask(redis::cmd("HDEL").arg(key).arg(fields)).await?;
                 found = true;
             }
             cursor = next;

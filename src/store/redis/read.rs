@@ -1,8 +1,8 @@
 //! Reading what Redis holds. What cannot be read is skipped, counted and logged: one damaged field
 //! hides nothing else.
 
-use super::RedisStore;
-use super::identities::Fields;
+use super::client::RedisStore;
+use super::decode::{Fields, number, text};
 use crate::store::StoreError;
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ impl RedisStore {
         &self,
         key: &str,
     ) -> Result<Vec<(String, T)>, StoreError> {
-        let fields: Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
+        let fields: Fields = self.ask(redis::cmd("HGETALL").arg(key)).await?;
         let mut numbers = Vec::with_capacity(fields.len());
         for (field, value) in fields {
             let field = String::from_utf8_lossy(&field).into_owned();
@@ -28,7 +28,7 @@ impl RedisStore {
         key: &str,
         field: &str,
     ) -> Result<Option<T>, StoreError> {
-        let mut get = ::redis::cmd("HGET");
+        let mut get = redis::cmd("HGET");
         let value: Option<Vec<u8>> = self.ask(get.arg(key).arg(field)).await?;
         let read = value.map(|value| self.damage.skip(number(key, field, &value)));
         Ok(read.transpose()?.flatten())
@@ -50,7 +50,7 @@ impl RedisStore {
 
     /// The texts in the fields of a hash.
     pub(super) async fn texts(&self, key: &str) -> Result<Vec<(String, String)>, StoreError> {
-        let fields: Fields = self.ask(::redis::cmd("HGETALL").arg(key)).await?;
+        let fields: Fields = self.ask(redis::cmd("HGETALL").arg(key)).await?;
         let mut texts = Vec::with_capacity(fields.len());
         for (field, value) in fields {
             let field = self.damage.skip(text(key, field))?;
@@ -68,20 +68,4 @@ impl RedisStore {
         }
         Ok(texts)
     }
-}
-
-/// The number in a field.
-pub fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, StoreError> {
-    let value = String::from_utf8_lossy(value);
-    value.parse().map_err(|_| StoreError::Unreadable {
-        place: key.to_owned(),
-        found: format!("{field}: {value}"),
-    })
-}
-
-fn text(key: &str, bytes: Vec<u8>) -> Result<String, StoreError> {
-    String::from_utf8(bytes).map_err(|error| StoreError::Unreadable {
-        place: key.to_owned(),
-        found: String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    })
 }

@@ -1,9 +1,9 @@
 //! What is minima beside the counts, in the experiment's first shard.
 
-use super::RedisStore;
+use super::client::RedisStore;
 use crate::store::StoreError;
 use crate::store::running_minima::{RunningMinima, time_field, timed, write};
-use ::redis::Script;
+use redis::Script;
 use std::sync::LazyLock;
 
 static MERGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("merge_minima.lua")));

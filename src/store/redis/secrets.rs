@@ -1,8 +1,8 @@
 //! The secrets that all replicas share: a list.
 
-use super::RedisStore;
+use super::client::RedisStore;
 use crate::store::{SECRETS_MAX, StoreError, keys};
-use ::redis::Script;
+use redis::Script;
 use std::sync::LazyLock;
 
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("secrets.lua")));

@@ -1,10 +1,9 @@
 //! Sessions of the admin API that were ended before their time: a sorted set.
 
-use super::RedisStore;
-use super::identities::Fields;
-use super::read::number;
+use super::client::RedisStore;
+use super::decode::{Fields, number};
 use crate::store::{ENDED_SESSIONS_MAX, StoreError, keys};
-use ::redis::Script;
+use redis::Script;
 use std::sync::LazyLock;
 
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sessions.lua")));

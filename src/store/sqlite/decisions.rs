@@ -1,9 +1,10 @@
 //! What was decided about experiments.
 
 use super::rows::text;
+use crate::store::StoreError;
 use crate::store::damage::Damage;
 use crate::store::decisions::{AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions};
-use crate::store::{StoreError, read_json, written};
+use crate::store::json::{read_json, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub fn read(connection: &Connection, damage: &Damage) -> Result<StandingDecisions, StoreError> {

@@ -1,7 +1,7 @@
 //! IDs that count for another one, in the file.
 
-use super::apply::{keep, known};
 use super::event_ids;
+use super::user_state::{keep, known};
 use crate::store::apply_semantics::{Additions, UserState};
 use crate::store::damage::Damage;
 use crate::store::identities::{IdentityCounts, IdentityRole, JoinOutcome, OLD_STEPS_MAX};

@@ -1,6 +1,6 @@
 //! Opening the file: only one that is new, or ours and not newer than this program.
 
-use super::{STEPS, VERSION};
+use super::migrations::{STEPS, VERSION};
 use crate::journal::open_regular;
 use crate::store::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};

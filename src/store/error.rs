@@ -1,12 +1,70 @@
-//! What to do about an error of the store.
+//! Errors of a store, each with its fix.
 
-use super::StoreError;
 use rusqlite::ErrorCode;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Redis did not answer, or answered with an error.
+    #[error("Redis")]
+    Redis(#[from] redis::RedisError),
+    /// The embedded file could not be read or written.
+    #[error("the embedded store")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The embedded file cannot be opened.
+    #[error("{} cannot be opened", path.display())]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The embedded file is no database, or is one no more.
+    #[error("{place} is not an SQLite database")]
+    NotDatabase {
+        /// Where.
+        place: String,
+    },
+    /// A newer version of this program wrote it.
+    #[error("{place} has version {found}, and this program reads up to {known}")]
+    Newer {
+        /// Where.
+        place: String,
+        /// Its version.
+        found: String,
+        /// The newest that is known.
+        known: i64,
+    },
+    /// Users are forgotten faster than facts can be added.
+    #[error("many users are being forgotten: it goes on when that is done")]
+    Forgetting,
+    /// The system has no random bytes for a key.
+    #[error("no random bytes for a key")]
+    Random(#[from] getrandom::Error),
+    /// Another program's data stand there.
+    #[error("{place} is another program's: it has {found}")]
+    Foreign {
+        /// Where.
+        place: String,
+        /// What shows it.
+        found: String,
+    },
+    /// Something stands in the house that this version does not understand.
+    #[error("{place} holds {found:?}, which this version does not understand")]
+    Unreadable {
+        /// The key or column.
+        place: String,
+        /// What stands there.
+        found: String,
+    },
+}
 
 impl StoreError {
     /// The error with its causes, and what to do about it, on one line.
     pub fn with_advice(&self) -> String {
-        let text = super::chain(self);
+        let text = chain(self);
         match self.advice() {
             Some(advice) => format!("{text}; {advice}"),
             None => text,
@@ -68,3 +126,18 @@ impl StoreError {
 
 const DAMAGED: &str = "the file is damaged: put a copy of it in its place, or move it away to begin with an empty one (facts of the last minutes are given again)";
 const UNREADABLE: &str = "make the file and its folder readable and writable for this user, or name another place at `store`";
+
+/// An error and its causes on one line. Some say what their causes say: that is said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
