@@ -25,16 +25,16 @@ pub enum Reporter<'a> {
 /// address. Whoever shares a word with a busy client is not held up by it, unless both words are
 /// shared; the hashes are secret, so that nobody can arrange that.
 #[derive(Debug)]
-pub struct Rates {
+pub struct RateLimiter {
     rows: [Box<[AtomicU64]>; 2],
     hasher: RandomState,
     since: Instant,
 }
 
-impl Default for Rates {
-    fn default() -> Rates {
+impl Default for RateLimiter {
+    fn default() -> RateLimiter {
         let row = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-        Rates {
+        RateLimiter {
             rows: [row(), row()],
             hasher: RandomState::new(),
             since: Instant::now(),
@@ -42,7 +42,7 @@ impl Default for Rates {
     }
 }
 
-impl Rates {
+impl RateLimiter {
     /// Whether this client may ask now: `per_second` times in any second, and as often at once.
     pub fn admit(&self, client: IpAddr, now: Instant, per_second: f64) -> bool {
         let each_us = (1e6 / per_second).max(1.0) as u64;
@@ -128,13 +128,13 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::Duration;
 
-    fn at(rates: &Rates, us: u64) -> Instant {
+    fn at(rates: &RateLimiter, us: u64) -> Instant {
         rates.since + Duration::from_micros(us)
     }
 
     #[test]
     fn a_rate_is_kept_and_recovers() {
-        let rates = Rates::default();
+        let rates = RateLimiter::default();
         let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         let asked = |now_us: u64, times: usize| {
             (0..times)
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn slow_rates_admit_one_at_a_time() {
-        let rates = Rates::default();
+        let rates = RateLimiter::default();
         let client = IpAddr::V6(Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, 8));
         let neighbour = IpAddr::V6(Ipv6Addr::new(1, 2, 3, 4, 9, 9, 9, 9));
         assert!(rates.admit(client, at(&rates, 1_000_000), 0.1));

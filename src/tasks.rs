@@ -45,18 +45,18 @@ pub enum Policy {
 }
 
 /// How a task ended.
-pub trait Ended {
+pub trait TaskResult {
     /// What went wrong, if anything.
     fn error(self) -> Option<String>;
 }
 
-impl Ended for () {
+impl TaskResult for () {
     fn error(self) -> Option<String> {
         None
     }
 }
 
-impl<E: Display> Ended for Result<(), E> {
+impl<E: Display> TaskResult for Result<(), E> {
     fn error(self) -> Option<String> {
         // An error of anyhow shows its causes this way.
         self.err().map(|error| format!("{error:#}"))
@@ -120,7 +120,7 @@ impl Supervisor {
         start: impl FnMut() -> F + Send + 'static,
     ) -> Task
     where
-        F: Future<Output: Ended + Send> + Send + 'static,
+        F: Future<Output: TaskResult + Send> + Send + 'static,
     {
         let supervisor = self.clone();
         Task(tokio::spawn(async move {
@@ -130,7 +130,7 @@ impl Supervisor {
 
     /// Runs what `start` makes, again each time that it panics, fails, or ends while the process
     /// goes on. Returns when it has ended for good.
-    pub async fn keep<F: Future<Output: Ended>>(
+    pub async fn keep<F: Future<Output: TaskResult>>(
         &self,
         name: &'static str,
         policy: Policy,
@@ -144,7 +144,7 @@ impl Supervisor {
             let run = named(name, async { start().await });
             let ended = AssertUnwindSafe(run).catch_unwind().await;
             let is_stopping = *stopping.borrow();
-            let how = match ended.map(Ended::error) {
+            let how = match ended.map(TaskResult::error) {
                 Ok(None) if is_stopping => return,
                 Ok(None) => "ended".to_owned(),
                 Ok(Some(error)) => format!("failed: {error}"),
@@ -169,7 +169,7 @@ impl Supervisor {
 
     /// Starts a thread. When it panics, fails, or ends early, the process stops. `task` names
     /// what it runs outside of named tasks.
-    pub fn thread<T: Ended>(
+    pub fn thread<T: TaskResult>(
         &self,
         name: String,
         task: &'static str,
@@ -179,7 +179,7 @@ impl Supervisor {
         let thread = std::thread::Builder::new().name(name.clone());
         thread.spawn(move || {
             RUNNING.set(Some(task));
-            let how = match catch_unwind(AssertUnwindSafe(run)).map(Ended::error) {
+            let how = match catch_unwind(AssertUnwindSafe(run)).map(TaskResult::error) {
                 Ok(None) if *supervisor.0.stopping.borrow() => return,
                 Ok(None) => "ended".to_owned(),
                 Ok(Some(error)) => format!("failed: {error}"),

@@ -16,5 +16,5 @@ mod state;
 mod view;
 
 pub use http::server::serve;
-pub use server_handle::{EventsRequest, LatestRecord, ReloadRequest, ServerHandle, Taken};
+pub use server_handle::{AcceptedEvents, EventsRequest, LatestRecord, ReloadRequest, ServerHandle};
 pub use state::AdminState;

@@ -44,12 +44,12 @@ pub struct EventsRequest {
     /// Each with its user.
     pub events: Vec<ClientEvent>,
     /// What became of them.
-    pub done: oneshot::Sender<Taken>,
+    pub done: oneshot::Sender<AcceptedEvents>,
 }
 
 /// What became of reported events.
 #[derive(Debug)]
-pub struct Taken {
+pub struct AcceptedEvents {
     /// How many count for a metric and are journaled.
     pub accepted: usize,
     /// The names of those that count for none.

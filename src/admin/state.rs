@@ -1,13 +1,13 @@
 //! The state that all handlers of the admin API share.
 
 use crate::admin::clock::{now_ms, now_s};
-use crate::admin::http::session::Ended;
+use crate::admin::http::session::EndedSessions;
 use crate::admin::results::evaluator::Evaluator;
-use crate::admin::results::gather::{self, Wish};
+use crate::admin::results::gather::{self, ResultsRequest};
 use crate::admin::results::schema::Results;
 use crate::admin::server_handle::ServerHandle;
 use crate::config::plan::Plan;
-use crate::rate_limit::Rates;
+use crate::rate_limit::RateLimiter;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use std::sync::atomic::Ordering;
@@ -36,18 +36,18 @@ pub struct AdminState {
     /// Counters of this process.
     pub telemetry: Arc<Telemetry>,
     /// Limits on wrong tokens.
-    pub rates: Arc<Rates>,
+    pub rates: Arc<RateLimiter>,
     /// The server that runs this API.
     pub server: ServerHandle,
     /// True once the process shuts down.
     pub stopping: watch::Receiver<bool>,
     /// Sessions that were ended before they expired.
-    pub ended: Arc<Mutex<Ended>>,
+    pub ended: Arc<Mutex<EndedSessions>>,
 }
 
 impl AdminState {
     /// Computes the results that the query asks for.
-    pub async fn results(&self, wish: Wish<'_>) -> Result<Results, StoreError> {
+    pub async fn results(&self, wish: ResultsRequest<'_>) -> Result<Results, StoreError> {
         let (plan, replica) = (self.plan(), &self.replica);
         let (store, telemetry) = (&*self.store, &*self.telemetry);
         gather::gather(&plan, store, &self.evaluator, telemetry, replica, wish).await
@@ -75,7 +75,7 @@ impl AdminState {
     }
 
     /// Sessions that were ended before they expired.
-    pub fn ended(&self) -> MutexGuard<'_, Ended> {
+    pub fn ended(&self) -> MutexGuard<'_, EndedSessions> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

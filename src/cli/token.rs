@@ -1,6 +1,6 @@
 //! `watershed token`: a new token for the admin API, and the line of the file that knows it.
 
-use crate::config::plan::Role;
+use crate::config::plan::TokenRole;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -30,8 +30,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         hash
     });
     let role = match arguments.role == "read" {
-        true => Role::Read,
-        false => Role::Operate,
+        true => TokenRole::Read,
+        false => TokenRole::Operate,
     };
     println!("{token}");
     eprintln!(

@@ -1,14 +1,13 @@
 //! `admin`: the admin API, and who may do what there.
 
-use super::check::address;
 use super::name::check_name;
-use super::plan::{Admin, Role, Token};
+use super::plan::{Admin, Token, TokenRole};
 use super::reader::Node;
 use crate::experiment::key_ring::KeyRing;
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
 
-const ROLES: &[(&str, Role)] = &[("read", Role::Read), ("operate", Role::Operate)];
+const ROLES: &[(&str, TokenRole)] = &[("read", TokenRole::Read), ("operate", TokenRole::Operate)];
 /// A token of fewer bytes may be found by trying.
 const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
@@ -31,14 +30,14 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
     let written = below("listen");
     let listen = written
         .as_ref()
-        .and_then(address)
+        .and_then(|node| node.listen_address())
         .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)));
     let (one, several) = (below("token"), below("tokens"));
     let one_digest = one.as_ref().and_then(plain);
     let mut tokens: Vec<Token> = one_digest
         .map(|(digest, short)| Token {
             name: "admin".into(),
-            role: Role::Operate,
+            role: TokenRole::Operate,
             digest,
             short,
         })
@@ -86,9 +85,9 @@ fn health(
     public: SocketAddr,
     admin: SocketAddr,
 ) -> Option<SocketAddr> {
-    let health = address(node)?;
+    let health = node.listen_address()?;
     let secure = root.get("tls").and_then(|tls| tls.get("listen"));
-    let secure = secure.as_ref().and_then(address);
+    let secure = secure.as_ref().and_then(|node| node.listen_address());
     let others = [
         ("listen", Some(public)),
         ("tls.listen", secure),

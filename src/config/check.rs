@@ -91,7 +91,7 @@ const KEYS: &[(&str, &str)] = &[
 /// What the file means. With diagnostics noted in the reading, what is returned is of no use.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
-    let listen = root.get("listen").and_then(|node| address(&node));
+    let listen = root.get("listen").and_then(|node| node.listen_address());
     let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
     let mut watched = Vec::new();
     let upstreams = upstreams::read(root, listen, &mut watched);
@@ -169,22 +169,6 @@ fn random_secret(root: &Node<'_>) -> [u8; 32] {
         );
     }
     secret
-}
-
-/// `0.0.0.0:8080`, `:8080` or `8080`.
-pub fn address(node: &Node<'_>) -> Option<SocketAddr> {
-    node.read(
-        "an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080",
-        |text| {
-            let port = text.strip_prefix(':').unwrap_or(text);
-            let everywhere = || {
-                port.parse()
-                    .ok()
-                    .map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-            };
-            text.parse().ok().or_else(everywhere)
-        },
-    )
 }
 
 fn journal(root: &Node<'_>) -> Journal {

@@ -2,10 +2,20 @@
 //! never the file.
 
 mod admin;
+mod limits;
 mod logging;
+mod secret;
+mod tls;
+mod upstream;
 
-pub use admin::{Admin, Role, SESSION_COOKIE, Token};
+pub use admin::{Admin, SESSION_COOKIE, Token, TokenRole};
+pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
+pub use secret::Secret;
+pub use tls::{ServerTls, TlsCertificate};
+pub use upstream::{
+    Balance, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream, UpstreamTls,
+};
 
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
@@ -14,14 +24,9 @@ use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
-use http::uri::PathAndQuery;
 use ipnet::IpNet;
-use rustls::pki_types::ServerName;
-use std::fmt;
-use std::mem::{self, Discriminant};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What one sound `routes.yaml` means.
@@ -163,157 +168,6 @@ pub enum CacheRule {
     Off,
 }
 
-/// TLS to clients.
-#[derive(Clone, Debug)]
-pub struct ServerTls {
-    /// Where it is listened to.
-    pub listen: SocketAddr,
-    /// Certificates, versions and protocols.
-    pub config: Arc<rustls::ServerConfig>,
-    /// The certificates, in the order of the file.
-    pub certificates: Box<[Certificate]>,
-}
-
-/// A certificate that is shown.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    /// Its PEM file, as the routes file names it.
-    pub file: Box<str>,
-    /// When it expires, in Unix seconds; `None` where that cannot be read.
-    pub expires_s: Option<i64>,
-}
-
-/// TLS to an upstream.
-#[derive(Clone, Debug)]
-pub struct UpstreamTls {
-    /// For whatever HTTP it speaks.
-    pub any: Arc<rustls::ClientConfig>,
-    /// For HTTP/1.1 only, which upgrades need.
-    pub http1: Arc<rustls::ClientConfig>,
-    /// The name that its certificate must be for, if not the endpoint's.
-    pub name: Option<ServerName<'static>>,
-    /// The certificate that it is shown, if any.
-    pub certificate: Option<Certificate>,
-}
-
-/// One version of the site.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// Its name in the file; unique.
-    pub name: Box<str>,
-    /// Where it runs; at least one.
-    pub endpoints: Box<[Endpoint]>,
-    /// Which of them is asked.
-    pub balance: Balance,
-    /// How they are asked whether they are well; `None` does not ask.
-    pub health: Option<Arc<Health>>,
-    /// How much one of them is given at once.
-    pub bounds: EndpointBounds,
-}
-
-/// How the endpoint for a request is chosen among those that are up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// The less busy of the next in turn and another one by chance.
-    LeastLoaded,
-    /// One after the other.
-    RoundRobin,
-    /// By the user's ID: the same endpoint for the same user while it is up.
-    User,
-}
-
-/// How endpoints are asked whether they are well.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Health {
-    /// What is asked for.
-    pub path: PathAndQuery,
-    /// The `Host` that is asked; the endpoint's own when `None`.
-    pub host: Option<HeaderValue>,
-    /// From one time to the next.
-    pub interval: Duration,
-    /// How long the head of an answer may take, from the start of the connection.
-    pub timeout: Duration,
-    /// The statuses of one that is well, both included.
-    pub status: (u16, u16),
-    /// Bad answers in a row that make one that was well unwell.
-    pub failures: u32,
-    /// Good answers in a row that make one that was unwell well.
-    pub successes: u32,
-}
-
-/// How much an endpoint is given at once, over all workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EndpointBounds {
-    /// Connections; `None` for no limit.
-    pub connections: Option<u32>,
-    /// Requests that wait for one of them.
-    pub pending: u32,
-}
-
-/// What an endpoint is spoken to in, with all that this takes.
-#[derive(Clone, Debug)]
-pub enum Transport {
-    /// HTTP/1.1.
-    Http,
-    /// HTTP/2 without TLS.
-    H2c,
-    /// HTTP/2 or HTTP/1.1 over TLS, as the endpoint prefers.
-    Https(Arc<UpstreamTls>),
-}
-
-/// One address of an upstream.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// What it is spoken to in.
-    pub transport: Transport,
-    /// A DNS name or an IP address, without brackets.
-    pub host: Box<str>,
-    /// The port; where the file gives none 443 for `https`, or else 80.
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// Whether it is spoken to over TLS.
-    pub fn is_secure(&self) -> bool {
-        matches!(self.transport, Transport::Https(_))
-    }
-
-    /// The scheme of its URLs.
-    pub fn scheme(&self) -> &'static str {
-        match self.transport {
-            Transport::Https(_) => "https",
-            Transport::Http | Transport::H2c => "http",
-        }
-    }
-
-    /// What tells it from others.
-    pub fn id(&self) -> EndpointId {
-        EndpointId {
-            transport: mem::discriminant(&self.transport),
-            host: self.host.clone(),
-            port: self.port,
-        }
-    }
-}
-
-/// What tells an endpoint from others: not its certificates, which may be renewed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EndpointId {
-    transport: Discriminant<Transport>,
-    host: Box<str>,
-    port: u16,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 /// Where the counts live.
 #[derive(Clone, Debug)]
 pub enum StoreConfig {
@@ -345,76 +199,4 @@ pub struct Journal {
     pub sync_interval: Duration,
     /// The most it may grow to while the store is away, in bytes over all workers.
     pub quota_bytes: u64,
-}
-
-/// How long things may take.
-#[derive(Clone, Debug)]
-pub struct Timeouts {
-    /// For a request's head.
-    pub head: Duration,
-    /// A kept connection without a request.
-    pub idle: Duration,
-    /// Between two pieces of a body.
-    pub body: Duration,
-    /// For a connection to an endpoint.
-    pub connect: Duration,
-    /// To the head of the upstream's answer.
-    pub response: Duration,
-    /// From a request's head to the end of its answer; `None` for no limit.
-    pub total: Option<Duration>,
-    /// The quiet time of an upgraded connection.
-    pub tunnel: Duration,
-    /// For others to notice, by `readyz`, that this process is about to stop.
-    pub grace: Duration,
-    /// For finishing what runs when told to stop.
-    pub shutdown: Duration,
-}
-
-/// How large and many things may be.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// A request's head, in bytes.
-    pub head_bytes: usize,
-    /// A request's header fields.
-    pub headers: usize,
-    /// The head of an upstream's response, in bytes.
-    pub response_head_bytes: usize,
-    /// A response's header fields.
-    pub response_headers: usize,
-    /// A request's target, in bytes.
-    pub target_bytes: usize,
-    /// A request's body, in bytes; `None` for no limit.
-    pub body_bytes: Option<u64>,
-    /// Bytes in a second that a client must send of a body; `None` for no limit.
-    pub body_rate: Option<u64>,
-    /// Client connections over all workers.
-    pub connections: usize,
-    /// Client connections of one address; `None` for half of all.
-    pub connections_per_address: Option<usize>,
-    /// Requests on one connection, which is then closed; `u32::MAX` for no limit.
-    pub requests: u32,
-    /// Requests of one client in a second; `None` for no limit.
-    pub rate: Option<f64>,
-}
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
-
-impl Secret {
-    /// Keeps a text from being printed.
-    pub fn new(text: impl Into<Box<str>>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The text itself, for where it is needed.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }

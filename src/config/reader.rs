@@ -7,6 +7,7 @@ use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::Secret;
 use super::source_map::SourceMap;
 use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -295,6 +296,22 @@ impl<'a> Node<'a> {
         self.parse(
             "a time with its unit, such as 500ms, 10s, 5m, 1h or 7d",
             |text| humantime::parse_duration(text).ok(),
+        )
+    }
+
+    /// Reads an address to listen on: `0.0.0.0:8080`, `:8080` or `8080`.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.read(
+            "an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080",
+            |text| {
+                let port = text.strip_prefix(':').unwrap_or(text);
+                let everywhere = || {
+                    port.parse()
+                        .ok()
+                        .map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+                };
+                text.parse().ok().or_else(everywhere)
+            },
         )
     }
 

@@ -1,7 +1,7 @@
 //! The JSON Schema of `routes.yaml`: what reading asks of the values of files that show every key.
 
 use super::key_recorder::{ANY, ValueForm, by_path};
-use super::{check, file, node};
+use super::{check, file, reader};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;

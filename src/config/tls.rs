@@ -1,7 +1,6 @@
 //! `tls:` — certificates shown to clients, and what upstreams over TLS must show.
 
-use super::check::address;
-use super::plan::{Certificate, ServerTls, UpstreamTls};
+use super::plan::{ServerTls, TlsCertificate, UpstreamTls};
 use super::reader::Node;
 use crate::tls::{self, NoIdentity, Trust};
 use rustls::ServerConfig;
@@ -35,7 +34,7 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
         node.missing("certificates", "{ cert: site.pem, key: site.key }");
         return None;
     };
-    let listen = address(&listen);
+    let listen = listen.listen_address();
     let read = |node: &Node<'_>| {
         node.keys(&[("cert", CERTIFICATE), ("key", KEY)]);
         certified(node, watched)
@@ -138,7 +137,10 @@ pub fn trust(
 }
 
 /// The certificate and key that these two keys name.
-fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<(Arc<CertifiedKey>, Certificate)> {
+fn certified(
+    node: &Node<'_>,
+    watched: &mut Watched,
+) -> Option<(Arc<CertifiedKey>, TlsCertificate)> {
     let (Some(cert), Some(key)) = (node.get("cert"), node.get("key")) else {
         node.problem(
             "`cert` or `key` is missing",
@@ -147,7 +149,7 @@ fn certified(node: &Node<'_>, watched: &mut Watched) -> Option<(Arc<CertifiedKey
         return None;
     };
     let pair = pair(&cert, &key, watched)?;
-    let certificate = Certificate {
+    let certificate = TlsCertificate {
         file: cert.text(CERTIFICATE)?.into(),
         expires_s: tls::expires_s(&pair),
     };

@@ -1,7 +1,7 @@
 //! `request_id:` and `trace:` — what requests are told apart by, and where their spans go.
 
 use super::logging::{SHARE, share};
-use super::plan::{Endpoint, Otlp, Tracing, Transport};
+use super::plan::{EndpointAddress, Otlp, Tracing, Transport};
 use super::reader::Node;
 use super::tls::{self, Watched};
 use super::upstreams::is_itself;
@@ -103,7 +103,7 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
         );
     }
     Some(Otlp {
-        endpoint: Endpoint {
+        endpoint: EndpointAddress {
             transport: match over_tls {
                 true => Transport::Https(tls::upstream(node, watched)?),
                 false => Transport::Http,

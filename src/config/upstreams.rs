@@ -2,7 +2,7 @@
 
 use super::health;
 use super::name::check_name;
-use super::plan::{Endpoint, Transport, Upstream};
+use super::plan::{EndpointAddress, Transport, Upstream};
 use super::reader::Node;
 use super::tls::{self, Watched};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
@@ -87,7 +87,7 @@ fn spoken_to(
     upstream: &Node<'_>,
     addresses: Vec<Address>,
     watched: &mut Watched,
-) -> Box<[Endpoint]> {
+) -> Box<[EndpointAddress]> {
     let secure = addresses.iter().filter(|it| it.scheme == Scheme::Https);
     let secure = secure.count();
     if let Some(tls) = upstream.get("tls").filter(|_| secure == 0) {
@@ -106,7 +106,7 @@ fn spoken_to(
     let tls = (secure > 0).then(|| tls::upstream(upstream, watched));
     let tls = tls.flatten();
     let endpoint = |address: Address| {
-        Some(Endpoint {
+        Some(EndpointAddress {
             transport: match address.scheme {
                 Scheme::Http => Transport::Http,
                 Scheme::H2c => Transport::H2c,

@@ -1,6 +1,6 @@
 //! Posts to a collector: HTTP/1.1, over one connection that is kept.
 
-use crate::config::plan::{Endpoint, Otlp};
+use crate::config::plan::{EndpointAddress, Otlp};
 use crate::upstream::Stream;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +27,7 @@ const WORD_MAX: usize = 200;
 /// The way to a collector.
 #[derive(Debug)]
 pub struct Way {
-    endpoint: Endpoint,
+    endpoint: EndpointAddress,
     headers: HeaderMap,
     kept: tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>,
     heard: Arc<Heard>,

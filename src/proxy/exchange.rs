@@ -1,6 +1,6 @@
 //! One request and its response, between the phases of the [pipeline](super::pipeline).
 
-use crate::config::plan::Endpoint;
+use crate::config::plan::EndpointAddress;
 use crate::experiment::identity::Visitor;
 use crate::experiment::record::Exposure;
 use crate::experiment::resolve::Assignment;
@@ -186,7 +186,7 @@ impl Exchange<'_> {
 
     /// Completes the forwarded head for this endpoint: `traceparent` names the attempt, and `Host`
     /// the endpoint where the client named none (RFC 9112, 3.2).
-    pub fn address_to(&self, endpoint: &Endpoint, forwarded: &mut Vec<u8>) {
+    pub fn address_to(&self, endpoint: &EndpointAddress, forwarded: &mut Vec<u8>) {
         self.trace(|spans| {
             if let Some(parent) = spans.sends_to(endpoint)
                 && let Some(at) = self.extras.as_ref().and_then(|extras| extras.parent_at)

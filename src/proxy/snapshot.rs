@@ -10,7 +10,7 @@ use crate::proxy::connection_limits::ConnectionLimits;
 use crate::proxy::headers::plan_headers::PlanHeaders;
 use crate::proxy::observe::event_log::EventLog;
 use crate::proxy::observe::log_lines::{LogLines, Sink};
-use crate::rate_limit::Rates;
+use crate::rate_limit::RateLimiter;
 use crate::telemetry::{Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry};
 use crate::upstream::{HealthRegistry, Upstreams};
 use std::cell::{Cell, RefCell};
@@ -26,7 +26,7 @@ const SECOND_BYTES: usize = 19;
 #[derive(Clone, Debug, Default)]
 pub struct SharedState {
     /// How often clients have asked.
-    pub rates: Arc<Rates>,
+    pub rates: Arc<RateLimiter>,
     /// What is known of endpoints.
     pub health_registry: Arc<HealthRegistry>,
     /// Which connections of clients are open.
@@ -68,7 +68,7 @@ pub struct Worker {
     pub journal: RefCell<Writer>,
     telemetry: Arc<Telemetry>,
     /// How often clients have asked, shared by all workers.
-    pub rates: Arc<Rates>,
+    pub rates: Arc<RateLimiter>,
     health_registry: Arc<HealthRegistry>,
     /// Which connections of clients are open, over all workers.
     pub slots: Arc<ConnectionLimits>,

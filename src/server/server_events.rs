@@ -1,6 +1,6 @@
 //! The journal of what is reported at the admin door.
 
-use crate::admin::{EventsRequest, Taken};
+use crate::admin::{AcceptedEvents, EventsRequest};
 use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
@@ -63,7 +63,7 @@ pub async fn keep(
         if plans.has_changed().unwrap_or(false) {
             (plan, declared) = served(&mut plans);
         }
-        let mut taken = Taken {
+        let mut taken = AcceptedEvents {
             accepted: 0,
             unknown: Vec::new(),
             refused: Vec::new(),

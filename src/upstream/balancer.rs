@@ -52,7 +52,7 @@ impl Budget {
 
 /// Whether an endpoint is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum EndpointState {
     /// Yes.
     Ready,
     /// Only after the others: it failed just now, or has no room.
@@ -65,7 +65,7 @@ pub enum State {
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     /// Whether it is asked.
-    pub state: State,
+    pub state: EndpointState,
     /// Requests that run there.
     pub load: u32,
     /// See [`seed`].
@@ -94,11 +94,11 @@ pub fn order(
         let rank = |&place: &usize| Reverse(hash(user.as_bytes(), candidates[place].seed));
         order.sort_by_cached_key(rank);
     }
-    order.retain(|place| candidates[*place].state != State::Down);
-    order.sort_by_key(|&place| candidates[place].state == State::Last);
+    order.retain(|place| candidates[*place].state != EndpointState::Down);
+    order.sort_by_key(|&place| candidates[place].state == EndpointState::Last);
     let ready = order
         .iter()
-        .take_while(|&&place| candidates[place].state == State::Ready)
+        .take_while(|&&place| candidates[place].state == EndpointState::Ready)
         .count();
     if balance == Balance::LeastLoaded && ready > 1 {
         let other = 1 + chance % (ready - 1);
@@ -124,16 +124,16 @@ mod tests {
     use super::*;
 
     const READY: Candidate = Candidate {
-        state: State::Ready,
+        state: EndpointState::Ready,
         load: 0,
         seed: 0,
     };
 
     fn with(states: &str) -> Vec<Candidate> {
         let state = |letter| match letter {
-            'r' => State::Ready,
-            'l' => State::Last,
-            _ => State::Down,
+            'r' => EndpointState::Ready,
+            'l' => EndpointState::Last,
+            _ => EndpointState::Down,
         };
         let candidate = |letter| Candidate {
             state: state(letter),
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(first(&loads(&[9, 1, 0]), 0, 1), 2);
         assert_eq!(first(&loads(&[0, 1, 0]), 0, 0), 0);
         let mut all = loads(&[9, 1, 0]);
-        all[2].state = State::Last;
+        all[2].state = EndpointState::Last;
         assert_eq!(first(&all, 0, 1), 1);
     }
 
@@ -213,7 +213,7 @@ mod tests {
             let here = before.iter().filter(|home| **home == place).count();
             assert!((900..1100).contains(&here), "{here} at {place}");
         }
-        all[1].state = State::Down;
+        all[1].state = EndpointState::Down;
         for (before, after) in before.iter().zip(homes(&all)) {
             assert_ne!(after, 1);
             assert!(*before == 1 || *before == after);

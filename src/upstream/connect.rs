@@ -1,9 +1,10 @@
 //! New connections to an endpoint.
 
-use crate::upstream::AcquireError;
-use crate::upstream::connection::{IdleConnection, PooledConnection, Protocols};
+use crate::upstream::acquire_error::AcquireError;
+use crate::upstream::connection::PooledConnection;
 use crate::upstream::endpoint::{Endpoint, Serving};
-use crate::upstream::health_state::{Full, Slot};
+use crate::upstream::health_state::{ConnectionSlot, Full};
+use crate::upstream::idle_connection::{IdleConnection, Protocols};
 use crate::upstream::stream::Stream;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -111,7 +112,7 @@ impl Endpoint {
     async fn dial(
         self: &Rc<Self>,
         need: Protocols,
-        slot: Slot,
+        slot: ConnectionSlot,
     ) -> Result<PooledConnection, AcquireError> {
         let refused = |source| AcquireError::Refused {
             endpoint: self.address.clone(),
@@ -141,9 +142,7 @@ impl Endpoint {
             serving: Serving::new(self),
         })
     }
-}
 
-impl Endpoint {
     async fn speak_http2(
         self: &Rc<Self>,
         stream: Stream,
@@ -167,7 +166,7 @@ impl Endpoint {
 
 /// What waiting has brought.
 enum Waited {
-    Slot(Slot),
+    Slot(ConnectionSlot),
     Connection(Box<PooledConnection>),
 }
 

@@ -1,27 +1,14 @@
-//! Connections as they are idle and acquired.
+//! A connection to an endpoint while it serves a request: how it is taken from the endpoint's idle
+//! connections, and how it is released.
 
 use crate::upstream::endpoint::{Endpoint, Serving};
+use crate::upstream::http2::{Http2Stream, Sender};
+use crate::upstream::idle_connection::{IdleConnection, Protocols};
 use crate::upstream::stream::Stream;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
-
-/// What a connection must be able to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocols {
-    /// Carry a request.
-    Any,
-    /// Be upgraded: HTTP/1 only.
-    Http1,
-}
-
-/// A connection that waits for its next request.
-#[derive(Debug)]
-pub(super) struct IdleConnection {
-    pub stream: Stream,
-    pub peer: SocketAddr,
-    pub since: Instant,
-}
 
 /// A connection, for one request.
 #[derive(Debug)]
@@ -53,5 +40,67 @@ impl PooledConnection {
             since: now,
         };
         self.serving.endpoint().keep(idle);
+    }
+}
+
+impl Endpoint {
+    /// The connection used last, if it is still open.
+    pub(super) async fn take_idle(self: &Rc<Self>, need: Protocols) -> Option<PooledConnection> {
+        let shared = match need {
+            Protocols::Http1 => None,
+            Protocols::Any => self.shared.borrow().clone(),
+        };
+        if let Some((mut sender, peer)) = shared {
+            if sender.is_closed() || !self.resolved.leads_to(peer) {
+                // What runs on it goes on.
+                *self.shared.borrow_mut() = None;
+            } else if sender.ready().await.is_ok() {
+                return Some(self.share(sender, peer, true));
+            }
+        }
+        self.take_idle_http1(Instant::now())
+    }
+
+    /// A request on a connection that several share.
+    pub(super) fn share(
+        self: &Rc<Self>,
+        sender: Sender,
+        peer: SocketAddr,
+        reused: bool,
+    ) -> PooledConnection {
+        let exchange = Http2Stream::new(sender, Arc::clone(&self.address));
+        PooledConnection {
+            stream: Stream::of_http2(exchange),
+            reused,
+            peer,
+            serving: Serving::new(self),
+        }
+    }
+
+    /// The same where nothing has to be waited for, as it is `now`.
+    pub fn take_idle_now(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
+        match self.shared.borrow().is_some() {
+            true => None,
+            false => self.take_idle_http1(now),
+        }
+    }
+
+    /// The connection of HTTP/1 used last, if it is still open `now`.
+    fn take_idle_http1(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
+        loop {
+            let idle = self.pop_idle(now)?;
+            if let Some(connection) = self.revive(idle) {
+                return Some(connection);
+            }
+        }
+    }
+
+    pub(super) fn revive(self: &Rc<Self>, mut idle: IdleConnection) -> Option<PooledConnection> {
+        idle.stream.is_quiet().then(|| PooledConnection {
+            stream: idle.stream,
+            reused: true,
+            peer: idle.peer,
+            serving: Serving::new(self),
+        })
     }
 }

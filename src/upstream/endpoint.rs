@@ -2,13 +2,12 @@
 
 use crate::config::plan;
 use crate::telemetry::RequestCounts;
-use crate::upstream::AcquireError;
+use crate::upstream::acquire_error::AcquireError;
 use crate::upstream::balancer;
-use crate::upstream::connection::{IdleConnection, PooledConnection, Protocols};
 use crate::upstream::health_state::EndpointHealth;
-use crate::upstream::http2::{Http2Stream, Sender};
+use crate::upstream::http2::Sender;
+use crate::upstream::idle_connection::IdleConnection;
 use crate::upstream::resolver::Resolved;
-use crate::upstream::stream::Stream;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,7 +29,7 @@ const OWN_FIRST: u32 = 8;
 #[derive(Debug)]
 pub struct Endpoint {
     /// Where it is, and how it is spoken to.
-    pub address: Arc<plan::Endpoint>,
+    pub address: Arc<plan::EndpointAddress>,
     /// What all workers know of it.
     pub health: Arc<EndpointHealth>,
     /// The requests that this worker gave it.
@@ -78,7 +77,7 @@ impl Drop for Serving {
 impl Endpoint {
     /// Without connections yet.
     pub fn new(
-        address: &plan::Endpoint,
+        address: &plan::EndpointAddress,
         health: Arc<EndpointHealth>,
         requests: Arc<RequestCounts>,
     ) -> Endpoint {
@@ -100,69 +99,18 @@ impl Endpoint {
     }
 
     /// Whether it would be asked if all were equal.
-    pub fn state(&self, now: Instant) -> balancer::State {
+    pub fn state(&self, now: Instant) -> balancer::EndpointState {
         let paused = self.paused_until.get().is_some_and(|until| until > now);
         let full = || !self.health.has_room() && self.idle.borrow().is_empty();
         match self.health.is_healthy() {
-            false => balancer::State::Down,
-            true if paused || full() => balancer::State::Last,
-            true => balancer::State::Ready,
-        }
-    }
-
-    /// The connection used last, if it is still open.
-    pub(super) async fn take_idle(self: &Rc<Self>, need: Protocols) -> Option<PooledConnection> {
-        let shared = match need {
-            Protocols::Http1 => None,
-            Protocols::Any => self.shared.borrow().clone(),
-        };
-        if let Some((mut sender, peer)) = shared {
-            if sender.is_closed() || !self.resolved.leads_to(peer) {
-                // What runs on it goes on.
-                *self.shared.borrow_mut() = None;
-            } else if sender.ready().await.is_ok() {
-                return Some(self.share(sender, peer, true));
-            }
-        }
-        self.take_idle_http1(Instant::now())
-    }
-
-    /// A request on a connection that several share.
-    pub(super) fn share(
-        self: &Rc<Self>,
-        sender: Sender,
-        peer: SocketAddr,
-        reused: bool,
-    ) -> PooledConnection {
-        let exchange = Http2Stream::new(sender, Arc::clone(&self.address));
-        PooledConnection {
-            stream: Stream::of_http2(exchange),
-            reused,
-            peer,
-            serving: Serving::new(self),
-        }
-    }
-
-    /// The same where nothing has to be waited for, as it is `now`.
-    pub fn take_idle_now(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
-        match self.shared.borrow().is_some() {
-            true => None,
-            false => self.take_idle_http1(now),
-        }
-    }
-
-    /// The connection of HTTP/1 used last, if it is still open `now`.
-    fn take_idle_http1(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
-        loop {
-            let idle = self.pop(now)?;
-            if let Some(bare) = self.revive(idle) {
-                return Some(bare);
-            }
+            false => balancer::EndpointState::Down,
+            true if paused || full() => balancer::EndpointState::Last,
+            true => balancer::EndpointState::Ready,
         }
     }
 
     /// The last one idle, if it is young enough and still goes where the name leads.
-    fn pop(&self, now: Instant) -> Option<IdleConnection> {
+    pub(super) fn pop_idle(&self, now: Instant) -> Option<IdleConnection> {
         loop {
             let mut all = self.idle.borrow_mut();
             let idle = all.pop()?;
@@ -183,15 +131,6 @@ impl Endpoint {
         let is_sound =
             |idle: &mut IdleConnection| idle.since.elapsed() <= IDLE_FOR && idle.stream.is_quiet();
         self.idle.borrow_mut().retain_mut(is_sound);
-    }
-
-    pub(super) fn revive(self: &Rc<Self>, mut idle: IdleConnection) -> Option<PooledConnection> {
-        idle.stream.is_quiet().then(|| PooledConnection {
-            stream: idle.stream,
-            reused: true,
-            peer: idle.peer,
-            serving: Serving::new(self),
-        })
     }
 
     /// Keeps a connection, or gives it to who waits for one.

@@ -1,6 +1,6 @@
 //! Asks endpoints whether they are well, from one place for all workers.
 
-use crate::config::plan::{Endpoint, EndpointId, Health, Plan, Upstream};
+use crate::config::plan::{EndpointAddress, EndpointId, Health, Plan, Upstream};
 use crate::tasks;
 use crate::upstream::health::Checks;
 use crate::upstream::health_state::{EndpointHealth, HealthRegistry};
@@ -93,7 +93,7 @@ pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, health_registry: Arc<Hea
     }
 }
 
-fn subjects(plan: &Plan) -> impl Iterator<Item = (&Upstream, &Endpoint, &Arc<Health>)> {
+fn subjects(plan: &Plan) -> impl Iterator<Item = (&Upstream, &EndpointAddress, &Arc<Health>)> {
     plan.upstreams.iter().flat_map(|upstream| {
         upstream.health.iter().flat_map(move |health| {
             let each = move |endpoint| (upstream, endpoint, health);
@@ -102,7 +102,7 @@ fn subjects(plan: &Plan) -> impl Iterator<Item = (&Upstream, &Endpoint, &Arc<Hea
     })
 }
 
-async fn keep_asking(subject: Subject, endpoint: Endpoint, state: Arc<EndpointHealth>) {
+async fn keep_asking(subject: Subject, endpoint: EndpointAddress, state: Arc<EndpointHealth>) {
     let Subject {
         upstream, health, ..
     } = subject;
@@ -132,7 +132,7 @@ async fn keep_asking(subject: Subject, endpoint: Endpoint, state: Arc<EndpointHe
 }
 
 /// Asks once: an error unless the status is one of a well endpoint.
-async fn ask(endpoint: &Endpoint, health: &Health) -> Result<(), BoxError> {
+async fn ask(endpoint: &EndpointAddress, health: &Health) -> Result<(), BoxError> {
     let stream = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
     let stream = Stream::open(stream, endpoint, false, None).await?;
     let mut request = Request::new(Empty::<Bytes>::new());

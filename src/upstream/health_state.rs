@@ -1,7 +1,7 @@
 //! What all workers know together of one endpoint: whether it is well, and whether there is room.
 //! Written seldom: when a check's verdict turns, and when a connection is made or ends.
 
-use crate::config::plan::{Endpoint, EndpointBounds, EndpointId, Upstream};
+use crate::config::plan::{EndpointAddress, EndpointBounds, EndpointId, Upstream};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -86,7 +86,7 @@ struct Room {
 }
 
 /// The right to one connection, for as long as it lasts.
-pub type Slot = Option<OwnedSemaphorePermit>;
+pub type ConnectionSlot = Option<OwnedSemaphorePermit>;
 
 /// No room, and too many wait for it already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl EndpointHealth {
     }
 
     /// The right to a connection, if there is one without waiting.
-    pub fn enter_now(&self) -> Option<Slot> {
+    pub fn enter_now(&self) -> Option<ConnectionSlot> {
         match &self.room {
             None => Some(None),
             Some(room) => Arc::clone(&room.slots).try_acquire_owned().ok().map(Some),
@@ -210,7 +210,7 @@ impl EndpointHealth {
     }
 
     /// Waits for the right to a connection; who comes first is served first.
-    pub async fn enter(&self) -> Result<Slot, Full> {
+    pub async fn enter(&self) -> Result<ConnectionSlot, Full> {
         let Some(room) = &self.room else {
             return Ok(None);
         };
@@ -265,7 +265,7 @@ pub struct HealthRegistry {
 impl HealthRegistry {
     /// The health of an endpoint of an upstream: the same for all who ask while one of them
     /// holds it.
-    pub fn of(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<EndpointHealth> {
+    pub fn of(&self, upstream: &Upstream, endpoint: &EndpointAddress) -> Arc<EndpointHealth> {
         let mut all = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (upstream.name.clone(), endpoint.id(), upstream.bounds);
         if let Some(health) = all.get(&name).and_then(Weak::upgrade) {
@@ -278,7 +278,7 @@ impl HealthRegistry {
         health
     }
 
-    fn history(&self, upstream: &str, endpoint: &Endpoint) -> Arc<EndpointHistory> {
+    fn history(&self, upstream: &str, endpoint: &EndpointAddress) -> Arc<EndpointHistory> {
         let key = (upstream.into(), endpoint.to_string().into());
         Arc::clone(self.histories().entry(key).or_default())
     }

@@ -58,7 +58,7 @@ pub struct Http2Stream {
 
 impl Http2Stream {
     /// A request to this endpoint, on its connection.
-    pub fn new(sender: Sender, endpoint: Arc<plan::Endpoint>) -> Http2Stream {
+    pub fn new(sender: Sender, endpoint: Arc<plan::EndpointAddress>) -> Http2Stream {
         let (pipe, other) = tokio::io::duplex(PIPE_BYTES);
         let failure = Arc::new(Failure::default());
         let (alive, left) = oneshot::channel();
@@ -121,7 +121,7 @@ impl AsyncWrite for Http2Stream {
 
 async fn exchange(
     mut sender: Sender,
-    endpoint: &plan::Endpoint,
+    endpoint: &plan::EndpointAddress,
     pipe: DuplexStream,
     failure: &Failure,
 ) -> io::Result<()> {
@@ -144,7 +144,7 @@ async fn exchange(
 /// Reads the head of a request; its body is read as it is sent.
 async fn read_request(
     mut from: ReadHalf<DuplexStream>,
-    endpoint: &plan::Endpoint,
+    endpoint: &plan::EndpointAddress,
 ) -> io::Result<Request<Outgoing>> {
     let mut read = BytesMut::new();
     let unsound = || io::Error::from(io::ErrorKind::InvalidData);
@@ -192,7 +192,7 @@ async fn read_request(
 }
 
 /// RFC 9113, 8.3.1: what `Host` says is the target's authority.
-fn uri(target: &str, host: Option<HeaderValue>, endpoint: &plan::Endpoint) -> Option<Uri> {
+fn uri(target: &str, host: Option<HeaderValue>, endpoint: &plan::EndpointAddress) -> Option<Uri> {
     let target = Uri::try_from(target).ok()?;
     let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = target.clone().into_parts();

@@ -1,8 +1,9 @@
-//! Endpoints of a version of the site: which one serves, and the connections kept to it.
+//! Upstreams and their endpoints: load balancing, health, and connection pools.
 //!
-//! Connections belong to one worker. What workers share of an endpoint is its [`EndpointHealth`]: two
-//! numbers that are read often and written seldom.
+//! Connections belong to one worker. Workers share only the [`EndpointHealth`] of an endpoint: two
+//! numbers that are read often and written rarely.
 
+mod acquire_error;
 pub mod balancer;
 mod connect;
 mod connection;
@@ -11,12 +12,15 @@ mod health;
 pub mod health_check;
 mod health_state;
 mod http2;
+mod idle_connection;
 mod pool;
 mod resolver;
 mod stream;
 
-pub use connection::{PooledConnection, Protocols};
+pub use acquire_error::AcquireError;
+pub use connection::PooledConnection;
 pub use endpoint::Endpoint;
 pub use health_state::{Condition, EndpointHealth, EndpointHistory, HealthRegistry};
-pub use pool::{AcquireError, ConnectionRequest, Upstreams};
+pub use idle_connection::Protocols;
+pub use pool::{ConnectionRequest, Upstreams};
 pub use stream::Stream;

@@ -3,13 +3,14 @@
 use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
 use crate::telemetry::Traffic;
+use crate::upstream::acquire_error::AcquireError;
 use crate::upstream::balancer::{self, Candidate};
-use crate::upstream::connection::{PooledConnection, Protocols};
+use crate::upstream::connection::PooledConnection;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::health_state::HealthRegistry;
+use crate::upstream::idle_connection::Protocols;
 use smallvec::SmallVec;
 use std::cell::Cell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,67 +42,6 @@ pub struct ConnectionRequest<'a> {
     pub user: Option<UserId<'a>>,
 }
 
-/// Why no endpoint of an upstream could be connected to. What the last one tried said.
-#[derive(Debug, thiserror::Error)]
-pub enum AcquireError {
-    /// Its name has no address.
-    #[error("{endpoint} does not resolve")]
-    Unresolved {
-        /// Which.
-        endpoint: Arc<plan::Endpoint>,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// It refused, or is out of reach.
-    #[error("{endpoint} does not accept connections")]
-    Refused {
-        /// Which.
-        endpoint: Arc<plan::Endpoint>,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It speaks no TLS, or shows no certificate that is trusted.
-    #[error("{endpoint} cannot be trusted")]
-    Distrusted {
-        /// Which.
-        endpoint: Arc<plan::Endpoint>,
-        /// What was wrong.
-        source: io::Error,
-    },
-    /// It did not answer in time.
-    #[error("{endpoint} did not accept a connection in time")]
-    TimedOut {
-        /// Which.
-        endpoint: Arc<plan::Endpoint>,
-    },
-    /// It has as many connections as it may have, and none came free in time.
-    #[error("{endpoint} has no connection free")]
-    Busy {
-        /// Which.
-        endpoint: Arc<plan::Endpoint>,
-    },
-    /// None of its endpoints is well, as their checks say.
-    #[error("no endpoint of {upstream} is well")]
-    Down {
-        /// Which upstream.
-        upstream: Box<str>,
-    },
-}
-
-impl AcquireError {
-    /// The endpoint that was tried; `None` where none was.
-    pub fn endpoint(&self) -> Option<&plan::Endpoint> {
-        match self {
-            AcquireError::Unresolved { endpoint, .. }
-            | AcquireError::Refused { endpoint, .. }
-            | AcquireError::Distrusted { endpoint, .. }
-            | AcquireError::TimedOut { endpoint }
-            | AcquireError::Busy { endpoint } => Some(endpoint),
-            AcquireError::Down { .. } => None,
-        }
-    }
-}
-
 impl Upstreams {
     /// The upstreams of a plan. Endpoints that `before` knew keep their connections, but for those
     /// over TLS, whose certificates may be others now.
@@ -116,7 +56,7 @@ impl Upstreams {
                 let mut all = before.upstreams.iter();
                 all.find(|it| it.name == upstream.name)
             });
-            let endpoint = |address: &plan::Endpoint| {
+            let endpoint = |address: &plan::EndpointAddress| {
                 let health = health_registry.of(upstream, address);
                 let known = before.and_then(|before| {
                     before.endpoints.iter().find(|it| {

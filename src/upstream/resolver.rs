@@ -1,6 +1,6 @@
 //! Where an endpoint's name leads, asked again now and then: names move.
 
-use crate::config::plan::Endpoint;
+use crate::config::plan::EndpointAddress;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// Nothing is known yet, unless the endpoint is an address.
-    pub fn new(endpoint: &Endpoint) -> Resolved {
+    pub fn new(endpoint: &EndpointAddress) -> Resolved {
         let address = endpoint.host.parse::<IpAddr>().ok();
         Resolved {
             host: endpoint.host.clone(),

@@ -1,6 +1,6 @@
 //! A connection to an endpoint, with or without TLS, or a request on one that several share.
 
-use crate::config::plan::{Endpoint, Transport};
+use crate::config::plan::{EndpointAddress, Transport};
 use crate::upstream::health_state::Slot;
 use crate::upstream::http2::Http2Stream;
 use rustls::pki_types::ServerName;
@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 pub struct Stream {
     io: Io,
     http2: bool,
-    _slot: Slot,
+    _slot: ConnectionSlot,
 }
 
 #[derive(Debug)]
@@ -33,9 +33,9 @@ impl Stream {
     /// no newer HTTP is agreed on. Fails only where TLS does.
     pub async fn open(
         stream: TcpStream,
-        endpoint: &Endpoint,
+        endpoint: &EndpointAddress,
         http1_only: bool,
-        slot: Slot,
+        slot: ConnectionSlot,
     ) -> io::Result<Stream> {
         let (io, http2) = match &endpoint.transport {
             Transport::Http => (Io::Plain(stream), false),

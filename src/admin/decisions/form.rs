@@ -9,7 +9,7 @@ use crate::admin::results::gather::Wish;
 use crate::admin::results::schema::{ExperimentResult, GroupResult, VerdictResult};
 use crate::admin::state::AdminState;
 use crate::admin::view::buttons::title;
-use crate::config::plan::Role;
+use crate::config::plan::TokenRole;
 use crate::stats::narrative::thousands;
 use askama::Template;
 use axum::Extension;
@@ -92,7 +92,7 @@ pub async fn ask(
     let Some(action) = Action::named(&action) else {
         return html::message_page(StatusCode::NOT_FOUND, "There is no such action.");
     };
-    if caller.role < Role::Operate {
+    if caller.role < TokenRole::Operate {
         return html::message_page(StatusCode::FORBIDDEN, "Your token may read only.");
     }
     let wish = Wish {

@@ -7,7 +7,7 @@ pub mod sheet;
 use crate::config::plan::Plan;
 use crate::store::{Store, StoreError};
 use crate::tasks;
-use rows::{Row, Table};
+use rows::{ExportRow, Table};
 use sheet::{Format, Sheet};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub async fn write<W: Write + Send + 'static>(
 
 fn fill(
     mut sheet: Sheet<impl Write + Send>,
-    mut pages: mpsc::Receiver<Result<Vec<Row>, StoreError>>,
+    mut pages: mpsc::Receiver<Result<Vec<ExportRow>, StoreError>>,
     told: impl Fn(usize),
 ) -> io::Result<()> {
     while let Some(page) = pages.blocking_recv() {

@@ -27,7 +27,7 @@ pub enum Table {
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CellKind {
     /// Text.
     Text,
     /// Whole numbers.
@@ -41,65 +41,65 @@ pub enum Kind {
 /// One field of a row; `None` where it is not known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Of [`Kind::Text`].
+    /// Of [`CellKind::Text`].
     Text(Option<String>),
-    /// Of [`Kind::Whole`].
+    /// Of [`CellKind::Whole`].
     Whole(Option<i64>),
-    /// Of [`Kind::Number`].
+    /// Of [`CellKind::Number`].
     Number(Option<f64>),
-    /// Of [`Kind::Truth`].
+    /// Of [`CellKind::Truth`].
     Truth(bool),
 }
 
 /// Fields in the order of the table's columns.
-pub type Row = Vec<Cell>;
+pub type ExportRow = Vec<Cell>;
 
 impl Table {
     /// The names and kinds of the columns.
-    pub fn columns(self) -> &'static [(&'static str, Kind)] {
+    pub fn columns(self) -> &'static [(&'static str, CellKind)] {
         match self {
             Table::Assignments => &[
-                ("experiment", Kind::Text),
-                ("user", Kind::Text),
-                ("group", Kind::Text),
-                ("epoch", Kind::Text),
-                ("first_exposure", Kind::Text),
-                ("crossed_over", Kind::Truth),
+                ("experiment", CellKind::Text),
+                ("user", CellKind::Text),
+                ("group", CellKind::Text),
+                ("epoch", CellKind::Text),
+                ("first_exposure", CellKind::Text),
+                ("crossed_over", CellKind::Truth),
             ],
             Table::Values => &[
-                ("experiment", Kind::Text),
-                ("user", Kind::Text),
-                ("group", Kind::Text),
-                ("metric", Kind::Text),
-                ("count", Kind::Whole),
-                ("sum", Kind::Number),
-                ("base", Kind::Whole),
+                ("experiment", CellKind::Text),
+                ("user", CellKind::Text),
+                ("group", CellKind::Text),
+                ("metric", CellKind::Text),
+                ("count", CellKind::Whole),
+                ("sum", CellKind::Number),
+                ("base", CellKind::Whole),
             ],
             Table::Hours => &[
-                ("experiment", Kind::Text),
-                ("hour", Kind::Text),
-                ("epoch", Kind::Text),
-                ("group", Kind::Text),
-                ("users", Kind::Whole),
-                ("crossed_over", Kind::Whole),
-                ("requests", Kind::Whole),
-                ("fallbacks", Kind::Whole),
-                ("status_1xx", Kind::Whole),
-                ("status_2xx", Kind::Whole),
-                ("status_3xx", Kind::Whole),
-                ("status_4xx", Kind::Whole),
-                ("status_5xx", Kind::Whole),
+                ("experiment", CellKind::Text),
+                ("hour", CellKind::Text),
+                ("epoch", CellKind::Text),
+                ("group", CellKind::Text),
+                ("users", CellKind::Whole),
+                ("crossed_over", CellKind::Whole),
+                ("requests", CellKind::Whole),
+                ("fallbacks", CellKind::Whole),
+                ("status_1xx", CellKind::Whole),
+                ("status_2xx", CellKind::Whole),
+                ("status_3xx", CellKind::Whole),
+                ("status_4xx", CellKind::Whole),
+                ("status_5xx", CellKind::Whole),
             ],
             Table::HourValues => &[
-                ("experiment", Kind::Text),
-                ("hour", Kind::Text),
-                ("epoch", Kind::Text),
-                ("group", Kind::Text),
-                ("metric", Kind::Text),
-                ("converted", Kind::Whole),
-                ("count", Kind::Whole),
-                ("sum", Kind::Number),
-                ("base", Kind::Whole),
+                ("experiment", CellKind::Text),
+                ("hour", CellKind::Text),
+                ("epoch", CellKind::Text),
+                ("group", CellKind::Text),
+                ("metric", CellKind::Text),
+                ("converted", CellKind::Whole),
+                ("count", CellKind::Whole),
+                ("sum", CellKind::Number),
+                ("base", CellKind::Whole),
             ],
         }
     }
@@ -111,7 +111,7 @@ pub async fn read(
     plan: &Plan,
     experiment: &str,
     table: Table,
-    pages: &mpsc::Sender<Result<Vec<Row>, StoreError>>,
+    pages: &mpsc::Sender<Result<Vec<ExportRow>, StoreError>>,
 ) {
     let told = match table {
         Table::Assignments | Table::Values => {
@@ -145,8 +145,8 @@ async fn users(
     units: &Units,
     experiment: &str,
     table: Table,
-    pages: &mpsc::Sender<Result<Vec<Row>, StoreError>>,
-) -> Result<Vec<Vec<Row>>, StoreError> {
+    pages: &mpsc::Sender<Result<Vec<ExportRow>, StoreError>>,
+) -> Result<Vec<Vec<ExportRow>>, StoreError> {
     let text = |text: &str| Cell::Text(Some(text.to_owned()));
     let mut place = Some(UserCursor::default());
     while let Some(from) = place {
@@ -186,7 +186,7 @@ async fn users(
     Ok(Vec::new())
 }
 
-fn hours_of(units: &Units, experiment: &str, table: Table, hours: &[HourTotals]) -> Vec<Row> {
+fn hours_of(units: &Units, experiment: &str, table: Table, hours: &[HourTotals]) -> Vec<ExportRow> {
     let whole = |number: u64| Cell::Whole(i64::try_from(number).ok());
     let wide = |number: i128| Cell::Whole(i64::try_from(number).ok());
     let mut rows = Vec::new();

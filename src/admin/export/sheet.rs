@@ -1,7 +1,7 @@
 //! Rows as CSV, JSON Lines or Parquet, written as they come.
 
 use crate::admin::csv_escape::neutral;
-use crate::admin::export::{rows::Cell, rows::Kind, rows::Row, rows::Table};
+use crate::admin::export::{rows::Cell, rows::CellKind, rows::ExportRow, rows::Table};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
@@ -56,7 +56,7 @@ pub enum Sheet<W: Write + Send> {
     /// See [`Format::Jsonl`].
     Jsonl(W, Table),
     /// See [`Format::Parquet`].
-    Parquet(Box<SerializedFileWriter<W>>, Table, Vec<Row>),
+    Parquet(Box<SerializedFileWriter<W>>, Table, Vec<ExportRow>),
 }
 
 impl<W: Write + Send> Sheet<W> {
@@ -82,7 +82,7 @@ impl<W: Write + Send> Sheet<W> {
     }
 
     /// Adds rows.
-    pub fn add(&mut self, rows: Vec<Row>) -> io::Result<()> {
+    pub fn add(&mut self, rows: Vec<ExportRow>) -> io::Result<()> {
         match self {
             Sheet::Csv(csv, raw) => {
                 for row in rows {
@@ -147,14 +147,14 @@ fn schema(table: Table) -> io::Result<Type> {
     let mut fields = Vec::new();
     for &(name, kind) in table.columns() {
         let physical = match kind {
-            Kind::Text => Physical::BYTE_ARRAY,
-            Kind::Whole => Physical::INT64,
-            Kind::Number => Physical::DOUBLE,
-            Kind::Truth => Physical::BOOLEAN,
+            CellKind::Text => Physical::BYTE_ARRAY,
+            CellKind::Whole => Physical::INT64,
+            CellKind::Number => Physical::DOUBLE,
+            CellKind::Truth => Physical::BOOLEAN,
         };
         let mut field =
             Type::primitive_type_builder(name, physical).with_repetition(Repetition::OPTIONAL);
-        if kind == Kind::Text {
+        if kind == CellKind::Text {
             field = field.with_logical_type(Some(LogicalType::String));
         }
         fields.push(Arc::new(field.build()?));
@@ -168,7 +168,7 @@ fn schema(table: Table) -> io::Result<Type> {
 fn group<W: Write + Send>(
     writer: &mut SerializedFileWriter<W>,
     table: Table,
-    rows: Vec<Row>,
+    rows: Vec<ExportRow>,
 ) -> io::Result<()> {
     let mut group = writer.next_row_group()?;
     let mut columns: Vec<Vec<Cell>> = table

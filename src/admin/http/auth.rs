@@ -6,7 +6,7 @@ use crate::admin::http::error::Failure;
 use crate::admin::http::html::{login_page, wants_html};
 use crate::admin::http::session;
 use crate::admin::state::AdminState;
-use crate::config::plan::{Role, Token};
+use crate::config::plan::{Token, TokenRole};
 use crate::experiment::identity::{bearer_token, cookie_value};
 use crate::experiment::key_ring::KeyRing;
 use axum::extract::{ConnectInfo, Request, State};
@@ -34,7 +34,7 @@ pub struct Caller {
     /// The name of the token; `None` where none is required.
     pub name: Option<Arc<str>>,
     /// What they may do.
-    pub role: Role,
+    pub role: TokenRole,
     /// How, if it is by a browser that sends it unasked.
     pub ambient: Option<Ambient>,
 }
@@ -121,7 +121,7 @@ pub async fn admit(
         }
     };
     if !request.method().is_safe() {
-        if caller.role < Role::Operate && request.uri().path() != LOGOUT {
+        if caller.role < TokenRole::Operate && request.uri().path() != LOGOUT {
             let said = "this token may read only: a token with `role: operate` may do that";
             return Failure::new(StatusCode::FORBIDDEN, said).into_response();
         }
@@ -172,7 +172,7 @@ pub fn known(state: &AdminState, peer: IpAddr, headers: &HeaderMap) -> Result<Ca
             Some(host) => Err(Unknown::Elsewhere(host)),
             None => Ok(Caller {
                 name: None,
-                role: Role::Operate,
+                role: TokenRole::Operate,
                 ambient: Some(Ambient {
                     keys: plan.admin.session_keys.clone(),
                     session: String::new(),

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many connections are served at once, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct ConnectionBounds {
     /// Over all addresses.
     pub connections: usize,
     /// Of one address: IPv4, or the /64 of IPv6.
@@ -35,21 +35,21 @@ pub struct Bounds {
 }
 
 /// The admin API.
-pub const ADMIN: Bounds = Bounds {
+pub const ADMIN: ConnectionBounds = ConnectionBounds {
     connections: 512,
     per_address: 128,
     head_within: Duration::from_secs(30),
     keep_alive: true,
 };
 /// What is answered beside the admin API while that is full: health, metrics, and 503.
-pub const RESERVE: Bounds = Bounds {
+pub const RESERVE: ConnectionBounds = ConnectionBounds {
     connections: 64,
     per_address: 16,
     head_within: Duration::from_secs(5),
     keep_alive: false,
 };
 /// The listener for health and metrics alone.
-pub const HEALTH: Bounds = Bounds {
+pub const HEALTH: ConnectionBounds = ConnectionBounds {
     connections: 256,
     per_address: 64,
     head_within: Duration::from_secs(30),
@@ -63,13 +63,13 @@ const CONNECTIONS_MIN: usize = 4;
 /// The fewest in all.
 pub const CONNECTIONS_LEAST: usize = 3 * CONNECTIONS_MIN;
 
-impl Bounds {
+impl ConnectionBounds {
     /// The part of these bounds that is left where the admin API has `connections` in all, and may
     /// have [`CONNECTIONS_MAX`].
-    pub fn within(self, connections: usize) -> Bounds {
+    pub fn within(self, connections: usize) -> ConnectionBounds {
         let part = |of: usize| (of * connections.min(CONNECTIONS_MAX) / CONNECTIONS_MAX).min(of);
         let all = part(self.connections).max(CONNECTIONS_MIN);
-        Bounds {
+        ConnectionBounds {
             connections: all,
             // No address may take all.
             per_address: part(self.per_address).max((all / 2).min(self.per_address)),
@@ -93,7 +93,7 @@ impl Admitted {
 /// Connections that are served in one way.
 pub struct Gate {
     router: Router,
-    bounds: Bounds,
+    bounds: ConnectionBounds,
     /// The oldest first.
     seats: Vec<Seat>,
 }
@@ -107,7 +107,7 @@ struct Seat {
 
 impl Gate {
     /// Serves connections by this router.
-    pub fn new(router: Router, bounds: Bounds) -> Gate {
+    pub fn new(router: Router, bounds: ConnectionBounds) -> Gate {
         Gate {
             router,
             bounds,
@@ -181,7 +181,7 @@ pub async fn serve(
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, bounds: Bounds) {
+async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, bounds: ConnectionBounds) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_within)
@@ -224,7 +224,7 @@ mod tests {
 
     /// A gate of 6 connections, 3 of one address, and none taken yet.
     fn gate() -> Gate {
-        let bounds = Bounds {
+        let bounds = ConnectionBounds {
             connections: 6,
             per_address: 3,
             ..ADMIN

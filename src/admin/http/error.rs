@@ -107,13 +107,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// A form that a browser sends.
-pub struct Form<T>(pub T);
+pub struct FormBody<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for FormBody<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Form<T>, Failure> {
+    async fn from_request(request: Request, state: &S) -> Result<FormBody<T>, Failure> {
         let extract::Form(read) = extract::Form::from_request(request, state).await?;
-        Ok(Form(read))
+        Ok(FormBody(read))
     }
 }

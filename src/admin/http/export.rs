@@ -22,7 +22,7 @@ use utoipa::IntoParams;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Wish {
+pub struct ExportQuery {
     /// `assignments` unless given.
     #[param(inline)]
     table: Option<Table>,
@@ -42,7 +42,7 @@ pub struct Wish {
     path = "/admin/export/{experiment}",
     operation_id = "export",
     tag = "results",
-    params(("experiment" = String, Path, description = "Its name"), Wish),
+    params(("experiment" = String, Path, description = "Its name"), ExportQuery),
     responses(
         (
             status = 200,
@@ -62,7 +62,7 @@ pub struct Wish {
 pub async fn export(
     State(state): State<AdminState>,
     Path(experiment): Path<String>,
-    Query(wish): Query<Wish>,
+    Query(wish): Query<ExportQuery>,
 ) -> Result<Response, Failure> {
     if !state.store.experiments().await?.contains(&experiment) {
         let error = format!("there is nothing of an experiment {experiment:?}");

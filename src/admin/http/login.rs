@@ -1,7 +1,7 @@
 //! Sessions of browsers: a token once, a cookie from then on.
 
 use crate::admin::http::auth::{Caller, Unknown, is_same_origin, no_nonce, open_session, too_many};
-use crate::admin::http::error::{Failure, Form, Refused};
+use crate::admin::http::error::{Failure, FormBody, Refused};
 use crate::admin::http::html::{login_page, stale_form_page};
 use crate::admin::http::session;
 use crate::admin::state::AdminState;
@@ -74,7 +74,7 @@ pub async fn take(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    Form(brought): Form<Brought>,
+    FormBody(brought): FormBody<Brought>,
 ) -> Response {
     if !is_same_origin(&headers) {
         let said = "a page of another site must not log in here";
@@ -117,7 +117,7 @@ pub async fn leave(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Form(proof): Form<Proof>,
+    FormBody(proof): FormBody<Proof>,
 ) -> Response {
     match caller.is_own_form(&proof.form) {
         true => {

@@ -3,7 +3,7 @@
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Failure, Path, Query, Refused, no_experiment};
 use crate::admin::http::html::{page_response, wants_html};
-use crate::admin::results::gather::Wish;
+use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::metric::View;
 use crate::admin::results::schema::Results;
 use crate::admin::results::upstream_health::reports;
@@ -12,7 +12,7 @@ use crate::admin::view::bars::Paint;
 use crate::admin::view::csv;
 use crate::admin::view::html::{self, Viewer};
 use crate::admin::view::table;
-use crate::config::plan::Role;
+use crate::config::plan::TokenRole;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, StatusCode};
@@ -24,7 +24,7 @@ use utoipa::{IntoParams, ToSchema};
 /// How results are wanted.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Form {
+pub struct ResultsQuery {
     /// As what; left out, HTML for who accepts it and JSON for everybody else.
     #[param(inline)]
     format: Option<Format>,
@@ -65,7 +65,7 @@ enum Format {
     Html,
 }
 
-impl Form {
+impl ResultsQuery {
     fn format(&self, headers: &HeaderMap) -> Format {
         match self.format {
             None if wants_html(headers) => Format::Html,
@@ -74,8 +74,8 @@ impl Form {
         }
     }
 
-    fn wish<'a>(&self, only: Option<&'a str>, format: Format) -> Wish<'a> {
-        Wish {
+    fn request<'a>(&self, only: Option<&'a str>, format: Format) -> ResultsRequest<'a> {
+        ResultsRequest {
             only,
             view: self.view,
             over_time: self.over_time || format == Format::Html,
@@ -92,7 +92,7 @@ impl Form {
     path = "/admin/results",
     operation_id = "results",
     tag = "results",
-    params(Form, Known),
+    params(ResultsQuery, Known),
     responses(
         (
             status = 200,
@@ -115,12 +115,12 @@ impl Form {
 )]
 pub async fn all(
     State(state): State<AdminState>,
-    Query(form): Query<Form>,
+    Query(form): Query<ResultsQuery>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let format = form.format(&headers);
-    let results = state.results(form.wish(None, format)).await?;
+    let results = state.results(form.request(None, format)).await?;
     Ok(present(
         &state,
         &results,
@@ -136,7 +136,7 @@ pub async fn all(
     path = "/admin/results/{experiment}",
     operation_id = "results_of_one",
     tag = "results",
-    params(("experiment" = String, Path, description = "Its name"), Form, Known),
+    params(("experiment" = String, Path, description = "Its name"), ResultsQuery, Known),
     responses(
         (
             status = 200,
@@ -161,12 +161,12 @@ pub async fn all(
 pub async fn one(
     State(state): State<AdminState>,
     Path(name): Path<String>,
-    Query(form): Query<Form>,
+    Query(form): Query<ResultsQuery>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let format = form.format(&headers);
-    let results = state.results(form.wish(Some(&name), format)).await?;
+    let results = state.results(form.request(Some(&name), format)).await?;
     if results.experiments.is_empty() {
         return Err(no_experiment(&name));
     }
@@ -182,14 +182,14 @@ pub async fn one(
 fn present(
     state: &AdminState,
     results: &Results,
-    (format, form): (Format, &Form),
+    (format, form): (Format, &ResultsQuery),
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Response {
     if format == Format::Html {
         let viewer = Viewer {
             name: caller.name.as_deref(),
-            may_operate: caller.role >= Role::Operate,
+            may_operate: caller.role >= TokenRole::Operate,
             form: caller.form(),
         };
         let upstreams = reports(&state.plan(), &state.server.health_registry);

@@ -79,9 +79,9 @@ pub fn is_form(keys: &KeyRing, session: &str, brought: &str) -> bool {
 
 /// Sessions that were ended before their time: at most [`ENDED_SESSIONS_MAX`] of them.
 #[derive(Debug, Default)]
-pub struct Ended(BTreeSet<(u64, String)>);
+pub struct EndedSessions(BTreeSet<(u64, String)>);
 
-impl Ended {
+impl EndedSessions {
     /// This session is over.
     pub fn add(&mut self, until_s: u64, nonce: String) {
         self.0.insert((until_s, nonce));
@@ -115,14 +115,14 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::Role;
+    use crate::config::plan::TokenRole;
 
     const NOW: u64 = 1_800_000_000;
 
     fn token(name: &str, byte: u8) -> Token {
         Token {
             name: name.into(),
-            role: Role::Read,
+            role: TokenRole::Read,
             digest: [byte; 32],
             short: false,
         }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn ended_sessions_are_bounded_and_none_comes_back() {
-        let mut ended = Ended::default();
+        let mut ended = EndedSessions::default();
         let session = |until_s, nonce| Session { until_s, nonce };
         ended.add(NOW + 5, "a".to_owned());
         assert!(ended.holds(session(NOW + 5, "a")));

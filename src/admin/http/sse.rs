@@ -1,7 +1,7 @@
 //! Tells pages when there is something new to show (server-sent events).
 
 use crate::admin::http::auth;
-use crate::admin::results::gather::Wish;
+use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::upstream_health::troubles;
 use crate::admin::state::AdminState;
 use axum::extract::{ConnectInfo, State};
@@ -56,7 +56,7 @@ pub async fn live(
                 return None;
             }
             // A store that is away is something to show, too.
-            let tag = match state.results(Wish::default()).await {
+            let tag = match state.results(ResultsRequest::default()).await {
                 Ok(results) => {
                     results.tag() + &troubles(&state.plan(), &state.server.health_registry)
                 }

@@ -1,5 +1,5 @@
 //! How long the parts of an admin request may take: its body, its handling, and each piece of its
-//! response. (Its head: see [`crate::admin::http::connections::Bounds`].)
+//! response. (Its head: see [`crate::admin::http::connections::ConnectionBounds`].)
 
 use crate::admin::http::error::Failure;
 use axum::body::{Body, Bytes};

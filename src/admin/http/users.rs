@@ -9,7 +9,7 @@ use crate::admin::state::AdminState;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::store::decisions::AuditEntry;
-use crate::store::forgotten::everywhere;
+use crate::store::forget_user::forget_everywhere;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -109,7 +109,7 @@ pub async fn forget(
         let kept = plan.identity.keep.of(user);
         let until_ms = state.until_now().await;
         let run = plan.experiments.iter().map(|it| it.name.to_string());
-        forgotten = everywhere(&*state.store, run, kept.id().as_bytes(), until_ms).await?;
+        forgotten = forget_everywhere(&*state.store, run, kept.id().as_bytes(), until_ms).await?;
         for experiment in &forgotten {
             // Whose data they were is forgotten, too.
             let act = audit::act("forget", caller.by(None), "kept".into(), "forgotten".into());

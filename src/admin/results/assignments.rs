@@ -15,12 +15,13 @@ pub struct Explained {
     /// The user's ID.
     pub user: String,
     /// In file order.
-    pub experiments: Vec<Assignment>,
+    pub experiments: Vec<ExperimentAssignment>,
 }
 
-/// What is said of one experiment.
+/// The assignment in one experiment.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Assignment {
+#[schema(as = Assignment)]
+pub struct ExperimentAssignment {
     /// The experiment.
     pub name: String,
     /// The group; `null` when the user takes no part.
@@ -78,7 +79,7 @@ pub fn explain(plan: &Plan, user: &[u8]) -> Explained {
     }
 }
 
-fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment {
+fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> ExperimentAssignment {
     let standing = UserId::new(user).map(|user| membership(experiment, user, None));
     let (group, by, why) = match standing {
         None => (None, "none", "an empty ID is never hashed".to_owned()),
@@ -115,7 +116,7 @@ fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> Assignment 
         }
     };
     let group = group.map(|group| &experiment.groups[group.0]);
-    Assignment {
+    ExperimentAssignment {
         name: experiment.name.to_string(),
         group: group.map(|group| group.name.to_string()),
         upstream: group

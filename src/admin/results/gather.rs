@@ -19,7 +19,7 @@ const ACTS_SHOWN: usize = 20;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'a> {
+pub struct ResultsRequest<'a> {
     /// The one experiment; all without.
     pub only: Option<&'a str>,
     /// At any look, or at a single one.
@@ -35,7 +35,7 @@ pub async fn gather(
     evaluator: &Evaluator,
     telemetry: &Telemetry,
     replica: &str,
-    wish: Wish<'_>,
+    wish: ResultsRequest<'_>,
 ) -> Result<Results, StoreError> {
     let now_ms = now_ms();
     let wanted = |name: &str| wish.only.is_none_or(|only| only == name);
@@ -104,7 +104,7 @@ pub async fn gather(
 }
 
 /// The latest decisions, of the experiment asked for.
-async fn acts(store: &dyn Store, wish: Wish<'_>) -> Result<Vec<ActResult>, StoreError> {
+async fn acts(store: &dyn Store, wish: ResultsRequest<'_>) -> Result<Vec<ActResult>, StoreError> {
     let acts = store.audit_log(ACTS_SHOWN).await?.into_iter();
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
     Ok(wanted.map(ActResult::from).collect())

@@ -78,11 +78,11 @@ impl Counts {
 #[expect(non_snake_case, reason = "the names of the questions")]
 pub struct ValueSums {
     nA: u64,
-    sumA: Decimal,
-    sumsqA: Decimal,
+    sumA: ExactDecimal,
+    sumsqA: ExactDecimal,
     nB: u64,
-    sumB: Decimal,
-    sumsqB: Decimal,
+    sumB: ExactDecimal,
+    sumsqB: ExactDecimal,
 }
 
 impl ValueSums {
@@ -94,7 +94,7 @@ impl ValueSums {
 }
 
 /// A sample from exact sums: both are brought to whole numbers of one unit.
-fn sample(users: u64, sum: &Decimal, square: &Decimal) -> Result<Sample, String> {
+fn sample(users: u64, sum: &ExactDecimal, square: &ExactDecimal) -> Result<Sample, String> {
     let places = sum.places.max(square.places.div_ceil(2));
     let (whole, whole_square) = sum
         .at(places)
@@ -118,36 +118,36 @@ fn sample(users: u64, sum: &Decimal, square: &Decimal) -> Result<Sample, String>
 
 /// A number with all of its digits: `digits` × 10^−`places`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decimal {
+pub struct ExactDecimal {
     digits: i128,
     places: u32,
 }
 
-impl Decimal {
+impl ExactDecimal {
     /// As a whole number of 10^−`places`, which are no fewer than its own.
     fn at(&self, places: u32) -> Option<i128> {
         let factor = 10i128.checked_pow(places.checked_sub(self.places)?)?;
         self.digits.checked_mul(factor)
     }
 
-    fn parse(text: &str) -> Option<Decimal> {
+    fn parse(text: &str) -> Option<ExactDecimal> {
         if text.contains(['e', 'E']) {
             // Written out by f64's own rules.
-            return Decimal::parse(&format!("{}", text.parse::<f64>().ok()?));
+            return ExactDecimal::parse(&format!("{}", text.parse::<f64>().ok()?));
         }
         let (whole, part) = text.split_once('.').unwrap_or((text, ""));
         let part = part.trim_end_matches('0');
-        Some(Decimal {
+        Some(ExactDecimal {
             digits: format!("{whole}{part}").parse().ok()?,
             places: part.len() as u32,
         })
     }
 }
 
-impl<'de> Deserialize<'de> for Decimal {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Decimal, D::Error> {
+impl<'de> Deserialize<'de> for ExactDecimal {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ExactDecimal, D::Error> {
         let text = Box::<RawValue>::deserialize(from)?;
-        Decimal::parse(text.get())
+        ExactDecimal::parse(text.get())
             .ok_or_else(|| D::Error::custom(format!("`{}` is no number", text.get())))
     }
 }
@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_digits() {
-        let parse = |text: &str| Decimal::parse(text).map(|found| (found.digits, found.places));
+        let parse =
+            |text: &str| ExactDecimal::parse(text).map(|found| (found.digits, found.places));
         assert_eq!(
             parse("5000000009842000055757"),
             Some((5000000009842000055757, 0))

@@ -27,7 +27,7 @@ pub struct Token {
     /// As the journal of decisions names who carries it.
     pub name: Box<str>,
     /// What it is good for.
-    pub role: Role,
+    pub role: TokenRole,
     /// SHA-256 of the token; the token itself is not kept.
     pub digest: [u8; 32],
     /// Whether it stands in the file and is so short that it may be found by trying.
@@ -42,19 +42,19 @@ impl fmt::Debug for Token {
 
 /// What the bearer of a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum TokenRole {
     /// See everything.
     Read,
     /// Change things as well.
     Operate,
 }
 
-impl Role {
+impl TokenRole {
     /// As the file names it.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Read => "read",
-            Role::Operate => "operate",
+            TokenRole::Read => "read",
+            TokenRole::Operate => "operate",
         }
     }
 }

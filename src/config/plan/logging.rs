@@ -1,6 +1,6 @@
 //! What can be seen of single requests.
 
-use super::Endpoint;
+use super::upstream::EndpointAddress;
 use crate::experiment::assign::Share;
 use http::{HeaderMap, Uri};
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ pub struct Otlp {
     /// Where spans are posted.
     pub to: Uri,
     /// The collector itself, and how it is spoken to.
-    pub endpoint: Endpoint,
+    pub endpoint: EndpointAddress,
     /// What the spans' service is called; the environment says, or else `watershed`.
     pub service: Option<Box<str>>,
     /// What each post carries besides, such as a key.

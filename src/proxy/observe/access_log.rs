@@ -234,7 +234,7 @@ impl LogEntry {
     pub fn sent(
         &mut self,
         upstream: UpstreamIndex,
-        endpoint: Option<&plan::Endpoint>,
+        endpoint: Option<&plan::EndpointAddress>,
         attempts: u32,
         fallback: Option<ExperimentIndex>,
     ) {

@@ -1,7 +1,7 @@
 //! The spans of a request, while it lasts: which ones they are, and what becomes of each time that
 //! it is sent.
 
-use crate::config::plan::Endpoint;
+use crate::config::plan::EndpointAddress;
 use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::HeaderView;
 use crate::otel::sampled_request::{Attempt, SampledRequest, Trace};
@@ -140,7 +140,7 @@ impl SpanRecorder {
     }
 
     /// One was lent: what is sent on it names this attempt as its parent.
-    pub fn sends_to(&self, endpoint: &Endpoint) -> Option<trace_context::TraceParent> {
+    pub fn sends_to(&self, endpoint: &EndpointAddress) -> Option<trace_context::TraceParent> {
         let mut attempts = self.attempts.borrow_mut();
         let attempt = attempts.last_mut()?;
         attempt.endpoint = Some(place(endpoint));
@@ -182,7 +182,7 @@ impl SpanRecorder {
     }
 }
 
-fn place(endpoint: &Endpoint) -> (&'static str, String, u16) {
+fn place(endpoint: &EndpointAddress) -> (&'static str, String, u16) {
     (endpoint.scheme(), endpoint.host.to_string(), endpoint.port)
 }
 

@@ -1,7 +1,7 @@
 //! Metrics of requests, connections, endpoints, certificates and reloads.
 
 use super::{Labels, Metrics};
-use crate::config::plan::{Certificate, Plan, Transport};
+use crate::config::plan::{Plan, TlsCertificate, Transport};
 use crate::telemetry::{BOUNDS_US, HistogramSum, Telemetry};
 use crate::upstream::{Condition, EndpointHistory, HealthRegistry};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -193,7 +193,7 @@ impl Metrics {
             };
             Some((&*upstream.name, tls.certificate.as_ref()?))
         });
-        let expiry = |(upstream, certificate): (&str, &Certificate)| {
+        let expiry = |(upstream, certificate): (&str, &TlsCertificate)| {
             let labels = vec![
                 label("certificate", &certificate.file),
                 label("upstream", upstream),
