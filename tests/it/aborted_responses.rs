@@ -36,7 +36,7 @@ fn origin() -> SocketAddr {
 }
 
 #[test]
-fn answers_that_break_off_or_are_left_are_not_completed() {
+fn aborted_responses_are_not_counted_as_completed() {
     let origin = origin();
     let proxy = Proxy::start(&format!(
         "user: {{ cookie: uid }}\nupstreams: {{ a: \"http://{origin}\", b: \"http://{origin}\" }}\nexperiments: {{ shop: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ m: /whole }}\n"

@@ -66,7 +66,7 @@ fn form_of(page: &str) -> String {
 }
 
 #[test]
-fn the_file_is_shown_without_its_secrets() {
+fn config_is_shown_without_its_secrets() {
     let hash = "sha256:".to_owned() + &sha256("read-secret");
     let how = How {
         door: format!(
@@ -97,7 +97,7 @@ fn the_file_is_shown_without_its_secrets() {
 }
 
 #[test]
-fn readers_read_and_operators_operate() {
+fn read_token_cannot_change_anything() {
     let proxy = closed_door();
     assert_eq!(get(&proxy, "/admin/results", "").status, 401);
     assert_eq!(get(&proxy, "/admin/healthz", "").status, 200);
@@ -147,7 +147,7 @@ fn readers_read_and_operators_operate() {
 }
 
 #[test]
-fn who_guesses_is_slowed_down_and_sessions_go_on() {
+fn wrong_tokens_are_limited_and_sessions_continue() {
     let proxy = closed_door();
     let session = log_in(&proxy, "operate-secret");
     let guess = |number: usize| {
@@ -182,7 +182,7 @@ fn log_in(proxy: &Proxy, token: &str) -> String {
 }
 
 #[test]
-fn a_browser_shows_its_token_once() {
+fn browser_logs_in_once_with_its_token() {
     let proxy = closed_door();
     let page = get(&proxy, "/admin/results", "Accept: text/html\r\n");
     assert_eq!(page.status, 401);
@@ -265,7 +265,7 @@ fn a_browser_shows_its_token_once() {
 }
 
 #[test]
-fn a_door_without_tokens_is_for_this_machine_only() {
+fn admin_api_without_tokens_is_only_for_loopback() {
     let proxy = open_door();
     assert_eq!(get(&proxy, "/admin/results", "").status, 200);
     // A name that was made to lead here.
@@ -285,7 +285,7 @@ fn a_door_without_tokens_is_for_this_machine_only() {
 }
 
 #[test]
-fn what_a_button_does_is_said_before_it_is_done() {
+fn decision_is_confirmed_with_its_effect() {
     let proxy = open_door();
     let html = "Accept: text/html\r\n";
     let results = get(&proxy, "/admin/results", html).text();
@@ -320,7 +320,7 @@ fn what_a_button_does_is_said_before_it_is_done() {
 }
 
 #[test]
-fn a_page_is_told_when_there_is_something_new() {
+fn event_stream_reports_changed_results() {
     let proxy = open_door();
     let mut client = Client::door(proxy.admin);
     client
@@ -347,7 +347,7 @@ fn a_page_is_told_when_there_is_something_new() {
 }
 
 #[test]
-fn what_has_not_changed_is_not_sent_again() {
+fn unchanged_results_return_304() {
     let proxy = open_door();
     for format in ["json", "text", "csv"] {
         let path = format!("/admin/results?format={format}");
@@ -380,7 +380,7 @@ fn what_has_not_changed_is_not_sent_again() {
 }
 
 #[test]
-fn a_made_token_opens_the_door_that_knows_its_hash() {
+fn generated_token_is_accepted_by_its_hash() {
     let made = Command::new(BINARY)
         .args(["token", "ci", "--role", "read"])
         .output()
@@ -408,7 +408,7 @@ fn a_made_token_opens_the_door_that_knows_its_hash() {
 const LONG: &str = "a token that nobody finds by trying";
 
 #[test]
-fn a_long_token_is_not_shut_out_by_the_guesses_of_others() {
+fn long_token_is_accepted_while_its_address_is_limited() {
     let proxy = with_door(format!("token: \"{LONG}\""));
     let right = format!("Authorization: Bearer {LONG}\r\n");
     let wrong = "Authorization: Bearer guess\r\n";
@@ -428,7 +428,7 @@ fn a_long_token_is_not_shut_out_by_the_guesses_of_others() {
 }
 
 #[test]
-fn a_session_changes_nothing_unless_a_page_of_the_door_asks() {
+fn session_cannot_change_anything_from_another_origin() {
     let proxy = closed_door();
     let session = log_in(&proxy, "operate-secret");
     let own = format!("Origin: http://{}\r\n", proxy.admin);
@@ -460,7 +460,7 @@ fn a_session_changes_nothing_unless_a_page_of_the_door_asks() {
 }
 
 #[test]
-fn a_session_ends_with_logging_out_and_takes_its_stream_with_it() {
+fn logout_ends_the_session_and_its_event_stream() {
     let proxy = closed_door();
     let session = log_in(&proxy, "read-secret");
     let page = get(
@@ -491,7 +491,7 @@ fn a_session_ends_with_logging_out_and_takes_its_stream_with_it() {
 }
 
 #[test]
-fn what_is_done_at_the_door_is_kept() {
+fn admin_actions_are_in_the_audit_log() {
     let proxy = closed_door();
     let mut client = Client::door(proxy.admin);
     assert_eq!(post(&proxy, "/admin/reload", OPERATE, "").status, 200);
@@ -529,7 +529,7 @@ fn what_is_done_at_the_door_is_kept() {
 }
 
 #[test]
-fn who_is_forgotten_is_not_named() {
+fn audit_log_does_not_name_forgotten_users() {
     let site = crate::support::origin::Origin::start("site");
     let proxy = Proxy::start(&format!(
         "upstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
@@ -558,7 +558,7 @@ fn who_is_forgotten_is_not_named() {
 }
 
 #[test]
-fn people_are_told_by_a_page_and_nothing_is_sniffed_or_framed() {
+fn errors_are_pages_for_browsers_with_security_headers() {
     let proxy = closed_door();
     let html = "Accept: text/html\r\n";
     let as_reader = format!("{READ}{html}");
@@ -647,7 +647,7 @@ impl Drop for Reached {
 }
 
 #[test]
-fn a_changed_file_does_not_open_a_door_that_can_be_reached_from_elsewhere() {
+fn reload_cannot_remove_the_token_of_a_public_admin_api() {
     let reached = Reached::start("admin: { listen: \"0.0.0.0:0\", token: secret }\n");
     let bearer = "Authorization: Bearer secret\r\n";
     // Sound by itself: but the door stays where it is until a restart.

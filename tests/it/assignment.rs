@@ -17,7 +17,7 @@ const VECTORS: &str = include_str!("../vectors/assignment.csv");
 const PAGE: &str = include_str!("../../docs/assignment.md");
 
 #[test]
-fn the_vectors_hold() {
+fn published_vectors_are_reproduced() {
     let rows = vectors();
     assert!(rows.len() >= 60, "only {} vectors", rows.len());
     for row in rows {
@@ -31,7 +31,7 @@ fn the_vectors_hold() {
 
 /// The lines that the documentation publishes, run as they stand there.
 #[test]
-fn the_documented_python_agrees() {
+fn documented_python_agrees() {
     let mut code: String = PAGE
         .split("```python\n")
         .skip(1)
@@ -78,7 +78,7 @@ for line in sys.stdin:
 
 /// The table on the page shows vectors, not something else.
 #[test]
-fn the_documented_table_is_of_the_vectors() {
+fn documented_table_matches_the_vectors() {
     let shown: Vec<String> = PAGE
         .lines()
         .filter(|line| line.contains("=") && line.starts_with("| `"))
@@ -96,7 +96,7 @@ fn the_documented_table_is_of_the_vectors() {
 }
 
 #[test]
-fn the_hash_is_murmur3() {
+fn hash_is_murmur3() {
     for line in include_str!("../vectors/murmur3.csv").lines().skip(1) {
         let (key, hash) = line.split_once(',').unwrap();
         assert_eq!(
@@ -115,7 +115,7 @@ fn the_hash_is_murmur3() {
 }
 
 #[test]
-fn shares_begin_and_end_at_the_right_hash() {
+fn traffic_share_bounds_are_exact() {
     // A share of 0 takes nobody, one of 1 everybody, one of a single hash only hash 0.
     for (hash, share, inside) in [
         (0_u32, 0.0, false),
@@ -183,7 +183,7 @@ fn check_shares(salt: &str, weights: &[f64]) {
 }
 
 #[test]
-fn the_traffic_share_is_as_large_as_asked() {
+fn traffic_share_has_the_configured_size() {
     const USERS: u64 = 300_000;
     for traffic in [0.001, 0.1, 0.5, 0.9] {
         let split = split("share", traffic, even(&["control", "experiment"]));
@@ -243,7 +243,7 @@ fn experiments_are_independent_of_each_other() {
 }
 
 #[test]
-fn the_traffic_draw_is_independent_of_the_group() {
+fn traffic_hash_is_independent_of_the_group() {
     const USERS: u64 = 400_000;
     for (weights, ids) in [
         (
@@ -268,7 +268,7 @@ fn the_traffic_draw_is_independent_of_the_group() {
 }
 
 #[test]
-fn widening_traffic_moves_nobody_between_groups_and_nobody_out() {
+fn more_traffic_moves_no_user() {
     let shares = [0.0, 0.01, 0.1, 0.5, 0.999, 1.0];
     let splits = shares.map(|share| split("wide", share, even(&["control", "b", "c"])));
     for n in 0..20_000 {
@@ -318,7 +318,7 @@ proptest! {
 
     /// The unit of weights does not matter.
     #[test]
-    fn a_common_factor_moves_nobody(weights in proptest::collection::vec(0.01_f64..100.0, 2..6), factor in 0.001_f64..1000.0) {
+    fn scaled_weights_move_no_user(weights in proptest::collection::vec(0.01_f64..100.0, 2..6), factor in 0.001_f64..1000.0) {
         let names = &NAMES[..weights.len()];
         let old = split("factor", 1.0, names.iter().copied().zip(weights.iter().copied()));
         let new = split("factor", 1.0, names.iter().copied().zip(weights.iter().map(|w| w * factor)));
@@ -331,7 +331,7 @@ proptest! {
     /// Any bytes, any length: an answer, the same one each time, and that of the rule written out
     /// over one text in one piece (the way of reading prefix and ID must not matter).
     #[test]
-    fn any_id_is_assigned_by_the_rule(
+    fn any_id_is_assigned_by_the_reference(
         id in proptest::collection::vec(any::<u8>(), 1..600),
         salt in "[a-z/.é-]{0,40}",
         weights in proptest::collection::vec(0.01_f64..100.0, 2..6),
@@ -356,7 +356,7 @@ proptest! {
 
 /// What the page says of 1/1/1 and 10/5/1: a group may shrink and yet take users from another.
 #[test]
-fn a_group_that_shrinks_may_still_take_users() {
+fn smaller_weight_may_still_gain_users() {
     let old = split("shrink", 1.0, [("a", 1.0), ("b", 1.0), ("c", 1.0)]);
     let new = split("shrink", 1.0, [("a", 10.0), ("b", 5.0), ("c", 1.0)]);
     let mut moves = BTreeMap::<(usize, usize), u32>::new();
@@ -373,7 +373,7 @@ fn a_group_that_shrinks_may_still_take_users() {
 }
 
 #[test]
-fn a_new_group_takes_users_and_a_removed_one_leaves_the_rest_alone() {
+fn added_group_gains_users_and_removed_group_moves_only_its_own() {
     let two = split("grow", 1.0, [("a", 3.0), ("b", 1.0)]);
     let three = split("grow", 1.0, [("a", 3.0), ("new", 2.0), ("b", 1.0)]);
     let mut moved = 0;
@@ -391,7 +391,7 @@ fn a_new_group_takes_users_and_a_removed_one_leaves_the_rest_alone() {
 }
 
 #[test]
-fn the_order_of_groups_moves_nobody() {
+fn order_of_groups_moves_no_user() {
     let one = split("order", 1.0, [("a", 3.0), ("b", 1.0), ("c", 2.0)]);
     let other = split("order", 1.0, [("c", 2.0), ("a", 3.0), ("b", 1.0)]);
     for n in 0..20_000 {
@@ -404,7 +404,7 @@ fn the_order_of_groups_moves_nobody() {
 
 /// Equal names draw equal hashes: the only tie that can be had for the asking.
 #[test]
-fn the_first_group_wins_a_tie() {
+fn first_group_wins_a_tie() {
     let split = split("tie", 1.0, even(&["a", "a"]));
     for n in 0..1_000 {
         assert_eq!(
@@ -415,14 +415,14 @@ fn the_first_group_wins_a_tie() {
 }
 
 #[test]
-fn an_empty_id_is_no_user_and_no_groups_hold_nobody() {
+fn empty_id_is_no_user_and_no_groups_assign_nobody() {
     assert_eq!(UserId::new(b""), None);
     let nothing: [(&str, f64); 0] = [];
     assert_eq!(split("none", 1.0, nothing).assign(user(b"1")), None);
 }
 
 #[test]
-fn weights_and_shares_refuse_what_they_cannot_be() {
+fn invalid_weights_and_shares_are_refused() {
     for weight in [0.0, -0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         assert_eq!(Weight::new(weight), None, "{weight}");
     }
@@ -435,7 +435,7 @@ fn weights_and_shares_refuse_what_they_cannot_be() {
 /// IDs that are equal for hundreds or thousands of bytes and differ in the last one are as
 /// independent as any others.
 #[test]
-fn no_id_is_decided_by_its_beginning() {
+fn ids_with_one_prefix_are_independent() {
     let split = split("long", 1.0, even(&["a", "b"]));
     for length in [31, 232, 233, 255, 256, 257, 1_000, 8_192] {
         let mut id = vec![b'x'; length];
@@ -450,7 +450,7 @@ fn no_id_is_decided_by_its_beginning() {
 }
 
 #[test]
-fn ids_are_not_folded() {
+fn ids_are_compared_byte_by_byte() {
     let groups: Vec<String> = (0..64).map(|n| format!("g{n}")).collect();
     let groups: Vec<&str> = groups.iter().map(|name| &**name).collect();
     let split = split("fold", 1.0, even(&groups));
@@ -477,7 +477,7 @@ fn ids_are_not_folded() {
 /// A thousand users, a thousand requests each, from several threads with plans of their own, in
 /// different orders: nobody is ever seen in two groups.
 #[test]
-fn nobody_switches() {
+fn no_user_switches_groups() {
     const USERS: u64 = 1_000;
     let replica = |seed: u64| {
         move || {

@@ -62,7 +62,7 @@ fn refuses(routes: &str, code: i32, error: &str, hint: &str) {
 }
 
 #[test]
-fn starting_makes_no_sense() {
+fn invalid_start_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     refuses(
@@ -94,7 +94,7 @@ fn starting_makes_no_sense() {
 }
 
 #[test]
-fn upstreams_that_are_not_there_are_named_and_serving_goes_on() {
+fn unreachable_upstreams_are_logged_and_serving_continues() {
     let routes = "upstreams: { gone: \"http://127.0.0.1:1\", misspelt: \"http://no-such-host.invalid:80\" }\n";
     let proxy = crate::support::proxy::Proxy::start(routes);
     for says in [
@@ -111,7 +111,7 @@ fn upstreams_that_are_not_there_are_named_and_serving_goes_on() {
 }
 
 #[test]
-fn check_says_what_a_file_does_or_all_that_is_wrong() {
+fn check_describes_a_file_or_reports_all_errors() {
     let folder = TempDir::new().unwrap();
     let sound = run(&[
         "check",
@@ -145,7 +145,7 @@ fn check_says_what_a_file_does_or_all_that_is_wrong() {
 }
 
 #[test]
-fn check_recommends_a_bound_on_values_that_browsers_can_report() {
+fn check_recommends_a_max_for_browser_values() {
     let folder = TempDir::new().unwrap();
     let advised = |more: &str, max: &str| {
         let metric = format!("{{ event: purchase, value: amount, kind: mean{max} }}");
@@ -164,7 +164,7 @@ fn check_recommends_a_bound_on_values_that_browsers_can_report() {
 }
 
 #[test]
-fn the_demo_runs_to_its_end() {
+fn demo_runs_to_its_end() {
     let said = run(&[
         "demo",
         "--visitors",
@@ -189,7 +189,7 @@ fn the_demo_runs_to_its_end() {
 }
 
 #[test]
-fn results_of_nobody_are_an_error() {
+fn results_without_a_server_are_an_error() {
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -204,7 +204,7 @@ fn results_of_nobody_are_an_error() {
 }
 
 #[test]
-fn overrides_are_made_only_for_what_there_is() {
+fn override_for_an_unknown_group_is_an_error() {
     let folder = TempDir::new().unwrap();
     let experiment = "experiments: { e: { control: a, experiment: a, percent: 25 } }\n";
     let off = file(&folder, &format!("{ROUTES}{experiment}"));
@@ -247,7 +247,7 @@ fn help_names_every_command() {
 }
 
 #[test]
-fn what_the_image_copies_is_there() {
+fn files_of_the_image_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dockerfile = std::fs::read_to_string(root.join("Dockerfile")).unwrap();
     let copied = dockerfile
@@ -265,7 +265,7 @@ fn what_the_image_copies_is_there() {
 }
 
 #[test]
-fn who_would_move_is_said_before_anybody_does() {
+fn plan_reports_users_who_would_move() {
     let folder = TempDir::new().unwrap();
     let write = |name: &str, experiments: &str| {
         let text = format!(
@@ -326,7 +326,7 @@ fn who_would_move_is_said_before_anybody_does() {
 }
 
 #[test]
-fn shells_and_man_are_told_of_every_command() {
+fn completions_and_man_page_list_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let said = run(&["completions", shell]);
         assert_eq!(said.code, 0);
@@ -369,7 +369,7 @@ fn in_terminal(arguments: &[&str], env: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn results_have_colours_in_a_terminal_that_wants_them() {
+fn results_are_coloured_in_a_terminal() {
     let origin = crate::support::origin::Origin::start("site");
     let proxy = crate::support::proxy::Proxy::start(&format!(
         "upstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\

@@ -53,7 +53,7 @@ fn with(lines: &str, says: &str) {
 }
 
 #[test]
-fn a_bound_on_values_is_a_number_that_can_be_kept() {
+fn metric_max_must_be_storable() {
     let file = |max: &str| {
         let metric = format!("{{ event: e, value: v, kind: mean, {max} }}");
         SOUND.replacen("POST /checkout -> 2xx", &metric, 1)
@@ -94,7 +94,7 @@ fn a_bound_on_values_is_a_number_that_can_be_kept() {
 }
 
 #[test]
-fn keys_that_are_not_known_are_named_with_what_was_meant() {
+fn unknown_keys_are_reported_with_a_suggestion() {
     broken(
         "listen",
         "lisen",
@@ -112,7 +112,7 @@ fn keys_that_are_not_known_are_named_with_what_was_meant() {
 }
 
 #[test]
-fn all_problems_are_said_at_once_in_the_order_of_the_file() {
+fn all_diagnostics_are_reported_in_file_order() {
     check(
         "listen: nowhere\nupstreams: { a: ftp://b }\nexperiments:\n  e: { control: a, experiment: c, percent: 0 }\nmetrics:\n  m: POST checkout\n",
         r#"
@@ -139,7 +139,7 @@ hint: a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value
 }
 
 #[test]
-fn what_is_not_yaml_or_no_map_is_said_with_its_place() {
+fn invalid_yaml_is_reported_with_its_position() {
     check(
         "a: [",
         "error: routes.yaml:1:1: did not find expected node content\n\nhint: this is not YAML: look at the indentation and the colons there",
@@ -158,7 +158,7 @@ fn what_is_not_yaml_or_no_map_is_said_with_its_place() {
 }
 
 #[test]
-fn how_endpoints_are_chosen_and_checked() {
+fn balance_and_health_keys() {
     let line = |keys: &str| format!("{{ endpoints: \"http://127.0.0.1:3002\", {keys} }}");
     let case = |keys: &str, says: &str| broken("http://127.0.0.1:3002", &line(keys), says);
     case(
@@ -480,7 +480,7 @@ fn stores_secrets_and_the_rest() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_said_so() {
+fn unreadable_files_are_reported() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("routes.yaml");
     let says = |what: &str| {
@@ -498,7 +498,7 @@ fn files_that_cannot_be_read_are_said_so() {
 }
 
 #[test]
-fn the_short_form_is_sugar_for_the_long_one() {
+fn short_form_equals_long_form() {
     let short = parse(SOUND).unwrap();
     let long = parse(&SOUND.replace(
         "{ control: current, experiment: redesign, percent: 10 }",
@@ -516,7 +516,7 @@ fn the_short_form_is_sugar_for_the_long_one() {
 }
 
 #[test]
-fn the_long_form_means_what_it_says() {
+fn long_form_is_parsed() {
     let text = "\
 listen: '[::1]:81'
 admin: { listen: 127.0.0.1:9901, token: \"${SECRET}\" }
@@ -637,7 +637,7 @@ show_group: true
 }
 
 #[test]
-fn the_example_is_sound() {
+fn example_file_is_valid() {
     for file in ["config/routes.yaml", "config/routes.docker.yaml"] {
         config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file))
             .unwrap_or_else(|unsound| panic!("{unsound}"));
@@ -646,7 +646,7 @@ fn the_example_is_sound() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in ".{0,200}", at in 0usize..300, cut in 0usize..20) {
+    fn no_text_makes_the_parser_panic(text in ".{0,200}", at in 0usize..300, cut in 0usize..20) {
         let _ = parse(&text);
         let (at, end) = (at.min(SOUND.len()), (at + cut).min(SOUND.len()));
         let mutated = format!("{}{}{}", &SOUND[..at], text, &SOUND[end..]);
@@ -661,7 +661,7 @@ proptest! {
 }
 
 #[test]
-fn keys_of_tls_that_would_have_no_effect_are_refused() {
+fn tls_keys_without_effect_are_refused() {
     broken(
         "http://127.0.0.1:3002",
         "{ endpoints: [ \"http://a\", \"h2c://b\" ], tls: { name: a } }",

@@ -88,7 +88,7 @@ fn evaluation(windows: bool) -> Evaluation {
 }
 
 #[test]
-fn sooner_is_not_more() {
+fn conversion_window_excludes_users_within_it() {
     let sooner = evaluation(false);
     assert_eq!(sooner.judgement.verdict.state, State::Winner, "all users");
     let over = evaluation(true);

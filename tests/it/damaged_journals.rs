@@ -80,7 +80,7 @@ fn file_of(folder: &Path, name: &str) -> PathBuf {
 }
 
 #[test]
-fn flipped_bit_costs_at_most_its_own_record() {
+fn flipped_bit_loses_at_most_its_record() {
     let folder = left(100, &options(4 << 20));
     let segment = segments(folder.path()).pop().unwrap();
     let bytes = std::fs::read(&segment).unwrap();
@@ -112,7 +112,7 @@ fn flipped_bit_costs_at_most_its_own_record() {
 }
 
 #[test]
-fn flipped_bits_beside_the_segments_cost_nothing() {
+fn flipped_bits_outside_segments_lose_nothing() {
     let folder = left(100, &options(4 << 20));
     for name in ["declarations", "lock"] {
         let path = file_of(folder.path(), name);

@@ -81,7 +81,7 @@ fn requests(results: &Value) -> u64 {
 }
 
 #[test]
-fn what_is_decided_is_what_is_served() {
+fn decision_takes_effect_on_requests() {
     let site = Site::start();
     let proxy = Proxy::start(&site.routes("", ""));
     let split = seen(&proxy);
@@ -164,7 +164,7 @@ fn what_is_decided_is_what_is_served() {
 }
 
 #[test]
-fn what_cannot_be_decided_is_said_and_changes_nothing() {
+fn invalid_decision_is_refused_with_a_reason() {
     let site = Site::start();
     let proxy = Proxy::start(&site.routes("", ""));
     let check = |what: &str, body: &str, status: u16, says: &str| {
@@ -215,7 +215,7 @@ fn what_cannot_be_decided_is_said_and_changes_nothing() {
 }
 
 #[test]
-fn by_the_command_line() {
+fn commands_make_decisions() {
     let site = Site::start();
     let proxy = Proxy::start(&site.routes("", ""));
     let run = |arguments: &[&str]| {
@@ -247,7 +247,7 @@ fn by_the_command_line() {
 }
 
 #[test]
-fn replicas_and_restarts_go_by_it() {
+fn decisions_hold_on_replicas_and_after_restarts() {
     let (site, mut redis) = (Site::start(), Redis::start());
     let store = format!("store: {}", redis.url());
     let routes = site.routes("", &store);
@@ -279,7 +279,7 @@ fn replicas_and_restarts_go_by_it() {
 }
 
 #[test]
-fn another_salt_is_another_experiment() {
+fn new_salt_is_a_new_experiment() {
     let site = Site::start();
     let mut proxy = Proxy::start(&site.routes("", ""));
     assert_eq!(act(&proxy, "site/rollback", "").status, 200);
@@ -339,7 +339,7 @@ fn winner_that_harms_another_metric_waits_for_a_person() {
 }
 
 #[test]
-fn a_verdict_is_acted_on_where_the_file_says_so() {
+fn act_on_promotes_and_rolls_back() {
     let site = Site::start();
     // Everybody in the one group buys, and nobody in the other.
     let drive = |proxy: &Proxy, buys: &str| {

@@ -106,12 +106,12 @@ fn counts_once(redis: Option<&mut Redis>) {
 }
 
 #[test]
-fn a_report_that_is_retried_counts_once_through_crashes_in_the_embedded_store() {
+fn retried_report_counts_once_through_crashes_in_sqlite() {
     counts_once(None);
 }
 
 #[test]
-fn a_report_that_is_retried_counts_once_through_crashes_in_redis() {
+fn retried_report_counts_once_through_crashes_in_redis() {
     counts_once(Some(&mut Redis::with(&[
         "--appendonly",
         "yes",
@@ -122,7 +122,7 @@ fn a_report_that_is_retried_counts_once_through_crashes_in_redis() {
 
 /// On both HTTP/1 paths.
 #[test]
-fn an_order_counts_once_whoever_reports_it() {
+fn event_with_one_id_counts_once_from_all_sources() {
     for lines in ["", "timeouts: { total: 60s }\n"] {
         let origin = Origin::start("site");
         let proxy = Proxy::start(&routes(&origin, "", lines));
@@ -159,7 +159,7 @@ fn an_order_counts_once_whoever_reports_it() {
 
 /// A full journal takes nothing, and says so: what is acknowledged is counted, once.
 #[test]
-fn an_event_that_the_journal_cannot_take_is_not_acknowledged() {
+fn event_beyond_the_journal_quota_is_not_acknowledged() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let origin = Origin::start("site");
     let store = format!("store: {}\n", redis.url());
@@ -380,7 +380,7 @@ async fn waiting_is_bounded(store: &dyn Store) {
 }
 
 #[test]
-fn waiting_events_are_bounded_in_bytes_and_counted_in_both_stores() {
+fn waiting_events_are_bounded_in_both_stores() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -397,7 +397,7 @@ fn waiting_events_are_bounded_in_bytes_and_counted_in_both_stores() {
 }
 
 #[test]
-fn ids_are_remembered_by_time_and_bounded_in_both_stores() {
+fn event_ids_expire_and_are_bounded_in_both_stores() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -427,7 +427,7 @@ fn ids_are_remembered_by_time_and_bounded_in_both_stores() {
 /// The clock of one process that is a year ahead ends nothing that others remember in Redis: IDs of
 /// events, events that wait, users that were forgotten, and sessions that were ended.
 #[test]
-fn wrong_clock_of_one_process_ends_nothing_of_others_in_redis() {
+fn wrong_clock_of_one_replica_does_not_affect_others() {
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

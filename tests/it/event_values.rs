@@ -65,7 +65,7 @@ impl Site {
 const USER: &str = "Cookie: uid=exposed\r\n";
 
 #[test]
-fn events_with_bad_numbers_are_refused_and_not_accepted() {
+fn events_with_invalid_numbers_are_refused() {
     let site = Site::start("");
     for (amount, said) in [
         ("1e308", "beyond 10000"),
@@ -120,7 +120,7 @@ fn events_with_bad_numbers_are_refused_and_not_accepted() {
 }
 
 #[test]
-fn values_are_rounded_alike_from_every_source() {
+fn values_are_rounded_the_same_from_all_sources() {
     let site = Site::start("");
     let mut expected = (0, 0);
     for (amount, cents) in [
@@ -151,7 +151,7 @@ fn values_are_rounded_alike_from_every_source() {
 
 /// On both HTTP/1 paths: the second key sends every request through the other one.
 #[test]
-fn a_bad_value_in_a_header_loses_only_itself_and_is_reported() {
+fn invalid_value_in_a_header_drops_only_its_event() {
     for lines in ["", "timeouts: { total: 60s }\n"] {
         let site = Site::start(lines);
         // One connection, so one worker, which logs once.
@@ -206,7 +206,7 @@ fn a_bad_value_in_a_header_loses_only_itself_and_is_reported() {
 }
 
 #[test]
-fn one_looping_page_holds_up_nobody_else_behind_its_address() {
+fn looping_page_limits_only_its_own_user() {
     let lines = "events: { per_minute: 50, per_minute_per_address: 100 }\n";
     let site = Site::start(lines);
     let ten = json!(vec![json!({"event": "purchase", "amount": 1}); 10]).to_string();
@@ -226,7 +226,7 @@ fn one_looping_page_holds_up_nobody_else_behind_its_address() {
 }
 
 #[test]
-fn one_address_reports_only_so_much_whatever_ids_it_chooses() {
+fn address_limit_holds_for_all_ids() {
     let lines = "events: { per_minute: 50, per_minute_per_address: 100 }\ntrust: 127.0.0.1\n";
     let site = Site::start(lines);
     let twenty = json!(vec![json!({"event": "purchase", "amount": 1}); 20]).to_string();
@@ -292,7 +292,7 @@ fn one_address_reports_only_so_much_whatever_ids_it_chooses() {
 
 /// Events that are not counted, and what was wrong with events, are on the page, too.
 #[test]
-fn events_that_are_not_counted_are_shown_on_the_page() {
+fn uncounted_events_are_shown_on_the_page() {
     let site = Site::start("");
     let page = || {
         let mut client = Client::door(site.proxy.admin);

@@ -150,7 +150,7 @@ fn header(written: &str, lines: &[&str]) -> (Vec<Counted>, Vec<String>) {
 const BOTH: &str = "a: { event: a }, m: { event: a, value: v, kind: mean, max: 500 }";
 
 #[test]
-fn numbers_in_a_header_are_read_leniently_and_rounded_half_away_from_zero() {
+fn header_numbers_are_lenient_and_rounded_half_away_from_zero() {
     for (value, units) in [
         ("19.9999", 2000),
         ("1e2", 10_000),
@@ -171,7 +171,7 @@ fn numbers_in_a_header_are_read_leniently_and_rounded_half_away_from_zero() {
 }
 
 #[test]
-fn a_bad_parameter_loses_only_itself() {
+fn invalid_parameter_drops_only_itself() {
     let counts = vec![(0, 1, 0, None), (1, 1, 0, None)];
     for (event, fault) in [
         ("a;v=abc", "`v` of `a` is not a number"),
@@ -204,7 +204,7 @@ fn a_bad_parameter_loses_only_itself() {
 }
 
 #[test]
-fn a_malformed_member_is_reported_and_loses_only_itself() {
+fn malformed_member_is_reported_and_drops_only_itself() {
     for bad in ["a b", "\"text\"", "(a b)", "", "=", "7"] {
         let lines = ["a;v=1", bad, "a;v=2"];
         let (seen, faults) = header(BOTH, &lines);
@@ -216,7 +216,7 @@ fn a_malformed_member_is_reported_and_loses_only_itself() {
 }
 
 #[test]
-fn every_event_of_a_header_has_its_own_id() {
+fn each_event_of_a_header_has_its_own_id() {
     let id = |text: &str| Some(event_id("a", text.as_bytes()).get());
     let (seen, faults) = header(BOTH, &["a;v=1;id=\"x\", a;v=2, a;v=3;id=\"y\""]);
     assert_eq!(faults, [""; 0]);
@@ -236,7 +236,7 @@ fn every_event_of_a_header_has_its_own_id() {
 
 proptest! {
     #[test]
-    fn no_header_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn no_header_makes_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         let mut answer = answer(200, &[]);
         if let Ok(value) = HeaderValue::from_bytes(&bytes) {
             answer.headers.insert(EVENT_HEADER, value);

@@ -64,7 +64,7 @@ fn export(proxy: &Proxy, words: &[&str]) -> Output {
 }
 
 #[test]
-fn pandas_reaches_the_rates_of_the_results() {
+fn pandas_reproduces_the_rates() {
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
     let code = DOCUMENT.split("```python\n").nth(1).unwrap();
     let code = code.split("```").next().unwrap();
@@ -139,7 +139,7 @@ fn pandas_reaches_the_rates_of_the_results() {
 }
 
 #[test]
-fn names_come_out_as_they_went_in() {
+fn names_survive_the_export() {
     let (proxy, _origins) = site(None);
     proxy.results();
     let done = export(&proxy, &["--table", "assignments", "--raw"]);
@@ -165,7 +165,7 @@ fn fields(csv: &[u8]) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn csv_cells_that_begin_a_formula_are_neutralised_unless_raw() {
+fn csv_formulas_are_neutralised_unless_raw() {
     let formulas = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\r=1", "-"];
     let plain = ["-1.5", "+49123", "-1e3", "a=1", "'=1"];
     let origin = Origin::start("a");
@@ -251,7 +251,7 @@ metrics:
 }
 
 #[test]
-fn what_cannot_be_exported_is_said_and_leaves_no_file() {
+fn failed_export_is_an_error_and_leaves_no_file() {
     let mut redis = Redis::start();
     let (proxy, _origins) = site(Some(&redis));
     proxy.results();

@@ -204,7 +204,7 @@ fn user_forgotten_at_one_replica_does_not_come_back_from_another_ones_journal() 
 }
 
 #[test]
-fn nothing_is_forgotten_while_the_store_is_away() {
+fn forget_fails_while_the_store_is_unavailable() {
     let site = Site::start();
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let proxy = Proxy::start(&site.routes(&format!("store: {}\n", redis.url())));

@@ -96,7 +96,7 @@ fn everywhere(check: impl Fn(Site)) {
 }
 
 #[test]
-fn a_cookie_that_a_client_chose_joins_nobody() {
+fn forged_cookie_joins_no_user() {
     let wrong_tag = format!("evil.{}", "A".repeat(22));
     everywhere(|site| {
         let mut client = site.proxy.client();
@@ -129,7 +129,7 @@ fn a_cookie_that_a_client_chose_joins_nobody() {
 }
 
 #[test]
-fn customers_who_share_a_device_stay_users_of_their_own() {
+fn users_on_a_shared_device_stay_separate() {
     everywhere(|site| {
         let mut tablet = site.proxy.client();
         let first = tablet.get("/shop/?event=purchase", "");
@@ -167,7 +167,7 @@ fn customers_who_share_a_device_stay_users_of_their_own() {
 }
 
 #[test]
-fn a_device_that_guesses_ids_gives_its_past_to_one_of_them() {
+fn guessed_ids_absorb_a_minted_id_once() {
     everywhere(|site| {
         for victim in 0..20 {
             site.get("/shop/?event=purchase", &format!("uid=victim-{victim}"));
@@ -190,7 +190,7 @@ fn a_device_that_guesses_ids_gives_its_past_to_one_of_them() {
 
 /// IDs that lead to one another would be chains; there are none.
 #[test]
-fn no_order_of_ids_makes_a_chain() {
+fn aliases_never_form_a_chain() {
     everywhere(|site| {
         let device = |number: usize| cookie(KEY, &format!("m{number}"), From::Minted);
         for number in 0..40 {
@@ -244,7 +244,7 @@ fn no_order_of_ids_makes_a_chain() {
 }
 
 #[test]
-fn odd_cookies_are_as_good_as_none() {
+fn malformed_cookies_are_ignored() {
     let good = cookie(KEY, "m1", From::Minted);
     let tag = good.split('.').nth(1).unwrap().to_owned();
     let odd = [
@@ -289,7 +289,7 @@ fn odd_cookies_are_as_good_as_none() {
 }
 
 #[test]
-fn a_key_is_replaced_without_losing_a_visitor() {
+fn key_rotation_keeps_users() {
     for lines in PATHS {
         let site = Site::start(None, lines);
         let serve = |keys: &str| {
@@ -328,7 +328,7 @@ fn a_key_is_replaced_without_losing_a_visitor() {
 }
 
 #[test]
-fn a_key_of_the_store_outlives_a_restart() {
+fn stored_key_survives_a_restart() {
     let origins = [Origin::start("a"), Origin::start("b")];
     let text = routes(None, &origins, "");
     let mut proxy = Proxy::start(&text);
@@ -342,7 +342,7 @@ fn a_key_of_the_store_outlives_a_restart() {
 }
 
 #[test]
-fn http2_reads_and_gives_the_same_cookie() {
+fn http2_reads_and_sets_the_same_cookie() {
     let site = Site::start(None, "");
     let ask = |cookie: &str| {
         let url = format!("http://{}/shop/", site.proxy.public);
@@ -369,7 +369,7 @@ fn http2_reads_and_gives_the_same_cookie() {
 }
 
 #[test]
-fn a_whole_cookie_is_taken_where_a_person_pastes_it() {
+fn pasted_cookie_is_accepted_as_an_id() {
     let site = Site::start(None, "");
     let first = site.get("/shop/", "other=1");
     let minted = given(&first).unwrap().to_owned();
@@ -398,7 +398,7 @@ fn a_whole_cookie_is_taken_where_a_person_pastes_it() {
 }
 
 #[test]
-fn without_joining_a_cookie_says_nothing_beside_a_known_id() {
+fn cookie_beside_a_known_id_is_ignored_without_join() {
     for lines in PATHS {
         let origins = [Origin::start("a"), Origin::start("b")];
         let keys = format!("identity: {{ join: false, keys: [ \"{KEY}\" ] }}\n{lines}");

@@ -55,7 +55,7 @@ fn check(
 }
 
 #[test]
-fn a_known_id_counts_and_a_cookie_beside_it_decides_the_group() {
+fn known_id_counts_and_the_cookie_decides_the_group() {
     let uid = [IdSource::Cookie("uid".into())];
     let mut identity = identity(uid.to_vec());
     let value = minted::write(&identity.keys, b"m1", Origin::Minted);
@@ -97,7 +97,7 @@ fn a_known_id_counts_and_a_cookie_beside_it_decides_the_group() {
 }
 
 #[test]
-fn what_is_kept_of_an_id() {
+fn ids_are_kept_raw_or_hashed() {
     let user = UserId::new(b"user-1").unwrap();
     assert_eq!(IdStorage::Raw.of(user).id().as_bytes(), b"user-1");
     // echo -n user-1 | openssl dgst -sha256 -hmac 0123456789abcdef
@@ -137,7 +137,7 @@ fn cookies() {
 }
 
 #[test]
-fn other_places_and_their_order() {
+fn id_sources_in_order() {
     let all = [
         IdSource::Header("x-user".parse().unwrap()),
         IdSource::Query("u".into()),
@@ -216,7 +216,7 @@ fn tokens() {
 }
 
 #[test]
-fn minted_ids_are_uuids_in_the_order_of_time() {
+fn minted_ids_are_ordered_uuids() {
     let early = identity::mint(1_700_000_000_000, &[7; 10]);
     let late = identity::mint(1_700_000_000_001, &[0; 10]);
     assert!(early.user().as_bytes() < late.user().as_bytes());
@@ -244,7 +244,7 @@ fn minted_ids_are_uuids_in_the_order_of_time() {
 
 proptest! {
     #[test]
-    fn what_is_found_stands_in_the_request(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
+    fn found_id_occurs_in_the_request(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
         let mut headers = HeaderMap::new();
         for line in &lines {
             if let Ok(value) = HeaderValue::from_bytes(line) {
@@ -260,12 +260,12 @@ proptest! {
     }
 
     #[test]
-    fn any_query_is_read(query in "\\PC{0,60}", name in "[a-c]") {
+    fn any_query_is_parsed(query in "\\PC{0,60}", name in "[a-c]") {
         let _ = identity::query_value(&query, &name);
     }
 
     #[test]
-    fn tokens_come_back_and_no_changed_one_does(experiment in "\\PC{0,40}", group in "\\PC{0,40}", expires_s in any::<u64>(), place in any::<prop::sample::Index>(), bit in 0u8..7) {
+    fn override_tokens_round_trip_and_changed_ones_fail(experiment in "\\PC{0,40}", group in "\\PC{0,40}", expires_s in any::<u64>(), place in any::<prop::sample::Index>(), bit in 0u8..7) {
         let forced = Override { experiment, group, expires_s };
         let token = override_token::sign(b"secret", &forced);
         let expected = if expires_s > 1000 { Ok(forced.clone()) } else { Err(OverrideError::Stale) };
@@ -279,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_no_token(token in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn random_bytes_are_no_token(token in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert_eq!(override_token::verify(b"secret", &token, 0), Err(OverrideError::Forged));
     }
 }

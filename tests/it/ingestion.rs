@@ -139,7 +139,7 @@ async fn totals(batches: &[Vec<Chunk>]) -> (ExperimentTotals, ExperimentTotals) 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
-    fn counts_do_not_depend_on_how_facts_are_cut(
+    fn counts_do_not_depend_on_batches(
         a in proptest::collection::vec(record(), 1..30),
         b in proptest::collection::vec(record(), 1..30),
         size in 1usize..7,
@@ -175,7 +175,7 @@ proptest! {
 /// Where a minted ID and a known one lie in different shards, the join goes to the minted ID's and
 /// the user to the known one's, each once.
 #[test]
-fn a_join_across_shards_goes_to_the_minted_ids_shard() {
+fn join_across_shards_is_applied_in_the_shard_of_the_minted_id() {
     let mut known = AppliedCache::default();
     let shards = vec![HashMap::default(); 5];
     known.experiments.insert("one".to_owned(), shards.clone());
@@ -241,7 +241,7 @@ fn a_join_across_shards_goes_to_the_minted_ids_shard() {
 
 /// A process whose clock is 30 days ahead ends neither what is remembered nor what waits.
 #[test]
-fn a_record_from_the_future_gives_nothing_up() {
+fn record_from_the_future_drops_no_waiting_event() {
     const DAY_MS: u64 = 24 * 3_600_000;
     let now_ms = 20_000 * DAY_MS;
     let mut known = AppliedCache::default();

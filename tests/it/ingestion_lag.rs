@@ -39,7 +39,7 @@ fn declaration() -> Declaration {
 }
 
 #[test]
-fn a_load_that_never_pauses_is_followed_and_folded_to_its_end() {
+fn constant_load_is_ingested_and_lag_is_reported() {
     let folder = TempDir::new().unwrap();
     let options = Options::new(1 << 30, 1);
     let sync = Duration::from_millis(200);

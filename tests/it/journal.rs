@@ -129,7 +129,7 @@ pub fn segments(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_written_is_read_back_while_it_grows_over_many_segments() {
+fn records_are_read_back_over_many_segments() {
     let folder = TempDir::new().unwrap();
     let options = options(6 << 20);
     let Journals {
@@ -174,7 +174,7 @@ fn what_is_written_is_read_back_while_it_grows_over_many_segments() {
 }
 
 #[test]
-fn what_an_earlier_process_left_is_adopted_by_one_process_only() {
+fn left_journal_is_adopted_by_one_process_only() {
     let folder = TempDir::new().unwrap();
     let Journals {
         mut writers,
@@ -240,7 +240,7 @@ fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u64>, u64) {
 }
 
 #[test]
-fn a_torn_tail_is_cut_and_costs_no_more_than_itself() {
+fn torn_tail_loses_only_itself() {
     for torn in 1..90 {
         let (read, lost) = damaged(|bytes| bytes.truncate(bytes.len() - torn));
         let whole = read.len() as u64;
@@ -258,7 +258,7 @@ fn a_torn_tail_is_cut_and_costs_no_more_than_itself() {
 }
 
 #[test]
-fn a_full_journal_takes_nothing_and_recovers() {
+fn full_journal_refuses_records_and_recovers() {
     let folder = TempDir::new().unwrap();
     let options = options(4 << 20);
     let Journals {
@@ -290,7 +290,7 @@ fn a_full_journal_takes_nothing_and_recovers() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_an_error_with_its_place() {
+fn unwritable_folder_is_an_error_with_its_path() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -309,7 +309,7 @@ fn a_folder_that_cannot_be_written_is_an_error_with_its_place() {
 
 /// As when a successor starts while the process before it looks for journals that were left.
 #[test]
-fn journals_begin_while_another_process_adopts_what_is_left() {
+fn journals_are_created_while_another_process_adopts() {
     let folder = TempDir::new().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -41,7 +41,7 @@ fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn a_request_is_logged_with_all_that_became_of_it() {
+fn request_is_logged_with_its_outcome() {
     let origin = Origin::start("two");
     let proxy = logging(&origin, "access_log: access.log");
     let mut client = proxy.client();
@@ -86,7 +86,7 @@ fn a_request_is_logged_with_all_that_became_of_it() {
 }
 
 #[test]
-fn what_is_told_of_the_user_is_for_the_file_to_say() {
+fn logged_user_follows_the_configuration() {
     let origin = Origin::start("two");
     let users = |log: &str| {
         let proxy = logging(&origin, log);
@@ -118,7 +118,7 @@ fn what_is_told_of_the_user_is_for_the_file_to_say() {
 }
 
 #[test]
-fn how_it_ended_is_told_apart() {
+fn endings_are_distinguished() {
     let origin = Raw::start(|mut peer| {
         while let Some(head) = peer.request() {
             if head.starts_with("GET /break ") {
@@ -190,7 +190,7 @@ fn how_it_ended_is_told_apart() {
 }
 
 #[test]
-fn what_fails_is_logged_whatever_the_sample() {
+fn failures_are_always_logged() {
     let origin = Origin::start("two");
     let proxy = logging(&origin, "access_log: { to: access.log, sample: 0% }");
     let mut client = proxy.client();
@@ -209,7 +209,7 @@ fn what_fails_is_logged_whatever_the_sample() {
 }
 
 #[test]
-fn the_sample_goes_by_the_trace() {
+fn sampling_follows_the_trace() {
     let origin = Origin::start("two");
     let proxy = logging(&origin, "access_log: { to: access.log, sample: 50% }");
     let mut client = proxy.client();
@@ -232,7 +232,7 @@ fn the_sample_goes_by_the_trace() {
 }
 
 #[test]
-fn without_a_trace_the_sample_goes_by_the_request_id() {
+fn sampling_follows_the_request_id_without_a_trace() {
     let origin = Origin::start("two");
     let both = [0, 0].map(|_| {
         let proxy = logging(
@@ -264,7 +264,7 @@ fn without_a_trace_the_sample_goes_by_the_request_id() {
 }
 
 #[test]
-fn who_is_refused_can_ask_why_by_the_id() {
+fn refused_request_is_logged_with_its_id() {
     let origin = Origin::start("two");
     let proxy = logging(
         &origin,
@@ -286,7 +286,7 @@ fn who_is_refused_can_ask_why_by_the_id() {
 }
 
 #[test]
-fn what_came_is_passed_on_unless_the_file_says_otherwise() {
+fn request_id_and_trace_are_passed_on_by_default() {
     let origin = Origin::start("two");
     let brought = "X-Request-Id: mine\r\ntraceparent: junk\r\ntracestate: a=b\r\n";
     let ask = |more: &str| {
@@ -321,7 +321,7 @@ fn what_came_is_passed_on_unless_the_file_says_otherwise() {
 }
 
 #[test]
-fn a_log_that_is_moved_away_is_begun_anew_and_no_line_is_lost() {
+fn moved_log_is_reopened_without_losing_a_line() {
     let origin = Origin::start("two");
     let proxy = logging(&origin, "access_log: access.log");
     let stop = Arc::new(AtomicBool::new(false));
@@ -357,7 +357,7 @@ fn a_log_that_is_moved_away_is_begun_anew_and_no_line_is_lost() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_disturbs_nobody() {
+fn unwritable_log_fails_no_request() {
     let origin = Origin::start("two");
     let mut proxy = logging(&origin, "access_log: /dev/full");
     let mut client = proxy.client();
@@ -369,7 +369,7 @@ fn a_log_that_cannot_be_written_disturbs_nobody() {
 }
 
 #[test]
-fn a_line_that_a_full_disk_took_half_of_spoils_no_other() {
+fn torn_line_does_not_damage_the_next() {
     let origin = Origin::start("two");
     let mount = "mkdir {}/small && mount -t tmpfs -o size=64k none {}/small && exec \"$@\"";
     let through = ["unshare", "-rm", "sh", "-c", mount, "sh"].map(str::to_owned);
@@ -411,7 +411,7 @@ fn a_line_that_a_full_disk_took_half_of_spoils_no_other() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_disturbs_nobody() {
+fn blocked_log_fails_no_request() {
     let origin = Origin::start("two");
     let folder = tempfile::TempDir::new().unwrap();
     let pipe = folder.path().join("pipe");
@@ -497,7 +497,7 @@ fn log_file_is_reopened_without_traffic_and_sigusr1_needs_no_file() {
 /// The same answers, on the fast path, on the other one (which `TE` takes) and over HTTP/2, are
 /// logged alike, and none of them counts as unfinished.
 #[test]
-fn answer_in_chunks_with_trailers_is_logged_alike_on_every_path() {
+fn chunked_response_with_trailers_is_logged_the_same_over_all_protocols() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
                   3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n";
     let origin = Raw::always(answer);
@@ -529,7 +529,7 @@ fn answer_in_chunks_with_trailers_is_logged_alike_on_every_path() {
 }
 
 #[test]
-fn answer_that_takes_all_its_time_is_not_the_upstreams_fault() {
+fn total_timeout_is_not_blamed_on_the_upstream() {
     let origin = Raw::start(|mut peer| {
         if peer.request().is_some() {
             peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");

@@ -47,7 +47,7 @@ fn value(samples: &[Value], name: &str, labels: &[(&str, &str)]) -> Option<f64> 
 }
 
 #[test]
-fn numbers_are_those_of_the_results() {
+fn metrics_equal_the_results() {
     let site = Origin::start("site");
     let mut redis = Redis::start();
     let authority = Authority::new();
@@ -159,7 +159,7 @@ fn assert_asks_for_what_there_is(file: &str, samples: &[Value]) {
 }
 
 #[test]
-fn alerts_are_given_when_they_should_be() {
+fn alert_rules_fire_in_their_conditions() {
     let tested = Command::new("promtool")
         .args(["test", "rules", "alerts-test.yaml"])
         .current_dir(format!("{ROOT}/dashboards"))
@@ -173,7 +173,7 @@ fn alerts_are_given_when_they_should_be() {
 }
 
 #[test]
-fn the_dashboard_is_one() {
+fn dashboard_is_valid() {
     let text = std::fs::read_to_string(format!("{ROOT}/dashboards/grafana.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();

@@ -78,7 +78,7 @@ fn count(results: &Value, metric: usize, group: usize, what: &str) -> u64 {
 }
 
 #[test]
-fn the_published_counts_come_out_exactly() {
+fn published_counts_are_reproduced_exactly() {
     assert_eq!(players().len(), 90_189);
     let redis = Redis::start();
     let (gate_30, gate_40) = (Origin::start("30"), Origin::start("40"));
@@ -121,7 +121,7 @@ fn the_published_counts_come_out_exactly() {
 }
 
 #[test]
-fn the_same_players_hashed_split_evenly() {
+fn hashed_players_split_evenly() {
     let redis = Redis::start();
     let (gate_30, gate_40) = (Origin::start("30"), Origin::start("40"));
     let proxy = Proxy::start(&routes(&redis, &gate_30, &gate_40, false));

@@ -35,7 +35,7 @@ fn users_counted(store: &str) -> (u64, Proxy) {
 }
 
 #[test]
-fn a_cluster_shares_an_experiment_evenly() {
+fn cluster_shards_an_experiment_evenly() {
     let cluster = Cluster::start();
     let (users, proxy) = users_counted(&format!("store: \"{}\"\n", cluster.url()));
     assert_eq!(users, 60);
@@ -60,7 +60,7 @@ fn a_cluster_shares_an_experiment_evenly() {
 }
 
 #[test]
-fn a_user_of_the_rights_that_the_document_names_is_enough() {
+fn documented_acl_rights_are_sufficient() {
     let line = REDIS_DOCUMENT.split("`ACL SETUSER ").nth(1).unwrap();
     let line = line
         .split('`')
@@ -91,7 +91,7 @@ fn counts_with(line: &str) {
 }
 
 #[test]
-fn redis_behind_tls_is_verified_and_shown_a_certificate() {
+fn redis_over_tls_is_verified_and_gets_a_client_certificate() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let authority = |name: &str| {

@@ -303,7 +303,7 @@ fn drive(test: impl AsyncFnOnce(&Shop, &Client)) {
 }
 
 #[test]
-fn people_see_decide_and_are_kept_up_to_date() {
+fn page_shows_results_makes_decisions_and_updates() {
     drive(see_and_decide);
 }
 
@@ -432,7 +432,7 @@ fn assert_grows_to_the_present(results: &Value) {
 }
 
 #[test]
-fn a_session_that_ends_leaves_the_page() {
+fn page_is_left_when_its_session_ends() {
     drive(async |shop, browser| {
         log_in(browser, shop, "read-secret").await;
         wait_for(browser, "#live", "live").await;
@@ -453,7 +453,7 @@ fn a_session_that_ends_leaves_the_page() {
 }
 
 #[test]
-fn several_are_seen_at_a_glance_and_a_store_that_is_away_is_said() {
+fn overview_lists_experiments_and_an_unavailable_store() {
     let origin = Origin::start("site");
     let mut redis = Redis::start();
     let long = "x".repeat(64);
@@ -534,7 +534,7 @@ fn several_are_seen_at_a_glance_and_a_store_that_is_away_is_said() {
 }
 
 #[test]
-fn without_scripts_it_is_a_plain_page() {
+fn page_works_without_scripts() {
     drive(decide_without_scripts);
 }
 

@@ -211,7 +211,7 @@ async fn replicas_agree_on_ended_sessions(one: Arc<dyn Store>, two: Arc<dyn Stor
 }
 
 #[test]
-fn the_embedded_file_keeps_the_smallest_and_the_first() {
+fn sqlite_keeps_minima_and_first_values() {
     let folder = TempDir::new().unwrap();
     let open = || -> Arc<dyn Store> {
         Arc::new(SqliteStore::open(&folder.path().join("watershed.db")).unwrap())
@@ -229,7 +229,7 @@ fn the_embedded_file_keeps_the_smallest_and_the_first() {
 }
 
 #[test]
-fn redis_keeps_the_smallest_and_the_first() {
+fn redis_keeps_minima_and_first_values() {
     let redis = Redis::start();
     runtime().block_on(async {
         let mut stores = Vec::<Arc<dyn Store>>::new();
@@ -254,7 +254,7 @@ fn redis_keeps_the_smallest_and_the_first() {
 }
 
 #[test]
-fn a_file_of_the_version_before_is_taken_over() {
+fn file_of_the_previous_version_is_migrated() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("watershed.db");
     runtime().block_on(async {
@@ -295,7 +295,7 @@ fn a_file_of_the_version_before_is_taken_over() {
 }
 
 #[test]
-fn a_cluster_keeps_them_in_one_place() {
+fn cluster_keeps_minima_in_one_slot() {
     let cluster = Cluster::start();
     runtime().block_on(async {
         let mut stores = Vec::<Arc<dyn Store>>::new();

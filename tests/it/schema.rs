@@ -39,7 +39,7 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn what_is_right_passes() {
+fn valid_files_pass() {
     let paths = [
         "config/routes.yaml",
         "config/routes.docker.yaml",
@@ -58,7 +58,7 @@ fn what_is_right_passes() {
 }
 
 #[test]
-fn what_is_wrong_is_underlined() {
+fn invalid_files_fail_at_the_key() {
     let sound = read("src/config/schema/forms.yaml");
     let cases = [
         ("store: watershed.db", "stoer: watershed.db", "stoer"),
@@ -90,7 +90,7 @@ fn what_is_wrong_is_underlined() {
 }
 
 #[test]
-fn the_command_prints_the_file() {
+fn schema_command_prints_the_schema() {
     let said = Command::new(BINARY).arg("schema").output().unwrap();
     assert!(said.status.success());
     assert_eq!(

@@ -37,7 +37,7 @@ fn answers(arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn verdicts_seldom_err_and_find_what_is_planned() {
+fn simulated_verdicts_have_the_planned_error_rates() {
     let arguments = "--json --runs 80 --looks 30 --rate 30% --seed 7 --users-per-day 100";
     let arguments: Vec<&str> = arguments.split(' ').collect();
     let answers = answers(&arguments);
@@ -81,7 +81,7 @@ fn verdicts_seldom_err_and_find_what_is_planned() {
 }
 
 #[test]
-fn the_same_seed_plays_the_same() {
+fn same_seed_gives_the_same_result() {
     let play = |seed: &str| {
         let arguments = [
             "--json", "--runs", "6", "--users", "400", "--looks", "8", "--rate", "40%",
@@ -93,7 +93,7 @@ fn the_same_seed_plays_the_same() {
 }
 
 #[test]
-fn a_table_is_printed_and_faults_are_named() {
+fn table_is_printed_and_errors_are_reported() {
     let table = simulate(ROUTES, &["--runs", "2", "--users", "100", "--looks", "2"]);
     let said = String::from_utf8(table.stdout).unwrap();
     for says in [

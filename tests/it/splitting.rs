@@ -51,7 +51,7 @@ fn metric<'a>(results: &'a Value, metric: &str, group: &str) -> &'a Value {
 }
 
 #[test]
-fn users_are_split_and_what_they_do_is_counted_once() {
+fn users_are_split_and_events_count_once() {
     let (_current, _redesign, routes) = site(HALF);
     let proxy = Proxy::start(&routes);
     let mut client = proxy.client();
@@ -144,7 +144,7 @@ fn users_are_split_and_what_they_do_is_counted_once() {
 }
 
 #[test]
-fn ids_come_from_the_listed_places_in_order_and_are_minted_otherwise() {
+fn ids_come_from_the_first_source_or_are_minted() {
     let (_current, _redesign, routes) = site(HALF);
     let proxy = Proxy::start(&routes);
     let user = |path: &str, headers: &str| {
@@ -192,7 +192,7 @@ fn ids_come_from_the_listed_places_in_order_and_are_minted_otherwise() {
 }
 
 #[test]
-fn behind_tls_the_minted_cookie_is_secure() {
+fn minted_cookie_is_secure_over_tls() {
     let (_current, _redesign, routes) = site(&format!("{HALF}trust: [ 127.0.0.1 ]\n"));
     let proxy = Proxy::start(&routes);
     let cookie = |headers: &str| {
@@ -208,7 +208,7 @@ fn behind_tls_the_minted_cookie_is_secure() {
 }
 
 #[test]
-fn nothing_is_lost_when_the_program_is_killed() {
+fn kill_loses_no_record() {
     for redis in [None, Some(Redis::start())] {
         let store = redis
             .as_ref()
@@ -248,7 +248,7 @@ fn nothing_is_lost_when_the_program_is_killed() {
 }
 
 #[test]
-fn requests_are_served_while_redis_is_away_and_counted_when_it_is_back() {
+fn requests_count_after_redis_returns() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (_current, _redesign, routes) = site(&format!("{HALF}store: {}\n", redis.url()));
     let proxy = Proxy::start(&routes);
@@ -296,7 +296,7 @@ fn requests_are_served_while_redis_is_away_and_counted_when_it_is_back() {
 }
 
 #[test]
-fn a_winner_takes_everybody_without_a_failed_request() {
+fn winner_in_the_file_serves_everybody() {
     let (current, redesign, before) = site(HALF);
     let after = routes(
         &current,
@@ -366,7 +366,7 @@ fn a_winner_takes_everybody_without_a_failed_request() {
 }
 
 #[test]
-fn overrides_force_a_group_and_count_nothing() {
+fn override_forces_a_group_and_is_not_counted() {
     let overrides = "overrides: { secret: 0123456789abcdef0123 }\n";
     let (_current, _redesign, routes) = site(&format!("{HALF}{overrides}"));
     let proxy = Proxy::start(&routes);
@@ -455,7 +455,7 @@ fn overrides_force_a_group_and_count_nothing() {
 }
 
 #[test]
-fn an_upstream_that_is_down_falls_back_to_control() {
+fn unavailable_upstream_falls_back_to_control() {
     let (current, redesign, _) = site("");
     let down = redesign.address;
     drop(redesign);
@@ -479,7 +479,7 @@ fn an_upstream_that_is_down_falls_back_to_control() {
 }
 
 #[test]
-fn who_is_where_and_why() {
+fn assignments_are_explained() {
     let (_current, _redesign, routes) = site(
         "experiments: { new-site: { control: current, experiment: redesign, percent: 50, traffic: 50% } }\n",
     );
@@ -529,7 +529,7 @@ fn who_is_where_and_why() {
 }
 
 #[test]
-fn nobody_switches_and_shares_stay() {
+fn users_stay_in_their_groups() {
     let (_current, _redesign, routes) = site(
         "experiments: { new-site: { control: current, experiment: redesign, percent: 20, min_duration: 0s } }\n",
     );
@@ -557,7 +557,7 @@ fn nobody_switches_and_shares_stay() {
 }
 
 #[test]
-fn told_to_stop_it_finishes_what_runs_and_folds_what_is_left() {
+fn stop_finishes_requests_and_ingests_all_records() {
     let (_current, _redesign, routes) = site(HALF);
     let mut proxy = Proxy::start(&routes);
     let mut client = proxy.client();

@@ -72,7 +72,7 @@ fn requests(results: &serde_json::Value) -> u64 {
 }
 
 #[test]
-fn who_has_connected_before_the_end_is_answered() {
+fn connections_accepted_before_the_stop_are_answered() {
     let origin = Origin::start("a");
     let mut proxy = Proxy::start(&routes(&origin, ""));
     proxy.signal("STOP");
@@ -95,7 +95,7 @@ fn who_has_connected_before_the_end_is_answered() {
 }
 
 #[test]
-fn told_to_stop_it_is_not_ready_first_and_serves_on_for_a_while() {
+fn stop_reports_not_ready_and_serves_for_the_grace_time() {
     let origin = Origin::start("a");
     let mut proxy = Proxy::start(&routes(&origin, "timeouts: { grace: 1s }"));
     assert_eq!(proxy.ask("/admin/readyz").status, 200);
@@ -151,7 +151,7 @@ fn idle_connection_is_served_once_more_after_sigterm() {
 }
 
 #[test]
-fn response_that_began_before_the_stop_says_that_it_is_the_last() {
+fn response_after_the_stop_closes_its_connection() {
     let origin = Origin::start("a");
     for way in WAYS {
         let mut proxy = Proxy::start(&routes(&origin, way));
@@ -173,7 +173,7 @@ fn response_that_began_before_the_stop_says_that_it_is_the_last() {
 }
 
 #[test]
-fn idle_connections_do_not_hold_up_a_stop() {
+fn idle_connections_do_not_delay_a_stop() {
     let origin = Origin::start("a");
     for way in WAYS {
         let mut proxy = Proxy::start(&routes(&origin, way));
@@ -191,7 +191,7 @@ fn idle_connections_do_not_hold_up_a_stop() {
 }
 
 #[test]
-fn last_response_survives_a_client_that_sends_on() {
+fn last_response_reaches_a_client_that_still_sends() {
     let body = vec![b'x'; 600_000];
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     let origin = Raw::always([head.into_bytes(), body.clone()].concat());
@@ -216,7 +216,7 @@ fn last_response_survives_a_client_that_sends_on() {
 }
 
 #[test]
-fn change_right_after_the_start_is_loaded() {
+fn change_right_after_the_start_is_reloaded() {
     let origin = Origin::start("a");
     for _ in 0..5 {
         let proxy = Proxy::start(&routes(&origin, ""));
@@ -229,7 +229,7 @@ fn change_right_after_the_start_is_loaded() {
 }
 
 #[test]
-fn told_twice_it_waits_for_nobody() {
+fn second_stop_signal_aborts_requests() {
     let origin = Origin::start("a");
     let mut proxy = Proxy::start(&routes(&origin, ""));
     let mut client = proxy.client();
@@ -246,7 +246,7 @@ fn told_twice_it_waits_for_nobody() {
 }
 
 #[test]
-fn no_request_notices_a_reload() {
+fn reload_fails_no_request() {
     let (a, b) = (Origin::start("a"), Origin::start("b"));
     let mut proxy = Proxy::start(&routes(&a, ""));
     let load = Load::on(proxy.public, 6);
@@ -320,7 +320,7 @@ fn with_sockets(folder: &TempDir, sockets: &[(&str, &TcpListener)]) -> Own {
 }
 
 #[test]
-fn with_sockets_of_a_service_manager_no_restart_is_noticed() {
+fn restart_with_inherited_sockets_fails_no_request() {
     let origin = Origin::start("a");
     let folder = TempDir::new().unwrap();
     let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -355,7 +355,7 @@ fn with_sockets_of_a_service_manager_no_restart_is_noticed() {
 }
 
 #[test]
-fn a_socket_that_nothing_is_for_is_said() {
+fn inherited_socket_without_a_listener_is_an_error() {
     let folder = TempDir::new().unwrap();
     let file = "listen: 127.0.0.1:0\nadmin: { listen: 127.0.0.1:0 }\nupstreams: { a: \"http://127.0.0.1:9\" }";
     std::fs::write(folder.path().join("routes.yaml"), file).unwrap();
@@ -374,7 +374,7 @@ impl Drop for Heir {
 }
 
 #[test]
-fn a_successor_takes_over_without_anybody_noticing() {
+fn handover_fails_no_request() {
     let origin = Origin::start("a");
     let copied = "cp \"$1\" {}/program && shift && exec {}/program \"$@\"";
     let how = How {
@@ -412,7 +412,7 @@ fn a_successor_takes_over_without_anybody_noticing() {
 }
 
 #[test]
-fn a_successor_that_cannot_start_changes_nothing() {
+fn successor_that_fails_to_start_changes_nothing() {
     let origin = Origin::start("a");
     let proxy = Proxy::start(&routes(&origin, ""));
     let sound = std::fs::read_to_string(proxy.file()).unwrap();
@@ -435,7 +435,7 @@ fn a_successor_that_cannot_start_changes_nothing() {
 }
 
 #[test]
-fn without_file_descriptors_it_serves_whom_it_has_and_later_the_others() {
+fn exhausted_file_descriptors_delay_only_new_connections() {
     let origin = Origin::start("a");
     let limit = "ulimit -n 80 && exec \"$@\"";
     let how = How {
@@ -485,7 +485,7 @@ fn without_file_descriptors_it_serves_whom_it_has_and_later_the_others() {
 
 /// Connections of the admin API take no file descriptors that clients of the site were promised.
 #[test]
-fn admin_connections_leave_clients_their_file_descriptors() {
+fn admin_connections_do_not_exhaust_file_descriptors() {
     let origin = Origin::start("a");
     let limit = "ulimit -n 200 && exec \"$@\"";
     let how = How {

@@ -12,7 +12,7 @@ use watershed::stats::{
 const KNOWN: &str = include_str!("../vectors/statistics/known.jsonl");
 
 #[test]
-fn every_known_answer_is_given() {
+fn known_answers_are_reproduced() {
     let mut output = Vec::new();
     watershed::cli::stats::run(KNOWN.as_bytes(), &mut output).unwrap();
     let output = String::from_utf8(output).unwrap();
@@ -85,7 +85,7 @@ impl Check<'_> {
 }
 
 #[test]
-fn the_command_answers_on_standard_output() {
+fn stats_command_writes_to_standard_output() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"))
         .arg("stats")
         .stdin(Stdio::piped())
@@ -296,7 +296,7 @@ proptest! {
     }
 
     #[test]
-    fn swapping_the_groups_swaps_the_answer(
+    fn swapped_groups_swap_the_result(
         x in prop::collection::vec(10_u64..900, 4),
     ) {
         let totals = vec![
@@ -363,7 +363,7 @@ fn three(totals: [(u64, u64); 3]) -> Question {
 }
 
 #[test]
-fn several_groups_are_corrected_for() {
+fn several_groups_are_corrected() {
     // One group alone would be shown at 5 %; of two it is not, until the other one is.
     let alone = question(
         vec![metric(
@@ -405,7 +405,7 @@ fn secondary_metrics_are_corrected_together() {
 }
 
 #[test]
-fn a_guardrail_acts_at_once_and_a_winner_that_does_harm_is_none() {
+fn harmful_group_is_no_winner() {
     let purchase = metric(
         Kind::Conversion,
         vec![vec![converted(20_000, 2000), converted(20_000, 2500)]],
@@ -452,7 +452,7 @@ fn a_guardrail_acts_at_once_and_a_winner_that_does_harm_is_none() {
 }
 
 #[test]
-fn a_ramp_with_a_drifting_rate_is_no_effect() {
+fn ramp_with_a_drifting_rate_shows_no_effect() {
     let ramp = || {
         vec![
             vec![converted(99_000, 1980), converted(1_000, 20)],
@@ -483,7 +483,7 @@ fn shares(control: (u64, u64), own: (u64, u64)) -> Question {
 }
 
 #[test]
-fn small_sites_and_large_effects_need_no_baseline() {
+fn small_samples_with_large_effects_need_no_baseline() {
     for (control, own, p_max) in [
         ((300, 0), (300, 30), 0.001),
         ((300, 10), (300, 40), 0.01),
@@ -529,7 +529,7 @@ fn around(users: u64, mean: i128, spread: i128) -> Totals {
 }
 
 #[test]
-fn negative_means_are_judged_by_their_difference() {
+fn negative_means_are_compared_by_their_difference() {
     // Losses of 2.00 and of 1.50 per user, ± 10.00.
     let pair = vec![vec![around(40_000, -200, 1000), around(40_000, -150, 1000)]];
     let judged = judge(&question(vec![metric(Kind::Mean, pair)], &[0.5]));
@@ -552,7 +552,7 @@ fn negative_means_are_judged_by_their_difference() {
 }
 
 #[test]
-fn less_can_be_better() {
+fn decrease_can_be_the_goal() {
     let mut less = metric(
         Kind::Count,
         vec![vec![
@@ -588,7 +588,7 @@ fn less_can_be_better() {
 }
 
 #[test]
-fn a_single_look_is_given_on_request() {
+fn fixed_horizon_is_returned_on_request() {
     let conversion = metric(
         Kind::Conversion,
         vec![vec![converted(80, 48), converted(70, 56)]],

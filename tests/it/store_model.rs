@@ -506,7 +506,7 @@ fn against_the_model(cases: u32, check: impl Fn(&[Step])) {
 }
 
 #[test]
-fn the_embedded_file_equals_the_model() {
+fn sqlite_equals_the_model() {
     let runtime = runtime();
     against_the_model(60, |steps| {
         let folder = TempDir::new().unwrap();
@@ -646,7 +646,7 @@ async fn retention_is_kept(store: &dyn Store) {
 }
 
 #[test]
-fn users_are_not_kept_for_ever_in_both_houses() {
+fn users_expire_in_both_stores() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
         retention_is_kept(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
@@ -657,7 +657,7 @@ fn users_are_not_kept_for_ever_in_both_houses() {
 }
 
 #[test]
-fn early_and_late_are_told_apart_in_both_houses() {
+fn early_and_late_events_are_distinguished_in_both_stores() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
         bounds_are_exact(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
@@ -671,7 +671,7 @@ fn early_and_late_are_told_apart_in_both_houses() {
 }
 
 #[test]
-fn a_redis_that_restarts_or_loses_data_is_seen() {
+fn redis_that_lost_data_is_noticed() {
     let mut redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     runtime().block_on(async {
         let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
@@ -706,7 +706,7 @@ fn a_redis_that_restarts_or_loses_data_is_seen() {
 }
 
 #[test]
-fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
+fn read_only_redis_gets_no_partial_delta() {
     let redis = Redis::start();
     runtime().block_on(async {
         let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws")
@@ -738,7 +738,7 @@ fn a_redis_that_must_not_be_written_to_takes_nothing_at_all() {
 }
 
 #[test]
-fn a_redis_that_will_never_do_is_an_error() {
+fn unusable_redis_is_an_error() {
     let guarded = Redis::with(&["--requirepass", "sesame"]);
     let not_redis = crate::support::origin::Origin::start("site");
     runtime().block_on(async {
@@ -765,7 +765,7 @@ fn a_redis_that_will_never_do_is_an_error() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_an_error() {
+fn file_that_is_no_store_is_an_error() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("watershed.db");
     std::fs::write(
@@ -790,7 +790,7 @@ fn a_file_that_is_no_store_is_an_error() {
 /// A script's time must not depend on what clients sent earlier. Chains of IDs as 0.1.0 could be
 /// made to keep them, and the joins of somebody who tries to make them now.
 #[test]
-fn a_script_takes_no_longer_for_what_clients_sent_earlier() {
+fn script_time_does_not_grow_with_earlier_events() {
     const LONG: usize = 22_000;
     const USERS: usize = 1_000;
     let redis = Redis::with(&[

@@ -85,7 +85,7 @@ fn segment(own: &Path) -> PathBuf {
 }
 
 #[test]
-fn shortened_segment_costs_what_was_not_read() {
+fn truncated_segment_loses_only_unread_records() {
     for bytes in [0, 1, 4096, 5000, 20_000] {
         let lost = vandalize(false, |own| cut(&segment(own), bytes));
         assert!((30..=600).contains(&lost), "{bytes}: {lost}");
@@ -105,7 +105,7 @@ fn shortened_segment_costs_what_was_not_read() {
 }
 
 #[test]
-fn deleted_files_and_folders_cost_nothing() {
+fn deleted_files_lose_no_record() {
     assert_eq!(
         vandalize(false, |own| fs::remove_file(segment(own)).unwrap()),
         0
@@ -123,7 +123,7 @@ fn deleted_files_and_folders_cost_nothing() {
 }
 
 #[test]
-fn requests_are_served_and_counted_whatever_becomes_of_the_journal() {
+fn requests_are_served_while_the_journal_is_tampered_with() {
     let origins = [Origin::start("a"), Origin::start("b")];
     // The store comes later, so that nothing is read before the files are hit.
     let store = TempDir::new().unwrap();

@@ -229,7 +229,7 @@ fn pipe_in_the_place_of_the_file_is_reported() {
 }
 
 #[test]
-fn locked_file_is_reported_and_picked_up() {
+fn locked_file_is_reported_and_used_once_unlocked() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("counts.db");
     ours(&path);
@@ -450,7 +450,7 @@ fn junk_in_redis_takes_nothing_else_down() {
 }
 
 #[test]
-fn stores_of_release_0_1_0_are_taken_over() {
+fn stores_of_release_0_1_0_are_migrated() {
     let site = Site::start();
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("counts.db");
@@ -588,7 +588,7 @@ fn is_told(proxy: &Proxy, problem: &str) {
 /// A key of another type stands in the place of one experiment's; the other experiment is
 /// counted meanwhile, and this one afterwards.
 #[test]
-fn key_of_another_type_holds_up_its_experiment_alone() {
+fn key_of_another_type_stops_only_its_experiment() {
     let redis = Redis::start();
     let site = Site::start();
     let routes = format!(

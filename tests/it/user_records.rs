@@ -95,7 +95,7 @@ fn both(check: impl Fn(Option<Redis>)) {
 }
 
 #[test]
-fn browsers_report_events_of_users_who_were_exposed() {
+fn browser_events_count_for_exposed_users() {
     both(|redis| {
         let house = House::start(
             redis,
@@ -169,7 +169,7 @@ fn browsers_report_events_of_users_who_were_exposed() {
 }
 
 #[test]
-fn servers_report_events_once_however_often_they_send_them() {
+fn server_events_with_a_key_count_once() {
     both(|redis| {
         let house = House::start(redis, "");
         for user in ["u1", "u2"] {
@@ -226,7 +226,7 @@ fn servers_report_events_once_however_often_they_send_them() {
 }
 
 #[test]
-fn a_visitor_who_logs_in_stays_one_person_in_one_group() {
+fn login_keeps_the_user_in_one_group() {
     both(|redis| {
         let house = House::start(redis, "");
         let version =
@@ -308,7 +308,7 @@ fn nothing_is_recorded_without_consent() {
 }
 
 #[test]
-fn hashed_ids_are_all_that_is_kept_and_a_user_can_be_forgotten() {
+fn only_hashed_ids_are_stored_and_users_can_be_forgotten() {
     let house = House::start(
         Some(Redis::start()),
         "identity: { store: hashed, key: 0123456789abcdef, keys: [ fedcba9876543210 ] }\n",

@@ -193,7 +193,7 @@ fn lowest_p_outlives_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
 }
 
 #[test]
-fn lowest_p_outlives_a_kill_with_the_embedded_file() {
+fn lowest_p_survives_a_kill_with_sqlite() {
     lowest_p_outlives_a_kill("", |proxy| {
         let path = proxy.folder.path().join("watershed.db");
         let file = rusqlite::Connection::open(path).unwrap();
@@ -204,7 +204,7 @@ fn lowest_p_outlives_a_kill_with_the_embedded_file() {
 }
 
 #[test]
-fn lowest_p_outlives_a_kill_with_redis() {
+fn lowest_p_survives_a_kill_with_redis() {
     let redis = Redis::start();
     lowest_p_outlives_a_kill(&format!("store: {}\n", redis.url()), |_| {
         redis
@@ -232,7 +232,7 @@ fn state(results: &Value, state: &str, says: &str) {
 }
 
 #[test]
-fn guardrails_that_the_file_asks_for_show_harm() {
+fn configured_guardrails_show_harm() {
     let site = Site::start();
     let keys = ", min_duration: 0s, match: /shop/**, metrics: [purchase], guardrails: { errors: { max_increase: 0% }, slow: { over: 1500ms, max_increase: 5% }, returns: { max_increase: 10% } }";
     let metrics = format!("{PURCHASE}, returns: {{ event: return }}");
@@ -301,7 +301,7 @@ fn guardrails_that_the_file_asks_for_show_harm() {
 }
 
 #[test]
-fn a_dead_upstream_is_seen_at_once_and_its_missing_users_are_named() {
+fn dead_upstream_is_reported_with_its_missing_users() {
     let Site { current, redesign } = Site::start();
     let site = Site { current, redesign };
     let text = routes(&site, ", min_duration: 0s", PURCHASE);
@@ -350,7 +350,7 @@ fn a_dead_upstream_is_seen_at_once_and_its_missing_users_are_named() {
 }
 
 #[test]
-fn users_who_do_not_come_as_assigned_are_named() {
+fn sample_ratio_mismatch_is_explained() {
     let site = Site::start();
     let proxy = Proxy::start(&routes(&site, ", min_duration: 0s", PURCHASE));
     come(
@@ -385,7 +385,7 @@ fn users_who_do_not_come_as_assigned_are_named() {
 }
 
 #[test]
-fn no_verdict_comes_before_the_shortest_duration() {
+fn no_verdict_before_min_duration() {
     let site = Site::start();
     let proxy = Proxy::start(&routes(&site, ", min_duration: 1h", PURCHASE));
     come(
@@ -418,7 +418,7 @@ fn no_verdict_comes_before_the_shortest_duration() {
 }
 
 #[test]
-fn what_lies_within_the_margin_is_no_difference() {
+fn effect_within_the_margin_is_no_difference() {
     let site = Site::start();
     let wide = "purchase: { event: purchase, detect: 100%, margin: 900% }";
     let proxy = Proxy::start(&routes(&site, ", min_duration: 0s", wide));
@@ -442,7 +442,7 @@ fn what_lies_within_the_margin_is_no_difference() {
 }
 
 #[test]
-fn money_is_counted_in_its_minor_units() {
+fn money_is_counted_in_minor_units() {
     let site = Site::start();
     let metrics = "whole: { event: buy, value: amount, kind: mean, scale: 0 }, cents: { event: buy, value: amount, kind: mean }, exact: { event: buy, value: amount, kind: mean, scale: 4 }";
     let redis = Redis::start();
@@ -470,7 +470,7 @@ fn money_is_counted_in_its_minor_units() {
 }
 
 #[test]
-fn plans_and_the_fixed_view_are_shown_when_asked() {
+fn planning_and_fixed_horizon_are_shown_on_request() {
     let site = Site::start();
     let proxy = Proxy::start(&routes(
         &site,
@@ -545,7 +545,7 @@ fn plans_and_the_fixed_view_are_shown_when_asked() {
 }
 
 #[test]
-fn replicas_share_what_was_found_and_what_was_planned() {
+fn replicas_share_minima_and_plans() {
     let site = Site::start();
     let redis = Redis::start();
     let store = format!("store: {}\n", redis.url());
@@ -589,7 +589,7 @@ fn replicas_share_what_was_found_and_what_was_planned() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_looks_at_a_store_that_hangs() {
+fn stop_does_not_wait_for_analyses_of_a_hanging_store() {
     let site = Site::start();
     let redis = Redis::start();
     let half = "{ control: current, experiment: redesign, percent: 50 }";
@@ -611,7 +611,7 @@ fn a_stop_does_not_wait_for_looks_at_a_store_that_hangs() {
 }
 
 #[test]
-fn one_test_judges_shares_whatever_rate_is_expected() {
+fn proportion_test_does_not_depend_on_the_expected_rate() {
     let site = Site::start();
     let metrics = "none: { event: purchase }, low: { event: purchase, baseline: 5% }, high: { event: purchase, baseline: 30% }, money: { event: purchase, value: amount, kind: mean }, profit: { event: purchase, value: amount, kind: mean, baseline: -2 }";
     let proxy = Proxy::start(&routes(&site, "", metrics));
@@ -643,7 +643,7 @@ fn one_test_judges_shares_whatever_rate_is_expected() {
 
 /// A nightly import, sorted by version: half-way all buyers are of one group.
 #[test]
-fn import_sorted_by_group_shows_nothing_half_way() {
+fn partial_import_shows_no_result() {
     let site = Site::start();
     let keys = ", min_duration: 0s, act_on: [winner, loser]";
     let proxy = Proxy::start(&routes(&site, keys, PURCHASE));
