@@ -83,7 +83,7 @@ impl IdStorage {
     pub fn of<'a>(&self, user: UserId<'a>) -> StoredId<'a> {
         match self {
             IdStorage::Raw => StoredId::AsItCame(user),
-            IdStorage::Hashed(key) => StoredId::Hashed(key.hash(user.0)),
+            IdStorage::Hashed(key) => StoredId::Hashed(key.hash(user.as_bytes())),
         }
     }
 }
@@ -102,7 +102,7 @@ impl StoredId<'_> {
     pub fn id(&self) -> UserId<'_> {
         match self {
             StoredId::AsItCame(user) => *user,
-            StoredId::Hashed(hash) => UserId(hash),
+            StoredId::Hashed(hash) => UserId::of_nonempty(hash),
         }
     }
 }
@@ -160,19 +160,21 @@ pub struct Visitor<'a> {
 impl<'a> Visitor<'a> {
     /// The ID that counts: the known one where there is one.
     pub fn user(&self) -> UserId<'_> {
-        UserId(&self.id)
+        UserId::of_nonempty(&self.id)
     }
 
     /// The ID that decides groups: the cookie's where there is one. So nobody is moved by logging
     /// in.
     pub fn assigned_by(&self) -> UserId<'_> {
-        UserId(self.beside.as_ref().unwrap_or(&self.id))
+        UserId::of_nonempty(self.beside.as_ref().unwrap_or(&self.id))
     }
 
     /// The minted ID that came with a known one.
     pub fn minted_beside(&self) -> Option<UserId<'_>> {
         let minted = self.beside.as_deref();
-        minted.filter(|_| self.origin == Origin::Minted).map(UserId)
+        minted
+            .filter(|_| self.origin == Origin::Minted)
+            .map(UserId::of_nonempty)
     }
 
     /// The visitor with an ID of its own, for keeping past the request.

@@ -10,6 +10,12 @@ impl<'a> UserId<'a> {
         (!bytes.is_empty()).then_some(UserId(bytes))
     }
 
+    /// Wraps an ID that is known not to be empty.
+    pub(super) fn of_nonempty(bytes: &'a [u8]) -> UserId<'a> {
+        debug_assert!(!bytes.is_empty());
+        UserId(bytes)
+    }
+
     /// Removes spaces and tabs around an ID. A header such as `Watershed-User` cannot carry them,
     /// so they are not part of an ID from any source.
     pub fn trim(bytes: &[u8]) -> &[u8] {

@@ -216,7 +216,7 @@ impl Ingestor {
         let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
         self.telemetry
             .ingestion
-            .folded
+            .ingested
             .fetch_add(folded as u64, Ordering::Relaxed);
         self.pass_mark();
         Ok(match (is_full, folded) {
@@ -504,15 +504,15 @@ impl Ingestor {
         );
         let told = |reader: &Reader| self.told.get(reader.id()).copied().unwrap_or_default();
         let untold = |reader: &Reader| reader.dropped().saturating_sub(told(reader).0);
-        folding
+        ingestion
             .dropped_unreported
             .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
         let untold = |reader: &Reader| reader.lost().saturating_sub(told(reader).1);
-        folding
+        ingestion
             .lost_unreported
             .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
         let lost: u64 = self.readers.iter().map(Reader::lost).sum();
-        folding
+        ingestion
             .lost
             .store(self.lost_before + lost, Ordering::Relaxed);
         ingestion.reached.store(

@@ -1,7 +1,7 @@
 //! A connection to an endpoint, with or without TLS, or a request on one that several share.
 
 use crate::config::plan::{EndpointAddress, Transport};
-use crate::upstream::health_state::Slot;
+use crate::upstream::health_state::ConnectionSlot;
 use crate::upstream::http2::Http2Stream;
 use rustls::pki_types::ServerName;
 use std::io;

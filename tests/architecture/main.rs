@@ -168,14 +168,7 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 const SHARED_NAMES: &[&str] = &["Arguments"];
 
 /// What remains to be done: files in import cycles, by module.
-const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[
-    ("config", 8),
-    ("experiment", 4),
-    ("stats", 14),
-    ("store", 26),
-    ("tls", 2),
-    ("upstream", 3),
-];
+const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[("stats", 14)];
 /// What remains to be done: functions over the limit, by module.
 const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
     ("admin", 7),
@@ -186,26 +179,12 @@ const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
 ];
 /// What remains to be done: names of more than one public type.
 const SHARED_NAMES_LEFT: &[&str] = &[
-    "Assignment",
-    "Bounds",
-    "Decimal",
-    "Ended",
-    "Endpoint",
-    "Form",
     "Group",
     "Guardrail",
-    "Kind",
     "Metric",
     "Plan",
-    "Rates",
-    "Role",
-    "Row",
     "SampleRatio",
-    "Slot",
-    "State",
-    "Taken",
     "View",
-    "Wish",
 ];
 
 #[test]

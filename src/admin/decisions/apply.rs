@@ -3,7 +3,7 @@
 use crate::admin::decisions::action::Action;
 use crate::admin::decisions::decide::{Decision, Done, Undecided, decide};
 use crate::admin::http::error::{Failure, no_experiment};
-use crate::admin::results::gather::Wish;
+use crate::admin::results::gather::ResultsRequest;
 use crate::admin::state::AdminState;
 use axum::http::StatusCode;
 use std::time::Duration;
@@ -80,11 +80,11 @@ fn line(text: &str) -> Result<String, Failure> {
 
 /// The group that the verdict says has won.
 async fn won(state: &AdminState, name: &str) -> Result<String, Failure> {
-    let wish = Wish {
+    let request = ResultsRequest {
         only: Some(name),
-        ..Wish::default()
+        ..ResultsRequest::default()
     };
-    let results = state.results(wish).await?;
+    let results = state.results(request).await?;
     let experiment = results.experiments.first();
     let verdict = &experiment.ok_or_else(|| no_experiment(name))?.verdict;
     let group = verdict.group.clone().filter(|_| verdict.state == "winner");

@@ -5,7 +5,7 @@ use crate::admin::decisions::apply::{Asked, apply};
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Path, Query, Refused};
 use crate::admin::http::html;
-use crate::admin::results::gather::Wish;
+use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, GroupResult, VerdictResult};
 use crate::admin::state::AdminState;
 use crate::admin::view::buttons::title;
@@ -95,11 +95,11 @@ pub async fn ask(
     if caller.role < TokenRole::Operate {
         return html::message_page(StatusCode::FORBIDDEN, "Your token may read only.");
     }
-    let wish = Wish {
+    let request = ResultsRequest {
         only: Some(&name),
-        ..Wish::default()
+        ..ResultsRequest::default()
     };
-    let results = match state.results(wish).await {
+    let results = match state.results(request).await {
         Ok(results) => results,
         Err(error) => {
             let said = format!("The store does not answer: {error}");

@@ -7,7 +7,7 @@ mod text_format;
 mod traffic;
 
 use crate::admin::http::error::Failure;
-use crate::admin::results::gather::Wish;
+use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
 use crate::telemetry::{Spans, Telemetry};
@@ -58,7 +58,7 @@ pub async fn metrics(
     metrics.endpoints(&plan, &state.server.health_registry);
     metrics.certificates(&plan);
     metrics.spans(&state.telemetry.spans);
-    let results = state.results(Wish::default()).await;
+    let results = state.results(ResultsRequest::default()).await;
     metrics.gauge(
         "store_up",
         "Whether the store answers and takes what it is given",
