@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::time::{SystemTime, UNIX_EPOCH};
-use watershed::config::plan::{Role, Token};
+use watershed::config::plan::{Token, TokenRole};
 
 const SITE: &str = "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.1:9\" }\n\
     experiments: { site: { control: a, experiment: b, percent: 50 } }\n";
@@ -156,7 +156,7 @@ fn session_of_ten_years_is_refused_even_if_it_is_signed_by_the_kept_secret() {
     let keys = &plan.admin.session_keys;
     let token = Token {
         name: "anna".into(),
-        role: Role::Operate,
+        role: TokenRole::Operate,
         digest: Sha256::digest("anna-secret").into(),
         short: false,
     };

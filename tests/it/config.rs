@@ -553,7 +553,10 @@ show_group: true
     let plan = parse(text).unwrap();
     assert_eq!(plan.listen.to_string(), "[::1]:81");
     let token = &plan.admin.tokens[0];
-    assert_eq!((&*token.name, token.role), ("admin", plan::Role::Operate));
+    assert_eq!(
+        (&*token.name, token.role),
+        ("admin", plan::TokenRole::Operate)
+    );
     let digest: [u8; 32] = <Sha256 as Digest>::digest("from the environment").into();
     assert_eq!(token.digest, digest, "the token itself is not kept");
     assert!(matches!(&plan.store, StoreConfig::Redis { prefix, .. } if &**prefix == "shop"));

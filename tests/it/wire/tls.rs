@@ -213,7 +213,7 @@ fn certificates_are_read_again_when_they_change() {
     std::fs::write(authority.file("site.key"), key).unwrap();
     until("the refusal", || {
         let log = proxy.log.lock().unwrap().clone();
-        log.contains("do not go together").then_some(()).ok_or(log)
+        log.contains("does not belong to the certificate").then_some(()).ok_or(log)
     });
     run(async { assert!(connect(&client, address, "old.test").await.is_ok()) });
     std::fs::write(authority.file("site.key"), new_key).unwrap();
