@@ -1,71 +1,73 @@
 "use strict";
-// Keeps the results fresh: the door says when something has changed, and what differs is put in its
-// place, so that focus, scrolling and what was opened stay. Without this script the page is plain.
+// Updates the results page. The server sends an event when the results change; the page is then fetched
+// and only the parts that differ are replaced, so that focus, scroll position and open details stay.
+// Without this script the page works, but does not update.
 const live = document.getElementById("live");
-const was = new Map();
-const AGAIN_MS = 5000;
+const replaced = new Map(); // The HTML that was last put into each part, by ID.
+const RECONNECT_MS = 5000;
 let busy = false, again = false;
 
-function put(now, text) {
-  if ((was.get(now.id) ?? now.innerHTML) === text) return;
-  was.set(now.id, text);
-  const open = [...now.querySelectorAll("details[open] > summary")].map((one) => one.id);
-  const aside = [...now.querySelectorAll(".scroll")].map((one) => [one.id, one.scrollLeft]);
-  const focused = now.contains(document.activeElement) ? document.activeElement.id : "";
-  now.innerHTML = text;
+function replace(part, html) {
+  if ((replaced.get(part.id) ?? part.innerHTML) === html) return;
+  replaced.set(part.id, html);
+  const open = [...part.querySelectorAll("details[open] > summary")].map((summary) => summary.id);
+  const scrolled = [...part.querySelectorAll(".scroll")].map((region) => [region.id, region.scrollLeft]);
+  const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
+  part.innerHTML = html;
   for (const id of open) document.getElementById(id)?.parentElement.setAttribute("open", "");
-  for (const [id, left] of aside) { const one = document.getElementById(id); if (one) one.scrollLeft = left; }
+  for (const [id, left] of scrolled) { const region = document.getElementById(id); if (region) region.scrollLeft = left; }
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-  now.classList.remove("fresh");
-  void now.offsetWidth;
-  now.classList.add("fresh");
+  part.classList.remove("fresh");
+  void part.offsetWidth; // Restarts the animation of `.fresh`.
+  part.classList.add("fresh");
 }
 
-function patch(fresh) {
+function update(fetched) {
   const ids = (page) => [...page.querySelectorAll("[data-live]")].map((part) => part.id).join("\n");
-  document.title = fresh.title;
-  if (ids(document) !== ids(fresh)) {
-    was.clear();
-    document.querySelector("main").replaceWith(fresh.querySelector("main"));
+  document.title = fetched.title;
+  if (ids(document) !== ids(fetched)) {
+    replaced.clear();
+    document.querySelector("main").replaceWith(fetched.querySelector("main"));
   }
-  for (const now of document.querySelectorAll("[data-live]")) put(now, fresh.getElementById(now.id).innerHTML);
+  for (const part of document.querySelectorAll("[data-live]")) replace(part, fetched.getElementById(part.id).innerHTML);
 }
 
-// What cannot be had now: the numbers stay as they last were, below what is said of it.
-function complain(fresh) {
-  const said = fresh.getElementById("alarms"), now = document.getElementById("alarms");
-  if (said && now) put(now, said.innerHTML);
+// Shows the message of an error page above the last results.
+function showError(fetched) {
+  const message = fetched.getElementById("alarms"), alarms = document.getElementById("alarms");
+  if (message && alarms) replace(alarms, message.innerHTML);
 }
 
 async function refresh() {
   if (busy) { again = true; return; }
   busy = true;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-    if (answer.status === 401) { location.reload(); return; }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (answer.ok) patch(fresh); else complain(fresh);
-  } catch { /* The stream says that the door is away. */ } finally {
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (response.status === 401) { location.reload(); return; }
+    const fetched = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (response.ok) update(fetched); else showError(fetched);
+  } catch { /* The event stream reports that the admin API is unreachable. */ } finally {
     busy = false;
     if (again) { again = false; refresh(); }
   }
 }
 
-function show(connected) {
-  live.textContent = connected ? "live" : "not connected: shown as it last was";
+function showConnection(connected) {
+  live.textContent = connected ? "live" : "not connected; showing the last results";
   live.className = connected ? "on" : "off";
 }
 
 function listen() {
   const source = new EventSource("/admin/results/live");
-  source.addEventListener("open", () => show(true));
+  source.addEventListener("open", () => showConnection(true));
   source.addEventListener("changed", refresh);
   source.addEventListener("error", () => {
-    show(false);
+    showConnection(false);
     if (source.readyState !== EventSource.CLOSED) return;
-    // Refused, which browsers do not try again: the session may be over, or who is in front of the door may be.
+    // Browsers do not retry after an error response: the session may have ended, or a proxy in front of
+    // the admin API may be unavailable.
     refresh();
-    setTimeout(listen, AGAIN_MS);
+    setTimeout(listen, RECONNECT_MS);
   });
 }
 listen();

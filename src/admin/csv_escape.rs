@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-/// What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection); the last four
-/// are the full-width forms of the first four.
+/// Characters at which a spreadsheet begins a formula (OWASP, CSV injection). The last four are the
+/// full-width forms of the first four.
 const FORMULA: [char; 11] = [
     '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
 ];
 
-/// This text, with a `'` before it where a spreadsheet would take it for a formula. Plain numbers,
-/// such as `-1.5`, stay what they are.
+/// Returns the text, with a `'` before it if a spreadsheet would read it as a formula. Plain numbers
+/// such as `-1.5` are unchanged.
 pub fn neutral(text: &str) -> Cow<'_, str> {
     match text.starts_with(FORMULA) && !is_number(text) {
         true => Cow::Owned(format!("'{text}")),
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formulas_are_neutralised_and_nothing_else() {
+    fn only_formulas_get_a_leading_apostrophe() {
         for formula in [
             "=1+1",
             "=cmd|' /C calc'!A0",

@@ -1,13 +1,13 @@
-//! Numbers and times as people read them. PURE.
+//! Formats numbers and times for people. PURE.
 
 use crate::stats::narrative::thousands;
 
-/// A share as a percentage, with a decimal place where that is not 0.
+/// Formats a share (0 to 1) as a percentage with at most one decimal place.
 pub fn share(share: f64) -> String {
     format!("{} %", (share * 1000.0).round() / 10.0)
 }
 
-/// A relative change, with its sign.
+/// Formats a relative change as a percentage with its sign.
 pub fn change(change: f64) -> String {
     let percent = (change * 1000.0).round() / 10.0;
     match percent == 0.0 {
@@ -16,7 +16,7 @@ pub fn change(change: f64) -> String {
     }
 }
 
-/// How many, and which part of all that is.
+/// Formats a count and its percentage of `all`.
 pub fn part(count: u64, all: u64) -> String {
     match all {
         0 => thousands(count),
@@ -28,7 +28,7 @@ pub fn part(count: u64, all: u64) -> String {
     }
 }
 
-/// A sum of values: as many decimal places as it has, two at most.
+/// Formats a sum of values with no decimal place if it is whole, or else with two.
 pub fn sum(sum: f64) -> String {
     let cents = (sum.abs() * 100.0).round();
     let whole = thousands((cents / 100.0).floor() as u64);
@@ -39,7 +39,7 @@ pub fn sum(sum: f64) -> String {
     }
 }
 
-/// A latency.
+/// Formats a latency in ms, or in seconds from 1 s on.
 pub fn latency(ms: Option<f64>) -> String {
     match ms {
         None => "–".to_owned(),
@@ -50,7 +50,7 @@ pub fn latency(ms: Option<f64>) -> String {
     }
 }
 
-/// A moment in RFC 3339, to the minute.
+/// Formats an RFC 3339 time to the minute, in UTC; `?` if it cannot be parsed.
 pub fn minute(at: &str) -> String {
     let at: Result<jiff::Timestamp, _> = at.parse();
     at.map_or("?".to_owned(), |at| {
@@ -58,7 +58,7 @@ pub fn minute(at: &str) -> String {
     })
 }
 
-/// From one moment to another, in seconds; not before it.
+/// Returns the seconds from one RFC 3339 time to another; 0 if `to` is the earlier one.
 pub fn seconds_between(from: &str, to: &str) -> Option<f64> {
     let (from, to): (jiff::Timestamp, jiff::Timestamp) = (from.parse().ok()?, to.parse().ok()?);
     Some(to.duration_since(from).as_secs_f64().max(0.0))
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_said_as_people_read_them() {
+    fn numbers_are_formatted_with_units_and_separators() {
         assert_eq!(
             [0.2, 0.125, 9.788].map(share),
             ["20 %", "12.5 %", "978.8 %"]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_said_to_the_minute() {
+    fn times_are_formatted_to_the_minute() {
         assert_eq!(minute("2026-11-03T07:05:59.123Z"), "3 Nov 2026, 07:05 UTC");
         assert_eq!(minute("soon"), "?");
         let day = seconds_between("2026-11-03T07:00:00Z", "2026-11-04T07:00:00Z");

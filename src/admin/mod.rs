@@ -1,8 +1,8 @@
 //! The admin API: results, the page, assignments, health, reload. `http/router.rs` lists its paths.
 //!
-//! It listens on its own address, loopback unless told otherwise. With tokens, every request but
-//! the health checks must carry one (`Authorization: Bearer …`), or the session of a browser that
-//! has shown one.
+//! It listens on its own address, loopback by default. If tokens are configured, every request
+//! except health checks must carry one (`Authorization: Bearer …`) or the session cookie of a
+//! browser that logged in with one.
 
 mod clock;
 mod csv_escape;

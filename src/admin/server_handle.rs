@@ -8,27 +8,27 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Asks the server to reload its routes file.
 #[derive(Debug)]
 pub struct ReloadRequest {
-    /// What became of it: what was done, or all that is wrong with the file.
+    /// Receives a sentence on what was done, or all problems of the file.
     pub done: oneshot::Sender<Result<String, String>>,
 }
 
 /// What the server does for the admin API.
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
-    /// Loads the file again.
+    /// Reloads the routes file.
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Journals events.
     pub events: mpsc::Sender<EventsRequest>,
-    /// Goes by what was decided just now.
+    /// Wakes the task that applies decisions.
     pub decided: Arc<Notify>,
-    /// When the latest fact was journaled.
+    /// The time of the latest journaled record.
     pub latest_record: LatestRecord,
-    /// What is known of endpoints.
+    /// The health of every endpoint.
     pub health_registry: Arc<HealthRegistry>,
 }
 
-/// Says when the latest fact was journaled here, in Unix milliseconds: journals' clocks can be ahead
-/// of the system's.
+/// Returns the time of the latest record that this process journaled, in Unix milliseconds. It can be
+/// later than the system's time because journals have clocks of their own.
 #[derive(Clone)]
 pub struct LatestRecord(pub Arc<dyn Fn() -> u64 + Send + Sync>);
 
@@ -41,21 +41,21 @@ impl std::fmt::Debug for LatestRecord {
 /// Asks the server to journal events.
 #[derive(Debug)]
 pub struct EventsRequest {
-    /// Each with its user.
+    /// The events; each has a user.
     pub events: Vec<ClientEvent>,
-    /// What became of them.
+    /// Receives the outcome.
     pub done: oneshot::Sender<AcceptedEvents>,
 }
 
-/// What became of reported events.
+/// The outcome of reported events.
 #[derive(Debug)]
 pub struct AcceptedEvents {
-    /// How many count for a metric and are journaled.
+    /// The number of events that count for a metric and are journaled.
     pub accepted: usize,
-    /// The names of those that count for none.
+    /// The names of events that no metric counts.
     pub unknown: Vec<String>,
-    /// Those that are not counted, and why.
+    /// Events that are not counted because a value is invalid.
     pub refused: Vec<client_event::RejectedEvent>,
-    /// How many the journal had no room for.
+    /// The number of events that the journal had no room for.
     pub dropped: usize,
 }

@@ -15,27 +15,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long deleting a user waits for ingestion.
+/// The time that deleting a user waits for ingestion.
 const CAUGHT_UP_WITHIN_MS: u64 = 5_000;
 /// How often replicas exchange ended sessions through the store.
 const EXCHANGE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long one exchange may take.
+/// The time limit of one exchange.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The state that all handlers share. Clones are cheap, and share it.
+/// The state that all handlers share. Clones are cheap and refer to the same state.
 #[derive(Clone)]
 pub struct AdminState {
     /// The name of this process among those that share its store.
     pub replica: Arc<str>,
-    /// Evaluates experiments, and knows what earlier evaluations found.
+    /// Evaluates experiments and keeps what earlier evaluations found.
     pub evaluator: Arc<Evaluator>,
-    /// The plan that is served, and its successors.
+    /// The active plan.
     pub plans: watch::Receiver<Arc<Plan>>,
     /// The store of all replicas.
     pub store: Arc<dyn Store>,
     /// Counters of this process.
     pub telemetry: Arc<Telemetry>,
-    /// Limits on wrong tokens.
+    /// Limits wrong tokens per client address.
     pub rates: Arc<RateLimiter>,
     /// The server that runs this API.
     pub server: ServerHandle,
@@ -46,17 +46,17 @@ pub struct AdminState {
 }
 
 impl AdminState {
-    /// Computes the results that the query asks for.
+    /// Computes the requested results.
     pub async fn results(&self, wish: ResultsRequest<'_>) -> Result<Results, StoreError> {
         let (plan, replica) = (self.plan(), &self.replica);
         let (store, telemetry) = (&*self.store, &*self.telemetry);
         gather::gather(&plan, store, &self.evaluator, telemetry, replica, wish).await
     }
 
-    /// Waits at most 5 s until the store has every record that was journaled here before the call:
-    /// it then knows which IDs belong to one person. Returns the time of the latest record in Unix
+    /// Waits at most 5 s until the store has every record that was journaled here before the call. The
+    /// store then knows all IDs that belong to one user. Returns the time of the latest record in Unix
     /// milliseconds.
-    pub async fn until_now(&self) -> u64 {
+    pub async fn wait_for_ingestion(&self) -> u64 {
         let called_ms = now_ms();
         let ingestion = &self.telemetry.ingestion;
         let is_behind = || {
@@ -69,12 +69,12 @@ impl AdminState {
         now_ms().max((self.server.latest_record.0)())
     }
 
-    /// The plan that is served now.
+    /// Returns the active plan.
     pub fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plans.borrow())
     }
 
-    /// Sessions that were ended before they expired.
+    /// Locks the sessions that were ended before they expired.
     pub fn ended(&self) -> MutexGuard<'_, EndedSessions> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,11 +84,11 @@ impl AdminState {
     pub async fn exchange_ended(&self) {
         let ours = {
             let mut ended = self.ended();
-            ended.forget(now_s());
+            ended.remove_expired(now_s());
             ended.all().cloned().collect::<Vec<_>>()
         };
-        let asked = self.store.ended_sessions(&ours, now_s());
-        match tokio::time::timeout(EXCHANGE_WITHIN, asked).await {
+        let exchange = self.store.ended_sessions(&ours, now_s());
+        match tokio::time::timeout(EXCHANGE_WITHIN, exchange).await {
             Ok(Ok(all)) => {
                 let mut ended = self.ended();
                 for (until_s, nonce) in all {
@@ -96,13 +96,13 @@ impl AdminState {
                 }
             }
             // Ingestion reports a store that is unavailable; the next exchange tries again.
-            Ok(Err(error)) => tracing::debug!("ended sessions are not shared: {error}"),
-            Err(_) => tracing::debug!("ended sessions are not shared: the store is slow"),
+            Ok(Err(error)) => tracing::debug!("ended sessions could not be exchanged: {error}"),
+            Err(_) => tracing::debug!("ended sessions could not be exchanged: the store is slow"),
         }
     }
 
     /// Exchanges ended sessions with the store until its future is dropped.
-    pub async fn follow_ended(&self) {
+    pub async fn exchange_ended_repeatedly(&self) {
         loop {
             tokio::time::sleep(EXCHANGE_INTERVAL).await;
             self.exchange_ended().await;

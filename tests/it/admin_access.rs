@@ -1,4 +1,4 @@
-//! The admin door: who may come in, who may change something, and pages elsewhere that would.
+//! Access to the admin API: tokens, roles, sessions, and protection against pages of other sites.
 
 use crate::support::client::{Answer, Client};
 use crate::support::proxy::{BINARY, How, Proxy};
@@ -10,22 +10,22 @@ const SITE: &str = "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.
     metrics: { buy: \"POST /buy -> 2xx\" }\n";
 
 /// A proxy without tokens.
-fn open_door() -> Proxy {
+fn without_tokens() -> Proxy {
     Proxy::start(SITE)
 }
 
-fn with_door(door: String) -> Proxy {
+fn with_admin_keys(admin_keys: String) -> Proxy {
     let how = How {
-        door,
+        admin_keys,
         ..How::default()
     };
     Proxy::start_how(SITE, how)
 }
 
 /// A proxy with a reader and an operator.
-fn closed_door() -> Proxy {
+fn with_tokens() -> Proxy {
     let hash = "sha256:".to_owned() + &sha256("read-secret");
-    with_door(format!(
+    with_admin_keys(format!(
         "tokens: {{ dashboard: {{ role: read, hash: \"{hash}\" }}, anna: {{ role: operate, token: operate-secret }} }}"
     ))
 }
@@ -39,11 +39,11 @@ fn sha256(text: &str) -> String {
 }
 
 fn get(proxy: &Proxy, path: &str, headers: &str) -> Answer {
-    Client::door(proxy.admin).get(path, headers)
+    Client::admin(proxy.admin).get(path, headers)
 }
 
 fn post(proxy: &Proxy, path: &str, headers: &str, body: &str) -> Answer {
-    Client::door(proxy.admin).post(path, headers, body)
+    Client::admin(proxy.admin).post(path, headers, body)
 }
 
 fn status(proxy: &Proxy, headers: &str) -> String {
@@ -59,7 +59,7 @@ const OPERATE: &str = "Authorization: Bearer operate-secret\r\n";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const PAUSE: &str = "/admin/experiments/site/pause";
 
-/// What a page's forms carry.
+/// Returns the form token of a page.
 fn form_of(page: &str) -> String {
     let (_, rest) = page.split_once("name=\"form\" value=\"").unwrap();
     rest.split('"').next().unwrap().to_owned()
@@ -69,7 +69,7 @@ fn form_of(page: &str) -> String {
 fn config_is_shown_without_its_secrets() {
     let hash = "sha256:".to_owned() + &sha256("read-secret");
     let how = How {
-        door: format!(
+        admin_keys: format!(
             "tokens: {{ dashboard: {{ role: read, hash: \"{hash}\" }}, anna: {{ role: operate, token: operate-secret }} }}"
         ),
         env: vec![(
@@ -98,7 +98,7 @@ fn config_is_shown_without_its_secrets() {
 
 #[test]
 fn read_token_cannot_change_anything() {
-    let proxy = closed_door();
+    let proxy = with_tokens();
     assert_eq!(get(&proxy, "/admin/results", "").status, 401);
     assert_eq!(get(&proxy, "/admin/healthz", "").status, 200);
     assert_eq!(get(&proxy, "/admin/results", READ).status, 200);
@@ -118,7 +118,7 @@ fn read_token_cannot_change_anything() {
     );
     assert_eq!(done.status, 200, "{}", done.text());
     assert_eq!(status(&proxy, READ), "paused");
-    // Whoever it says that it is: the token is named.
+    // The name of the token is added to any author that the caller states.
     let acts = get(&proxy, "/admin/acts", READ).json();
     assert_eq!(acts["acts"][0]["by"], "a script (anna)");
     for scheme in [
@@ -148,7 +148,7 @@ fn read_token_cannot_change_anything() {
 
 #[test]
 fn wrong_tokens_are_limited_and_sessions_continue() {
-    let proxy = closed_door();
+    let proxy = with_tokens();
     let session = log_in(&proxy, "operate-secret");
     let guess = |number: usize| {
         get(
@@ -157,11 +157,11 @@ fn wrong_tokens_are_limited_and_sessions_continue() {
             &format!("Authorization: Bearer guess-{number}\r\n"),
         )
     };
-    let answers: Vec<u16> = (0..15).map(|number| guess(number).status).collect();
-    assert_eq!(&answers[..10], [401; 10]);
-    assert_eq!(&answers[11..], [429; 4]);
+    let statuses: Vec<u16> = (0..15).map(|number| guess(number).status).collect();
+    assert_eq!(&statuses[..10], [401; 10]);
+    assert_eq!(&statuses[11..], [429; 4]);
     let refused = get(&proxy, "/admin/results", OPERATE);
-    assert_eq!(refused.status, 429, "a right one is not told apart");
+    assert_eq!(refused.status, 429, "a short valid token is refused, too");
     assert_eq!(refused.header("retry-after"), Some("60"));
     assert_eq!(
         post(&proxy, "/admin/login", FORM, "token=operate-secret").status,
@@ -170,7 +170,7 @@ fn wrong_tokens_are_limited_and_sessions_continue() {
     assert_eq!(get(&proxy, "/admin/results", &session).status, 200);
 }
 
-/// The header line of a session.
+/// Logs in. Returns the header line of the session.
 fn log_in(proxy: &Proxy, token: &str) -> String {
     let answer = post(proxy, "/admin/login", FORM, &format!("token={token}"));
     assert_eq!(answer.status, 303, "{}", answer.text());
@@ -183,7 +183,7 @@ fn log_in(proxy: &Proxy, token: &str) -> String {
 
 #[test]
 fn browser_logs_in_once_with_its_token() {
-    let proxy = closed_door();
+    let proxy = with_tokens();
     let page = get(&proxy, "/admin/results", "Accept: text/html\r\n");
     assert_eq!(page.status, 401);
     assert!(page.text().contains("action=\"/admin/login\""));
@@ -191,11 +191,11 @@ fn browser_logs_in_once_with_its_token() {
         post(&proxy, "/admin/login", FORM, "token=wrong").status,
         401
     );
-    let elsewhere = "Origin: http://evil.test\r\n";
+    let other_site = "Origin: http://evil.test\r\n";
     let refused = post(
         &proxy,
         "/admin/login",
-        &format!("{FORM}{elsewhere}"),
+        &format!("{FORM}{other_site}"),
         "token=operate-secret",
     );
     assert_eq!(refused.status, 403);
@@ -213,13 +213,13 @@ fn browser_logs_in_once_with_its_token() {
         "{policy}"
     );
     let form = form_of(&page.text());
-    // Where browsers send the cookie unasked, the form must prove where it is from.
+    // Browsers attach the cookie to requests of other sites' pages, too, so a form token is needed.
     let send =
         |more: &str, body: &str| post(&proxy, PAUSE, &format!("{session}{FORM}{more}"), body);
     assert_eq!(send("", "group=").status, 403);
     assert_eq!(send("", "").status, 403);
     assert_eq!(send("", "form=AAAA").status, 403);
-    assert_eq!(send(elsewhere, &format!("form={form}")).status, 403);
+    assert_eq!(send(other_site, &format!("form={form}")).status, 403);
     assert_eq!(
         send("Sec-Fetch-Site: cross-site\r\n", &format!("form={form}")).status,
         403
@@ -237,7 +237,7 @@ fn browser_logs_in_once_with_its_token() {
         (&"anna".into(), &"it is time".into())
     );
 
-    // A reader sees no buttons, and cannot do by hand what they would; but may leave.
+    // A session of role `read` sees no buttons and cannot post their forms, but can log out.
     let session = log_in(&proxy, "read-secret");
     let page = get(
         &proxy,
@@ -266,17 +266,17 @@ fn browser_logs_in_once_with_its_token() {
 
 #[test]
 fn admin_api_without_tokens_is_only_for_loopback() {
-    let proxy = open_door();
+    let proxy = without_tokens();
     assert_eq!(get(&proxy, "/admin/results", "").status, 200);
-    // A name that was made to lead here.
+    // DNS rebinding: another site's name that points here.
     let rebound = Client::connect(proxy.admin).get("/admin/results", "");
     assert_eq!(rebound.status, 421, "{}", rebound.text());
     assert!(rebound.text().contains("site.test"), "{}", rebound.text());
-    let elsewhere = "Origin: http://evil.test\r\n";
-    assert_eq!(post(&proxy, PAUSE, elsewhere, "").status, 403);
+    let other_site = "Origin: http://evil.test\r\n";
+    assert_eq!(post(&proxy, PAUSE, other_site, "").status, 403);
     assert_eq!(post(&proxy, PAUSE, "Origin: null\r\n", "").status, 403);
     assert_eq!(status(&proxy, ""), "running");
-    // What curl says of JSON unless told otherwise.
+    // curl sends this content type with JSON by default.
     assert_eq!(
         post(&proxy, PAUSE, FORM, "{\"reason\": \"lunch\"}").status,
         200
@@ -286,20 +286,24 @@ fn admin_api_without_tokens_is_only_for_loopback() {
 
 #[test]
 fn decision_is_confirmed_with_its_effect() {
-    let proxy = open_door();
+    let proxy = without_tokens();
     let html = "Accept: text/html\r\n";
     let results = get(&proxy, "/admin/results", html).text();
     let promote = "/admin/experiments/site/promote?group=experiment";
     assert!(results.contains(promote), "{results}");
     let page = get(&proxy, promote, html).text();
-    for said in [
-        "Everybody it matches gets experiment (upstream b)",
-        "does not say that this group is better",
+    for text in [
+        "All matching users get experiment (upstream b)",
+        "does not show that this group is better",
         "Promote experiment: site",
     ] {
-        assert!(page.contains(said), "{said}: {page}");
+        assert!(page.contains(text), "{text}: {page}");
     }
-    assert_eq!(status(&proxy, ""), "running", "asking does nothing");
+    assert_eq!(
+        status(&proxy, ""),
+        "running",
+        "the page itself changes nothing"
+    );
     let form = form_of(&page);
     let sent = post(
         &proxy,
@@ -321,8 +325,8 @@ fn decision_is_confirmed_with_its_effect() {
 
 #[test]
 fn event_stream_reports_changed_results() {
-    let proxy = open_door();
-    let mut client = Client::door(proxy.admin);
+    let proxy = without_tokens();
+    let mut client = Client::admin(proxy.admin);
     client
         .say(format!(
             "GET /admin/results/live HTTP/1.1\r\nHost: {}\r\n\r\n",
@@ -348,11 +352,11 @@ fn event_stream_reports_changed_results() {
 
 #[test]
 fn unchanged_results_return_304() {
-    let proxy = open_door();
+    let proxy = without_tokens();
     for format in ["json", "text", "csv"] {
         let path = format!("/admin/results?format={format}");
-        // The first announcement of this replica may come in between.
-        until("the same twice", || {
+        // The replica may register itself between the two requests.
+        until("two equal responses", || {
             let answer = get(&proxy, &path, "");
             let tag = answer.header("etag").unwrap().to_owned();
             let again = get(&proxy, &path, &format!("If-None-Match: \"x\", {tag}\r\n"));
@@ -387,16 +391,16 @@ fn generated_token_is_accepted_by_its_hash() {
         .unwrap();
     assert!(made.status.success(), "{made:?}");
     let token = String::from_utf8(made.stdout).unwrap();
-    let told = String::from_utf8(made.stderr).unwrap();
-    let line = told.lines().find(|line| line.contains("sha256:")).unwrap();
-    assert!(token.trim().len() >= 43 && !told.contains(token.trim()));
-    let proxy = with_door(format!("tokens: {{ {} }}", line.trim()));
+    let err = String::from_utf8(made.stderr).unwrap();
+    let line = err.lines().find(|line| line.contains("sha256:")).unwrap();
+    assert!(token.trim().len() >= 43 && !err.contains(token.trim()));
+    let proxy = with_admin_keys(format!("tokens: {{ {} }}", line.trim()));
     let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
     assert_eq!(get(&proxy, "/admin/results", &bearer).status, 200);
     assert_eq!(
         post(&proxy, PAUSE, &bearer, "").status,
         403,
-        "it may read only"
+        "the token has role `read`"
     );
     let bad = Command::new(BINARY)
         .args(["token", "a b"])
@@ -409,7 +413,7 @@ const LONG: &str = "a token that nobody finds by trying";
 
 #[test]
 fn long_token_is_accepted_while_its_address_is_limited() {
-    let proxy = with_door(format!("token: \"{LONG}\""));
+    let proxy = with_admin_keys(format!("token: \"{LONG}\""));
     let right = format!("Authorization: Bearer {LONG}\r\n");
     let wrong = "Authorization: Bearer guess\r\n";
     let guesses: Vec<u16> = (0..15)
@@ -418,22 +422,22 @@ fn long_token_is_accepted_while_its_address_is_limited() {
     assert_eq!((guesses[0], guesses[14]), (401, 429), "{guesses:?}");
     assert_eq!(get(&proxy, "/admin/results", &right).status, 200);
     log_in(&proxy, &LONG.replace(' ', "+"));
-    // Neither the token nor a guess is in the log, and of guesses only as many as are told apart.
-    let log = until("all that is told", || {
+    // The log has a line for each counted wrong token, and contains no token.
+    let log = until("a line for each wrong token", || {
         let log = proxy.log.lock().unwrap().clone();
-        let told = log.matches("an unknown token was shown").count();
-        (10..=11).contains(&told).then_some(log.clone()).ok_or(log)
+        let lines = log.matches("received an unknown token").count();
+        (10..=11).contains(&lines).then_some(log.clone()).ok_or(log)
     });
     assert!(!log.contains(LONG) && !log.contains("guess"), "{log}");
 }
 
 #[test]
 fn session_cannot_change_anything_from_another_origin() {
-    let proxy = closed_door();
+    let proxy = with_tokens();
     let session = log_in(&proxy, "operate-secret");
     let own = format!("Origin: http://{}\r\n", proxy.admin);
     let ask = |method: &str, path: &str, more: &str, body: &str| {
-        let mut client = Client::door(proxy.admin);
+        let mut client = Client::admin(proxy.admin);
         let length = body.len();
         client
             .say(format!(
@@ -461,7 +465,7 @@ fn session_cannot_change_anything_from_another_origin() {
 
 #[test]
 fn logout_ends_the_session_and_its_event_stream() {
-    let proxy = closed_door();
+    let proxy = with_tokens();
     let session = log_in(&proxy, "read-secret");
     let page = get(
         &proxy,
@@ -469,7 +473,7 @@ fn logout_ends_the_session_and_its_event_stream() {
         &format!("{session}Accept: text/html\r\n"),
     );
     let form = form_of(&page.text());
-    let mut stream = Client::door(proxy.admin);
+    let mut stream = Client::admin(proxy.admin);
     stream
         .say(format!(
             "GET /admin/results/live HTTP/1.1\r\nHost: {}\r\n{session}\r\n",
@@ -492,15 +496,15 @@ fn logout_ends_the_session_and_its_event_stream() {
 
 #[test]
 fn admin_actions_are_in_the_audit_log() {
-    let proxy = closed_door();
-    let mut client = Client::door(proxy.admin);
+    let proxy = with_tokens();
+    let mut client = Client::admin(proxy.admin);
     assert_eq!(post(&proxy, "/admin/reload", OPERATE, "").status, 200);
     let sites = SITE.replace("percent: 50", "percent: many");
     proxy.write(&sites);
     assert_eq!(post(&proxy, "/admin/reload", OPERATE, "").status, 422);
     proxy.write(SITE);
-    let said = r#"{"by": "x\ny", "reason": "\u001b[31mred\n2026 INFO forged"}"#;
-    assert_eq!(post(&proxy, PAUSE, OPERATE, said).status, 200);
+    let body = r#"{"by": "x\ny", "reason": "\u001b[31mred\n2026 INFO forged"}"#;
+    assert_eq!(post(&proxy, PAUSE, OPERATE, body).status, 200);
     let long = format!(r#"{{"reason": "{}"}}"#, "x".repeat(501));
     let resume = "/admin/experiments/site/resume";
     let refused = post(&proxy, resume, OPERATE, &long);
@@ -509,13 +513,13 @@ fn admin_actions_are_in_the_audit_log() {
     assert_eq!(post(&proxy, resume, OPERATE, &longer).status, 413);
     let acts = client.get("/admin/acts", READ).json();
     let acts = acts["acts"].as_array().unwrap();
-    let told = |act: &serde_json::Value| {
+    let summary = |act: &serde_json::Value| {
         let text = |key: &str| act[key].as_str().unwrap_or_default().to_owned();
         [text("action"), text("experiment"), text("by")].join("|")
     };
-    let told: Vec<String> = acts.iter().map(told).collect();
+    let summaries: Vec<String> = acts.iter().map(summary).collect();
     assert_eq!(
-        told,
+        summaries,
         ["pause|site|x y (anna)", "reload||anna", "reload||anna"]
     );
     assert_eq!(acts[0]["reason"], "[31mred 2026 INFO forged");
@@ -538,7 +542,7 @@ fn audit_log_does_not_name_forgotten_users() {
     ));
     proxy.client().get("/", "X-User: secret-ann\r\n");
     proxy.results();
-    let mut client = Client::door(proxy.admin);
+    let mut client = Client::admin(proxy.admin);
     client
         .say(format!(
             "DELETE /admin/assignments?user=secret-ann HTTP/1.1\r\nHost: {}\r\n\r\n",
@@ -559,28 +563,28 @@ fn audit_log_does_not_name_forgotten_users() {
 
 #[test]
 fn errors_are_pages_for_browsers_with_security_headers() {
-    let proxy = closed_door();
+    let proxy = with_tokens();
     let html = "Accept: text/html\r\n";
     let as_reader = format!("{READ}{html}");
-    for (path, status, says) in [
+    for (path, status, text) in [
         (
             "/admin/results/%3Cscript%3E",
             404,
             "experiment &#34;&#60;script&#62;&#34;",
         ),
         ("/admin/results?format=%3Cb%3E", 400, "&#60;b&#62;"),
-        ("/nothing", 404, "No such path"),
-        ("/admin/experiments/site/pause", 403, "may read only"),
+        ("/nothing", 404, "This path does not exist"),
+        ("/admin/experiments/site/pause", 403, "has role `read`"),
     ] {
-        let told = get(&proxy, path, &as_reader);
-        assert_eq!(told.status, status, "{path}");
-        let kind = told.header("content-type").unwrap();
+        let page = get(&proxy, path, &as_reader);
+        assert_eq!(page.status, status, "{path}");
+        let kind = page.header("content-type").unwrap();
         assert!(kind.starts_with("text/html"), "{path}: {kind}");
-        assert!(told.text().contains(says), "{path}: {}", told.text());
-        // Programs are told what they always were.
-        let told = get(&proxy, path, READ);
+        assert!(page.text().contains(text), "{path}: {}", page.text());
+        // Programs get JSON.
+        let error = get(&proxy, path, READ);
         if path != "/admin/experiments/site/pause" {
-            assert!(told.json()["error"].is_string(), "{path}");
+            assert!(error.json()["error"].is_string(), "{path}");
         }
     }
     for path in [
@@ -605,15 +609,15 @@ fn errors_are_pages_for_browsers_with_security_headers() {
     }
 }
 
-/// A program that can be reached from elsewhere: its file, and where its door is.
-struct Reached {
+/// A running program whose admin API listens beyond loopback.
+struct Exposed {
     child: std::process::Child,
     folder: tempfile::TempDir,
-    door: std::net::SocketAddr,
+    admin: std::net::SocketAddr,
 }
 
-impl Reached {
-    fn start(admin: &str) -> Reached {
+impl Exposed {
+    fn start(admin: &str) -> Exposed {
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("routes.yaml");
         std::fs::write(&file, format!("listen: 127.0.0.1:0\n{admin}{SITE}")).unwrap();
@@ -624,22 +628,22 @@ impl Reached {
             .unwrap();
         let mut lines =
             std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-        let door = lines.find_map(|line| {
+        let admin = lines.find_map(|line| {
             let line = line.unwrap();
             let (_, rest) = line.split_once("results at http://")?;
             let port = rest.split(['/', ':']).nth(1)?;
             Some(([127, 0, 0, 1], port.parse().ok()?).into())
         });
         std::thread::spawn(move || lines.for_each(drop));
-        Reached {
+        Exposed {
             child,
             folder,
-            door: door.unwrap(),
+            admin: admin.unwrap(),
         }
     }
 }
 
-impl Drop for Reached {
+impl Drop for Exposed {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -648,19 +652,19 @@ impl Drop for Reached {
 
 #[test]
 fn reload_cannot_remove_the_token_of_a_public_admin_api() {
-    let reached = Reached::start("admin: { listen: \"0.0.0.0:0\", token: secret }\n");
+    let exposed = Exposed::start("admin: { listen: \"0.0.0.0:0\", token: secret }\n");
     let bearer = "Authorization: Bearer secret\r\n";
-    // Sound by itself: but the door stays where it is until a restart.
-    let file = reached.folder.path().join("routes.yaml");
+    // The new file is valid, but the admin API keeps its address until a restart.
+    let file = exposed.folder.path().join("routes.yaml");
     std::fs::write(&file, format!("listen: 127.0.0.1:0\n{SITE}")).unwrap();
-    let refused = Client::door(reached.door).post("/admin/reload", bearer, "");
+    let refused = Client::admin(exposed.admin).post("/admin/reload", bearer, "");
     assert_eq!(refused.status, 422, "{}", refused.text());
     assert!(
         refused.text().contains("keep a token"),
         "{}",
         refused.text()
     );
-    let mut client = Client::door(reached.door);
+    let mut client = Client::admin(exposed.admin);
     assert_eq!(client.get("/admin/results", "").status, 401);
     assert_eq!(client.get("/admin/results", bearer).status, 200);
 }

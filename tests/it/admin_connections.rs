@@ -1,4 +1,4 @@
-//! Slow and numerous clients of the admin API: they shut nobody out, and health keeps answering.
+//! Slow and numerous clients of the admin API: they lock nobody out, and health checks still work.
 
 use crate::support::client::{Answer, Client};
 use crate::support::origin::Origin;
@@ -16,14 +16,13 @@ const SITE: &str = "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.
 const TOKEN: &str = "a token that nobody finds by trying";
 const BEARER: &str = "Authorization: Bearer a token that nobody finds by trying\r\n";
 const HEALTH: &str = "health checks and metrics at http://";
-/// As many as one address may have at once, and all together: see `gate::ADMIN`.
+/// Connections of one address and in total: see `connections::ADMIN`.
 const PER_ADDRESS: usize = 128;
 const CONNECTIONS: usize = 512;
 
 fn start(admin: &str) -> Proxy {
-    let door = format!("token: \"{TOKEN}\", {admin}");
     let how = How {
-        door,
+        admin_keys: format!("token: \"{TOKEN}\", {admin}"),
         ..How::default()
     };
     Proxy::start_how(SITE, how)
@@ -51,11 +50,11 @@ fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
 }
 
 fn say(stream: &mut TcpStream, text: &str) {
-    // A server that has closed the connection meanwhile is no fault here.
+    // The server may have closed the connection already.
     let _ = stream.write_all(text.as_bytes());
 }
 
-/// Asks over a connection of its own from this address; what comes until the end.
+/// Sends a request over a new connection from this address. Returns all bytes of the response.
 fn ask_from(last: u8, to: SocketAddr, path: &str, headers: &str) -> String {
     let mut stream = connect_from(last, to);
     say(
@@ -68,11 +67,11 @@ fn ask_from(last: u8, to: SocketAddr, path: &str, headers: &str) -> String {
 }
 
 fn get(at: SocketAddr, path: &str, headers: &str) -> Answer {
-    Client::door(at).get(path, headers)
+    Client::admin(at).get(path, headers)
 }
 
 #[track_caller]
-fn answers_everybody(proxy: &Proxy, why: &str) {
+fn assert_serves_other_clients(proxy: &Proxy, why: &str) {
     let status = |path, headers| get(proxy.admin, path, headers).status;
     assert_eq!(status("/admin/healthz", ""), 200, "{why}");
     assert_eq!(status("/admin/readyz", ""), 200, "{why}");
@@ -107,7 +106,7 @@ fn slow_clients_of_one_address_do_not_block_the_admin_api() {
                 stream
             })
             .collect();
-        answers_everybody(&proxy, why);
+        assert_serves_other_clients(&proxy, why);
         drop(held);
     }
 }
@@ -122,11 +121,11 @@ fn slow_clients_of_many_addresses_do_not_block_the_admin_api() {
             stream
         })
         .collect();
-    answers_everybody(&proxy, "many addresses");
+    assert_serves_other_clients(&proxy, "many addresses");
     drop(held);
 }
 
-/// Kept connections from this address, each of which has shown its token.
+/// Opens connections from this address, each of which has sent its token.
 fn admitted(last: u8, to: SocketAddr, count: usize) -> Vec<TcpStream> {
     let one = |_| {
         let mut stream = connect_from(last, to);
@@ -136,7 +135,7 @@ fn admitted(last: u8, to: SocketAddr, count: usize) -> Vec<TcpStream> {
                 "GET /admin/page.css HTTP/1.1\r\nHost: a\r\n\r\nGET /admin/acts HTTP/1.1\r\nHost: a\r\n{BEARER}\r\n"
             ),
         );
-        // Both answers have begun when the second one has.
+        // The second response starts after the first one.
         let mut seen = Vec::new();
         while memchr::memmem::find_iter(&seen, b"HTTP/1.1 200").count() < 2 {
             let mut buffer = [0; 8192];
@@ -150,7 +149,7 @@ fn admitted(last: u8, to: SocketAddr, count: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn callers_with_tokens_are_bounded_and_beyond_that_only_health_answers() {
+fn connections_with_tokens_at_the_limit_leave_health_and_metrics_available() {
     let proxy = start("");
     let held = admitted(1, proxy.admin, PER_ADDRESS);
     let from = |last, path, headers| ask_from(last, proxy.admin, path, headers);
@@ -170,7 +169,7 @@ fn callers_with_tokens_are_bounded_and_beyond_that_only_health_answers() {
             "{path}: {answer}"
         );
     }
-    // Slow ones in what is kept for health do not block that, either.
+    // Slow clients on the reserved connections do not block health checks.
     let slow: Vec<_> = (0..100)
         .map(|_| {
             let mut stream = connect_from(1, proxy.admin);
@@ -179,10 +178,10 @@ fn callers_with_tokens_are_bounded_and_beyond_that_only_health_answers() {
         })
         .collect();
     assert!(from(1, "/admin/healthz", "").starts_with("HTTP/1.1 200"));
-    // Another address is as free as before.
+    // Another address is not affected.
     let other = from(2, "/admin/results", BEARER);
     assert!(other.starts_with("HTTP/1.1 200"), "{other}");
-    // A place that is given up is given to the next.
+    // A closed connection makes room for another.
     drop((slow, held));
     until("a free place", || {
         let answer = from(1, "/admin/results", BEARER);
@@ -194,11 +193,11 @@ fn callers_with_tokens_are_bounded_and_beyond_that_only_health_answers() {
 }
 
 #[test]
-fn body_that_does_not_end_in_time_is_answered_408() {
+fn slow_request_body_returns_408() {
     let proxy = start("");
-    let mut client = Client::door(proxy.admin);
+    let mut client = Client::admin(proxy.admin);
     client.say(SLOW_BODY).unwrap();
-    // It goes on coming, byte by byte.
+    // The body keeps arriving, byte by byte.
     let mut trickle = client.try_clone();
     std::thread::spawn(move || {
         for _ in 0..90 {
@@ -219,7 +218,7 @@ fn body_that_does_not_end_in_time_is_answered_408() {
 }
 
 #[test]
-fn health_listener_serves_health_and_metrics_alone_without_a_token() {
+fn health_listener_serves_only_health_and_metrics_without_a_token() {
     let proxy = start("health: \"127.0.0.1:0\"");
     let health = health_of(&proxy);
     for path in ["/healthz", "/readyz", "/admin/healthz", "/admin/readyz"] {
@@ -245,14 +244,14 @@ fn health_listener_serves_health_and_metrics_alone_without_a_token() {
         assert_eq!(other.status, 404, "{path}");
         assert!(other.text().contains("admin.listen"), "{}", other.text());
     }
-    let reload = Client::door(health).post("/admin/reload", BEARER, "");
+    let reload = Client::admin(health).post("/admin/reload", BEARER, "");
     assert_eq!(reload.status, 404);
-    // A name that leads here is no danger where nothing can be changed.
+    // Any `Host` is accepted because this listener cannot change anything.
     assert_eq!(Client::connect(health).get("/healthz", "").status, 200);
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(get(proxy.admin, path, BEARER).status, 404, "{path}");
     }
-    // While the admin API is full, and this listener, too.
+    // The health listener works while the admin API is full and slow clients fill this listener, too.
     let _held = admitted(1, proxy.admin, PER_ADDRESS);
     let _slow: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
@@ -266,7 +265,7 @@ fn health_listener_serves_health_and_metrics_alone_without_a_token() {
 }
 
 #[test]
-fn health_listener_says_that_the_process_stops_and_needs_a_restart_to_move() {
+fn health_listener_returns_503_while_stopping_and_moves_only_with_a_restart() {
     let mut proxy = start("health: \"127.0.0.1:0\"");
     let health = health_of(&proxy);
     proxy.write(&SITE.replace("upstreams", "timeouts: { grace: 30s }\nupstreams"));
@@ -274,7 +273,7 @@ fn health_listener_says_that_the_process_stops_and_needs_a_restart_to_move() {
     let moved = text.replace("health: \"127.0.0.1:0\"", "health: 127.0.0.1:1");
     assert_ne!(moved, text);
     std::fs::write(proxy.file(), moved).unwrap();
-    let reloaded = Client::door(proxy.admin).post("/admin/reload", BEARER, "");
+    let reloaded = Client::admin(proxy.admin).post("/admin/reload", BEARER, "");
     assert!(
         reloaded.text().contains("admin.health need a restart"),
         "{}",
@@ -282,7 +281,7 @@ fn health_listener_says_that_the_process_stops_and_needs_a_restart_to_move() {
     );
     assert_eq!(get(health, "/readyz", "").status, 200);
     proxy.signal("TERM");
-    until("readyz says so", || {
+    until("readyz returns 503", || {
         let status = get(health, "/readyz", "").status;
         (status == 503).then_some(()).ok_or(status)
     });
@@ -292,7 +291,7 @@ fn health_listener_says_that_the_process_stops_and_needs_a_restart_to_move() {
 }
 
 #[test]
-fn health_socket_is_inherited_and_handed_over() {
+fn inherited_health_socket_is_handed_over() {
     let origin = Origin::start("a");
     let folder = tempfile::TempDir::new().unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -327,13 +326,13 @@ fn health_socket_is_inherited_and_handed_over() {
     until("health", serves);
     let kill = |name: &str, pid: &str| Command::new("kill").args([name, pid]).status().unwrap();
     assert!(kill("-USR2", &child.id().to_string()).success());
-    // The first process ends; its socket goes on with the second.
+    // The first process ends; the second one keeps its socket.
     until_within(Duration::from_secs(60), "the handover", || {
         serves().unwrap();
         child.try_wait().unwrap().ok_or(())
     });
     until("health", serves);
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-    let heir = log.split(" is to take over").next().unwrap();
-    assert!(kill("-TERM", heir.rsplit(' ').next().unwrap()).success());
+    let successor = log.split(" is to take over").next().unwrap();
+    assert!(kill("-TERM", successor.rsplit(' ').next().unwrap()).success());
 }

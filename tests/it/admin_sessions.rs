@@ -1,4 +1,4 @@
-//! Sessions of the admin API: nobody who reads the routes file can make one, and each ends alone.
+//! Sessions of the admin API: a reader of the routes file cannot forge one, and each ends alone.
 
 use crate::support::client::{Answer, Client};
 use crate::support::proxy::{How, Proxy};
@@ -23,10 +23,10 @@ fn hash(text: &str) -> String {
     format!("\"sha256:{hex}\"")
 }
 
-/// Two operators, of whom the file has hashes only.
+/// Two operators; the file has only the hashes of their tokens.
 fn tokens(anna: &str) -> How {
     How {
-        door: format!(
+        admin_keys: format!(
             "tokens: {{ anna: {{ role: operate, hash: {} }}, bert: {{ role: operate, hash: {} }} }}",
             hash(anna),
             hash("bert-secret")
@@ -40,14 +40,14 @@ fn start(more: &str) -> Proxy {
 }
 
 fn get(proxy: &Proxy, path: &str, headers: &str) -> Answer {
-    Client::door(proxy.admin).get(path, headers)
+    Client::admin(proxy.admin).get(path, headers)
 }
 
 fn post(proxy: &Proxy, path: &str, headers: &str, body: &str) -> Answer {
-    Client::door(proxy.admin).post(path, &format!("{FORM}{headers}"), body)
+    Client::admin(proxy.admin).post(path, &format!("{FORM}{headers}"), body)
 }
 
-/// The header line of a new session.
+/// Logs in. Returns the header line of the session.
 fn log_in(proxy: &Proxy, token: &str) -> String {
     let answer = post(proxy, "/admin/login", "", &format!("token={token}"));
     assert_eq!(answer.status, 303, "{}", answer.text());
@@ -59,7 +59,7 @@ fn status(proxy: &Proxy, session: &str) -> u16 {
     get(proxy, "/admin/results", session).status
 }
 
-/// What the forms of a session's pages carry.
+/// Returns the form token of a session.
 fn form(proxy: &Proxy, session: &str) -> String {
     let page = get(proxy, "/admin/results", &format!("{session}{HTML}")).text();
     let (_, rest) = page.split_once("name=\"form\" value=\"").unwrap();
@@ -85,7 +85,7 @@ fn mac(key: &[u8], parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
-/// What 0.1.0 gave for a session: everything that it took stands in the routes file.
+/// A session as 0.1.0 signed it: the routes file contains everything that is needed.
 fn forged_as_before(until_s: u64) -> String {
     let key = Sha256::digest("anna-secret");
     let signature = mac(&key, &["session", &until_s.to_string()]);
@@ -102,11 +102,11 @@ fn reader_of_the_routes_file_cannot_forge_a_session() {
         let forged = forged_as_before(until_s);
         let session = format!("Cookie: watershed_session={forged}\r\n");
         assert_eq!(status(&proxy, &session), 401, "{forged}");
-        // A form's proof as it was made before, too.
+        // A form token as 0.1.0 signed it.
         let proof = mac(&Sha256::digest("anna-secret"), &["form", &forged]);
         let paused = post(&proxy, PAUSE, &session, &format!("form={proof}"));
         assert_eq!(paused.status, 401);
-        // The new shape, signed by what stands in the file.
+        // The present format, signed with the hash in the file.
         let (until, nonce) = (until_s.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
         let tag = mac(
             &Sha256::digest("anna-secret"),
@@ -117,7 +117,7 @@ fn reader_of_the_routes_file_cannot_forge_a_session() {
             assert_eq!(status(&proxy, &session), 401, "{session}");
         }
     }
-    // A sound session that is changed in any of its parts is none.
+    // A change in any part of a valid session makes it invalid.
     let value = sound.trim_end().split_once('=').unwrap().1;
     let parts: Vec<&str> = value.splitn(4, '.').collect();
     assert_eq!(parts.len(), 4, "{value}");
@@ -132,7 +132,7 @@ fn reader_of_the_routes_file_cannot_forge_a_session() {
         let session = format!("Cookie: watershed_session={}\r\n", changed.join("."));
         assert_eq!(status(&proxy, &session), 401, "{changed:?}");
     }
-    // A sound session with the proof of another one changes nothing.
+    // A valid session with the form token of another one cannot change anything.
     let other = form(&proxy, &log_in(&proxy, "anna-secret"));
     let proof = mac(&Sha256::digest("anna-secret"), &["form", value]);
     for proof in [other, proof] {
@@ -141,7 +141,7 @@ fn reader_of_the_routes_file_cannot_forge_a_session() {
     }
 }
 
-/// The secret that signs, as the process keeps it for starts without the store.
+/// Returns the signing secret from the file for starts without the store.
 fn kept_secret(proxy: &Proxy) -> String {
     let file = proxy.folder.path().join("watershed-journal/secrets.json");
     let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
@@ -149,7 +149,7 @@ fn kept_secret(proxy: &Proxy) -> String {
 }
 
 #[test]
-fn session_of_ten_years_is_refused_even_if_it_is_signed_by_the_kept_secret() {
+fn correctly_signed_session_of_more_than_twelve_hours_is_refused() {
     let proxy = start("");
     let mut plan = watershed::config::load(&proxy.file()).unwrap();
     plan.sign_by(kept_secret(&proxy).as_bytes(), &[]);
@@ -175,7 +175,7 @@ fn session_of_ten_years_is_refused_even_if_it_is_signed_by_the_kept_secret() {
     assert_eq!(
         status(&proxy, &session(3600)),
         200,
-        "this is how they are signed"
+        "a session signed in this way is valid"
     );
     for hours in [13, 24, 10 * 365 * 24] {
         assert_eq!(status(&proxy, &session(hours * 3600)), 401, "{hours} hours");
@@ -183,9 +183,9 @@ fn session_of_ten_years_is_refused_even_if_it_is_signed_by_the_kept_secret() {
 }
 
 #[test]
-fn logging_out_in_one_browser_leaves_the_others() {
+fn logout_in_one_browser_keeps_other_sessions() {
     let mut proxy = start("");
-    // Most of these log in in the same second.
+    // Most of these sessions start in the same second.
     let sessions: Vec<_> = (0..6).map(|_| log_in(&proxy, "anna-secret")).collect();
     assert_eq!(log_out(&proxy, &sessions[0]), 303);
     assert_eq!(log_out(&proxy, &sessions[3]), 303);
@@ -193,7 +193,7 @@ fn logging_out_in_one_browser_leaves_the_others() {
         |proxy: &Proxy| -> Vec<u16> { sessions.iter().map(|it| status(proxy, it)).collect() };
     let expected = [401, 200, 200, 401, 200, 200];
     assert_eq!(statuses(&proxy), expected);
-    // Neither a restart nor a crash brings an ended one back, or ends another.
+    // After a crash and a restart, the same sessions are valid.
     proxy.kill();
     proxy.again(SITE);
     assert_eq!(statuses(&proxy), expected);
@@ -208,7 +208,7 @@ fn session_ends_with_its_token() {
     let reload = |text: &str| {
         std::fs::write(proxy.file(), text).unwrap();
         let bearer = "Authorization: Bearer bert-secret\r\n";
-        let done = Client::door(proxy.admin).post("/admin/reload", bearer, "");
+        let done = Client::admin(proxy.admin).post("/admin/reload", bearer, "");
         assert_eq!(done.status, 200, "{}", done.text());
     };
     reload(&text.replace(&hash("anna-secret"), &hash("another-secret")));
@@ -217,47 +217,51 @@ fn session_ends_with_its_token() {
     assert_ne!(removed, text);
     reload(&removed);
     assert_eq!((status(&proxy, &anna), status(&proxy, &bert)), (401, 200));
-    // The same token again is the same session again.
+    // With the old token, the session is valid again.
     reload(&text);
     assert_eq!((status(&proxy, &anna), status(&proxy, &bert)), (200, 200));
 }
 
 #[test]
-fn replicas_that_share_a_store_share_sessions_and_their_ends() {
+fn replicas_of_one_store_share_sessions_and_logouts() {
     let mut redis = Redis::start();
     let store = format!("store: {}\n", redis.url());
     let (one, mut two) = (start(&store), start(&store));
     let session = log_in(&one, "anna-secret");
     let other = log_in(&two, "anna-secret");
     for proxy in [&one, &two] {
-        until("the other's secret", || {
+        until("the secret of the other replica", || {
             let seen = (status(proxy, &session), status(proxy, &other));
             (seen == (200, 200)).then_some(()).ok_or(seen)
         });
     }
-    // A form of one replica's page is taken by the other.
+    // A replica accepts the form of another replica's page.
     let proof = form(&one, &session);
     let done = post(&two, PAUSE, &session, &format!("form={proof}"));
     assert_eq!(done.status, 303, "{}", done.text());
-    // Ended at one, it ends at the other.
+    // A logout at one replica ends the session at the other.
     assert_eq!(log_out(&one, &session), 303);
     assert_eq!(status(&one, &session), 401);
-    until("the end at the other", || {
+    until("the end of the session at the other replica", || {
         let seen = status(&two, &session);
         (seen == 401).then_some(()).ok_or(seen)
     });
     assert_eq!(status(&two, &other), 200);
-    // Without the store, a restart goes on with the secret that this machine keeps.
+    // After a restart without the store, the replica uses the secret in its file.
     redis.kill();
     two.kill();
     two.again(&format!("{store}{SITE}"));
-    assert_eq!(status(&two, &other), 503, "known, but there are no results");
+    assert_eq!(
+        status(&two, &other),
+        503,
+        "the session is valid, but there are no results"
+    );
     assert_eq!(get(&two, "/admin/config", &other).status, 200);
     assert_eq!(get(&two, "/admin/config", "").status, 401);
 }
 
 #[test]
-fn nothing_shows_the_secrets_of_the_file() {
+fn responses_commands_and_log_do_not_contain_secrets() {
     let secrets = [
         "token-secret-17",
         "override-secret-17",
@@ -269,7 +273,7 @@ fn nothing_shows_the_secrets_of_the_file() {
     let store = redis.url().replace("redis://", "redis://:redis-secret-17@");
     let _ = redis.command(&["CONFIG", "SET", "requirepass", "redis-secret-17"]);
     let how = How {
-        door: "token: token-secret-17".to_owned(),
+        admin_keys: "token: token-secret-17".to_owned(),
         ..How::default()
     };
     let site = format!(

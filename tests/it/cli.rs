@@ -426,7 +426,11 @@ fn results_are_coloured_in_a_terminal() {
         .map_while(Result::ok)
         .filter(|line| line.starts_with("site ("));
     assert_eq!(heads.next().as_deref(), Some("site (running)"));
-    crate::support::client::Client::door(proxy.admin).post("/admin/experiments/site/pause", "", "");
+    crate::support::client::Client::admin(proxy.admin).post(
+        "/admin/experiments/site/pause",
+        "",
+        "",
+    );
     assert!(heads.by_ref().take(3).any(|head| head == "site (paused)"));
     watching.kill().unwrap();
     watching.wait().unwrap();

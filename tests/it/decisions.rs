@@ -33,7 +33,7 @@ impl Site {
 
 fn act(proxy: &Proxy, what: &str, body: &str) -> Answer {
     let path = format!("/admin/experiments/{what}");
-    Client::door(proxy.admin).post(&path, "", body)
+    Client::admin(proxy.admin).post(&path, "", body)
 }
 
 /// What thirty users see: `c` for current, `n` for next.
@@ -94,11 +94,11 @@ fn decision_takes_effect_on_requests() {
             (&answer.json()["to"], &answer.json()["changed"]),
             (&to.into(), &true.into())
         );
-        // At once, where it was said.
+        // The replica that received the decision applies it at once.
         assert_eq!(seen(&proxy), sees, "{action}");
         let results = proxy.results();
         assert_eq!(status(&results), state);
-        // Only while it splits is anything counted.
+        // Requests count only while the experiment splits.
         requests(&results)
     };
     let counted = requests(&proxy.results());
@@ -124,22 +124,25 @@ fn decision_takes_effect_on_requests() {
         check("rollback", "{}", "rolled_back", back, &all_current),
         counted + 30
     );
-    // Who did what is shown, and what people write is no markup.
+    // Decisions are shown with their authors, and markup is escaped.
     let reason = r#"{"group": "experiment", "reason": "<script>alert(1)</script>"}"#;
     assert_eq!(act(&proxy, "site/promote", reason).status, 200);
     assert_eq!(act(&proxy, "site/rollback", "").status, 200);
     let results = proxy.results();
     assert_eq!(results["acts"][1]["to"], "promoted experiment");
     assert_eq!(results["acts"].as_array().unwrap().len(), 6);
-    let page = Client::door(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
+    let page = Client::admin(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
     let page = page.text();
-    assert!(page.contains("the same as control"), "a drawing: {page}");
+    assert!(
+        page.contains("no difference from control"),
+        "a drawing: {page}"
+    );
     assert!(page.contains("Decisions") && page.contains("<td>ann</td>"));
     assert!(
         page.contains("alert(1)") && !page.contains("<script>"),
         "{page}"
     );
-    // All of it is kept, the newest first.
+    // The audit log keeps all decisions, newest first.
     let acts = proxy.ask("/admin/acts").json();
     let acts = acts["acts"].as_array().unwrap();
     let actions: Vec<_> = acts
@@ -178,7 +181,7 @@ fn invalid_decision_is_refused_with_a_reason() {
         "site/stop",
         "",
         404,
-        "there are pause, resume, promote and rollback",
+        "use pause, resume, promote or rollback",
     );
     check(
         "site/promote",
@@ -193,21 +196,21 @@ fn invalid_decision_is_refused_with_a_reason() {
         422,
         "only promote",
     );
-    check("site/pause", "{", 400, "as JSON");
+    check("site/pause", "{", 400, "must be JSON");
     check(
         "site/pause",
         r#"{"grupo": 1}"#,
         400,
         "unknown field `grupo`",
     );
-    // That asks, and does nothing.
+    // The confirmation page changes nothing.
     assert_eq!(proxy.ask("/admin/experiments/site/pause").status, 200);
     assert_eq!(status(&proxy.results()), ("running", None));
     assert_eq!(
         proxy.ask("/admin/acts").json()["acts"],
         serde_json::json!([])
     );
-    // What the file says of a winner stands above.
+    // `winner` in the file takes precedence.
     let proxy = Proxy::start(&site.routes(", winner: experiment", ""));
     let answer = act(&proxy, "site/rollback", "");
     assert_eq!(answer.status, 409, "{}", answer.text());

@@ -29,7 +29,7 @@ fn routes(origin: &Origin, store: &str, lines: &str) -> String {
 }
 
 fn report(proxy: &Proxy, headers: &str, body: &Value) -> Answer {
-    Client::door(proxy.admin).post("/admin/events", headers, &body.to_string())
+    Client::admin(proxy.admin).post("/admin/events", headers, &body.to_string())
 }
 
 /// Events and the hundredfold of their amounts, over both groups.

@@ -35,7 +35,7 @@ impl Site {
     }
 
     fn server(&self, body: &str) -> (u16, Value) {
-        let mut client = Client::door(self.proxy.admin);
+        let mut client = Client::admin(self.proxy.admin);
         let json = "Content-Type: application/json\r\n";
         let answer = client.post("/admin/events", json, body);
         (answer.status, answer.json())
@@ -295,7 +295,7 @@ fn address_limit_holds_for_all_ids() {
 fn uncounted_events_are_shown_on_the_page() {
     let site = Site::start("");
     let page = || {
-        let mut client = Client::door(site.proxy.admin);
+        let mut client = Client::admin(site.proxy.admin);
         client.get("/admin/results", "Accept: text/html\r\n").text()
     };
     site.counted();

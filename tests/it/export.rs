@@ -94,9 +94,9 @@ fn pandas_reproduces_the_rates() {
                 "{}",
                 String::from_utf8_lossy(&done.stderr)
             );
-            // The door gives the same.
+            // The admin API returns the same.
             let asked = format!("/admin/export/shop?table={table}&format={format}&raw=true");
-            let body = Client::door(proxy.admin).get(&asked, "").body;
+            let body = Client::admin(proxy.admin).get(&asked, "").body;
             let lines = |bytes: &[u8]| {
                 let mut lines: Vec<_> = bytes
                     .split(|&byte| byte == b'\n')

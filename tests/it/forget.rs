@@ -36,7 +36,7 @@ fn ask(client: &mut Client, cookies: &str) -> Option<String> {
 
 /// Forgets a user by the admin API; the status.
 fn forget(proxy: &Proxy, user: &str) -> u16 {
-    let mut client = Client::door(proxy.admin);
+    let mut client = Client::admin(proxy.admin);
     client
         .say(format!(
             "DELETE /admin/assignments?user={user} HTTP/1.1\r\nHost: {}\r\n\r\n",

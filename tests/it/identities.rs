@@ -156,7 +156,7 @@ fn users_on_a_shared_device_stay_separate() {
             let said = log.matches("one device has brought 10 user IDs").count();
             (said == 1).then_some(()).ok_or(log)
         });
-        let page = Client::door(site.proxy.admin).get("/admin/results", "Accept: text/html\r\n");
+        let page = Client::admin(site.proxy.admin).get("/admin/results", "Accept: text/html\r\n");
         let url = format!("http://{}", site.proxy.admin);
         let words = ["results", "--url", &url];
         let done = Command::new(BINARY).args(words).output().unwrap();
@@ -376,7 +376,7 @@ fn pasted_cookie_is_accepted_as_an_id() {
     let value = &minted["watershed_id=".len()..];
     let id = value.split('.').next().unwrap();
     let report = json!({"event": "purchase", "user": value}).to_string();
-    let mut admin = Client::door(site.proxy.admin);
+    let mut admin = Client::admin(site.proxy.admin);
     let json = "Content-Type: application/json\r\n";
     assert_eq!(admin.post("/admin/events", json, &report).status, 202);
     assert_eq!(site.purchases_of(value), 1);

@@ -70,7 +70,7 @@ fn metrics_equal_the_results() {
         client.get("/?status=503", &user);
         client.post("/buy", &user, "");
     }
-    Client::door(proxy.admin).post("/admin/experiments/site/pause", "", "");
+    Client::admin(proxy.admin).post("/admin/experiments/site/pause", "", "");
     let results = proxy.results();
     let experiment = &results["experiments"][0];
     let samples = samples(&proxy);

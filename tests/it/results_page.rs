@@ -1,6 +1,6 @@
-//! The results page in a real browser: what it shows, what it does, and for whom.
+//! The results page in a real browser: its content, updates, decisions and accessibility.
 
-use crate::support::client::Client as Door;
+use crate::support::client::Client as AdminClient;
 use crate::support::clock::Clock;
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
@@ -76,7 +76,7 @@ impl Drop for Driver {
     }
 }
 
-/// What only Chromium's driver knows.
+/// A command that only Chromium's driver has.
 #[derive(Debug)]
 struct Chromium(&'static str, Value);
 
@@ -94,7 +94,7 @@ impl WebDriverCompatibleCommand for Chromium {
     }
 }
 
-/// A site with two days behind it.
+/// A site with visitors of the last two days.
 struct Shop {
     proxy: Proxy,
     clock: Clock,
@@ -111,7 +111,7 @@ impl Shop {
         clock.set(-40 * HOUR);
         let how = How {
             env: clock.environment(),
-            door: "tokens: { anna: { role: operate, token: operate-secret }, ben: { role: read, token: read-secret } }".to_owned(),
+            admin_keys: "tokens: { anna: { role: operate, token: operate-secret }, ben: { role: read, token: read-secret } }".to_owned(),
             ..How::default()
         };
         let routes = format!(
@@ -135,7 +135,7 @@ impl Shop {
         shop
     }
 
-    /// Of whom in the new version every third buys, and else every fifth.
+    /// Sends visitors, of whom every third buys in the new version, and every fifth in the current one.
     fn visitors(&self, from: usize, count: usize) {
         let mut client = self.proxy.client();
         for user in from..from + count {
@@ -159,7 +159,7 @@ impl Shop {
     }
 
     fn results(&self) -> Value {
-        Door::door(self.proxy.admin)
+        AdminClient::admin(self.proxy.admin)
             .get("/admin/results", OPERATE)
             .json()
     }
@@ -188,27 +188,27 @@ async fn wait(browser: &Client, css: &str) {
     wait.for_element(Locator::Css(css)).await.unwrap();
 }
 
-/// Waits until a part of the page says so.
+/// Waits until a part of the page contains the text.
 async fn wait_for(browser: &Client, css: &str, text: &str) {
     let begun = std::time::Instant::now();
     loop {
-        let said = browser.execute(
+        let found = browser.execute(
             "return document.querySelector(arguments[0])?.innerText ?? ''",
             vec![json!(css)],
         );
-        let said = said.await.unwrap();
-        if said.as_str().unwrap_or_default().contains(text) {
+        let found = found.await.unwrap();
+        if found.as_str().unwrap_or_default().contains(text) {
             return;
         }
         assert!(
             begun.elapsed() < WAIT,
-            "{css} does not say {text:?} but {said}"
+            "{css} does not contain {text:?} but {found}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// A picture of the whole page, for people to look at.
+/// Saves a screenshot of the whole page for people.
 async fn picture(browser: &Client, name: &str) {
     let folder = PathBuf::from(ROOT).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
@@ -220,7 +220,7 @@ async fn picture(browser: &Client, name: &str) {
     std::fs::write(folder.join(format!("{name}.png")), png).unwrap();
 }
 
-/// What breaks the rules that assistive technology goes by.
+/// Fails if axe found violations of accessibility rules.
 #[track_caller]
 fn assert_usable(found: &Value, what: &str) {
     assert_eq!(found, &json!([]), "{what}: {found:#}");
@@ -236,7 +236,7 @@ async fn axe(browser: &Client) -> Value {
     browser.execute_async(ask, vec![]).await.unwrap()
 }
 
-/// The feature of the medium is so, such as `prefers-color-scheme`.
+/// Emulates a media feature, such as `prefers-color-scheme`.
 async fn medium(browser: &Client, kind: &str, name: &str, value: &str) {
     let wanted = json!({ "media": kind, "features": [{ "name": name, "value": value }] });
     tell(browser, "Emulation.setEmulatedMedia", wanted).await;
@@ -248,7 +248,7 @@ async fn tell(browser: &Client, command: &str, parameters: Value) -> Value {
     told.await.unwrap()
 }
 
-/// As wide as this, in CSS pixels: windows of a browser are not as narrow as telephones.
+/// Sets the width of the viewport in CSS pixels, because browser windows cannot be as narrow as phones.
 async fn wide(browser: &Client, width: u32) {
     let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
     tell(browser, "Emulation.setDeviceMetricsOverride", metrics).await;
@@ -258,19 +258,19 @@ async fn says(browser: &Client, script: &str) -> Value {
     browser.execute(script, vec![]).await.unwrap()
 }
 
-/// What the browser complained of, such as a broken policy.
+/// Returns the browser's log, which has violations of the content security policy, for example.
 async fn complaints(browser: &Client) -> Vec<Value> {
     let log = browser
         .issue_cmd(Chromium("se/log", json!({ "type": "browser" })))
         .await
         .unwrap();
     let all = log.as_array().unwrap().iter();
-    // That nobody is logged in is said by the status.
+    // The status 401 before the login is expected.
     let expected = |entry: &&Value| entry["message"].as_str().unwrap().contains("401");
     all.filter(|entry| !expected(entry)).cloned().collect()
 }
 
-/// Reaches a part of the page by the tabulator, and sees that it is shown where one is.
+/// Moves the focus to an element with the Tab key. Fails if the focus is not visible there.
 async fn tab_to(browser: &Client, id: &str) {
     for _ in 0..40 {
         let active = browser.active_element().await.unwrap();
@@ -288,10 +288,10 @@ async fn tab_to(browser: &Client, id: &str) {
         }
         active.send_keys("\u{e004}").await.unwrap();
     }
-    panic!("{id} is not reached by the tabulator");
+    panic!("{id} is not reachable with the Tab key");
 }
 
-/// Blocking what blocks is the test's own affair: it has a runtime of its own.
+/// Runs a test with a shop and a browser, in a runtime of its own because tests block.
 fn drive(test: impl AsyncFnOnce(&Shop, &Client)) {
     let (shop, driver) = (Shop::start(), Driver::start());
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -318,7 +318,8 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
         "svg[role=img][aria-label^='buy over time: control went from']",
     )
     .await;
-    let over_time = Door::door(shop.proxy.admin).get("/admin/results?over_time=true", OPERATE);
+    let over_time =
+        AdminClient::admin(shop.proxy.admin).get("/admin/results?over_time=true", OPERATE);
     assert_grows_to_the_present(&over_time.json());
     assert_eq!(
         shop.results()["experiments"][0]["metrics"][0]["over_time"],
@@ -341,7 +342,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     wide(browser, 1200).await;
     medium(browser, "", "prefers-color-scheme", "light").await;
 
-    // Somebody comes, and the page says so without being loaded again; what was opened stays open.
+    // New visitors appear without a reload, and open details stay open.
     let open = "window.here = true; const all = document.querySelector('details.health'); all.open = true; all.querySelector('summary').focus();";
     browser.execute(open, vec![]).await.unwrap();
     tokio::task::block_in_place(|| shop.visitors(5000, 60));
@@ -356,7 +357,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     let still = "return window.here === true && document.querySelector('details.health').open";
     assert_eq!(browser.execute(still, vec![]).await.unwrap(), json!(true));
 
-    // A version is promoted, without a mouse: first it is said what that means.
+    // A version is promoted without a mouse, after a page that shows the effects.
     tab_to(browser, "promote-site-experiment").await;
     let button = browser.active_element().await.unwrap();
     button.send_keys("\u{e007}").await.unwrap();
@@ -364,7 +365,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     wait_for(
         browser,
         "main",
-        "Everybody it matches gets experiment (upstream next)",
+        "All matching users get experiment (upstream next)",
     )
     .await;
     assert_usable(&axe(browser).await, "the confirmation");
@@ -384,7 +385,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     assert_eq!(shop.results()["experiments"][0]["status"], "promoted");
     assert_usable(&axe(browser).await, "after a decision");
 
-    // Whoever may only read sees no buttons.
+    // With role `read` there are no buttons.
     browser
         .find(Locator::Css("header button"))
         .await
@@ -405,7 +406,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     assert_eq!(complaints(browser).await, [] as [Value; 0]);
 }
 
-/// At its end it says what the results say, and until then nobody leaves.
+/// The last point equals the results, and the number of users never falls.
 fn assert_grows_to_the_present(results: &Value) {
     let metric = &results["experiments"][0]["metrics"][0];
     let moments = metric["over_time"].as_array().unwrap();
@@ -445,7 +446,7 @@ fn page_is_left_when_its_session_ends() {
         .await;
         let form = format!("form={}", form.as_str().unwrap());
         let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
-        let mut elsewhere = Door::door(shop.proxy.admin);
+        let mut elsewhere = AdminClient::admin(shop.proxy.admin);
         let left = elsewhere.post("/admin/logout", &format!("{session}{kind}"), &form);
         assert_eq!(left.status, 303);
         wait(browser, "#token").await;
@@ -473,8 +474,11 @@ fn overview_lists_experiments_and_an_unavailable_store() {
     }
     proxy.results();
     let hostile = json!({ "by": "<img src=x onerror=window.hurt=1>", "reason": "\"><script>window.hurt=1</script>" });
-    let pause =
-        Door::door(proxy.admin).post("/admin/experiments/site/pause", "", &hostile.to_string());
+    let pause = AdminClient::admin(proxy.admin).post(
+        "/admin/experiments/site/pause",
+        "",
+        &hostile.to_string(),
+    );
     assert_eq!(pause.status, 200);
     let driver = Driver::start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -484,7 +488,7 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         browser.goto(&url).await.unwrap();
         wait_for(&browser, "#live", "live").await;
         wait_for(&browser, "#overview", "site Collecting").await;
-        wait_for(&browser, "#overview", "look at the data").await;
+        wait_for(&browser, "#overview", "check data quality").await;
         wait_for(
             &browser,
             &format!("#doubts-{long}"),
@@ -514,14 +518,14 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         picture(&browser, "several-printed").await;
         medium(&browser, "", "forced-colors", "none").await;
 
-        // What was last known stays, below what is wrong; and it goes when it is well.
+        // The last results stay below the error, which disappears once the store is back.
         redis.kill();
-        wait_for(&browser, "#alarms", "store does not answer").await;
+        wait_for(&browser, "#alarms", "store is unavailable").await;
         wait_for(&browser, "main", "What to do now").await;
         assert_usable(&axe(&browser).await, "a store that is away");
         picture(&browser, "store-away").await;
         browser.goto(&url).await.unwrap();
-        wait_for(&browser, "#alarms", "store does not answer").await;
+        wait_for(&browser, "#alarms", "store is unavailable").await;
         redis.up();
         wait_for(&browser, "#overview", "site Collecting").await;
         let complaints = complaints(&browser).await;

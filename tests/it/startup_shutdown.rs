@@ -276,7 +276,7 @@ fn reload_fails_no_request() {
         if round % 3 == 0 {
             proxy.signal("HUP");
         } else {
-            Client::door(proxy.admin).post("/admin/reload", "", "");
+            Client::admin(proxy.admin).post("/admin/reload", "", "");
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -325,9 +325,9 @@ fn restart_with_inherited_sockets_fails_no_request() {
     let folder = TempDir::new().unwrap();
     let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
     let (public, admin) = (bind(), bind());
-    let (at, door) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
+    let (at, admin_at) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
     let file = format!(
-        "listen: {at}\nadmin: {{ listen: {door} }}\n{}",
+        "listen: {at}\nadmin: {{ listen: {admin_at} }}\n{}",
         routes(&origin, "")
     );
     std::fs::write(folder.path().join("routes.yaml"), file).unwrap();
@@ -344,7 +344,7 @@ fn restart_with_inherited_sockets_fails_no_request() {
     let _child = with_sockets(&folder, &sockets);
     let answered = load.end();
     let results = until("results", || {
-        let results = Client::door(door).get("/admin/results", "").json();
+        let results = Client::admin(admin_at).get("/admin/results", "").json();
         let done = results["store"]["lag_events"] == 0;
         (done && requests(&results) >= answered)
             .then_some(results.clone())

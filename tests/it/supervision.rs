@@ -143,11 +143,11 @@ fn task_that_panics_is_logged_and_restarted_and_nothing_is_lost() {
         }
     }
     // All of them work again.
-    let reloaded = Client::door(proxy.admin).post("/admin/reload", "", "");
+    let reloaded = Client::admin(proxy.admin).post("/admin/reload", "", "");
     assert_eq!(reloaded.status, 200, "{}", reloaded.text());
     let event = r#"[{"event":"sale","user":"user-1"}]"#;
-    let mut door = Client::door(proxy.admin);
-    let taken = door.post("/admin/events", "Content-Type: application/json\r\n", event);
+    let mut client = Client::admin(proxy.admin);
+    let taken = client.post("/admin/events", "Content-Type: application/json\r\n", event);
     assert_eq!(taken.json()["accepted"], 1, "{}", taken.text());
     let results = proxy.results();
     assert_eq!(requests(&results), answered);
@@ -275,7 +275,7 @@ fn export_that_panics_breaks_off_instead_of_ending_early() {
         let path = format!("/admin/export/site?format={format}");
         assert_eq!(proxy.ask(&path).status, 200);
         saboteur.ask("export-page");
-        let answer = Client::door(proxy.admin).try_get(&path, "");
+        let answer = Client::admin(proxy.admin).try_get(&path, "");
         assert!(answer.is_err(), "{format}: {answer:?}");
     }
 }

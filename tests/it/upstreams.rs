@@ -69,7 +69,7 @@ default: plain
     assert_eq!(ejected[1]["checked"], false);
     assert_eq!(ejected[0]["state"], "healthy");
 
-    let page = Client::door(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
+    let page = Client::admin(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
     let row = format!("<td>http://{gone}</td><td><strong>ejected</strong></td>");
     assert!(page.text().contains(&row), "{}", page.text());
 

@@ -61,7 +61,7 @@ impl House {
     }
 
     fn admin(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let mut client = Client::door(self.proxy.admin);
+        let mut client = Client::admin(self.proxy.admin);
         let length = body.len();
         client
             .say(format!(
@@ -209,7 +209,7 @@ fn server_events_with_a_key_count_once() {
             r#"[{"event":"purchase","user":"u1"},{"event":"purchase"}]"#,
         );
         assert_eq!(nobody.status, 400);
-        assert_eq!(nobody.json()["error"], "event 1: has no `user`");
+        assert_eq!(nobody.json()["error"], "event 1: `user` is missing");
         // Nothing of an unsound report counts; what a ratio is divided by is requests, not reports.
         let results = house.proxy.results();
         let ratio = &results["experiments"][0]["metrics"][2]["groups"];

@@ -526,11 +526,8 @@ fn planning_and_fixed_horizon_are_shown_on_request() {
     );
     assert_eq!(proxy.ask("/admin/results?view=other").status, 400);
     let page = proxy.ask("/admin/results?view=fixed&format=html").text();
-    assert!(
-        page.contains("lift (95 %, valid only if you look once)"),
-        "{page}"
-    );
-    let labelled = "Bayesian: not protected against peeking, and no part of the verdict";
+    assert!(page.contains("lift (95 % CI, fixed horizon)"), "{page}");
+    let labelled = "They are not protected against peeking, and the verdict does not use them.";
     assert!(
         page.contains(labelled) && page.contains("experiment beats control with a chance of"),
         "{page}"
@@ -668,7 +665,7 @@ fn partial_import_shows_no_result() {
     let reported = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let answer = Client::door(proxy.admin).post("/admin/events", "", &body);
+            let answer = Client::admin(proxy.admin).post("/admin/events", "", &body);
             assert_eq!(answer.status, 202, "{}", answer.text());
             reported.store(true, std::sync::atomic::Ordering::SeqCst);
         });

@@ -1,4 +1,4 @@
-//! The actions that a person can take on an experiment. PURE.
+//! The actions on an experiment. PURE.
 
 use crate::store::decisions::DecidedState;
 use utoipa::ToSchema;
@@ -7,18 +7,18 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Action {
-    /// Control for everybody, for now.
+    /// All matching users get control, for now.
     Pause,
-    /// Split again.
+    /// The experiment splits again.
     Resume,
-    /// One group's version for everybody.
+    /// All matching users get one group's version.
     Promote,
-    /// Control for everybody, for good.
+    /// All matching users get control because the other versions were not good.
     Rollback,
 }
 
 impl Action {
-    /// As paths and acts name it.
+    /// Returns the name in paths and in the audit log.
     pub fn name(self) -> &'static str {
         match self {
             Action::Pause => "pause",
@@ -28,7 +28,7 @@ impl Action {
         }
     }
 
-    /// The action of this name.
+    /// Returns the action of this name, if there is one.
     pub fn named(name: &str) -> Option<Action> {
         let all = [
             Action::Pause,
@@ -39,7 +39,7 @@ impl Action {
         all.into_iter().find(|action| action.name() == name)
     }
 
-    /// The lifecycle that an experiment has after it.
+    /// Returns the state of an experiment after this action.
     pub fn state(self) -> DecidedState {
         match self {
             Action::Pause => DecidedState::Paused,

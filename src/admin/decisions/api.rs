@@ -1,7 +1,7 @@
-//! Decisions by the admin API: JSON from programs, forms from pages, and what was decided until now.
+//! Decisions through the admin API: JSON from programs, forms from pages, and the audit log.
 
 use crate::admin::decisions::action::Action;
-use crate::admin::decisions::apply::{Asked, apply};
+use crate::admin::decisions::apply::{DecisionRequest, apply};
 use crate::admin::decisions::decide::Done;
 use crate::admin::decisions::form;
 use crate::admin::http::auth::Caller;
@@ -18,75 +18,76 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a browser says of a form.
+/// The content type of forms.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
-/// The most bytes that say what is decided.
+/// The most bytes of a request body.
 pub const BYTES_MAX: usize = 16 << 10;
-/// What a decision says beyond its name.
+
+/// The JSON body of a decision.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Said {
-    /// For `promote`; left out, the one that has won.
+struct DecisionBody {
+    /// The group to promote; the winner of the verdict by default.
     group: Option<String>,
-    /// Who; the name of the token is added. One line of at most 500 letters.
+    /// The author; the name of the token is added. One line of at most 500 characters.
     by: Option<String>,
-    /// Why, for those who look later. One line of at most 500 letters.
+    /// The reason, for the audit log. One line of at most 500 characters.
     reason: Option<String>,
 }
 
 /// Decide about an experiment
 ///
-/// JSON from programs, or nothing; a form from pages, which are answered with pages.
+/// Programs send JSON or an empty body. Forms of the admin pages get a page as the response.
 #[utoipa::path(
     post,
     path = "/admin/experiments/{experiment}/{action}",
     operation_id = "decide",
     tag = "decisions",
     params(
-        ("experiment" = String, Path, description = "Its name"),
-        ("action" = inline(Action), Path, description = "What is to be done"),
+        ("experiment" = String, Path, description = "The name of the experiment"),
+        ("action" = inline(Action), Path, description = "The action"),
     ),
     request_body(content(
-        (inline(Option<Said>) = "application/json"),
-        (inline(Option<form::Filled>) = "application/x-www-form-urlencoded"),
+        (inline(Option<DecisionBody>) = "application/json"),
+        (inline(Option<form::DecisionForm>) = "application/x-www-form-urlencoded"),
     )),
     responses(
         (
             status = 200,
-            description = "It is so, here; at other replicas within two seconds",
+            description = "Applied on this replica; other replicas follow within 2 s",
             body = Done,
         ),
-        (status = 303, description = "The same, to a page", headers(("location" = String))),
+        (status = 303, description = "Applied; a form is redirected to the results page", headers(("location" = String))),
         (
             status = 400,
-            description = "The body cannot be read",
+            description = "The body is invalid",
             content((Refused = "application/json"), (String = "text/html")),
         ),
         (
             status = 403,
-            description = "A form of another session",
+            description = "The form belongs to another session",
             content_type = "text/html",
             body = String,
         ),
         (
             status = 404,
-            description = "There is no such experiment or action",
+            description = "The experiment or action does not exist",
             content((Refused = "application/json"), (String = "text/html")),
         ),
         (
             status = 409,
-            description = "The file says who has won, or somebody decided in the same moment",
+            description = "`winner` in the routes file ended the experiment, or another decision was made at the same moment",
             content((Refused = "application/json"), (String = "text/html")),
         ),
         (status = 413, description = "The body is too long", body = Refused),
         (
             status = 422,
-            description = "There is no such group, or none is named and none has won",
+            description = "The group does not exist, or none is named and none has won",
             content((Refused = "application/json"), (String = "text/html")),
         ),
         (
             status = 503,
-            description = "The store does not answer: nothing has changed",
+            description = "The store is unavailable; nothing has changed",
             content((Refused = "application/json"), (String = "text/html")),
         ),
     )
@@ -99,56 +100,57 @@ pub async fn take(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let Some(action) = Action::named(&action) else {
-        let hint = format!("no action {action:?}; there are pause, resume, promote and rollback");
+        let hint = format!("unknown action {action:?}: use pause, resume, promote or rollback");
         return Err(Failure::new(StatusCode::NOT_FOUND, hint));
     };
-    let unread = |error: &dyn std::fmt::Display| {
-        let hint = format!("the body is {{\"group\", \"by\", \"reason\"}} as JSON: {error}");
+    let invalid = |error: &dyn std::fmt::Display| {
+        let hint =
+            format!("the body must be JSON with `group`, `by` and `reason`, all optional: {error}");
         Failure::new(StatusCode::BAD_REQUEST, hint)
     };
     let (kind, body) = (headers.get(CONTENT_TYPE), body?);
     let of_form = |kind: &HeaderValue| kind.as_bytes().starts_with(FORM);
-    // curl says so of JSON and of nothing, too, unless told otherwise. A session's form that brings
-    // nothing does not bring its proof either.
+    // curl sends this content type with JSON and with an empty body, too. An empty form of a session
+    // has no form token, so it stays a form and is refused.
     let is_curl = body.starts_with(b"{") || body.is_empty() && !caller.has_session();
     if kind.is_some_and(of_form) && !is_curl {
         return Ok(form::take(&state, &caller, &name, action, &body).await);
     }
-    if caller.must_prove() {
-        let said = "a session sends a form of its page, or says where it is from (Origin)";
-        return Err(Failure::new(StatusCode::FORBIDDEN, said));
+    if caller.needs_form_token() {
+        let error = "a request with a session cookie needs an Origin header or a form token";
+        return Err(Failure::new(StatusCode::FORBIDDEN, error));
     }
-    let said: Option<Said> = match body.is_empty() {
+    let decision: Option<DecisionBody> = match body.is_empty() {
         true => None,
-        false => serde_json::from_slice(&body).map_err(|error| unread(&error))?,
+        false => serde_json::from_slice(&body).map_err(|error| invalid(&error))?,
     };
-    let said = said.unwrap_or_default();
-    let by = caller.by(said.by.as_deref());
-    let asked = Asked {
+    let decision = decision.unwrap_or_default();
+    let by = caller.by(decision.by.as_deref());
+    let request = DecisionRequest {
         action,
-        group: said.group,
+        group: decision.group,
         by: &by,
-        reason: said.reason.as_deref(),
+        reason: decision.reason.as_deref(),
     };
-    Ok(Json(apply(&state, &name, asked).await?).into_response())
+    Ok(Json(apply(&state, &name, request).await?).into_response())
 }
 
-/// Decisions.
+/// The audit log.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Acts {
-    /// The newest first, at most 1000.
+    /// The latest 1000 entries, newest first.
     acts: Vec<ActResult>,
 }
 
-/// What was decided
+/// List decisions
 #[utoipa::path(
     get,
     path = "/admin/acts",
     operation_id = "acts",
     tag = "decisions",
     responses(
-        (status = 200, description = "The newest first", body = Acts),
-        (status = 503, description = "The store does not answer", body = Refused),
+        (status = 200, description = "The latest decisions, newest first", body = Acts),
+        (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
 pub async fn acts(State(state): State<AdminState>) -> Result<Json<Acts>, Failure> {

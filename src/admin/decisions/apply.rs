@@ -1,4 +1,4 @@
-//! Applies a decision: takes it, and waits until this process follows it.
+//! Applies a decision: stores it and waits until this process applies it.
 
 use crate::admin::decisions::action::Action;
 use crate::admin::decisions::decide::{Decision, Done, Undecided, decide};
@@ -8,36 +8,40 @@ use crate::admin::state::AdminState;
 use axum::http::StatusCode;
 use std::time::Duration;
 
-/// The most letters of what is kept of who decided and why.
-const LETTERS_MAX: usize = 500;
-/// How long this process is given to go by a decision that it has made.
+/// The most characters of `by` and `reason`.
+const CHARS_MAX: usize = 500;
+/// The time in which this process should apply a decision that it has stored.
 const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// A decision that a caller of the admin API asks for.
+/// A decision that a caller of the admin API requests.
 #[derive(Debug)]
-pub struct Asked<'a> {
-    /// What.
+pub struct DecisionRequest<'a> {
+    /// The action.
     pub action: Action,
-    /// With which group; for `promote`, the one that has won unless given.
+    /// The group to promote; the winner of the verdict if `None`.
     pub group: Option<String>,
-    /// Who.
+    /// The author.
     pub by: &'a str,
-    /// Why.
+    /// The reason.
     pub reason: Option<&'a str>,
 }
 
-/// Decides, and waits until it is so here.
-pub async fn apply(state: &AdminState, name: &str, asked: Asked<'_>) -> Result<Done, Failure> {
-    let Asked {
+/// Stores a decision and waits until this process applies it.
+pub async fn apply(
+    state: &AdminState,
+    name: &str,
+    request: DecisionRequest<'_>,
+) -> Result<Done, Failure> {
+    let DecisionRequest {
         action,
         mut group,
         by,
         reason,
-    } = asked;
-    let (by, reason) = (line(by)?, reason.map(line).transpose()?);
+    } = request;
+    let (by, reason) = (one_line(by)?, reason.map(one_line).transpose()?);
     let reason = reason.as_deref().filter(|reason| !reason.is_empty());
     if action == Action::Promote && group.is_none() {
-        group = Some(won(state, name).await?);
+        group = Some(winner(state, name).await?);
     }
     let decision = Decision {
         action,
@@ -51,7 +55,7 @@ pub async fn apply(state: &AdminState, name: &str, asked: Asked<'_>) -> Result<D
         Err(Undecided::Refused(status, sentence)) => return Err(Failure::new(status, sentence)),
         Err(Undecided::Away(error)) => return Err(error.into()),
     };
-    // What it answers is so, here; other replicas follow within two seconds.
+    // Respond once this replica has applied the decision; others follow within two seconds.
     state.server.decided.notify_one();
     let mut plans = state.plans.clone();
     let effect = plans.wait_for(|plan| {
@@ -60,26 +64,26 @@ pub async fn apply(state: &AdminState, name: &str, asked: Asked<'_>) -> Result<D
     });
     if tokio::time::timeout(EFFECT_WITHIN, effect).await.is_err() {
         tracing::warn!(
-            "{name}: {} takes effect later than it should",
+            "{name}: {} is stored, but not applied yet after {EFFECT_WITHIN:?}",
             action.name()
         );
     }
     Ok(done)
 }
 
-/// What somebody wrote, as one line of a log or a table.
-fn line(text: &str) -> Result<String, Failure> {
-    if text.chars().count() > LETTERS_MAX {
-        let said = format!("`by` and `reason` have at most {LETTERS_MAX} letters");
-        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, said));
+/// Returns a caller's text as one line of a log or a table.
+fn one_line(text: &str) -> Result<String, Failure> {
+    if text.chars().count() > CHARS_MAX {
+        let error = format!("`by` and `reason` can have at most {CHARS_MAX} characters");
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, error));
     }
-    let letters = text.chars();
-    let plain = letters.map(|letter| if letter.is_control() { ' ' } else { letter });
+    let chars = text.chars();
+    let plain = chars.map(|it| if it.is_control() { ' ' } else { it });
     Ok(plain.collect::<String>().trim().to_owned())
 }
 
-/// The group that the verdict says has won.
-async fn won(state: &AdminState, name: &str) -> Result<String, Failure> {
+/// Returns the winner of the verdict.
+async fn winner(state: &AdminState, name: &str) -> Result<String, Failure> {
     let request = ResultsRequest {
         only: Some(name),
         ..ResultsRequest::default()
@@ -89,7 +93,7 @@ async fn won(state: &AdminState, name: &str) -> Result<String, Failure> {
     let verdict = &experiment.ok_or_else(|| no_experiment(name))?.verdict;
     let group = verdict.group.clone().filter(|_| verdict.state == "winner");
     group.ok_or_else(|| {
-        let hint = "no group has won yet; say which one: {\"group\": \"NAME\"}";
+        let hint = "no group has won yet; name the group: {\"group\": \"NAME\"}";
         Failure::new(StatusCode::UNPROCESSABLE_ENTITY, hint)
     })
 }

@@ -1,5 +1,5 @@
-//! Pause, resume, promote, roll back: decisions about experiments, kept in the store for all
-//! replicas, with who decided what when.
+//! Decides about an experiment (pause, resume, promote, roll back). The store keeps each decision for
+//! all replicas, with its author, time and reason.
 
 use crate::admin::clock::now_ms;
 use crate::admin::decisions::action::Action;
@@ -12,52 +12,53 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A decision, and who makes it.
+/// A decision and its author.
 #[derive(Debug)]
 pub struct Decision<'a> {
-    /// What is to be done.
+    /// The action.
     pub action: Action,
-    /// With which group; for `promote` only.
+    /// The group, for `promote` only.
     pub group: Option<&'a str>,
-    /// Who decides.
+    /// The author.
     pub by: &'a str,
-    /// Why.
+    /// The reason.
     pub reason: Option<&'a str>,
 }
 
 /// Why a decision was not taken.
 #[derive(Debug)]
 pub enum Undecided {
-    /// It cannot be, as a sentence for who asked.
+    /// The decision is not possible; a message for the caller.
     Refused(StatusCode, String),
-    /// The store did not answer: nothing has changed.
+    /// The store is unavailable; nothing has changed.
     Away(StoreError),
 }
 
-/// What was done.
+/// The outcome of a decision.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Done {
     experiment: String,
-    /// What it does now.
+    /// The state of the experiment now.
     #[schema(schema_with = enums::status)]
     pub status: &'static str,
-    /// Whose version everybody gets; `null` while it splits.
+    /// The group whose version all matching users get; `null` while the experiment splits.
     group: Option<String>,
-    /// What it did before, such as `running` or `promoted experiment`.
+    /// The state before, such as `running` or `promoted experiment`.
     from: String,
+    /// The state now, in the same form.
     to: String,
-    /// Whether it was not so already.
+    /// `false` if the experiment was in this state already.
     changed: bool,
 }
 
-/// Decides about an experiment, and keeps who did. What is so already changes nothing.
+/// Stores a decision about an experiment with its author. Repeating a decision has no effect.
 pub async fn decide(
     plan: &Plan,
     store: &dyn Store,
     name: &str,
     decision: &Decision<'_>,
 ) -> Result<Done, Undecided> {
-    let refused = |status, sentence: String| Err(Undecided::Refused(status, sentence));
+    let refused = |status, message: String| Err(Undecided::Refused(status, message));
     let Some(index) = plan.experiment_named(name) else {
         let Failure { status, error } = no_experiment(name);
         return refused(status, error);
@@ -66,7 +67,7 @@ pub async fn decide(
     if experiment.ended_by_file {
         return refused(
             StatusCode::CONFLICT,
-            "the file says who has won: take `winner` out of it first".to_owned(),
+            "`winner` in the routes file ended this experiment: remove it first".to_owned(),
         );
     }
     let state = decision.action.state();
@@ -83,7 +84,7 @@ pub async fn decide(
         (Action::Promote, None) => {
             return refused(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "say which group".to_owned(),
+                "promote needs a group: {\"group\": \"NAME\"}".to_owned(),
             );
         }
         (Action::Resume, None) => None,
@@ -97,14 +98,14 @@ pub async fn decide(
             );
         }
     };
-    let controls = store.decisions().await.map_err(Undecided::Away)?;
-    let before = controls.get(name);
-    let stands = before.filter(|control| control.salt == *experiment.salt);
-    let same = match stands {
+    let decisions = store.decisions().await.map_err(Undecided::Away)?;
+    let before = decisions.get(name);
+    let current = before.filter(|decision| decision.salt == *experiment.salt);
+    let same = match current {
         None => state == DecidedState::Running,
-        Some(stands) => stands.state == state && stands.group == group,
+        Some(current) => current.state == state && current.group == group,
     };
-    let before_ms = before.map_or(0, |control| control.at_ms);
+    let before_ms = before.map_or(0, |decision| decision.at_ms);
     let next = StandingDecision {
         state,
         group: group.clone(),
@@ -112,7 +113,7 @@ pub async fn decide(
         at_ms: now_ms().max(before_ms + 1),
         by: decision.by.to_owned(),
     };
-    let (from, to) = (stood(stands), stood(Some(&next)));
+    let (from, to) = (describe(current), describe(Some(&next)));
     let done = Done {
         experiment: name.to_owned(),
         status: status(state),
@@ -124,7 +125,7 @@ pub async fn decide(
     if same {
         return Ok(done);
     }
-    let act = AuditEntry {
+    let entry = AuditEntry {
         experiment: name.to_owned(),
         action: decision.action.name().to_owned(),
         from,
@@ -133,32 +134,34 @@ pub async fn decide(
         by: decision.by.to_owned(),
         reason: decision.reason.map(str::to_owned),
     };
-    let taken = store.decide(before_ms, &next, &act).await;
-    if !taken.map_err(Undecided::Away)? {
+    let stored = store.decide(before_ms, &next, &entry).await;
+    if !stored.map_err(Undecided::Away)? {
         return refused(
             StatusCode::CONFLICT,
-            "somebody else decided in the same moment: look, and decide again".to_owned(),
+            "another decision was made at the same moment: check the state and decide again"
+                .to_owned(),
         );
     }
     tracing::info!(
         "{name}: {} by {}: {} -> {}",
-        act.action,
-        act.by,
-        act.from,
-        act.to
+        entry.action,
+        entry.by,
+        entry.from,
+        entry.to
     );
     Ok(done)
 }
 
-fn stood(control: Option<&StandingDecision>) -> String {
-    match control {
+/// Describes the state after a decision, such as `promoted experiment`.
+fn describe(decision: Option<&StandingDecision>) -> String {
+    match decision {
         None => "running".to_owned(),
         Some(StandingDecision {
             state: DecidedState::Promoted,
             group: Some(group),
             ..
         }) => format!("promoted {group}"),
-        Some(control) => status(control.state).to_owned(),
+        Some(decision) => status(decision.state).to_owned(),
     }
 }
 

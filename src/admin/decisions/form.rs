@@ -1,7 +1,7 @@
-//! Decisions by a browser: buttons, what each would do, and the form that does it.
+//! Decisions by a browser: the page that shows the effects of an action, and its form.
 
 use crate::admin::decisions::action::Action;
-use crate::admin::decisions::apply::{Asked, apply};
+use crate::admin::decisions::apply::{DecisionRequest, apply};
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Path, Query, Refused};
 use crate::admin::http::html;
@@ -29,55 +29,55 @@ struct Confirm<'a> {
     title: String,
     effects: Vec<String>,
     verdict: &'a VerdictResult,
-    doubt: Option<&'static str>,
+    warning: Option<&'static str>,
     group: Option<&'a str>,
     form: String,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Which {
-    /// For `promote`; left out, the one that has won.
+pub struct PromotedGroup {
+    /// The group, for `promote` only; the winner of the verdict by default.
     group: Option<String>,
 }
 
-/// Ask before a decision
+/// Confirm a decision
 ///
-/// Says what it would do, with the form that does it.
+/// Returns a page that shows the effects of the action, with the form that applies it.
 #[utoipa::path(
     get,
     path = "/admin/experiments/{experiment}/{action}",
     operation_id = "confirm",
     tag = "pages",
     params(
-        ("experiment" = String, Path, description = "Its name"),
-        ("action" = inline(Action), Path, description = "What is to be done"),
-        Which,
+        ("experiment" = String, Path, description = "The name of the experiment"),
+        ("action" = inline(Action), Path, description = "The action"),
+        PromotedGroup,
     ),
     responses(
-        (status = 200, description = "A form", content_type = "text/html", body = String),
-        (status = 400, description = "More than one group", body = Refused),
+        (status = 200, description = "A page with the form", content_type = "text/html", body = String),
+        (status = 400, description = "More than one group is named", body = Refused),
         (
             status = 403,
-            description = "The token may read only",
+            description = "The token has role `read`",
             content_type = "text/html",
             body = String,
         ),
         (
             status = 404,
-            description = "There is no such experiment, action or group",
+            description = "The experiment, action or group does not exist",
             content_type = "text/html",
             body = String,
         ),
         (
             status = 422,
-            description = "No group has won yet, and none is named",
+            description = "No group is named, and none has won yet",
             content_type = "text/html",
             body = String,
         ),
         (
             status = 503,
-            description = "The store does not answer",
+            description = "The store is unavailable",
             content_type = "text/html",
             body = String,
         ),
@@ -87,13 +87,16 @@ pub async fn ask(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
-    Query(which): Query<Which>,
+    Query(query): Query<PromotedGroup>,
 ) -> Response {
     let Some(action) = Action::named(&action) else {
-        return html::message_page(StatusCode::NOT_FOUND, "There is no such action.");
+        return html::message_page(StatusCode::NOT_FOUND, "This action does not exist.");
     };
     if caller.role < TokenRole::Operate {
-        return html::message_page(StatusCode::FORBIDDEN, "Your token may read only.");
+        return html::message_page(
+            StatusCode::FORBIDDEN,
+            "Your token has role `read`, which cannot change an experiment.",
+        );
     }
     let request = ResultsRequest {
         only: Some(&name),
@@ -102,17 +105,17 @@ pub async fn ask(
     let results = match state.results(request).await {
         Ok(results) => results,
         Err(error) => {
-            let said = format!("The store does not answer: {error}");
-            return html::message_page(StatusCode::SERVICE_UNAVAILABLE, &said);
+            let message = format!("The store is unavailable: {error}");
+            return html::message_page(StatusCode::SERVICE_UNAVAILABLE, &message);
         }
     };
     let Some(experiment) = results.experiments.first() else {
-        return html::message_page(StatusCode::NOT_FOUND, "There is no such experiment.");
+        return html::message_page(StatusCode::NOT_FOUND, "This experiment does not exist.");
     };
-    let group = which.group.as_deref().filter(|_| action == Action::Promote);
+    let group = query.group.as_deref().filter(|_| action == Action::Promote);
     let known = |group: &str| experiment.groups.iter().any(|it| it.name == group);
     if group.is_some_and(|group| !known(group)) {
-        return html::message_page(StatusCode::NOT_FOUND, "There is no such group.");
+        return html::message_page(StatusCode::NOT_FOUND, "This group does not exist.");
     }
     let verdict = &experiment.verdict;
     let won = verdict
@@ -121,18 +124,18 @@ pub async fn ask(
         .filter(|_| verdict.state == "winner");
     let group = group.or(won.filter(|_| action == Action::Promote));
     if action == Action::Promote && group.is_none() {
-        let said = "No group has won yet: choose one on the results page.";
-        return html::message_page(StatusCode::UNPROCESSABLE_ENTITY, said);
+        let message = "No group has won yet: choose one on the results page.";
+        return html::message_page(StatusCode::UNPROCESSABLE_ENTITY, message);
     }
-    let doubt = (action == Action::Promote && won != group)
-        .then_some("The verdict does not say that this group is better.");
+    let warning = (action == Action::Promote && won != group)
+        .then_some("The verdict does not show that this group is better.");
     let confirm = Confirm {
         experiment: &experiment.name,
         action: action.name(),
         title: title(action, &experiment.name, group).1,
         effects: effects(action, experiment, group),
         verdict,
-        doubt,
+        warning,
         group,
         form: caller.form(),
     };
@@ -147,45 +150,45 @@ fn effects(action: Action, experiment: &ExperimentResult, group: Option<&str>) -
     };
     let control = upstream(&|group| group.role == "control");
     let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
-    let stays = "What was counted stays, and nothing more is recorded until it is resumed.";
+    let stays = "All counts stay. Nothing more is recorded until the experiment is resumed.";
     let now = format!(
-        "{} is {} now, with {} users.",
+        "The experiment {} is {} and has {} users.",
         experiment.name,
         experiment.status.replace('_', " "),
         thousands(users)
     );
     let then = match action {
-        Action::Pause => format!("Everybody it matches gets control{control} for now. {stays}"),
+        Action::Pause => format!("All matching users get control{control} for now. {stays}"),
         Action::Rollback => format!(
-            "Everybody it matches gets control{control}: the other versions were not good. {stays}"
+            "All matching users get control{control}, because the other versions were not good. {stays}"
         ),
         Action::Promote => {
             let group = group.unwrap_or_default();
             let to = upstream(&|it| it.name == group);
-            format!("Everybody it matches gets {group}{to}. {stays}")
+            format!("All matching users get {group}{to}. {stays}")
         }
         Action::Resume => {
-            "It splits again; users come back to the groups they were in, and are recorded."
-                .to_owned()
+            "The experiment splits again. Users return to their groups and are recorded.".to_owned()
         }
     };
-    let when = "It takes effect at once here, and within two seconds at other replicas.";
+    let when =
+        "The decision takes effect at once on this replica, and within two seconds on others.";
     vec![now, then, when.to_owned()]
 }
 
-/// The form of a page that asks before a decision.
+/// The form of the confirmation page.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Filled {
-    /// What forms of this session carry; who sends a token with it needs none.
+pub struct DecisionForm {
+    /// The session's form token. Not needed with an `Authorization` header.
     form: String,
-    /// For `promote`.
+    /// The group, for `promote`.
     group: String,
-    /// Why, for those who look later.
+    /// The reason, for the audit log.
     reason: String,
 }
 
-/// `POST` of the form to the same path.
+/// Applies a decision that a form posts, and redirects to the results page.
 pub async fn take(
     state: &AdminState,
     caller: &Caller,
@@ -194,22 +197,22 @@ pub async fn take(
     form: &[u8],
 ) -> Response {
     let pairs = MapDeserializer::new(form_urlencoded::parse(form));
-    let filled = match Filled::deserialize(pairs) {
-        Ok(filled) => filled,
+    let form = match DecisionForm::deserialize(pairs) {
+        Ok(form) => form,
         Err(error) => return unreadable(&error),
     };
-    if !caller.is_own_form(&filled.form) {
+    if !caller.is_own_form(&form.form) {
         return html::stale_form_page();
     }
     let written = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-    let (by, reason) = (caller.by(None), written(&filled.reason));
-    let asked = Asked {
+    let (by, reason) = (caller.by(None), written(&form.reason));
+    let request = DecisionRequest {
         action,
-        group: written(&filled.group),
+        group: written(&form.group),
         by: &by,
         reason: reason.as_deref(),
     };
-    match apply(state, name, asked).await {
+    match apply(state, name, request).await {
         Ok(_) => {
             let back = format!("/admin/results#e-{name}");
             (StatusCode::SEE_OTHER, [(LOCATION, back)]).into_response()
@@ -219,6 +222,6 @@ pub async fn take(
 }
 
 fn unreadable(error: &Unreadable) -> Response {
-    let said = format!("This form cannot be read: {error}.");
-    html::message_page(StatusCode::BAD_REQUEST, &said)
+    let message = format!("This form is invalid: {error}.");
+    html::message_page(StatusCode::BAD_REQUEST, &message)
 }

@@ -1,5 +1,5 @@
-//! Exports: users, their values and hourly totals, for analysis elsewhere. Rows go from the store
-//! to the reader page by page, so that memory does not grow with users.
+//! Exports users, their values and hourly totals for other analysis tools. Rows are read from the
+//! store page by page, so that memory does not grow with the number of users.
 
 pub mod rows;
 pub mod sheet;
@@ -13,21 +13,21 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Writes a table of an experiment to a file, in this format and raw or not; `told` hears of every
-/// page's number of rows.
+/// Writes a table of an experiment to `to`, in this format and raw or not. Calls `on_page` with the
+/// number of rows of each page.
 pub async fn write<W: Write + Send + 'static>(
     store: Arc<dyn Store>,
     plan: Arc<Plan>,
     experiment: String,
     (table, format, raw): (Table, Format, bool),
     to: W,
-    told: impl Fn(usize) + Send + 'static,
+    on_page: impl Fn(usize) + Send + 'static,
 ) -> io::Result<()> {
     let (pages, received) = mpsc::channel(4);
     let reading = async move { rows::read(&*store, &plan, &experiment, table, &pages).await };
     let writing = tokio::task::spawn_blocking(move || {
         let sheet = Sheet::begin(format, raw, table, to)?;
-        fill(sheet, received, told)
+        fill(sheet, received, on_page)
     });
     let ((), written) = tokio::join!(reading, writing);
     written.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
@@ -36,12 +36,12 @@ pub async fn write<W: Write + Send + 'static>(
 fn fill(
     mut sheet: Sheet<impl Write + Send>,
     mut pages: mpsc::Receiver<Result<Vec<ExportRow>, StoreError>>,
-    told: impl Fn(usize),
+    on_page: impl Fn(usize),
 ) -> io::Result<()> {
     while let Some(page) = pages.blocking_recv() {
         tasks::failpoint("export-page");
         let rows = page.map_err(|error| io::Error::other(crate::store::chain(&error)))?;
-        told(rows.len());
+        on_page(rows.len());
         sheet.add(rows)?;
     }
     sheet.end()

@@ -1,4 +1,4 @@
-//! What is exported: four tables, row by row, read from the store page by page.
+//! The exported tables: their columns, and their rows read from the store page by page.
 
 use crate::admin::format::rfc3339;
 use crate::admin::results::stats_input::units;
@@ -8,24 +8,24 @@ use crate::store::{GroupTotals, HourTotals, MetricTotals, Store, StoreError, Use
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
-/// What can be exported of an experiment.
+/// A table that can be exported.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Table {
-    /// One row for each user: group, first exposure, crossed over.
+    /// One row per user: group, first exposure, crossover.
     Assignments,
-    /// One row for each user and metric that the user has a value of.
+    /// One row per user and metric with a value.
     Values,
-    /// One row for each hour, epoch and group: users and answers.
+    /// One row per hour, epoch and group: users and responses.
     Hours,
-    /// One row for each hour, epoch, group and metric.
+    /// One row per hour, epoch, group and metric.
     HourValues,
 }
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CellKind {
     /// Text.
@@ -38,24 +38,24 @@ pub enum CellKind {
     Truth,
 }
 
-/// One field of a row; `None` where it is not known.
+/// A field of a row; `None` if it is not known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Of [`CellKind::Text`].
+    /// A cell of [`CellKind::Text`].
     Text(Option<String>),
-    /// Of [`CellKind::Whole`].
+    /// A cell of [`CellKind::Whole`].
     Whole(Option<i64>),
-    /// Of [`CellKind::Number`].
+    /// A cell of [`CellKind::Number`].
     Number(Option<f64>),
-    /// Of [`CellKind::Truth`].
+    /// A cell of [`CellKind::Truth`].
     Truth(bool),
 }
 
-/// Fields in the order of the table's columns.
+/// A row: its fields in the order of the table's columns.
 pub type ExportRow = Vec<Cell>;
 
 impl Table {
-    /// The names and kinds of the columns.
+    /// Returns the names and types of the columns.
     pub fn columns(self) -> &'static [(&'static str, CellKind)] {
         match self {
             Table::Assignments => &[
@@ -105,7 +105,7 @@ impl Table {
     }
 }
 
-/// Reads the rows and sends them page by page until all are sent or nobody receives any more.
+/// Reads the rows and sends them page by page until all are sent or the receiver is dropped.
 pub async fn read(
     store: &dyn Store,
     plan: &Plan,
@@ -113,7 +113,7 @@ pub async fn read(
     table: Table,
     pages: &mpsc::Sender<Result<Vec<ExportRow>, StoreError>>,
 ) {
-    let told = match table {
+    let rest = match table {
         Table::Assignments | Table::Values => {
             users(store, &Units::of(plan), experiment, table, pages).await
         }
@@ -125,16 +125,16 @@ pub async fn read(
                 .collect::<Vec<_>>()
         }),
     };
-    match told {
-        Ok(all) => {
-            for page in all {
+    match rest {
+        Ok(rest) => {
+            for page in rest {
                 if pages.send(Ok(page)).await.is_err() {
                     return;
                 }
             }
         }
         Err(error) => {
-            // Whoever does not receive any more does not miss it.
+            // A dropped receiver does not need the error.
             let _ = pages.send(Err(error)).await;
         }
     }
@@ -235,7 +235,7 @@ fn hours_of(units: &Units, experiment: &str, table: Table, hours: &[HourTotals])
     rows
 }
 
-/// How many units of a metric's sums make one.
+/// The divisor of each metric's sums, which the store keeps in whole units.
 struct Units(BTreeMap<String, f64>);
 
 impl Units {
@@ -244,13 +244,14 @@ impl Units {
         Units(plan.metrics.iter().map(of).collect())
     }
 
-    /// `None` for a metric that is no longer in the file: how it was scaled is not known.
+    /// Returns a sum as the metric's value; `None` for a metric that is no longer in the file, whose
+    /// divisor is not known.
     fn value(&self, metric: &str, sum: i128) -> Option<f64> {
         Some(sum as f64 / self.0.get(metric)?)
     }
 }
 
-/// An ID as text: bytes that are no UTF-8 stand as `\xff`, and a backslash as two.
+/// Returns an ID as text. Bytes that are not UTF-8 become `\xff`, and a backslash becomes two.
 pub fn readable(user: &[u8]) -> String {
     let mut text = String::with_capacity(user.len());
     for chunk in user.utf8_chunks() {

@@ -1,4 +1,4 @@
-//! Rows as CSV, JSON Lines or Parquet, written as they come.
+//! Writes rows as CSV, JSON Lines or Parquet.
 
 use crate::admin::csv_escape::neutral;
 use crate::admin::export::{rows::Cell, rows::CellKind, rows::ExportRow, rows::Table};
@@ -12,22 +12,22 @@ use serde_json::{Map, Value};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// How rows are written.
+/// The format of an export.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// RFC 4180, with a line of names first.
+    /// CSV (RFC 4180) with a header line.
     Csv,
-    /// One JSON object on each line.
+    /// One JSON object per line.
     Jsonl,
     /// Apache Parquet, Snappy-compressed.
     Parquet,
 }
 
 impl Format {
-    /// What a server calls it.
+    /// Returns the `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Csv => "text/csv; charset=utf-8",
@@ -36,7 +36,7 @@ impl Format {
         }
     }
 
-    /// What a file's name ends in.
+    /// Returns the extension of file names.
     pub fn extension(self) -> &'static str {
         match self {
             Format::Csv => "csv",
@@ -46,22 +46,22 @@ impl Format {
     }
 }
 
-/// Rows of a Parquet row group: what is held in memory at once.
+/// Rows of a Parquet row group, all of which are held in memory.
 const GROUP_ROWS: usize = 20_000;
 
 /// A file that is being written.
 pub enum Sheet<W: Write + Send> {
-    /// See [`Format::Csv`]; whether texts are written as they are.
+    /// CSV; `true` if texts are written unchanged.
     Csv(Box<csv::Writer<W>>, bool),
-    /// See [`Format::Jsonl`].
+    /// JSON Lines.
     Jsonl(W, Table),
-    /// See [`Format::Parquet`].
+    /// Parquet, with the rows of the next row group.
     Parquet(Box<SerializedFileWriter<W>>, Table, Vec<ExportRow>),
 }
 
 impl<W: Write + Send> Sheet<W> {
-    /// Begins a file. In CSV, texts that a spreadsheet would take for formulas are neutralised,
-    /// unless they are wanted `raw`.
+    /// Starts a file. In CSV, texts that a spreadsheet would read as formulas get a leading `'` unless
+    /// `raw` is set.
     pub fn begin(format: Format, raw: bool, table: Table, to: W) -> io::Result<Sheet<W>> {
         match format {
             Format::Csv => {
@@ -219,7 +219,7 @@ fn group<W: Write + Send>(
                 let values: Vec<_> = cells.into_iter().filter_map(truth).collect();
                 to.write_batch(&values, Some(&there), None)?;
             }
-            // The schema knows no other.
+            // The schema has no other types.
             _ => {}
         }
         column.close()?;

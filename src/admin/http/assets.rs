@@ -1,9 +1,9 @@
-//! Style sheet and script of pages.
+//! The style sheet and the script of the admin pages.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 
-/// How pages look
+/// Style sheet of the admin pages
 #[utoipa::path(
     get,
     path = "/admin/page.css",
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
     tag = "pages",
     responses((
         status = 200,
-        description = "For pages here",
+        description = "The style sheet",
         content_type = "text/css",
         body = String,
     ))
@@ -23,7 +23,7 @@ pub async fn style() -> Response {
     )
 }
 
-/// What keeps pages fresh
+/// Script that updates the results page
 #[utoipa::path(
     get,
     path = "/admin/page.js",
@@ -31,7 +31,7 @@ pub async fn style() -> Response {
     tag = "pages",
     responses((
         status = 200,
-        description = "For pages here",
+        description = "The script",
         content_type = "text/javascript",
         body = String,
     ))

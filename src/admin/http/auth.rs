@@ -1,5 +1,5 @@
-//! Who calls the admin API, and whether they may: tokens with roles, sessions of browsers, and pages
-//! elsewhere that would make a browser ask.
+//! Authentication and authorization: tokens with roles, browser sessions, and protection against
+//! requests that pages of other sites make browsers send (CSRF).
 
 use crate::admin::http::connections::Admitted;
 use crate::admin::http::error::Failure;
@@ -22,10 +22,10 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq;
 
-/// How long whoever has shown too many wrong tokens is told to wait, in seconds.
+/// `Retry-After` of a client that sent too many wrong tokens, in seconds.
 const RETRY_S: &str = "60";
 
-/// Where sessions end: everybody may end their own.
+/// The path that ends a session. Every role may end its own.
 pub const LOGOUT: &str = "/admin/logout";
 
 /// The caller of the admin API.
@@ -33,27 +33,28 @@ pub const LOGOUT: &str = "/admin/logout";
 pub struct Caller {
     /// The name of the token; `None` where none is required.
     pub name: Option<Arc<str>>,
-    /// What they may do.
+    /// Its permissions.
     pub role: TokenRole,
-    /// How, if it is by a browser that sends it unasked.
+    /// Credentials that a browser attaches by itself; `None` for a token in a header.
     pub ambient: Option<Ambient>,
 }
 
-/// What a browser sends unasked, for which forms must carry a proof.
+/// Credentials that a browser attaches by itself, so that forms must carry a token against CSRF.
 #[derive(Clone, Debug)]
 pub struct Ambient {
     keys: KeyRing,
+    /// The session cookie; empty if no token is configured.
     session: String,
-    /// When the session is over, and its nonce; `None` where no token is asked for.
-    ends: Option<(u64, String)>,
-    /// Whether the browser says that the request comes from a page of the admin API.
-    is_from_here: bool,
+    /// The expiry of the session in Unix seconds and its nonce; `None` if no token is configured.
+    expires: Option<(u64, String)>,
+    /// Whether a header of the browser shows that the request comes from a page of the admin API.
+    is_same_origin: bool,
 }
 
 impl Ambient {
-    /// Ends the session: here at once, and at other replicas as soon as the store knows.
+    /// Ends the session: on this replica at once, on others once the store has it.
     pub async fn end(&self, state: &AdminState) {
-        if let Some((until_s, nonce)) = &self.ends {
+        if let Some((until_s, nonce)) = &self.expires {
             state.ended().add(*until_s, nonce.clone());
             state.exchange_ended().await;
         }
@@ -61,74 +62,75 @@ impl Ambient {
 }
 
 impl Caller {
-    /// What the forms of pages for this caller carry.
+    /// Returns the form token of pages for this caller; empty if none is needed.
     pub fn form(&self) -> String {
-        let carried = |ambient: &Ambient| session::form(&ambient.keys, &ambient.session);
-        self.ambient.as_ref().map_or(String::new(), carried)
+        let token = |ambient: &Ambient| session::form(&ambient.keys, &ambient.session);
+        self.ambient.as_ref().map_or(String::new(), token)
     }
 
-    /// Whether a form is from a page for this caller.
-    pub fn is_own_form(&self, brought: &str) -> bool {
+    /// Whether a form token belongs to this caller's session.
+    pub fn is_own_form(&self, form_token: &str) -> bool {
         self.ambient
             .as_ref()
-            .is_none_or(|it| session::is_form(&it.keys, &it.session, brought))
+            .is_none_or(|it| session::is_form(&it.keys, &it.session, form_token))
     }
 
-    /// Whether it is a browser that has shown a token before.
+    /// Whether the caller is a browser that has logged in.
     pub fn has_session(&self) -> bool {
         self.name.is_some() && self.ambient.is_some()
     }
 
-    /// Whether only a form's proof can rule out a forged request (CSRF). Where no token is required,
-    /// programs send requests, too, which name no origin.
-    pub fn must_prove(&self) -> bool {
+    /// Whether only a form token can rule out a forged request (CSRF). Without configured tokens none
+    /// is needed, because programs call the API, too, and send no `Origin`.
+    pub fn needs_form_token(&self) -> bool {
         let ambient = self.ambient.as_ref();
-        ambient.is_some_and(|it| !it.session.is_empty() && !it.is_from_here)
+        ambient.is_some_and(|it| !it.session.is_empty() && !it.is_same_origin)
     }
 
-    /// As decisions name who made them.
-    pub fn by(&self, said: Option<&str>) -> String {
-        match (self.name.as_deref(), said) {
-            (Some(name), Some(said)) if name != said => format!("{said} ({name})"),
+    /// Returns the author that the audit log names: the author that the caller states, with the name
+    /// of its token.
+    pub fn by(&self, stated: Option<&str>) -> String {
+        match (self.name.as_deref(), stated) {
+            (Some(name), Some(stated)) if name != stated => format!("{stated} ({name})"),
             (Some(name), _) => name.to_owned(),
-            (None, Some(said)) => said.to_owned(),
-            (None, None) => "the admin door".to_owned(),
+            (None, Some(stated)) => stated.to_owned(),
+            (None, None) => "the admin API".to_owned(),
         }
     }
 }
 
-/// Lets a request in whose caller may do what it asks for.
-pub async fn admit(
+/// Passes a request on if its caller is authenticated and has the permission for it.
+pub async fn authorize(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match known(&state, peer.ip(), request.headers()) {
+    let caller = match authenticate(&state, peer.ip(), request.headers()) {
         Ok(caller) => caller,
-        Err(Unknown::TooMany) => return too_many(),
-        Err(Unknown::Nobody) => return nobody(&request),
-        Err(Unknown::NoNonce(error)) => return no_nonce(&error),
-        Err(Unknown::Remote) => {
-            let said = "without admin.token this door is for this machine only";
-            return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+        Err(AuthError::TooManyWrongTokens) => return too_many_wrong_tokens(),
+        Err(AuthError::NoValidToken) => return unauthorized(&request),
+        Err(AuthError::NoNonce(error)) => return no_nonce(&error),
+        Err(AuthError::RemotePeer) => {
+            let error = "without admin.token the admin API accepts requests of this machine only";
+            return Failure::new(StatusCode::FORBIDDEN, error).into_response();
         }
-        Err(Unknown::Elsewhere(host)) => {
-            let said = format!(
-                "{host:?} is not this door's own name: without admin.token it answers to localhost and to addresses of this machine only"
+        Err(AuthError::ForeignHost(host)) => {
+            let error = format!(
+                "the Host {host:?} is not accepted: without admin.token the admin API accepts localhost and IP addresses only"
             );
-            return Failure::new(StatusCode::MISDIRECTED_REQUEST, said).into_response();
+            return Failure::new(StatusCode::MISDIRECTED_REQUEST, error).into_response();
         }
     };
     if !request.method().is_safe() {
         if caller.role < TokenRole::Operate && request.uri().path() != LOGOUT {
-            let said = "this token may read only: a token with `role: operate` may do that";
-            return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+            let error = "this token has role `read`: a token with `role: operate` is required";
+            return Failure::new(StatusCode::FORBIDDEN, error).into_response();
         }
-        let elsewhere = caller.ambient.is_some() && !is_same_origin(request.headers());
-        if elsewhere || caller.must_prove() && !takes_forms(request.uri().path()) {
-            let said = "a page of another site must not operate this door";
-            return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+        let cross_site = caller.ambient.is_some() && !is_same_origin(request.headers());
+        if cross_site || caller.needs_form_token() && !takes_forms(request.uri().path()) {
+            let error = "a page of another site cannot change anything here";
+            return Failure::new(StatusCode::FORBIDDEN, error).into_response();
         }
     }
     if let Some(admitted) = request.extensions().get::<Admitted>() {
@@ -138,46 +140,50 @@ pub async fn admit(
     next.run(request).await
 }
 
-/// Why nobody knows who asks.
+/// Why a caller is not authenticated.
 #[derive(Debug)]
-pub enum Unknown {
-    /// There is no token, or an unknown one.
-    Nobody,
-    /// There were too many unknown ones.
-    TooMany,
-    /// Asked for by a name that may be anybody's.
-    Elsewhere(String),
-    /// From another machine, and no token is asked for.
-    Remote,
-    /// Known, but the system has no random numbers for a session.
+pub enum AuthError {
+    /// The request has no token or session, or an unknown one.
+    NoValidToken,
+    /// The client address sent too many wrong tokens.
+    TooManyWrongTokens,
+    /// No token is configured, and `Host` is a name that another site may have pointed here.
+    ForeignHost(String),
+    /// No token is configured, and the peer is another machine.
+    RemotePeer,
+    /// The token is valid, but the system has no random numbers for a session.
     NoNonce(getrandom::Error),
 }
 
-/// Where forms are sent, which prove themselves where they are read.
+/// Whether the handler of this path checks a form token itself.
 fn takes_forms(path: &str) -> bool {
     path == LOGOUT || path.starts_with("/admin/experiments/")
 }
 
-/// Who asks, by what they bring.
-pub fn known(state: &AdminState, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Unknown> {
+/// Returns the caller of a request with these headers.
+pub fn authenticate(
+    state: &AdminState,
+    peer: IpAddr,
+    headers: &HeaderMap,
+) -> Result<Caller, AuthError> {
     let plan = state.plan();
     let tokens = &plan.admin.tokens;
     if tokens.is_empty() {
-        // The file asks for a token beyond loopback; but the socket may be another one's choice
-        // (`LISTEN_FDS`).
+        // A file that listens beyond loopback needs a token, but an inherited socket (`LISTEN_FDS`)
+        // can have any address.
         if !peer.to_canonical().is_loopback() {
-            return Err(Unknown::Remote);
+            return Err(AuthError::RemotePeer);
         }
         return match foreign_host(headers) {
-            Some(host) => Err(Unknown::Elsewhere(host)),
+            Some(host) => Err(AuthError::ForeignHost(host)),
             None => Ok(Caller {
                 name: None,
                 role: TokenRole::Operate,
                 ambient: Some(Ambient {
                     keys: plan.admin.session_keys.clone(),
                     session: String::new(),
-                    ends: None,
-                    is_from_here: false,
+                    expires: None,
+                    is_same_origin: false,
                 }),
             }),
         };
@@ -188,68 +194,75 @@ pub fn known(state: &AdminState, peer: IpAddr, headers: &HeaderMap) -> Result<Ca
         ambient,
     };
     // Other schemes are for a proxy in front of the admin API.
-    let brought = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    if let Some(brought) = brought.and_then(bearer_token) {
-        return try_token(state, tokens, peer, brought).map(|token| caller(token, None));
+    let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if let Some(presented) = authorization.and_then(bearer_token) {
+        return try_token(state, tokens, peer, presented).map(|token| caller(token, None));
     }
     let cookie = cookie_value(headers, session::COOKIE);
     let cookie = cookie.and_then(|value| std::str::from_utf8(value).ok());
-    let cookie = cookie.ok_or(Unknown::Nobody)?;
+    let cookie = cookie.ok_or(AuthError::NoValidToken)?;
     let found = session::verify(&plan.admin, cookie, now_s());
     let found = found.filter(|(_, session)| !state.ended().holds(*session));
-    let (token, session) = found.ok_or(Unknown::Nobody)?;
+    let (token, session) = found.ok_or(AuthError::NoValidToken)?;
     let ambient = Ambient {
         keys: plan.admin.session_keys.clone(),
         session: cookie.to_owned(),
-        ends: Some((session.until_s, session.nonce.to_owned())),
-        is_from_here: says_where(headers) && is_same_origin(headers),
+        expires: Some((session.until_s, session.nonce.to_owned())),
+        is_same_origin: names_origin(headers) && is_same_origin(headers),
     };
     Ok(caller(token, Some(ambient)))
 }
 
-/// Whose token this is. Whoever has shown too many wrong ones is not told any more, but for a long
-/// one, which nobody finds by trying: others at its address cannot shut it out.
+/// Returns the configured token that equals the presented one. After too many wrong tokens of an
+/// address, short tokens are refused without a comparison result; long ones, which cannot be guessed,
+/// are still accepted, so that others at the same address cannot lock out their owners.
 fn try_token<'a>(
     state: &AdminState,
     tokens: &'a [Token],
     peer: IpAddr,
-    brought: &[u8],
-) -> Result<&'a Token, Unknown> {
+    presented: &[u8],
+) -> Result<&'a Token, AuthError> {
     let now = Instant::now();
     let may_try = state.rates.may_try(peer, now);
-    let digest: [u8; 32] = Sha256::digest(brought).into();
-    // All are compared, each in the same time.
+    let digest: [u8; 32] = Sha256::digest(presented).into();
+    // Compares with every token, each in constant time.
     let mut found = None;
     for token in tokens {
         if bool::from(token.digest.ct_eq(&digest)) {
             found = Some(token);
         }
     }
-    let let_in = found.filter(|token| may_try || !token.short);
-    if let_in.is_none() && !may_try {
-        return Err(Unknown::TooMany);
+    if let Some(token) = found.filter(|token| may_try || !token.short) {
+        return Ok(token);
     }
-    if let_in.is_none() {
-        state.rates.failed(peer, now);
-        tracing::warn!(%peer, "an unknown token was shown at the admin door");
+    if !may_try {
+        return Err(AuthError::TooManyWrongTokens);
     }
-    let_in.ok_or(Unknown::Nobody)
+    state.rates.failed(peer, now);
+    tracing::warn!(%peer, "the admin API received an unknown token");
+    Err(AuthError::NoValidToken)
 }
 
-/// A session for whoever brings a token, as a cookie's value.
-pub fn open_session(state: &AdminState, peer: IpAddr, brought: &str) -> Result<String, Unknown> {
+/// Starts a session for a presented token. Returns the value of its cookie.
+pub fn open_session(
+    state: &AdminState,
+    peer: IpAddr,
+    presented: &str,
+) -> Result<String, AuthError> {
     let plan = state.plan();
-    let token = try_token(state, &plan.admin.tokens, peer, brought.as_bytes())?;
+    let token = try_token(state, &plan.admin.tokens, peer, presented.as_bytes())?;
     let mut nonce = [0; session::NONCE_BYTES];
-    getrandom::fill(&mut nonce).map_err(Unknown::NoNonce)?;
+    getrandom::fill(&mut nonce).map_err(AuthError::NoNonce)?;
     let until_s = now_s() + session::SECONDS;
     let keys = &plan.admin.session_keys;
     Ok(session::sign(keys, token, until_s, nonce))
 }
 
-fn nobody(request: &Request) -> Response {
-    let asked = request.headers();
-    if wants_html(asked) && request.method() == Method::GET && !asked.contains_key(AUTHORIZATION) {
+/// The response without a valid token: the login page for browsers, an error for programs.
+fn unauthorized(request: &Request) -> Response {
+    let headers = request.headers();
+    let is_browser = wants_html(headers) && !headers.contains_key(AUTHORIZATION);
+    if is_browser && request.method() == Method::GET {
         return login_page(StatusCode::UNAUTHORIZED, false);
     }
     let hint = "send a token of `admin.token` or `admin.tokens`: Authorization: Bearer TOKEN";
@@ -259,23 +272,23 @@ fn nobody(request: &Request) -> Response {
     refused
 }
 
-/// What whoever has shown too many unknown tokens is told.
-pub fn too_many() -> Response {
-    let said = "too many wrong tokens from this address: wait a minute";
-    let mut refused = Failure::new(StatusCode::TOO_MANY_REQUESTS, said).into_response();
+/// The response after too many wrong tokens of one address.
+pub fn too_many_wrong_tokens() -> Response {
+    let error = "too many wrong tokens from this address: wait a minute";
+    let mut refused = Failure::new(StatusCode::TOO_MANY_REQUESTS, error).into_response();
     let seconds = HeaderValue::from_static(RETRY_S);
     refused.headers_mut().insert(RETRY_AFTER, seconds);
     refused
 }
 
-/// The response where the system has no random numbers.
+/// The response if the system has no random numbers.
 pub fn no_nonce(error: &getrandom::Error) -> Response {
-    let why = format!("the system has no random numbers for a session: {error}");
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+    let error = format!("the system has no random numbers for a session: {error}");
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
 }
 
-/// The name that a request was sent to, if it may be one of another site that was made to lead
-/// here (DNS rebinding).
+/// Returns the `Host` of a request if it is a name that another site may have pointed here (DNS
+/// rebinding): neither `localhost` nor an IP address.
 fn foreign_host(headers: &HeaderMap) -> Option<String> {
     let host = headers.get(HOST)?.to_str().unwrap_or("?");
     let authority: Option<http::uri::Authority> = host.parse().ok();
@@ -288,11 +301,11 @@ fn foreign_host(headers: &HeaderMap) -> Option<String> {
     (!own).then(|| host.to_owned())
 }
 
-fn says_where(headers: &HeaderMap) -> bool {
+fn names_origin(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
-/// Whether a request is from a page of the admin API, or from no page at all.
+/// Whether a request comes from a page of the admin API, or from no page at all.
 pub fn is_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
@@ -303,7 +316,7 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
     };
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_ascii_lowercase);
     let (origin, host) = (text(origin), headers.get(HOST).and_then(text));
-    // Behind a proxy that ends TLS, the origin is https although http arrives here.
+    // Behind a proxy that terminates TLS, the origin is https although http arrives here.
     let origin = origin.as_deref().and_then(|origin| {
         let plain = origin.strip_prefix("http://");
         plain.or_else(|| origin.strip_prefix("https://"))
@@ -330,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_elsewhere_are_told_by_their_origin() {
+    fn request_of_another_origin_is_cross_site() {
         let host = ("host", "admin.test:9900");
         for (pairs, own) in [
             (vec![host], true),
@@ -352,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_may_be_anybodys_is_foreign() {
+    fn host_other_than_localhost_or_address_is_foreign() {
         for own in [
             "localhost",
             "LOCALHOST:1",

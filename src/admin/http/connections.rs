@@ -1,6 +1,5 @@
-//! Takes connections of the admin API: so many at once, so many of each address, and none that is
-//! slower than it may be. What can reach the listener cannot shut others out, and cannot take the
-//! descriptors that the site is served with.
+//! Accepts connections of the admin API, with limits in total, per client address and on slow clients.
+//! A client can neither lock others out nor use up the file descriptors that the site needs.
 
 use crate::admin::http::timeouts::Paced;
 use crate::rate_limit::network;
@@ -18,37 +17,38 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// How long `accept` pauses when no connection can be taken, such as for lack of descriptors.
+/// The pause after `accept` fails, such as for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections are served at once, and how.
+/// Limits of the connections of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionBounds {
-    /// Over all addresses.
+    /// Concurrent connections in total.
     pub connections: usize,
-    /// Of one address: IPv4, or the /64 of IPv6.
+    /// Concurrent connections of one address: IPv4, or the /64 of IPv6.
     pub per_address: usize,
-    /// How long a request's head may take, from the end of the request before it.
+    /// The time limit of a request's head, from the end of the previous request.
     pub head_within: Duration,
-    /// Whether a connection may bring more than one request.
+    /// Whether a connection can carry more than one request.
     pub keep_alive: bool,
 }
 
-/// The admin API.
+/// Limits of the admin API.
 pub const ADMIN: ConnectionBounds = ConnectionBounds {
     connections: 512,
     per_address: 128,
     head_within: Duration::from_secs(30),
     keep_alive: true,
 };
-/// What is answered beside the admin API while that is full: health, metrics, and 503.
+/// Reserved connections of the admin API. While all others are in use, they serve health, metrics and
+/// 503.
 pub const RESERVE: ConnectionBounds = ConnectionBounds {
     connections: 64,
     per_address: 16,
     head_within: Duration::from_secs(5),
     keep_alive: false,
 };
-/// The listener for health and metrics alone.
+/// Limits of the separate listener for health and metrics.
 pub const HEALTH: ConnectionBounds = ConnectionBounds {
     connections: 256,
     per_address: 64,
@@ -56,68 +56,68 @@ pub const HEALTH: ConnectionBounds = ConnectionBounds {
     keep_alive: true,
 };
 
-/// The most connections of the admin API and of the listener for health.
+/// The most connections of the admin API and of the health listener together.
 pub const CONNECTIONS_MAX: usize = ADMIN.connections + RESERVE.connections + HEALTH.connections;
-/// The fewest that each way of serving them is left with.
+/// The fewest connections of each of the three limits.
 const CONNECTIONS_MIN: usize = 4;
-/// The fewest in all.
+/// The fewest connections in total.
 pub const CONNECTIONS_LEAST: usize = 3 * CONNECTIONS_MIN;
 
 impl ConnectionBounds {
-    /// The part of these bounds that is left where the admin API has `connections` in all, and may
-    /// have [`CONNECTIONS_MAX`].
+    /// Scales these limits down in proportion if only `connections` of [`CONNECTIONS_MAX`] are
+    /// available.
     pub fn within(self, connections: usize) -> ConnectionBounds {
         let part = |of: usize| (of * connections.min(CONNECTIONS_MAX) / CONNECTIONS_MAX).min(of);
         let all = part(self.connections).max(CONNECTIONS_MIN);
         ConnectionBounds {
             connections: all,
-            // No address may take all.
+            // One address cannot use all of them.
             per_address: part(self.per_address).max((all / 2).min(self.per_address)),
             ..self
         }
     }
 }
 
-/// Set once a connection has brought a request whose caller may come in. Such a connection is not
-/// closed for another one.
+/// Set once a request of a connection was authorized. Such a connection is not closed to make room.
 #[derive(Clone, Debug, Default)]
 pub struct Admitted(Arc<AtomicBool>);
 
 impl Admitted {
-    /// The caller may come in.
+    /// Marks the connection as authorized.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Connections that are served in one way.
-pub struct Gate {
+/// The connections of one listener, within their limits.
+pub struct BoundedConnections {
     router: Router,
     bounds: ConnectionBounds,
-    /// The oldest first.
-    seats: Vec<Seat>,
+    /// Oldest first.
+    open: Vec<OpenConnection>,
 }
 
-/// A connection that is served.
-struct Seat {
+/// A connection that is being served.
+struct OpenConnection {
     network: u64,
     admitted: Admitted,
     task: AbortHandle,
 }
 
-impl Gate {
-    /// Serves connections by this router.
-    pub fn new(router: Router, bounds: ConnectionBounds) -> Gate {
-        Gate {
+impl BoundedConnections {
+    /// Serves connections with this router.
+    pub fn new(router: Router, bounds: ConnectionBounds) -> BoundedConnections {
+        BoundedConnections {
             router,
             bounds,
-            seats: Vec::new(),
+            open: Vec::new(),
         }
     }
 
-    /// Serves a connection, if there is room. Where there is none, the oldest connection whose
-    /// caller is not known is closed: one that has only just come is about to say who it is.
-    fn take(&mut self, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
+    /// Serves a connection if there is room. At the limit, the oldest unauthorized connection is
+    /// closed for it: a new client is more likely to authenticate than one that has waited for long.
+    /// Returns the stream if all connections are authorized.
+    fn try_serve(&mut self, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
         let network = network(peer.ip());
         if !self.make_room(network) {
             return Err(stream);
@@ -127,10 +127,10 @@ impl Gate {
         let router = router.layer(Extension(admitted.clone()));
         let task = tokio::spawn(tasks::named(
             "admin-request",
-            converse(stream, peer, router, self.bounds),
+            serve_connection(stream, peer, router, self.bounds),
         ))
         .abort_handle();
-        self.seats.push(Seat {
+        self.open.push(OpenConnection {
             network,
             admitted,
             task,
@@ -138,30 +138,32 @@ impl Gate {
         Ok(())
     }
 
-    /// Whether there is room for one more connection of this network.
+    /// Makes room for one more connection of this network; false if that is not possible.
     fn make_room(&mut self, network: u64) -> bool {
-        self.seats.retain(|seat| !seat.task.is_finished());
-        let of_network = |seat: &&Seat| seat.network == network;
-        let crowded = self.seats.iter().filter(of_network).count() >= self.bounds.per_address;
-        if !crowded && self.seats.len() < self.bounds.connections {
+        self.open
+            .retain(|connection| !connection.task.is_finished());
+        let of_network = |connection: &&OpenConnection| connection.network == network;
+        let crowded = self.open.iter().filter(of_network).count() >= self.bounds.per_address;
+        if !crowded && self.open.len() < self.bounds.connections {
             return true;
         }
-        let may_go = |seat: &Seat| {
-            (!crowded || seat.network == network) && !seat.admitted.0.load(Ordering::Relaxed)
+        let may_go = |connection: &OpenConnection| {
+            (!crowded || connection.network == network)
+                && !connection.admitted.0.load(Ordering::Relaxed)
         };
-        let Some(oldest) = self.seats.iter().position(may_go) else {
+        let Some(oldest) = self.open.iter().position(may_go) else {
             return false;
         };
-        self.seats.remove(oldest).task.abort();
+        self.open.remove(oldest).task.abort();
         true
     }
 }
 
-/// Takes connections until its task is dropped. Where `usual` has no room, `reserve` serves them.
+/// Accepts connections until its task is dropped. If `usual` has no room, `reserve` serves them.
 pub async fn serve(
     listener: TcpListener,
-    mut usual: Gate,
-    mut reserve: Option<Gate>,
+    mut usual: BoundedConnections,
+    mut reserve: Option<BoundedConnections>,
 ) -> io::Result<()> {
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -173,15 +175,20 @@ pub async fn serve(
                 continue;
             }
         };
-        let refused = usual.take(stream, peer).err();
+        let refused = usual.try_serve(stream, peer).err();
         if let (Some(stream), Some(reserve)) = (refused, &mut reserve) {
-            // The reserve knows no callers, so it always has room.
-            let _ = reserve.take(stream, peer);
+            // Connections of the reserve are never authorized, so it always has room.
+            let _ = reserve.try_serve(stream, peer);
         }
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, bounds: ConnectionBounds) {
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    bounds: ConnectionBounds,
+) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_within)
@@ -201,7 +208,7 @@ mod tests {
     use std::future::pending;
 
     #[test]
-    fn bounds_shrink_with_what_there_is() {
+    fn bounds_scale_with_available_connections() {
         for all in [ADMIN, RESERVE, HEALTH] {
             for connections in [0, 8, 100, CONNECTIONS_MAX / 2] {
                 let some = all.within(connections);
@@ -222,26 +229,26 @@ mod tests {
         assert!(sum(100) <= 100 && sum(0) == CONNECTIONS_LEAST);
     }
 
-    /// A gate of 6 connections, 3 of one address, and none taken yet.
-    fn gate() -> Gate {
+    /// No open connections, and limits of 6 connections, 3 of one address.
+    fn bounded() -> BoundedConnections {
         let bounds = ConnectionBounds {
             connections: 6,
             per_address: 3,
             ..ADMIN
         };
-        Gate::new(Router::new(), bounds)
+        BoundedConnections::new(Router::new(), bounds)
     }
 
-    fn run(test: impl FnOnce(&mut Gate)) {
+    fn run(test: impl FnOnce(&mut BoundedConnections)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        runtime.unwrap().block_on(async { test(&mut gate()) });
+        runtime.unwrap().block_on(async { test(&mut bounded()) });
     }
 
-    /// Whether a connection of this network is taken.
-    fn take(gate: &mut Gate, network: u64) -> bool {
-        let room = gate.make_room(network);
+    /// Whether a connection of this network is accepted.
+    fn accepts(bounded: &mut BoundedConnections, network: u64) -> bool {
+        let room = bounded.make_room(network);
         if room {
-            gate.seats.push(Seat {
+            bounded.open.push(OpenConnection {
                 network,
                 admitted: Admitted::default(),
                 task: tokio::spawn(pending::<()>()).abort_handle(),
@@ -250,57 +257,61 @@ mod tests {
         room
     }
 
-    fn networks(gate: &Gate) -> Vec<u64> {
-        gate.seats.iter().map(|seat| seat.network).collect()
+    fn networks(bounded: &BoundedConnections) -> Vec<u64> {
+        bounded
+            .open
+            .iter()
+            .map(|connection| connection.network)
+            .collect()
     }
 
     #[test]
-    fn unknown_callers_of_one_address_take_no_room_of_others() {
-        run(|gate| {
-            assert!(take(gate, 9));
-            assert!((0..1000).all(|_| take(gate, 1)));
-            assert_eq!(networks(gate), [9, 1, 1, 1]);
-            assert!(take(gate, 2) && take(gate, 2));
-            assert_eq!(networks(gate), [9, 1, 1, 1, 2, 2]);
-            // All places are taken: the oldest goes.
-            assert!(take(gate, 3));
-            assert_eq!(networks(gate), [1, 1, 1, 2, 2, 3]);
+    fn unauthorized_connections_of_one_address_leave_room_for_others() {
+        run(|bounded| {
+            assert!(accepts(bounded, 9));
+            assert!((0..1000).all(|_| accepts(bounded, 1)));
+            assert_eq!(networks(bounded), [9, 1, 1, 1]);
+            assert!(accepts(bounded, 2) && accepts(bounded, 2));
+            assert_eq!(networks(bounded), [9, 1, 1, 1, 2, 2]);
+            // All places are in use: the oldest connection is closed.
+            assert!(accepts(bounded, 3));
+            assert_eq!(networks(bounded), [1, 1, 1, 2, 2, 3]);
         });
     }
 
     #[test]
-    fn admitted_callers_stay_and_are_bounded() {
-        run(|gate| {
+    fn authorized_connections_stay_and_are_limited_per_address() {
+        run(|bounded| {
             for network in [1, 1, 1, 2] {
-                assert!(take(gate, network));
-                gate.seats.last().unwrap().admitted.set();
+                assert!(accepts(bounded, network));
+                bounded.open.last().unwrap().admitted.set();
             }
-            assert!(!take(gate, 1), "the address has its share");
+            assert!(!accepts(bounded, 1), "the address is at its limit");
             for network in 10..1000 {
-                assert!(take(gate, network), "others share what is left");
+                assert!(accepts(bounded, network), "other addresses share the rest");
             }
-            assert_eq!(networks(gate)[..4], [1, 1, 1, 2]);
-            assert_eq!(gate.seats.len(), 6);
-            for seat in &gate.seats {
-                seat.admitted.set();
+            assert_eq!(networks(bounded)[..4], [1, 1, 1, 2]);
+            assert_eq!(bounded.open.len(), 6);
+            for connection in &bounded.open {
+                connection.admitted.set();
             }
-            assert!(!take(gate, 5), "everybody is known");
+            assert!(!accepts(bounded, 5), "every connection is authorized");
         });
     }
 
     #[test]
-    fn connections_that_ended_make_room() {
+    fn ended_connections_make_room() {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.unwrap().block_on(async {
-            let mut gate = gate();
+            let mut bounded = bounded();
             for _ in 0..3 {
-                assert!(take(&mut gate, 1));
-                gate.seats.last().unwrap().admitted.set();
+                assert!(accepts(&mut bounded, 1));
+                bounded.open.last().unwrap().admitted.set();
             }
-            assert!(!take(&mut gate, 1));
-            gate.seats[1].task.abort();
+            assert!(!accepts(&mut bounded, 1));
+            bounded.open[1].task.abort();
             tokio::task::yield_now().await;
-            assert!(take(&mut gate, 1));
+            assert!(accepts(&mut bounded, 1));
         });
     }
 }

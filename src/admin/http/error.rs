@@ -1,4 +1,4 @@
-//! Errors of the admin API, as JSON, also where axum itself would answer with text.
+//! Errors of the admin API, and extractors that return them as JSON where axum would return text.
 
 use crate::store::StoreError;
 use axum::extract::rejection::{BytesRejection, FormRejection, PathRejection, QueryRejection};
@@ -14,25 +14,25 @@ use utoipa::ToSchema;
 /// An error of the admin API.
 #[derive(Debug)]
 pub struct Failure {
-    /// Whose fault it is.
+    /// The status of the response.
     pub status: StatusCode,
-    /// A sentence for who asked.
+    /// A message for the caller.
     pub error: String,
 }
 
-/// Why there is no answer.
+/// The body of an error response.
 #[derive(Serialize, ToSchema)]
 pub struct Refused {
-    /// One sentence.
+    /// A message for people.
     error: String,
 }
 
-/// Why a request failed.
+/// The message of an error response, for the middleware that makes a page of it.
 #[derive(Clone, Debug)]
-pub struct Said(pub String);
+pub struct ErrorMessage(pub String);
 
 impl Failure {
-    /// A failure with a sentence for who asked.
+    /// Creates an error with a message for the caller.
     pub fn new(status: StatusCode, error: impl Into<String>) -> Failure {
         Failure {
             status,
@@ -44,34 +44,34 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Failure { status, error } = self;
-        let said = Extension(Said(error.clone()));
-        (status, said, Json(Refused { error })).into_response()
+        let message = Extension(ErrorMessage(error.clone()));
+        (status, message, Json(Refused { error })).into_response()
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let error = format!(
-            "the store does not answer: {}; requests are served on, and facts wait in the journal",
+            "the store is unavailable: {}; the proxy still serves requests, and the journal keeps their records",
             error.with_advice()
         );
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 }
 
-/// What is said of an experiment that nobody knows.
+/// The error for an experiment that does not exist.
 pub fn no_experiment(name: &str) -> Failure {
-    let said = format!("there is no experiment {name:?}");
-    Failure::new(StatusCode::NOT_FOUND, said)
+    let error = format!("there is no experiment {name:?}");
+    Failure::new(StatusCode::NOT_FOUND, error)
 }
 
-/// What is said of what can no longer be done.
+/// The error while the process shuts down.
 pub fn stopping() -> Failure {
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping")
 }
 
-/// What axum says of what it cannot read.
-macro_rules! unread {
+/// Keeps the status and the message of axum's own extractors.
+macro_rules! from_rejections {
     ($($rejection:ty),*) => {
         $(impl From<$rejection> for Failure {
             fn from(rejection: $rejection) -> Failure {
@@ -80,9 +80,9 @@ macro_rules! unread {
         })*
     };
 }
-unread!(BytesRejection, FormRejection, PathRejection, QueryRejection);
+from_rejections!(BytesRejection, FormRejection, PathRejection, QueryRejection);
 
-/// The parts of a path that a route names.
+/// The named parameters of a path.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -94,7 +94,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// What stands after the `?`.
+/// The query string.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -106,7 +106,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A form that a browser sends.
+/// A form in the request body.
 pub struct FormBody<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for FormBody<T> {

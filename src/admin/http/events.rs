@@ -1,5 +1,5 @@
-//! `POST /admin/events`: conversions that happen behind the site, such as a payment that a bank
-//! confirms. The same shape as a browser's report, with a `user` in each event.
+//! `POST /admin/events`: events that servers report, such as a payment that a bank confirms. The body
+//! has the format of a browser's report, with a `user` in each event.
 
 use crate::admin::http::error::{Failure, Refused, stopping};
 use crate::admin::server_handle::EventsRequest;
@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 10_000;
 /// The most bytes of one report.
 pub const BYTES_MAX: usize = 8 << 20;
 
-/// A report, as [`client_event::read`] reads it: one event or many.
+/// The schema of a report as [`client_event::read`] parses it: one event, or a list.
 struct Report;
 
 impl ToSchema for Report {}
@@ -35,78 +35,79 @@ impl PartialSchema for Report {
     }
 }
 
-/// What somebody did. Further keys are its parameters, such as an `amount`: a number, also as
-/// text.
+/// An event. Further keys are its parameters, such as `amount`; a number can also be given as text.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "said of what is read elsewhere")]
+#[expect(dead_code, reason = "documents what `client_event::read` parses")]
 struct Event {
-    /// Its name, of at most 256 bytes.
+    /// The name; at most 256 bytes.
     #[schema(min_length = 1, max_length = 256)]
     event: String,
-    /// Who did it: an ID of at most 256 bytes.
+    /// The user's ID; at most 256 bytes.
     #[schema(min_length = 1, max_length = 256)]
     user: String,
-    /// What it is known again by, of at most 256 bytes; without, it counts each time.
+    /// Identifies the event, so that it counts once however often it is sent; at most 256 bytes. An
+    /// event without an ID counts each time.
     #[schema(min_length = 1, max_length = 256)]
     id: Option<String>,
     #[serde(flatten)]
     parameters: BTreeMap<String, serde_json::Value>,
 }
 
-/// What the sender says of a report.
+/// The headers of a report.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "read from the headers: it may be no text")]
-struct Once {
-    /// Gives events without an `id` one, by their place: sent again, they count once.
+#[expect(dead_code, reason = "documents a header, which need not be text")]
+struct EventHeaders {
+    /// Gives each event without an `id` one, derived from this key and its position, so that a repeated
+    /// report counts once.
     #[param(rename = "Idempotency-Key", nullable = false)]
     idempotency_key: Option<String>,
 }
 
-/// What became of a report.
+/// The outcome of a report.
 #[derive(Serialize, ToSchema)]
 pub struct Accepted {
-    /// How many events count for a metric.
+    /// The number of events that count for a metric.
     accepted: usize,
-    /// The names of those that count for none.
+    /// The names of events that no metric counts.
     unknown: Vec<String>,
-    /// Those that are not counted, because a value is no number or beyond the metric's `max`.
+    /// Events that are not counted because a value is not a number or exceeds the metric's `max`.
     refused: Vec<RefusedEvent>,
 }
 
 /// An event that is not counted.
 #[derive(Serialize, ToSchema)]
 pub struct RefusedEvent {
-    /// Its place in the report, counted from 0.
+    /// The position in the report, from 0.
     place: usize,
-    /// Its name.
+    /// The name of the event.
     event: String,
-    /// What is wrong with it.
+    /// The reason.
     reason: String,
 }
 
-/// Report conversions that happen behind the site
+/// Report events from a server
 ///
-/// Such as a payment that a bank confirms. Nothing counts when one of the events has no name or no
-/// user. One whose value is no number, or beyond the metric's `max`, is refused alone.
+/// Such as a payment that a bank confirms. If an event has no name or no user, the whole report is
+/// refused. An event whose value is not a number or exceeds the metric's `max` is refused alone.
 #[utoipa::path(
     post,
     path = "/admin/events",
     operation_id = "events",
     tag = "events",
-    params(Once),
+    params(EventHeaders),
     request_body = inline(Report),
     responses(
-        (status = 202, description = "They are journaled, and count soon", body = Accepted),
+        (status = 202, description = "The events are journaled and count after ingestion", body = Accepted),
         (
             status = 400,
-            description = "One of the events has no name or no user, or all of them are refused",
+            description = "An event has no name or no user, or all events are refused",
             body = Refused,
         ),
         (status = 413, description = "The report is longer than 8 MiB", body = Refused),
         (
             status = 503,
-            description = "The journal has no room: send the same again later",
+            description = "The journal is full: send the same report again later",
             body = Refused,
         ),
     )
@@ -121,25 +122,25 @@ pub async fn take(
     let events = client_event::read(&body?, key.map(HeaderValue::as_bytes), EVENTS_MAX)
         .map_err(|error| bad(error.to_string()))?;
     if let Some(place) = events.iter().position(|reported| reported.user.is_none()) {
-        return Err(bad(format!("event {place}: has no `user`")));
+        return Err(bad(format!("event {place}: `user` is missing")));
     }
-    let (done, taken) = oneshot::channel();
+    let (done, outcome) = oneshot::channel();
     let request = EventsRequest { events, done };
-    let asked = state.server.events.send(request).await;
-    asked.map_err(|_| stopping())?;
-    let taken = taken.await.map_err(|_| stopping())?;
-    let first = taken.refused.first().map(ToString::to_string);
-    let refused = taken.refused.into_iter().map(|it| RefusedEvent {
+    let sent = state.server.events.send(request).await;
+    sent.map_err(|_| stopping())?;
+    let outcome = outcome.await.map_err(|_| stopping())?;
+    let first = outcome.refused.first().map(ToString::to_string);
+    let refused = outcome.refused.into_iter().map(|it| RefusedEvent {
         place: it.place,
         event: it.name,
         reason: it.why,
     });
     let accepted = Accepted {
-        accepted: taken.accepted,
-        unknown: taken.unknown,
+        accepted: outcome.accepted,
+        unknown: outcome.unknown,
         refused: refused.collect(),
     };
-    match (taken.dropped, first) {
+    match (outcome.dropped, first) {
         (0, Some(first)) if accepted.accepted == 0 && accepted.unknown.is_empty() => {
             Err(bad(first))
         }

@@ -1,4 +1,4 @@
-//! `GET /admin/export/{experiment}`: tables of an experiment as a stream.
+//! `GET /admin/export/{experiment}`: streams a table of an experiment.
 
 use crate::admin::export::rows::Table;
 use crate::admin::export::sheet::Format;
@@ -23,26 +23,26 @@ use utoipa::IntoParams;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ExportQuery {
-    /// `assignments` unless given.
+    /// The table; `assignments` by default.
     #[param(inline)]
     table: Option<Table>,
-    /// `csv` unless given.
+    /// The format; `csv` by default.
     #[param(inline)]
     format: Option<Format>,
-    /// Whether CSV has the exact texts, also those that a spreadsheet would take for formulas.
+    /// Whether CSV contains texts unchanged, even if a spreadsheet would read them as formulas.
     #[serde(default)]
     raw: bool,
 }
 
-/// Users, their values or hourly totals of an experiment
+/// Export users, their values or hourly totals of an experiment
 ///
-/// An answer that could not be given wholly breaks off instead of ending.
+/// If the export fails midway, the connection is closed before the end of the body.
 #[utoipa::path(
     get,
     path = "/admin/export/{experiment}",
     operation_id = "export",
     tag = "results",
-    params(("experiment" = String, Path, description = "Its name"), ExportQuery),
+    params(("experiment" = String, Path, description = "The name of the experiment"), ExportQuery),
     responses(
         (
             status = 200,
@@ -52,33 +52,33 @@ pub struct ExportQuery {
                 (String = "application/jsonl"),
                 (Vec<u8> = "application/vnd.apache.parquet"),
             ),
-            headers(("content-disposition" = String, description = "With a name for the file")),
+            headers(("content-disposition" = String, description = "A file name")),
         ),
-        (status = 400, description = "An unknown table or format", body = Refused),
-        (status = 404, description = "There is nothing of such an experiment", body = Refused),
-        (status = 503, description = "The store does not answer", body = Refused),
+        (status = 400, description = "The table or format does not exist", body = Refused),
+        (status = 404, description = "The store has no data of this experiment", body = Refused),
+        (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
 pub async fn export(
     State(state): State<AdminState>,
     Path(experiment): Path<String>,
-    Query(wish): Query<ExportQuery>,
+    Query(query): Query<ExportQuery>,
 ) -> Result<Response, Failure> {
     if !state.store.experiments().await?.contains(&experiment) {
-        let error = format!("there is nothing of an experiment {experiment:?}");
+        let error = format!("the store has no data of an experiment {experiment:?}");
         return Err(Failure::new(StatusCode::NOT_FOUND, error));
     }
-    let table = wish.table.unwrap_or(Table::Assignments);
-    let (format, raw) = (wish.format.unwrap_or(Format::Csv), wish.raw);
+    let table = query.table.unwrap_or(Table::Assignments);
+    let (format, raw) = (query.format.unwrap_or(Format::Csv), query.raw);
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
     let (store, plan, name) = (Arc::clone(&state.store), state.plan(), experiment.clone());
     tokio::spawn(tasks::named("export", async move {
         let to = Pipe(bytes.clone());
         let writing = write(store, plan, name, (table, format, raw), to, |_| ());
         let written = AssertUnwindSafe(writing).catch_unwind().await;
-        let written = written.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+        let written = written.unwrap_or_else(|_| Err(io::Error::other("the export panicked")));
         if let Err(error) = written {
-            // The reader sees a body that breaks off, never one that ends early.
+            // Closes the connection, so that the client does not take the body for a complete one.
             let _ = bytes.send(Err(error)).await;
         }
     }));
@@ -100,13 +100,13 @@ pub async fn export(
         .into_response())
 }
 
-/// Writes into the body of an answer, no faster than it is read.
+/// Writes to the body of a response, at the pace of the client.
 struct Pipe(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        // Who asked has left.
+        // The client has closed the connection.
         sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }

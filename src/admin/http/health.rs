@@ -1,4 +1,4 @@
-//! Whether this process is well, and its file anew.
+//! Liveness, readiness, the loaded configuration and its reload.
 
 use crate::admin::decisions::audit;
 use crate::admin::http::auth::Caller;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-/// Whether it lives
+/// Liveness
 #[utoipa::path(
     get,
     path = "/admin/healthz",
@@ -25,7 +25,7 @@ pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Whether it is to be given work
+/// Readiness
 #[utoipa::path(
     get,
     path = "/admin/readyz",
@@ -34,10 +34,10 @@ pub async fn live() -> &'static str {
     responses(
         (
             status = 200,
-            description = "`ready`; each line after that is a problem that does not stop requests",
+            description = "`ready`. Each further line is a problem that does not stop requests",
             body = String,
         ),
-        (status = 503, description = "It stops", body = Refused),
+        (status = 503, description = "The process is stopping", body = Refused),
     )
 )]
 pub async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
@@ -49,7 +49,7 @@ pub async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
     Ok(lines.map(|line| line + "\n").collect())
 }
 
-/// The same on the listener for health
+/// Liveness, on the health listener
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -61,7 +61,7 @@ pub async fn live_short() -> &'static str {
     live().await
 }
 
-/// The same on the listener for health
+/// Readiness, on the health listener
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -69,38 +69,38 @@ pub async fn live_short() -> &'static str {
     tag = "process",
     responses(
         (status = 200, description = "`ready`", body = String),
-        (status = 503, description = "It stops", body = Refused),
+        (status = 503, description = "The process is stopping", body = Refused),
     )
 )]
 pub async fn ready_short(state: State<AdminState>) -> Result<String, Failure> {
     ready(state).await
 }
 
-/// What is served by.
+/// The loaded configuration.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Config {
-    /// Tells files that mean different things apart; the same at replicas of one store that mean
-    /// the same.
+    /// A digest of the meaning of the file. Replicas of one store with equivalent files have the same
+    /// digest.
     digest: String,
-    /// The routes file as it is written, without its secrets. Decisions stand over it: see
-    /// `/admin/acts`.
+    /// The routes file as it is written, without its secrets. Decisions (`/admin/acts`) take precedence
+    /// over it.
     config: serde_json::Value,
 }
 
-/// The routes file that is served by
+/// Show the loaded routes file
 ///
-/// As it was loaded last: one that changed since and is unsound is not it. Secrets are hidden;
-/// where one is kept elsewhere (`${NAME}`, `file:PATH`), its place is shown.
+/// The file as it was last loaded; a later change that is invalid is not shown. Secrets are hidden. A
+/// reference to a secret (`${NAME}`, `file:PATH`) is shown.
 #[utoipa::path(
     get,
     path = "/admin/config",
     operation_id = "config",
     tag = "process",
-    responses((status = 200, description = "The file", body = Config))
+    responses((status = 200, description = "The configuration", body = Config))
 )]
 pub async fn config(State(state): State<AdminState>) -> Json<Config> {
     let plan = state.plan();
-    // Keyed, so that nobody can try secrets of the file against it.
+    // Keyed, so that a reader of the digest cannot guess secrets of the file with it.
     let keys = &plan.admin.session_keys;
     let tag = keys.sign(&[b"config", &plan.digest.to_le_bytes()]);
     let digest = tag[..8].iter().map(|byte| format!("{byte:02x}"));
@@ -110,27 +110,27 @@ pub async fn config(State(state): State<AdminState>) -> Json<Config> {
     })
 }
 
-/// What became of it.
+/// The outcome of a reload.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reloaded {
-    /// One sentence.
+    /// A message for people.
     done: String,
 }
 
-/// Load the routes file again
+/// Reload the routes file
 #[utoipa::path(
     post,
     path = "/admin/reload",
     operation_id = "reload",
     tag = "process",
     responses(
-        (status = 200, description = "It is loaded", body = Reloaded),
+        (status = 200, description = "The file is loaded", body = Reloaded),
         (
             status = 422,
-            description = "All that is wrong with the file; nothing has changed",
+            description = "The file is invalid, with all problems; nothing has changed",
             body = Refused,
         ),
-        (status = 503, description = "It stops", body = Refused),
+        (status = 503, description = "The process is stopping", body = Refused),
     )
 )]
 pub async fn reload(
@@ -138,16 +138,16 @@ pub async fn reload(
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Reloaded>, Failure> {
     let before = definition(&state.plan());
-    let (done, answer) = oneshot::channel();
-    let asked = state.server.reloads.send(ReloadRequest { done }).await;
-    asked.map_err(|_| stopping())?;
-    let done = answer.await.map_err(|_| stopping())?;
+    let (done, outcome) = oneshot::channel();
+    let sent = state.server.reloads.send(ReloadRequest { done }).await;
+    sent.map_err(|_| stopping())?;
+    let done = outcome.await.map_err(|_| stopping())?;
     let after = match &done {
         Ok(_) => definition(&state.plan()),
         Err(_) => "refused".to_owned(),
     };
-    let act = audit::act("reload", caller.by(None), before, after);
-    audit::record(&*state.store, act).await;
+    let entry = audit::entry("reload", caller.by(None), before, after);
+    audit::record(&*state.store, entry).await;
     let done = done.map_err(|problems| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problems))?;
     Ok(Json(Reloaded { done }))
 }

@@ -1,4 +1,4 @@
-//! Pages as responses, with the headers that restrict them.
+//! HTML pages as responses, with the headers that protect them in browsers.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -12,57 +12,60 @@ use axum::response::{IntoResponse, Response};
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 #[derive(Template)]
-#[template(path = "told.html")]
-struct Told<'a> {
-    told: &'a str,
-    /// Whether it may be had by and by: the page waits for it.
-    waits: bool,
+#[template(path = "message.html")]
+struct MessagePage<'a> {
+    message: &'a str,
+    /// Whether the cause may pass: the page then reloads by itself.
+    is_temporary: bool,
 }
 
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
-    wrong: bool,
+    is_wrong_token: bool,
 }
 
-/// Whether the client would rather have a page.
+/// Whether the client accepts HTML, as browsers do.
 pub fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).map(HeaderValue::as_bytes);
     accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some())
 }
 
-/// A page that says one thing, with the way back.
-pub fn message_page(status: StatusCode, told: &str) -> Response {
-    let waits = status == StatusCode::SERVICE_UNAVAILABLE;
-    page_response(status, Told { told, waits }.render())
+/// Returns a page with one message and a link to the results.
+pub fn message_page(status: StatusCode, message: &str) -> Response {
+    let page = MessagePage {
+        message,
+        is_temporary: status == StatusCode::SERVICE_UNAVAILABLE,
+    };
+    page_response(status, page.render())
 }
 
-/// What is said of a form that is not of the session it comes with.
+/// Returns the page for a form of another session.
 pub fn stale_form_page() -> Response {
-    let said = "This form is of another session: go back, load the page again, and send it again.";
-    message_page(StatusCode::FORBIDDEN, said)
+    let message = "This form belongs to another session. Go back, reload the page and try again.";
+    message_page(StatusCode::FORBIDDEN, message)
 }
 
-/// A response with a page and the headers that protect it in browsers.
+/// Returns a response with a page and the headers that protect it in browsers.
 pub fn page_response(status: StatusCode, page: Result<String, askama::Error>) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-store"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // A form that says nothing of where it comes from would be taken for a stranger's.
+        // With `no-referrer`, browsers send `Origin: null` with forms, which then look cross-site.
         (REFERRER_POLICY, "same-origin"),
     ];
     match page {
         Ok(page) => (status, headers, page).into_response(),
         Err(error) => {
-            tracing::error!("a page cannot be made: {error}");
+            tracing::error!("a page cannot be rendered: {error}");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// The page that asks for a token.
-pub fn login_page(status: StatusCode, wrong: bool) -> Response {
-    page_response(status, LoginPage { wrong }.render())
+/// Returns the login page, with a message after a wrong token.
+pub fn login_page(status: StatusCode, is_wrong_token: bool) -> Response {
+    page_response(status, LoginPage { is_wrong_token }.render())
 }

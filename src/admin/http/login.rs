@@ -1,6 +1,8 @@
-//! Sessions of browsers: a token once, a cookie from then on.
+//! Login and logout of browsers: a token starts a session, which a cookie carries.
 
-use crate::admin::http::auth::{Caller, Unknown, is_same_origin, no_nonce, open_session, too_many};
+use crate::admin::http::auth::{
+    AuthError, Caller, is_same_origin, no_nonce, open_session, too_many_wrong_tokens,
+};
 use crate::admin::http::error::{Failure, FormBody, Refused};
 use crate::admin::http::html::{login_page, stale_form_page};
 use crate::admin::http::session;
@@ -15,75 +17,75 @@ use std::net::SocketAddr;
 use utoipa::ToSchema;
 
 #[derive(Deserialize, ToSchema)]
-pub struct Brought {
+pub struct LoginForm {
     /// One of `admin.tokens`.
     token: String,
 }
 
 #[derive(Deserialize, ToSchema)]
-pub struct Proof {
-    /// What forms of this session carry.
+pub struct LogoutForm {
+    /// The session's form token.
     form: String,
 }
 
-/// The page that asks for a token
+/// Login page
 #[utoipa::path(
     get,
     path = "/admin/login",
     operation_id = "login_page",
     tag = "pages",
-    responses((status = 200, description = "A form", content_type = "text/html", body = String))
+    responses((status = 200, description = "A page with the form", content_type = "text/html", body = String))
 )]
-pub async fn ask() -> Response {
+pub async fn form() -> Response {
     login_page(StatusCode::OK, false)
 }
 
-/// Begin a session
+/// Start a session
 #[utoipa::path(
     post,
     path = "/admin/login",
     operation_id = "login",
     tag = "pages",
-    request_body(content = inline(Brought), content_type = "application/x-www-form-urlencoded"),
+    request_body(content = inline(LoginForm), content_type = "application/x-www-form-urlencoded"),
     responses(
         (
             status = 303,
-            description = "To the results, with a cookie for twelve hours",
+            description = "Redirects to the results, with a session cookie for at most twelve hours",
             headers(("location" = String), ("set-cookie" = String)),
         ),
-        (status = 400, description = "The form cannot be read", body = Refused),
+        (status = 400, description = "The form is invalid", body = Refused),
         (
             status = 401,
-            description = "An unknown token: the form again",
+            description = "The token is unknown; the page shows the form again",
             content_type = "text/html",
             body = String,
         ),
-        (status = 403, description = "A page of another site asks", body = Refused),
+        (status = 403, description = "The request comes from a page of another site", body = Refused),
         (status = 413, description = "The form is too long", body = Refused),
-        (status = 415, description = "It is no form", body = Refused),
+        (status = 415, description = "The body is not a form", body = Refused),
         (status = 422, description = "The form has no `token`", body = Refused),
         (
             status = 429,
-            description = "Too many unknown tokens came from this address",
+            description = "Too many unknown tokens from this address",
             body = Refused,
             headers(("retry-after" = String)),
         ),
     )
 )]
-pub async fn take(
+pub async fn log_in(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    FormBody(brought): FormBody<Brought>,
+    FormBody(form): FormBody<LoginForm>,
 ) -> Response {
     if !is_same_origin(&headers) {
-        let said = "a page of another site must not log in here";
-        return Failure::new(StatusCode::FORBIDDEN, said).into_response();
+        let error = "a page of another site cannot log in here";
+        return Failure::new(StatusCode::FORBIDDEN, error).into_response();
     }
-    match open_session(&state, peer.ip(), brought.token.trim()) {
-        Ok(session) => home(&headers, &session, session::SECONDS),
-        Err(Unknown::TooMany) => too_many(),
-        Err(Unknown::NoNonce(error)) => no_nonce(&error),
+    match open_session(&state, peer.ip(), form.token.trim()) {
+        Ok(session) => to_results(&headers, &session, session::SECONDS),
+        Err(AuthError::TooManyWrongTokens) => too_many_wrong_tokens(),
+        Err(AuthError::NoNonce(error)) => no_nonce(&error),
         Err(_) => login_page(StatusCode::UNAUTHORIZED, true),
     }
 }
@@ -94,45 +96,46 @@ pub async fn take(
     path = "/admin/logout",
     operation_id = "logout",
     tag = "pages",
-    request_body(content = inline(Proof), content_type = "application/x-www-form-urlencoded"),
+    request_body(content = inline(LogoutForm), content_type = "application/x-www-form-urlencoded"),
     responses(
         (
             status = 303,
-            description = "To the results; the cookie is taken away",
+            description = "Redirects to the results and removes the cookie",
             headers(("location" = String), ("set-cookie" = String)),
         ),
-        (status = 400, description = "The form cannot be read", body = Refused),
+        (status = 400, description = "The form is invalid", body = Refused),
         (
             status = 403,
-            description = "A form of another session",
+            description = "The form belongs to another session",
             content_type = "text/html",
             body = String,
         ),
         (status = 413, description = "The form is too long", body = Refused),
-        (status = 415, description = "It is no form", body = Refused),
+        (status = 415, description = "The body is not a form", body = Refused),
         (status = 422, description = "The form has no `form`", body = Refused),
     )
 )]
-pub async fn leave(
+pub async fn log_out(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    FormBody(proof): FormBody<Proof>,
+    FormBody(form): FormBody<LogoutForm>,
 ) -> Response {
-    match caller.is_own_form(&proof.form) {
+    match caller.is_own_form(&form.form) {
         true => {
             if let Some(ambient) = &caller.ambient {
                 ambient.end(&state).await;
             }
-            home(&headers, "", 0)
+            to_results(&headers, "", 0)
         }
         false => stale_form_page(),
     }
 }
 
-fn home(headers: &HeaderMap, session: &str, seconds: u64) -> Response {
+/// Redirects to the results and sets the session cookie.
+fn to_results(headers: &HeaderMap, session: &str, seconds: u64) -> Response {
     let over_tls = headers.get("x-forwarded-proto");
-    let secure = match over_tls.is_some_and(|said| said == "https") {
+    let secure = match over_tls.is_some_and(|protocol| protocol == "https") {
         true => "; Secure",
         false => "",
     };
@@ -140,9 +143,9 @@ fn home(headers: &HeaderMap, session: &str, seconds: u64) -> Response {
     let cookie = format!(
         "{name}={session}; Path=/admin; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
     );
-    let found = [
+    let headers = [
         (LOCATION, "/admin/results".to_owned()),
         (SET_COOKIE, cookie),
     ];
-    (StatusCode::SEE_OTHER, found).into_response()
+    (StatusCode::SEE_OTHER, headers).into_response()
 }

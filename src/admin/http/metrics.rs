@@ -1,5 +1,5 @@
-//! `GET /admin/metrics`: metrics of this process and of experiments, for Prometheus. Labels are
-//! names of the file, groups and states: never users or paths.
+//! `GET /admin/metrics`: metrics of this process and of experiments, for Prometheus. Label values are
+//! names from the routes file, groups and states, never users or paths.
 
 #[cfg(target_os = "linux")]
 mod process;
@@ -28,9 +28,9 @@ type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
-/// Numbers for Prometheus
+/// Metrics for Prometheus
 ///
-/// Everything there is to know now. Without a store, what this process knows alone.
+/// While the store is unavailable, only the metrics of this process are returned.
 #[utoipa::path(
     get,
     path = "/admin/metrics",
@@ -38,7 +38,7 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
     tag = "process",
     responses((
         status = 200,
-        description = "OpenMetrics, or the text format of Prometheus for clients that accept only that",
+        description = "OpenMetrics, or the Prometheus text format for clients that accept only that",
         content(
             (String = "application/openmetrics-text"),
             (String = "text/plain"),
@@ -61,7 +61,7 @@ pub async fn metrics(
     let results = state.results(ResultsRequest::default()).await;
     metrics.gauge(
         "store_up",
-        "Whether the store answers and takes what it is given",
+        "1 if the store is available and accepts data",
         [(vec![], up(&results))],
     );
     if let Ok(results) = &results {
@@ -71,7 +71,7 @@ pub async fn metrics(
     encode_registry(&mut text, &metrics.0).map_err(unwritable)?;
     #[cfg(target_os = "linux")]
     {
-        // Named alike in all programs, so without a prefix.
+        // These names are the same in all programs, so they have no prefix.
         let mut process = Metrics(Registry::default());
         process.operating_system();
         encode_registry(&mut text, &process.0).map_err(unwritable)?;
@@ -94,7 +94,7 @@ fn unwritable(error: std::fmt::Error) -> Failure {
     Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
-/// The same on the listener for health
+/// Metrics for Prometheus, on the health listener
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -102,7 +102,7 @@ fn unwritable(error: std::fmt::Error) -> Failure {
     tag = "process",
     responses((
         status = 200,
-        description = "OpenMetrics, or the text format of Prometheus for clients that accept only that",
+        description = "OpenMetrics, or the Prometheus text format for clients that accept only that",
         content(
             (String = "application/openmetrics-text"),
             (String = "text/plain"),
@@ -124,7 +124,7 @@ fn up<E>(results: &Result<Results, E>) -> f64 {
 struct Metrics(Registry);
 
 impl Metrics {
-    /// Prometheus adds `_total` to its name.
+    /// Adds a counter. Its name gets the suffix `_total`.
     fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
         let family = Counters::default();
         for (labels, value) in values {
@@ -141,7 +141,7 @@ impl Metrics {
         self.0.register(name, help, family);
     }
 
-    /// Quantiles, which no gauge may have: their type is unknown.
+    /// Adds quantiles as a metric of unknown type, because OpenMetrics allows no gauge with quantiles.
     fn quantiles(
         &mut self,
         name: &str,
@@ -155,7 +155,7 @@ impl Metrics {
         self.0.register(name, help, family);
     }
 
-    /// A counter that is no whole number.
+    /// Adds a counter of seconds, which need not be whole.
     #[cfg(target_os = "linux")]
     fn seconds(&mut self, name: &str, help: &str, value: f64) {
         let counter = Counter::<f64, AtomicU64>::default();
@@ -165,7 +165,7 @@ impl Metrics {
 
     fn process(&mut self, telemetry: &Telemetry) {
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        self.gauge("build_info", "What runs", [(version, 1.0)]);
+        self.gauge("build_info", "Version of the program", [(version, 1.0)]);
         let one = |value| [(vec![], value)];
         let sum = |of: fn(&crate::telemetry::WorkerTelemetry) -> &crate::telemetry::Counter| {
             one(telemetry.sum(of))
@@ -174,7 +174,7 @@ impl Metrics {
             ("requests", "Requests received", sum(|it| &it.requests)),
             (
                 "refusals",
-                "Responses that watershed made itself because of an error",
+                "Error responses of watershed itself",
                 sum(|it| &it.refusals),
             ),
             (
@@ -184,22 +184,22 @@ impl Metrics {
             ),
             (
                 "connections_refused",
-                "Client connections refused, because of their address or in all too many were open",
+                "Client connections refused because too many were open, in total or of one address",
                 sum(|it| &it.refused_connections),
             ),
             (
                 "fallbacks",
-                "Requests that control served because the group's upstream could not",
+                "Requests that control served because the group's upstream was unavailable",
                 sum(|it| &it.fallbacks),
             ),
             (
                 "unreadable_events",
-                "Event headers that could not be read",
+                "Event headers that could not be parsed",
                 sum(|it| &it.unreadable_events),
             ),
             (
                 "journal_dropped_facts",
-                "Facts that the journal could not take",
+                "Records that did not fit into the journal",
                 sum(|it| &it.dropped),
             ),
         ];
@@ -209,7 +209,7 @@ impl Metrics {
         let faults = telemetry.event_faults().into_iter();
         self.counter(
             "event_faults",
-            "Faults of reported events",
+            "Faults in reported events, by reason",
             faults.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
         );
         let panics = telemetry.panics.all().into_iter();
@@ -220,35 +220,35 @@ impl Metrics {
         );
     }
 
-    /// What moves events from the journal to the store, and analyzes them.
+    /// Metrics of ingestion from the journal into the store, and of analyses.
     fn ingestion(&mut self, telemetry: &Telemetry) {
         let one = |number| [(vec![], read(number))];
         let ingestion = &telemetry.ingestion;
         self.counter(
             "folded_facts",
-            "Facts moved to the store",
+            "Records ingested into the store",
             one(&ingestion.ingested),
         );
         self.counter(
             "analyses",
-            "Times that all experiments were analyzed",
+            "Analyses of all experiments",
             one(&telemetry.analyses),
         );
         self.counter(
             "damaged_facts",
-            "Facts that were damaged on disk",
+            "Records that were damaged on disk",
             one(&ingestion.lost),
         );
         let lag = telemetry.lag_events() as f64;
         self.gauge(
             "journal_lag_facts",
-            "Facts that are not in the store yet",
+            "Records waiting for ingestion",
             [(vec![], lag)],
         );
         let reload = |result: &str, number| (vec![("result", result.to_owned())], read(number));
         self.counter(
             "reloads",
-            "Times that the file was loaded again",
+            "Reloads of the routes file, by result",
             [
                 reload("done", &telemetry.reload.done),
                 reload("refused", &telemetry.reload.refused),
@@ -260,12 +260,12 @@ impl Metrics {
         let reason = |reason: &str, number| (vec![("reason", reason.to_owned())], read(number));
         self.counter(
             "spans_exported",
-            "Spans that a collector took",
+            "Spans delivered to the collector",
             [(vec![], read(&spans.exported))],
         );
         self.counter(
             "spans_dropped",
-            "Spans that were lost on the way to a collector",
+            "Spans that were not delivered to the collector",
             [
                 reason("queue_full", &spans.overflowed),
                 reason("undelivered", &spans.undelivered),
@@ -277,12 +277,12 @@ impl Metrics {
         let all = &results.experiments;
         self.gauge(
             "store_lag_seconds",
-            "For how long the store has been behind",
+            "Time since ingestion last caught up; 0 if no records are waiting",
             [(vec![], results.store.lag_seconds)],
         );
         self.gauge(
             "replicas_disagreeing",
-            "Replicas that serve other definitions",
+            "Replicas whose experiments or metrics differ from those of this process",
             [(vec![], results.disagreeing() as f64)],
         );
         let of = |experiment: &ExperimentResult| vec![("experiment", experiment.name.clone())];
@@ -291,7 +291,11 @@ impl Metrics {
             labels
         };
         let status = |it: &ExperimentResult| (with(of(it), "status", it.status), 1.0);
-        self.gauge("experiment_status", "What it does", all.iter().map(status));
+        self.gauge(
+            "experiment_status",
+            "State of an experiment",
+            all.iter().map(status),
+        );
         let verdict = |it: &ExperimentResult| {
             let group = it.verdict.group.as_deref().unwrap_or_default();
             let labels = with(of(it), "state", it.verdict.state);
@@ -299,29 +303,29 @@ impl Metrics {
         };
         self.gauge(
             "experiment_verdict",
-            "What can be said",
+            "Verdict of an experiment",
             all.iter().map(verdict),
         );
         let mismatch =
             |it: &ExperimentResult| (of(it), f64::from(u8::from(it.sample_ratio.mismatch)));
-        let help = "Whether groups have other sizes than their weights ask for";
+        let help = "1 if group sizes do not match their weights";
         self.gauge(
             "experiment_sample_ratio_mismatch",
             help,
             all.iter().map(mismatch),
         );
         let crossed = |it: &ExperimentResult| (of(it), it.crossed_over as f64);
-        let help = "Users who were seen in another group later";
+        let help = "Users who were exposed to more than one group";
         self.gauge(
             "experiment_crossed_over_users",
             help,
             all.iter().map(crossed),
         );
         let joined = |it: &ExperimentResult| (of(it), it.joined as f64);
-        let help = "Minted IDs that count for a known one";
+        let help = "Minted IDs that count for a known ID";
         self.gauge("experiment_joined_ids", help, all.iter().map(joined));
         let shared = |it: &ExperimentResult| (of(it), it.shared_devices as f64);
-        let help = "Further known IDs from a device that had joined another user";
+        let help = "Further known IDs from devices whose minted ID had joined another user";
         self.gauge("experiment_shared_device_ids", help, all.iter().map(shared));
         let groups = || {
             all.iter().flat_map(|experiment| {
@@ -336,12 +340,12 @@ impl Metrics {
         );
         self.gauge(
             "group_fallbacks",
-            "Requests of its users that control served",
+            "Requests of a group's users that control served",
             groups().map(|(labels, group)| (labels, group.fallbacks as f64)),
         );
         self.gauge(
             "group_responses",
-            "Responses to its users, by class of status",
+            "Responses to a group's users, by status class",
             groups().flat_map(|(labels, group)| {
                 let class = move |(class, count): (&&'static str, &u64)| {
                     (with(labels.clone(), "class", class), *count as f64)
@@ -354,7 +358,7 @@ impl Metrics {
         };
         self.quantiles(
             "group_latency_seconds",
-            "Time to the head of a response",
+            "Time from the head of a request to the head of its response",
             groups().flat_map(|(labels, group)| {
                 let ms = &group.latency_ms;
                 [("0.5", ms.p50), ("0.95", ms.p95), ("0.99", ms.p99)]
@@ -378,28 +382,28 @@ impl Metrics {
         };
         self.gauge(
             "metric_rate",
-            "The rate of a metric in a group",
+            "Rate of a metric in a group",
             metrics().filter_map(|(labels, group)| Some((labels, group.rate?))),
         );
         self.gauge(
             "metric_converted_users",
-            "Users with an event",
+            "Users with at least one event",
             metrics().map(|(labels, group)| (labels, group.converted as f64)),
         );
         self.gauge(
             "metric_lift",
-            "The relative difference from control",
+            "Relative difference from control",
             metrics().filter_map(|(labels, group)| Some((labels, group.lift.as_ref()?.relative?))),
         );
         self.gauge(
             "metric_p_value",
-            "The always-valid p-value of the difference from control",
+            "Always-valid p-value of the difference from control",
             metrics().filter_map(|(labels, group)| Some((labels, group.p_value?))),
         );
     }
 }
 
-/// One quantile.
+/// A gauge that is declared as a metric of unknown type.
 #[derive(Clone, Debug, Default)]
 struct Quantile(Gauge<f64, AtomicU64>);
 

@@ -1,4 +1,5 @@
-//! `GET /admin/openapi.json`: the admin API as OpenAPI 3.1, from the routes and types that serve.
+//! `GET /admin/openapi.json`: the OpenAPI 3.1 document of the admin API, generated from its routes and
+//! types.
 
 use crate::admin::http::auth;
 use crate::admin::http::session;
@@ -14,23 +15,23 @@ use utoipa::openapi::security::{
 };
 use utoipa::openapi::{ContentBuilder, Header, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
-/// What is said of the whole.
+/// The general part of the document.
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
-        title = "The admin door of watershed",
-        description = "Fields, parameters and paths are added, never renamed. What is not known yet is `null`, never 0. Any request may also be answered 408 (its body came too slowly) or 503 (all connections are in use, or it took too long).",
+        title = "watershed admin API",
+        description = "Fields, parameters and paths are added, never renamed or removed. A value that is not known yet is `null`, never 0. Any operation can also return 408 (the request body arrived too slowly) or 503 (all connections are in use, or the operation took too long).",
     ),
     tags(
         (name = "results", description = include_str!("../../../docs/results.md")),
-        (name = "decisions", description = "Pause, resume, promote, roll back, and who did"),
-        (name = "events", description = "Conversions that servers report"),
-        (name = "users", description = "Single users"),
-        (name = "process", description = "How this process is"),
-        (name = "pages", description = "For browsers"),
+        (name = "decisions", description = "Pause, resume, promote or roll back an experiment, and list decisions"),
+        (name = "events", description = "Events that servers report"),
+        (name = "users", description = "Assignments of single users, and forgetting a user"),
+        (name = "process", description = "Health, metrics and configuration of this process"),
+        (name = "pages", description = "HTML pages for browsers, login and logout"),
     )
 )]
-struct Whole;
+struct Preamble;
 
 /// The document, for the handler that serves it.
 #[derive(Clone)]
@@ -38,7 +39,7 @@ pub struct Document(pub Arc<OpenApi>);
 
 /// Builds the document of routes that require authentication and of those that do not.
 pub fn document(mut guarded: OpenApi, open: OpenApi) -> Document {
-    let mut document = Whole::openapi();
+    let mut document = Preamble::openapi();
     document.info.contact = None;
     for (path, item) in &mut guarded.paths.paths {
         for (method, operation) in operations(item) {
@@ -47,7 +48,7 @@ pub fn document(mut guarded: OpenApi, open: OpenApi) -> Document {
     }
     document.merge(guarded);
     document.merge(open);
-    answers_are_whole(&mut document);
+    require_nullable_fields(&mut document);
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, bearer());
     components.add_security_scheme(SESSION, session());
@@ -59,7 +60,7 @@ const SESSION: &str = "session";
 
 /// This document
 ///
-/// Without tokens in the file, none is required.
+/// If no token is configured, no operation requires one.
 #[utoipa::path(
     get,
     path = "/admin/openapi.json",
@@ -88,7 +89,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Ope
     get.chain(post).chain(delete)
 }
 
-/// Adds what the guard asks for, and what it says to those it does not let in.
+/// Adds the authentication that an operation requires, and its error responses.
 fn guard(path: &str, method: HttpMethod, operation: &mut Operation) {
     let reads = method == HttpMethod::Get && !operation.responses.responses.contains_key("403");
     let role = match reads || path == auth::LOGOUT {
@@ -97,49 +98,58 @@ fn guard(path: &str, method: HttpMethod, operation: &mut Operation) {
     };
     let either = [BEARER, SESSION].map(|scheme| SecurityRequirement::new(scheme, [role]));
     operation.security = Some(either.into());
-    let unknown = add(operation, "401", "No token, or an unknown one");
+    let unknown = add(
+        operation,
+        "401",
+        "The token or session is missing or unknown",
+    );
     with_header(unknown, "www-authenticate");
     if method == HttpMethod::Get {
-        // Browsers are asked for their token.
+        // Browsers get the login page.
         let page = RefOr::T(Schema::Object(Object::with_type(Type::String)));
         with_content(unknown, "text/html", page);
     } else {
-        let why = "The token may read only, or a page of another site asks";
+        let why = "The token has role `read`, or the request comes from a page of another site";
         add(operation, "403", why);
     }
-    let why = "A door without tokens is asked by a name that may be another site's";
+    let why = "No token is configured, and `Host` is neither `localhost` nor an IP address";
     add(operation, "421", why);
-    let why = "Too many unknown tokens came from this address: it is to wait for a minute";
+    let why = "Too many unknown tokens from this address: wait a minute";
     with_header(add(operation, "429", why), "retry-after");
 }
 
-/// Adds a refusal: as a kind of content, if there is such an answer.
-fn add<'a>(operation: &'a mut Operation, status: &str, why: &str) -> &'a mut RefOr<Response> {
-    let fresh = || RefOr::T(ResponseBuilder::new().description(why).build());
-    let answers = &mut operation.responses.responses;
-    let answer = answers.entry(status.to_owned()).or_insert_with(fresh);
+/// Adds an error response. If the operation has one of this status, adds JSON to its content types.
+fn add<'a>(
+    operation: &'a mut Operation,
+    status: &str,
+    description: &str,
+) -> &'a mut RefOr<Response> {
+    let fresh = || RefOr::T(ResponseBuilder::new().description(description).build());
+    let responses = &mut operation.responses.responses;
+    let response = responses.entry(status.to_owned()).or_insert_with(fresh);
     let refused = RefOr::Ref(Ref::from_schema_name("Refused"));
-    with_content(answer, "application/json", refused);
-    answer
+    with_content(response, "application/json", refused);
+    response
 }
 
-fn with_content(answer: &mut RefOr<Response>, kind: &str, schema: RefOr<Schema>) {
-    if let RefOr::T(answer) = answer {
-        let said = ContentBuilder::new().schema(Some(schema)).build();
-        answer.content.insert(kind.to_owned(), RefOr::T(said));
+fn with_content(response: &mut RefOr<Response>, kind: &str, schema: RefOr<Schema>) {
+    if let RefOr::T(response) = response {
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        response.content.insert(kind.to_owned(), RefOr::T(content));
     }
 }
 
-fn with_header(answer: &mut RefOr<Response>, name: &str) {
-    if let RefOr::T(answer) = answer {
+fn with_header(response: &mut RefOr<Response>, name: &str) {
+    if let RefOr::T(response) = response {
         let header = RefOr::T(Header::default());
-        answer.headers.insert(name.to_owned(), header);
+        response.headers.insert(name.to_owned(), header);
     }
 }
 
-/// Answers have all their fields, `null` where something is not known; those that may be left out
-/// are never `null`. (Components are what is answered. What is asked stands at its operation.)
-fn answers_are_whole(document: &mut OpenApi) {
+/// Marks nullable fields of responses as required: they are `null` if not known, and never left out.
+/// Fields that can be left out are never `null`. (Components are types of responses only; types of
+/// requests are inline.)
+fn require_nullable_fields(document: &mut OpenApi) {
     let components = document.components.iter_mut();
     for schema in components.flat_map(|all| all.schemas.values_mut()) {
         let RefOr::T(Schema::Object(object)) = schema else {
@@ -168,13 +178,13 @@ fn may_be_null(schema: &RefOr<Schema>) -> bool {
 
 fn bearer() -> SecurityScheme {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
-    let told =
-        "A token of `admin.tokens`. Its role must be at least the one that an operation names.";
-    SecurityScheme::Http(scheme.description(Some(told)).build())
+    let description =
+        "A token of `admin.tokens`. Its role must be at least the one that the operation names.";
+    SecurityScheme::Http(scheme.description(Some(description)).build())
 }
 
 fn session() -> SecurityScheme {
-    let told = "What `POST /admin/login` gives a browser for a token.";
-    let cookie = ApiKeyValue::with_description(session::COOKIE, told);
+    let description = "The session cookie that `POST /admin/login` sets.";
+    let cookie = ApiKeyValue::with_description(session::COOKIE, description);
     SecurityScheme::ApiKey(ApiKey::Cookie(cookie))
 }

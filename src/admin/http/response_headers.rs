@@ -1,6 +1,6 @@
-//! Headers that every response of the admin API has, and error pages for people.
+//! Security headers of every response of the admin API, and error pages for browsers.
 
-use crate::admin::http::error::Said;
+use crate::admin::http::error::ErrorMessage;
 use crate::admin::http::html::{message_page, wants_html};
 use axum::extract::Request;
 use axum::http::header::{
@@ -10,35 +10,38 @@ use axum::http::header::{
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Of what is no page nothing is ever run or framed, whatever it may be taken for.
-const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+/// The policy of responses that are not pages: nothing in them runs or is framed, even if a browser
+/// takes one for a page.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Dresses an answer.
-pub async fn dress(request: Request, next: Next) -> Response {
-    let is_person = wants_html(request.headers());
-    let mut answer = next.run(request).await;
-    if let Some(Said(why)) = answer.extensions().get::<Said>().filter(|_| is_person) {
-        let mut told = message_page(answer.status(), &sentence(why));
+/// Adds security headers to a response, and makes a page of an error if the client accepts HTML.
+pub async fn add_headers(request: Request, next: Next) -> Response {
+    let is_browser = wants_html(request.headers());
+    let mut response = next.run(request).await;
+    let error = response.extensions().get::<ErrorMessage>();
+    if let Some(ErrorMessage(error)) = error.filter(|_| is_browser) {
+        let mut page = message_page(response.status(), &sentence(error));
         for name in [RETRY_AFTER, WWW_AUTHENTICATE] {
-            if let Some(value) = answer.headers().get(&name) {
-                told.headers_mut().insert(name, value.clone());
+            if let Some(value) = response.headers().get(&name) {
+                page.headers_mut().insert(name, value.clone());
             }
         }
-        answer = told;
+        response = page;
     }
-    let headers = answer.headers_mut();
-    let alone = HeaderValue::from_static("same-origin");
-    let unsniffed = HeaderValue::from_static("nosniff");
-    headers.insert(RESOURCE_POLICY, alone);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, unsniffed);
+    let headers = response.headers_mut();
+    let same_origin = HeaderValue::from_static("same-origin");
+    let no_sniffing = HeaderValue::from_static("nosniff");
+    headers.insert(RESOURCE_POLICY, same_origin);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, no_sniffing);
     let policy = headers.entry(CONTENT_SECURITY_POLICY);
-    policy.or_insert(HeaderValue::from_static(NOTHING));
-    answer
+    policy.or_insert(HeaderValue::from_static(NO_PAGE));
+    response
 }
 
-fn sentence(why: &str) -> String {
-    let mut letters = why.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+/// Returns an error message as a sentence, with a capital and a full stop.
+fn sentence(error: &str) -> String {
+    let mut chars = error.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
 }

@@ -1,4 +1,4 @@
-//! The results in the form that is asked for.
+//! `GET /admin/results`: results as JSON, CSV, text or a page.
 
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Failure, Path, Query, Refused, no_experiment};
@@ -21,37 +21,37 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-/// How results are wanted.
+/// The query of results.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ResultsQuery {
-    /// As what; left out, HTML for who accepts it and JSON for everybody else.
+    /// The format; by default HTML for clients that accept it, else JSON.
     #[param(inline)]
     format: Option<Format>,
-    /// With `fixed`, besides, what is valid only if you look once.
+    /// `fixed` adds fixed-horizon estimates, which are valid for one analysis only.
     #[serde(default)]
     #[param(inline, required = false)]
     view: View,
-    /// Whether rates over time, too.
+    /// Whether to add rates over time.
     #[serde(default)]
     over_time: bool,
-    /// Draw the intervals of lifts into `text`.
+    /// Draws the intervals of lifts; for `text` only.
     #[param(inline)]
     bars: Option<Paint>,
-    /// Whether CSV has the exact names, also those that a spreadsheet would take for formulas.
+    /// Whether CSV contains names unchanged, even if a spreadsheet would read them as formulas.
     #[serde(default)]
     raw: bool,
 }
 
-/// What the client has.
+/// The condition of a request.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(
     dead_code,
-    reason = "read from the headers, which may say it more than once"
+    reason = "documents a header, which can occur more than once"
 )]
-struct Known {
-    /// The tags of answers that need not be sent again.
+struct Condition {
+    /// The tags of responses that the client has.
     #[param(rename = "If-None-Match", nullable = false)]
     if_none_match: Option<String>,
 }
@@ -85,18 +85,18 @@ impl ResultsQuery {
 
 /// Results of all experiments
 ///
-/// Those of the routes file first, then those that are no longer in it. `docs/results.md` says what
-/// each field means.
+/// Experiments of the routes file come first, then those that are no longer in it. `docs/results.md`
+/// explains each field.
 #[utoipa::path(
     get,
     path = "/admin/results",
     operation_id = "results",
     tag = "results",
-    params(ResultsQuery, Known),
+    params(ResultsQuery, Condition),
     responses(
         (
             status = 200,
-            description = "What is known now",
+            description = "The current results",
             content(
                 (Results = "application/json"),
                 (String = "text/csv"),
@@ -105,26 +105,26 @@ impl ResultsQuery {
             ),
             headers((
                 "etag" = String,
-                description = "The same while nothing but clocks moves; pages have none"
+                description = "Changes only when the results do; pages have none"
             )),
         ),
-        (status = 304, description = "Nothing has changed", headers(("etag" = String))),
-        (status = 400, description = "An unknown format, view or kind of bars", body = Refused),
-        (status = 503, description = "The store does not answer", body = Refused),
+        (status = 304, description = "The results have not changed", headers(("etag" = String))),
+        (status = 400, description = "The format, view or kind of bars does not exist", body = Refused),
+        (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
 pub async fn all(
     State(state): State<AdminState>,
-    Query(form): Query<ResultsQuery>,
+    Query(query): Query<ResultsQuery>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let format = form.format(&headers);
-    let results = state.results(form.request(None, format)).await?;
+    let format = query.format(&headers);
+    let results = state.results(query.request(None, format)).await?;
     Ok(present(
         &state,
         &results,
-        (format, &form),
+        (format, &query),
         &caller,
         &headers,
     ))
@@ -136,11 +136,11 @@ pub async fn all(
     path = "/admin/results/{experiment}",
     operation_id = "results_of_one",
     tag = "results",
-    params(("experiment" = String, Path, description = "Its name"), ResultsQuery, Known),
+    params(("experiment" = String, Path, description = "The name of the experiment"), ResultsQuery, Condition),
     responses(
         (
             status = 200,
-            description = "What is known now",
+            description = "The current results",
             content(
                 (Results = "application/json"),
                 (String = "text/csv"),
@@ -149,31 +149,31 @@ pub async fn all(
             ),
             headers((
                 "etag" = String,
-                description = "The same while nothing but clocks moves; pages have none"
+                description = "Changes only when the results do; pages have none"
             )),
         ),
-        (status = 304, description = "Nothing has changed", headers(("etag" = String))),
-        (status = 400, description = "An unknown format, view or kind of bars", body = Refused),
-        (status = 404, description = "There is no such experiment", body = Refused),
-        (status = 503, description = "The store does not answer", body = Refused),
+        (status = 304, description = "The results have not changed", headers(("etag" = String))),
+        (status = 400, description = "The format, view or kind of bars does not exist", body = Refused),
+        (status = 404, description = "The experiment does not exist", body = Refused),
+        (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
 pub async fn one(
     State(state): State<AdminState>,
     Path(name): Path<String>,
-    Query(form): Query<ResultsQuery>,
+    Query(query): Query<ResultsQuery>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let format = form.format(&headers);
-    let results = state.results(form.request(Some(&name), format)).await?;
+    let format = query.format(&headers);
+    let results = state.results(query.request(Some(&name), format)).await?;
     if results.experiments.is_empty() {
         return Err(no_experiment(&name));
     }
     Ok(present(
         &state,
         &results,
-        (format, &form),
+        (format, &query),
         &caller,
         &headers,
     ))
@@ -182,7 +182,7 @@ pub async fn one(
 fn present(
     state: &AdminState,
     results: &Results,
-    (format, form): (Format, &ResultsQuery),
+    (format, query): (Format, &ResultsQuery),
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Response {
@@ -195,27 +195,27 @@ fn present(
         let upstreams = reports(&state.plan(), &state.server.health_registry);
         return page_response(StatusCode::OK, html::render(results, &viewer, &upstreams));
     }
-    // Weak: what only says how late it is does not count (RFC 9110, 8.8.3).
-    let (paint, raw) = (form.bars, form.raw);
+    // The tag is weak because it ignores times such as `generated_at` (RFC 9110, 8.8.3).
+    let (paint, raw) = (query.bars, query.raw);
     let tag = format!("W/\"{}-{format:?}{paint:?}{raw}\"", results.tag());
     let common = [
         (CACHE_CONTROL, "private, no-cache".to_owned()),
         (VARY, "accept, authorization, cookie".to_owned()),
         (ETAG, tag.clone()),
     ];
-    if is_known(headers, &tag) {
+    if is_unchanged(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
     let plain = |kind: &'static str, text: String| ([(CONTENT_TYPE, kind)], text).into_response();
-    let answer = match format {
+    let response = match format {
         Format::Json | Format::Html => Json(results).into_response(),
         Format::Text => plain("text/plain; charset=utf-8", table::table(results, paint)),
         Format::Csv => plain("text/csv; charset=utf-8", csv::csv(results, raw)),
     };
-    (common, answer).into_response()
+    (common, response).into_response()
 }
 
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(IF_NONE_MATCH).iter();
     let mut known = lists
         .filter_map(|list| list.to_str().ok())

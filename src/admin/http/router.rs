@@ -1,5 +1,5 @@
-//! Every path of the admin API. Each stands at its handler, with what it takes and what it answers: what
-//! is served and what `/admin/openapi.json` says of it are one.
+//! Every path of the admin API. Each handler declares its path, parameters and responses; both the
+//! router and `/admin/openapi.json` are built from these declarations.
 
 use crate::admin::decisions::api;
 use crate::admin::decisions::form;
@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-/// Where the guard asks who comes in.
+/// Routes that require authentication.
 pub fn guarded() -> OpenApiRouter<AdminState> {
     let events_max = DefaultBodyLimit::max(events::BYTES_MAX);
     let decision_max = DefaultBodyLimit::max(api::BYTES_MAX);
@@ -35,38 +35,38 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
         .routes(routes!(export::export))
         .routes(routes!(events::take).layer(events_max))
         .routes(routes!(form::ask, api::take).layer(decision_max))
-        .routes(routes!(login::leave))
+        .routes(routes!(login::log_out))
         .routes(routes!(api::acts))
-        .merge(numbers())
+        .merge(metrics())
         .routes(routes!(upstreams::upstreams))
         .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))
 }
 
-/// Where nobody is asked.
+/// Routes without authentication.
 pub fn open() -> OpenApiRouter<AdminState> {
     probes()
-        .routes(routes!(login::ask, login::take))
+        .routes(routes!(login::form, login::log_in))
         .routes(routes!(assets::style))
         .routes(routes!(assets::script))
         .routes(routes!(home))
         .routes(routes!(admin))
 }
 
-/// Numbers of the process.
-pub fn numbers() -> OpenApiRouter<AdminState> {
+/// The metrics route.
+pub fn metrics() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default().routes(routes!(metrics::metrics))
 }
 
-/// Whether the process is well.
+/// Health checks.
 pub fn probes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
 }
 
-/// What the listener for health has besides: shorter names of the same.
+/// Short paths of health checks and metrics, on the health listener.
 pub fn health() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(health::live_short))
@@ -74,45 +74,48 @@ pub fn health() -> OpenApiRouter<AdminState> {
         .routes(routes!(metrics::metrics_short))
 }
 
-/// Everywhere else on the listener for health.
+/// Fallback of the health listener.
 pub async fn nothing_else() -> Failure {
-    let hint = "this listener has /healthz, /readyz and /metrics only; the rest is at admin.listen";
+    let hint = "this listener serves only /healthz, /readyz and /metrics; use admin.listen for everything else";
     Failure::new(StatusCode::NOT_FOUND, hint)
 }
 
-/// Everywhere else while all connections of the admin API are in use.
+/// Fallback of reserved connections, while all others are in use.
 pub async fn full() -> Response {
-    let why = "all connections of the admin API, or this address's share of them, are in use: close some, or try again";
-    let mut refused = Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    let error = "all connections of the admin API, or this address's share of them, are in use: close some, or try again";
+    let mut refused = Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response();
     let seconds = HeaderValue::from_static("5");
     refused.headers_mut().insert(RETRY_AFTER, seconds);
     refused
 }
 
-/// Everywhere else.
+/// Fallback of all other paths.
 pub async fn unknown() -> Failure {
-    Failure::new(StatusCode::NOT_FOUND, "no such path; try /admin/results")
+    Failure::new(
+        StatusCode::NOT_FOUND,
+        "this path does not exist; try /admin/results",
+    )
 }
 
-/// To the results
+/// Redirect to the results
 #[utoipa::path(
     get,
     path = "/",
     operation_id = "home",
     tag = "pages",
-    responses((status = 307, description = "To `/admin/results`", headers(("location" = String))))
+    responses((status = 307, description = "Redirects to `/admin/results`", headers(("location" = String))))
 )]
 async fn home() -> Redirect {
     Redirect::temporary("/admin/results")
 }
 
-/// To the results
+/// Redirect to the results
 #[utoipa::path(
     get,
     path = "/admin",
     operation_id = "admin",
     tag = "pages",
-    responses((status = 307, description = "To `/admin/results`", headers(("location" = String))))
+    responses((status = 307, description = "Redirects to `/admin/results`", headers(("location" = String))))
 )]
 async fn admin() -> Redirect {
     home().await

@@ -1,56 +1,56 @@
 //! Serves the admin API.
 
-use crate::admin::http::connections::{self, Gate};
+use crate::admin::http::connections::{self, BoundedConnections};
 use crate::admin::http::{auth, openapi, response_headers, router, timeouts};
 use crate::admin::state::AdminState;
 use axum::{Extension, middleware};
 use std::net::TcpListener;
 use utoipa_axum::router::OpenApiRouter;
 
-/// Serves the admin API until its task is dropped, with so many connections at once; and, at a
-/// `health` listener, health and metrics without a token.
+/// Serves the admin API until its task is dropped, with at most `connections` connections. A `health`
+/// listener serves health and metrics without a token.
 pub async fn serve(
     state: AdminState,
     listener: TcpListener,
     health: Option<TcpListener>,
     connections: usize,
 ) -> std::io::Result<()> {
-    let guard = || middleware::from_fn_with_state(state.clone(), auth::admit);
+    let authorize = || middleware::from_fn_with_state(state.clone(), auth::authorize);
     let serve_routes = |routes: OpenApiRouter<AdminState>| {
         let (routes, _) = routes.split_for_parts();
         let routes = routes.with_state(state.clone());
         let routes = routes.layer(middleware::from_fn(timeouts::limit));
-        routes.layer(middleware::from_fn(response_headers::dress))
+        routes.layer(middleware::from_fn(response_headers::add_headers))
     };
     let document = openapi::document(
         router::guarded().into_openapi(),
         router::open().into_openapi(),
     );
-    let all = router::guarded().layer(guard()).merge(router::open());
-    let usual = Gate::new(
+    let all = router::guarded().layer(authorize()).merge(router::open());
+    let usual = BoundedConnections::new(
         serve_routes(all.fallback(router::unknown)).layer(Extension(document)),
         connections::ADMIN.within(connections),
     );
-    let few = router::numbers().layer(guard()).merge(router::probes());
-    let reserve = Gate::new(
+    let few = router::metrics().layer(authorize()).merge(router::probes());
+    let reserve = BoundedConnections::new(
         serve_routes(few.fallback(router::full)),
         connections::RESERVE.within(connections),
     );
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    // A session that was ended before the last start does not come back.
+    // Sessions that were ended before the start stay ended.
     state.exchange_ended().await;
     let serving = async {
         tokio::select! {
             ended = connections::serve(listener, usual, Some(reserve)) => ended,
-            () = state.follow_ended() => Ok(()),
+            () = state.exchange_ended_repeatedly() => Ok(()),
         }
     };
     let Some(health) = health else {
         return serving.await;
     };
-    let few = router::numbers().merge(router::probes());
+    let few = router::metrics().merge(router::probes());
     let few = few.merge(router::health()).fallback(router::nothing_else);
-    let few = Gate::new(serve_routes(few), connections::HEALTH.within(connections));
+    let few = BoundedConnections::new(serve_routes(few), connections::HEALTH.within(connections));
     let health = tokio::net::TcpListener::from_std(health)?;
     tokio::try_join!(serving, connections::serve(health, few, None))?;
     Ok(())

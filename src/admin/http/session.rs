@@ -1,10 +1,9 @@
-//! Signed sessions of browsers, and what their forms carry. PURE.
+//! Signed browser sessions, and the form tokens that belong to them. PURE.
 //!
-//! A session is `<until>.<nonce>.<tag>.<name>`: Unix seconds, 16 random bytes and the tag in
-//! unpadded base64url, and the name of the token that began it. The tag signs all of that and the
-//! token's digest by keys that are kept beside the counts and stand in no file of the user's: so a
-//! session ends with its token, every replica of a store knows it, and who reads the routes file
-//! cannot make one.
+//! A session is `<until>.<nonce>.<tag>.<name>`: its expiry in Unix seconds, 16 random bytes and the tag
+//! in unpadded base64url, and the name of its token. The tag signs all of these and the token's digest
+//! with keys from the store. A session therefore ends when its token changes, every replica of a store
+//! accepts it, and a reader of the routes file cannot forge one.
 
 use crate::config::plan::{Admin, Token};
 use crate::experiment::key_ring::KeyRing;
@@ -13,27 +12,27 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeSet;
 
-/// The cookie that carries it.
+/// The name of the session cookie.
 pub use crate::config::plan::SESSION_COOKIE as COOKIE;
-/// A session that claims to last longer than this, in seconds, is none.
+/// The longest time until the expiry of a valid session, in seconds.
 pub const SECONDS_MAX: u64 = 12 * 3600;
-/// How far the clock of the replica that began a session may be ahead, in seconds.
+/// The most by which the clock of the replica that started a session may be ahead, in seconds.
 const AHEAD_S: u64 = 300;
-/// How long a session lasts, in seconds.
+/// The duration of a session, in seconds.
 pub const SECONDS: u64 = SECONDS_MAX - AHEAD_S;
-/// The random bytes that tell a session from all others.
+/// The number of random bytes that make a session unique.
 pub const NONCE_BYTES: usize = 16;
 
-/// A session that is sound and not over.
+/// A session whose tag is valid and that has not expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session<'a> {
-    /// When it is over, in Unix seconds.
+    /// Its expiry, in Unix seconds.
     pub until_s: u64,
-    /// No other session has it.
+    /// Its random bytes in base64url; unique.
     pub nonce: &'a str,
 }
 
-/// A session of whoever carries this token, until this Unix second.
+/// Creates a session of this token that expires at `until_s`. Returns the value of the cookie.
 pub fn sign(keys: &KeyRing, token: &Token, until_s: u64, nonce: [u8; NONCE_BYTES]) -> String {
     let (until, nonce) = (until_s.to_string(), URL_SAFE_NO_PAD.encode(nonce));
     let tag = keys.sign(&signed(token, &until, &nonce));
@@ -41,7 +40,8 @@ pub fn sign(keys: &KeyRing, token: &Token, until_s: u64, nonce: [u8; NONCE_BYTES
     format!("{until}.{nonce}.{tag}.{}", token.name)
 }
 
-/// Whose session this is, if it is sound and not over. Compared in constant time.
+/// Returns the token of a valid session and the session itself; `None` if the tag is wrong or the
+/// session has expired. The tag is compared in constant time.
 pub fn verify<'a, 'b>(
     admin: &'a Admin,
     session: &'b str,
@@ -65,24 +65,23 @@ fn signed<'a>(token: &'a Token, until: &'a str, nonce: &'a str) -> [&'a [u8]; 5]
     [b"session", until.as_bytes(), nonce.as_bytes(), name, digest]
 }
 
-/// What the forms of a session's pages carry: a page elsewhere does not know it.
+/// Returns the form token of a session. Pages of other sites do not know it.
 pub fn form(keys: &KeyRing, session: &str) -> String {
     URL_SAFE_NO_PAD.encode(keys.sign(&[b"form", session.as_bytes()]))
 }
 
-/// Whether a form carries what it should. Compared in constant time.
-pub fn is_form(keys: &KeyRing, session: &str, brought: &str) -> bool {
-    let brought = URL_SAFE_NO_PAD.decode(brought).unwrap_or_default();
-    keys.verify(&[b"form", session.as_bytes()], &brought)
-        .is_some()
+/// Whether a form token belongs to this session. Compared in constant time.
+pub fn is_form(keys: &KeyRing, session: &str, form_token: &str) -> bool {
+    let tag = URL_SAFE_NO_PAD.decode(form_token).unwrap_or_default();
+    keys.verify(&[b"form", session.as_bytes()], &tag).is_some()
 }
 
-/// Sessions that were ended before their time: at most [`ENDED_SESSIONS_MAX`] of them.
+/// Sessions that were ended before they expired: at most [`ENDED_SESSIONS_MAX`].
 #[derive(Debug, Default)]
 pub struct EndedSessions(BTreeSet<(u64, String)>);
 
 impl EndedSessions {
-    /// This session is over.
+    /// Adds a session. At the limit, the one that expires first is dropped.
     pub fn add(&mut self, until_s: u64, nonce: String) {
         self.0.insert((until_s, nonce));
         if self.0.len() > ENDED_SESSIONS_MAX {
@@ -90,8 +89,8 @@ impl EndedSessions {
         }
     }
 
-    /// Whether a session was ended. Where there are more than can be kept, so is every one that is
-    /// over sooner than those that are kept: none comes back.
+    /// Whether a session was ended. At the limit, every session that expires before the kept ones also
+    /// counts as ended, so that a dropped one does not become valid again.
     pub fn holds(&self, session: Session<'_>) -> bool {
         let is_full = self.0.len() >= ENDED_SESSIONS_MAX;
         let first = self.0.first().filter(|_| is_full);
@@ -101,12 +100,12 @@ impl EndedSessions {
                 .contains(&(session.until_s, session.nonce.to_owned()))
     }
 
-    /// Forgets those that are over by now.
-    pub fn forget(&mut self, now_s: u64) {
+    /// Removes sessions that have expired.
+    pub fn remove_expired(&mut self, now_s: u64) {
         self.0.retain(|(until_s, _)| *until_s > now_s);
     }
 
-    /// All of them.
+    /// Returns the expiry and the nonce of each session, the earliest expiry first.
     pub fn all(&self) -> impl Iterator<Item = &(u64, String)> {
         self.0.iter()
     }
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn session_belongs_to_its_token_and_ends() {
+    fn session_is_valid_for_its_token_until_it_expires() {
         let tokens = [token("a", 1), token("b.c", 2)];
         let here = admin(&tokens, &[b"kept"]);
         let of = |session: &str, now_s| {
@@ -152,7 +151,7 @@ mod tests {
         let session = sign(&here.session_keys, &tokens[1], until_s, [7; 16]);
         assert_eq!(of(&session, NOW).as_deref(), Some("b.c"));
         assert_eq!(of(&session, until_s - 1).as_deref(), Some("b.c"));
-        assert_eq!(of(&session, until_s), None, "it is over");
+        assert_eq!(of(&session, until_s), None, "it has expired");
         let later = session.replacen(&until_s.to_string(), &(until_s + 1).to_string(), 1);
         assert_eq!(of(&later, NOW), None);
         assert_eq!(of(&session.replace("b.c", "a"), NOW), None);
@@ -163,10 +162,10 @@ mod tests {
         ] {
             assert!(verify(&other, &session, NOW).is_none(), "{other:?}");
         }
-        // Another replica's secret verifies, too, once both know it.
+        // A replica that knows both secrets accepts sessions of either.
         let both = admin(&tokens, &[b"other", b"kept"]);
         assert!(verify(&both, &session, NOW).is_some());
-        for unsound in [
+        for malformed in [
             "",
             ".",
             "...",
@@ -174,14 +173,14 @@ mod tests {
             "x.y.z.a",
             "1800000100.AAAA.AAAA.a",
         ] {
-            assert_eq!(of(unsound, NOW), None, "{unsound}");
+            assert_eq!(of(malformed, NOW), None, "{malformed}");
         }
     }
 
     #[test]
-    fn session_of_more_than_twelve_hours_is_refused_however_it_is_signed() {
+    fn signed_session_of_more_than_twelve_hours_is_refused() {
         let here = admin(&[token("a", 1)], &[b"kept"]);
-        for (seconds, sound) in [
+        for (seconds, is_valid) in [
             (1, true),
             (SECONDS, true),
             (SECONDS_MAX, true),
@@ -190,34 +189,38 @@ mod tests {
             (u64::MAX - NOW, false),
         ] {
             let session = sign(&here.session_keys, &here.tokens[0], NOW + seconds, [0; 16]);
-            assert_eq!(verify(&here, &session, NOW).is_some(), sound, "{seconds}");
+            assert_eq!(
+                verify(&here, &session, NOW).is_some(),
+                is_valid,
+                "{seconds}"
+            );
         }
     }
 
     #[test]
-    fn form_belongs_to_one_session() {
+    fn form_token_is_valid_for_one_session() {
         let (kept, other) = (keys(&[b"kept"]), keys(&[b"other"]));
-        let carried = form(&kept, "session");
-        assert!(is_form(&kept, "session", &carried));
-        for (keys, session, brought) in [
-            (&other, "session", &*carried),
-            (&kept, "other", &carried),
+        let form_token = form(&kept, "session");
+        assert!(is_form(&kept, "session", &form_token));
+        for (keys, session, other) in [
+            (&other, "session", &*form_token),
+            (&kept, "other", &form_token),
             (&kept, "session", ""),
-            (&kept, "session", &carried[1..]),
+            (&kept, "session", &form_token[1..]),
         ] {
-            assert!(!is_form(keys, session, brought));
+            assert!(!is_form(keys, session, other));
         }
     }
 
     #[test]
-    fn ended_sessions_are_bounded_and_none_comes_back() {
+    fn ended_sessions_stay_ended_at_the_limit() {
         let mut ended = EndedSessions::default();
         let session = |until_s, nonce| Session { until_s, nonce };
         ended.add(NOW + 5, "a".to_owned());
         assert!(ended.holds(session(NOW + 5, "a")));
         assert!(
             !ended.holds(session(NOW + 5, "b")),
-            "logged in in the same second"
+            "another session of the same second"
         );
         for place in 0..2 * ENDED_SESSIONS_MAX as u64 {
             ended.add(NOW + 10 + place, "x".to_owned());
@@ -225,8 +228,11 @@ mod tests {
         assert_eq!(ended.all().count(), ENDED_SESSIONS_MAX);
         assert!(ended.holds(session(NOW + 5, "a")), "it stays ended");
         let last = NOW + 10 + 2 * ENDED_SESSIONS_MAX as u64;
-        assert!(!ended.holds(session(last, "b")), "newer ones go on");
-        ended.forget(last);
+        assert!(
+            !ended.holds(session(last, "b")),
+            "newer sessions stay valid"
+        );
+        ended.remove_expired(last);
         assert_eq!(ended.all().count(), 0);
     }
 }

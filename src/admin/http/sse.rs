@@ -1,4 +1,4 @@
-//! Tells pages when there is something new to show (server-sent events).
+//! `GET /admin/results/live`: notifies pages of changed results (server-sent events).
 
 use crate::admin::http::auth;
 use crate::admin::results::gather::ResultsRequest;
@@ -13,25 +13,25 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// How often it is looked.
+/// How often results are compared with the last ones.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long a stream goes on; browsers then ask again.
+/// The duration of a stream; browsers then reconnect.
 const WITHIN: Duration = Duration::from_secs(3600);
 
 /// One event.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "said of what axum writes")]
-struct Told {
-    /// `changed`.
+#[expect(dead_code, reason = "documents what axum writes")]
+struct ChangedEvent {
+    /// Always `changed`.
     event: String,
-    /// Stays the same while nothing but clocks moves.
+    /// A tag that changes only when the results do.
     data: String,
 }
 
-/// Told when there is something new
+/// Subscribe to changes of the results
 ///
-/// An event `changed` at first, and whenever results have changed. It ends with the token or the
-/// session of who listens, and after an hour: ask again.
+/// Sends a `changed` event at first and whenever the results change. The stream ends after an hour, or
+/// when the caller's token or session ends; reconnect to continue.
 #[utoipa::path(
     get,
     path = "/admin/results/live",
@@ -39,9 +39,9 @@ struct Told {
     tag = "results",
     responses((
         status = 200,
-        description = "Server-sent events, each of this shape",
+        description = "Server-sent events",
         content_type = "text/event-stream",
-        body = inline(Told),
+        body = inline(ChangedEvent),
     ))
 )]
 pub async fn live(
@@ -49,20 +49,20 @@ pub async fn live(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let begun = (state, headers, None::<String>);
-    let changes = stream::unfold(begun, move |(state, headers, shown)| async move {
+    let start = (state, headers, None::<String>);
+    let changes = stream::unfold(start, move |(state, headers, sent)| async move {
         loop {
-            if auth::known(&state, peer.ip(), &headers).is_err() {
+            if auth::authenticate(&state, peer.ip(), &headers).is_err() {
                 return None;
             }
-            // A store that is away is something to show, too.
+            // Pages also show that the store is unavailable.
             let tag = match state.results(ResultsRequest::default()).await {
                 Ok(results) => {
                     results.tag() + &troubles(&state.plan(), &state.server.health_registry)
                 }
                 Err(error) => error.to_string(),
             };
-            if shown.as_ref() != Some(&tag) {
+            if sent.as_ref() != Some(&tag) {
                 let event = Event::default().event("changed").data(&tag);
                 return Some((Ok(event), (state, headers, Some(tag))));
             }

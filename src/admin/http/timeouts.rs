@@ -1,5 +1,5 @@
-//! How long the parts of an admin request may take: its body, its handling, and each piece of its
-//! response. (Its head: see [`crate::admin::http::connections::ConnectionBounds`].)
+//! Time limits of an admin request: its body, its handling, and each piece of its response. (Its head:
+//! see [`crate::admin::http::connections::ConnectionBounds`].)
 
 use crate::admin::http::error::Failure;
 use axum::body::{Body, Bytes};
@@ -19,16 +19,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// How long a request's body may take.
+/// The time limit of a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(15);
-/// How long a request may take from the end of its head to the head of its response.
+/// The time limit from the end of a request's head to the head of its response.
 const REQUEST_WITHIN: Duration = Duration::from_secs(60);
-/// How long a response, or each piece of a longer one, may wait for its client to read it.
+/// The time in which a client must read each piece of a response.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
-/// The size of such a piece.
+/// The size of a piece.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Ends a request that takes too long.
+/// Aborts a request that takes too long.
 pub async fn limit(request: Request, next: Next) -> Response {
     let late = Late::default();
     let sleep = Box::pin(tokio::time::sleep(BODY_WITHIN));
@@ -38,18 +38,18 @@ pub async fn limit(request: Request, next: Next) -> Response {
     let mut refused = match response {
         Ok(response) if !is_late => return response,
         _ if is_late => {
-            let why = format!(
+            let error = format!(
                 "the request's body did not arrive within {} seconds",
                 BODY_WITHIN.as_secs()
             );
-            Failure::new(StatusCode::REQUEST_TIMEOUT, why).into_response()
+            Failure::new(StatusCode::REQUEST_TIMEOUT, error).into_response()
         }
         _ => {
-            let why = format!(
-                "this took longer than {} seconds; it may still take effect",
+            let error = format!(
+                "the request took longer than {} seconds; it may still take effect",
                 REQUEST_WITHIN.as_secs()
             );
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
         }
     };
     let close = HeaderValue::from_static("close");
@@ -57,11 +57,11 @@ pub async fn limit(request: Request, next: Next) -> Response {
     refused
 }
 
-/// Whether a body came too late.
+/// Whether a body exceeded its time limit.
 #[derive(Clone, Default)]
 struct Late(Arc<AtomicBool>);
 
-/// A request's body that must end in time.
+/// A request's body with a time limit.
 struct Timed(Body, Pin<Box<Sleep>>, Late);
 
 impl http_body::Body for Timed {
@@ -73,7 +73,7 @@ impl http_body::Body for Timed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Timed(body, sleep, late) = self.get_mut();
-        // Looked at first: a body that trickles is late, too.
+        // Checked first, so that a body that keeps trickling is late, too.
         if sleep.as_mut().poll(context).is_ready() {
             late.0.store(true, Ordering::Relaxed);
             let error = io::Error::from(io::ErrorKind::TimedOut);
@@ -91,19 +91,19 @@ impl http_body::Body for Timed {
     }
 }
 
-/// A connection whose client must read what it is sent. What is written in one go has
-/// `WRITE_WITHIN`; every `PIECE_BYTES` of it begin that time again.
+/// A connection whose client must read responses in time. Each write has `WRITE_WITHIN`, which starts
+/// again after every `PIECE_BYTES`.
 pub struct Paced {
     stream: TcpStream,
     within: Duration,
-    /// Since the time began.
+    /// Bytes since the deadline was last reset.
     written_bytes: usize,
-    /// Runs while something waits to be written.
+    /// Set while a write is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Paced {
-    /// Watches this connection's writes.
+    /// Limits the writes of this connection.
     pub fn new(stream: TcpStream) -> Paced {
         Paced::within(stream, WRITE_WITHIN)
     }
@@ -180,7 +180,7 @@ impl AsyncWrite for Paced {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has written everything it had.
+        // hyper flushes after it has written everything.
         self.progress();
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -196,7 +196,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// How writing without end ends, at a client that reads as `read` does.
+    /// Writes until an error, to a client that reads as `read` does. Returns the error and the bytes
+    /// written.
     fn run(within: Duration, read: impl AsyncFnOnce(TcpStream)) -> (io::ErrorKind, usize) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().build().unwrap().block_on(async {
@@ -207,7 +208,7 @@ mod tests {
             let writing = async {
                 let mut total_bytes = 0;
                 loop {
-                    // As hyper does: what was taken is flushed in the end only.
+                    // Like hyper, flushes only at the end.
                     match paced.write(&[0; 16 << 10]).await {
                         Ok(bytes) => total_bytes += bytes,
                         Err(error) => return (error.kind(), total_bytes),
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_reads_nothing_is_left() {
+    fn client_that_reads_nothing_is_disconnected() {
         let (kind, _) = run(Duration::from_millis(50), async |client| {
             let _client = client;
             std::future::pending::<()>().await;
@@ -231,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn client_that_trickles_is_left() {
+    fn client_that_reads_too_slowly_is_disconnected() {
         let (kind, _) = run(Duration::from_millis(200), async |mut client| {
-            // Less than a piece in its time, and never nothing.
+            // Always reads something, but less than a piece in time.
             while client.read_exact(&mut [0; 16]).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_reads_is_served_for_as_long_as_it_takes() {
+    fn client_that_reads_in_time_gets_the_whole_response() {
         let enough = 64 << 20;
         let (kind, total_bytes) = run(Duration::from_secs(20), async |mut client| {
             let (mut read_bytes, mut buffer) = (0, vec![0; 256 << 10]);

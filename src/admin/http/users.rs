@@ -1,4 +1,4 @@
-//! What is known of one user, and how it is forgotten.
+//! Assignments of one user, and forgetting a user.
 
 use crate::admin::decisions::audit;
 use crate::admin::http::auth::Caller;
@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct WhichUser {
-    /// The user's ID, as requests have it, or the whole value of the minted cookie.
+    /// The user's ID as requests carry it, or the whole value of the cookie of a minted ID.
     #[param(value_type = String, min_length = 1)]
     user: Option<String>,
 }
@@ -30,15 +30,15 @@ impl WhichUser {
         user.ok_or_else(|| {
             Failure::new(
                 StatusCode::BAD_REQUEST,
-                "say which user: /admin/assignments?user=ID",
+                "the user is missing: /admin/assignments?user=ID",
             )
         })
     }
 }
 
-/// In which groups a user is
+/// Explain the groups of a user
 ///
-/// In every experiment, why, and what the store has of the user.
+/// Returns the user's group in every experiment, the reason, and what the store has recorded.
 #[utoipa::path(
     get,
     path = "/admin/assignments",
@@ -46,9 +46,9 @@ impl WhichUser {
     tag = "users",
     params(WhichUser),
     responses(
-        (status = 200, description = "In file order", body = Explained),
-        (status = 400, description = "No user is named", body = Refused),
-        (status = 503, description = "The store does not answer", body = Refused),
+        (status = 200, description = "One entry per experiment, in file order", body = Explained),
+        (status = 400, description = "The user is missing", body = Refused),
+        (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
 pub async fn assignments_of(
@@ -75,17 +75,17 @@ pub async fn assignments_of(
     Ok(Json(explained))
 }
 
-/// What was deleted.
+/// The outcome of forgetting a user.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Forgotten {
-    /// The experiments that had something of the user.
+    /// The experiments from which data of the user was deleted.
     forgotten: Vec<String>,
 }
 
 /// Forget a user
 ///
-/// Deletes what the store has of the user. What journals still hold of the time before, here and
-/// at other replicas, is not counted later either. A later request is one of a new user.
+/// Deletes the user's data from the store. Records that are still in journals, on this replica or on
+/// others, will not be counted either. A later request counts as one of a new user.
 #[utoipa::path(
     delete,
     path = "/admin/assignments",
@@ -93,9 +93,9 @@ pub struct Forgotten {
     tag = "users",
     params(WhichUser),
     responses(
-        (status = 200, description = "It is deleted", body = Forgotten),
-        (status = 400, description = "No user is named", body = Refused),
-        (status = 503, description = "The store does not answer", body = Refused),
+        (status = 200, description = "The data is deleted", body = Forgotten),
+        (status = 400, description = "The user is missing", body = Refused),
+        (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
 pub async fn forget(
@@ -107,17 +107,17 @@ pub async fn forget(
     let mut forgotten = Vec::new();
     if let Some(user) = UserId::new(minted::id_of(&plan.identity.keys, user.as_bytes())) {
         let kept = plan.identity.keep.of(user);
-        let until_ms = state.until_now().await;
+        let until_ms = state.wait_for_ingestion().await;
         let run = plan.experiments.iter().map(|it| it.name.to_string());
         forgotten = forget_everywhere(&*state.store, run, kept.id().as_bytes(), until_ms).await?;
         for experiment in &forgotten {
-            // Whose data they were is forgotten, too.
-            let act = audit::act("forget", caller.by(None), "kept".into(), "forgotten".into());
-            let experiment_too = AuditEntry {
+            // The entry does not name the user, who would otherwise not be forgotten.
+            let entry = audit::entry("forget", caller.by(None), "kept".into(), "forgotten".into());
+            let entry = AuditEntry {
                 experiment: experiment.clone(),
-                ..act
+                ..entry
             };
-            audit::record(&*state.store, experiment_too).await;
+            audit::record(&*state.store, entry).await;
         }
     }
     Ok(Json(Forgotten { forgotten }))

@@ -166,7 +166,7 @@ fn fail_over(store: &mut TestStore, wait: Duration) {
                 let masters = cluster.masters();
                 (masters.len() == 3).then_some(()).ok_or(masters)
             });
-            cluster.until_sound();
+            cluster.wait_until_ok();
             std::thread::sleep(wait);
             cluster.nodes[master].up();
         }

@@ -1,4 +1,4 @@
-//! Spans, as OpenTelemetry's own messages have them when they reach a collector.
+//! Spans as an OpenTelemetry collector receives them.
 
 use super::{Site, say};
 use crate::support::client::Client;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// A request's `traceparent`, with these flags.
+/// Returns a `traceparent` with these flags.
 fn traced(flags: &str) -> String {
     format!("traceparent: 00-{TRACE}-{PARENT}-{flags}\r\n")
 }
@@ -23,7 +23,7 @@ fn collector(how: &str) -> Site {
     Site::start(&["collector.py", how])
 }
 
-/// Nearly everybody is in the group `other`, which `two` serves.
+/// Nearly all users are in the group `other`, which `two` serves.
 fn routes(one: &str, two: &str, more: &str) -> String {
     format!(
         "upstreams: {{ one: {one}, two: {two} }}\nuser: {{ header: X-User }}\n\
@@ -37,7 +37,7 @@ fn exporting(origin: SocketAddr, to: &Site, more: &str) -> Proxy {
     Proxy::start(&routes(&origin, &origin, &trace))
 }
 
-/// All spans that a collector has kept.
+/// Returns all spans that a collector has received.
 fn kept(site: &Site) -> Vec<Value> {
     let posts = site.seen();
     let posts = posts
@@ -49,7 +49,7 @@ fn kept(site: &Site) -> Vec<Value> {
         .collect()
 }
 
-/// The same, once there are so many.
+/// The same, once there are this many.
 #[track_caller]
 fn spans(site: &Site, count: usize) -> Vec<Value> {
     until("spans", || {
@@ -64,7 +64,7 @@ fn of<'a>(spans: &'a [Value], kind: &str) -> Vec<&'a Value> {
     found
 }
 
-/// The one span of this kind.
+/// Returns the only span of this kind.
 #[track_caller]
 fn only<'a>(spans: &'a [Value], kind: &str) -> &'a Value {
     match of(spans, kind)[..] {
@@ -81,7 +81,7 @@ fn has(span: &Value, expected: Value) {
     }
 }
 
-/// The value of a number for Prometheus, as it stands there.
+/// Returns the value of a metric.
 fn number(proxy: &Proxy, name: &str) -> u64 {
     let text = proxy.ask("/admin/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -94,7 +94,7 @@ const OVERFLOWED: &str = "watershed_spans_dropped_total{reason=\"queue_full\"}";
 const UNDELIVERED: &str = "watershed_spans_dropped_total{reason=\"undelivered\"}";
 
 #[test]
-fn a_request_is_a_span_and_what_is_sent_one_below() {
+fn request_and_attempt_are_parent_and_child_spans() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let proxy = exporting(origin.address, &collector, "trust: 127.0.0.1");
     let answer = proxy.client().get(
@@ -173,12 +173,12 @@ fn a_request_is_a_span_and_what_is_sent_one_below() {
 }
 
 #[test]
-fn only_what_is_sampled_is_exported() {
+fn only_sampled_requests_are_exported() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let parent = |more: &str, headers: &str| {
         let proxy = exporting(origin.address, &collector, more);
         let said = proxy.client().get("/", headers).json();
-        // What would be exported was, when it is gone.
+        // By its exit, all sampled spans were exported.
         proxy.signal("TERM");
         let mut proxy = proxy;
         assert!(proxy.wait().success());
@@ -187,7 +187,7 @@ fn only_what_is_sampled_is_exported() {
     let unsampled = format!("00-{TRACE}-{PARENT}-00");
     assert_eq!(parent("", &traced("00")), unsampled, "as it came");
     assert_eq!(kept(&collector), [Value::Null; 0]);
-    // A trace that begins here begins with this span.
+    // The first span of a new trace has no parent.
     let begun = parent("", "traceparent: junk\r\ntracestate: a=b\r\n");
     let spans = spans(&collector, 2);
     let (server, client) = (only(&spans, "SERVER"), only(&spans, "CLIENT"));
@@ -203,7 +203,7 @@ fn only_what_is_sampled_is_exported() {
 }
 
 #[test]
-fn a_share_of_what_begins_here_is_sampled() {
+fn configured_share_of_new_traces_is_sampled() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let origin = format!("\"http://{}\"", origin.address);
     let trace = format!(
@@ -231,9 +231,9 @@ fn a_share_of_what_begins_here_is_sampled() {
 }
 
 #[test]
-fn each_time_that_it_was_sent_is_a_span() {
+fn each_attempt_is_a_span() {
     let (origin, collector) = (Origin::start("well"), collector("take"));
-    // Takes the request, and breaks off.
+    // Accepts the request and closes.
     let broken = Raw::start(|mut peer| drop(peer.request()));
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = dead.local_addr().unwrap();
@@ -269,11 +269,11 @@ fn each_time_that_it_was_sent_is_a_span() {
     );
     assert_eq!(again["parent"], failed["parent"]);
     assert!(failed["ended"].as_u64() <= again["began"].as_u64());
-    // Each was told its own span.
-    let told = format!("-{}-01\r\n", failed["span"].as_str().unwrap());
-    assert!(broken.seen().contains(&told), "{}", broken.seen());
+    // Each upstream received the ID of its own span.
+    let parent = format!("-{}-01\r\n", failed["span"].as_str().unwrap());
+    assert!(broken.seen().contains(&parent), "{}", broken.seen());
 
-    // Control answers for a group that is down.
+    // Control serves a group whose upstream is down.
     let proxy = Proxy::start(&routes(
         &format!("\"http://{}\"", origin.address),
         &format!("\"http://{nobody}\""),
@@ -300,7 +300,7 @@ fn each_time_that_it_was_sent_is_a_span() {
 }
 
 #[test]
-fn how_it_went_wrong_is_told() {
+fn failed_request_has_its_error_in_the_span() {
     let collector = collector("take");
     let origin = Raw::start(|mut peer| {
         while let Some(head) = peer.request() {
@@ -390,7 +390,7 @@ fn how_it_went_wrong_is_told() {
             "{path}"
         );
     }
-    // What watershed answers itself was never sent.
+    // For a response of watershed itself there is no client span.
     let refused = ended(&|asks| drop(asks.post("/200", "", "too long")), 1);
     has(
         &refused[0],
@@ -413,7 +413,7 @@ fn how_it_went_wrong_is_told() {
 }
 
 #[test]
-fn who_is_out_of_reach_is_told() {
+fn unreachable_upstream_is_named_in_the_span() {
     let collector = collector("take");
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = dead.local_addr().unwrap();
@@ -441,7 +441,7 @@ fn who_is_out_of_reach_is_told() {
         only(&two, "CLIENT"),
         json!({ "error.type": "upstream_refused", "server.port": nobody.port() }),
     );
-    // Nobody was even asked.
+    // No request was sent.
     let third = ask(", health: { path: /, interval: 100ms }", 3)
         .pop()
         .unwrap();
@@ -453,7 +453,7 @@ fn who_is_out_of_reach_is_told() {
 }
 
 #[test]
-fn the_query_is_told_where_it_is_logged() {
+fn query_is_in_the_span_only_if_it_is_logged() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let log = "access_log: { to: access.log, query: true }";
     let proxy = exporting(origin.address, &collector, log);
@@ -474,7 +474,7 @@ fn the_query_is_told_where_it_is_logged() {
 }
 
 #[test]
-fn a_trace_goes_through_several_and_http2_is_told_apart() {
+fn trace_spans_several_proxies_and_names_the_protocol() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let second = exporting(origin.address, &collector, "");
     let h2c = format!("\"h2c://{}\"", second.public);
@@ -495,7 +495,7 @@ fn a_trace_goes_through_several_and_http2_is_told_apart() {
     has(servers[0], json!({ "server.port": first.public.port() }));
 }
 
-/// Asks a hundred times; nobody waits for a collector.
+/// Sends a hundred requests, none of which may wait for the collector.
 #[track_caller]
 fn ask_quickly(proxy: &Proxy) {
     let begun = Instant::now();
@@ -510,7 +510,7 @@ fn ask_quickly(proxy: &Proxy) {
     );
 }
 
-/// Stops it; it stays no longer than it may for what is left.
+/// Stops the proxy, which may wait for the remaining spans for a limited time only.
 #[track_caller]
 fn stop_quickly(mut proxy: Proxy) -> String {
     let begun = Instant::now();
@@ -530,7 +530,7 @@ fn losses(log: &str) -> usize {
 }
 
 #[test]
-fn a_collector_that_is_down_or_refuses_hinders_nobody() {
+fn unavailable_collector_does_not_affect_requests() {
     let origin = Origin::start("two");
     let at = format!("\"http://{}\"", origin.address);
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -566,7 +566,7 @@ fn a_collector_that_is_down_or_refuses_hinders_nobody() {
 }
 
 #[test]
-fn a_collector_that_never_answers_hinders_nobody() {
+fn silent_collector_does_not_affect_requests() {
     let (origin, collector) = (Origin::start("two"), collector("hang"));
     let proxy = exporting(origin.address, &collector, "");
     ask_quickly(&proxy);
@@ -574,7 +574,7 @@ fn a_collector_that_never_answers_hinders_nobody() {
         0 => Err(()),
         _ => Ok(()),
     });
-    // More than wait: those beyond are lost and counted.
+    // More than the queue holds: the rest are dropped and counted.
     let url = format!("http://{}/", proxy.public);
     let said = say("h2load", &["--h1", "-n", "10000", "-c", "8", &url]);
     assert!(said.contains("10000 succeeded, 0 failed"), "{said}");
@@ -597,7 +597,7 @@ fn a_collector_that_never_answers_hinders_nobody() {
 }
 
 #[test]
-fn what_is_refused_for_now_is_posted_again() {
+fn temporarily_refused_spans_are_sent_again() {
     let (origin, collector) = (Origin::start("two"), collector("twice"));
     let proxy = exporting(origin.address, &collector, "");
     proxy.client().get("/", "");
@@ -611,7 +611,7 @@ fn what_is_refused_for_now_is_posted_again() {
 }
 
 #[test]
-fn what_is_left_is_delivered_when_told_to_stop() {
+fn queued_spans_are_delivered_at_shutdown() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let proxy = exporting(origin.address, &collector, "");
     let mut client = proxy.client();
@@ -624,7 +624,7 @@ fn what_is_left_is_delivered_when_told_to_stop() {
 }
 
 #[test]
-fn a_changed_file_turns_it_on_and_off_and_elsewhere() {
+fn reload_starts_stops_and_redirects_the_export() {
     let (origin, first, second) = (Origin::start("two"), collector("take"), collector("take"));
     let at = format!("\"http://{}\"", origin.address);
     let to = |trace: &str| routes(&at, &at, trace);
@@ -634,12 +634,12 @@ fn a_changed_file_turns_it_on_and_off_and_elsewhere() {
     let change = |trace: &str| {
         proxy.write(&to(trace));
         assert_eq!(
-            Client::door(proxy.admin)
+            Client::admin(proxy.admin)
                 .post("/admin/reload", "", "")
                 .status,
             200
         );
-        // Each worker hears of it in its own time.
+        // Workers apply a reload one by one.
         std::thread::sleep(Duration::from_secs(1));
     };
     parent();
@@ -668,7 +668,7 @@ fn a_changed_file_turns_it_on_and_off_and_elsewhere() {
 }
 
 #[test]
-fn over_tls_with_headers_of_its_own() {
+fn spans_are_exported_over_tls_with_configured_headers() {
     let origin = Origin::start("two");
     let folder = tempfile::TempDir::new().unwrap();
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -681,7 +681,7 @@ fn over_tls_with_headers_of_its_own() {
     std::fs::write(&stranger, other.cert.pem()).unwrap();
     let env = [
         ("KEY", "Bearer abc"),
-        // Roots that vouch for somebody else.
+        // Roots that do not contain the collector's authority.
         ("SSL_CERT_FILE", &stranger),
         (
             "OTEL_EXPORTER_OTLP_HEADERS",
@@ -723,7 +723,7 @@ fn over_tls_with_headers_of_its_own() {
     let headers = &post["headers"];
     assert_eq!(headers["authorization"], "Bearer abc", "the file decides");
     assert_eq!(headers["x-team"], "shop");
-    // Whom nobody vouches for is told nothing.
+    // An untrusted collector receives nothing.
     let proxy = Proxy::start_how(&routes(&at, &at, &trace("")), how);
     proxy.client().get("/", "");
     until("losses", || match number(&proxy, UNDELIVERED) {
@@ -736,7 +736,7 @@ fn over_tls_with_headers_of_its_own() {
 }
 
 #[test]
-fn the_environment_says_what_the_file_leaves_open() {
+fn otel_environment_variables_fill_missing_keys() {
     let (origin, collector) = (Origin::start("two"), collector("take"));
     let at = format!("\"http://{}\"", origin.address);
     let endpoint = format!("http://{}", collector.address);

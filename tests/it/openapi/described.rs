@@ -1,5 +1,4 @@
-//! What the document must hold: every path that is served or spoken of, and the contract of the
-//! results.
+//! The document describes every path that is served or documented, and the contract of the results.
 
 use super::{ROOT, Site};
 use crate::support::client::Client;
@@ -7,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Whoever reads results relies on these.
+/// Fields of the results that clients rely on.
 fn contract() -> Value {
     let group = json!({
         "name": "", "role": "", "weight": 0, "upstream": "", "users": 0, "requests": 0,
@@ -35,7 +34,7 @@ fn contract() -> Value {
     })
 }
 
-/// The schema that this one refers to, or that it is when it is not `null`.
+/// Returns the schema behind a reference, or the one of a value that is not `null`.
 fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(named) = schema["$ref"].as_str() {
         return document.pointer(named.trim_start_matches('#')).unwrap();
@@ -46,7 +45,7 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// The fields of `example` that the schema does not have, by path.
+/// Returns the paths of fields in `example` that the schema lacks.
 fn missing(document: &Value, schema: &Value, example: &Value, path: &str) -> Vec<String> {
     let schema = resolved(document, schema);
     match example {
@@ -78,7 +77,7 @@ fn missing(document: &Value, schema: &Value, example: &Value, path: &str) -> Vec
 }
 
 #[test]
-fn the_contract_of_the_results_is_described() {
+fn document_describes_every_field_of_the_results() {
     let site = Site::start("");
     let document = site.document();
     assert_eq!(document["openapi"], "3.1.0");
@@ -91,7 +90,7 @@ fn the_contract_of_the_results_is_described() {
             "{path}"
         );
     }
-    // And what is answered has no field that is not described.
+    // Responses have no field that is not described.
     let schema = &document["components"]["schemas"]["Results"];
     for path in [
         "/admin/results?over_time=true&view=fixed",
@@ -102,8 +101,8 @@ fn the_contract_of_the_results_is_described() {
     }
 }
 
-/// Paths of the door in texts for people and in what pages ask for, as the document writes them.
-fn spoken_of() -> BTreeSet<String> {
+/// Returns the admin paths in documentation, pages and dashboards.
+fn documented_paths() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for folder in ["docs", "templates", "dashboards", "."] {
         for entry in std::fs::read_dir(format!("{ROOT}/{folder}")).unwrap() {
@@ -128,7 +127,7 @@ fn spoken_of() -> BTreeSet<String> {
     found
 }
 
-/// With a word in place of all that a template fills in.
+/// Returns a template with a word in place of each expression.
 fn filled(template: &str) -> String {
     let mut parts = template.split("{{");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -137,51 +136,51 @@ fn filled(template: &str) -> String {
     })
 }
 
-/// Whether a path is one of this form.
+/// Whether a path matches a path template.
 pub fn is_of(form: &str, path: &str) -> bool {
     let (mut form, mut path) = (form.split('/'), path.split('/'));
     loop {
         match (form.next(), path.next()) {
             (None, None) => return true,
-            (Some(part), Some(said)) if part == said || part.starts_with('{') => (),
+            (Some(part), Some(actual)) if part == actual || part.starts_with('{') => (),
             _ => return false,
         }
     }
 }
 
 #[test]
-fn every_path_that_is_spoken_of_is_described() {
+fn every_documented_path_is_described_with_its_methods() {
     let site = Site::start("");
     let document = site.document();
     let paths = document["paths"].as_object().unwrap();
-    let spoken_of = spoken_of();
-    assert!(spoken_of.len() > 15, "{spoken_of:?}");
-    for path in spoken_of {
+    let documented = documented_paths();
+    assert!(documented.len() > 15, "{documented:?}");
+    for path in documented {
         assert!(paths.keys().any(|form| is_of(form, &path)), "{path}");
     }
-    // Each is there, by the methods that are said of it, and by no other.
+    // Each path is served with the described methods and no others.
     for (path, item) in paths {
         let path = path
             .replace("{experiment}", "shop")
             .replace("{action}", "pause");
         let host = site.proxy.admin;
         let ask = format!("OPTIONS {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        let mut client = Client::door(host);
+        let mut client = Client::admin(host);
         client.say(ask).unwrap();
         let answer = client.answer(true).unwrap();
         assert_eq!(answer.status, 405, "{path}: {}", answer.text());
         let mut allowed: Vec<_> = answer.header("allow").unwrap().split(',').collect();
         allowed.retain(|method| *method != "HEAD");
         allowed.sort_unstable();
-        let said = item.as_object().unwrap().keys();
-        let mut said: Vec<String> = said.map(|method| method.to_uppercase()).collect();
-        said.sort_unstable();
-        assert_eq!(allowed, said, "{path}");
+        let described = item.as_object().unwrap().keys();
+        let mut described: Vec<String> = described.map(|method| method.to_uppercase()).collect();
+        described.sort_unstable();
+        assert_eq!(allowed, described, "{path}");
     }
 }
 
 #[test]
-fn commands_that_are_shown_do_what_they_say() {
+fn commands_of_the_api_documentation_work() {
     let site = Site::start("");
     let shown = include_str!("../../../docs/api.md");
     let address = format!("http://{}", site.proxy.admin);
@@ -197,20 +196,20 @@ fn commands_that_are_shown_do_what_they_say() {
         .current_dir(site.proxy.folder.path())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success(), "{said}");
+    let out = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{out}");
     for part in [
         "\"view\":\"valid only if you look once\"",
         "\"accepted\":1",
         "\"status\":\"paused\"",
         "the checkout is broken",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(out.contains(part), "{part}: {out}");
     }
 }
 
 #[test]
-fn a_door_asks_for_a_token_where_it_says_so() {
+fn document_names_the_role_that_each_operation_requires() {
     let guarded = |site: &Site| -> usize {
         let document = site.document();
         let paths = document["paths"].as_object().unwrap();
@@ -221,11 +220,11 @@ fn a_door_asks_for_a_token_where_it_says_so() {
             .count()
     };
     assert_eq!(guarded(&Site::start("")), 0);
-    let closed = Site::start(super::TOKENS);
-    assert_eq!(guarded(&closed), 16);
-    // A reader is let in where the role is said to be enough, and nowhere else.
+    let with_tokens = Site::start(super::TOKENS);
+    assert_eq!(guarded(&with_tokens), 16);
+    // Role `read` is accepted where the document says that it suffices, and nowhere else.
     let reader = "Authorization: Bearer read-secret\r\n";
-    let document = closed.document();
+    let document = with_tokens.document();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let Some(role) = operation["security"][0]["bearer"][0].as_str() else {
@@ -233,8 +232,8 @@ fn a_door_asks_for_a_token_where_it_says_so() {
             };
             let path = path.replace("{experiment}", "shop");
             let path = path.replace("{action}", "pause");
-            let (method, host) = (method.to_uppercase(), closed.proxy.admin);
-            let mut client = Client::door(host);
+            let (method, host) = (method.to_uppercase(), with_tokens.proxy.admin);
+            let mut client = Client::admin(host);
             let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{reader}\r\n");
             client.say(head).unwrap();
             let (status, _) = client.head().unwrap();
@@ -245,6 +244,6 @@ fn a_door_asks_for_a_token_where_it_says_so() {
             );
         }
     }
-    let nobody = closed.proxy.ask("/admin/openapi.json");
+    let nobody = with_tokens.proxy.ask("/admin/openapi.json");
     assert_eq!(nobody.status, 401);
 }

@@ -1,5 +1,5 @@
-//! `/admin/openapi.json`: what it says is what the door does, by schemathesis, which others wrote;
-//! and what it cannot provoke, by hand.
+//! `/admin/openapi.json` describes what the admin API does. Schemathesis checks this with generated
+//! requests; `provoked` covers the responses that such requests cannot cause.
 
 mod described;
 mod provoked;
@@ -26,11 +26,11 @@ struct Site {
 }
 
 impl Site {
-    fn start(door: &str) -> Site {
-        Site::start_with(door, None)
+    fn start(admin_keys: &str) -> Site {
+        Site::start_with(admin_keys, None)
     }
 
-    fn start_with(door: &str, redis: Option<Redis>) -> Site {
+    fn start_with(admin_keys: &str, redis: Option<Redis>) -> Site {
         let origins = [Origin::start("control"), Origin::start("b")];
         let routes = |old: &str| {
             let store = redis
@@ -54,7 +54,7 @@ metrics:
         };
         let old = "  old: { match: { path: /old }, control: a, experiment: b, percent: 50 }\n";
         let how = How {
-            door: door.to_owned(),
+            admin_keys: admin_keys.to_owned(),
             ..How::default()
         };
         let proxy = Proxy::start_how(&routes(old), how);
@@ -70,7 +70,7 @@ metrics:
             _origins: origins,
             redis,
         };
-        until("everything in the results", || {
+        until("results with all data", || {
             let results = site.get("/admin/results").json();
             let experiments = results["experiments"].as_array().unwrap();
             let is_old = |it: &&Value| it["name"] == "old" && it["status"] == "ended";
@@ -82,7 +82,7 @@ metrics:
     }
 
     fn get(&self, path: &str) -> Answer {
-        Client::door(self.proxy.admin).get(path, OPERATE)
+        Client::admin(self.proxy.admin).get(path, OPERATE)
     }
 
     fn document(&self) -> Value {
@@ -90,17 +90,17 @@ metrics:
     }
 }
 
-/// How many the document names.
+/// The number of operations in the document.
 const OPERATIONS: usize = 24;
-/// How long one run may take.
+/// The time limit of one run.
 const RUN_MAX: Duration = Duration::from_secs(85);
 
-/// Lets schemathesis ask everything that the document names; panics with what it found.
+/// Runs schemathesis with every operation of the document; panics with its findings.
 fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
     let folder = site.proxy.folder.path();
     std::fs::write(folder.join("openapi.json"), site.document().to_string()).unwrap();
     let begun = Instant::now();
-    let output = std::fs::File::create(folder.join("said")).unwrap();
+    let output = std::fs::File::create(folder.join("output")).unwrap();
     let mut run = Command::new(format!("{ROOT}/target/schemathesis/bin/st"))
         .args([
             "--config-file",
@@ -112,7 +112,7 @@ fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
             "--url",
             &format!("http://{}", site.proxy.admin),
         ])
-        // Its threads and Python's parser do not get on.
+        // Schemathesis is not reliable with more than one thread.
         .args(["--workers", "1", "--max-examples", "40", "--no-color"])
         .args(words)
         .current_dir(folder)
@@ -122,12 +122,12 @@ fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
         .spawn()
         .expect("target/schemathesis is missing: run ./scripts/test, which makes it");
     let ended = until_ended(&mut run, begun + RUN_MAX);
-    let said = std::fs::read_to_string(folder.join("said")).unwrap();
-    assert!(ended, "{said}\n{}", site.proxy.log.lock().unwrap());
-    // It looked at all of them, with what is there.
+    let text = std::fs::read_to_string(folder.join("output")).unwrap();
+    assert!(ended, "{text}\n{}", site.proxy.log.lock().unwrap());
+    // It tested all operations, with existing experiments and users.
     let all = format!("Operations:       {operations} selected / {OPERATIONS} total");
-    assert!(said.contains(&all), "{said}");
-    assert!(!said.contains("Missing test data"), "{said}");
+    assert!(text.contains(&all), "{text}");
+    assert!(!text.contains("Missing test data"), "{text}");
 }
 
 fn until_ended(run: &mut std::process::Child, latest: Instant) -> bool {
@@ -144,26 +144,26 @@ fn until_ended(run: &mut std::process::Child, latest: Instant) -> bool {
 }
 
 #[test]
-fn the_door_does_what_the_document_says() {
+fn api_without_tokens_matches_its_document() {
     schemathesis(&Site::start(""), OPERATIONS, &[]);
 }
 
 #[test]
-fn the_door_does_what_the_document_says_to_who_brings_a_token() {
+fn api_with_a_valid_token_matches_its_document() {
     let site = Site::start(TOKENS);
-    // After ten wrong tokens the door takes the right one no more: `ignored_auth` and guesses at
-    // the login are for the run below.
-    let none_wrong = [
+    // After ten wrong tokens the API refuses a short valid one, too. So this run sends no wrong tokens:
+    // `ignored_auth` and the login are tested by the run below.
+    let no_wrong_tokens = [
         "--header=Authorization: Bearer operate-secret",
         "--exclude-checks=ignored_auth",
         "--exclude-operation-id=login",
         "--generation-with-security-parameters=false",
     ];
-    schemathesis(&site, OPERATIONS - 1, &none_wrong);
+    schemathesis(&site, OPERATIONS - 1, &no_wrong_tokens);
 }
 
 #[test]
-fn nobody_comes_in_without_a_token() {
-    // With made-up tokens and sessions, and without any.
+fn api_without_a_valid_token_matches_its_document() {
+    // With wrong tokens and sessions, and without any.
     schemathesis(&Site::start(TOKENS), OPERATIONS, &[]);
 }

@@ -1,5 +1,4 @@
-//! Every answer that the document names, provoked by hand: none is made up, and each is of a kind
-//! that is named.
+//! Every response in the document occurs, and has a described content type and described headers.
 
 use super::{OPERATE, Site, TOKENS};
 use crate::support::client::{Answer, Client};
@@ -7,7 +6,7 @@ use crate::support::redis::Redis;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// They come of what a request does not bring about: a process that stops, a journal that is full.
+/// Responses that need another cause than a request: a stopping process, a full journal.
 const NOT_BY_REQUESTS: [&str; 3] = [
     "get /admin/readyz 503",
     "post /admin/reload 503",
@@ -17,24 +16,24 @@ const NOT_BY_REQUESTS: [&str; 3] = [
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const HTML: &str = "Accept: text/html\r\n";
 const READ: &str = "Authorization: Bearer read-secret\r\n";
-const ELSEWHERE: &str = "Origin: http://evil.test\r\n";
-/// A body that nobody can read.
+const OTHER_SITE: &str = "Origin: http://evil.test\r\n";
+/// Announces chunks; the bodies that follow are not chunks.
 const BROKEN: &str = "Transfer-Encoding: chunked\r\n";
 
-/// What was answered, as `get /admin/results 200`.
+/// The responses that occurred, such as `get /admin/results 200`.
 #[derive(Default)]
 struct Seen(BTreeSet<String>);
 
-/// A door that is asked.
-struct Asked<'a> {
+/// An admin API to which requests are sent.
+struct AdminApi<'a> {
     site: &'a Site,
     document: Value,
     host: String,
 }
 
-impl Asked<'_> {
-    fn of(site: &Site) -> Asked<'_> {
-        Asked {
+impl AdminApi<'_> {
+    fn of(site: &Site) -> AdminApi<'_> {
+        AdminApi {
             site,
             document: site.document(),
             host: site.proxy.admin.to_string(),
@@ -42,7 +41,7 @@ impl Asked<'_> {
     }
 
     fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let mut client = Client::door(self.site.proxy.admin);
+        let mut client = Client::admin(self.site.proxy.admin);
         let method = method.to_uppercase();
         let length = match headers.contains(BROKEN) {
             true => String::new(),
@@ -52,7 +51,7 @@ impl Asked<'_> {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{headers}\r\n");
         client.say(head + body).unwrap();
         if path == "/admin/results/live" && self.document["paths"][path].is_object() {
-            // It does not end.
+            // The stream does not end.
             let (status, headers) = client.head().unwrap();
             let body = Vec::new();
             return Answer {
@@ -65,29 +64,29 @@ impl Asked<'_> {
         answer.unwrap_or_else(|error| panic!("{method} {path} with {headers}: {error}"))
     }
 
-    /// Asks, and holds the answer to what the document says of it.
+    /// Sends a request and compares the response with the document.
     #[track_caller]
     fn expect(&self, seen: &mut Seen, status: u16, kind: &str, ask: (&str, &str, &str, &str)) {
         let (method, path, headers, body) = ask;
         let answer = self.send(method, path, headers, body);
-        let told = format!("{method} {path}: {}", answer.text());
-        assert_eq!(answer.status, status, "{told}");
-        let said = answer.header("content-type").unwrap_or_default();
-        assert_eq!(said.split(';').next(), Some(kind), "{told}");
+        let what = format!("{method} {path}: {}", answer.text());
+        assert_eq!(answer.status, status, "{what}");
+        let content_type = answer.header("content-type").unwrap_or_default();
+        assert_eq!(content_type.split(';').next(), Some(kind), "{what}");
         let form = self.form_of(path);
         let operation = &self.document["paths"][&form][method];
-        let written = &operation["responses"][status.to_string()];
-        assert!(written.is_object(), "{told} is not written down");
-        let named = kind.is_empty() || written["content"][kind].is_object();
-        assert!(named, "{told}: {kind} is not written down");
-        for header in written["headers"].as_object().into_iter().flatten() {
-            let named = answer.header(header.0).is_some() || kind == "text/html";
-            assert!(named, "{told}: has no {}", header.0);
+        let described = &operation["responses"][status.to_string()];
+        assert!(described.is_object(), "{what} is not described");
+        let has_kind = kind.is_empty() || described["content"][kind].is_object();
+        assert!(has_kind, "{what}: {kind} is not described");
+        for header in described["headers"].as_object().into_iter().flatten() {
+            let has_header = answer.header(header.0).is_some() || kind == "text/html";
+            assert!(has_header, "{what}: has no {}", header.0);
         }
         seen.0.insert(format!("{method} {form} {status}"));
     }
 
-    /// The path as the document writes it.
+    /// Returns the path template of a path.
     fn form_of(&self, path: &str) -> String {
         let path = path.split('?').next().unwrap();
         let paths = self.document["paths"].as_object().unwrap();
@@ -101,7 +100,7 @@ impl Asked<'_> {
         }
     }
 
-    /// All operations behind the guard, with a path that can be asked for.
+    /// Returns all operations that require authentication, with an existing path.
     fn guarded(&self) -> Vec<(String, String)> {
         let paths = self.document["paths"].as_object().unwrap();
         let mut all = Vec::new();
@@ -121,36 +120,36 @@ const JSON: &str = "application/json";
 const PAGE: &str = "text/html";
 
 #[test]
-fn every_answer_that_is_written_down_is_given() {
+fn every_described_response_occurs() {
     let mut seen = Seen::default();
     let open = Site::start("");
-    what_is_asked_for(&Asked::of(&open), &mut seen);
-    what_cannot_be_done(&Asked::of(&open), &mut seen);
-    decisions(&Asked::of(&open), &mut seen);
-    unsound_file(&open, &mut seen);
-    by_another_name(&open, &mut seen);
-    let closed = Site::start(TOKENS);
-    who_may_not(&Asked::of(&closed), &mut seen);
-    sessions(&Asked::of(&closed), &mut seen);
-    too_many_guesses(&Asked::of(&closed), &mut seen);
+    successes(&AdminApi::of(&open), &mut seen);
+    invalid_requests(&AdminApi::of(&open), &mut seen);
+    decisions(&AdminApi::of(&open), &mut seen);
+    invalid_file(&open, &mut seen);
+    foreign_host(&open, &mut seen);
+    let with_tokens = Site::start(TOKENS);
+    missing_permissions(&AdminApi::of(&with_tokens), &mut seen);
+    sessions(&AdminApi::of(&with_tokens), &mut seen);
+    too_many_wrong_tokens(&AdminApi::of(&with_tokens), &mut seen);
     without_a_store(&mut seen);
 
     let document = open.document();
     let paths = document["paths"].as_object().unwrap().iter();
-    let written = paths.flat_map(|(path, item)| {
+    let described = paths.flat_map(|(path, item)| {
         let operations = item.as_object().unwrap().iter();
         operations.flat_map(move |(method, operation)| {
             let answers = operation["responses"].as_object().unwrap().keys();
             answers.map(move |status| format!("{method} {path} {status}"))
         })
     });
-    let unseen: Vec<String> = written
+    let unseen: Vec<String> = described
         .filter(|it| !seen.0.contains(it) && !NOT_BY_REQUESTS.contains(&&**it))
         .collect();
-    assert_eq!(unseen, [""; 0], "written down, and never answered");
+    assert_eq!(unseen, [""; 0], "described responses that did not occur");
 }
 
-fn what_is_asked_for(door: &Asked<'_>, seen: &mut Seen) {
+fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
     for (path, kind) in [
         ("/admin/results", JSON),
         ("/admin/results?format=html&view=fixed", PAGE),
@@ -180,26 +179,26 @@ fn what_is_asked_for(door: &Asked<'_>, seen: &mut Seen) {
         ("/admin/page.css", "text/css"),
         ("/admin/page.js", "text/javascript"),
     ] {
-        door.expect(seen, 200, kind, ("get", path, "", ""));
+        api.expect(seen, 200, kind, ("get", path, "", ""));
     }
-    door.expect(seen, 307, "", ("get", "/", "", ""));
-    door.expect(seen, 307, "", ("get", "/admin", "", ""));
-    door.expect(
+    api.expect(seen, 307, "", ("get", "/", "", ""));
+    api.expect(seen, 307, "", ("get", "/admin", "", ""));
+    api.expect(
         seen,
         200,
         JSON,
         ("delete", "/admin/assignments?user=user-7", "", ""),
     );
-    door.expect(seen, 200, JSON, ("post", "/admin/reload", "", ""));
+    api.expect(seen, 200, JSON, ("post", "/admin/reload", "", ""));
     let event = r#"{"event": "purchase", "user": "user-1", "amount": 2}"#;
-    door.expect(seen, 202, JSON, ("post", "/admin/events", "", event));
+    api.expect(seen, 202, JSON, ("post", "/admin/events", "", event));
     for path in ["/admin/results", "/admin/results/old"] {
         let known = "If-None-Match: *\r\n";
-        door.expect(seen, 304, "", ("get", path, known, ""));
+        api.expect(seen, 304, "", ("get", path, known, ""));
     }
 }
 
-fn what_cannot_be_done(door: &Asked<'_>, seen: &mut Seen) {
+fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
     for (method, path) in [
         ("get", "/admin/results?format=xls"),
         ("get", "/admin/results/shop?view=other"),
@@ -209,25 +208,25 @@ fn what_cannot_be_done(door: &Asked<'_>, seen: &mut Seen) {
         ("delete", "/admin/assignments?user="),
         ("post", "/admin/events"),
     ] {
-        door.expect(seen, 400, JSON, (method, path, "", ""));
+        api.expect(seen, 400, JSON, (method, path, "", ""));
     }
-    door.expect(seen, 404, JSON, ("get", "/admin/results/nothing", "", ""));
-    door.expect(seen, 404, JSON, ("get", "/admin/export/nothing", "", ""));
-    door.expect(
+    api.expect(seen, 404, JSON, ("get", "/admin/results/nothing", "", ""));
+    api.expect(seen, 404, JSON, ("get", "/admin/export/nothing", "", ""));
+    api.expect(
         seen,
         404,
         PAGE,
         ("get", "/admin/experiments/nothing/pause", "", ""),
     );
-    door.expect(
+    api.expect(
         seen,
         422,
         PAGE,
         ("get", "/admin/experiments/shop/promote", "", ""),
     );
     let long = " ".repeat((8 << 20) + 1);
-    door.expect(seen, 413, JSON, ("post", "/admin/events", "", &long));
-    door.expect(
+    api.expect(seen, 413, JSON, ("post", "/admin/events", "", &long));
+    api.expect(
         seen,
         400,
         JSON,
@@ -235,9 +234,9 @@ fn what_cannot_be_done(door: &Asked<'_>, seen: &mut Seen) {
     );
 }
 
-fn decisions(door: &Asked<'_>, seen: &mut Seen) {
+fn decisions(api: &AdminApi<'_>, seen: &mut Seen) {
     let long = " ".repeat((2 << 20) + 1);
-    let form = form_on(&door.site.get("/admin/experiments/shop/pause").text());
+    let form = form_on(&api.site.get("/admin/experiments/shop/pause").text());
     for (status, kind, path, headers, body) in [
         (200, JSON, "/shop/pause", "", ""),
         (
@@ -258,7 +257,7 @@ fn decisions(door: &Asked<'_>, seen: &mut Seen) {
         (400, JSON, "/shop/pause", BROKEN, "what\r\n"),
         (400, PAGE, "/shop/pause", FORM, "form=a&form=b"),
         (403, PAGE, "/shop/pause", FORM, "form=AAAA"),
-        (403, JSON, "/shop/pause", ELSEWHERE, ""),
+        (403, JSON, "/shop/pause", OTHER_SITE, ""),
         (404, JSON, "/nothing/pause", "", ""),
         (404, JSON, "/nothing/promote", "", ""),
         (404, JSON, "/shop/explode", "", ""),
@@ -276,46 +275,46 @@ fn decisions(door: &Asked<'_>, seen: &mut Seen) {
         ),
     ] {
         let path = format!("/admin/experiments{path}");
-        door.expect(seen, status, kind, ("post", &path, headers, body));
+        api.expect(seen, status, kind, ("post", &path, headers, body));
     }
 }
 
-/// What a page's forms carry.
+/// Returns the form token of a page.
 fn form_on(page: &str) -> String {
     let (_, rest) = page.split_once("name=\"form\" value=\"").unwrap();
     rest.split('"').next().unwrap().to_owned()
 }
 
-fn unsound_file(site: &Site, seen: &mut Seen) {
-    let door = Asked::of(site);
+fn invalid_file(site: &Site, seen: &mut Seen) {
+    let api = AdminApi::of(site);
     site.proxy.write("nonsense: true\n");
-    door.expect(seen, 422, JSON, ("post", "/admin/reload", "", ""));
+    api.expect(seen, 422, JSON, ("post", "/admin/reload", "", ""));
 }
 
-fn by_another_name(site: &Site, seen: &mut Seen) {
-    let mut door = Asked::of(site);
-    door.host = "evil.test".to_owned();
-    for (method, path) in door.guarded() {
-        door.expect(seen, 421, JSON, (&method, &path, "", ""));
+fn foreign_host(site: &Site, seen: &mut Seen) {
+    let mut api = AdminApi::of(site);
+    api.host = "evil.test".to_owned();
+    for (method, path) in api.guarded() {
+        api.expect(seen, 421, JSON, (&method, &path, "", ""));
     }
 }
 
-fn who_may_not(door: &Asked<'_>, seen: &mut Seen) {
-    let session = log_in(door);
-    for (method, path) in door.guarded() {
+fn missing_permissions(api: &AdminApi<'_>, seen: &mut Seen) {
+    let session = log_in(api);
+    for (method, path) in api.guarded() {
         let ask = |headers| (&*method, &*path, headers, "");
-        door.expect(seen, 401, JSON, ask(""));
+        api.expect(seen, 401, JSON, ask(""));
         if method == "get" {
-            door.expect(seen, 401, PAGE, ask(HTML));
+            api.expect(seen, 401, PAGE, ask(HTML));
             continue;
         }
-        let elsewhere = format!("{session}{ELSEWHERE}");
-        door.expect(seen, 403, JSON, ask(&elsewhere));
+        let other_site = format!("{session}{OTHER_SITE}");
+        api.expect(seen, 403, JSON, ask(&other_site));
         if path != "/admin/logout" {
-            door.expect(seen, 403, JSON, ask(READ));
+            api.expect(seen, 403, JSON, ask(READ));
         }
     }
-    door.expect(
+    api.expect(
         seen,
         403,
         PAGE,
@@ -323,44 +322,44 @@ fn who_may_not(door: &Asked<'_>, seen: &mut Seen) {
     );
 }
 
-fn log_in(door: &Asked<'_>) -> String {
-    let answer = door.send("post", "/admin/login", FORM, "token=operate-secret");
+fn log_in(api: &AdminApi<'_>) -> String {
+    let answer = api.send("post", "/admin/login", FORM, "token=operate-secret");
     let cookie = answer.header("set-cookie").unwrap();
     format!("Cookie: {}\r\n", cookie.split(';').next().unwrap())
 }
 
-fn sessions(door: &Asked<'_>, seen: &mut Seen) {
-    let session = log_in(door);
-    let page = door
+fn sessions(api: &AdminApi<'_>, seen: &mut Seen) {
+    let session = log_in(api);
+    let page = api
         .send("get", "/admin/results?format=html", &session, "")
         .text();
     let long = " ".repeat((2 << 20) + 1);
-    let (sound, known) = (format!("form={}", form_on(&page)), "token=operate-secret");
-    for (path, who, sound) in [
-        ("/admin/login", "", known),
-        ("/admin/logout", &*session, &sound),
+    let (valid_logout, valid_login) = (format!("form={}", form_on(&page)), "token=operate-secret");
+    for (path, session, valid) in [
+        ("/admin/login", "", valid_login),
+        ("/admin/logout", &*session, &valid_logout),
     ] {
-        let with = |headers: &str| format!("{who}{headers}");
+        let with = |headers: &str| format!("{session}{headers}");
         for (status, kind, headers, body) in [
             (400, JSON, &*format!("{FORM}{BROKEN}"), "what\r\n"),
-            (403, JSON, &*format!("{FORM}{ELSEWHERE}"), sound),
+            (403, JSON, &*format!("{FORM}{OTHER_SITE}"), valid),
             (413, JSON, FORM, &long),
-            (415, JSON, "Content-Type: text/plain\r\n", sound),
+            (415, JSON, "Content-Type: text/plain\r\n", valid),
             (422, JSON, FORM, "other=1"),
         ] {
-            door.expect(seen, status, kind, ("post", path, &with(headers), body));
+            api.expect(seen, status, kind, ("post", path, &with(headers), body));
         }
     }
     let own = format!("{session}{FORM}");
-    for (status, kind, path, who, body) in [
+    for (status, kind, path, headers, body) in [
         (403, PAGE, "/admin/logout", &*own, "form=AAAA"),
-        (303, "", "/admin/login", FORM, known),
-        // The last: it ends the session.
-        (303, "", "/admin/logout", &own, &sound),
+        (303, "", "/admin/login", FORM, valid_login),
+        // Comes last because it ends the session.
+        (303, "", "/admin/logout", &own, &valid_logout),
     ] {
-        door.expect(seen, status, kind, ("post", path, who, body));
+        api.expect(seen, status, kind, ("post", path, headers, body));
     }
-    door.expect(
+    api.expect(
         seen,
         401,
         PAGE,
@@ -368,15 +367,15 @@ fn sessions(door: &Asked<'_>, seen: &mut Seen) {
     );
 }
 
-fn too_many_guesses(door: &Asked<'_>, seen: &mut Seen) {
-    let guess = "Authorization: Bearer guess\r\n";
+fn too_many_wrong_tokens(api: &AdminApi<'_>, seen: &mut Seen) {
+    let wrong = "Authorization: Bearer guess\r\n";
     for _ in 0..12 {
-        door.send("get", "/admin/acts", guess, "");
+        api.send("get", "/admin/acts", wrong, "");
     }
-    for (method, path) in door.guarded() {
-        door.expect(seen, 429, JSON, (&method, &path, OPERATE, ""));
+    for (method, path) in api.guarded() {
+        api.expect(seen, 429, JSON, (&method, &path, OPERATE, ""));
     }
-    door.expect(
+    api.expect(
         seen,
         429,
         JSON,
@@ -387,7 +386,7 @@ fn too_many_guesses(door: &Asked<'_>, seen: &mut Seen) {
 fn without_a_store(seen: &mut Seen) {
     let mut site = Site::start_with("", Some(Redis::start()));
     site.redis.as_mut().unwrap().kill();
-    let door = Asked::of(&site);
+    let api = AdminApi::of(&site);
     for path in [
         "/admin/results",
         "/admin/results/shop",
@@ -395,19 +394,19 @@ fn without_a_store(seen: &mut Seen) {
         "/admin/export/shop",
         "/admin/acts",
     ] {
-        door.expect(seen, 503, JSON, ("get", path, "", ""));
+        api.expect(seen, 503, JSON, ("get", path, "", ""));
     }
     let pause = "/admin/experiments/shop/pause";
-    door.expect(seen, 503, PAGE, ("get", pause, "", ""));
-    door.expect(seen, 503, JSON, ("post", pause, "", ""));
-    door.expect(
+    api.expect(seen, 503, PAGE, ("get", pause, "", ""));
+    api.expect(seen, 503, JSON, ("post", pause, "", ""));
+    api.expect(
         seen,
         503,
         JSON,
         ("delete", "/admin/assignments?user=user-1", "", ""),
     );
-    // What needs no store is answered without it.
-    door.expect(
+    // Metrics do not need the store.
+    api.expect(
         seen,
         200,
         "application/openmetrics-text",

@@ -1,16 +1,16 @@
-//! A client that says exactly what it is told to say, over one kept connection.
+//! A client that sends exact bytes over one kept connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A connection.
+/// A client connection.
 pub struct Client {
     stream: BufReader<TcpStream>,
     host: String,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -24,7 +24,7 @@ impl Client {
         Client::try_connect(address).unwrap()
     }
 
-    /// A connection from another address of this machine, such as 127.0.0.2.
+    /// Connects from another address of this machine, such as 127.0.0.2.
     #[track_caller]
     pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Client {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
@@ -47,9 +47,9 @@ impl Client {
         })
     }
 
-    /// A connection to an admin door, asked by its address.
+    /// Connects to an admin API; `Host` is its address.
     #[track_caller]
-    pub fn door(address: SocketAddr) -> Client {
+    pub fn admin(address: SocketAddr) -> Client {
         let mut client = Client::connect(address);
         client.host = address.to_string();
         client
@@ -60,7 +60,7 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
-    /// GET with these header lines.
+    /// Sends GET with these header lines and reads the response.
     #[track_caller]
     pub fn get(&mut self, path: &str, headers: &str) -> Answer {
         self.try_get(path, headers).unwrap()
@@ -82,7 +82,7 @@ impl Client {
         self.answer(true).unwrap()
     }
 
-    /// Reads one answer; `has_body` is false for an answer to HEAD.
+    /// Reads one response; `has_body` is false for a response to HEAD.
     pub fn answer(&mut self, has_body: bool) -> std::io::Result<Answer> {
         let (status, headers) = self.head()?;
         let mut answer = Answer {
@@ -107,7 +107,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// Reads the head of an answer.
+    /// Reads the head of a response.
     pub fn head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
         let status = self.line()?;
         let status = status
@@ -136,12 +136,12 @@ impl Client {
         Ok((size > 0).then_some(chunk))
     }
 
-    /// The connection itself, for another thread to write on.
+    /// Returns the connection, so that another thread can write to it.
     pub fn try_clone(&self) -> TcpStream {
         self.stream.get_ref().try_clone().unwrap()
     }
 
-    /// Says no more, and listens on.
+    /// Closes the sending direction only.
     pub fn half_close(&mut self) {
         self.stream
             .get_mut()
@@ -149,12 +149,12 @@ impl Client {
             .unwrap();
     }
 
-    /// Leaves with a reset.
+    /// Closes the connection with a reset.
     pub fn reset(self) {
         super::raw::reset(self.stream.into_inner());
     }
 
-    /// So many bytes.
+    /// Reads exactly this many bytes.
     #[track_caller]
     pub fn exactly(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
@@ -162,14 +162,14 @@ impl Client {
         bytes
     }
 
-    /// Everything up to the end of the connection, as it comes; an error after the reset of it.
+    /// Reads all bytes up to the end of the connection; an error if it is reset.
     pub fn rest(&mut self) -> std::io::Result<String> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest)?;
         Ok(String::from_utf8_lossy(&rest).into_owned())
     }
 
-    /// Whether the other side has closed.
+    /// Whether the server has closed the connection.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0))
     }

@@ -1,18 +1,18 @@
-//! A clock for programs of their own, which tests set.
+//! A clock that tests set for the programs they start.
 
 use tempfile::TempDir;
 
 pub struct Clock(TempDir);
 
 impl Clock {
-    /// One that shows the true time.
+    /// Creates a clock that shows the true time.
     pub fn new() -> Clock {
         let clock = Clock(TempDir::new().unwrap());
         clock.set(0);
         clock
     }
 
-    /// What a program finds in its environment to go by it.
+    /// Returns the environment variables with which a program uses this clock.
     pub fn environment(&self) -> Vec<(String, String)> {
         let path = self.0.path().join("clock");
         let library = ["x86_64", "aarch64"]

@@ -1,4 +1,4 @@
-//! What tests share: origins, the program, a Redis, a client.
+//! Shared by tests: origins, the program, Redis, and a client.
 
 pub mod client;
 pub mod clock;
@@ -9,13 +9,13 @@ pub mod redis;
 
 use std::time::{Duration, Instant};
 
-/// Asks until the answer is there; panics with what was last seen when it takes too long.
+/// Repeats `ask` until it returns `Ok`. After 30 s, panics with its last error.
 #[track_caller]
 pub fn until<T, S: std::fmt::Debug>(what: &str, ask: impl FnMut() -> Result<T, S>) -> T {
     until_within(Duration::from_secs(30), what, ask)
 }
 
-/// Like [`until`], with another time.
+/// Like [`until`], with another time limit.
 #[track_caller]
 pub fn until_within<T, S: std::fmt::Debug>(
     time: Duration,

@@ -1,6 +1,7 @@
-//! A version of a site: a real HTTP server that says what it was asked.
+//! A version of a site: a real HTTP server whose responses describe the request as JSON.
 //!
-//! `?status=`, `?event=` (the value of `Watershed-Event`) and `?sleep_ms=` say how it answers.
+//! `?status=`, `?event=` (the value of `Watershed-Event`), `?sleep_ms=`, `?cookies=` and `?echo` control
+//! its response.
 
 use axum::Router;
 use axum::body::Body;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A running origin; it goes when this is dropped.
+/// A running origin; it stops when this is dropped.
 pub struct Origin {
     pub address: SocketAddr,
     _runtime: tokio::runtime::Runtime,
@@ -44,15 +45,15 @@ impl Origin {
 
 async fn answer(
     name: &str,
-    Query(wish): Query<HashMap<String, String>>,
+    Query(query): Query<HashMap<String, String>>,
     request: Request,
 ) -> Response {
     let (head, body) = request.into_parts();
-    if wish.contains_key("echo") {
-        // Streams back what comes in, as it comes.
+    if query.contains_key("echo") {
+        // Streams the request body back.
         return Response::new(body);
     }
-    if let Some(sleep) = wish.get("sleep_ms") {
+    if let Some(sleep) = query.get("sleep_ms") {
         tokio::time::sleep(Duration::from_millis(sleep.parse().unwrap())).await;
     }
     let bytes = body
@@ -65,7 +66,7 @@ async fn answer(
         .iter()
         .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
         .collect();
-    let said = json!({
+    let description = json!({
         "version": name,
         "method": head.method.as_str(),
         "target": head.uri.to_string(),
@@ -75,18 +76,18 @@ async fn answer(
     let mut response = Response::builder()
         .header("content-type", "application/json")
         .header("server", name);
-    if let Some(status) = wish.get("status") {
+    if let Some(status) = query.get("status") {
         response = response.status(status.parse::<u16>().unwrap());
     }
-    if let Some(event) = wish.get("event") {
+    if let Some(event) = query.get("event") {
         response = response.header("watershed-event", event);
     }
-    for cookie in wish
+    for cookie in query
         .get("cookies")
         .into_iter()
         .flat_map(|cookies| cookies.split(','))
     {
         response = response.header("set-cookie", cookie);
     }
-    response.body(Body::from(said.to_string())).unwrap()
+    response.body(Body::from(description.to_string())).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The real program, with a routes file of its own.
+//! Runs the real program with a routes file of its own.
 
 use super::client::{Answer, Client};
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_watershed");
 
-/// A running `watershed run`; it goes when this is dropped.
+/// A running `watershed run`; it is killed when this is dropped.
 pub struct Proxy {
     pub public: SocketAddr,
     pub admin: SocketAddr,
@@ -20,24 +20,24 @@ pub struct Proxy {
     how: How,
 }
 
-/// How the program is started, beyond its file.
+/// Options of the program's start.
 #[derive(Clone, Default)]
 pub struct How {
-    /// What it finds in its environment.
+    /// Environment variables.
     pub env: Vec<(String, String)>,
-    /// A command that runs it, such as `unshare -rm sh -c …`; `{}` stands for its folder.
+    /// A command that runs the program, such as `unshare -rm sh -c …`; `{}` is replaced by its folder.
     pub through: Vec<String>,
-    /// More keys of `admin`, as they stand in the file.
-    pub door: String,
+    /// More keys of `admin` in the routes file.
+    pub admin_keys: String,
 }
 
 impl Proxy {
-    /// Starts it with this file; `listen` and `admin` are added.
+    /// Starts the program with this file; `listen` and `admin` are added.
     pub fn start(routes: &str) -> Proxy {
         Proxy::start_how(routes, How::default())
     }
 
-    /// Starts it in a way of its own.
+    /// Starts the program with options.
     pub fn start_how(routes: &str, how: How) -> Proxy {
         let folder = TempDir::new().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -52,7 +52,7 @@ impl Proxy {
         }
     }
 
-    /// A place in its folder, seen from where it runs: what is mounted there is there.
+    /// Returns the path of a file in its folder as the program sees it, with its mounts.
     pub fn as_it_sees(&self, place: &str) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
         let folder = self.folder.path().strip_prefix("/").unwrap();
@@ -63,7 +63,7 @@ impl Proxy {
         self.folder.path().join("routes.yaml")
     }
 
-    /// Changes its file, in one step as editors do.
+    /// Replaces its routes file atomically.
     pub fn write(&self, routes: &str) {
         let next = self.folder.path().join("next.yaml");
         let text = with_addresses(routes, self.public, self.admin, &self.how);
@@ -77,7 +77,7 @@ impl Proxy {
         self.child.wait().unwrap();
     }
 
-    /// The most memory that it has ever held.
+    /// Returns its peak memory.
     pub fn memory_max_kib(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -85,7 +85,7 @@ impl Proxy {
         kib.parse().unwrap()
     }
 
-    /// The CPU time that it has used.
+    /// Returns the CPU time that it has used.
     pub fn cpu_ms(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields = stat.rsplit(") ").next().unwrap().split(' ');
@@ -107,7 +107,7 @@ impl Proxy {
         self.child.wait().unwrap()
     }
 
-    /// Starts it again after it ended, on the same ports and with the same files.
+    /// Starts the program again after it ended, with the same ports and files.
     pub fn again(&mut self, routes: &str) {
         let (child, log, _, _) = launch(&self.folder, routes, self.public, self.admin, &self.how);
         self.child = child;
@@ -119,13 +119,13 @@ impl Proxy {
     }
 
     pub fn ask(&self, path: &str) -> Answer {
-        Client::door(self.admin).get(path, "")
+        Client::admin(self.admin).get(path, "")
     }
 
-    /// The results, once everything that was answered is in them.
+    /// Returns the results once they contain every response so far.
     #[track_caller]
     pub fn results(&self) -> serde_json::Value {
-        // A full journal takes a busy machine a while.
+        // A busy machine needs some time for a full journal.
         let within = std::time::Duration::from_secs(120);
         super::until_within(within, "a store that has caught up", || {
             let answer = self.ask("/admin/results");
@@ -149,16 +149,16 @@ impl Drop for Proxy {
 }
 
 fn with_addresses(routes: &str, public: SocketAddr, admin: SocketAddr, how: &How) -> String {
-    let door = &how.door;
+    let admin_keys = &how.admin_keys;
     let routes = match std::env::var("WATERSHED_TEST_OBSERVED").is_ok() {
         true => observed(routes),
         false => routes.to_owned(),
     };
-    format!("listen: {public}\nadmin: {{ listen: {admin}, {door} }}\n{routes}")
+    format!("listen: {public}\nadmin: {{ listen: {admin}, {admin_keys} }}\n{routes}")
 }
 
-/// The same file as people run it in production: with an access log, request IDs, traces and a
-/// total timeout, unless it says something else about them.
+/// Adds an access log, request IDs, traces and a total timeout to the file unless it configures them,
+/// as in production.
 fn observed(routes: &str) -> String {
     let mut routes = routes.to_owned();
     for (key, line) in [

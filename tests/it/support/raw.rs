@@ -1,26 +1,26 @@
-//! An origin that says exactly what a test tells it to say, and remembers what it was sent.
+//! An origin that sends exact bytes and keeps what it receives.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A listening origin; its threads end with the test's process.
+/// A listening origin; its threads end with the process.
 pub struct Raw {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
-/// A connection to it.
+/// A connection to the origin.
 pub struct Peer {
     pub stream: TcpStream,
-    /// What was read and not taken yet.
+    /// Bytes that were read but not returned yet.
     rest: Vec<u8>,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Raw {
-    /// Each connection that brings something is given to `serve`, in a thread of its own.
+    /// Calls `serve` for each connection, in a thread of its own.
     pub fn start(serve: impl Fn(Peer) + Send + Sync + 'static) -> Raw {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -48,7 +48,7 @@ impl Raw {
         Raw { address, seen }
     }
 
-    /// Answers every request with this, and keeps the connection.
+    /// Starts an origin that sends this response to every request and keeps the connection.
     pub fn always(answer: impl Into<Vec<u8>>) -> Raw {
         let answer = answer.into();
         Raw::start(move |mut peer| {
@@ -58,14 +58,14 @@ impl Raw {
         })
     }
 
-    /// Everything that came over any connection.
+    /// Returns all bytes received on any connection.
     pub fn seen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 }
 
 impl Peer {
-    /// The next request's head, with the empty line; `None` when the other side has closed.
+    /// Reads the head of the next request with its empty line; `None` if the client has closed.
     pub fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.rest, b"\r\n\r\n") {
@@ -78,7 +78,7 @@ impl Peer {
         }
     }
 
-    /// The next request with its body, however it is framed.
+    /// Reads the next request with its body, by length or in chunks.
     pub fn request(&mut self) -> Option<String> {
         let mut request = self.head()?;
         let lower = request.to_lowercase();
@@ -109,7 +109,7 @@ impl Peer {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// Waits until the other side has closed or reset the connection; false when it stays.
+    /// Waits until the client has closed or reset the connection; false if it does not in time.
     pub fn is_left(&mut self, within: Duration) -> bool {
         self.stream.set_read_timeout(Some(within)).unwrap();
         loop {
@@ -126,7 +126,7 @@ impl Peer {
         }
     }
 
-    /// Ends the connection with a reset.
+    /// Closes the connection with a reset.
     pub fn reset(self) {
         reset(self.stream);
     }
@@ -144,7 +144,7 @@ impl Peer {
     }
 }
 
-/// Ends a connection with a reset.
+/// Closes a connection with a reset.
 pub fn reset(stream: TcpStream) {
     let socket = socket2::Socket::from(stream);
     socket.set_linger(Some(Duration::ZERO)).unwrap();

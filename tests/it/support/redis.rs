@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// A running redis-server; it goes when this is dropped.
+/// A running redis-server; it is killed when this is dropped.
 pub struct Redis {
     pub address: SocketAddr,
     program: String,
@@ -14,23 +14,23 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Without persistence.
+    /// Starts Redis without persistence.
     pub fn start() -> Redis {
         Redis::with(&[])
     }
 
-    /// With these arguments besides, such as `--appendonly yes`.
+    /// Starts Redis with more arguments, such as `--appendonly yes`.
     pub fn with(arguments: &[&str]) -> Redis {
         Redis::of("redis-server", arguments)
     }
 
-    /// Another program that speaks its language.
+    /// Starts another program with the same protocol.
     pub fn of(program: &str, arguments: &[&str]) -> Redis {
         let owned = |argument: &&str| (*argument).to_owned();
         Redis::on(program, free, arguments.iter().map(owned).collect())
     }
 
-    /// Valkey, as scripts/test installs it.
+    /// Starts Valkey, as scripts/test installs it.
     pub fn valkey() -> Redis {
         let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/lib");
         let mut versions = std::fs::read_dir(installed)
@@ -49,7 +49,7 @@ impl Redis {
         Redis::of(program.to_str().unwrap(), &[])
     }
 
-    /// A port that was free a moment ago may be another test's now: then another one is tried.
+    /// Tries several ports, because another test may have taken a free one meanwhile.
     fn on(program: &str, port: impl Fn() -> SocketAddr, arguments: Vec<String>) -> Redis {
         let try_one = || {
             let mut redis = Redis {
@@ -91,15 +91,15 @@ impl Redis {
         format!("redis://{}", self.address)
     }
 
-    /// Starts it again, on the same port and with the same files.
+    /// Starts it again with the same port and files.
     pub fn up(&mut self) {
         assert!(self.comes_up(), "redis-server ends at once");
     }
 
-    /// Whether it is there to stay: who answers at its port may be another one.
+    /// Starts the process. False if it ends, because another server has its port.
     fn comes_up(&mut self) -> bool {
         let child = Command::new(&self.program)
-            // A Sentinel keeps what it learns in its file, which comes first.
+            // A Sentinel needs a file, as the first argument, in which it keeps its state.
             .args(self.sentinel_file())
             .args([
                 "--port",
@@ -136,11 +136,11 @@ impl Redis {
     }
 
     fn sentinel_file(&self) -> Vec<String> {
-        let told = self
+        let monitor = self
             .arguments
             .iter()
             .find(|word| word.starts_with("sentinel monitor"));
-        match told {
+        match monitor {
             Some(monitor) => {
                 let path = self.folder.path().join("sentinel.conf");
                 if !path.exists() {
@@ -164,7 +164,7 @@ impl Redis {
         }
     }
 
-    /// Sends one command; what it answers, as `redis-cli` would show it.
+    /// Sends one command. Returns the reply as text.
     pub fn command(&self, words: &[&str]) -> Result<String, String> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_connection().map_err(|error| error.to_string())?;
@@ -191,7 +191,7 @@ impl Cluster {
         let words = "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-replica-validity-factor 0 --appendonly yes";
         let nodes: Vec<Redis> = (0..6)
             .map(|_| {
-                // The nodes talk to each other on a port 10,000 higher.
+                // The cluster bus uses a port that is 10,000 higher.
                 let port = || {
                     let mut ports = std::iter::repeat_with(free);
                     ports.find(|free| free.port() < 50_000).unwrap()
@@ -213,11 +213,11 @@ impl Cluster {
             String::from_utf8_lossy(&made.stdout)
         );
         let cluster = Cluster { nodes };
-        cluster.until_sound();
+        cluster.wait_until_ok();
         cluster
     }
 
-    /// Every node named, so that any one may be away.
+    /// Returns a URL with every node, so that any one can be down.
     pub fn url(&self) -> String {
         let addresses: Vec<_> = self
             .nodes
@@ -227,8 +227,8 @@ impl Cluster {
         format!("redis://{}", addresses.join(","))
     }
 
-    /// Waits until all nodes that are up see a cluster that serves.
-    pub fn until_sound(&self) {
+    /// Waits until all running nodes report the cluster as ok.
+    pub fn wait_until_ok(&self) {
         for node in self.nodes.iter().filter(|node| node.is_up()) {
             super::until("the cluster", || {
                 let info = node.command(&["CLUSTER", "INFO"])?;
@@ -237,7 +237,7 @@ impl Cluster {
         }
     }
 
-    /// The masters that are up.
+    /// Returns the indices of running masters.
     pub fn masters(&self) -> Vec<usize> {
         let is_master = |node: &Redis| {
             node.is_up()
@@ -295,7 +295,7 @@ impl Watched {
         format!("redis+sentinel://{}/site", addresses.join(","))
     }
 
-    /// The server that is master and up.
+    /// Returns the index of the running master.
     pub fn master(&self) -> usize {
         super::until("a master", || {
             let is_master = |node: &Redis| {

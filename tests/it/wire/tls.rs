@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// An authority, and a folder with what it certified.
+/// A certificate authority, with a folder of its certificates.
 pub struct Authority {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -46,7 +46,7 @@ impl Authority {
         self.certify_until(file, names, (2050, 1, 1));
     }
 
-    /// The same, valid until then.
+    /// The same, with this expiry.
     pub fn certify_until(&self, file: &str, names: &[&str], (year, month, day): (i32, u8, u8)) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
@@ -74,7 +74,7 @@ impl Authority {
         TlsConnector::from(Arc::new(config))
     }
 
-    /// A server with the certificate of this file; with `asks`, for clients with one of ours.
+    /// Configures a server with this certificate; with `asks`, it requires a client certificate.
     pub fn server(&self, file: &str, protocols: &[&str], asks: bool) -> TlsAcceptor {
         let builder = rustls::ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -99,7 +99,7 @@ pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A proxy with TLS, and where it listens for it.
+/// Starts a proxy with TLS. Returns it with the address of its TLS listener.
 fn secure(upstream: &str, certificates: &str) -> (Proxy, SocketAddr) {
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: {upstream} }}\ntls: {{ listen: 127.0.0.1:0, certificates: {certificates} }}"
@@ -151,7 +151,7 @@ fn clients_are_served_over_tls() {
     );
     run(async {
         let http1 = authority.client(&["http/1.1"]);
-        // Each name is shown its own certificate.
+        // Each name gets its own certificate.
         for name in ["a.test", "b.test", "x.b.test"] {
             let mut stream = connect(&http1, address, name).await.unwrap();
             let answer = say(&mut stream, ASK).await;
@@ -162,11 +162,11 @@ fn clients_are_served_over_tls() {
             );
         }
         assert!(connect(&http1, address, "c.test").await.is_err());
-        // What is unsound is as unsound here.
+        // A malformed request is refused over TLS, too.
         let mut stream = connect(&http1, address, "a.test").await.unwrap();
         let answer = say(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-        // HTTP/2, as is agreed on first.
+        // HTTP/2, as negotiated by ALPN.
         let both = authority.client(&["h2", "http/1.1"]);
         let stream = connect(&both, address, "a.test").await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -181,7 +181,7 @@ fn clients_are_served_over_tls() {
             answer.contains("[\"x-forwarded-proto\",\"https\"]"),
             "{answer}"
         );
-        // Those who speak no TLS disturb nobody.
+        // Clients without TLS do not affect others.
         let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
         plain.write_all(ASK.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
@@ -191,7 +191,7 @@ fn clients_are_served_over_tls() {
 }
 
 #[test]
-fn certificates_are_read_again_when_they_change() {
+fn changed_certificates_are_reloaded() {
     let authority = Authority::new();
     authority.certify("site", &["old.test"]);
     let origin = Origin::start("current");
@@ -206,14 +206,16 @@ fn certificates_are_read_again_when_they_change() {
         let mut stream = connect(&client, address, "old.test").await.unwrap();
         assert!(say(&mut stream, ASK).await.contains(" 200 OK"));
     });
-    // Half of a pair changes nothing.
+    // A certificate without its new key changes nothing.
     let key = std::fs::read(authority.file("site.key")).unwrap();
     authority.certify("site", &["new.test"]);
     let new_key = std::fs::read(authority.file("site.key")).unwrap();
     std::fs::write(authority.file("site.key"), key).unwrap();
     until("the refusal", || {
         let log = proxy.log.lock().unwrap().clone();
-        log.contains("does not belong to the certificate").then_some(()).ok_or(log)
+        log.contains("does not belong to the certificate")
+            .then_some(())
+            .ok_or(log)
     });
     run(async { assert!(connect(&client, address, "old.test").await.is_ok()) });
     std::fs::write(authority.file("site.key"), new_key).unwrap();
@@ -223,7 +225,7 @@ fn certificates_are_read_again_when_they_change() {
     run(async { assert!(connect(&client, address, "old.test").await.is_err()) });
 }
 
-/// An upstream over TLS that answers HTTP/1.1, on a thread of its own.
+/// An upstream with TLS and HTTP/1.1, on a thread of its own.
 pub fn origin_over_tls(acceptor: TlsAcceptor) -> SocketAddr {
     serve(move |stream| {
         let acceptor = acceptor.clone();
@@ -267,7 +269,7 @@ pub fn over(upstream: &str) -> Proxy {
 }
 
 #[test]
-fn upstreams_over_tls_must_show_what_is_trusted() {
+fn upstream_needs_a_trusted_certificate() {
     let authority = Authority::new();
     authority.certify("origin", &["localhost"]);
     authority.certify("us", &["proxy.test"]);
@@ -285,7 +287,7 @@ fn upstreams_over_tls_must_show_what_is_trusted() {
             "{{ endpoints: [\"https://{host}:{}\"], tls: {{ {tls} }} }}",
             address.port()
         );
-        // The system's roots are somebody else's.
+        // The system's roots do not contain the authority.
         let how = How {
             env: vec![("SSL_CERT_FILE".to_owned(), ca(&stranger))],
             ..How::default()
@@ -313,7 +315,7 @@ fn upstreams_over_tls_must_show_what_is_trusted() {
         &format!("ca: {}, name: localhost", ca(&authority)),
         None,
     );
-    // A name that it is not for, an authority that is not trusted, the system's roots.
+    // A wrong name, an untrusted authority, and the system's roots.
     check(
         "127.0.0.1",
         plain,
@@ -332,7 +334,7 @@ fn upstreams_over_tls_must_show_what_is_trusted() {
         "name: localhost",
         Some("upstream_distrusted"),
     );
-    // One that wants to see a certificate.
+    // An upstream that requires a client certificate.
     check(
         "localhost",
         asking,
@@ -348,7 +350,7 @@ fn upstreams_over_tls_must_show_what_is_trusted() {
     );
 }
 
-/// A service over HTTP/2 as gRPC is: a body, and how it went behind it.
+/// A service over HTTP/2 like gRPC: a body, with the outcome in trailers.
 async fn call(request: Request<Incoming>) -> Result<Response<super::http2::Body>, hyper::Error> {
     let (head, body) = request.into_parts();
     assert_eq!(head.version, http::Version::HTTP_2);
@@ -368,7 +370,7 @@ async fn call(request: Request<Incoming>) -> Result<Response<super::http2::Body>
 }
 
 #[test]
-fn upstreams_are_spoken_to_in_http_2() {
+fn upstream_is_reached_over_http2() {
     let authority = Authority::new();
     authority.certify("origin", &["localhost"]);
     let h2c = serve(|stream| async move {
@@ -390,7 +392,7 @@ fn upstreams_are_spoken_to_in_http_2() {
                 .await;
         }
     });
-    // Checks, too: with one that fails nobody would be asked.
+    // Health checks use TLS, too; if they failed, no request would be sent.
     let health = "health: { path: /up, interval: 20ms, status: 200 }";
     let h2c = (
         format!("{{ endpoints: \"h2c://{h2c}\", {health} }}"),
@@ -433,19 +435,19 @@ fn upstreams_are_spoken_to_in_http_2() {
 }
 
 #[test]
-fn the_command_line_asks_a_door_behind_tls() {
+fn command_line_reaches_admin_api_behind_tls() {
     let authority = Authority::new();
-    authority.certify("door", &["localhost"]);
-    let door = Proxy::start(
+    authority.certify("admin", &["localhost"]);
+    let proxy = Proxy::start(
         "upstreams: { a: \"http://127.0.0.1:9\", b: \"http://127.0.0.1:9\" }\n\
          experiments: { site: { control: a, experiment: b, percent: 50 } }\n",
     );
     let files = format!(
         "{{ cert: {}, key: {} }}",
-        authority.file("door.pem"),
-        authority.file("door.key")
+        authority.file("admin.pem"),
+        authority.file("admin.key")
     );
-    let (_front, secure) = secure(&format!("\"http://{}\"", door.admin), &files);
+    let (_front, secure) = secure(&format!("\"http://{}\"", proxy.admin), &files);
     let url = format!("https://localhost:{}", secure.port());
     let results = |roots: &str| {
         std::process::Command::new(crate::support::proxy::BINARY)

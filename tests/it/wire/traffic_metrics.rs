@@ -1,4 +1,4 @@
-//! Metrics of traffic: each request is counted once, by what became of it.
+//! Metrics of traffic: each request is counted once, by its outcome.
 
 use super::http2;
 use super::tls::Authority;
@@ -41,15 +41,15 @@ fn value(series: &Series, name: &str) -> f64 {
     *value.unwrap_or_else(|| panic!("{name} is not among {series:#?}"))
 }
 
-/// The requests that were counted, without their prefix.
+/// Returns the lines of counted requests, without their prefix.
 fn requests(series: &Series) -> BTreeMap<&str, f64> {
     let counted = series.iter();
     let counted = counted.filter_map(|(name, value)| Some((name.strip_prefix(REQUESTS)?, *value)));
     counted.collect()
 }
 
-/// The metrics, once no request is in flight: a client may read the end of its response before
-/// that is counted.
+/// Returns the metrics once no request is in flight, because a client can read the end of its response
+/// before that is counted.
 fn settled(proxy: &Proxy) -> Series {
     until("no request in flight", || {
         let series = metrics(proxy);
@@ -72,7 +72,7 @@ fn unused_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// Says this on a connection of its own, and reads all that comes.
+/// Sends this on a new connection and reads everything.
 fn say(address: SocketAddr, text: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
@@ -93,7 +93,7 @@ fn by_http2(address: SocketAddr, path: &str, host: &str) -> u16 {
     })
 }
 
-/// Requests of every protocol and class, of which every one is counted once.
+/// Sends requests of every protocol and class.
 fn check_counts(more: &str) {
     let origin = Origin::start("current");
     let gone = unused_address();
@@ -123,7 +123,7 @@ fn check_counts(more: &str) {
             }
         }
     }
-    // Watershed's own: nobody to connect to, nothing to ask, nothing to read.
+    // Responses of watershed: no upstream, no forwarding, an unreadable request.
     let mut client = Client::connect(proxy.public);
     client
         .say("GET / HTTP/1.1\r\nHost: gone.test\r\n\r\n")
@@ -149,7 +149,7 @@ fn check_counts(more: &str) {
         .map(|(key, count)| (&**key, *count))
         .collect();
     assert_eq!(counted, expected);
-    // Others agree with them.
+    // Other counters agree with them.
     let all: f64 = counted.values().sum();
     assert_eq!(value(&series, "requests_total{}"), all);
     for (upstream, count, heads) in [
@@ -184,7 +184,7 @@ fn check_counts(more: &str) {
             let labels = format!("{{protocol=\"{protocol}\",tls=\"false\"}}");
             value(&series, &format!("client_connections_open{labels}"))
         };
-        // The one that is kept here.
+        // The connection that is kept open here.
         match (
             open("HTTP/1"),
             open("HTTP/2"),
@@ -206,12 +206,12 @@ fn requests_are_counted_by_upstream_endpoint_protocol_and_class() {
 }
 
 #[test]
-fn requests_are_counted_alike_with_a_log() {
+fn access_log_does_not_change_request_counts() {
     check_counts(OBSERVED);
 }
 
 #[test]
-fn clients_that_leave_are_counted_and_nothing_stays_in_flight() {
+fn disconnected_clients_are_counted_and_not_in_flight() {
     let (came, waiting) = mpsc::channel();
     let origin = Raw::start(move |mut peer| {
         if peer.head().is_some() {
@@ -259,7 +259,7 @@ fn clients_that_leave_are_counted_and_nothing_stays_in_flight() {
     assert_eq!(value(&series, heads), 0.0);
 }
 
-/// An endpoint that says this to every request, and then closes.
+/// An endpoint that sends this to every request and then closes.
 fn closing(address: SocketAddr, says: &'static str) -> (SocketAddr, mpsc::Sender<()>) {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
@@ -278,10 +278,10 @@ fn closing(address: SocketAddr, says: &'static str) -> (SocketAddr, mpsc::Sender
 }
 
 #[test]
-fn retries_ejections_and_returns_of_an_endpoint_are_counted() {
+fn retries_ejections_and_returns_are_counted() {
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    // It takes requests and closes without a word.
+    // It accepts requests and closes without a response.
     let (broken, alive) = closing(ANY, "");
     let proxy = Proxy::start(&format!(
         "workers: 1\nupstreams: {{ current: {{ endpoints: [\"http://{}\", \"http://{broken}\"], balance: round_robin }} }}",
@@ -301,7 +301,7 @@ fn retries_ejections_and_returns_of_an_endpoint_are_counted() {
             .then_some(series)
             .ok_or(())
     });
-    // Each request that it got was sent again, and is counted where it was answered.
+    // Each of its requests was retried, and counts at the endpoint that responded.
     let retries = value(&ejected, "upstream_retries_total{upstream=\"current\"}");
     let connections = of_broken("endpoint_connections_total", "");
     assert_eq!(retries, value(&ejected, &connections));
@@ -313,7 +313,7 @@ fn retries_ejections_and_returns_of_an_endpoint_are_counted() {
         requests(&series).keys().copied().collect::<Vec<_>>(),
         [&good]
     );
-    // It comes back.
+    // The endpoint returns.
     drop(alive);
     let _ = TcpStream::connect(broken);
     let (_, _alive) = until("its address", || {
@@ -337,7 +337,7 @@ fn retries_ejections_and_returns_of_an_endpoint_are_counted() {
 }
 
 #[test]
-fn counts_never_go_back_when_an_endpoint_leaves_the_file_for_a_while() {
+fn counters_do_not_decrease_when_an_endpoint_is_removed_and_added() {
     let first = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let second = Raw::always("HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno");
     let file = |origin: &Raw| format!("upstreams: {{ current: \"http://{}\" }}", origin.address);
@@ -369,7 +369,7 @@ fn counts_never_go_back_when_an_endpoint_leaves_the_file_for_a_while() {
 }
 
 #[test]
-fn certificates_and_reloads_are_reported() {
+fn metrics_contain_certificates_and_reloads() {
     let authority = Authority::new();
     authority.certify("site", &["a.test"]);
     let origin = Origin::start("current");
@@ -407,7 +407,7 @@ fn certificates_and_reloads_are_reported() {
         let seen = reloads(&metrics(&proxy));
         (seen == (0.0, began)).then_some(()).ok_or(seen)
     });
-    // A renewed certificate, and a sound file.
+    // A renewed certificate, and a valid file.
     let renewed = (2051, 2, 3);
     authority.certify_until("site", &["a.test"], renewed);
     proxy.write(&file("workers: 2"));
@@ -423,7 +423,7 @@ fn certificates_and_reloads_are_reported() {
     });
 }
 
-/// When a certificate expires, as another program reads it.
+/// Returns the expiry of a certificate as openssl prints it.
 fn openssl_expiry(file: &str) -> f64 {
     let asked = Command::new("openssl")
         .args([
@@ -441,7 +441,7 @@ fn openssl_expiry(file: &str) -> f64 {
 }
 
 #[test]
-fn the_process_is_reported_by_the_names_of_client_libraries() {
+fn process_metrics_have_the_names_of_client_libraries() {
     let origin = Origin::start("current");
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: \"http://{}\" }}",
@@ -466,7 +466,7 @@ fn the_process_is_reported_by_the_names_of_client_libraries() {
         let seen = of(&metrics(&proxy), "process_cpu_seconds_total");
         (seen * 1000.0 >= cpu_ms).then_some(()).ok_or(seen)
     });
-    // Sockets that are held open are counted.
+    // Open sockets count.
     let held: Vec<_> = (0..20)
         .map(|_| {
             let mut client = proxy.client();
@@ -479,7 +479,7 @@ fn the_process_is_reported_by_the_names_of_client_libraries() {
 }
 
 #[test]
-fn prometheus_own_linter_has_nothing_to_say() {
+fn promtool_accepts_the_metrics() {
     let origin = Origin::start("current");
     let gone = unused_address();
     let proxy = Proxy::start(&format!(
@@ -497,7 +497,7 @@ fn prometheus_own_linter_has_nothing_to_say() {
         client.post("/buy", &user, "");
     }
     proxy.results();
-    let answer = Client::door(proxy.admin).get("/admin/metrics", "Accept: text/plain\r\n");
+    let answer = Client::admin(proxy.admin).get("/admin/metrics", "Accept: text/plain\r\n");
     let kind = answer.header("content-type").unwrap();
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
     let mut linter = Command::new("promtool")
@@ -517,7 +517,7 @@ fn prometheus_own_linter_has_nothing_to_say() {
     let said = [linted.stdout, linted.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(linted.status.success() && said.is_empty(), "{said}");
-    // Nothing is lost on the way to the older format.
+    // The older format has every metric.
     let text = answer.text();
     let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(samples(&text), samples(&proxy.ask("/admin/metrics").text()));

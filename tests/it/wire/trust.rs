@@ -1,4 +1,4 @@
-//! Whom clients of the program trust over TLS, and that they say nothing to anybody else.
+//! Certificates that the program trusts as a TLS client. It sends nothing to servers with others.
 
 use super::tls::{Authority, origin_over_tls, over, provider};
 use crate::support::client::Client;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
-/// A listener without TLS that keeps what it can read of requests.
+/// A listener without TLS that keeps all readable bytes.
 struct Eavesdropper {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<u8>>>,
@@ -46,7 +46,7 @@ impl Eavesdropper {
         Eavesdropper { address, heard }
     }
 
-    /// Fails if it was told anything that is not TLS.
+    /// Fails if it received anything but TLS.
     #[track_caller]
     fn heard_nothing(&self) {
         let heard = self.heard.lock().unwrap();
@@ -56,7 +56,7 @@ impl Eavesdropper {
     }
 }
 
-/// What the environment says of roots; what it does not say is not said.
+/// The environment variables of certificate roots; unset if `None`.
 #[derive(Clone, Debug, Default)]
 struct Roots {
     file: Option<String>,
@@ -81,7 +81,7 @@ impl Roots {
         }
     }
 
-    /// For a proxy, whose environment can only be added to.
+    /// For a proxy, to whose environment variables can only be added.
     fn how(&self) -> How {
         let tell = |(name, value): (&str, &Option<String>)| {
             let value = value.clone().unwrap_or("/nonexistent".to_owned());
@@ -96,7 +96,7 @@ impl Roots {
     }
 }
 
-/// Environments in which there is nobody to trust.
+/// Environments without certificate roots.
 fn without_roots(folder: &TempDir) -> Vec<Roots> {
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -194,7 +194,7 @@ fn tls_without_roots_is_refused_and_nothing_is_sent_in_cleartext() {
     ear.heard_nothing();
 }
 
-/// How a `watershed run` ends; one that serves is asked, to hear what it says to its upstream.
+/// Returns how a `watershed run` ends. If it serves, sends a request so that it contacts its upstream.
 fn ends(mut child: Child, ear: &Eavesdropper) -> Output {
     let mut errors = child.stderr.take().unwrap();
     let (mut log, mut bytes) = (Vec::new(), [0; 4096]);
@@ -229,7 +229,7 @@ fn reload_without_roots_keeps_the_running_plan() {
         "upstreams: {{ current: \"https://{}\" }}\n",
         ear.address
     ));
-    let refused = Client::door(proxy.admin).post("/admin/reload", "", "");
+    let refused = Client::admin(proxy.admin).post("/admin/reload", "", "");
     let said = refused.text();
     assert_eq!(refused.status, 422, "{said}");
     for words in ["no CA certificates", "`upstreams.current.tls.ca`"] {
@@ -240,7 +240,7 @@ fn reload_without_roots_keeps_the_running_plan() {
 }
 
 #[test]
-fn roots_of_the_environment_are_honoured() {
+fn certificate_roots_of_the_environment_are_used() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     authority.certify("origin", &["localhost"]);
     let origin = origin_over_tls(authority.server("origin", &[], false));
@@ -248,7 +248,7 @@ fn roots_of_the_environment_are_honoured() {
     let directory = |name: &str, authority: &Authority| {
         let place = folder.path().join(name);
         std::fs::create_dir(&place).unwrap();
-        // As `openssl rehash` leaves it, with a link that leads nowhere beside it.
+        // A folder as `openssl rehash` leaves it, with a dangling link.
         std::os::unix::fs::symlink(authority.file("ca.pem"), place.join("0a1b2c3d.0")).unwrap();
         std::os::unix::fs::symlink("/nonexistent", place.join("4e5f6a7b.0")).unwrap();
         place.display().to_string()
@@ -276,7 +276,7 @@ fn roots_of_the_environment_are_honoured() {
     check(Some(&their_file), Some(&theirs), false);
 }
 
-/// A certificate that vouches for itself, in files of a folder.
+/// A self-signed certificate in files of a folder.
 struct Own {
     certificate: Certificate,
     key: KeyPair,
@@ -304,7 +304,7 @@ impl Own {
         self.folder.path().join("own.pem").display().to_string()
     }
 
-    /// A server that shows it, and signs with this key.
+    /// Configures a server with this certificate and key.
     fn served(&self, key: &KeyPair, version: &'static rustls::SupportedProtocolVersion) -> u16 {
         origin_over_tls(self.acceptor(key, version)).port()
     }
@@ -348,11 +348,11 @@ fn self_signed_upstream_is_trusted_as_exactly_that_certificate() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let port = own.served(&own.key, version);
         check("localhost", port, &own, "", true);
-        // On the way of hyper, too.
+        // With a total timeout, too.
         check("localhost", port, &own, "timeouts: { total: 30s }\n", true);
         check("127.0.0.1", port, &own, "", false);
         check("localhost", port, &twin, "", false);
-        // Its certificate without its key.
+        // The certificate without its key.
         check("localhost", own.served(&twin.key, version), &own, "", false);
         for wrong in [&old, &young] {
             check(
@@ -379,7 +379,7 @@ fn health_checks_trust_what_requests_trust() {
             ca.file()
         ));
         match says {
-            // The first check decides, and may come after the first request.
+            // The first check decides, but may run after the first request.
             None => until("a check that succeeds", || {
                 let answer = proxy.client().get("/", "");
                 let log = proxy.log.lock().unwrap().clone();
@@ -396,7 +396,7 @@ fn health_checks_trust_what_requests_trust() {
 }
 
 #[test]
-fn scheme_in_capitals_means_the_same() {
+fn uppercase_https_scheme_needs_tls() {
     let ear = Eavesdropper::start();
     let own = Own::new(|_| {});
     let proxy = over(&format!(
@@ -414,7 +414,7 @@ fn scheme_in_capitals_means_the_same() {
 }
 
 #[test]
-fn command_line_without_roots_says_nothing_to_an_https_door() {
+fn command_line_without_roots_sends_nothing_over_https() {
     let ear = Eavesdropper::start();
     let url = format!("https://{}", ear.address);
     let nobody = Roots::of(Some("/nonexistent"), Some("/nonexistent"));
@@ -429,7 +429,7 @@ fn command_line_without_roots_says_nothing_to_an_https_door() {
 
 const PLAIN: &str = "workers: 1\nupstreams: { current: \"http://127.0.0.1:9\" }\n";
 
-/// Waits until the store is said to be there; or, with some `words`, until they are logged.
+/// Waits until the store is available, or until `words` are logged.
 #[track_caller]
 fn store_is_used(store: &str, words: Option<&str>) {
     let proxy = Proxy::start(&format!("{PLAIN}store: {store}\n"));
@@ -457,7 +457,7 @@ fn free() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Redis with this certificate at this port, beside its port without TLS.
+/// Starts Redis with this certificate on this port, beside its port without TLS.
 fn redis_over_tls(own: &Own, port: u16, more: &[&str]) -> Redis {
     let key = own.folder.path().join("own.key");
     std::fs::write(&key, own.key.serialize_pem()).unwrap();
@@ -491,7 +491,7 @@ fn self_signed_redis_is_trusted_as_exactly_that_certificate() {
 }
 
 #[test]
-fn sentinels_and_their_master_are_spoken_to_over_tls() {
+fn sentinels_and_their_master_are_reached_over_tls() {
     let own = Own::new(names);
     let port = free();
     let master = redis_over_tls(&own, port, &["--tls-replication", "yes"]);
@@ -512,7 +512,7 @@ fn sentinels_and_their_master_are_spoken_to_over_tls() {
 }
 
 #[test]
-fn master_announced_without_tls_is_told_nothing() {
+fn master_without_tls_gets_no_data() {
     let own = Own::new(names);
     let ear = Eavesdropper::start();
     let port = ear.address.port().to_string();

@@ -1,11 +1,12 @@
-//! Metrics of the operating system's process, by the names that Prometheus client libraries share.
+//! Metrics that the operating system keeps of this process, by the names of Prometheus client
+//! libraries.
 
 use super::Metrics;
 use procfs::process::{LimitValue, Process};
 use procfs::{ProcResult, boot_time_secs, page_size, ticks_per_second};
 
 impl Metrics {
-    /// What the operating system reports about this process; what it does not is left out.
+    /// Adds what the operating system reports about this process, or nothing if `/proc` is unreadable.
     pub(super) fn operating_system(&mut self) {
         match read() {
             Ok(numbers) => self.numbers(&numbers),

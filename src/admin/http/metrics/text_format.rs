@@ -1,4 +1,4 @@
-//! The text format of Prometheus (0.0.4), which some tools read and OpenMetrics replaces. PURE.
+//! The Prometheus text format (0.0.4), for tools that do not read its successor OpenMetrics. PURE.
 
 /// The media type.
 pub const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -8,8 +8,8 @@ pub fn is_wanted(accept: &str) -> bool {
     accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
 }
 
-/// The same metrics. Counters are named with their `_total`, and a family of unknown type is
-/// `untyped`.
+/// Converts OpenMetrics text. Families of counters get the suffix `_total`, and a family of unknown
+/// type becomes `untyped`.
 pub fn of_openmetrics(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut lines = text.lines().peekable();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_are_named_and_typed_as_the_older_format_has_it() {
+    fn families_get_names_and_types_of_the_older_format() {
         let openmetrics = "# HELP a_b Requests.\n# TYPE a_b counter\na_b_total{} 1\n\
                            # HELP c How much.\n# TYPE c gauge\nc{x=\"# TYPE\"} 2.5\n\
                            # HELP d Latency.\n# TYPE d unknown\nd{quantile=\"0.5\"} 1\n# EOF\n";
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_is_the_default() {
+    fn text_format_is_wanted_only_by_clients_without_openmetrics() {
         assert!(is_wanted("text/plain"));
         assert!(is_wanted("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
         assert!(!is_wanted("*/*"));

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const US_PER_S: f64 = 1e6;
 
-/// A histogram that was counted elsewhere.
+/// A histogram that the workers have already counted.
 #[derive(Clone, Debug, Default)]
 struct Counted(Arc<Mutex<HistogramSum>>);
 
@@ -34,7 +34,7 @@ impl EncodeMetric for Counted {
     }
 }
 
-/// Why something happened to an endpoint, and how often.
+/// A cause of a change of an endpoint, and its counter.
 type Cause = (&'static str, fn(&EndpointHistory) -> &AtomicU64);
 
 fn label(name: &'static str, value: &str) -> (&'static str, String) {
@@ -46,13 +46,13 @@ fn of_endpoint(upstream: &str, endpoint: &str) -> Labels {
 }
 
 impl Metrics {
-    /// Requests by what became of them, and how long they took.
+    /// Adds counts and durations of requests.
     pub(super) fn traffic(&mut self, telemetry: &Telemetry) {
         let (sum, in_flight) = telemetry.traffic();
         let requests = sum.requests.iter();
         self.counter(
             "http_requests",
-            "Requests that have ended, by upstream, endpoint, client protocol, status class and who responded",
+            "Completed requests, by upstream, endpoint, client protocol, status class and responder",
             requests.map(|((upstream, endpoint, kind), count)| {
                 let mut labels = of_endpoint(upstream, endpoint);
                 labels.push(label("protocol", kind.protocol));
@@ -63,7 +63,7 @@ impl Metrics {
         );
         self.gauge(
             "requests_in_flight",
-            "Requests whose response has not ended",
+            "Requests whose response is not complete",
             [(vec![], in_flight as f64)],
         );
         let upstreams = || sum.upstreams.iter();
@@ -76,12 +76,12 @@ impl Metrics {
         let with_upstream = || upstreams().filter(|(name, _)| !name.is_empty());
         self.histogram(
             "upstream_response_head_seconds",
-            "Time from the head of a request to the head of the response of its upstream, retries included",
+            "Time from the head of a request to the head of the upstream's response, with retries",
             with_upstream().map(|(name, it)| (named(name), it.head.clone())),
         );
         self.counter(
             "upstream_retries",
-            "Requests that were sent again, because a connection broke or closed before a response",
+            "Requests that were sent again because a connection broke or closed before a response",
             with_upstream().map(|(name, it)| (named(name), it.retries)),
         );
         self.connections(telemetry);
@@ -112,7 +112,7 @@ impl Metrics {
         let all = telemetry.sum(|it| &it.connections).saturating_sub(ended);
         self.gauge(
             "connections_open",
-            "Open client connections, with those that have not sent anything yet",
+            "Open client connections, including those that have not sent anything yet",
             [(vec![], all as f64)],
         );
     }
@@ -131,7 +131,7 @@ impl Metrics {
         self.0.register(name, help, family);
     }
 
-    /// What happened to endpoints, and how those of the plan are.
+    /// Adds counters of endpoints, and the health of those in the plan.
     pub(super) fn endpoints(&mut self, plan: &Plan, health_registry: &HealthRegistry) {
         let histories = health_registry.histories().clone();
         let counted = |causes: &'static [Cause]| {
@@ -147,12 +147,12 @@ impl Metrics {
         };
         self.counter(
             "endpoint_ejections",
-            "Times that an endpoint was taken out of rotation: connections or requests failed, or health checks",
+            "Ejections of an endpoint, after failed connections or requests, or failed health checks",
             counted(&[("failures", |it| &it.ejections), ("health_check", |it| &it.failed_checks)]),
         );
         self.counter(
             "endpoint_returns",
-            "Times that an ejected endpoint got requests again",
+            "Returns of an ejected endpoint",
             counted(&[
                 ("failures", |it| &it.returns),
                 ("health_check", |it| &it.passed_checks),
@@ -160,12 +160,12 @@ impl Metrics {
         );
         self.counter(
             "endpoint_connections",
-            "Connections made to an endpoint",
+            "Connections to an endpoint",
             counted(&[("", |it| &it.connections)]),
         );
         self.counter(
             "endpoint_failed_connections",
-            "Connections to an endpoint that could not be made",
+            "Failed attempts to connect to an endpoint",
             counted(&[("", |it| &it.failed_connections)]),
         );
         let endpoints = plan.upstreams.iter().flat_map(|upstream| {
@@ -177,17 +177,17 @@ impl Metrics {
         });
         self.gauge(
             "endpoint_healthy",
-            "Whether an endpoint is in rotation: 0 while it is ejected or its health checks fail",
+            "0 while an endpoint is ejected or its health checks fail, else 1",
             endpoints,
         );
     }
 
-    /// When certificates expire.
+    /// Adds the expiry of certificates.
     pub(super) fn certificates(&mut self, plan: &Plan) {
         let shown = plan.tls.iter().flat_map(|tls| &tls.certificates);
         let shown = shown.map(|certificate| ("", certificate));
         let to_upstreams = plan.upstreams.iter().filter_map(|upstream| {
-            // All its endpoints are shown the same one.
+            // All endpoints of an upstream get the same client certificate.
             let Transport::Https(tls) = &upstream.endpoints.first()?.transport else {
                 return None;
             };
@@ -202,12 +202,12 @@ impl Metrics {
         };
         self.gauge(
             "certificate_expiry_timestamp_seconds",
-            "When a certificate expires, in Unix time: one shown to clients, or to an upstream",
+            "Expiry of a server certificate or of a client certificate for an upstream, in Unix time",
             shown.chain(to_upstreams).filter_map(expiry),
         );
     }
 
-    /// The last reload.
+    /// Adds the outcome of the last reload.
     pub(super) fn reload(&mut self, telemetry: &Telemetry) {
         let reload = &telemetry.reload;
         let error = reload.error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,13 +215,13 @@ impl Metrics {
         drop(error);
         self.gauge(
             "config_last_reload_successful",
-            "Whether the last reload of the configuration took effect; 1 before the first one",
+            "1 if the last reload of the configuration succeeded, or if there was none",
             [(vec![], successful)],
         );
         let loaded_at_ms = reload.loaded_at_ms.load(Ordering::Relaxed);
         self.gauge(
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration that is served was loaded, in Unix time",
+            "Time at which the active configuration was loaded, in Unix time",
             [(vec![], loaded_at_ms as f64 / 1e3)],
         );
     }
