@@ -40,7 +40,7 @@ impl Drop for Browser {
 }
 
 #[test]
-fn a_visitor_stays_who_and_where_they_are() {
+fn browser_keeps_its_minted_id_and_group() {
     let sites = [
         Site::start(&["site.py", "old"]),
         Site::start(&["site.py", "new"]),
@@ -61,7 +61,7 @@ fn a_visitor_stays_who_and_where_they_are() {
         assert!(!told("what=failed"), "{all:#?}");
         if told("what=done") { Ok(all) } else { Err(all) }
     });
-    // One group, from the first load on.
+    // The same group from the first load on.
     let group = usize::from(seen[0].is_empty());
     assert!(
         seen[1 - group].is_empty(),
@@ -85,7 +85,7 @@ fn a_visitor_stays_who_and_where_they_are() {
     assert_eq!(said("events"), ["0%3B1%3B2%3B"]);
     assert_eq!(said("beacon"), ["true"]);
     assert_eq!(said("cookies"), [""], "scripts can read the ID");
-    // One ID: given with the first answer, and brought back ever after.
+    // One ID: set with the first response, and sent with every later request.
     let http: Vec<&Value> = lines
         .iter()
         .filter(|line| line["via"].is_string())
@@ -98,12 +98,12 @@ fn a_visitor_stays_who_and_where_they_are() {
     let cookie = format!("watershed_id={}.", users.first().unwrap());
     assert!(http[0]["cookie"].is_null(), "{:#?}", http[0]);
     for line in &http[1..] {
-        // Behind the ID stands its tag.
+        // The ID is followed by its tag.
         let brought = line["cookie"].as_str().unwrap();
         assert!(brought.starts_with(&cookie), "{line:#}");
         assert_eq!(line["cookie"], http[1]["cookie"], "{line:#}");
     }
-    // And in the results: one user, one purchase however often it is reported.
+    // The results have one user and one purchase, however often it is reported.
     let results = until_within(Duration::from_secs(20), "the beacon", || {
         let results = proxy.results();
         let counted = &results["experiments"][0]["metrics"][0]["groups"][group]["count"];

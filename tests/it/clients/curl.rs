@@ -1,4 +1,4 @@
-//! curl, in the HTTPs that it speaks.
+//! curl, with every version of HTTP that it supports.
 
 use super::{say, secure};
 use crate::support::origin::Origin;
@@ -21,7 +21,7 @@ fn curl(words: &[&str]) -> String {
     say("curl", &all)
 }
 
-/// What the origin said it was asked, and what curl says of the connection.
+/// Returns the request as the origin describes it, and curl's data on the connection.
 #[track_caller]
 fn told(words: &[&str], write_out: &str) -> (Value, String) {
     let all = curl(&[words, &["--write-out", &format!("\n{write_out}")]].concat());
@@ -31,12 +31,12 @@ fn told(words: &[&str], write_out: &str) -> (Value, String) {
 }
 
 #[test]
-fn every_http_that_curl_speaks() {
+fn curl_gets_responses_over_every_http_version() {
     let origin = Origin::start("current");
     let routes = format!(
         "upstreams: {{ current: \"http://{}\" }}\n{}",
         origin.address,
-        // Every visitor is given an ID here.
+        // Every visitor gets an ID here.
         "experiments: { e: { control: current, experiment: current, percent: 50 } }"
     );
     let (proxy, tls, folder) = secure(&routes);
@@ -66,12 +66,12 @@ fn every_http_that_curl_speaks() {
     };
     check("1.1", "1.1", &["--http1.1", &clear]);
     check("1", "1.0", &["--http1.0", &clear]);
-    // Asked to upgrade to h2c, it stays what it is (RFC 9113, 3.1).
+    // A request to upgrade to h2c is ignored (RFC 9113, 3.1).
     check("1.1", "1.1", &["--http2", &clear]);
     check("2", "2", &["--http2-prior-knowledge", &clear]);
     check("2", "2", &[&["--http2"], &trust[..]].concat());
     check("1.1", "1.1", &[&["--http1.1"], &trust[..]].concat());
-    // A jar keeps the minted cookie: the second answer gives none.
+    // The cookie jar keeps the minted cookie, so the second response sets none.
     let jar = folder.path().join("jar");
     let jar = jar.to_str().unwrap();
     let dump =
@@ -88,13 +88,13 @@ fn every_http_that_curl_speaks() {
 }
 
 #[test]
-fn connections_are_kept() {
+fn curl_reuses_its_connection() {
     let origin = Origin::start("current");
     let (proxy, tls, _certificate) = secure(&format!(
         "upstreams: {{ current: \"http://{}\" }}",
         origin.address
     ));
-    // By prior knowledge, this curl says its preface again.
+    // With prior knowledge, this curl sends its preface again.
     for (version, url) in [
         ("--http1.1", format!("http://{}/[1-5]", proxy.public)),
         ("--http1.1", format!("https://{tls}/[1-5]")),
@@ -113,7 +113,7 @@ fn connections_are_kept() {
 }
 
 #[test]
-fn uploads_arrive_whole() {
+fn curl_upload_arrives_complete() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "");
     let folder = tempfile::TempDir::new().unwrap();
@@ -149,7 +149,7 @@ fn uploads_arrive_whole() {
         curl(&[words, &["-X", "POST", "-T", file, "-o", back, &echo]].concat());
         assert!(std::fs::read(back).unwrap() == bytes, "{words:?}");
     }
-    // curl waits for the word to go on, and hears it.
+    // curl waits for 100 Continue and receives it.
     let trace = folder.path().join("trace");
     let trace = trace.to_str().unwrap();
     let expect = ["-H", "Expect: 100-continue", "--expect100-timeout", "20"];
@@ -164,21 +164,21 @@ fn uploads_arrive_whole() {
 }
 
 #[test]
-fn a_refusal_reaches_who_waits_to_upload() {
+fn oversized_upload_of_curl_returns_413() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "limits: { body: 1KiB }");
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("upload");
     std::fs::write(&file, vec![b'x'; 3_000_000]).unwrap();
     let url = format!("http://{}/up", proxy.public);
-    // Over HTTP/2 this curl drops an answer whose stream is ended with NO_ERROR.
+    // Over HTTP/2 this curl drops a response whose stream ends with NO_ERROR.
     let file = file.to_str().unwrap();
     let words = ["-o", "/dev/null", "-w", "%{http_code}", "-T", file, &url];
     assert_eq!(curl(&words), "413");
 }
 
 #[test]
-fn trailers_and_early_hints_come_through() {
+fn curl_gets_trailers_and_early_hints() {
     let origin = Raw::always(
         "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum\r\n\r\n\
          2\r\nok\r\n0\r\nChecksum: abc\r\n\r\n",
@@ -200,7 +200,7 @@ fn trailers_and_early_hints_come_through() {
 }
 
 #[test]
-fn the_proxy_protocol_is_believed_of_those_trusted() {
+fn proxy_protocol_header_is_accepted_from_trusted_peers() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "trust: [ 127.0.0.1 ]");
     let url = format!("http://{}/", proxy.public);

@@ -5,9 +5,9 @@ use super::{PYTHON, Site, say, script};
 use crate::support::proxy::Proxy;
 
 #[test]
-fn calls_streams_and_statuses_come_through() {
+fn grpc_calls_streams_and_statuses_are_forwarded() {
     let site = Site::start(&["grpc_site.py", "serve"]);
-    // What holds without a proxy must hold with one.
+    // The client passes without a proxy, so it must pass with one.
     for through in [false, true] {
         let proxy = Proxy::start(&format!(
             "upstreams: {{ current: \"h2c://{}\" }}\nuser: {{ header: x-user }}\n\

@@ -1,4 +1,4 @@
-//! Clients that keep their connections while one process hands over to the next.
+//! Clients that keep their connections during a handover between two processes.
 
 use super::secure;
 use crate::support::origin::Origin;
@@ -66,7 +66,7 @@ impl Way {
         Sender::Http1(sender)
     }
 
-    /// Posts again and again, with this pause. How many responses there were; any failure panics.
+    /// Posts repeatedly with this pause. Returns the number of responses; panics on any failure.
     async fn post(self, pause: Duration, stop: Arc<AtomicBool>) -> u64 {
         let mut sender = self.connect().await;
         let mut answered = 0;
@@ -85,7 +85,7 @@ impl Way {
             };
             let response = match &mut sender {
                 Sender::Http1(http1) => {
-                    // Without a notice, no connection may be closed.
+                    // No connection may be closed without an announcement.
                     let ready = http1.ready().await;
                     ready.unwrap_or_else(|error| panic!("closed after {answered}: {error}"));
                     http1.send_request(request()).await
@@ -93,7 +93,7 @@ impl Way {
                 Sender::Http2(http2) => {
                     let sent = match http2.ready().await {
                         Ok(()) => http2.try_send_request(request()).await,
-                        // GOAWAY was the notice.
+                        // GOAWAY was the announcement.
                         Err(_) => {
                             sender = self.connect().await;
                             continue;
@@ -101,8 +101,8 @@ impl Way {
                     };
                     match sent {
                         Ok(response) => Ok(response),
-                        // A stream that GOAWAY says is not served (RFC 9113, 6.8): that is a
-                        // notice, too, and a pool sends the request again elsewhere.
+                        // GOAWAY announced that this stream is not served (RFC 9113, 6.8), and a
+                        // pool sends the request on another connection.
                         Err(error) if is_go_away(error.error()) => {
                             sender = self.connect().await;
                             continue;
@@ -150,7 +150,7 @@ fn with_alpn(tls: &TlsConnector, protocol: &str) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// Every process that took over, which are not the test's own children. They end with this.
+/// The processes that took over. They are not children of the test; dropping this ends them.
 struct Heirs<'a>(&'a Proxy);
 
 impl Heirs<'_> {
@@ -169,7 +169,7 @@ impl Drop for Heirs<'_> {
     fn drop(&mut self) {
         let file = self.0.file().display().to_string();
         for pid in self.pids() {
-            // Numbers are used again.
+            // Process IDs are reused.
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&words).contains(&file) {
                 let _ = Command::new("kill").args(["-9", &pid]).status();

@@ -1,4 +1,4 @@
-//! h2load: many streams at once, each answered and counted.
+//! h2load: many concurrent streams, each of which gets a response and counts.
 
 use super::{say, secure};
 use crate::support::origin::Origin;
@@ -6,7 +6,7 @@ use crate::support::origin::Origin;
 const REQUESTS: u64 = 5000;
 
 #[test]
-fn every_stream_is_answered_and_counted_once() {
+fn every_http2_stream_gets_a_response_and_counts_once() {
     let origins = [Origin::start("control"), Origin::start("b")];
     let routes = format!(
         "user: {{ header: x-user }}\nupstreams: {{ a: \"http://{}\", b: \"http://{}\" }}\n\

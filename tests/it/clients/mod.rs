@@ -1,5 +1,5 @@
-//! Programs that others wrote, as clients and as origins: what they agree on with each other must
-//! hold with the proxy between them.
+//! Other programs as clients and as origins: they must work with the proxy between them as they do
+//! without it.
 
 mod browser;
 mod curl;
@@ -19,12 +19,12 @@ use tempfile::TempDir;
 
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
 
-/// The path of a script beside this file.
+/// Returns the path of a script beside this file.
 fn script(name: &str) -> String {
     format!("{}/tests/it/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What a program says; its exit status must be 0.
+/// Returns the output of a program, whose exit status must be 0.
 #[track_caller]
 fn say(program: &str, words: &[&str]) -> String {
     let done = Command::new(program).args(words).output();
@@ -37,7 +37,7 @@ fn say(program: &str, words: &[&str]) -> String {
     said
 }
 
-/// An origin in Python, which says first at which port it listens and then what it sees.
+/// An origin in Python. It prints its port and then what it receives.
 struct Site {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -81,7 +81,7 @@ impl Drop for Site {
     }
 }
 
-/// A proxy that speaks TLS too, where it does so, and its certificate for `site.test`.
+/// Starts a proxy with TLS. Returns it with its TLS address and its certificate for `site.test`.
 fn secure(routes: &str) -> (Proxy, SocketAddr, TempDir) {
     let folder = TempDir::new().unwrap();
     let names = ["site.test".to_owned(), "127.0.0.1".to_owned()];

@@ -5,14 +5,14 @@ use crate::support::proxy::Proxy;
 use crate::support::until;
 
 #[test]
-fn messages_fragments_pings_and_the_close_come_through() {
+fn websocket_messages_fragments_pings_and_close_are_forwarded() {
     let site = Site::start(&["site.py", "current"]);
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: \"http://{}\" }}\ntimeouts: {{ idle: 1s, head: 1s, body: 1s, response: 1s }}",
         site.address
     ));
     let file = script("websocket.py");
-    // What holds without a proxy must hold with one.
+    // The client passes without a proxy, so it must pass with one.
     let direct = site.address.to_string();
     assert_eq!(
         say(PYTHON, &[&file, &direct, "direct"]).trim(),

@@ -1,4 +1,5 @@
-//! Those who leave in the middle: the other side hears of it at once, and nobody else does.
+//! Clients and upstreams that disconnect midway: the other side is disconnected at once, and other
+//! connections are not affected.
 
 use super::plain;
 use crate::support::raw::{Peer, Raw};
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// An origin that does this with the first request, and tells whether and when it was left alone.
+/// Starts an origin that handles its first request with `serve`, and reports whether and when its
+/// connection was closed.
 fn watched(
     first: impl Fn(&mut Peer) + Send + Sync + 'static,
 ) -> (Raw, mpsc::Receiver<Option<Duration>>) {
@@ -33,7 +35,7 @@ fn assert_left(left: &mpsc::Receiver<Option<Duration>>) {
 }
 
 #[test]
-fn a_reset_cancels_the_upstream_while_it_thinks() {
+fn client_reset_before_the_response_cancels_the_upstream_request() {
     let (origin, left) = watched(|_| {});
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -44,7 +46,7 @@ fn a_reset_cancels_the_upstream_while_it_thinks() {
 }
 
 #[test]
-fn a_reset_cancels_the_upstream_in_the_middle_of_a_quiet_answer() {
+fn client_reset_during_a_silent_body_cancels_the_upstream_request() {
     let (origin, left) = watched(|peer| {
         peer.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     });
@@ -58,7 +60,7 @@ fn a_reset_cancels_the_upstream_in_the_middle_of_a_quiet_answer() {
 }
 
 #[test]
-fn a_broken_upload_cancels_the_upstream() {
+fn aborted_upload_cancels_the_upstream_request() {
     for how in ["reset", "close"] {
         let (origin, left) = watched(|_| {});
         let proxy = plain(origin.address, "workers: 1");
@@ -76,7 +78,7 @@ fn a_broken_upload_cancels_the_upstream() {
 }
 
 #[test]
-fn a_client_that_does_not_read_cancels_the_upstream_when_it_leaves() {
+fn disconnect_of_a_client_that_does_not_read_cancels_the_upstream_request() {
     let (origin, left) = watched(|peer| {
         peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
         let _ = peer
@@ -97,7 +99,7 @@ fn a_client_that_does_not_read_cancels_the_upstream_when_it_leaves() {
 }
 
 #[test]
-fn an_upstream_that_leaves_is_told_apart() {
+fn upstream_disconnect_returns_502_and_keeps_the_client_connection() {
     let check = |origin: Raw, more: &str, status: u16, token: &str| {
         let proxy = plain(origin.address, more);
         let mut client = proxy.client();
@@ -108,7 +110,7 @@ fn an_upstream_that_leaves_is_told_apart() {
             (status, Some(token))
         );
         assert!(!answer.text().is_empty());
-        // The client did nothing wrong: its connection stays.
+        // The fault is not the client's, so its connection stays open.
         assert_eq!(client.get("/", "").status, status);
     };
     let closes = Raw::start(|mut peer| drop(peer.head()));
@@ -133,7 +135,7 @@ fn an_upstream_that_leaves_is_told_apart() {
 }
 
 #[test]
-fn an_upstream_that_falls_silent_is_not_waited_for_forever() {
+fn silent_upstream_times_out() {
     let (origin, left) = watched(|peer| {
         peer.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
     });

@@ -1,4 +1,4 @@
-//! What shared caches are told (RFC 9110, 12.5.5; RFC 9111, 5.2.2).
+//! `Vary` and `Cache-Control` for shared caches (RFC 9110, 12.5.5; RFC 9111, 5.2.2).
 
 use crate::support::client::Answer;
 use crate::support::origin::Origin;
@@ -23,7 +23,7 @@ const USER: &str = "X-User: somebody\r\n";
 const BOTH: Option<&str> = Some("cookie, x-user");
 
 #[test]
-fn whatever_depends_on_the_visitor_varies() {
+fn response_that_depends_on_the_user_has_vary() {
     let origin = Origin::start("a");
     let proxy = proxy(
         &origin,
@@ -37,9 +37,9 @@ fn whatever_depends_on_the_visitor_varies() {
     let vary = |path, headers| vary(&proxy, path, headers);
     assert_eq!(vary("/split", USER).as_deref(), BOTH);
     assert_eq!(vary("/none", USER), None);
-    assert_eq!(vary("/told", USER), None, "off unless asked for");
-    assert_eq!(vary("/won", USER), None, "everybody gets the same");
-    // Who does not meet the condition is answered differently from who does.
+    assert_eq!(vary("/told", USER), None, "off by default");
+    assert_eq!(vary("/won", USER), None, "all users get the same");
+    // The response depends on whether the request meets the condition.
     let beta = format!("{USER}X-Beta: 1\r\n");
     assert_eq!(
         vary("/beta", &beta).as_deref(),
@@ -49,21 +49,21 @@ fn whatever_depends_on_the_visitor_varies() {
 }
 
 #[test]
-fn so_it_does_for_who_takes_no_part() {
+fn vary_is_also_sent_to_users_outside_the_experiment() {
     let origin = Origin::start("a");
     let proxy = proxy(
         &origin,
         "  few: { traffic: 0%, control: a, experiment: b, percent: 50 }",
         "consent: { cookie: ok, value: \"yes\" }",
     );
-    // Without consent; and with it, outside the traffic share.
+    // Without consent, and with consent but outside the traffic share.
     assert_eq!(vary(&proxy, "/", USER).as_deref(), BOTH);
     let consents = format!("{USER}Cookie: ok=yes\r\n");
     assert_eq!(vary(&proxy, "/", &consents).as_deref(), BOTH);
 }
 
 #[test]
-fn the_file_says_what_is_said() {
+fn cache_key_selects_vary_and_cache_control() {
     let origin = Origin::start("a");
     let experiments = "  split: { match: /split, control: a, experiment: b, percent: 50 }\n  \
                        told: { match: /told, groups: { control: { weight: 1 }, other: { weight: 1 } } }";
@@ -94,7 +94,7 @@ fn of_a_public_answer(more: &str, headers: &str) -> Answer {
 }
 
 #[test]
-fn what_the_upstream_says_is_completed_and_no_more() {
+fn cache_headers_of_the_upstream_are_extended_only() {
     let answer = of_a_public_answer("", USER);
     assert_eq!(answer.all("vary"), ["Accept-Encoding, Cookie", "x-user"]);
     let cache = "public, max-age=60, s-maxage=600";
@@ -103,7 +103,7 @@ fn what_the_upstream_says_is_completed_and_no_more() {
 }
 
 #[test]
-fn no_cache_gives_a_minted_id_to_others() {
+fn response_with_a_minted_id_is_not_cacheable() {
     let answer = of_a_public_answer("", "");
     assert!(answer.header("set-cookie").is_some());
     assert_eq!(answer.all("cache-control"), ["max-age=60, private"]);
@@ -111,7 +111,7 @@ fn no_cache_gives_a_minted_id_to_others() {
 }
 
 #[test]
-fn what_a_token_shows_is_for_who_brought_it() {
+fn response_to_an_override_is_not_cacheable() {
     use watershed::experiment::override_token::{Override, sign};
     let secret = "an override secret";
     let forced = Override {

@@ -1,4 +1,4 @@
-//! Cookies that are for watershed alone and never reach an upstream.
+//! Cookies of watershed, which never reach an upstream.
 
 use super::http2::{connect, run, text, whole};
 use super::{plain, sent};
@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use serde_json::Value;
 
-/// The fast path, and those that are taken to hyper by what the file asks for.
+/// Keys that change how a request is handled.
 const WAYS: [&str; 3] = [
     "workers: 1",
     "workers: 1\ntimeouts: { total: 20s }",
@@ -45,7 +45,7 @@ fn admin_session_cookie_never_reaches_an_upstream_over_http_1() {
             let lines: String = lines.iter().map(|it| format!("Cookie: {it}\r\n")).collect();
             let said = proxy.client().get("/", &lines).json();
             assert_eq!(sent(&said, "cookie"), *kept, "{way}: {lines}");
-            // The same on a connection that goes on.
+            // The same for a later request on the connection.
             let mut client = proxy.client();
             for _ in 0..2 {
                 let upload = format!("Transfer-Encoding: chunked\r\n{lines}");

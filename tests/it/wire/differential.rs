@@ -1,6 +1,6 @@
-//! The same raw bytes through several configurations: what client, upstream, results and metrics
-//! see must not depend on an access log, request IDs, traces or a total timeout; and a client of
-//! HTTP/2 gets the same responses.
+//! The same raw bytes through several configurations: an access log, request IDs, traces or a total
+//! timeout must not change what client, upstream, results and metrics see, and HTTP/2 clients must get
+//! the same responses.
 
 use super::http2;
 use crate::support::proxy::Proxy;
@@ -13,9 +13,9 @@ use std::time::Duration;
 
 const OBSERVED: &str =
     "access_log: access.log\nrequest_id: true\ntrace: 10%\ntimeouts: { total: 10m }\n";
-/// Follows each case on its connection: shows whether that is still in order.
+/// Sent after each case on the same connection, to show whether it is still usable.
 const LAST: &str = "GET /last HTTP/1.1\r\nHost: a\r\nX-User: last\r\nConnection: close\r\n\r\n";
-/// Header lines that differ with each request, or are what the configuration asks for.
+/// Header lines that differ with each request or depend on the configuration.
 const VARYING: &[&str] = &[
     "date:",
     "x-request-id:",
@@ -24,9 +24,9 @@ const VARYING: &[&str] = &[
     "host: 127.0.0.1:",
 ];
 
-/// Cases whose answers differ between the configurations, and why.
+/// Cases whose responses differ between the configurations, and the reason.
 const DIFFERENCES: &[&str] = &[];
-/// Responses that a client of HTTP/2 gets otherwise, and why.
+/// Responses that differ for a client of HTTP/2, and the reason.
 const DIFFERENCES_HTTP2: &[(&str, &str)] = &[(
     "head of 100 KiB",
     "the client of this test takes no larger head",
@@ -40,7 +40,7 @@ fn get(fields: &str) -> String {
     format!("GET /g?x=1 HTTP/1.1\r\nHost: a\r\nX-User: u\r\n{fields}\r\n")
 }
 
-/// The same from a known user: a minted ID would be another one each time.
+/// A request of a known user, because a minted ID would differ each time.
 fn identified(request: &str) -> String {
     let with = |end: &str| request.replacen(end, &format!("{end}X-User: u{end}"), 1);
     match request.contains("\r\nHost") || request.contains(".0\r\n") {
@@ -60,7 +60,7 @@ fn with_field(line: &str) -> String {
     get(&format!("{line}\r\n"))
 }
 
-/// What clients send.
+/// The requests of clients.
 fn requests() -> Vec<String> {
     let mut cases: Vec<String> = [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -160,7 +160,7 @@ fn requests() -> Vec<String> {
     cases.push(post(&format!("{expect}{CHUNKED}"), "3\r\nabc\r\n0\r\n\r\n"));
     cases.push(post(&format!("{expect}Content-Length: 3\r\n"), "abc"));
     cases.push(post("Content-Length: 3\r\n", "abc"));
-    // Not a body that breaks off: what the upstream sees of it is a matter of time.
+    // No truncated body: how much of it the upstream sees depends on time.
     cases.push(post("Content-Length: 60000\r\n", &"x".repeat(60_000)));
     cases.push(post("", "").replace("/p", "/_watershed/events"));
     cases.push(
@@ -169,7 +169,7 @@ fn requests() -> Vec<String> {
     cases
 }
 
-/// What upstreams answer: a name, and the bytes.
+/// The responses of upstreams: a name and the bytes.
 fn responses() -> Vec<(&'static str, Vec<u8>)> {
     let ok = |fields: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}");
     let chunked = |body: &str| ok(CHUNKED, body);
@@ -343,7 +343,7 @@ fn origin() -> Raw {
                 Some(place) => {
                     peer.say(&responses[place].1);
                     let _ = peer.stream.shutdown(Shutdown::Write);
-                    // What was said must arrive before the end of this connection does.
+                    // The response must arrive before the end of the connection.
                     peer.is_left(Duration::from_secs(5));
                     return;
                 }
@@ -356,7 +356,7 @@ fn origin() -> Raw {
     })
 }
 
-/// One proxy with the origin behind it.
+/// A proxy with its origin.
 struct Seen {
     origin: Raw,
     proxy: Proxy,
@@ -380,17 +380,17 @@ impl Seen {
         }
     }
 
-    /// What a client and the upstream see of these bytes.
+    /// Sends these bytes. Returns what the client and the upstream see.
     fn case(&mut self, request: &str) -> String {
         let mut client = TcpStream::connect(self.proxy.public).unwrap();
         client
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        // A refusal may close before all is written.
+        // The proxy may close the connection before all is written.
         let _ = client.write_all(format!("{request}{LAST}").as_bytes());
         let _ = client.shutdown(Shutdown::Write);
         let mut said = Vec::new();
-        // Whether what is unread makes the end a reset is a matter of time.
+        // Whether unread bytes cause a reset depends on time.
         let _ = client.read_to_end(&mut said);
         let mut seen = format!("client\n{}", told(&said));
         let all = self.origin.seen();
@@ -406,7 +406,7 @@ impl Seen {
         seen
     }
 
-    /// What the results say of all of them.
+    /// Returns the results of all cases.
     fn results(&self) -> String {
         let results = self.proxy.results();
         let experiment = &results["experiments"][0];
@@ -425,7 +425,7 @@ impl Seen {
     }
 }
 
-/// Without what differs each time; interim responses depend on who is faster.
+/// Removes what differs each time, and interim responses, which depend on timing.
 fn told(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes).replace("HTTP/1.1 100 Continue\r\n\r\n", "");
     let lines = text.split_inclusive('\n').filter(|line| {
@@ -486,7 +486,7 @@ fn no_configuration_key_changes_what_client_and_upstream_see() {
     assert_eq!(differing, DIFFERENCES);
 }
 
-/// Status, error, and the body, or that it breaks off.
+/// The status, the error, and the body or that it is truncated.
 fn of_http2(proxy: &Proxy, path: &str) -> String {
     http2::run(async {
         let mut sender = http2::connect(proxy.public).await;
@@ -497,7 +497,7 @@ fn of_http2(proxy: &Proxy, path: &str) -> String {
             .unwrap();
         let response = match sender.send_request(request).await {
             Ok(response) => response,
-            // The head may be lost with what follows it.
+            // The head may be lost with the body.
             Err(_) => return "breaks off".to_owned(),
         };
         let (head, body) = response.into_parts();
@@ -510,7 +510,7 @@ fn of_http2(proxy: &Proxy, path: &str) -> String {
     })
 }
 
-/// The data of chunks up to the last one.
+/// Decodes chunks up to the last one.
 fn unchunked(mut rest: &str) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
@@ -524,7 +524,7 @@ fn unchunked(mut rest: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// The same of HTTP/1.
+/// The same for HTTP/1.
 fn of_http1(proxy: &Proxy, path: &str) -> String {
     let mut client = proxy.client();
     client

@@ -1,4 +1,4 @@
-//! Which endpoint is asked: health, load, users, room, names that move; and how long all may take.
+//! Choice of the endpoint: health, load, users, connection limits and DNS; and the total timeout.
 
 use crate::support::client::Answer;
 use crate::support::proxy::{How, Proxy};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const HEALTH: &str = "health: { path: /healthz, interval: 30ms, timeout: 300ms, failures: 2 }";
 
-/// One that says its name, and at `/healthz` whether it is well.
+/// An origin that responds with its name, and at `/healthz` with its health.
 fn checked(name: &'static str) -> (Raw, Arc<AtomicBool>) {
     let well = Arc::new(AtomicBool::new(true));
     let says = Arc::clone(&well);
@@ -41,7 +41,7 @@ fn error(answer: &Answer) -> (u16, Option<&str>) {
 }
 
 #[test]
-fn an_endpoint_that_is_not_well_is_not_asked() {
+fn unhealthy_endpoint_gets_no_requests() {
     let ((a, _), (b, well)) = (checked("a"), checked("b"));
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: {{ endpoints: [\"http://{}\", \"http://{}\"], {HEALTH} }} }}",
@@ -66,7 +66,7 @@ fn an_endpoint_that_is_not_well_is_not_asked() {
     let check = asked.split("\r\n\r\n").find(|it| it.contains("/healthz"));
     let host = format!("host: {}", b.address);
     assert!(check.unwrap().to_lowercase().contains(&host), "{check:?}");
-    // Without checks nothing is held against it.
+    // Without checks it counts as healthy.
     well.store(false, Ordering::SeqCst);
     seen("a");
     proxy.write(&format!(
@@ -77,7 +77,7 @@ fn an_endpoint_that_is_not_well_is_not_asked() {
 }
 
 #[test]
-fn control_answers_for_a_group_that_is_not_well_and_says_so() {
+fn control_serves_a_group_whose_upstream_is_unhealthy() {
     let ((a, a_well), (b, b_well)) = (checked("a"), checked("b"));
     b_well.store(false, Ordering::SeqCst);
     let proxy = Proxy::start(&format!(
@@ -116,7 +116,7 @@ fn control_answers_for_a_group_that_is_not_well_and_says_so() {
 }
 
 #[test]
-fn who_is_busy_is_given_less() {
+fn busy_endpoint_gets_fewer_requests() {
     let named = |name: &'static str| {
         Raw::start(move |mut peer| {
             while let Some(head) = peer.request() {
@@ -151,7 +151,7 @@ fn who_is_busy_is_given_less() {
 }
 
 #[test]
-fn users_stay_with_their_endpoint() {
+fn user_balancing_keeps_users_on_their_endpoint() {
     let all = [checked("a"), checked("b"), checked("c")];
     let addresses: Vec<_> = all
         .iter()
@@ -162,7 +162,7 @@ fn users_stay_with_their_endpoint() {
         addresses.join(", ")
     );
     let proxy = Proxy::start(&routes);
-    // Who is not in an experiment has an ID all the same.
+    // Users outside an experiment have an ID, too.
     let home = |user: usize| {
         let answer = proxy.client().get("/", &format!("X-User: user-{user}\r\n"));
         answer.text()
@@ -182,8 +182,8 @@ fn users_stay_with_their_endpoint() {
     }
 }
 
-/// One that answers after a while: how many connections were made, and how many it had for more
-/// than a moment (of one that was just closed its thread may not know yet).
+/// An origin that responds after a delay, with the number of its connections and the most that were open
+/// for longer than a moment (a thread notices a closed connection late).
 fn counting(after: Duration) -> (Raw, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let all = Arc::<AtomicUsize>::default();
     let most = Arc::<AtomicUsize>::default();
@@ -224,7 +224,7 @@ fn bounded(origin: &Raw, workers: usize, limits: &str) -> Proxy {
 }
 
 #[test]
-fn who_finds_no_connection_free_waits_or_is_told() {
+fn request_without_a_free_connection_waits_or_returns_503() {
     let (origin, made, _) = counting(Duration::from_millis(500));
     let proxy = bounded(&origin, 1, "{ connections: 1, pending: 1 }");
     let began = Instant::now();
@@ -238,13 +238,13 @@ fn who_finds_no_connection_free_waits_or_is_told() {
     let statuses: Vec<_> = answers.iter().map(|(answer, _)| answer.status).collect();
     assert_eq!(statuses, [200, 200, 503]);
     assert_eq!(error(&answers[2].0), (503, Some("upstream_busy")));
-    assert!(answers[2].1 < answers[0].1, "told at once");
-    // The second one was given the connection of the first.
+    assert!(answers[2].1 < answers[0].1, "the refusal is immediate");
+    // The second request used the connection of the first.
     assert_eq!(made.load(Ordering::SeqCst), 1);
 }
 
 #[test]
-fn workers_share_the_room_of_an_endpoint() {
+fn workers_share_the_connection_limit_of_an_endpoint() {
     let (origin, _, most) = counting(Duration::from_millis(4));
     let proxy = bounded(&origin, 2, "{ connections: 3 }");
     let ask = |_| {
@@ -258,10 +258,10 @@ fn workers_share_the_room_of_an_endpoint() {
 }
 
 #[test]
-fn an_idle_connection_of_one_worker_is_given_up_for_another() {
+fn idle_connection_of_one_worker_is_closed_for_another() {
     let (origin, made, most) = counting(Duration::ZERO);
     let proxy = bounded(&origin, 4, "{ connections: 1 }");
-    // Connections of clients are spread over workers, each of which needs the only one.
+    // Client connections are spread over workers, all of which need the only upstream connection.
     for _ in 0..24 {
         assert_eq!(proxy.client().get("/", "").status, 200);
     }
@@ -270,7 +270,7 @@ fn an_idle_connection_of_one_worker_is_given_up_for_another() {
 }
 
 #[test]
-fn names_that_move_are_followed() {
+fn changed_dns_records_are_followed() {
     let (a, _) = checked("a");
     let port = a.address.port();
     let b = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
@@ -296,12 +296,12 @@ fn names_that_move_are_followed() {
     let mut client = proxy.client();
     assert_eq!(client.get("/", "").text(), "a");
     std::fs::write(proxy.folder.path().join("hosts"), "127.0.0.2 moving.test\n").unwrap();
-    // The connection to the old place is busy all the time, and left all the same.
+    // The connection to the old address is always busy, and is given up nevertheless.
     until_within(Duration::from_secs(20), "the new place", || {
         let text = client.get("/", "").text();
         (text == "b").then_some(()).ok_or(text)
     });
-    // A name that is not known any more is where it was.
+    // If a name no longer resolves, its last addresses stay in use.
     std::fs::write(proxy.folder.path().join("hosts"), "").unwrap();
     let until = Instant::now() + Duration::from_secs(11);
     while Instant::now() < until {
@@ -311,7 +311,7 @@ fn names_that_move_are_followed() {
 }
 
 #[test]
-fn a_request_has_a_time_for_all_of_it() {
+fn total_timeout_limits_the_whole_request() {
     let origin = Raw::start(|mut peer| {
         while let Some(head) = peer.request() {
             if head.starts_with("GET /never ") {

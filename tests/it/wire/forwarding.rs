@@ -1,11 +1,11 @@
-//! What an intermediary says of itself, interim answers, and bodies that are asked for first.
+//! Forwarding headers, interim responses and `Expect: 100-continue`.
 
 use super::plain;
 use crate::support::origin::Origin;
 use crate::support::raw::Raw;
 use std::time::{Duration, Instant};
 
-/// The line of this field as the origin saw it.
+/// Returns this field as the origin received it.
 fn line<'a>(seen: &'a str, name: &str) -> Vec<&'a str> {
     let lines = seen.split("\r\n").filter_map(|line| line.split_once(": "));
     lines
@@ -15,7 +15,7 @@ fn line<'a>(seen: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn who_asked_is_said_by_whom_the_file_trusts() {
+fn forwarded_headers_are_accepted_from_trusted_peers_only() {
     let ask = "GET / HTTP/1.0\r\nHost: a:81\r\nVia: 1.1 other\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
                Forwarded: for=1.1.1.1\r\nX-Forwarded-Host: b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n\r\n";
     let check = |more: &str, expected: &[(&str, &[&str])]| {
@@ -55,7 +55,7 @@ fn who_asked_is_said_by_whom_the_file_trusts() {
 }
 
 #[test]
-fn what_belongs_to_the_connection_stays_with_it() {
+fn hop_by_hop_headers_are_not_forwarded() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let proxy = plain(origin.address, "");
     let answer = proxy.client().get(
@@ -76,7 +76,7 @@ fn what_belongs_to_the_connection_stays_with_it() {
 }
 
 #[test]
-fn trailers_come_through_and_frame_nothing() {
+fn trailers_are_forwarded_without_framing_fields() {
     let origin = Raw::always(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T, Content-Length\r\n\r\n\
          2\r\nok\r\n0\r\nX-T: done\r\nContent-Length: 9\r\n\r\n",
@@ -95,7 +95,7 @@ fn trailers_come_through_and_frame_nothing() {
 }
 
 #[test]
-fn interim_answers_come_before_the_final_one() {
+fn interim_responses_are_forwarded_before_the_final_one() {
     let (heard, hearing) = std::sync::mpsc::channel();
     let hearing = std::sync::Mutex::new(hearing);
     let origin = Raw::start(move |mut peer| {
@@ -105,7 +105,7 @@ fn interim_answers_come_before_the_final_one() {
                  Connection: x-h\r\nX-H: 1\r\n\r\n",
             );
             peer.say("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
-            // Not before the client has them.
+            // The client must have received the interim responses.
             hearing.lock().unwrap().recv().unwrap();
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
@@ -124,7 +124,7 @@ fn interim_answers_come_before_the_final_one() {
         heard.send(()).unwrap();
         assert_eq!(client.answer(true).unwrap().text(), "ok");
     }
-    // All in one packet, and pipelined.
+    // All responses in one packet, to pipelined requests.
     let origin = Raw::always(
         "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
@@ -137,7 +137,7 @@ fn interim_answers_come_before_the_final_one() {
         assert_eq!(client.head().unwrap().0, 103);
         assert_eq!(client.answer(true).unwrap().text(), "ok");
     }
-    // Byte by byte, to a client that knows none of it.
+    // Byte by byte, to a client of HTTP/1.0.
     let origin = Raw::start(|mut peer| {
         peer.request().unwrap();
         for byte in b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" {
@@ -152,9 +152,9 @@ fn interim_answers_come_before_the_final_one() {
 }
 
 #[test]
-fn a_client_that_asks_first_hears_the_upstream() {
+fn expect_100_continue_is_answered_by_the_upstream() {
     let ask = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
-    // Yes.
+    // The upstream continues.
     let origin = Raw::start(|mut peer| {
         while let Some(head) = peer.head() {
             assert!(
@@ -183,7 +183,7 @@ fn a_client_that_asks_first_hears_the_upstream() {
         client.say("hello").unwrap();
         assert_eq!(client.answer(true).unwrap().text(), "hello");
     }
-    // No.
+    // The upstream refuses.
     let origin = Raw::start(|mut peer| {
         while peer.head().is_some() {
             peer.say("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
@@ -198,7 +198,7 @@ fn a_client_that_asks_first_hears_the_upstream() {
         (417, "no"),
         "no 100 before it"
     );
-    // An upstream that does not know the question.
+    // An upstream that ignores `Expect`.
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -209,7 +209,7 @@ fn a_client_that_asks_first_hears_the_upstream() {
 }
 
 #[test]
-fn a_refusal_before_the_end_of_the_upload_is_heard_at_once() {
+fn early_error_response_is_forwarded_during_the_upload() {
     for close in [false, true] {
         let origin = Raw::start(move |mut peer| {
             peer.head().unwrap();
@@ -225,7 +225,7 @@ fn a_refusal_before_the_end_of_the_upload_is_heard_at_once() {
             .say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nbeginning")
             .unwrap();
         let asked = Instant::now();
-        // The upload goes on while the answer is on its way.
+        // The upload continues while the response arrives.
         let _ = client.say(vec![0; 1_000_000]);
         let answer = client.answer(true).unwrap();
         assert_eq!(
@@ -239,7 +239,7 @@ fn a_refusal_before_the_end_of_the_upload_is_heard_at_once() {
 }
 
 #[test]
-fn a_client_that_only_stops_sending_is_answered() {
+fn client_that_half_closes_gets_the_response() {
     let origin = Raw::start(|mut peer| {
         while peer.request().is_some() {
             std::thread::sleep(Duration::from_millis(200));
@@ -257,7 +257,7 @@ fn a_client_that_only_stops_sending_is_answered() {
 }
 
 #[test]
-fn fields_keep_their_order_both_ways() {
+fn header_order_is_kept_in_both_directions() {
     let fields = "X-1: a\r\nConnection: x-hop\r\nX-2: b\r\nX-Hop: c\r\nX-3: d\r\nWatershed-X: e\r\nX-3: f\r\nX-4: g\r\nX-5: h\r\n";
     let origin = Raw::always(format!(
         "HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"

@@ -53,7 +53,7 @@ pub async fn text(response: Response<Incoming>) -> String {
 }
 
 #[test]
-fn requests_arrive_as_http_1() {
+fn http2_requests_reach_the_upstream_as_http1() {
     let origin = Raw::always(
         "HTTP/1.1 201 Made\r\nConnection: x-h\r\nX-H: 1\r\nX-A: b\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
     );
@@ -93,7 +93,7 @@ fn requests_arrive_as_http_1() {
 }
 
 #[test]
-fn bodies_and_trailers_stream_both_ways() {
+fn http2_bodies_and_trailers_stream_in_both_directions() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "workers: 1");
     run(async {
@@ -127,7 +127,7 @@ fn bodies_and_trailers_stream_both_ways() {
 }
 
 #[test]
-fn many_requests_share_a_connection() {
+fn concurrent_http2_requests_share_a_connection() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "workers: 1");
     run(async {
@@ -157,7 +157,7 @@ fn many_requests_share_a_connection() {
 }
 
 #[test]
-fn a_stream_that_is_reset_cancels_the_upstream() {
+fn http2_stream_reset_cancels_the_upstream_request() {
     let (told, left) = std::sync::mpsc::channel();
     let origin = Raw::start(move |mut peer| {
         if peer.head().is_some() {
@@ -182,7 +182,7 @@ fn a_stream_that_is_reset_cancels_the_upstream() {
 }
 
 #[test]
-fn faults_end_a_stream_and_not_the_connection() {
+fn stream_error_does_not_end_the_http2_connection() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let proxy = plain(
         origin.address,
@@ -212,7 +212,7 @@ fn faults_end_a_stream_and_not_the_connection() {
     assert!(!origin.seen().contains("other.test"));
 }
 
-/// One frame: RFC 9113, 4.1.
+/// Encodes a frame (RFC 9113, 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
@@ -225,7 +225,7 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// GET / of http://a, as HPACK.
 const HEADERS: &[u8] = &[0x82, 0x84, 0x86, 0x41, 0x01, b'a'];
 
-/// Says this over and over until the other side closes; how often it could.
+/// Sends this repeatedly until the proxy closes. Returns how often it was sent.
 fn flood(address: SocketAddr, most: u32, say: impl Fn(u32) -> Vec<u8>) -> u32 {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
@@ -253,7 +253,7 @@ fn flood(address: SocketAddr, most: u32, say: impl Fn(u32) -> Vec<u8>) -> u32 {
 }
 
 #[test]
-fn floods_end_their_connection_and_hinder_nobody() {
+fn http2_flood_ends_only_its_own_connection() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let proxy = plain(origin.address, "workers: 1");
     let most = 200_000;
@@ -281,7 +281,7 @@ fn floods_end_their_connection_and_hinder_nobody() {
     );
     let errors = |number: u32| {
         let stream = number * 2 + 1;
-        // A window that overflows: an error of the stream's.
+        // An overflowing window is a stream error.
         [
             frame(1, 5, stream, HEADERS),
             frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff]),
@@ -296,7 +296,7 @@ fn floods_end_their_connection_and_hinder_nobody() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_go() {
+fn idle_http2_connection_gets_goaway() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "workers: 1\ntimeouts: { idle: 300ms }");
     run(async {
@@ -312,7 +312,7 @@ fn an_idle_connection_is_told_to_go() {
     });
 }
 
-/// A body that is sent piece by piece.
+/// A body that is sent in pieces.
 fn futures_channel() -> (
     Pieces,
     impl futures_util::Stream<Item = Result<Frame<Bytes>, std::io::Error>>,

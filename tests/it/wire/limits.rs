@@ -1,4 +1,4 @@
-//! How large, how many, how long.
+//! Limits of size, count and time of requests.
 
 use super::plain;
 use crate::support::client::Client;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[test]
-fn what_is_too_large_is_refused_by_what_it_is() {
+fn request_over_a_limit_is_refused_with_its_status() {
     let origin = Raw::always(OK);
     let proxy = plain(
         origin.address,
@@ -56,7 +56,7 @@ fn what_is_too_large_is_refused_by_what_it_is() {
     };
     check(200, chunked(8192));
     check(413, chunked(8193));
-    // What is announced as too large is not waited for.
+    // A body whose announced length is too large is refused at once.
     check(
         413,
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n"
@@ -65,7 +65,7 @@ fn what_is_too_large_is_refused_by_what_it_is() {
 }
 
 #[test]
-fn what_is_too_slow_is_told_so() {
+fn slow_head_body_or_idle_connection_times_out() {
     let origin = Origin::start("current");
     let times = "workers: 1\nlimits: { body_rate: none }\ntimeouts: { head: 500ms, body: 1s, idle: 1500ms }";
     let proxy = plain(origin.address, times);
@@ -77,7 +77,7 @@ fn what_is_too_slow_is_told_so() {
             "{took:?}"
         );
     };
-    // A head that does not come to its end, though bytes keep coming.
+    // A head that does not end, although bytes keep arriving.
     let mut client = proxy.client();
     let begun = Instant::now();
     for byte in b"GET / HTTP/1.1\r\n" {
@@ -106,7 +106,7 @@ fn what_is_too_slow_is_told_so() {
     );
     assert!(client.is_closed());
     late(begun, 990);
-    // One that is slow and does not stop.
+    // A body that is slow but does not stop.
     let mut client = proxy.client();
     client
         .say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
@@ -116,18 +116,18 @@ fn what_is_too_slow_is_told_so() {
         client.say([*byte]).unwrap();
     }
     assert_eq!(client.answer(true).unwrap().json()["body_bytes"], 5);
-    // A kept connection without a request just ends.
+    // A kept connection without a request is closed without a response.
     let begun = Instant::now();
     assert_eq!(client.rest().unwrap(), "");
     late(begun, 1490);
-    // So does one that never says anything.
+    // So is one on which nothing was ever sent.
     let begun = Instant::now();
     assert_eq!(proxy.client().rest().unwrap(), "");
     late(begun, 490);
 }
 
 #[test]
-fn a_client_that_does_not_read_is_left() {
+fn client_that_does_not_read_is_disconnected() {
     let origin = Raw::start(|mut peer| {
         while peer.head().is_some() {
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
@@ -148,7 +148,7 @@ fn a_client_that_does_not_read_is_left() {
 }
 
 #[test]
-fn slow_clients_hinder_nobody() {
+fn slow_clients_do_not_block_others() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     let mut slow: Vec<Client> = (0..500).map(|_| proxy.client()).collect();
@@ -173,7 +173,7 @@ fn slow_clients_hinder_nobody() {
 }
 
 #[test]
-fn one_client_may_ask_so_often() {
+fn requests_over_the_rate_limit_return_429() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "limits: { rate: 5/s }\ntrust: [127.0.0.1]");
     let ask = |forwarded_for: &str| {
@@ -187,7 +187,7 @@ fn one_client_may_ask_so_often() {
         .filter(|answer| answer.status == 429)
         .collect();
     let admitted = answers.len() - refused.len();
-    // Over all workers, whichever connection it comes on.
+    // The limit holds over all workers and connections.
     let most = 5 + (begun.elapsed().as_secs_f64() * 5.0) as usize + 1;
     assert!(
         (5..=most).contains(&admitted),
@@ -208,7 +208,7 @@ fn one_client_may_ask_so_often() {
 }
 
 #[test]
-fn a_connection_serves_so_many_requests() {
+fn connection_closes_after_its_request_limit() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "limits: { requests: 3 }");
     let mut client = proxy.client();
@@ -219,7 +219,7 @@ fn a_connection_serves_so_many_requests() {
 }
 
 #[test]
-fn a_trusted_peer_may_say_for_whom_it_speaks() {
+fn rate_limit_counts_clients_behind_a_trusted_peer() {
     let v2 = |command: u8, family: u8, addresses: &[u8]| {
         let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
         header.extend([0x20 | command, family]);
@@ -268,7 +268,7 @@ fn a_trusted_peer_may_say_for_whom_it_speaks() {
             }
             let said = client.answer(true).unwrap().json();
             let seen = said["headers"].to_string();
-            // The client itself is not trusted, unless it is the peer.
+            // `X-Forwarded-For` of a client is kept only if its address is trusted.
             let expected = match *expected {
                 "127.0.0.1" => "6.6.6.6, 127.0.0.1",
                 expected => expected,
@@ -291,7 +291,7 @@ fn a_trusted_peer_may_say_for_whom_it_speaks() {
             "{unsound}"
         );
     }
-    // The line ends with CR and LF, and nothing else that comes first.
+    // The PROXY line ends with CR LF only.
     let mut client = proxy.client();
     client
         .say("PROXY TCP4 192.0.2.7 127.0.0.1 4711 80 \n")
@@ -299,7 +299,7 @@ fn a_trusted_peer_may_say_for_whom_it_speaks() {
     std::thread::sleep(Duration::from_millis(100));
     let _ = client.say(request);
     assert!(!client.rest().unwrap_or_default().contains("200 OK"));
-    // Nobody else may.
+    // Other peers cannot send a PROXY header.
     let proxy = plain(origin.address, "");
     for (header, _) in headers {
         let mut client = proxy.client();

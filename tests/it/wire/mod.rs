@@ -1,25 +1,25 @@
-//! What goes over the wire, byte by byte.
+//! HTTP on the wire, byte by byte.
 
 mod aborts;
-mod answers;
 mod caches;
+mod connection_limits;
 mod cookies;
-mod crowd;
 mod differential;
 mod endpoints;
-mod endurance;
+mod failover;
 mod forwarding;
+mod header_names;
+mod http1;
 mod http2;
-mod last_hop;
 mod limits;
-mod names;
+mod memory;
 mod pipeline;
 mod requests;
 mod response_limits;
-mod several;
+mod responses;
 mod stalled;
-mod straight;
 mod streams;
+mod te_and_max_forwards;
 pub mod tls;
 mod traffic_metrics;
 mod trust;
@@ -38,7 +38,7 @@ fn plain(origin: SocketAddr, more: &str) -> Proxy {
     ))
 }
 
-/// What the origin was sent in header lines of this name.
+/// Returns the values of this header that the origin received.
 pub fn sent<'a>(said: &'a Value, name: &str) -> Vec<&'a str> {
     let lines = said["headers"].as_array().unwrap().iter();
     lines
@@ -47,8 +47,8 @@ pub fn sent<'a>(said: &'a Value, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The first connection that brings a request, and its first bytes. At its start the proxy looks
-/// whether the upstream is there, and says nothing.
+/// Accepts the first connection with a request. Returns it with its first bytes. The proxy probes the
+/// upstream at its start with a connection that carries nothing.
 fn first_request(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
     loop {
         let (mut stream, _) = listener.accept().unwrap();
@@ -61,7 +61,7 @@ fn first_request(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
 }
 
 #[test]
-fn heads_arrive_as_they_should() {
+fn request_head_reaches_the_upstream_with_proxy_headers() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "");
     let mut client = proxy.client();
@@ -79,7 +79,7 @@ fn heads_arrive_as_they_should() {
     assert_eq!(
         sent(&said, "x-forwarded-for"),
         ["127.0.0.1"],
-        "an untrusted peer's word is not passed on"
+        "the header of an untrusted peer is replaced"
     );
     assert_eq!(sent(&said, "x-forwarded-proto"), ["http"]);
     assert_eq!(sent(&said, "te"), ["trailers"]);
@@ -90,7 +90,7 @@ fn heads_arrive_as_they_should() {
     }
     assert_eq!(answer.header("server"), Some("current"));
     assert_eq!(answer.header("via"), Some("1.1 watershed"));
-    // The last one where the file asks for it.
+    // Only the last one is added by a key of the file.
     let allowed = [
         "content-type",
         "server",
@@ -108,7 +108,7 @@ fn heads_arrive_as_they_should() {
 }
 
 #[test]
-fn what_only_the_upstreams_connection_needed_stays_there() {
+fn hop_by_hop_response_headers_are_not_forwarded() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = plain(listener.local_addr().unwrap(), "");
     std::thread::spawn(move || {
@@ -127,7 +127,7 @@ fn what_only_the_upstreams_connection_needed_stays_there() {
 }
 
 #[test]
-fn trusted_peers_are_believed_and_appended_to() {
+fn forwarded_headers_of_trusted_peers_are_appended_to() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "trust: [ 127.0.0.0/8 ]");
     let said = proxy
@@ -142,7 +142,7 @@ fn trusted_peers_are_believed_and_appended_to() {
 }
 
 #[test]
-fn both_sides_keep_their_connections() {
+fn client_and_upstream_connections_are_reused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = plain(listener.local_addr().unwrap(), "workers: 1");
     let served = std::thread::spawn(move || {
@@ -174,7 +174,7 @@ fn both_sides_keep_their_connections() {
 }
 
 #[test]
-fn bodies_stream_both_ways() {
+fn bodies_stream_in_both_directions() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "");
     let mut client = proxy.client();
@@ -184,7 +184,7 @@ fn bodies_stream_both_ways() {
     client.say("5\r\nfirst\r\n").unwrap();
     let (status, _) = client.head().unwrap();
     assert_eq!(status, 200);
-    // The first piece is back before the second is sent.
+    // The first piece returns before the second one is sent.
     assert_eq!(client.chunk().unwrap().unwrap(), b"first");
     client.say("6\r\nsecond\r\n0\r\n\r\n").unwrap();
     assert_eq!(client.chunk().unwrap().unwrap(), b"second");
@@ -199,7 +199,7 @@ fn bodies_stream_both_ways() {
 }
 
 #[test]
-fn answers_without_a_body_and_old_clients_are_served() {
+fn bodiless_responses_and_http_1_0_clients_are_served() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "");
     let mut client = proxy.client();
@@ -219,7 +219,7 @@ fn answers_without_a_body_and_old_clients_are_served() {
 }
 
 #[test]
-fn cookies_come_through_one_by_one() {
+fn set_cookie_lines_stay_separate() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "");
     let answer = proxy.client().get("/?cookies=a=1,b=2", "");
@@ -227,7 +227,7 @@ fn cookies_come_through_one_by_one() {
 }
 
 #[test]
-fn a_client_at_fault_is_told_so_and_nothing_is_forwarded() {
+fn invalid_request_is_refused_and_not_forwarded() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let proxy = plain(listener.local_addr().unwrap(), "");
@@ -269,7 +269,7 @@ fn a_client_at_fault_is_told_so_and_nothing_is_forwarded() {
 }
 
 #[test]
-fn an_upstream_at_fault_is_told_apart() {
+fn upstream_fault_returns_its_status_and_error_token() {
     let check = |upstream: SocketAddr, more: &str, status: u16, token: &str| {
         let proxy = plain(upstream, more);
         let answer = proxy.client().get("/?sleep_ms=3000", "");
@@ -301,7 +301,7 @@ fn an_upstream_at_fault_is_told_apart() {
 }
 
 #[test]
-fn what_breaks_off_does_not_look_whole() {
+fn truncated_body_is_not_complete_for_the_client() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = plain(listener.local_addr().unwrap(), "");
     std::thread::spawn(move || {
@@ -316,11 +316,11 @@ fn what_breaks_off_does_not_look_whole() {
 }
 
 #[test]
-fn a_kept_connection_that_the_upstream_closes_costs_no_request() {
+fn request_on_closed_kept_connection_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = plain(listener.local_addr().unwrap(), "workers: 1");
     std::thread::spawn(move || {
-        // Answers once on each connection, then closes it without saying so.
+        // Sends one response on each connection, then closes it without an announcement.
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 1000]).unwrap();
@@ -335,7 +335,7 @@ fn a_kept_connection_that_the_upstream_closes_costs_no_request() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused() {
+fn body_over_the_limit_returns_413() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "limits: { body: 10KiB }");
     let answer = proxy.client().post("/", "", &"x".repeat(10_241));

@@ -1,5 +1,5 @@
-//! What every way of sending a request has in common: refusals with an ID, logged with what went
-//! wrong, and a connection that is in order behind each of them.
+//! Outcomes that all kinds of requests share: error responses have an ID and a logged error, and their
+//! connection stays usable.
 
 use super::stalled::{Http2, get};
 use super::{http2, plain};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// The line of the access log that has this value.
+/// Returns the line of the access log with this value.
 fn logged(proxy: &Proxy, key: &str, value: &str) -> Value {
     let file = proxy.folder.path().join("access.log");
     until("a line of the log", || {
@@ -26,7 +26,7 @@ fn logged(proxy: &Proxy, key: &str, value: &str) -> Value {
 }
 
 #[test]
-fn refusals_carry_the_id_that_is_logged() {
+fn error_response_has_the_logged_request_id() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1\naccess_log: access.log");
     for (request, token) in [
@@ -62,7 +62,7 @@ fn refusals_carry_the_id_that_is_logged() {
 }
 
 #[test]
-fn chunks_that_are_unsound_from_their_first_byte_are_a_502() {
+fn invalid_first_chunk_returns_502() {
     for body in ["x\r\n", "2\nok\r\n0\r\n\r\n", "2 \r\nok\r\n0\r\n\r\n"] {
         let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         let origin = Raw::always(answer);
@@ -77,7 +77,7 @@ fn chunks_that_are_unsound_from_their_first_byte_are_a_502() {
 }
 
 #[test]
-fn trailers_that_are_announced_reach_who_takes_them() {
+fn announced_trailers_reach_clients_that_accept_them() {
     let origin = Raw::start(|mut peer| {
         while peer.request().is_some() {
             peer.say(
@@ -109,7 +109,7 @@ fn trailers_that_are_announced_reach_who_takes_them() {
 }
 
 #[test]
-fn all_kinds_of_requests_follow_one_another_on_one_connection() {
+fn different_kinds_of_requests_share_one_connection() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -137,7 +137,7 @@ fn all_kinds_of_requests_follow_one_another_on_one_connection() {
             let answer = client.answer(true).unwrap();
             assert_eq!(answer.status, 200, "{line} {fields} in round {round}");
         }
-        // Without what is sent only when it is told to.
+        // A body that is sent only after 100 Continue.
         client
             .say(format!(
                 "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{coded}\r\n"
@@ -150,7 +150,7 @@ fn all_kinds_of_requests_follow_one_another_on_one_connection() {
 }
 
 #[test]
-fn a_body_may_come_after_the_head_of_its_answer_without_being_asked_for() {
+fn early_response_head_is_forwarded_before_the_body_arrives() {
     let origin = Raw::start(|mut peer| {
         if peer.head().is_some() {
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
@@ -169,7 +169,7 @@ fn a_body_may_come_after_the_head_of_its_answer_without_being_asked_for() {
 }
 
 #[test]
-fn a_report_that_does_not_come_is_logged_with_its_error() {
+fn event_report_without_its_body_is_logged_with_its_error() {
     let origin = Raw::always(OK);
     let proxy = plain(
         origin.address,
@@ -191,11 +191,11 @@ fn a_report_that_does_not_come_is_logged_with_its_error() {
 }
 
 #[test]
-fn a_response_that_a_client_of_http_2_never_takes_is_not_logged_as_complete() {
+fn unread_http2_response_is_not_logged_as_complete() {
     let origin = Raw::always(OK);
     let more = "workers: 1\naccess_log: access.log\ntimeouts: { body: 300ms }";
     let proxy = plain(origin.address, more);
-    // No byte of a body may be sent to this client.
+    // This client's window allows no byte of a body.
     let mut client = Http2::connect(proxy.public, 0);
     client.send(1, 5, 1, &get("/never", &[]));
     let line = logged(&proxy, "path", "/never");
@@ -203,7 +203,7 @@ fn a_response_that_a_client_of_http_2_never_takes_is_not_logged_as_complete() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_but_steadily_gets_all_of_it() {
+fn slow_steady_reader_gets_the_whole_response() {
     const BYTES: usize = 4 << 20;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
     let origin = Raw::always([head.as_bytes(), &vec![b'x'; BYTES]].concat());

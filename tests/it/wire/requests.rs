@@ -1,11 +1,11 @@
-//! Requests that must not pass, and requests that must: bytes in, status out. Each case names the
-//! section of the RFC that it comes from.
+//! Malformed requests, which are refused, and well-formed ones, which pass. Each case names the section
+//! of its RFC.
 
 use super::plain;
 use crate::support::client::Client;
 use crate::support::raw::Raw;
 
-/// Section, status, bytes. Each is refused with a closed connection, and nothing of it is
+/// Section, status and bytes of requests that are refused. The connection is closed, and nothing is
 /// forwarded.
 const REFUSED: &[(&str, u16, &str)] = &[
     // Request lines
@@ -266,8 +266,8 @@ const REFUSED: &[(&str, u16, &str)] = &[
     ),
 ];
 
-/// What follows a sound head with `Transfer-Encoding: chunked`; refused with 400 although the
-/// upstream has been sent the beginning.
+/// Malformed bodies after a valid head with `Transfer-Encoding: chunked`. They return 400 although the
+/// upstream has received the beginning.
 const BROKEN_CHUNKS: &[(&str, &str)] = &[
     ("9112 7.1", "x\r\nhello\r\n0\r\n\r\n"),
     ("9112 7.1", "5\nhello\r\n0\r\n\r\n"),
@@ -290,7 +290,7 @@ const BROKEN_CHUNKS: &[(&str, &str)] = &[
     ("9112 7.1.2", "5\r\nhello\r\n0\r\nX-T: a\n\r\n"),
 ];
 
-/// Section, bytes, and what of it reaches the upstream.
+/// Section, bytes, and what reaches the upstream.
 const FORWARDED: &[(&str, &str, &str)] = &[
     (
         "9112 2.2",
@@ -399,11 +399,11 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn what_is_unsound_is_refused_and_goes_no_further() {
+fn malformed_request_is_refused_and_not_forwarded() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     for &(section, status, bytes) in REFUSED {
-        // Alone, and behind a sound request in the same packet.
+        // Alone, and after a valid request in the same packet.
         for before in ["", GOOD] {
             let mut client = Client::connect(proxy.public);
             client.say(format!("{before}{bytes}")).unwrap();
@@ -427,7 +427,7 @@ fn what_is_unsound_is_refused_and_goes_no_further() {
         }
     }
     let seen = origin.seen();
-    // Random digits may spell it.
+    // Random digits can contain the word.
     let random =
         |line: &&str| line.starts_with("traceparent:") || line.starts_with("x-request-id:");
     let seen: String = seen.lines().filter(|line| !random(line)).collect();
@@ -436,7 +436,7 @@ fn what_is_unsound_is_refused_and_goes_no_further() {
 }
 
 #[test]
-fn broken_chunks_are_the_clients_fault() {
+fn malformed_chunks_of_a_client_return_400() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     for &(section, chunks) in BROKEN_CHUNKS {
@@ -445,7 +445,7 @@ fn broken_chunks_are_the_clients_fault() {
             let head = "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
             client.say(head).unwrap();
             if pause {
-                // The upstream has the head by now.
+                // The upstream has received the head.
                 client.say("3\r\nabc\r\n").unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
@@ -461,7 +461,7 @@ fn broken_chunks_are_the_clients_fault() {
 }
 
 #[test]
-fn what_is_sound_is_forwarded() {
+fn well_formed_request_is_forwarded() {
     for &(section, bytes, expected) in FORWARDED {
         let origin = Raw::always(OK);
         let proxy = plain(origin.address, "workers: 1");
@@ -478,7 +478,7 @@ fn what_is_sound_is_forwarded() {
         );
         let seen = origin.seen();
         let (first, rest) = seen.split_once("\r\n").unwrap();
-        // Field names mean the same in any case; everything else is kept to the byte.
+        // Field names are compared without case; all other bytes are unchanged.
         let lines: Vec<String> = rest
             .split("\r\n")
             .map(|line| match line.split_once(": ") {
@@ -495,7 +495,7 @@ fn what_is_sound_is_forwarded() {
 }
 
 #[test]
-fn the_same_holds_however_slowly_it_comes() {
+fn byte_by_byte_request_has_the_same_outcome() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     let whole = "POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n";
@@ -513,7 +513,7 @@ fn the_same_holds_however_slowly_it_comes() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_get_responses_in_order() {
     let origin = Raw::start(|mut peer| {
         while let Some(head) = peer.head() {
             let path = head.split(' ').nth(1).unwrap();
@@ -537,7 +537,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_head_that_stops_in_the_middle_is_refused() {
+fn incomplete_head_is_refused() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -550,7 +550,7 @@ fn a_head_that_stops_in_the_middle_is_refused() {
         .unwrap();
     client.half_close();
     assert_eq!(client.answer(true).unwrap().status, 400);
-    // Who says nothing is answered with nothing.
+    // A client that sends nothing gets no response.
     let mut client = proxy.client();
     client.half_close();
     assert!(client.is_closed());

@@ -1,5 +1,5 @@
-//! How large the head of a response may be: the same over both protocols, on both sides, however
-//! its bytes arrive; and an endpoint with one page that is too large stays in rotation.
+//! Limits of response heads: they are the same for both protocols on both sides, however the bytes
+//! arrive, and a head over the limit does not eject its endpoint.
 
 use super::{http2, tls};
 use crate::support::client::Client;
@@ -18,10 +18,10 @@ const HEAD_BYTES: usize = 8192;
 const FIELDS: usize = 20;
 const LIMITS: &str = "limits: { response_head: 8KiB, response_headers: 20 }";
 const LENGTH: &str = "content-length: 2\r\n";
-/// How HTTP/1 writes what a response over HTTP/2 has no words for.
+/// The status line of HTTP/1, which HTTP/2 does not have.
 const AROUND: usize = "HTTP/1.1 200 OK\r\n\r\n".len() + LENGTH.len();
 
-/// What a path such as `/bytes/8192` or `/fields/20` asks the head to be, as fields beside the length.
+/// The fields beside the length that a path such as `/bytes/8192` or `/fields/20` requests.
 fn fields(path: &str) -> Vec<(String, String)> {
     let mut parts = path.split('/').skip(1);
     let (kind, count) = (parts.next().unwrap(), parts.next().unwrap());
@@ -34,7 +34,7 @@ fn fields(path: &str) -> Vec<(String, String)> {
     }
 }
 
-/// A head for this path with this status line, as HTTP/1 writes it.
+/// Builds the HTTP/1 head for this path with this status line.
 fn head(line: &str, path: &str) -> String {
     let lines = fields(path)
         .into_iter()
@@ -42,7 +42,7 @@ fn head(line: &str, path: &str) -> String {
     format!("{line}\r\n{}{LENGTH}\r\n", lines.collect::<String>())
 }
 
-/// Says this in one piece, or in pieces that `/cut/N` at the end of the path asks for.
+/// Sends this in one piece, or in pieces of the size that `/cut/N` at the end of the path requests.
 fn say(peer: &mut Peer, path: &str, text: &str) {
     let piece = path
         .split_once("/cut/")
@@ -57,7 +57,7 @@ fn http1_origin() -> Raw {
         while let Some(request) = peer.head() {
             let path = request.split(' ').nth(1).unwrap();
             match path.split_once("/interim") {
-                // The status line and the field in the place of the length are as long.
+                // Status line and the field that replaces the length have the same size.
                 Some((_, path)) => {
                     let interim = head("HTTP/1.1 103 Hi", path);
                     // An interim response has no length.
@@ -99,7 +99,7 @@ fn http2_origin() -> SocketAddr {
     })
 }
 
-/// Status and error, as a client of HTTP/1 and one of HTTP/2 see them.
+/// Returns the status and the error that clients of HTTP/1 and HTTP/2 get.
 fn ask(proxy: &Proxy, path: &str) -> [(u16, Option<String>); 2] {
     let answer = Client::connect(proxy.public).get(path, "");
     let error = |value: Option<&str>| value.map(str::to_owned);
@@ -135,7 +135,7 @@ const TOO_LONG: Option<&str> = Some("upstream_head_too_long");
 const TOO_MANY: Option<&str> = Some("upstream_too_many_headers");
 
 #[test]
-fn heads_up_to_the_limits_pass_and_one_more_byte_or_field_is_a_502() {
+fn response_head_over_the_limit_returns_502() {
     let origin = http1_origin();
     let upstreams = [
         format!("http://{}", origin.address),
@@ -171,7 +171,7 @@ fn heads_up_to_the_limits_pass_and_one_more_byte_or_field_is_a_502() {
 }
 
 #[test]
-fn interim_responses_have_the_same_limits() {
+fn interim_response_over_the_limit_returns_502() {
     let origin = http1_origin();
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: \"http://{}\" }}\n{LIMITS}",
@@ -203,7 +203,7 @@ fn interim_responses_have_the_same_limits() {
 }
 
 #[test]
-fn default_limits_hold_for_large_heads_over_both_protocols() {
+fn large_response_heads_pass_the_default_limits_over_both_protocols() {
     let origin = http1_origin();
     for upstream in [
         format!("http://{}", origin.address),
@@ -224,7 +224,7 @@ fn default_limits_hold_for_large_heads_over_both_protocols() {
             assert_eq!(status("/fields/200"), (200, None));
             assert_eq!(status("/fields/201"), (502, TOO_MANY.map(str::to_owned)));
         }
-        // Beyond what can be allowed, it is no response, and is asked for once only.
+        // Beyond the largest allowed limit, the response is malformed, and the request is not retried.
         let huge = if upstream.starts_with("h2c") {
             "upstream_unsound"
         } else {
@@ -235,7 +235,7 @@ fn default_limits_hold_for_large_heads_over_both_protocols() {
 }
 
 #[test]
-fn pages_with_too_large_heads_eject_no_endpoint() {
+fn too_large_response_heads_do_not_eject_the_endpoint() {
     let (a, b) = (http1_origin(), http1_origin());
     let proxy = Proxy::start(&format!(
         "workers: 1\nupstreams: {{ current: [\"http://{}\", \"http://{}\"] }}\n{LIMITS}",
@@ -257,7 +257,7 @@ fn pages_with_too_large_heads_eject_no_endpoint() {
             metrics.contains(&(of("endpoint_healthy", "") + "1")),
             "{metrics}"
         );
-        // Nobody was asked a second time.
+        // No request was retried.
         assert!(metrics.contains("watershed_upstream_retries_total{upstream=\"current\"} 0\n"));
     }
 }

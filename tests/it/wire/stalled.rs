@@ -1,5 +1,5 @@
-//! Clients that take nothing, or only a little: what waits for them has an end, and their upstream
-//! connections are released.
+//! Clients that read nothing or little: they are disconnected in time, and their upstream connections
+//! are released.
 
 use super::http2::{PREFACE, frame};
 use super::plain;
@@ -18,16 +18,16 @@ const SETTINGS: u8 = 4;
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
-/// Of a HEADERS frame: the end of the head, and that no body follows.
+/// Flags of a HEADERS frame: END_HEADERS and END_STREAM.
 const WHOLE: u8 = 5;
 
-/// A client of HTTP/2 that sends what it is told to.
+/// A client of HTTP/2 that sends exact frames.
 pub struct Http2 {
     stream: TcpStream,
 }
 
 impl Http2 {
-    /// Connects, with a first window of so many bytes for each stream.
+    /// Connects with this initial window per stream, in bytes.
     pub fn connect(address: SocketAddr, window: u32) -> Http2 {
         let mut stream = TcpStream::connect(address).unwrap();
         stream
@@ -46,7 +46,7 @@ impl Http2 {
             .unwrap();
     }
 
-    /// The next frame: its kind, its stream and its payload; `None` when the other side has closed.
+    /// Reads a frame: its type, stream and payload; `None` if the proxy has closed.
     pub fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.read(&mut head)?;
@@ -72,7 +72,7 @@ impl Http2 {
         }
     }
 
-    /// The streams that the other side resets, until there are so many or it closes.
+    /// Returns the streams that the proxy resets, until there are this many or it closes.
     fn resets(&mut self, count: usize) -> BTreeSet<u32> {
         let mut reset = BTreeSet::new();
         while reset.len() < count
@@ -86,7 +86,7 @@ impl Http2 {
     }
 }
 
-/// GET of this path of http://a, as HPACK; then these fields.
+/// Encodes GET of this path of http://a and these fields as HPACK.
 pub fn get(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x41, 0x01, b'a', 0x04, path.len() as u8];
     block.extend(path.bytes());
@@ -99,7 +99,7 @@ pub fn get(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// An origin that says this and then more and more, and how many of its connections are busy so.
+/// An origin that sends this and then an endless body, with the number of its busy connections.
 fn endless(begin: &'static str) -> (Raw, Arc<AtomicUsize>) {
     let busy = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&busy);
@@ -126,7 +126,7 @@ fn come(busy: &AtomicUsize, count: usize) {
     });
 }
 
-/// Each way in which the wait for a client ends: by its own time, or by that of the whole request.
+/// The timeouts that end the wait for a client: its own, or the total one.
 const TIMES: [&str; 3] = [
     "workers: 1\ntimeouts: { body: 1s }",
     "workers: 1\ntimeouts: { body: 1s, total: 10m }",
@@ -134,7 +134,7 @@ const TIMES: [&str; 3] = [
 ];
 
 #[test]
-fn closed_windows_hold_no_upstream_connections() {
+fn closed_http2_windows_hold_no_upstream_connections() {
     for times in TIMES {
         for window in [0, 1, 70_000] {
             let (origin, busy) = endless(LARGE);
@@ -146,7 +146,7 @@ fn closed_windows_hold_no_upstream_connections() {
             let reset = client.resets(100);
             assert_eq!(reset.len(), 100, "{times} {window}");
             come(&busy, 0);
-            // The connection itself is as good as it was.
+            // The connection is still usable.
             client.send(HEADERS, WHOLE, 201, &get("/", &[]));
             come(&busy, 1);
         }
@@ -154,7 +154,7 @@ fn closed_windows_hold_no_upstream_connections() {
 }
 
 #[test]
-fn small_answers_are_not_kept_for_closed_windows() {
+fn small_responses_are_not_buffered_for_closed_windows() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     for times in TIMES {
         let proxy = plain(origin.address, times);
@@ -167,7 +167,7 @@ fn small_answers_are_not_kept_for_closed_windows() {
 }
 
 #[test]
-fn a_window_that_opens_a_little_is_no_way_past_the_total_time() {
+fn slowly_opening_window_does_not_extend_the_total_timeout() {
     let (origin, busy) = endless(LARGE);
     let proxy = plain(origin.address, TIMES[2]);
     let mut client = Http2::connect(proxy.public, 1);
@@ -189,7 +189,7 @@ fn a_window_that_opens_a_little_is_no_way_past_the_total_time() {
 }
 
 #[test]
-fn what_was_answered_does_not_keep_a_connection_whose_client_takes_nothing() {
+fn unread_complete_response_does_not_keep_its_connection_open() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsome text");
     let proxy = plain(
         origin.address,
@@ -197,7 +197,7 @@ fn what_was_answered_does_not_keep_a_connection_whose_client_takes_nothing() {
     );
     let mut client = Http2::connect(proxy.public, 1);
     client.send(HEADERS, WHOLE, 1, &get("/", &[]));
-    // All of it has left its stream; the connection ends nevertheless.
+    // The response has left its stream, but the connection is closed nevertheless.
     while client.next().is_some() {}
     let mut client = Http2::connect(proxy.public, 1);
     client.send(HEADERS, WHOLE, 1, &get("/", &[]));
@@ -205,7 +205,7 @@ fn what_was_answered_does_not_keep_a_connection_whose_client_takes_nothing() {
 }
 
 #[test]
-fn a_tunnel_whose_client_takes_nothing_ends() {
+fn tunnel_whose_client_reads_nothing_is_closed() {
     for times in &TIMES[..2] {
         let (origin, busy) = endless(AGREE);
         let proxy = plain(origin.address, times);
@@ -214,7 +214,7 @@ fn a_tunnel_whose_client_takes_nothing_ends() {
         connect.extend(b"CONNECT");
         connect.extend([0x86, 0x84, 0x41, 0x01, b'a', 0x00, 9]);
         connect.extend(b":protocol\x09websocket");
-        // Pseudo-fields come first in any order.
+        // Pseudo-header fields come first, in any order.
         client.send(HEADERS, 4, 1, &connect);
         come(&busy, 1);
         come(&busy, 0);
@@ -229,7 +229,7 @@ fn a_tunnel_whose_client_takes_nothing_ends() {
 }
 
 #[test]
-fn http_1_clients_that_do_not_read_hold_no_upstream_connections() {
+fn http1_clients_that_do_not_read_hold_no_upstream_connections() {
     for times in TIMES {
         for ask in ["", "Connection: x-hop\r\n", "Connection: close\r\n"] {
             let (origin, busy) = endless(LARGE);
@@ -242,7 +242,7 @@ fn http_1_clients_that_do_not_read_hold_no_upstream_connections() {
             come(&busy, 0);
         }
     }
-    // Nor do those that do not read what comes before an answer.
+    // Nor do clients that do not read interim responses.
     let large = format!(
         "HTTP/1.1 103 Early Hints\r\nX: {}\r\n\r\n",
         "x".repeat(15_000)
@@ -270,7 +270,7 @@ fn http_1_clients_that_do_not_read_hold_no_upstream_connections() {
     }
 }
 
-/// Reads a little now and then, until there is no more; how long that took.
+/// Reads slowly to the end. Returns the duration.
 fn sip(client: &mut Client) -> Duration {
     let (begun, mut stream) = (Instant::now(), client.try_clone());
     while begun.elapsed() < Duration::from_secs(20) {
@@ -283,7 +283,7 @@ fn sip(client: &mut Client) -> Duration {
 }
 
 #[test]
-fn a_client_that_reads_slowly_has_the_total_time_and_no_more() {
+fn slow_reader_is_cut_off_at_the_total_timeout() {
     for ask in ["", "Connection: x-hop\r\n"] {
         let (origin, busy) = endless(LARGE);
         let proxy = plain(origin.address, TIMES[2]);
@@ -300,7 +300,7 @@ fn a_client_that_reads_slowly_has_the_total_time_and_no_more() {
 }
 
 #[test]
-fn an_upload_that_stops_has_the_total_time_and_no_more() {
+fn stalled_upload_is_cut_off_at_the_total_timeout() {
     let origin = Raw::start(|mut peer| while peer.request().is_some() {});
     let proxy = plain(origin.address, TIMES[2]);
     let mut client = proxy.client();
@@ -321,12 +321,12 @@ fn an_upload_that_stops_has_the_total_time_and_no_more() {
             break payload;
         }
     };
-    // Not one of the statuses that HPACK knows by number.
+    // A status that is not in HPACK's static table.
     assert_eq!(status.first(), Some(&0x48), "{status:?}");
 }
 
 #[test]
-fn bytes_that_trickle_are_too_slow() {
+fn body_below_the_minimum_rate_is_cut_off() {
     let trickle = "workers: 1\nlimits: { body_rate: 100B/s }\ntimeouts: { body: 1s";
     for more in [" }", ", total: 10m }"] {
         let origin = Raw::start(|mut peer| while peer.request().is_some() {});
@@ -340,7 +340,7 @@ fn bytes_that_trickle_are_too_slow() {
                 .say(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}"))
                 .unwrap();
             let mut writer = client.try_clone();
-            // Never quiet for long, but not even ten bytes in a second.
+            // Never silent for long, but fewer than ten bytes per second.
             let writing = std::thread::spawn(move || {
                 while writer.write_all(b"x").is_ok() {
                     std::thread::sleep(Duration::from_millis(150));
@@ -374,7 +374,7 @@ fn bytes_that_trickle_are_too_slow() {
 }
 
 #[test]
-fn slow_bytes_are_fine_where_the_rate_is_kept_or_none() {
+fn slow_body_passes_at_or_without_the_minimum_rate() {
     let ask = |proxy: &Proxy, pause: u64| {
         let mut client = proxy.client();
         client
@@ -388,7 +388,7 @@ fn slow_bytes_are_fine_where_the_rate_is_kept_or_none() {
     };
     let origin = Raw::start(|mut peer| {
         while peer.request().is_some() {
-            // The upstream takes its time, which is not the client's.
+            // A slow upstream does not count against the client.
             std::thread::sleep(Duration::from_millis(1500));
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
@@ -403,7 +403,7 @@ fn slow_bytes_are_fine_where_the_rate_is_kept_or_none() {
 }
 
 #[test]
-fn malformed_heads_of_http_2_reach_nobody() {
+fn malformed_http2_head_is_not_forwarded() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     for more in ["", "\ntimeouts: { total: 10m }"] {
         let proxy = plain(
@@ -430,7 +430,7 @@ fn malformed_heads_of_http_2_reach_nobody() {
         assert_eq!(with(&get("/", &[]), WHOLE, b""), STATUS_200);
         let seen = origin.seen();
         let length = ("content-length", "2");
-        // Twice, though both agree; and others that are none.
+        // A repeated length, even if both are equal, and invalid ones.
         assert_eq!(with(&get("/", &[length, length]), 4, b"ok"), STATUS_400);
         assert_ne!(
             with(&get("/", &[length, ("content-length", "3")]), 4, b"ok"),
@@ -486,7 +486,7 @@ fn malformed_heads_of_http_2_reach_nobody() {
 }
 
 #[test]
-fn a_client_over_http_2_that_reads_gets_all_of_it_however_slowly() {
+fn slow_http2_reader_gets_the_whole_response() {
     let body = "y".repeat(200_000);
     let origin = Raw::always(format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
@@ -495,7 +495,7 @@ fn a_client_over_http_2_that_reads_gets_all_of_it_however_slowly() {
     let proxy = plain(origin.address, "workers: 1\ntimeouts: { body: 3s }");
     let mut client = Http2::connect(proxy.public, 20_000);
     client.send(HEADERS, WHOLE, 1, &get("/", &[]));
-    // Longer than one wait may be, but each part of it comes far sooner.
+    // The whole takes longer than the limit of one wait, but each part arrives much sooner.
     let (begun, mut got) = (Instant::now(), 0);
     while got < 200_000 {
         let (kind, stream, payload) = client.next().expect("the connection ended");

@@ -1,4 +1,4 @@
-//! Plain requests of HTTP/2, which go the straight way: each answer in each of its forms.
+//! Responses of every framing to HTTP/2 clients.
 
 use super::http2::{connect, run, text, whole};
 use super::plain;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// However it is cut, it is one answer.
+/// The response is the same however it is cut.
 fn say_in_pieces(peer: &mut Peer, answer: &[u8], bytes: usize) {
     for piece in answer.chunks(bytes) {
         peer.say(piece);
@@ -21,8 +21,8 @@ fn say_in_pieces(peer: &mut Peer, answer: &[u8], bytes: usize) {
     }
 }
 
-/// What comes of `GET /` when the upstream says this in pieces, twice on one connection; the
-/// connections that it took.
+/// Sends `GET /` twice on one connection, to an upstream that sends this response in pieces. Returns the
+/// outcomes and the number of upstream connections.
 #[track_caller]
 fn check(answer: &str, closes: bool, expected: Result<(&str, &str), ()>) -> usize {
     check_cut(answer, 7, closes, expected)
@@ -76,7 +76,7 @@ fn check_cut(
 }
 
 #[test]
-fn answers_are_whole_however_they_are_framed() {
+fn responses_of_every_framing_are_complete() {
     let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(check(OK, false, Ok(("ok", ""))), 1);
     let none = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -93,7 +93,7 @@ fn answers_are_whole_however_they_are_framed() {
 }
 
 #[test]
-fn what_breaks_off_is_not_whole_and_its_connection_is_not_kept() {
+fn truncated_response_is_not_complete_and_its_connection_is_not_reused() {
     let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (answer, closes) in [
         (format!("{chunks}5\r\nhello\r\n"), true),
@@ -106,7 +106,7 @@ fn what_breaks_off_is_not_whole_and_its_connection_is_not_kept() {
     ] {
         assert_eq!(check(&answer, closes, Err(())), 2, "{answer:?}");
     }
-    // What comes behind an answer could be taken for the next one.
+    // Bytes after a response could be mistaken for the next one.
     let more = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n";
     for bytes in [more.len(), more.find("kHTTP").unwrap(), 7] {
         assert_eq!(check_cut(more, bytes, false, Ok(("ok", ""))), 2, "{bytes}");
@@ -114,7 +114,7 @@ fn what_breaks_off_is_not_whole_and_its_connection_is_not_kept() {
 }
 
 #[test]
-fn a_large_answer_waits_for_its_reader() {
+fn large_response_waits_for_a_slow_reader() {
     let written = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&written);
     let origin = Raw::start(move |mut peer| {
@@ -135,7 +135,7 @@ fn a_large_answer_waits_for_its_reader() {
         let request = Request::get("http://a/").body(whole("")).unwrap();
         let mut response = sender.send_request(request).await.unwrap();
         response.body_mut().frame().await.unwrap().unwrap();
-        // Time enough to take all of it, for a proxy that does not wait for its reader.
+        // Long enough for a proxy without back-pressure to read all of it.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let held = written.load(Ordering::SeqCst);
         assert!(held < 24 << 20, "{held} bytes were taken of a slow reader");
@@ -148,7 +148,7 @@ fn a_large_answer_waits_for_its_reader() {
 }
 
 #[test]
-fn an_upstream_that_falls_silent_is_not_waited_for() {
+fn upstream_silent_during_the_body_times_out() {
     for (said, status) in [
         ("", Some(504)),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", None),
@@ -180,7 +180,7 @@ fn an_upstream_that_falls_silent_is_not_waited_for() {
 }
 
 #[test]
-fn a_head_has_no_body_and_interim_answers_are_passed_over() {
+fn head_response_has_no_body_and_interim_responses_are_skipped() {
     let origin = Raw::always(
         "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
     );
@@ -197,10 +197,10 @@ fn a_head_has_no_body_and_interim_answers_are_passed_over() {
 }
 
 #[test]
-fn a_request_is_counted_once_whichever_way_it_goes() {
+fn request_is_counted_once_on_every_outcome() {
     let origin = Raw::always(OK);
     let inner = plain(origin.address, "workers: 1");
-    // That the upstream speaks HTTP/2 is only seen when it is asked.
+    // The upstream's HTTP/2 is detected only with a connection.
     let http2 = format!(
         "upstreams: {{ current: \"h2c://{}\" }}\nworkers: 1\nlimits: {{ rate: 1/m }}",
         inner.public
@@ -228,7 +228,7 @@ fn a_request_is_counted_once_whichever_way_it_goes() {
 }
 
 #[test]
-fn an_answer_that_is_left_is_recorded_as_such() {
+fn response_that_the_client_left_is_recorded_as_aborted() {
     let origin = Raw::start(|mut peer| {
         if peer.head().is_some() {
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello");
@@ -249,7 +249,7 @@ fn an_answer_that_is_left_is_recorded_as_such() {
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), 200);
         drop(response);
-        // What resets the stream is sent by the connection, which ends with this runtime.
+        // The connection sends the reset, and ends with this runtime.
         tokio::time::sleep(Duration::from_millis(200)).await;
     });
     until("what was left", || {

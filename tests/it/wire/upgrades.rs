@@ -1,4 +1,4 @@
-//! WebSocket and whatever else a connection may become, and streams of events.
+//! WebSocket and other upgrades, and server-sent events.
 
 use super::plain;
 use crate::support::client::Client;
@@ -11,7 +11,7 @@ const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgr
 const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Gives back what it gets until the other side has ended.
+/// Echoes bytes until the client closes.
 fn echo(peer: &mut Peer) {
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = peer.stream.read(&mut buffer) {
@@ -52,9 +52,9 @@ fn upgrade(client: &mut Client) {
 }
 
 #[test]
-fn bytes_go_both_ways_after_an_upgrade() {
+fn upgraded_connection_forwards_bytes_in_both_directions() {
     let origin = agreeing(|peer| {
-        // Said before the client said anything.
+        // Sent before the client sends anything.
         peer.say("welcome");
         echo(peer);
     });
@@ -66,13 +66,13 @@ fn bytes_go_both_ways_after_an_upgrade() {
     let bytes: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
     client.say(&bytes).unwrap();
     assert_eq!(client.exactly(bytes.len()), bytes);
-    // An end is passed on, and what comes after it from the other side too.
+    // A half-close is forwarded, and later bytes of the other side, too.
     client.half_close();
     assert!(client.is_closed());
 }
 
 #[test]
-fn what_follows_a_request_to_upgrade_at_once_is_for_the_upstream() {
+fn bytes_after_an_upgrade_request_reach_the_upstream() {
     let origin = agreeing(echo);
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -84,7 +84,7 @@ fn what_follows_a_request_to_upgrade_at_once_is_for_the_upstream() {
 }
 
 #[test]
-fn an_upgrade_that_is_not_agreed_to_is_an_ordinary_request() {
+fn refused_upgrade_is_an_ordinary_request() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -94,7 +94,7 @@ fn an_upgrade_that_is_not_agreed_to_is_an_ordinary_request() {
         assert_eq!((answer.status, &*answer.text()), (200, "no"));
         assert_eq!(answer.header("upgrade"), None);
     }
-    // Nothing was forgotten: what follows is still looked at.
+    // The connection is still parsed as HTTP.
     client
         .say(format!(
             "{ASK}GET /bad HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n"
@@ -106,7 +106,7 @@ fn an_upgrade_that_is_not_agreed_to_is_an_ordinary_request() {
 }
 
 #[test]
-fn http_2_is_not_upgraded_to() {
+fn h2c_upgrade_is_not_forwarded() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let proxy = plain(origin.address, "workers: 1");
     let mut client = proxy.client();
@@ -123,7 +123,7 @@ fn http_2_is_not_upgraded_to() {
 }
 
 #[test]
-fn a_side_that_leaves_takes_the_other_with_it() {
+fn tunnel_closes_both_sides_when_one_closes() {
     let (told, left) = std::sync::mpsc::channel();
     let origin = agreeing(move |peer| {
         let begun = Instant::now();
@@ -147,7 +147,7 @@ fn a_side_that_leaves_takes_the_other_with_it() {
 }
 
 #[test]
-fn a_quiet_tunnel_ends() {
+fn idle_tunnel_is_closed() {
     let origin = agreeing(echo);
     let proxy = plain(
         origin.address,
@@ -167,7 +167,7 @@ fn a_quiet_tunnel_ends() {
 }
 
 #[test]
-fn events_come_one_by_one() {
+fn server_sent_events_are_forwarded_immediately() {
     let (heard, hearing) = std::sync::mpsc::channel();
     let hearing = std::sync::Mutex::new(hearing);
     let origin = Raw::start(move |mut peer| {
@@ -178,14 +178,14 @@ fn events_come_one_by_one() {
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
         );
         for number in 0..4 {
-            // Not before the client has all that was said.
+            // The client must have received everything so far.
             hearing.lock().unwrap().recv().unwrap();
             std::thread::sleep(Duration::from_millis(300));
             peer.say(format!("9\r\ndata: {number}\n\n\r\n"));
         }
         peer.say("0\r\n\r\n");
     });
-    // Events are waited for longer than pieces of a body.
+    // The pause between events can be longer than that between pieces of a body.
     let proxy = plain(
         origin.address,
         "workers: 1\ntimeouts: { body: 100ms, tunnel: 10s }",
@@ -204,7 +204,7 @@ fn events_come_one_by_one() {
 }
 
 #[test]
-fn a_stream_of_http_2_becomes_a_websocket() {
+fn http2_extended_connect_becomes_a_websocket() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let origin = agreeing(echo);
     let proxy = plain(origin.address, "workers: 1");
@@ -229,11 +229,11 @@ fn a_stream_of_http_2_becomes_a_websocket() {
                 stream.read_exact(&mut back).await.unwrap();
                 assert_eq!(&back, b"\x81\x05hello\0");
             }
-            // An end is passed on.
+            // A half-close is forwarded.
             stream.shutdown().await.unwrap();
             assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
         }
-        // Others that CONNECT get nowhere.
+        // Other CONNECT requests are refused.
         let request = hyper::Request::connect("http://site.test/chat")
             .extension(hyper::ext::Protocol::from_static("connect-udp"))
             .body(super::http2::whole(""));

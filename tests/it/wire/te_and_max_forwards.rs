@@ -1,4 +1,4 @@
-//! What only the next hop may know: `TE`, and how far TRACE and OPTIONS go.
+//! `TE`, and `Max-Forwards` of TRACE and OPTIONS.
 
 use super::http2::{connect, run, whole};
 use super::plain;
@@ -9,12 +9,12 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const PATHS: [&str; 2] = ["workers: 1", "workers: 1\ntimeouts: { total: 60s }"];
 
 #[test]
-fn options_of_a_host_are_options_of_the_server() {
+fn options_without_a_path_is_forwarded_as_asterisk() {
     for more in PATHS {
         let origin = Raw::always(OK);
         let proxy = plain(origin.address, more);
         let mut client = proxy.client();
-        // Several at once: each has its own target.
+        // Pipelined, each with its own target.
         for targets in [
             &[
                 ("http://b", "*"),
@@ -50,7 +50,7 @@ fn options_of_a_host_are_options_of_the_server() {
                 "{more}"
             );
         }
-        // Only of OPTIONS.
+        // The target of GET does not become `*`.
         client
             .say("GET http://b HTTP/1.1\r\nHost: a\r\n\r\n")
             .unwrap();
@@ -60,7 +60,7 @@ fn options_of_a_host_are_options_of_the_server() {
 }
 
 #[test]
-fn max_forwards_counts_down_and_ends_here() {
+fn max_forwards_is_decremented_and_zero_is_not_forwarded() {
     for more in PATHS {
         let origin = Raw::always(OK);
         let proxy = plain(origin.address, more);
@@ -131,7 +131,7 @@ fn max_forwards_counts_down_and_ends_here() {
 }
 
 #[test]
-fn te_is_listed_where_it_is_sent() {
+fn te_is_listed_in_connection() {
     let upgrade = "Connection: Upgrade, TE\r\nUpgrade: x\r\nTE: trailers\r\n";
     for more in PATHS {
         for (fields, connection) in [

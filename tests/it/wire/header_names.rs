@@ -1,4 +1,4 @@
-//! Header names that upstreams believe: who may bring them, and who may take them away.
+//! Header names that upstreams trust: clients can neither add nor remove them.
 
 use super::http2::{connect, run, text, whole};
 use crate::support::origin::Origin;
@@ -20,7 +20,7 @@ experiments:
   site: { match: { headers: { X-Plan: pro } }, control: current, experiment: current, percent: 50 }
 metrics: { buy: POST /buy -> 2xx }
 ";
-/// Keys with which each request path is taken.
+/// Keys that change how a request is handled.
 const PATHS: [&str; 3] = ["", "timeouts: { total: 60s }\n", "trust: [127.0.0.1]\n"];
 
 fn proxy(origin: SocketAddr, more: &str) -> Proxy {
@@ -29,7 +29,7 @@ fn proxy(origin: SocketAddr, more: &str) -> Proxy {
     ))
 }
 
-/// Variants of names, none of which may pass.
+/// Variants of trusted names; none is forwarded.
 const DISGUISED: &[&str] = &[
     "Watershed_User",
     "watershed_experiment",
@@ -64,7 +64,7 @@ fn names_of(said: &Value) -> BTreeSet<String> {
 fn only_genuine_names_arrived(said: &Value, how: &str) {
     let names = names_of(said);
     for name in DISGUISED {
-        // What begins with our own prefix is one of ours, and not the client's.
+        // Headers with the prefix of watershed come from watershed only.
         assert!(
             !names.contains(&name.to_lowercase()),
             "{name} {how}: {said}"
@@ -85,7 +85,7 @@ fn only_genuine_names_arrived(said: &Value, how: &str) {
 }
 
 #[test]
-fn disguised_names_never_reach_the_upstream() {
+fn variants_of_trusted_header_names_are_not_forwarded() {
     let origin = Origin::start("current");
     let lines: String = DISGUISED
         .iter()
@@ -97,7 +97,7 @@ fn disguised_names_never_reach_the_upstream() {
         let mut client = proxy.client();
         let said = client.get("/", &format!("{genuine}{lines}")).json();
         only_genuine_names_arrived(&said, more);
-        // With something that is not for the fast path.
+        // With `TE`, which is handled separately.
         let said = client
             .get("/", &format!("TE: trailers\r\n{lines}{genuine}"))
             .json();
@@ -107,7 +107,7 @@ fn disguised_names_never_reach_the_upstream() {
             let mut request = Request::get("http://site.test/");
             for line in genuine.lines().chain(lines.lines()) {
                 let (name, value) = line.split_once(": ").unwrap();
-                // HTTP/2 itself forbids some of them.
+                // HTTP/2 forbids some of these names.
                 request = request.header(name.to_lowercase(), value);
             }
             let sent = sender.send_request(request.body(whole("")).unwrap());
@@ -118,7 +118,7 @@ fn disguised_names_never_reach_the_upstream() {
 }
 
 #[test]
-fn disguised_names_do_not_ride_on_an_upgrade() {
+fn variants_of_trusted_header_names_are_not_forwarded_with_an_upgrade() {
     let origin = Raw::start(|mut peer| {
         if peer.head().is_some() {
             peer.say(
@@ -141,7 +141,7 @@ fn disguised_names_do_not_ride_on_an_upgrade() {
 }
 
 #[test]
-fn a_client_cannot_nominate_what_others_rely_on() {
+fn connection_header_cannot_remove_forwarded_headers() {
     let origin = Origin::start("current");
     let kept = [
         ("x-user", "genuine"),
@@ -166,7 +166,7 @@ fn a_client_cannot_nominate_what_others_rely_on() {
         "watershed-experiment",
     ];
     for more in PATHS {
-        // The client's own ID and trace stay; the proxy's are the next test's.
+        // The ID and trace of the client stay. The next test covers those of the proxy.
         let proxy = proxy(
             origin.address,
             &format!("{more}request_id: false\ntrace: false\n"),
@@ -199,7 +199,7 @@ fn a_client_cannot_nominate_what_others_rely_on() {
 }
 
 #[test]
-fn an_id_and_a_trace_of_the_proxy_cannot_be_nominated_away() {
+fn connection_header_cannot_remove_request_id_or_trace() {
     let origin = Origin::start("current");
     let proxy = proxy(origin.address, "request_id: true\ntrace: true\n");
     let said = proxy
@@ -210,7 +210,7 @@ fn an_id_and_a_trace_of_the_proxy_cannot_be_nominated_away() {
     assert_eq!(super::sent(&said, "traceparent").len(), 1, "{said}");
 }
 
-/// Trailers that may not follow a body, and one that may.
+/// Trailers that are not allowed after a body, and one that is.
 const TRAILERS: &[&str] = &[
     "X-User",
     "X_User",
@@ -238,7 +238,7 @@ const TRAILERS: &[&str] = &[
 ];
 
 #[test]
-fn trailers_of_a_client_carry_nothing_that_is_relied_on() {
+fn client_trailers_cannot_carry_trusted_fields() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let lines: String = TRAILERS
         .iter()
@@ -285,7 +285,7 @@ fn trailers_of_a_client_carry_nothing_that_is_relied_on() {
 }
 
 #[test]
-fn trailers_of_an_upstream_carry_nothing_that_is_relied_on() {
+fn upstream_trailers_cannot_carry_trusted_fields() {
     let lines: String = TRAILERS
         .iter()
         .map(|name| format!("{name}: forged\r\n"))
@@ -318,10 +318,9 @@ fn trailers_of_an_upstream_carry_nothing_that_is_relied_on() {
     }
 }
 
-/// What the upstream gets as `Watershed-User` is the ID that is recorded, byte by byte, wherever the
-/// client put spaces around it.
+/// `Watershed-User` contains exactly the recorded ID, whatever whitespace the client put around it.
 #[test]
-fn spaces_around_an_id_are_no_part_of_it() {
+fn whitespace_around_an_id_is_ignored() {
     let origin = Origin::start("current");
     let token = |sub: &str| {
         let claims = format!("{{\"sub\":\"{sub}\"}}");
@@ -347,7 +346,7 @@ fn spaces_around_an_id_are_no_part_of_it() {
                 "upstreams: {{ current: \"http://{}\" }}\nworkers: 1\nuser: {{ {source} }}\nexperiments: {{ site: {{ control: current, experiment: current, percent: 50 }} }}\nmetrics: {{ buy: POST /buy -> 2xx }}\n{more}",
                 origin.address
             ));
-            // The second is not for the fast path.
+            // `TE` changes how the request is handled.
             for besides in ["", "TE: trailers\r\n"] {
                 let mut client = proxy.client();
                 let said = client.get(target, &format!("{line}\r\n{besides}")).json();
@@ -371,7 +370,7 @@ fn spaces_around_an_id_are_no_part_of_it() {
                 let how = format!("HTTP/2 {source} {line:?} {more}");
                 assert_eq!(super::sent(&said, "watershed-user"), ["ann"], "{how}");
             });
-            // One user, who is recorded as such; people may write spaces, too.
+            // All requests count as one user. The admin API also ignores whitespace around an ID.
             let results = proxy.results();
             let groups = results["experiments"][0]["groups"].as_array().unwrap();
             let users = groups.iter().map(|it| it["users"].as_u64().unwrap());

@@ -1,4 +1,4 @@
-//! The straight way of plain requests, and where it ends.
+//! Framing, kept connections and head timeouts of HTTP/1.
 
 use super::plain;
 use crate::support::client::Client;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[test]
-fn plain_requests_and_others_are_answered_in_turn() {
+fn requests_of_all_kinds_get_responses_in_order() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1");
     let mut client = Client::connect(proxy.public);
@@ -45,12 +45,12 @@ fn plain_requests_and_others_are_answered_in_turn() {
 }
 
 #[test]
-fn chunks_arrive_without_what_comes_behind_them() {
+fn chunked_body_is_forwarded_without_its_trailers() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
                   5;a=\"b\"\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 1\r\nWatershed-Event: buy\r\n\r\n";
     let origin = Raw::start(move |mut peer| {
         while peer.request().is_some() {
-            // However it is cut, it is one answer.
+            // The response is the same however it is cut.
             for piece in answer.as_bytes().chunks(7) {
                 peer.say(piece);
                 std::thread::sleep(Duration::from_millis(1));
@@ -70,7 +70,7 @@ fn chunks_arrive_without_what_comes_behind_them() {
 }
 
 #[test]
-fn an_answer_without_a_length_ends_with_its_connection_and_a_broken_one_does_not() {
+fn response_without_length_ends_at_connection_close_but_not_at_reset() {
     for (answer, whole) in [
         ("HTTP/1.1 200 OK\r\n\r\nhello", true),
         ("HTTP/1.0 200 OK\r\n\r\nhello", true),
@@ -101,11 +101,11 @@ fn an_answer_without_a_length_ends_with_its_connection_and_a_broken_one_does_not
 }
 
 #[test]
-fn a_head_has_one_time_however_slowly_it_comes() {
+fn trickled_request_head_has_one_timeout() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1\ntimeouts: { head: 400ms }");
     let mut client = Client::connect(proxy.public);
-    // The first one may be slow too, but this one follows another.
+    // The timeout also holds for a later request of a connection.
     assert_eq!(client.get("/", "").status, 200);
     let mut slow = client.try_clone();
     let began = Instant::now();
@@ -126,7 +126,7 @@ fn a_head_has_one_time_however_slowly_it_comes() {
 }
 
 #[test]
-fn a_kept_connection_that_its_upstream_closes_is_let_go() {
+fn kept_connection_closed_by_the_upstream_is_dropped() {
     let (sender, left) = mpsc::channel();
     let origin = Raw::start(move |mut peer| {
         if peer.request().is_some() {
@@ -143,7 +143,7 @@ fn a_kept_connection_that_its_upstream_closes_is_let_go() {
 }
 
 #[test]
-fn the_head_of_an_answer_has_one_time_however_slowly_it_comes() {
+fn trickled_response_head_has_one_timeout() {
     let origin = Raw::start(|mut peer| {
         if peer.request().is_some() {
             for byte in "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy".bytes() {

@@ -1,4 +1,4 @@
-//! Several endpoints: those that fail are passed over, and what can be asked twice is.
+//! Upstreams with several endpoints: failing ones are skipped, and idempotent requests are retried.
 
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
@@ -31,7 +31,7 @@ fn closed() -> SocketAddr {
         .unwrap()
 }
 
-/// One that hangs up on every request, and counts them.
+/// An origin that closes the connection on every request, and counts them.
 fn broken() -> (Raw, Arc<AtomicUsize>) {
     let asked = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&asked);
@@ -44,7 +44,7 @@ fn broken() -> (Raw, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn endpoints_take_turns() {
+fn round_robin_alternates_between_endpoints() {
     let (a, b) = (good("a"), good("b"));
     let proxy = over(&[a.address, b.address]);
     let mut client = proxy.client();
@@ -53,7 +53,7 @@ fn endpoints_take_turns() {
 }
 
 #[test]
-fn nobody_notices_an_endpoint_that_does_not_accept() {
+fn refused_connection_is_retried_on_another_endpoint() {
     let a = good("a");
     let proxy = over(&[closed(), a.address]);
     let mut client = proxy.client();
@@ -64,7 +64,7 @@ fn nobody_notices_an_endpoint_that_does_not_accept() {
 }
 
 #[test]
-fn what_may_be_asked_twice_is_asked_another_endpoint() {
+fn failed_idempotent_request_is_retried_on_another_endpoint() {
     let a = good("a");
     let (b, asked) = broken();
     let proxy = over(&[a.address, b.address]);
@@ -73,13 +73,13 @@ fn what_may_be_asked_twice_is_asked_another_endpoint() {
         let answer = client.get("/", "");
         assert_eq!((answer.status, &*answer.text()), (200, "a"), "{number}");
     }
-    // It was soon passed over.
+    // It was soon ejected.
     let asked = asked.load(Ordering::SeqCst);
     assert!((3..8).contains(&asked), "asked {asked} times");
 }
 
 #[test]
-fn what_may_not_be_asked_twice_is_not() {
+fn failed_non_idempotent_request_is_not_retried() {
     let (a, asked_a) = broken();
     let (b, asked_b) = broken();
     let proxy = over(&[a.address, b.address]);
@@ -96,7 +96,7 @@ fn what_may_not_be_asked_twice_is_not() {
 }
 
 #[test]
-fn retries_have_a_budget() {
+fn retries_are_limited_by_a_budget() {
     let (a, asked_a) = broken();
     let (b, asked_b) = broken();
     let proxy = over(&[a.address, b.address]);
@@ -105,6 +105,6 @@ fn retries_have_a_budget() {
         assert_eq!(client.get("/", "").status, 502);
     }
     let asked = asked_a.load(Ordering::SeqCst) + asked_b.load(Ordering::SeqCst);
-    // One in five, and ten at once.
+    // The budget is one in five requests, and a burst of ten.
     assert!((110..=131).contains(&asked), "asked {asked} times");
 }

@@ -1,4 +1,4 @@
-//! More connections than one address, or all together, may have.
+//! Limits of client connections, in total and per address.
 
 use super::plain;
 use super::stalled::Http2;
@@ -10,7 +10,7 @@ use crate::support::until;
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const OTHER: [u8; 4] = [127, 0, 0, 2];
 
-/// So many connections that have been served and stay open.
+/// Opens this many connections, each of which gets a response and stays open.
 fn open(count: usize, mut connect: impl FnMut() -> Client) -> Vec<Client> {
     let served = |_| {
         let mut client = connect();
@@ -45,14 +45,14 @@ fn refused(proxy: &Proxy) -> u64 {
 }
 
 #[test]
-fn one_address_has_half_of_all_connections() {
+fn one_address_gets_at_most_half_of_all_connections() {
     let origin = Raw::always(OK);
     for more in ["workers: 4", "workers: 4\ntimeouts: { total: 10m }"] {
         let proxy = plain(
             origin.address,
             &format!("{more}\nlimits: {{ connections: 12 }}"),
         );
-        // However they meet the workers, and no more than that.
+        // The limit holds however the connections are spread over workers.
         let mut mine = open(6, || proxy.client());
         for _ in 0..20 {
             is_refused(proxy.client());
@@ -61,7 +61,7 @@ fn one_address_has_half_of_all_connections() {
         let others = open(6, || Client::connect_from(OTHER, proxy.public));
         is_refused(Client::connect_from([127, 0, 0, 3], proxy.public));
         assert_eq!(refused(&proxy), 21);
-        // Who has a connection is served on, and one that ends makes room.
+        // Open connections are still served, and a closed one makes room.
         for client in &mut mine {
             assert_eq!(client.get("/", "").status, 200);
         }
@@ -80,7 +80,7 @@ fn one_address_has_half_of_all_connections() {
 }
 
 #[test]
-fn the_file_says_how_many_one_address_has() {
+fn connections_per_address_follow_the_configured_limit() {
     let origin = Raw::always(OK);
     let proxy = plain(
         origin.address,
@@ -93,14 +93,14 @@ fn the_file_says_how_many_one_address_has() {
 }
 
 #[test]
-fn a_refusal_reaches_a_client_that_has_sent_much() {
+fn refused_client_with_unread_data_gets_the_response() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1\nlimits: { connections: 2 }");
     let all = open(1, || proxy.client());
     for _ in 0..20 {
         let mut client = proxy.client();
         let body = "x".repeat(300_000);
-        // All of it goes, since what comes is read on.
+        // The client can send all of it because the proxy keeps reading.
         client
             .say(format!(
                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
@@ -109,14 +109,14 @@ fn a_refusal_reaches_a_client_that_has_sent_much() {
             .unwrap();
         assert_eq!(client.answer(true).unwrap().status, 503);
     }
-    // HTTP/2 is only closed.
+    // A connection of HTTP/2 is closed without a response.
     let mut client = Http2::connect(proxy.public, 0);
     assert_eq!(client.next(), None);
     drop(all);
 }
 
 #[test]
-fn clients_behind_a_trusted_peer_are_counted_one_by_one() {
+fn clients_behind_a_trusted_peer_are_counted_separately() {
     let origin = Raw::always(OK);
     let proxy = plain(
         origin.address,
@@ -131,9 +131,9 @@ fn clients_behind_a_trusted_peer_are_counted_one_by_one() {
     let seven = "PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n";
     let mine = open(2, || behind(seven));
     is_refused(behind(seven));
-    // A proxy that is trusted itself brings many, too.
+    // A trusted proxy can open many connections.
     let nine = open(3, || behind("PROXY TCP4 192.0.2.9 127.0.0.1 4711 80\r\n"));
-    // In IPv6 one client has a /64.
+    // In IPv6, the addresses of one /64 count as one.
     let six = open(2, || behind("PROXY TCP6 2001:db8::7 ::1 4711 80\r\n"));
     is_refused(behind("PROXY TCP6 2001:db8::8 ::1 4711 80\r\n"));
     let next = open(1, || behind("PROXY TCP6 2001:db8:0:1::7 ::1 4711 80\r\n"));
@@ -147,13 +147,13 @@ fn clients_behind_a_trusted_peer_are_counted_one_by_one() {
 }
 
 #[test]
-fn silence_does_not_hold_a_refusal() {
+fn refused_connection_without_a_request_is_closed() {
     let origin = Raw::always(OK);
     let proxy = plain(origin.address, "workers: 1\nlimits: { connections: 2 }");
     let all = open(1, || proxy.client());
     let mut silent: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
     for client in &mut silent {
-        // Those that say nothing are told nothing; a reset is an end, too.
+        // A client that sends nothing gets no response; a reset is a valid end, too.
         assert_eq!(client.rest().unwrap_or_default(), "");
     }
     assert_eq!(refused(&proxy), 100);

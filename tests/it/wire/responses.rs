@@ -1,11 +1,11 @@
-//! Upstreams that misbehave, and upstreams that only look as if they did.
+//! Malformed responses of upstreams, and unusual ones that are valid.
 
 use super::plain;
 use crate::support::raw::Raw;
 use std::time::Duration;
 
-/// Section and bytes of an answer to GET that must not be passed on: the client is told 502, and
-/// the next request is answered well.
+/// Section and bytes of a response to GET that must not be forwarded: the client gets 502, and the next
+/// request succeeds.
 const UNSOUND: &[(&str, &str)] = &[
     ("9112 4", "nonsense\r\n\r\n"),
     ("9112 4", "HTTP/1.1 20 OK\r\n\r\n"),
@@ -101,8 +101,8 @@ const UNSOUND: &[(&str, &str)] = &[
     ("9112 8", ""),
 ];
 
-/// Section, method, bytes of an answer, and the body that the client gets. Whatever comes after
-/// it is nobody's answer.
+/// Section, method, bytes of a response, and the body that the client gets. Bytes after the response
+/// are discarded.
 const CUT: &[(&str, &str, &str, &str)] = &[
     (
         "9112 6.3",
@@ -148,7 +148,7 @@ const CUT: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// An origin that gives this answer on `/first`, and a good one otherwise.
+/// Starts an origin that sends this response to `/first`, and a valid one to other paths.
 fn origin(answer: &'static str, close: bool) -> Raw {
     Raw::start(move |mut peer| {
         while let Some(request) = peer.request() {
@@ -165,9 +165,9 @@ fn origin(answer: &'static str, close: bool) -> Raw {
 }
 
 #[test]
-fn unsound_answers_are_not_passed_on() {
+fn malformed_response_returns_502() {
     for &(section, answer) in UNSOUND {
-        // What is cut off cannot be known to be before its end.
+        // A truncated body is known to be so only at its end.
         let origin = origin(answer, answer.is_empty() || answer.ends_with('-'));
         let proxy = plain(origin.address, "workers: 1");
         let mut client = proxy.client();
@@ -188,7 +188,7 @@ fn unsound_answers_are_not_passed_on() {
 }
 
 #[test]
-fn nothing_after_an_answer_is_the_next_ones() {
+fn bytes_after_a_response_are_not_the_next_response() {
     for &(section, method, answer, body) in CUT {
         let origin = origin(answer, false);
         let proxy = plain(origin.address, "workers: 1");
@@ -212,7 +212,7 @@ fn nothing_after_an_answer_is_the_next_ones() {
 }
 
 #[test]
-fn an_answer_that_was_not_asked_for_is_nobodys() {
+fn unsolicited_response_is_discarded() {
     let (told, said) = std::sync::mpsc::channel();
     let origin = Raw::start(move |mut peer| {
         while peer.request().is_some() {
@@ -232,7 +232,7 @@ fn an_answer_that_was_not_asked_for_is_nobodys() {
 }
 
 #[test]
-fn what_breaks_off_never_looks_whole() {
+fn truncated_response_is_truncated_for_the_client() {
     for (http, answer) in [
         ("1.1", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
         (
@@ -272,12 +272,12 @@ fn what_breaks_off_never_looks_whole() {
 }
 
 #[test]
-fn a_body_up_to_the_end_of_the_connection_is_whole() {
+fn body_until_connection_close_is_complete() {
     let origin = origin("HTTP/1.1 200 OK\r\n\r\nhello", true);
     let proxy = plain(origin.address, "workers: 1");
     let answer = proxy.client().get("/first", "");
     assert_eq!(answer.text(), "hello");
-    // And when that connection is reset it is not.
+    // If the connection is reset, the body is not complete.
     let origin = Raw::start(|mut peer| {
         peer.request().unwrap();
         peer.say("HTTP/1.1 200 OK\r\n\r\nhello");
@@ -291,7 +291,7 @@ fn a_body_up_to_the_end_of_the_connection_is_whole() {
 }
 
 #[test]
-fn heads_of_answers_come_through_to_the_byte() {
+fn response_heads_are_forwarded_byte_for_byte() {
     let head = "HTTP/1.1 299 Fine, thanks\r\nServer: x/1\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-A: 1\r\nx-a: \x22\u{e9}\x22\r\n\
                 Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n\r\nok";
     let origin = Raw::always(head);

@@ -1,4 +1,4 @@
-//! Long bodies and floods: what a proxy holds in memory depends on neither.
+//! Memory does not grow with long bodies or floods of requests.
 
 use super::http2::{PREFACE, connect, frame, run};
 use super::plain;
@@ -18,19 +18,19 @@ use std::time::{Duration, Instant};
 
 const BODY_BYTES: usize = 100_000_000;
 const PIECE: &[u8] = &[b'x'; 1 << 16];
-/// For whatever is done below. A body of 100 MB would take six times as much.
+/// The most memory of a test. A body of 100 MB would take six times as much.
 const GROWTH_MAX_KIB: usize = 16 << 10;
 
-/// Pieces that make up a whole body.
+/// Returns the sizes of the pieces of a whole body.
 fn sizes() -> impl Iterator<Item = usize> {
     let last = BODY_BYTES % PIECE.len();
     std::iter::repeat_n(PIECE.len(), BODY_BYTES / PIECE.len()).chain([last])
 }
 
-/// Does it, and says how much more memory the proxy held for it.
+/// Runs a test. Returns the growth of the proxy's peak memory.
 #[track_caller]
 fn without_memory(proxy: &Proxy, what: &str, act: impl FnOnce()) {
-    // What one request takes at all.
+    // The memory that any request needs.
     assert_eq!(proxy.client().post("/?echo", "", "small").text(), "small");
     let before = proxy.memory_max_kib();
     act();
@@ -38,8 +38,7 @@ fn without_memory(proxy: &Proxy, what: &str, act: impl FnOnce()) {
     assert!(growth < GROWTH_MAX_KIB, "{what}: {growth} KiB more");
 }
 
-/// While its answer is not read, an upload must come to a stand: what the systems hold on the way
-/// is all that may be sent.
+/// While its response is not read, an upload must stop: only socket buffers can take more of it.
 fn stands(sent: &AtomicUsize) {
     std::thread::sleep(Duration::from_secs(1));
     let before = sent.load(Ordering::Relaxed);
@@ -49,7 +48,7 @@ fn stands(sent: &AtomicUsize) {
 }
 
 #[test]
-fn bodies_of_100_mb_take_no_memory_over_http1() {
+fn bodies_of_100_mb_are_streamed_over_http1() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "workers: 1");
     for slowly in [false, true] {
@@ -80,7 +79,7 @@ fn bodies_of_100_mb_take_no_memory_over_http1() {
 }
 
 #[test]
-fn bodies_of_100_mb_take_no_memory_over_http2() {
+fn bodies_of_100_mb_are_streamed_over_http2() {
     let origin = Origin::start("current");
     let proxy = plain(origin.address, "workers: 1");
     for slowly in [false, true] {
@@ -113,7 +112,7 @@ fn bodies_of_100_mb_take_no_memory_over_http2() {
     }
 }
 
-/// Says this for a second, and reads nothing; meanwhile others are served.
+/// Sends this for a second and reads nothing. Other clients are served meanwhile.
 fn flood(proxy: &Proxy, what: &str, first: &[u8], again: &[u8]) {
     let mut stream = TcpStream::connect(proxy.public).unwrap();
     stream
@@ -137,7 +136,7 @@ fn flood(proxy: &Proxy, what: &str, first: &[u8], again: &[u8]) {
             asked = Instant::now();
         }
     }
-    // Once the systems have nothing left of it to give, it costs nothing, though it stays open.
+    // Once the socket buffers are empty, the open connection costs nothing.
     until_within(
         Duration::from_secs(10),
         &format!("rest after {what}"),
@@ -151,11 +150,11 @@ fn flood(proxy: &Proxy, what: &str, first: &[u8], again: &[u8]) {
 }
 
 #[test]
-fn floods_whose_answers_nobody_reads_take_no_memory() {
+fn unread_responses_of_a_flood_do_not_use_memory() {
     let origin = Raw::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let proxy = plain(origin.address, "workers: 1");
     assert_eq!(proxy.client().get("/", "").text(), "ok");
-    // POST / of http://a, whose body is to come.
+    // POST / of http://a, with a body to follow.
     let post = frame(1, 4, 1, &[0x83, 0x84, 0x86, 0x41, 0x01, b'a']);
     for (what, first, again) in [
         ("pings", Vec::new(), frame(6, 0, 0, &[7; 8])),
