@@ -2,9 +2,9 @@
 
 use crate::dice::Dice;
 use crate::report::{Effort, Report, count, gather, median, percent};
-use watershed::stats::balance::sample_ratio;
 use watershed::stats::guardrail::{Data, ln_e};
 use watershed::stats::logistic::Term;
+use watershed::stats::srm::sample_ratio;
 use watershed::stats::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Totals, judge};
 
 fn sizes_alarm(users: [u64; 2]) -> bool {

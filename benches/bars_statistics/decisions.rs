@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{LOOKS, fixed_users, play, question_of};
-use watershed::stats::{Goal, Group, Kind, Question, Role, State, Totals, judge};
+use watershed::stats::{Finding, Goal, Group, Kind, Question, Role, State, Totals, judge};
 
 /// Experiments end: without the planned lift soon, and seldom where it is there.
 pub fn endings(report: &mut Report, effort: Effort) {
@@ -266,7 +266,7 @@ pub fn several(report: &mut Report, effort: Effort) {
             let question = of_groups(&totals);
             let verdict = judge(&question).verdict;
             let group = verdict.group.filter(|_| verdict.state == State::Winner)?;
-            let is_tied = verdict.reason.contains("cannot be told from");
+            let is_tied = matches!(&verdict.finding, Finding::Effect { tied } if !tied.is_empty());
             Some((group, is_tied))
         })
     });

@@ -1,12 +1,12 @@
 //! The project's own engines, as the simulations ask them.
 
 use watershed::stats::Kind;
-use watershed::stats::conversion::Evidence;
+use watershed::stats::exact_conversion::Evidence;
 use watershed::stats::logistic::Term;
 use watershed::stats::moments::Sums;
-use watershed::stats::periods::{Period, Rate, Rates};
-use watershed::stats::sequential::Estimate;
+use watershed::stats::normal_mixture::Estimate;
 use watershed::stats::special::ln_sum_exp;
+use watershed::stats::stratified::{Period, Rate, Rates};
 
 /// The planned lift of every simulated experiment.
 pub const DETECT: f64 = 0.1;

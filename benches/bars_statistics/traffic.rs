@@ -4,10 +4,10 @@ use crate::dice::Dice;
 use crate::engines::{BOUND, Counts, DETECT, exact_over_periods, period};
 use crate::report::{Effort, Report, count, gather, percent};
 use watershed::stats::bayes::{Posterior, compare};
-use watershed::stats::grid::Grid;
 use watershed::stats::moments::Sums;
-use watershed::stats::periods::{Period, comparable};
-use watershed::stats::sequential::Estimate;
+use watershed::stats::normal_mixture::Estimate;
+use watershed::stats::reference::log_ratio_grid::Grid;
+use watershed::stats::stratified::{Period, comparable};
 use watershed::stats::{Goal, Kind, Metric, Role};
 
 type Cells = Vec<(String, usize, usize)>;

@@ -1,7 +1,5 @@
 //! Formats numbers and times for people. PURE.
 
-use crate::stats::narrative::thousands;
-
 /// Formats a share (0 to 1) as a percentage with at most one decimal place.
 pub fn share(share: f64) -> String {
     format!("{} %", (share * 1000.0).round() / 10.0)
@@ -94,6 +92,28 @@ fn in_units(seconds: f64, whole: fn(f64) -> f64) -> String {
     format!("{count} {word}{plural}")
 }
 
+/// 40112 as `40,112`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// 124718 as 130000: a forecast has no more digits than that. Always rounded up.
+pub fn two_digits(number: u64) -> u64 {
+    let mut unit = 1;
+    while number / unit >= 100 {
+        unit *= 10;
+    }
+    number.div_ceil(unit).saturating_mul(unit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +173,11 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), expected);
         }
+    }
+
+    #[test]
+    fn large_numbers_read_well() {
+        assert_eq!([0, 999, 40_112].map(thousands), ["0", "999", "40,112"]);
+        assert_eq!([7, 99, 124_718].map(two_digits), [7, 99, 130_000]);
     }
 }

@@ -18,3 +18,4 @@ mod view;
 pub use http::server::serve;
 pub use server_handle::{AcceptedEvents, EventsRequest, LatestRecord, ReloadRequest, ServerHandle};
 pub use state::AdminState;
+pub use view::verdict_text::reason as verdict_reason;

@@ -5,23 +5,18 @@
 //! one, so nothing is chosen, before or by looking at data: E_C is strong where few convert and at
 //! small sites, E_L where many do. While too few users are there for E_L, it is 1.
 
+use super::analysis::{Lift, Method};
 use super::bayes;
-use super::conversion::Evidence;
-use super::guardrail;
+use super::exact_conversion::Evidence;
+use super::input::{Goal, Kind, Metric, Question, Role};
 use super::interval::{Interval, finite};
-use super::judgement::Lift;
 use super::logistic::{FAR, Term, likeliest, ln_likelihood};
 use super::moments::Sums;
-use super::periods::{self, Period, Rates};
+use super::normal_mixture::Estimate;
 use super::planning;
-use super::question::{Goal, Kind, Metric, Question, Role};
-use super::sequential::{self, Estimate};
 use super::special::{bisect, ln_sum_exp};
+use super::stratified::{self, Period, Rates};
 use std::f64::consts::LN_2;
-
-/// How results name the comparison of shares of users.
-pub const METHOD_SHARES: &str =
-    "mean of the exact conversions-only mixture and the log-lift mixture (always valid)";
 
 /// A group and control, ready for every method.
 #[derive(Clone, Debug)]
@@ -51,8 +46,8 @@ enum Scale {
 
 /// Compares a group with control.
 pub fn compare(question: &Question, metric: &Metric, control: usize, group: usize) -> Compared {
-    let periods = periods::periods(question, metric, control, group);
-    let rates = periods::comparable(metric, &periods);
+    let periods = stratified::periods(question, metric, control, group);
+    let rates = stratified::comparable(metric, &periods);
     let terms: Vec<Term> = periods.iter().map(Period::term).collect();
     let scale = scale(metric, rates.as_ref());
     let estimate = rates.as_ref().and_then(|rates| match scale {
@@ -92,14 +87,14 @@ fn size(metric: &Metric, rates: &Rates) -> f64 {
     metric.baseline.map_or(seen, f64::abs)
 }
 
-/// How results name the method that judges a metric.
-pub fn method(metric: &Metric) -> &'static str {
+/// The method that judges a metric.
+pub fn method(metric: &Metric) -> Method {
     match (metric.role, metric.kind, metric.baseline) {
-        (Role::Guardrail { .. }, Kind::Conversion, _) => guardrail::METHOD_EXACT,
-        (Role::Guardrail { .. }, _, _) => guardrail::METHOD_LOG,
-        (_, Kind::Conversion, _) => METHOD_SHARES,
-        (_, Kind::Mean | Kind::Ratio, Some(_)) => sequential::METHOD_ABSOLUTE,
-        (_, Kind::Count | Kind::Mean | Kind::Ratio, _) => sequential::METHOD_LOG,
+        (Role::Guardrail { .. }, Kind::Conversion, _) => Method::HarmedUsers,
+        (Role::Guardrail { .. }, _, _) => Method::HarmOnLog,
+        (_, Kind::Conversion, _) => Method::Shares,
+        (_, Kind::Mean | Kind::Ratio, Some(_)) => Method::Difference,
+        (_, Kind::Count | Kind::Mean | Kind::Ratio, _) => Method::Log,
     }
 }
 

@@ -1,17 +1,13 @@
 //! Tests for a single look, on request: valid only for those who decide beforehand when to look
 //! and then look once. No verdict uses them.
 
+use super::input::{Kind, Question};
 use super::interval::{Interval, finite};
-use super::judge::control_of;
 use super::moments::{Sums, covariance};
-use super::periods::{self, Rate};
-use super::question::{Kind, Question};
 use super::special::{
     normal_quantile, normal_two_sided, student_two_sided, student_two_sided_quantile,
 };
-
-/// How results name this view.
-pub const METHOD: &str = "fixed horizon (valid only for a single look)";
+use super::stratified::{self, Rate};
 
 /// One group of users: how many, their mean, and their variance (of one user).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,13 +51,13 @@ pub struct View {
 /// Every metric and group of a question at a single look: by metric, then by group. `None` for
 /// control, without users, and for weights that changed (pooled rates compare different days).
 pub fn view(question: &Question) -> Vec<Vec<Option<View>>> {
-    let control = control_of(question);
+    let control = question.control();
     let one = |metric, group| {
-        let periods = periods::periods(question, metric, control, group);
+        let periods = stratified::periods(question, metric, control, group);
         let [only] = periods.as_slice() else {
             return None;
         };
-        let rates = periods::comparable(metric, &periods)?;
+        let rates = stratified::comparable(metric, &periods)?;
         let (of_control, own) = (rates.control, rates.own);
         let absolute = match metric.kind {
             Kind::Conversion => Pair::of(&only.control, &only.own).newcombe(question.alpha),

@@ -1,17 +1,12 @@
 //! Whether a group does harm: one-sided, at any look, and a hard stop for what is plainly dead.
 
-use super::conversion;
+use super::exact_conversion;
+use super::input::Kind;
 use super::interval::Interval;
 use super::logistic::{FAR, Term};
-use super::periods::Rate;
-use super::question::Kind;
-use super::sequential::{self, Estimate};
+use super::normal_mixture::{self, Estimate};
 use super::special::bisect;
-
-/// How results name the test of users with a bad event.
-pub const METHOD_EXACT: &str = "exact one-sided conversions-only mixture (always valid)";
-/// How results name the test of other guardrails.
-pub const METHOD_LOG: &str = "one-sided log-lift normal mixture (always valid, asymptotic)";
+use super::stratified::Rate;
 
 /// What a guardrail says of one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,11 +75,11 @@ impl Guardrail {
 fn ln_e_at(data: &Data<'_>, log_ratio: f64) -> f64 {
     match data {
         // Without a number the evidence is far on control's side: never an alarm.
-        Data::Users(terms) => conversion::ln_e_above(terms, log_ratio.exp(), CONCENTRATION)
+        Data::Users(terms) => exact_conversion::ln_e_above(terms, log_ratio.exp(), CONCENTRATION)
             .unwrap_or(f64::NEG_INFINITY),
         Data::Log(None) => 0.0,
         Data::Log(Some(estimate)) => {
-            sequential::ln_e_above(estimate.delta - log_ratio, estimate.variance, estimate.tau)
+            normal_mixture::ln_e_above(estimate.delta - log_ratio, estimate.variance, estimate.tau)
         }
     }
 }

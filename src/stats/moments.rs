@@ -1,6 +1,6 @@
 //! From exact integer sums to means and variances, without losing digits on the way.
 
-use super::question::{Kind, Metric, Totals};
+use super::input::{Kind, Metric, Totals};
 
 /// Sums over the users of one group, in whole units of the stored integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! How many users it takes.
 
-use super::sequential::Estimate;
+use super::normal_mixture::Estimate;
 use super::special::{bisect, ln_sum_exp, normal_cdf, normal_quantile};
 use std::f64::consts::LN_2;
 

@@ -1,6 +1,6 @@
 //! When a verdict may be given: after whole weeks, because days of the week differ.
 
-use super::question::Question;
+use super::input::Question;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 const WEEK_MS: u64 = 7 * DAY_MS;

@@ -101,6 +101,7 @@ const PURE: &[&str] = &[
     "admin/view/metric_values.rs",
     "admin/view/narrative.rs",
     "admin/view/table.rs",
+    "admin/view/verdict_text.rs",
     "store/apply_semantics.rs",
     "store/buckets.rs",
     "store/event_ids.rs",
@@ -168,7 +169,7 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 const SHARED_NAMES: &[&str] = &["Arguments"];
 
 /// What remains to be done: files in import cycles, by module.
-const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[("stats", 14)];
+const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[];
 /// What remains to be done: functions over the limit, by module.
 const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
     ("admin", 7),

@@ -2,6 +2,7 @@
 
 use crate::admin::decisions::action::Action;
 use crate::admin::decisions::apply::{DecisionRequest, apply};
+use crate::admin::format::thousands;
 use crate::admin::http::auth::Caller;
 use crate::admin::http::error::{Path, Query, Refused};
 use crate::admin::http::html;
@@ -10,7 +11,6 @@ use crate::admin::results::schema::{ExperimentResult, GroupResult, VerdictResult
 use crate::admin::state::AdminState;
 use crate::admin::view::buttons::title;
 use crate::config::plan::TokenRole;
-use crate::stats::narrative::thousands;
 use askama::Template;
 use axum::Extension;
 use axum::extract::State;

@@ -1,6 +1,7 @@
-//! The words that fields of answers are one of, as schemas.
+//! The words that fields of results are one of, and their schemas.
 
 use crate::experiment::Lifecycle;
+use crate::stats::Method;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> Schema {
@@ -31,6 +32,23 @@ pub fn verdict() -> Schema {
         "no_planned_lift",
         "invalid",
     ])
+}
+
+/// How results name a method.
+pub fn method(method: Method) -> &'static str {
+    match method {
+        Method::Shares => {
+            "mean of the exact conversions-only mixture and the log-lift mixture (always valid)"
+        }
+        Method::Log => {
+            "log-lift normal mixtures on the information clock (always valid, asymptotic)"
+        }
+        Method::Difference => {
+            "normal mixtures of the difference on the information clock (always valid, asymptotic)"
+        }
+        Method::HarmedUsers => "exact one-sided conversions-only mixture (always valid)",
+        Method::HarmOnLog => "one-sided log-lift normal mixture (always valid, asymptotic)",
+    }
 }
 
 /// Where counts are.

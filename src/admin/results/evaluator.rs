@@ -7,10 +7,10 @@ use crate::admin::decisions::decide::{Decision, Undecided, decide};
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::{has_windows, question};
+use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
-use crate::stats::verdict::{State, Verdict};
-use crate::stats::{self, Judgement, Question};
+use crate::stats::{self, Judgement, Question, State, Verdict};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
 use crate::telemetry::{Counted, Telemetry};
@@ -317,7 +317,8 @@ impl EvaluationLoop {
             }
             let verdict = &evaluation.judgement.verdict;
             if self.is_confirmed(experiment, verdict, counted) {
-                act(plan, experiment, store, verdict).await?;
+                let reason = reason(&evaluation.question, &evaluation.judgement);
+                act(plan, experiment, store, verdict, &reason).await?;
             }
             // Otherwise they are looked at again, and what is found is kept.
             if counted == Counted::Wholly {
@@ -357,6 +358,7 @@ async fn act(
     experiment: &Experiment,
     store: &dyn Store,
     verdict: &Verdict,
+    reason: &str,
 ) -> Result<(), StoreError> {
     if experiment.lifecycle != Lifecycle::Running {
         return Ok(());
@@ -373,7 +375,7 @@ async fn act(
         action,
         group,
         by: "watershed (act_on)",
-        reason: Some(&verdict.reason),
+        reason: Some(reason),
     };
     match decide(plan, store, &experiment.name, &decision).await {
         Err(Undecided::Away(error)) => Err(error),

@@ -9,6 +9,7 @@ use crate::admin::results::schema::{
     EpochResult, ExperimentResult, GroupResult, Latency, Recently, SampleRatio, VerdictResult,
 };
 use crate::admin::results::srm_diagnosis::{parting, stages};
+use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, GroupIndex};
 use crate::stats::State;
@@ -83,7 +84,7 @@ pub fn result(
                 State::Invalid => "invalid",
             },
             group: judgement.verdict.group.map(name_of),
-            reason: judgement.verdict.reason.clone(),
+            reason: reason(&evaluation.question, judgement),
             harms: judgement
                 .verdict
                 .harms

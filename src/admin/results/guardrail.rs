@@ -1,5 +1,6 @@
 //! What guardrails say, with their evidence.
 
+use crate::admin::results::enums::method;
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::metric::{lowest_at, pooled};
 use crate::admin::results::schema::{GuardrailGroup, GuardrailResult};
@@ -50,7 +51,7 @@ pub fn guardrail_results(
             // Each group of each guardrail has an equal part of the whole.
             alpha: evaluation.question.guardrail_alpha
                 / (experiment.guardrails.len() * (experiment.groups.len() - 1)) as f64,
-            method: judged.method,
+            method: method(judged.method),
             groups: groups.collect(),
         }
     });

@@ -1,6 +1,7 @@
 //! One metric's results, at any look or at a single one.
 
 use crate::admin::format::rfc3339;
+use crate::admin::results::enums::method;
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{
     AveragedResult, FixedResult, LiftResult, MetricGroup, MetricResult,
@@ -26,6 +27,9 @@ pub enum View {
 
 /// What goes with every number of the fixed view.
 pub const ONCE: &str = "valid only if you look once";
+
+/// How the fixed view is named.
+const FIXED_METHOD: &str = "fixed horizon (valid only for a single look)";
 
 /// What goes with `chance_to_beat_control` and `expected_loss`.
 const CHANCE_CAVEAT: &str = "Bayesian: not protected against peeking, and no part of the verdict";
@@ -92,7 +96,7 @@ pub fn metric_results(
             } else {
                 "secondary"
             },
-            method: judged.method,
+            method: method(judged.method),
             detect: evaluation.question.metrics[place].detect,
             margin: metric.margin,
             chance_caveat: CHANCE_CAVEAT,
@@ -140,7 +144,7 @@ fn fixed_result(view: fixed::View) -> FixedResult {
         |evaluation: fixed::SingleLook| evaluation.interval.low.zip(evaluation.interval.high);
     FixedResult {
         note: ONCE,
-        method: fixed::METHOD,
+        method: FIXED_METHOD,
         absolute: view.absolute.estimate,
         absolute_interval: ends(view.absolute),
         relative: view.relative.estimate,

@@ -8,7 +8,7 @@ use crate::stats;
 
 /// What is planned for the metric that decides. `None` where no metric does.
 pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<PlanningResult> {
-    let primary = stats::primary_of(&evaluation.question)?;
+    let primary = evaluation.question.primary()?;
     let (metric, judged) = (
         &evaluation.question.metrics[primary],
         &evaluation.judgement.metrics[primary],

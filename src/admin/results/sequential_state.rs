@@ -61,7 +61,7 @@ pub fn recall(experiment: &Experiment, question: &mut Question, kept: &RunningMi
 
 /// Verdicts that are given after whole weeks, with the field that holds when each was.
 fn givens(identity: &str, question: &Question) -> impl Iterator<Item = (Given, String)> {
-    let primary = stats::primary_of(question).map(|place| &question.metrics[place]);
+    let primary = question.primary().map(|place| &question.metrics[place]);
     primary.into_iter().flat_map(move |metric| {
         let alone = [
             ((State::NoDifference, None), "no_difference", ""),

@@ -3,7 +3,7 @@
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{PartingResult, StageResult};
 use crate::experiment::Experiment;
-use crate::stats::balance::sample_ratio;
+use crate::stats::srm::sample_ratio;
 use crate::store::GroupTotals;
 
 /// From this share of a group's answers or users on, something is worth naming.

@@ -2,8 +2,8 @@
 
 use crate::admin::decisions::action::Action;
 use crate::admin::format;
+use crate::admin::format::thousands;
 use crate::admin::results::schema::{ExperimentResult, PlanningResult};
-use crate::stats::narrative::thousands;
 
 /// The decision that the results ask for, if they ask for one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {

@@ -1,6 +1,7 @@
 //! The results as a page for a browser. The templates escape what they are given.
 
 use crate::admin::format;
+use crate::admin::format::thousands;
 use crate::admin::results::schema::{
     ExperimentResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult,
     Results,
@@ -12,7 +13,6 @@ use crate::admin::view::chart::Chart;
 use crate::admin::view::interval_plot::{Plot, WIDTH};
 use crate::admin::view::metric_values;
 use crate::admin::view::narrative;
-use crate::stats::narrative::thousands;
 use askama::Template;
 
 /// The person that a page is for.

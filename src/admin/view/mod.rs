@@ -10,3 +10,4 @@ pub(crate) mod interval_plot;
 pub(crate) mod metric_values;
 pub(crate) mod narrative;
 pub(crate) mod table;
+pub(crate) mod verdict_text;

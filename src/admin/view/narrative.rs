@@ -1,14 +1,13 @@
 //! Sentences that the table and the page share. PURE.
 
 use crate::admin::format::{
-    change, duration, minute, part, rounded_duration, seconds_between, share,
+    change, duration, minute, part, rounded_duration, seconds_between, share, thousands, two_digits,
 };
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
     MetricResult, PlanningResult, Results, SampleRatio,
 };
 use crate::admin::view::metric_values::amount;
-use crate::stats::narrative::{thousands, two_digits};
 
 /// Everything that a reader should know of an experiment beside its tables, as alarms.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {

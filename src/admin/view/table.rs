@@ -1,13 +1,13 @@
 //! The results as tables for a terminal. PURE.
 
 use crate::admin::format;
+use crate::admin::format::thousands;
 use crate::admin::results::metric::ONCE;
 use crate::admin::results::schema::{ExperimentResult, Results};
 use crate::admin::view::advice;
 use crate::admin::view::bars::{Paint, bars};
 use crate::admin::view::metric_values::{lift, rate};
 use crate::admin::view::narrative;
-use crate::stats::narrative::thousands;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// The results as text for a terminal; with bars where it is said how they are painted.

@@ -5,7 +5,7 @@ use crate::config::plan::Plan;
 use crate::experiment::guardrail::GuardrailTarget;
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::{Experiment, UserId};
-use crate::stats::sequential::VALUED_USERS_MIN;
+use crate::stats::normal_mixture::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
 use crate::store::running_minima::RunningMinima;

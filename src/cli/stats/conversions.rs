@@ -1,10 +1,10 @@
 //! Families of the exact tests on who converted.
 
 use super::shape::{need, need_positive, need_share, p_of, put_interval, read, usual_alpha};
-use crate::stats::conversion::{self, Evidence};
-use crate::stats::grid::Grid;
+use crate::stats::exact_conversion::{self, Evidence};
 use crate::stats::interval::finite;
 use crate::stats::logistic::Term;
+use crate::stats::reference::log_ratio_grid::Grid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ pub fn conversions_only_e(inputs: &str) -> Result<Value, String> {
         "theta0": theta,
         "log_e_two_sided": ln_e,
         "p_two_sided": p_of(Some(ln_e)),
-        "log_e_upper": conversion::ln_e_above(&[term(asked.w)], asked.rr0, asked.kappa),
+        "log_e_upper": exact_conversion::ln_e_above(&[term(asked.w)], asked.rr0, asked.kappa),
         "theta_lo": log.low.map_or(0.0, theta_at),
         "theta_hi": log.high.map_or(1.0, theta_at),
     });

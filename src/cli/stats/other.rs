@@ -2,11 +2,11 @@
 
 use super::sequential::lift_row;
 use super::shape::{Counts, need, need_positive, read, usual_alpha};
-use crate::stats::balance::{chi_squared, ln_bayes_factor, ln_bayes_factor_of};
 use crate::stats::bayes::{self, Posterior};
 use crate::stats::fixed;
-use crate::stats::several::{self, Corrected, running_p};
+use crate::stats::multiple_testing::{self, Corrected, running_p};
 use crate::stats::special::{chi_squared_upper, normal_quantile};
+use crate::stats::srm::{chi_squared, ln_bayes_factor, ln_bayes_factor_of};
 use crate::stats::{Epoch, Goal, Group, Kind, Metric, Question, Role, Totals, judge};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -220,10 +220,10 @@ pub fn multiplicity(inputs: &str) -> Result<Value, String> {
     let PValues { p, alpha } = read(inputs)?;
     let shown = |found: Corrected| json!({"adjusted": found.adjusted, "reject": found.reject});
     Ok(json!({
-        "bonferroni": shown(several::bonferroni(&p, alpha)),
-        "holm": shown(several::holm(&p, alpha)),
-        "fdr_bh": shown(several::benjamini_hochberg(&p, alpha)),
-        "fdr_by": shown(several::benjamini_yekutieli(&p, alpha)),
+        "bonferroni": shown(multiple_testing::bonferroni(&p, alpha)),
+        "holm": shown(multiple_testing::holm(&p, alpha)),
+        "fdr_bh": shown(multiple_testing::benjamini_hochberg(&p, alpha)),
+        "fdr_by": shown(multiple_testing::benjamini_yekutieli(&p, alpha)),
     }))
 }
 
@@ -234,9 +234,9 @@ fn rejected(found: &Corrected) -> usize {
 pub fn published_multiplicity(inputs: &str) -> Result<Value, String> {
     let PValues { p, alpha } = read(inputs)?;
     Ok(json!({
-        "rejected_bh": rejected(&several::benjamini_hochberg(&p, alpha)),
-        "rejected_bonferroni": rejected(&several::bonferroni(&p, alpha)),
-        "rejected_holm": rejected(&several::holm(&p, alpha)),
+        "rejected_bh": rejected(&multiple_testing::benjamini_hochberg(&p, alpha)),
+        "rejected_bonferroni": rejected(&multiple_testing::bonferroni(&p, alpha)),
+        "rejected_holm": rejected(&multiple_testing::holm(&p, alpha)),
     }))
 }
 
@@ -251,7 +251,7 @@ pub fn e_bh(inputs: &str) -> Result<Value, String> {
     let EValues { e, alpha } = read(inputs)?;
     need(e.iter().all(|&e| e >= 0.0), "e-values are never negative")?;
     let ln_e: Vec<f64> = e.iter().map(|e| e.ln()).collect();
-    let found = several::e_bh(&ln_e, alpha);
+    let found = multiple_testing::e_bh(&ln_e, alpha);
     Ok(json!({"k": rejected(&found), "reject": found.reject}))
 }
 
@@ -280,7 +280,7 @@ pub fn contract_edges(inputs: &str) -> Result<Value, String> {
     let mut words = shown.split(|c: char| !c.is_alphanumeric());
     let sound = words.all(|word| word != "NaN" && word != "inf");
     let p = match row.ln_e {
-        Some(ln_e) if is_open => several::p_value(ln_e),
+        Some(ln_e) if is_open => multiple_testing::p_value(ln_e),
         ln_e => ln_e.map(|_| 1.0),
     };
     Ok(json!({

@@ -3,14 +3,15 @@
 use super::shape::{
     Counts, ValueSums, need, need_positive, need_share, p_of, put_interval, read, usual_alpha,
 };
-use crate::stats::clock::{self, ByUsers};
 use crate::stats::fixed::Sample;
 use crate::stats::interval::finite;
-use crate::stats::rate::{SubBernoulli, tuned_interval};
-use crate::stats::sequential::{
-    self, Estimate, bound_above, ln_e, ln_e_above, tightest_information, width,
+use crate::stats::multiple_testing::running_p;
+use crate::stats::normal_mixture::{
+    Estimate, bound_above, ln_e, ln_e_above, tightest_information, width,
 };
-use crate::stats::several::running_p;
+use crate::stats::proportion_interval::{SubBernoulli, tuned_interval};
+use crate::stats::reference::growthbook_sequential::{self, ByUsers};
+use crate::stats::reference::sequential_t;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -166,11 +167,11 @@ fn by_clock(inputs: &str, (control, own): (Sample, Sample)) -> Result<Value, Str
     let clock: Clock = read(inputs)?;
     need_positive("n_star", clock.n_star)?;
     need_share("alpha", clock.alpha)?;
-    let absolute = clock::difference(control, own, clock.alpha, clock.n_star);
-    let relative = clock::relative(control, own, clock.alpha, clock.n_star);
+    let absolute = growthbook_sequential::difference(control, own, clock.alpha, clock.n_star);
+    let relative = growthbook_sequential::relative(control, own, clock.alpha, clock.n_star);
     Ok(match clock.difference.as_deref() {
         None => json!({
-            "rho": clock::rho(clock.alpha, clock.n_star),
+            "rho": growthbook_sequential::rho(clock.alpha, clock.n_star),
             "absolute": by_users(&absolute),
             "relative": by_users(&relative),
         }),
@@ -314,10 +315,10 @@ pub fn sequential_t(inputs: &str) -> Result<Value, String> {
     need_positive("phi", asked.phi)?;
     need_positive("z2", asked.z2)?;
     need_share("alpha", asked.alpha)?;
-    let ln_e = sequential::ln_e_t(asked.t, asked.nu, asked.phi, asked.z2);
+    let ln_e = sequential_t::ln_e_t(asked.t, asked.nu, asked.phi, asked.z2);
     Ok(json!({
         "log_e": ln_e,
         "p": p_of(Some(ln_e)),
-        "critical_t": sequential::critical_t(asked.nu, asked.phi, asked.z2, asked.alpha),
+        "critical_t": sequential_t::critical_t(asked.nu, asked.phi, asked.z2, asked.alpha),
     }))
 }

@@ -9,22 +9,11 @@
 //! Koomen, Pekelis, Walsh, KDD 2017; for asymptotically normal estimates Waudby-Smith, Arbour,
 //! Sinha, Kennedy, Ramdas, Ann. Statist. 2024 (arXiv 2103.06476).
 
-use super::interval::{Interval, finite};
-use super::periods::{Rate, Rates};
+use super::input::Kind;
+use super::interval::Interval;
 use super::prior::MIXTURE;
-use super::question::Kind;
 use super::special::{bisect, ln_normal_cdf, ln_sum_exp};
-
-/// How results name the comparison of logarithms.
-pub const METHOD_LOG: &str =
-    "log-lift normal mixtures on the information clock (always valid, asymptotic)";
-/// How results name the comparison of differences.
-pub const METHOD_ABSOLUTE: &str =
-    "normal mixtures of the difference on the information clock (always valid, asymptotic)";
-
-/// How results name the interval of one group's rate.
-pub const METHOD_RATE: &str =
-    "normal mixture of the logarithm on the information clock (always valid, asymptotic)";
+use super::stratified::{Rate, Rates};
 
 /// ln E of "the true value is 0", against values on both sides. All finite, V and τ above 0.
 pub fn ln_e(delta: f64, variance: f64, tau: f64) -> f64 {
@@ -194,25 +183,6 @@ pub fn interval_of_rate(kind: Kind, rate: &Rate, detect: f64, alpha: f64) -> Int
     around.interval(alpha).map(|log| rate.mean * log.exp())
 }
 
-/// The sequential t-test's ln E for near-Gaussian data of small samples: t with ν degrees of
-/// freedom, r = φ/(φ + z²), where z² is the effective number of users and φ the mixture's weight
-/// in users. Source: Lindon, Ham, Tingley, Bojinov, arXiv 2210.08589.
-pub fn ln_e_t(t: f64, nu: f64, phi: f64, z_sq: f64) -> f64 {
-    let r = phi / (phi + z_sq);
-    let u = t * t / nu;
-    0.5 * r.ln() - 0.5 * (nu + 1.0) * ((r * u).ln_1p() - u.ln_1p())
-}
-
-/// The |t| from which on [`ln_e_t`] rejects at `alpha`. `None` while no t would.
-pub fn critical_t(nu: f64, phi: f64, z_sq: f64, alpha: f64) -> Option<f64> {
-    let r = phi / (phi + z_sq);
-    let need = (-2.0 * alpha.ln() - r.ln()) / (nu + 1.0);
-    let left = 1.0 - r * need.exp();
-    (left > 0.0)
-        .then(|| (nu * need.exp_m1() / left).sqrt())
-        .and_then(finite)
-}
-
 /// So many users of each group have a value before values are compared.
 pub const VALUED_USERS_MIN: u64 = 100;
 
@@ -333,12 +303,5 @@ mod tests {
         let bound = bound_above(50.0, 10.0, 0.01);
         let at = ln_e_above(bound / 50.0, 1.0 / 50.0, 0.1_f64.sqrt());
         assert!((at - 100.0_f64.ln()).abs() < 1e-9);
-    }
-
-    #[test]
-    fn the_critical_t_is_where_the_evidence_is_enough() {
-        let critical = critical_t(30.0, 100.0, 40.0, 0.05).unwrap();
-        assert!((ln_e_t(critical, 30.0, 100.0, 40.0) - 20.0_f64.ln()).abs() < 1e-10);
-        assert_eq!(critical_t(5.0, 1e6, 1.0, 0.05), None);
     }
 }

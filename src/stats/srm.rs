@@ -1,8 +1,8 @@
 //! Whether the groups have the sizes that their weights ask for. If not, something between the
 //! visitor and the count treats the groups differently, and no other number can be believed.
 
+use super::input::Epoch;
 use super::interval::finite;
-use super::question::Epoch;
 use super::special::{chi_squared_upper, ln_dirichlet_factor};
 
 /// What the sizes of the groups say.

@@ -1,22 +1,22 @@
 //! From a question to a judgement, from top to bottom.
 
-use super::balance::sample_ratio;
+use super::analysis::{GroupJudgement, Judgement, MetricJudgement, Side};
 use super::compare::{Compared, compare, method};
+use super::decision::verdict;
 use super::guardrail::{self, Data};
+use super::input::{History, Kind, Metric, Question, Role, Shown};
 use super::interval::{Interval, finite};
-use super::judgement::{GroupJudgement, Judgement, MetricJudgement, Side};
 use super::moments::{Sums, unit};
-use super::periods;
+use super::multiple_testing::{self, Corrected, interval_levels};
 use super::planning::POWER;
-use super::question::{History, Kind, Metric, Question, Role, Shown};
-use super::several::{self, Corrected, interval_levels};
-use super::verdict::verdict;
-use super::{rate, sequential};
+use super::srm::sample_ratio;
+use super::stratified;
+use super::{normal_mixture, proportion_interval};
 
 /// What the data say. Same question, same judgement: nothing else is looked at.
 pub fn judge(question: &Question) -> Judgement {
-    let control = control_of(question);
-    let primary = primary_of(question);
+    let control = question.control();
+    let primary = question.primary();
     let sample_ratio = sample_ratio(&question.epochs, question.previous_sample_ratio_p);
     let cases = compare_all(question, control);
     let mut metrics: Vec<MetricJudgement> = question
@@ -35,32 +35,12 @@ pub fn judge(question: &Question) -> Judgement {
     judge_secondary(question, &secondaries, &mut metrics);
     judge_guardrails(question, &guardrails, &mut metrics);
     write_history(question, control, &mut metrics);
-    let verdict = verdict(question, control, primary, &sample_ratio, &metrics);
+    let verdict = verdict(question, primary, &sample_ratio, &metrics);
     Judgement {
         sample_ratio,
         metrics,
         verdict,
     }
-}
-
-/// The place of the control group: 0 where none is marked.
-pub fn control_of(question: &Question) -> usize {
-    let marked = question.groups.iter().position(|group| group.is_control);
-    marked.unwrap_or(0)
-}
-
-/// The place of the metric that decides: the first primary one, or else the first that is no
-/// guardrail.
-pub fn primary_of(question: &Question) -> Option<usize> {
-    let metrics = &question.metrics;
-    let marked = metrics
-        .iter()
-        .position(|metric| metric.role == Role::Primary);
-    marked.or_else(|| {
-        metrics
-            .iter()
-            .position(|metric| max_increase(metric).is_none())
-    })
 }
 
 /// One group against control on one metric.
@@ -98,9 +78,11 @@ fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
         GroupJudgement {
             rate: mean_of(metric, &sums),
             interval: match metric.kind {
-                Kind::Conversion => rate::interval(sums.users, sums.converted, question.alpha),
-                kind => periods::plain(metric, &sums).map_or(Interval::UNKNOWN, |plain| {
-                    sequential::interval_of_rate(kind, &plain, metric.detect, question.alpha)
+                Kind::Conversion => {
+                    proportion_interval::interval(sums.users, sums.converted, question.alpha)
+                }
+                kind => stratified::plain(metric, &sums).map_or(Interval::UNKNOWN, |plain| {
+                    normal_mixture::interval_of_rate(kind, &plain, metric.detect, question.alpha)
                 }),
             },
             ..GroupJudgement::default()
@@ -108,10 +90,6 @@ fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
     });
     MetricJudgement {
         method: method(metric),
-        rate_method: match metric.kind {
-            Kind::Conversion => rate::METHOD,
-            Kind::Count | Kind::Mean | Kind::Ratio => sequential::METHOD_RATE,
-        },
         groups: groups.collect(),
         users_needed: None,
     }
@@ -149,8 +127,8 @@ fn describe_comparisons(question: &Question, cases: &[Case], judged: &mut [Metri
         let chance = case.compared.chance(metric);
         let group = &mut judged[case.metric].groups[case.group];
         group.ln_e = seen.then_some(ln_e).and_then(finite);
-        group.p_value = seen.then(|| several::p_value(ln_e)).flatten();
-        let futility = several::p_value(case.compared.ln_futility(metric));
+        group.p_value = seen.then(|| multiple_testing::p_value(ln_e)).flatten();
+        let futility = multiple_testing::p_value(case.compared.ln_futility(metric));
         group.planned_lift_p = futility.filter(|_| seen && max_increase(metric).is_none());
         group.chance_to_beat_control = chance.map(|(chance, _)| chance);
         group.expected_loss = chance.map(|(_, loss)| loss);
@@ -165,12 +143,17 @@ fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudge
             .unwrap_or(1.0)
     };
     let p: Vec<f64> = cases.iter().map(p).collect();
-    correct(question, cases, &several::holm(&p, question.alpha), judged);
+    correct(
+        question,
+        cases,
+        &multiple_testing::holm(&p, question.alpha),
+        judged,
+    );
     let needed = |case: &&Case| {
         let alpha = question.alpha / cases.len() as f64;
         case.compared.users_factor(alpha, POWER)
     };
-    let users: u64 = question.epochs.iter().flat_map(|epoch| &epoch.users).sum();
+    let users = question.users();
     // The slowest group decides; a group of which nothing is known yet has no pace.
     let factors: Option<Vec<f64>> = cases.iter().map(needed).collect();
     if let (Some(factors), Some(first)) = (factors, cases.first()) {
@@ -186,7 +169,7 @@ fn judge_secondary(question: &Question, cases: &[&Case], judged: &mut [MetricJud
     correct(
         question,
         cases,
-        &several::e_bh(&ln_e, question.alpha),
+        &multiple_testing::e_bh(&ln_e, question.alpha),
         judged,
     );
 }

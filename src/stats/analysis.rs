@@ -1,10 +1,10 @@
 //! What is answered: plain data about one experiment. `None` is not known yet, or unbounded;
 //! nothing here is ever NaN or infinite, but `ln_e` where the evidence is.
 
-use super::balance::SampleRatio;
 use super::guardrail::Guardrail;
+use super::input::{Goal, History, Metric, Role};
 use super::interval::Interval;
-use super::question::{Goal, History, Metric, Role};
+use super::srm::SampleRatio;
 use super::verdict::Verdict;
 
 /// What can be said of one experiment.
@@ -23,14 +23,27 @@ pub struct Judgement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricJudgement {
     /// Which method gave p-values and intervals of lifts.
-    pub method: &'static str,
-    /// Which method gave the intervals of rates.
-    pub rate_method: &'static str,
+    pub method: Method,
     /// In the order of the question's groups.
     pub groups: Vec<GroupJudgement>,
     /// About how many users, of all groups, it takes until the planned lift would be found with
     /// a chance of 80 %. `None` where nothing is known yet, and for guardrails.
     pub users_needed: Option<u64>,
+}
+
+/// How a group is compared with control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Shares of users: the mean of the exact evidence of conversions and that of the log-lift.
+    Shares,
+    /// The logarithm of the ratio of two rates.
+    Log,
+    /// The difference of two rates.
+    Difference,
+    /// A guardrail on users with a bad event: exact and one-sided.
+    HarmedUsers,
+    /// A guardrail on other rates: the logarithm of their ratio, one-sided.
+    HarmOnLog,
 }
 
 /// What can be said of one metric in one group. `None` is not known yet.

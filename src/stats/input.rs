@@ -1,5 +1,7 @@
 //! What is asked: plain data about one experiment.
 
+use super::verdict::Given;
+
 /// One experiment, its periods and its metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
@@ -32,9 +34,6 @@ pub struct Question {
     pub beta: f64,
 }
 
-/// A verdict that was given: its word, and the group it is about.
-pub type Given = (super::verdict::State, Option<usize>);
-
 /// The usual errors and times.
 impl Default for Question {
     fn default() -> Question {
@@ -52,6 +51,28 @@ impl Default for Question {
             guardrail_alpha: 0.01,
             beta: 0.1,
         }
+    }
+}
+
+impl Question {
+    /// The place of the control group: 0 where none is marked.
+    pub fn control(&self) -> usize {
+        let marked = self.groups.iter().position(|group| group.is_control);
+        marked.unwrap_or(0)
+    }
+
+    /// The place of the metric that decides: the first primary one, or else the first that is no
+    /// guardrail.
+    pub fn primary(&self) -> Option<usize> {
+        let mut metrics = self.metrics.iter();
+        let marked = metrics.position(|metric| metric.role == Role::Primary);
+        let is_guardrail = |metric: &Metric| matches!(metric.role, Role::Guardrail { .. });
+        marked.or_else(|| self.metrics.iter().position(|metric| !is_guardrail(metric)))
+    }
+
+    /// Users of all groups.
+    pub fn users(&self) -> u64 {
+        self.epochs.iter().flat_map(|epoch| &epoch.users).sum()
     }
 }
 

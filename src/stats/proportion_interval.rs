@@ -6,9 +6,6 @@
 use super::interval::Interval;
 use super::special::{bisect, deviance, ln_dirichlet_factor, ln_incomplete_beta};
 
-/// How results name this method.
-pub const METHOD: &str = "exact Beta-binomial confidence sequence (always valid)";
-
 /// Where the true share lies after `converted` of `users`, with error `alpha`, from the prior
 /// Beta(½, ½). Ends are `None` without users; else from 0 to 1.
 /// Source: Waudby-Smith and Ramdas, NeurIPS 2020 (arXiv 2006.04347), prior-posterior ratio.
@@ -66,7 +63,7 @@ impl SubBernoulli {
     /// Tightest at intrinsic time `v_opt` for the error `alpha_opt`.
     pub fn tuned(g: f64, h: f64, v_opt: f64, alpha_opt: f64, above: bool) -> SubBernoulli {
         let alpha = if above { 2.0 * alpha_opt } else { alpha_opt };
-        let rho = v_opt / super::sequential::tightest_information(alpha);
+        let rho = v_opt / super::normal_mixture::tightest_information(alpha);
         let r = (rho - g * h).max(1e-3 * g * h);
         SubBernoulli { g, h, r, above }
     }

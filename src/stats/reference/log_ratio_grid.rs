@@ -1,13 +1,13 @@
 //! The exact test for conversions with its mixture on a fixed grid of log rate ratios.
 //!
 //! E(r) = Σ_k π_k Π_e [θ_e(δ_k)/θ_e(r)]^{x_Be} · [(1−θ_e(δ_k))/(1−θ_e(r))]^{x_Ae}. It is valid
-//! as [`super::conversion`] is, and cheaper over many periods, but past some hundred thousand
+//! as [`super::exact_conversion`] is, and cheaper over many periods, but past some hundred thousand
 //! converted users the likelihood is narrower than the grid's steps; so verdicts use the other.
 //! Source: Lindon and Malek, NeurIPS 2022 (arXiv 2011.03567), with a grid as the mixture.
 
-use super::interval::Interval;
-use super::logistic::{Term, likeliest, ln_likelihood};
-use super::special::{bisect, ln_sum_exp};
+use crate::stats::interval::Interval;
+use crate::stats::logistic::{Term, likeliest, ln_likelihood};
+use crate::stats::special::{bisect, ln_sum_exp};
 
 /// A grid of log rate ratios with normal weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +68,7 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::conversion::Evidence;
+    use crate::stats::exact_conversion::Evidence;
 
     #[test]
     fn it_is_close_to_the_mixture_of_the_verdict() {

@@ -6,10 +6,10 @@
 //! numbers of users only, never on what they did. Source: Mantel and Haenszel, JNCI 1959;
 //! Greenland and Robins, Biometrics 1985. With one period these are the plain rates.
 
+use super::input::{Kind, Metric, Question};
 use super::interval::finite;
 use super::logistic::Term;
 use super::moments::{Sums, unit};
-use super::question::{Kind, Metric, Question};
 
 /// A period of constant weights, or several that give the two groups the same proportion.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,7 +178,7 @@ fn average(metric: &Metric, strata: &[Stratum]) -> Option<Rate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::question::{Epoch, Goal, Role, Totals};
+    use crate::stats::input::{Epoch, Goal, Role, Totals};
 
     fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
         Metric {

@@ -3,9 +3,9 @@
 //! heavy tails it finds effects where there are none, in 12 to 28 of 100 experiments; so no
 //! verdict uses it.
 
-use super::fixed::{Sample, relative_variance};
-use super::interval::{Interval, finite};
-use super::sequential::{tightest_information, width};
+use crate::stats::fixed::{Sample, relative_variance};
+use crate::stats::interval::{Interval, finite};
+use crate::stats::normal_mixture::{tightest_information, width};
 
 /// An estimate with interval and p-value by the clock of users.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -53,7 +53,7 @@ fn by_users(estimate: f64, variance: f64, n: f64, alpha: f64, n_star: f64) -> By
     }
     let g = n * rho(alpha, n_star).powi(2);
     // τ² = g·V puts the information clock where the clock of users stands.
-    let ln_e = super::sequential::ln_e(estimate, variance, (g * variance).sqrt());
+    let ln_e = crate::stats::normal_mixture::ln_e(estimate, variance, (g * variance).sqrt());
     ByUsers {
         estimate: Some(estimate),
         error: finite(variance.sqrt()),
