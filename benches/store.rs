@@ -126,6 +126,7 @@ fn measure(
             sum: dice.i64(1..9_999),
             base: 0,
             event_id: None,
+            at_ms: None,
         };
         making += made.elapsed();
         let record = Record {

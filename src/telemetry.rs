@@ -91,13 +91,15 @@ pub struct EventFaults([Counter; EventFaults::REASONS.len()]);
 
 impl EventFaults {
     /// The reasons, as numbers and results name them.
-    pub const REASONS: [&str; 6] = [
+    pub const REASONS: [&str; 8] = [
         "unreadable",
         "too_many",
         "not_a_number",
         "too_large",
         "missing",
         "id",
+        "not_a_time",
+        "time_out_of_range",
     ];
 
     /// Adds one of this reason. Only one thread may do so.

@@ -11,6 +11,9 @@ use watershed::experiment::metric::{
 };
 use watershed::experiment::client_event::{self, EVENTS_MAX, PARAMETERS_MAX};
 
+/// When the events are reported.
+const NOW_MS: u64 = 1_800_000_000_000;
+
 fn metric(kind: MetricKind, value: Option<&str>) -> Metric {
     Metric {
         name: "m".into(),
@@ -52,9 +55,9 @@ fn header(bytes: &[u8]) {
     let (Some(head), Some(joined)) = (answer(&lines), answer(&[&lines.join(&b", "[..])])) else {
         return;
     };
-    let seen = observe(&metrics, &Method::GET, "/", &head);
+    let seen = observe(&metrics, &Method::GET, "/", &head, NOW_MS);
     // RFC 9651, 4.2: several lines are one list.
-    assert_eq!(seen, observe(&metrics, &Method::GET, "/", &joined));
+    assert_eq!(seen, observe(&metrics, &Method::GET, "/", &joined, NOW_MS));
     let commas = bytes.iter().filter(|&&byte| byte == b',' || byte == b'\n');
     let most = commas.count() as u32 + 1;
     for one in &seen.0 {
@@ -82,7 +85,7 @@ fn report(bytes: &[u8]) {
             assert!((1..=NAME_BYTES_MAX).contains(&text.len()));
         }
         assert!(event.event.parameters.len() <= PARAMETERS_MAX);
-        let (seen, faults) = observe_event(&metrics(), &event.event);
+        let (seen, faults) = observe_event(&metrics(), &event.event, NOW_MS);
         for one in &seen {
             assert!(one.count == 1 && one.sum.abs() <= 5_000_000, "{one:?}");
             assert_eq!(one.event_id, event.event.id);

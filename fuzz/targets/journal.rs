@@ -7,6 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -86,6 +87,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             sum: number as i64 * 1000,
             base: 0,
             event_id: EventId::new(if number % 5 == 0 { number } else { 0 }),
+            at_ms: NonZeroU64::new(if number % 7 == 0 { number } else { 0 }),
         }];
         let record = Record {
             at_ms: number,

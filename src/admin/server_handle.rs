@@ -2,6 +2,7 @@
 
 use crate::experiment::client_event::{self, ClientEvent};
 use crate::upstream::HealthRegistry;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -56,6 +57,9 @@ pub struct AcceptedEvents {
     pub unknown: Vec<String>,
     /// Events that are not counted because a value is invalid.
     pub refused: Vec<client_event::RejectedEvent>,
+    /// Names of parameters of counted events that no metric reads, at most
+    /// [`UNUSED_MAX`](crate::experiment::metric::UNUSED_MAX).
+    pub unused: BTreeSet<String>,
     /// The number of events that the journal had no room for.
     pub dropped: usize,
 }

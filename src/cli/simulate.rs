@@ -10,7 +10,7 @@ use crate::server::ErrorWithHint;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
-use play::{End, Game, play, usual_users};
+use play::{End, Game, impossible_lift, play, usual_users};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +69,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "write `metrics:`, such as `purchase: POST /checkout -> 2xx`",
         )
         .into());
+    }
+    let experiments = playable.iter().map(|(experiment, _)| *experiment);
+    let mut impossible = experiments.filter_map(|it| impossible_lift(&plan, it, arguments.rate));
+    if let Some(fault) = impossible.next() {
+        return Err(fault.into());
     }
     let bar = progress(playable.len() as u64 * 2 * arguments.runs)?;
     let mut answers = Vec::new();

@@ -3,6 +3,7 @@
 use super::name::check_name;
 use super::reader::Node;
 use crate::experiment::decimal::Decimal;
+use crate::experiment::event::is_name;
 use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{
     HeaderRule, Metric, MetricGoal, MetricKind, MetricRole, MetricRule, RatioBase, StatusRange,
@@ -14,7 +15,7 @@ const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or even
 const PATH: &str = "a path that begins with /, such as /checkout or /shop/**";
 /// What a status may be written as.
 pub const STATUS: &str = "a status, such as 200, 2xx or 200-204";
-const EVENT: &str = "the name of an event that the upstream reports: letters, digits and _-.:/*";
+const EVENT: &str = "the name of an event that is reported: 1 to 256 bytes without control characters, such as purchase, $pageview or \"Order Completed\"";
 
 /// All metrics of the file.
 pub fn read(node: Option<Node<'_>>) -> Vec<Metric> {
@@ -331,7 +332,5 @@ fn header_of(text: &str) -> Option<HeaderRule> {
 }
 
 fn event_name(node: &Node<'_>) -> Option<Box<str>> {
-    node.read(EVENT, |text| {
-        sfv::TokenRef::from_str(text).is_ok().then(|| text.into())
-    })
+    node.read(EVENT, |text| is_name(text).then(|| text.into()))
 }

@@ -1,7 +1,10 @@
 //! Events that a browser or a server reports as JSON: `{"event": "purchase", "amount": 19.9, "id":
-//! "…"}` or a list of them, where a server adds `"user"`. Other keys are the event's parameters.
+//! "…", "at": "2026-11-23T10:00:00Z"}` or a list of them, where a server adds `"user"`. Other keys are the
+//! event's parameters.
 
-use super::event::{Event, EventFault, NAME_BYTES_MAX, ParameterValue, Parameters, event_id};
+use super::event::{
+    Event, EventFault, EventTime, NAME_BYTES_MAX, ParameterValue, Parameters, event_id, is_name,
+};
 use http::header::HeaderName;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -112,12 +115,19 @@ fn one(event: &RawValue) -> Result<ClientEvent, &'static str> {
     // It was read once as JSON, so that only its keys can be wrong.
     let Keys(keys) = serde_json::from_str(event.get()).map_err(|_| "has a key that is no text")?;
     let (mut name, mut id, mut user) = (None, None, None);
+    let mut at = EventTime::Reported;
     let mut parameters = Parameters::new();
     for (key, value) in keys {
         match &*key {
-            "event" => name = text(value).ok_or("`event` must be a name of 1 to 256 bytes")?,
+            "event" => {
+                let is_sound = |name: &Option<String>| name.as_deref().is_none_or(is_name);
+                name = text(value).filter(is_sound).ok_or(
+                    "`event` must be a name of 1 to 256 bytes, without control characters",
+                )?;
+            }
             "id" => id = text(value).ok_or("`id` must be a text of 1 to 256 bytes")?,
             "user" => user = text(value).ok_or("`user` must be a text of 1 to 256 bytes")?,
+            "at" => at = time(value).ok_or("`at` must be a time as text")?,
             _ if parameters.len() == PARAMETERS_MAX => return Err("has more than 64 parameters"),
             _ => parameters.push((Cow::Owned(key), parameter(value))),
         }
@@ -128,6 +138,7 @@ fn one(event: &RawValue) -> Result<ClientEvent, &'static str> {
             id: id.map(|id| event_id(&name, id.as_bytes())),
             name: Cow::Owned(name),
             parameters,
+            at,
         },
         user,
     })
@@ -144,6 +155,14 @@ fn text(value: &RawValue) -> Option<Option<String>> {
         }
         None => Some(None),
     }
+}
+
+/// The event's own time; `null` as none. `None` for what is no text.
+fn time(value: &RawValue) -> Option<EventTime> {
+    let text: Option<String> = serde_json::from_str(value.get()).ok()?;
+    Some(text.map_or(EventTime::Reported, |text| {
+        EventTime::of_text(text.as_bytes())
+    }))
 }
 
 fn parameter(value: &RawValue) -> ParameterValue {
@@ -219,6 +238,26 @@ mod tests {
     }
 
     #[test]
+    fn names_and_times_are_read() {
+        let read = |text: &str| told(text).unwrap()[0].event.clone();
+        for name in ["Order Completed", "$pageview", "購入", "a, b"] {
+            assert_eq!(read(&format!(r#"{{"event":"{name}"}}"#)).name, name);
+        }
+        assert!(told(r#"{"event":"a\u0007b"}"#).is_err());
+        let at = |text: &str| read(&format!(r#"{{"event":"a","at":{text}}}"#)).at;
+        assert_eq!(at("null"), EventTime::Reported);
+        assert_eq!(
+            at("\"1970-01-01T00:00:01Z\""),
+            EventTime::of_text(b"1970-01-01T00:00:01Z")
+        );
+        assert_eq!(at("\"soon\""), EventTime::Unreadable);
+        assert_eq!(
+            told(r#"{"event":"a","at":1800000000}"#),
+            Err("event 0: `at` must be a time as text".to_owned())
+        );
+    }
+
+    #[test]
     fn a_parameter_is_a_number_or_says_what_it_is() {
         for (written, expected) in [
             ("5", ParameterValue::of_text(b"5")),
@@ -278,7 +317,7 @@ mod tests {
             (r#"[{"event":"a"},7]"#, "event 1: is not an object"),
             (
                 r#"{"event":""}"#,
-                "event 0: `event` must be a name of 1 to 256 bytes",
+                "event 0: `event` must be a name of 1 to 256 bytes, without control characters",
             ),
             (
                 r#"{"event":"a","id":7}"#,

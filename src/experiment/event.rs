@@ -19,18 +19,49 @@ pub const HEADER_EVENTS_MAX: usize = 1_000;
 /// The longest name or ID of an event, in bytes.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// How long ago an event may have happened that carries its own time.
+pub const AT_PAST_MAX_MS: u64 = 30 * 24 * 3_600_000;
+
+/// How far ahead of the clock the own time of an event may be: clocks differ.
+pub const AT_AHEAD_MAX_MS: u64 = 5 * 60_000;
+
 /// Names one event among those of its user. An event that is reported again has the same.
 pub type EventId = NonZeroU64;
 
 /// What was reported to have happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {
-    /// Its name, a token of RFC 9651.
+    /// Its name: any text of 1 to [`NAME_BYTES_MAX`] bytes without control characters.
     pub name: Cow<'a, str>,
     /// Its parameters, in order.
     pub parameters: Parameters<'a>,
     /// What it is recognised by when it is reported again; `None` for one that counts each time.
     pub id: Option<EventId>,
+    /// When it happened.
+    pub at: EventTime,
+}
+
+/// When an event happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventTime {
+    /// When it was reported.
+    #[default]
+    Reported,
+    /// At this time, in Unix milliseconds.
+    At(NonZeroU64),
+    /// The event carries a time that cannot be read.
+    Unreadable,
+}
+
+impl EventTime {
+    /// Reads a time of RFC 3339, such as `2026-11-23T10:00:00Z`.
+    pub fn of_text(text: &[u8]) -> EventTime {
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        let time = text.parse::<jiff::Timestamp>().ok();
+        let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
+        ms.and_then(NonZeroU64::new)
+            .map_or(EventTime::Unreadable, EventTime::At)
+    }
 }
 
 /// Names and values; of two with the same name the last one counts.
@@ -63,6 +94,30 @@ impl Event<'_> {
         named
             .find(|(found, _)| found == name)
             .map(|&(_, value)| value)
+    }
+}
+
+impl Event<'_> {
+    /// The event's own time in Unix milliseconds, `None` for the time of its report. Refused when
+    /// it cannot be read, or lies too far from `now_ms`.
+    pub fn own_time(&self, now_ms: u64) -> Result<Option<NonZeroU64>, EventFault> {
+        let fault = |reason| EventFault {
+            event: self.name.to_string(),
+            parameter: "at".to_owned(),
+            reason,
+        };
+        match self.at {
+            EventTime::Reported => Ok(None),
+            EventTime::Unreadable => Err(fault(EventFaultReason::NotATime)),
+            EventTime::At(at_ms) => {
+                let allowed =
+                    now_ms.saturating_sub(AT_PAST_MAX_MS)..=now_ms.saturating_add(AT_AHEAD_MAX_MS);
+                match allowed.contains(&at_ms.get()) {
+                    true => Ok(Some(at_ms)),
+                    false => Err(fault(EventFaultReason::TimeOutOfRange)),
+                }
+            }
+        }
     }
 }
 
@@ -107,6 +162,10 @@ pub enum EventFaultReason {
     Missing,
     /// The ID is empty, too long or no text.
     Id,
+    /// The event's own time cannot be read.
+    NotATime,
+    /// The event's own time is too long ago, or too far ahead.
+    TimeOutOfRange,
 }
 
 impl EventFaultReason {
@@ -125,6 +184,8 @@ impl EventFaultReason {
             EventFaultReason::TooLarge { .. } => "too_large",
             EventFaultReason::Missing => "missing",
             EventFaultReason::Id => "id",
+            EventFaultReason::NotATime => "not_a_time",
+            EventFaultReason::TimeOutOfRange => "time_out_of_range",
         }
     }
 }
@@ -161,6 +222,14 @@ impl fmt::Display for EventFault {
             EventFaultReason::Id => write!(
                 to,
                 "`id` of `{event}` is not a text of 1 to {NAME_BYTES_MAX} bytes"
+            ),
+            EventFaultReason::NotATime => write!(
+                to,
+                "`{parameter}` of `{event}` is not a time, such as \"2026-11-23T10:00:00Z\""
+            ),
+            EventFaultReason::TimeOutOfRange => write!(
+                to,
+                "`{parameter}` of `{event}` is more than 30 days ago or more than 5 minutes ahead"
             ),
         }
     }
@@ -208,11 +277,12 @@ impl EventFault {
 
 fn event_of<'a>(member: &'a [u8], faults: &mut Vec<EventFault>) -> Option<Event<'a>> {
     let mut parts = pieces(member, b';');
-    let name = token(parts.next()?.trim_ascii())?;
+    let name = name_of(parts.next()?.trim_ascii())?;
     let mut event = Event {
-        name: Cow::Borrowed(name),
+        name,
         parameters: Parameters::new(),
         id: None,
+        at: EventTime::Reported,
     };
     for part in parts {
         let (key, value) = match part.iter().position(|&byte| byte == b'=') {
@@ -225,13 +295,14 @@ fn event_of<'a>(member: &'a [u8], faults: &mut Vec<EventFault>) -> Option<Event<
         };
         match (key, value.map(unquoted)) {
             ("id", Some(id)) if (1..=NAME_BYTES_MAX).contains(&id.len()) => {
-                event.id = Some(event_id(name, &id));
+                event.id = Some(event_id(&event.name, &id));
             }
             ("id", _) => faults.push(EventFault {
-                event: name.to_owned(),
+                event: event.name.to_string(),
                 parameter: key.to_owned(),
                 reason: EventFaultReason::Id,
             }),
+            ("at", value) => event.at = EventTime::of_text(&value.unwrap_or_default()),
             (_, value) => {
                 // RFC 9651, 3.1.2: a key alone means true.
                 let value = value.map_or(ParameterValue::Other("a boolean"), |it| {
@@ -244,11 +315,51 @@ fn event_of<'a>(member: &'a [u8], faults: &mut Vec<EventFault>) -> Option<Event<
     Some(event)
 }
 
-/// A name: a token of RFC 9651.
-fn token(bytes: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    sfv::TokenRef::from_str(text).ok()?;
-    (text.len() <= NAME_BYTES_MAX).then_some(text)
+/// A name as it is written in the header: bare (`purchase`, `$pageview`, `Order Completed`), a
+/// string (`"Order, completed"`), or a display string of RFC 9651 (`%"caf%c3%a9"`). UTF-8 may also
+/// stand as it is.
+fn name_of(written: &[u8]) -> Option<Cow<'_, str>> {
+    let is_closed = |string: &[u8]| string.len() > 1 && string.ends_with(b"\"");
+    let bytes = match written {
+        [b'%', string @ ..] if string.starts_with(b"\"") && is_closed(string) => {
+            Cow::Owned(percent_decoded(&unquoted(string))?)
+        }
+        string if string.starts_with(b"\"") && is_closed(string) => unquoted(string),
+        bare if bare.iter().any(|byte| b"\"()=".contains(byte)) => return None,
+        bare => Cow::Borrowed(bare),
+    };
+    let name = match bytes {
+        Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
+    };
+    is_name(&name).then_some(name)
+}
+
+/// Whether an event may have this name.
+pub fn is_name(name: &str) -> bool {
+    let is_sized = (1..=NAME_BYTES_MAX).contains(&name.len());
+    is_sized && name.trim() == name && !name.contains(char::is_control)
+}
+
+/// `%c3%a9` as two bytes. `None` where a `%` does not come with two digits.
+fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            decoded.push(byte);
+            rest = after;
+            continue;
+        }
+        let (digits, after) = after.split_at_checked(2)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let digits = std::str::from_utf8(digits).ok()?;
+        decoded.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = after;
+    }
+    Some(decoded)
 }
 
 /// A value without the quotes and escapes of a string.
@@ -339,16 +450,73 @@ mod tests {
     #[test]
     fn one_malformed_member_loses_only_itself() {
         check("a, b;x=1 , c", &["a", "b", "c"], &[]);
-        let lost = "`a b` is not an event with parameters";
-        check("a b, c", &["c"], &[lost]);
         let lost = "`(a b)` is not an event with parameters";
         check("x;v=1, (a b), y", &["x", "y"], &[lost]);
         let lost = "`` is not an event with parameters";
         check("a,, b", &["a", "b"], &[lost]);
-        let lost = "`\"a, b\"` is not an event with parameters";
-        check("\"a, b\", c", &["c"], &[lost]);
+        let lost = "`purchase=5` is not an event with parameters";
+        check("purchase=5, c", &["c"], &[lost]);
+        let lost = "`\"\"` is not an event with parameters";
+        check("\"\", c", &["c"], &[lost]);
+        let lost = "`\"a` is not an event with parameters";
+        check("\"a, c", &["c"], &[lost]);
+        let lost = "`%\"caf%c\"` is not an event with parameters";
+        check("%\"caf%c\", c", &["c"], &[lost]);
         check("a;x=\"b, c;y", &["a", "c"], &[]);
         check("a;x=\"b;c, d\";y=1, e", &["a", "e"], &[]);
+    }
+
+    #[test]
+    fn names_are_those_that_teams_use() {
+        check("Order Completed;x=1, c", &["Order Completed", "c"], &[]);
+        check(
+            "\"Order, completed\";x=1, c",
+            &["Order, completed", "c"],
+            &[],
+        );
+        check("\"say \\\"hi\\\"\"", &["say \"hi\""], &[]);
+        check(
+            "$pageview, café, 購入;x=1",
+            &["$pageview", "café", "購入"],
+            &[],
+        );
+        check("%\"caf%c3%a9\"", &["café"], &[]);
+        let long = "é".repeat(NAME_BYTES_MAX / 2);
+        check(&format!("{long}, c"), &[&long, "c"], &[]);
+        let mut faults = Vec::new();
+        assert_eq!(of_header(b"a\x07b, caf\xe9, c", &mut faults).len(), 1);
+        assert_eq!(faults.len(), 2);
+    }
+
+    #[test]
+    fn own_time_is_a_month_ago_at_most_and_minutes_ahead() {
+        const NOW_MS: u64 = 1_800_000_000_000;
+        let time = |at: &str| {
+            let header = format!("a;at={at};x=1");
+            let mut faults = Vec::new();
+            let events = of_header(header.as_bytes(), &mut faults);
+            assert_eq!((events.len(), faults.len()), (1, 0));
+            let own = events[0].own_time(NOW_MS);
+            own.map(|ms| ms.map(NonZeroU64::get))
+                .map_err(|it| it.reason)
+        };
+        let written = |ms: u64| {
+            let time = jiff::Timestamp::from_millisecond(ms as i64).unwrap();
+            format!("\"{time}\"")
+        };
+        for ms in [NOW_MS - AT_PAST_MAX_MS, NOW_MS, NOW_MS + AT_AHEAD_MAX_MS] {
+            assert_eq!(time(&written(ms)), Ok(Some(ms)));
+        }
+        for ms in [NOW_MS - AT_PAST_MAX_MS - 1, NOW_MS + AT_AHEAD_MAX_MS + 1] {
+            assert_eq!(time(&written(ms)), Err(EventFaultReason::TimeOutOfRange));
+        }
+        assert_eq!(
+            time("\"2027-01-15T10:00:00.250+02:00\""),
+            Ok(Some(NOW_MS + 250))
+        );
+        for wrong in ["yesterday", "1800000000", "\"2027-01-15\"", "\"\""] {
+            assert_eq!(time(wrong), Err(EventFaultReason::NotATime), "{wrong}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub fn observe(guardrails: &[Guardrail], status: u16, latency: Duration, seen: &
         sum: 0,
         base: 0,
         event_id: None,
+        at_ms: None,
     }));
 }
 

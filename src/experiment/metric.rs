@@ -2,12 +2,14 @@
 //! turn an answer into observations of metrics.
 
 use super::MetricIndex;
-use super::event::{self, Event, EventFault, EventFaultReason, EventId, ParameterValue};
+use super::event::{self, Event, EventFault, EventFaultReason, EventId, EventTime, ParameterValue};
 use super::http_view::{HeaderView, ResponseView};
 use super::matcher::PathPattern;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 
 /// One metric of the plan.
 #[derive(Clone, Debug)]
@@ -137,6 +139,8 @@ pub struct Observation {
     pub base: i64,
     /// The event's, where this is one that may be reported again.
     pub event_id: Option<EventId>,
+    /// When the event happened, in Unix milliseconds; `None` for the time of its report.
+    pub at_ms: Option<NonZeroU64>,
 }
 
 /// What one answer counted for, in the order of the plan's metrics.
@@ -172,14 +176,15 @@ impl HeaderRule {
     }
 }
 
-/// What one answer counts for: rules first, then the events that its header reports. Events
-/// without an ID are one sum for each metric; others are observations of their own. What is wrong
-/// with the header is returned beside it.
+/// What one response counts for: rules first, then the events that its header reports. Events
+/// without an ID and a time of their own are one sum for each metric; others are observations of
+/// their own. What is wrong with the header is returned beside it.
 pub fn observe<'a>(
     metrics: &[Metric],
     method: &Method,
     path: &str,
     answer: impl ResponseView<'a>,
+    now_ms: u64,
 ) -> (Observations, Vec<EventFault>) {
     let mut faults = Vec::new();
     let header = match answer.fields().first(&event::EVENT_HEADER).is_some() {
@@ -192,37 +197,80 @@ pub fn observe<'a>(
     };
     let mut seen = Observations::new();
     for (index, metric) in metrics.iter().enumerate() {
-        let uncounted = events.iter().filter(|event| event.id.is_none());
+        let uncounted = events.iter().filter(|event| !stands_alone(event));
         let matches = |rule: &MetricRule| rule.matches(method, path, answer);
         seen.extend(metric.observed(MetricIndex(index), uncounted, true, matches, &mut faults));
     }
-    for event in events.iter().filter(|event| event.id.is_some()) {
-        seen.extend(of_event(metrics, event, &mut faults));
+    for event in events.iter().filter(|event| stands_alone(event)) {
+        seen.extend(of_event(metrics, event, now_ms, &mut faults));
     }
     (seen, faults)
 }
 
-/// What a reported event alone counts for, where there is no answer to match rules with, and what
-/// is wrong with it.
-pub fn observe_event(metrics: &[Metric], event: &Event<'_>) -> (Observations, Vec<EventFault>) {
-    let mut faults = Vec::new();
-    (of_event(metrics, event, &mut faults).collect(), faults)
+/// Whether an event cannot be part of a sum.
+fn stands_alone(event: &Event<'_>) -> bool {
+    event.id.is_some() || event.at != EventTime::Reported
 }
 
+/// What a reported event alone counts for, where there is no answer to match rules with, and what
+/// is wrong with it.
+pub fn observe_event(
+    metrics: &[Metric],
+    event: &Event<'_>,
+    now_ms: u64,
+) -> (Observations, Vec<EventFault>) {
+    let mut faults = Vec::new();
+    let seen = of_event(metrics, event, now_ms, &mut faults);
+    (seen, faults)
+}
+
+/// The most names of unused parameters that a reporter hears of.
+pub const UNUSED_MAX: usize = 64;
+
+/// Notes the parameters of an event that no metric reads: a `timestamp` where `at` was meant.
+pub fn note_unused(metrics: &[Metric], event: &Event<'_>, unused: &mut BTreeSet<String>) {
+    let counts = |metric: &&Metric| match &metric.trigger {
+        Trigger::Event(name) => **name == event.name,
+        Trigger::Rule(_) => false,
+    };
+    for (name, _) in &event.parameters {
+        let mut counting = metrics.iter().filter(counts);
+        let is_read = counting.any(|metric| metric.value.as_deref() == Some(&**name));
+        if !is_read && unused.len() < UNUSED_MAX && !unused.contains(&**name) {
+            unused.insert(name.to_string());
+        }
+    }
+}
+
+/// An event whose own time is not sound counts for nothing. One that no metric names is unknown,
+/// whatever its time.
 fn of_event(
     metrics: &[Metric],
     event: &Event<'_>,
+    now_ms: u64,
     faults: &mut Vec<EventFault>,
-) -> impl Iterator<Item = Observation> {
+) -> Observations {
     let indexed = metrics.iter().enumerate();
-    indexed.filter_map(move |(index, metric)| {
+    let seen = indexed.filter_map(|(index, metric)| {
         let one = std::iter::once(event);
         let seen = metric.observed(MetricIndex(index), one, false, |_| false, faults)?;
         Some(Observation {
             event_id: event.id,
             ..seen
         })
-    })
+    });
+    let mut seen: Observations = seen.collect();
+    if seen.is_empty() {
+        return seen;
+    }
+    match event.own_time(now_ms) {
+        Ok(at_ms) => seen.iter_mut().for_each(|one| one.at_ms = at_ms),
+        Err(fault) => {
+            faults.push(fault);
+            seen.clear();
+        }
+    }
+    seen
 }
 
 impl Metric {
@@ -240,6 +288,7 @@ impl Metric {
             sum: 0,
             base: 0,
             event_id: None,
+            at_ms: None,
         };
         match &self.trigger {
             Trigger::Rule(rule) if matches(rule) => {

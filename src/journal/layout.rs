@@ -1,5 +1,6 @@
 //! What is in the payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with
-//! more as 0.1.0 wrote it, 4 record with more), then postcard. See [`super::frame`] for what is
+//! more as 0.1.0 wrote it, 4 record with more, 5 record with more and times of its events), then
+//! postcard. See [`super::frame`] for what is
 //! around it.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
@@ -20,12 +21,14 @@ use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 const KIND_DECLARATION: u8 = 1;
 const KIND_RECORD: u8 = 2;
 const KIND_RECORD_WITH_OLD_MORE: u8 = 3;
 const KIND_RECORD_WITH_MORE: u8 = 4;
+const KIND_RECORD_WITH_TIMES: u8 = 5;
 
 /// A fact, read back from a payload.
 #[derive(Debug, PartialEq)]
@@ -95,13 +98,22 @@ pub fn write_record(
     let (kind, body) = payload.split_first_mut()?;
     let shape = Writing::from(record);
     let minted = record.minted.map(|user| user.as_bytes());
-    let has_ids = record.observations.iter().any(|it| it.event_id.is_some());
-    let written = if has_ids || minted.is_some() {
-        *kind = KIND_RECORD_WITH_MORE;
-        let ids = record.observations.iter().map(|it| it.event_id);
+    let observations = || record.observations.iter();
+    let has_ids = observations().any(|it| it.event_id.is_some());
+    let has_times = observations().any(|it| it.at_ms.is_some());
+    let more = || {
+        let ids = observations().map(|it| it.event_id);
         let event_ids = ids.map(|id| id.map_or(0, EventId::get)).collect();
-        let more = More { minted, event_ids };
-        postcard::to_slice(&(shape, more), body)
+        More { minted, event_ids }
+    };
+    let written = if has_times {
+        *kind = KIND_RECORD_WITH_TIMES;
+        let times = observations().map(|it| it.at_ms.map_or(0, NonZeroU64::get));
+        let times: Times = times.collect();
+        postcard::to_slice(&(shape, more(), times), body)
+    } else if has_ids || minted.is_some() {
+        *kind = KIND_RECORD_WITH_MORE;
+        postcard::to_slice(&(shape, more()), body)
     } else {
         *kind = KIND_RECORD;
         postcard::to_slice(&shape, body)
@@ -145,9 +157,15 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
         KIND_RECORD_WITH_MORE => {
             let (shape, more): (Reading<'_>, More<'_>) =
                 postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
-            let mut record = shape.read(more.minted).ok_or(UnreadablePayload)?;
-            for (seen, id) in record.observations.iter_mut().zip(more.event_ids) {
-                seen.event_id = EventId::new(id);
+            let record = more.read(shape).ok_or(UnreadablePayload)?;
+            Ok(JournalEntry::Record(record))
+        }
+        KIND_RECORD_WITH_TIMES => {
+            let (shape, more, times): (Reading<'_>, More<'_>, Times) =
+                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let mut record = more.read(shape).ok_or(UnreadablePayload)?;
+            for (seen, at_ms) in record.observations.iter_mut().zip(times) {
+                seen.at_ms = NonZeroU64::new(at_ms);
             }
             Ok(JournalEntry::Record(record))
         }
@@ -244,6 +262,7 @@ impl Shaped for Observation {
             sum,
             base,
             event_id: None,
+            at_ms: None,
         })
     }
 }
@@ -291,6 +310,19 @@ struct More<'a> {
     minted: Option<&'a [u8]>,
     event_ids: SmallVec<[u64; 4]>,
 }
+
+impl More<'_> {
+    fn read(self, shape: Reading<'_>) -> Option<OwnedRecord> {
+        let mut record = shape.read(self.minted)?;
+        for (seen, id) in record.observations.iter_mut().zip(self.event_ids) {
+            seen.event_id = EventId::new(id);
+        }
+        Some(record)
+    }
+}
+
+/// The own times of events in Unix milliseconds, one for each observation, 0 for none.
+type Times = SmallVec<[u64; 4]>;
 
 /// What few records of 0.1.0 have. `event_id` is that of all observations. `known_as` came with an
 /// ID that a client could choose: the known ID is the user, and the other one is no evidence.
@@ -354,6 +386,7 @@ mod tests {
             sum: 5,
             base: 0,
             event_id: event_id.and_then(EventId::new),
+            at_ms: None,
         }
     }
 
@@ -368,6 +401,18 @@ mod tests {
     #[test]
     fn each_event_of_a_record_keeps_its_id() {
         let observations = [seen(0, None), seen(1, Some(9)), seen(1, Some(10))];
+        let mut room = [0; 200];
+        let key = Key::from(uuid::Uuid::nil());
+        let bytes = write_record(&mut room, 1, &record(&observations), key).unwrap();
+        let read = decoded(&room[HEAD_BYTES..bytes]);
+        assert_eq!(read.observations, observations);
+        assert_eq!(read.minted.as_deref(), Some(&b"minted"[..]));
+    }
+
+    #[test]
+    fn each_event_of_a_record_keeps_its_own_time() {
+        let mut observations = [seen(0, None), seen(1, Some(9)), seen(1, None)];
+        observations[1].at_ms = NonZeroU64::new(1_700_000_000_000);
         let mut room = [0; 200];
         let key = Key::from(uuid::Uuid::nil());
         let bytes = write_record(&mut room, 1, &record(&observations), key).unwrap();

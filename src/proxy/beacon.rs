@@ -4,7 +4,7 @@
 use crate::config::plan::Plan;
 use crate::experiment::client_event::{self, EVENTS_MAX};
 use crate::experiment::http_view::HeaderView;
-use crate::experiment::identity;
+use crate::experiment::{identity, metric};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::headers::plan_headers;
@@ -20,6 +20,7 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -140,7 +141,7 @@ fn report(
     let visitor = match consents(plan, head) {
         true => identity::find(&plan.identity, head),
         // Nothing is recorded, and the page need not know.
-        false => return Ok(json!({"accepted": 0, "unknown": [], "refused": []})),
+        false => return Ok(json!({"accepted": 0, "unknown": [], "refused": [], "unused": []})),
     };
     let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
     let client_ip = plan_headers::client_ip(plan, head, peer);
@@ -154,10 +155,13 @@ fn report(
         return Err(Rejection::new(StatusCode::FORBIDDEN, error));
     };
     let (mut accepted, mut dropped) = (0, 0);
-    let (mut unknown, mut refused) = (Vec::new(), Vec::new());
+    let (mut unknown, mut refused, mut unused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (place, reported) in events.iter().enumerate() {
         match exposure_log::event(worker, snapshot, &visitor, reported) {
-            EventOutcome::Journaled => accepted += 1,
+            EventOutcome::Journaled => {
+                accepted += 1;
+                metric::note_unused(&plan.metrics, &reported.event, &mut unused);
+            }
             EventOutcome::Unknown => unknown.push(&reported.event.name),
             EventOutcome::Refused(fault) => refused.push(reported.refused(place, &fault)),
             EventOutcome::Dropped => dropped += 1,
@@ -168,7 +172,8 @@ fn report(
         .iter()
         .map(|it| json!({"place": it.place, "event": it.name, "reason": it.why}))
         .collect();
-    let mut taken = json!({"accepted": accepted, "unknown": unknown, "refused": listed});
+    let mut taken =
+        json!({"accepted": accepted, "unknown": unknown, "refused": listed, "unused": unused});
     let (status, retry_after_s, error) = match first {
         _ if dropped > 0 => {
             let error = format!(

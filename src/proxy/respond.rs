@@ -127,7 +127,8 @@ impl Exchange<'_> {
     ) -> SmallVec<[Exposure; 2]> {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
-        let (observations, faults) = metric::observe(metrics, &self.method, self.path, response);
+        let (observations, faults) =
+            metric::observe(metrics, &self.method, self.path, response, self.began_ms);
         if !faults.is_empty() {
             let control = fallback.and_then(|it| snapshot.plan.control_upstream(it));
             let upstream = control.unwrap_or(self.upstream());

@@ -11,6 +11,7 @@ use crate::experiment::minted;
 use crate::experiment::record::Record;
 use crate::journal::{DeclaredPlan, Writer};
 use crate::telemetry::{Telemetry, WorkerTelemetry};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -67,13 +68,17 @@ pub async fn keep(
             accepted: 0,
             unknown: Vec::new(),
             refused: Vec::new(),
+            unused: BTreeSet::new(),
             dropped: 0,
         };
         // One event is counted in one step.
         let import = (events.len() > 1).then(|| imports.begin());
         for (place, event) in events.iter().enumerate() {
             match append(journal, &plan, &declared, telemetry, event) {
-                Became::Journaled => taken.accepted += 1,
+                Became::Journaled => {
+                    taken.accepted += 1;
+                    metric::note_unused(&plan.metrics, &event.event, &mut taken.unused);
+                }
                 Became::Unknown => taken.unknown.push(event.event.name.to_string()),
                 Became::Refused(fault) => taken.refused.push(event.refused(place, &fault)),
                 Became::Dropped => taken.dropped += 1,
@@ -99,7 +104,8 @@ fn append(
     telemetry: &WorkerTelemetry,
     reported: &ClientEvent,
 ) -> Became {
-    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
+    let at_ms = journal.clock().now_ms();
+    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event, at_ms);
     for fault in faults {
         telemetry.event_faults.add(fault.reason.name());
         if fault.reason.refuses() {
@@ -113,7 +119,7 @@ fn append(
     };
     let kept = plan.identity.keep.of(user);
     let record = Record {
-        at_ms: journal.clock().now_ms(),
+        at_ms,
         user: kept.id(),
         declaration: declared.digest,
         status: 0,

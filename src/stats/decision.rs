@@ -259,7 +259,7 @@ mod tests {
             &effect(&[1]),
         );
         check(
-            &question(&[1000, 1000]),
+            &question(&[1000, 1050]),
             State::Collecting,
             None,
             &Finding::Open,

@@ -16,6 +16,7 @@ use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// How long an event waits for its user's exposure: longer than most outages of a replica that
@@ -255,7 +256,8 @@ fn events_of<'a>(
         .filter_map(|seen| {
             let metric = declaration.metrics.get(seen.metric.0)?;
             Some(EventAt {
-                at_ms: record.at_ms,
+                at_ms: seen.at_ms.map_or(record.at_ms, NonZeroU64::get),
+                reported_ms: record.at_ms,
                 metric: metric.name.clone(),
                 within_ms: metric.within_ms,
                 count: u64::from(seen.count),
@@ -444,6 +446,7 @@ impl DeltaBuilder {
             match same {
                 Some(other) if sums(&event) => {
                     other.at_ms = other.at_ms.max(event.at_ms);
+                    other.reported_ms = other.reported_ms.max(event.reported_ms);
                     other.count += event.count;
                     other.sum = bounded(other.sum.saturating_add(event.sum));
                     other.base = bounded(other.base.saturating_add(event.base));

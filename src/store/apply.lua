@@ -11,7 +11,7 @@
 --   hours:   field, addition
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
 --   users:   id, then exposures: at_ms, epoch, group
---                then events:    at_ms, metric, within_ms or '', count, sum, base, id or ''
+--                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once, how long an event waits, how long an ID is remembered
 -- Returns {'now', how many records could not be read}, {'before'}, {'stale'}, or {'mismatch', what the shard has of each span's journal}.
@@ -125,14 +125,14 @@ local function admit_of(who)
   return function(of)
     local member = id_prefix(who.id) .. of.id
     if is_remembered(member) then return false end
-    if of.at_ms < remember_from_ms then return true end
+    if of.reported_ms < remember_from_ms then return true end
     if not who.ids then count_ids(who) end
     if who.ids >= of_user_max then
       uncounted.refused_ids = uncounted.refused_ids + 1
       return false
     end
     who.ids = who.ids + 1
-    ids_at[member] = of.at_ms
+    ids_at[member] = of.reported_ms
     who.new_ids[#who.new_ids + 1] = member
     ids_added = ids_added + 1
     return true
@@ -229,7 +229,7 @@ for _ = 1, number() do
     seen(who.user, at_ms, epoch, group)
   end
   for _ = 1, number() do
-    who.waiting[#who.waiting + 1] = {at_ms = number(), metric = text(), within_ms = number(), count = number(),
+    who.waiting[#who.waiting + 1] = {at_ms = number(), reported_ms = number(), metric = text(), within_ms = number(), count = number(),
       sum = number(), base = number(), id = text()}
   end
   settle(who)
@@ -249,7 +249,7 @@ for _, id in ipairs(order) do
   if who.before and not after then redis.call('HDEL', users_key, id) end
   if #who.waiting > 0 then
     local words, since_ms = {}, 0
-    for i, of in ipairs(who.waiting) do words[i] = write_event(of); since_ms = math.max(since_ms, of.at_ms) end
+    for i, of in ipairs(who.waiting) do words[i] = write_event(of); since_ms = math.max(since_ms, of.reported_ms) end
     local written = table.concat(words, ' ')
     redis.call('HSET', waiting_key, id, written)
     redis.call('ZADD', since_key, whole(who.user and EXPOSED_MS + since_ms or since_ms), id)

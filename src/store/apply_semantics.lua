@@ -166,15 +166,17 @@ end
 
 local function write_event(of)
   local within = of.within_ms and whole(of.within_ms) or ''
-  return table.concat({whole(of.at_ms), of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}, ':')
+  local times = whole(of.at_ms)
+  if of.reported_ms ~= of.at_ms then times = times .. '/' .. whole(of.reported_ms) end
+  return table.concat({times, of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}, ':')
 end
 
 local function read_events(words)
   local events = {}
   for word in (words or ''):gmatch('[^ ]+') do
-    local at_ms, metric, within_ms, count, sum, base, id = word:match('^(%d+):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*)$')
+    local at_ms, reported_ms, metric, within_ms, count, sum, base, id = word:match('^(%d+)/?(%d*):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*)$')
     if at_ms and tonumber(count) and tonumber(sum) and tonumber(base) then
-      events[#events + 1] = {at_ms = tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
+      events[#events + 1] = {at_ms = tonumber(at_ms), reported_ms = tonumber(reported_ms) or tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
         sum = tonumber(sum), base = tonumber(base), id = id}
     else
       damaged = damaged + 1

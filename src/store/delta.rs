@@ -128,8 +128,11 @@ pub struct ExposureAt {
 /// Events of one metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventAt {
-    /// When the last of them happened, in Unix milliseconds.
+    /// When the last of them happened, in Unix milliseconds: order and window go by it.
     pub at_ms: u64,
+    /// When the last of them was reported: how long it waits and how long its ID is remembered go
+    /// by it. The same as `at_ms` but for events that carry a time of their own.
+    pub reported_ms: u64,
     /// The metric's name.
     pub metric: String,
     /// The metric's attribution window, in milliseconds after first exposure.

@@ -7,7 +7,7 @@
 use super::EventAt;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long an ID is remembered after its event, by the clock of the journals.
+/// How long an ID is remembered after its event was reported, by the clock of the journals.
 pub const KEEP_MS: u64 = 48 * 3_600_000;
 
 /// The most IDs that are remembered of one user in an experiment. Further events with an ID are
@@ -24,9 +24,9 @@ pub struct EventIds {
     pub counted: BTreeSet<u64>,
     /// How many are remembered in all.
     pub remembered: u64,
-    /// Those that are counted now, with the times of their events.
+    /// Those that are counted now, with the times at which they were reported.
     pub new: BTreeMap<u64, u64>,
-    /// Events from before this are not remembered.
+    /// Events that were reported before this are not remembered.
     pub from_ms: u64,
 }
 
@@ -39,7 +39,7 @@ impl EventIds {
         if self.counted.contains(&id) {
             return EventIdOutcome::Again;
         }
-        if event.at_ms < self.from_ms {
+        if event.reported_ms < self.from_ms {
             return EventIdOutcome::Yes;
         }
         if self.remembered >= OF_USER_MAX {
@@ -47,7 +47,7 @@ impl EventIds {
         }
         self.remembered += 1;
         self.counted.insert(id);
-        self.new.insert(id, event.at_ms);
+        self.new.insert(id, event.reported_ms);
         EventIdOutcome::Yes
     }
 }

@@ -364,8 +364,9 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
     })
 }
 
-/// Waiting events as text, each `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event
-/// id or nothing>`, parted by spaces.
+/// Waiting events as text, separated by spaces, each
+/// `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event id or nothing>`. Where an
+/// event was reported at another time, that stands after its own: `<at_ms>/<reported_ms>:…`.
 pub fn write_waiting(events: &[EventAt]) -> String {
     let words: Vec<String> = events.iter().map(write_event).collect();
     words.join(" ")
@@ -379,20 +380,26 @@ pub fn write_event(event: &EventAt) -> String {
     let id = event.id.map_or(String::new(), |id| format!("{id:016x}"));
     let EventAt {
         at_ms,
+        reported_ms,
         metric,
         count,
         sum,
         base,
         ..
     } = event;
-    format!("{at_ms}:{metric}:{within}:{count}:{sum}:{base}:{id}")
+    let reported = match reported_ms == at_ms {
+        true => String::new(),
+        false => format!("/{reported_ms}"),
+    };
+    format!("{at_ms}{reported}:{metric}:{within}:{count}:{sum}:{base}:{id}")
 }
 
 /// Reads what [`write_waiting`] wrote.
 pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
     let read = |word: &str| {
         let mut parts = word.split(':');
-        let at_ms = parts.next()?.parse().ok()?;
+        let times = parts.next()?;
+        let (at_ms, reported_ms) = times.split_once('/').unwrap_or((times, times));
         let metric = parts.next()?.to_owned();
         let within = parts.next()?;
         let mut number = || parts.next()?.parse::<i64>().ok();
@@ -400,7 +407,8 @@ pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
         let id = parts.next()?;
         let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Some(EventAt {
-            at_ms,
+            at_ms: at_ms.parse().ok()?,
+            reported_ms: reported_ms.parse().ok()?,
             metric,
             within_ms: optional(within).map(|text| text.parse()).transpose().ok()?,
             count: u64::try_from(count).ok()?,

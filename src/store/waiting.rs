@@ -54,7 +54,7 @@ impl Waiting {
 
 /// Where a user's events stand in the order of giving way; `None` without any.
 pub fn rank(events: &[EventAt], is_exposed: bool) -> Option<u64> {
-    let last_ms = events.iter().map(|event| event.at_ms).max()?;
+    let last_ms = events.iter().map(|event| event.reported_ms).max()?;
     Some(if is_exposed {
         EXPOSED_MS + last_ms
     } else {

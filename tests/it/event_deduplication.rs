@@ -239,6 +239,7 @@ fn delta(after: u64, users: Vec<UserDelta>, remember_from_ms: u64) -> Delta {
 fn event(id: u64, at_ms: u64) -> EventAt {
     EventAt {
         at_ms,
+        reported_ms: at_ms,
         metric: "m".to_owned(),
         within_ms: None,
         count: 1,

@@ -120,6 +120,72 @@ fn events_with_invalid_numbers_are_refused() {
 }
 
 #[test]
+fn own_time_of_an_event_decides_whether_it_counts() {
+    let site = Site::start("");
+    let event = |at: &str| {
+        format!("{{\"event\":\"purchase\",\"user\":\"exposed\",\"amount\":1,\"at\":{at}}}")
+    };
+    let now = jiff::Timestamp::now();
+    let ago = |seconds: i64| format!("\"{}\"", now - jiff::SignedDuration::from_secs(seconds));
+    for (at, said) in [
+        ("\"yesterday\"".to_owned(), "is not a time"),
+        ("\"1800000000\"".to_owned(), "is not a time"),
+        (ago(31 * 86_400), "more than 30 days ago"),
+        (ago(-86_400), "more than 5 minutes ahead"),
+    ] {
+        for (status, told) in [site.browser(&event(&at)), site.server(&event(&at))] {
+            let error = told["error"].as_str().unwrap_or_default();
+            assert_eq!(status, 400, "{at}: {told}");
+            assert!(
+                error.starts_with("event 0: `at` of `purchase`") && error.contains(said),
+                "{error}"
+            );
+        }
+    }
+    let faults = &site.proxy.results()["events"]["faults"];
+    assert_eq!(
+        (&faults["not_a_time"], &faults["time_out_of_range"]),
+        (&json!(4), &json!(4))
+    );
+    // An hour ago this user was not exposed yet; within minutes ahead the event counts.
+    for at in [ago(3600), ago(-120)] {
+        for (status, told) in [site.browser(&event(&at)), site.server(&event(&at))] {
+            assert_eq!((status, &told["accepted"]), (202, &json!(1)), "{told}");
+        }
+    }
+    assert_eq!(site.counted(), (2, 200));
+    let path = format!(
+        "/other?event=purchase;amount=1;at={}",
+        ago(3600).replace('"', "%22")
+    );
+    site.proxy.client().get(&path, USER);
+    let path = format!(
+        "/other?event=purchase;amount=1;at={}",
+        ago(-120).replace('"', "%22")
+    );
+    site.proxy.client().get(&path, USER);
+    assert_eq!(site.counted(), (3, 300));
+}
+
+#[test]
+fn keys_that_no_metric_reads_are_named() {
+    let site = Site::start("");
+    let report = json!([
+        {"event": "purchase", "user": "exposed", "amount": 1, "timestamp": 5, "id": "o-1"},
+        {"event": "purchase", "user": "exposed", "currency": "EUR", "timestamp": 6},
+        {"event": "unheard", "user": "exposed", "page": "/"},
+    ])
+    .to_string();
+    for (status, told) in [site.browser(&report), site.server(&report)] {
+        assert_eq!(
+            (status, &told["unused"]),
+            (202, &json!(["currency", "timestamp"])),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn values_are_rounded_the_same_from_all_sources() {
     let site = Site::start("");
     let mut expected = (0, 0);
@@ -189,6 +255,7 @@ fn invalid_value_in_a_header_drops_only_its_event() {
         let faults = site.proxy.results()["events"]["faults"].clone();
         let expected = json!({
             "unreadable": 1, "too_many": 0, "not_a_number": 2, "too_large": 1, "missing": 0, "id": 0,
+            "not_a_time": 0, "time_out_of_range": 0,
         });
         assert_eq!(faults, expected, "{lines}");
         let numbers = site.proxy.ask("/admin/metrics").text();

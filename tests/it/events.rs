@@ -7,6 +7,8 @@ use watershed::config;
 use watershed::experiment::event::{EVENT_HEADER, EventFault, event_id};
 use watershed::experiment::metric::{Metric, Observation, VALUE_MAX, observe};
 
+const NOW_MS: u64 = 1_800_000_000_000;
+
 /// The metrics that this part of a routes file means.
 fn metrics(written: &str) -> Box<[Metric]> {
     let text = format!("upstreams: {{ a: \"http://b\" }}\nmetrics: {{ {written} }}\n");
@@ -32,7 +34,7 @@ fn check(
     expected: &[(usize, u32, i64, i64)],
 ) {
     let method: Method = request.0.parse().unwrap();
-    let (seen, faults) = observe(&metrics(written), &method, request.1, answer);
+    let (seen, faults) = observe(&metrics(written), &method, request.1, answer, NOW_MS);
     let told = |seen: &Observation| (seen.metric.0, seen.count, seen.sum, seen.base);
     assert_eq!(seen.iter().map(told).collect::<Vec<_>>(), expected);
     assert_eq!(faults, []);
@@ -138,7 +140,7 @@ type Counted = (usize, u32, i64, Option<u64>);
 
 /// What a header counts for, as (metric, count, sum, ID), and what is wrong with it.
 fn header(written: &str, lines: &[&str]) -> (Vec<Counted>, Vec<String>) {
-    let (seen, faults) = observe(&metrics(written), &Method::GET, "/", &says(lines));
+    let (seen, faults) = observe(&metrics(written), &Method::GET, "/", &says(lines), NOW_MS);
     let told = |seen: &Observation| {
         let id = seen.event_id.map(u64::from);
         (seen.metric.0, seen.count, seen.sum, id)
@@ -205,7 +207,7 @@ fn invalid_parameter_drops_only_itself() {
 
 #[test]
 fn malformed_member_is_reported_and_drops_only_itself() {
-    for bad in ["a b", "\"text\"", "(a b)", "", "=", "7"] {
+    for bad in ["(a b)", "\"\"", "", "=", "a=1", "%\"%c\""] {
         let lines = ["a;v=1", bad, "a;v=2"];
         let (seen, faults) = header(BOTH, &lines);
         assert_eq!(seen, [(0, 2, 0, None), (1, 2, 300, None)], "{bad:?}");
@@ -234,13 +236,49 @@ fn each_event_of_a_header_has_its_own_id() {
     assert_eq!(faults, ["`id` of `a` is not a text of 1 to 256 bytes"]);
 }
 
+#[test]
+fn names_of_events_are_any_text_and_unknown_ones_spoil_nothing() {
+    let named = "m: { event: \"Order Completed\", value: v, kind: mean }, p: { event: $pageview }, k: { event: 購入 }";
+    let all =
+        "\"Order Completed\";v=2, Order Completed;v=1, $pageview, 購入, Other Thing;v=7, ?, p";
+    let (seen, faults) = header(named, &[all]);
+    assert_eq!(seen, [(0, 2, 300, None), (1, 1, 0, None), (2, 1, 0, None)]);
+    assert_eq!(faults, [""; 0]);
+}
+
+#[test]
+fn own_time_of_an_event_is_kept_or_the_event_is_lost() {
+    let at = |ms: u64| jiff::Timestamp::from_millisecond(ms as i64).unwrap();
+    let hour_ago = NOW_MS - 3_600_000;
+    let line = format!("a;v=1;at=\"{}\", a;v=2", at(hour_ago));
+    let (seen, faults) = observe(&metrics(BOTH), &Method::GET, "/", &says(&[&line]), NOW_MS);
+    let times = seen
+        .iter()
+        .map(|one| (one.metric.0, one.sum, one.at_ms.map(u64::from)));
+    let expected = [
+        (0, 0, None),
+        (1, 200, None),
+        (0, 0, Some(hour_ago)),
+        (1, 100, Some(hour_ago)),
+    ];
+    assert_eq!(
+        (times.collect::<Vec<_>>(), faults),
+        (expected.to_vec(), vec![])
+    );
+    let line = format!("a;v=1;at=\"{}\", a;v=2", at(NOW_MS + 86_400_000));
+    let (seen, faults) = header(BOTH, &[&line]);
+    assert_eq!(seen, [(0, 1, 0, None), (1, 1, 200, None)]);
+    let fault = "`at` of `a` is more than 30 days ago or more than 5 minutes ahead";
+    assert_eq!(faults, [fault]);
+}
+
 proptest! {
     #[test]
     fn no_header_makes_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         let mut answer = answer(200, &[]);
         if let Ok(value) = HeaderValue::from_bytes(&bytes) {
             answer.headers.insert(EVENT_HEADER, value);
-            let (seen, _) = observe(&metrics("m: { event: a, value: v, kind: mean, scale: 6 }"), &Method::GET, "/", &answer);
+            let (seen, _) = observe(&metrics("m: { event: a, value: v, kind: mean, scale: 6 }"), &Method::GET, "/", &answer, NOW_MS);
             prop_assert!(seen.iter().all(|seen| seen.sum.abs() <= VALUE_MAX));
         }
     }

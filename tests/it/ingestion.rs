@@ -84,6 +84,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                         sum,
                         base: 0,
                         event_id: None,
+                        at_ms: None,
                     })
                     .collect(),
                 minted: None,

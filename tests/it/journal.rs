@@ -52,6 +52,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Jou
         sum: -7,
         base: 1,
         event_id: None,
+        at_ms: None,
     }];
     let record = Record {
         at_ms: number,

@@ -109,6 +109,16 @@ fn table_is_printed_and_errors_are_reported() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("hint: write `metrics:`"), "{said}");
+    let refused = simulate(ROUTES, &["--rate", "95%"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    for says in [
+        "half: metrics.purchase.detect: a lift of 50% of a rate of 95% would be 142.5% of users",
+        "below 66.6667%",
+        "below 5.2632%",
+    ] {
+        assert!(said.contains(says), "{said}");
+    }
     assert_eq!(simulate("upstreams: 7\n", &[]).status.code(), Some(2));
     assert_eq!(simulate(ROUTES, &["--rate", "5"]).status.code(), Some(2));
     assert_eq!(simulate(ROUTES, &["--runs", "0"]).status.code(), Some(2));

@@ -86,7 +86,7 @@ impl Model {
             let events = waiting.iter().chain(&delta.events).cloned().collect();
             self.settle(&delta.user, events);
         }
-        let waits = |event: &EventAt| event.at_ms >= delta.wait_from_ms;
+        let waits = |event: &EventAt| event.reported_ms >= delta.wait_from_ms;
         self.waiting.retain(|_, waiting| waiting.iter().any(waits));
         self.ids.retain(|_, at_ms| *at_ms >= delta.remember_from_ms);
     }
@@ -174,7 +174,7 @@ impl Model {
                     continue;
                 }
                 // One that is too old to be remembered counts, and is not.
-                *known = event.at_ms;
+                *known = event.reported_ms;
             }
             let of = user.metrics.entry(event.metric.clone()).or_default();
             of.0 = (of.0 + i128::from(event.count)).min(MOST);
@@ -266,6 +266,8 @@ fn event() -> impl Strategy<Value = EventAt> {
     )
         .prop_map(|(at_ms, metric, within_ms, count, sum, base, id)| EventAt {
             at_ms,
+            // Some carry a time of their own, and were reported later.
+            reported_ms: at_ms + [0, 7_000][metric % 2],
             metric: METRICS[metric].to_owned(),
             within_ms,
             count,
@@ -590,6 +592,7 @@ async fn bounds_are_exact(store: &dyn Store) {
     ];
     let event = |(at_ms, within_ms, sum)| EventAt {
         at_ms,
+        reported_ms: at_ms,
         metric: "m".to_owned(),
         within_ms,
         count: 1,

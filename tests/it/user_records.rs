@@ -107,7 +107,10 @@ fn browser_events_count_for_exposed_users() {
         let taken = house.beacon(exposed, &event);
         assert_eq!(
             (taken.status, taken.json()),
-            (202, json!({"accepted": 1, "unknown": [], "refused": []}))
+            (
+                202,
+                json!({"accepted": 1, "unknown": [], "refused": [], "unused": []})
+            )
         );
         // The same again, and in a list, and as the browser's beacon says it.
         house.beacon(exposed, &event);
@@ -190,7 +193,7 @@ fn server_events_with_a_key_count_once() {
                 (taken.status, taken.json()),
                 (
                     202,
-                    json!({"accepted": 3, "unknown": ["refund"], "refused": []})
+                    json!({"accepted": 3, "unknown": ["refund"], "refused": [], "unused": []})
                 )
             );
         }

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
@@ -49,6 +49,9 @@ struct Event {
     /// event without an ID counts each time.
     #[schema(min_length = 1, max_length = 256)]
     id: Option<String>,
+    /// When it happened, in RFC 3339, from 30 days ago to 5 minutes ahead; without, when it is
+    /// reported.
+    at: Option<String>,
     #[serde(flatten)]
     parameters: BTreeMap<String, serde_json::Value>,
 }
@@ -71,8 +74,12 @@ pub struct Accepted {
     accepted: usize,
     /// The names of events that no metric counts.
     unknown: Vec<String>,
-    /// Events that are not counted because a value is not a number or exceeds the metric's `max`.
+    /// Events that are not counted because a value is not a number or exceeds the metric's `max`, or
+    /// because `at` is not a time of the last 30 days.
     refused: Vec<RefusedEvent>,
+    /// Keys of events that count which no metric reads, such as a `timestamp` where `at` was meant; at
+    /// most 64.
+    unused: BTreeSet<String>,
 }
 
 /// An event that is not counted.
@@ -89,7 +96,8 @@ pub struct RefusedEvent {
 /// Report events from a server
 ///
 /// Such as a payment that a bank confirms. If an event has no name or no user, the whole report is
-/// refused. An event whose value is not a number or exceeds the metric's `max` is refused alone.
+/// refused. An event whose value is not a number or exceeds the metric's `max`, or whose `at` is not a
+/// time of the last 30 days, is refused alone.
 #[utoipa::path(
     post,
     path = "/admin/events",
@@ -139,6 +147,7 @@ pub async fn take(
         accepted: outcome.accepted,
         unknown: outcome.unknown,
         refused: refused.collect(),
+        unused: outcome.unused,
     };
     match (outcome.dropped, first) {
         (0, Some(first)) if accepted.accepted == 0 && accepted.unknown.is_empty() => {

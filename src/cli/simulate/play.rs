@@ -5,6 +5,7 @@ use crate::config::plan::Plan;
 use crate::experiment::guardrail::GuardrailTarget;
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::{Experiment, UserId};
+use crate::server::ErrorWithHint;
 use crate::stats::normal_mixture::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
@@ -93,6 +94,33 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
         MetricKind::Conversion | MetricKind::Count => 0.0,
     };
     Some(users.max(least).ceil() as u64)
+}
+
+/// What is wrong with an experiment whose planned lift would make more than all users do what its
+/// first metric counts.
+pub fn impossible_lift(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<ErrorWithHint> {
+    let metric = plan.metric(*experiment.metrics.first()?);
+    let lifted = rate * planned_lift(metric);
+    if metric.kind == MetricKind::Mean || lifted < 1.0 {
+        return None;
+    }
+    // As people write it: without the digits of a binary fraction.
+    let percent = |share: f64| format!("{}%", (share * 1e6).round() / 1e4);
+    Some(ErrorWithHint::new(
+        format!(
+            "{}: metrics.{}.detect: a lift of {} of a rate of {} would be {} of users",
+            experiment.name,
+            metric.name,
+            percent(metric.detect),
+            percent(rate),
+            percent(lifted)
+        ),
+        format!(
+            "simulate a lower rate (--rate, below {}), or plan a smaller lift (detect, below {})",
+            percent(1.0 / planned_lift(metric)),
+            percent(1.0 / rate - 1.0)
+        ),
+    ))
 }
 
 /// Plays one run to its verdict, or to its end.
@@ -260,9 +288,7 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
             name: metric.name.to_string(),
             kind: metric.kind,
             scale: 10f64.powi(i32::from(metric.scale)),
-            rate: (0..groups)
-                .map(|group| (rate * of(by_rate, group)).min(1.0))
-                .collect(),
+            rate: (0..groups).map(|group| rate * of(by_rate, group)).collect(),
             factor: (0..groups).map(|group| of(!by_rate, group)).collect(),
         }
     });

@@ -162,7 +162,8 @@ pub fn event(
     reported: &ClientEvent,
 ) -> EventOutcome {
     let plan = &*snapshot.plan;
-    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event);
+    let at_ms = worker.journal.borrow().clock().now_ms();
+    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event, at_ms);
     for fault in faults {
         worker.telemetry().event_faults.add(fault.reason.name());
         if fault.reason.refuses() {
@@ -172,7 +173,6 @@ pub fn event(
     if observations.is_empty() {
         return EventOutcome::Unknown;
     }
-    let at_ms = worker.journal.borrow().clock().now_ms();
     let keep = &plan.identity.keep;
     let minted = visitor.minted_beside().map(|id| keep.of(id));
     let appended = append(

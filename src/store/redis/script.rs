@@ -47,6 +47,7 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
                 .within_ms
                 .map_or(String::new(), |within| within.to_string());
             call.arg(event.at_ms)
+                .arg(event.reported_ms)
                 .arg(&event.metric)
                 .arg(within)
                 .arg(event.count)
