@@ -12,10 +12,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from peers import COMMANDS, LOAD_CORE, PROXY_CORE, Peer, Site
+import clients
+from peers import COMMANDS, HERE, LOAD_CORE, LOGGED, PROXY_CORE, Peer, Site, free_port, wait_for
 
 COOKIE = "Cookie: a=b; uid=user-4711"
-CELLS = ["small", "paced", "syscalls", "instructions", "large", "tls", "idle", "workers"]
+CELLS = ["small", "paced", "syscalls", "instructions", "large", "tls", "idle", "workers", "kinds"]
+# What is not measured with logging: a log line is nothing beside a large body.
+PLAIN_ONLY = ["large", "workers", "kinds"]
+# Proxies without an access log are there only once.
+ALL = [*COMMANDS, *(name + LOGGED for name in COMMANDS if name not in ("relay", "nginx-bare", "watershed-redis"))]
 ALL_CORES = f"{PROXY_CORE},{LOAD_CORE}"
 # Requests a second that every proxy is asked, if it can: two fifths of what the fastest do.
 RATE = 30_000
@@ -87,11 +92,17 @@ def tls(peer, options):
     return {"TLS, HTTP/1.1: CPU µs": one, "TLS, HTTP/2: CPU µs": two}
 
 
+def traced(pid):
+    return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
+
+
 def syscalls(peer, options):
     file = peer.folder / "strace"
     pids = [part for pid in peer.processes() for part in ("-p", str(pid))]
     strace = subprocess.Popen(["strace", "-f", "-c", "-o", file, *pids], stderr=subprocess.DEVNULL)
-    time.sleep(1)
+    end = time.time() + 30
+    while not all(traced(pid) for pid in peer.processes()) and time.time() < end:
+        time.sleep(0.1)
     requests = wrk(f"http://127.0.0.1:{peer.port}/", options.seconds)[0]
     strace.terminate()
     strace.wait()
@@ -138,19 +149,44 @@ def workers(peer, options):
     return {"one worker: CPU µs": spends[1], "two workers: CPU µs": spends[2]}
 
 
-def instructions(site, name):
-    """User-space instructions of a request: the difference of 12,000 and 2,000 requests."""
+def counted(site, name, few, many, load, origin=None):
+    """User-space instructions of one request: the difference of many and few, which `load` sends to a port."""
 
     def count(requests):
-        peer = Peer(name, site, ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind"])
+        peer = Peer(name, site, ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind"], origin=origin)
         if not peer.runs:
             return None
-        h2load(f"http://127.0.0.1:{peer.port}/", requests, "--h1", "-c", 8)
+        load(peer.port, requests)
         peer.stop(120)
         return int(re.search(r"^(?:summary|totals): (\d+)", (peer.folder / "callgrind").read_text(), re.M)[1])
 
-    few, many = count(2000), count(12000)
-    return {"instructions": (many - few) / 10_000} if few and many else {}
+    fewer, more = count(few), count(many)
+    return (more - fewer) / (many - few) if fewer and more else None
+
+
+def instructions(site, name):
+    load = lambda port, requests: h2load(f"http://127.0.0.1:{port}/", requests, "--h1", "-c", 8)
+    found = counted(site, name, 2000, 12_000, load)
+    return {"instructions": found} if found else {}
+
+
+def kinds(site):
+    """Instructions of watershed for requests of other kinds than a GET on a connection that stays open."""
+    port = free_port()
+    origin = subprocess.Popen([sys.executable, HERE.parent / "instructions" / "origin.py", str(port)])
+    rows = {}
+    try:
+        if not wait_for(port, origin):
+            sys.exit("the origin of benches/instructions does not run")
+        for title, kind in clients.KINDS.items():
+            load = lambda port, requests: clients.send(kind, port, requests)
+            rows[title] = counted(site, "watershed", 500, 2500, load, origin=port)
+    finally:
+        origin.terminate()
+        origin.wait()
+    lines = ["| watershed | instructions | ÷ plain |", "| --- | ---: | ---: |"]
+    plain = next(iter(rows.values()))
+    return "\n".join(lines + [f"| {title} | {found:,.0f} | {found / plain:.2f} |" for title, found in rows.items() if found and plain])
 
 
 MEASURES = {"small": small, "paced": paced, "large": large, "tls": tls, "idle": idle, "syscalls": syscalls, "workers": workers}
@@ -160,7 +196,8 @@ DIGITS = {f"{at}{name} ms": 2 for at in ("", f"{RATE:,}/s: ") for name in ("p50"
 def table(results, names):
     """Markdown: a row for each figure, a column for each proxy; then what watershed's is of theirs."""
     figures = list(dict.fromkeys(figure for name in names for figure in results[name]))
-    lines = ["| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    title = lambda name: name.removesuffix(LOGGED)
+    lines = ["| | " + " | ".join(map(title, names)) + " |", "| --- |" + " ---: |" * len(names)]
     for figure in figures:
         cells = []
         for name in names:
@@ -168,10 +205,11 @@ def table(results, names):
             cells.append(f"{statistics.median(values):,.{DIGITS.get(figure, 1)}f}" if values else "–")
         lines.append(f"| {figure} | " + " | ".join(cells) + " |")
     peers = [name for name in names if not name.startswith("watershed")]
-    if "watershed" in names and peers:
-        lines += ["", "| watershed ÷ | " + " | ".join(peers) + " |", "| --- |" + " ---: |" * len(peers)]
+    own = next((name for name in names if title(name) == "watershed"), None)
+    if own and peers:
+        lines += ["", "| watershed ÷ | " + " | ".join(map(title, peers)) + " |", "| --- |" + " ---: |" * len(peers)]
         for figure in figures:
-            ours = results["watershed"].get(figure)
+            ours = results[own].get(figure)
             if not ours or "grown" in figure:
                 continue
             cells = []
@@ -189,7 +227,7 @@ def versions():
         out = subprocess.run(command, capture_output=True, text=True)
         return re.search(r"\d+\.\d+(\.\d+)?", out.stdout + out.stderr)
 
-    asked = {"nginx": ["nginx", "-v"], "HAProxy": ["haproxy", "-v"], "Envoy": ["envoy", "--version"],
+    asked = {"nginx": ["nginx", "-v"], "nginx-current": ["nginx-current", "-v"], "HAProxy": ["haproxy", "-v"], "Envoy": ["envoy", "--version"],
              "Traefik": ["traefik", "version"], "Redis": ["redis-server", "--version"], "rustc": ["rustc", "--version"]}
     known = []
     for name, command in asked.items():
@@ -213,12 +251,12 @@ def write(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one second a cell, one round")
-    parser.add_argument("--only", help="these proxies: " + ", ".join(COMMANDS))
+    parser.add_argument("--only", help="these proxies: " + ", ".join(ALL))
     parser.add_argument("--what", help="these figures: " + ", ".join(CELLS))
     parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     options = parser.parse_args()
     options.seconds, rounds = (1, 1) if options.quick else (3, 5)
-    names = options.only.split(",") if options.only else list(COMMANDS)
+    names = options.only.split(",") if options.only else ALL
     cells = options.what.split(",") if options.what else CELLS
     results = {name: {} for name in names}
 
@@ -233,10 +271,11 @@ def main():
         try:
             peers = [Peer(name, site) for name in names]
             names = [peer.name for peer in peers if peer.runs]
-            for cell in [cell for cell in cells if cell != "instructions"]:
+            for cell in [cell for cell in cells if cell in MEASURES]:
                 for turn in range(1 if cell in ("idle", "syscalls") else rounds):
                     # Each round begins with another one.
-                    running = [peer for peer in peers if peer.runs]
+                    logs = lambda peer: peer.name.endswith(LOGGED)
+                    running = [peer for peer in peers if peer.runs and not (logs(peer) and cell in PLAIN_ONLY)]
                     for peer in running[turn % len(running):] + running[: turn % len(running)]:
                         keep(peer.name, MEASURES[cell](peer, options))
             for peer in peers:
@@ -245,13 +284,22 @@ def main():
             if "instructions" in cells:
                 for name in names:
                     # Envoy and Traefik are too much for valgrind; the relay reads nothing.
-                    if name not in ("envoy", "traefik", "relay"):
+                    if name.removesuffix(LOGGED) not in ("envoy", "traefik", "relay"):
                         keep(name, instructions(site, name))
+            other = kinds(site) if "kinds" in cells else ""
         finally:
             for peer in peers:
                 peer.stop()
             site.stop()
-    text = f"{datetime.date.today():%-d %B %Y}; {versions()}.\n\n{table(results, names)}\n"
+    plain = [name for name in names if not name.endswith(LOGGED) and results[name]]
+    logged = [name for name in names if name.endswith(LOGGED) and results[name]]
+    text = f"{datetime.date.today():%-d %B %Y}; {versions()}.\n"
+    if plain:
+        text += f"\n{table(results, plain)}\n"
+    if logged:
+        text += f"\nWith logging:\n\n{table(results, logged)}\n"
+    if other:
+        text += f"\nOther kinds of requests:\n\n{other}\n"
     print(text)
     if options.write:
         write(text)

@@ -14,17 +14,33 @@ HERE = Path(__file__).parent
 PROXY_CORE, LOAD_CORE = "0", "1"
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# name: (configuration files, command, serves HTTP itself). The first file is the main one.
+# What the name of a proxy ends in that writes an access log, gives each request an ID, and ends a
+# request in time, where it can.
+LOGGED = "+log"
+
+NGINX = ["-e", "/dev/null", "-c"]
+
+# name: (configuration files, command).
 COMMANDS = {
     "relay": (["relay.cfg"], ["haproxy", "-db", "-f", "relay.cfg"]),
-    "nginx": (["nginx.conf"], ["nginx", "-e", "/dev/null", "-c", "@FOLDER@/nginx.conf"]),
-    "nginx-bare": (["nginx-bare.conf"], ["nginx", "-e", "/dev/null", "-c", "@FOLDER@/nginx-bare.conf"]),
+    "nginx": (["nginx.conf"], ["nginx", *NGINX, "@FOLDER@/nginx.conf"]),
+    "nginx-bare": (["nginx-bare.conf"], ["nginx", *NGINX, "@FOLDER@/nginx-bare.conf"]),
+    "nginx-current": (["nginx.conf"], ["nginx-current", *NGINX, "@FOLDER@/nginx.conf"]),
     "haproxy": (["haproxy.cfg"], ["haproxy", "-db", "-f", "haproxy.cfg"]),
     "envoy": (["envoy.yaml"], ["envoy", "-c", "envoy.yaml", "--concurrency", "1", "-l", "off", "--disable-hot-restart"]),
     "traefik": (["traefik.yaml", "traefik-routes.yaml"], ["traefik", "--configFile=traefik.yaml"]),
     "watershed": (["watershed.yaml"], ["@WATERSHED@", "run", "-c", "watershed.yaml"]),
     "watershed-redis": (["watershed.yaml"], ["@WATERSHED@", "run", "-c", "watershed.yaml"]),
 }
+
+
+def variant(text, logged):
+    """A configuration with the lines of one variant: those behind `#logged`, or those before `#plain`."""
+    if logged:
+        text = re.sub(r"^.* #plain\n", "", text, flags=re.M)
+        return text.replace("#logged ", "")
+    text = re.sub(r"^ *#logged .*\n", "", text, flags=re.M)
+    return text.replace(" #plain", "")
 
 
 def free_port():
@@ -52,14 +68,14 @@ def wait_for(port, process, seconds=30):
 class Peer:
     """One proxy, started on its core, with ports of its own."""
 
-    def __init__(self, name, site, wrapper=(), cores=PROXY_CORE, workers=1):
+    def __init__(self, name, site, wrapper=(), cores=PROXY_CORE, workers=1, origin=None):
         self.name, self.port, self.tls, self.admin = name, free_port(), free_port(), free_port()
         self.site = site
         self.folder = site.folder / f"{name}-{self.port}"
         self.folder.mkdir()
-        files, command = COMMANDS[name]
+        files, command = COMMANDS[name.removesuffix(LOGGED)]
         places = {
-            "PORT": self.port, "TLS": self.tls, "ADMIN": self.admin, "ORIGIN": site.origin_port,
+            "PORT": self.port, "TLS": self.tls, "ADMIN": self.admin, "ORIGIN": origin or site.origin_port,
             "FOLDER": self.folder, "WATERSHED": Path("target/dist/watershed").absolute(),
             "STORE": f"redis://127.0.0.1:{site.redis_port}" if name.endswith("redis") else "watershed.db",
         }
@@ -67,8 +83,9 @@ class Peer:
         for pem in ("cert.pem", "key.pem", "both.pem"):
             shutil.copy(site.folder / pem, self.folder)
         for file in files:
-            text = (HERE / file).read_text().replace("workers: 1", f"workers: {workers}")
+            text = variant((HERE / file).read_text(), name.endswith(LOGGED)).replace("workers: 1", f"workers: {workers}")
             (self.folder / file).write_text(fill(text))
+        # HAProxy writes its access log here.
         self.log = open(self.folder / "log", "w")
         self.process = subprocess.Popen(
             ["taskset", "-c", cores, *wrapper, *map(fill, command)],
