@@ -73,11 +73,9 @@ fuzz_target!(init: watershed_fuzz::fixed::replay(), |bytes: &[u8]| {
         return;
     };
     let mut text = Vec::new();
-    let request = request.map(|()| http_body_util::Empty::<bytes::Bytes>::new());
     plan::with(false, |plan, words| {
         let limits: &Limits = &plan.limits;
-        if write_transcript(&request, false, limits, &mut text).is_ok() {
-            let request = request.map(|_| ());
+        if write_transcript(&request, (false, false), limits, &mut text).is_ok() {
             check(&request, text, &words.reserved);
         }
     });

@@ -33,6 +33,17 @@ pub enum AssignedBy {
     Winner,
 }
 
+impl AssignedBy {
+    /// As logs and spans write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            AssignedBy::Hash => "hash",
+            AssignedBy::Override => "override",
+            AssignedBy::Winner => "winner",
+        }
+    }
+}
+
 /// Why a user takes no part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutsideReason {
@@ -53,6 +64,16 @@ pub struct Assignment {
     pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
     /// What another request for the same target may have that leads to another answer.
     pub varies_by: VariesBy,
+}
+
+impl Assignment {
+    /// The experiment and group that chose the upstream, or else the first ones, and what put the
+    /// user there.
+    pub fn deciding(&self) -> Option<(ExperimentIndex, GroupIndex, AssignedBy)> {
+        let chosen = self.chosen.map(|(experiment, _, _)| experiment);
+        let mut inside = self.inside.iter().copied();
+        inside.find(|(experiment, _, _)| chosen.is_none_or(|it| it == *experiment))
+    }
 }
 
 /// What the answer depends on, beyond the target.

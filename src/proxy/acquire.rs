@@ -43,15 +43,13 @@ impl Target {
 
     /// Adds the target to what is logged and counted.
     pub fn note(&self, exchange: &Exchange<'_>) {
-        exchange.log(|entry| entry.sent(self.upstream, None, 0, self.fallback));
-        exchange.count(|meter| meter.sent_to(self.upstream));
+        exchange.progress.goes_to(self.upstream, self.fallback);
     }
 
     /// Adds an attempt, the first or a later one, to what is logged and counted.
     pub fn note_attempt(&self, exchange: &Exchange<'_>, endpoint: &Rc<Endpoint>, attempts: u32) {
-        let address = Some(&*endpoint.address);
-        exchange.log(|entry| entry.sent(self.upstream, address, attempts, self.fallback));
-        exchange.count(|meter| meter.sent(endpoint, attempts > 1));
+        let progress = &exchange.progress;
+        progress.sent(&exchange.snapshot, endpoint, attempts);
     }
 }
 

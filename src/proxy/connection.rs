@@ -3,16 +3,16 @@
 use crate::config::plan::{Plan, ServerTls};
 use crate::proxy::connection_limits::Slot;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::h1::server::{self as h1, ConnectionEnd, Http1Connection, Remains};
+use crate::proxy::h1::server::{ConnectionEnd, Http1Connection, Remains};
 use crate::proxy::h2::server as h2;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::access_log;
-use crate::proxy::observe::meter::RequestMeter;
+use crate::proxy::observe::progress::count_unreadable;
 use crate::proxy::protocol_detect::{self, Replayed};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::{self, Socket};
 use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
-use http::Version;
+use crate::telemetry::HttpProtocol;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -51,7 +51,7 @@ pub async fn serve(
     };
     let opened = tokio::select! {
         opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
-        () = last_call(&mut stop) => return,
+        () = h2::quiet_since_stop(&mut stop) => return,
     };
     let served = match opened {
         Ok(Ok(opened)) => speak(worker, plan, socket, opened, secure, stop).await,
@@ -88,14 +88,6 @@ async fn tell_full(
     }
     let said = access_log::refused(worker, peer, ErrorCode::Full);
     close(plan, socket, &said, false).await
-}
-
-/// Resolves some time after the order to stop: a client that has just connected sends its request
-/// soon.
-async fn last_call(stop: &mut watch::Receiver<Option<Instant>>) {
-    let told = stop.wait_for(Option::is_some).await;
-    let until = told.ok().and_then(|until| *until);
-    tokio::time::sleep(h1::last_call(until.unwrap_or_else(Instant::now))).await;
 }
 
 struct Opened {
@@ -228,7 +220,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
         }
         ConnectionEnd::Close(code) => {
             let said = code.map(|code| {
-                RequestMeter::unreadable(worker, Version::HTTP_11, code);
+                count_unreadable(worker, HttpProtocol::Http11, code);
                 access_log::refused(worker, peer, code)
             });
             Box::pin(close(plan, stream, &said.unwrap_or_default(), left)).await

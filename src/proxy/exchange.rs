@@ -9,17 +9,17 @@ use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::h1::response_head::BodyFraming;
-use crate::proxy::observe::access_log::LogEntry;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
-use crate::proxy::observe::meter::RequestMeter;
+use crate::proxy::observe::logged_request::LoggedHead;
+use crate::proxy::observe::progress::Progress;
 use crate::proxy::observe::spans::SpanRecorder;
-use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES};
+use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES, RequestId};
 use crate::proxy::request_body::BodySource;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::proxy::timer::Timer;
 use http::Method;
 use smallvec::SmallVec;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -35,8 +35,11 @@ pub enum LocalResponse {
     Report,
 }
 
-/// One request and its response. It borrows from the bytes of the request's head.
+/// One request and its response. It borrows from the bytes of the request's head. When it is dropped,
+/// it is counted, logged and exported ([`observe`](super::observe)).
 pub struct Exchange<'b> {
+    /// The worker that serves it.
+    pub worker: &'b Rc<Worker>,
     /// The configuration that applies until the response ends, whatever is reloaded meanwhile.
     pub snapshot: Rc<Snapshot>,
     /// The request's method.
@@ -75,21 +78,23 @@ pub struct Exchange<'b> {
     pub override_cookie: Option<String>,
     /// Where the endpoint's name stands in the forwarded head, where the client named no host.
     pub host_at: Cell<Option<(usize, usize)>>,
-    /// What few requests have: on the heap, so that the others need not carry it.
-    pub extras: Option<Box<Extras>>,
-    /// What is logged and exported.
-    pub log: Option<RefCell<Box<LogEntry>>>,
-    /// Counts the exchange; gone once its body has taken it along.
-    pub meter: Option<RequestMeter>,
+    /// What only logged, exported or correlated requests have: on the heap, so that the others need
+    /// not carry it.
+    pub extras: Option<Box<Extras<'b>>>,
+    /// What has happened.
+    pub progress: Progress,
 }
 
-/// The request ID and trace context of an exchange.
-#[derive(Default)]
-pub struct Extras {
-    /// Both, as received or made.
+/// What only logged, exported or correlated requests have.
+pub struct Extras<'b> {
+    /// The request ID and trace context, as received or made.
     pub correlation: Correlation,
     /// Where `traceparent` stands in the forwarded head.
     pub parent_at: Option<usize>,
+    /// What is logged of the request's head.
+    pub logged: Option<LoggedHead<'b>>,
+    /// The spans that are exported.
+    pub spans: Option<Box<SpanRecorder>>,
 }
 
 /// A response that is recorded and whose head is written for the client.
@@ -141,32 +146,26 @@ impl Exchange<'_> {
         self.visitor.as_ref().map(Visitor::assigned_by)
     }
 
-    /// Adds to what is logged and exported, where the exchange is.
-    pub fn log(&self, add: impl FnOnce(&mut LogEntry)) {
-        if let Some(entry) = &self.log {
-            add(&mut entry.borrow_mut());
-        }
+    /// What is logged of the request's head, and the request ID if that was made here.
+    pub fn logged(&self) -> Option<(&LoggedHead<'_>, Option<&[u8]>)> {
+        let extras = self.extras.as_ref()?;
+        let id = extras.correlation.id.as_ref().filter(|id| id.made);
+        Some((extras.logged.as_ref()?, id.map(RequestId::as_bytes)))
     }
 
-    /// Adds to what is counted.
-    pub fn count(&self, add: impl FnOnce(&RequestMeter)) {
-        if let Some(meter) = &self.meter {
-            add(meter);
-        }
+    /// The `traceparent` that was made here.
+    pub fn begun_trace(&self) -> Option<[u8; PARENT_BYTES]> {
+        let parent = self.extras.as_ref()?.correlation.begins?;
+        Some(parent.text())
     }
 
     /// Adds to the exchange's spans, where they are exported.
     pub fn trace(&self, add: impl FnOnce(&SpanRecorder)) {
-        if let Some(entry) = &self.log
-            && let Some(spans) = entry.borrow().spans()
+        if let Some(extras) = &self.extras
+            && let Some(spans) = &extras.spans
         {
             add(spans);
         }
-    }
-
-    /// Takes what is logged, for whoever sends the body.
-    pub fn take_log(&mut self) -> Option<Box<LogEntry>> {
-        self.log.take().map(RefCell::into_inner)
     }
 
     /// The request ID that the response carries, if there is one.

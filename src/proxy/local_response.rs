@@ -29,7 +29,7 @@ pub async fn answer<C: ClientStream, H: HeadWriter>(
             };
             let error = report.as_ref().err().map(|code| code.token());
             let bytes = body.as_ref().map_or(inline.len() as u64, |it| it.bytes());
-            exchange.log(|entry| entry.received(bytes));
+            exchange.progress.received(bytes);
             let from = (request, client.address());
             let (worker, snapshot) = (client.worker(), &exchange.snapshot);
             let response = beacon::answer(worker, snapshot, from, report, exchange.began);

@@ -29,6 +29,7 @@ mod snapshot;
 mod socket;
 mod timer;
 mod tunnel;
+mod upstream_read;
 pub mod worker;
 
 /// What fuzz targets reach: private in every other build.

@@ -12,7 +12,7 @@
 //! | send | [`send`](mod@super::send) | the request goes out; the response's head comes in |
 //! | record | [`respond`](mod@super::respond) | the exposure and events are journaled |
 //! | respond | [`respond`](mod@super::respond) | the client gets the head; [`h1`](super::h1) and [`h2`](super::h2) stream the body |
-//! | log | [`access_log`](super::observe::access_log), [`meter`](super::observe::meter) | one line, one span, the metrics, when the last byte is gone |
+//! | log | [`observe`](super::observe) | the metrics, one line, one span, when the exchange is dropped |
 //!
 //! [`begin`] runs the phases from parse to assign, [`exchange_with_upstream`] those from acquire to
 //! respond. An [`Exchange`] carries what they find from one to the next.
@@ -27,9 +27,8 @@ use super::h1::response_head::HeadWriter;
 use super::headers::forwarding::Forwarding;
 use super::headers::plan_headers;
 use super::local_response;
-use super::observe::access_log::LogEntry;
-use super::observe::logged_request::LoggedRequest;
-use super::observe::meter::RequestMeter;
+use super::observe::logged_request::{LoggedHead, LoggedRequest};
+use super::observe::progress::Progress;
 use super::observe::spans::SpanRecorder;
 use super::policy;
 use super::request_body::RequestBody;
@@ -43,10 +42,10 @@ use crate::experiment::identity::{self, Visitor};
 use crate::experiment::override_token::Override;
 use crate::experiment::resolve::{self, Assignment};
 use crate::journal;
+use crate::telemetry::HttpProtocol;
 use crate::upstream::PooledConnection;
-use http::Version;
 use http::header::TRAILER;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
@@ -80,7 +79,7 @@ pub struct Responding {
 /// Runs the phases parse, admit, identify and assign for the request at the beginning of `input`,
 /// the first or a later one of its connection, and writes the head that the upstream gets.
 pub fn begin<'b>(
-    worker: &Rc<Worker>,
+    worker: &'b Rc<Worker>,
     snapshot: Rc<Snapshot>,
     (client, requests_before): (&ClientInfo, u32),
     input: &'b [u8],
@@ -94,33 +93,25 @@ pub fn begin<'b>(
         Err(code) => return Begun::Invalid(code),
     };
     let (began, began_ms) = (Instant::now(), journal::system_ms());
-    let meter = RequestMeter::new(worker, &snapshot, version(client, &request), began);
+    let progress = Progress::new(worker, protocol(client, &request), began);
     let at = (trusted, began, began_ms);
-    let (mut extras, mut log) = observe(worker, &snapshot, client, &request, at);
+    let mut extras = observe(&snapshot, client, &request, at);
     let decided = decide(worker, plan, client, &request, at);
 
     let inline = inline_bytes(&request, input);
-    if let Some(log) = &mut log {
-        log.received(inline as u64);
-    }
+    progress.received(inline as u64);
     let mut host_at = None;
     // What is answered here is sent to nobody, and is read as it came.
     if decided.local.is_none() {
-        let observed = (extras.as_deref_mut(), log.as_deref_mut());
-        let client = (client, trusted);
-        host_at = forward(
-            &snapshot,
-            client,
-            &mut request,
-            &decided,
-            observed,
-            forwarded,
-        );
+        let from = (client, trusted);
+        let extras = extras.as_deref_mut();
+        host_at = forward(&snapshot, from, &mut request, &decided, extras, forwarded);
         forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
     }
     let came = (input, inline);
     let body = rest_of_body(&snapshot, client, &request, came, decided.local, forwarded);
     let exchange = Exchange {
+        worker,
         path: (&request).path(),
         has_body: request.body != Body::None,
         method: request.method.clone(),
@@ -144,8 +135,7 @@ pub fn begin<'b>(
         override_cookie: decided.override_cookie,
         host_at: Cell::new(host_at.map(|at| (at, at))),
         extras,
-        log: log.map(RefCell::new),
-        meter: Some(meter),
+        progress,
         snapshot,
     };
     Begun::Request(exchange, body)
@@ -273,35 +263,42 @@ fn assign(
     }
 }
 
-/// The request's ID, trace context and log entry, where the file asks for them.
-fn observe(
-    worker: &Rc<Worker>,
+/// The request's ID and trace context, and what is logged and exported of it, where the file asks
+/// for any of them.
+fn observe<'b>(
     snapshot: &Rc<Snapshot>,
     client: &ClientInfo,
-    request: &Request<'_>,
+    request: &Request<'b>,
     (trusted, began, began_ms): (bool, Instant, u64),
-) -> (Option<Box<Extras>>, Option<Box<LogEntry>>) {
+) -> Option<Box<Extras<'b>>> {
     if !snapshot.has_extras {
-        return (None, None);
+        return None;
     }
-    let correlation = policy::correlation(&snapshot.plan, request, trusted, began_ms);
+    let plan = &*snapshot.plan;
+    let correlation = policy::correlation(plan, request, trusted, began_ms);
     let (path, target) = request.target();
     let logged = LoggedRequest {
         client: client.address,
         secure: client.secure,
-        method: &request.method,
+        method: request.method.clone(),
         authority: request.authority(),
         path,
         target,
-        version: version(client, request),
+        protocol: protocol(client, request),
         fields: request,
     };
-    let log = LogEntry::of(worker, snapshot, &logged, &correlation, began);
-    let extras = Extras {
-        correlation,
+    let log = plan.access_log.as_ref();
+    let spans = snapshot.outbox.as_ref().and_then(|_| {
+        let with_query = log.is_some_and(|log| log.query);
+        let target = if with_query { target } else { path };
+        SpanRecorder::of(snapshot, &logged, target, &correlation, began)
+    });
+    Some(Box::new(Extras {
+        logged: log.map(|_| LoggedHead::new(&logged)),
+        spans,
         parent_at: None,
-    };
-    (Some(Box::new(extras)), log)
+        correlation,
+    }))
 }
 
 /// Writes the head that the upstream gets. Returns where `Host` is missing in it, if it is.
@@ -310,15 +307,14 @@ fn forward(
     (client, trusted): (&ClientInfo, bool),
     request: &mut Request<'_>,
     decided: &Decided<'_>,
-    (extras, log): (Option<&mut Extras>, Option<&mut LogEntry>),
+    extras: Option<&mut Extras<'_>>,
     forwarded: &mut Vec<u8>,
 ) -> Option<usize> {
-    let mut parent = extras.as_ref().and_then(|it| it.correlation.begins);
-    if let Some(log) = log {
-        log.assigned(decided.visitor.as_ref(), &decided.assignment);
+    let parent = extras.as_ref().and_then(|it| {
         // Each attempt writes its own span there.
-        parent = parent.or(log.spans().map(SpanRecorder::parent));
-    }
+        let spans = it.spans.as_deref().map(SpanRecorder::parent);
+        it.correlation.begins.or(spans)
+    });
     let with = Forwarding {
         client,
         trusted,
@@ -336,12 +332,12 @@ fn forward(
     places.host
 }
 
-/// The version of HTTP that the client speaks.
-fn version(client: &ClientInfo, request: &Request<'_>) -> Version {
+/// The HTTP that the client speaks.
+fn protocol(client: &ClientInfo, request: &Request<'_>) -> HttpProtocol {
     match (client.protocol, request.http_10) {
-        (Protocol::Http2, _) => Version::HTTP_2,
-        (Protocol::Http1, false) => Version::HTTP_11,
-        (Protocol::Http1, true) => Version::HTTP_10,
+        (Protocol::Http2, _) => HttpProtocol::Http2,
+        (Protocol::Http1, false) => HttpProtocol::Http11,
+        (Protocol::Http1, true) => HttpProtocol::Http10,
     }
 }
 

@@ -17,7 +17,6 @@ use crate::proxy::observe::exposure_log::{self, Answered};
 use crate::proxy::observe::trace_context::REQUEST_ID;
 use crate::proxy::policy;
 use crate::proxy::snapshot::Worker;
-use crate::telemetry::Outcome;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -56,8 +55,8 @@ impl Exchange<'_> {
     ) -> RecordedResponse {
         let at = Instant::now();
         let exposures = self.record(worker, &response, provenance.fallback, at);
-        self.log(|entry| entry.answered(response.status, None));
-        self.count(|meter| meter.responded(Outcome::Upstream(response.status), at));
+        let progress = &self.progress;
+        progress.responded(&self.snapshot, response.status, at);
         response.strip();
         let closes = self.closes || provenance.unread;
         self.complete(worker, response, provenance, (closes, at), exposures, head)
@@ -78,11 +77,7 @@ impl Exchange<'_> {
         let response = self.parse_own(received)?;
         let at = Instant::now();
         let exposures = self.record(worker, &response, provenance.fallback, at);
-        self.log(|entry| {
-            entry.answered(response.status, Some(code.token().into()));
-            entry.own((received.len() - response.head_bytes) as u64);
-        });
-        self.count(|meter| meter.responded(Outcome::Watershed(response.status), at));
+        self.responds_itself(&response, received, at, Some(code.token()));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
         let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
         Some(response)
@@ -98,15 +93,27 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> Option<RecordedResponse> {
         let mut response = self.parse_own(received)?;
-        self.log(|entry| {
-            entry.answered(response.status, error.map(Into::into));
-            entry.own((received.len() - response.head_bytes) as u64);
-        });
         let at = Instant::now();
-        self.count(|meter| meter.responded(Outcome::Watershed(response.status), at));
+        self.responds_itself(&response, received, at, error);
         let how = (self.closes || unread, at);
         let more = &mut ExtraHeaders::new();
         Some(self.write_head(worker, &mut response, more, how, SmallVec::new(), head))
+    }
+
+    /// Notes a response of watershed's own, whole in `received`.
+    fn responds_itself(
+        &self,
+        response: &ResponseHead<'_>,
+        received: &[u8],
+        at: Instant,
+        error: Option<&'static str>,
+    ) {
+        let bytes = match self.method {
+            Method::HEAD => 0,
+            _ => (received.len() - response.head_bytes) as u64,
+        };
+        let status = response.status;
+        self.progress.responded_itself(status, at, error, bytes);
     }
 
     fn parse_own<'r>(&self, received: &'r [u8]) -> Option<ResponseHead<'r>> {

@@ -30,6 +30,8 @@ const OWN_FIRST: u32 = 8;
 pub struct Endpoint {
     /// Where it is, and how it is spoken to.
     pub address: Arc<plan::EndpointAddress>,
+    /// Its host and port, as logs name it.
+    pub name: Box<str>,
     /// What all workers know of it.
     pub health: Arc<EndpointHealth>,
     /// The requests that this worker gave it.
@@ -81,11 +83,13 @@ impl Endpoint {
         health: Arc<EndpointHealth>,
         requests: Arc<RequestCounts>,
     ) -> Endpoint {
+        let name = address.to_string().into_boxed_str();
         Endpoint {
             address: Arc::new(address.clone()),
             health,
             requests,
-            seed: balancer::seed(&address.to_string()),
+            seed: balancer::seed(&name),
+            name,
             load: Cell::default(),
             paused_until: Cell::default(),
             resolved: Rc::new(Resolved::new(address)),

@@ -84,12 +84,6 @@ impl Drop for UnfinishedGuard {
 }
 
 impl BodyReader {
-    /// Nothing more.
-    pub const NONE: BodyReader = BodyReader {
-        body: Body::Ended,
-        framed: ClientFraming::Chunks,
-    };
-
     /// What follows the head of a request, with trailers within these bounds.
     pub fn of_request(body: request_head::Body, bounds: Bounds) -> BodyReader {
         BodyReader {
@@ -229,15 +223,6 @@ impl BodyReader {
     /// Whether nothing more comes.
     pub fn has_ended(&self) -> bool {
         matches!(self.body, Body::Ended)
-    }
-
-    /// How many bytes are to come, where that is known.
-    pub fn left_bytes(&self) -> Option<u64> {
-        match self.body {
-            Body::Ended => Some(0),
-            Body::Length(left) => Some(left),
-            Body::Chunks(_) | Body::UntilClose => None,
-        }
     }
 
     /// Whether what comes next goes to the client as it is, and there is much of it.

@@ -4,29 +4,14 @@ use crate::proxy::exchange::{Exchange, RecordedResponse};
 use crate::proxy::h1::body::{BodyReader, UnfinishedGuard};
 use crate::proxy::h1::response_head::BodyFraming;
 use crate::proxy::h1::server::Http1Connection;
-use crate::proxy::observe::access_log::ResponseEnd;
-use crate::proxy::observe::meter::RequestMeter;
+use crate::proxy::observe::progress::ResponseEnd;
 use crate::proxy::request_body::RequestBody;
-use crate::upstream::{PooledConnection, Stream};
-use std::pin::{Pin, pin};
+use crate::proxy::upstream_read::{self, Beside, UpstreamRead};
+use crate::upstream::PooledConnection;
+use std::pin::Pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-
-/// A request body that goes on beside the response, and where it goes.
-type Beside<'a> = Option<(&'a mut RequestBody, &'a mut Stream)>;
-
-/// What waiting for an upstream has brought.
-enum UpstreamRead {
-    /// More of the answer.
-    More,
-    /// The upstream has closed its side.
-    Closed,
-    /// It broke off, or takes too long.
-    Broken,
-    /// The client has left.
-    Left,
-}
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
     /// Gives the client the head of an answer, which is in `out`, and the rest of it, of which
@@ -44,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         let given = self.write(exchange, &out).await;
         let Some(mut connection) = connection else {
             if !given {
-                exchange.log(|entry| entry.ends(ResponseEnd::Left));
+                exchange.progress.ends(ResponseEnd::Left);
             }
             // Watershed's own words are whole.
             self.worker.buffers.give(out);
@@ -53,18 +38,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         };
         if given {
             let data = *copied.as_ref().unwrap_or(&0);
-            exchange.log(|entry| entry.gave(data as u64));
+            exchange.progress.gave(data as u64);
         }
         let mut now = None;
         let whole = match (given && copied.is_ok(), rest.has_ended()) {
             (true, true) => {
-                exchange.log(|entry| entry.ends(ResponseEnd::Complete));
+                exchange.progress.ends(ResponseEnd::Complete);
                 // All of it came at once: the clock need not be asked again.
                 now = Some(response.at);
                 true
             }
             (true, false) => {
-                exchange.count(RequestMeter::goes_on);
+                exchange.progress.goes_on();
                 let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker, response));
                 let buffers = (&mut out, &mut received);
                 let upstream = (&mut connection, body.as_deref_mut());
@@ -77,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             }
             (false, _) => {
                 if given {
-                    exchange.log(|entry| entry.ends(ResponseEnd::Broken));
+                    exchange.progress.ends(ResponseEnd::Broken);
                 }
                 let left = response.follows != BodyFraming::Nothing;
                 drop(UnfinishedGuard::new(
@@ -119,9 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             let read = match exchange.is_late() {
                 true => UpstreamRead::Broken,
                 false => {
-                    let upstream = (&mut *connection, body.as_deref_mut());
-                    self.read_upstream(upstream, received, within, left.as_mut())
-                        .await
+                    let upstream = (&mut connection.stream, body.as_deref_mut());
+                    upstream_read::read(self, upstream, received, within, left.as_mut()).await
                 }
             };
             match read {
@@ -157,50 +141,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             if !given {
                 break ResponseEnd::Left;
             }
-            exchange.log(|entry| entry.gave(bytes as u64));
+            exchange.progress.gave(bytes as u64);
         };
-        exchange.log(|entry| entry.ends(end));
+        exchange.progress.ends(end);
         end == ResponseEnd::Complete
-    }
-
-    /// Reads more of an answer.
-    async fn read_upstream(
-        &mut self,
-        (connection, mut body): (&mut PooledConnection, Option<&mut RequestBody>),
-        received: &mut Vec<u8>,
-        pause_max: Duration,
-        mut left: Pin<&mut impl Future<Output = ()>>,
-    ) -> UpstreamRead {
-        let mut waiting = false;
-        std::future::poll_fn(|context| {
-            if let Some(body) = body.as_deref_mut() {
-                body.poll(context, self, &mut connection.stream);
-                if body.fault().is_some() {
-                    return Poll::Ready(UpstreamRead::Left);
-                }
-            }
-            let read = pin!(connection.stream.read_buf(&mut *received)).poll(context);
-            if let Poll::Ready(read) = read {
-                return Poll::Ready(match read {
-                    Ok(0) => UpstreamRead::Closed,
-                    Ok(_) => UpstreamRead::More,
-                    Err(_) => UpstreamRead::Broken,
-                });
-            }
-            if left.as_mut().poll(context).is_ready() {
-                return Poll::Ready(UpstreamRead::Left);
-            }
-            if !waiting {
-                waiting = true;
-                self.timer.begin(context, Instant::now(), pause_max);
-                return Poll::Pending;
-            }
-            match self.timer.poll_over(context, pause_max) {
-                true => Poll::Ready(UpstreamRead::Broken),
-                false => Poll::Pending,
-            }
-        })
-        .await
     }
 
     /// Writes all of this to the client. False when it cannot be written, or not in time.
@@ -246,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         // What is left of the whole time shrinks also while the client takes a little.
         let within = exchange.time_left(exchange.snapshot.plan.timeouts.body);
         if !std::mem::replace(waiting, true) {
-            exchange.count(RequestMeter::goes_on);
+            exchange.progress.goes_on();
             self.timer.begin(context, Instant::now(), within);
             return Poll::Pending;
         }

@@ -4,7 +4,7 @@ use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse};
 use crate::proxy::h1::partial_head::PartialHead;
-use crate::proxy::observe::access_log::ResponseEnd;
+use crate::proxy::observe::progress::ResponseEnd;
 use crate::proxy::pipeline::{self, Begun};
 use crate::proxy::request_body::{BodySource, RequestBody};
 use crate::proxy::snapshot::Worker;
@@ -269,7 +269,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             .relay((exchange, &response), upstream, (head, received), left)
             .await;
         if let Some(body) = body {
-            exchange.log(|entry| entry.received(body.bytes()));
+            exchange.progress.received(body.bytes());
         }
         match (whole, response.closes) {
             (false, _) => {
@@ -293,10 +293,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
         (head, mut received): (Vec<u8>, Vec<u8>),
     ) -> Next {
         if !self.write(exchange, &head).await {
-            exchange.log(|entry| entry.ends(ResponseEnd::Left));
+            exchange.progress.ends(ResponseEnd::Left);
             return Next::ClientLeft;
         }
-        exchange.log(|entry| entry.ends(ResponseEnd::Complete));
+        exchange.progress.ends(ResponseEnd::Complete);
         received.drain(..response.head_bytes);
         Next::Tunnel(Box::new(connection), received)
     }

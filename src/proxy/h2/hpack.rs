@@ -71,13 +71,13 @@ pub struct Paths {
 
 #[derive(Debug)]
 struct Table {
-    entries: VecDeque<LogEntry>,
+    entries: VecDeque<TableEntry>,
     bytes: usize,
     bytes_max: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct LogEntry {
+struct TableEntry {
     bytes: usize,
     name: Name,
 }
@@ -244,7 +244,7 @@ impl Table {
         self.evict(bytes);
         if bytes <= self.bytes_max {
             self.bytes += bytes;
-            self.entries.push_front(LogEntry { bytes, name });
+            self.entries.push_front(TableEntry { bytes, name });
         }
     }
 

@@ -2,32 +2,39 @@
 
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::request_body::BodySource;
-use http_body::Body;
-use hyper::body::Incoming;
+use h2::RecvStream;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request};
 use std::io::Write;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// A client's body, framed as HTTP/1 frames it.
 #[derive(Debug)]
 pub struct Http2RequestBody {
-    inner: Incoming,
+    stream: RecvStream,
     /// How much is to come, where that is known; otherwise it is framed in chunks.
     left: Option<u64>,
     ended: bool,
 }
 
 impl Http2RequestBody {
-    /// This body.
-    pub fn new(inner: Incoming) -> Http2RequestBody {
+    /// The body of this request.
+    pub fn new(request: Request<RecvStream>) -> Http2RequestBody {
+        let length = request.headers().get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         Http2RequestBody {
-            left: inner.size_hint().exact(),
-            inner,
+            left: length,
+            stream: request.into_body(),
             ended: false,
         }
     }
 
-    fn end(&mut self, trailers: &http::HeaderMap, into: &mut Vec<u8>) {
+    /// The client's side of the stream.
+    pub fn into_stream(self) -> RecvStream {
+        self.stream
+    }
+
+    fn end(&mut self, trailers: &HeaderMap, into: &mut Vec<u8>) {
         self.ended = true;
         if self.left.is_some() {
             return;
@@ -50,33 +57,31 @@ impl BodySource for Http2RequestBody {
     ) -> Poll<Result<usize, ErrorCode>> {
         let before = into.len();
         while into.len() == before && !self.ended {
-            let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-            let Some(frame) = frame else {
-                self.end(&http::HeaderMap::new(), into);
-                continue;
+            let data = match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => data,
+                Some(Err(_)) => return Poll::Ready(Err(ErrorCode::BodyBroken)),
+                None => {
+                    let trailers = ready!(self.stream.poll_trailers(context));
+                    let trailers = trailers.map_err(|_| ErrorCode::BodyBroken)?;
+                    self.end(&trailers.unwrap_or_default(), into);
+                    continue;
+                }
             };
-            let Ok(frame) = frame else {
-                return Poll::Ready(Err(ErrorCode::BodyBroken));
-            };
-            match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => match self.left {
-                    None => {
-                        // A vector takes all that is written.
-                        let _ = write!(into, "{:x}\r\n", data.len());
-                        into.extend_from_slice(&data);
-                        into.extend_from_slice(b"\r\n");
-                    }
-                    Some(left) => {
-                        // More than it said to be is no body.
-                        let left = left.checked_sub(data.len() as u64);
-                        self.left = Some(left.ok_or(ErrorCode::BodyBroken)?);
-                        into.extend_from_slice(&data);
-                    }
-                },
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    self.end(&trailers, into);
+            // Its room is free for more.
+            let _ = self.stream.flow_control().release_capacity(data.len());
+            match self.left {
+                _ if data.is_empty() => {}
+                None => {
+                    // A vector takes all that is written.
+                    let _ = write!(into, "{:x}\r\n", data.len());
+                    into.extend_from_slice(&data);
+                    into.extend_from_slice(b"\r\n");
+                }
+                Some(left) => {
+                    // More than it said to be is no body.
+                    let left = left.checked_sub(data.len() as u64);
+                    self.left = Some(left.ok_or(ErrorCode::BodyBroken)?);
+                    into.extend_from_slice(&data);
                 }
             }
         }

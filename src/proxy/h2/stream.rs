@@ -1,33 +1,37 @@
 //! One stream of HTTP/2: its request is written as HTTP/1 and runs through the pipeline.
 
-use super::extended_connect;
+use super::extended_connect::{self, Http2TunnelStream};
 use super::request_body::Http2RequestBody;
-use super::response_body::Http2ResponseBody;
-use super::streamed_body::StreamedBody;
+use super::response_body::{self, ResponseStream};
 use super::translate;
-use crate::proxy::client::{ClientInfo, Protocol};
+use crate::proxy::client::ClientInfo;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse};
-use crate::proxy::h1::body::{BodyReader, ClientFraming, UnfinishedGuard};
+use crate::proxy::exchange::{ClientStream, Exchange};
 use crate::proxy::h1::response_head::{
     self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead, ResponseLimits,
 };
 use crate::proxy::observe::access_log;
-use crate::proxy::observe::meter::RequestMeter;
+use crate::proxy::observe::progress::{ResponseEnd, count_unreadable};
 use crate::proxy::pipeline::{self, Begun, Responding};
 use crate::proxy::request_body::{BodySource, RequestBody};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::timer::Timer;
-use crate::proxy::tunnel::IdleLimits;
+use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
+use crate::telemetry::HttpProtocol;
 use crate::upstream::PooledConnection;
-use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response};
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+
+/// Where the head of a response goes, and where it is heard that the client has reset the stream.
+type Responder = RefCell<SendResponse<Bytes>>;
 
 /// The client's side of one exchange.
 struct Http2Client<'a> {
@@ -35,6 +39,7 @@ struct Http2Client<'a> {
     address: IpAddr,
     timer: Timer,
     body: Http2RequestBody,
+    responder: &'a Responder,
 }
 
 impl BodySource for Http2Client<'_> {
@@ -60,29 +65,38 @@ impl ClientStream for Http2Client<'_> {
         &mut self.timer
     }
 
-    /// hyper has no way to send it.
-    async fn send_interim(&mut self, _: &Exchange<'_>, _: &[u8]) -> bool {
+    /// Clients of HTTP/2 use early hints, and expect `100 Continue` where they asked for it; other
+    /// interim responses are left out. Whether the stream was reset is heard elsewhere.
+    async fn send_interim(&mut self, _: &Exchange<'_>, interim: &[u8]) -> bool {
+        if let Some(head) = translate::interim(interim) {
+            let _ = self.responder.borrow_mut().send_informational(head);
+        }
         true
     }
 }
 
-/// What is known of the client of a connection.
-pub fn client(address: IpAddr, secure: bool) -> ClientInfo {
-    ClientInfo::new(address, Protocol::Http2, secure)
+/// What is joined when the upstream has agreed to switch protocols.
+struct Switched {
+    client: Http2TunnelStream,
+    upstream: TunnelSide<crate::upstream::Stream>,
+    limits: IdleLimits,
 }
 
-/// Answers a request. Cannot fail: an error becomes a response.
-pub async fn answer(
+/// Serves a stream to its end. Cannot fail: an error becomes a response.
+pub async fn serve(
     worker: &Rc<Worker>,
     client: &ClientInfo,
-    mut request: Request<Incoming>,
-) -> Response<Http2ResponseBody> {
+    mut request: Request<RecvStream>,
+    responder: SendResponse<Bytes>,
+) {
     let snapshot = worker.snapshot();
-    let tunnel = extended_connect::asked(&mut request);
+    let upgrades = extended_connect::becomes_upgrade(&mut request);
+    let has_body = *request.method() != Method::CONNECT && !request.body().is_end_stream();
     let (mut input, mut forwarded) = (worker.buffers.take(), worker.buffers.take());
     let limits = &snapshot.plan.limits;
-    let translated = translate::write(&request, tunnel.is_some(), limits, &mut input);
-    let response = {
+    let translated = translate::write(&request, (upgrades, has_body), limits, &mut input);
+    let responder = RefCell::new(responder);
+    let switched = {
         let begun = match translated {
             Ok(()) => {
                 // Connections of HTTP/2 count their requests themselves.
@@ -97,140 +111,192 @@ pub async fn answer(
                     worker,
                     address: client.address,
                     timer: Timer::default(),
-                    body: Http2RequestBody::new(request.into_body()),
+                    body: Http2RequestBody::new(request),
+                    responder: &responder,
                 };
-                let request = (&*input, &mut forwarded);
-                respond(client, exchange, request, body, tunnel).await
+                respond(client, exchange, (&input, forwarded), body).await
             }
-            Begun::Invalid(code) => refused(worker, client.address, code),
+            Begun::Invalid(code) => refuse(worker, client.address, code, &responder),
             // It was written whole.
-            Begun::Incomplete => refused(worker, client.address, ErrorCode::Malformed),
+            Begun::Incomplete => refuse(worker, client.address, ErrorCode::Malformed, &responder),
         }
     };
     worker.buffers.give(input);
-    worker.buffers.give(forwarded);
-    response
+    if let Some(switched) = switched {
+        let client = TunnelSide {
+            stream: switched.client,
+            first: Vec::new(),
+        };
+        let tunnel = Box::pin(tunnel::run(client, switched.upstream, switched.limits));
+        if let Err(error) = tunnel.await {
+            tracing::debug!("a tunnel broke: {error}");
+        }
+    }
 }
 
-/// Answers a request that cannot be parsed.
-fn refused(worker: &Rc<Worker>, address: IpAddr, code: ErrorCode) -> Response<Http2ResponseBody> {
-    RequestMeter::unreadable(worker, Version::HTTP_2, code);
+/// Responds to a request that cannot be parsed.
+fn refuse(
+    worker: &Rc<Worker>,
+    address: IpAddr,
+    code: ErrorCode,
+    responder: &Responder,
+) -> Option<Switched> {
+    count_unreadable(worker, HttpProtocol::Http2, code);
     let whole = access_log::refused(worker, address, code);
     let mut head = Response::new(());
-    let mut text = &[][..];
-    if let Ok(ParsedHead::Final(response)) =
-        response_head::read(&whole, ResponseLimits::OWN, false, false)
-    {
-        let now_ms = crate::journal::system_ms();
+    let read = response_head::read(&whole, ResponseLimits::OWN, false, false);
+    if let Ok(ParsedHead::Final(response)) = read {
         let more = &ExtraHeaders::new();
-        worker.with_date(now_ms, |date| {
+        worker.with_date(crate::journal::system_ms(), |date| {
             head.complete(&response, more, date, ClientContext::default())
         });
-        text = &whole[response.head_bytes..];
+        let text = Bytes::copy_from_slice(&whole[response.head_bytes..]);
+        if let Some(mut stream) = send_head(responder, head, Some(&text)) {
+            // So short a text waits in the stream's buffer.
+            let _ = stream.send_data(text, true);
+        }
     }
-    head.map(|()| Http2ResponseBody::whole(Bytes::copy_from_slice(text), None))
+    None
 }
 
-/// Runs the rest of the pipeline and gives hyper the response.
+/// Sends the head of a response. `whole` is its body, where all of that is known. `None` when
+/// nothing follows: there is no body, or the client has reset the stream.
+fn send_head(
+    responder: &Responder,
+    mut head: Response<()>,
+    whole: Option<&Bytes>,
+) -> Option<SendStream<Bytes>> {
+    let ends = whole.is_some_and(Bytes::is_empty);
+    if let Some(whole) = whole.filter(|whole| !whole.is_empty()) {
+        let length = HeaderValue::from(whole.len());
+        head.headers_mut().entry(CONTENT_LENGTH).or_insert(length);
+    }
+    match responder.borrow_mut().send_response(head, ends) {
+        Ok(stream) => Some(stream).filter(|_| !ends),
+        Err(error) => {
+            tracing::debug!("a response cannot be sent: {error}");
+            None
+        }
+    }
+}
+
+/// Runs the rest of the pipeline and gives the client the response.
 async fn respond(
     mut client: Http2Client<'_>,
-    mut exchange: Exchange<'_>,
-    request: (&[u8], &mut Vec<u8>),
+    exchange: Exchange<'_>,
+    (input, mut forwarded): (&[u8], Vec<u8>),
     mut body: Option<Box<RequestBody>>,
-    tunnel: Option<OnUpgrade>,
-) -> Response<Http2ResponseBody> {
-    let worker = client.worker;
+) -> Option<Switched> {
+    let (worker, responder) = (client.worker, client.responder);
     let mut received = worker.buffers.take();
     let mut head = Response::new(());
-    // A stream that is reset is dropped with all that waits for it.
-    let left = pin!(std::future::pending());
+    let reset = |context: &mut Context<'_>| responder.borrow_mut().poll_reset(context).map(drop);
+    let left = pin!(std::future::poll_fn(reset));
     let responding = pipeline::exchange_with_upstream(
         &mut client,
         &exchange,
-        request,
+        (input, &mut forwarded),
         body.as_deref_mut(),
         (&mut received, &mut head),
         left,
     );
     let responding = responding.await;
-    if let Some(body) = &body {
-        exchange.log(|entry| entry.received(body.bytes()));
-    }
-    let body = match responding {
+    worker.buffers.give(forwarded);
+    let mut switched = None;
+    match responding {
+        None => {}
         Some(Responding {
             response,
             connection: Some(connection),
-        }) => {
-            let first = received.get(response.head_bytes..).unwrap_or_default();
-            if response.status == 101 {
-                switch(&exchange, &mut head, (connection, first), tunnel)
-            } else {
-                let body = body.map(|body| (body, client.body));
-                let upstream = (connection, body);
-                response_body(worker, &mut exchange, response, upstream, first)
-            }
+        }) if response.status == 101 => {
+            let first = received.split_off(response.head_bytes);
+            switched = switch(client, &exchange, head, (connection, first));
         }
-        Some(own) if exchange.method != Method::HEAD => {
-            let text = received.get(own.response.head_bytes..);
-            let text = Bytes::copy_from_slice(text.unwrap_or_default());
-            Http2ResponseBody::whole(text, exchange.take_log())
+        Some(responding) => {
+            let received = (&mut received, head);
+            deliver(
+                &mut client,
+                &exchange,
+                responding,
+                received,
+                body.as_deref_mut(),
+            )
+            .await;
         }
-        _ => Http2ResponseBody::whole(Bytes::new(), exchange.take_log()),
-    };
+    }
+    if let Some(body) = &body {
+        exchange.progress.received(body.bytes());
+    }
     worker.buffers.give(received);
-    head.map(|()| body)
+    switched
+}
+
+/// Gives the client the head of a response and its body.
+async fn deliver(
+    client: &mut Http2Client<'_>,
+    exchange: &Exchange<'_>,
+    Responding {
+        response,
+        connection,
+    }: Responding,
+    (received, head): (&mut Vec<u8>, Response<()>),
+    body: Option<&mut RequestBody>,
+) {
+    let first = received.get(response.head_bytes..).unwrap_or_default();
+    let whole = match &connection {
+        Some(_) => response_body::whole(&response, first),
+        // Watershed's own responses are whole.
+        None if exchange.method == Method::HEAD => Some(Bytes::new()),
+        None => Some(Bytes::copy_from_slice(first)),
+    };
+    let Some(whole) = whole else {
+        let Some(stream) = send_head(client.responder, head, None) else {
+            return exchange.progress.ends(ResponseEnd::Left);
+        };
+        let Some(connection) = connection else {
+            return;
+        };
+        let first = bytes::BytesMut::from(first);
+        let mut sending = ResponseStream::new(stream, client, exchange);
+        return Box::pin(sending.stream((&response, connection), first, body)).await;
+    };
+    if let Some(connection) = connection
+        && response.keeps
+        && whole.len() == first.len()
+        && body.as_ref().is_none_or(|body| body.is_through())
+    {
+        connection.release(response.at);
+    }
+    let bytes = whole.len() as u64;
+    let sent = match send_head(client.responder, head, Some(&whole)) {
+        Some(stream) => {
+            let mut sending = ResponseStream::new(stream, client, exchange);
+            sending.send(whole, true, None).await
+        }
+        None => whole.is_empty(),
+    };
+    match sent {
+        true => exchange.progress.delivered(bytes),
+        false => exchange.progress.untaken(),
+    }
 }
 
 /// The upstream switches protocols: its connection is joined with the client's stream.
 fn switch(
+    client: Http2Client<'_>,
     exchange: &Exchange<'_>,
-    head: &mut Response<()>,
-    (connection, first): (PooledConnection, &[u8]),
-    tunnel: Option<OnUpgrade>,
-) -> Http2ResponseBody {
-    extended_connect::agreed(head);
-    let limits = IdleLimits::from(&exchange.snapshot.plan.timeouts);
-    exchange.log(|entry| entry.own(0));
-    if let Some(client) = tunnel {
-        let joined = extended_connect::join(client, connection, first.to_vec(), limits);
-        tokio::task::spawn_local(joined);
-    }
-    Http2ResponseBody::whole(Bytes::new(), None)
-}
-
-/// The body of an upstream's response, of which `first` has been read.
-fn response_body(
-    worker: &Rc<Worker>,
-    exchange: &mut Exchange<'_>,
-    response: RecordedResponse,
-    (connection, body): (
-        PooledConnection,
-        Option<(Box<RequestBody>, Http2RequestBody)>,
-    ),
-    first: &[u8],
-) -> Http2ResponseBody {
-    let mut rest = BodyReader::new(response.follows, ClientFraming::Chunks);
-    let through = body.as_ref().is_none_or(|(body, _)| body.is_through());
-    if response.follows.is_within(first) {
-        let data = &first[..rest.data(first)];
-        let whole = data.len() == first.len();
-        let data = Bytes::copy_from_slice(data);
-        if response.keeps && whole && through {
-            connection.release(response.at);
-        }
-        return Http2ResponseBody::whole(data, exchange.take_log());
-    }
-    let unfinished = UnfinishedGuard::new(exchange.unfinished(worker, &response));
-    let mut streamed = StreamedBody::new(
-        (connection, response.keeps),
-        rest,
-        BytesMut::from(first),
-        Rc::clone(&exchange.snapshot.plan_headers.reserved),
-        unfinished,
-        (response.pause_max, exchange.deadline),
-    );
-    streamed.log(exchange.take_log());
-    streamed.count(exchange.meter.take());
-    streamed.beside(body.filter(|(body, _)| !body.is_through()));
-    Http2ResponseBody::Streamed(Box::new(streamed))
+    mut head: Response<()>,
+    (connection, first): (PooledConnection, Vec<u8>),
+) -> Option<Switched> {
+    extended_connect::agreed(&mut head);
+    exchange.progress.delivered(0);
+    let send = send_head(client.responder, head, None)?;
+    Some(Switched {
+        client: Http2TunnelStream::new(send, client.body.into_stream()),
+        upstream: TunnelSide {
+            stream: connection.stream,
+            first,
+        },
+        limits: IdleLimits::from(&exchange.snapshot.plan.timeouts),
+    })
 }

@@ -2,12 +2,11 @@
 
 use crate::config::plan::Limits;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::h1::header_block::{field, named};
+use crate::proxy::h1::header_block::{self, HeaderBlock, field, named};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderValue, Request};
-use http_body::Body;
+use http::{HeaderValue, Request, Response, StatusCode};
 
 /// What is of one connection only, and has no place in HTTP/2 (RFC 9113, 8.2.2).
 const OF_CONNECTION: [HeaderName; 5] = [
@@ -19,9 +18,9 @@ const OF_CONNECTION: [HeaderName; 5] = [
 ];
 
 /// Writes the head of a request, within these limits. With `upgrades` it asks for a WebSocket.
-pub fn write<B: Body>(
+pub fn write<B>(
     request: &Request<B>,
-    upgrades: bool,
+    (upgrades, has_body): (bool, bool),
     limits: &Limits,
     out: &mut Vec<u8>,
 ) -> Result<(), ErrorCode> {
@@ -73,11 +72,26 @@ pub fn write<B: Body>(
     if upgrades {
         named(out, b"connection: ", b"upgrade");
         named(out, b"upgrade: ", b"websocket");
-    } else if !request.body().is_end_stream() && !headers.contains_key(CONTENT_LENGTH) {
+    } else if has_body && !headers.contains_key(CONTENT_LENGTH) {
         named(out, b"transfer-encoding: ", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
+}
+
+/// An interim response of HTTP/1 as HTTP/2 has it, if clients of HTTP/2 get it: `100 Continue` and
+/// `103 Early Hints`.
+pub fn interim(head: &[u8]) -> Option<Response<()>> {
+    let (line, start) = header_block::line(head, 0)?;
+    let status = StatusCode::from_bytes(line.get(9..12)?).ok()?;
+    if !matches!(status.as_u16(), 100 | 103) {
+        return None;
+    }
+    let (lines, _) = HeaderBlock::read(head, start, usize::MAX).ok()??;
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    lines.give(response.headers_mut());
+    Some(response)
 }
 
 /// RFC 9113, 8.2.3: cookies may come one by one, which HTTP/1 knows as one line only.

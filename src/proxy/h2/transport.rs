@@ -1,5 +1,5 @@
-//! A client's stream of HTTP/2: writes fail when the client takes nothing for too long, reads where
-//! a path has a fragment.
+//! A client's stream of bytes under HTTP/2: writes fail when the client takes nothing for too long,
+//! reads where a path has a fragment.
 
 use crate::proxy::h2::hpack::Paths;
 use crate::proxy::timer::Timer;
@@ -11,29 +11,38 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream, how long one write of it may wait, and the paths that come over it.
+/// What has moved since it was last looked at.
+#[derive(Debug, Default)]
+pub struct Activity {
+    /// The client has sent something.
+    pub read: Cell<bool>,
+    /// The client's socket has taken something.
+    pub wrote: Cell<bool>,
+}
+
+/// A stream of bytes, how long one write to it may wait, and the paths that come over it.
 #[derive(Debug)]
 pub struct Http2Transport<S> {
     stream: S,
     clock: Timer,
     stall_max: Duration,
-    moved: Rc<Cell<bool>>,
+    activity: Rc<Activity>,
     paths: Paths,
 }
 
 impl<S> Http2Transport<S> {
-    /// This stream, each write of which may wait for so long. `moved` is set by each that is taken.
+    /// This stream, each write to which may wait for `stall_max`.
     pub fn new(
         stream: S,
         stall_max: Duration,
-        moved: Rc<Cell<bool>>,
+        activity: Rc<Activity>,
         paths: Paths,
     ) -> Http2Transport<S> {
         Http2Transport {
             stream,
             clock: Timer::default(),
             stall_max,
-            moved,
+            activity,
             paths,
         }
     }
@@ -44,7 +53,7 @@ impl<S> Http2Transport<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if matches!(written, Poll::Ready(Ok(_))) {
-            self.moved.set(true);
+            self.activity.wrote.set(true);
         }
         self.clock.in_time(context, self.stall_max, written)
     }
@@ -54,11 +63,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Http2Transport<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = room.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, room))?;
-        Poll::Ready(match self.paths.admit(&room.filled()[before..]) {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.activity.read.set(true);
+        Poll::Ready(match self.paths.admit(&buffer.filled()[before..]) {
             true => Ok(()),
             false => Err(io::ErrorKind::InvalidData.into()),
         })

@@ -1,50 +1,34 @@
-//! What is told of requests when the last byte of their answers has gone: a line of the log for
-//! each, spans, or both.
+//! The access log: one line of JSON for each request, written when the last byte of its response has
+//! gone.
 
-use crate::config::plan::{self, AccessLog, LogUser};
-use crate::experiment::http_view::HeaderView;
+use crate::config::plan::{AccessLog, LogUser};
 use crate::experiment::identity::{IdStorage, Visitor};
-use crate::experiment::resolve::{AssignedBy, Assignment};
-use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::error_response::{self, ErrorCode};
-use crate::proxy::observe::logged_request::{LoggedRequest, TEXT_BYTES_MAX, bounded};
-use crate::proxy::observe::spans::SpanRecorder;
-use crate::proxy::observe::trace_context::{self, Correlation, RequestId};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::observe::logged_request::TEXT_BYTES_MAX;
+use crate::proxy::observe::progress::{ResponseEnd, Summary, whole_us};
+use crate::proxy::observe::trace_context::{self, RequestId};
 use crate::proxy::policy;
 use crate::proxy::snapshot::{Snapshot, Worker};
-use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, Method, Version};
+use crate::telemetry::HttpProtocol;
+use http::HeaderMap;
 use smallvec::SmallVec;
-use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What most lines need, in bytes.
 const LINE_BYTES: usize = 1024;
-/// What a line begins with; the time is known when it ends.
+/// What a line begins with; the time is written into it.
 const BEGIN: &[u8] = b"{\"timestamp\":\"___________________.______Z\"";
 /// Where the time stands in it.
 const TIME: std::ops::Range<usize> = 14..BEGIN.len() - 2;
 
-/// How the way of an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseEnd {
-    /// Its last byte was given to the client's connection.
-    Complete,
-    /// The upstream broke off.
-    Broken,
-    /// The client left before.
-    Left,
-    /// It had all the time of `timeouts.total`.
-    Late,
-}
-
 impl ResponseEnd {
-    fn word(self) -> &'static str {
+    /// As logs and spans write it.
+    pub fn word(self) -> &'static str {
         match self {
             ResponseEnd::Complete => "complete",
             ResponseEnd::Broken => "upstream_broke_off",
@@ -54,341 +38,162 @@ impl ResponseEnd {
     }
 }
 
-/// A request that will be logged or exported: when it is dropped, whichever way it ended.
-#[derive(Debug)]
-pub struct LogEntry {
-    worker: Rc<Worker>,
-    snapshot: Rc<Snapshot>,
-    began: Instant,
-    is_head: bool,
-    /// The line as far as it is known, where there will be one.
-    line: Vec<u8>,
-    logged: bool,
-    sampled: bool,
-    upstream: Option<UpstreamIndex>,
-    endpoint: SmallVec<[u8; 32]>,
-    attempts: u32,
-    fallback: Option<ExperimentIndex>,
-    status: Option<u16>,
-    error: Option<Cow<'static, str>>,
-    head_after: Option<Duration>,
-    bytes_in: u64,
-    bytes_out: u64,
-    end: ResponseEnd,
-    trail: Option<Box<SpanRecorder>>,
-}
-
-impl LogEntry {
-    /// Begins with what the client asked and what it is told apart by; `None` where the file asks
-    /// for no log, nor to export it.
-    pub fn of<'a, F: HeaderView<'a>>(
-        worker: &Rc<Worker>,
-        snapshot: &Rc<Snapshot>,
-        asked: &LoggedRequest<'a, F>,
-        tags: &Correlation,
-        began: Instant,
-    ) -> Option<Box<LogEntry>> {
-        let log = snapshot.plan.access_log.as_ref();
-        if log.is_none() && snapshot.outbox.is_none() {
-            return None;
-        }
-        let target = match log.is_some_and(|log| log.query) {
-            true => asked.target,
-            false => asked.path,
-        };
-        let trail = SpanRecorder::of(snapshot, asked, target, tags, began);
-        if log.is_none() && trail.is_none() {
-            return None;
-        }
-        let mut entry = Box::new(LogEntry::empty(worker, snapshot, began));
-        entry.is_head = asked.method == Method::HEAD;
-        entry.trail = trail;
-        if let Some(log) = log {
-            entry.begin(log, asked, target, tags);
-        }
-        Some(entry)
+/// Logs an exchange that ends, if it is to be logged.
+pub fn log(exchange: &Exchange<'_>, summary: &Summary) {
+    let snapshot = &*exchange.snapshot;
+    let (Some(log), Some(lines)) = (&snapshot.plan.access_log, &exchange.worker.log) else {
+        return;
+    };
+    let Some((request, made)) = exchange.logged() else {
+        return;
+    };
+    let begun = exchange.begun_trace();
+    let begun = begun.as_ref().and_then(|text| text.get(3..35));
+    let trace = begun.or(request.trace.map(str::as_bytes));
+    let id = made.or(request.id.map(str::as_bytes));
+    if !is_sampled(log, (trace, id), summary) {
+        return;
     }
-
-    fn empty(worker: &Rc<Worker>, snapshot: &Rc<Snapshot>, began: Instant) -> LogEntry {
-        let log = snapshot.plan.access_log.as_ref();
-        LogEntry {
-            worker: Rc::clone(worker),
-            snapshot: Rc::clone(snapshot),
-            began,
-            is_head: false,
-            line: Vec::new(),
-            logged: log.is_some(),
-            sampled: log.is_some_and(|log| lot(log, fastrand::f64)),
-            upstream: None,
-            endpoint: SmallVec::new(),
-            attempts: 0,
-            fallback: None,
-            status: None,
-            error: None,
-            head_after: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            end: ResponseEnd::Left,
-            trail: None,
-        }
-    }
-
-    /// Writes the part of the line that is known first. Whether the request is sampled follows
-    /// from what it is told apart by, so that all who log it agree.
-    fn begin<'a, F: HeaderView<'a>>(
-        &mut self,
-        log: &AccessLog,
-        asked: &LoggedRequest<'a, F>,
-        target: &str,
-        tags: &Correlation,
-    ) {
-        let made = tags.id.as_ref().filter(|id| id.made);
-        let id = match made {
-            Some(id) => std::str::from_utf8(id.as_bytes()).ok(),
-            None => trace_context::request_id(asked.fields),
-        };
-        let begun = tags.begins.map(|parent| parent.text());
-        let begun = begun.as_ref().and_then(|text| text.get(3..35));
-        let trace = match begun {
-            Some(trace) => std::str::from_utf8(trace).ok(),
-            None => trace_context::trace_id(asked.fields),
-        };
-        if let Some(place) = trace_context::lot(trace, id) {
-            self.sampled = lot(log, || place);
-        }
-        self.line = begun_line(asked.client);
-        let line = &mut self.line;
-        let said = |name| asked.fields.first(name);
+    lines.write(|line| {
+        line.reserve(LINE_BYTES);
+        begin(line, exchange.worker, request.client);
         text(line, ",\"request_id\":", id);
         text(line, ",\"trace_id\":", trace);
-        text(line, ",\"method\":", Some(asked.method.as_str()));
-        match asked.authority {
-            Some(authority) => text(line, ",\"host\":", Some(authority)),
-            None => bytes(line, ",\"host\":", said(&HOST)),
-        }
-        text(
-            line,
-            ",\"path\":",
-            Some(target).filter(|path| !path.is_empty()),
-        );
-        text(line, ",\"protocol\":", Some(protocol(asked.version)));
-        bytes(line, ",\"user_agent\":", said(&USER_AGENT));
-    }
-
-    /// Who asked, and what that meant.
-    pub fn assigned(&mut self, visitor: Option<&Visitor<'_>>, visit: &Assignment) {
-        let plan = &*self.snapshot.plan;
-        let chosen = visit.chosen.map(|(experiment, _, _)| experiment);
-        let mut inside = visit.inside.iter();
-        let by = inside.find(|(experiment, _, _)| chosen.is_none_or(|it| it == *experiment));
-        let assigned_by = by.map(|(_, _, by)| match by {
-            AssignedBy::Hash => "hash",
-            AssignedBy::Override => "override",
-            AssignedBy::Winner => "winner",
-        });
-        let mut groups = Vec::new();
-        for &(experiment, group, _) in &visit.inside {
-            if !groups.is_empty() {
-                groups.push(b',');
-            }
-            let value = self.snapshot.plan_headers.group(experiment, group);
-            groups.extend_from_slice(value.as_bytes());
-        }
-        let groups = Some(&*groups).filter(|groups| !groups.is_empty());
-        if let Some(trail) = &mut self.trail {
-            let group = by.map(|&(experiment, group, _)| {
-                let experiment = plan.experiment(experiment);
-                let group = &experiment.groups[group.0].name;
-                (experiment.name.to_string(), group.to_string())
-            });
-            trail.assigned(groups.map(bounded), group, assigned_by);
-        }
-        let Some(log) = plan.access_log.as_ref() else {
-            return;
+        plain(line, ",\"method\":", exchange.method.as_str().as_bytes());
+        text(line, ",\"host\":", request.host);
+        let target = match log.query {
+            true => request.target,
+            false => request.path,
         };
-        let line = &mut self.line;
-        if let Some(visitor) = visitor {
-            let id = visitor.user();
-            match log.user {
-                LogUser::None => {}
-                LogUser::Raw => bytes(line, ",\"user\":", Some(id.as_bytes())),
-                LogUser::Hashed => match &plan.identity.keep {
-                    // The hash that the store has, too.
-                    keep @ IdStorage::Hashed(_) => {
-                        bytes(line, ",\"user\":", Some(keep.of(id).id().as_bytes()));
-                    }
-                    IdStorage::Raw => bytes(line, ",\"user\":", Some(&hashed(id.as_bytes()))),
-                },
-            }
+        let target = Some(target.as_bytes()).filter(|target| !target.is_empty());
+        text(line, ",\"path\":", target);
+        plain(line, ",\"protocol\":", summary.protocol.name().as_bytes());
+        text(line, ",\"user_agent\":", request.user_agent);
+        if let Some(visitor) = &exchange.visitor {
+            user(line, log, snapshot, visitor);
         }
-        bytes(line, ",\"experiments\":", groups);
-        text(line, ",\"assigned_by\":", assigned_by);
-    }
-
-    /// Where it is noted how it goes, if it is exported.
-    pub fn spans(&self) -> Option<&SpanRecorder> {
-        self.trail.as_deref()
-    }
-
-    /// Where it was sent, how often, and who answers it.
-    pub fn sent(
-        &mut self,
-        upstream: UpstreamIndex,
-        endpoint: Option<&plan::EndpointAddress>,
-        attempts: u32,
-        fallback: Option<ExperimentIndex>,
-    ) {
-        (self.upstream, self.attempts) = (Some(upstream), attempts);
-        self.fallback = fallback;
-        self.endpoint.clear();
-        if let Some(endpoint) = endpoint {
-            let is_v6 = endpoint.host.contains(':');
-            let (before, behind) = if is_v6 { ("[", "]:") } else { ("", ":") };
-            for part in [before, &*endpoint.host, behind] {
-                self.endpoint.extend_from_slice(part.as_bytes());
-            }
-            digits(&mut self.endpoint, endpoint.port.into());
-        }
-    }
-
-    /// So many bytes of the request's body have come.
-    pub fn received(&mut self, bytes: u64) {
-        self.bytes_in = bytes;
-    }
-
-    /// The head of the answer is ready: its status, and why watershed itself refuses.
-    pub fn answered(&mut self, status: u16, error: Option<Cow<'static, str>>) {
-        self.status = Some(status);
-        self.error = error;
-        self.head_after = Some(self.began.elapsed());
-    }
-
-    /// So many bytes of the answer's body were given to the client's connection.
-    pub fn gave(&mut self, bytes: u64) {
-        self.bytes_out += bytes;
-    }
-
-    /// The answer's body is watershed's own, of so many bytes.
-    pub fn own(&mut self, bytes: u64) {
-        if !self.is_head {
-            self.bytes_out = bytes;
-        }
-        self.end = ResponseEnd::Complete;
-    }
-
-    /// How it ends.
-    pub fn ends(&mut self, end: ResponseEnd) {
-        self.end = end;
-    }
-
-    /// Nobody has taken the answer's body yet.
-    pub fn untaken(&mut self) {
-        (self.bytes_out, self.end) = (0, ResponseEnd::Left);
-    }
+        experiments(line, exchange);
+        end(line, snapshot, summary);
+    });
 }
 
-/// Logs what was refused before it could be read, and gives what is said of it.
-pub fn refused(worker: &Rc<Worker>, client: IpAddr, code: ErrorCode) -> Vec<u8> {
+/// Whether a request is logged. That follows from its trace or its ID, so that all who log it agree;
+/// those that fail are all logged.
+fn is_sampled(
+    log: &AccessLog,
+    (trace, id): (Option<&[u8]>, Option<&[u8]>),
+    summary: &Summary,
+) -> bool {
+    let share = log.sample.get();
+    let failed = summary.error.is_some() || summary.status.is_some_and(|status| status >= 500);
+    if share >= 1.0 || failed || matches!(summary.end, ResponseEnd::Broken | ResponseEnd::Late) {
+        return true;
+    }
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let place = trace_context::lot(trace.and_then(text), id.and_then(text));
+    place.unwrap_or_else(fastrand::f64) < share
+}
+
+/// Logs a request that was refused before it could be read. Returns its response.
+pub fn refused(worker: &Worker, client: IpAddr, code: ErrorCode) -> Vec<u8> {
     let snapshot = worker.snapshot();
     let (status, token) = (code.status(), code.token());
-    let tags = policy::correlation(
-        &snapshot.plan,
-        &HeaderMap::new(),
-        false,
-        crate::journal::system_ms(),
-    );
+    let now_ms = crate::journal::system_ms();
+    let tags = policy::correlation(&snapshot.plan, &HeaderMap::new(), false, now_ms);
     let id = tags.id.as_ref().map(RequestId::as_bytes);
-    let id = id.and_then(|id| std::str::from_utf8(id).ok());
-    if snapshot.plan.access_log.is_some() {
-        let mut entry = LogEntry::empty(worker, &snapshot, Instant::now());
-        entry.line = begun_line(client);
-        text(&mut entry.line, ",\"request_id\":", id);
-        (entry.status, entry.error) = (Some(status.as_u16()), Some(token.into()));
-        entry.bytes_out = error_response::text(status, token).len() as u64;
-        entry.end = ResponseEnd::Complete;
+    if let (Some(_), Some(lines)) = (&snapshot.plan.access_log, &worker.log) {
+        lines.write(|line| {
+            begin(line, worker, client);
+            text(line, ",\"request_id\":", id);
+            let summary = Summary {
+                protocol: HttpProtocol::Http11,
+                upstream: None,
+                endpoint: None,
+                attempts: 0,
+                fallback: None,
+                status: Some(status.as_u16()),
+                error: Some(token),
+                head_us: None,
+                took: Duration::ZERO,
+                bytes_in: 0,
+                bytes_out: error_response::text(status, token).len() as u64,
+                end: ResponseEnd::Complete,
+            };
+            end(line, &snapshot, &summary);
+        });
     }
-    error_response::response(code, id)
+    error_response::response(code, id.and_then(|id| std::str::from_utf8(id).ok()))
 }
 
-impl Drop for LogEntry {
-    fn drop(&mut self) {
-        let took = self.began.elapsed();
-        self.log(took);
-        if let Some(trail) = self.trail.take() {
-            self.export(trail, took);
-        }
-    }
-}
-
-impl LogEntry {
-    fn log(&mut self, took: Duration) {
-        let failed = self.error.is_some() || self.status.is_some_and(|status| status >= 500);
-        let broken = matches!(self.end, ResponseEnd::Broken | ResponseEnd::Late);
-        if !self.logged || !(self.sampled || failed || broken) {
-            return;
-        }
-        let Some(lines) = &self.worker.log else {
-            return;
-        };
-        let plan = &*self.snapshot.plan;
-        let line = &mut self.line;
-        if let Some(experiment) = self.fallback {
-            text(
-                line,
-                ",\"fallback\":",
-                Some(&plan.experiment(experiment).name),
-            );
-        }
-        if let Some(upstream) = self.upstream {
-            text(line, ",\"upstream\":", Some(&plan.upstream(upstream).name));
-        }
-        bytes(
-            line,
-            ",\"endpoint\":",
-            Some(&*self.endpoint).filter(|it| !it.is_empty()),
-        );
-        number(line, ",\"attempts\":", self.attempts.into());
-        if let Some(status) = self.status {
-            number(line, ",\"status\":", status.into());
-        }
-        text(line, ",\"error\":", self.error.as_deref());
-        text(line, ",\"end\":", Some(self.end.word()));
-        number(line, ",\"bytes_in\":", self.bytes_in);
-        number(line, ",\"bytes_out\":", self.bytes_out);
-        if let Some(after) = self.head_after {
-            milliseconds(line, ",\"head_ms\":", after);
-        }
-        milliseconds(line, ",\"total_ms\":", took);
-        line.extend_from_slice(b"}\n");
-        self.worker.write_time(&mut line[TIME]);
-        lines.push(line);
-    }
-
-    /// Gives away all that is known.
-    fn export(&mut self, mut trail: Box<SpanRecorder>, took: Duration) {
-        let plan = &*self.snapshot.plan;
-        let exchange = &mut trail.exchange;
-        exchange.took = took;
-        exchange.status = self.status;
-        exchange.error = self.error.take().map(Cow::into_owned);
-        exchange.end = self.end.word();
-        let fallback = self.fallback.map(|it| plan.experiment(it).name.to_string());
-        exchange.fallback = fallback;
-        let upstream = self.upstream.map(|it| plan.upstream(it).name.to_string());
-        exchange.upstream = upstream;
-        trail.give();
+/// The user, as the file says that the log names users.
+fn user(line: &mut Vec<u8>, log: &AccessLog, snapshot: &Snapshot, visitor: &Visitor<'_>) {
+    let id = visitor.user();
+    match log.user {
+        LogUser::None => {}
+        LogUser::Raw => text(line, ",\"user\":", Some(id.as_bytes())),
+        LogUser::Hashed => match &snapshot.plan.identity.keep {
+            // The hash that the store has, too.
+            keep @ IdStorage::Hashed(_) => {
+                text(line, ",\"user\":", Some(keep.of(id).id().as_bytes()));
+            }
+            IdStorage::Raw => plain(line, ",\"user\":", &hashed(id.as_bytes())),
+        },
     }
 }
 
-/// Whether a request that lies here among all is logged.
-fn lot(log: &AccessLog, place: impl FnOnce() -> f64) -> bool {
-    let share = log.sample.get();
-    share >= 1.0 || place() < share
+/// The user's groups, and what put the user into the one that decided.
+fn experiments(line: &mut Vec<u8>, exchange: &Exchange<'_>) {
+    let mut groups = SmallVec::<[u8; 128]>::new();
+    for &(experiment, group, _) in &exchange.assignment.inside {
+        if !groups.is_empty() {
+            groups.push(b',');
+        }
+        let value = exchange.snapshot.plan_headers.group(experiment, group);
+        groups.extend_from_slice(value.as_bytes());
+    }
+    let groups = Some(&*groups).filter(|groups| !groups.is_empty());
+    text(line, ",\"experiments\":", groups);
+    if let Some((_, _, by)) = exchange.assignment.deciding() {
+        plain(line, ",\"assigned_by\":", by.word().as_bytes());
+    }
 }
 
-fn begun_line(client: IpAddr) -> Vec<u8> {
-    let mut line = Vec::with_capacity(LINE_BYTES);
+/// Where the request went, and what became of it.
+fn end(line: &mut Vec<u8>, snapshot: &Snapshot, summary: &Summary) {
+    let plan = &*snapshot.plan;
+    if let Some(experiment) = summary.fallback {
+        let name = plan.experiment(experiment).name.as_bytes();
+        text(line, ",\"fallback\":", Some(name));
+    }
+    if let Some(upstream) = summary.upstream {
+        let name = plan.upstream(upstream).name.as_bytes();
+        text(line, ",\"upstream\":", Some(name));
+    }
+    if let Some(endpoint) = &summary.endpoint {
+        text(line, ",\"endpoint\":", Some(endpoint.name.as_bytes()));
+    }
+    number(line, ",\"attempts\":", summary.attempts.into());
+    if let Some(status) = summary.status {
+        number(line, ",\"status\":", status.into());
+    }
+    if let Some(error) = summary.error {
+        plain(line, ",\"error\":", error.as_bytes());
+    }
+    plain(line, ",\"end\":", summary.end.word().as_bytes());
+    number(line, ",\"bytes_in\":", summary.bytes_in);
+    number(line, ",\"bytes_out\":", summary.bytes_out);
+    if let Some(head_us) = summary.head_us {
+        milliseconds(line, ",\"head_ms\":", head_us);
+    }
+    milliseconds(line, ",\"total_ms\":", whole_us(summary.took));
+    line.extend_from_slice(b"}\n");
+}
+
+/// The time, which is that of the end, and the client.
+fn begin(line: &mut Vec<u8>, worker: &Worker, client: IpAddr) {
+    let start = line.len();
     line.extend_from_slice(BEGIN);
+    worker.write_time(&mut line[start..][TIME]);
     line.extend_from_slice(b",\"client\":\"");
     match client {
         IpAddr::V4(address) => {
@@ -396,14 +201,13 @@ fn begun_line(client: IpAddr) -> Vec<u8> {
                 if place > 0 {
                     line.push(b'.');
                 }
-                digits(&mut line, octet.into());
+                digits(line, octet.into());
             }
         }
         // A vector takes all that is written.
         IpAddr::V6(address) => drop(write!(line, "{address}")),
     }
     line.push(b'"');
-    line
 }
 
 /// Adds a number, behind its key as it is written: `,"status":`.
@@ -412,7 +216,7 @@ fn number(line: &mut Vec<u8>, key: &str, number: u64) {
     digits(line, number);
 }
 
-fn digits(line: &mut impl Extend<u8>, number: u64) {
+fn digits(line: &mut Vec<u8>, number: u64) {
     let (mut text, mut rest, mut first) = ([0; 20], number, 20);
     loop {
         first -= 1;
@@ -422,12 +226,11 @@ fn digits(line: &mut impl Extend<u8>, number: u64) {
             break;
         }
     }
-    line.extend(text[first..].iter().copied());
+    line.extend_from_slice(&text[first..]);
 }
 
 /// To the microsecond.
-fn milliseconds(line: &mut Vec<u8>, key: &str, time: Duration) {
-    let us = time.as_micros() as u64;
+fn milliseconds(line: &mut Vec<u8>, key: &str, us: u64) {
     number(line, key, us / 1000);
     let rest = us % 1000;
     if rest > 0 {
@@ -436,26 +239,26 @@ fn milliseconds(line: &mut Vec<u8>, key: &str, time: Duration) {
     }
 }
 
-fn text(line: &mut Vec<u8>, key: &str, text: Option<&str>) {
-    bytes(line, key, text.map(str::as_bytes));
+/// Adds a text that JSON has as it is.
+fn plain(line: &mut Vec<u8>, key: &str, text: &[u8]) {
+    line.extend_from_slice(key.as_bytes());
+    line.push(b'"');
+    line.extend_from_slice(text);
+    line.push(b'"');
 }
 
 /// Adds a text of a client's, cut where it is too long; what is no UTF-8 is marked.
-fn bytes(line: &mut Vec<u8>, key: &str, bytes: Option<&[u8]>) {
-    let Some(bytes) = bytes else {
+fn text(line: &mut Vec<u8>, key: &str, text: Option<&[u8]>) {
+    let Some(text) = text else {
         return;
     };
-    let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
-    line.reserve(key.len() + bytes.len() + 2);
-    line.extend_from_slice(key.as_bytes());
-    if is_plain(bytes) {
-        line.push(b'"');
-        line.extend_from_slice(bytes);
-        line.push(b'"');
-    } else {
-        // A vector takes all that is written.
-        let _ = serde_json::to_writer(&mut *line, &String::from_utf8_lossy(bytes));
+    let text = &text[..text.len().min(TEXT_BYTES_MAX)];
+    if is_plain(text) {
+        return plain(line, key, text);
     }
+    line.extend_from_slice(key.as_bytes());
+    // A vector takes all that is written.
+    let _ = serde_json::to_writer(&mut *line, &String::from_utf8_lossy(text));
 }
 
 /// Whether these are visible characters and spaces that JSON has as they are.
@@ -496,14 +299,6 @@ fn hashed(id: &[u8]) -> [u8; 32] {
     text
 }
 
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_11 => "HTTP/1.1",
-        _ => "HTTP/1.0",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -511,7 +306,7 @@ mod tests {
 
     fn written(value: &[u8]) -> Vec<u8> {
         let mut line = Vec::new();
-        bytes(&mut line, "", Some(value));
+        text(&mut line, "", Some(value));
         line
     }
 
@@ -546,7 +341,7 @@ mod tests {
             (u64::MAX, "18446744073709551.615"),
         ] {
             let mut line = Vec::new();
-            milliseconds(&mut line, "", Duration::from_micros(us));
+            milliseconds(&mut line, "", us);
             assert_eq!(String::from_utf8(line).unwrap(), expected);
         }
     }

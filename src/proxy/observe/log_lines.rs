@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 const WAIT: Duration = Duration::from_millis(10);
 /// So many bytes go at once, however soon they came.
 const BATCH_BYTES: usize = 64 << 10;
+/// Room for the line that exceeds this.
+const LINE_BYTES: usize = 4 << 10;
 
 /// Takes lines without making anyone wait.
 pub trait Sink: fmt::Debug + Send + Sync {
@@ -38,14 +40,14 @@ impl LogLines {
         }
     }
 
-    /// Adds a line, with its end.
-    pub fn push(&self, line: &[u8]) {
+    /// Adds a line: `write` appends it, with its end.
+    pub fn write(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
-            waiting.reserve(BATCH_BYTES);
+            waiting.reserve(BATCH_BYTES + LINE_BYTES);
             self.some.notify_one();
         }
-        waiting.extend_from_slice(line);
+        write(&mut waiting);
         self.count.set(self.count.get() + 1);
         if waiting.len() >= BATCH_BYTES {
             drop(waiting);
@@ -92,6 +94,10 @@ mod tests {
         }
     }
 
+    fn push(lines: &LogLines, line: &str) {
+        lines.write(|out| out.extend_from_slice(line.as_bytes()));
+    }
+
     #[tokio::test]
     async fn lines_go_together_and_soon() {
         let seen = Arc::<Seen>::default();
@@ -99,8 +105,8 @@ mod tests {
         let given = || std::mem::take(&mut *seen.0.lock().unwrap());
         let keep = lines.keep();
         let check = async {
-            lines.push(b"a\n");
-            lines.push(b"b\n");
+            push(&lines, "a\n");
+            push(&lines, "b\n");
             assert_eq!(given(), []);
             while seen.0.lock().unwrap().is_empty() {
                 tokio::time::sleep(WAIT).await;
@@ -108,10 +114,10 @@ mod tests {
             assert_eq!(given(), [("a\nb\n".to_owned(), 2)]);
             // What is long does not wait.
             let long = format!("{}\n", "x".repeat(BATCH_BYTES));
-            lines.push(b"c\n");
-            lines.push(long.as_bytes());
+            push(&lines, "c\n");
+            push(&lines, &long);
             assert_eq!(given(), [(format!("c\n{long}"), 2)]);
-            lines.push(b"d\n");
+            push(&lines, "d\n");
         };
         tokio::select! {
             () = keep => unreachable!("it never ends"),

@@ -1,20 +1,24 @@
 //! What logs and spans read of a request. PURE.
 
-use http::{Method, Version};
+use crate::experiment::http_view::HeaderView;
+use crate::proxy::observe::trace_context;
+use crate::telemetry::HttpProtocol;
+use http::Method;
+use http::header::{HOST, USER_AGENT};
 use std::net::IpAddr;
 
 /// The longest text of a client's that is logged, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// A request, as it arrived.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct LoggedRequest<'a, F> {
     /// The client's address.
     pub client: IpAddr,
     /// Whether the client uses TLS.
     pub secure: bool,
     /// The method.
-    pub method: &'a Method,
+    pub method: Method,
     /// The authority of the target, where it has one.
     pub authority: Option<&'a str>,
     /// The path of the target.
@@ -22,9 +26,56 @@ pub struct LoggedRequest<'a, F> {
     /// The same with the query.
     pub target: &'a str,
     /// The client's HTTP.
-    pub version: Version,
+    pub protocol: HttpProtocol,
     /// The fields of the head, as they came.
     pub fields: F,
+}
+
+impl<'a, F: HeaderView<'a>> LoggedRequest<'a, F> {
+    /// The host that the request is for.
+    pub fn host(&self) -> Option<&'a [u8]> {
+        let authority = self.authority.map(str::as_bytes);
+        authority.or_else(|| self.fields.first(&HOST))
+    }
+
+    /// What the client says it is.
+    pub fn user_agent(&self) -> Option<&'a [u8]> {
+        self.fields.first(&USER_AGENT)
+    }
+}
+
+/// What is logged of a request's head. It borrows from the client's bytes.
+#[derive(Debug)]
+pub struct LoggedHead<'b> {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The host that it is for.
+    pub host: Option<&'b [u8]>,
+    /// The path of the target.
+    pub path: &'b str,
+    /// The same with the query.
+    pub target: &'b str,
+    /// What the client says it is.
+    pub user_agent: Option<&'b [u8]>,
+    /// The ID that the client brought.
+    pub id: Option<&'b str>,
+    /// The trace that the client brought.
+    pub trace: Option<&'b str>,
+}
+
+impl<'b> LoggedHead<'b> {
+    /// What is logged of this request.
+    pub fn new<F: HeaderView<'b>>(request: &LoggedRequest<'b, F>) -> LoggedHead<'b> {
+        LoggedHead {
+            client: request.client,
+            host: request.host(),
+            path: request.path,
+            target: request.target,
+            user_agent: request.user_agent(),
+            id: trace_context::request_id(request.fields),
+            trace: trace_context::trace_id(request.fields),
+        }
+    }
 }
 
 /// A text of the client's, cut at `TEXT_BYTES_MAX`.

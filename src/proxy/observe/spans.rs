@@ -10,9 +10,9 @@ use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::logged_request::{LoggedRequest, bounded};
 use crate::proxy::observe::trace_context::{self, Correlation, TRACESTATE};
 use crate::proxy::snapshot::Snapshot;
+use crate::telemetry::HttpProtocol;
 use crate::upstream::AcquireError;
 use http::Version;
-use http::header::{HOST, USER_AGENT};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,7 +47,6 @@ impl SpanRecorder {
         let begun = tags.begins.is_some();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let trusted = plan_headers::trusts(plan, asked.client);
-        let authority = asked.authority.map(str::as_bytes);
         let exchange = SampledRequest {
             trace: Trace {
                 id: said.trace,
@@ -63,14 +62,14 @@ impl SpanRecorder {
             secure: asked.secure || (trusted && plan_headers::over_tls(fields)),
             client: plan_headers::client_ip(plan, fields, asked.client),
             method: bounded(asked.method.as_str().as_bytes()),
-            host: authority.or_else(|| fields.first(&HOST)).map(bounded),
+            host: asked.host().map(bounded),
             path: bounded(target.as_bytes()),
-            version: match asked.version {
-                Version::HTTP_2 => "2",
-                Version::HTTP_11 => "1.1",
-                _ => "1.0",
+            version: match asked.protocol {
+                HttpProtocol::Http2 => "2",
+                HttpProtocol::Http11 => "1.1",
+                HttpProtocol::Http10 => "1.0",
             },
-            user_agent: fields.first(&USER_AGENT).map(bounded),
+            user_agent: asked.user_agent().map(bounded),
             experiments: None,
             group: None,
             assigned_by: None,
@@ -87,18 +86,6 @@ impl SpanRecorder {
             exchange,
             attempts: RefCell::default(),
         }))
-    }
-
-    /// Which groups the user is in, which of them decided, and what put the user there.
-    pub fn assigned(
-        &mut self,
-        experiments: Option<String>,
-        group: Option<(String, String)>,
-        assigned_by: Option<&'static str>,
-    ) {
-        let exchange = &mut self.exchange;
-        (exchange.experiments, exchange.group) = (experiments, group);
-        exchange.assigned_by = assigned_by;
     }
 
     /// Gives away what is known in the end.

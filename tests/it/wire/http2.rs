@@ -312,6 +312,95 @@ fn idle_http2_connection_gets_goaway() {
     });
 }
 
+/// A body that is sent piece by piece.
+/// A connection whose streams take so many bytes before the client makes room for more.
+async fn connect_with_window(address: SocketAddr, window: u32) -> h2::client::SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (sender, connection) = builder
+        .initial_window_size(window)
+        .handshake(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender.ready().await.unwrap()
+}
+
+#[test]
+fn early_hints_and_continue_come_before_the_final_response() {
+    let (heard, hearing) = std::sync::mpsc::channel();
+    let hearing = std::sync::Mutex::new(hearing);
+    let origin = Raw::start(move |mut peer| {
+        peer.head().unwrap();
+        peer.say(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nWatershed-X: 1\r\nConnection: x-h\r\nX-H: 1\r\n\r\n\
+             HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n",
+        );
+        // Not before the client has them.
+        hearing.lock().unwrap().recv().unwrap();
+        let mut body = [0; 5];
+        peer.stream.read_exact(&mut body).unwrap();
+        peer.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        peer.say(body);
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    run(async {
+        let mut sender = connect_with_window(proxy.public, 65_535).await;
+        let request = Request::post("http://site.test/")
+            .header("expect", "100-continue")
+            .header("content-length", "5");
+        let (mut response, mut body) = sender
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap();
+        let mut interim = Vec::new();
+        for _ in 0..2 {
+            let next = std::future::poll_fn(|context| response.poll_informational(context));
+            let (parts, ()) = next.await.unwrap().unwrap().into_parts();
+            interim.push((parts.status.as_u16(), parts.headers));
+        }
+        let [(103, hints), (100, none)] = &*interim else {
+            panic!("{interim:?}");
+        };
+        assert_eq!(hints["link"], "</a.css>");
+        assert_eq!((hints.len(), none.len()), (1, 0), "{interim:?}");
+        heard.send(()).unwrap();
+        body.send_data(Bytes::from("hello"), true).unwrap();
+        let mut response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        let data = response.body_mut().data().await.unwrap().unwrap();
+        assert_eq!(data, "hello");
+    });
+}
+
+#[test]
+fn an_upload_goes_on_while_the_client_takes_nothing_of_the_response() {
+    const UPLOAD: usize = 3 << 20;
+    let (arrived, arriving) = std::sync::mpsc::channel();
+    let origin = Raw::start(move |mut peer| {
+        peer.head().unwrap();
+        peer.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        peer.say(vec![b'x'; 100_000]);
+        let mut body = vec![0; UPLOAD];
+        peer.stream.read_exact(&mut body).unwrap();
+        arrived.send(()).unwrap();
+        peer.is_left(Duration::from_secs(30));
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    run(async {
+        let mut sender = connect_with_window(proxy.public, 10).await;
+        let request = Request::post("http://site.test/").header("content-length", UPLOAD);
+        let (response, mut body) = sender
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap();
+        body.send_data(Bytes::from(vec![b'y'; UPLOAD]), true)
+            .unwrap();
+        let response = response.await.unwrap();
+        let all = tokio::task::spawn_blocking(move || arriving.recv());
+        all.await.unwrap().unwrap();
+        drop(response);
+    });
+}
+
 /// A body that is sent in pieces.
 fn futures_channel() -> (
     Pieces,
