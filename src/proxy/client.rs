@@ -34,4 +34,9 @@ impl ClientInfo {
             line: format!("{address}\r\n").into_bytes().into(),
         }
     }
+
+    /// The address as logs write it.
+    pub fn text(&self) -> &[u8] {
+        &self.line[..self.line.len() - b"\r\n".len()]
+    }
 }

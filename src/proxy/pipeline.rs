@@ -81,7 +81,7 @@ pub struct Responding {
 pub fn begin<'b>(
     worker: &'b Rc<Worker>,
     snapshot: Rc<Snapshot>,
-    (client, requests_before): (&ClientInfo, u32),
+    (client, requests_before): (&Rc<ClientInfo>, u32),
     input: &'b [u8],
     forwarded: &mut Vec<u8>,
 ) -> Begun<'b> {
@@ -103,7 +103,7 @@ pub fn begin<'b>(
     let mut host_at = None;
     // What is answered here is sent to nobody, and is read as it came.
     if decided.local.is_none() {
-        let from = (client, trusted);
+        let from = (&**client, trusted);
         let extras = extras.as_deref_mut();
         host_at = forward(&snapshot, from, &mut request, &decided, extras, forwarded);
         forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
@@ -267,7 +267,7 @@ fn assign(
 /// for any of them.
 fn observe<'b>(
     snapshot: &Rc<Snapshot>,
-    client: &ClientInfo,
+    client: &Rc<ClientInfo>,
     request: &Request<'b>,
     (trusted, began, began_ms): (bool, Instant, u64),
 ) -> Option<Box<Extras<'b>>> {
@@ -294,7 +294,7 @@ fn observe<'b>(
         SpanRecorder::of(snapshot, &logged, target, &correlation, began)
     });
     Some(Box::new(Extras {
-        logged: log.map(|_| LoggedHead::new(&logged)),
+        logged: log.map(|_| LoggedHead::new(client, &logged)),
         spans,
         parent_at: None,
         correlation,

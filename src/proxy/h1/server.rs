@@ -56,7 +56,7 @@ pub struct Http1Connection<'a, S> {
     pub(super) timer: Timer,
     /// When the last request was answered, where that is known.
     pub(super) answered: Option<Instant>,
-    client: ClientInfo,
+    client: Rc<ClientInfo>,
     /// The client sends no more.
     ended: bool,
     /// Whether the wait for the rest of a head has begun: more of it does not restart it.
@@ -146,7 +146,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             ended: false,
             timer: Timer::default(),
             answered: None,
-            client: ClientInfo::new(address, Protocol::Http1, secure),
+            client: Rc::new(ClientInfo::new(address, Protocol::Http1, secure)),
             in_head: false,
             draining: false,
         }

@@ -85,7 +85,7 @@ struct Switched {
 /// Serves a stream to its end. Cannot fail: an error becomes a response.
 pub async fn serve(
     worker: &Rc<Worker>,
-    client: &ClientInfo,
+    client: &Rc<ClientInfo>,
     mut request: Request<RecvStream>,
     responder: SendResponse<Bytes>,
 ) {

@@ -14,7 +14,6 @@ use crate::telemetry::HttpProtocol;
 use http::HeaderMap;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -56,7 +55,7 @@ pub fn log(exchange: &Exchange<'_>, summary: &Summary) {
     }
     lines.write(|line| {
         line.reserve(LINE_BYTES);
-        begin(line, exchange.worker, request.client);
+        begin(line, exchange.worker, request.client.text());
         text(line, ",\"request_id\":", id);
         text(line, ",\"trace_id\":", trace);
         plain(line, ",\"method\":", exchange.method.as_str().as_bytes());
@@ -103,7 +102,7 @@ pub fn refused(worker: &Worker, client: IpAddr, code: ErrorCode) -> Vec<u8> {
     let id = tags.id.as_ref().map(RequestId::as_bytes);
     if let (Some(_), Some(lines)) = (&snapshot.plan.access_log, &worker.log) {
         lines.write(|line| {
-            begin(line, worker, client);
+            begin(line, worker, client.to_string().as_bytes());
             text(line, ",\"request_id\":", id);
             let summary = Summary {
                 protocol: HttpProtocol::Http11,
@@ -190,33 +189,25 @@ fn end(line: &mut Vec<u8>, snapshot: &Snapshot, summary: &Summary) {
 }
 
 /// The time, which is that of the end, and the client.
-fn begin(line: &mut Vec<u8>, worker: &Worker, client: IpAddr) {
+fn begin(line: &mut Vec<u8>, worker: &Worker, client: &[u8]) {
     let start = line.len();
     line.extend_from_slice(BEGIN);
     worker.write_time(&mut line[start..][TIME]);
-    line.extend_from_slice(b",\"client\":\"");
-    match client {
-        IpAddr::V4(address) => {
-            for (place, octet) in address.octets().into_iter().enumerate() {
-                if place > 0 {
-                    line.push(b'.');
-                }
-                digits(line, octet.into());
-            }
-        }
-        // A vector takes all that is written.
-        IpAddr::V6(address) => drop(write!(line, "{address}")),
-    }
-    line.push(b'"');
+    plain(line, ",\"client\":", client);
 }
 
-/// Adds a number, behind its key as it is written: `,"status":`.
+/// Adds a number, behind its key as it is written: `,"status":`. Inlined, so that the key is copied
+/// without a call.
+#[inline(always)]
 fn number(line: &mut Vec<u8>, key: &str, number: u64) {
     line.extend_from_slice(key.as_bytes());
     digits(line, number);
 }
 
 fn digits(line: &mut Vec<u8>, number: u64) {
+    if number < 10 {
+        return line.push(b'0' + number as u8);
+    }
     let (mut text, mut rest, mut first) = ([0; 20], number, 20);
     loop {
         first -= 1;
@@ -240,6 +231,7 @@ fn milliseconds(line: &mut Vec<u8>, key: &str, us: u64) {
 }
 
 /// Adds a text that JSON has as it is.
+#[inline(always)]
 fn plain(line: &mut Vec<u8>, key: &str, text: &[u8]) {
     line.extend_from_slice(key.as_bytes());
     line.push(b'"');

@@ -1,11 +1,13 @@
 //! What logs and spans read of a request. PURE.
 
 use crate::experiment::http_view::HeaderView;
+use crate::proxy::client::ClientInfo;
 use crate::proxy::observe::trace_context;
 use crate::telemetry::HttpProtocol;
 use http::Method;
 use http::header::{HOST, USER_AGENT};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// The longest text of a client's that is logged, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1024;
@@ -47,8 +49,8 @@ impl<'a, F: HeaderView<'a>> LoggedRequest<'a, F> {
 /// What is logged of a request's head. It borrows from the client's bytes.
 #[derive(Debug)]
 pub struct LoggedHead<'b> {
-    /// The client's address.
-    pub client: IpAddr,
+    /// The client.
+    pub client: Rc<ClientInfo>,
     /// The host that it is for.
     pub host: Option<&'b [u8]>,
     /// The path of the target.
@@ -65,9 +67,12 @@ pub struct LoggedHead<'b> {
 
 impl<'b> LoggedHead<'b> {
     /// What is logged of this request.
-    pub fn new<F: HeaderView<'b>>(request: &LoggedRequest<'b, F>) -> LoggedHead<'b> {
+    pub fn new<F: HeaderView<'b>>(
+        client: &Rc<ClientInfo>,
+        request: &LoggedRequest<'b, F>,
+    ) -> LoggedHead<'b> {
         LoggedHead {
-            client: request.client,
+            client: Rc::clone(client),
             host: request.host(),
             path: request.path,
             target: request.target,

@@ -392,9 +392,9 @@ fn an_upload_goes_on_while_the_client_takes_nothing_of_the_response() {
         let (response, mut body) = sender
             .send_request(request.body(()).unwrap(), false)
             .unwrap();
+        let response = response.await.unwrap();
         body.send_data(Bytes::from(vec![b'y'; UPLOAD]), true)
             .unwrap();
-        let response = response.await.unwrap();
         let all = tokio::task::spawn_blocking(move || arriving.recv());
         all.await.unwrap().unwrap();
         drop(response);
