@@ -1,8 +1,13 @@
-//! Long-running tasks and threads, each with a name and a policy. One that panics, or ends before
-//! the process stops, is logged, counted and started again; or the process stops with an error.
+//! Long-running tasks and threads, each with a name and a policy, and the [`Phase`] of the process
+//! that they watch. A task that panics, or ends before the process stops, is logged, counted and
+//! started again; or the process stops with an error.
 //!
 //! The panic hook logs and counts every panic of the process, including those that a runtime
 //! contains, such as a panic in a request.
+
+mod phase;
+
+pub use phase::{Drain, Phase, PhaseWatch};
 
 use crate::telemetry::Telemetry;
 use futures_util::FutureExt;
@@ -37,11 +42,13 @@ thread_local! {
 /// What happens when a task panics or ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// It is restarted, however often: the site is served without it.
+    /// It is restarted, however often: requests are served without it.
     Restart,
     /// It is restarted a few times; then the process stops with an error, so that a service
     /// manager can replace it.
     Essential,
+    /// It runs once and is not restarted.
+    Once,
 }
 
 /// How a task ended.
@@ -63,14 +70,14 @@ impl<E: Display> TaskResult for Result<(), E> {
     }
 }
 
-/// Starts tasks and threads, and notices how they end. Clones are of the same one.
+/// Starts tasks and threads, and notices how they end. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Supervisor(Arc<State>);
 
 #[derive(Debug)]
 struct State {
     delay_first: Duration,
-    stopping: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     /// Why the process must stop.
     failure: watch::Sender<Option<String>>,
 }
@@ -89,14 +96,20 @@ impl Supervisor {
     fn with_delay(delay_first: Duration) -> Supervisor {
         Supervisor(Arc::new(State {
             delay_first,
-            stopping: watch::Sender::new(false),
+            phase: watch::Sender::new(Phase::Starting),
             failure: watch::Sender::new(None),
         }))
     }
 
-    /// From now on tasks may end.
-    pub fn stop(&self) {
-        self.0.stopping.send_replace(true);
+    /// Enters the next phase, and tells every task.
+    pub fn enter(&self, phase: Phase) {
+        let before = self.0.phase.send_replace(phase);
+        debug_assert!(before < phase, "{phase:?} after {before:?}");
+    }
+
+    /// Watches the phase of the process.
+    pub fn phase(&self) -> PhaseWatch {
+        PhaseWatch::new(self.0.phase.subscribe())
     }
 
     /// Resolves with the reason when the process must stop.
@@ -112,7 +125,8 @@ impl Supervisor {
         self.0.failure.borrow().clone()
     }
 
-    /// Starts a task on this runtime. Whatever must outlive a panic belongs to `start`.
+    /// Starts a task on this runtime, which ends by itself. State that must survive a panic belongs
+    /// to `start`.
     pub fn spawn<F>(
         &self,
         name: &'static str,
@@ -128,33 +142,59 @@ impl Supervisor {
         }))
     }
 
-    /// Runs what `start` makes, again each time that it panics, fails, or ends while the process
-    /// goes on. Returns when it has ended for good.
+    /// Starts a task like [`Supervisor::spawn`], and drops its future once the process is in a phase
+    /// for which `is_over` holds.
+    pub fn spawn_until<F>(
+        &self,
+        is_over: fn(&Phase) -> bool,
+        name: &'static str,
+        policy: Policy,
+        start: impl FnMut() -> F + Send + 'static,
+    ) -> Task
+    where
+        F: Future<Output: TaskResult + Send> + Send + 'static,
+    {
+        let supervisor = self.clone();
+        Task(tokio::spawn(async move {
+            let mut phase = supervisor.phase();
+            tokio::select! {
+                _ = phase.until(is_over) => {}
+                () = supervisor.keep(name, policy, start) => {}
+            }
+        }))
+    }
+
+    /// Runs the future that `start` makes, again each time that it panics, fails, or ends too early.
+    /// Returns when it has ended for good.
     pub async fn keep<F: Future<Output: TaskResult>>(
         &self,
         name: &'static str,
         policy: Policy,
         mut start: impl FnMut() -> F,
     ) {
-        let mut stopping = self.0.stopping.subscribe();
+        let mut phase = self.phase();
         let mut restarts = 0;
         loop {
             let begun = Instant::now();
             // What `start` does before the first await may panic, too.
             let run = named(name, async { start().await });
             let ended = AssertUnwindSafe(run).catch_unwind().await;
-            let is_stopping = *stopping.borrow();
+            let is_ending = phase.now().is_ending();
+            let may_end = is_ending || policy == Policy::Once;
             let how = match ended.map(TaskResult::error) {
-                Ok(None) if is_stopping => return,
+                Ok(None) if may_end => return,
                 Ok(None) => "ended".to_owned(),
                 Ok(Some(error)) => format!("failed: {error}"),
                 Err(panic) => format!("panicked: {}", message(&*panic)),
             };
+            if policy == Policy::Once {
+                return tracing::error!("{name} {how}");
+            }
             if begun.elapsed() >= SETTLED {
                 restarts = 0;
             }
             restarts += 1;
-            if restarts > RESTARTS_MAX && (is_stopping || policy == Policy::Essential) {
+            if restarts > RESTARTS_MAX && (is_ending || policy == Policy::Essential) {
                 return self.fail(format!("{name} {how}, {restarts} times in a row"));
             }
             let delay = delay(self.0.delay_first, restarts);
@@ -162,7 +202,7 @@ impl Supervisor {
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 // One more start lets it do what it does at the end.
-                _ = stopping.wait_for(|it| *it), if !is_stopping => {}
+                _ = phase.ending(), if !is_ending => {}
             }
         }
     }
@@ -180,7 +220,7 @@ impl Supervisor {
         thread.spawn(move || {
             RUNNING.set(Some(task));
             let how = match catch_unwind(AssertUnwindSafe(run)).map(TaskResult::error) {
-                Ok(None) if *supervisor.0.stopping.borrow() => return,
+                Ok(None) if supervisor.phase().now().is_ending() => return,
                 Ok(None) => "ended".to_owned(),
                 Ok(Some(error)) => format!("failed: {error}"),
                 Err(panic) => format!("panicked: {}", message(&*panic)),
@@ -359,6 +399,7 @@ async fn asked_to_panic(name: &str) -> Infallible {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::sync::mpsc;
 
     /// Runs a task with this policy until `times` starts have come or the process must stop; how
     /// many starts there were, and the failure.
@@ -413,20 +454,72 @@ mod tests {
     #[tokio::test]
     async fn task_may_end_once_the_process_stops() {
         let supervisor = Supervisor::with_delay(Duration::ZERO);
-        supervisor.stop();
+        supervisor.enter(Phase::Closing);
         let ended = supervisor
             .spawn("test", Policy::Essential, || async {})
             .ended();
         tokio::time::timeout(Duration::from_secs(1), ended)
             .await
-            .expect("it ends");
+            .expect("the task ends");
         assert_eq!(supervisor.failure(), None);
-        // One that panics then is not restarted for ever: somebody waits for it.
+        // A task that panics now is not restarted for ever, because the process waits for it.
         let sound = false;
         let start = move || async move { assert!(sound, "on purpose") };
         let task = supervisor.spawn("test", Policy::Restart, start);
         task.ended().await;
         assert!(supervisor.failure().is_some());
+    }
+
+    #[tokio::test]
+    async fn task_ends_in_its_phase_and_not_before() {
+        let supervisor = Supervisor::with_delay(Duration::ZERO);
+        let (alive, mut ended) = mpsc::channel::<()>(1);
+        let task = supervisor.spawn_until(
+            |phase| *phase >= Phase::Closing,
+            "test",
+            Policy::Restart,
+            move || {
+                let alive = alive.clone();
+                async move {
+                    let _alive = alive;
+                    std::future::pending::<()>().await;
+                }
+            },
+        );
+        let drain = Drain {
+            quiet_until: std::time::Instant::now(),
+            others_listen: false,
+        };
+        for phase in [Phase::Ready, Phase::Leaving, Phase::Draining(drain)] {
+            supervisor.enter(phase);
+            tokio::task::yield_now().await;
+            let state = ended.try_recv();
+            assert_eq!(state, Err(mpsc::error::TryRecvError::Empty), "{phase:?}");
+        }
+        supervisor.enter(Phase::Closing);
+        task.ended().await;
+        let state = ended.try_recv();
+        assert_eq!(state, Err(mpsc::error::TryRecvError::Disconnected));
+        assert_eq!(supervisor.failure(), None);
+    }
+
+    #[tokio::test]
+    async fn task_that_runs_once_is_not_restarted() {
+        for how in [
+            (|| panic!("on purpose")) as fn() -> Result<(), &'static str>,
+            || Ok(()),
+        ] {
+            let supervisor = Supervisor::with_delay(Duration::ZERO);
+            let count = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&count);
+            let task = supervisor.spawn("test", Policy::Once, move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                async move { how() }
+            });
+            task.ended().await;
+            assert_eq!(count.load(Ordering::SeqCst), 1);
+            assert_eq!(supervisor.failure(), None);
+        }
     }
 
     #[test]

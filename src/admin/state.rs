@@ -9,6 +9,7 @@ use crate::admin::server_handle::ServerHandle;
 use crate::config::plan::Plan;
 use crate::rate_limit::RateLimiter;
 use crate::store::{Store, StoreError};
+use crate::tasks::PhaseWatch;
 use crate::telemetry::Telemetry;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,8 +40,8 @@ pub struct AdminState {
     pub rates: Arc<RateLimiter>,
     /// The server that runs this API.
     pub server: ServerHandle,
-    /// True once the process shuts down.
-    pub stopping: watch::Receiver<bool>,
+    /// The phase of the process.
+    pub phase: PhaseWatch,
     /// Sessions that were ended before they expired.
     pub ended: Arc<Mutex<EndedSessions>>,
 }

@@ -56,12 +56,16 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
     );
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let plan = config::load(&file)?;
-    let sockets = Listeners::bind(&plan)?;
-    let (site, admin) = (sockets.public_address()?, sockets.admin_address()?);
+    let listeners = Listeners::bind(&plan)?;
+    let (site, admin) = (listeners.public_address()?, listeners.admin_address()?);
     let interrupted = server::stop_requested()?;
     let (stop, stopped) = oneshot::channel::<()>();
-    // Also when the sender is dropped.
-    let house = tokio::spawn(server::run(plan, Some(file), sockets, None, async move {
+    let options = server::RunOptions {
+        file: Some(file),
+        ..server::RunOptions::default()
+    };
+    // The server also stops when the sender is dropped.
+    let serving = tokio::spawn(server::run(plan, listeners, options, async move {
         drop(stopped.await)
     }));
 
@@ -78,7 +82,7 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
         interrupted.await;
     }
     drop(stop);
-    house.await??;
+    serving.await??;
     shown.map(drop)
 }
 

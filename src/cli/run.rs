@@ -1,12 +1,12 @@
 //! `watershed run`: serve.
 
 use crate::config;
-use crate::server::handoff::Estate;
+use crate::server::handoff::Handover;
 use crate::server::{self, Listeners, fd_limit, logging};
 use anyhow::Context;
 use std::path::Path;
 
-/// Serves what the file says until told to stop.
+/// Serves by the file until a signal stops the process.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -16,30 +16,24 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
     let mut plan = config::load(file)?;
     let requests = logging::start("info", plan.access_log.as_ref())?;
     fd_limit::raise(plan.limits.connections, plan.workers);
-    let sockets = Listeners::bind(&plan)?;
-    plan.workers = sockets.workers();
-    let estate = Estate::of(&sockets)?;
+    let listeners = Listeners::bind(&plan)?;
+    plan.workers = listeners.workers();
     runtime.block_on(async {
-        let stop_requested = server::stop_requested()?;
-        let successors = estate.wait()?;
-        let stop = async move {
-            let mut stop_requested = std::pin::pin!(stop_requested);
-            tokio::select! {
-                () = &mut stop_requested => return,
-                () = successors => {}
-            }
-            stop_requested.await;
+        let stop = server::stop_requested()?;
+        let options = server::RunOptions {
+            file: Some(file.to_owned()),
+            log: requests.as_ref().map(logging::Requests::sink),
+            handover: Some(Handover::of(&listeners)?),
         };
-        let sink = requests.as_ref().map(logging::Requests::sink);
-        let keeping = async {
+        let logging = async {
             match &requests {
                 Some(requests) => requests.keep().await,
                 None => logging::without_requests().await,
             }
         };
         tokio::select! {
-            ended = server::run(plan, Some(file.to_owned()), sockets, sink, stop) => ended,
-            Err(error) = keeping => Err(error),
+            ended = server::run(plan, listeners, options, stop) => ended,
+            Err(error) = logging => Err(error),
         }
     })
 }

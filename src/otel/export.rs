@@ -4,7 +4,7 @@ use super::post::{Heard, Way};
 use super::sampled_request::SampledRequest;
 use super::{Inbox, semantics};
 use crate::config::plan::{Otlp, Plan};
-use crate::tasks;
+use crate::tasks::{self, Phase, PhaseWatch};
 use crate::telemetry::{Spans, Telemetry};
 use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
@@ -24,21 +24,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_secs(1);
 /// With how many they go at once.
 const BATCH_SPANS: usize = 512;
-/// How long what waits is still delivered when told to stop.
+/// How long the spans that are left are exported when the process stops.
 const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 /// How often losses are told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Exports what comes out of the queue to where the newest plan says, until told to stop; then
-/// what is left, as far as a moment lets it. Without a plan that says so there is no thread. After
-/// a panic it can be run again with the same queue.
+/// Exports the spans of the queue to the collector of the newest plan. From [`Phase::Closing`] on, it
+/// exports the spans that are left, for at most [`FLUSH_WITHIN`]. It starts its thread with the first
+/// plan that has a collector. After a panic it can be run again with the same queue.
 pub async fn run(
     inbox: Arc<Mutex<Inbox>>,
     mut plans: watch::Receiver<Arc<Plan>>,
     telemetry: Arc<Telemetry>,
-    mut stop: watch::Receiver<bool>,
+    mut phase: PhaseWatch,
 ) -> io::Result<()> {
     tokio::select! {
         wanted = plans.wait_for(|plan| plan.tracing.otlp.is_some()) => {
@@ -46,7 +46,7 @@ pub async fn run(
                 return Ok(());
             }
         }
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        () = phase.reached(Phase::Closing) => return Ok(()),
     }
     // What it found counts as seen: it is to be seen in there.
     plans.mark_changed();
@@ -61,7 +61,7 @@ pub async fn run(
         runtime.block_on(async {
             let exporting = async {
                 let mut inbox = inbox.lock().await;
-                export(&mut inbox, plans, &telemetry.spans, stop).await;
+                export(&mut inbox, plans, &telemetry.spans, phase).await;
             };
             tokio::select! {
                 () = tasks::named("spans-thread", exporting) => {}
@@ -81,16 +81,16 @@ async fn export(
     inbox: &mut Inbox,
     plans: watch::Receiver<Arc<Plan>>,
     counts: &Spans,
-    mut stop: watch::Receiver<bool>,
+    mut phase: PhaseWatch,
 ) {
     let unsettled = Cell::new(0);
     let mut teller = Teller::default();
     {
-        let orders = (plans, stop.clone());
-        let mut work = std::pin::pin!(work(&mut *inbox, orders, counts, &unsettled, &mut teller));
+        let watched = (plans, phase.clone());
+        let mut work = std::pin::pin!(work(&mut *inbox, watched, counts, &unsettled, &mut teller));
         tokio::select! {
             () = &mut work => return,
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = phase.reached(Phase::Closing) => {}
         }
         let _ = tokio::time::timeout(FLUSH_WITHIN, work).await;
     }
@@ -107,7 +107,7 @@ async fn export(
 
 async fn work(
     inbox: &mut Inbox,
-    (mut plans, mut stop): (watch::Receiver<Arc<Plan>>, watch::Receiver<bool>),
+    (mut plans, mut phase): (watch::Receiver<Arc<Plan>>, PhaseWatch),
     counts: &Spans,
     unsettled: &Cell<u64>,
     teller: &mut Teller,
@@ -123,7 +123,7 @@ async fn work(
                 collector = Some(Collector::of(otlp));
             }
         }
-        let stopping = *stop.borrow();
+        let stopping = phase.now() >= Phase::Closing;
         while batch.spans.len() < BATCH_SPANS
             && let Ok(exchange) = inbox.try_recv()
         {
@@ -141,7 +141,7 @@ async fn work(
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = phase.reached(Phase::Closing) => {}
         }
         teller.tell_at_times(counts);
     }

@@ -12,6 +12,7 @@ use crate::proxy::protocol_detect::{self, Replayed};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::{self, Socket};
 use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
+use crate::tasks::PhaseWatch;
 use crate::telemetry::HttpProtocol;
 use std::io;
 use std::net::IpAddr;
@@ -20,21 +21,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// How long a connection that is refused may take to say what it speaks.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends; once told to stop, to the end of the request that runs.
+/// Serves a connection until it ends; once the process drains, to the end of the request in flight.
 /// With `secure`, TLS is spoken on it. It is counted by its slot.
 pub async fn serve(
     worker: &Rc<Worker>,
     (stream, mut slot): (TcpStream, Slot),
     peer: IpAddr,
     secure: bool,
-    mut stop: watch::Receiver<Option<Instant>>,
+    mut phase: PhaseWatch,
 ) {
     let snapshot = worker.snapshot();
     let plan = &*snapshot.plan;
@@ -51,10 +51,10 @@ pub async fn serve(
     };
     let opened = tokio::select! {
         opened = tokio::time::timeout(plan.timeouts.head, opened) => opened,
-        () = h2::quiet_since_stop(&mut stop) => return,
+        () = h2::quiet_since_stop(&mut phase) => return,
     };
     let served = match opened {
-        Ok(Ok(opened)) => speak(worker, plan, socket, opened, secure, stop).await,
+        Ok(Ok(opened)) => speak(worker, plan, socket, opened, secure, phase).await,
         Ok(Err(error)) => Err(error.into()),
         // Nothing was said that could be answered.
         Err(_) => Ok(()),
@@ -148,7 +148,7 @@ async fn speak(
     socket: Socket,
     opened: Opened,
     secure: bool,
-    stop: watch::Receiver<Option<Instant>>,
+    phase: PhaseWatch,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let ip = opened.client;
     let sessions = &worker.telemetry().sessions;
@@ -168,7 +168,7 @@ async fn speak(
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
             let stream = Replayed::new(first, socket.clone());
-            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), stop)).await;
+            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), phase)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
@@ -177,7 +177,7 @@ async fn speak(
             Ok(http1(worker, plan, streams, first, (ip, secure)).await?)
         }
         (Transport::Tls(stream), true) => {
-            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), stop)).await;
+            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), phase)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }

@@ -5,12 +5,11 @@ use crate::config::plan::Plan;
 use crate::proxy::connection;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::snapshot::Worker;
-use crate::tasks::{self, Policy, Supervisor};
+use crate::tasks::{self, Drain, PhaseWatch, Policy, Supervisor};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,17 +20,12 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How often upstream connections are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// What every worker is told.
+/// What a worker follows.
 #[derive(Clone, Debug)]
-pub struct Orders {
-    /// The plan to serve by; a new one takes effect with the next request.
+pub struct WorkerConfig {
+    /// The plan. A new one takes effect with the next request.
     pub plan: watch::Receiver<Arc<Plan>>,
-    /// Set when no more connections are to be accepted and open ones are to finish: how long those
-    /// without a request may still begin one.
-    pub stop: watch::Receiver<Option<Instant>>,
-    /// Whether others listen on the same sockets: what waits there is theirs then.
-    pub held: Arc<AtomicBool>,
-    /// Restarts what accepts connections after a panic.
+    /// Restarts the loop that accepts connections after a panic, and knows the phase of the process.
     pub supervisor: Supervisor,
 }
 
@@ -44,23 +38,19 @@ pub struct Sockets {
     pub secure: Option<StdListener>,
 }
 
-/// Serves on these sockets until told to stop; then finishes what runs, within the plan's time.
-/// Blocks its thread.
-pub fn run(worker: Worker, sockets: Sockets, orders: Orders) -> io::Result<()> {
+/// Serves on these sockets until the process drains; then requests in flight finish, within
+/// `timeouts.shutdown`. Blocks its thread.
+pub fn run(worker: Worker, sockets: Sockets, config: WorkerConfig) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
-    runtime.block_on(serve(Rc::new(worker), sockets, orders))
+    runtime.block_on(serve(Rc::new(worker), sockets, config))
 }
 
-async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Result<()> {
+async fn serve(worker: Rc<Worker>, sockets: Sockets, config: WorkerConfig) -> io::Result<()> {
     let listeners = Listeners::of(sockets)?;
-    let Orders {
-        plan,
-        stop,
-        held,
-        supervisor,
-    } = orders;
+    let WorkerConfig { plan, supervisor } = config;
+    let phase = supervisor.phase();
     if worker.log.is_some() {
         let (worker, supervisor) = (Rc::clone(&worker), supervisor.clone());
         tokio::task::spawn_local(async move {
@@ -68,17 +58,20 @@ async fn serve(worker: Rc<Worker>, sockets: Sockets, orders: Orders) -> io::Resu
             supervisor.keep("log lines", Policy::Restart, keeping).await;
         });
     }
-    let accepting = || accept_all(&worker, &listeners, plan.clone(), stop.clone());
-    // Connections that are open are served on while this is restarted.
+    let accepting = || accept_all(&worker, &listeners, plan.clone(), phase.clone());
+    // Open connections are served while this is restarted.
     let accepting = supervisor.keep("worker", Policy::Essential, accepting);
     accepting.await;
-    let quiet_until = *stop.borrow();
-    worker.stop(quiet_until.unwrap_or_else(Instant::now));
+    let drain = phase.now().drain().unwrap_or(Drain {
+        quiet_until: Instant::now(),
+        others_listen: false,
+    });
+    worker.stop(drain.quiet_until);
     let Listeners { public, secure } = listeners;
-    if !held.load(Ordering::SeqCst) {
-        take_waiting(&worker, public, false, &stop);
+    if !drain.others_listen {
+        take_waiting(&worker, public, false, &phase);
         if let Some(secure) = secure {
-            take_waiting(&worker, secure, true, &stop);
+            take_waiting(&worker, secure, true, &phase);
         }
     }
     let deadline = tokio::time::Instant::now() + worker.snapshot().plan.timeouts.shutdown;
@@ -106,29 +99,29 @@ impl Listeners {
     }
 }
 
-/// Accepts connections, and follows the plan, until told to stop.
+/// Accepts connections, and follows the plan, until the process drains.
 async fn accept_all(
     worker: &Rc<Worker>,
     Listeners { public, secure }: &Listeners,
     mut plan: watch::Receiver<Arc<Plan>>,
-    mut stop: watch::Receiver<Option<Instant>>,
+    mut phase: PhaseWatch,
 ) -> io::Result<()> {
-    let told = stop.clone();
+    let watched = phase.clone();
     let mut sweeping = tokio::time::interval(SWEEP_EVERY);
     loop {
         tokio::select! {
-            accepted = public.accept() => take(worker, accepted, false, &told).await?,
-            accepted = accept_on(secure.as_ref()) => take(worker, accepted, true, &told).await?,
+            accepted = public.accept() => take(worker, accepted, false, &watched).await?,
+            accepted = accept_on(secure.as_ref()) => take(worker, accepted, true, &watched).await?,
             changed = plan.changed() => match changed {
                 Ok(()) => worker.reload(Arc::clone(&plan.borrow_and_update())),
-                // Who gives the orders is gone.
+                // The server is gone.
                 Err(_) => return Ok(()),
             },
             _ = sweeping.tick() => {
                 worker.sweep();
                 worker.journal.borrow_mut().restore();
             }
-            _ = stop.wait_for(Option::is_some) => return Ok(()),
+            _ = phase.ending() => return Ok(()),
         }
     }
 }
@@ -141,13 +134,8 @@ async fn keep_lines(worker: &Worker) {
     }
 }
 
-/// Takes who has connected before the listener is closed, which would cut them off.
-fn take_waiting(
-    worker: &Rc<Worker>,
-    listener: TcpListener,
-    secure: bool,
-    told: &watch::Receiver<Option<Instant>>,
-) {
+/// Accepts the connections that wait at a listener before it is closed, which would reset them.
+fn take_waiting(worker: &Rc<Worker>, listener: TcpListener, secure: bool, phase: &PhaseWatch) {
     let Ok(listener) = listener.into_std() else {
         return;
     };
@@ -156,7 +144,7 @@ fn take_waiting(
             .set_nonblocking(true)
             .and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            accept(worker, stream, peer, secure, told.clone());
+            accept(worker, stream, peer, secure, phase.clone());
         }
     }
 }
@@ -172,10 +160,10 @@ async fn take(
     worker: &Rc<Worker>,
     accepted: io::Result<(TcpStream, SocketAddr)>,
     secure: bool,
-    told: &watch::Receiver<Option<Instant>>,
+    phase: &PhaseWatch,
 ) -> io::Result<()> {
     match accepted {
-        Ok((stream, peer)) => accept(worker, stream, peer, secure, told.clone()),
+        Ok((stream, peer)) => accept(worker, stream, peer, secure, phase.clone()),
         Err(error) if tasks::is_lost(&error) => return Err(error),
         Err(error) => {
             // Out of file descriptors, most often: connections that end give some back.
@@ -198,7 +186,7 @@ fn accept(
     stream: TcpStream,
     peer: SocketAddr,
     secure: bool,
-    stop: watch::Receiver<Option<Instant>>,
+    phase: PhaseWatch,
 ) {
     let peer = peer.ip().to_canonical();
     let trusted = plan_headers::trusts(&worker.snapshot().plan, peer);
@@ -214,7 +202,7 @@ fn accept(
     worker.telemetry().connections.add();
     let open = Open::new(worker);
     tokio::task::spawn_local(async move {
-        connection::serve(&open.0, (stream, slot), peer, secure, stop).await;
+        connection::serve(&open.0, (stream, slot), peer, secure, phase).await;
     });
 }
 

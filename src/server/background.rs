@@ -1,6 +1,7 @@
 //! The tasks that run beside the workers, and the order in which they end.
 
 use super::active_plan::ActivePlan;
+use super::handoff::Handover;
 use super::opened::Opened;
 use super::reload::{Reloads, reload};
 use super::server_events::{self, ServerEvents};
@@ -13,7 +14,7 @@ use crate::otel;
 use crate::proxy::SharedState;
 use crate::store::Store;
 use crate::store::{replicas, retention};
-use crate::tasks::{self, Policy, Supervisor, Task};
+use crate::tasks::{Phase, Policy, Supervisor, Task};
 use crate::telemetry::Telemetry;
 use crate::upstream::health_check;
 use std::net::TcpListener;
@@ -21,43 +22,33 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 /// How often records are ingested.
 const INGEST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Ends a task, in this order: told by the sender or the notification, then awaited.
-struct Ending<S> {
-    task: Task,
-    tell: S,
-}
-
-/// What runs beside the workers.
+/// The tasks beside the workers.
 pub struct Background {
     telemetry: Arc<Telemetry>,
-    /// Those that ask the store of their own accord.
-    store_readers: [Task; 3],
-    ingestion: Ending<Arc<Notify>>,
-    results: Ending<Arc<Notify>>,
-    spans: Ending<watch::Sender<bool>>,
+    /// Tasks that end in [`Phase::Closing`], and nothing waits for them.
+    _others: Vec<Task>,
+    admin: Task,
     server_events: Option<Task>,
-    admin: Option<Task>,
-    keeper: journal::JournalMaintenance,
-    /// Whether the admin API reports that the process stops.
-    stopping: watch::Sender<bool>,
-    _health_checks: Task,
-    _reload: Task,
+    journals: journal::JournalMaintenance,
+    ingestion: Task,
+    results: Task,
+    spans: Task,
 }
 
-/// Where the admin API listens.
+/// The listeners of the admin API.
 pub struct AdminListeners {
-    /// The whole API.
+    /// The listener of the whole API.
     pub admin: TcpListener,
-    /// Health and metrics only.
+    /// The listener for health checks and metrics only.
     pub health: Option<TcpListener>,
 }
 
-/// What starts and ends tasks, and what all of them share.
+/// The state that the tasks share.
 struct Start<'a> {
     supervisor: &'a Supervisor,
     plans: &'a watch::Receiver<Arc<Plan>>,
@@ -66,7 +57,7 @@ struct Start<'a> {
 }
 
 impl Background {
-    /// Starts all of them. `inbox` gives sampled spans; `file` is watched for changes.
+    /// Starts all tasks. `inbox` receives sampled spans; changes of `file` are loaded.
     pub fn spawn(
         opened: Opened,
         shared: SharedState,
@@ -81,99 +72,100 @@ impl Background {
             store: &opened.store,
             telemetry: &opened.telemetry,
         };
-        tokio::spawn(tasks::named(
-            "first-connections",
-            look_at_upstreams(Arc::clone(&plan)),
-        ));
+        let evaluator = Arc::new(Evaluator::new(Arc::clone(&opened.telemetry)));
         let replica = uuid::Uuid::now_v7().to_string();
         let decided = Arc::new(Notify::new());
-        let decisions = start.decisions(&opened, &decided);
-        let (events, asked) = mpsc::channel(8);
-        let server_events = opened.server_events.map(|journal| {
-            let slot = plan.workers;
-            start.server_events(ServerEvents {
-                journal,
-                slot,
-                asked,
-            })
-        });
-        let (reloads, asked) = mpsc::channel(8);
-        let reload = start.reload(file, &opened.active, asked);
-        let evaluator = Arc::new(Evaluator::new(Arc::clone(&opened.telemetry)));
-        let results = start.results(&evaluator);
-        let (stopping, is_stopping) = watch::channel(false);
+        let (reloads, reload_requests) = mpsc::channel(8);
+        let (events, event_requests) = mpsc::channel(8);
         let path = plan.journal.path.clone();
-        let admin_server = admin::ServerHandle {
-            reloads,
-            events,
-            decided,
-            latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
-            health_registry: Arc::clone(&shared.health_registry),
-        };
         let admin_state = admin::AdminState {
             replica: replica.as_str().into(),
-            evaluator,
+            evaluator: Arc::clone(&evaluator),
             plans: opened.plans.clone(),
             store: Arc::clone(&opened.store),
             telemetry: Arc::clone(&opened.telemetry),
             rates: shared.rates,
-            server: admin_server,
-            stopping: is_stopping,
+            server: admin::ServerHandle {
+                reloads,
+                events,
+                decided: Arc::clone(&decided),
+                latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
+                health_registry: Arc::clone(&shared.health_registry),
+            },
+            phase: opened.supervisor.phase(),
             ended: Arc::default(),
         };
-        let ingestor = journals::ingestion(
-            &plan,
-            opened.readers,
-            &opened.store,
-            &opened.telemetry,
-            opened.options,
-        );
+        let others = vec![
+            start.first_connections(&plan),
+            start.decisions(&opened, &decided),
+            start.announcement(replica),
+            start.retention(),
+            start.reload(file, &opened.active, reload_requests),
+            start.health_checks(shared.health_registry),
+        ];
+        let server_events = opened.server_events.map(|journal| {
+            start.server_events(ServerEvents {
+                journal,
+                slot: plan.workers,
+                asked: event_requests,
+            })
+        });
+        let (readers, options) = (opened.readers, opened.options);
+        let ingestor =
+            journals::ingestion(&plan, readers, &opened.store, &opened.telemetry, options);
         Background {
-            store_readers: [decisions, start.announcement(replica), start.retention()],
-            ingestion: start.ingestion(ingestor),
-            results,
-            spans: start.spans(inbox),
+            _others: others,
+            admin: start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin),
             server_events,
-            admin: Some(start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin)),
-            stopping,
-            _health_checks: start.health_checks(shared.health_registry),
-            _reload: reload,
-            keeper: opened.keeper,
+            journals: opened.keeper,
+            ingestion: start.ingestion(ingestor),
+            results: start.results(&evaluator),
+            spans: start.spans(inbox),
             telemetry: opened.telemetry,
         }
     }
 
-    /// The process is not ready for new clients any more.
-    pub fn report_stopping(&self) {
-        let _ = self.stopping.send(true);
-    }
-
-    /// A successor has the listeners, and answers at them.
-    pub fn end_admin(&mut self) {
-        self.admin = None;
-    }
-
-    /// Ends all of them after the workers: the store gets the last records.
-    pub async fn end(self) {
-        // What asks the store from now on is what ends here: on one that hangs, each waits in turn.
-        drop(self.store_readers);
-        // Meanwhile the last records are ingested.
-        let _ = self.spans.tell.send(true);
-        // The admin API ends before the journal of events that it takes.
-        drop(self.admin);
+    /// Ends all tasks after the workers, in the order in which records move.
+    pub async fn end(self, supervisor: &Supervisor) {
+        supervisor.enter(Phase::Closing);
+        // The admin API ends before the journal of the events that it accepts.
+        self.admin.ended().await;
         if let Some(server_events) = self.server_events {
-            server_events.abort().await;
+            server_events.ended().await;
         }
-        drop(self.keeper);
-        self.ingestion.tell.notify_one();
-        self.ingestion.task.ended().await;
-        // A store that does not answer shows nothing.
+        drop(self.journals);
+        supervisor.enter(Phase::Flushing);
+        self.ingestion.ended().await;
+        // A store that does not answer has nothing to analyze.
         if !self.telemetry.ingestion.failing.load(Ordering::Relaxed) {
-            self.results.tell.notify_one();
-            self.results.task.ended().await;
+            supervisor.enter(Phase::Concluding);
+            self.results.ended().await;
         }
-        self.spans.task.ended().await;
+        self.spans.ended().await;
     }
+}
+
+/// Starts successors until the process stops.
+pub fn handover(supervisor: &Supervisor, handover: Handover) -> Task {
+    let handover = Arc::new(Mutex::new(handover));
+    let start = move || Handover::run(Arc::clone(&handover));
+    supervisor.spawn_until(
+        |phase| phase.is_stopping(),
+        "handover",
+        Policy::Restart,
+        start,
+    )
+}
+
+/// Whether the journals of workers and events are complete.
+fn is_closing(phase: &Phase) -> bool {
+    *phase >= Phase::Closing
+}
+
+/// Whether the admin API has ended: with the workers' journals, or as soon as a successor answers at
+/// the same address.
+fn admin_is_over(phase: &Phase) -> bool {
+    is_closing(phase) || phase.drain().is_some_and(|drain| drain.others_listen)
 }
 
 impl Start<'_> {
@@ -182,53 +174,52 @@ impl Start<'_> {
         let (file, secrets) = (opened.decisions_file.clone(), opened.secrets.clone());
         let decided = Arc::clone(decided);
         self.supervisor
-            .spawn("decisions", Policy::Restart, move || {
+            .spawn_until(is_closing, "decisions", Policy::Restart, move || {
                 let (store, decided) = (Arc::clone(&store), Arc::clone(&decided));
                 Arc::clone(&active).follow(store, file.clone(), secrets.clone(), decided)
             })
     }
 
-    fn spans(&self, inbox: otel::Inbox) -> Ending<watch::Sender<bool>> {
-        let (tell, stop) = watch::channel(false);
+    fn first_connections(&self, plan: &Arc<Plan>) -> Task {
+        let plan = Arc::clone(plan);
+        self.supervisor
+            .spawn_until(is_closing, "first-connections", Policy::Once, move || {
+                log_unreachable_upstreams(Arc::clone(&plan))
+            })
+    }
+
+    fn spans(&self, inbox: otel::Inbox) -> Task {
         let (inbox, plans) = (Arc::new(inbox.into()), self.plans.clone());
-        let telemetry = Arc::clone(self.telemetry);
-        let task = self.supervisor.spawn("spans", Policy::Restart, move || {
-            otel::run(
-                Arc::clone(&inbox),
-                plans.clone(),
-                Arc::clone(&telemetry),
-                stop.clone(),
-            )
-        });
-        Ending { task, tell }
+        let (telemetry, phase) = (Arc::clone(self.telemetry), self.supervisor.phase());
+        self.supervisor.spawn("spans", Policy::Restart, move || {
+            let telemetry = Arc::clone(&telemetry);
+            otel::run(Arc::clone(&inbox), plans.clone(), telemetry, phase.clone())
+        })
     }
 
     fn health_checks(&self, health_registry: Arc<crate::upstream::HealthRegistry>) -> Task {
         let plans = self.plans.clone();
         self.supervisor
-            .spawn("health-checks", Policy::Restart, move || {
+            .spawn_until(is_closing, "health-checks", Policy::Restart, move || {
                 health_check::run(plans.clone(), Arc::clone(&health_registry))
             })
     }
 
-    fn ingestion(&self, ingestor: crate::store::ingest::Ingestor) -> Ending<Arc<Notify>> {
-        let tell = Arc::new(Notify::new());
-        let (ingestor, stop) = (Arc::new(ingestor.into()), Arc::clone(&tell));
+    fn ingestion(&self, ingestor: crate::store::ingest::Ingestor) -> Task {
+        let (ingestor, phase) = (Arc::new(ingestor.into()), self.supervisor.phase());
         let mut restarted = false;
-        let task = self
-            .supervisor
+        self.supervisor
             .spawn("ingestion", Policy::Restart, move || {
                 let restarted = std::mem::replace(&mut restarted, true);
-                let (ingestor, stop) = (Arc::clone(&ingestor), Arc::clone(&stop));
-                ingest_scheduler::keep(ingestor, INGEST_INTERVAL, stop, restarted)
-            });
-        Ending { task, tell }
+                let ingestor = Arc::clone(&ingestor);
+                ingest_scheduler::keep(ingestor, INGEST_INTERVAL, phase.clone(), restarted)
+            })
     }
 
     fn announcement(&self, replica: String) -> Task {
         let (store, plans) = (Arc::clone(self.store), self.plans.clone());
         self.supervisor
-            .spawn("announcement", Policy::Restart, move || {
+            .spawn_until(is_closing, "announcement", Policy::Restart, move || {
                 let plans = plans.clone();
                 let definition = move || config::declaration::definition(&plans.borrow());
                 replicas::announce(Arc::clone(&store), replica.clone(), definition)
@@ -239,7 +230,7 @@ impl Start<'_> {
         let (events, plans) = (Arc::new(events.into()), self.plans.clone());
         let telemetry = Arc::clone(self.telemetry);
         self.supervisor
-            .spawn("server-events", Policy::Restart, move || {
+            .spawn_until(is_closing, "server-events", Policy::Restart, move || {
                 server_events::keep(Arc::clone(&events), plans.clone(), Arc::clone(&telemetry))
             })
     }
@@ -247,7 +238,7 @@ impl Start<'_> {
     fn retention(&self) -> Task {
         let (store, plans) = (Arc::clone(self.store), self.plans.clone());
         self.supervisor
-            .spawn("retention", Policy::Restart, move || {
+            .spawn_until(is_closing, "retention", Policy::Restart, move || {
                 let plans = plans.clone();
                 retention::keep(Arc::clone(&store), move || retained(&plans.borrow()))
             })
@@ -262,21 +253,20 @@ impl Start<'_> {
         let watched = Reloads::new(file.as_deref(), &active.plan(), asked);
         let (watched, telemetry) = (Arc::new(watched.into()), Arc::clone(self.telemetry));
         let active = Arc::clone(active);
-        self.supervisor.spawn("reload", Policy::Restart, move || {
-            let (active, watched) = (Arc::clone(&active), Arc::clone(&watched));
-            reload(file.clone(), active, Arc::clone(&telemetry), watched)
-        })
+        self.supervisor
+            .spawn_until(is_closing, "reload", Policy::Restart, move || {
+                let (active, watched) = (Arc::clone(&active), Arc::clone(&watched));
+                reload(file.clone(), active, Arc::clone(&telemetry), watched)
+            })
     }
 
-    fn results(&self, evaluator: &Arc<Evaluator>) -> Ending<Arc<Notify>> {
-        let tell = Arc::new(Notify::new());
+    fn results(&self, evaluator: &Arc<Evaluator>) -> Task {
         let (evaluator, plans) = (Arc::clone(evaluator), self.plans.clone());
-        let (store, stop) = (Arc::clone(self.store), Arc::clone(&tell));
-        let task = self.supervisor.spawn("results", Policy::Restart, move || {
-            let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
-            Arc::clone(&evaluator).run(plans.clone(), store, stop)
-        });
-        Ending { task, tell }
+        let (store, phase) = (Arc::clone(self.store), self.supervisor.phase());
+        self.supervisor.spawn("results", Policy::Restart, move || {
+            let evaluator = Arc::clone(&evaluator);
+            evaluator.run(plans.clone(), Arc::clone(&store), phase.clone())
+        })
     }
 
     fn admin(
@@ -285,15 +275,16 @@ impl Start<'_> {
         listeners: AdminListeners,
         connections: usize,
     ) -> Task {
-        self.supervisor.spawn("admin", Policy::Restart, move || {
-            let (state, admin) = (state.clone(), listeners.admin.try_clone());
-            let health = listeners.health.as_ref().map(TcpListener::try_clone);
-            async move { admin::serve(state, admin?, health.transpose()?, connections).await }
-        })
+        self.supervisor
+            .spawn_until(admin_is_over, "admin", Policy::Restart, move || {
+                let (state, admin) = (state.clone(), listeners.admin.try_clone());
+                let health = listeners.health.as_ref().map(TcpListener::try_clone);
+                async move { admin::serve(state, admin?, health.transpose()?, connections).await }
+            })
     }
 }
 
-/// How long users are kept, and which experiments are running.
+/// Returns how long users are kept, and which experiments are running.
 fn retained(plan: &Plan) -> (Option<Duration>, Vec<String>) {
     let running = plan
         .experiments
@@ -303,9 +294,9 @@ fn retained(plan: &Plan) -> (Option<Duration>, Vec<String>) {
     (plan.retention, names.collect())
 }
 
-/// Logs at once which endpoints cannot be connected to: most often they are misspelt or not
-/// running. Serving goes on, because they may come up later.
-async fn look_at_upstreams(plan: Arc<Plan>) {
+/// Logs the endpoints that do not accept connections at the start: most often they are misspelt or
+/// not running. Serving goes on, because they may come up later.
+async fn log_unreachable_upstreams(plan: Arc<Plan>) {
     for upstream in &plan.upstreams {
         for endpoint in &upstream.endpoints {
             let target = (&*endpoint.host, endpoint.port);
@@ -321,7 +312,7 @@ async fn look_at_upstreams(plan: Arc<Plan>) {
             };
             let name = &upstream.name;
             tracing::warn!(
-                "upstreams.{name}: {endpoint} cannot be connected to: {error}; start it, or correct its address"
+                "upstreams.{name}: cannot connect to {endpoint}: {error}; start it, or correct its address"
             );
         }
     }

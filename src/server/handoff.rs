@@ -1,7 +1,7 @@
-//! A new process in the place of this one, without a moment in which nobody listens: on SIGUSR2
-//! the program is started again with the same sockets, and ends this process once it serves.
+//! Handover to a successor: on SIGUSR2 the program starts again with the same sockets, and the new
+//! process ends this one once it serves. At every moment one of them listens.
 
-use super::listeners::Listeners;
+use super::listeners::{Listeners, OtherHolder};
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, getppid, kill_process};
@@ -9,73 +9,69 @@ use sd_notify::NotifyState;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{self, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot, watch};
 
-/// Names the process that is replaced.
+/// The environment variable with the ID of the process that is replaced.
 const REPLACES: &str = "WATERSHED_REPLACES";
 /// The first socket that is handed over.
 const FIRST_FD: i32 = 3;
 
-/// What a successor needs; dropped when this process stops, because sockets that are held here
-/// would be listened to by nobody.
+/// Starts successors. It holds the sockets, so it must be dropped when this process stops: nobody
+/// would accept connections at sockets that only it holds.
 #[derive(Debug)]
-pub struct Estate {
+pub struct Handover {
+    signals: unix::Signal,
     sockets: Vec<(&'static str, TcpListener)>,
-    held: Arc<AtomicBool>,
-    succeeded: Arc<AtomicBool>,
+    holder: watch::Sender<OtherHolder>,
 }
 
-impl Estate {
-    /// What these sockets' process would leave.
-    pub fn of(sockets: &Listeners) -> anyhow::Result<Estate> {
-        let all = sockets.to_hand_over();
-        Ok(Estate {
-            sockets: all.context("sockets cannot be handed over")?,
-            held: Arc::clone(&sockets.held),
-            succeeded: Arc::clone(&sockets.succeeded),
+impl Handover {
+    /// Prepares to hand these sockets over. SIGUSR2 is noticed from now on.
+    pub fn of(listeners: &Listeners) -> anyhow::Result<Handover> {
+        let sockets = listeners.to_hand_over();
+        Ok(Handover {
+            signals: signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?,
+            sockets: sockets.context("sockets cannot be handed over")?,
+            holder: listeners.holder.clone(),
         })
     }
 
-    /// Starts a successor on each SIGUSR2 from now on, one at a time. One that fails changes nothing.
-    pub fn wait(self) -> anyhow::Result<impl Future<Output = ()>> {
-        let told = signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?;
-        Ok(self.start_on(told))
-    }
-
-    async fn start_on(self, mut told: unix::Signal) {
-        while told.recv().await.is_some() {
-            let before = self.held.load(Ordering::SeqCst);
-            let ended = match self.start() {
-                Ok(mut successor) => {
-                    self.held.store(true, Ordering::SeqCst);
-                    self.succeeded.store(true, Ordering::SeqCst);
-                    tracing::info!("process {} is to take over", successor.id());
-                    // It ends this process; or it ends itself. Not a task that may block, for
-                    // which the end of this process would wait.
-                    let (ended, end) = oneshot::channel();
-                    std::thread::spawn(move || ended.send(successor.wait()));
-                    let end = end.await.context("nobody waits for it");
-                    self.held.store(before, Ordering::SeqCst);
-                    self.succeeded.store(false, Ordering::SeqCst);
-                    end.and_then(|end| Ok(end?.to_string()))
-                }
+    /// Starts a successor on each SIGUSR2, one at a time. A successor that fails changes nothing.
+    pub async fn run(handover: Arc<Mutex<Handover>>) {
+        let mut handover = handover.lock().await;
+        while handover.signals.recv().await.is_some() {
+            let ended = match handover.start() {
+                Ok(successor) => handover.follow(successor).await,
                 Err(error) => Err(error),
             };
             match ended {
-                Ok(how) => tracing::error!("the successor could not take over: {how}; serving on"),
+                Ok(how) => {
+                    tracing::error!("the successor could not take over: {how}; still serving");
+                }
                 Err(error) => {
-                    tracing::error!("the successor could not be started: {error:#}; serving on");
+                    tracing::error!("the successor could not be started: {error:#}; still serving");
                 }
             }
         }
     }
 
-    fn start(&self) -> anyhow::Result<std::process::Child> {
-        let program = program().context("the program is not where it was")?;
+    /// Waits until a successor ends without having ended this process; returns how it ended.
+    async fn follow(&self, mut successor: Child) -> anyhow::Result<String> {
+        let before = self.holder.send_replace(OtherHolder::Successor);
+        tracing::info!("process {} is to take over", successor.id());
+        // A thread, and no blocking task: this process would wait for such a task at its end.
+        let (sender, ended) = oneshot::channel();
+        std::thread::spawn(move || sender.send(successor.wait()));
+        let ended = ended.await.context("nobody waits for the successor");
+        self.holder.send_replace(before);
+        Ok(ended??.to_string())
+    }
+
+    fn start(&self) -> anyhow::Result<Child> {
+        let program = program().context("the program's file is gone")?;
         let mut mappings = Vec::new();
         for ((_, socket), child_fd) in self.sockets.iter().zip(FIRST_FD..) {
             let parent_fd = socket.try_clone()?.into();
@@ -97,8 +93,8 @@ impl Estate {
     }
 }
 
-/// Where the program is, or where another one has taken its place: the system calls a file that
-/// was replaced `FILE (deleted)`.
+/// Returns the program's file, or the file that has replaced it: the system appends ` (deleted)` to the
+/// name of a file that was replaced.
 fn program() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     let replaced = program
@@ -107,16 +103,16 @@ fn program() -> io::Result<PathBuf> {
     Ok(replaced.map(PathBuf::from).unwrap_or(program))
 }
 
-/// Tells who waits for it that this process serves: the service manager (sd_notify), and the
-/// process that it replaces, which then finishes what runs and ends.
+/// Reports that this process serves: to the service manager (sd_notify), and to the process that it
+/// replaces, which then finishes its requests and ends.
 pub fn report_ready() {
     let replaced = std::env::var(REPLACES).ok();
     let replaced = replaced.and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-    // A number that was handed down further means somebody else by now.
+    // A number that this process inherited from further up names another process by now.
     let replaced = replaced.filter(|pid| getppid() == Some(*pid));
     let main = NotifyState::MainPid(std::process::id());
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready, main]) {
-        tracing::warn!("the service manager cannot be told that this process is ready: {error}");
+        tracing::warn!("cannot report readiness to the service manager: {error}");
     }
     if let Some(pid) = replaced
         && let Err(error) = kill_process(pid, Signal::TERM)

@@ -1,58 +1,63 @@
-//! Where folding runs: behind the workers, and beside them only where it does not keep up.
+//! Chooses the thread of ingestion: one with a lower priority than the workers, or one with the
+//! same priority while ingestion lags far behind.
 //!
-//! A worker that shares its core with a thread of the same priority waits for up to three
-//! milliseconds whenever that has something to do.
+//! A worker that shares its core with a busy thread of the same priority waits for it for up to
+//! three milliseconds.
 
 use crate::store::ingest::Ingestor;
-use crate::tasks;
+use crate::tasks::{self, Phase, PhaseWatch};
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// How nice the usual threads are: a thirtieth of a core that others want all of.
+/// The niceness of the usual thread: it gets a thirtieth of a core that workers keep busy.
 const NICE: i32 = 15;
-/// So many facts behind are too many: some seconds of full load, far from what a journal holds.
-const FAR: u64 = 200_000;
-/// So few are few enough again.
-const NEAR: u64 = 20_000;
+/// With a lag of so many records, ingestion gets the workers' priority. It is some seconds of full
+/// load, far below the quota of a journal.
+const LAG_HIGH: u64 = 200_000;
+/// With a lag of so few records, ingestion gets the lower priority again.
+const LAG_LOW: u64 = 20_000;
 
-/// Folds every `interval` until told to stop, and then what is left. `restarted` after a panic.
+/// Ingests every `interval` until [`Phase::Flushing`], and then the records that are left.
+/// `restarted` is true after a panic.
 pub async fn keep(
     ingestor: Arc<Mutex<Ingestor>>,
     interval: Duration,
-    stop: Arc<Notify>,
+    phase: PhaseWatch,
     restarted: bool,
 ) -> io::Result<()> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("ingestion")
-        .on_thread_start(give_way)
+        .on_thread_start(lower_priority)
         .enable_all()
         .build()?;
-    let behind_others = BehindOthers(Some(runtime));
+    let low_priority = LowPriorityRuntime(Some(runtime));
     let mut ingestor = ingestor.lock_owned().await;
     if restarted {
         ingestor.restart("panicked, and was restarted");
     }
     let mut hurries = false;
     loop {
-        let stop = Arc::clone(&stop);
+        let mut phase = phase.clone();
         let ingestion = async move {
             let goes_on = move |behind| match hurries {
-                true => behind > NEAR,
-                false => behind < FAR,
+                true => behind > LAG_LOW,
+                false => behind < LAG_HIGH,
             };
-            let stopped = ingestor.follow(interval, stop.notified(), goes_on).await;
+            let stopped = ingestor
+                .follow(interval, phase.reached(Phase::Flushing), goes_on)
+                .await;
             (ingestor, stopped)
         };
         let ingestion = tasks::named("ingestion-thread", ingestion);
         // Aborted with this future.
         let mut on = JoinSet::new();
-        match behind_others.handle().filter(|_| !hurries) {
+        match low_priority.handle().filter(|_| !hurries) {
             Some(handle) => on.spawn_on(ingestion, handle),
             None => on.spawn(ingestion),
         };
@@ -67,22 +72,23 @@ pub async fn keep(
             break;
         }
         hurries = !hurries;
-        tracing::debug!(hurries, "folding goes on at another priority");
+        tracing::debug!(hurries, "ingestion changes its priority");
     }
     ingestor.finish().await;
     Ok(())
 }
 
-/// A runtime whose threads give way. Dropping it waits for nothing, which async code must not do.
-struct BehindOthers(Option<Runtime>);
+/// A runtime whose thread has a lower priority. Dropping it does not block, because it is dropped in
+/// async code.
+struct LowPriorityRuntime(Option<Runtime>);
 
-impl BehindOthers {
+impl LowPriorityRuntime {
     fn handle(&self) -> Option<&Handle> {
         self.0.as_ref().map(Runtime::handle)
     }
 }
 
-impl Drop for BehindOthers {
+impl Drop for LowPriorityRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -90,10 +96,10 @@ impl Drop for BehindOthers {
     }
 }
 
-fn give_way() {
-    // Linux knows a niceness of each thread; elsewhere it is the process's, and stays.
+fn lower_priority() {
+    // Linux has a niceness for each thread. Elsewhere it is the niceness of the process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!("folding has the workers' priority: {error}");
+        tracing::debug!("ingestion cannot lower its priority: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every socket that is listened to.
+//! The listening sockets: bound at the start, or inherited.
 
 use super::ErrorWithHint;
 use crate::config::plan::Plan;
@@ -7,37 +7,45 @@ use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 
-/// Names of sockets that are handed over (systemd: `FileDescriptorName=`).
+/// The name of an inherited public socket (systemd: `FileDescriptorName=`).
 pub const PUBLIC: &str = "public";
-/// The same for TLS.
+/// The name of an inherited socket for TLS.
 pub const SECURE: &str = "tls";
-/// The same for the admin door.
+/// The name of an inherited socket for the admin API.
 pub const ADMIN: &str = "admin";
-/// The same for health and metrics alone.
+/// The name of an inherited socket for health checks and metrics.
 pub const HEALTH: &str = "health";
 
-/// Every listening socket, bound before anything is served.
-#[derive(Debug)]
-pub struct Listeners {
-    /// One for each worker, without TLS.
-    pub public: Vec<TcpListener>,
-    /// As many, where TLS is listened to.
-    pub secure: Vec<TcpListener>,
-    /// The admin door.
-    pub admin: TcpListener,
-    /// Where health and metrics are served alone.
-    pub health: Option<TcpListener>,
-    /// Whether somebody else has the public ones, too: what waits there is not lost when this
-    /// process closes them.
-    pub held: Arc<AtomicBool>,
-    /// Whether a successor has started and is to take over.
-    pub succeeded: Arc<AtomicBool>,
+/// Which other process holds the public listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherHolder {
+    /// None: connections that wait are lost when this process closes the listeners.
+    Nobody,
+    /// The service manager, which passed them on.
+    ServiceManager,
+    /// A successor that has started.
+    Successor,
 }
 
-/// A socket that was handed over, and by what name.
+/// All listening sockets, bound before anything is served.
+#[derive(Debug)]
+pub struct Listeners {
+    /// One public socket for each worker, without TLS.
+    pub public: Vec<TcpListener>,
+    /// One public socket for each worker with TLS; empty without TLS.
+    pub secure: Vec<TcpListener>,
+    /// The socket of the admin API.
+    pub admin: TcpListener,
+    /// The socket for health checks and metrics alone.
+    pub health: Option<TcpListener>,
+    /// Which other process holds the public listeners, so that connections that wait there are not
+    /// lost when this process closes them.
+    pub holder: watch::Sender<OtherHolder>,
+}
+
+/// A socket that was inherited, and its name.
 struct Inherited {
     name: String,
     address: SocketAddr,
@@ -45,8 +53,8 @@ struct Inherited {
 }
 
 impl Listeners {
-    /// Binds what the plan asks for: one public socket for each worker, and the admin door.
-    /// Listeners that were handed over (`LISTEN_FDS`) are used for their addresses.
+    /// Binds the sockets of the plan: public ones for each worker, and the admin API's. Inherited
+    /// sockets (`LISTEN_FDS`) are used where they fit.
     pub fn bind(plan: &Plan) -> anyhow::Result<Listeners> {
         let mut inherited = inherited()?;
         let mut take = |name: &str, at: SocketAddr| -> Vec<TcpListener> {
@@ -70,34 +78,36 @@ impl Listeners {
         };
         let public = take(PUBLIC, plan.listen);
         let secure = plan.tls.as_ref().map(|tls| take(SECURE, tls.listen));
-        // Who connects may end up at any of those that were handed over.
+        // The kernel may give a connection to any of the inherited sockets, so each needs a worker.
         let given = secure.as_ref().map_or(0, Vec::len).max(public.len());
         let workers = plan.workers.max(given);
-        let held = !public.is_empty() || secure.as_ref().is_some_and(|it| !it.is_empty());
+        let is_inherited = !public.is_empty() || secure.as_ref().is_some_and(|it| !it.is_empty());
         let public = bind_all("listen", plan.listen, workers, public)?;
         let secure = match (&plan.tls, secure) {
             (Some(tls), Some(secure)) => bind_all("tls.listen", tls.listen, workers, secure)?,
             _ => Vec::new(),
         };
         if let Some(other) = inherited.iter().find(|it| !it.is_known()) {
-            let hint = "let `listen`, `tls.listen`, `admin.listen` or `admin.health` be its address, or name it `public`, `tls`, `admin` or `health`";
-            let said = format!(
-                "nothing here listens on {}, whose socket was handed over",
+            let hint = "set `listen`, `tls.listen`, `admin.listen` or `admin.health` to its address, or name it `public`, `tls`, `admin` or `health`";
+            let what = format!(
+                "the inherited socket {} is not the address of any listener",
                 other.address
             );
-            return Err(ErrorWithHint::new(said, hint).into());
+            return Err(ErrorWithHint::new(what, hint).into());
         }
         Ok(Listeners {
             public,
             secure,
             admin,
             health,
-            held: Arc::new(AtomicBool::new(held)),
-            succeeded: Arc::default(),
+            holder: watch::Sender::new(match is_inherited {
+                true => OtherHolder::ServiceManager,
+                false => OtherHolder::Nobody,
+            }),
         })
     }
 
-    /// The same sockets once more, with their names, for a process that takes over.
+    /// Clones the sockets, with their names, for a successor.
     pub fn to_hand_over(&self) -> io::Result<Vec<(&'static str, TcpListener)>> {
         let public = self.public.iter().map(|it| (PUBLIC, it));
         let secure = self.secure.iter().map(|it| (SECURE, it));
@@ -107,34 +117,34 @@ impl Listeners {
         all.map(|(name, it)| Ok((name, it.try_clone()?))).collect()
     }
 
-    /// Where TLS is listened to.
+    /// The public address with TLS.
     pub fn secure_address(&self) -> Option<SocketAddr> {
         self.secure.first()?.local_addr().ok()
     }
 
-    /// Where the public is listened to.
+    /// The public address.
     pub fn public_address(&self) -> io::Result<SocketAddr> {
         self.public[0].local_addr()
     }
 
-    /// How many workers they are for.
+    /// The number of workers that these sockets are for.
     pub fn workers(&self) -> usize {
         self.public.len()
     }
 
-    /// Where health and metrics are served alone.
+    /// The address of health checks and metrics alone.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health.as_ref()?.local_addr().ok()
     }
 
-    /// Where people look.
+    /// The address of the admin API.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
         self.admin.local_addr()
     }
 }
 
 impl Inherited {
-    /// Whether this is what would be bound to this address.
+    /// Whether this socket serves instead of a new one that is bound to this address.
     fn fits(&self, name: &str, at: SocketAddr) -> bool {
         let named = self.name == name;
         let same = self.address.port() == at.port()
@@ -142,7 +152,7 @@ impl Inherited {
         (same && (named || !self.is_known())) || (named && at.port() == 0)
     }
 
-    /// Whether it has a name of ours: one whose address the file no longer has is let go.
+    /// Whether its name is one of ours. Such a socket is closed if the file no longer has its address.
     fn is_known(&self) -> bool {
         [PUBLIC, SECURE, ADMIN, HEALTH].contains(&&*self.name)
     }
@@ -155,7 +165,7 @@ fn inherited() -> anyhow::Result<Vec<Inherited>> {
     let mut all = Vec::new();
     for place in 0..fds.len() {
         let listener = fds.take_tcp_listener(place);
-        let listener = listener.context("a socket that was handed over is no TCP listener")?;
+        let listener = listener.context("an inherited socket is no TCP listener")?;
         let name = names.next().unwrap_or_default().to_owned();
         if let Some(listener) = listener {
             listener.set_nonblocking(true)?;
@@ -170,28 +180,28 @@ fn inherited() -> anyhow::Result<Vec<Inherited>> {
     Ok(all)
 }
 
-/// One socket for each worker: those that were handed over, or new ones.
+/// Returns one socket for each worker: inherited ones, or new ones.
 fn bind_all(
     key: &str,
     address: SocketAddr,
     workers: usize,
     mut sockets: Vec<TcpListener>,
 ) -> anyhow::Result<Vec<TcpListener>> {
-    let said = |error: io::Error| busy(key, address, &error);
+    let busy = |error: io::Error| busy(key, address, &error);
     let given = sockets.len();
     if given > 0 {
         for place in given..workers {
-            sockets.push(sockets[place % given].try_clone().map_err(said)?);
+            sockets.push(sockets[place % given].try_clone().map_err(busy)?);
         }
         return Ok(sockets);
     }
-    // Alone first: several sockets may share a port of ours, but not one of somebody else's.
-    drop(bind(address, false).map_err(said)?);
-    sockets.push(bind(address, true).map_err(said)?);
-    // A port of 0 is chosen once, for all.
+    // First without SO_REUSEPORT: our sockets may share a port, but not with another program.
+    drop(bind(address, false).map_err(busy)?);
+    sockets.push(bind(address, true).map_err(busy)?);
+    // Port 0 is resolved once, for all sockets.
     let address = sockets[0].local_addr()?;
     for _ in 1..workers {
-        sockets.push(bind(address, true).map_err(said)?);
+        sockets.push(bind(address, true).map_err(busy)?);
     }
     Ok(sockets)
 }
@@ -213,7 +223,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 fn busy(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("something else listens there: stop it, or write another port at `{key}`")
+            format!("another program listens there: stop it, or write another port at `{key}`")
         }
         io::ErrorKind::PermissionDenied => {
             format!("ports below 1024 need a privilege: write a higher port at `{key}`")

@@ -1,4 +1,4 @@
-//! The process: opens what it needs, starts workers and tasks, waits, and drains.
+//! The process: [`run`] opens files, starts workers and tasks, waits, and drains.
 
 mod active_plan;
 mod background;
@@ -26,79 +26,102 @@ use crate::config::plan::{Plan, StoreConfig};
 use crate::otel;
 use crate::proxy::SharedState;
 use crate::proxy::log_lines::Sink;
+use crate::tasks::{Drain, Phase};
 use anyhow::anyhow;
 use background::{AdminListeners, Background};
+use handoff::Handover;
+use listeners::OtherHolder;
 use opened::Opened;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use workers::{PublicListeners, Workers};
 
-/// Serves until `stop` resolves, then finishes requests in flight and ingests the last records. With
-/// a `file`, its changes take effect while serving. Lines of the access log go to `log`.
+/// What a server may have besides its plan and its listeners.
+#[derive(Default)]
+pub struct RunOptions {
+    /// The routes file: its changes take effect while serving.
+    pub file: Option<PathBuf>,
+    /// Receives the lines of the access log.
+    pub log: Option<Arc<dyn Sink>>,
+    /// Starts successors.
+    pub handover: Option<Handover>,
+}
+
+/// Serves until `stop` resolves or a part fails; then finishes requests in flight and ingests the last
+/// records.
 pub async fn run(
     plan: Plan,
-    file: Option<PathBuf>,
     listeners: Listeners,
-    log: Option<Arc<dyn Sink>>,
+    options: RunOptions,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let serving = serving(&plan, &listeners)?;
+    let addresses = addresses(&plan, &listeners)?;
+    let holder = listeners.holder.subscribe();
     let mut opened = Opened::open(plan).await?;
-    let (plans, supervisor) = (opened.plans.clone(), opened.supervisor.clone());
-    let (held, succeeded) = (
-        Arc::clone(&listeners.held),
-        Arc::clone(&listeners.succeeded),
-    );
+    let (supervisor, plans) = (opened.supervisor.clone(), opened.plans.clone());
     let (outbox, inbox) = otel::queue(Arc::clone(&opened.telemetry));
     let shared = SharedState {
         telemetry: Arc::clone(&opened.telemetry),
         outbox: Some(outbox),
-        log,
+        log: options.log,
         connections_max: Some(fd_limit::room(opened.plan().workers).clients),
         ..SharedState::default()
     };
     let (public, admin) = divide(listeners);
     let workers = Workers::spawn(&mut opened, public, &shared)?;
-    let mut background = Background::spawn(opened, shared, inbox, admin, file);
+    let background = Background::spawn(opened, shared, inbox, admin, options.file);
+    let handover = options
+        .handover
+        .map(|it| background::handover(&supervisor, it));
 
-    serving
-        .into_iter()
-        .for_each(|line| tracing::info!("{line}"));
+    for line in addresses {
+        tracing::info!("{line}");
+    }
+    supervisor.enter(Phase::Ready);
     handoff::report_ready();
     tokio::select! {
         () = stop => {}
-        // It is logged.
+        // The supervisor has logged why.
         _ = supervisor.failed() => {}
     }
 
-    let is_replaced = held.load(Ordering::SeqCst);
-    background.report_stopping();
-    let grace = plans.borrow().timeouts.grace;
-    if !is_replaced && !grace.is_zero() {
-        tracing::info!("stopping: not ready, serving for another {grace:?}");
-        tokio::time::sleep(grace).await;
+    supervisor.enter(Phase::Leaving);
+    if let Some(handover) = handover {
+        handover.ended().await;
     }
+    let drain = leave(&holder, &plans).await;
     tracing::info!("stopping: finishing requests in flight");
-    supervisor.stop();
-    if is_replaced {
-        background.end_admin();
-    }
-    // A client whose connection is open may send another request. Nobody waits for a process that
-    // was replaced, so it waits for that request.
-    let quiet = match succeeded.load(Ordering::SeqCst) {
-        true => plans.borrow().timeouts.shutdown / 2,
-        false => Duration::ZERO,
-    };
-    workers.drain(quiet).await?;
-    background.end().await;
+    supervisor.enter(Phase::Draining(drain));
+    workers.ended().await?;
+    background.end(&supervisor).await;
     supervisor.failure().map_or(Ok(()), |why| Err(anyhow!(why)))
 }
 
-/// Lines that say where the process serves.
-fn serving(plan: &Plan, listeners: &Listeners) -> anyhow::Result<Vec<String>> {
+/// Gives load balancers time to notice that this process stops. Returns how the workers finish.
+async fn leave(holder: &watch::Receiver<OtherHolder>, plans: &watch::Receiver<Arc<Plan>>) -> Drain {
+    let grace = plans.borrow().timeouts.grace;
+    if *holder.borrow() == OtherHolder::Nobody && !grace.is_zero() {
+        tracing::info!("stopping: not ready, still serving for {grace:?}");
+        tokio::time::sleep(grace).await;
+    }
+    let holder = *holder.borrow();
+    // A client with an open connection may send another request. Nobody waits for a process that was
+    // replaced, so it waits for such requests.
+    let quiet = match holder {
+        OtherHolder::Successor => plans.borrow().timeouts.shutdown / 2,
+        OtherHolder::Nobody | OtherHolder::ServiceManager => Duration::ZERO,
+    };
+    Drain {
+        quiet_until: Instant::now() + quiet,
+        others_listen: holder != OtherHolder::Nobody,
+    }
+}
+
+/// Describes where the process serves, for the log.
+fn addresses(plan: &Plan, listeners: &Listeners) -> anyhow::Result<Vec<String>> {
     let (public, admin) = (listeners.public_address()?, listeners.admin_address()?);
     let store = match &plan.store {
         StoreConfig::Embedded { path } => path.display().to_string(),
@@ -123,7 +146,6 @@ fn divide(listeners: Listeners) -> (PublicListeners, AdminListeners) {
     let public = PublicListeners {
         public: listeners.public,
         secure: listeners.secure,
-        held: listeners.held,
     };
     let admin = AdminListeners {
         admin: listeners.admin,

@@ -41,7 +41,7 @@ pub async fn live() -> &'static str {
     )
 )]
 pub async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
-    if *state.stopping.borrow() {
+    if state.phase.now().is_stopping() {
         return Err(stopping());
     }
     let problems = state.telemetry.problems.all().into_iter();

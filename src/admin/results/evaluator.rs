@@ -13,12 +13,13 @@ use crate::experiment::{Experiment, Lifecycle};
 use crate::stats::{self, Judgement, Question, State, Verdict};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
+use crate::tasks::{Phase, PhaseWatch};
 use crate::telemetry::{Counted, Telemetry};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// How often every experiment is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -209,13 +210,13 @@ impl Evaluator {
         known.map_or_else(RunningMinima::default, |known| known.beyond(kept))
     }
 
-    /// Looks at every experiment of the plan now and then until `stop` is told, and then once
-    /// more; keeps what is found.
+    /// Analyzes every experiment of the plan periodically, and keeps the running minima. After
+    /// [`Phase::Concluding`] has begun, analyzes all of them once more.
     pub async fn run(
         self: Arc<Self>,
         plans: watch::Receiver<Arc<Plan>>,
         store: Arc<dyn Store>,
-        stop: Arc<Notify>,
+        mut phase: PhaseWatch,
     ) {
         let mut rounds = EvaluationLoop::default();
         loop {
@@ -224,10 +225,10 @@ impl Evaluator {
                 rounds.round(&self, &plan, &*store).await;
                 tokio::time::sleep(INTERVAL).await;
             };
-            // Dropped half-way, a round has kept what it has kept.
+            // A round that is dropped half-way has kept the minima that it found until then.
             tokio::select! {
                 () = round => {}
-                () = stop.notified() => break,
+                () = phase.reached(Phase::Concluding) => break,
             }
         }
         let plan = Arc::clone(&plans.borrow());

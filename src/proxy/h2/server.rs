@@ -8,6 +8,7 @@ use crate::proxy::h2::stream;
 use crate::proxy::h2::transport::{Activity, Http2Transport};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::timer::Timer;
+use crate::tasks::PhaseWatch;
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong};
@@ -18,7 +19,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 
 /// Requests at a time on one connection.
 const STREAMS_MAX: u32 = 128;
@@ -34,13 +34,13 @@ const SEND_BUFFER_BYTES: usize = 400 << 10;
 const PING_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves a connection until it ends, is idle for too long, or has brought enough requests; after
-/// the signal to stop, until the requests in flight have ended.
+/// the process drains, until the requests in flight have ended.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     worker: &Rc<Worker>,
     plan: &Plan,
     stream: S,
     (peer, secure): (IpAddr, bool),
-    mut stop: watch::Receiver<Option<Instant>>,
+    mut phase: PhaseWatch,
 ) -> Result<(), h2::Error> {
     let activity = Rc::new(Activity::default());
     // Compressed, and with a margin: the parser refuses what exceeds the limit.
@@ -61,7 +61,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(made) => made?,
             Err(_) => return Ok(()),
         },
-        () = quiet_since_stop(&mut stop) => return Ok(()),
+        () = quiet_since_stop(&mut phase) => return Ok(()),
     };
     let mut served = Http2Connection {
         worker,
@@ -77,7 +77,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         ending: false,
         clock: Timer::default(),
     };
-    let mut stopped = pin!(stop.wait_for(Option::is_some));
+    let mut stopped = pin!(phase.ending());
     std::future::poll_fn(|context| {
         loop {
             if let Poll::Ready(ended) = served.poll(context) {
@@ -92,12 +92,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     .await
 }
 
-/// Resolves some time after the signal to stop: a client that has just connected sends its request
-/// soon.
-pub async fn quiet_since_stop(stop: &mut watch::Receiver<Option<Instant>>) {
-    let stopped = stop.wait_for(Option::is_some).await;
-    let until = stopped.ok().and_then(|until| *until);
-    tokio::time::sleep(last_call(until.unwrap_or_else(Instant::now))).await;
+/// Resolves some time after the process began to drain: a client that has just connected sends its
+/// request soon.
+pub async fn quiet_since_stop(phase: &mut PhaseWatch) {
+    let drain = phase.ending().await.drain();
+    let until = drain.map_or_else(Instant::now, |drain| drain.quiet_until);
+    tokio::time::sleep(last_call(until)).await;
 }
 
 struct Http2Connection<'a, S> {
