@@ -227,35 +227,8 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
         head.push("median\ndays");
     }
     table.set_header(head);
-    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     for answer in answers {
-        let mut row = vec![
-            answer.experiment.clone(),
-            answer.metric.clone(),
-            percent(answer.lift),
-            percent(answer.winner),
-            percent(answer.loser),
-            percent(answer.no_difference),
-            percent(answer.no_planned_lift),
-            percent(answer.invalid),
-            percent(answer.no_verdict),
-            format!(
-                "{}±{:.1}",
-                percent(answer.wrong),
-                100.0 * answer.wrong_error
-            ),
-            answer
-                .median_users
-                .map_or("-".to_owned(), |users| users.to_string()),
-        ];
-        if arguments.users_per_day.is_some() {
-            row.push(
-                answer
-                    .median_days
-                    .map_or("-".to_owned(), |days| format!("{days:.1}")),
-            );
-        }
-        table.add_row(row);
+        table.add_row(row(answer, arguments.users_per_day.is_some()));
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -279,4 +252,36 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
         users.join(", "),
         100.0 * first.rate
     )
+}
+
+fn row(answer: &Answer, with_days: bool) -> Vec<String> {
+    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+    let wrong = format!(
+        "{}±{:.1}",
+        percent(answer.wrong),
+        100.0 * answer.wrong_error
+    );
+    let mut row = vec![
+        answer.experiment.clone(),
+        answer.metric.clone(),
+        percent(answer.lift),
+        percent(answer.winner),
+        percent(answer.loser),
+        percent(answer.no_difference),
+        percent(answer.no_planned_lift),
+        percent(answer.invalid),
+        percent(answer.no_verdict),
+        wrong,
+        answer
+            .median_users
+            .map_or("-".to_owned(), |users| users.to_string()),
+    ];
+    if with_days {
+        row.push(
+            answer
+                .median_days
+                .map_or("-".to_owned(), |days| format!("{days:.1}")),
+        );
+    }
+    row
 }

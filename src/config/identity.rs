@@ -1,4 +1,4 @@
-//! `user:` and `identity:` — where IDs are read from and how new ones are given.
+//! `user:` and `identity:`: the sources of user IDs, and the minted cookie.
 
 use super::plan;
 use super::reader::Node;
@@ -13,18 +13,41 @@ const KEY: &str =
 
 const KEYS: &str = "a list of long random texts, the newest first: [file:new, file:old]";
 
-/// A shorter key may be found by trying.
+/// A shorter key can be found by trying.
 const KEY_BYTES_MIN: usize = 16;
 
-/// Where IDs come from.
-pub fn read(root: &Node<'_>, kept_keys: KeyRing) -> Identity {
+const KEYS_OF_IDENTITY: &[(&str, &str)] = &[
+    ("name", "the name of the minted cookie"),
+    (
+        "max_age",
+        "how long browsers keep the cookie, such as 365d; no browser keeps one longer than 400d",
+    ),
+    ("domain", "its Domain, such as example.com"),
+    ("path", "its Path, such as /"),
+    ("same_site", "Lax, Strict or None"),
+    (
+        "secure",
+        "true or false; by default, true where the request came over TLS",
+    ),
+    ("http_only", "true or false"),
+    ("max_length", "the longest accepted ID, in bytes"),
+    (
+        "join",
+        "whether a minted ID and a user ID on one request are one user: true or false",
+    ),
+    ("store", "raw or hashed"),
+    ("key", KEY),
+    ("keys", KEYS),
+];
+
+/// Reads `user` and `identity`. `stored_keys` sign minted IDs unless the file has keys.
+pub fn read(root: &Node<'_>, stored_keys: KeyRing) -> Identity {
     let sources = root
         .get("user")
         .map(|node| node.items())
         .unwrap_or_default();
-    let sources = sources.iter().filter_map(source).collect();
     let mut identity = Identity {
-        sources,
+        sources: sources.iter().filter_map(source).collect(),
         id_bytes_max: 256,
         mint: Mint {
             cookie: "watershed_id".into(),
@@ -37,45 +60,42 @@ pub fn read(root: &Node<'_>, kept_keys: KeyRing) -> Identity {
         },
         join: true,
         keep: IdStorage::Raw,
-        keys: kept_keys,
+        keys: stored_keys,
         keys_from_file: false,
     };
     let Some(node) = root.get("identity") else {
         return identity;
     };
-    node.keys(&[
-        ("name", "the name of the minted cookie"),
-        (
-            "max_age",
-            "how long it is kept, such as 365d; browsers keep none longer than 400d",
-        ),
-        ("domain", "its Domain, such as example.com"),
-        ("path", "its Path, such as /"),
-        ("same_site", "Lax, Strict or None"),
-        (
-            "secure",
-            "true or false; where the visitor came over TLS unless given",
-        ),
-        ("http_only", "true or false"),
-        ("max_length", "the longest ID that is taken, in bytes"),
-        (
-            "join",
-            "whether a minted ID and a user's ID on one request are one person: true or false",
-        ),
-        ("store", "raw or hashed"),
-        ("key", KEY),
-        ("keys", KEYS),
-    ]);
-    let mint = &mut identity.mint;
+    node.keys(KEYS_OF_IDENTITY);
+    read_cookie(&node, &mut identity.mint);
+    if let Some(length) = node.get("max_length").and_then(|node| node.whole(1, 8192)) {
+        identity.id_bytes_max = length as usize;
+    }
+    identity.join = node
+        .get("join")
+        .and_then(|node| node.boolean())
+        .unwrap_or(true);
+    if let Some(key) = hash_key(&node) {
+        identity.keep = IdStorage::Hashed(key);
+    }
+    if let Some(keys) = node.get("keys").and_then(|node| signing_keys(&node)) {
+        identity.keys = keys;
+        identity.keys_from_file = true;
+    }
+    identity
+}
+
+/// Reads the attributes of the minted cookie.
+fn read_cookie(node: &Node<'_>, mint: &mut Mint) {
     if let Some(name) = node.get("name").and_then(|node| cookie_name(&node)) {
         mint.cookie = name;
     }
-    if let Some(written) = node.get("max_age")
-        && let Some(age) = written.duration()
+    if let Some(max_age) = node.get("max_age")
+        && let Some(age) = max_age.duration()
     {
         if age > Duration::from_secs(400 * 24 * 3600) || age.is_zero() {
-            written.problem(
-                "browsers keep no cookie that long",
+            max_age.problem(
+                "browsers do not keep a cookie for that long",
                 "more than 0s and at most 400d",
             );
         }
@@ -117,40 +137,32 @@ pub fn read(root: &Node<'_>, kept_keys: KeyRing) -> Identity {
             "write `secure: true`",
         );
     }
-    if let Some(length) = node.get("max_length").and_then(|node| node.whole(1, 8192)) {
-        identity.id_bytes_max = length as usize;
-    }
-    identity.join = node
-        .get("join")
-        .and_then(|node| node.boolean())
-        .unwrap_or(true);
+}
+
+/// Reads the key that IDs are hashed with, where `store: hashed` asks for one.
+fn hash_key(node: &Node<'_>) -> Option<HashKey> {
     let hashed = node
         .get("store")
         .and_then(|node| node.word(&[("raw", false), ("hashed", true)]));
     match (hashed, node.get("key")) {
         (Some(true), Some(written)) => {
-            if let Some(key) = written.secret("a text") {
-                if key.reveal().len() < KEY_BYTES_MIN {
-                    written.problem("the key is shorter than 16 bytes", KEY);
-                }
-                identity.keep = IdStorage::Hashed(HashKey::new(key.reveal().as_bytes()));
+            let key = written.secret("a text")?;
+            if key.reveal().len() < KEY_BYTES_MIN {
+                written.problem("the key is shorter than 16 bytes", KEY);
             }
+            return Some(HashKey::new(key.reveal().as_bytes()));
         }
         (Some(true), None) => node.missing("key", KEY),
         (_, Some(written)) => written.problem(
-            "a key, and IDs are kept as they come",
+            "a key has no effect while IDs are stored raw",
             "write `store: hashed`, or leave `key` out",
         ),
         (_, None) => {}
     }
-    if let Some(keys) = node.get("keys").and_then(|node| signing_keys(&node)) {
-        identity.keys = keys;
-        identity.keys_from_file = true;
-    }
-    identity
+    None
 }
 
-/// The keys that sign minted IDs: the first one signs, the others are still believed.
+/// Reads the keys that sign minted IDs. The first one signs; the others still verify.
 fn signing_keys(node: &Node<'_>) -> Option<KeyRing> {
     let written = node.items();
     if written.is_empty() {
@@ -188,7 +200,7 @@ fn source(node: &Node<'_>) -> Option<IdSource> {
         .collect();
     let [only] = &kinds[..] else {
         node.problem(
-            format!("{} sources in one place", kinds.len()),
+            format!("{} sources in one item", kinds.len()),
             format!("{ALLOWED}; several as a list, the first that holds an ID wins"),
         );
         return None;

@@ -6,23 +6,26 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long things may take.
+/// Reads `timeouts`.
 pub fn timeouts(root: &Node<'_>) -> Timeouts {
     let node = root.get("timeouts");
     if let Some(node) = &node {
         node.keys(&[
-            ("head", "for a request's head"),
-            ("idle", "a kept connection without a request"),
-            ("body", "between two pieces of a body"),
-            ("connect", "for a connection to an endpoint"),
-            ("response", "to the head of the upstream's answer"),
+            ("head", "the time for the head of a request"),
+            ("idle", "the time of a connection without a request"),
+            ("body", "the time between two pieces of a body"),
+            ("connect", "the time for a connection to an endpoint"),
+            (
+                "response",
+                "the time to the head of the upstream's response",
+            ),
             (
                 "total",
-                "from a request's head to the end of its answer, or none",
+                "the time from the head of a request to the end of its response, or none",
             ),
-            ("tunnel", "the quiet time of an upgraded connection"),
-            ("grace", "for others to see in readyz that it stops"),
-            ("shutdown", "for finishing what runs when told to stop"),
+            ("tunnel", "the time without data on an upgraded connection"),
+            ("grace", "the time to serve while readyz reports the stop"),
+            ("shutdown", "the time to finish requests after a stop"),
         ]);
     }
     let time = |key: &str, default: u64| {
@@ -32,7 +35,7 @@ pub fn timeouts(root: &Node<'_>) -> Timeouts {
             .and_then(|node| {
                 let time = node.duration()?;
                 if time.is_zero() {
-                    node.problem("no time at all", "more than 0s");
+                    node.problem("the time is 0", "more than 0s");
                 }
                 Some(time)
             });
@@ -55,7 +58,48 @@ pub fn timeouts(root: &Node<'_>) -> Timeouts {
     }
 }
 
-/// How large and many things may be.
+const LIMITS: &[(&str, &str)] = &[
+    ("head", "the size of a request's head, such as 64KiB"),
+    (
+        "headers",
+        "the number of header fields of a request, such as 200",
+    ),
+    (
+        "response_head",
+        "the size of a response's head, such as 256KiB",
+    ),
+    (
+        "response_headers",
+        "the number of header fields of a response, such as 200",
+    ),
+    ("target", "the size of a request's target, such as 16KiB"),
+    (
+        "body",
+        "the size of a request's body, such as 10MiB, or none",
+    ),
+    (
+        "body_rate",
+        "the lowest rate at which a client may send a body, such as 240B/s, or none",
+    ),
+    (
+        "connections",
+        "the number of client connections, such as 20000",
+    ),
+    (
+        "connections_per_address",
+        "the number of connections of one address, such as 1000; half of connections unless given",
+    ),
+    (
+        "requests",
+        "the number of requests on one connection, such as 10000, or none",
+    ),
+    (
+        "rate",
+        "the rate of requests of one client, such as 100/s or 600/m, or none",
+    ),
+];
+
+/// Reads `limits`.
 pub fn limits(root: &Node<'_>) -> Limits {
     let mut limits = Limits {
         head_bytes: 64 << 10,
@@ -73,43 +117,7 @@ pub fn limits(root: &Node<'_>) -> Limits {
     let Some(node) = root.get("limits") else {
         return limits;
     };
-    node.keys(&[
-        ("head", "the size of a request's head, such as 64KiB"),
-        (
-            "headers",
-            "how many header fields of a request, such as 200",
-        ),
-        (
-            "response_head",
-            "the size of a response's head, such as 256KiB",
-        ),
-        (
-            "response_headers",
-            "how many header fields of a response, such as 200",
-        ),
-        ("target", "the size of a request's target, such as 16KiB"),
-        (
-            "body",
-            "the size of a request's body, such as 10MiB, or none",
-        ),
-        (
-            "body_rate",
-            "how fast a client must send a body, such as 240B/s, or none",
-        ),
-        ("connections", "how many client connections, such as 20000"),
-        (
-            "connections_per_address",
-            "how many connections of one address, such as 1000; left out: half of connections",
-        ),
-        (
-            "requests",
-            "how many requests on one connection, such as 10000, or none",
-        ),
-        (
-            "rate",
-            "how many requests of one client, such as 100/s or 600/m, or none",
-        ),
-    ]);
+    node.keys(LIMITS);
     let size = |key: &str, default: usize| {
         let written = node.get(key).and_then(|node| {
             let bytes = node.bytes()?;
@@ -150,13 +158,13 @@ pub fn limits(root: &Node<'_>) -> Limits {
     limits
 }
 
-/// Bytes in a second.
+/// Reads bytes per second.
 fn body_rate(node: &Node<'_>) -> Option<u64> {
     if node.is_none() {
         return None;
     }
     node.read(
-        "a size in a second, such as 240B/s or 1KiB/s, or none",
+        "a size per second, such as 240B/s or 1KiB/s, or none",
         |text| {
             let size = text
                 .strip_suffix("/s")?
@@ -169,13 +177,13 @@ fn body_rate(node: &Node<'_>) -> Option<u64> {
     )
 }
 
-/// Requests in a second.
+/// Reads requests per second.
 fn rate(node: &Node<'_>) -> Option<f64> {
     if node.is_none() {
         return None;
     }
     node.read(
-        "a number and its time, such as 100/s, 600/m or 5000/h, or none",
+        "a number per time, such as 100/s, 600/m or 5000/h, or none",
         |text| {
             let (count, time) = text.split_once('/')?;
             let seconds = match time.trim() {
@@ -190,7 +198,7 @@ fn rate(node: &Node<'_>) -> Option<f64> {
     )
 }
 
-/// Peers that are believed.
+/// Reads the trusted peers.
 pub fn trust(root: &Node<'_>) -> Box<[IpNet]> {
     let items = root
         .get("trust")

@@ -1,4 +1,4 @@
-//! `metrics:` — what counts as success.
+//! `metrics:`: which events and responses count.
 
 use super::name::check_name;
 use super::reader::Node;
@@ -13,11 +13,11 @@ use http::Method;
 
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
 const PATH: &str = "a path that begins with /, such as /checkout or /shop/**";
-/// What a status may be written as.
+/// How a status is written.
 pub const STATUS: &str = "a status, such as 200, 2xx or 200-204";
 const EVENT: &str = "the name of an event that is reported: 1 to 256 bytes without control characters, such as purchase, $pageview or \"Order Completed\"";
 
-/// All metrics of the file.
+/// Reads all metrics of the file.
 pub fn read(node: Option<Node<'_>>) -> Vec<Metric> {
     let named = node.map(|node| node.named("metric")).unwrap_or_default();
     named
@@ -25,6 +25,40 @@ pub fn read(node: Option<Node<'_>>) -> Vec<Metric> {
         .filter_map(|(name, node)| metric(name, node))
         .collect()
 }
+
+const KEYS: &[(&str, &str)] = &[
+    (
+        "on",
+        "{ method: POST, path: /checkout, status: 2xx, header: \"X-Done: yes\" }",
+    ),
+    ("event", "the name of an event that the upstream reports"),
+    (
+        "value",
+        "the event's parameter that holds the value, such as amount",
+    ),
+    (
+        "max",
+        "the largest absolute value, such as 10000: an event beyond it is refused",
+    ),
+    ("kind", "conversion, count, mean or ratio"),
+    ("goal", "increase or decrease"),
+    ("role", "primary or secondary"),
+    (
+        "per",
+        "the base of a ratio: requests, or { event: … } or { on: … }",
+    ),
+    ("scale", "decimal places kept of a value, 0 to 6"),
+    ("within", "the time after the first exposure, such as 7d"),
+    ("detect", "the planned relative lift, such as 10%"),
+    (
+        "margin",
+        "the relative difference that counts as no difference, such as 1%",
+    ),
+    (
+        "baseline",
+        "the expected rate of control, such as 30%; a number for other kinds than conversion",
+    ),
+];
 
 fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
     check_name(node, name);
@@ -47,39 +81,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         metric.trigger = Trigger::Rule(short_rule(node)?);
         return Some(metric);
     }
-    node.keys(&[
-        (
-            "on",
-            "{ method: POST, path: /checkout, status: 2xx, header: \"X-Done: yes\" }",
-        ),
-        ("event", "the name of an event that the upstream reports"),
-        (
-            "value",
-            "the event's parameter that holds the value, such as amount",
-        ),
-        (
-            "max",
-            "the largest size of a value, such as 10000: an event beyond it is refused",
-        ),
-        ("kind", "conversion, count, mean or ratio"),
-        ("goal", "increase or decrease"),
-        ("role", "primary or secondary"),
-        (
-            "per",
-            "the base of a ratio: requests, or { event: … } or { on: … }",
-        ),
-        ("scale", "decimal places kept of a value, 0 to 6"),
-        ("within", "the time after the first exposure, such as 7d"),
-        ("detect", "the planned relative lift, such as 10%"),
-        (
-            "margin",
-            "the relative difference that counts as none, such as 1%",
-        ),
-        (
-            "baseline",
-            "the rate expected before the start, such as 30%, or for other kinds than conversion a number",
-        ),
-    ]);
+    node.keys(KEYS);
     match (node.get("on"), node.get("event")) {
         (Some(on), None) => metric.trigger = Trigger::Rule(rule(&on)),
         (None, Some(event)) => metric.trigger = Trigger::Event(event_name(&event)?),
@@ -92,6 +94,15 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
             "write `event: NAME` or `on: { method: …, path: …, status: … }`",
         ),
     }
+    read_words(node, &mut metric);
+    read_planning(node, &mut metric);
+    read_value(node, &mut metric);
+    read_per(node, &mut metric);
+    Some(metric)
+}
+
+/// Reads the keys that have a fixed set of words.
+fn read_words(node: &Node<'_>, metric: &mut Metric) {
     let kinds = [
         ("conversion", MetricKind::Conversion),
         ("count", MetricKind::Count),
@@ -118,12 +129,10 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         &mut metric.role,
         node.get("role").and_then(|node| node.word(&roles)),
     );
-    set(
-        &mut metric.scale,
-        node.get("scale")
-            .and_then(|node| node.whole(0, 6))
-            .map(|scale| scale as u8),
-    );
+}
+
+/// Reads what the experiment is planned with: effect, margin, baseline and window.
+fn read_planning(node: &Node<'_>, metric: &mut Metric) {
     let share = |node: Node<'_>| {
         node.percent("a percentage above 0, such as 10%", |percent| {
             percent > 0.0 && percent <= 1000.0
@@ -144,6 +153,16 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         .get("within")
         .and_then(|node| node.duration())
         .map(|time| time.as_millis() as u64);
+}
+
+/// Reads the value of an event, its decimal places and its limit.
+fn read_value(node: &Node<'_>, metric: &mut Metric) {
+    set(
+        &mut metric.scale,
+        node.get("scale")
+            .and_then(|node| node.whole(0, 6))
+            .map(|scale| scale as u8),
+    );
     if let Some(value) = node.get("value") {
         metric.value = value
             .text("the name of a parameter, such as amount")
@@ -155,16 +174,14 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
             );
         }
     }
-    metric.max = node.get("max").and_then(|node| max(&node, &metric));
-    read_per(node, &mut metric);
-    Some(metric)
+    metric.max = node.get("max").and_then(|node| max(&node, metric));
 }
 
-/// The bound on an event's value, in units of the metric's scale.
+/// Reads the limit on an event's value, in units of the metric's scale.
 fn max(node: &Node<'_>, metric: &Metric) -> Option<i64> {
     if metric.value.is_none() {
         node.problem(
-            "a bound on a value, and the metric has none",
+            "`max` limits a value, and the metric has no value",
             "name the event's parameter that holds the value: `value: amount`",
         );
     }
@@ -196,7 +213,7 @@ fn read_per(node: &Node<'_>, metric: &mut Metric) {
             (None, Some(on)) => Some(RatioBase::Rule(rule(&on))),
             _ => {
                 per.problem(
-                    "the base is not clear",
+                    "the base is ambiguous",
                     "write one of `event: NAME` and `on: …`",
                 );
                 None
@@ -213,8 +230,8 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-/// `POST /checkout -> 2xx`: a method, a path, an arrow and a status, each of which may be left
-/// out, but not all.
+/// Reads `POST /checkout -> 2xx`: a method, a path, an arrow and a status. Each may be left out, but
+/// not all of them.
 fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
     let text = node.text(RULE)?;
     let mut rule = MetricRule::default();
@@ -242,12 +259,12 @@ fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
     if let Some(status) = status {
         rule.status = status_of(status);
         if rule.status.is_none() {
-            node.problem(format!("{status:?} is no status"), STATUS);
+            node.problem(format!("{status:?} is not a status"), STATUS);
             return None;
         }
     }
     if rule.method.is_none() && rule.path.is_none() && rule.status.is_none() {
-        node.problem("an empty rule", RULE);
+        node.problem("the rule is empty", RULE);
         return None;
     }
     Some(rule)
@@ -261,7 +278,10 @@ fn rule(node: &Node<'_>) -> MetricRule {
         ("method", "GET, POST, …"),
         ("path", PATH),
         ("status", STATUS),
-        ("header", "a header of the answer: `Name` or `Name: value`"),
+        (
+            "header",
+            "a header of the response: `Name` or `Name: value`",
+        ),
     ]);
     MetricRule {
         method: node.get("method").and_then(|node| method(&node)),
@@ -275,7 +295,7 @@ fn rule(node: &Node<'_>) -> MetricRule {
     }
 }
 
-/// A method, such as `POST`.
+/// Reads a method, such as `POST`.
 pub fn method(node: &Node<'_>) -> Option<Method> {
     node.read("a method in capitals, such as GET or POST", method_of)
 }
@@ -287,14 +307,14 @@ fn method_of(text: &str) -> Option<Method> {
     capitals.then(|| text.parse().ok()).flatten()
 }
 
-/// A path or a pattern of paths.
+/// Reads a path or a pattern of paths.
 pub fn path(node: &Node<'_>) -> Option<PathPattern> {
     node.read(PATH, |text| {
         text.starts_with('/').then(|| PathPattern::new(text))
     })
 }
 
-/// A status, a class or a range.
+/// Reads a status, a class or a range.
 pub fn status_of(text: &str) -> Option<StatusRange> {
     let sound = |status: u16| (100..=599).contains(&status);
     if let Some(class) = text.strip_suffix("xx") {

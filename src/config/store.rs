@@ -1,10 +1,28 @@
-//! `store`: where the counts live.
+//! `store:`: the store of the counts.
 
 use super::plan::StoreConfig;
 use super::reader::Node;
 use super::tls::{self, Watched};
+use std::path::PathBuf;
 
-const ALLOWED: &str = "redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file";
+const ALLOWED: &str = "redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, separated by commas), redis+sentinel://host:port,host:port/master, or the path of a file";
+
+const KEYS: &[(&str, &str)] = &[
+    ("url", ALLOWED),
+    (
+        "prefix",
+        "the prefix of every key in Redis; ws unless given",
+    ),
+    (
+        "ca",
+        "a PEM file with the certificates to trust, of authorities or Redis's own; the system's roots unless given",
+    ),
+    (
+        "certificate",
+        "a PEM file with the client certificate for Redis",
+    ),
+    ("key", "a PEM file with the certificate's key"),
+];
 
 /// Reads `store`; without it, a file beside the configuration.
 pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
@@ -14,49 +32,18 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
     let Some(node) = root.get("store") else {
         return embedded("watershed.db");
     };
-    let mut prefix: Box<str> = "ws".into();
-    let (mut ca, mut identity) = (None, None);
     let written = if node.is_map() {
-        node.keys(&[
-            ("url", ALLOWED),
-            ("prefix", "what every key begins with; ws unless given"),
-            (
-                "ca",
-                "a PEM file with the certificates to trust, of authorities or Redis's own; the system's roots unless given",
-            ),
-            ("certificate", "a PEM file that is shown to Redis"),
-            ("key", "a PEM file with the certificate's key"),
-        ]);
-        if let Some(given) = node.get("prefix") {
-            let sound =
-                |text: &str| !text.is_empty() && !text.contains(['{', '}']) && text.len() <= 64;
-            let read = given.read("1 to 64 characters without { and }", |text| {
-                sound(text).then(|| text.into())
-            });
-            prefix = read.unwrap_or(prefix);
-        }
-        let file = |key| {
-            let path = node.get(key)?;
-            path.text("the path of a PEM file")
-                .map(|path| root.file(path))
-        };
-        ca = file("ca");
-        identity = match (file("certificate"), file("key")) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                node.missing("key", "a PEM file with the certificate's key");
-                None
-            }
-            (None, Some(_)) => {
-                node.missing("certificate", "a PEM file that is shown to Redis");
-                None
-            }
-        };
+        node.keys(KEYS);
         node.get("url")
     } else {
         Some(node.clone())
     };
+    // Read in any case, so that all their problems are reported.
+    let (prefix, ca, identity) = (
+        prefix(&node),
+        file(root, &node, "ca"),
+        identity(root, &node),
+    );
     let Some(written) = written else {
         node.missing("url", ALLOWED);
         return embedded("watershed.db");
@@ -79,7 +66,7 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
             }
         }
         Some((scheme, _)) => {
-            written.problem(format!("a store of the kind {scheme}://"), ALLOWED);
+            written.problem(format!("{scheme}:// is not a known store"), ALLOWED);
             embedded("watershed.db")
         }
         None => {
@@ -89,8 +76,38 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
     }
 }
 
-/// Whether TLS to this Redis can be spoken: its files are read when it is connected to, and should
-/// be sound before.
+fn prefix(node: &Node<'_>) -> Box<str> {
+    let prefix = node.get("prefix").and_then(|node| {
+        node.read("1 to 64 characters without { and }", |text| {
+            let is_valid = (1..=64).contains(&text.len()) && !text.contains(['{', '}']);
+            is_valid.then(|| text.into())
+        })
+    });
+    prefix.unwrap_or_else(|| "ws".into())
+}
+
+fn file(root: &Node<'_>, node: &Node<'_>, key: &str) -> Option<PathBuf> {
+    let path = node.get(key)?;
+    path.text("the path of a PEM file")
+        .map(|path| root.file(path))
+}
+
+/// Reads the client certificate and its key.
+fn identity(root: &Node<'_>, node: &Node<'_>) -> Option<(PathBuf, PathBuf)> {
+    match (file(root, node, "certificate"), file(root, node, "key")) {
+        (Some(certificate), Some(key)) => return Some((certificate, key)),
+        (None, None) => {}
+        (Some(_), None) => node.missing("key", "a PEM file with the certificate's key"),
+        (None, Some(_)) => node.missing(
+            "certificate",
+            "a PEM file with the client certificate for Redis",
+        ),
+    }
+    None
+}
+
+/// Checks the files of a Redis over TLS. They are read for each connection, and should be valid
+/// before.
 fn check_tls(node: &Node<'_>, url: &str, watched: &mut Watched) {
     if !url.starts_with("rediss") && !url.starts_with("valkeys") {
         return without_tls(node, "reached without TLS");
@@ -101,7 +118,7 @@ fn check_tls(node: &Node<'_>, url: &str, watched: &mut Watched) {
     }
 }
 
-/// Says so where files for TLS would have no effect.
+/// Reports files for TLS that would have no effect.
 fn without_tls(node: &Node<'_>, what: &str) {
     for key in ["ca", "certificate", "key"] {
         if let Some(file) = node.get(key) {

@@ -1,4 +1,4 @@
-//! Turns facts into additions. PURE: the same chunks and the same knowledge give the same batch.
+//! Aggregates records into deltas. PURE: the same chunks and the same positions give the same batch.
 
 use super::applied_cache::{AppliedCache, SeenUsers};
 use super::apply_semantics::USER_MAX;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// has the exposure in its journal.
 pub const WAIT_MS: u64 = 3_600_000;
 
-/// The names of the experiments that some chunks touch.
+/// Returns the names of the experiments in some chunks.
 pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
     let declarations = chunks.iter().flat_map(|chunk| chunk.declarations.values());
     declarations.flat_map(|declaration| {
@@ -34,8 +34,8 @@ pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What the store is to add for these chunks, beyond what its shards were given before. `now_ms`
-/// bounds what their times let the store give up: a record of a wrong clock ends nothing early.
+/// Aggregates chunks into what the store does not have yet. `now_ms` bounds the times of the records,
+/// so that a record of a wrong clock makes nothing expire early.
 pub fn aggregate(chunks: &[Chunk], cache: &AppliedCache, buckets: &Buckets, now_ms: u64) -> Batch {
     let mut aggregation = Aggregation {
         cache,
@@ -47,7 +47,7 @@ pub fn aggregate(chunks: &[Chunk], cache: &AppliedCache, buckets: &Buckets, now_
     for chunk in chunks {
         let mut declared: Option<Declared<'_>> = None;
         for (sequence, record) in &chunk.records {
-            // Most refer to what the one before refers to.
+            // Most records refer to the same plan as the record before.
             if declared.as_ref().map(Declared::digest) != Some(record.declaration) {
                 let found = chunk.declarations.get(&record.declaration);
                 declared = found.map(|declaration| Declared::new(declaration, cache, chunk));
@@ -67,7 +67,7 @@ pub fn aggregate(chunks: &[Chunk], cache: &AppliedCache, buckets: &Buckets, now_
     }
 }
 
-/// The shard of a user.
+/// Returns the shard of a user.
 pub fn shard_of(user: &[u8], shards: usize) -> usize {
     match shards {
         0 | 1 => 0,
@@ -75,7 +75,7 @@ pub fn shard_of(user: &[u8], shards: usize) -> usize {
     }
 }
 
-/// A declaration, and what is known of its experiments: looked up once, not for each record.
+/// A declaration and what is known of its experiments, looked up once and not for each record.
 struct Declared<'a> {
     declaration: &'a Declaration,
     experiments: Vec<CachedExperiment<'a>>,
@@ -83,9 +83,9 @@ struct Declared<'a> {
 
 /// An experiment of a declaration.
 struct CachedExperiment<'a> {
-    /// What each of its shards was given of the journal before.
+    /// The position of the journal that each shard has.
     given: Vec<u64>,
-    /// For each shard, who was forgotten.
+    /// The forgotten users of each shard.
     forgotten: &'a [ForgottenUsers],
 }
 
@@ -113,12 +113,12 @@ impl<'a> Declared<'a> {
 }
 
 impl CachedExperiment<'_> {
-    /// The shard of a user.
+    /// Returns the shard of a user.
     fn of(&self, user: &[u8]) -> usize {
         shard_of(user, self.given.len())
     }
 
-    /// Until when facts of a user are not counted, in Unix milliseconds; 0 for most.
+    /// Returns the time up to which records of a user do not count, in Unix milliseconds.
     fn gone_until_ms(&self, user: &[u8]) -> u64 {
         if self.forgotten.is_empty() {
             return 0;
@@ -127,7 +127,7 @@ impl CachedExperiment<'_> {
         forgotten.map_or(0, |forgotten| forgotten.until_ms(user))
     }
 
-    /// The version of what a shard has forgotten.
+    /// Returns the version of a shard's forgotten users.
     fn version(&self, shard: usize) -> u64 {
         let forgotten = self.forgotten.get(shard);
         forgotten.map_or(0, |forgotten| forgotten.version)
@@ -158,12 +158,12 @@ impl<'a> Aggregation<'a> {
                 .iter()
                 .find(|exposure| exposure.experiment == ExperimentIndex(index));
             let events = || events_of(declaration, experiment, record);
-            // Whoever was served by another version, or was forced into one, says nothing.
+            // A user who got another group's version, or an override, shows nothing about the group.
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
             let minted = record.minted.as_ref().filter(|_| experiment.running);
             let shards = &declared.experiments[index];
             let gone_until_ms = shards.gone_until_ms(&record.user);
-            // What was answered stays counted: it names nobody.
+            // The response still counts: it names nobody.
             let is_gone = record.at_ms <= gone_until_ms;
             if is_gone && let Some(minted) = minted {
                 self.forget_too(&experiment.name, minted, shards, gone_until_ms);
@@ -203,7 +203,7 @@ impl<'a> Aggregation<'a> {
         }
     }
 
-    /// A minted ID is the same person's as the known one that was forgotten.
+    /// Forgets a minted ID that came with a known ID which was forgotten.
     fn forget_too(
         &mut self,
         experiment: &str,
@@ -222,8 +222,8 @@ impl<'a> Aggregation<'a> {
         }
     }
 
-    /// The delta of a shard that this record belongs to. `None` when the shard was given it before,
-    /// or the experiment is not known.
+    /// Returns the delta of the record's shard. `None` if the shard has the record already, or if the
+    /// experiment is not known.
     fn delta(
         &mut self,
         journal: &JournalId,
@@ -272,9 +272,9 @@ fn events_of<'a>(
 
 struct DeltaBuilder {
     delta: Delta,
-    // Hashed for every fact: the standard hasher takes a quarter of the time of folding.
+    // Hashed for every record: the standard hasher would take a quarter of the time of aggregation.
     places: HashMap<Vec<u8>, usize, RandomState>,
-    /// When the two IDs came together first.
+    /// When the two IDs first came together.
     joins: HashMap<Join, u64, RandomState>,
     tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally, RandomState>,
 }
@@ -349,7 +349,7 @@ impl DeltaBuilder {
         }
         self.epoch(experiment, record.at_ms);
         let hour = record.at_ms / 3_600_000;
-        // An epoch's digest fixes its groups and their order.
+        // The digest of an epoch determines its groups and their order.
         let key = (experiment.epoch, exposure.group, hour);
         let tally = self.tallies.entry(key).or_insert_with(|| Tally {
             epoch: experiment.epoch,
@@ -383,26 +383,23 @@ impl DeltaBuilder {
             .latency
             .entry(buckets.of(record.latency_us))
             .or_default() += 1;
-        if is_gone {
-            return;
+        let name = &self.delta.experiment;
+        if !is_gone && !seen.has(name, &group.name, &record.user, record.at_ms) {
+            self.exposed(experiment.epoch, &group.name, record);
         }
-        if seen.has(
-            &self.delta.experiment,
-            &group.name,
-            &record.user,
-            record.at_ms,
-        ) {
-            return;
-        }
+    }
+
+    /// Adds an exposure of a user, the earliest in each group.
+    fn exposed(&mut self, epoch: EpochDigest, group: &str, record: &OwnedRecord) {
         let exposures = &mut self.user(record).exposures;
-        let at = (record.at_ms, experiment.epoch);
-        match exposures.iter_mut().find(|seen| seen.group == group.name) {
+        let at = (record.at_ms, epoch);
+        match exposures.iter_mut().find(|seen| seen.group == group) {
             Some(seen) if at < (seen.at_ms, seen.epoch) => (seen.at_ms, seen.epoch) = at,
             Some(_) => {}
             None => exposures.push(ExposureAt {
                 at_ms: record.at_ms,
-                epoch: experiment.epoch,
-                group: group.name.clone(),
+                epoch,
+                group: group.to_owned(),
             }),
         }
     }
@@ -431,8 +428,8 @@ impl DeltaBuilder {
     fn events(&mut self, record: &OwnedRecord, events: impl Iterator<Item = EventAt>) {
         for event in events {
             let user = self.user(record);
-            // What follows an exposure in this very delta is counted whatever the store knows, so
-            // it can be one sum. Anything else is judged by its own time.
+            // Events after an exposure in this delta count whatever the store has, so they can be
+            // merged into one sum. The store decides about all others by their time.
             let first_ms = user.exposures.iter().map(|seen| seen.at_ms).min();
             let sums = |event: &EventAt| {
                 event.id.is_none()
@@ -458,13 +455,13 @@ impl DeltaBuilder {
 
     fn finish(self) -> Delta {
         let mut delta = self.delta;
-        // The first known ID by the clock absorbs; equal times are parted by the IDs.
+        // The first known ID by the clock absorbs the minted one; the IDs break a tie.
         let mut joins: Vec<_> = self.joins.into_iter().collect();
         joins.sort_unstable_by(|(join, at_ms), (other, other_ms)| {
             (at_ms, join).cmp(&(other_ms, other))
         });
         delta.joins = joins.into_iter().map(|(join, _)| join).collect();
-        // Of events with the same ID the first by the clock counts, whichever journal has it.
+        // Of events with the same ID, the first by the clock counts, in whichever journal it is.
         for user in &mut delta.users {
             user.events.sort_by_key(|event| event.at_ms);
         }
@@ -476,13 +473,13 @@ impl DeltaBuilder {
     }
 }
 
-/// Parts the metrics that one event counts for.
+/// Returns the ID of an event for one of its metrics.
 fn metric_digest(name: &str) -> u64 {
     // Reading from memory cannot fail, and the crate adds no error of its own.
     murmur3::murmur3_x64_128(&mut name.as_bytes(), 0).unwrap_or_default() as u64
 }
 
-/// Keeps merged values where the houses count exactly.
+/// Clamps merged values to the range in which both stores count exactly.
 fn bounded(value: i64) -> i64 {
     value.clamp(-USER_MAX, USER_MAX)
 }

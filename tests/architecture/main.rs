@@ -171,13 +171,7 @@ const SHARED_NAMES: &[&str] = &["Arguments"];
 /// What remains to be done: files in import cycles, by module.
 const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[];
 /// What remains to be done: functions over the limit, by module.
-const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
-    ("admin", 7),
-    ("cli", 1),
-    ("config", 4),
-    ("server", 1),
-    ("store", 1),
-];
+const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[("admin", 7)];
 /// What remains to be done: names of more than one public type.
 const SHARED_NAMES_LEFT: &[&str] = &[
     "Group",
