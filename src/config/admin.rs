@@ -1,4 +1,4 @@
-//! `admin`: the admin API, and who may do what there.
+//! `admin:`: the admin API and its tokens.
 
 use super::name::check_name;
 use super::plan::{Admin, Token, TokenRole};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
 
 const ROLES: &[(&str, TokenRole)] = &[("read", TokenRole::Read), ("operate", TokenRole::Operate)];
-/// A token of fewer bytes may be found by trying.
+/// A shorter token can be found by trying.
 const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
 const HASH: &str = "sha256: and 64 hexadecimal digits, such as `watershed token` prints";
@@ -48,7 +48,10 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
         let token = token(&name, &node);
         if let Some(token) = token {
             if tokens.iter().any(|other| other.digest == token.digest) {
-                node.problem("another name has the same token", "give each its own");
+                node.problem(
+                    "another name has the same token",
+                    "use a different token for each name",
+                );
             }
             tokens.push(token);
         }
@@ -58,13 +61,13 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
         if !listen.ip().is_loopback() && !asked {
             let hint = "write `admin: { listen: …, token: … }`, or listen on 127.0.0.1";
             node.problem(
-                format!("{listen} can be reached from elsewhere, and no token is asked for"),
+                format!("{listen} is not a loopback address, and there is no token"),
                 hint,
             );
         }
         if listen == public && listen.port() != 0 {
             node.problem(
-                format!("{listen} is where the public is listened to"),
+                format!("{listen} is already the address of `listen`"),
                 "write another port",
             );
         }
@@ -78,7 +81,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
     }
 }
 
-/// Where health and metrics are served alone; not where something else listens.
+/// Reads the address of health checks and metrics. It must not be the address of another listener.
 fn health(
     root: &Node<'_>,
     node: &Node<'_>,
@@ -95,14 +98,14 @@ fn health(
     ];
     for (key, other) in others {
         if other.is_some_and(|other| overlap(health, other)) {
-            let said = format!("{health} is where `{key}` listens");
-            node.problem(said, "write another port, such as 9901");
+            let found = format!("{health} is already the address of `{key}`");
+            node.problem(found, "write another port, such as 9901");
         }
     }
     Some(health)
 }
 
-/// Whether two listeners cannot both have these.
+/// Whether two listeners cannot both bind these addresses.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let all = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (all || one.ip() == other.ip())
@@ -128,13 +131,13 @@ fn token(name: &str, node: &Node<'_>) -> Option<Token> {
             let text = node.secret(HASH)?;
             let digest = text.reveal().strip_prefix("sha256:").and_then(digest);
             if digest.is_none() {
-                node.problem("this is no hash", HASH);
+                node.problem("this is not a hash", HASH);
             }
             digest.map(|digest| (digest, false))
         }
         (None, Some(node)) => plain(&node),
         (Some(_), Some(node)) => {
-            node.problem("there is `hash`, too", "keep the hash, and delete this");
+            node.problem("both `hash` and `token` are written", "delete `token`");
             None
         }
         (None, None) => {
@@ -151,7 +154,7 @@ fn token(name: &str, node: &Node<'_>) -> Option<Token> {
     })
 }
 
-/// Of a token only this is kept: its digest, and whether it is short.
+/// Reads a token. Only its digest is kept, and whether it is short.
 fn plain(node: &Node<'_>) -> Option<([u8; 32], bool)> {
     let token = node.secret("a text")?;
     if token.reveal().is_empty() {

@@ -1,4 +1,4 @@
-//! From the file to the plan, all diagnostics said at once.
+//! Reads the file into the plan, and reports all diagnostics at once.
 
 use super::experiments::{self, Known};
 use super::identity;
@@ -11,35 +11,32 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const KEYS: &[(&str, &str)] = &[
-    (
-        "listen",
-        "where the public is listened to, such as 0.0.0.0:8080",
-    ),
+    ("listen", "the public address, such as 0.0.0.0:8080"),
     ("admin", "{ listen: 127.0.0.1:9900, token: … }"),
     (
         "store",
         "redis://host:port, or the path of a file; watershed.db beside this file unless given",
     ),
     ("journal", "{ path, sync_interval, quota }"),
-    ("workers", "a whole number; one for each core unless given"),
+    ("workers", "a whole number; one per core unless given"),
     (
         "user",
-        "where the user's ID stands: { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }, or a list",
+        "the source of the user ID: { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }, or a list",
     ),
     (
         "identity",
         "{ name, max_age, domain, path, same_site, secure, http_only, max_length, join, store, key, keys }",
     ),
-    (
-        "upstreams",
-        "a name for each version of the site, then its address",
-    ),
+    ("upstreams", "a name for each upstream, then its address"),
     (
         "default",
-        "the upstream of everything that no experiment claims",
+        "the upstream of requests that match no experiment",
     ),
     ("experiments", "a name for each experiment, then its groups"),
-    ("metrics", "a name for each metric, then what counts"),
+    (
+        "metrics",
+        "a name for each metric, then the event or rule that counts",
+    ),
     (
         "timeouts",
         "{ head, idle, body, connect, response, total, tunnel, grace, shutdown }",
@@ -50,16 +47,16 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "trust",
-        "a list of networks whose X-Forwarded-* are believed, such as 10.0.0.0/8",
+        "a list of networks whose X-Forwarded-* headers are trusted, such as 10.0.0.0/8",
     ),
     ("overrides", "{ secret: … }"),
     (
         "show_group",
-        "whether answers carry Watershed-Group: true or false",
+        "whether responses carry Watershed-Group: true or false",
     ),
     (
         "cache",
-        "what shared caches are told: vary, private or off, or { upstream, header }",
+        "how shared caches keep groups apart: vary, private or off, or { upstream, header }",
     ),
     (
         "access_log",
@@ -67,11 +64,11 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "request_id",
-        "whether requests are given an X-Request-Id: true or false",
+        "whether requests get an X-Request-Id: true or false",
     ),
     (
         "trace",
-        "whether requests are given a traceparent: true, false, the percentage that is sampled, or { sample, otlp }",
+        "whether requests get a traceparent: true, false, the sampled percentage, or { sample, otlp }",
     ),
     ("consent", "{ cookie: NAME, value: … }"),
     (
@@ -80,7 +77,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "retention",
-        "how long users are kept after their experiment ended, such as 90d; for ever unless given",
+        "how long users are kept after their experiment ended, such as 90d; forever unless given",
     ),
     (
         "tls",
@@ -88,7 +85,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What the file means. With diagnostics noted in the reading, what is returned is of no use.
+/// Reads the plan. If the context has diagnostics afterwards, the returned plan is incomplete.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
     let listen = root.get("listen").and_then(|node| node.listen_address());
@@ -159,12 +156,12 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     }
 }
 
-/// What signs until the secret that is kept with the store takes its place.
+/// Makes the secret that signs until the secret of the store replaces it.
 fn random_secret(root: &Node<'_>) -> [u8; 32] {
     let mut secret = [0; 32];
     if let Err(error) = getrandom::fill(&mut secret) {
         root.problem(
-            format!("the system gives no random numbers: {error}"),
+            format!("the system returns no random numbers: {error}"),
             "let this process use getrandom(2) or read /dev/urandom",
         );
     }
@@ -187,11 +184,11 @@ fn journal(root: &Node<'_>) -> Journal {
         ),
         (
             "sync_interval",
-            "what a power cut may cost at most, such as 1s",
+            "the records of how long a power failure may lose, such as 1s",
         ),
         (
             "quota",
-            "what it may grow to while the store is away, such as 1GiB",
+            "the size up to which it grows while the store is unavailable, such as 1GiB",
         ),
     ]);
     if let Some(path) = node
@@ -215,7 +212,7 @@ fn journal(root: &Node<'_>) -> Journal {
     journal
 }
 
-/// Makes the root of a reading.
+/// Returns the root of the file.
 pub fn root<'a>(reading: &'a ReadContext<'a>, value: &'a super::file::Value) -> Node<'a> {
     Node {
         reading,

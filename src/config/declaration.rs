@@ -1,4 +1,4 @@
-//! The plan as journals and stores keep it.
+//! The part of a plan that journals and stores keep.
 
 use super::plan::Plan;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
@@ -7,11 +7,11 @@ use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, 
 use crate::experiment::{Experiment, Lifecycle};
 use std::collections::BTreeSet;
 
-/// What a store must know to fold records made under this plan.
+/// Returns what ingestion must know to aggregate records that were made under this plan.
 pub fn declaration(plan: &Plan) -> Declaration {
     let experiments: Vec<_> = plan.experiments.iter().map(experiment).collect();
     let mut metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
-    // In the order in which they were given their places.
+    // In the order of their indices.
     let guardrails = plan.experiments.iter().flat_map(|own| &own.guardrails);
     let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
     metrics.extend(counted.map(|guardrail| harm(guardrail, plan)));
@@ -23,16 +23,16 @@ pub fn declaration(plan: &Plan) -> Declaration {
     }
 }
 
-/// Names everything that decides who sees what and what counts: replicas that share a store
-/// should agree in it.
+/// Returns a digest of everything that decides assignment and counting. Replicas that share a store
+/// should have the same digest.
 pub fn definition(plan: &Plan) -> String {
     let Plan {
         metrics, identity, ..
     } = plan;
-    // Without the tables by which experiments are found: their order is another one in each process.
+    // Without the lookup tables of experiments: their order differs between processes.
     let mut experiments = plan.experiments.to_vec();
     for experiment in experiments.iter_mut().filter(|own| !own.ended_by_file) {
-        // Decisions reach replicas one after the other.
+        // Decisions reach replicas at different times.
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
     }
     let content = digest(&format!("{experiments:?} {metrics:?} {identity:?}"));
@@ -40,7 +40,7 @@ pub fn definition(plan: &Plan) -> String {
 }
 
 fn digest(content: &str) -> u64 {
-    // ReadContext from a slice cannot fail, and the crate adds no error of its own.
+    // Reading from a slice cannot fail, and the crate adds no error of its own.
     murmur3::murmur3_x64_128(&mut content.as_bytes(), 0).unwrap_or_default() as u64
 }
 
@@ -59,7 +59,7 @@ fn experiment(experiment: &Experiment) -> DeclaredExperiment {
     }
 }
 
-/// What judges an experiment, and what its guardrails bound.
+/// The metrics that an experiment counts: its own, and those of its guardrails.
 fn counted(experiment: &Experiment) -> BTreeSet<usize> {
     let judging = experiment.metrics.iter().map(|metric| metric.0);
     let bounded = experiment.guardrails.iter().map(|own| own.counted_as.0);
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_means_the_same_to_every_replica() {
+    fn digest_of_a_file_is_the_same_on_every_replica() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("routes.yaml");
         let mut text =

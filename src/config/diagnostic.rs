@@ -1,28 +1,28 @@
-//! What is wrong with a file that people wrote: the place, what was found, what is allowed.
+//! Errors of a configuration file: the position, what was found, and what is allowed.
 
 use std::fmt;
 
-/// Everything that is wrong with a file.
+/// All errors of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidConfig {
-    /// In the order of the file; at least one.
+    /// At least one, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// One thing that is wrong.
+/// One error of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The file, as it was named.
+    /// The path of the file, as the user named it.
     pub file: String,
-    /// Line and column of the place, from 1; `None` when it is the file itself.
+    /// Line and column, from 1; `None` for an error of the whole file.
     pub place: Option<(usize, usize)>,
-    /// The key's path, such as `experiments.new-checkout.traffic`; empty for the whole file.
+    /// The path of the key, such as `experiments.new-checkout.traffic`; empty for the whole file.
     pub key: String,
     /// What was found.
     pub found: String,
-    /// What is allowed there, or what to do.
+    /// What is allowed there, or the fix.
     pub allowed: String,
-    /// What was probably meant.
+    /// The known name that was probably meant.
     pub near: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The one of `known` that `found` is probably a slip of.
+/// Returns the name in `known` that `found` is probably a misspelling of.
 pub fn near<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let distance = |known: &&str| strsim::damerau_levenshtein(found, known);
     let close = |known: &&str| distance(known) <= (found.len().max(known.len()) + 1) / 3;

@@ -1,4 +1,4 @@
-//! `experiments:` — who is split, into which groups.
+//! `experiments:`: who takes part, and in which groups.
 
 use super::lifecycle;
 use super::metrics;
@@ -13,7 +13,7 @@ use crate::experiment::{
 };
 use http::header::HeaderName;
 
-/// What experiments refer to.
+/// The names that experiments refer to.
 pub struct Known<'a> {
     /// Names of upstreams, in file order.
     pub upstreams: &'a [&'a str],
@@ -26,7 +26,7 @@ const KEYS: &[(&str, &str)] = &[
     ("experiment", "short form: the upstream of the other group"),
     (
         "percent",
-        "short form: the percentage of users that get `experiment`",
+        "short form: the percentage of users who get `experiment`",
     ),
     (
         "match",
@@ -34,35 +34,32 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "salt",
-        "what is hashed with the user's ID; the experiment's name unless given",
+        "the text that is hashed with the user ID; the experiment's name unless given",
     ),
     (
         "traffic",
-        "the percentage of eligible users that takes part, such as 100%",
+        "the percentage of eligible users who take part, such as 100%",
     ),
     (
         "groups",
         "a name for each group, then { weight: 50, upstream: NAME }",
     ),
-    (
-        "metrics",
-        "a list of metrics that judge it; all unless given",
-    ),
+    ("metrics", "a list of its metrics; all metrics unless given"),
     (
         "guardrails",
-        "bounds on harm, such as { errors: { max_increase: 1% } }",
+        "limits on harm, such as { errors: { max_increase: 1% } }",
     ),
     ("winner", "the group whose version everybody gets"),
     (
         "act_on",
-        "verdicts to act on: winner (promoted), loser (rolled back), or both",
+        "verdicts that take effect by themselves: winner (promoted), loser (rolled back), or both",
     ),
     ("count_overrides", "true or false"),
     ("min_duration", "the earliest verdict, such as 7d"),
 ];
 const WEIGHT: &str = "a positive number, such as 50";
 
-/// All experiments of the file.
+/// Reads all experiments of the file.
 pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
     let named = node
         .map(|node| node.named("experiment"))
@@ -197,7 +194,7 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
             }
         };
         let upstream = node.get("upstream");
-        // A group that is not understood still counts as a group: no other message follows from it.
+        // An invalid group still counts as a group, so that no second error follows from it.
         let Some(weight) = Weight::new(weight.unwrap_or(1.0)) else {
             continue;
         };
@@ -212,7 +209,7 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
         .filter(|(_, node)| node.get("upstream").is_some())
         .count();
     if with != 0 && with != named.len() {
-        let allowed = "give every group an upstream, or none (then the experiment acts through the Watershed-Experiment header)";
+        let allowed = "give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header)";
         node.problem("some groups have an upstream and some have none", allowed);
     }
     groups
@@ -230,7 +227,7 @@ fn upstream_named(node: &Node<'_>, known: &Known<'_>) -> Option<UpstreamIndex> {
     place.map(UpstreamIndex)
 }
 
-/// The metrics that judge, the primary one first.
+/// Reads the metrics of the verdict, the primary metric first.
 fn judged_by(node: Option<Node<'_>>, known: &Known<'_>) -> Box<[MetricIndex]> {
     let mut judging: Vec<MetricIndex> = match node {
         None => (0..known.metrics.len()).map(MetricIndex).collect(),
@@ -287,7 +284,7 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
                 None => {
                     node.missing(
                         "over",
-                        "the time above which an answer is slow, such as 500ms",
+                        "the time above which a response is slow, such as 500ms",
                     );
                     return None;
                 }
@@ -309,7 +306,7 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
         };
         let counted_as = match what {
             GuardrailTarget::Metric(metric) => metric,
-            // Given out when all experiments are known.
+            // Assigned once all experiments are known.
             GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => {
                 MetricIndex(known.metrics.len())
             }
@@ -336,11 +333,11 @@ fn matcher(node: &Node<'_>) -> Matcher {
         ("method", "a method or a list of them"),
         (
             "headers",
-            "header names, each with the value asked for, or `true` for any",
+            "header names, each with the required value, or `true` for any",
         ),
         (
             "query",
-            "query parameters, each with the value asked for, or `true` for any",
+            "query parameters, each with the required value, or `true` for any",
         ),
     ]);
     let host = |node: Node<'_>| {
@@ -365,7 +362,7 @@ fn matcher(node: &Node<'_>) -> Matcher {
         }),
         Err(_) => {
             node.problem(
-                format!("{name:?} is no header name"),
+                format!("{name:?} is not a header name"),
                 "letters, digits and hyphens",
             );
             None
@@ -388,7 +385,7 @@ fn wanted(node: &Node<'_>) -> Option<Box<str>> {
     match (node.flag(), node.value) {
         (Some(true), _) | (_, super::file::Value::Nothing) => None,
         _ => node
-            .text("the value asked for, or true for any")
+            .text("the required value, or true for any")
             .map(Into::into),
     }
 }

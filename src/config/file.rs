@@ -1,31 +1,31 @@
-//! The file as YAML. The only place that knows the parser.
+//! The file as YAML. Only this file uses the parser.
 
 use super::diagnostic::{Diagnostic, InvalidConfig};
 use super::source_map::SourceMap;
 use std::io::Read;
 use std::path::Path;
 
-/// A YAML value, free of its parser.
+/// A YAML value, independent of the parser.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Nothing was written.
+    /// No value.
     Nothing,
     /// `true` or `false`.
     Bool(bool),
-    /// A number, and how it is written.
+    /// A number, and its text in the file.
     Number(f64, String),
     /// A text.
     Text(String),
     /// A list.
     List(Vec<Value>),
-    /// Keys and values, in the order of the file.
+    /// A map: keys and values, in the order of the file.
     Map(Vec<(String, Value)>),
 }
 
-/// The most that a file may hold: far above any real one.
+/// The largest file, in bytes: far above any real one.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Reads a file's text.
+/// Reads the text of a file.
 pub fn read(path: &Path) -> Result<String, InvalidConfig> {
     let invalid = |found: String, allowed: &str| one(path, None, found, allowed);
     let file = std::fs::File::open(path).map_err(|error| match error.kind() {
@@ -49,7 +49,7 @@ pub fn read(path: &Path) -> Result<String, InvalidConfig> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(invalid(
             "is larger than 1 MiB".to_owned(),
-            "is this the right file? a routes file is a few pages",
+            "is this the right file? a routes file has a few pages",
         ));
     }
     String::from_utf8(bytes).map_err(|error| {
@@ -61,7 +61,7 @@ pub fn read(path: &Path) -> Result<String, InvalidConfig> {
     })
 }
 
-/// Parses a text. `Err` says where it is not YAML.
+/// Parses a text. The error names the position where it is not YAML.
 pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfig> {
     let source_map = SourceMap::of(text);
     let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
@@ -72,7 +72,7 @@ pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfi
         Ok(value) => Ok((convert(value), source_map)),
         Err(error) => {
             let place = error.location().map(|at| (at.line(), at.column()));
-            // The place is said before it.
+            // The diagnostic prints the position itself.
             let found = error.to_string();
             let found = found
                 .split(" at line ")
@@ -82,7 +82,7 @@ pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfi
             let allowed = if found.contains("duplicate entry") {
                 "write each key once"
             } else {
-                "this is not YAML: look at the indentation and the colons there"
+                "this is not YAML: check the indentation and the colons there"
             };
             Err(one(path, place.or(Some((1, 1))), found, allowed))
         }

@@ -1,4 +1,4 @@
-//! `upstreams.NAME`: which endpoint is asked, whether it is well, and how much it is given.
+//! `upstreams.NAME`: load balancing, health checks, and limits of endpoints.
 
 use super::metrics;
 use super::plan::{Balance, EndpointBounds, Health};
@@ -7,11 +7,11 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 use std::time::Duration;
 
-/// As many may wait for a connection unless the file says otherwise.
+/// The default of `limits.pending`.
 const PENDING: u32 = 1024;
 const PATH: &str = "a path, such as /healthz";
 
-/// How the endpoint for a request is chosen.
+/// Reads how the endpoint for a request is chosen.
 pub fn balance(upstream: &Node<'_>) -> Balance {
     let words = [
         ("least_loaded", Balance::LeastLoaded),
@@ -22,7 +22,7 @@ pub fn balance(upstream: &Node<'_>) -> Balance {
     written.unwrap_or(Balance::LeastLoaded)
 }
 
-/// `health:` — a path, or keys.
+/// Reads `health:`, a path or keys.
 pub fn read(node: &Node<'_>) -> Option<Health> {
     let mut health = Health {
         path: PathAndQuery::from_static("/"),
@@ -45,17 +45,17 @@ pub fn read(node: &Node<'_>) -> Option<Health> {
     }
     node.keys(&[
         ("path", PATH),
-        ("host", "the Host that is asked for"),
-        ("interval", "from one time to the next, such as 5s"),
-        ("timeout", "how long an answer may take, such as 2s"),
+        ("host", "the Host of the check"),
+        ("interval", "the time between two checks, such as 5s"),
+        ("timeout", "how long a response may take, such as 2s"),
         ("status", metrics::STATUS),
         (
             "failures",
-            "bad answers in a row until it is passed over, such as 3",
+            "failures in a row until the endpoint counts as unhealthy, such as 3",
         ),
         (
             "successes",
-            "good answers in a row until it is asked again, such as 2",
+            "successes in a row until the endpoint counts as healthy, such as 2",
         ),
     ]);
     match node.get("path") {
@@ -72,7 +72,7 @@ pub fn read(node: &Node<'_>) -> Option<Health> {
         let node = node.get(key)?;
         let time = node.duration()?;
         if time < Duration::from_millis(10) {
-            node.problem("too short a time", "10ms or more");
+            node.problem("the time is too short", "10ms or more");
         }
         Some(time)
     };
@@ -89,7 +89,7 @@ pub fn read(node: &Node<'_>) -> Option<Health> {
     Some(health)
 }
 
-/// `limits:` of each endpoint.
+/// Reads the `limits:` of each endpoint.
 pub fn bounds(upstream: &Node<'_>) -> EndpointBounds {
     let mut bounds = EndpointBounds {
         connections: None,
@@ -99,8 +99,11 @@ pub fn bounds(upstream: &Node<'_>) -> EndpointBounds {
         return bounds;
     };
     node.keys(&[
-        ("connections", "how many connections, such as 500"),
-        ("pending", "how many requests wait for one, such as 1024"),
+        ("connections", "the number of connections, such as 500"),
+        (
+            "pending",
+            "the number of requests that wait for a connection, such as 1024",
+        ),
     ]);
     let count = |key: &str, low| Some(node.get(key)?.whole(low, 1_000_000)? as u32);
     bounds.connections = count("connections", 1);

@@ -1,14 +1,14 @@
-//! What reading a file asks of its values: what the file may hold is known from that, and from
-//! nowhere else.
+//! Records how each value of a file is read. The JSON Schema is made from these records, so that it
+//! cannot differ from what is read.
 
 use std::collections::BTreeMap;
 
-/// What a value was read as.
+/// How a value was read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ValueForm {
-    /// A map with these keys, each with what it may hold.
+    /// A map with these keys, each with a description of its value.
     Keys(Vec<(String, String)>),
-    /// A map of names that the writer chose.
+    /// A map of names that the user chose.
     Named,
     /// A list.
     List,
@@ -30,18 +30,18 @@ pub enum ValueForm {
     Bytes,
 }
 
-/// A path, and what stands there was read as.
+/// The path of a value, and how it was read.
 pub type RecordedForm = (Vec<String>, ValueForm);
 
-/// The name of whatever the writer chose, in a path.
+/// Stands for a name that the user chose, in a path.
 pub const ANY: &str = "*";
 
-/// All that was seen, by path. Names that the writer chose are [`ANY`]; places in lists are left
-/// out, because what may be several may be one.
+/// Returns all records by path. Names that the user chose become [`ANY`]. Positions in lists are
+/// left out, because a list may also be written as its only item.
 pub fn by_path(all: &[RecordedForm]) -> BTreeMap<Vec<String>, Vec<ValueForm>> {
     let mut known: BTreeMap<Vec<String>, Vec<ValueForm>> = BTreeMap::new();
     let mut all: Vec<&RecordedForm> = all.iter().collect();
-    // What is above is known first.
+    // Parents come before their children.
     all.sort_by_key(|(path, _)| path.len());
     for (path, seen) in all {
         let mut general: Vec<String> = Vec::with_capacity(path.len());

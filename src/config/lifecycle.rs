@@ -1,9 +1,9 @@
-//! What ends an experiment: a winner in the file, or a verdict that is acted on.
+//! What ends an experiment: a winner in the file, or a verdict that takes effect by itself.
 
 use super::reader::Node;
 use crate::experiment::{ActOn, Group, GroupIndex};
 
-/// `winner:` — the group whose version everybody gets.
+/// Reads `winner:`, the group whose version everybody gets.
 pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
     let winner = experiment.get("winner")?;
     let text = winner.text("the name of a group")?;
@@ -14,7 +14,7 @@ pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
     place.map(GroupIndex)
 }
 
-/// `act_on:` — verdicts that are acted on without asking.
+/// Reads `act_on:`, the verdicts that take effect by themselves.
 pub fn act_on(experiment: &Node<'_>) -> ActOn {
     let items = experiment.get("act_on").map(|node| node.items());
     let mut act_on = ActOn::default();

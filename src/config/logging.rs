@@ -1,4 +1,4 @@
-//! `access_log:` — where requests are logged, and what of them.
+//! `access_log:`: where requests are logged, and which of their properties.
 
 use super::plan::{AccessLog, LogTo, LogUser};
 use super::reader::Node;
@@ -6,7 +6,7 @@ use crate::experiment::assign::Share;
 
 const TO: &str = "true, stdout, stderr, the path of a file, or { to, sample, user, query }";
 
-/// Where requests are logged, and what of them; `None` when they are not.
+/// Reads `access_log`. Returns `None` when requests are not logged.
 pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
     let node = root.get("access_log")?;
     let mut log = AccessLog {
@@ -25,7 +25,7 @@ pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
     node.keys(&[
         ("to", "stdout, stderr or the path of a file"),
         ("sample", SHARE),
-        ("user", "what is told of the user's ID: hashed, raw or none"),
+        ("user", "how the user ID is logged: hashed, raw or none"),
         ("query", "whether the query is logged: true or false"),
     ]);
     if let Some(node) = node.get("to") {
@@ -47,10 +47,10 @@ pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
     Some(log)
 }
 
-/// What a share of requests is written as.
+/// How a share of requests is written.
 pub const SHARE: &str = "a percentage from 0% to 100%, with its sign";
 
-/// A share of requests.
+/// Reads a share of requests.
 pub fn share(node: &Node<'_>) -> Option<Share> {
     let share = node.percent(SHARE, |percent| (0.0..=100.0).contains(&percent))?;
     Share::new(share)

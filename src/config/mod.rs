@@ -1,8 +1,8 @@
-//! `routes.yaml`: the file's shape, its checks, its messages; yields an immutable [`plan::Plan`].
+//! Reads `routes.yaml` into an immutable [`plan::Plan`].
 //!
-//! [`load`] reads the file ([`file`], the only place that knows the YAML parser), finds where its
-//! keys stand ([`locate`]), and reads keys into the plan ([`check`]), noting everything that is
-//! wrong with its place on the way ([`node`], [`problem`]).
+//! [`load`] parses the file ([`file`], the only user of the YAML parser), finds the positions of its
+//! keys ([`source_map`]), and reads the keys into the plan ([`check`]). On the way it collects all
+//! errors with their positions ([`reader`], [`diagnostic`]).
 
 mod admin;
 mod check;
@@ -37,19 +37,19 @@ use plan::Plan;
 use std::cell::RefCell;
 use std::path::Path;
 
-/// The plan of a file, or all that is wrong with it.
+/// Reads the plan of a file, or returns all its errors.
 pub fn load(path: &Path) -> Result<Plan, InvalidConfig> {
     let text = file::read(path)?;
     parse(&text, path, &|name| std::env::var(name).ok())
 }
 
-/// The plan of a text, as if it stood in the file at `path`.
+/// Reads the plan of a text, as if it were the file at `path`.
 pub fn parse(
     text: &str,
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Plan, InvalidConfig> {
-    // YAML knows line breaks that editors do not show as such, and may point past the end.
+    // YAML has line breaks that editors do not show, and the parser may point past the end.
     let lines = text.lines().count().max(1);
     let within = |mut problem: Diagnostic| {
         problem.place = problem
@@ -70,9 +70,9 @@ pub fn parse(
         recorded: None,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // The values without comments and layout: what two files that mean the same have in common.
+    // The values without comments and layout: two files with the same meaning have the same digest.
     let mut meaning = std::io::Cursor::new(format!("{value:?}"));
-    // ReadContext from memory cannot fail, and the crate adds no error of its own.
+    // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
     let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
     plan.redacted_file = redact::redacted(&value, &reading.secrets.take());

@@ -1,5 +1,5 @@
-//! The plan: what `routes.yaml` means, checked and immutable. Everything that runs reads this,
-//! never the file.
+//! The plan: the validated, immutable meaning of `routes.yaml`. All code reads the plan and never
+//! the file.
 
 mod admin;
 mod limits;
@@ -29,68 +29,68 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What one sound `routes.yaml` means.
+/// The meaning of one valid `routes.yaml`.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the public is listened to.
+    /// The public address.
     pub listen: SocketAddr,
-    /// Where and how TLS is listened to.
+    /// The public address with TLS, and its certificates.
     pub tls: Option<ServerTls>,
-    /// Where people look: results, metrics, controls.
+    /// The admin API.
     pub admin: Admin,
-    /// Where the counts live.
+    /// The store of the counts.
     pub store: StoreConfig,
-    /// Where facts are kept until the store has them.
+    /// The journals.
     pub journal: Journal,
-    /// How many workers; one per core when left out.
+    /// The number of workers.
     pub workers: usize,
-    /// Who the visitor is.
+    /// How users are identified.
     pub identity: Identity,
-    /// The versions of the site, in file order; at least one.
+    /// At least one, in file order.
     pub upstreams: Box<[Upstream]>,
-    /// Where requests go that no experiment claims.
+    /// The upstream of requests that match no experiment.
     pub default: UpstreamIndex,
     /// In file order.
     pub experiments: Experiments,
     /// In file order.
     pub metrics: Box<[Metric]>,
-    /// How long things may take.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// How large and many things may be.
+    /// Limits on sizes and counts.
     pub limits: Limits,
-    /// Peers whose `X-Forwarded-*` are believed.
+    /// Peers whose `X-Forwarded-*` headers are trusted.
     pub trust: Box<[IpNet]>,
     /// The key of QA overrides; `None` turns them off.
     pub override_secret: Option<Secret>,
-    /// What must say so before anything is recorded; `None` asks nobody.
+    /// The cookie without which nothing is recorded; `None` records everything.
     pub consent: Option<Consent>,
     /// How browsers report events.
     pub beacon: Beacon,
     /// How long users are kept after their experiment ended; `None` keeps them.
     pub retention: Option<Duration>,
-    /// What shared caches are told.
+    /// How shared caches keep groups apart.
     pub cache: Cache,
     /// Where requests are logged; `None` does not log them.
     pub access_log: Option<AccessLog>,
-    /// What requests are given to be told apart by.
+    /// Request IDs and traces.
     pub tracing: Tracing,
     /// Whether responses carry `Watershed-Group`.
     pub show_group: bool,
-    /// A digest of the file's meaning, to tell replicas and reloads apart.
+    /// A digest of the file's meaning, which distinguishes replicas and reloads.
     pub digest: u64,
-    /// The file as it is written, without its secrets.
+    /// The file as it is written, with its secrets hidden.
     pub redacted_file: serde_json::Value,
-    /// Files beside `routes.yaml` whose change is a change of the plan.
+    /// Other files whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
 }
 
-/// What the keys of [`Identity::keys`] are for.
+/// The purpose of [`Identity::keys`].
 pub const IDENTITY_KEYS: &str = "identity";
-/// What the keys of [`Admin::session_keys`] are for.
+/// The purpose of [`Admin::session_keys`].
 pub const SESSION_KEYS: &str = "session";
 
 impl Plan {
-    /// Signs by these secrets from now on; where the file has keys of its own, they stay.
+    /// Signs with these secrets from now on. Keys of the file stay.
     pub fn sign_by(&mut self, first: &[u8], others: &[&[u8]]) {
         let keys = |purpose| KeyRing::new(purpose, first, others.iter().copied());
         self.admin.session_keys = keys(SESSION_KEYS);
@@ -99,22 +99,22 @@ impl Plan {
         }
     }
 
-    /// The experiment at this place.
+    /// Returns the experiment at this index.
     pub fn experiment(&self, index: ExperimentIndex) -> &Experiment {
         &self.experiments[index.0]
     }
 
-    /// The upstream at this place.
+    /// Returns the upstream at this index.
     pub fn upstream(&self, index: UpstreamIndex) -> &Upstream {
         &self.upstreams[index.0]
     }
 
-    /// The metric at this place.
+    /// Returns the metric at this index.
     pub fn metric(&self, index: MetricIndex) -> &Metric {
         &self.metrics[index.0]
     }
 
-    /// The experiment with this name.
+    /// Finds an experiment by its name.
     pub fn experiment_named(&self, name: &str) -> Option<ExperimentIndex> {
         let place = self
             .experiments
@@ -123,7 +123,7 @@ impl Plan {
         Some(ExperimentIndex(place))
     }
 
-    /// The upstream of the control group of an experiment, where it has one.
+    /// Returns the upstream of an experiment's control group, if it has one.
     pub fn control_upstream(&self, index: ExperimentIndex) -> Option<UpstreamIndex> {
         let experiment = self.experiment(index);
         let GroupIndex(control) = experiment.control;
@@ -134,69 +134,69 @@ impl Plan {
 /// How browsers report events to the public port.
 #[derive(Clone, Debug)]
 pub struct Beacon {
-    /// Where.
+    /// The path.
     pub path: Box<str>,
-    /// Other sites' pages that may.
+    /// Other origins whose pages may report events.
     pub origins: Box<[HeaderValue]>,
-    /// The most bytes of one report.
+    /// The largest report, in bytes.
     pub body_bytes_max: usize,
-    /// The most events of one user in a minute, over all workers.
+    /// The most events of one user per minute, over all workers.
     pub per_minute: u32,
-    /// The most events of one address in a minute, over all workers.
+    /// The most events of one client address per minute, over all workers.
     pub per_minute_per_address: u32,
-    /// False sends the path's requests upstream, like any other.
+    /// If false, requests to the path go to the upstream.
     pub enabled: bool,
 }
 
-/// What shared caches are told of answers that may be others for other visitors.
+/// How shared caches keep apart responses that depend on the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
-    /// Where an experiment chose the upstream.
+    /// For responses whose upstream an experiment chose.
     pub upstream: CacheRule,
-    /// Where it told the upstream the group.
+    /// For responses whose upstream got the group in a header.
     pub told: CacheRule,
 }
 
-/// How a cache is kept from mixing versions.
+/// What keeps a shared cache from mixing groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheRule {
-    /// By `Vary`.
+    /// `Vary`.
     Vary,
-    /// By `Vary`, and `Cache-Control: private`.
+    /// `Vary`, and `Cache-Control: private`.
     Private,
-    /// Not at all.
+    /// Nothing.
     Off,
 }
 
-/// Where the counts live.
+/// The store of the counts.
 #[derive(Clone, Debug)]
 pub enum StoreConfig {
-    /// One local file, made where missing.
+    /// One local file, created if missing.
     Embedded {
         /// The file.
         path: PathBuf,
     },
     /// Redis or Valkey, 6.2 or later.
     Redis {
-        /// `redis://[user:password@]host:port[/db]` and its kin for TLS, clusters and Sentinels;
-        /// kept secret because it may hold a password.
+        /// `redis://[user:password@]host:port[/db]` or a variant of it for TLS, clusters and
+        /// Sentinels. It is secret because it may hold a password.
         url: Secret,
-        /// What every key begins with; `ws` unless told otherwise.
+        /// The prefix of every key.
         prefix: Box<str>,
-        /// For TLS: who signed its certificate; the system's roots when `None`.
+        /// For TLS: the certificates to trust; `None` for the system's roots.
         ca: Option<PathBuf>,
-        /// For TLS: the certificate and key that it is shown.
+        /// For TLS: the client certificate and its key.
         identity: Option<(PathBuf, PathBuf)>,
     },
 }
 
-/// Where and how facts are kept until the store has them.
+/// The journals: records stay there until the store has them.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    /// The directory, made where missing.
+    /// The directory, created if missing.
     pub path: PathBuf,
-    /// The most that a power cut may cost.
+    /// The records of how long a power failure may lose.
     pub sync_interval: Duration,
-    /// The most it may grow to while the store is away, in bytes over all workers.
+    /// The size up to which they grow while the store is unavailable, in bytes over all workers.
     pub quota_bytes: u64,
 }

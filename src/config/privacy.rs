@@ -1,4 +1,4 @@
-//! `consent:`, `events:` and `retention:` — what may be recorded, from where, and for how long.
+//! `consent:`, `events:` and `retention:`: what is recorded, from which sources, and for how long.
 
 use super::plan::{Beacon, Cache, CacheRule};
 use super::reader::Node;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 /// Reads `consent`.
 pub fn consent(root: &Node<'_>) -> Option<Consent> {
-    const COOKIE: &str = "the name of the cookie that says so";
+    const COOKIE: &str = "the name of the cookie that holds the consent";
     let node = root.get("consent")?;
     node.keys(&[
         ("cookie", COOKIE),
         (
             "value",
-            "the cookie's value when consent was given, * for anything, such as \"*analytics*\"; any value unless given",
+            "the value of the cookie with consent, with * for any text, such as \"*analytics*\"; any value unless given",
         ),
     ]);
     let Some(cookie) = node.get("cookie") else {
@@ -31,8 +31,8 @@ pub fn consent(root: &Node<'_>) -> Option<Consent> {
     })
 }
 
-/// How many busy users one address may have unless `per_minute_per_address` is given: households
-/// and offices share one.
+/// The default of `per_minute_per_address` as a multiple of `per_minute`: households and offices share
+/// an address.
 const USERS_AT_AN_ADDRESS: u32 = 10;
 
 /// Reads `events`.
@@ -56,11 +56,11 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
             "origins",
             "a list of origins of other sites that may report events",
         ),
-        ("body", "the most bytes of one report, such as 16KiB"),
-        ("per_minute", "the most events of one user in a minute"),
+        ("body", "the largest report, such as 16KiB"),
+        ("per_minute", "the most events of one user per minute"),
         (
             "per_minute_per_address",
-            "the most events of one client address in a minute; ten times per_minute unless given",
+            "the most events of one client address per minute; ten times per_minute unless given",
         ),
         (
             "browser",
@@ -102,7 +102,7 @@ pub fn retention(root: &Node<'_>) -> Option<Duration> {
     root.get("retention").and_then(|node| node.duration())
 }
 
-/// What shared caches are told.
+/// Reads `cache`.
 pub fn cache(root: &Node<'_>) -> Cache {
     let mut cache = Cache {
         upstream: CacheRule::Vary,
@@ -116,7 +116,7 @@ pub fn cache(root: &Node<'_>) -> Cache {
     let Some(node) = root.get("cache") else {
         return cache;
     };
-    // YAML of old reads `off` as false.
+    // YAML 1.1 reads `off` as false.
     let rule = |node: &Node<'_>| match node.flag() {
         Some(false) => Some(CacheRule::Off),
         _ => node.word(&words),
@@ -132,7 +132,7 @@ pub fn cache(root: &Node<'_>) -> Cache {
         ),
         (
             "header",
-            "vary, private or off, where an experiment told the upstream the group",
+            "vary, private or off, where the upstream got the group in a header",
         ),
     ]);
     let read = |key: &str| node.get(key).and_then(|node| rule(&node));

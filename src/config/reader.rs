@@ -1,5 +1,5 @@
-//! A value of the file with its place, and what it can be read as. ReadContext what is not there
-//! says so with the place and goes on, so that one look finds everything that is wrong.
+//! Reads values of the file. A value that cannot be read is reported with its position, and reading
+//! continues, so that all errors are found at once.
 
 use super::diagnostic::{Diagnostic, near};
 use super::file::Value;
@@ -11,28 +11,28 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What reading a file needs and finds.
+/// What reading needs, and what it collects.
 pub struct ReadContext<'a> {
-    /// The file, as it was named.
+    /// The path of the file, as the user named it.
     pub path: &'a Path,
-    /// Where its keys stand.
+    /// The positions of its keys.
     pub source_map: SourceMap,
     /// The environment, for `${NAME}`.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Where its secrets stand.
+    /// The paths of its secrets.
     pub secrets: RefCell<Vec<Vec<String>>>,
-    /// What is wrong with it.
+    /// Its errors.
     pub diagnostics: RefCell<Vec<Diagnostic>>,
-    /// What was asked of its values, where somebody wants to know.
+    /// How its values were read, for the JSON Schema.
     pub recorded: Option<RefCell<Vec<RecordedForm>>>,
 }
 
-/// A value with its place.
+/// A value and its path.
 #[derive(Clone)]
 pub struct Node<'a> {
-    /// What is read.
+    /// The context.
     pub reading: &'a ReadContext<'a>,
-    /// The keys that lead here.
+    /// The path of the value.
     pub path: Vec<String>,
     /// The value.
     pub value: &'a Value,
@@ -45,7 +45,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Says that something is wrong with this value.
+    /// Reports an error of this value.
     pub fn problem(&self, found: impl Into<String>, allowed: impl Into<String>) {
         self.report(
             self.reading.source_map.find(&self.path).value,
@@ -55,7 +55,7 @@ impl<'a> Node<'a> {
         );
     }
 
-    /// Says that this names something that is not there.
+    /// Reports that this value names something that is not defined.
     pub fn unknown<'b>(
         &self,
         what: &str,
@@ -65,7 +65,7 @@ impl<'a> Node<'a> {
         let all: Vec<&str> = known.clone().into_iter().collect();
         let allowed = match all.is_empty() {
             true => format!("no {what} is defined"),
-            false => format!("there are: {}", all.join(", ")),
+            false => format!("known: {}", all.join(", ")),
         };
         let place = self.reading.source_map.find(&self.path).value;
         self.report(
@@ -76,7 +76,7 @@ impl<'a> Node<'a> {
         );
     }
 
-    /// Says that a key is missing in this map.
+    /// Reports that a key is missing in this map.
     pub fn missing(&self, key: &str, allowed: &str) {
         self.report(
             self.reading.source_map.find(&self.path).key,
@@ -99,7 +99,7 @@ impl<'a> Node<'a> {
         });
     }
 
-    /// The value below this key, if something is written there.
+    /// Returns the value of a key, if it has one.
     pub fn get(&self, key: &str) -> Option<Node<'a>> {
         let Value::Map(map) = self.value else {
             return None;
@@ -119,13 +119,13 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This as a map with only these keys, each with what it may hold.
+    /// Reads a map that may have only these keys, each with a description of its value.
     pub fn keys(&self, allowed: &[(&str, &str)]) -> bool {
         let Value::Map(map) = self.value else {
             let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
             self.problem(
                 format!("{} instead of keys", self.kind()),
-                format!("write keys here: {}", names.join(", ")),
+                format!("write these keys: {}", names.join(", ")),
             );
             return false;
         };
@@ -145,7 +145,7 @@ impl<'a> Node<'a> {
             {
                 Some((_, holds)) => (*holds).to_owned(),
                 None => format!(
-                    "known here: {}",
+                    "known keys: {}",
                     allowed
                         .iter()
                         .map(|(name, _)| *name)
@@ -163,7 +163,7 @@ impl<'a> Node<'a> {
         true
     }
 
-    /// This as a map of names that the writer chose.
+    /// Reads a map of names that the user chose.
     pub fn named(&self, what: &str) -> Vec<(String, Node<'a>)> {
         match self.value {
             Value::Map(map) => {
@@ -183,7 +183,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This as a list, or as the one item of a list.
+    /// Reads a list. Any other value counts as a list of one item.
     pub fn items(&self) -> Vec<Node<'a>> {
         match self.value {
             Value::List(items) => {
@@ -196,7 +196,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This as a text; numbers are texts too.
+    /// Reads a text. A number counts as a text.
     pub fn text(&self, allowed: &str) -> Option<&'a str> {
         self.note(|| ValueForm::Text);
         self.letters(allowed)
@@ -212,7 +212,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This as whatever `read` makes of its text.
+    /// Reads a text with `read`.
     pub fn read<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.note(|| ValueForm::Text);
         self.parse(allowed, read)
@@ -227,7 +227,7 @@ impl<'a> Node<'a> {
         value
     }
 
-    /// This as `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
         self.note(|| ValueForm::Bool);
         match self.value {
@@ -239,7 +239,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What it says, if it is `true` or `false`, as it may be besides other things.
+    /// Returns `true` or `false` if the value is one of them; other values are allowed.
     pub fn flag(&self) -> Option<bool> {
         let Value::Bool(flag) = *self.value else {
             return None;
@@ -248,13 +248,13 @@ impl<'a> Node<'a> {
         Some(flag)
     }
 
-    /// Whether it says `none`, as it may besides other things.
+    /// Whether the value is `none`; other values are allowed.
     pub fn is_none(&self) -> bool {
         self.note(|| ValueForm::Words(vec!["none".to_owned()]));
         *self.value == Value::Text("none".to_owned())
     }
 
-    /// This as a whole number within bounds.
+    /// Reads a whole number within bounds.
     pub fn whole(&self, low: u64, high: u64) -> Option<u64> {
         self.note(|| ValueForm::Whole(low, high));
         let allowed = format!("a whole number from {low} to {high}");
@@ -265,7 +265,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// This as a number; texts are none.
+    /// Reads a number. A text does not count as a number.
     pub fn number(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
         self.note(|| ValueForm::Number);
         match self.value {
@@ -281,7 +281,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This as a percentage with its sign, such as `10%`: 0.1.
+    /// Reads a percentage with its sign: `10%` is 0.1.
     pub fn percent(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
         self.note(|| ValueForm::Percent);
         self.parse(allowed, |text| {
@@ -290,7 +290,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// This as a time, such as `500ms`, `10s` or `7d`.
+    /// Reads a time, such as `500ms`, `10s` or `7d`.
     pub fn duration(&self) -> Option<Duration> {
         self.note(|| ValueForm::Duration);
         self.parse(
@@ -315,7 +315,7 @@ impl<'a> Node<'a> {
         )
     }
 
-    /// This as a size, such as `64KiB`.
+    /// Reads a size, such as `64KiB`.
     pub fn bytes(&self) -> Option<u64> {
         self.note(|| ValueForm::Bytes);
         self.parse("a size with its unit, such as 64KiB or 1GiB", |text| {
@@ -325,7 +325,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// This as one of these words.
+    /// Reads one of these words.
     pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         self.note(|| ValueForm::Words(all.iter().map(|&word| word.to_owned()).collect()));
@@ -342,8 +342,8 @@ impl<'a> Node<'a> {
         found
     }
 
-    /// This as a text that may be kept elsewhere: `${NAME}` is taken from the environment,
-    /// `file:PATH` from a file (relative to this one; a line end after it is left out).
+    /// Reads a secret text. `${NAME}` is read from the environment, and `file:PATH` from a file, whose
+    /// path is relative to this one. A line end after it is removed.
     pub fn secret(&self, allowed: &str) -> Option<Secret> {
         self.reading.secrets.borrow_mut().push(self.path.clone());
         let text = self.text(allowed)?;
@@ -354,7 +354,7 @@ impl<'a> Node<'a> {
                 Err(error) => {
                     self.problem(
                         format!("{} cannot be read: {error}", path.display()),
-                        "make it readable, or name another file",
+                        "make the file readable, or name another one",
                     );
                     None
                 }
@@ -363,7 +363,7 @@ impl<'a> Node<'a> {
         self.expand(text).map(Secret::new)
     }
 
-    /// `${NAME}` replaced by what the environment holds.
+    /// Replaces `${NAME}` by its value in the environment.
     fn expand(&self, text: &str) -> Option<String> {
         let mut rest = text;
         let mut whole = String::new();
@@ -387,7 +387,7 @@ impl<'a> Node<'a> {
         Some(whole)
     }
 
-    /// A path that is written relative to the file.
+    /// Resolves a path that is relative to the file.
     pub fn file(&self, path: &str) -> PathBuf {
         self.reading
             .path
@@ -396,7 +396,7 @@ impl<'a> Node<'a> {
             .join(path)
     }
 
-    /// Whether this is a map.
+    /// Whether the value is a map.
     pub fn is_map(&self) -> bool {
         matches!(self.value, Value::Map(_))
     }

@@ -1,13 +1,13 @@
-//! The file as people may see it: as it is written, without its secrets.
+//! The file as it is written, with its secrets hidden.
 
 use super::file::Value;
 use serde_json::{Map, Number, Value as Json};
 
-/// Stands for what is not shown.
+/// Stands for a secret.
 const HIDDEN: &str = "(secret)";
 
-/// This value with `secrets`, the paths of what was read as one, hidden. Where a secret is kept
-/// elsewhere (`${NAME}`, `file:PATH`), its place is shown.
+/// Hides the values at the paths `secrets`. A secret that is stored elsewhere (`${NAME}`,
+/// `file:PATH`) shows where.
 pub fn redacted(value: &Value, secrets: &[Vec<String>]) -> Json {
     below(value, secrets, &mut Vec::new())
 }
@@ -45,7 +45,8 @@ fn below(value: &Value, secrets: &[Vec<String>], path: &mut Vec<String>) -> Json
     }
 }
 
-/// What may be seen of a secret: where it is kept, or, of an address, all but who comes.
+/// Returns the visible part of a secret: where it is stored, or an address without user and
+/// password.
 fn without_secret(text: &str) -> String {
     let only_name = text
         .strip_prefix("${")
@@ -57,8 +58,7 @@ fn without_secret(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return HIDDEN.to_owned();
     };
-    // The last one: a password may hold more of them, written as it should not be. What stands
-    // behind a question mark may be one, too.
+    // The last `@`: a password may contain more of them, unescaped. A query may hold a password, too.
     let rest = match rest.rsplit_once('@') {
         Some((_, host)) => format!("{HIDDEN}@{host}"),
         None => rest.to_owned(),
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_hidden_and_their_places_are_not() {
+    fn secrets_are_hidden_and_their_locations_are_shown() {
         for (text, seen) in [
             ("hunter2", "(secret)"),
             ("${TOKEN}", "${TOKEN}"),

@@ -1,4 +1,4 @@
-//! The JSON Schema of `routes.yaml`: what reading asks of the values of files that show every key.
+//! The JSON Schema of `routes.yaml`. It is derived from how example files with every key are read.
 
 use super::key_recorder::{ANY, ValueForm, by_path};
 use super::{check, file, reader};
@@ -7,21 +7,21 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Together they show every key in each of its forms; a test says which one is missing.
+/// Examples that have every key in each of its forms. A test names a missing one.
 const SHOWN: &[&str] = &[
     include_str!("schema/all.yaml"),
     include_str!("schema/forms.yaml"),
     NAMING_FILES,
-    // Of `trace` there are more forms than files.
+    // `trace` has more forms than there are files.
     "upstreams: { a: http://127.0.0.1:1 }\ntrace: 10%",
     "upstreams: { a: http://127.0.0.1:1 }\ntrace: { otlp: true }",
 ];
-/// This one names files that are not there.
+/// An example that names files which do not exist.
 const NAMING_FILES: &str = include_str!("schema/files.yaml");
 
 type Known = BTreeMap<Vec<String>, Vec<ValueForm>>;
 
-/// The schema (draft 7, which editors know best).
+/// Returns the schema (draft 7, which editors support best).
 pub fn schema() -> Value {
     let known = known();
     let mut schema = json!({
@@ -56,7 +56,7 @@ fn known() -> Known {
     by_path(&all)
 }
 
-/// What may stand at this path.
+/// Returns the schema of the value at a path.
 fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
     let below = |part: &str, holds: Option<&str>| {
         let path: Vec<String> = path.iter().cloned().chain([part.to_owned()]).collect();
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_sound() {
+    fn examples_are_valid() {
         for text in SHOWN {
             let found = super::super::parse(text, Path::new("routes.yaml"), &|_| None);
             let diagnostics = found
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_shown() {
+    fn every_key_has_an_example() {
         let known = known();
         let mut missing = Vec::new();
         for (path, seen) in &known {
@@ -147,12 +147,12 @@ mod tests {
         }
         assert!(
             missing.is_empty(),
-            "not shown in src/config/schema/*.yaml: {missing:#?}"
+            "no example in src/config/schema/*.yaml: {missing:#?}"
         );
     }
 
     #[test]
-    fn the_file_is_what_is_read() {
+    fn schema_file_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/routes.schema.json");
         let kept = std::fs::read_to_string(path).unwrap_or_default();
         let now = format!("{:#}\n", schema());

@@ -1,24 +1,24 @@
-//! Where in a YAML text each key stands. The parser of values keeps no places, so the text is
-//! read once more for them.
+//! The positions of keys and values in a YAML text. The parser of values returns no positions, so the
+//! text is parsed a second time for them.
 
 use saphyr_parser::{Event, Marker, Parser};
 use std::collections::HashMap;
 
-/// The places of a text's keys and values, by path.
+/// The positions of keys and values, by path.
 #[derive(Debug, Default)]
 pub struct SourceMap(HashMap<Vec<String>, KeyLocation>);
 
-/// Lines and columns from 1.
+/// The position of a key and of its value: line and column, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyLocation {
-    /// Where the key stands (for an item of a list: the item).
+    /// The start of the key; for an item of a list, the start of the item.
     pub key: (usize, usize),
-    /// Where the value begins.
+    /// The start of the value.
     pub value: (usize, usize),
 }
 
 impl SourceMap {
-    /// The places of a text. A text that is not YAML has those before the fault.
+    /// Reads the positions in a text. If the text is not YAML, it reads those before the error.
     pub fn of(text: &str) -> SourceMap {
         let mut walk = Walk::default();
         for event in Parser::new_from_str(text) {
@@ -28,8 +28,8 @@ impl SourceMap {
         SourceMap(walk.places)
     }
 
-    /// The place of a path, or of the nearest thing around it: what an anchor brought in stands
-    /// elsewhere.
+    /// Returns the position of a path, or of its nearest parent: values from an anchor have no position
+    /// of their own.
     pub fn find(&self, path: &[String]) -> KeyLocation {
         let around = (0..=path.len())
             .rev()
@@ -49,9 +49,9 @@ struct Walk {
 }
 
 enum Open {
-    /// A mapping that awaits a key, or the value of this one.
+    /// A mapping that waits for a key, or for the value of this key.
     Map { key: Option<(usize, usize)> },
-    /// A list, and how many items it has had.
+    /// A list, and the number of its items so far.
     List { items: usize },
 }
 
@@ -89,12 +89,12 @@ impl Walk {
         }
     }
 
-    /// A value begins here.
+    /// Begins a value.
     fn begin(&mut self, at: (usize, usize)) {
         let key = match self.open.last_mut() {
             Some(Open::Map { key: Some(key) }) => *key,
             Some(Open::Map { key }) => {
-                // A key that is not a scalar: it has no name that a path could hold.
+                // A key that is not a scalar has no name for a path.
                 *key = Some(at);
                 self.path.push("?".to_owned());
                 at
@@ -111,7 +111,7 @@ impl Walk {
             .or_insert(KeyLocation { key, value: at });
     }
 
-    /// A value has ended.
+    /// Ends a value.
     fn end(&mut self) {
         match self.open.last_mut() {
             Some(Open::Map { key }) => {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_near_what_is() {
+    fn unknown_path_has_the_position_of_its_parent() {
         check("a:\n  b: 1\n", &["a", "b", "c"], (2, 3), (2, 6));
         check("a: &x { b: 1 }\nc: *x\n", &["c", "b"], (2, 1), (2, 4));
         check("", &["a"], (1, 1), (1, 1));

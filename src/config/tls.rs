@@ -1,4 +1,4 @@
-//! `tls:` — certificates shown to clients, and what upstreams over TLS must show.
+//! `tls:`: the certificates of this process, and those that it accepts of upstreams.
 
 use super::plan::{ServerTls, TlsCertificate, UpstreamTls};
 use super::reader::Node;
@@ -10,24 +10,24 @@ use rustls::sign::CertifiedKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const CERTIFICATE: &str = "a PEM file with the certificate and those that lead to its root";
+const CERTIFICATE: &str = "a PEM file with the certificate and its chain";
 const KEY: &str = "a PEM file with the certificate's private key";
 
-/// Files whose change is a change of the configuration.
+/// Files whose change is a change of the plan.
 pub type Watched = Vec<PathBuf>;
 
-/// What clients are shown.
+/// Reads TLS to clients.
 pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
     let node = root.get("tls")?;
     node.keys(&[
-        ("listen", "where TLS is listened to, such as 0.0.0.0:8443"),
+        ("listen", "the address with TLS, such as 0.0.0.0:8443"),
         (
             "certificates",
             "{ cert: FILE, key: FILE }, or a list of them",
         ),
     ]);
     let Some(listen) = node.get("listen") else {
-        node.missing("listen", "where TLS is listened to, such as 0.0.0.0:8443");
+        node.missing("listen", "the address with TLS, such as 0.0.0.0:8443");
         return None;
     };
     let Some(certificates) = node.get("certificates") else {
@@ -42,14 +42,14 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
     let keys: Vec<_> = certificates.items().iter().map(read).collect();
     if keys.is_empty() {
         certificates.problem(
-            "no certificate",
+            "there is no certificate",
             "at least one: { cert: site.pem, key: site.key }",
         );
     }
     let keys: Option<Vec<_>> = keys.into_iter().collect();
     let (keys, certificates): (Vec<_>, Vec<_>) = keys?.into_iter().unzip();
     let builder = ServerConfig::builder_with_provider(tls::provider());
-    // The provider is made for these versions.
+    // The provider supports these versions.
     let builder = builder.with_safe_default_protocol_versions().ok()?;
     let mut config = builder
         .with_no_client_auth()
@@ -65,9 +65,8 @@ pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
     })
 }
 
-/// What a server over TLS is asked for: a certificate that the system's roots or `ca` vouch for,
-/// for its name in the file or another; and what it is shown, if it asks. `owner` is what is
-/// connected to, whose `tls` keys may be missing.
+/// Reads TLS to a server: the certificates to trust, the name in its certificate, and the client
+/// certificate. `owner` is the server, which may have no `tls` keys.
 pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamTls>> {
     let node = owner.get("tls");
     let node = node.as_ref();
@@ -79,11 +78,11 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
                 "ca",
                 "a PEM file with the certificates to trust instead of the system's roots: of authorities, or the server's own",
             ),
-            ("cert", "a PEM file with the certificate to show"),
+            ("cert", "a PEM file with the client certificate"),
             ("key", KEY),
             (
                 "name",
-                "the name that its certificate must be for, if not the endpoint's",
+                "the name in its certificate; the endpoint's host unless given",
             ),
         ]);
         name = node.get("name").and_then(|node| {
@@ -92,7 +91,7 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
             })
         });
         if node.get("cert").is_some() || node.get("key").is_some() {
-            // What is wrong with the roots is said, too.
+            // Errors of the roots are reported, too.
             identity = certified(node, watched).map(Some);
         }
     }
@@ -104,7 +103,7 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
         Ok(config) => config,
         Err(error) => {
             let hint = format!("other certificates at `{key}`");
-            owner.problem(format!("TLS cannot be spoken: {error}"), hint);
+            owner.problem(format!("TLS is not possible: {error}"), hint);
             return None;
         }
     };
@@ -119,8 +118,8 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
     }))
 }
 
-/// Who is trusted: the certificates of the file at `ca`, or the system's roots. That there are
-/// none is a problem of `owner`, who may name them at this `key`.
+/// Reads the certificates to trust: those of the file at `ca`, or the system's roots. If there are
+/// none, the error is reported at `owner`, which may name them at this `key`.
 pub fn trust(
     owner: &Node<'_>,
     ca: Option<&Node<'_>>,
@@ -136,7 +135,7 @@ pub fn trust(
         .ok()
 }
 
-/// The certificate and key that these two keys name.
+/// Reads the certificate and key that `cert` and `key` name.
 fn certified(
     node: &Node<'_>,
     watched: &mut Watched,
@@ -156,7 +155,7 @@ fn certified(
     Some((pair, certificate))
 }
 
-/// The certificate and key in these files.
+/// Reads the certificate and key in these files.
 pub fn pair(cert: &Node<'_>, key: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>> {
     let chain = contents(cert, CERTIFICATE, watched);
     let private = contents(key, KEY, watched);
@@ -188,7 +187,7 @@ fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec
     }
 }
 
-/// Shows the first certificate that is for the name asked for, or else the first.
+/// Presents the first certificate for the requested name, or else the first one.
 #[derive(Debug)]
 struct Certificates(Vec<Arc<CertifiedKey>>);
 

@@ -1,4 +1,4 @@
-//! `request_id:` and `trace:` — what requests are told apart by, and where their spans go.
+//! `request_id:` and `trace:`: request IDs, traces, and the collector of spans.
 
 use super::logging::{SHARE, share};
 use super::plan::{EndpointAddress, Otlp, Tracing, Transport};
@@ -9,14 +9,14 @@ use crate::experiment::assign::Share;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::net::SocketAddr;
 
-const OTLP: &str = "the address of a collector such as http://127.0.0.1:4318, true (where OTEL_EXPORTER_OTLP_ENDPOINT says), or { to, service, headers, tls }";
-const TO: &str = "an address such as http://127.0.0.1:4318 (or https://), where OTLP over HTTP is spoken; /v1/traces is added";
+const OTLP: &str = "the address of a collector such as http://127.0.0.1:4318, true (the address in OTEL_EXPORTER_OTLP_ENDPOINT), or { to, service, headers, tls }";
+const TO: &str = "an address such as http://127.0.0.1:4318 (or https://) of OTLP over HTTP; /v1/traces is appended";
 const VALUE: &str = "a text; or ${NAME}, or file:PATH";
 
-/// Where OTLP over HTTP is spoken, unless somebody says otherwise.
+/// The default address of OTLP over HTTP.
 const USUAL: &str = "http://localhost:4318";
 const PATH: &str = "/v1/traces";
-/// What says how a post is to be read, and is not for the file to say.
+/// Headers of a post that the file must not set, because they describe its body.
 const OURS: &[&str] = &[
     "connection",
     "content-encoding",
@@ -26,8 +26,7 @@ const OURS: &[&str] = &[
     "transfer-encoding",
 ];
 
-/// What requests are given to be told apart by. Requests that are logged have an ID unless the
-/// file says otherwise.
+/// Reads request IDs and traces. With an access log, requests have an ID by default.
 pub fn read(root: &Node<'_>, logged: bool, listen: SocketAddr, watched: &mut Watched) -> Tracing {
     let request_id = root.get("request_id").and_then(|node| node.boolean());
     let mut tracing = Tracing {
@@ -63,7 +62,7 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
         true => {
             node.keys(&[
                 ("to", TO),
-                ("service", "what the spans' service is called"),
+                ("service", "the service name of the spans"),
                 (
                     "headers",
                     "a name for each header of a post, then its value",
@@ -81,7 +80,7 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
         false if node.flag().is_some() => by_environment(node),
         false => collector(node),
     };
-    // All of it is read, whatever was wrong before.
+    // All keys are read, so that all errors are reported.
     let service = node.get("service").and_then(|node| {
         node.read("a name of 1 to 255 bytes", |text| {
             (1..=255).contains(&text.len()).then(|| text.into())
@@ -98,8 +97,8 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
     }
     if is_itself(host(&to), port(&to), listen) {
         node.problem(
-            "this is where watershed itself listens",
-            "each post would be a request to trace: write the collector's own address",
+            "this is an address of watershed itself",
+            "each post would be a traced request: write the collector's address",
         );
     }
     Some(Otlp {
@@ -121,7 +120,7 @@ fn collector(node: &Node<'_>) -> Option<Uri> {
     node.read(TO, |text| with_path(address(text)?))
 }
 
-/// Where the environment says, as OpenTelemetry has it.
+/// Reads the address in the environment, by OpenTelemetry's rules.
 fn by_environment(node: &Node<'_>) -> Option<Uri> {
     let said = |name| {
         let text = (node.reading.environment)(name)?;
@@ -135,8 +134,8 @@ fn by_environment(node: &Node<'_>) -> Option<Uri> {
         return address(USUAL).and_then(with_path);
     };
     if found.is_none() {
-        // What it says may hold a password.
-        node.problem(format!("{name} in the environment is no address"), TO);
+        // Its value may hold a password.
+        node.problem(format!("{name} in the environment is not an address"), TO);
     }
     found
 }
@@ -155,7 +154,7 @@ fn address(text: &str) -> Option<Uri> {
     sound.then_some(uri)
 }
 
-/// An address with the path of traces, unless that is how it ends.
+/// Appends the path of traces, unless the address ends with it.
 fn with_path(uri: Uri) -> Option<Uri> {
     let path = uri.path().trim_end_matches('/');
     if path.ends_with(PATH) {
@@ -187,7 +186,7 @@ fn headers(node: &Node<'_>) -> HeaderMap {
         let Some(known) = known.filter(|name| !OURS.contains(&name.as_str())) else {
             node.problem(
                 format!("a header {name:?} cannot be sent"),
-                "letters, digits and -, and none that says how the post is to be read",
+                "letters, digits and -; no header that describes the body",
             );
             continue;
         };
@@ -199,7 +198,7 @@ fn headers(node: &Node<'_>) -> HeaderMap {
                 value.set_sensitive(true);
                 headers.insert(known, value);
             }
-            Err(_) => node.problem("a value that no header can have", VALUE),
+            Err(_) => node.problem("not a valid header value", VALUE),
         }
     }
     headers
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_means_the_same() {
+    fn earlier_forms_mean_the_same() {
         let start = |trace: &str| {
             let tracing = read(trace, &[]).unwrap();
             assert!(tracing.otlp.is_none());
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_are_posted_where_the_file_says_or_else_the_environment() {
+    fn address_comes_from_the_file_or_the_environment() {
         let with = |to: &str| format!("{{ otlp: \"{to}\" }}");
         let usual = Some("http://localhost:4318/v1/traces");
         goes(&with("http://a:1"), &[], Some("http://a:1/v1/traces"));
@@ -265,7 +264,7 @@ mod tests {
             &[],
             Some("http://[::1]:1/v1/traces"),
         );
-        // It must not hang on whom this machine trusts.
+        // The test must not depend on the roots of this machine.
         let folder = tempfile::TempDir::new().unwrap();
         let ca = folder.path().join("ca.pem");
         let own = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said() {
+    fn all_errors_are_reported() {
         for to in [
             "a:4318",
             "ftp://a",
@@ -327,18 +326,18 @@ mod tests {
         fails(
             "{ otlp: \"http://127.0.0.1:8080\" }",
             &[],
-            &["trace.otlp: this is where watershed itself listens"],
+            &["trace.otlp: this is an address of watershed itself"],
         );
         let secret = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:secret@a");
         fails(
             "{ otlp: true }",
             &[secret],
-            &["trace.otlp: OTEL_EXPORTER_OTLP_ENDPOINT in the environment is no address"],
+            &["trace.otlp: OTEL_EXPORTER_OTLP_ENDPOINT in the environment is not an address"],
         );
     }
 
     #[test]
-    fn headers_are_kept_secret() {
+    fn headers_are_secret() {
         let trace = "trace: { otlp: { headers: { X-Key: \"${KEY}\" } } }";
         let otlp = read(trace, &[("KEY", "hidden")]).unwrap().otlp.unwrap();
         assert_eq!(otlp.headers["x-key"], "hidden");

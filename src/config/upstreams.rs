@@ -1,4 +1,4 @@
-//! `upstreams:` and `default:` — where the versions of the site run.
+//! `upstreams:` and `default:`.
 
 use super::health;
 use super::name::check_name;
@@ -23,16 +23,19 @@ const KEYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// All upstreams of the file.
+/// Reads all upstreams of the file.
 pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<Upstream> {
     let Some(node) = root.get("upstreams") else {
-        root.missing("upstreams", "write where the versions of the site run: upstreams: { current: http://127.0.0.1:3001 }");
+        root.missing(
+            "upstreams",
+            "write the address of the site: upstreams: { current: http://127.0.0.1:3001 }",
+        );
         return Vec::new();
     };
     let named = node.named("upstream");
     if named.is_empty() && node.is_map() {
         node.problem(
-            "no upstream",
+            "there is no upstream",
             "at least one, such as `current: http://127.0.0.1:3001`",
         );
     }
@@ -47,7 +50,10 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
             node.items()
         };
         if endpoints.is_empty() {
-            node.problem("no address", "at least one, such as http://127.0.0.1:3001");
+            node.problem(
+                "there is no address",
+                "at least one, such as http://127.0.0.1:3001",
+            );
         }
         let addresses: Vec<Address> = endpoints
             .iter()
@@ -68,7 +74,7 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
     named.iter().map(read).collect()
 }
 
-/// An address as it is written.
+/// An address as it is written in the file.
 struct Address {
     scheme: Scheme,
     host: Box<str>,
@@ -82,7 +88,7 @@ enum Scheme {
     Https,
 }
 
-/// Adds to addresses of one upstream what speaking to them takes.
+/// Adds the protocol to the addresses of one upstream.
 fn spoken_to(
     upstream: &Node<'_>,
     addresses: Vec<Address>,
@@ -99,10 +105,10 @@ fn spoken_to(
     if secure > 0 && secure < addresses.len() {
         upstream.problem(
             "some endpoints are reached over TLS and some are not",
-            "write https:// in all addresses of an upstream or in none: whoever cuts the connections over TLS could read the requests that go to the others instead",
+            "write https:// in all addresses of an upstream or in none: an attacker who interrupts the TLS connections could read the requests that then go to the others",
         );
     }
-    // Without it a problem was noted.
+    // Without it, an error was reported.
     let tls = (secure > 0).then(|| tls::upstream(upstream, watched));
     let tls = tls.flatten();
     let endpoint = |address: Address| {
@@ -126,7 +132,7 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
         let uri: http::Uri = text.parse().ok()?;
         let authority = uri.authority()?.as_str();
         let bare = uri.path() == "/" && uri.query().is_none() && !authority.contains('@');
-        // As URLs have it, in capitals too.
+        // Schemes of URLs ignore case.
         let scheme = match uri.scheme_str()?.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "h2c" => Scheme::H2c,
@@ -152,14 +158,14 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
     })?;
     if is_itself(&address.host, address.port, listen) {
         node.problem(
-            "this is where watershed itself listens",
-            "requests would go round and round: write the site's own address",
+            "this is an address of watershed itself",
+            "requests would loop: write the address of the site",
         );
     }
     Some(address)
 }
 
-/// Whether watershed itself is reached there.
+/// Whether this is an address of watershed itself.
 pub fn is_itself(host: &str, port: u16, listen: SocketAddr) -> bool {
     let everywhere = listen.ip().is_unspecified();
     let host = match host.parse::<IpAddr>() {
@@ -169,7 +175,7 @@ pub fn is_itself(host: &str, port: u16, listen: SocketAddr) -> bool {
     host && port == listen.port()
 }
 
-/// Where requests go that no experiment claims.
+/// Reads the upstream of requests that match no experiment.
 pub fn default(root: &Node<'_>, names: &[&str], experiments: &[Experiment]) -> UpstreamIndex {
     if let Some(node) = root.get("default") {
         let Some(name) = node.text("the name of an upstream") else {
@@ -181,7 +187,7 @@ pub fn default(root: &Node<'_>, names: &[&str], experiments: &[Experiment]) -> U
         }
         return UpstreamIndex(place.unwrap_or(0));
     }
-    // Where the first experiment's control goes, or else the first upstream of the file.
+    // By default, the upstream of the first experiment's control, or the first upstream of the file.
     let control = |experiment: &Experiment| {
         let GroupIndex(control) = experiment.control;
         experiment.groups.get(control)?.upstream

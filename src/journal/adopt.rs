@@ -1,4 +1,4 @@
-//! Journals that earlier processes left in a folder.
+//! Adopts journals that earlier processes left in a folder.
 
 use super::files::{LOCK, lock, own_files, spare_path};
 use super::frame::{self, FORMAT, FrameFormat, Key};
@@ -9,32 +9,32 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// What was found in a folder.
+/// The journals of a folder.
 #[derive(Debug, Default)]
 pub struct Adopted {
-    /// One for each journal that no running process holds.
+    /// A reader for each journal that no running process holds.
     pub readers: Vec<Reader>,
-    /// What is neither read nor changed.
+    /// Journals and entries that are neither read nor changed.
     pub skipped: Vec<SkippedJournal>,
 }
 
 /// A journal, or an entry of one, that is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedJournal {
-    /// Its folder, or the entry of its folder that is skipped.
+    /// Its folder, or the skipped entry of its folder.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub why: SkipReason,
 }
 
-/// Why it is not read.
+/// Why a journal is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// It has this newer format.
+    /// It has a newer format.
     Newer(u32),
-    /// It cannot be opened, or holds what is no part of a journal.
+    /// It cannot be opened, or holds other files.
     Unusable(String),
-    /// It has the name of a segment and is no segment. The rest of its journal is read.
+    /// An entry has the name of a segment and is none. The rest of its journal is read.
     Stray,
 }
 
@@ -44,26 +44,26 @@ impl std::fmt::Display for SkippedJournal {
         match &self.why {
             SkipReason::Newer(format) => write!(
                 f,
-                "the journal {path} has format {format}, and this version reads up to {FORMAT}; it is left as it is: run the version that wrote it, or delete it"
+                "the journal {path} has format {format}, and this version reads up to {FORMAT}; it is left unchanged: run the version that wrote it, or delete it"
             ),
             SkipReason::Unusable(error) => write!(
                 f,
-                "the journal {path} cannot be read: {error}; events in it are not counted until it can: give it and all its files to the user that runs watershed, or move away what is no journal"
+                "the journal {path} cannot be read: {error}; its events are not counted until it can: make all its files readable for the user that runs watershed, or move away what is not a journal"
             ),
             SkipReason::Stray => write!(
                 f,
-                "{path} is no segment of a journal and is skipped: move it away"
+                "{path} is not a segment of a journal and is skipped: move it away"
             ),
         }
     }
 }
 
-/// The name of a journal's folder.
+/// Returns the name of a journal's folder.
 pub(super) fn name_of(id: Uuid) -> String {
     format!("{id}.{FORMAT}")
 }
 
-/// The journal that a folder of this name holds, and its format.
+/// Returns the journal of a folder with this name, and its format.
 fn read_name(name: &str) -> Option<(Uuid, u32)> {
     let (id, format) = match name.split_once('.') {
         Some((id, format)) => (id, format.parse().ok().filter(|&format| format > 1)?),
@@ -72,8 +72,8 @@ fn read_name(name: &str) -> Option<(Uuid, u32)> {
     Some((Uuid::try_parse(id).ok()?, format))
 }
 
-/// Readers for the journals in a folder that no running process holds. Journals of a newer format
-/// and those that cannot be used are left as they are, and do not keep others from being read.
+/// Opens readers for the journals in a folder that no running process holds. Journals of a newer format
+/// and those that cannot be used stay unchanged, and others are still read.
 pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
     let mut adopted = Adopted::default();
     for entry in std::fs::read_dir(folder)? {
@@ -102,19 +102,19 @@ pub fn adopt(folder: &Path, options: &Options) -> io::Result<Adopted> {
     Ok(adopted)
 }
 
-/// What stands under the name of a journal.
+/// The contents of a journal's folder.
 enum AdoptionOutcome {
     Journal {
-        /// `None` when another process holds it.
+        /// `None` if another process holds it.
         reader: Option<Box<Reader>>,
-        /// What stands in its folder under the names of segments.
+        /// The entries with names of segments.
         strays: Vec<PathBuf>,
     },
     Newer(u32),
 }
 
 fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Result<AdoptionOutcome> {
-    // A link may lead to a folder of somebody else.
+    // A link may lead to a folder of another program.
     if std::fs::symlink_metadata(path)?.is_symlink() {
         return Err(io::Error::other("it is a symbolic link"));
     }
@@ -139,7 +139,7 @@ fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Resul
     };
     let id = id.to_string().into();
     let reader = Reader::of_left(id, format, path, held, options.clone())?;
-    // Made ahead for a writer that is gone.
+    // A spare segment of a writer that has ended.
     let _ = std::fs::remove_file(spare_path(path));
     for (_, segment) in segment::list(path)? {
         let bytes = std::fs::metadata(segment).map_or(0, |found| found.len());
@@ -149,7 +149,7 @@ fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Resul
     Ok(AdoptionOutcome::Journal { reader, strays })
 }
 
-/// Whether a folder holds what journals do not.
+/// Whether a folder holds files that journals do not have.
 fn has_others(folder: &Path) -> io::Result<bool> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -165,7 +165,7 @@ fn is_gone(path: &Path) -> bool {
     found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// The time of the latest fact of all journals in a folder, in Unix milliseconds; 0 without any.
+/// Returns the time of the latest record of all journals in a folder, in Unix milliseconds; 0 without any.
 /// Their clocks can be ahead of the system's.
 pub fn latest_ms(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -178,8 +178,8 @@ pub fn latest_ms(folder: &Path) -> u64 {
     latest.max().unwrap_or(0)
 }
 
-/// The newest format that the heads of a journal's segments name; 0 where none can be read. The
-/// lock file names one, too, and is not asked: nothing shows whether that is damaged.
+/// Returns the newest format in the heads of a journal's segments; 0 if none can be read. The format in
+/// the lock file is not used, because nothing shows whether it is damaged.
 fn newest(segments: &[(u64, PathBuf)]) -> u32 {
     let heads = segments.iter().filter_map(|(_, path)| {
         let mut head = [0; frame::SEGMENT_HEAD_BYTES];
@@ -193,7 +193,7 @@ fn newest(segments: &[(u64, PathBuf)]) -> u32 {
 mod tests {
     use super::*;
 
-    /// An empty journal.
+    /// Makes an empty journal.
     fn make(folder: &Path) -> PathBuf {
         let path = folder.join(name_of(Uuid::now_v7()));
         std::fs::create_dir(&path).unwrap();
@@ -205,7 +205,7 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
     }
 
-    /// The journals that are read where these stand in a folder, and the entries that are not.
+    /// Checks which journals are read and which entries are skipped beside a broken one.
     #[track_caller]
     fn check(break_it: impl FnOnce(&Path) -> PathBuf, is_read: bool, expected: &str) {
         let folder = tempfile::TempDir::new().unwrap();
@@ -261,12 +261,12 @@ mod tests {
                 make_lock(&journal.join(LOCK));
                 journal
             };
-            check(lock, false, "lock is no regular file");
+            check(lock, false, "lock is not a regular file");
         }
     }
 
     #[test]
-    fn what_is_no_journal_is_not_touched() {
+    fn other_folders_are_not_touched() {
         let foreign = |folder: &Path| {
             let path = make(folder);
             std::fs::create_dir(path.join("data")).unwrap();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn stray_under_the_name_of_a_segment_costs_nothing_of_its_journal() {
+    fn stray_entry_named_like_a_segment_loses_no_record() {
         const NAMES: [&str; 3] = [
             "00000000000000000001.seg",
             "00000000000000000900.seg",
@@ -312,17 +312,17 @@ mod tests {
                     make_stray(&path);
                     path
                 };
-                check(stray, true, "is no segment");
+                check(stray, true, "is not a segment");
             }
         }
-        // Numbers that no journal reaches.
+        // Numbers above the highest sequence number.
         for name in ["18446744073709551615.seg", "4611686018427387905.seg"] {
             let stray = |folder: &Path| {
                 let path = make(folder).join(name);
                 std::fs::write(&path, "x").unwrap();
                 path
             };
-            check(stray, true, "is no segment");
+            check(stray, true, "is not a segment");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A declaration as it lies on disk. PURE.
+//! The format of a declaration on disk. PURE.
 
 use crate::experiment::EpochDigest;
 use crate::experiment::assign::{Share, Weight};

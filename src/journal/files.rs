@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Locked as long as the journal is held; also keeps its marks.
+/// The lock file, which also holds the journal's marks.
 pub const LOCK: &str = "lock";
 
 /// The files of a journal besides its segments.
@@ -15,17 +15,17 @@ pub fn own_files(folder: &Path) -> [PathBuf; 3] {
     [lock, copies_path(folder), spare_path(folder)]
 }
 
-/// The file of a journal's folder that holds its declarations once more.
+/// The file with a second copy of the declarations.
 pub fn copies_path(folder: &Path) -> PathBuf {
     folder.join("declarations")
 }
 
-/// Where the keeper makes the next segment, which has no number yet.
+/// The spare segment, which has no number yet.
 pub fn spare_path(folder: &Path) -> PathBuf {
     folder.join("spare.tmp")
 }
 
-/// The lock of a journal's folder, or `None` when another process holds it.
+/// Locks a journal's folder; `None` if another process holds it.
 pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     let path = folder.join(LOCK);
     if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
@@ -43,7 +43,7 @@ pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether this open file is still what stands at the path.
+/// Whether this open file is still the one at the path.
 pub fn is_at(file: &File, path: &Path) -> bool {
     let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
     let (own, there) = (file.metadata(), std::fs::metadata(path));

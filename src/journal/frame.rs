@@ -1,8 +1,8 @@
-//! Frames, and how a sound one is told from damage. PURE.
+//! The format of frames, and how a valid frame is distinguished from damage. PURE.
 //!
 //! A journal of format 2 is a folder named `<UUID>.2`; one of format 1 is named `<UUID>`. Releases
-//! that know only format 1 pass over folders whose name is not a UUID, and this one passes over
-//! folders of a higher format. A segment of format 2 begins with a head of 32 bytes:
+//! that know only format 1 skip folders whose name is not a UUID, and this one skips folders of a
+//! higher format. A segment of format 2 begins with a head of 32 bytes:
 //!
 //! ```text
 //! offset  size  field
@@ -12,7 +12,7 @@
 //!     16    16  UUID of the journal
 //! ```
 //!
-//! Then come frames:
+//! Frames follow:
 //!
 //! ```text
 //! offset  size  field
@@ -26,22 +26,21 @@
 //! A segment of format 1 has no head. Its frames have no seal (their payload begins at 16), their
 //! checksum covers the sequence number too, and declarations have sequence numbers of their own.
 //!
-//! **What is taken for a frame after damage.** A search looks at every offset, so it also looks
-//! inside payloads, which hold IDs that visitors choose. A visitor cannot plant a frame there: the
-//! seal's key comes from the 74 random bits of the journal's UUID, which no response shows, so a
-//! planted head passes with a probability of 2^-32, and only IDs in damaged frames are looked at,
-//! because a search goes from the end of one sound frame to the next. In format 1 it needs a sequence
-//! number among the few that fit into the bytes passed over. Because a seal covers the length, nothing
-//! is summed before the length is known to be genuine: a search costs one pass over the segment,
-//! whatever stands in it.
+//! **Frames after damage.** A search examines every offset, including those inside payloads, which hold
+//! IDs that clients choose. A client cannot plant a frame there: the seal's key is derived from the 74
+//! random bits of the journal's UUID, which no response shows, so a planted head passes with a
+//! probability of 2^-32. Only IDs in damaged frames are examined, because a search goes from the end of
+//! one valid frame to the next. In format 1, a planted frame would need one of the few sequence numbers
+//! that fit into the skipped bytes. The seal covers the length, so no checksum is computed before the
+//! length is known to be genuine: a search takes one pass over the segment, whatever it contains.
 
 use crc32fast::Hasher;
 use std::sync::LazyLock;
 use uuid::Uuid;
 
-/// The bytes of a segment's head in format 2.
+/// The size of a segment's head in format 2, in bytes.
 pub const SEGMENT_HEAD_BYTES: usize = 32;
-/// The bytes of a frame before its payload, in format 2.
+/// The size of a frame's head in format 2, in bytes.
 pub const HEAD_BYTES: usize = 20;
 /// The format that is written.
 pub const FORMAT: u32 = 2;
@@ -49,16 +48,16 @@ pub const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"WTRSHEDJ";
 const HEAD_BYTES_FIRST: usize = 16;
 
-/// How the frames of a journal are written.
+/// The format of a journal's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFormat {
-    /// Format 1, of release 0.1.0: read, and written no more.
+    /// Format 1, of release 0.1.0; read only.
     First,
     /// Format 2.
     Second(Key),
 }
 
-/// What frames of one journal are sealed with.
+/// Seals the frames of one journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u64, u64);
 
@@ -70,7 +69,8 @@ impl From<Uuid> for Key {
 }
 
 impl Key {
-    /// The seal of a head. A product is folded, so that each bit depends on all of them.
+    /// Computes the seal of a head. The halves of a product are combined, so that each bit depends on all
+    /// bits.
     fn seal(self, length: u32, sum: u32, sequence: u64) -> u32 {
         let frame = (u64::from(length) << 32 | u64::from(sum)) ^ self.0;
         let product = u128::from(frame) * u128::from(sequence ^ self.1);
@@ -82,15 +82,15 @@ impl Key {
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHead {
-    /// The bytes of the payload.
+    /// The size of the payload, in bytes.
     pub length: usize,
-    /// The frame's sequence number.
+    /// The sequence number of the frame.
     pub sequence: u64,
     sum: u32,
 }
 
 impl FrameFormat {
-    /// Where the first frame of a segment stands.
+    /// Returns the offset of the first frame of a segment.
     pub fn frames_from(self) -> usize {
         match self {
             FrameFormat::First => 0,
@@ -98,7 +98,7 @@ impl FrameFormat {
         }
     }
 
-    /// The bytes of a frame before its payload.
+    /// Returns the size of a frame's head, in bytes.
     pub fn head_bytes(self) -> usize {
         match self {
             FrameFormat::First => HEAD_BYTES_FIRST,
@@ -106,8 +106,8 @@ impl FrameFormat {
         }
     }
 
-    /// The head at the beginning of `bytes`; `None` when there is no genuine one. Nothing but its
-    /// payload's checksum shows whether a head of format 1 is genuine.
+    /// Decodes the head at the beginning of `bytes`; `None` if it is not genuine. Only the checksum of its
+    /// payload shows whether a head of format 1 is genuine.
     pub fn head(self, bytes: &[u8]) -> Option<FrameHead> {
         let (length, sum) = (word(bytes, 0)?, word(bytes, 4)?);
         let sequence = u64::from(word(bytes, 8)?) | u64::from(word(bytes, 12)?) << 32;
@@ -126,7 +126,7 @@ impl FrameFormat {
         })
     }
 
-    /// Whether this is the payload that the head was written for.
+    /// Whether this is the payload of the head.
     pub fn is_sound(self, head: FrameHead, payload: &[u8]) -> bool {
         head.sum
             == match self {
@@ -136,7 +136,7 @@ impl FrameFormat {
     }
 }
 
-/// Writes the head of a frame of format 2 around a payload. `None` when the payload is too long.
+/// Writes the head of a frame of format 2 for a payload; `None` if the payload is too long.
 pub fn write_head(
     head: &mut [u8; HEAD_BYTES],
     payload: &[u8],
@@ -152,7 +152,7 @@ pub fn write_head(
     Some(())
 }
 
-/// The head of a segment of this journal.
+/// Makes the head of a segment of this journal.
 pub fn segment_head(journal: Uuid) -> [u8; SEGMENT_HEAD_BYTES] {
     let mut head = [0; SEGMENT_HEAD_BYTES];
     head[..8].copy_from_slice(MAGIC);
@@ -163,16 +163,16 @@ pub fn segment_head(journal: Uuid) -> [u8; SEGMENT_HEAD_BYTES] {
     head
 }
 
-/// The format that a segment's first bytes name; `None` without a sound head.
+/// Returns the format in a segment's head; `None` without a valid head.
 pub fn format_of(head: &[u8]) -> Option<u32> {
     let head: &[u8; SEGMENT_HEAD_BYTES] = head.get(..SEGMENT_HEAD_BYTES)?.try_into().ok()?;
     let is_sound = head.starts_with(MAGIC) && word(head, 12)? == head_checksum(head);
     is_sound.then(|| word(head, 8)).flatten()
 }
 
-/// The checksum of a payload.
+/// Computes the checksum of a payload.
 fn checksum(payload: &[u8]) -> u32 {
-    /// A new one asks each time what the processor can do.
+    /// A new hasher would detect the processor's features each time.
     static EMPTY: LazyLock<Hasher> = LazyLock::new(Hasher::new);
     let mut hasher = EMPTY.clone();
     hasher.update(payload);

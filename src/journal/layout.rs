@@ -1,12 +1,11 @@
-//! What is in the payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with
-//! more as 0.1.0 wrote it, 4 record with more, 5 record with more and times of its events), then
-//! postcard. See [`super::frame`] for what is
-//! around it.
+//! The payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with more fields of
+//! 0.1.0, 4 record with more fields, 5 record with more fields and times of its events), then postcard.
+//! [`super::frame`] defines the frame.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
-//! digits, `.seg`): frames, then zeros to the end of the file. A segment declares every plan before
-//! its first record under it. The file `declarations` in the same folder holds them once more, so
-//! that a damaged declaration costs no record.
+//! digits, `.seg`). A segment has frames, and then zeros to the end of the file. It declares every plan
+//! before the first record of that plan. The file `declarations` in the same folder holds a second copy
+//! of the declarations, so that a damaged one loses no record.
 
 use super::declarations::DeclarationShape;
 use super::frame::{self, HEAD_BYTES, Key};
@@ -30,19 +29,19 @@ const KIND_RECORD_WITH_OLD_MORE: u8 = 3;
 const KIND_RECORD_WITH_MORE: u8 = 4;
 const KIND_RECORD_WITH_TIMES: u8 = 5;
 
-/// A fact, read back from a payload.
+/// A decoded payload.
 #[derive(Debug, PartialEq)]
 pub enum JournalEntry {
-    /// A plan that later records refer to.
+    /// A declaration of a plan that later records refer to.
     Declaration(Declaration),
-    /// One answered request.
+    /// A record of one request.
     Record(OwnedRecord),
 }
 
-/// A user's ID as most are: a UUID and shorter ones take no room elsewhere.
+/// A user ID. A UUID and shorter IDs need no allocation.
 pub type Id = SmallVec<[u8; 40]>;
 
-/// A [`Record`] that owns what it names.
+/// A [`Record`] that owns its data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedRecord {
     /// See [`Record::at_ms`].
@@ -63,10 +62,10 @@ pub struct OwnedRecord {
     pub minted: Option<Vec<u8>>,
 }
 
-/// Some facts of one journal, in order.
+/// Some records of one journal, in order.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// Which journal.
+    /// The journal.
     pub journal: Arc<str>,
     /// Records with their sequence numbers.
     pub records: Vec<(u64, OwnedRecord)>,
@@ -74,20 +73,19 @@ pub struct Chunk {
     pub declarations: HashMap<u64, Arc<Declaration>, RandomState>,
 }
 
-/// Why a payload could not be read although its checksum was right: another version wrote it.
+/// The error for a payload with a valid checksum that cannot be decoded: another version wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("a frame of an unknown kind or shape")]
 pub struct UnreadablePayload;
 
-/// Writes a declaration's payload.
+/// Encodes a declaration.
 pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
     let shape = DeclarationShape::from(declaration);
-    // Writing into a growing vector fails only for types that postcard cannot hold; this one it can.
+    // Writing to a vector fails only for types that postcard cannot encode; this type it can.
     postcard::to_extend(&shape, vec![KIND_DECLARATION]).expect("a declaration has a postcard shape")
 }
 
-/// Writes a record's frame to the beginning of `room`; how many bytes it takes. `None` when it does
-/// not fit.
+/// Writes the frame of a record to the beginning of `room`. Returns its size; `None` if it does not fit.
 pub fn write_record(
     room: &mut [u8],
     sequence: u64,
@@ -123,8 +121,7 @@ pub fn write_record(
     Some(HEAD_BYTES + length)
 }
 
-/// Writes a frame around a payload to the beginning of `room`; how many bytes it takes. `None` when
-/// it does not fit.
+/// Writes the frame of a payload to the beginning of `room`. Returns its size; `None` if it does not fit.
 pub fn write_payload(room: &mut [u8], sequence: u64, payload: &[u8], key: Key) -> Option<usize> {
     let (head, rest) = room.split_first_chunk_mut::<HEAD_BYTES>()?;
     rest.get_mut(..payload.len())?.copy_from_slice(payload);
@@ -137,7 +134,7 @@ pub fn is_declaration(payload: &[u8]) -> bool {
     payload.first() == Some(&KIND_DECLARATION)
 }
 
-/// The fact in a payload.
+/// Decodes a payload.
 pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     let (&kind, body) = payload.split_first().ok_or(UnreadablePayload)?;
     match kind {
@@ -176,7 +173,7 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
             if let Some(known) = more.known_as.and_then(UserId::new) {
                 record.user = Id::from_slice(known.as_bytes());
             }
-            // The ID is that of the only event that such a record has.
+            // Such a record has one event, and the ID is the event's.
             let event_id = more.event_id.and_then(EventId::new);
             let observations = record.observations.iter_mut();
             observations.for_each(|seen| seen.event_id = event_id);
@@ -186,9 +183,9 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     }
 }
 
-// The shapes below are the disk's own: changing a type of the core changes no file.
+// The types below define the format on disk. A change of a type elsewhere changes no file.
 
-/// Its lists are read and written as they stand in a record, without a copy between.
+/// Its lists are encoded and decoded directly from and to a record, without a copy.
 #[derive(Serialize, Deserialize)]
 struct RecordShape<'a, E, O> {
     at_ms: u64,
@@ -201,21 +198,21 @@ struct RecordShape<'a, E, O> {
     observations: O,
 }
 
-/// As it is written.
+/// For encoding.
 type Writing<'a> = RecordShape<'a, List<&'a [Exposure]>, List<&'a [Observation]>>;
-/// As it is read.
+/// For decoding.
 type Reading<'a> = RecordShape<'a, List<SmallVec<[Exposure; 2]>>, List<Vec<Observation>>>;
 
-/// Elements that have a shape on disk.
+/// Elements with a format on disk.
 struct List<L>(L);
 
-/// What an element is on disk.
+/// The format of an element on disk.
 trait Shaped: Sized {
     type Shape: Serialize + for<'de> Deserialize<'de>;
 
     fn shape(&self) -> Self::Shape;
 
-    /// `None` where another version wrote it.
+    /// `None` for a value of another version.
     fn read(shape: Self::Shape) -> Option<Self>;
 }
 
@@ -303,7 +300,7 @@ where
     }
 }
 
-/// What few records have: a minted ID, and the IDs of events, one for each observation, 0 for none.
+/// Fields that few records have: a minted ID, and event IDs, one for each observation, 0 for none.
 #[derive(Serialize, Deserialize)]
 struct More<'a> {
     #[serde(borrow)]
@@ -324,8 +321,8 @@ impl More<'_> {
 /// The own times of events in Unix milliseconds, one for each observation, 0 for none.
 type Times = SmallVec<[u64; 4]>;
 
-/// What few records of 0.1.0 have. `event_id` is that of all observations. `known_as` came with an
-/// ID that a client could choose: the known ID is the user, and the other one is no evidence.
+/// Fields that few records of 0.1.0 have. `event_id` is that of all observations. `known_as` came with an
+/// ID that a client could choose: the known ID is the user, and the other ID proves nothing.
 #[derive(Deserialize)]
 struct OldMore<'a> {
     event_id: Option<u64>,
@@ -429,7 +426,7 @@ mod tests {
         let payload = postcard::to_extend(&(shape, more), vec![KIND_RECORD_WITH_OLD_MORE]).unwrap();
         let read = decoded(&payload);
         assert_eq!(read.observations, [seen(0, Some(9)), seen(1, Some(9))]);
-        // A client could choose the other ID: it is evidence of nothing.
+        // A client could choose the other ID, so it proves nothing.
         assert_eq!((&read.user[..], read.minted), (&b"known"[..], None));
     }
 }

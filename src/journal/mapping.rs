@@ -1,12 +1,11 @@
-//! Mapped files that another program may shorten.
+//! Mapped files that another program may truncate.
 //!
-//! A write to a mapped page behind the end of its file raises SIGBUS, which ends the process. No check
-//! before the write can rule that out, because the file can be shortened in between, and writing with
-//! system calls instead would cost one for each record. So a handler puts zeroed memory in the place
-//! of the pages that are gone, from the one that was hit to the end of the mapping, and notes that
-//! the mapping is lost. The write is then repeated and succeeds; whoever wrote looks at
-//! [`Mapping::is_lost`] afterwards and goes on in another file. A SIGBUS anywhere else ends the
-//! process as before.
+//! A write to a mapped page beyond the end of its file raises SIGBUS, which ends the process. No check
+//! before the write can exclude that, because the file can be truncated in between, and writing with
+//! system calls instead would cost one for each record. So a handler maps zeroed memory in place of the
+//! missing pages, from the one that was hit to the end of the mapping, and marks the mapping as lost. The
+//! write is then repeated and succeeds. The writer checks [`Mapping::is_lost`] afterwards and continues in
+//! another file. A SIGBUS anywhere else ends the process as before.
 
 #![expect(
     unsafe_code,
@@ -20,12 +19,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 
-/// So many mappings are guarded at the same time: three for each worker. More are an error.
+/// The most guarded mappings at the same time: three for each worker. More are an error.
 const GUARDED_MAX: usize = 4096;
-/// In `start`: the slot is being filled.
+/// A value of `start`: the slot is being filled.
 const TAKEN: usize = 1;
 
-/// A mapping that is guarded. The handler reads these: nothing here locks or allocates.
+/// A guarded mapping. The handler reads it, so nothing here locks or allocates.
 #[derive(Debug)]
 struct Slot {
     /// Its first address; 0 in a free slot.
@@ -42,7 +41,7 @@ static SLOTS: [Slot; GUARDED_MAX] = [const {
     }
 }; GUARDED_MAX];
 
-/// What was done about the signal before this handler; an error where it could not be installed.
+/// The previous handler of the signal, or the error of installing this one.
 static BEFORE: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -57,8 +56,8 @@ impl Mapping {
     /// Maps the whole file.
     pub fn of(file: &File) -> io::Result<Mapping> {
         install()?;
-        // SAFETY: another process may change the file; what is read from the mapping is never
-        // trusted, and pages that are gone are replaced by the handler.
+        // SAFETY: another process may change the file; data from the mapping is never trusted, and the
+        // handler replaces missing pages.
         let map = unsafe { MmapMut::map_mut(file)? };
         let free = |slot: &&Slot| {
             let taken = slot
@@ -76,10 +75,10 @@ impl Mapping {
         Ok(Mapping { map, slot })
     }
 
-    /// Whether pages of the file were gone when they were written: what was written to it since
-    /// may be gone, too.
+    /// Whether pages of the file were missing when they were written. Data that was written since may be
+    /// missing, too.
     pub fn is_lost(&self) -> bool {
-        // The handler runs on this thread, in the middle of a write: the flag is read after it.
+        // The handler runs on this thread in the middle of a write, so the flag is read after it.
         compiler_fence(Ordering::SeqCst);
         self.slot.lost.load(Ordering::Relaxed)
     }
@@ -87,7 +86,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // Before the memory is given back, which may be mapped again for something else.
+        // Before the memory is unmapped, because it may be mapped again for another purpose.
         self.slot.start.store(0, Ordering::Release);
     }
 }
@@ -109,7 +108,7 @@ impl DerefMut for Mapping {
 /// Installs the handler, once for the process.
 fn install() -> io::Result<()> {
     let before = BEFORE.get_or_init(|| {
-        // SAFETY: asks for a number.
+        // SAFETY: returns a number.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         PAGE_BYTES.store(usize::try_from(page).unwrap_or(4096), Ordering::Relaxed);
         // SAFETY: all zeros are a valid `sigaction`: no flags, an empty mask.
@@ -117,8 +116,8 @@ fn install() -> io::Result<()> {
             unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         action.sa_sigaction = on_bus_error as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: the handler has the signature that SA_SIGINFO asks for, and does only what may be
-        // done in one.
+        // SAFETY: the handler has the signature that SA_SIGINFO requires, and does only what a handler
+        // may do.
         match unsafe { libc::sigaction(libc::SIGBUS, &action, &mut before) } {
             0 => Ok(before),
             _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)),
@@ -140,10 +139,10 @@ extern "C" fn on_bus_error(
     if replace(at) {
         return;
     }
-    // Not of a mapping here: as if this handler did not exist.
+    // The address is in no mapping of ours: act as if this handler did not exist.
     if let Some(Ok(before)) = BEFORE.get() {
-        // SAFETY: it is what stood there before. The signal is blocked until this returns, and is
-        // handled by that then.
+        // SAFETY: this restores the previous handler. The signal is blocked until this returns, and then
+        // reaches that handler.
         unsafe {
             libc::sigaction(signal, before, std::ptr::null_mut());
             libc::raise(signal);
@@ -151,8 +150,8 @@ extern "C" fn on_bus_error(
     }
 }
 
-/// Puts memory in the place of what is gone, from this address on; whether it is of a mapping here.
-/// Only what a signal handler may do: atomics, and one system call.
+/// Maps memory in place of the missing pages from this address on. Returns whether the address is in a
+/// mapping of ours. It does only what a signal handler may do: atomics, and one system call.
 fn replace(at: usize) -> bool {
     let holds = |slot: &&Slot| {
         let start = slot.start.load(Ordering::Acquire);
@@ -184,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn write_behind_the_end_of_a_shortened_file_is_noticed() {
+    fn write_beyond_the_end_of_a_truncated_file_is_noticed() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 << 10).unwrap();
         let mut mapping = Mapping::of(&file).unwrap();
@@ -195,7 +194,7 @@ mod tests {
         file.set_len(4096).unwrap();
         mapping[..4].copy_from_slice(b"more");
         assert!(!mapping.is_lost());
-        // Over the edge of a page.
+        // Across the edge of a page.
         mapping[20_470..20_490].copy_from_slice(&[7; 20]);
         assert!(mapping.is_lost() && mapping[20_475] == 7 && mapping[..4] == *b"more");
         mapping[60_000] = 1;
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_used_again() {
+    fn slots_are_reused() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         for _ in 0..2 * GUARDED_MAX {

@@ -1,16 +1,16 @@
-//! What must survive the process beside the facts themselves.
+//! The marks of a journal: numbers that must survive the process.
 //!
 //! The lock file of a journal holds:
 //!
 //! ```text
 //! offset  size  field, little-endian
-//!      0     8  the time of the latest fact, in Unix milliseconds
-//!      8     8  how many facts could not be taken
+//!      0     8  the time of the latest record, in Unix milliseconds
+//!      8     8  the number of dropped records
 //!     16     8  the sequence number of the last record
 //!     24     8  its complement, and
-//!     32     8  that of the number at 8: a number that does not match its complement is damaged
+//!     32     8  that of the number at 8; a number that does not match its complement is damaged
 //!     40     8  "WTRMARKS"
-//!     48     4  format; 2. The name of the journal's folder tells it, too, and decides
+//!     48     4  format; 2. The name of the journal's folder has it, too, and takes precedence
 //!     52     8  the sequence number of the last record in a segment that was deleted once it was
 //!               read; 0 without one
 //!     60     8  its complement
@@ -32,7 +32,7 @@ const RELEASED: usize = 52;
 const BYTES_FIRST: usize = 16;
 const MAGIC: &[u8; 8] = b"WTRMARKS";
 
-/// Numbers of a journal that is being written, kept in its lock file.
+/// The marks of a journal that is being written, kept in its lock file.
 #[derive(Debug)]
 pub(super) struct Marks {
     map: Mapping,
@@ -42,9 +42,9 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Of the journal with this lock file, which this process holds.
+    /// Opens the marks in this lock file, which this process holds.
     pub fn of(path: &Path) -> io::Result<Marks> {
-        // Opened anew: a mapping of the file that holds the lock would hold it, too.
+        // Opened again: a mapping of the locked file would hold the lock, too.
         let file = File::options().read(true).write(true).open(path)?;
         segment::reserve(&file, BYTES as u64)?;
         let map = Mapping::of(&file)?;
@@ -62,7 +62,7 @@ impl Marks {
         Ok(marks)
     }
 
-    /// Goes on from the numbers of others.
+    /// Continues from other marks.
     pub fn following(mut self, others: &Marks) -> Marks {
         let number = |at: usize| {
             let bytes = others.map[at..at + 8].try_into();
@@ -77,22 +77,22 @@ impl Marks {
         self
     }
 
-    /// The file that they are kept in.
+    /// Returns the file of the marks.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Whether the file was shortened while it was written.
+    /// Whether the file was truncated while it was written.
     pub fn is_lost(&self) -> bool {
         self.map.is_lost()
     }
 
-    /// Whether they stand at this path, as a whole.
+    /// Whether the file is still at this path, and complete.
     pub fn are_at(&self, path: &Path) -> bool {
         Marks::stand(&self.file, path)
     }
 
-    /// Whether this file of marks stands at the path, as a whole.
+    /// Whether this file of marks is still at the path, and complete.
     pub fn stand(file: &File, path: &Path) -> bool {
         is_at(file, path)
             && file
@@ -100,7 +100,7 @@ impl Marks {
                 .is_ok_and(|found| found.len() >= BYTES as u64)
     }
 
-    /// Keeps the number and the time of a record that is written.
+    /// Stores the number and the time of a written record.
     pub fn reach(&mut self, sequence: u64, ms: u64) {
         self.put(16, sequence);
         self.put(24, !sequence);
@@ -110,7 +110,7 @@ impl Marks {
         }
     }
 
-    /// Counts a fact that could not be taken; how many there are.
+    /// Counts a dropped record. Returns the number of them.
     pub fn drop_one(&mut self) -> u64 {
         self.dropped += 1;
         self.put(8, self.dropped);
@@ -119,26 +119,26 @@ impl Marks {
     }
 
     fn put(&mut self, at: usize, number: u64) {
-        // As long as it was reserved.
+        // The size that was reserved.
         self.map[at..at + 8].copy_from_slice(&number.to_le_bytes());
     }
 }
 
-/// What an earlier life left in its lock file.
+/// The marks that an earlier process left in its lock file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StoredMarks {
-    /// The time of its latest fact, in Unix milliseconds; 0 when it is not known.
+    /// The time of its latest record, in Unix milliseconds; 0 if it is not known.
     pub latest_ms: u64,
-    /// How many facts it could not take.
+    /// The number of records that it dropped.
     pub dropped: u64,
-    /// The sequence number of its last record; 0 when it is not known.
+    /// The sequence number of its last record; 0 if it is not known.
     pub written: u64,
-    /// The sequence number of the last record that was deleted once it was read; `None` when it is
-    /// not known.
+    /// The sequence number of the last record that was deleted after it was read; `None` if it is not
+    /// known.
     pub released: Option<u64>,
 }
 
-/// Reads what an earlier life left.
+/// Reads the marks of an earlier process.
 pub(super) fn left(lock: &File) -> StoredMarks {
     let mut bytes = [0; BYTES];
     let number = |bytes: &[u8], at: usize| {
@@ -171,8 +171,8 @@ pub(super) fn left(lock: &File) -> StoredMarks {
     }
 }
 
-/// Keeps, in the lock file at this path, up to which record segments are deleted. Written beside
-/// the writer's numbers, which it does not touch.
+/// Stores in the lock file at this path up to which record segments are deleted. The writer's numbers
+/// stay untouched.
 pub(super) fn keep_released(path: &Path, sequence: u64) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
     let mut bytes = [0; 16];

@@ -1,10 +1,9 @@
-//! Facts on local disk, written before the response leaves, read back in order.
+//! The journals: records on local disk, written before the response leaves, and read back in order.
 //!
-//! [`open`] gives each worker a [`Writer`] and the folder of facts a [`Reader`] for each of them,
-//! and one for each journal that an earlier process left. A journal is one life of one worker: a
-//! restart begins new ones, so that a sequence number is never used twice, whatever a crash tore
-//! off. The [`JournalMaintenance`] makes what was written durable and prepares the next segment, so that
-//! appending waits for nothing.
+//! [`open`] makes a [`Writer`] for each worker, a [`Reader`] for each of them, and one for each journal
+//! that an earlier process left. A journal belongs to one worker of one process: a restart creates new
+//! ones, so that no sequence number is used twice, whatever a crash tore off. [`JournalMaintenance`]
+//! makes the written records durable and prepares the next segment, so that appending never waits.
 
 mod adopt;
 mod clock;
@@ -45,14 +44,14 @@ pub struct Journals {
     pub writers: Vec<Writer>,
     /// One for each writer, and one for each journal left by an earlier process.
     pub readers: Vec<Reader>,
-    /// Keeps them durable.
+    /// Makes them durable.
     pub keeper: JournalMaintenance,
-    /// What stands in the folder and is not read.
+    /// Journals of the folder that are not read.
     pub skipped: Vec<SkippedJournal>,
 }
 
-/// Opens the folder (made where missing): begins a journal for each worker, adopts what earlier
-/// processes left, and leaves alone what another running process holds.
+/// Opens the folder, and creates it if missing. Creates a journal for each worker, adopts those that
+/// earlier processes left, and leaves alone those of running processes.
 pub fn open(
     folder: &Path,
     workers: usize,
@@ -70,7 +69,7 @@ pub fn open(
     let ahead_ms = latest_ms.saturating_sub(system_ms());
     if ahead_ms > 2_000 {
         tracing::warn!(
-            "the clock is {} s behind the latest fact of an earlier run: facts are given times after it until the clock has caught up",
+            "the clock is {} s behind the latest record of an earlier run: records get later times until the clock has caught up",
             ahead_ms / 1000
         );
     }
@@ -101,10 +100,10 @@ pub fn open(
     })
 }
 
-/// How often a new journal's folder is made until no other process takes it.
+/// How often a new journal's folder is created if another process removes it.
 const ATTEMPTS_MAX: u32 = 16;
 
-/// A new journal's folder, and its lock.
+/// Creates a new journal's folder, and locks it.
 fn create(folder: &Path) -> Result<(uuid::Uuid, PathBuf, File), JournalError> {
     let mut attempts = 0;
     loop {
@@ -112,8 +111,8 @@ fn create(folder: &Path) -> Result<(uuid::Uuid, PathBuf, File), JournalError> {
         let id = uuid::Uuid::now_v7();
         let own = folder.join(adopt::name_of(id));
         let made = segment::make_folder(&own).and_then(|()| files::lock(&own));
-        // Another process adopts journals without a lock, and removes those that are empty: it may
-        // have come between.
+        // Another process adopts unlocked journals and removes empty ones, perhaps between these two
+        // steps.
         let error = match made {
             Ok(Some(lock)) if files::is_at(&lock, &own.join(files::LOCK)) => {
                 return Ok((id, own, lock));
@@ -162,7 +161,7 @@ impl Drop for JournalMaintenance {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It catches its panics.
+            // The thread catches its panics.
             let _ = thread.join();
         }
     }
@@ -179,7 +178,7 @@ fn keep(
     }
     let mut reported = None;
     loop {
-        // Asked before the work, so that the last round follows the order to stop.
+        // Read before the work, so that the last round comes after the stop.
         let last = stop.load(Ordering::Acquire);
         tasks::failpoint("journal");
         let begun = Instant::now();
@@ -190,12 +189,12 @@ fn keep(
                 Ok(true) => {}
                 Ok(false) => {
                     problem = Some(format!(
-                        "the journal at {at} was removed, replaced or shortened by another program: it is made anew within a second; leave the folder to watershed. If this stays, make the folder writable and free some room"
+                        "the journal at {at} was removed, replaced or shortened by another program: it is created again within a second; leave the folder to watershed. If this persists, make the folder writable and free some space"
                     ))
                 }
                 Err(error) => {
                     problem = Some(format!(
-                        "the journal cannot be kept at {at}: {error}; free some room there"
+                        "the journal cannot be kept at {at}: {error}; free some space there"
                     ))
                 }
             }

@@ -1,4 +1,4 @@
-//! How journals are kept: sizes, times, and the room that they share.
+//! Options of journals: sizes, times, and their quota.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How journals are kept.
+/// Options of journals.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The size of a segment, in bytes.
     pub segment_bytes: u64,
-    /// How long a segment is kept after it was folded, in case the store loses its last seconds
-    /// and must be given them again.
+    /// How long a segment is kept after it was ingested, in case the store loses its last seconds and
+    /// needs them again.
     pub retain: Duration,
-    /// The room that all journals of the folder share.
+    /// The quota of all journals of the folder.
     pub quota: Arc<Quota>,
-    /// Receives each problem, and `None` when it is over.
+    /// Receives each problem, and `None` when it is solved.
     pub problems: ProblemReporter,
 }
 
-/// Takes what somebody should act on, `None` when there is no such thing any more.
+/// Receives a problem that a person should solve, and `None` when it is solved.
 #[derive(Clone)]
 pub struct ProblemReporter(pub Arc<dyn Fn(Option<String>) + Send + Sync>);
 
@@ -31,9 +31,9 @@ impl std::fmt::Debug for ProblemReporter {
 }
 
 impl Options {
-    /// For this many workers within this many bytes.
+    /// Makes options for this many workers within this many bytes.
     pub fn new(quota_bytes: u64, workers: usize) -> Options {
-        // A worker needs the segment it writes and a spare, twice over for those being folded.
+        // A worker needs the segment that it writes and a spare one; twice, for those being ingested.
         let fitting = quota_bytes / (4 * workers.max(1) as u64);
         Options {
             segment_bytes: fitting.clamp(1 << 20, 16 << 20),
@@ -47,7 +47,7 @@ impl Options {
     }
 }
 
-/// The room that journals share.
+/// The quota of all journals.
 #[derive(Debug)]
 pub struct Quota {
     max_bytes: u64,
@@ -55,7 +55,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// The bytes that are taken.
+    /// Returns the bytes in use.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
     }
@@ -67,7 +67,7 @@ impl Quota {
             .is_ok()
     }
 
-    /// Counts bytes that are there already, also beyond the maximum.
+    /// Counts bytes that exist already, also beyond the maximum.
     pub(super) fn add(&self, bytes: u64) {
         self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -78,7 +78,7 @@ impl Quota {
             .update(Ordering::Relaxed, Ordering::Relaxed, rest);
     }
 
-    /// Whether what is only kept for safety must go.
+    /// Whether segments that are kept only for safety must be deleted.
     pub(super) fn is_tight(&self) -> bool {
         self.used_bytes() > self.max_bytes / 2
     }
@@ -87,23 +87,23 @@ impl Quota {
 /// Why a journal could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The disk said no.
+    /// The disk refused.
     #[error("cannot write the journal at {}", path.display())]
     Disk {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl JournalError {
-    /// What a person can do.
+    /// Returns the fix.
     pub fn advice(&self) -> &'static str {
         let JournalError::Disk { source, .. } = self;
         match source.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                "a file stands in the folder's place: move it away, or write another folder at `journal.path`"
+                "there is a file instead of the folder: move it away, or write another folder at `journal.path`"
             }
             io::ErrorKind::PermissionDenied => {
                 "make the folder writable for the user that runs watershed, or write another at `journal.path`"
@@ -112,9 +112,9 @@ impl JournalError {
                 "the disk is mounted read-only: mount it writable, or write another folder at `journal.path`"
             }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free some room there, or write another folder at `journal.path`"
+                "free some space there, or write another folder at `journal.path`"
             }
-            _ => "make the folder writable and free some room, or write another at `journal.path`",
+            _ => "make the folder writable and free some space, or write another at `journal.path`",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sets of numbers, as ranges. PURE.
 
-/// So many ranges are told apart; beyond, the gaps between the lowest are taken as filled.
+/// The most ranges. Beyond it, the gaps between the lowest ranges are filled.
 const RANGES_MAX: usize = 10_000;
 
 /// Numbers, as ranges that neither overlap nor touch, in order.
@@ -8,7 +8,7 @@ const RANGES_MAX: usize = 10_000;
 pub struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    /// Adds all numbers from `first` to `last`; how many of them are new.
+    /// Adds all numbers from `first` to `last`. Returns how many of them are new.
     pub fn add(&mut self, first: u64, last: u64) -> u64 {
         if first > last {
             return 0;

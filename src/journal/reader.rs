@@ -18,21 +18,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Reads one journal. Its place is a sequence number: the next frame to be read.
+/// Reads one journal. Its position is the sequence number of the next frame.
 #[derive(Debug)]
 pub struct Reader {
     id: Arc<str>,
     format: FrameFormat,
     folder: PathBuf,
     options: Options,
-    /// Held, so that no other process reads or writes this journal.
+    /// The lock, so that no other process reads or writes this journal.
     lock: File,
-    /// What the writer shares; `None` for a journal that an earlier process left.
+    /// The state of the writer; `None` for a journal of an earlier process.
     live: Option<Arc<WriterState>>,
-    /// For a journal that was left: the last sequence number in it.
+    /// For a journal of an earlier process: its last sequence number.
     left_at: u64,
     declarations: HashMap<u64, Arc<Declaration>, RandomState>,
-    /// Declarations that are damaged wherever they stood.
+    /// Declarations of which all copies are damaged.
     missing: HashSet<u64, RandomState>,
     open: Option<SegmentReader>,
     /// The highest sequence number that the open segment can hold.
@@ -41,16 +41,16 @@ pub struct Reader {
     exhausted: Option<u64>,
     next: u64,
     lost: u64,
-    /// Everything up to here was deleted because it was read.
+    /// The last record that was deleted after it was read.
     released: u64,
-    /// Which records are lost: counted once, however often their place is read over.
+    /// The lost records. Each counts once, however often its place is read.
     lost_ones: Ranges,
 }
 
 enum Step {
     Record(u64, OwnedRecord),
     Passed,
-    /// Nothing more stands in this segment.
+    /// The segment has no more frames.
     End,
 }
 
@@ -83,8 +83,8 @@ impl Reader {
         }
     }
 
-    /// The reader of a journal that an earlier process left. Fails where its end cannot be read:
-    /// without that, it would be taken for one that is read.
+    /// Opens a journal of an earlier process. It is an error if its end cannot be read: the journal would
+    /// count as completely read.
     pub(super) fn of_left(
         id: Arc<str>,
         format: FrameFormat,
@@ -95,7 +95,7 @@ impl Reader {
         let left = marks::left(&lock);
         let mut reader = Reader::new(id, format, folder, lock, None, options);
         let first = segment::list(folder)?.first().map(|&(first, _)| first);
-        // What an earlier version deleted is not known.
+        // An earlier version did not store what it deleted.
         let before = first.unwrap_or(1).saturating_sub(1);
         reader.released = left.released.unwrap_or(before);
         let last = reader.last_sequence(left.written)?;
@@ -103,17 +103,17 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The journal's name.
+    /// Returns the journal's name.
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
 
-    /// The time of the latest fact that an earlier life wrote, in Unix milliseconds; 0 without one.
+    /// Returns the time of the latest record of an earlier process, in Unix milliseconds; 0 without one.
     pub fn latest_ms(&self) -> u64 {
         marks::left(&self.lock).latest_ms
     }
 
-    /// How many facts the journal could not take, since its beginning.
+    /// Returns how many records the journal has dropped.
     pub fn dropped(&self) -> u64 {
         match &self.live {
             Some(live) => live.dropped.load(Ordering::Relaxed),
@@ -121,7 +121,7 @@ impl Reader {
         }
     }
 
-    /// Whether a worker of this process writes it, or did.
+    /// Whether a worker of this process writes or wrote it.
     pub fn is_ours(&self) -> bool {
         self.live.is_some()
     }
@@ -131,33 +131,33 @@ impl Reader {
         self.live.as_ref().is_some_and(|live| !live.closed())
     }
 
-    /// The sequence number of the last record written.
+    /// Returns the sequence number of the last written record.
     pub fn written(&self) -> u64 {
         self.live
             .as_ref()
             .map_or(self.left_at, |live| live.written.load(Ordering::Acquire))
     }
 
-    /// The sequence number of the next record to be read.
+    /// Returns the sequence number of the next record.
     pub fn position(&self) -> u64 {
         self.next
     }
 
-    /// How many records were damaged and passed over.
+    /// Returns the number of lost records.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Up to `records_max` records that follow what was read before. An empty chunk means that
-    /// nothing more is written yet. Damage is passed over, counted and logged. What was read before
-    /// an error is returned first; the error comes again with the next call.
+    /// Reads up to `records_max` further records. An empty chunk means that no more are written yet. Damage
+    /// is skipped, counted and logged. Records before an error are returned first, and the next call
+    /// returns the error.
     pub fn next(&mut self, records_max: usize) -> io::Result<Chunk> {
         self.next_through(records_max, u64::MAX)
     }
 
-    /// The same, but nothing after the sequence number `last`.
+    /// Reads further records up to the sequence number `last`.
     pub fn next_through(&mut self, records_max: usize, last: u64) -> io::Result<Chunk> {
-        // Asked before anything is read: all up to this number stands in the files, or is lost.
+        // Loaded before reading: all records up to this number are in the files, or are lost.
         let written = self.written().min(last);
         let behind = (written + 1).saturating_sub(self.next);
         let mut records = Vec::with_capacity(records_max.min(behind as usize));
@@ -173,7 +173,7 @@ impl Reader {
         let mut declarations = HashMap::default();
         let mut last = None;
         for (_, record) in &records {
-            // Most refer to what the one before refers to.
+            // Most records refer to the same plan as the record before.
             if last.replace(record.declaration) != Some(record.declaration)
                 && let Some(declaration) = self.declarations.get(&record.declaration)
             {
@@ -187,12 +187,12 @@ impl Reader {
         })
     }
 
-    /// One step on, into the next segment where one is at its end. `None` when nothing more can be
-    /// read now.
+    /// Advances to the next frame, and to the next segment at the end of one. `None` if no more can be read
+    /// now.
     fn advance(&mut self, written: u64) -> io::Result<Option<Step>> {
         if self.open.is_none() && !self.open_next()? {
             if self.is_live() {
-                // Its segment was removed: the writer writes it again.
+                // Its segment was removed, and the writer writes it again.
                 return Ok(None);
             }
             let first = self.next.max(self.released + 1);
@@ -212,16 +212,15 @@ impl Reader {
         Ok(Some(step))
     }
 
-    /// Goes back so that what follows `after` is read again, as far as it is still kept.
+    /// Goes back to the record after `after`, as far as it is still kept.
     pub fn rewind(&mut self, after: u64) {
         self.open = None;
         self.exhausted = None;
         self.next = self.next.min(after + 1);
     }
 
-    /// Deletes segments of which everything is at or before `through`, once they are older than
-    /// the time that they are kept in case the store loses its last seconds. The newest segment
-    /// stays.
+    /// Deletes segments with records up to `through` only, once they are older than
+    /// [`Options::keep`]. The newest segment stays.
     pub fn release(&mut self, through: u64) -> io::Result<()> {
         for pair in segment::list(&self.folder)?.windows(2) {
             let ((_, path), (following, _)) = (&pair[0], &pair[1]);
@@ -231,7 +230,7 @@ impl Reader {
             self.released = self.released.max(following.saturating_sub(1));
             let kept = marks::keep_released(&self.folder.join(LOCK), self.released);
             let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-            // A writer makes a lock file that was removed anew.
+            // The writer creates a removed lock file again.
             if let Err(error) = kept
                 && (self.is_live() || !is_gone(&error))
             {
@@ -242,8 +241,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether the whole journal can go: nobody writes it, everything was read, and it is as old
-    /// as a released segment must be.
+    /// Whether the whole journal can be deleted: nobody writes it, all of it was read, and it is as old as a
+    /// released segment must be.
     pub fn is_over(&self) -> bool {
         let old = |path: &Path| self.may_go(path).unwrap_or(false);
         let are_old = || {
@@ -253,7 +252,7 @@ impl Reader {
         !self.is_live() && self.next > self.written() && are_old()
     }
 
-    /// Deletes the whole journal, and its folder unless that holds what is no part of a journal.
+    /// Deletes the whole journal, and its folder unless that holds other files.
     pub fn remove(&self) -> io::Result<()> {
         for (_, path) in segment::list(&self.folder)? {
             self.delete(&path)?;
@@ -290,8 +289,8 @@ impl Reader {
         Ok(age >= self.options.retain || self.options.quota.is_tight())
     }
 
-    /// The last sequence number of a journal that was left: its last segment is read to its end.
-    /// Damage is only searched where more is `known` to have been written, or nothing is known.
+    /// Finds the last sequence number of a journal of an earlier process by reading its last segment to its
+    /// end. It searches beyond damage only if more is `known` to have been written, or if nothing is known.
     fn last_sequence(&self, known: u64) -> io::Result<u64> {
         let Some((first, path)) = segment::list(&self.folder)?.pop() else {
             return Ok(0);
@@ -307,14 +306,14 @@ impl Reader {
         Ok(last)
     }
 
-    /// Whether the segment that is open is the last one.
+    /// Whether the open segment is the last one.
     fn is_last(&self) -> io::Result<bool> {
         let open = self.open.as_ref().map_or(0, |open| open.first);
         let last = segment::list(&self.folder)?.pop();
         Ok(last.is_none_or(|(first, _)| first <= open))
     }
 
-    /// Opens the segment that holds the next frame; false when there is none yet.
+    /// Opens the segment of the next frame; false if there is none yet.
     fn open_next(&mut self) -> io::Result<bool> {
         let mut segments = segment::list(&self.folder)?;
         let place = match self.exhausted {
@@ -325,7 +324,7 @@ impl Reader {
             }
         };
         let place = place.unwrap_or(segments.len());
-        // A page of a later segment can have been written to this one.
+        // A page of a later segment may have been written to this one.
         let following = segments.get(place + 1).map(|&(first, _)| first);
         self.holds_up_to = following.map_or(u64::MAX, |first| first.saturating_sub(1));
         if place >= segments.len() {
@@ -334,7 +333,7 @@ impl Reader {
         let (first, path) = segments.swap_remove(place);
         if first > self.next {
             let why = format!("damaged or removed before {}", path.display());
-            // What was released may be asked for again, and is not lost.
+            // Released records may be requested again; they are not lost.
             self.lose(self.next.max(self.released + 1), first - 1, &why);
             self.next = first;
         }
@@ -375,7 +374,7 @@ impl Reader {
         Ok(Step::Passed)
     }
 
-    /// A frame of this number was found: what should have come before it is lost.
+    /// Handles a frame with this number: the records between the position and it are lost.
     fn reach(&mut self, sequence: u64) {
         self.lose(
             self.next,
@@ -385,10 +384,10 @@ impl Reader {
         self.next = self.next.max(sequence + 1);
     }
 
-    /// Whether a declaration is known: from this segment, or from any other place of the journal.
+    /// Whether a declaration is known, from this segment or from another place of the journal.
     fn knows(&mut self, digest: u64) -> bool {
         if !self.declarations.contains_key(&digest) && !self.missing.contains(&digest) {
-            tracing::warn!(journal = %self.id, "a declaration is damaged: it is looked for elsewhere");
+            tracing::warn!(journal = %self.id, "a declaration is damaged: searching for a copy");
             if let Err(error) = self.look_for_declarations() {
                 tracing::warn!(journal = %self.id, "not all declarations can be read: {error}");
             }
@@ -403,7 +402,7 @@ impl Reader {
         let copies = (writer::COPY, files::copies_path(&self.folder));
         let mut read = Ok(());
         for (first, path) in std::iter::once(copies).chain(segment::list(&self.folder)?) {
-            // What can be read is, whatever becomes of another file.
+            // Each file is read, whatever the error of another one.
             read = read.and(self.look_into(first, &path));
         }
         read
@@ -423,12 +422,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Counts and tells that facts are lost; once, however often the place is read over.
+    /// Counts and logs lost records, once however often the place is read.
     fn lose(&mut self, first: u64, last: u64, why: &str) {
         let lost = self.lost_ones.add(first, last);
         if lost > 0 {
             self.lost += lost;
-            tracing::error!(journal = %self.id, first, last, "facts are lost: {why}");
+            tracing::error!(journal = %self.id, first, last, "records are lost: {why}");
         }
     }
 }

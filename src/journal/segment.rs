@@ -1,8 +1,8 @@
 //! One segment of a journal: a preallocated, memory-mapped file.
 //!
-//! Preallocated, so that a full disk is met when the file is made and not when a mapped page is
-//! written. Mapped, so that appending needs no system call, and what was appended
-//! is in the page cache when the process is killed.
+//! It is preallocated, so that a full disk is noticed when the file is created and not when a mapped page
+//! is written. It is mapped, so that appending takes no system call, and appended records are in the page
+//! cache when the process is killed.
 
 use super::mapping::Mapping;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -19,7 +19,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes a segment of this many bytes, all of them reserved on the disk.
+    /// Creates a segment of this many bytes, all of them reserved on the disk.
     pub fn create(path: &Path, bytes: u64) -> io::Result<Segment> {
         let file = private()
             .read(true)
@@ -28,7 +28,7 @@ impl Segment {
             .truncate(true)
             .open(path)?;
         reserve(&file, bytes).inspect_err(|_| {
-            // A half-reserved file would hold on to the room that is short.
+            // A half-reserved file would occupy the space that is short.
             let _ = std::fs::remove_file(path);
         })?;
         let map = Mapping::of(&file)?;
@@ -38,48 +38,48 @@ impl Segment {
         })
     }
 
-    /// The segment's bytes.
+    /// Returns the segment's bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.map
     }
 
-    /// The same, for reading.
+    /// Returns the segment's bytes for reading.
     pub fn as_bytes(&self) -> &[u8] {
         &self.map
     }
 
-    /// Whether the file was shortened while it was written.
+    /// Whether the file was truncated while it was written.
     pub fn is_lost(&self) -> bool {
         self.map.is_lost()
     }
 
-    /// Ends the segment after its first `bytes` bytes and gives the rest back to the disk.
+    /// Truncates the segment to its first `bytes` bytes.
     pub fn close(self, bytes: u64) -> io::Result<()> {
         let Segment { map, file } = self;
         drop(map);
         file.set_len(bytes)
     }
 
-    /// The file, for making it durable from another thread.
+    /// Returns the file, for syncing it on another thread.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
 }
 
-/// The file of the segment whose first frame has this sequence number.
+/// Returns the path of the segment whose first frame has this sequence number.
 pub fn path_of(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}.seg"))
 }
 
-/// The highest sequence number that a segment's name may have; no journal gets there.
+/// The highest sequence number in the name of a segment; no journal reaches it.
 const SEQUENCE_MAX: u64 = 1 << 62;
 
-/// What stands in a journal's folder under the names of segments.
+/// The entries of a journal's folder with names of segments.
 #[derive(Debug, Default)]
 pub struct Listed {
     /// The first sequence numbers and paths of segments, in order.
     pub segments: Vec<(u64, PathBuf)>,
-    /// What is no regular file, or has a number that no journal reaches.
+    /// Entries that are no regular file, or whose number is too high.
     pub strays: Vec<PathBuf>,
 }
 
@@ -101,7 +101,7 @@ pub fn read(folder: &Path) -> io::Result<Listed> {
         let is_file = match entry.file_type() {
             Ok(kind) if kind.is_symlink() => path.is_file(),
             Ok(kind) => kind.is_file(),
-            // It was just removed.
+            // Another process has just removed it.
             Err(_) => continue,
         };
         if is_file && first <= SEQUENCE_MAX {
@@ -114,18 +114,18 @@ pub fn read(folder: &Path) -> io::Result<Listed> {
     Ok(listed)
 }
 
-/// The first sequence numbers and paths of a folder's segments, in order.
+/// Lists the first sequence numbers and paths of a folder's segments, in order.
 pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     match read(folder) {
         Ok(listed) => Ok(listed.segments),
-        // Somebody has removed it: a writer makes it anew.
+        // Another program has removed the folder; a writer creates it again.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// Opens a file for reading. Opening a pipe would wait for ever, and reading a device never ends:
-/// only a regular file is opened.
+/// Opens a regular file for reading. Opening a pipe would wait forever, and reading a device may never
+/// end.
 pub fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -148,14 +148,13 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The error for what stands in the place of a file.
+/// Makes the error for a path that is no regular file.
 pub fn not_regular(path: &Path) -> io::Error {
     let name = path.file_name().unwrap_or_default().display();
-    io::Error::other(format!("{name} is no regular file"))
+    io::Error::other(format!("{name} is not a regular file"))
 }
 
-/// How files are made: for their owner only. Opening waits for nothing, also where a pipe stands in
-/// the place of a file.
+/// Options that create files for their owner only. Opening never waits, also if the path is a pipe.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
@@ -163,7 +162,7 @@ pub fn private() -> OpenOptions {
     options
 }
 
-/// Makes a folder for its owner only, and its parents where missing.
+/// Creates a folder for its owner only, and its missing parents.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
@@ -178,7 +177,7 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// For file systems that cannot reserve: what is written is there.
+/// Writes zeros, for file systems that cannot reserve space.
 fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
     io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).map(drop)
 }

@@ -1,5 +1,4 @@
-//! One file of frames that is being read: every sound frame in it, in order, whatever is damaged
-//! around them.
+//! Reads one file of frames: every valid frame in order, whatever is damaged around it.
 
 use super::frame::{FrameFormat, FrameHead};
 use super::{layout, segment};
@@ -9,36 +8,36 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// How much is read of a file at once.
+/// How many bytes of a file are read at once.
 const READ_BYTES: usize = 256 * 1024;
-/// A page that the disk cannot read is passed over.
+/// The size of a page. A page that the disk cannot read is skipped.
 const PAGE_BYTES: u64 = 4096;
-/// A head of format 1 has no seal, so that a search sums whatever looks like a frame: in all, this
-/// many times the bytes of the file.
+/// A head of format 1 has no seal, so a search computes the checksum of all that looks like a frame: in
+/// all, at most this many times the bytes of the file.
 const SUMMED_MAX: u64 = 64;
 
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
-    /// The sequence number that the file is named by.
+    /// The sequence number in the name of the file.
     pub first: u64,
     format: FrameFormat,
     /// The sequence number of the frame at the cursor, unless it is damaged.
     expected: u64,
-    /// Where in the file `buffer[0]` stands.
+    /// The offset of `buffer[0]` in the file.
     offset: u64,
     buffer: Vec<u8>,
     cursor: usize,
-    /// The number of the last declaration that was found: it does not go up with each.
+    /// The number of the last declaration that was found; declarations do not increase it.
     declared: u64,
-    /// Sound frames that a search has found and that are still to be read, the next one last: their
-    /// numbers, and where they stand.
+    /// Valid frames that a search has found and that are not read yet: their numbers and offsets, the next
+    /// one last.
     index: Vec<(u64, u64)>,
-    /// Bytes that may still be summed for heads without a seal.
+    /// Bytes whose checksums may still be computed for heads without a seal.
     budget: u64,
 }
 
-/// A sound frame.
+/// A valid frame.
 #[derive(Clone, Debug)]
 pub struct FoundFrame {
     /// Its sequence number.
@@ -64,9 +63,9 @@ impl SegmentReader {
         })
     }
 
-    /// The next sound frame. `None` when none with a sequence number up to `last` is left; after
-    /// that, the file is read on from the same place. Damage is searched only for frames up to
-    /// `last`, which are known to be written.
+    /// Finds the next valid frame. `None` if none with a sequence number up to `last` is left; the next call
+    /// continues at the same offset. It searches beyond damage only for frames up to `last`, which are
+    /// known to be written.
     pub fn next(&mut self, last: u64) -> io::Result<Option<FoundFrame>> {
         if let Some(found) = self.next_indexed()? {
             return Ok(Some(self.take(found)));
@@ -74,8 +73,8 @@ impl SegmentReader {
         if let Some(found) = self.at_cursor() {
             return Ok(Some(self.take(found)));
         }
-        // What the buffer does not show as a sound frame is read again: the writer may have
-        // written it since.
+        // Bytes that are no valid frame in the buffer are read again: the writer may have written them
+        // since.
         self.fill(READ_BYTES)?;
         if let Some(head) = self.format.head(&self.buffer)
             && head.sequence == self.expected
@@ -95,7 +94,7 @@ impl SegmentReader {
         Ok(self.next_indexed()?.map(|found| self.take(found)))
     }
 
-    /// The payload of the frame that was found last.
+    /// Returns the payload of the last frame that was found.
     pub fn payload(&self, found: &FoundFrame) -> &[u8] {
         &self.buffer[found.payload.clone()]
     }
@@ -124,14 +123,14 @@ impl SegmentReader {
         found
     }
 
-    /// Finds all sound frames that are still to be read. Pages can have been written to wrong places,
-    /// so they are read in the order of their numbers, wherever they stand.
+    /// Finds all valid frames that are not read yet. Pages may have been written to wrong places, so frames
+    /// are read in the order of their numbers, wherever they are.
     fn search(&mut self, last: u64) -> io::Result<()> {
         let damaged_at = self.offset + self.cursor as u64;
         let head_bytes = self.format.head_bytes();
         let mut index = Vec::new();
         self.go_to(match self.format {
-            // An older frame proves nothing without a seal.
+            // Without a seal, an older frame proves nothing.
             FrameFormat::First => damaged_at,
             FrameFormat::Second(_) => self.format.frames_from() as u64,
         });
@@ -162,7 +161,7 @@ impl SegmentReader {
             }
         }
         self.go_to(damaged_at);
-        // A declaration comes before the record of its number; of two copies, one is enough.
+        // A declaration comes before the record with its number; one of two copies is enough.
         index.sort_unstable();
         index.dedup_by_key(|&mut (sequence, is_record, _)| (sequence, is_record));
         self.index = index
@@ -173,11 +172,11 @@ impl SegmentReader {
         Ok(())
     }
 
-    /// Whether a head can be one of a frame here.
+    /// Whether a head may be that of a frame here.
     fn is_likely(&self, head: FrameHead, passed: u64, last: u64) -> bool {
         match self.format {
             FrameFormat::Second(_) => head.sequence <= last,
-            // No more frames were lost than fit into what is passed over.
+            // At most as many frames were lost as fit into the skipped bytes.
             FrameFormat::First => {
                 let fit = passed / (self.format.head_bytes() as u64 + 1);
                 (self.expected..=last.min(self.expected.saturating_add(fit)))
@@ -186,7 +185,7 @@ impl SegmentReader {
         }
     }
 
-    /// The next of the frames that a search has found.
+    /// Returns the next of the frames that a search has found.
     fn next_indexed(&mut self) -> io::Result<Option<FoundFrame>> {
         while let Some((sequence, at)) = self.index.pop() {
             if sequence < self.expected {
@@ -213,7 +212,7 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// Whether a sound frame with a payload of this length stands at the cursor.
+    /// Whether there is a valid frame with a payload of this length at the cursor.
     fn is_sound_here(&mut self, length: usize) -> io::Result<bool> {
         let whole = self.format.head_bytes().saturating_add(length);
         if self.buffer.len() - self.cursor < whole {
@@ -243,7 +242,7 @@ impl SegmentReader {
     fn fill(&mut self, wanted: usize) -> io::Result<()> {
         self.offset += self.cursor as u64;
         self.cursor = 0;
-        // A damaged length may ask for gigabytes that the file does not hold.
+        // A damaged length may be gigabytes that the file does not have.
         let rest = self.file.metadata()?.len().saturating_sub(self.offset);
         self.buffer.resize((wanted as u64).min(rest) as usize, 0);
         let mut read = 0;
@@ -256,7 +255,7 @@ impl SegmentReader {
                 Err(error)
                     if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
                 {
-                    // A bad sector: what stands on its page is damaged.
+                    // A bad sector: its page counts as damaged.
                     let page = (PAGE_BYTES - place % PAGE_BYTES) as usize;
                     let end = (read + page).min(self.buffer.len());
                     self.buffer[read..end].fill(0);
@@ -270,8 +269,8 @@ impl SegmentReader {
     }
 }
 
-/// How many bytes at the beginning may be passed over at once: a head is not all zeros in its
-/// first four bytes.
+/// Returns how many bytes at the beginning may be skipped at once: the first four bytes of a head are not
+/// all zeros.
 fn zeros(bytes: &[u8]) -> usize {
     const STEP: usize = 64;
     let blocks = bytes.chunks_exact(STEP);

@@ -1,5 +1,5 @@
-//! Appends facts. One writer belongs to one worker; what it shares with the reader and the keeper
-//! is touched once per segment, but for one counter.
+//! Appends records. A writer belongs to one worker. Except for one counter, it touches the state that it
+//! shares with the reader and the maintenance thread once per segment.
 
 mod repair;
 
@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use uuid::Uuid;
 
-/// A declaration as the journal keeps it, made once per plan.
+/// An encoded declaration, made once per plan.
 #[derive(Clone, Debug)]
 pub struct DeclaredPlan {
-    /// Names it; records refer to it by this.
+    /// The digest by which records refer to it.
     pub digest: u64,
     payload: Vec<u8>,
 }
@@ -37,19 +37,18 @@ impl DeclaredPlan {
     }
 }
 
-/// The journal cannot take a record: it is at its quota or the disk is full. The record is
-/// dropped and must be counted.
+/// The journal is at its quota or the disk is full: the record is dropped and must be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalFull;
 
-/// What a writer shares with its reader and its keeper.
+/// The state that a writer shares with its reader and the maintenance thread.
 #[derive(Debug)]
 pub struct WriterState {
-    /// The sequence number of the last frame that is wholly written.
+    /// The sequence number of the last frame that is completely written.
     pub(super) written: AtomicU64,
-    /// How many facts could not be taken.
+    /// The number of dropped records.
     pub(super) dropped: AtomicU64,
-    /// Whether a file is not what the writer made: see `repair`.
+    /// Whether a file was changed by another program: see `repair`.
     amiss: AtomicBool,
     slots: Mutex<Slots>,
     keeper: Mutex<Option<Thread>>,
@@ -57,22 +56,22 @@ pub struct WriterState {
 
 #[derive(Debug, Default)]
 struct Slots {
-    /// The segment that is being written, and where it should be.
+    /// The segment that is being written, and its path.
     current: Option<(Arc<File>, PathBuf)>,
-    /// The file of the journal's marks.
+    /// The file of the marks.
     marks: Option<File>,
-    /// The lock of a folder that had to be made anew: held as long as reader or writer have it.
+    /// The lock of a folder that was created again; held as long as the reader or the writer lives.
     relocked: Option<File>,
-    /// Made ahead by the keeper.
+    /// The spare segment, made by the maintenance thread.
     spare: Option<Segment>,
-    /// The files to make durable: the one written now, last.
+    /// The files to sync; the one being written is last.
     unsynced: Vec<Arc<File>>,
-    /// Whether a segment has come into the folder since it was last made durable.
+    /// Whether a segment was added to the folder since the folder was last synced.
     folder_changed: bool,
     closed: bool,
 }
 
-/// Appends one worker's facts.
+/// Appends the records of one worker.
 #[derive(Debug)]
 pub struct Writer {
     folder: PathBuf,
@@ -83,9 +82,9 @@ pub struct Writer {
     next: u64,
     /// The number of the segment's first record.
     first: u64,
-    /// The journal's UUID: names it, and seals its frames.
+    /// The journal's UUID, which names it and seals its frames.
     id: Uuid,
-    /// The declarations that the segment holds; the last one asked for comes last.
+    /// The declarations in the segment; the last one used is last.
     declared: Vec<u64>,
     copies: Copies,
     marks: Marks,
@@ -95,8 +94,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a journal in an empty folder. Without room in the quota it begins full: everything
-    /// is dropped until the keeper has found room.
+    /// Creates a journal in an empty folder. Without space in the quota it starts full: records are dropped
+    /// until the maintenance thread has found space.
     pub(super) fn new(
         id: Uuid,
         folder: &Path,
@@ -137,23 +136,23 @@ impl Writer {
         Ok(writer)
     }
 
-    /// What the reader and the keeper share with this writer.
+    /// Returns the state that this writer shares.
     pub fn shared(&self) -> Arc<WriterState> {
         Arc::clone(&self.shared)
     }
 
-    /// The time of this journal's facts.
+    /// Returns the clock of this journal's records.
     pub fn clock(&self) -> &MonotonicClock {
         &self.clock
     }
 
-    /// The sequence number of the last fact written.
+    /// Returns the sequence number of the last written record.
     pub fn written(&self) -> u64 {
         self.next - 1
     }
 
-    /// Appends one record, and before it the declaration that it refers to where the segment
-    /// does not hold it yet. No system call, but when a segment is full.
+    /// Appends one record, and before it its declaration if the segment does not have it yet. This takes no
+    /// system call, except when a segment is full.
     pub fn append(
         &mut self,
         declared: &DeclaredPlan,
@@ -167,14 +166,14 @@ impl Writer {
         if self.is_lost() {
             self.repair();
         } else {
-            // In vain where this record is too long or the disk is full.
+            // This fails if the record is too long or the disk is full.
             let _ = self.roll();
         }
         if self.fits(declared, record) {
             return Ok(());
         }
         if self.is_lost() {
-            // The spare segment was shortened, too, or the new one at once.
+            // The spare segment was truncated, too, or the new one immediately.
             self.repair();
             if self.fits(declared, record) {
                 return Ok(());
@@ -185,8 +184,8 @@ impl Writer {
         Err(JournalFull)
     }
 
-    /// Restores files that the keeper found removed or shortened. Called once a second, too, for
-    /// a journal without records.
+    /// Restores files that the maintenance thread found removed or truncated. It is also called once a
+    /// second, for a journal without records.
     pub fn restore(&mut self) {
         if self.shared.amiss.load(Ordering::Relaxed) {
             self.repair();
@@ -202,13 +201,12 @@ impl Writer {
         };
         let room = &mut segment.bytes()[self.offset..];
         match layout::write_record(room, self.next, record, Key::from(self.id)) {
-            // What was written may be gone, so it is not there.
+            // The record may be lost, so it counts as not written.
             Some(_) if segment.is_lost() => false,
             Some(bytes) => {
                 self.offset += bytes;
                 self.marks.reach(self.next, record.at_ms);
-                // The reader may read what is at or below this number: release what was written
-                // before it.
+                // The reader may read up to this number: `Release` publishes the record before it.
                 self.shared.written.store(self.next, Ordering::Release);
                 self.next += 1;
                 true
@@ -236,7 +234,7 @@ impl Writer {
             return false;
         };
         let room = &mut segment.bytes()[self.offset..];
-        // It has the number of the record that follows it, so that only records are counted.
+        // A declaration has the number of the record that follows it, so that only records are counted.
         match layout::write_payload(room, self.next, &declared.payload, Key::from(self.id)) {
             Some(bytes) => {
                 self.offset += bytes;
@@ -247,17 +245,17 @@ impl Writer {
         }
     }
 
-    /// Goes on in a new segment: the keeper's spare, or one made here.
+    /// Continues in a new segment: the spare one, or one that is created here.
     fn roll(&mut self) -> Result<(), JournalFull> {
         if self.segment.is_some() && self.first == self.next {
-            // A whole segment cannot hold it: another one could not either.
+            // It does not fit into a whole segment.
             return Err(JournalFull);
         }
         let path = segment::path_of(&self.folder, self.next);
         let spare = self.shared.slots().spare.take();
         let renamed = spare.and_then(|spare| {
             let renamed = std::fs::rename(spare_path(&self.folder), &path);
-            // Somebody else has removed it.
+            // Another program has removed it.
             let gone = || self.options.quota.give(self.options.segment_bytes);
             renamed.inspect_err(|_| gone()).ok().map(|()| spare)
         });
@@ -275,8 +273,8 @@ impl Writer {
         }
     }
 
-    /// Makes a segment on the request path: only when the keeper was too slow, and not again
-    /// until it has caught up when the disk is full.
+    /// Creates a segment on the request path, if the maintenance thread was too slow. If the disk is full,
+    /// it does not try again until the maintenance thread has succeeded.
     fn create(&mut self, path: &Path) -> io::Result<Segment> {
         if self.segment.is_none() {
             return Err(io::ErrorKind::StorageFull.into());
@@ -313,9 +311,9 @@ impl Drop for Writer {
         if are_amiss {
             self.repair();
         }
-        // Held while the segment is shortened: the keeper would take that for damage.
+        // Held while the segment is truncated: the maintenance thread would take that for damage.
         let mut slots = self.shared.slots();
-        // What cannot be given back to the disk here is passed over as zeros by the next start.
+        // If truncating fails, the next start skips the zeros.
         if let Some(segment) = self.segment.take()
             && segment.close(self.offset as u64).is_ok()
         {
@@ -334,7 +332,7 @@ impl Drop for Writer {
 
 impl WriterState {
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        // Nothing that holds this lock can leave it half-changed.
+        // No code that holds this lock can leave the state half-changed.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -345,23 +343,23 @@ impl WriterState {
         }
     }
 
-    /// Called by the keeper's thread, so that it can be woken.
+    /// Registers the calling maintenance thread, so that it can be woken.
     pub(super) fn keep_here(&self) {
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
     }
 
-    /// Whether the writer is gone.
+    /// Whether the writer was dropped.
     pub(super) fn closed(&self) -> bool {
         self.slots().closed
     }
 
-    /// The keeper's work on one journal: make durable what was written, keep a spare segment. False
-    /// where its files are not what the writer made.
+    /// Syncs one journal and prepares a spare segment. Returns false if another program changed its
+    /// files.
     pub(super) fn tend(&self, folder: &Path, options: &Options) -> io::Result<bool> {
         let (files, folder_changed) = {
             let mut slots = self.slots();
             let all = std::mem::take(&mut slots.unsynced);
-            // The last one goes on being written.
+            // The last one is still being written.
             slots.unsynced.extend(all.last().cloned());
             (all, std::mem::take(&mut slots.folder_changed))
         };
@@ -369,7 +367,7 @@ impl WriterState {
             file.sync_data()?;
         }
         if !self.closed() && self.slots().are_amiss(folder, options.segment_bytes) {
-            // The writer makes it anew before its next record.
+            // The writer creates it again before its next record.
             self.amiss.store(true, Ordering::Relaxed);
             return Ok(false);
         }
@@ -384,7 +382,7 @@ impl WriterState {
                 .inspect_err(|_| options.quota.give(options.segment_bytes))?;
             let mut slots = self.slots();
             if slots.closed {
-                // The writer left in the meantime.
+                // The writer was dropped in the meantime.
                 std::fs::remove_file(spare_path(folder))?;
                 options.quota.give(options.segment_bytes);
             } else {
@@ -395,19 +393,19 @@ impl WriterState {
     }
 }
 
-/// The sequence number of all of them.
+/// The sequence number of all declarations in this file.
 pub(super) const COPY: u64 = 1;
 
-/// Declarations are written a second time, where what damages a segment does not reach them: the
-/// records of a segment are worth nothing without them.
+/// A second copy of the declarations, in a file of its own: records are useless without their
+/// declaration.
 #[derive(Debug, Default)]
 struct Copies {
     kept: Vec<u64>,
 }
 
 impl Copies {
-    /// Writes a declaration where it is new to this journal: one system call for each plan. It is
-    /// read only when the segment's own is damaged, so a copy that fails costs nothing now.
+    /// Copies a declaration that is new to this journal: one system call per plan. The copy is read only if
+    /// the one in the segment is damaged, so a failure does no harm now.
     fn keep(&mut self, folder: &Path, declared: &DeclaredPlan, id: Uuid) {
         if self.kept.contains(&declared.digest) {
             return;

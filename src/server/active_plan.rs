@@ -1,9 +1,8 @@
-//! The plan that is served: what the file means, over it what was decided since, and the secrets
-//! that it signs by.
+//! The plan that is served: the plan of the file, changed by decisions, with the secrets that sign.
 
 use super::secrets::Secrets;
 use crate::config::plan::Plan;
-use crate::experiment::{GroupIndex, Lifecycle as Own};
+use crate::experiment::{GroupIndex, Lifecycle};
 use crate::journal;
 use crate::store::decisions::{DecidedState, StandingDecisions};
 use crate::store::{Store, chain};
@@ -16,121 +15,122 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How often the store is asked what was decided.
+/// How often decisions are read from the store.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long the start waits for that answer.
+/// How long the start waits for the decisions of the store.
 const START_WITHIN: Duration = Duration::from_secs(3);
 
-/// Where plans come from.
+/// Makes the plan that is served, and publishes its changes.
 #[derive(Debug)]
 pub struct ActivePlan {
-    stands: Mutex<Stands>,
+    inputs: Mutex<PlanInputs>,
     plans: watch::Sender<Arc<Plan>>,
 }
 
-/// What makes the plan that is served.
+/// The inputs of the plan that is served.
 #[derive(Debug)]
-struct Stands {
+struct PlanInputs {
     plan: Plan,
-    controls: StandingDecisions,
+    decisions: StandingDecisions,
     secrets: Vec<String>,
 }
 
 impl ActivePlan {
-    /// Serves this plan under these decisions, and signs by these secrets.
+    /// Serves this plan with these decisions, and signs with these secrets.
     pub fn new(
         plan: Plan,
-        controls: StandingDecisions,
+        decisions: StandingDecisions,
         secrets: &Secrets,
     ) -> (ActivePlan, watch::Receiver<Arc<Plan>>) {
-        let stands = Stands {
+        let inputs = PlanInputs {
             plan,
-            controls,
+            decisions,
             secrets: secrets.known().to_vec(),
         };
-        let (plans, orders) = watch::channel(Arc::new(stands.served()));
-        let stage = ActivePlan {
-            stands: Mutex::new(stands),
+        let (plans, changes) = watch::channel(Arc::new(inputs.plan_to_serve()));
+        let active = ActivePlan {
+            inputs: Mutex::new(inputs),
             plans,
         };
-        (stage, orders)
+        (active, changes)
     }
 
-    /// The plan that is served.
+    /// Returns the plan that is served.
     pub fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plans.borrow())
     }
 
-    /// The file means something else now.
+    /// Replaces the plan of the file.
     pub fn load(&self, plan: Plan) {
-        self.change(|stands| stands.plan = plan);
+        self.change(|inputs| inputs.plan = plan);
     }
 
-    fn decided(&self, controls: &StandingDecisions) -> bool {
-        let news = {
-            let stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
-            stands.controls != *controls
+    /// Replaces the decisions. Returns whether they have changed.
+    fn decide(&self, decisions: &StandingDecisions) -> bool {
+        let has_changed = {
+            let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+            inputs.decisions != *decisions
         };
-        if news {
-            self.change(|stands| stands.controls = controls.clone());
+        if has_changed {
+            self.change(|inputs| inputs.decisions = decisions.clone());
         }
-        news
+        has_changed
     }
 
-    fn change(&self, how: impl FnOnce(&mut Stands)) {
-        let mut stands = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
-        how(&mut stands);
-        self.plans.send_replace(Arc::new(stands.served()));
+    fn change(&self, how: impl FnOnce(&mut PlanInputs)) {
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        how(&mut inputs);
+        self.plans.send_replace(Arc::new(inputs.plan_to_serve()));
     }
 
-    /// Goes by what is decided, from now on; told, it asks at once.
+    /// Follows the decisions of the store. A notification makes it read them at once.
     pub async fn follow(
         self: Arc<Self>,
         store: Arc<dyn Store>,
         file: PathBuf,
         mut secrets: Secrets,
-        told: Arc<Notify>,
+        notified: Arc<Notify>,
     ) {
         loop {
             if secrets.refresh(&*store).await {
-                self.change(|stands| stands.secrets = secrets.known().to_vec());
+                self.change(|inputs| inputs.secrets = secrets.known().to_vec());
             }
             match store.decisions().await {
-                Ok(controls) => {
-                    if self.decided(&controls) {
-                        remember(&file, &controls);
+                Ok(decisions) => {
+                    if self.decide(&decisions) {
+                        remember(&file, &decisions);
                     }
                 }
-                // The folder says so louder.
-                Err(error) => tracing::debug!("decisions are not known: {}", chain(&error)),
+                // Ingestion reports an unavailable store.
+                Err(error) => tracing::debug!("decisions cannot be read: {}", chain(&error)),
             }
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
-                () = told.notified() => {}
+                () = notified.notified() => {}
             }
         }
     }
 }
 
-/// What was decided before this start: by the store, or where that does not answer by what this
-/// machine knew last. A version that was rolled back must not come back with a restart.
+/// Returns the decisions before this start: those of the store or, if it is unavailable, those that this
+/// machine knew last. A group that was rolled back must not come back with a restart.
 pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> StandingDecisions {
     let asked = tokio::time::timeout(START_WITHIN, store.decisions()).await;
     let read = read(file);
-    let in_the_way = read.as_ref().err().cloned();
-    if let Some(problem) = &in_the_way {
+    let problem = read.as_ref().err().cloned();
+    if let Some(problem) = &problem {
         tracing::error!("{problem}");
     }
-    problems.set("decisions", in_the_way);
-    if let Ok(Ok(controls)) = asked {
-        remember(file, &controls);
-        return controls;
+    problems.set("decisions", problem);
+    if let Ok(Ok(decisions)) = asked {
+        remember(file, &decisions);
+        return decisions;
     }
     read.unwrap_or_default()
 }
 
-/// What the file holds; nothing where it is missing or damaged. An error says why it may not be
-/// written: it is newer, or cannot be read.
+/// Reads the file; a missing or damaged one has no decisions. An error says why it must not be written: it
+/// is of a newer version, or cannot be read.
 fn read(file: &Path) -> Result<StandingDecisions, String> {
     let bytes = match journal::read_regular(file) {
         Ok(bytes) => bytes,
@@ -153,13 +153,13 @@ fn read(file: &Path) -> Result<StandingDecisions, String> {
             Ok(remembered.map_or_else(|_| StandingDecisions::default(), |it| it.controls))
         }
         newer => Err(format!(
-            "{} has version {newer}, and this program reads up to {VERSION}; it is left as it is: run the version that wrote it, or delete it",
+            "{} has version {newer}, and this program reads up to {VERSION}; it is left unchanged: run the version that wrote it, or delete it",
             file.display()
         )),
     }
 }
 
-/// Where decisions are remembered, beside the journals.
+/// Returns the local copy of the decisions, beside the journals.
 pub fn file(plan: &Plan) -> PathBuf {
     plan.journal.path.join("decided.json")
 }
@@ -178,17 +178,17 @@ struct Version {
     version: u64,
 }
 
-fn remember(file: &Path, controls: &StandingDecisions) {
+fn remember(file: &Path, decisions: &StandingDecisions) {
     if read(file).is_err() {
         return;
     }
     let next = file.with_extension("next");
     let remembered = Remembered {
         version: VERSION,
-        controls: controls.clone(),
+        controls: decisions.clone(),
     };
     let write = |bytes: Vec<u8>| {
-        // One that was left half-written may have the rights of an earlier release.
+        // A half-written file may have the permissions of an earlier release.
         let _ = std::fs::remove_file(&next);
         let mut new = OpenOptions::new();
         let mut new = new.write(true).create_new(true).mode(0o600).open(&next)?;
@@ -200,15 +200,15 @@ fn remember(file: &Path, controls: &StandingDecisions) {
         .and_then(|()| std::fs::rename(&next, file));
     if let Err(error) = written {
         tracing::warn!(
-            "what was decided cannot be remembered at {}: {error}; the store has it",
+            "decisions cannot be copied to {}: {error}; the store has them",
             file.display()
         );
     }
 }
 
-impl Stands {
-    fn served(&self) -> Plan {
-        let mut plan = under(&self.plan, &self.controls);
+impl PlanInputs {
+    fn plan_to_serve(&self) -> Plan {
+        let mut plan = with_decisions(&self.plan, &self.decisions);
         let secrets: Vec<_> = self.secrets.iter().map(String::as_bytes).collect();
         if let [first, others @ ..] = &secrets[..] {
             plan.sign_by(first, others);
@@ -217,12 +217,12 @@ impl Stands {
     }
 }
 
-/// The plan under these decisions. What the file says of a winner stands above them.
-fn under(plan: &Plan, controls: &StandingDecisions) -> Plan {
+/// Applies decisions to a plan. A winner in the file takes precedence.
+fn with_decisions(plan: &Plan, decisions: &StandingDecisions) -> Plan {
     let mut plan = plan.clone();
     for experiment in plan.experiments.iter_mut() {
-        let control = controls.get(&*experiment.name);
-        let Some(control) = control.filter(|it| it.salt == *experiment.salt) else {
+        let decision = decisions.get(&*experiment.name);
+        let Some(decision) = decision.filter(|it| it.salt == *experiment.salt) else {
             continue;
         };
         if experiment.ended_by_file {
@@ -232,13 +232,16 @@ fn under(plan: &Plan, controls: &StandingDecisions) -> Plan {
             let place = experiment.groups.iter().position(|it| *it.name == **name);
             place.map(GroupIndex)
         };
-        let group = control.group.as_ref().and_then(named);
-        (experiment.lifecycle, experiment.winner) = match control.state {
-            DecidedState::Running => (Own::Running, None),
-            DecidedState::Paused => (Own::Paused, Some(experiment.control)),
-            // A group that is no longer there cannot be shown.
-            DecidedState::Promoted => (Own::Promoted, Some(group.unwrap_or(experiment.control))),
-            DecidedState::RolledBack => (Own::RolledBack, Some(experiment.control)),
+        let group = decision.group.as_ref().and_then(named);
+        (experiment.lifecycle, experiment.winner) = match decision.state {
+            DecidedState::Running => (Lifecycle::Running, None),
+            DecidedState::Paused => (Lifecycle::Paused, Some(experiment.control)),
+            // A group that no longer exists cannot be served.
+            DecidedState::Promoted => (
+                Lifecycle::Promoted,
+                Some(group.unwrap_or(experiment.control)),
+            ),
+            DecidedState::RolledBack => (Lifecycle::RolledBack, Some(experiment.control)),
         };
     }
     plan

@@ -1,17 +1,17 @@
-//! An error of starting the program, with a hint.
+//! An error with a hint for the user.
 
-/// What could not be done, and what to type instead.
+/// What failed, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct ErrorWithHint {
-    /// What went wrong.
+    /// The error.
     pub what: String,
-    /// What to do about it.
+    /// The fix.
     pub hint: String,
 }
 
 impl ErrorWithHint {
-    /// An error with a hint.
+    /// Makes an error with a hint.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> ErrorWithHint {
         ErrorWithHint {
             what: what.into(),

@@ -1,26 +1,27 @@
-//! How many files the process may have open, connections among them.
+//! The limit of open files, which includes connections.
 
 use crate::admin::http::connections::{CONNECTIONS_LEAST, CONNECTIONS_MAX};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// What the process needs beside connections: the store and the log; for each worker a listener,
-/// its journal and its loop. (Counted: 20, and 10 for each worker.)
+/// The files that the process needs besides connections: store and log; for each worker a listener, its
+/// journal and its event loop. (Measured: 20, and 10 for each worker.)
 const RESERVED: u64 = 32;
 const RESERVED_OF_WORKER: u64 = 12;
-/// The part of the rest that the admin API may have, where it cannot have all that it might use.
+/// The admin API gets one part in this many of the rest, if the rest is too small for all its
+/// connections.
 const ADMIN_SHARE: u64 = 8;
 
-/// How many may be connected at once.
+/// The most connections at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Clients of the site: each may need a connection to an upstream, too.
+    /// Clients of the site. Each may need a connection to an upstream, too.
     pub clients: usize,
-    /// Those of the admin API and of the listener for health.
+    /// Clients of the admin API and of the health listener.
     pub admin: usize,
 }
 
-/// Lets the process have as many open files as it may, and says so where that is too few for so
-/// many connections of clients.
+/// Raises the limit of open files to its maximum, and warns if it is too low for this many client
+/// connections.
 pub fn raise(connections: usize, workers: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -32,12 +33,12 @@ pub fn raise(connections: usize, workers: usize) {
     let room = room(workers).clients;
     if room < connections {
         tracing::warn!(
-            "so many files may be open (ulimit -n) that {room} clients can be served at once, and limits.connections is {connections}: raise the one, or lower the other"
+            "the open-file limit allows {room} client connections, but limits.connections is {connections}; raise `ulimit -n` or lower limits.connections"
         );
     }
 }
 
-/// What the limit of open files has room for.
+/// Returns how many connections the limit of open files allows.
 pub fn room(workers: usize) -> Room {
     let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(Room::of(u64::MAX, workers), |limit| {

@@ -1,4 +1,4 @@
-//! Opening the journals, and the ingestion that reads them.
+//! Opens the journals, and makes the ingestion that reads them.
 
 use super::ErrorWithHint;
 use crate::config::plan::Plan;
@@ -9,7 +9,7 @@ use crate::telemetry::Telemetry;
 use anyhow::anyhow;
 use std::sync::Arc;
 
-/// How journals are written and read: one for each worker, and one for events that servers report.
+/// Returns the options of the journals: one for each worker, and one for events that servers report.
 pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
     let telemetry = Arc::clone(telemetry);
     Options {
@@ -20,7 +20,7 @@ pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
     }
 }
 
-/// Opens the folder of journals, and reports those in it that are not read.
+/// Opens the folder of journals, and reports those that are not read.
 pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Result<Journals> {
     let interval = plan.journal.sync_interval;
     let journals = journal::open(&plan.journal.path, plan.workers + 1, interval, options);
@@ -28,11 +28,11 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
         let hint = error.advice();
         ErrorWithHint::new(format!("{:#}", anyhow!(error)), hint)
     })?;
-    report_left_alone(telemetry, &journals.skipped);
+    report_skipped(telemetry, &journals.skipped);
     Ok(journals)
 }
 
-/// Moves records from journals to the store; looks for journals that other processes leave.
+/// Makes the ingestion from the journals to the store, which also adopts journals of ended processes.
 pub fn ingestion(
     plan: &Plan,
     readers: Vec<Reader>,
@@ -44,23 +44,23 @@ pub fn ingestion(
     let watched = Arc::clone(telemetry);
     let adopt = move || match journal::adopt(&path, &options) {
         Ok(adopted) => {
-            report_left_alone(&watched, &adopted.skipped);
+            report_skipped(&watched, &adopted.skipped);
             adopted.readers
         }
         Err(error) => {
-            tracing::warn!("journals that others left cannot be looked for: {error}");
+            tracing::warn!("journals of ended processes cannot be searched: {error}");
             Vec::new()
         }
     };
     Ingestor::new(readers, Arc::clone(store), Arc::clone(telemetry), adopt)
 }
 
-/// So many journals that are not read are named.
-const LEFT_ALONE_SHOWN_MAX: usize = 8;
+/// The most skipped journals that are named.
+const SKIPPED_SHOWN_MAX: usize = 8;
 
 /// Reports journals that are not read.
-fn report_left_alone(telemetry: &Telemetry, skipped: &[SkippedJournal]) {
-    let shown = skipped.iter().take(LEFT_ALONE_SHOWN_MAX);
+fn report_skipped(telemetry: &Telemetry, skipped: &[SkippedJournal]) {
+    let shown = skipped.iter().take(SKIPPED_SHOWN_MAX);
     let mut all: Vec<String> = shown.map(SkippedJournal::to_string).collect();
     if skipped.len() > all.len() {
         all.push(format!("and {} more", skipped.len() - all.len()));

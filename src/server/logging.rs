@@ -1,4 +1,4 @@
-//! What the program says of itself, and the log of requests.
+//! The log of the process, and the access log.
 
 use crate::config::plan::{AccessLog, LogTo};
 use crate::proxy::log_lines::Sink;
@@ -19,19 +19,18 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// How many bytes of lines may wait to be written; more are lost, and counted.
+/// The most bytes of lines that wait to be written. Further lines are lost, and counted.
 const WAITING_BYTES_MAX: usize = 32 << 20;
-/// How often losses are told.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How often losses are logged.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The log of requests, as it is written behind the workers' backs. Lines that wait are written
-/// when this is dropped.
+/// The access log, written by a thread of its own. Dropping it writes the lines that wait.
 pub struct Requests {
     queue: Arc<Queue>,
     writing: Option<JoinHandle<()>>,
 }
 
-/// Lines on their way to the thread that writes them.
+/// Lines that wait for the thread that writes them.
 #[derive(Debug)]
 struct Queue {
     sender: Sender<Waiting>,
@@ -41,7 +40,7 @@ struct Queue {
 
 enum Waiting {
     Lines(Vec<u8>),
-    /// The file was moved away.
+    /// Reopens the file, which was moved.
     Reopen,
     End,
 }
@@ -59,13 +58,13 @@ impl Sink for Queue {
     }
 }
 
-/// Logs to standard error, `RUST_LOG` says how much; and requests where the file says.
+/// Starts logging to standard error, with the level of `RUST_LOG`, and the access log if there is one.
 pub fn start(default: &str, access: Option<&AccessLog>) -> anyhow::Result<Option<Requests>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let requests = access.map(|access| open(&access.to)).transpose()?;
     let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let own = fmt::layer().with_writer(io::stderr).with_ansi(ansi);
-    // A second call, in tests, changes nothing.
+    // A second call in tests has no effect.
     let _ = tracing_subscriber::registry()
         .with(own.with_filter(filter))
         .try_init();
@@ -78,10 +77,7 @@ fn open(to: &LogTo) -> anyhow::Result<Requests> {
         LogTo::Stderr => (Box::new(io::stderr()), None),
         LogTo::File(path) => {
             let file = append_to(path).with_context(|| {
-                format!(
-                    "the log of requests cannot be written to {}",
-                    path.display()
-                )
+                format!("the access log cannot be written to {}", path.display())
             })?;
             (Box::new(file), Some(path.clone()))
         }
@@ -108,7 +104,7 @@ fn open(to: &LogTo) -> anyhow::Result<Requests> {
 
 fn append_to(path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    // It tells who visited what.
+    // It shows who visited what.
     options.append(true).create(true).mode(0o600);
     options.open(path)
 }
@@ -118,30 +114,29 @@ impl Drop for Requests {
         if self.queue.sender.send(Waiting::End).is_ok()
             && let Some(writing) = self.writing.take()
         {
-            // It has said itself what went wrong.
+            // The thread has logged its errors.
             let _ = writing.join();
         }
     }
 }
 
 impl Requests {
-    /// Where workers give their lines.
+    /// Returns the sink for the lines of workers.
     pub fn sink(&self) -> Arc<dyn Sink> {
         Arc::clone(&self.queue) as Arc<dyn Sink>
     }
 
     fn reopen(&self) {
-        // The thread that writes outlives this.
+        // The receiving thread lives longer than `self`.
         let _ = self.queue.sender.send(Waiting::Reopen);
     }
 
-    /// Reopens the file on SIGUSR1 and SIGHUP, after somebody has moved it away; and logs how many
-    /// lines were lost.
+    /// Reopens the file on SIGUSR1 and SIGHUP, for log rotation, and logs how many lines were lost.
     pub async fn keep(&self) -> anyhow::Result<()> {
         let mut rotated =
             signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        let mut tick = tokio::time::interval(TELL_EVERY);
+        let mut tick = tokio::time::interval(REPORT_INTERVAL);
         let mut known = 0;
         loop {
             tokio::select! {
@@ -150,7 +145,7 @@ impl Requests {
                 _ = tick.tick() => {
                     let lost = self.queue.lost.load(Ordering::SeqCst);
                     if lost > known {
-                        tracing::warn!("{} lines of the log of requests were lost: it cannot be written fast enough, or not at all", lost - known);
+                        tracing::warn!("{} lines of the access log were lost: it cannot be written fast enough, or not at all", lost - known);
                     }
                     known = lost;
                 }
@@ -159,7 +154,7 @@ impl Requests {
     }
 }
 
-/// Without a log of requests SIGUSR1 has no effect. Unhandled, it would end the process.
+/// Handles SIGUSR1 without an access log, because the signal would end the process.
 pub async fn without_requests() -> anyhow::Result<()> {
     let mut rotated = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
     while rotated.recv().await.is_some() {
@@ -171,15 +166,15 @@ pub async fn without_requests() -> anyhow::Result<()> {
 /// Writes whole lines, many at once.
 struct Lines {
     sink: Box<dyn Write + Send>,
-    /// What is opened anew when it is asked to be.
+    /// The file to reopen.
     file: Option<PathBuf>,
-    /// The last line stands there in part.
+    /// Whether the last line is written only in part.
     torn: bool,
 }
 
 impl Lines {
-    /// Only ever between two lines, so that none is torn between two files.
-    fn open_anew(&mut self) {
+    /// Reopens the file. Called between two lines, so that no line is split between two files.
+    fn reopen(&mut self) {
         let Some(path) = &self.file else {
             return;
         };
@@ -189,24 +184,24 @@ impl Lines {
                 self.torn = false;
             }
             Err(error) => tracing::warn!(
-                "the log of requests cannot be opened anew at {}: {error}; the old file is written on",
+                "the access log cannot be reopened at {}: {error}; still writing to the old file",
                 path.display()
             ),
         }
     }
 
-    /// Writes what comes until the end is told.
+    /// Writes lines until the end.
     fn write(mut self, waiting: &Receiver<Waiting>, queue: &Queue) {
         loop {
             let lines = match waiting.recv() {
                 Ok(Waiting::Lines(lines)) => lines,
                 Ok(Waiting::Reopen) => {
-                    self.open_anew();
+                    self.reopen();
                     continue;
                 }
                 Ok(Waiting::End) | Err(_) => break,
             };
-            // The thread that writes must outlive whatever goes wrong with some lines.
+            // The thread must survive a panic with some lines.
             let put = std::panic::catch_unwind(AssertUnwindSafe(|| {
                 tasks::failpoint("access-log");
                 self.put(&lines)
@@ -215,14 +210,14 @@ impl Lines {
             queue.lost.fetch_add(lost, Ordering::SeqCst);
             queue.bytes.fetch_sub(lines.len(), Ordering::SeqCst);
         }
-        // There is nobody to hear that it cannot be.
+        // An error cannot be reported any more.
         let _ = self.sink.flush();
     }
 
-    /// Writes these lines; how many of them are lost.
+    /// Writes these lines. Returns how many of them are lost.
     fn put(&mut self, lines: &[u8]) -> u64 {
         let mut rest = lines;
-        // What the disk had no room for must not spoil the line that it has room for again.
+        // A line that a full disk cut off must not damage the next one.
         if self.torn && self.sink.write_all(b"\n").is_ok() {
             self.torn = false;
         }

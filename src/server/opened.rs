@@ -1,4 +1,4 @@
-//! What a process opens before it serves.
+//! The files and the store that a process opens before it serves.
 
 use super::active_plan::{self, ActivePlan};
 use super::secrets::Secrets;
@@ -18,15 +18,15 @@ pub struct Opened {
     pub telemetry: Arc<Telemetry>,
     /// Supervises tasks and threads.
     pub supervisor: Supervisor,
-    /// The store; connected to when it is used.
+    /// The store. It connects when it is used.
     pub store: Arc<dyn Store>,
-    /// The plan that is served, with what was decided.
+    /// The plan that is served, with decisions applied.
     pub active: Arc<ActivePlan>,
-    /// The same, as it changes.
+    /// Changes of the plan.
     pub plans: watch::Receiver<Arc<Plan>>,
-    /// Where decisions are kept beside the store.
+    /// The local copy of the decisions.
     pub decisions_file: PathBuf,
-    /// What IDs and sessions are signed by.
+    /// The secrets that sign IDs and sessions.
     pub secrets: Secrets,
     /// A journal for each worker.
     pub writers: Vec<Writer>,
@@ -34,14 +34,14 @@ pub struct Opened {
     pub server_events: Option<Writer>,
     /// Readers of all journals.
     pub readers: Vec<Reader>,
-    /// Keeps journals durable.
+    /// Makes journals durable.
     pub keeper: journal::JournalMaintenance,
-    /// How journals are written and read.
+    /// The options of the journals.
     pub options: journal::Options,
 }
 
 impl Opened {
-    /// Opens all of them. A store that does not answer is no error.
+    /// Opens everything. An unavailable store is not an error.
     pub async fn open(plan: Plan) -> anyhow::Result<Opened> {
         let telemetry = Arc::new(Telemetry::new(plan.workers + 1));
         telemetry.reload.started();
@@ -75,7 +75,7 @@ impl Opened {
         })
     }
 
-    /// The plan that is served now.
+    /// Returns the plan that is served now.
     pub fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plans.borrow())
     }

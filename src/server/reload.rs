@@ -1,4 +1,4 @@
-//! The file, loaded again while serving.
+//! Loads the file again while serving.
 
 use super::active_plan::ActivePlan;
 use crate::config::plan::Plan;
@@ -10,20 +10,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
-/// How often the file is looked at for changes.
+/// How often the file is checked for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What outlives a panic of the reload.
+/// The state that survives a panic of the reload.
 #[derive(Debug)]
 pub struct Reloads {
     /// Requests of the admin API.
     asked: mpsc::Receiver<admin::ReloadRequest>,
-    /// What the file and those beside it held when they were last loaded.
+    /// The contents of the watched files when they were last loaded.
     seen: Vec<Option<Vec<u8>>>,
 }
 
 impl Reloads {
-    /// Of this file, which the plan was loaded from. What changes from now on is noticed.
+    /// Watches this file, which the plan was loaded from. Changes are noticed from now on.
     pub fn new(
         file: Option<&Path>,
         plan: &Plan,
@@ -37,11 +37,11 @@ impl Reloads {
     }
 }
 
-/// Loads the file again when it changes, on SIGHUP and when the admin door asks. A file that is
-/// unsound changes nothing.
+/// Loads the file again when it changes, on SIGHUP, and on request of the admin API. An invalid file
+/// changes nothing.
 pub async fn reload(
     file: Option<PathBuf>,
-    stage: Arc<ActivePlan>,
+    active: Arc<ActivePlan>,
     telemetry: Arc<Telemetry>,
     reloads: Arc<Mutex<Reloads>>,
 ) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ pub async fn reload(
         while let Some(request) = asked.recv().await {
             let _ = request
                 .done
-                .send(Err("this watershed serves no file".to_owned()));
+                .send(Err("this process serves no file".to_owned()));
         }
         return Ok(());
     };
@@ -66,18 +66,18 @@ pub async fn reload(
             },
             _ = hangup.recv() => None,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                let now = contents(&file, &stage.plan().watched);
-                // A file that is away for a moment is being replaced.
+                let now = contents(&file, &active.plan().watched);
+                // A file that is missing for a moment is being replaced.
                 if now.contains(&None) || now == *seen {
                     continue;
                 }
                 None
             }
         };
-        // Read before it is loaded, so that what changes meanwhile is seen next time.
-        *seen = contents(&file, &stage.plan().watched);
-        let done = reload_once(&file, &stage);
-        let watched = contents(&file, &stage.plan().watched);
+        // Read before it is loaded, so that a change in between is noticed next time.
+        *seen = contents(&file, &active.plan().watched);
+        let done = reload_once(&file, &active);
+        let watched = contents(&file, &active.plan().watched);
         if seen.len() != watched.len() {
             *seen = watched;
         }
@@ -89,7 +89,7 @@ pub async fn reload(
             Err(problems) => {
                 telemetry.reload.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
-                    "the changed file is unsound; the running configuration stays:\n{problems}"
+                    "the changed file is invalid; the running configuration stays:\n{problems}"
                 );
             }
         }
@@ -97,25 +97,25 @@ pub async fn reload(
             *error = done.as_ref().err().cloned();
         }
         if let Some(request) = request {
-            // Who asked may have left.
+            // The client may have left.
             let _ = request.done.send(done);
         }
     }
 }
 
-/// The file and those beside it, such as certificates.
+/// Reads the watched files: the routes file and others, such as certificates.
 fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
     let all = std::iter::once(file).chain(watched.iter().map(PathBuf::as_path));
     all.map(|file| std::fs::read(file).ok()).collect()
 }
 
-fn reload_once(file: &Path, stage: &ActivePlan) -> Result<String, String> {
+fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, String> {
     let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
-    let old = stage.plan();
-    // The door stays where it is until a restart, so that is what a token is asked for.
+    let old = active.plan();
+    // The admin API keeps its address until a restart, so that address decides whether a token is needed.
     if next.admin.tokens.is_empty() && !old.admin.listen.ip().is_loopback() {
         return Err(format!(
-            "the admin door listens on {} until a restart, which can be reached from elsewhere: keep a token in `admin`\n",
+            "the admin API listens on {} until a restart, which is not a loopback address: keep a token in `admin`\n",
             old.admin.listen
         ));
     }
@@ -155,6 +155,6 @@ fn reload_once(file: &Path, stage: &ActivePlan) -> Result<String, String> {
             kept.join(", ")
         ),
     };
-    stage.load(next);
+    active.load(next);
     Ok(text)
 }

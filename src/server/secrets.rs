@@ -1,4 +1,4 @@
-//! The secret that signs minted IDs and sessions: random, kept in the store, where replicas share
+//! The secret that signs minted IDs and sessions. It is random, and kept in the store, where replicas share
 //! it, and in a private file beside the journal, for starts without the store.
 
 use crate::config::plan::Plan;
@@ -14,26 +14,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The version of the file that this program writes. It reads no newer one.
+/// The version of the file. A newer one is not read.
 const VERSION: u32 = 1;
 /// The bytes of a secret.
 const SECRET_BYTES: usize = 32;
-/// The digits that they are written in.
+/// The number of its hexadecimal digits.
 const DIGITS: usize = 2 * SECRET_BYTES;
-/// How long the start waits for the store's secrets.
+/// How long the start waits for the secrets of the store.
 const START_WITHIN: Duration = Duration::from_secs(3);
 
-/// What is known of the secrets. The first one signs, all of them verify.
+/// The secrets. The first one signs, all of them verify.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     file: PathBuf,
     known: Vec<String>,
-    /// Why the file may not be written: another version's stays as it is, and one that cannot be
-    /// read.
+    /// Why the file must not be written: it is of a newer version, or cannot be read.
     in_the_way: Option<String>,
-    /// Why the file could not be written.
+    /// The error of writing the file.
     unwritten: Option<String>,
-    /// What is wrong with those in the store.
+    /// The problem with those in the store.
     of_store: Option<String>,
     telemetry: Arc<Telemetry>,
 }
@@ -44,14 +43,14 @@ struct Contents {
     secrets: Vec<String>,
 }
 
-/// What every version of the file holds.
+/// The field that every version of the file has.
 #[derive(Deserialize)]
 struct Format {
     version: serde_json::Value,
 }
 
 impl Secrets {
-    /// The secrets of the store, or those that this machine knew last, or a new one.
+    /// Loads the secrets of the store, or those that this machine knew last, or makes a new one.
     pub async fn open(
         plan: &Plan,
         store: &dyn Store,
@@ -66,8 +65,8 @@ impl Secrets {
             telemetry: Arc::clone(telemetry),
         };
         secrets.recall();
-        // A new secret is made only where the store has none, so that replicas which are started
-        // one after the other agree.
+        // A new secret is made only if the store has none, so that replicas agree that start one after
+        // the other.
         let exchanged = tokio::time::timeout(START_WITHIN, secrets.exchange(store)).await;
         if secrets.known.is_empty() {
             secrets.known.push(random()?);
@@ -82,11 +81,10 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// Gives the store what is known here, and learns what others know. Says whether that changed
-    /// anything here.
+    /// Exchanges secrets with the store. Returns whether that changed the secrets here.
     pub async fn refresh(&mut self, store: &dyn Store) -> bool {
         let before = self.known.clone();
-        // What stands in the way may be gone.
+        // The obstacle may be gone.
         let was_in_the_way = self.in_the_way.is_some();
         if was_in_the_way {
             self.recall();
@@ -99,7 +97,7 @@ impl Secrets {
         self.known != before
     }
 
-    /// The secrets; never empty.
+    /// Returns the secrets; never empty.
     pub fn known(&self) -> &[String] {
         &self.known
     }
@@ -122,7 +120,7 @@ impl Secrets {
         let all = known.len();
         known.retain(|secret| is_secret(secret));
         self.of_store = ignored(all - known.len());
-        // What the store has no room for still verifies what was signed here.
+        // A secret that the store has no room for still verifies what was signed with it.
         let own: Vec<_> = self.known.iter().filter(|it| !known.contains(it)).collect();
         let own: Vec<_> = own.into_iter().cloned().collect();
         known.extend(own);
@@ -131,7 +129,7 @@ impl Secrets {
         Ok(changed)
     }
 
-    /// Learns what the file holds, or why it may not be written.
+    /// Reads the file, or notes why it must not be written.
     fn recall(&mut self) {
         match read(&self.file) {
             Ok(known) => {
@@ -150,7 +148,7 @@ impl Secrets {
         }
         self.unwritten = write(&self.file, &self.known).err().map(|error| {
             format!(
-                "secrets cannot be kept at {}: {error}; make its folder writable for this user. While the store is away, a restart makes new secrets: sessions end, and visitors without an ID of yours get new ones",
+                "secrets cannot be kept at {}: {error}; make its folder writable for this user. While the store is unavailable, a restart makes new secrets: sessions end, and users with a minted ID get a new one",
                 self.file.display()
             )
         });
@@ -168,14 +166,14 @@ impl Secrets {
     }
 }
 
-/// What is wrong where so many entries of the store are no secrets.
+/// Describes a number of entries in the store that are no secrets.
 fn ignored(count: usize) -> Option<String> {
     (count > 0).then(|| format!(
-        "{count} of the secrets in the store are not {DIGITS} hexadecimal digits: they are ignored, since they could be guessed; find out who wrote them, and delete them from the store"
+        "{count} of the secrets in the store are not {DIGITS} hexadecimal digits: they are ignored, because they could be guessed; find out who wrote them, and delete them from the store"
     ))
 }
 
-/// What the file holds; an error says why it may not be written.
+/// Reads the file; an error says why it must not be written.
 fn read(file: &Path) -> Result<Vec<String>, String> {
     let bytes = match journal::read_regular(file) {
         Ok(bytes) => bytes,
@@ -192,7 +190,7 @@ fn read(file: &Path) -> Result<Vec<String>, String> {
         && version != VERSION
     {
         return Err(format!(
-            "{} has version {version}, and this program reads {VERSION}: it is left as it is; run the version that wrote it, or move the file away",
+            "{} has version {version}, and this program reads {VERSION}: it is left unchanged; run the version that wrote it, or move the file away",
             file.display(),
         ));
     }
@@ -200,7 +198,7 @@ fn read(file: &Path) -> Result<Vec<String>, String> {
         let aside = file.with_extension("damaged");
         let put_aside = fs::rename(file, &aside);
         tracing::error!(
-            "{} is damaged: {error}; it is kept as {}, and the store's secrets take its place",
+            "{} is damaged: {error}; it is kept as {}, and the secrets of the store replace it",
             file.display(),
             aside.display()
         );
@@ -214,7 +212,7 @@ fn read(file: &Path) -> Result<Vec<String>, String> {
     })
 }
 
-/// The secrets in the bytes of a file, or what is wrong with them.
+/// Decodes the secrets in a file.
 fn sound(bytes: &[u8]) -> Result<Vec<String>, String> {
     let contents = serde_json::from_slice::<Contents>(bytes);
     let Contents { secrets, .. } = contents.map_err(|error| error.to_string())?;
@@ -227,7 +225,7 @@ fn sound(bytes: &[u8]) -> Result<Vec<String>, String> {
     }
 }
 
-/// Whether this may sign: anything else than what [`random`] makes could be guessed.
+/// Whether this may sign. Texts that [`random`] does not make could be guessed.
 fn is_secret(text: &str) -> bool {
     text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -253,7 +251,7 @@ fn write(file: &Path, known: &[String]) -> io::Result<()> {
     fs::rename(&next, file)
 }
 
-/// A secret in hexadecimal digits.
+/// Makes a secret in hexadecimal digits.
 fn random() -> anyhow::Result<String> {
     let mut secret = [0; SECRET_BYTES];
     getrandom::fill(&mut secret)?;
@@ -271,13 +269,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn the_file_is_private_and_read_back() {
+    fn file_is_private_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secrets.json");
         assert_eq!(read(&file), Ok(Vec::new()), "there is none yet");
         let known = vec![random().unwrap(), random().unwrap()];
         assert_ne!(known[0], known[1]);
-        // A file that was left half-written, and readable by all, is in the way of nothing.
+        // A half-written file that others can read does not prevent the next write.
         fs::write(file.with_extension("next"), "{").unwrap();
         for _ in 0..2 {
             write(&file, &known).unwrap();
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_file_stays_and_a_damaged_one_is_put_aside() {
+    fn newer_file_stays_and_damaged_file_is_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secrets.json");
         for newer in [
@@ -330,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_secret_in_the_store_neither_signs_nor_verifies() {
+    async fn invalid_secret_of_the_store_neither_signs_nor_verifies() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("counts.db")).unwrap();
         store.secrets(&guessable()[..5]).await.unwrap();

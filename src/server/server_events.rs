@@ -1,4 +1,4 @@
-//! The journal of what is reported at the admin door.
+//! Journals the events that servers report to the admin API.
 
 use crate::admin::{AcceptedEvents, EventsRequest};
 use crate::config::declaration::declaration;
@@ -16,21 +16,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
-/// How often the journal is mended while nothing is reported.
-const MEND_EVERY: Duration = Duration::from_secs(1);
+/// How often the journal is repaired while no events are reported.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What outlives a panic: the journal, and the requests that wait.
+/// The state that survives a panic: the journal, and the requests that wait.
 #[derive(Debug)]
 pub struct ServerEvents {
-    /// Where events are written.
+    /// The journal.
     pub journal: Writer,
-    /// Its place in `telemetry`.
+    /// The index of its counters in `telemetry`.
     pub slot: usize,
-    /// Events to write.
+    /// Requests to journal events.
     pub asked: mpsc::Receiver<EventsRequest>,
 }
 
-/// Journals what is asked until nobody can ask any more.
+/// Journals events until no sender of requests is left.
 pub async fn keep(
     reports: Arc<Mutex<ServerEvents>>,
     mut plans: watch::Receiver<Arc<Plan>>,
@@ -49,11 +49,11 @@ pub async fn keep(
         (plan, declared)
     };
     let (mut plan, mut declared) = served(&mut plans);
-    let mut mending = tokio::time::interval(MEND_EVERY);
+    let mut repairing = tokio::time::interval(REPAIR_INTERVAL);
     loop {
         let request = tokio::select! {
             request = asked.recv() => request,
-            _ = mending.tick() => {
+            _ = repairing.tick() => {
                 journal.restore();
                 continue;
             }
@@ -71,7 +71,7 @@ pub async fn keep(
             unused: BTreeSet::new(),
             dropped: 0,
         };
-        // One event is counted in one step.
+        // A single event is counted in one step.
         let import = (events.len() > 1).then(|| imports.begin());
         for (place, event) in events.iter().enumerate() {
             match append(journal, &plan, &declared, telemetry, event) {
@@ -85,7 +85,7 @@ pub async fn keep(
             }
         }
         drop(import);
-        // Who asked may have left.
+        // The client may have left.
         let _ = done.send(taken);
     }
 }

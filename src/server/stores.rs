@@ -1,4 +1,4 @@
-//! Opening the store that the plan names.
+//! Opens the store of the plan.
 
 use super::ErrorWithHint;
 use crate::config::plan::StoreConfig;
@@ -8,8 +8,7 @@ use crate::store::sqlite::SqliteStore;
 use anyhow::anyhow;
 use std::sync::Arc;
 
-/// The store that the plan names. It is opened when it is used, so that a server starts without
-/// it.
+/// Makes the store of the plan. It connects when it is used, so that a server starts without it.
 pub(super) fn store_of(store: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     match store {
         StoreConfig::Embedded { path } => Ok(Arc::new(SqliteStore::at(path))),
@@ -32,7 +31,7 @@ pub(super) fn store_of(store: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     }
 }
 
-/// Opens the store that the plan names, for a command that does nothing without it.
+/// Opens the store of the plan, for a command that needs it.
 pub async fn open_store(store: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     let store = store_of(store)?;
     store

@@ -1,4 +1,4 @@
-//! What the folder knows of the store, so that it asks and tells no more than it must. PURE.
+//! A cache of what the store has, which saves queries and repeated exposures. PURE.
 
 use super::forgotten::ForgottenUsers;
 use super::{Delta, JournalId};
@@ -7,20 +7,20 @@ use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
-/// What is known of the store: into how many shards an experiment is split, and what each shard
-/// has been given of each journal.
+/// What the store is known to have: the shards of each experiment, and each shard's position in each
+/// journal.
 #[derive(Clone, Debug, Default)]
 pub struct AppliedCache {
-    /// By experiment's name. An experiment that is not here is not folded.
+    /// By experiment. An experiment that is missing here is not ingested.
     pub experiments: HashMap<String, AppliedShards, RandomState>,
-    /// By experiment's name, for each shard: who was forgotten.
+    /// By experiment: the forgotten users of each shard.
     pub forgotten: HashMap<String, Vec<ForgottenUsers>, RandomState>,
-    /// Users whose exposure it has.
+    /// Users whose exposure the store has.
     pub seen: SeenUsers,
 }
 
 impl AppliedCache {
-    /// Remembers what the store took. Returns devices that have brought many known IDs of late.
+    /// Records that the store has a delta. Returns devices that have brought many known IDs lately.
     pub fn given(&mut self, delta: &Delta) -> Vec<SharedDevice> {
         let many = self.seen.remember(delta);
         for range in &delta.ranges {
@@ -29,7 +29,7 @@ impl AppliedCache {
         many
     }
 
-    /// Forgets what the store has of an experiment, so that it is asked again.
+    /// Drops an experiment, so that the store is queried again.
     pub fn forget(&mut self, experiment: &str) {
         self.experiments.remove(experiment);
         self.forgotten.remove(experiment);
@@ -44,48 +44,46 @@ impl AppliedCache {
     }
 }
 
-/// A device that has brought many known IDs within ten minutes: many people share it, or somebody
-/// tries IDs.
+/// A device that has brought many known IDs within ten minutes: many users share it, or somebody tries
+/// IDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedDevice {
-    /// Its minted ID, as it is kept.
+    /// Its minted ID, as it is stored.
     pub minted: Vec<u8>,
-    /// How many.
+    /// The number of known IDs.
     pub ids: u32,
 }
 
-/// So many known IDs of one device are worth a warning; few numbers, so that there are few.
+/// The numbers of known IDs of one device that cause a warning.
 const MANY_IDS: [u32; 4] = [10, 100, 1_000, 10_000];
 
-/// Users whose exposure to a group the store has, so that it need not be told again: most
-/// requests are by users who were there before. Bounded; who is forgotten is only told again.
+/// Users whose exposure to a group the store has. Most requests are from such users, and their exposures
+/// need not be sent again. Its size is bounded: an exposure that it dropped is sent again.
 #[derive(Clone, Debug, Default)]
 pub struct SeenUsers {
-    /// What keys are made with: other ones in every process, so that nobody can choose IDs that
-    /// share one.
+    /// Hashes the keys. It is random for each process, so that nobody can choose IDs that collide.
     keys: (
         foldhash::quality::RandomState,
         foldhash::quality::RandomState,
     ),
-    /// When, by a 128-bit hash of experiment, group and user.
+    /// The time of the exposure, by a 128-bit hash of experiment, group and user.
     first_ms: HashMap<u128, u64, RandomState>,
     /// Minted and known IDs that came together, by a hash of experiment and both.
     joined: HashSet<u128, RandomState>,
-    /// With how many known IDs each minted one came, by a hash of experiment and minted ID.
+    /// The number of known IDs that came with each minted ID, by a hash of experiment and minted ID.
     devices: HashMap<u128, u32, RandomState>,
-    /// The earliest time remembered.
+    /// The earliest time in it.
     since_ms: u64,
 }
 
 impl SeenUsers {
-    /// The most that are remembered: some 12 MB.
+    /// The most entries: about 12 MB.
     const MAX: usize = 250_000;
 
-    /// Nobody is remembered longer than this: who is told again after being forgotten on purpose
-    /// is a new user.
+    /// The longest time that an entry stays: a user who returns after being forgotten is a new user.
     const KEEP_MS: u64 = 600_000;
 
-    /// Remembers what a delta told the store.
+    /// Records the exposures and joins of a delta.
     pub fn remember(&mut self, delta: &Delta) -> Vec<SharedDevice> {
         if self.first_ms.len() + self.joined.len() >= Self::MAX {
             self.clear();
@@ -117,20 +115,20 @@ impl SeenUsers {
         many
     }
 
-    /// Whether the store was given that these IDs came together.
+    /// Whether the store has this join.
     pub fn has_joined(&self, experiment: &str, minted: &[u8], known: &[u8]) -> bool {
         self.joined.contains(&self.pair(experiment, minted, known))
     }
 
     fn pair(&self, experiment: &str, first: &[u8], other: &[u8]) -> u128 {
-        // An ID may hold a slash, so that its length parts it from the other.
+        // An ID may contain a slash, so its length separates it from the other ID.
         let mut ids = SmallVec::<[u8; 256]>::from_slice(&first.len().to_le_bytes());
         ids.extend_from_slice(first);
         ids.extend_from_slice(other);
         self.key(experiment, "", &ids)
     }
 
-    /// Forgets everybody: the store has lost something.
+    /// Drops all entries, because the store has lost data.
     pub fn clear(&mut self) {
         self.first_ms.clear();
         self.joined.clear();
@@ -138,7 +136,7 @@ impl SeenUsers {
         self.since_ms = 0;
     }
 
-    /// Whether the store has an exposure of the user to this group from then or before.
+    /// Whether the store has an exposure of the user to this group at or before this time.
     pub fn has(&self, experiment: &str, group: &str, user: &[u8], at_ms: u64) -> bool {
         let first_ms = self.first_ms.get(&self.key(experiment, group, user));
         first_ms.is_some_and(|&first_ms| first_ms <= at_ms)
@@ -151,5 +149,5 @@ impl SeenUsers {
     }
 }
 
-/// What is known of one experiment: for each shard, by journal, the last sequence number given.
+/// The positions of one experiment: for each shard and journal, the last sequence number it has.
 pub type AppliedShards = Vec<HashMap<JournalId, u64, RandomState>>;

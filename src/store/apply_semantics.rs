@@ -1,5 +1,5 @@
-//! What one delta adds to which count. PURE: the embedded file does just this, and the script in
-//! Redis does the same in its own language; a test holds both to a third writing of it.
+//! Defines what one delta adds to which count. PURE. SQLite uses this file, and the script of Redis
+//! implements the same; a test checks both against a reference model.
 
 use super::event_ids::{EventCounts, EventIdOutcome, EventIds};
 use super::keys::{self, CLASSES};
@@ -7,28 +7,28 @@ use super::waiting::Waiting;
 use super::{Delta, EventAt, ExposureAt, UserDelta, UserRecord};
 use std::collections::BTreeMap;
 
-/// Clocks of replicas differ: an event this much before its user's first exposure still counts.
+/// An event up to this long before its user's first exposure counts, because clocks of replicas differ.
 pub const TOLERANCE_MS: u64 = 2_000;
 
-/// The most that one user's sum, base or count can reach, in size. It bounds what hostile values
-/// can do, and keeps every number of the script exact.
+/// The largest absolute sum, base or count of one user. It limits the effect of hostile values, and
+/// keeps every number of the script exact.
 pub const USER_MAX: i64 = 1_000_000_000_000_000;
 
 /// Additions to counts, by field.
 #[derive(Clone, Debug, Default)]
 pub struct Additions {
-    /// To totals.
+    /// Additions to totals.
     pub totals: BTreeMap<String, i128>,
-    /// To hours.
+    /// Additions to hours.
     pub hours: BTreeMap<String, i128>,
-    /// To events that are not counted.
+    /// Additions to the events that are not counted.
     pub uncounted: EventCounts,
-    /// How many IDs of events are to be remembered.
+    /// The number of new event IDs.
     pub ids_added: u64,
 }
 
 impl Additions {
-    /// What the delta adds whoever its users are.
+    /// Returns the additions of a delta that do not depend on users.
     pub fn of_tallies(delta: &Delta) -> Additions {
         let mut additions = Additions::default();
         for tally in &delta.tallies {
@@ -57,9 +57,9 @@ impl Additions {
         additions
     }
 
-    /// What became of one user, and what that adds. The order in which facts arrive does not
-    /// matter: the earliest exposure by the clock decides group, epoch and hour, and events that
-    /// come before it wait for one that came earlier still.
+    /// Applies a delta to one user, and adds the difference. The order in which records arrive does not
+    /// matter: the earliest exposure by the clock decides group, epoch and hour, and events before it
+    /// wait for a still earlier exposure.
     pub fn user(&mut self, before: UserState, user_delta: &UserDelta) -> UserState {
         let UserState {
             record,
@@ -84,13 +84,12 @@ impl Additions {
         }
     }
 
-    /// Takes everything that a user brought out of the counts.
+    /// Removes a user from the counts.
     pub fn take_out(&mut self, record: &UserRecord) {
         self.whole(record, -1);
     }
 
-    /// Makes one of two that turned out to be the same person. The first has the second's IDs of
-    /// events already.
+    /// Merges two users that are the same person. The first has the event IDs of the second already.
     pub fn join(&mut self, first: UserState, second: UserState) -> UserState {
         for record in [&first.record, &second.record].into_iter().flatten() {
             self.whole(record, -1);
@@ -104,7 +103,7 @@ impl Additions {
         if let Some(record) = &record {
             self.whole(record, 1);
         }
-        // What waited for one may follow an exposure of the other.
+        // Events that waited for one may follow an exposure of the other.
         let nothing = UserDelta {
             user: Vec::new(),
             exposures: Vec::new(),
@@ -146,8 +145,8 @@ impl Additions {
         Some(record)
     }
 
-    /// Another group makes the user crossed over, once. An earlier exposure (another worker's or
-    /// replica's journal came late) moves all of the user to where the user was first.
+    /// Applies an exposure. Another group makes the user a crossover, once. An earlier exposure (from a
+    /// journal that came late) moves the user and all its counts to the earlier group and hour.
     fn seen(&mut self, record: &mut UserRecord, exposure: &ExposureAt) {
         if exposure.group != record.group && !record.crossed_over {
             record.crossed_over = true;
@@ -163,7 +162,7 @@ impl Additions {
         }
     }
 
-    /// Adds (or, with a sign of -1, takes out) all that a user brings.
+    /// Adds all counts of a user or, with a sign of -1, removes them.
     fn whole(&mut self, record: &UserRecord, sign: i128) {
         self.add(record, "users", sign);
         if record.crossed_over {
@@ -174,7 +173,7 @@ impl Additions {
         }
     }
 
-    /// Counts for the user's first group and epoch, if it came after the first exposure and
+    /// Counts an event for the user's first group and epoch, if it came after the first exposure and
     /// within the metric's window, and was not counted before.
     fn event(&mut self, record: &mut UserRecord, ids: &mut EventIds, event: &EventAt) -> Event {
         if event.at_ms.saturating_add(TOLERANCE_MS) < record.first_ms {
@@ -210,7 +209,7 @@ impl Additions {
         Event::Settled
     }
 
-    /// Adds the difference that a user's new values of a metric make.
+    /// Adds the difference between a user's old and new values of a metric.
     fn metric(
         &mut self,
         record: &UserRecord,
@@ -236,7 +235,7 @@ impl Additions {
         add("cross", sum * base - old_sum * old_base);
     }
 
-    /// A user's counts stand in the epoch and the hour of the first exposure.
+    /// Adds to the epoch and the hour of the user's first exposure.
     fn add(&mut self, record: &UserRecord, what: &str, value: i128) {
         let hour = record.first_ms / 3_600_000;
         *self
@@ -250,7 +249,7 @@ impl Additions {
     }
 }
 
-/// One record of two.
+/// Merges two records.
 fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
     let place = |record: &UserRecord| (record.first_ms, record.epoch, record.group.clone());
     let (mut whole, other) = match place(&first) <= place(&second) {
@@ -266,22 +265,22 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
     whole
 }
 
-/// What is known of a user before or after a delta.
+/// The state of a user before or after a delta.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserState {
     /// `None` until an exposure is known.
     pub record: Option<UserRecord>,
-    /// Events that no known exposure comes before, oldest arrival first.
+    /// Events without an earlier exposure, oldest arrival first.
     pub waiting: Vec<EventAt>,
     /// IDs of events that were counted.
     pub ids: EventIds,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 enum Event {
-    /// It came before the first exposure that is known: it waits.
+    /// It waits, because it came before the first known exposure.
     Early,
-    /// Counted, too late, or counted before.
+    /// It is counted, too late, or counted before.
     Settled,
 }
 

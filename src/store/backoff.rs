@@ -1,21 +1,21 @@
-//! How long to leave alone what does not answer.
+//! The delays between attempts to reach a store that is unavailable.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The longest wait between two attempts while the store is away.
+/// The longest delay between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// How long to wait before the next attempt: doubling, with a random part so that replicas do
-/// not come back all at once.
+/// The delay before the next attempt. It doubles, with a random part so that replicas do not all return
+/// at once.
 pub struct Backoff(Duration);
 
 impl Backoff {
-    /// Of a first attempt.
+    /// Starts before the first attempt.
     pub fn new() -> Backoff {
         Backoff(Duration::from_millis(50))
     }
 
-    /// The wait before the attempt that follows.
+    /// Returns the delay before the next attempt.
     pub fn next(&mut self) -> Duration {
         self.0 = (self.0 * 2).min(BACKOFF_MAX);
         let nanos = SystemTime::now()

@@ -1,59 +1,59 @@
-//! What people (or a rule of the file) decided about experiments, and who decided it when.
+//! Decisions of people, or of `act_on` in the file, about experiments; and the audit log.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What was decided about one experiment. The latest decision is kept in the store, so that all
-/// replicas and every start go by it.
+/// The latest decision about one experiment. The store keeps it, so that all replicas and every start
+/// follow it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingDecision {
-    /// What it is to do.
+    /// The state of the experiment.
     pub state: DecidedState,
-    /// The group whose version everybody gets, unless it runs.
+    /// The group whose version everybody gets, unless the experiment runs.
     pub group: Option<String>,
-    /// The experiment's salt. Another salt is another experiment, which nothing was decided about.
+    /// The salt of the experiment. With another salt, the decision does not apply.
     pub salt: String,
-    /// When, in Unix milliseconds.
+    /// The time, in Unix milliseconds.
     pub at_ms: u64,
-    /// Who.
+    /// Who decided.
     pub by: String,
 }
 
-/// What an experiment is to do.
+/// The state of an experiment by decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecidedState {
-    /// Split.
+    /// Users are split.
     Running,
-    /// Show control to everybody, for now.
+    /// Everybody gets control until it is resumed.
     Paused,
-    /// Show one group's version to everybody.
+    /// Everybody gets one group's version.
     Promoted,
-    /// Show control to everybody: the other versions were not good.
+    /// Everybody gets control for good.
     RolledBack,
 }
 
-/// By experiment's name.
+/// The latest decisions by experiment.
 pub type StandingDecisions = BTreeMap<String, StandingDecision>;
 
-/// One decision, as it is kept for good.
+/// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// Which experiment; empty where it is about all.
+    /// The experiment; empty for an action on all.
     pub experiment: String,
-    /// What was done: `pause`, `resume`, `promote` or `rollback`; or else `reload` or `forget`.
+    /// The action: `pause`, `resume`, `promote`, `rollback`, `reload` or `forget`.
     pub action: String,
-    /// What it did before, such as `running` or `promoted experiment`.
+    /// The state before, such as `running` or `promoted experiment`.
     pub from: String,
-    /// What it does since.
+    /// The state after.
     pub to: String,
-    /// When, in Unix milliseconds.
+    /// The time, in Unix milliseconds.
     pub at_ms: u64,
-    /// Who.
+    /// Who decided.
     pub by: String,
-    /// Why, if that was said.
+    /// The reason, if one was given.
     pub reason: Option<String>,
 }
 
-/// As many acts are kept, the newest ones.
+/// The most entries of the audit log; older ones are deleted.
 pub const AUDIT_LOG_MAX: usize = 10_000;

@@ -8,56 +8,55 @@ use std::sync::Arc;
 /// The name of a journal, unique over all replicas for all time (a UUID).
 pub type JournalId = Arc<str>;
 
-/// Facts of some journals, ready to be added.
+/// Aggregated records of some journals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// One for each shard of each experiment that the facts touch.
+    /// One for each shard of each experiment in the records.
     pub deltas: Vec<Delta>,
-    /// Minted IDs that came with a known one which was forgotten since: to be forgotten, too, before
-    /// the deltas are applied.
+    /// Minted IDs that came with a known ID which was forgotten since. They must be forgotten before the
+    /// deltas are applied.
     pub forget: Vec<Forget>,
 }
 
-/// That a user is to be forgotten.
+/// A user to forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forget {
-    /// In which experiment.
+    /// The experiment.
     pub experiment: String,
-    /// The user's ID.
+    /// The user ID.
     pub user: Vec<u8>,
-    /// Facts up to then are not counted, in Unix milliseconds.
+    /// The time up to which its records do not count, in Unix milliseconds.
     pub until_ms: u64,
 }
 
-/// What one shard of one experiment is to add, in one atomic step.
+/// What one shard of one experiment adds in one atomic step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delta {
-    /// The experiment's name.
+    /// The name of the experiment.
     pub experiment: String,
-    /// Which shard: `murmur3_32(user) % shards`.
+    /// The shard: `murmur3_32(user) % shards`.
     pub shard: u32,
-    /// Which facts of which journals this adds.
+    /// The records of journals that this adds.
     pub ranges: Vec<JournalRange>,
     /// The epochs that `users` and `tallies` name, with their definitions.
     pub epochs: Vec<EpochDefinition>,
-    /// Minted IDs and the known IDs that came with them, in the order of time. Added before
+    /// Minted IDs and the known IDs that came with them, in the order of time. They are added before
     /// `users`. A join belongs to the shard of its minted ID.
     pub joins: Vec<Join>,
-    /// What happened to users, in the order of their first fact here. A user stands here once.
+    /// Changes of users, in the order of their first record here. Each user occurs once.
     pub users: Vec<UserDelta>,
-    /// What was answered, whoever asked.
+    /// Responses, independent of users.
     pub tallies: Vec<Tally>,
-    /// Events from before this, in Unix milliseconds, that still wait for their user's exposure
-    /// are given up.
+    /// Events from before this time, in Unix milliseconds, no longer wait for an exposure.
     pub wait_from_ms: u64,
-    /// Which version of [`super::forgotten::ForgottenUsers`] it was folded with.
+    /// The version of [`super::forgotten::ForgottenUsers`] that it was aggregated with.
     pub forgotten: u64,
-    /// IDs of events from before this, in Unix milliseconds, are remembered no longer.
+    /// IDs of events from before this time, in Unix milliseconds, are forgotten.
     pub remember_from_ms: u64,
 }
 
 impl Delta {
-    /// A delta that adds nothing.
+    /// Makes a delta that adds nothing.
     pub fn nothing(experiment: &str) -> Delta {
         Delta {
             experiment: experiment.to_owned(),
@@ -74,113 +73,112 @@ impl Delta {
     }
 }
 
-/// A stretch of a journal.
+/// A range of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalRange {
-    /// Which journal.
+    /// The journal.
     pub journal: JournalId,
-    /// What the shard should have been given already; 0 for nothing.
+    /// The position that the shard should have already; 0 for none.
     pub after: u64,
     /// The last sequence number in this delta.
     pub through: u64,
 }
 
-/// What an epoch was: kept so that statistics know the weights in force.
+/// The definition of an epoch: the statistics need its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochDefinition {
-    /// Its name.
+    /// Its digest.
     pub digest: EpochDigest,
-    /// The share of eligible users that took part, 0 to 1.
+    /// The traffic share, 0 to 1.
     pub traffic: f64,
     /// Groups and their weights, in file order.
     pub groups: Vec<(String, f64)>,
-    /// The earliest exposure of it seen so far in this batch, in Unix milliseconds.
+    /// Its earliest exposure in this batch, in Unix milliseconds.
     pub first_ms: u64,
 }
 
-/// What happened to one user.
+/// Changes of one user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserDelta {
-    /// The user's ID.
+    /// The user ID.
     pub user: Vec<u8>,
-    /// The user's earliest exposure to each group; empty when only events were seen. The
-    /// earliest one that the store knows, by the clock, decides the user's group and epoch; a
-    /// different group makes the user crossed over.
+    /// The user's earliest exposure to each group; empty if there were only events. The earliest one that
+    /// the store has, by the clock, decides the user's group and epoch. Another group makes the user a
+    /// crossover.
     pub exposures: Vec<ExposureAt>,
-    /// Events, counted only for users with an exposure no later than the event, and for a metric
-    /// with a window only within it. Events without a window or an ID that follow an exposure
-    /// in this very delta are merged into one for each metric. An event that comes before any
-    /// exposure known waits for one.
+    /// Events. An event counts if its user has an exposure no later than the event, and within the
+    /// window of its metric. Events without a window or an ID that follow an exposure in this delta are
+    /// merged into one for each metric. An event before any known exposure waits for one.
     pub events: Vec<EventAt>,
 }
 
-/// That a user was seen in a group.
+/// An exposure of a user to a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExposureAt {
     /// When, in Unix milliseconds.
     pub at_ms: u64,
-    /// In which epoch.
+    /// The epoch.
     pub epoch: EpochDigest,
-    /// The group's name.
+    /// The name of the group.
     pub group: String,
 }
 
 /// Events of one metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventAt {
-    /// When the last of them happened, in Unix milliseconds: order and window go by it.
+    /// The time of the last one, in Unix milliseconds. It decides about order and window.
     pub at_ms: u64,
-    /// When the last of them was reported: how long it waits and how long its ID is remembered go
-    /// by it. The same as `at_ms` but for events that carry a time of their own.
+    /// When the last one was reported. It decides how long the events wait and how long their IDs are
+    /// kept. It differs from `at_ms` only for events with a time of their own.
     pub reported_ms: u64,
-    /// The metric's name.
+    /// The name of the metric.
     pub metric: String,
-    /// The metric's attribution window, in milliseconds after first exposure.
+    /// The metric's conversion window, in milliseconds after the first exposure.
     pub within_ms: Option<u64>,
-    /// How many.
+    /// The number of events.
     pub count: u64,
     /// The sum of their values, in units of 10^-scale.
     pub sum: i64,
-    /// What they add to a ratio's base.
+    /// What they add to the base of a ratio.
     pub base: i64,
-    /// Names the event and the metric: one that is sent again counts once. `None` for events
-    /// that cannot be sent again.
+    /// Identifies the event and the metric, so that an event that is sent again counts once. `None` for
+    /// events that cannot be sent again.
     pub id: Option<u64>,
 }
 
-/// What one group answered in one hour of one epoch.
+/// The responses of one group in one hour of one epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tally {
-    /// In which epoch.
+    /// The epoch.
     pub epoch: EpochDigest,
-    /// The group's name.
+    /// The name of the group.
     pub group: String,
     /// The hour: Unix milliseconds divided by 3,600,000.
     pub hour: u64,
-    /// Requests answered by the group's own upstream or refused in its name.
+    /// Requests that the group's upstream answered, or that were refused for it.
     pub requests: u64,
-    /// Of those, by class of status: `[0]` is 1xx, `[4]` is 5xx.
+    /// Of `requests`: by class of status. `[0]` is 1xx, `[4]` is 5xx.
     pub classes: [u64; 5],
-    /// Requests that control's upstream answered because the group's could not. Not in
+    /// Requests that control's upstream answered because the group's was unavailable. They are not in
     /// `requests`.
     pub fallbacks: u64,
-    /// Of `requests`: answers that did not reach their end.
+    /// Responses that were aborted.
     pub unfinished: u64,
-    /// Latencies of `requests`: a bucket's lowest value in microseconds, and how many.
+    /// Latencies of `requests`: the lowest value of a bucket in microseconds, and its count.
     pub latency: BTreeMap<u64, u64>,
 }
 
-/// What became of a delta.
+/// The outcome of a delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Added now.
+    /// It was added.
     Added,
-    /// It had been added before: the reply was lost on the way.
+    /// It was added before: the earlier reply was lost.
     AlreadyApplied,
-    /// The shard had been given something else than the delta says: more (a lost reply to a
-    /// larger delta) or less (the store lost its last seconds). Nothing was added. For each range
-    /// of the delta, what the shard has.
+    /// The shard's positions are not those of the delta: they are ahead (a reply to a larger delta was
+    /// lost) or behind (the store lost its last seconds). Nothing was added. Holds the shard's position
+    /// for each range of the delta.
     PositionMismatch(Vec<(JournalId, u64)>),
-    /// Users were forgotten since the delta was made. Nothing was added: make it again.
+    /// Users were forgotten since the delta was aggregated. Nothing was added; it must be aggregated again.
     Stale,
 }

@@ -1,13 +1,13 @@
-//! Errors of a store, each with its fix.
+//! Errors of a store, and their fixes.
 
 use rusqlite::ErrorCode;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a store could not do what it was asked.
+/// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Redis did not answer, or answered with an error.
+    /// Redis did not reply, or replied with an error.
     #[error("Redis")]
     Redis(#[from] redis::RedisError),
     /// The embedded file could not be read or written.
@@ -16,53 +16,53 @@ pub enum StoreError {
     /// The embedded file cannot be opened.
     #[error("{} cannot be opened", path.display())]
     File {
-        /// Where.
+        /// The place.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The embedded file is no database, or is one no more.
+    /// The embedded file is not a database.
     #[error("{place} is not an SQLite database")]
     NotDatabase {
-        /// Where.
+        /// The place.
         place: String,
     },
     /// A newer version of this program wrote it.
     #[error("{place} has version {found}, and this program reads up to {known}")]
     Newer {
-        /// Where.
+        /// The place.
         place: String,
         /// Its version.
         found: String,
-        /// The newest that is known.
+        /// The newest version that this program knows.
         known: i64,
     },
-    /// Users are forgotten faster than facts can be added.
-    #[error("many users are being forgotten: it goes on when that is done")]
+    /// Users are forgotten faster than records can be added.
+    #[error("many users are being forgotten: ingestion continues after that")]
     Forgetting,
     /// The system has no random bytes for a key.
     #[error("no random bytes for a key")]
     Random(#[from] getrandom::Error),
-    /// Another program's data stand there.
-    #[error("{place} is another program's: it has {found}")]
+    /// Another program's data is there.
+    #[error("{place} belongs to another program: it has {found}")]
     Foreign {
-        /// Where.
+        /// The place.
         place: String,
-        /// What shows it.
+        /// What shows that.
         found: String,
     },
-    /// Something stands in the house that this version does not understand.
+    /// The store holds a value that this version does not understand.
     #[error("{place} holds {found:?}, which this version does not understand")]
     Unreadable {
         /// The key or column.
         place: String,
-        /// What stands there.
+        /// The value.
         found: String,
     },
 }
 
 impl StoreError {
-    /// The error with its causes, and what to do about it, on one line.
+    /// Returns the error, its causes and its fix on one line.
     pub fn with_advice(&self) -> String {
         let text = chain(self);
         match self.advice() {
@@ -71,14 +71,13 @@ impl StoreError {
         }
     }
 
-    /// Whether what stands in the keys or records of one experiment caused it. Others can be
-    /// asked for all the same.
+    /// Whether the keys or records of one experiment caused it, so that other experiments still work.
     pub fn is_of_one_experiment(&self) -> bool {
         match self {
             StoreError::Unreadable { .. } => true,
             StoreError::Redis(error) => match error.code() {
                 Some("WRONGTYPE") => true,
-                // An error inside a script: Redis 6 has no code for it, only a text.
+                // Redis 6 has no code for an error inside a script, only a text.
                 Some("ERR") => error.detail().is_some_and(|it| it.contains("user_script")),
                 _ => false,
             },
@@ -86,14 +85,14 @@ impl StoreError {
         }
     }
 
-    /// What a person can do; `None` where waiting is all there is.
+    /// Returns the fix; `None` if one can only wait.
     fn advice(&self) -> Option<&'static str> {
         match self {
             StoreError::Newer { .. } => Some(
-                "it is left as it is: run the version that wrote it, or name another place at `store`",
+                "it is left unchanged: run the version that wrote it, or name another place at `store`",
             ),
             StoreError::Foreign { .. } => {
-                Some("it is left as it is: name another place at `store`")
+                Some("it is left unchanged: name another place at `store`")
             }
             StoreError::NotDatabase { .. } => Some(DAMAGED),
             StoreError::File { .. } => Some(UNREADABLE),
@@ -105,8 +104,8 @@ impl StoreError {
                 ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly => {
                     Some(UNREADABLE)
                 }
-                ErrorCode::DiskFull => Some("free some room on its disk"),
-                ErrorCode::SystemIoFailure => Some("look at the disk: it fails to read or write"),
+                ErrorCode::DiskFull => Some("free some space on its disk"),
+                ErrorCode::SystemIoFailure => Some("check the disk: it fails to read or write"),
                 _ => None,
             },
             StoreError::Redis(error) => match error.code() {
@@ -114,20 +113,20 @@ impl StoreError {
                     "another program has written a key there: rename or delete the key, or give `store` a prefix of its own",
                 ),
                 Some("OOM") => Some("give Redis more memory (maxmemory)"),
-                Some("MISCONF") => Some("Redis cannot save to its disk: free some room there"),
+                Some("MISCONF") => Some("Redis cannot save to its disk: free some space there"),
                 Some("NOAUTH" | "WRONGPASS") => Some("correct the user and password at `store`"),
                 Some("NOPERM") => Some("give its user the rights in docs/redis.md"),
-                _ => Some("if it should be there, start it or correct `store`"),
+                _ => Some("start it, or correct `store`"),
             },
             StoreError::Unreadable { .. } | StoreError::Forgetting | StoreError::Random(_) => None,
         }
     }
 }
 
-const DAMAGED: &str = "the file is damaged: put a copy of it in its place, or move it away to begin with an empty one (facts of the last minutes are given again)";
+const DAMAGED: &str = "the file is damaged: replace it by a backup, or move it away to start with an empty one (the records of the last minutes are ingested again)";
 const UNREADABLE: &str = "make the file and its folder readable and writable for this user, or name another place at `store`";
 
-/// An error and its causes on one line. Some say what their causes say: that is said once.
+/// Returns an error and its causes on one line. A cause that the error repeats is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,37 +1,37 @@
-//! IDs of events that were counted, so that one that is reported again counts once. PURE.
+//! IDs of counted events, so that an event that is reported again counts once. PURE.
 //!
-//! They are remembered by time, each for its user, its experiment and its metric: the store keeps
-//! one entry for each, looks up those that a delta brings, and forgets a bounded number of old ones
-//! with every delta. So a delta costs the same however much was reported before.
+//! The store keeps one entry for each ID, with its user, experiment, metric and time. It looks up the
+//! IDs of a delta, and forgets a bounded number of old ones with every delta. So the cost of a delta does
+//! not grow with earlier events.
 
 use super::EventAt;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long an ID is remembered after its event was reported, by the clock of the journals.
+/// How long an ID is kept after its event was reported, by the clock of the journals.
 pub const KEEP_MS: u64 = 48 * 3_600_000;
 
-/// The most IDs that are remembered of one user in an experiment. Further events with an ID are
-/// not counted, since they could not be recognised; how many is counted.
+/// The most IDs of one user in an experiment. Further events with an ID do not count, because a repeated
+/// one could not be recognized; results report how many there were.
 pub const OF_USER_MAX: u64 = 10_000;
 
-/// How many old IDs each delta takes out of the store, beside two for each that it adds.
+/// How many old IDs each delta removes from the store, besides two for each that it adds.
 pub const FORGOTTEN_AT_ONCE: u64 = 1_000;
 
-/// What is remembered of one user, as far as a delta needs it.
+/// The IDs of one user, as far as a delta needs them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventIds {
-    /// Of the IDs that the delta brings, those that were counted.
+    /// The IDs of the delta that were counted before.
     pub counted: BTreeSet<u64>,
-    /// How many are remembered in all.
+    /// The number of all IDs of the user.
     pub remembered: u64,
-    /// Those that are counted now, with the times at which they were reported.
+    /// The IDs that are counted now, with the times at which their events were reported.
     pub new: BTreeMap<u64, u64>,
-    /// Events that were reported before this are not remembered.
+    /// IDs of events that were reported before this time are not kept.
     pub from_ms: u64,
 }
 
 impl EventIds {
-    /// Whether an event may be counted, as far as its ID says.
+    /// Whether an event counts, by its ID.
     pub fn admit(&mut self, event: &EventAt) -> EventIdOutcome {
         let Some(id) = event.id else {
             return EventIdOutcome::Yes;
@@ -52,28 +52,28 @@ impl EventIds {
     }
 }
 
-/// Whether an event is counted.
+/// Whether an event counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventIdOutcome {
-    /// It is, and is remembered if it has an ID.
+    /// It counts, and its ID is kept if it has one.
     Yes,
     /// It was counted before.
     Again,
-    /// Too many IDs of its user are remembered.
+    /// Its user has too many IDs.
     TooMany,
 }
 
-/// Events of an experiment that are not counted, for good and of all replicas.
+/// The numbers of events of an experiment that are never counted, over all replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
-    /// Those beyond [`OF_USER_MAX`].
+    /// Events beyond [`OF_USER_MAX`].
     pub refused_ids: u64,
-    /// Those that waited for an exposure and had to give way to others.
+    /// Events that waited for an exposure and were dropped for lack of space.
     pub dropped_waiting: u64,
 }
 
 impl EventCounts {
-    /// Adds counts by name, as stores keep them; other names are other versions'.
+    /// Adds counts by their stored names. Names of other versions are ignored.
     pub fn add<'a>(&mut self, counts: impl IntoIterator<Item = (&'a str, u64)>) {
         for (name, count) in counts {
             match name {
@@ -84,7 +84,7 @@ impl EventCounts {
         }
     }
 
-    /// The counts by name.
+    /// Returns the counts with their stored names.
     pub fn named(self) -> [(&'static str, u64); 2] {
         [
             ("refused_ids", self.refused_ids),

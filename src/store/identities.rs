@@ -1,40 +1,40 @@
-//! Which minted ID belongs to which known ID. PURE: the embedded file asks this module, and the
-//! script in Redis decides the same in its own language.
+//! Decides which minted ID belongs to which known ID. PURE. SQLite uses this file, and the script of
+//! Redis implements the same.
 //!
-//! A minted ID is absorbed at most once, by the first known ID that came with it. What absorbs is
-//! never absorbed, and what is absorbed never absorbs. So an alias leads to its user in one step,
-//! whatever clients send, and two known IDs are never joined.
+//! A minted ID is absorbed at most once, by the first known ID that came with it. An ID that absorbed
+//! another is never absorbed, and an absorbed ID never absorbs. So an alias leads to its user in one
+//! step, whatever clients send, and two known IDs are never joined.
 
 use std::collections::{BTreeMap, HashSet};
 
-/// That a minted ID and a known one came on one request.
+/// A minted ID and a known ID on one request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Join {
-    /// The ID that was minted here, and proved so by its tag.
+    /// The minted ID, proved by its tag.
     pub minted: Vec<u8>,
-    /// The ID that the site knows the user by.
+    /// The known ID.
     pub known: Vec<u8>,
-    /// Whether the known ID lies in another shard: no single step could move the counts there.
+    /// Whether the known ID is in another shard: no atomic step could move the counts there.
     pub apart: bool,
 }
 
-/// What the store keeps of an ID beside its user's record.
+/// The role of an ID, kept beside the user's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityRole {
-    /// A minted ID that counts for this known one.
+    /// A minted ID that counts for this known ID.
     Absorbed(Vec<u8>),
-    /// A minted ID that came with this known one, which lies in another shard: two users.
+    /// A minted ID that came with this known ID, which is in another shard: they stay two users.
     Apart(Vec<u8>),
-    /// A known ID that has absorbed a minted one.
+    /// A known ID that has absorbed a minted ID.
     Known,
-    /// A known ID that came with a minted one that another known ID had absorbed.
+    /// A known ID that came with a minted ID which another known ID had absorbed.
     Further,
 }
 
-/// What a join does.
+/// The outcome of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinOutcome {
-    /// The minted ID counts for the known one from now on, with all that it brought.
+    /// The minted ID counts for the known ID from now on, with all its counts.
     Absorb,
     /// The minted ID takes [`IdentityRole::Apart`].
     SetApart,
@@ -45,7 +45,7 @@ pub enum JoinOutcome {
 }
 
 impl Join {
-    /// What this join does, by the roles that both IDs have.
+    /// Decides the outcome by the roles of both IDs.
     pub fn outcome(
         &self,
         minted: Option<&IdentityRole>,
@@ -55,7 +55,7 @@ impl Join {
             return JoinOutcome::Nothing;
         }
         match (minted, known) {
-            // An ID that counts for another absorbs nothing.
+            // An absorbed ID absorbs nothing.
             (_, Some(IdentityRole::Absorbed(_) | IdentityRole::Apart(_))) => JoinOutcome::Nothing,
             (None, _) if self.apart => JoinOutcome::SetApart,
             (None, _) => JoinOutcome::Absorb,
@@ -71,27 +71,26 @@ impl Join {
             (Some(IdentityRole::Absorbed(_) | IdentityRole::Apart(_)), _) => {
                 JoinOutcome::CountFurther
             }
-            // A minted ID that was given for a known one.
+            // A minted ID that was sent as a known ID.
             (Some(IdentityRole::Known | IdentityRole::Further), _) => JoinOutcome::Nothing,
         }
     }
 }
 
-/// How often each came about in an experiment. What is forgotten stays counted here: the numbers
-/// name nobody.
+/// How often each outcome occurred in an experiment. Forgotten users stay counted here: the numbers name
+/// nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdentityCounts {
     /// Minted IDs that a known ID absorbed.
     pub joined: u64,
-    /// Known IDs that came with a minted ID that another known ID had absorbed. Each is a user of
-    /// its own.
+    /// Known IDs that came with a minted ID which another known ID had absorbed. Each is a separate user.
     pub shared_devices: u64,
-    /// Minted IDs that stay users of their own because the known ID lies in another shard.
+    /// Minted IDs that stay separate users because the known ID is in another shard.
     pub apart: u64,
 }
 
 impl IdentityCounts {
-    /// What the counts are called in stores.
+    /// The names of the counts in stores.
     pub const NAMES: [&str; 3] = ["joined", "shared_devices", "apart"];
 
     /// Counts an outcome.
@@ -104,12 +103,12 @@ impl IdentityCounts {
         }
     }
 
-    /// The counts, in the order of [`Self::NAMES`].
+    /// Returns the counts, in the order of [`Self::NAMES`].
     pub fn values(&self) -> [u64; 3] {
         [self.joined, self.shared_devices, self.apart]
     }
 
-    /// Adds the counts of a shard, by name. Names of other versions are left alone.
+    /// Adds the counts of a shard, by name. Names of other versions are ignored.
     pub fn add(&mut self, counts: &BTreeMap<String, u64>) {
         let of = |name: &str| counts.get(name).copied().unwrap_or(0);
         let [joined, shared_devices, apart] = Self::NAMES.map(of);
@@ -119,13 +118,12 @@ impl IdentityCounts {
     }
 }
 
-/// An ID of version 0.1.0 may lead to its user over several others, and clients could make such a
-/// chain as long as they liked. So many steps are taken at most: far more than the devices of one
-/// person.
+/// The most steps from an alias of version 0.1.0 to its user: far more than one person has devices.
+/// Version 0.1.0 kept chains of aliases, which clients could make as long as they liked.
 pub const OLD_STEPS_MAX: usize = 16;
 
 impl IdentityRole {
-    /// As it is kept: one byte, and the other ID.
+    /// Encodes the role: one byte, and the other ID.
     pub fn write(&self) -> Vec<u8> {
         let (kind, by): (u8, &[u8]) = match self {
             IdentityRole::Absorbed(by) => (b'=', by),
@@ -136,7 +134,7 @@ impl IdentityRole {
         [&[kind], by].concat()
     }
 
-    /// Reads what [`IdentityRole::write`] wrote. `None` for what another version wrote.
+    /// Decodes a role; `None` for that of another version.
     pub fn read(bytes: &[u8]) -> Option<IdentityRole> {
         match bytes.split_first()? {
             (b'=', by) => Some(IdentityRole::Absorbed(by.to_vec())),
@@ -147,7 +145,7 @@ impl IdentityRole {
         }
     }
 
-    /// Whether this names one of these known IDs.
+    /// Whether the role names one of these known IDs.
     pub fn names_one_of(&self, ids: &HashSet<Vec<u8>>) -> bool {
         match self {
             IdentityRole::Absorbed(by) | IdentityRole::Apart(by) => ids.contains(by),

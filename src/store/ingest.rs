@@ -1,5 +1,5 @@
-//! Moves facts from the journals to the store, exactly once: read (I/O), fold (pure), apply
-//! (I/O). When the store is away it backs off, keeps the batch and releases nothing.
+//! Moves records from the journals to the store, exactly once: read (I/O), aggregate (pure), apply
+//! (I/O). While the store is unavailable it backs off, keeps the batch and releases no segment.
 
 mod housekeeping;
 mod refused_experiments;
@@ -19,58 +19,58 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The most records folded in one batch, over all journals: what Redis, which does one thing at
-/// a time, adds in some tens of milliseconds.
+/// The most records of one batch, over all journals. Redis, which runs one command at a time, adds them
+/// in some tens of milliseconds.
 const RECORDS_MAX: usize = 5_000;
-/// The most bytes of IDs in one batch, over all journals, give or take a piece: IDs may be long.
+/// The most bytes of IDs in one batch, over all journals, plus at most one piece: IDs may be long.
 const ID_BYTES_MAX: usize = 4 << 20;
-/// The most records read at once while there is time: what a worker that has the same core waits
-/// for, a fraction of a millisecond.
+/// The most records that are read at once. A worker on the same core waits for them, a fraction of a
+/// millisecond.
 const PIECE: usize = 512;
-/// Shorter ones are not kept by the timer, and would only make what is far behind stay so.
+/// The shortest pause. The timer cannot make shorter ones, which would only increase the lag.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// So often, facts are folded again because users were forgotten in between.
+/// How often a batch is aggregated again because users were forgotten in between.
 const FORGETTING_MAX: usize = 20;
-/// The most deltas under way to the store at the same time.
+/// The most deltas that are applied at the same time.
 const PARTS_AT_ONCE: usize = 32;
-/// So many journals that cannot be read are named; more wait for the same fix.
+/// The most unreadable journals that are named. Further ones have the same fix.
 const FAILED_SHOWN_MAX: usize = 8;
-/// How often finished segments are released and journals of ended processes looked for.
+/// How often segments are released and journals of ended processes are adopted.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
-/// Moves facts from journals to a store.
+/// Moves records from journals to a store.
 pub struct Ingestor {
     readers: Vec<Reader>,
     store: Arc<dyn Store>,
     telemetry: Arc<Telemetry>,
     cache: AppliedCache,
-    /// Experiments that the store refuses alone, and why. They are not in `cache`.
+    /// Experiments that the store refuses, and why. They are not in `cache`.
     refused: BTreeMap<String, String>,
     buckets: Buckets,
-    /// Whether all that is kept is to be looked at again.
+    /// Whether all kept segments must be read again.
     from_the_start: bool,
-    /// Whether what waited for an experiment that the store takes again is not counted yet.
+    /// Whether records of an experiment that the store accepts again are not counted yet.
     is_read_again: bool,
-    /// What is behind is read over this time, not at once; `None` where it is waited for.
+    /// The time over which a lag is read; `None` to read it at once, because the process stops.
     over: Option<Duration>,
-    /// How far the journals were written at a time that is not reached yet, in Unix milliseconds.
+    /// A time in Unix milliseconds, and how far the journals were written then. Ingestion has not reached
+    /// it yet.
     mark: Option<(u64, Vec<u64>)>,
     backoff: Backoff,
     housekept: tokio::time::Instant,
-    /// By journal, how many facts the store knows to be dropped, and damaged.
+    /// By journal: how many dropped and damaged records the store knows of.
     told: HashMap<JournalId, (u64, u64)>,
-    /// Facts that were damaged in journals that are over.
+    /// Damaged records of journals that were deleted.
     lost_before: u64,
-    /// Whether the store answered, and has not failed since.
+    /// Whether the store has replied and has not failed since.
     answers: bool,
-    /// Whether it failed the last time that it was given something.
+    /// Whether the last round failed.
     last_failed: bool,
     adopt: Box<dyn Fn() -> Vec<Reader> + Send + Sync>,
 }
 
 impl Ingestor {
-    /// A ingestor of these journals. `adopt` is asked now and then for journals that another
-    /// process has left since.
+    /// Makes an ingestor of these journals. `adopt` returns journals that other processes have left since.
     pub fn new(
         readers: Vec<Reader>,
         store: Arc<dyn Store>,
@@ -96,7 +96,7 @@ impl Ingestor {
             last_failed: false,
             adopt: Box::new(adopt),
         };
-        // What was left is behind from the first moment.
+        // Records of earlier processes count as lag from the start.
         ingestor
             .telemetry
             .ingestion
@@ -106,14 +106,14 @@ impl Ingestor {
         ingestor
     }
 
-    /// Folds every `interval` until `stop` resolves, and then once more what is left.
+    /// Ingests every `interval` until `stop` resolves, and then the records that are left.
     pub async fn run(mut self, interval: Duration, stop: impl Future<Output = ()>) {
         self.follow(interval, stop, |_| true).await;
         self.finish().await;
     }
 
-    /// Folds every `interval` until `stop` resolves, or for as long as it `goes_on` with so many
-    /// facts behind; whether it was stopped.
+    /// Ingests every `interval` until `stop` resolves, or while `goes_on` holds for the lag. Returns whether
+    /// it was stopped.
     pub async fn follow(
         &mut self,
         interval: Duration,
@@ -126,8 +126,8 @@ impl Ingestor {
             let round = self.round(&mut stop).await;
             self.last_failed = round.is_err();
             let wait = match round {
-                // A full batch means that more is waiting; anything less is given time to gather,
-                // so that the store is asked a few times a second and not for every fact.
+                // A full batch means that more records wait. Otherwise records gather for a while, so
+                // that the store gets a few deltas per second and not one per record.
                 Ok(read) => {
                     self.report(None);
                     self.backoff = Backoff::new();
@@ -158,21 +158,21 @@ impl Ingestor {
         false
     }
 
-    /// Folds what is left.
+    /// Ingests the records that are left.
     pub async fn finish(&mut self) {
-        // A stop does not wait for a store that hangs. The journals keep what it has not taken.
+        // A stop does not wait for a store that hangs. The journals keep the records.
         if self.last_failed {
             return;
         }
         self.over = None;
         let mut stop = std::future::pending().fuse();
-        // Twice, in case that a loss is found at the end.
+        // Twice, in case the audit at the end finds a loss.
         for _ in 0..2 {
             loop {
                 match self.round(&mut stop).await {
                     Ok(Read::Full | Read::Some) => {}
                     Ok(Read::Nothing) => break,
-                    // The journals keep what the store does not take now.
+                    // The journals keep the records.
                     Err(_) => return,
                 }
             }
@@ -180,7 +180,7 @@ impl Ingestor {
         }
     }
 
-    /// One batch: read, fold, apply.
+    /// Ingests one batch: read, aggregate, apply.
     async fn round(
         &mut self,
         stop: &mut (impl FusedFuture<Output = ()> + Unpin),
@@ -226,25 +226,24 @@ impl Ingestor {
         })
     }
 
-    /// The most records read of one journal at once.
+    /// Returns the most records to read of one journal at once.
     fn share(&self) -> usize {
         (RECORDS_MAX / self.readers.len().max(1)).max(1)
     }
 
-    /// The most bytes of IDs read of one journal at once.
+    /// Returns the most bytes of IDs to read of one journal at once.
     fn share_of_bytes(&self) -> usize {
         (ID_BYTES_MAX / self.readers.len().max(1)).max(1)
     }
 
-    /// How many facts are written and not folded.
+    /// Returns the lag: the records that are written and not ingested.
     fn behind(&self) -> u64 {
         let behind = |reader: &Reader| (reader.written() + 1).saturating_sub(reader.position());
         self.readers.iter().map(behind).sum()
     }
 
-    /// What comes next in every journal, in pieces, and whether there may be more. Between them is
-    /// waited for as long as leaves time for what is behind: the same work, but not all of it at
-    /// once.
+    /// Reads the next records of every journal in pieces. Returns them, and whether there may be more. It
+    /// pauses between the pieces as long as the lag allows, which spreads the work.
     async fn read(
         &mut self,
         stop: &mut (impl FusedFuture<Output = ()> + Unpin),
@@ -256,8 +255,8 @@ impl Ingestor {
         let mut chunks = Vec::with_capacity(self.readers.len());
         let mut is_full = false;
         let mut failed = Vec::new();
-        // Not what is written while others are read: the response to an earlier request, which
-        // another worker recorded, would be counted after it.
+        // Records that are written meanwhile are left for the next batch: otherwise a record could be
+        // counted before an earlier one of another worker.
         let written: Vec<u64> = self.readers.iter().map(Reader::written).collect();
         for (reader, written) in self.readers.iter_mut().zip(written) {
             let (mut records, mut bytes) = (0, 0);
@@ -284,15 +283,15 @@ impl Ingestor {
         (chunks, is_full)
     }
 
-    /// Reports journals that cannot be read now: what follows in them waits.
+    /// Reports journals that cannot be read now. Their further records wait.
     fn report_unread(&self, failed: &[String]) {
         let problem = (!failed.is_empty()).then(|| {
             format!(
-                "{}; its events are not counted until it can: make the file readable for the user that runs watershed and look at the disk, or move it away (what is in it is then lost, and counted in damaged_events)",
+                "{}; its events are not counted until it can: make the file readable for the user that runs watershed and check the disk, or move it away (its records are then lost, and counted in damaged_events)",
                 failed.join("; ")
             )
         });
-        // Tried again with each round, and logged once.
+        // Each round tries again; it is logged once.
         if self.telemetry.problems.set("reading", problem.clone())
             && let Some(problem) = problem
         {
@@ -300,12 +299,12 @@ impl Ingestor {
         }
     }
 
-    /// Notes that everything is folded that was written at a time, once that is so.
+    /// Advances `caught_up_ms` once all records up to the mark are ingested.
     fn pass_mark(&mut self) {
         let Some((at_ms, written)) = &self.mark else {
             return;
         };
-        // Journals that were adopted since come last.
+        // Journals that were adopted since then are at the end.
         let passed = |(reader, &written): (&Reader, &u64)| reader.position() > written;
         if self.readers.iter().zip(written).all(passed) {
             let caught_up = &self.telemetry.ingestion.caught_up_ms;
@@ -314,10 +313,10 @@ impl Ingestor {
         }
     }
 
-    /// Gives the chunks to the store.
+    /// Applies the chunks to the store.
     async fn give(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
         if !self.answers {
-            // It may be another one by now.
+            // Another store may be there by now.
             self.audit().await?;
             self.answers = true;
             if self.from_the_start {
@@ -332,7 +331,7 @@ impl Ingestor {
             }
         }
         self.learn(chunks).await?;
-        // Each time, users were forgotten in between.
+        // Each repetition means that users were forgotten in between.
         for _ in 0..FORGETTING_MAX {
             let Batch { deltas, forget } =
                 aggregate::aggregate(chunks, &self.cache, &self.buckets, now_ms());
@@ -362,12 +361,12 @@ impl Ingestor {
         Err(StoreError::Forgetting)
     }
 
-    /// Adds deltas; the experiments of those that are to be folded again.
+    /// Applies deltas. Returns the experiments whose deltas must be aggregated again.
     async fn add(&mut self, deltas: &[Delta]) -> Result<BTreeSet<String>, StoreError> {
         let mut failed = Ok(());
         let mut refused = Vec::new();
         let mut stale = BTreeSet::new();
-        // Shards lie on several nodes, so they are given their deltas side by side.
+        // Shards are on several nodes, so deltas are applied concurrently.
         for deltas in deltas.chunks(PARTS_AT_ONCE) {
             let mut under_way = Vec::with_capacity(deltas.len());
             for delta in deltas {
@@ -382,14 +381,14 @@ impl Ingestor {
                             .for_each(|many| warn_of(&delta.experiment, many));
                     }
                     Ok(Applied::PositionMismatch(has)) => {
-                        tracing::debug!(?has, ranges = ?delta.ranges, "what the store has");
+                        tracing::debug!(?has, ranges = ?delta.ranges, "positions of the store");
                         self.lost(&delta.experiment);
                     }
                     Ok(Applied::Stale) => drop(stale.insert(delta.experiment.clone())),
                     Err(error) if error.is_of_one_experiment() => {
                         refused.push((delta.experiment.clone(), error));
                     }
-                    // The others are looked at: what they were given is known then.
+                    // The other deltas are awaited, so that their outcome is known.
                     Err(error) => failed = Err(error),
                 }
             }
@@ -404,7 +403,7 @@ impl Ingestor {
         failed.map(|()| stale)
     }
 
-    /// Asks the store who was forgotten.
+    /// Loads the forgotten users from the store.
     async fn learn_forgotten(&mut self, experiment: &str) -> Result<(), StoreError> {
         let shards = self.cache.experiments.get(experiment).map_or(0, Vec::len);
         let mut forgotten = Vec::with_capacity(shards);
@@ -414,24 +413,23 @@ impl Ingestor {
         self.cache
             .forgotten
             .insert(experiment.to_owned(), forgotten);
-        // The store has lost what it had recorded of them.
+        // The store has lost its forgotten users.
         self.cache.seen.clear();
         Ok(())
     }
 
-    /// The store has something else than it was given: all that is kept is looked at again from
-    /// the next round on, and what it has is passed over.
+    /// Handles a store whose position is behind: the next round reads all kept segments again, and skips
+    /// the records that the store has.
     fn lost(&mut self, experiment: &str) {
         tracing::warn!(
             experiment,
-            "the store has something else than it was given (it may have lost its last seconds): folding again from what it has"
+            "the store's position is not what was written (it may have lost its last seconds): reading the journals again from its position"
         );
         self.cache.forget(experiment);
         self.from_the_start = true;
     }
 
-    /// Tells the store what the journals could not take or have lost, so that it is known for
-    /// good.
+    /// Stores the numbers of records that the journals dropped or lost.
     async fn report_loss(&mut self) -> Result<(), StoreError> {
         for reader in &self.readers {
             let (dropped, lost) = (reader.dropped(), reader.lost());
@@ -448,7 +446,7 @@ impl Ingestor {
         Ok(())
     }
 
-    /// Asks the store what it has of journals and experiments that are new here.
+    /// Loads the store's positions for journals and experiments that are new here.
     async fn learn(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
         let mut journals: Vec<JournalId> =
             chunks.iter().map(|chunk| chunk.journal.clone()).collect();
@@ -475,7 +473,7 @@ impl Ingestor {
             );
             self.learn_forgotten(experiment).await?;
         }
-        // It was just put there where it was missing.
+        // The loop above has just inserted missing entries.
         let Some(shards) = self.cache.experiments.get_mut(experiment) else {
             return Ok(());
         };
@@ -526,12 +524,12 @@ impl Ingestor {
         let was_failing = ingestion.failing.swap(error.is_some(), Ordering::Relaxed);
         let text = error.map(StoreError::with_advice);
         let problem = text.as_ref().map(|text| {
-            format!("the store does not take results: {text}. Requests are served, and facts wait in the journal")
+            format!("the store is unavailable: {text}. Requests are served, and records wait in the journal")
         });
         let is_news = self.telemetry.problems.set("store", problem.clone());
         match problem {
             Some(problem) if is_news => tracing::error!("{problem}"),
-            None if was_failing => tracing::info!("the store takes results again"),
+            None if was_failing => tracing::info!("the store is available again"),
             _ => {}
         }
         if let Ok(mut last) = ingestion.error.lock() {
@@ -540,18 +538,18 @@ impl Ingestor {
     }
 }
 
-/// Warns of a device that has brought many known IDs.
+/// Logs a device that has brought many known IDs.
 fn warn_of(experiment: &str, many: &SharedDevice) {
     tracing::warn!(
         experiment,
         minted = %String::from_utf8_lossy(&many.minted),
-        "one device has brought {} user IDs within ten minutes: many people share it, or somebody tries IDs. Each counts as its own user; results report them as `shared_devices`",
+        "one device has brought {} user IDs within ten minutes: many users share it, or somebody tries IDs. Each counts as a separate user; results report them as `shared_devices`",
         many.ids
     );
 }
 
-/// What comes next in a journal, up to so many records and to the sequence number `last`. Notes
-/// where it cannot be read.
+/// Reads the next records of a journal, up to a number of records and to the sequence number `last`. Adds
+/// an error to the list if it cannot be read.
 fn piece(reader: &mut Reader, records_max: usize, last: u64, failed: &mut Vec<String>) -> Chunk {
     let read = reader.next_through(records_max, last);
     read.unwrap_or_else(|error| {
@@ -569,17 +567,17 @@ fn piece(reader: &mut Reader, records_max: usize, last: u64, failed: &mut Vec<St
     })
 }
 
-/// The bytes of the IDs in a chunk.
+/// Returns the bytes of the IDs in a chunk.
 fn id_bytes(chunk: &Chunk) -> usize {
     let minted = |(_, record): &(u64, OwnedRecord)| record.minted.as_ref().map_or(0, Vec::len);
     let bytes = |record: &(u64, OwnedRecord)| record.1.user.len() + minted(record);
     chunk.records.iter().map(bytes).sum()
 }
 
-/// What a round found in the journals.
+/// How much a round read.
 #[derive(PartialEq)]
 enum Read {
-    /// As much as is read at once: there may be more.
+    /// A full batch: there may be more.
     Full,
     Some,
     Nothing,

@@ -7,20 +7,19 @@ use super::forgotten::ForgottenUsers;
 use super::running_minima::RunningMinima;
 use super::totals::{ExperimentTotals, HourTotals, UserRecord};
 
-/// So many secrets are kept in a store at most. Each is another replica's that was started while
-/// the store was away.
+/// The most secrets in a store. There is more than one if replicas were started while the store was
+/// unavailable.
 pub const SECRETS_MAX: usize = 16;
 
-/// So many sessions that were ended before their time are kept in a store at most.
+/// The most ended sessions in a store.
 pub const ENDED_SESSIONS_MAX: usize = 4096;
 
-/// One running process that gives its facts to this store.
+/// A running process that uses this store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// Its name, unique over all replicas for all time (a UUID).
     pub id: String,
-    /// Names what it serves: experiments, metrics and where IDs are read. Replicas that give
-    /// their facts to one store should be equal in this.
+    /// A digest of its experiments, metrics and ID sources. Replicas of one store should have the same.
     pub definition: String,
     /// When it last announced itself, by its own clock, in Unix milliseconds.
     pub seen_ms: u64,
@@ -28,10 +27,10 @@ pub struct Replica {
     pub version: String,
 }
 
-/// A process that has not announced itself for so long is gone, in milliseconds.
+/// A process that has not announced itself for so long has ended, in milliseconds.
 pub const ALIVE_MS: u64 = 35_000;
 
-/// Where reading all users of an experiment stands; the default is the beginning.
+/// The position of a scan of all users; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserCursor {
     pub(super) shard: u32,
@@ -39,20 +38,19 @@ pub struct UserCursor {
     pub(super) after: Vec<u8>,
 }
 
-/// Some users, and the place after them.
+/// Some users, and the position after them.
 pub type UserPage = (Vec<(Vec<u8>, UserRecord)>, Option<UserCursor>);
 
-/// Where counts live.
+/// A store of counts.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync {
-    /// `redis` or `embedded`, as results name it.
+    /// Returns `redis` or `embedded`, the name in results.
     fn kind(&self) -> &'static str;
 
-    /// Into how many shards this experiment's users are split. Asked once per experiment, fixed
-    /// for the experiment's life.
+    /// Registers an experiment, and returns the number of its shards, which never changes.
     async fn shards(&self, experiment: &str) -> Result<u32, StoreError>;
 
-    /// What a shard has been given of these journals, 0 for nothing.
+    /// Returns a shard's positions in these journals; 0 for none.
     async fn applied(
         &self,
         experiment: &str,
@@ -63,7 +61,7 @@ pub trait Store: Send + Sync {
     /// Adds one delta in one atomic step.
     async fn apply(&self, delta: &Delta) -> Result<Applied, StoreError>;
 
-    /// Forgets a journal that is folded to its end and deleted.
+    /// Forgets the position of a journal that was ingested to its end and deleted.
     async fn forget(
         &self,
         experiment: &str,
@@ -71,21 +69,20 @@ pub trait Store: Send + Sync {
         journal: &JournalId,
     ) -> Result<(), StoreError>;
 
-    /// The names of all experiments that have counts.
+    /// Returns the names of all experiments that have counts.
     async fn experiments(&self) -> Result<Vec<String>, StoreError>;
 
-    /// All counts of an experiment. The cost does not grow with users.
+    /// Returns all counts of an experiment. The cost does not grow with users.
     async fn totals(&self, experiment: &str) -> Result<ExperimentTotals, StoreError>;
 
-    /// Counts by hour, oldest first.
+    /// Returns counts by hour, oldest first.
     async fn hours(&self, experiment: &str) -> Result<Vec<HourTotals>, StoreError>;
 
-    /// Forgets a user, under every ID that counts for it, and takes what they brought out of the
-    /// counts of users and metrics. Requests that were answered stay counted: they name nobody.
-    /// Says whether there was anything.
+    /// Forgets a user, under every ID that counts for it, and removes it from the counts of users and
+    /// metrics. Its requests stay counted: they name nobody. Returns whether the user was known.
     ///
-    /// Facts of the user up to `until_ms` that still stand in journals are not counted when they are
-    /// read; with 0, all that comes later is.
+    /// Records of the user up to `until_ms` that are still in journals will not count. With 0, all of them
+    /// will.
     async fn forget_user(
         &self,
         experiment: &str,
@@ -93,50 +90,49 @@ pub trait Store: Send + Sync {
         until_ms: u64,
     ) -> Result<bool, StoreError>;
 
-    /// Who was forgotten so, in one shard.
+    /// Returns the forgotten users of one shard.
     async fn forgotten(&self, experiment: &str, shard: u32) -> Result<ForgottenUsers, StoreError>;
 
     /// Forgets all users of an experiment and keeps its counts.
     async fn forget_users(&self, experiment: &str) -> Result<(), StoreError>;
 
-    /// What is known of one user, by any ID that counts for it.
+    /// Returns the record of a user, by any ID that counts for it.
     async fn user(&self, experiment: &str, user: &[u8]) -> Result<Option<UserRecord>, StoreError>;
 
-    /// Some users of an experiment, from a place on, and the place after them; `None` after the
-    /// last. Users who come or change in between stand there once, as they are when they are
-    /// reached; in Redis, one can stand there twice when users are forgotten in between.
+    /// Returns some users of an experiment from a position on, and the position after them; `None` after the
+    /// last. Users who come or change during the scan occur once, as they are when they are reached. In
+    /// Redis, a user can occur twice if users are forgotten during the scan.
     async fn users(&self, experiment: &str, from: UserCursor) -> Result<UserPage, StoreError>;
 
-    /// Keeps how many facts a journal could not take in all; told again, it counts once.
+    /// Sets the total number of records that a journal dropped.
     async fn report_dropped(&self, journal: &JournalId, dropped: u64) -> Result<(), StoreError>;
 
-    /// How many facts all journals could not take.
+    /// Returns the number of records that all journals dropped.
     async fn dropped(&self) -> Result<u64, StoreError>;
 
-    /// Keeps how many facts of a journal were found damaged in all; told again, the largest number
-    /// counts.
+    /// Sets the total number of damaged records of a journal. The largest number stays.
     async fn report_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError>;
 
-    /// How many facts of all journals were found damaged.
+    /// Returns the number of damaged records of all journals.
     async fn damaged(&self) -> Result<u64, StoreError>;
 
-    /// Keeps that a process is there, and what it serves.
+    /// Announces a process.
     async fn announce(&self, replica: &Replica) -> Result<(), StoreError>;
 
-    /// Every process that announced itself within [`ALIVE_MS`] before `now_ms`.
+    /// Returns the processes that announced themselves within [`ALIVE_MS`] before `now_ms`.
     async fn replicas(&self, now_ms: u64) -> Result<Vec<Replica>, StoreError>;
 
-    /// What is kept of an experiment beside its counts.
+    /// Returns the running minima of an experiment.
     async fn running_minima(&self, experiment: &str) -> Result<RunningMinima, StoreError>;
 
-    /// Merges into what is kept, in one atomic step: see [`kept`].
+    /// Merges running minima in one atomic step.
     async fn merge_minima(&self, experiment: &str, more: &RunningMinima) -> Result<(), StoreError>;
 
-    /// What was decided about experiments.
+    /// Returns the standing decisions.
     async fn decisions(&self) -> Result<StandingDecisions, StoreError>;
 
-    /// Decides, and keeps that this was done, in one atomic step: if the decision that stands is
-    /// of `before_ms` (0 for none). Says whether it was.
+    /// Stores a decision and its audit entry in one atomic step, if the standing decision is of
+    /// `before_ms` (0 for none). Returns whether it was.
     async fn decide(
         &self,
         before_ms: u64,
@@ -144,29 +140,28 @@ pub trait Store: Send + Sync {
         entry: &AuditEntry,
     ) -> Result<bool, StoreError>;
 
-    /// Keeps that something else was done.
+    /// Adds an entry of another action to the audit log.
     async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError>;
 
-    /// The latest decisions, the newest first.
+    /// Returns the latest audit entries, the newest first.
     async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// The secrets that all replicas sign and verify with, the one that signs first. `ours`, what
-    /// this replica knows, are added behind those that are there, in one atomic step, as long as
-    /// there are fewer than [`SECRETS_MAX`].
+    /// Returns the secrets that all replicas verify with; the first one signs. Appends `ours` in one atomic
+    /// step, while there are fewer than [`SECRETS_MAX`].
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError>;
 
-    /// Sessions of the admin API that were ended before their time: until when, in Unix seconds,
-    /// each would have lasted, and its nonce. `ours` are added in one atomic step. Those that are
-    /// over are removed, and of more than [`ENDED_SESSIONS_MAX`] those that are over first.
+    /// Returns the sessions of the admin API that were ended early: when each would have expired, in Unix
+    /// seconds, and its nonce. Adds `ours` in one atomic step. Expired ones are removed and, beyond
+    /// [`ENDED_SESSIONS_MAX`], those that expire first.
     async fn ended_sessions(
         &self,
         ours: &[(u64, String)],
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError>;
 
-    /// How many records were found damaged since the start, and skipped.
+    /// Returns the number of damaged values that were skipped since the start.
     fn damaged_records(&self) -> u64;
 
-    /// Whether the house answers and is one that this program may use.
+    /// Checks that the store replies, and that this program may use it.
     async fn ping(&self) -> Result<(), StoreError>;
 }

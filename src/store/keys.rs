@@ -1,5 +1,5 @@
-//! What keys and fields are called. PURE. Names of experiments, groups and metrics are letters,
-//! digits and `_.-`, so that `|`, `:` and spaces can part them.
+//! The names of keys and fields, and the text of stored values. PURE. Names of experiments, groups and
+//! metrics consist of letters, digits and `_.-`, so `|`, `:` and spaces can separate them.
 
 use super::damage::Damage;
 use super::{
@@ -9,7 +9,7 @@ use super::{
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
 
-/// The keys of one shard of one experiment; they share a hash tag and so a cluster node.
+/// The keys of one shard of one experiment. They share a hash tag, and so a node of a cluster.
 #[derive(Clone, Debug)]
 pub struct ShardKeys {
     /// user → record.
@@ -24,29 +24,29 @@ pub struct ShardKeys {
     pub applied: String,
     /// user → events that wait for the user's exposure.
     pub waiting: String,
-    /// The same users by when they came.
+    /// The same users by their time.
     pub waiting_since: String,
-    /// ID → its role, of [`super::identities`].
+    /// ID → its role; see [`super::identities`].
     pub identities: String,
-    /// Name → how often it came about, of the same.
+    /// Outcome → count; see [`super::identities`].
     pub identity_counts: String,
-    /// Of version 0.1.0: ID → the ID that stands for the same person. Read, and never added to.
+    /// Of version 0.1.0: alias → ID of the same person. It is read, and never extended.
     pub aliases: String,
-    /// Of [`super::event_ids`]: user and ID, to find those of a user.
+    /// User and event ID, to find those of a user; see [`super::event_ids`].
     pub event_ids: String,
     /// The same by the time of the event.
     pub event_ids_at: String,
     /// Events that are not counted: reason → count.
     pub event_counts: String,
-    /// See [`super::forgotten`]: digest of an ID → until when.
+    /// Digest of an ID → time; see [`super::forgotten`].
     pub forgotten: String,
-    /// Of [`super::running_minima`], in the first shard only: field → number.
+    /// Field → number, in the first shard only; see [`super::running_minima`].
     pub lowest: String,
     /// Field → text.
     pub first: String,
 }
 
-/// The keys of one of `shards` shards.
+/// Returns the keys of one of `shards` shards.
 pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> ShardKeys {
     let tag = tag(experiment, shard, shards);
     let key = |what: &str| format!("{prefix}:{{{tag}}}:{what}");
@@ -70,9 +70,9 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> Sh
     }
 }
 
-/// What decides where a shard lies in a cluster: `new-site:0` alone; `new-site:2.7` when it is one
-/// of several, where the last number is the first one that puts it into its even share of the
-/// 16,384 slots. So shards spread over masters that share the slots evenly.
+/// Returns the hash tag of a shard, which decides its node in a cluster: `new-site:0` for a single shard,
+/// and `new-site:2.7` for one of several. The last number is the first one whose slot is in the shard's
+/// part of the 16,384 slots, so that shards spread evenly over the masters.
 fn tag(experiment: &str, shard: u32, shards: u32) -> String {
     if shards <= 1 {
         return format!("{experiment}:{shard}");
@@ -84,12 +84,12 @@ fn tag(experiment: &str, shard: u32, shards: u32) -> String {
         let slot = u32::from(crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes())) % SLOTS;
         own.contains(&slot)
     });
-    // Any will do where none is found.
+    // Without one, any number works.
     tags.next()
         .unwrap_or_else(|| format!("{experiment}:{shard}.0"))
 }
 
-/// The key of the hash that says into how many shards each experiment is split.
+/// The key of the hash of experiments: name → number of shards.
 pub fn experiments_key(prefix: &str) -> String {
     format!("{prefix}:experiments")
 }
@@ -99,37 +99,37 @@ pub fn replicas_key(prefix: &str) -> String {
     format!("{prefix}:replicas")
 }
 
-/// The key of the hash of what was decided: experiment → control, as JSON.
+/// The key of the hash of decisions: experiment → decision, as JSON.
 pub fn decisions_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:now")
 }
 
-/// The key of the list of all decisions, as JSON, the newest first.
+/// The key of the audit log: a list of entries as JSON, the newest first.
 pub fn audit_log_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:acts")
 }
 
-/// The key of the list of secrets that replicas sign with, the one that signs first.
+/// The key of the list of secrets; the first one signs.
 pub fn secrets_key(prefix: &str) -> String {
     format!("{prefix}:secrets")
 }
 
-/// The key of the sorted set of ended sessions: nonce, scored by when it would have ended.
+/// The key of the sorted set of ended sessions: nonce, with its time of expiry as the score.
 pub fn ended_sessions_key(prefix: &str) -> String {
     format!("{prefix}:sessions:ended")
 }
 
-/// The key of the hash of how many facts each journal could not take.
+/// The key of the hash of dropped records: journal → number.
 pub fn dropped_key(prefix: &str) -> String {
     format!("{prefix}:dropped")
 }
 
-/// The key of the hash that holds the `version` of all keys.
+/// The key of the hash with the `version` of all keys.
 pub fn format_key(prefix: &str) -> String {
     format!("{prefix}:format")
 }
 
-/// The key of the hash of how many facts of each journal were found damaged.
+/// The key of the hash of damaged records: journal → number.
 pub fn damaged_key(prefix: &str) -> String {
     format!("{prefix}:damaged")
 }
@@ -149,10 +149,10 @@ pub fn metric_field(metric: &str, what: &str) -> String {
     format!("m:{metric}:{what}")
 }
 
-/// The names of classes of status, in order.
+/// The names of the classes of status, in order.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Totals from the definitions and fields of any number of shards.
+/// Decodes totals from the definitions and fields of all shards.
 pub fn totals(
     definitions: impl IntoIterator<Item = EpochDefinition>,
     fields: impl IntoIterator<Item = (String, i128)>,
@@ -173,7 +173,7 @@ pub fn totals(
         let read = || {
             let (epoch, rest) = field.split_once('|')?;
             let (group, what) = rest.split_once('|')?;
-            // An epoch is defined in the same atomic step as its first count.
+            // The definition of an epoch is stored in the same atomic step as its first count.
             let epoch = epochs.get_mut(&digest(epoch)?)?;
             add(
                 epoch.groups.entry(group.to_owned()).or_default(),
@@ -199,7 +199,7 @@ pub fn totals(
     }
 }
 
-/// Hours from the fields of any number of shards, oldest first.
+/// Decodes hours from the fields of all shards, oldest first.
 pub fn hours(fields: impl IntoIterator<Item = (String, i128)>, damage: &Damage) -> Vec<HourTotals> {
     let mut hours: BTreeMap<(u64, EpochDigest, String), GroupTotals> = BTreeMap::new();
     for (field, value) in fields {
@@ -223,8 +223,8 @@ pub fn hours(fields: impl IntoIterator<Item = (String, i128)>, damage: &Damage) 
     hours.into_iter().map(hour).collect()
 }
 
-/// Drops what came back to zero because users moved to where they were first: false when that is
-/// all.
+/// Drops counts that are zero again because users moved to an earlier group. Returns false if none is
+/// left.
 fn holds_something(group: &mut GroupTotals) -> bool {
     group
         .metrics
@@ -236,7 +236,7 @@ fn digest(text: &str) -> Option<EpochDigest> {
     u64::from_str_radix(text, 16).ok().map(EpochDigest)
 }
 
-/// Adds a count to the place that its field names. `None` for a name that is not known.
+/// Adds a count to the total that its field names. Returns `None` for an unknown name.
 fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
     let small = || u64::try_from(value).ok();
     match what {
@@ -276,12 +276,12 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
     Some(())
 }
 
-/// Redis counts in 64 bits and its scripts in doubles. So large sums are kept there in limbs of
-/// seven decimal digits: `sum.0` + `sum.1`·10^7 + `sum.2`·10^14 and so on.
+/// One limb of a large sum. Redis counts in 64 bits and its scripts in doubles, so large sums are kept
+/// in limbs of seven decimal digits: `sum.0` + `sum.1`·10^7 + `sum.2`·10^14 and so on.
 pub const LIMB: i128 = 10_000_000;
 
-/// A definition as text: `<first_ms> <traffic> <group>=<weight> <group>=<weight> …`. `first_ms`
-/// is kept in a field of its own in the file, and first in the text in Redis.
+/// Encodes a definition: `<first_ms> <traffic> <group>=<weight> <group>=<weight> …`. SQLite keeps
+/// `first_ms` in a column of its own, Redis at the start of the text.
 pub fn write_definition(definition: &EpochDefinition) -> String {
     let mut text = definition.traffic.to_string();
     for (group, weight) in &definition.groups {
@@ -290,7 +290,7 @@ pub fn write_definition(definition: &EpochDefinition) -> String {
     text
 }
 
-/// Reads what [`write_definition`] wrote.
+/// Decodes a definition of [`write_definition`].
 pub fn read_definition(
     epoch: &str,
     first_ms: u64,
@@ -321,7 +321,7 @@ pub fn read_definition(
     })
 }
 
-/// A user's record as text:
+/// Encodes the record of a user:
 /// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
@@ -335,7 +335,7 @@ pub fn write_user(record: &UserRecord) -> String {
     text
 }
 
-/// Reads what [`write_user`] wrote.
+/// Decodes a record of [`write_user`].
 pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
     let read = || {
         let mut words = text.split(' ');
@@ -346,7 +346,7 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
             crossed_over: words.next()? == "1",
             metrics: BTreeMap::new(),
         };
-        // Version 0.1.0 kept IDs of events here, each after a `#`.
+        // Version 0.1.0 kept event IDs here, each after a `#`.
         for word in words.filter(|word| !word.starts_with('#')) {
             let mut parts = word.split(':');
             let metric = parts.next()?.to_owned();
@@ -364,15 +364,15 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
     })
 }
 
-/// Waiting events as text, separated by spaces, each
-/// `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event id or nothing>`. Where an
-/// event was reported at another time, that stands after its own: `<at_ms>/<reported_ms>:…`.
+/// Encodes waiting events, separated by spaces, each as
+/// `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event id or nothing>`. The time at
+/// which an event was reported follows its own time if they differ: `<at_ms>/<reported_ms>:…`.
 pub fn write_waiting(events: &[EventAt]) -> String {
     let words: Vec<String> = events.iter().map(write_event).collect();
     words.join(" ")
 }
 
-/// One event, as in [`write_waiting`].
+/// Encodes one event, as in [`write_waiting`].
 pub fn write_event(event: &EventAt) -> String {
     let within = event
         .within_ms
@@ -394,7 +394,7 @@ pub fn write_event(event: &EventAt) -> String {
     format!("{at_ms}{reported}:{metric}:{within}:{count}:{sum}:{base}:{id}")
 }
 
-/// Reads what [`write_waiting`] wrote.
+/// Decodes events of [`write_waiting`].
 pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
     let read = |word: &str| {
         let mut parts = word.split(':');

@@ -1,5 +1,5 @@
-//! Processes that share a store say that they are there and what they serve, so that results can
-//! warn when they disagree.
+//! Announces this process to the store, so that results can warn if replicas serve different
+//! definitions.
 
 use super::{Replica, Store};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Announces this process for as long as the future runs; `definition` is asked each time what is
-/// served, and a change of it is announced within a second.
+/// Announces this process until its future is dropped. `definition` returns the digest of what is served;
+/// a change of it is announced within a second.
 pub async fn announce(store: Arc<dyn Store>, id: String, definition: impl Fn() -> String) {
     let mut last: Option<(tokio::time::Instant, String)> = None;
     loop {
@@ -25,7 +25,7 @@ pub async fn announce(store: Arc<dyn Store>, id: String, definition: impl Fn() -
             };
             match store.announce(&replica).await {
                 Ok(()) => last = Some((tokio::time::Instant::now(), now)),
-                // The folder says so louder.
+                // Ingestion reports an unavailable store.
                 Err(error) => tracing::debug!("this replica cannot be announced: {error}"),
             }
         }

@@ -1,4 +1,4 @@
-//! Users of experiments that are over are not kept for ever.
+//! Forgets the users of experiments that have ended.
 
 use super::{Store, StoreError};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const INTERVAL: Duration = Duration::from_secs(3600);
 const HOUR_MS: u64 = 3_600_000;
 
-/// Looks every hour, for as long as the future runs. `ask` says how long users are kept after
-/// their experiment's last answer (`None`: for ever) and which experiments are running.
+/// Runs every hour until its future is dropped. `ask` returns how long users are kept after their
+/// experiment's last response (`None` for ever), and the running experiments.
 pub async fn keep(store: Arc<dyn Store>, ask: impl Fn() -> (Option<Duration>, Vec<String>)) {
     loop {
         if let (Some(kept), running) = ask() {
@@ -19,11 +19,11 @@ pub async fn keep(store: Arc<dyn Store>, ask: impl Fn() -> (Option<Duration>, Ve
                 Ok(forgotten) => {
                     for experiment in forgotten {
                         tracing::info!(
-                            "{experiment} is over: its users are forgotten, its counts are kept"
+                            "{experiment} has ended: its users are forgotten, its counts are kept"
                         );
                     }
                 }
-                // The folder says so louder.
+                // Ingestion reports an unavailable store.
                 Err(error) => tracing::debug!("users cannot be forgotten now: {error}"),
             }
         }
@@ -31,8 +31,8 @@ pub async fn keep(store: Arc<dyn Store>, ask: impl Fn() -> (Option<Duration>, Ve
     }
 }
 
-/// Forgets the users of experiments that do not run and were last answered for longer ago than
-/// `kept`; which ones.
+/// Forgets the users of experiments that do not run and whose last response is older than `kept`.
+/// Returns those experiments.
 pub async fn sweep(
     store: &dyn Store,
     kept: Duration,

@@ -1,30 +1,29 @@
-//! What is kept of an experiment beside its counts: p-values that never rise, and what was
-//! planned when it began. PURE.
+//! Values that are kept beside the counts of an experiment: running minima of p-values, and the plan of
+//! its start. PURE.
 //!
-//! Several replicas keep at the same time, so what stands is never replaced but merged: of
-//! numbers the smallest stays, of texts the first.
+//! Several replicas write at the same time, so values are merged: the smallest number and the first text
+//! stay.
 
 use std::collections::BTreeMap;
 
-/// Fields of an experiment. A field is made of words without spaces.
+/// The fields of an experiment. A field name has no spaces.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunningMinima {
-    /// Of all numbers given for a field, the smallest. Never NaN.
+    /// The smallest number of each field; never NaN.
     pub lowest: BTreeMap<String, f64>,
-    /// When that number was found, in Unix milliseconds; older versions did not keep it.
+    /// When that number was found, in Unix milliseconds. Older versions did not keep it.
     pub lowest_at: BTreeMap<String, u64>,
-    /// Of all texts given for a field, the first.
+    /// The first text of each field.
     pub first: BTreeMap<String, String>,
 }
 
 impl RunningMinima {
-    /// Whether nothing is kept.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.lowest.is_empty() && self.first.is_empty()
     }
 
-    /// What this says that `known` does not say already: all that is worth giving to a store
-    /// that has `known`.
+    /// Returns what would change `known`: all that a store with `known` needs.
     pub fn beyond(&self, known: &RunningMinima) -> RunningMinima {
         let lower = |(field, value): &(&String, &f64)| match known.lowest.get(*field) {
             Some(known) => value < &known,
@@ -46,7 +45,7 @@ impl RunningMinima {
         }
     }
 
-    /// Merges what came later.
+    /// Merges later values.
     pub fn merge(&mut self, later: &RunningMinima) {
         let news = later.beyond(self);
         for field in news.lowest.keys() {
@@ -58,19 +57,19 @@ impl RunningMinima {
     }
 }
 
-/// The field that holds the time of another field's number, beside it in both stores.
+/// Returns the name of the field with the time of another field.
 pub fn time_field(field: &str) -> String {
     format!("{TIME}{field}")
 }
 
-/// The field whose time this field holds.
+/// Returns the field whose time this field holds.
 pub fn timed(field: &str) -> Option<&str> {
     field.strip_prefix(TIME)
 }
 
 const TIME: &str = "at|";
 
-/// A number as both houses keep it: the shortest text that reads back the same.
+/// Encodes a number for both stores: the shortest text that decodes to the same number.
 pub fn write(value: f64) -> String {
     format!("{value:e}")
 }

@@ -11,20 +11,20 @@ use std::collections::BTreeMap;
 pub struct ExperimentTotals {
     /// In order of first appearance.
     pub epochs: Vec<EpochTotals>,
-    /// What came of IDs that arrived together.
+    /// The outcomes of IDs that came together.
     pub identities: IdentityCounts,
-    /// Events that are in no epoch.
+    /// Events that do not count.
     pub uncounted: EventCounts,
 }
 
 /// All counts of one epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochTotals {
-    /// What the epoch was.
+    /// The definition of the epoch.
     pub definition: EpochDefinition,
     /// 1 for the first epoch of the experiment, and so on.
     pub number: u32,
-    /// By group's name.
+    /// By group.
     pub groups: BTreeMap<String, GroupTotals>,
 }
 
@@ -33,7 +33,7 @@ pub struct EpochTotals {
 pub struct GroupTotals {
     /// Users whose first exposure was here.
     pub users: u64,
-    /// Of those, users later seen in another group.
+    /// Of those, users who were later exposed to another group.
     pub crossed_over: u64,
     /// See [`Tally::requests`].
     pub requests: u64,
@@ -45,7 +45,7 @@ pub struct GroupTotals {
     pub unfinished: u64,
     /// See [`Tally::latency`].
     pub latency: BTreeMap<u64, u64>,
-    /// By metric's name. A metric without an event is not here.
+    /// By metric. A metric without an event is missing.
     pub metrics: BTreeMap<String, MetricTotals>,
 }
 
@@ -74,14 +74,14 @@ pub struct MetricTotals {
 /// Counts of one hour, for rates over time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HourTotals {
-    /// The hour: Unix milliseconds divided by 3,600,000. Users stand in the hour of their first
-    /// exposure, and so do their conversions and values; requests stand in their own hour.
+    /// The hour: Unix milliseconds divided by 3,600,000. Users, their conversions and values are in the
+    /// hour of the first exposure; requests are in their own hour.
     pub hour: u64,
-    /// In which epoch.
+    /// The epoch.
     pub epoch: EpochDigest,
-    /// The group's name.
+    /// The name of the group.
     pub group: String,
-    /// `latency` is left empty here.
+    /// The counts, without `latency`.
     pub totals: GroupTotals,
 }
 
@@ -94,8 +94,8 @@ pub struct UserRecord {
     pub epoch: EpochDigest,
     /// First exposure, in Unix milliseconds.
     pub first_ms: u64,
-    /// Whether the user was later seen in another group.
+    /// Whether the user was later exposed to another group.
     pub crossed_over: bool,
-    /// By metric's name: count, sum, base.
+    /// By metric: count, sum, base.
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
 }

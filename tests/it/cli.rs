@@ -69,13 +69,13 @@ fn invalid_start_is_an_error() {
         &ROUTES.replacen(":0", &format!(":{port}"), 1),
         1,
         &format!("cannot listen on 127.0.0.1:{port}: Address already in use"),
-        "something else listens there",
+        "another program listens there",
     );
     refuses(
         &format!("{ROUTES}journal: {{ path: routes.yaml }}\n"),
         1,
         "cannot write the journal at DIR/routes.yaml",
-        "a file stands in the folder's place: move it away",
+        "there is a file instead of the folder: move it away",
     );
     refuses(
         "upstreams: { a: b }\n",
@@ -98,8 +98,8 @@ fn unreachable_upstreams_are_logged_and_serving_continues() {
     let routes = "upstreams: { gone: \"http://127.0.0.1:1\", misspelt: \"http://no-such-host.invalid:80\" }\n";
     let proxy = crate::support::proxy::Proxy::start(routes);
     for says in [
-        "upstreams.gone: 127.0.0.1:1 cannot be connected to: Connection refused",
-        "upstreams.misspelt: no-such-host.invalid:80 cannot be connected to",
+        "upstreams.gone: cannot connect to 127.0.0.1:1: Connection refused",
+        "upstreams.misspelt: cannot connect to no-such-host.invalid:80",
         "start it, or correct its address",
     ] {
         crate::support::until(says, || {
@@ -220,12 +220,12 @@ fn override_for_an_unknown_group_is_an_error() {
     assert!(
         run(&["override", "f", "control", "-c", &on])
             .err
-            .contains("hint: there are: e")
+            .contains("hint: known: e")
     );
     assert!(
         run(&["override", "e", "b", "-c", &on])
             .err
-            .contains("hint: there are: control, experiment")
+            .contains("hint: known: control, experiment")
     );
     assert!(
         run(&["override", "e", "control", "-c", &on])

@@ -98,11 +98,11 @@ fn unknown_keys_are_reported_with_a_suggestion() {
     broken(
         "listen",
         "lisen",
-        "error: routes.yaml:1:1: lisen: unknown key\n\nhint: did you mean `listen`? (where the public is listened to, such as 0.0.0.0:8080)",
+        "error: routes.yaml:1:1: lisen: unknown key\n\nhint: did you mean `listen`? (the public address, such as 0.0.0.0:8080)",
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known here: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, events, retention, tls",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, events, retention, tls",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
@@ -126,7 +126,7 @@ hint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without
 
 error: routes.yaml:4:32: experiments.e.experiment: there is no upstream "c"
 
-hint: there are: a
+hint: known: a
 
 error: routes.yaml:4:44: experiments.e.percent: found "0"
 
@@ -142,7 +142,7 @@ hint: a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value
 fn invalid_yaml_is_reported_with_its_position() {
     check(
         "a: [",
-        "error: routes.yaml:1:1: did not find expected node content\n\nhint: this is not YAML: look at the indentation and the colons there",
+        "error: routes.yaml:1:1: did not find expected node content\n\nhint: this is not YAML: check the indentation and the colons there",
     );
     check(
         "a: 1\na: 2\n",
@@ -172,11 +172,11 @@ fn balance_and_health_keys() {
     case(
         "health: { intervall: 1s }",
         "error: routes.yaml:4:51: upstreams.redesign.health: `path` is missing\n\nhint: a path, such as /healthz\n\n\
-         error: routes.yaml:4:61: upstreams.redesign.health.intervall: unknown key\n\nhint: did you mean `interval`? (from one time to the next, such as 5s)",
+         error: routes.yaml:4:61: upstreams.redesign.health.intervall: unknown key\n\nhint: did you mean `interval`? (the time between two checks, such as 5s)",
     );
     case(
         "health: { path: /, timeout: 1ms, failures: 0, status: ok }",
-        "error: routes.yaml:4:79: upstreams.redesign.health.timeout: too short a time\n\nhint: 10ms or more\n\n\
+        "error: routes.yaml:4:79: upstreams.redesign.health.timeout: the time is too short\n\nhint: 10ms or more\n\n\
          error: routes.yaml:4:94: upstreams.redesign.health.failures: found \"0\"\n\nhint: a whole number from 1 to 1000\n\n\
          error: routes.yaml:4:105: upstreams.redesign.health.status: found \"ok\"\n\nhint: a status, such as 200, 2xx or 200-204",
     );
@@ -186,7 +186,7 @@ fn balance_and_health_keys() {
     );
     with(
         "timeouts: { total: 0s }\n",
-        "error: routes.yaml:9:20: timeouts.total: no time at all\n\nhint: more than 0s",
+        "error: routes.yaml:9:20: timeouts.total: the time is 0\n\nhint: more than 0s",
     );
     let keys = "balance: user, limits: { connections: 5 }, health: { path: /up, host: site.test, interval: 1s, status: 204 }";
     let plan = parse(&SOUND.replacen("http://127.0.0.1:3002", &line(keys), 1)).unwrap();
@@ -216,7 +216,7 @@ fn what_is_logged() {
     with(
         "trace: { smaple: 10%, otlp: { to: 127.0.0.1:4318, header: {} } }\n",
         "error: routes.yaml:9:10: trace.smaple: unknown key\n\nhint: did you mean `sample`? (a percentage from 0% to 100%, with its sign)\n\n\
-         error: routes.yaml:9:35: trace.otlp.to: found \"127.0.0.1:4318\"\n\nhint: an address such as http://127.0.0.1:4318 (or https://), where OTLP over HTTP is spoken; /v1/traces is added\n\n\
+         error: routes.yaml:9:35: trace.otlp.to: found \"127.0.0.1:4318\"\n\nhint: an address such as http://127.0.0.1:4318 (or https://) of OTLP over HTTP; /v1/traces is appended\n\n\
          error: routes.yaml:9:51: trace.otlp.header: unknown key\n\nhint: did you mean `headers`? (a name for each header of a post, then its value)",
     );
     with(
@@ -249,25 +249,25 @@ fn upstreams_and_listeners() {
     broken(
         "http://127.0.0.1:3002",
         "http://127.0.0.1:8080",
-        "error: routes.yaml:4:13: upstreams.redesign: this is where watershed itself listens\n\nhint: requests would go round and round: write the site's own address",
+        "error: routes.yaml:4:13: upstreams.redesign: this is an address of watershed itself\n\nhint: requests would loop: write the address of the site",
     );
     broken(
         "  redesign: http://127.0.0.1:3002",
         "  redesign: []",
-        "error: routes.yaml:4:13: upstreams.redesign: no address\n\nhint: at least one, such as http://127.0.0.1:3001",
+        "error: routes.yaml:4:13: upstreams.redesign: there is no address\n\nhint: at least one, such as http://127.0.0.1:3001",
     );
     broken(
         "control: current",
         "control: curent",
-        "error: routes.yaml:6:24: experiments.new-site.control: there is no upstream \"curent\"\n\nhint: did you mean `current`? (there are: current, redesign)",
+        "error: routes.yaml:6:24: experiments.new-site.control: there is no upstream \"curent\"\n\nhint: did you mean `current`? (known: current, redesign)",
     );
     with(
         "default: redesing\n",
-        "error: routes.yaml:9:10: default: there is no upstream \"redesing\"\n\nhint: did you mean `redesign`? (there are: current, redesign)",
+        "error: routes.yaml:9:10: default: there is no upstream \"redesing\"\n\nhint: did you mean `redesign`? (known: current, redesign)",
     );
     with(
         "admin: { listen: 0.0.0.0:9900 }\n",
-        "error: routes.yaml:9:18: admin.listen: 0.0.0.0:9900 can be reached from elsewhere, and no token is asked for\n\nhint: write `admin: { listen: …, token: … }`, or listen on 127.0.0.1",
+        "error: routes.yaml:9:18: admin.listen: 0.0.0.0:9900 is not a loopback address, and there is no token\n\nhint: write `admin: { listen: …, token: … }`, or listen on 127.0.0.1",
     );
     with(
         "admin: { listen: 127.0.0.1:8080, token: x }\nlimits: { body: lots }\n",
@@ -275,7 +275,7 @@ fn upstreams_and_listeners() {
     );
     check(
         "listen: 1\n",
-        "error: routes.yaml:1:1: `upstreams` is missing\n\nhint: write where the versions of the site run: upstreams: { current: http://127.0.0.1:3001 }",
+        "error: routes.yaml:1:1: `upstreams` is missing\n\nhint: write the address of the site: upstreams: { current: http://127.0.0.1:3001 }",
     );
 }
 
@@ -312,12 +312,12 @@ fn experiments() {
     );
     long(
         "control: { weight: 1, upstream: current }, b: { weight: 1 }",
-        "error: routes.yaml:6:23: experiments.new-site.groups: some groups have an upstream and some have none\n\nhint: give every group an upstream, or none (then the experiment acts through the Watershed-Experiment header)",
+        "error: routes.yaml:6:23: experiments.new-site.groups: some groups have an upstream and some have none\n\nhint: give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header)",
     );
     broken(
         "percent: 10",
         "percent: 10, winner: expermient",
-        "error: routes.yaml:6:76: experiments.new-site.winner: there is no group \"expermient\"\n\nhint: did you mean `experiment`? (there are: control, experiment)",
+        "error: routes.yaml:6:76: experiments.new-site.winner: there is no group \"expermient\"\n\nhint: did you mean `experiment`? (known: control, experiment)",
     );
     broken(
         "percent: 10",
@@ -327,7 +327,7 @@ fn experiments() {
     broken(
         "percent: 10",
         "percent: 10, metrics: [purchases]",
-        "error: routes.yaml:6:78: experiments.new-site.metrics.0: there is no metric \"purchases\"\n\nhint: did you mean `purchase`? (there are: purchase)",
+        "error: routes.yaml:6:78: experiments.new-site.metrics.0: there is no metric \"purchases\"\n\nhint: did you mean `purchase`? (known: purchase)",
     );
     broken(
         "percent: 10",
@@ -342,7 +342,7 @@ fn experiments() {
     broken(
         "new-site",
         "\"new site\"",
-        "error: routes.yaml:6:15: experiments.new site: \"new site\" cannot be a name\n\nhint: names are 1 to 64 letters, digits, `_`, `.` and `-`",
+        "error: routes.yaml:6:15: experiments.new site: \"new site\" is not a valid name\n\nhint: names are 1 to 64 letters, digits, `_`, `.` and `-`",
     );
     broken(
         ", experiment: redesign",
@@ -356,7 +356,7 @@ fn metrics() {
     let metric = |written: &str, says: &str| broken("POST /checkout -> 2xx", written, says);
     metric(
         "POST /checkout -> 7xx",
-        "error: routes.yaml:8:13: metrics.purchase: \"7xx\" is no status\n\nhint: a status, such as 200, 2xx or 200-204",
+        "error: routes.yaml:8:13: metrics.purchase: \"7xx\" is not a status\n\nhint: a status, such as 200, 2xx or 200-204",
     );
     metric(
         "{ event: \"two words\" }",
@@ -396,12 +396,12 @@ fn metrics() {
 fn stores_secrets_and_the_rest() {
     with(
         "store: postgres://a\n",
-        "error: routes.yaml:9:8: store: a store of the kind postgres://\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, parted by commas), redis+sentinel://host:port,host:port/master, or the path of a file",
+        "error: routes.yaml:9:8: store: postgres:// is not a known store\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, separated by commas), redis+sentinel://host:port,host:port/master, or the path of a file",
     );
     with(
         "store: { url: \"rediss://a\", ca: no-such.pem, key: k.pem }\n",
-        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file that is shown to Redis\n\n\
-         error: routes.yaml:9:33: store.ca: no-such.pem cannot be read: No such file or directory (os error 2)\n\nhint: a PEM file with the certificate and those that lead to its root",
+        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file with the client certificate for Redis\n\n\
+         error: routes.yaml:9:33: store.ca: no-such.pem cannot be read: No such file or directory (os error 2)\n\nhint: a PEM file with the certificate and its chain",
     );
     with(
         "overrides: { secret: \"${NOWHERE}\" }\n",
@@ -439,11 +439,11 @@ fn stores_secrets_and_the_rest() {
     );
     with(
         "identity: { key: 0123456789abcdef }\n",
-        "error: routes.yaml:9:18: identity.key: a key, and IDs are kept as they come\n\nhint: write `store: hashed`, or leave `key` out",
+        "error: routes.yaml:9:18: identity.key: a key has no effect while IDs are stored raw\n\nhint: write `store: hashed`, or leave `key` out",
     );
     with(
         "consent: { value: yes }\n",
-        "error: routes.yaml:9:1: consent: `cookie` is missing\n\nhint: the name of the cookie that says so",
+        "error: routes.yaml:9:1: consent: `cookie` is missing\n\nhint: the name of the cookie that holds the consent",
     );
     with(
         "events: { origins: [ shop.example ] }\n",
@@ -451,15 +451,15 @@ fn stores_secrets_and_the_rest() {
     );
     with(
         "identity: { max_age: 500d }\n",
-        "error: routes.yaml:9:22: identity.max_age: browsers keep no cookie that long\n\nhint: more than 0s and at most 400d",
+        "error: routes.yaml:9:22: identity.max_age: browsers do not keep a cookie for that long\n\nhint: more than 0s and at most 400d",
     );
     with(
         "user: { cookie: uid, header: X }\n",
-        "error: routes.yaml:9:7: user: 2 sources in one place\n\nhint: one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }; several as a list, the first that holds an ID wins",
+        "error: routes.yaml:9:7: user: 2 sources in one item\n\nhint: one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }; several as a list, the first that holds an ID wins",
     );
     with(
         "timeouts: { response: 0s }\n",
-        "error: routes.yaml:9:23: timeouts.response: no time at all\n\nhint: more than 0s",
+        "error: routes.yaml:9:23: timeouts.response: the time is 0\n\nhint: more than 0s",
     );
     with(
         "trust: [ 10.0.0.0/33 ]\n",

@@ -302,8 +302,11 @@ fn unwritable_folder_is_an_error_with_its_path() {
         assert!(error.to_string().contains(&place), "{error}");
         assert!(error.advice().starts_with(advice), "{}", error.advice());
     };
-    check(&file, "a file stands in the folder's place");
-    check(&file.join("journal"), "a file stands in the folder's place");
+    check(&file, "there is a file instead of the folder");
+    check(
+        &file.join("journal"),
+        "there is a file instead of the folder",
+    );
     let read_only = Path::new("/proc/watershed-journal");
     check(read_only, "make the folder writable");
 }

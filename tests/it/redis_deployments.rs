@@ -153,7 +153,7 @@ fn redis_over_tls_is_verified_and_gets_a_client_certificate() {
     let proxy = Proxy::start(&routes);
     until("a word of it", || {
         let log = proxy.log.lock().unwrap().clone();
-        let said = log.contains("the store does not take results: Redis");
+        let said = log.contains("the store is unavailable: Redis");
         said.then_some(()).ok_or(log)
     });
 }

@@ -266,7 +266,12 @@ fn requests_count_after_redis_returns() {
     redis.kill();
     serve(100);
     until("an unhealthy store", || {
-        match proxy.log.lock().unwrap().contains("does not take results") {
+        match proxy
+            .log
+            .lock()
+            .unwrap()
+            .contains("the store is unavailable")
+        {
             true => Ok(()),
             false => Err(()),
         }

@@ -175,10 +175,10 @@ fn requests_are_served_while_the_journal_is_tampered_with() {
     };
     more(100);
     latest().for_each(|path| cut(&path, 0));
-    logged("was shortened by another program", 1);
+    logged("was truncated by another program", 1);
     more(100);
     latest().for_each(|path| cut(&path, 3000));
-    logged("was shortened by another program", 2);
+    logged("was truncated by another program", 2);
     more(100);
     latest().for_each(|path| fs::remove_file(path).unwrap());
     logged("was removed by another program", 1);

@@ -221,7 +221,7 @@ fn pipe_in_the_place_of_the_file_is_reported() {
     make_pipe(&path);
     let proxy = serves_on(
         path.to_str().unwrap(),
-        "is no regular file",
+        "is not a regular file",
         "readable and writable for this user",
     );
     fs::remove_file(&path).unwrap();
@@ -291,7 +291,7 @@ fn redis_that_cannot_be_used_is_reported_and_picked_up() {
     catches_up(&proxy);
     let site = Origin::start("site");
     let at = format!("redis://{}", site.address);
-    serves_on(&at, "does not answer like Redis", "correct `store`");
+    serves_on(&at, "does not reply like Redis", "correct `store`");
 }
 
 #[test]

@@ -1,36 +1,36 @@
-//! The admin API, and who may use it.
+//! The admin API and its tokens.
 
 use crate::experiment::key_ring::KeyRing;
 use std::fmt;
 use std::net::SocketAddr;
 
 /// The cookie that carries a session of the admin API. Browsers send it to every port of its host,
-/// so the proxy removes it from what upstreams get.
+/// so the proxy removes it from requests to upstreams.
 pub const SESSION_COOKIE: &str = "watershed_session";
 
 /// The admin API.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Its own listener; loopback unless told otherwise.
+    /// Its address; loopback by default.
     pub listen: SocketAddr,
-    /// Where health and metrics are served to anyone, without a token.
+    /// The address of health checks and metrics, which need no token there.
     pub health: Option<SocketAddr>,
-    /// The tokens. None are required where there are none; beyond loopback there is always one.
+    /// The tokens. Without tokens, none is required; an address beyond loopback has at least one.
     pub tokens: Vec<Token>,
     /// Signs the sessions of browsers.
     pub session_keys: KeyRing,
 }
 
-/// Who may come in with what.
+/// A token of the admin API.
 #[derive(Clone)]
 pub struct Token {
-    /// As the journal of decisions names who carries it.
+    /// The name of its bearer in the audit log.
     pub name: Box<str>,
-    /// What it is good for.
+    /// What it permits.
     pub role: TokenRole,
     /// SHA-256 of the token; the token itself is not kept.
     pub digest: [u8; 32],
-    /// Whether it stands in the file and is so short that it may be found by trying.
+    /// Whether the file has the token itself, and it is so short that it can be found by trying.
     pub short: bool,
 }
 
@@ -43,14 +43,14 @@ impl fmt::Debug for Token {
 /// What the bearer of a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenRole {
-    /// See everything.
+    /// Reads everything.
     Read,
-    /// Change things as well.
+    /// Reads and changes everything.
     Operate,
 }
 
 impl TokenRole {
-    /// As the file names it.
+    /// Returns its name in the file.
     pub fn name(self) -> &'static str {
         match self {
             TokenRole::Read => "read",

@@ -2,52 +2,52 @@
 
 use std::time::Duration;
 
-/// How long things may take.
+/// Timeouts.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
-    /// For a request's head.
+    /// For the head of a request.
     pub head: Duration,
-    /// A kept connection without a request.
+    /// For a connection without a request.
     pub idle: Duration,
     /// Between two pieces of a body.
     pub body: Duration,
     /// For a connection to an endpoint.
     pub connect: Duration,
-    /// To the head of the upstream's answer.
+    /// To the head of the upstream's response.
     pub response: Duration,
-    /// From a request's head to the end of its answer; `None` for no limit.
+    /// From the head of a request to the end of its response; `None` for no limit.
     pub total: Option<Duration>,
-    /// The quiet time of an upgraded connection.
+    /// Without data on an upgraded connection.
     pub tunnel: Duration,
-    /// For others to notice, by `readyz`, that this process is about to stop.
+    /// For load balancers to notice by `readyz` that this process stops.
     pub grace: Duration,
-    /// For finishing what runs when told to stop.
+    /// For finishing requests after a stop.
     pub shutdown: Duration,
 }
 
-/// How large and many things may be.
+/// Limits on sizes and counts.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// A request's head, in bytes.
+    /// The head of a request, in bytes.
     pub head_bytes: usize,
-    /// A request's header fields.
+    /// The header fields of a request.
     pub headers: usize,
     /// The head of an upstream's response, in bytes.
     pub response_head_bytes: usize,
-    /// A response's header fields.
+    /// The header fields of a response.
     pub response_headers: usize,
-    /// A request's target, in bytes.
+    /// The target of a request, in bytes.
     pub target_bytes: usize,
-    /// A request's body, in bytes; `None` for no limit.
+    /// The body of a request, in bytes; `None` for no limit.
     pub body_bytes: Option<u64>,
-    /// Bytes in a second that a client must send of a body; `None` for no limit.
+    /// The lowest rate of a request body, in bytes per second; `None` for no limit.
     pub body_rate: Option<u64>,
     /// Client connections over all workers.
     pub connections: usize,
-    /// Client connections of one address; `None` for half of all.
+    /// Client connections of one address; `None` for half of `connections`.
     pub connections_per_address: Option<usize>,
-    /// Requests on one connection, which is then closed; `u32::MAX` for no limit.
+    /// Requests after which a connection is closed; `u32::MAX` for no limit.
     pub requests: u32,
-    /// Requests of one client in a second; `None` for no limit.
+    /// Requests of one client per second; `None` for no limit.
     pub rate: Option<f64>,
 }

@@ -1,35 +1,35 @@
-//! What can be seen of single requests.
+//! The access log, request IDs and traces.
 
 use super::upstream::EndpointAddress;
 use crate::experiment::assign::Share;
 use http::{HeaderMap, Uri};
 use std::path::PathBuf;
 
-/// The log of requests.
+/// The access log.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    /// Where it goes.
+    /// Where it is written.
     pub to: LogTo,
-    /// The share of requests that are logged; those that fail all are.
+    /// The share of successful requests that are logged; failed requests are always logged.
     pub sample: Share,
-    /// What is told of the user.
+    /// How the user ID is logged.
     pub user: LogUser,
     /// Whether the query is logged with the path.
     pub query: bool,
 }
 
-/// Where a log goes.
+/// Where a log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTo {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// The end of this file, made where missing.
+    /// Appended to this file, which is created if missing.
     File(PathBuf),
 }
 
-/// What a log tells of a user's ID.
+/// How a log shows a user ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogUser {
     /// A keyed hash.
@@ -40,27 +40,27 @@ pub enum LogUser {
     None,
 }
 
-/// What requests are given to be told apart by.
+/// Request IDs and traces.
 #[derive(Clone, Debug)]
 pub struct Tracing {
-    /// Whether each has an `X-Request-Id`.
+    /// Whether each request gets an `X-Request-Id`.
     pub request_id: bool,
-    /// Whether one without a sound `traceparent` is given one, and for which share it asks to be
-    /// sampled. `None` passes on what came.
+    /// The sampled share of the traces that start here, for requests without a valid `traceparent`.
+    /// `None` starts no traces.
     pub start: Option<Share>,
-    /// Where those that are sampled are exported to as spans; `None` exports none.
+    /// The collector of sampled spans; `None` exports none.
     pub otlp: Option<Otlp>,
 }
 
 /// A collector that speaks OTLP over HTTP.
 #[derive(Clone, Debug)]
 pub struct Otlp {
-    /// Where spans are posted.
+    /// The URL of spans.
     pub to: Uri,
-    /// The collector itself, and how it is spoken to.
+    /// The address and protocol of the collector.
     pub endpoint: EndpointAddress,
-    /// What the spans' service is called; the environment says, or else `watershed`.
+    /// The service name of the spans; `None` for that of the environment, or `watershed`.
     pub service: Option<Box<str>>,
-    /// What each post carries besides, such as a key.
+    /// Further headers of each post, such as a key.
     pub headers: HeaderMap,
 }

@@ -7,12 +7,12 @@ use std::fmt;
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Keeps a text from being printed.
+    /// Hides a text.
     pub fn new(text: impl Into<Box<str>>) -> Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for where it is needed.
+    /// Returns the text.
     pub fn reveal(&self) -> &str {
         &self.0
     }

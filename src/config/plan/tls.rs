@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// TLS to clients.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// Where it is listened to.
+    /// The address.
     pub listen: SocketAddr,
     /// Certificates, versions and protocols.
     pub config: Arc<rustls::ServerConfig>,
@@ -14,11 +14,11 @@ pub struct ServerTls {
     pub certificates: Box<[TlsCertificate]>,
 }
 
-/// A certificate that is shown.
+/// A certificate of this process.
 #[derive(Clone, Debug)]
 pub struct TlsCertificate {
     /// Its PEM file, as the routes file names it.
     pub file: Box<str>,
-    /// When it expires, in Unix seconds; `None` where that cannot be read.
+    /// When it expires, in Unix seconds; `None` if that cannot be read.
     pub expires_s: Option<i64>,
 }

@@ -12,71 +12,71 @@ use std::time::Duration;
 /// TLS to an upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamTls {
-    /// For whatever HTTP it speaks.
+    /// For HTTP/2 and HTTP/1.1.
     pub any: Arc<rustls::ClientConfig>,
     /// For HTTP/1.1 only, which upgrades need.
     pub http1: Arc<rustls::ClientConfig>,
-    /// The name that its certificate must be for, if not the endpoint's.
+    /// The name in its certificate; `None` for the endpoint's host.
     pub name: Option<ServerName<'static>>,
-    /// The certificate that it is shown, if any.
+    /// The client certificate, if any.
     pub certificate: Option<TlsCertificate>,
 }
 
-/// One version of the site.
+/// An upstream: one version of the site.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     /// Its name in the file; unique.
     pub name: Box<str>,
-    /// Where it runs; at least one.
+    /// At least one.
     pub endpoints: Box<[EndpointAddress]>,
-    /// Which of them is asked.
+    /// How the endpoint for a request is chosen.
     pub balance: Balance,
-    /// How they are asked whether they are well; `None` does not ask.
+    /// Health checks; `None` for none.
     pub health: Option<Arc<Health>>,
-    /// How much one of them is given at once.
+    /// Limits of each endpoint.
     pub bounds: EndpointBounds,
 }
 
-/// How the endpoint for a request is chosen among those that are up.
+/// How the endpoint for a request is chosen among the healthy ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
-    /// The less busy of the next in turn and another one by chance.
+    /// The less busy of two: the next in turn, and a random one.
     LeastLoaded,
-    /// One after the other.
+    /// Each in turn.
     RoundRobin,
-    /// By the user's ID: the same endpoint for the same user while it is up.
+    /// By the user ID: the same endpoint for the same user while it is healthy.
     User,
 }
 
-/// How endpoints are asked whether they are well.
+/// Health checks of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Health {
-    /// What is asked for.
+    /// The path of the check.
     pub path: PathAndQuery,
-    /// The `Host` that is asked; the endpoint's own when `None`.
+    /// The `Host` of the check; `None` for the endpoint's host.
     pub host: Option<HeaderValue>,
-    /// From one time to the next.
+    /// The time between two checks.
     pub interval: Duration,
-    /// How long the head of an answer may take, from the start of the connection.
+    /// The time from the start of the connection to the head of the response.
     pub timeout: Duration,
-    /// The statuses of one that is well, both included.
+    /// The first and the last status of a healthy endpoint.
     pub status: (u16, u16),
-    /// Bad answers in a row that make one that was well unwell.
+    /// Failures in a row that make a healthy endpoint unhealthy.
     pub failures: u32,
-    /// Good answers in a row that make one that was unwell well.
+    /// Successes in a row that make an unhealthy endpoint healthy.
     pub successes: u32,
 }
 
-/// How much an endpoint is given at once, over all workers.
+/// Limits of an endpoint, over all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointBounds {
     /// Connections; `None` for no limit.
     pub connections: Option<u32>,
-    /// Requests that wait for one of them.
+    /// Requests that wait for a connection.
     pub pending: u32,
 }
 
-/// What an endpoint is spoken to in, with all that this takes.
+/// The protocol to an endpoint, with its configuration.
 #[derive(Clone, Debug)]
 pub enum Transport {
     /// HTTP/1.1.
@@ -87,24 +87,24 @@ pub enum Transport {
     Https(Arc<UpstreamTls>),
 }
 
-/// One address of an upstream.
+/// The address of an endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointAddress {
-    /// What it is spoken to in.
+    /// The protocol.
     pub transport: Transport,
     /// A DNS name or an IP address, without brackets.
     pub host: Box<str>,
-    /// The port; where the file gives none 443 for `https`, or else 80.
+    /// The port; by default, 443 for `https` and 80 otherwise.
     pub port: u16,
 }
 
 impl EndpointAddress {
-    /// Whether it is spoken to over TLS.
+    /// Whether the connection uses TLS.
     pub fn is_secure(&self) -> bool {
         matches!(self.transport, Transport::Https(_))
     }
 
-    /// The scheme of its URLs.
+    /// Returns the scheme of its URLs.
     pub fn scheme(&self) -> &'static str {
         match self.transport {
             Transport::Https(_) => "https",
@@ -112,7 +112,7 @@ impl EndpointAddress {
         }
     }
 
-    /// What tells it from others.
+    /// Returns its identity.
     pub fn id(&self) -> EndpointId {
         EndpointId {
             transport: mem::discriminant(&self.transport),
@@ -122,7 +122,7 @@ impl EndpointAddress {
     }
 }
 
-/// What tells an endpoint from others: not its certificates, which may be renewed.
+/// The identity of an endpoint. Certificates are not part of it, because they may be renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointId {
     transport: Discriminant<Transport>,

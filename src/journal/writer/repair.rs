@@ -1,5 +1,5 @@
-//! What a writer does when its files are not what it made: shortened, deleted, or in a folder that
-//! another one has taken the place of. It goes on in new ones; readers count what is missing.
+//! Repairs a journal whose files another program has truncated, deleted or replaced. The writer continues
+//! in new files, and readers count the missing records.
 
 use super::super::files::{self, copies_path, is_at, spare_path};
 use super::super::segment::{self, Segment};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Writer {
-    /// Makes anew what is missing. The next record begins a new segment.
+    /// Creates missing files again. The next record starts a new segment.
     pub(super) fn repair(&mut self) {
         self.shared.amiss.store(false, Ordering::Relaxed);
         let repaired = self.try_repair();
@@ -19,7 +19,7 @@ impl Writer {
             && !self.failing
         {
             tracing::error!(
-                "the journal at {} was shortened or removed by another program and cannot be made anew: {error}; events are dropped until it can: make the folder writable and free some room",
+                "the journal at {} was truncated or removed by another program and cannot be created again: {error}; events are dropped until it can: make the folder writable and free some space",
                 self.folder.display()
             );
         }
@@ -43,9 +43,9 @@ impl Writer {
             return Ok(());
         }
         tracing::error!(
-            "{} was {} by another program: leave the journal's folder to watershed. A new segment is begun; what was not read yet is {}",
+            "{} was {} by another program: leave the journal's folder to watershed. A new segment is started; records that were not read yet are {}",
             path.display(),
-            if is_whole { "removed" } else { "shortened" },
+            if is_whole { "removed" } else { "truncated" },
             if is_whole {
                 "written again"
             } else {
@@ -65,12 +65,12 @@ impl Writer {
         self.start_anew()
     }
 
-    /// Begins a segment, and leaves the spare one, which may be gone as well.
+    /// Starts a segment without the spare one, which may be damaged, too.
     fn start_anew(&mut self) -> io::Result<()> {
         let reserved = self.options.segment_bytes;
         let path = segment::path_of(&self.folder, self.next);
         if self.shared.slots().spare.take().is_some() {
-            // It may be gone already.
+            // It may be deleted already.
             let _ = std::fs::remove_file(spare_path(&self.folder));
             self.options.quota.give(reserved);
         }
@@ -89,7 +89,7 @@ impl Writer {
             return Ok(());
         }
         if !is_at(self.marks.file(), &path) {
-            // Until now, the journal could be taken for one that was left.
+            // Until now, another process could have adopted the journal.
             let lock = files::lock(&self.folder)?.ok_or(io::ErrorKind::WouldBlock)?;
             self.shared.slots().relocked = Some(lock);
         }
@@ -99,7 +99,7 @@ impl Writer {
     }
 }
 
-/// Writes a file that was removed, in one step.
+/// Writes a removed file again, in one step.
 fn write_again(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = path.with_extension("tmp");
     let mut file = segment::private()
@@ -112,7 +112,7 @@ fn write_again(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl Slots {
-    /// Whether a file of the journal in this folder is not what the writer made.
+    /// Whether another program changed a file of the journal.
     pub(super) fn are_amiss(&self, folder: &Path, segment_bytes: u64) -> bool {
         let is_gone = |(file, path): &(Arc<File>, PathBuf)| {
             !is_at(file, path)

@@ -1,5 +1,5 @@
-//! What the folder does now and then: takes over journals left by others, audits the store,
-//! releases what is folded.
+//! Periodic work of ingestion: adopts journals of ended processes, audits the store, and releases
+//! ingested segments.
 
 use super::Ingestor;
 use crate::journal::Reader;
@@ -8,8 +8,8 @@ use crate::store::applied_cache::AppliedCache;
 use std::sync::atomic::Ordering;
 
 impl Ingestor {
-    /// Begins again after a panic: everything that is kept is read once more, and what the store
-    /// has is skipped.
+    /// Starts again after a panic: reads all kept segments again, and skips the records that the store
+    /// has.
     pub fn restart(&mut self, why: &str) {
         self.cache = AppliedCache::default();
         self.refused.clear();
@@ -22,26 +22,25 @@ impl Ingestor {
         }
     }
 
-    /// Takes over journals that were left, asks whether what was given is still there, and lets
-    /// go of what is done with.
+    /// Adopts journals of ended processes, audits the store, and releases ingested segments.
     pub(super) async fn keep_journals(&mut self) {
         let left: Vec<Reader> = (self.adopt)();
         self.readers.extend(left);
         self.measure();
-        // Nothing is deleted before it is known that the store has it.
+        // A segment is deleted only after the audit found its records in the store.
         if let Err(error) = self.audit().await {
             self.answers = false;
             self.report(Some(&error));
             return;
         }
         self.probe_refused().await;
-        // What an experiment waits for stays.
+        // Records that wait for a refused experiment stay.
         if self.from_the_start || !self.refused.is_empty() {
             return;
         }
         for reader in &mut self.readers {
             if let Err(error) = reader.release(reader.position() - 1) {
-                tracing::warn!(journal = %reader.id(), "a folded segment cannot be deleted: {error}");
+                tracing::warn!(journal = %reader.id(), "an ingested segment cannot be deleted: {error}");
             }
         }
         let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.readers)
@@ -49,24 +48,24 @@ impl Ingestor {
             .partition(Reader::is_over);
         self.readers = on;
         if !over.is_empty() {
-            // It goes by their order.
+            // The mark refers to the readers by position.
             self.mark = None;
         }
         for reader in over {
-            // What cannot be deleted is kept, and tried again.
+            // A journal that cannot be deleted stays, and is tried again.
             if let Err(error) = reader.remove() {
-                tracing::warn!(journal = %reader.id(), "a journal that is over cannot be deleted: {error}");
+                tracing::warn!(journal = %reader.id(), "an ingested journal cannot be deleted: {error}");
                 self.readers.push(reader);
                 continue;
             }
             if let Err(error) = self.forget(reader).await {
-                tracing::warn!("a journal that is over cannot be forgotten: {error}");
+                tracing::warn!("the store cannot forget an ingested journal: {error}");
             }
         }
     }
 
-    /// Forgets a journal that is deleted. The other way round, a crash in between would have it
-    /// folded twice.
+    /// Forgets the positions of a deleted journal. In the opposite order, a crash in between would make
+    /// its records count twice.
     async fn forget(&mut self, reader: Reader) -> Result<(), StoreError> {
         let id = reader.id().clone();
         self.lost_before += reader.lost();
@@ -80,8 +79,8 @@ impl Ingestor {
         Ok(())
     }
 
-    /// Asks every shard whether it still has what it was given. A store can lose its last seconds
-    /// when there is nothing more to give that would show it.
+    /// Checks the position of every shard. A store can lose its last seconds while no delta is applied that
+    /// would show it.
     pub(super) async fn audit(&mut self) -> Result<(), StoreError> {
         self.store.ping().await?;
         let names: Vec<String> = self.cache.experiments.keys().cloned().collect();
@@ -99,12 +98,12 @@ impl Ingestor {
         Ok(())
     }
 
-    /// Whether the store still has what it was given of an experiment.
+    /// Whether the store still has all positions of an experiment.
     async fn has_all(&self, experiment: &str) -> Result<bool, StoreError> {
         let Some(shards) = self.cache.experiments.get(experiment) else {
             return Ok(true);
         };
-        // Also told anew that there is such an experiment, in case that just this was lost.
+        // This also registers the experiment again, in case only that was lost.
         if self.store.shards(experiment).await? as usize != shards.len() {
             return Ok(false);
         }

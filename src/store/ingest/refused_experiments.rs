@@ -1,13 +1,14 @@
-//! Experiments that the store refuses alone, such as one with a key of another type: others are
-//! counted meanwhile. Their facts stay in the journal, and are folded once the store takes them.
+//! Experiments that the store refuses, for example because a key has another type. The others are
+//! counted meanwhile. Records of a refused experiment stay in the journal, and are ingested once the
+//! store accepts them.
 
 use super::Ingestor;
 use crate::store::{Delta, JournalId, StoreError};
 
 impl Ingestor {
-    /// Folds nothing for this experiment until the store takes it again.
+    /// Stops ingestion for this experiment until the store accepts it again.
     pub(super) async fn refuse(&mut self, experiment: &str, error: &StoreError) {
-        // The store names the key where it is asked for all of them.
+        // The probe reads every key, so its error names the one that is wrong.
         let named = self.probe(experiment).await.err();
         let text = named.as_ref().unwrap_or(error).with_advice();
         self.cache.forget(experiment);
@@ -15,7 +16,7 @@ impl Ingestor {
         self.report_refused();
     }
 
-    /// Whether an error concerns this experiment alone; then it is held up.
+    /// Accepts an error that concerns this experiment alone, and refuses the experiment then.
     pub(super) async fn tolerate(
         &mut self,
         experiment: &str,
@@ -30,13 +31,13 @@ impl Ingestor {
         }
     }
 
-    /// Looks which experiments the store takes again, and folds for them what is kept.
+    /// Checks which experiments the store accepts again, and ingests their records.
     pub(super) async fn probe_refused(&mut self) {
         let names: Vec<String> = self.refused.keys().cloned().collect();
         for experiment in names {
             match self.probe(&experiment).await {
                 Ok(()) => {
-                    tracing::info!(experiment, "the store takes its results again");
+                    tracing::info!(experiment, "the store accepts its results again");
                     self.refused.remove(&experiment);
                     self.from_the_start = true;
                     self.is_read_again = true;
@@ -47,13 +48,13 @@ impl Ingestor {
                 }
             }
         }
-        // Reported as long as what waited is not counted.
+        // It stays reported until the records that waited are counted.
         if !self.is_read_again {
             self.report_refused();
         }
     }
 
-    /// Asks for all that ingestion needs of an experiment.
+    /// Runs every operation that ingestion needs of an experiment.
     async fn probe(&self, experiment: &str) -> Result<(), StoreError> {
         let journals: Vec<JournalId> = self.readers.iter().map(|it| it.id().clone()).collect();
         for shard in 0..self.store.shards(experiment).await? {
@@ -61,7 +62,7 @@ impl Ingestor {
                 shard,
                 ..Delta::nothing(experiment)
             };
-            // It adds nothing, and is refused where a key has another type.
+            // It adds nothing, and fails if a key has another type.
             self.store.apply(&delta).await?;
             self.store.applied(experiment, shard, &journals).await?;
             self.store.forgotten(experiment, shard).await?;
@@ -71,7 +72,7 @@ impl Ingestor {
 
     pub(super) fn report_refused(&self) {
         let told = self.refused.iter().map(|(experiment, error)| {
-            format!("the store does not take results of the experiment {experiment}: {error}. Its facts wait in the journal, and other experiments are counted")
+            format!("the store does not accept results of the experiment {experiment}: {error}. Its records wait in the journal, and other experiments are counted")
         });
         let problem = (!self.refused.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
         if self.telemetry.problems.set("experiments", problem.clone())
@@ -81,11 +82,11 @@ impl Ingestor {
         }
     }
 
-    /// Reports that the store cannot keep how many facts were lost.
+    /// Reports that the store cannot keep the number of lost records.
     pub(super) fn report_missing(&self, error: Option<&StoreError>) {
         let problem = error.map(|error| {
             let error = error.with_advice();
-            format!("the store does not keep how many facts were lost: {error}")
+            format!("the store cannot keep the number of lost records: {error}")
         });
         if self.telemetry.problems.set("missing", problem.clone())
             && let Some(problem) = problem

@@ -1,21 +1,20 @@
-//! Where a Redis is, as the file says it: one server, the nodes of a cluster, or the Sentinels
-//! that know who is master.
+//! The address of Redis in the file: one server, the nodes of a cluster, or Sentinels.
 
 use redis::{
     ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
 };
 use std::path::PathBuf;
 
-/// A Redis, and what is needed to be let in.
+/// The address and login of Redis.
 #[derive(Clone, Debug)]
 pub struct Address {
-    /// Every server named, in order; at least one.
+    /// The named servers, in order; at least one.
     pub servers: Vec<RedisServer>,
-    /// User, password and database, which are those of every server.
+    /// User, password and database of every server.
     pub login: RedisConnectionInfo,
-    /// For Sentinels: the master's name, and its database.
+    /// For Sentinels: the name of the master, and its database.
     pub master: Option<(String, i64)>,
-    /// What its servers are spoken to in.
+    /// The transport to its servers.
     pub transport: RedisTransport,
 }
 
@@ -28,7 +27,7 @@ pub struct RedisServer {
     pub port: u16,
 }
 
-/// What servers are spoken to in: all of them, also those that Sentinels or a cluster name.
+/// The transport to all servers, including those that Sentinels or a cluster name.
 #[derive(Clone, Debug)]
 pub enum RedisTransport {
     /// In cleartext.
@@ -42,7 +41,7 @@ pub enum RedisTransport {
 pub struct TlsFiles {
     /// The certificates to trust: of authorities, or the server's own.
     pub ca: Option<PathBuf>,
-    /// The certificate and key that this side shows.
+    /// The client certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
@@ -74,10 +73,13 @@ impl Address {
             let path = path.unwrap_or_default();
             let (name, db) = path.split_once('/').unwrap_or((path, "0"));
             if name.is_empty() {
-                return Err(unreadable("a Sentinel's address ends in /master-name"));
+                return Err(unreadable(
+                    "the address of Sentinels must end in /master-name",
+                ));
             }
             let db = db.parse();
-            let db = db.map_err(|_| unreadable("the database after the master's name is a number"));
+            let db =
+                db.map_err(|_| unreadable("the database after the master's name must be a number"));
             master = Some((name.to_owned(), db?));
             database.clear();
         }
@@ -91,7 +93,7 @@ impl Address {
         };
         let infos = hosts.split(',').map(server);
         let infos = infos.collect::<Result<Vec<ConnectionInfo>, _>>()?;
-        // Splitting gives one at least.
+        // Splitting returns at least one.
         let login = infos.first().map(|info| info.redis_settings().clone());
         let servers = infos.iter().map(|info| match info.addr() {
             ConnectionAddr::Tcp(host, port) => Ok((RedisServer::new(host, *port), false)),
@@ -101,7 +103,7 @@ impl Address {
                 insecure: false,
                 ..
             } => Ok((RedisServer::new(host, *port), true)),
-            _ => Err(unreadable("no #insecure, and no path of a socket")),
+            _ => Err(unreadable("#insecure and socket paths are not supported")),
         });
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
         let secure = servers.iter().any(|(_, secure)| *secure);

@@ -22,15 +22,14 @@ pub struct RedisStore {
     pub(super) prefix: String,
     pub(super) apply: Script,
     pub(super) forget: Script,
-    /// Into how many shards each experiment is split, as last seen.
+    /// The number of shards of each experiment, as last seen.
     shards: Mutex<HashMap<String, u32>>,
     pub(super) damage: Damage,
 }
 
 impl RedisStore {
-    /// Uses the Redis at this place, all keys beginning with `prefix`. A Redis that cannot be
-    /// reached now is waited for (facts are kept in the journal until then); one that will never
-    /// do is an error.
+    /// Connects to Redis; all keys begin with `prefix`. A Redis that is unavailable now is not an error,
+    /// but one that can never be used is.
     pub async fn connect(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisStore, Unusable> {
         let store = RedisStore::at(url, tls, prefix)?;
         match store.link.connection().await {
@@ -39,8 +38,8 @@ impl RedisStore {
         }
     }
 
-    /// The same without connecting yet: each call connects until that is possible. Only an address
-    /// that is none is an error.
+    /// Makes a store without connecting. Each call connects until that is possible. Only an invalid address
+    /// is an error.
     pub fn at(url: &str, tls: TlsFiles, prefix: &str) -> Result<RedisStore, Unusable> {
         let address = Address::read(url, tls).map_err(Unusable::Address)?;
         let link = Link::new(address, keys::format_key(prefix));
@@ -60,7 +59,7 @@ impl RedisStore {
         })
     }
 
-    /// The keys of a shard.
+    /// Returns the keys of a shard.
     pub(super) async fn keys(&self, experiment: &str, shard: u32) -> Result<ShardKeys, StoreError> {
         let known = self.known().get(experiment).copied();
         let shards = match known {
@@ -71,7 +70,7 @@ impl RedisStore {
     }
 
     pub(super) fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
-        // Nothing that holds this lock can leave it half-changed.
+        // No code that holds this lock can leave the map half-changed.
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,7 +79,7 @@ impl RedisStore {
             .await
     }
 
-    /// Does something on the connection; gives the connection up when it turns out to be broken.
+    /// Runs `work` on the connection, and closes a connection that is broken.
     pub(super) async fn with<T>(
         &self,
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
@@ -95,7 +94,8 @@ impl RedisStore {
         }
     }
 
-    /// For a new experiment: one on a single server, one for each master of a cluster.
+    /// Returns the number of shards of a new experiment: one on a single server, one per master of a
+    /// cluster.
     async fn shards_to_begin_with(&self) -> Result<u32, StoreError> {
         self.with(async |connection| match connection {
             Connection::One(_) => Ok(1),
@@ -133,7 +133,7 @@ impl RedisStore {
         Ok(shards)
     }
 
-    /// The keys of a user's shard; `None` for an experiment without counts.
+    /// Returns the keys of a user's shard; `None` for an experiment without counts.
     pub(super) async fn keys_of(
         &self,
         experiment: &str,
@@ -148,7 +148,7 @@ impl RedisStore {
         }
     }
 
-    /// Like `shards`, but a question about an experiment does not make it.
+    /// Returns the number of shards without registering the experiment; 0 if it is not registered.
     pub(super) async fn known_shards(&self, experiment: &str) -> Result<u32, StoreError> {
         let key = keys::experiments_key(&self.prefix);
         let mut get = redis::cmd("HGET");
@@ -159,7 +159,7 @@ impl RedisStore {
         }
         let found = format!("{experiment}: {}", String::from_utf8_lossy(&value));
         self.damage.note(&key, &found);
-        // Its counts are still there: they are looked for where a new experiment would have them.
+        // Its counts may still be there: in the shards that a new experiment would have.
         let known = self.known().get(experiment).copied();
         match known {
             Some(shards) => Ok(shards),

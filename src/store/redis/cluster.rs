@@ -1,5 +1,5 @@
-//! Connections to all masters of a cluster. The redis crate makes them, and cannot be given our
-//! verifier: over TLS a node must show a certificate that leads to one of `ca`.
+//! Connections to all masters of a cluster. The redis crate makes them and accepts no verifier of ours:
+//! over TLS, a node must present a certificate with a chain to one of `ca`.
 
 use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
 use super::connector::TlsFilesError;
@@ -13,11 +13,11 @@ use redis::{
 };
 use std::path::PathBuf;
 
-/// How often a command is sent again by itself: for a master that has just moved. The folder
-/// tries again besides.
+/// How often the crate sends a command again, for a master that has just moved. Ingestion tries again
+/// besides.
 const RETRIES: u32 = 3;
 
-/// Connects to the cluster that these servers are of.
+/// Connects to the cluster of these servers.
 pub async fn cluster(address: &Address) -> Result<ClusterConnection, LinkError> {
     let nodes = address.servers.iter().map(|server| node(address, server));
     let nodes = nodes.collect::<Result<Vec<ConnectionInfo>, RedisError>>()?;
@@ -26,7 +26,7 @@ pub async fn cluster(address: &Address) -> Result<ClusterConnection, LinkError> 
         .response_timeout(ANSWER_WITHIN)
         .retries(RETRIES);
     if let RedisTransport::Tls(files) = &address.transport {
-        // Whoever was first has chosen; any will do.
+        // An error means that a provider is installed already; any provider works.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificates = certificates(files);
         let certificates =
@@ -51,7 +51,7 @@ fn node(address: &Address, server: &RedisServer) -> Result<ConnectionInfo, Redis
     Ok(info.set_redis_settings(address.login.clone()))
 }
 
-/// The files as they are now.
+/// Reads the files as they are now.
 fn certificates(files: &TlsFiles) -> Result<TlsCertificates, TlsFilesError> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|error| TlsFilesError::File(path.clone(), error))

@@ -1,4 +1,4 @@
-//! New connections to single servers, with or without TLS; and the Sentinels that name a master.
+//! Makes connections to single servers, with or without TLS, and asks Sentinels for the master.
 
 use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
 use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
@@ -14,25 +14,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Why TLS cannot be spoken.
+/// Why TLS is not possible.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFilesError {
-    /// A file is not there, or not for us.
+    /// A file cannot be read.
     #[error("{} cannot be read", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// Nobody is trusted.
+    /// No server can be verified.
     #[error("{}: {}", .0, .0.fix("store.ca"))]
     Trust(NoTrust),
-    /// Certificate or key cannot be shown.
+    /// Certificate or key cannot be used.
     #[error("certificate and key cannot be used")]
     Identity(#[from] NoIdentity),
-    /// The cryptography refuses.
-    #[error("TLS cannot be spoken")]
+    /// The TLS library refuses the configuration.
+    #[error("TLS is not possible")]
     Config(#[from] rustls::Error),
 }
 
 impl TlsFiles {
-    /// A client by the files as they are now.
+    /// Makes a client from the files as they are now.
     fn client(&self) -> Result<ClientConfig, TlsFilesError> {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|error| TlsFilesError::File(path.to_owned(), error))
@@ -53,12 +53,12 @@ impl TlsFiles {
 /// Makes connections.
 pub struct Connector<'a> {
     login: &'a RedisConnectionInfo,
-    /// Made for an address without TLS only when `None`.
+    /// `None` for an address without TLS.
     tls: Option<TlsConnector>,
 }
 
 impl Connector<'_> {
-    /// For the servers of an address, with its files as they are now.
+    /// Makes a connector for the servers of an address, from its files as they are now.
     pub fn new(address: &Address) -> Result<Connector<'_>, TlsFilesError> {
         Ok(Connector {
             login: &address.login,
@@ -69,12 +69,12 @@ impl Connector<'_> {
         })
     }
 
-    /// A connection to a server.
+    /// Connects to a server.
     pub async fn dial(&self, server: &RedisServer) -> Result<MultiplexedConnection, RedisError> {
         self.connect(server, self.login).await
     }
 
-    /// A connection to the master of this name, as one of the Sentinels knows it.
+    /// Connects to the master of this name, as one of the Sentinels knows it.
     pub async fn dial_master(
         &self,
         sentinels: &[RedisServer],
@@ -82,13 +82,13 @@ impl Connector<'_> {
         db: i64,
     ) -> Result<MultiplexedConnection, RedisError> {
         let asked = self.ask_sentinels(sentinels, name, db);
-        // Sentinels that do not answer at all are many waits in a row.
+        // Without a limit, several Sentinels that do not reply would add up.
         let asked = tokio::time::timeout(ANSWER_WITHIN, asked).await;
         asked
             .unwrap_or_else(|_| Err((ErrorKind::Io, "no Sentinel names the master in time").into()))
     }
 
-    /// The way of <https://redis.io/docs/latest/develop/reference/sentinel-clients/>.
+    /// Follows <https://redis.io/docs/latest/develop/reference/sentinel-clients/>.
     async fn ask_sentinels(
         &self,
         sentinels: &[RedisServer],
@@ -125,7 +125,7 @@ impl Connector<'_> {
         })?;
         let login = self.login.clone().set_db(db);
         let mut master = self.connect(&RedisServer { host, port }, &login).await?;
-        // It may have been one when the Sentinel heard of it last.
+        // The Sentinel's information may be old.
         let info = redis::cmd("INFO").arg("replication").to_owned();
         let info: String = info.query_async(&mut master).await?;
         match info.lines().any(|line| line.trim() == "role:master") {
@@ -163,7 +163,7 @@ async fn begin(
     let patience = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_WITHIN));
     let begun = MultiplexedConnection::new_with_config(login, stream, patience).await;
     let (connection, driver) = begun?;
-    // Ends when the last clone of the connection is gone.
+    // Ends when the last clone of the connection is dropped.
     tokio::spawn(driver);
     Ok(connection)
 }

@@ -1,4 +1,4 @@
-//! What was decided about experiments: a hash and a list in one slot.
+//! Decisions: a hash and a list in one slot.
 
 use super::client::RedisStore;
 use crate::store::decisions::{AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions};
@@ -42,7 +42,7 @@ pub async fn record_action(store: &RedisStore, entry: &AuditEntry) -> Result<(),
     let mut push = redis::cmd("LPUSH");
     push.arg(keys::audit_log_key(&store.prefix))
         .arg(written(entry)?);
-    // The next decision cuts the list.
+    // The next decision trims the list.
     let _: u64 = store.ask(&push).await?;
     Ok(())
 }

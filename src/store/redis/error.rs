@@ -7,26 +7,26 @@ use redis::{ErrorKind, RedisError};
 /// The version of the keys that this program writes.
 pub const FORMAT: i64 = 1;
 
-/// Why a Redis cannot be used, however long one waits.
+/// Why a Redis can never be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// The address is not one of Redis.
-    #[error("the address is not understood")]
+    /// The address is invalid.
+    #[error("the address is invalid")]
     Address(#[source] RedisError),
-    /// There is nobody to trust, or a file for TLS is no good.
-    #[error("it cannot be spoken to over TLS")]
+    /// TLS is not possible.
+    #[error("TLS to it is not possible")]
     Tls(#[source] TlsFilesError),
-    /// It asks for a password, or for another one.
+    /// It requires a password, or another one.
     #[error("it refuses the user or password (or asks for one that the address does not give)")]
     Password(#[source] RedisError),
-    /// Something else listens there.
-    #[error("what listens there does not answer like Redis")]
+    /// Another program listens there.
+    #[error("the program that listens there does not reply like Redis")]
     NotRedis(#[source] RedisError),
     /// A newer version of this program wrote its keys.
     #[error("its keys have version {0}, and this program reads up to {FORMAT}")]
     Newer(String),
-    /// Another program's data stand where the version of the keys does.
-    #[error("its keys are another program's: give `store` a prefix of its own")]
+    /// The key of the version has another program's data.
+    #[error("its keys belong to another program: give `store` a prefix of its own")]
     Foreign(#[source] RedisError),
     /// It is too old.
     #[error("it is version {0}, and 6.2 is the oldest that works")]
@@ -36,9 +36,9 @@ pub enum Unusable {
 /// Why there is no connection now.
 #[derive(Debug)]
 pub enum LinkError {
-    /// There will never be one.
+    /// There can never be one.
     Unusable(Unusable),
-    /// It cannot be reached now, or cannot serve yet.
+    /// It is unavailable now.
     Away(RedisError),
 }
 
@@ -52,7 +52,7 @@ impl From<RedisError> for LinkError {
                 LinkError::Unusable(Unusable::NotRedis(error))
             }
             ErrorKind::InvalidClientConfig => LinkError::Unusable(Unusable::Address(error)),
-            // Loading its data, or a replica without its master: it will answer later.
+            // It loads its data, or is a replica without its master: it will reply later.
             _ => LinkError::Away(error),
         }
     }

@@ -1,4 +1,4 @@
-//! Users that were forgotten, in Redis: a sorted set for each shard. Its key is the member of score 0.
+//! Forgotten users in Redis: a sorted set for each shard. The member with score 0 holds the key.
 
 use super::client::RedisStore;
 use crate::store::StoreError;
@@ -31,7 +31,7 @@ pub async fn forgotten(
     Ok(ForgottenUsers::new(version, kept))
 }
 
-/// Keeps that users of a shard were forgotten.
+/// Adds forgotten users of a shard.
 pub async fn keep(
     store: &RedisStore,
     key: &str,

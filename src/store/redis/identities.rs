@@ -1,4 +1,4 @@
-//! IDs that count for another one, in Redis.
+//! Aliases in Redis.
 
 use super::client::RedisStore;
 use super::decode::Fields;
@@ -9,7 +9,7 @@ use crate::store::keys::ShardKeys;
 use std::collections::HashSet;
 
 impl RedisStore {
-    /// Forgets a user and every ID that counts for it; whether there was anything.
+    /// Forgets a user and every ID that counts for it. Returns whether the user was known.
     pub(super) async fn forget_one(
         &self,
         experiment: &str,
@@ -17,7 +17,7 @@ impl RedisStore {
         until_ms: u64,
     ) -> Result<bool, StoreError> {
         if until_ms > 0 {
-            // Its first fact may still be in a journal.
+            // The user's first record may still be in a journal.
             self.register(experiment).await?;
         }
         let Some(keys) = self.keys_of(experiment, user).await? else {
@@ -25,7 +25,7 @@ impl RedisStore {
         };
         let id = self.resolve(&keys, user).await?;
         if until_ms > 0 {
-            // First: nothing that is added from now on brings one of them back.
+            // First, so that no delta brings one of the IDs back from now on.
             let mut ids = self.absorbed_by(&keys, &id).await?;
             ids.extend([user.to_vec(), id.clone()]);
             forgotten::keep(self, &keys.forgotten, &ids, until_ms).await?;
@@ -48,7 +48,7 @@ impl RedisStore {
             forgotten::keep(self, &keys.forgotten, &ids, until_ms).await?;
         }
         was_there |= ids.len() > 1;
-        // IDs of other shards may name it, too.
+        // IDs of other shards may refer to the user, too.
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
             let names =
@@ -59,7 +59,7 @@ impl RedisStore {
         Ok(was_there)
     }
 
-    /// The minted IDs that an ID has absorbed.
+    /// Returns the minted IDs that an ID has absorbed.
     async fn absorbed_by(
         &self,
         keys: &ShardKeys,
@@ -83,7 +83,7 @@ impl RedisStore {
         }
     }
 
-    /// The ID that a user is kept under: at most one step, and a few more in what 0.1.0 has left.
+    /// Returns the ID of an alias: one step, or several in data of version 0.1.0.
     pub(super) async fn resolve(
         &self,
         keys: &ShardKeys,
@@ -106,14 +106,14 @@ impl RedisStore {
         Ok(id)
     }
 
-    /// Forgets every old alias that leads to an ID; that one and them.
+    /// Forgets every old alias of an ID. Returns the ID and its aliases.
     async fn forget_old_aliases(
         &self,
         keys: &ShardKeys,
         id: Vec<u8>,
     ) -> Result<HashSet<Vec<u8>>, StoreError> {
         let mut leading = HashSet::from([id]);
-        // An alias leads to another one: each pass finds at least one step more.
+        // An alias may lead to another one: each pass finds at least one more step.
         for _ in 0..OLD_STEPS_MAX {
             let unwanted = |alias: &[u8], first: &[u8]| {
                 leading.contains(alias)
@@ -126,8 +126,8 @@ impl RedisStore {
         Ok(leading)
     }
 
-    /// Deletes the fields of a hash that are `unwanted`; whether there was any. Page by page, so
-    /// that Redis does other work in between.
+    /// Deletes the `unwanted` fields of a hash. Returns whether there was any. It works page by page, so
+    /// that Redis can run other commands in between.
     async fn forget_fields(
         &self,
         key: &str,

@@ -1,5 +1,5 @@
-//! The way to Redis: made when needed, given up when broken, made anew on the next call. Who calls
-//! decides whether and when to try again.
+//! The connection to Redis. It is made when it is needed, closed when it is broken, and made again by the
+//! next call. Callers decide whether and when to try again.
 
 use super::address::{Address, RedisServer};
 use super::cluster::cluster;
@@ -12,24 +12,24 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
-/// The way to one Redis, shared by all who ask it.
+/// The connection to one Redis, shared by all callers.
 #[derive(Debug)]
 pub struct Link {
     address: Address,
     /// The key that holds the version of all keys.
     format: String,
     connection: Mutex<Option<Connection>>,
-    /// How many attempts to connect have found it away.
+    /// The number of failed attempts to connect.
     away: AtomicU64,
-    /// What the last of them met.
+    /// The error of the last one.
     last_away: std::sync::Mutex<Option<RedisError>>,
     warned: AtomicBool,
 }
 
-/// A connection that is open; clones share it.
+/// An open connection. Clones share it.
 #[derive(Clone)]
 pub enum Connection {
-    /// To one server: alone, or the master that Sentinels named.
+    /// To one server, or to the master that Sentinels named.
     One(MultiplexedConnection),
     /// To all masters of a cluster.
     Cluster(ClusterConnection),
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Link {
-    /// A way that is not yet tried.
+    /// Makes a link without connecting.
     pub fn new(address: Address, format: String) -> Link {
         Link {
             address,
@@ -57,21 +57,21 @@ impl Link {
         }
     }
 
-    /// The open connection, or a new one.
+    /// Returns the open connection, or a new one.
     pub async fn connection(&self) -> Result<Connection, LinkError> {
         let away_before = self.away.load(Ordering::SeqCst);
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
-        // Callers that wait for one attempt share its failure: one after the other, each would wait
-        // for as long again, and with them a stop.
+        // Callers that wait for one attempt share its failure. Otherwise each would wait as long again,
+        // and so would a stop.
         if self.away.load(Ordering::SeqCst) != away_before {
             let last = self
                 .last_away
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let why = "the attempt to connect that this call waited for has failed";
+            let why = "another call's attempt to connect has failed";
             let last = last.clone().unwrap_or_else(|| (ErrorKind::Io, why).into());
             return Err(LinkError::Away(last));
         }
@@ -95,8 +95,8 @@ impl Link {
         Ok(connection)
     }
 
-    /// Looks whether the keys are of a version that this program knows. Called again now and then:
-    /// a newer program may have come.
+    /// Checks that the keys have a version that this program knows. It is repeated, because a newer program
+    /// may have started since.
     pub async fn check_again(&self) -> Result<(), LinkError> {
         let mut connection = self.connection().await?;
         let checked = self.check(&mut connection).await;
@@ -115,7 +115,7 @@ impl Link {
             _ => error.into(),
         })?;
         match version {
-            // Release 0.1.0 wrote the same keys and no version.
+            // Release 0.1.0 wrote the same keys without a version.
             None => {
                 let mut set = redis::cmd("HSETNX");
                 set.arg(&self.format).arg("version").arg(FORMAT);
@@ -128,8 +128,8 @@ impl Link {
         }
     }
 
-    /// Gives the connection up when this error says that it is of no more use: broken, too slow,
-    /// or to a server that is not the master any more.
+    /// Closes the connection after an error that makes it useless: it is broken, too slow, or its server is
+    /// no longer the master.
     pub async fn learn_from(&self, error: &RedisError) {
         let of_use = match error.kind() {
             ErrorKind::Server(kind) => !matches!(
@@ -157,7 +157,7 @@ impl Link {
             self.look(&mut connection).await?;
             return Ok(Connection::One(connection));
         }
-        // Any of them will do to begin with; what the last one says is reported.
+        // Any server will do; the error of the last one is reported.
         let mut last = None;
         for server in &self.address.servers {
             match self.connect_to(&connector, server).await {
@@ -166,7 +166,7 @@ impl Link {
                 Err(away) => last = Some(away),
             }
         }
-        // A place has at least one server, so that one was tried.
+        // An address has at least one server, so one was tried.
         Err(last.unwrap_or_else(|| {
             LinkError::Away((ErrorKind::Client, "no server is named in the address").into())
         }))
@@ -184,7 +184,7 @@ impl Link {
         }
     }
 
-    /// What kind of server it is, and whether it will do.
+    /// Checks the server, and returns its kind.
     async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Kind, LinkError> {
         let info: String = redis::cmd("INFO").query_async(connection).await?;
         let value = |name: &str| {
@@ -192,7 +192,7 @@ impl Link {
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
                 .map(str::trim)
         };
-        // Valkey says the version of Redis that it is compatible with here.
+        // Valkey reports the version of Redis that it is compatible with.
         let version = value("redis_version").unwrap_or("0");
         let mut numbers = version
             .split('.')

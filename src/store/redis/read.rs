@@ -1,5 +1,5 @@
-//! Reading what Redis holds. What cannot be read is skipped, counted and logged: one damaged field
-//! hides nothing else.
+//! Reads hashes and lists of Redis. A field that cannot be decoded is skipped, counted and logged, so
+//! that it hides nothing else.
 
 use super::client::RedisStore;
 use super::decode::{Fields, number, text};
@@ -7,7 +7,7 @@ use crate::store::StoreError;
 use std::str::FromStr;
 
 impl RedisStore {
-    /// The numbers in the fields of a hash.
+    /// Reads the numbers in the fields of a hash.
     pub(super) async fn numbers<T: FromStr>(
         &self,
         key: &str,
@@ -22,7 +22,7 @@ impl RedisStore {
         Ok(numbers)
     }
 
-    /// The number in one field of a hash; `None` also where it cannot be read.
+    /// Reads the number in one field of a hash; `None` also if it cannot be decoded.
     pub(super) async fn number<T: FromStr>(
         &self,
         key: &str,
@@ -34,10 +34,10 @@ impl RedisStore {
         Ok(read.transpose()?.flatten())
     }
 
-    /// The sum of the numbers in the fields of a hash.
+    /// Returns the sum of the numbers in the fields of a hash.
     pub(super) async fn sum(&self, key: &str) -> Result<u64, StoreError> {
         let counts = match self.numbers::<u64>(key).await {
-            // Ingestion reports it; the sum is short of it, as of all damage.
+            // Ingestion reports it; the sum lacks it, as it lacks all damage.
             Err(error) if error.is_of_one_experiment() => {
                 self.damage.note(key, &error.with_advice());
                 Vec::new()
@@ -48,7 +48,7 @@ impl RedisStore {
         Ok(counts.fold(0, u64::saturating_add))
     }
 
-    /// The texts in the fields of a hash.
+    /// Reads the texts in the fields of a hash.
     pub(super) async fn texts(&self, key: &str) -> Result<Vec<(String, String)>, StoreError> {
         let fields: Fields = self.ask(redis::cmd("HGETALL").arg(key)).await?;
         let mut texts = Vec::with_capacity(fields.len());
@@ -60,7 +60,7 @@ impl RedisStore {
         Ok(texts)
     }
 
-    /// The texts of a list that a command has answered.
+    /// Decodes the texts of a list that a command returned.
     pub(super) fn readable(&self, key: &str, all: Vec<Vec<u8>>) -> Result<Vec<String>, StoreError> {
         let mut texts = Vec::with_capacity(all.len());
         for bytes in all {

@@ -1,4 +1,4 @@
-//! What is minima beside the counts, in the experiment's first shard.
+//! Running minima in Redis, in the experiment's first shard.
 
 use super::client::RedisStore;
 use crate::store::StoreError;

@@ -5,7 +5,7 @@ use crate::store::damage::Damage;
 use crate::store::{Applied, Delta, JournalRange, StoreError, keys};
 use crate::store::{aggregate, event_ids, waiting};
 
-/// Writes a delta as the script reads it.
+/// Adds a delta to the arguments of the script.
 pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
     call.arg(delta.ranges.len());
     for range in &delta.ranges {
@@ -66,7 +66,7 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
         .arg(event_ids::KEEP_MS);
 }
 
-/// Which facts met the damage, for the log.
+/// Describes the records that met damage, for the log.
 fn met(delta: &Delta) -> String {
     let met = delta.ranges.iter().map(|range| {
         let JournalRange {
@@ -79,14 +79,14 @@ fn met(delta: &Delta) -> String {
     met.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads what the script answered to a delta.
+/// Decodes the reply of the script to a delta.
 pub fn read_answer(
     delta: &Delta,
     answer: Vec<String>,
     damage: &Damage,
 ) -> Result<Applied, StoreError> {
     let unreadable = || StoreError::Unreadable {
-        place: "the script's answer".to_owned(),
+        place: "the reply of the script".to_owned(),
         found: answer.join(" "),
     };
     let (word, has) = answer.split_first().ok_or_else(unreadable)?;

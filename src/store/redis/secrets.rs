@@ -1,4 +1,4 @@
-//! The secrets that all replicas share: a list.
+//! The secrets of all replicas: a list.
 
 use super::client::RedisStore;
 use crate::store::{SECRETS_MAX, StoreError, keys};

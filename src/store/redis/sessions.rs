@@ -1,4 +1,4 @@
-//! Sessions of the admin API that were ended before their time: a sorted set.
+//! Sessions of the admin API that were ended early: a sorted set.
 
 use super::client::RedisStore;
 use super::decode::{Fields, number};

@@ -38,7 +38,7 @@ impl Store for RedisStore {
         let names: Vec<&str> = journals.iter().map(|journal| &**journal).collect();
         let mut get = redis::cmd("HMGET");
         let has: Vec<Option<Vec<u8>>> = self.ask(get.arg(&key).arg(&names)).await?;
-        // A position is not skipped: without it, facts would count twice.
+        // A damaged position is an error: without the position, records would count twice.
         let read = |(name, has): (&str, Option<Vec<u8>>)| {
             has.map_or(Ok(0), |has| decode::number(&key, name, &has))
         };
@@ -93,7 +93,7 @@ impl Store for RedisStore {
         let mut uncounted = EventCounts::default();
         for shard in 0..self.known_shards(experiment).await? {
             let keys = self.keys(experiment, shard).await?;
-            // Counts first: every epoch that they name is defined by then.
+            // Counts first: their epochs are all defined by then.
             fields.extend(self.numbers::<i64>(&keys.totals).await?);
             let counts = self.numbers(&keys.identity_counts).await?;
             identities.add(&counts.into_iter().collect());
@@ -205,7 +205,7 @@ impl Store for RedisStore {
     async fn report_damaged(&self, journal: &JournalId, damaged: u64) -> Result<(), StoreError> {
         let key = keys::damaged_key(&self.prefix);
         let known: Option<u64> = self.number(&key, journal).await?;
-        // One process has the journal, so nobody else tells it at the same time.
+        // One process has the journal, so no other process writes this at the same time.
         let damaged = damaged.max(known.unwrap_or(0));
         let mut set = redis::cmd("HSET");
         self.ask(set.arg(key).arg(&**journal).arg(damaged)).await
@@ -243,7 +243,7 @@ impl Store for RedisStore {
                 })
             };
             let replica = { read }();
-            // What cannot be read is another version's.
+            // An entry that cannot be decoded is of another version.
             let alive =
                 replica.filter(|replica| replica.seen_ms.saturating_add(ALIVE_MS) >= now_ms);
             match alive {
@@ -307,7 +307,7 @@ impl Store for RedisStore {
     }
 }
 
-/// Counts as [`keys`] reads them.
+/// Widens counts for [`keys`].
 fn wide(fields: Vec<(String, i64)>) -> Vec<(String, i128)> {
     let wide = |(field, count)| (field, i128::from(count));
     fields.into_iter().map(wide).collect()

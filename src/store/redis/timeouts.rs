@@ -1,8 +1,8 @@
-//! How long Redis may take.
+//! Timeouts of Redis.
 
 use std::time::Duration;
 
-/// How long Redis may take to answer before the call counts as failed (and is made again).
+/// The longest time for a reply. A later reply counts as a failure, and the call is repeated.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may take to be made.
+/// The longest time for a new connection.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);

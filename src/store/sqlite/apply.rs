@@ -1,4 +1,4 @@
-//! Adding one delta in one transaction.
+//! Adds one delta in one transaction.
 
 use super::event_ids;
 use super::forgotten;
@@ -78,7 +78,7 @@ pub fn apply(
     Ok(Applied::Added)
 }
 
-/// Forgets a user, and what comes of it up to a time; whether there was anything.
+/// Forgets a user and its records up to a time. Returns whether the user was known.
 pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
@@ -87,7 +87,7 @@ pub fn forget(
 ) -> Result<bool, StoreError> {
     let user = identities::resolve(transaction, experiment, named)?;
     let before = known(transaction, experiment, &user, damage)?;
-    // Also what cannot be read goes.
+    // Damaged records are deleted, too.
     let mut was_there = event_ids::forget(transaction, experiment, &user)?;
     for table in ["users", "waiting"] {
         let sql = format!("DELETE FROM {table} WHERE experiment = ? AND user = ?");
@@ -116,7 +116,7 @@ fn add(
     additions: &std::collections::BTreeMap<String, i128>,
     damage: &Damage,
 ) -> Result<(), StoreError> {
-    // Sums outgrow the 64 bits of an INTEGER, so they are kept as text.
+    // Sums exceed the 64 bits of an INTEGER, so they are kept as text.
     let mut read = transaction.prepare_cached(&format!(
         "SELECT value FROM {table} WHERE experiment = ? AND field = ?"
     ))?;

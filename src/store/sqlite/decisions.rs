@@ -1,4 +1,4 @@
-//! What was decided about experiments.
+//! Decisions in SQLite.
 
 use super::rows::text;
 use crate::store::StoreError;

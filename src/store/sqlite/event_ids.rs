@@ -5,7 +5,7 @@ use crate::store::event_ids::{EventCounts, EventIds, FORGOTTEN_AT_ONCE};
 use crate::store::{Delta, EventAt, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-/// What is remembered of a user, as far as these events need it.
+/// Reads the IDs of a user, as far as these events need them.
 pub fn known<'a>(
     transaction: &Transaction<'_>,
     delta: &Delta,
@@ -39,7 +39,7 @@ pub fn known<'a>(
     Ok(ids)
 }
 
-/// Remembers the new IDs of a user.
+/// Writes the new IDs of a user.
 pub fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
@@ -55,7 +55,7 @@ pub fn keep(
     Ok(())
 }
 
-/// Gives the IDs of one user to another, who keeps their own where both have the same.
+/// Moves the IDs of one user to another. Where both have the same ID, the other user's stays.
 pub fn absorb(
     transaction: &Transaction<'_>,
     experiment: &str,
@@ -80,7 +80,7 @@ pub fn forget(
     Ok(delete.execute(params![experiment, user])? > 0)
 }
 
-/// Forgets some of the IDs that are too old; `added` were remembered.
+/// Forgets some old IDs; `added` is the number of new ones.
 pub fn forget_old(
     transaction: &Transaction<'_>,
     delta: &Delta,
@@ -98,7 +98,7 @@ pub fn forget_old(
     Ok(())
 }
 
-/// Adds to the counts of events that are not counted.
+/// Adds to the numbers of events that do not count.
 pub fn count(
     transaction: &Transaction<'_>,
     experiment: &str,
@@ -115,7 +115,7 @@ pub fn count(
     Ok(())
 }
 
-/// The counts of events that are not counted.
+/// Reads the numbers of events that do not count.
 pub fn counts(connection: &Connection, experiment: &str) -> Result<EventCounts, StoreError> {
     let sql = "SELECT name, count FROM event_counts WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;

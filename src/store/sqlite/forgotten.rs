@@ -1,10 +1,10 @@
-//! Users that were forgotten, in the file.
+//! Forgotten users in SQLite.
 
 use crate::store::StoreError;
 use crate::store::forgotten::{ForgottenUsers, KEEP_MS, KEY_MARK, new_key, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-/// The row of an experiment's version, in the place of a digest.
+/// The entry that holds the version of an experiment, in place of a digest.
 const VERSION: &str = "";
 
 pub fn forgotten(connection: &Connection, experiment: &str) -> Result<ForgottenUsers, StoreError> {
@@ -26,7 +26,7 @@ pub fn version(connection: &Connection, experiment: &str) -> Result<u64, StoreEr
     Ok(version.unwrap_or(0) as u64)
 }
 
-/// Keeps that users were forgotten.
+/// Adds forgotten users.
 pub fn keep(
     transaction: &Transaction<'_>,
     experiment: &str,
@@ -45,7 +45,7 @@ pub fn keep(
         Some(key) => key,
         None => {
             let key = new_key()?;
-            // It never grows old.
+            // The key never expires.
             add.execute(params![experiment, key, i64::MAX])?;
             key
         }

@@ -1,4 +1,4 @@
-//! IDs that count for another one, in the file.
+//! Aliases in SQLite.
 
 use super::event_ids;
 use super::user_state::{keep, known};
@@ -58,7 +58,7 @@ pub fn join(
     Ok(())
 }
 
-/// Moves what a minted ID brought to the user of a known one.
+/// Moves the counts of a minted ID to the user of a known ID.
 fn absorb(
     transaction: &Transaction<'_>,
     delta: &Delta,
@@ -82,7 +82,7 @@ fn absorb(
     keep(transaction, delta, &second, &other, &UserState::default())
 }
 
-/// The ID that a user is kept under: at most one step, and a few more in what 0.1.0 has left.
+/// Returns the ID of an alias: one step, or several in data of version 0.1.0.
 pub fn resolve(
     connection: &Connection,
     experiment: &str,
@@ -133,13 +133,13 @@ fn set_role(
     Ok(())
 }
 
-/// Forgets every ID that counts for this one. Returns this one and them, and whether there was any.
+/// Forgets every alias of an ID. Returns the ID and its aliases, and whether there was any.
 pub fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
 ) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
-    // UNION passes no ID twice, also where old aliases lead in a circle.
+    // UNION visits no ID twice, also if old aliases form a cycle.
     let sql = "WITH RECURSIVE leading(id) AS (SELECT ?2 UNION SELECT user FROM aliases, leading
                  WHERE experiment = ?1 AND first = leading.id)
                SELECT id FROM leading";
@@ -172,7 +172,7 @@ pub fn forget(
     Ok((ids, forgotten > 0))
 }
 
-/// What came of IDs that arrived together.
+/// Reads the outcomes of IDs that came together.
 pub fn counts(connection: &Connection, experiment: &str) -> Result<IdentityCounts, StoreError> {
     let sql = "SELECT name, count FROM identity_counts WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;

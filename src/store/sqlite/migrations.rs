@@ -1,9 +1,9 @@
 //! The versions of the file's tables.
 
-/// What this version writes into `user_version`.
+/// The `user_version` of this version.
 pub const VERSION: i64 = 10;
 
-/// How a file of each version becomes one of the next.
+/// The statements that migrate a file of each version to the next.
 pub const STEPS: [&str; VERSION as usize] = [
     "
 CREATE TABLE users   (experiment TEXT NOT NULL, user BLOB NOT NULL, record TEXT NOT NULL,

@@ -1,4 +1,4 @@
-//! Opening the file: only one that is new, or ours and not newer than this program.
+//! Opens the file: a new one, or one of watershed that is not newer than this program.
 
 use super::migrations::{STEPS, VERSION};
 use crate::journal::open_regular;
@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What this program writes into `application_id`: "WTRS".
+/// The `application_id` of this program: "WTRS".
 const APPLICATION_ID: i64 = 0x5754_5253;
-/// Tables that a file of every version has. Release 0.1.0 wrote no `application_id`.
+/// Tables of a file of every version. Release 0.1.0 wrote no `application_id`.
 const TABLES_FIRST: [&str; 5] = ["applied", "epochs", "hours", "totals", "users"];
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// A connection that is opened when it is needed: again after an error of the file, and when
-/// another file has taken its place. So what a person repairs is picked up without a restart.
+/// A connection that is opened when it is needed, and opened again after an error of the file or when
+/// another file has replaced it. So a repaired file is used without a restart.
 #[derive(Debug)]
 pub struct LazyConnection {
     path: PathBuf,
@@ -41,7 +41,7 @@ impl LazyConnection {
         }
     }
 
-    /// Does blocking work on a thread for such work.
+    /// Runs blocking work on a thread for such work.
     pub async fn with<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
@@ -53,12 +53,12 @@ impl LazyConnection {
         }
     }
 
-    /// The same on this thread.
+    /// Runs blocking work on this thread.
     pub fn now<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // A transaction that a panic interrupted was rolled back: the connection is sound.
+        // A transaction that a panic interrupted was rolled back, so the connection is usable.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let file = identity(&self.path);
         if open.as_ref().is_some_and(|open| Some(open.file) != file) {
@@ -98,7 +98,7 @@ impl Opened {
             source,
         };
         look(path)?;
-        // Its companions get the rights that the file has.
+        // SQLite gives its other files the permissions of this one.
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -108,11 +108,11 @@ impl Opened {
         make_private(path);
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        // The first version is written before the file gets a write-ahead log: a file that is
-        // killed in between says whose it is.
+        // The version is written before the file gets a write-ahead log, so that the file can be
+        // identified if the process is killed in between.
         migrate(&mut connection, path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // A power cut may cost the last commits; the journal gives them again.
+        // A power failure may lose the last commits; ingestion repeats them from the journals.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.set_prepared_statement_cache_capacity(32);
         let file = identity(path).ok_or_else(|| on_disk(io::ErrorKind::NotFound.into()))?;
@@ -120,7 +120,7 @@ impl Opened {
     }
 }
 
-/// Release 0.1.0 made files that others can read.
+/// Restricts the permissions of files of release 0.1.0, which others could read.
 fn make_private(path: &Path) {
     for end in ["", "-wal", "-shm"] {
         let path = with_end(path, end);
@@ -136,7 +136,7 @@ fn make_private(path: &Path) {
     }
 }
 
-/// The file that SQLite keeps beside this one.
+/// Returns the name of a file that SQLite keeps beside this one.
 fn with_end(path: &Path, end: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(end);
@@ -144,7 +144,7 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    // Nothing is locked where nothing is to be done.
+    // Without a migration, nothing is locked.
     let is_done = |connection: &Connection| -> Result<bool, StoreError> {
         let (id, version) = (
             pragma(connection, "application_id")?,
@@ -185,8 +185,8 @@ fn newer(path: &Path, found: i64) -> StoreError {
     }
 }
 
-/// Looks whether the file may be opened, without SQLite's locks and logs: another program's file
-/// stays as it is, byte by byte.
+/// Checks whether the file may be opened, without SQLite's locks and logs: another program's file stays
+/// unchanged.
 fn look(path: &Path) -> Result<(), StoreError> {
     let on_disk = |source| StoreError::File {
         path: path.to_owned(),
@@ -230,12 +230,13 @@ fn foreign(path: &Path, found: String) -> StoreError {
     }
 }
 
-/// A file without an `application_id` is of release 0.1.0 or of another program: its tables tell.
+/// Identifies a file without an `application_id` by its tables: it is of release 0.1.0 or of another
+/// program.
 fn look_at_tables(path: &Path) -> Result<(), StoreError> {
     let mut tables = tables_of(path)?;
     let wal = with_end(path, "-wal");
     if tables.is_empty() && std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-        // All that it holds is in its log, which SQLite reads only where it may write.
+        // All its tables are in its log, which SQLite reads only if it may write.
         let on_disk = |source| StoreError::File {
             path: path.to_owned(),
             source,

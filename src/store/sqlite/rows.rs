@@ -1,10 +1,10 @@
-//! Reads what is kept as it is kept.
+//! Decodes rows.
 
 use crate::store::damage::Damage;
 use crate::store::{EpochDefinition, StoreError, keys};
 use rusqlite::{Connection, Row};
 
-/// All epochs of an experiment.
+/// Reads all epochs of an experiment.
 pub fn definitions(
     connection: &Connection,
     experiment: &str,
@@ -24,7 +24,7 @@ pub fn definitions(
     Ok(definitions)
 }
 
-/// All fields of an experiment, in one table.
+/// Reads all fields of an experiment in one table.
 pub fn fields(
     connection: &Connection,
     table: &str,
@@ -43,13 +43,13 @@ pub fn fields(
     Ok(fields)
 }
 
-/// A text. What has another type is damage, not an error of the file.
+/// Decodes a text. A value of another type is damage, not an error of the file.
 pub fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
     row.get(column)
         .map_err(|error| of_another_type(row, column, error))
 }
 
-/// A whole number.
+/// Decodes a whole number.
 pub fn whole(row: &Row<'_>, column: usize) -> Result<i64, StoreError> {
     row.get(column)
         .map_err(|error| of_another_type(row, column, error))
@@ -68,7 +68,7 @@ fn of_another_type(row: &Row<'_>, column: usize, error: rusqlite::Error) -> Stor
     }
 }
 
-/// A number that is kept as a text.
+/// Decodes a number that is kept as a text.
 pub fn number(place: &str, text: &str) -> Result<i128, StoreError> {
     text.parse().map_err(|_| StoreError::Unreadable {
         place: place.to_owned(),

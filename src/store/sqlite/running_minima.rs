@@ -1,4 +1,4 @@
-//! What is minima beside the counts.
+//! Running minima in SQLite.
 
 use crate::store::StoreError;
 use crate::store::running_minima::{RunningMinima, time_field, timed};

@@ -1,4 +1,4 @@
-//! The secrets that all replicas share.
+//! The secrets of all replicas.
 
 use crate::store::{SECRETS_MAX, StoreError};
 use rusqlite::Transaction;

@@ -1,4 +1,4 @@
-//! Sessions of the admin API that were ended before their time.
+//! Sessions of the admin API that were ended early.
 
 use crate::store::{ENDED_SESSIONS_MAX, StoreError};
 use rusqlite::{Transaction, params};
@@ -17,7 +17,7 @@ pub fn exchange(
             params![*until_s as i64, nonce],
         )?;
     }
-    // Those that end first have the least time left.
+    // Sessions that expire first are deleted first.
     transaction.execute(
         "DELETE FROM ended_sessions WHERE nonce NOT IN
          (SELECT nonce FROM ended_sessions ORDER BY until_s DESC, nonce DESC LIMIT ?)",

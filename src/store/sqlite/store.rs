@@ -18,7 +18,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::Arc;
 
-/// How many users are read at once.
+/// The number of users that are read at once.
 const PAGE_USERS: usize = 1000;
 /// Counts in one local file.
 #[derive(Debug)]
@@ -29,14 +29,14 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, made where missing. Several processes may share it.
+    /// Opens the file, and creates it if missing. Several processes may share it.
     pub fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         let store = SqliteStore::at(path);
         store.writer.now(|_| Ok(()))?;
         Ok(store)
     }
 
-    /// The same without opening it yet: each call opens it until that is possible.
+    /// Makes a store without opening the file. Each call opens it until that is possible.
     pub fn at(path: &Path) -> SqliteStore {
         SqliteStore {
             writer: Arc::new(LazyConnection::new(path)),
@@ -121,7 +121,7 @@ impl Store for SqliteStore {
     async fn totals(&self, experiment: &str) -> Result<ExperimentTotals, StoreError> {
         let (experiment, damage) = (experiment.to_owned(), Arc::clone(&self.damage));
         self.read(move |connection| {
-            // One transaction: definitions and counts of the same moment.
+            // One transaction, so that definitions and counts are of the same time.
             let transaction = connection.unchecked_transaction()?;
             let totals = keys::totals(
                 definitions(&transaction, &experiment, &damage)?,
@@ -380,7 +380,7 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        // Both connections are opened, and the file is read.
+        // Opens both connections, and reads the file.
         self.writer.with(|_| Ok(())).await?;
         self.read(|connection| {
             let sql = "SELECT count(*) FROM (SELECT 1 FROM applied LIMIT 1)";

@@ -1,4 +1,4 @@
-//! What the file holds of one user.
+//! The state of one user in SQLite.
 
 use super::event_ids;
 use super::rows::text;

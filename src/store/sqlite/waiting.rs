@@ -6,7 +6,7 @@ use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
 use crate::store::{Delta, EventAt, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-/// What waits for a user.
+/// Reads the waiting events of a user.
 pub fn waiting(
     connection: &Connection,
     experiment: &str,
@@ -20,7 +20,7 @@ pub fn waiting(
     found.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text?))
 }
 
-/// Writes what waits for a user, who `is_exposed` or not.
+/// Writes the waiting events of a user, who `is_exposed` or not.
 pub fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
@@ -49,8 +49,7 @@ pub fn keep(
     Ok(())
 }
 
-/// Gives up what waited too long, and what gives way where there is too much; how many events gave
-/// way.
+/// Drops events that waited too long, and those beyond the limits. Returns the number of the latter.
 pub fn stop(transaction: &Transaction<'_>, delta: &Delta) -> Result<u64, StoreError> {
     let sql = "DELETE FROM waiting WHERE experiment = ?1
                AND (since_ms < ?2 OR since_ms >= ?3 AND since_ms < ?3 + ?2)";
@@ -87,7 +86,7 @@ pub fn stop(transaction: &Transaction<'_>, delta: &Delta) -> Result<u64, StoreEr
     Ok(dropped)
 }
 
-/// How many events were written, as [`keys::write_waiting`] writes them.
+/// Counts events of [`keys::write_waiting`].
 fn count(events: &str) -> u64 {
     events.split(' ').count() as u64
 }

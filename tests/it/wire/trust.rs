@@ -485,7 +485,7 @@ fn self_signed_redis_is_trusted_as_exactly_that_certificate() {
     };
     store_is_used(&store("localhost", &own), None);
     store_is_used(&store("127.0.0.1", &own), None);
-    let refused = Some("the store does not take results: Redis");
+    let refused = Some("the store is unavailable: Redis");
     store_is_used(&store("localhost", &twin), refused);
     store_is_used(&store("127.0.0.2", &own), refused);
 }
@@ -540,7 +540,7 @@ fn master_without_tls_gets_no_data() {
             "{{ url: \"rediss+sentinel://user:secret@{sentinel}/site\", ca: \"{}\" }}",
             own.file()
         ),
-        Some("the store does not take results: Redis"),
+        Some("the store is unavailable: Redis"),
     );
     ear.heard_nothing();
     assert!(!ear.heard.lock().unwrap().is_empty());
