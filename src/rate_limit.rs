@@ -1,5 +1,4 @@
-//! How often one client may ask, over all workers. Nothing locks: a request over the limit is told
-//! by two words of memory.
+//! Rate limits per client, over all workers. They use no lock: two words of memory decide about a request.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
@@ -7,23 +6,23 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Words in each of the two rows: half a megabyte each, touched where clients are.
+/// The number of words in each of the two rows, which take half a megabyte each.
 const WORDS: usize = 1 << 16;
 const MINUTE_US: u64 = 60_000_000;
 const TRY_US: u64 = MINUTE_US / 10;
 
-/// Who reports events.
+/// The source of reported events.
 #[derive(Clone, Copy, Debug)]
 pub enum Reporter<'a> {
-    /// The user whose events they are; the client chooses the ID.
+    /// The user of the events; the client chooses the ID.
     User(&'a [u8]),
     /// The client's address, or the /64 that it has in IPv6.
     Address(IpAddr),
 }
 
-/// When each client may ask next (the generic cell rate algorithm), kept by two hashes of its
-/// address. Whoever shares a word with a busy client is not held up by it, unless both words are
-/// shared; the hashes are secret, so that nobody can arrange that.
+/// When each client may send its next request (the generic cell rate algorithm), kept under two hashes of
+/// its address. A client that shares one word with a busy client is not limited by it, only one that
+/// shares both. The hashes are secret, so that nobody can cause that.
 #[derive(Debug)]
 pub struct RateLimiter {
     rows: [Box<[AtomicU64]>; 2],
@@ -43,14 +42,14 @@ impl Default for RateLimiter {
 }
 
 impl RateLimiter {
-    /// Whether this client may ask now: `per_second` times in any second, and as often at once.
+    /// Admits `per_second` requests of a client in any second, and as many at once.
     pub fn admit(&self, client: IpAddr, now: Instant, per_second: f64) -> bool {
         let each_us = (1e6 / per_second).max(1.0) as u64;
         self.take(&network(client), now, each_us, each_us.max(1_000_000))
     }
 
-    /// Whether this reporter may report so many events now: `per_minute` in any minute, and as
-    /// many at once. If not, after how many seconds to try again.
+    /// Admits `per_minute` events of a reporter in any minute, and as many at once. Otherwise returns after how
+    /// many seconds to try again.
     pub fn admit_events(
         &self,
         reporter: Reporter<'_>,
@@ -72,14 +71,13 @@ impl RateLimiter {
         Err((all_us.saturating_sub(MINUTE_US) / 1_000_000 + 1).min(60))
     }
 
-    /// Whether this client may show a token at the admin door, after this many that it had not
-    /// got right: ten in any minute.
+    /// Whether a client may try a token of the admin API: ten wrong ones in any minute.
     pub fn may_try(&self, client: IpAddr, now: Instant) -> bool {
         let (words, now_us) = self.words(&("door", network(client)), now);
         owed_us(&words, now_us) + TRY_US <= MINUTE_US
     }
 
-    /// Notes that a client has shown something wrong at the admin door.
+    /// Records a wrong token of a client.
     pub fn failed(&self, client: IpAddr, now: Instant) {
         self.take(&("door", network(client)), now, TRY_US, MINUTE_US);
     }
@@ -90,7 +88,7 @@ impl RateLimiter {
             return false;
         }
         for word in words {
-            // Two workers may meet here; what one of them adds is not lost.
+            // Two workers may do this at the same time; no addition is lost.
             let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
                 Some(until.max(now_us) + each_us)
             });
@@ -98,7 +96,7 @@ impl RateLimiter {
         true
     }
 
-    /// Where it is kept when this one may ask next, and the time there.
+    /// Returns the words of a key, and the later time in them.
     fn words(&self, who: &(impl Hash + ?Sized), now: Instant) -> ([&AtomicU64; 2], u64) {
         let hash = self.hasher.hash_one(who);
         let words = [

@@ -14,38 +14,38 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The numbers of one worker. Only its worker writes them, so they cost no more than a plain add
-/// and share no cache line with another worker's.
+/// The counters of one worker. Only that worker writes them, so each costs a plain addition and shares no
+/// cache line with another worker's.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerTelemetry {
     /// Requests received.
     pub requests: Counter,
-    /// What became of them.
+    /// Their outcomes.
     pub traffic: Traffic,
-    /// Answers that watershed made itself because something went wrong.
+    /// Error responses of watershed itself.
     pub refusals: Counter,
     /// Connections accepted.
     pub connections: Counter,
-    /// Those that have ended.
+    /// Connections that have ended.
     pub ended_connections: Counter,
     /// Connections whose protocol is known.
     pub sessions: Sessions,
-    /// Connections refused, because their address or all together have as many as they may.
+    /// Connections that were refused at a limit of connections.
     pub refused_connections: Counter,
-    /// The sequence number of the last fact journaled.
+    /// The sequence number of the last journaled record.
     pub journaled: Counter,
-    /// Records that the journal could not take.
+    /// Records that the journal dropped.
     pub dropped: Counter,
     /// Event headers that could not be read.
     pub unreadable_events: Counter,
-    /// What was wrong with reported events.
+    /// Faults of reported events.
     pub event_faults: EventFaults,
-    /// Requests that control served because the group's upstream could not.
+    /// Requests that control served because the group's upstream was unavailable.
     pub fallbacks: Counter,
 }
 
-/// Connections of clients by what is spoken on them: HTTP/1 or HTTP/2, without and with TLS.
+/// Client connections by protocol: HTTP/1 or HTTP/2, without and with TLS.
 #[derive(Debug, Default)]
 pub struct Sessions([Session; 4]);
 
@@ -67,11 +67,11 @@ impl Sessions {
         OpenSession(session)
     }
 
-    /// The protocol, whether over TLS, how many began, and how many are open.
+    /// Returns the protocol, whether over TLS, the number of all, and the number of open ones.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, bool, u64, u64)> {
         self.0.iter().enumerate().map(|(place, session)| {
             let protocol = ["HTTP/1", "HTTP/2"][place / 2];
-            // Read first, so that no more end than began.
+            // Read first, so that no more have ended than begun.
             let ended = session.ended.get();
             let begun = session.begun.get();
             (protocol, place % 2 == 1, begun, begun.saturating_sub(ended))
@@ -85,12 +85,12 @@ impl Drop for OpenSession<'_> {
     }
 }
 
-/// What was wrong with reported events, by reason.
+/// Faults of reported events, by reason.
 #[derive(Debug, Default)]
 pub struct EventFaults([Counter; EventFaults::REASONS.len()]);
 
 impl EventFaults {
-    /// The reasons, as numbers and results name them.
+    /// The names of the reasons in metrics and results.
     pub const REASONS: [&str; 8] = [
         "unreadable",
         "too_many",
@@ -102,49 +102,49 @@ impl EventFaults {
         "time_out_of_range",
     ];
 
-    /// Adds one of this reason. Only one thread may do so.
+    /// Adds a fault. Only one thread may do so.
     pub fn add(&self, reason: &str) {
         if let Some(place) = Self::REASONS.iter().position(|known| *known == reason) {
             self.0[place].add();
         }
     }
 
-    /// Each reason and its count.
+    /// Returns each reason and its count.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.0.iter().map(Counter::get);
         Self::REASONS.into_iter().zip(counts)
     }
 }
 
-/// The numbers of the whole process.
+/// The counters of the whole process.
 #[derive(Debug, Default)]
 pub struct Telemetry {
-    /// One for each worker.
+    /// Those of each worker.
     pub workers: Box<[WorkerTelemetry]>,
-    /// What the folder says of its work.
+    /// Ingestion.
     pub ingestion: IngestionCounters,
     /// Batches of events that servers report.
     pub imports: Imports,
     /// How often all experiments were analyzed.
     pub analyses: AtomicU64,
-    /// What the reload says of the last attempt.
+    /// Reloads.
     pub reload: Reload,
-    /// What became of spans.
+    /// Spans.
     pub spans: Spans,
     /// Panics, by the task that panicked.
     pub panics: Panics,
-    /// What somebody should act on while requests are served.
+    /// Problems that a person should solve.
     pub problems: Problems,
 }
 
-/// Problems that do not stop requests, each a sentence with its cause and its fix.
+/// Problems that do not stop requests. Each is a sentence with its cause and its fix.
 #[derive(Debug, Default)]
 pub struct Problems(Mutex<BTreeMap<&'static str, String>>);
 
 impl Problems {
-    /// Keeps the problem with a subject, `None` when it has none; whether that is news.
+    /// Sets or clears the problem of a subject. Returns whether it has changed.
     pub fn set(&self, subject: &'static str, problem: Option<String>) -> bool {
-        // Nothing that holds this lock can leave it half-changed.
+        // No code that holds this lock can leave the map half-changed.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match problem {
             Some(problem) => all.insert(subject, problem.clone()) != Some(problem),
@@ -152,7 +152,7 @@ impl Problems {
         }
     }
 
-    /// All of them.
+    /// Returns all problems.
     pub fn all(&self) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.values().cloned().collect()
@@ -160,7 +160,7 @@ impl Problems {
 }
 
 impl Telemetry {
-    /// For this many workers, all at zero.
+    /// Makes counters for this many workers, all at zero.
     pub fn new(workers: usize) -> Telemetry {
         Telemetry {
             workers: (0..workers).map(|_| WorkerTelemetry::default()).collect(),
@@ -168,16 +168,16 @@ impl Telemetry {
         }
     }
 
-    /// Facts that are journaled and not yet in the store.
+    /// Returns the lag: records that are journaled and not in the store yet.
     pub fn lag_events(&self) -> u64 {
         let ingestion = &self.ingestion;
-        // Read before what was journaled, so that the difference is never short.
+        // Read before the journaled records, so that the difference is never too small.
         let reached = ingestion.reached.load(Ordering::Acquire);
         let journaled = self.sum(|worker| &worker.journaled);
         journaled.saturating_sub(reached) + ingestion.left.load(Ordering::Relaxed)
     }
 
-    /// What was wrong with reported events, by reason, over all workers.
+    /// Returns the faults of reported events, by reason, over all workers.
     pub fn event_faults(&self) -> BTreeMap<&'static str, u64> {
         let mut sums = BTreeMap::new();
         for (reason, count) in self.workers.iter().flat_map(|it| it.event_faults.counts()) {
@@ -186,80 +186,80 @@ impl Telemetry {
         sums
     }
 
-    /// What all workers served, and how many requests are in flight.
+    /// Returns the traffic of all workers, and the number of requests in flight.
     pub fn traffic(&self) -> (TrafficSum, u64) {
         let mut sum = TrafficSum::default();
         for worker in &self.workers {
             sum.add(&worker.traffic);
         }
-        // Read after those that have ended, so that the difference is never short.
+        // Read after the ended requests, so that the difference is never too small.
         let in_flight = self
             .sum(|worker| &worker.requests)
             .saturating_sub(sum.ended);
         (sum, in_flight)
     }
 
-    /// The sum of one number over all workers.
+    /// Returns the sum of a counter over all workers.
     pub fn sum(&self, of: impl Fn(&WorkerTelemetry) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| of(worker).get()).sum()
     }
 }
 
-/// How far the store is behind the journals.
+/// The progress of ingestion.
 #[derive(Debug, Default)]
 pub struct IngestionCounters {
-    /// The sum of the sequence numbers up to which the workers' journals are folded.
+    /// The sum of the sequence numbers up to which the workers' journals are ingested.
     pub reached: AtomicU64,
-    /// Facts in journals of earlier processes that are not folded yet.
+    /// Records in journals of earlier processes that are not ingested yet.
     pub left: AtomicU64,
-    /// The store has everything that was written up to this time, in Unix milliseconds.
+    /// The store has all records up to this time, in Unix milliseconds.
     pub caught_up_ms: AtomicU64,
-    /// Facts found damaged on disk since the start.
+    /// Damaged records on disk since the start.
     pub lost: AtomicU64,
-    /// Of those, the facts that the store does not know of yet.
+    /// Of those, the records that the store does not know of yet.
     pub lost_unreported: AtomicU64,
-    /// Facts that journals could not take and the store does not know of yet.
+    /// Records that journals dropped and the store does not know of yet.
     pub dropped_unreported: AtomicU64,
-    /// Facts folded since the start.
+    /// Records ingested since the start.
     pub ingested: AtomicU64,
-    /// Whether the store took what it was last given.
+    /// Whether the last batch failed.
     pub failing: AtomicBool,
     /// The last error of the store.
     pub error: Mutex<Option<String>>,
 }
 
-/// Batches of events that servers report: analyses wait until a batch is counted as a whole,
-/// because one that is sorted by group shows effects where there are none until then.
+/// Batches of events that servers report. Analyses wait until a batch is completely counted, because a
+/// batch that is sorted by group shows false effects until then.
 #[derive(Debug, Default)]
 pub struct Imports {
     /// Batches whose journaling has begun.
     begun: AtomicU64,
-    /// Batches whose journaling is over.
+    /// Batches whose journaling has ended.
     ended: AtomicU64,
     /// When the first of several batches in close succession began, in Unix milliseconds.
     since_ms: AtomicU64,
-    /// When journaling of the last one was over, in Unix milliseconds.
+    /// When journaling of the last batch ended, in Unix milliseconds.
     until_ms: AtomicU64,
 }
 
-/// How far reported batches are counted.
+/// How much of the reported batches is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// As a whole.
+    /// All of them, completely.
     Wholly,
-    /// The last one as a whole, but another one may follow: nothing is kept or acted on yet.
+    /// All of them, but another batch may follow: running minima and decisions wait.
     MoreMayFollow,
-    /// Only in part: nothing is decided.
+    /// The last one only in part: there is no verdict.
     Partly,
 }
 
 impl Imports {
     /// Batches that follow each other within this time belong together.
     pub const QUIET_MS: u64 = 10_000;
-    /// Batches that never end are not waited for any longer than this.
+    /// The longest wait for batches that never end.
     pub const WAIT_MAX_MS: u64 = 3_600_000;
 
-    /// Begins a batch, which ends when the answer is dropped. Only one may be open at a time.
+    /// Begins a batch, which ends when the result is dropped. Only one may be open at a time.
     pub fn begin(&self) -> OpenImport<'_> {
         let now_ms = now_ms();
         if now_ms > self.until_ms.load(Ordering::Relaxed) + Imports::QUIET_MS {
@@ -269,12 +269,12 @@ impl Imports {
         OpenImport(self)
     }
 
-    /// How many batches have begun: two reads of it say whether one did in between.
+    /// Returns how many batches have begun. Two calls show whether one began in between.
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// What a store holds of the batches, that has everything written up to `caught_up_ms`.
+    /// Returns how much of the batches is counted in a store that has all records up to `caught_up_ms`.
     pub fn counted(&self, caught_up_ms: u64, now_ms: u64) -> Counted {
         let ended = self.ended.load(Ordering::Acquire);
         if self.begun() == 0 {
@@ -282,7 +282,7 @@ impl Imports {
         }
         let until_ms = self.until_ms.load(Ordering::Relaxed);
         let since_ms = self.since_ms.load(Ordering::Relaxed);
-        // A clock that was set back says nothing of a batch before, and nothing waits for it.
+        // After the clock was set back, nothing waits for earlier batches.
         let is_back = now_ms < until_ms;
         if ended != self.begun() || caught_up_ms <= until_ms && !is_back {
             Counted::Partly
@@ -313,12 +313,12 @@ fn now_ms() -> u64 {
     now.map_or(0, |now| now.as_millis() as u64)
 }
 
-/// How the last reload went.
+/// Reloads of the configuration.
 #[derive(Debug, Default)]
 pub struct Reload {
     /// Reloads that took effect.
     pub done: AtomicU64,
-    /// Reloads refused because the file was unsound; the running plan stayed.
+    /// Reloads that were refused because the file was invalid.
     pub refused: AtomicU64,
     /// Why the last reload was refused; `None` once one took effect.
     pub error: Mutex<Option<String>>,
@@ -344,13 +344,13 @@ impl Reload {
 pub struct Panics(Mutex<BTreeMap<String, u64>>);
 
 impl Panics {
-    /// Counts one of this task.
+    /// Counts a panic of a task.
     pub fn add(&self, task: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *all.entry(task.to_owned()).or_default() += 1;
     }
 
-    /// How many there were, by task.
+    /// Returns the number of panics by task.
     pub fn all(&self) -> Vec<(String, u64)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
@@ -359,19 +359,19 @@ impl Panics {
     }
 }
 
-/// What became of the spans of requests.
+/// The spans of requests.
 #[derive(Debug, Default)]
 pub struct Spans {
-    /// Spans that a collector took.
+    /// Spans that a collector accepted.
     pub exported: AtomicU64,
     /// Spans that found the queue full.
     pub overflowed: AtomicU64,
-    /// Spans that no collector took, or that it rejected.
+    /// Spans that no collector accepted.
     pub undelivered: AtomicU64,
 }
 
 impl Spans {
-    /// How many were lost.
+    /// Returns how many spans were lost.
     pub fn lost(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed) + self.undelivered.load(Ordering::Relaxed)
     }

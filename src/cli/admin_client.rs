@@ -1,4 +1,4 @@
-//! A small HTTP client for commands: one request, one text.
+//! A small HTTP client of the admin API, for commands.
 
 use crate::server::ErrorWithHint;
 use crate::tls::{self, Trust};
@@ -16,12 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// What an address answers to a GET.
+/// Sends a GET request, and returns the body of the response.
 pub async fn fetch(url: &str, token: Option<&str>) -> anyhow::Result<String> {
     ask(Method::GET, url, token, String::new()).await
 }
 
-/// What an address answers to a POST of JSON.
+/// Posts JSON, and returns the body of the response.
 pub async fn post(url: &str, token: Option<&str>, json: String) -> anyhow::Result<String> {
     ask(Method::POST, url, token, json).await
 }
@@ -50,7 +50,7 @@ async fn ask(
             return error;
         }
         let hint = "is watershed running? give its admin address with --url (the default file has http://127.0.0.1:9900)";
-        ErrorWithHint::new(format!("{place} does not answer: {error:#}"), hint).into()
+        ErrorWithHint::new(format!("no response from {place}: {error:#}"), hint).into()
     })?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
@@ -58,32 +58,32 @@ async fn ask(
     if status.is_success() {
         return Ok(text);
     }
-    let said = format!("{place} answered {status}: {}", why(&text));
+    let what = format!("{place} responded {status}: {}", why(&text));
     match status {
         StatusCode::UNAUTHORIZED => {
-            Err(ErrorWithHint::new(said, "give the token of admin.token with --token").into())
+            Err(ErrorWithHint::new(what, "give the token of admin.token with --token").into())
         }
         StatusCode::FORBIDDEN => {
-            Err(ErrorWithHint::new(said, "that takes a token with `role: operate`").into())
+            Err(ErrorWithHint::new(what, "use a token with `role: operate`").into())
         }
-        _ => anyhow::bail!(said),
+        _ => anyhow::bail!(what),
     }
 }
 
-/// What an error says, without its JSON.
+/// Returns the text of an error, without its JSON.
 fn why(text: &str) -> String {
     let said: Option<serde_json::Value> = serde_json::from_str(text).ok();
     let said = said.and_then(|said| said["error"].as_str().map(str::to_owned));
     said.unwrap_or_else(|| text.trim().to_owned())
 }
 
-/// Where it is, as people say it.
+/// Returns the address without its path.
 fn place(uri: &Uri) -> Option<String> {
     Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?))
 }
 
 async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
-    let host = uri.host().context("there is no host in it")?;
+    let host = uri.host().context("it has no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let (tls, usual) = match uri.scheme_str() {
         Some("http") => (None, 80),
@@ -99,7 +99,8 @@ async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Resp
     send(tls.connect(name, stream).await?, request).await
 }
 
-/// Trusts whom this machine trusts, or whom `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+/// Makes a TLS configuration with the roots of this machine, or those that `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` name.
 fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
     let trust =
         Trust::system().map_err(|none| ErrorWithHint::new(none.to_string(), none.fix("")))?;
@@ -111,7 +112,7 @@ async fn send(
     request: Request<Full<Bytes>>,
 ) -> anyhow::Result<Response<Incoming>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the answer.
+    // The connection task ends with the response.
     tokio::spawn(connection);
     Ok(sender.send_request(request).await?)
 }

@@ -1,14 +1,14 @@
-//! `watershed check`: everything that is wrong with a routes file.
+//! `watershed check`: reports all errors of a routes file.
 
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::metric::VALUE_MAX;
 use std::path::Path;
 
-/// Says that the file is sound, with what it does; or fails with all that is wrong.
+/// Describes a valid file, or fails with all its errors.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     let plan = config::load(file)?;
-    println!("{} is sound:", file.display());
+    println!("{} is valid:", file.display());
     println!(
         "  listens on {}, results at http://{}/admin/results",
         plan.listen, plan.admin.listen
@@ -45,7 +45,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is sound and could be better.
+/// Returns recommendations for a valid file.
 fn advice(plan: &Plan) -> impl Iterator<Item = String> {
     let browsers = plan.beacon.enabled;
     plan.metrics.iter().filter(move |_| browsers).filter_map(|metric| {

@@ -1,17 +1,17 @@
-//! `watershed completions` and `watershed man`: for shells and for `man`.
+//! `watershed completions` and `watershed man`: completions for shells, and the manual page.
 
 use clap::Command;
 use clap_complete::Shell;
 use std::io::{self, Write};
 
-/// For which shell.
+/// The arguments of `completions`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The shell
     shell: Shell,
 }
 
-/// Prints the shell's script.
+/// Prints the completion script of a shell.
 pub fn run(arguments: &Arguments, mut command: Command) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
@@ -19,7 +19,7 @@ pub fn run(arguments: &Arguments, mut command: Command) -> anyhow::Result<()> {
     Ok(io::stdout().write_all(&script)?)
 }
 
-/// Prints one manual page: the program's, and each command's.
+/// Prints one manual page for the program and all its commands.
 pub fn man(mut command: Command) -> anyhow::Result<()> {
     command.build();
     let mut page = Vec::new();

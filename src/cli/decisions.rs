@@ -1,9 +1,9 @@
-//! `watershed pause | resume | promote | rollback`: decisions about an experiment, by the admin door.
+//! `watershed pause | resume | promote | rollback`: makes decisions by the admin API.
 
 use super::admin_client::post;
 use serde_json::{Value, json};
 
-/// Which experiment, and at whose door.
+/// An experiment, and the server to ask.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The experiment
@@ -12,12 +12,12 @@ pub struct Arguments {
     at: At,
 }
 
-/// The same, with a group.
+/// The arguments of `promote`.
 #[derive(Debug, clap::Args)]
 pub struct PromoteArguments {
     /// The experiment
     experiment: String,
-    /// The group whose version everybody gets; left out, the one that has won
+    /// The group whose version everybody gets [default: the winner]
     group: Option<String>,
     #[command(flatten)]
     at: At,
@@ -25,18 +25,18 @@ pub struct PromoteArguments {
 
 #[derive(Debug, clap::Args)]
 struct At {
-    /// Why, for those who look later
+    /// The reason, for the audit log
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// The admin address of a running watershed
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
     url: String,
-    /// The token of admin.token, where one is asked for
+    /// The token of admin.token, if one is needed
     #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
-/// Decides, and prints what is so now.
+/// Makes a decision, and prints the new state.
 pub fn run(action: &str, arguments: &Arguments) -> anyhow::Result<()> {
     decide(action, &arguments.experiment, None, &arguments.at)
 }
@@ -71,7 +71,7 @@ fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyho
     Ok(())
 }
 
-/// Who types, as far as that is known.
+/// Returns who runs the command, as far as that is known.
 pub fn somebody() -> String {
     let who = std::env::var("USER").ok();
     format!("{} (command line)", who.as_deref().unwrap_or("somebody"))

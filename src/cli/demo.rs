@@ -1,4 +1,4 @@
-//! `watershed demo`: everything at once on this machine, to see it work.
+//! `watershed demo`: runs a site, the proxy and visitors on this machine.
 
 use super::admin_client::fetch;
 use super::{demo_site, visitors};
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How the demo goes.
+/// The arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// How many simulated visitors come
+    /// The number of simulated visitors
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     visitors: u64,
-    /// End after the results instead of serving on
+    /// End after the results instead of continuing to serve
     #[arg(long)]
     exit: bool,
     /// The port of the site; 0 for any free one
@@ -31,7 +31,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     logging::start("warn", None)?;
     let folder = TemporaryFolder::make()?;
-    // The site's and the visitors' own threads: what is simulated shares none with the proxy.
+    // Site and visitors have their own threads, which the proxy does not use.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -78,7 +78,7 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
         () = &mut interrupted => Ok(false),
     };
     if !arguments.exit && matches!(shown, Ok(true)) {
-        println!("Serving on until Ctrl-C.");
+        println!("Serving until Ctrl-C.");
         interrupted.await;
     }
     drop(stop);
@@ -101,7 +101,7 @@ async fn show(
     visitors::visit(site, arguments.visitors, move || tick.inc(1)).await?;
     bar.finish();
     let results = format!("http://{admin}/admin/results");
-    // What was answered is in the results once the store has caught up.
+    // All responses are in the results once the lag is zero.
     loop {
         let state: serde_json::Value = serde_json::from_str(&fetch(&results, None).await?)?;
         if state["store"]["lag_events"] == 0 {
@@ -116,7 +116,7 @@ async fn show(
     Ok(())
 }
 
-/// A folder that goes when the demo ends.
+/// A folder that is deleted when the demo ends.
 struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
@@ -130,7 +130,7 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // What is left in a folder for temporary files hurts nobody.
+        // Leftovers in the folder for temporary files do no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! Two versions of a small site, to see watershed work: a landing page, a product page, and an
-//! order that converts. The second version asks for less before it takes the order.
+//! Two versions of a small site for the demo: a landing page, a product page, and an order that converts.
+//! The second version has a shorter button, so more visitors order.
 
 use axum::Router;
 use axum::extract::State;
@@ -13,7 +13,7 @@ const EVENT: HeaderName = HeaderName::from_static("watershed-event");
 /// One version of the site.
 #[derive(Clone, Copy, Debug)]
 pub struct Version {
-    /// What it calls itself.
+    /// Its name.
     pub name: &'static str,
     colour: &'static str,
     slogan: &'static str,
@@ -21,7 +21,7 @@ pub struct Version {
     price: &'static str,
 }
 
-/// The site as it is.
+/// The current site.
 pub const CURRENT: Version = Version {
     name: "current",
     colour: "#33506b",
@@ -30,7 +30,7 @@ pub const CURRENT: Version = Version {
     price: "19.90",
 };
 
-/// The site as it might be.
+/// The redesigned site.
 pub const REDESIGN: Version = Version {
     name: "redesign",
     colour: "#8a3b12",
@@ -39,7 +39,7 @@ pub const REDESIGN: Version = Version {
     price: "19.90",
 };
 
-/// Serves a version on a free port of this machine until its task is dropped; says which.
+/// Serves a version on a free port of this machine until its task is dropped. Returns the address.
 pub async fn serve(version: Version) -> std::io::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;

@@ -1,14 +1,14 @@
-//! `watershed explain`: which group a user is in, without a server.
+//! `watershed explain`: computes the groups of a user, without a server.
 
 use crate::admin::results::assignments;
 use crate::config;
 use crate::experiment::minted;
 use std::path::PathBuf;
 
-/// Which user, by which file.
+/// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The user's ID, or the whole value of the minted cookie
+    /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
     /// The routes file
@@ -16,7 +16,7 @@ pub struct Arguments {
     config: PathBuf,
 }
 
-/// Prints the user's group in every experiment, and why.
+/// Prints the user's group in every experiment, and the reason.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());

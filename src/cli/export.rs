@@ -1,4 +1,4 @@
-//! `watershed export`: users, their values and hourly totals into a file.
+//! `watershed export`: writes users, their values or hourly totals to a file.
 
 use crate::admin::export::rows::Table;
 use crate::admin::export::sheet::Format;
@@ -11,29 +11,29 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What to export, and where to.
+/// The arguments of `export`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The experiment; may be left out when there is only one
+    /// The experiment [default: the only one]
     experiment: Option<String>,
-    /// Which table
+    /// The table
     #[arg(long, value_enum, default_value = "assignments")]
     table: Table,
-    /// How it is written
+    /// The format
     #[arg(long, value_enum, default_value = "csv")]
     format: Format,
-    /// Write the exact texts into CSV, also those that a spreadsheet would take for formulas
+    /// Write exact texts into CSV, including those that a spreadsheet would run as formulas
     #[arg(long)]
     raw: bool,
-    /// The file; standard output unless given
+    /// The file [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The routes file, which says where the store is
+    /// The routes file, which names the store
     #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
     config: PathBuf,
 }
 
-/// Writes the table. A file that is not wholly written does not get its name.
+/// Writes the table. A file gets its name only once it is complete.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = Arc::new(config::load(&arguments.config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -48,12 +48,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             (None, [only]) => only.clone(),
             (_, known) => {
                 let hint = match known {
-                    [] => "nothing was recorded yet".to_owned(),
+                    [] => "the store has no records yet".to_owned(),
                     known => format!("name one of: {}", known.join(", ")),
                 };
                 let what = match &arguments.experiment {
-                    Some(named) => format!("there is nothing of an experiment {named:?}"),
-                    None => "which experiment is not said".to_owned(),
+                    Some(named) => format!("the store has no experiment {named:?}"),
+                    None => "the store has several experiments".to_owned(),
                 };
                 return Err(ErrorWithHint::new(what, hint).into());
             }
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// Drawn on a terminal's standard error only.
+/// Shows progress on standard error, if that is a terminal.
 fn bar(table: Table, users: u64) -> ProgressBar {
     let style = "{bar:40} {human_pos} of {human_len} users, {eta} left";
     match (table, ProgressStyle::with_template(style)) {

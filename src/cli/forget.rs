@@ -1,4 +1,4 @@
-//! `watershed forget`: deletes what the store has of one user.
+//! `watershed forget`: deletes one user from the store.
 
 use super::decisions;
 use crate::config;
@@ -11,10 +11,10 @@ use crate::store::forget_user::forget_everywhere;
 use anyhow::Context;
 use std::path::PathBuf;
 
-/// Which user, by which file.
+/// The arguments of `forget`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The user's ID, or the whole value of the minted cookie
+    /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
     /// The routes file
@@ -22,12 +22,12 @@ pub struct Arguments {
     config: PathBuf,
 }
 
-/// Deletes the user, under every ID that counts for it, from every experiment of the store. Rates and
-/// users are those without them afterwards; requests that were answered stay counted.
+/// Deletes a user, under every ID that counts for it, from every experiment of the store. The counts of
+/// users and metrics lack the user afterwards; its requests stay counted.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
-    let user = UserId::new(user).context("an empty ID is nobody's")?;
+    let user = UserId::new(user).context("the ID is empty")?;
     let kept = plan.identity.keep.of(user);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -38,20 +38,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let run = plan.experiments.iter().map(|it| it.name.to_string());
         let forgotten = forget_everywhere(&*store, run, kept.id().as_bytes(), until_ms);
         let names = forgotten.await.with_context(
-            || "not everything was forgotten: run the command again when the store answers",
+            || "not everything was forgotten: run the command again when the store is available",
         )?;
         for experiment in &names {
             println!("{experiment}: forgotten");
             store.record_action(&act(experiment)).await?;
         }
         if names.is_empty() {
-            println!("nothing is known of this user");
+            println!("the store does not know this user");
         }
         Ok(())
     })
 }
 
-/// What is kept of it: not whose data they were.
+/// Makes the audit entry, which does not name the user.
 fn act(experiment: &str) -> AuditEntry {
     AuditEntry {
         experiment: experiment.to_owned(),

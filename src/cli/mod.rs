@@ -36,41 +36,41 @@ struct Arguments {
 enum Command {
     /// Serve: split, forward, record, report
     Run(FileArguments),
-    /// Say everything that is wrong with a routes file; exit 0 when sound, 2 when not
+    /// Report all errors of a routes file; exit 0 if it is valid, 2 if not
     Check(FileArguments),
-    /// See it work: two versions of a small site, the proxy, and simulated visitors
+    /// Run a demo: two versions of a small site, the proxy, and simulated visitors
     Demo(demo::Arguments),
     /// Show the results of a running watershed as a table
     Results(results::Arguments),
-    /// Say which group a user is in, and why, without a server
+    /// Show which group a user is in, and why, without a server
     Explain(explain::Arguments),
     /// Write users, their values or hourly totals as CSV, JSON Lines or Parquet
     Export(export::Arguments),
-    /// Delete what the store has of one user
+    /// Delete one user from the store
     Forget(forget::Arguments),
-    /// Show control to everybody, for now
+    /// Serve control to everybody until the experiment is resumed
     Pause(decisions::Arguments),
-    /// Split again, after a pause or anything else that was decided
+    /// Split users again, after a pause or another decision
     Resume(decisions::Arguments),
-    /// Show the version of one group to everybody: of the one that has won, or of the one named
+    /// Serve the version of one group to everybody: the winner's, or that of a named group
     Promote(decisions::PromoteArguments),
-    /// Show control to everybody: the other versions were not good
+    /// Serve control to everybody for good
     Rollback(decisions::Arguments),
-    /// Say who would move between groups if one routes file took another one's place
+    /// Show how many users would move if one routes file replaced another
     Plan(plan::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
-    /// Make a token for the admin door, and the line of the file that knows it
+    /// Make a token for the admin API, and its line for the routes file
     Token(token::Arguments),
-    /// Play the file's experiments with made-up users: how often verdicts err, and how long they take
+    /// Simulate the file's experiments: how often verdicts are wrong, and how long they take
     Simulate(simulate::Arguments),
-    /// Print the JSON Schema of the routes file, by which editors complete and check it
+    /// Print the JSON Schema of the routes file, with which editors complete and check it
     Schema,
-    /// Print what lets a shell complete these commands
+    /// Print the completion script of a shell
     Completions(completions::Arguments),
     /// Print the manual page
     Man,
-    /// The statistics as a tool: questions as JSON lines in, answers as JSON lines out
+    /// Run the statistics as a tool: requests as JSON lines in, responses as JSON lines out
     Stats,
 }
 
@@ -81,8 +81,7 @@ struct FileArguments {
     config: PathBuf,
 }
 
-/// Runs the command that the arguments name. Exit code 0: done; 1: could not; 2: unsound
-/// configuration or arguments.
+/// Runs a command. Exit code 0: done; 1: failed; 2: invalid configuration or arguments.
 pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
@@ -112,11 +111,11 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error),
+        Err(error) => report(&error),
     }
 }
 
-fn complain(error: &anyhow::Error) -> ExitCode {
+fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(unsound) = error.downcast_ref::<crate::config::InvalidConfig>() {
         eprint!("{unsound}");
         return ExitCode::from(2);

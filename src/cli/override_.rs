@@ -1,4 +1,4 @@
-//! `watershed override`: a signed token that puts its bearer into a group.
+//! `watershed override`: makes a signed token that puts its bearer into a group.
 
 use crate::config;
 use crate::experiment::override_token::{self, OVERRIDE_COOKIE, Override};
@@ -6,22 +6,22 @@ use crate::server::ErrorWithHint;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Into which group, for how long.
+/// The arguments of `override`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The experiment
     experiment: String,
     /// The group
     group: String,
-    /// How long the token is good for
+    /// How long the token is valid
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// The routes file, whose overrides.secret signs
+    /// The routes file, whose overrides.secret signs the token
     #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
     config: PathBuf,
 }
 
-/// Prints the token; to a terminal also how to use it.
+/// Prints the token and, to a terminal, how to use it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let Some(secret) = &plan.override_secret else {
@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .collect();
         return Err(ErrorWithHint::new(
             format!("there is no experiment {:?}", arguments.experiment),
-            format!("there are: {}", names.join(", ")),
+            format!("known: {}", names.join(", ")),
         )
         .into());
     };
@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let names: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
         return Err(ErrorWithHint::new(
             format!("{} has no group {:?}", experiment.name, arguments.group),
-            format!("there are: {}", names.join(", ")),
+            format!("known: {}", names.join(", ")),
         )
         .into());
     }

@@ -1,4 +1,4 @@
-//! `watershed plan OLD NEW`: who would move if one file took the other's place.
+//! `watershed plan OLD NEW`: shows how many users would move if one file replaced the other.
 
 use crate::config;
 use crate::config::plan::Plan;
@@ -8,25 +8,25 @@ use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Which files, and for whom.
+/// The arguments of `plan`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The file that is served now
     old: PathBuf,
     /// The file that is to be served
     new: PathBuf,
-    /// How many made-up users are asked
+    /// The number of simulated users
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     users: u32,
-    /// Real users instead: a file with an ID on each line
+    /// Use real users: a file with an ID on each line
     #[arg(long, value_name = "FILE", conflicts_with = "users")]
     ids: Option<PathBuf>,
 }
 
-/// Where users are, and where they would be: how many of each.
+/// The number of users by their group in the old and the new file.
 type Moves = BTreeMap<(String, String), u64>;
 
-/// Prints what changes for users, by experiment.
+/// Prints the changes for users, by experiment.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let old = config::load(&arguments.old)?;
     let new = config::load(&arguments.new)?;
@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .map(|number| format!("user-{number}").into_bytes())
             .collect(),
     };
-    anyhow::ensure!(!ids.is_empty(), "no user's ID is given");
+    anyhow::ensure!(!ids.is_empty(), "there are no user IDs");
     let names = old.experiments.iter().chain(&new.experiments);
     let mut said: Vec<&str> = Vec::new();
     for name in names.map(|experiment| &*experiment.name) {
@@ -91,26 +91,26 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
     text
 }
 
-/// What the change means for what is counted.
+/// Describes the effect of a change on the counts.
 fn meaning(before: Option<&Experiment>, after: Option<&Experiment>) -> &'static str {
     match (before, after) {
         (None, _) => "new",
-        (_, None) => "no longer there; its counts are kept",
+        (_, None) => "removed; its counts are kept",
         (Some(before), Some(after)) if before.salt != after.salt => {
-            "another salt: all users are split anew, and it begins anew"
+            "another salt: all users are assigned anew, and the experiment restarts"
         }
         (Some(before), Some(after)) if before.epoch != after.epoch => {
-            "other weights or traffic: a new epoch begins; users who were exposed and move are crossed over"
+            "other weights or traffic: a new epoch begins; exposed users who move become crossovers"
         }
         (Some(before), Some(after)) if before.winner != after.winner => match after.winner {
-            Some(_) => "it ends: everybody gets one version, and nothing is recorded any more",
+            Some(_) => "it ends: everybody gets one version, and nothing more is recorded",
             None => "it runs again",
         },
-        _ => "the same split",
+        _ => "unchanged assignment",
     }
 }
 
-/// Where a user is: in which group, and what that shows.
+/// Describes where a user is: the group, and its upstream.
 fn place(plan: &Plan, experiment: Option<&Experiment>, user: UserId<'_>) -> String {
     let outside = || "outside".to_owned();
     let Some(experiment) = experiment else {

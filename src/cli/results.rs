@@ -1,32 +1,32 @@
-//! `watershed results`: the results of a running watershed as a table with bars.
+//! `watershed results`: shows the results of a running watershed as a table with bars.
 
 use super::admin_client::fetch;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-/// How often what is watched is asked for.
+/// The interval of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// To the upper left, and nothing behind it (ECMA-48).
+/// Moves the cursor to the upper left and clears the screen (ECMA-48).
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-/// Whose results.
+/// The arguments of `results`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  watershed results\n  watershed results new-site --watch\n  watershed results --url https://door.example:9900 --token \"$(cat token)\""
+    after_help = "Examples:\n  watershed results\n  watershed results new-site --watch\n  watershed results --url https://admin.example:9900 --token \"$(cat token)\""
 )]
 pub struct Arguments {
-    /// The experiment; all without
+    /// The experiment [default: all]
     experiment: Option<String>,
     /// The admin address of a running watershed
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
     url: String,
-    /// A token of admin.token or admin.tokens, where one is asked for
+    /// A token of admin.token or admin.tokens, if one is needed
     #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Show, besides, what is valid only if you look once
+    /// Also show fixed-horizon results, which are valid for one analysis at a planned time
     #[arg(long)]
     fixed: bool,
-    /// Show them anew every two seconds, until Ctrl-C
+    /// Update them every two seconds, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
 }
@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         writeln!(out, "{shown}")?;
         out.flush()?;
         std::thread::sleep(INTERVAL);
-        // Whoever watches waits for it to come back.
+        // With `--watch`, an error is shown and the next round tries again.
         shown = ask().unwrap_or_else(|error| format!("{error:#}\n"));
     }
 }
@@ -71,7 +71,7 @@ fn address(arguments: &Arguments, colours: bool) -> String {
     )
 }
 
-/// See no-color.org.
+/// Whether to use colors; see no-color.org.
 fn shows_colours() -> bool {
     let says = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     says("NO_COLOR").is_none() && says("TERM").is_none_or(|term| term != "dumb")

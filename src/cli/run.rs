@@ -1,4 +1,4 @@
-//! `watershed run`: serve.
+//! `watershed run`: serves.
 
 use crate::config;
 use crate::server::handoff::Handover;

@@ -1,5 +1,5 @@
-//! `watershed simulate`: plays the file's experiments, with and without an effect, and says how
-//! often their verdicts err and how long they take.
+//! `watershed simulate`: simulates the file's experiments with and without an effect. Shows how often
+//! their verdicts are wrong, and how long they take.
 
 mod play;
 
@@ -15,31 +15,31 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is played, and how often.
+/// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The routes file
     #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
     config: PathBuf,
-    /// How often each experiment is played without an effect, and how often with one
+    /// The number of runs of each experiment without an effect, and with one
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
-    /// Decides everything that happens: the same seed, the same answer
+    /// The seed: the same seed gives the same result
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// The share of users who do what a metric counts, such as 5%
+    /// The share of users with an event of a metric, such as 5%
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
     rate: f64,
-    /// Users of a run, over all groups; twice what a single look would take unless given
+    /// Total users per run [default: twice the fixed-horizon sample size]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     users: Option<u64>,
-    /// How often each run is looked at
+    /// The number of analyses of each run
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     looks: u64,
-    /// New users a day, to say how many days it takes
+    /// New users per day, to show the duration in days
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     users_per_day: Option<u64>,
-    /// Print JSON in place of a table
+    /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -53,7 +53,7 @@ fn share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "a percentage above 0% and below 100%, with its sign".to_owned())
 }
 
-/// Plays, and prints what came of it.
+/// Runs the simulation, and prints its result.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let running = || plan.experiments.iter().filter(|own| own.winner.is_none());
@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .collect();
     if playable.is_empty() {
         return Err(ErrorWithHint::new(
-            "the file has no running experiment that a metric judges",
+            "the file has no running experiment with a metric",
             "write `metrics:`, such as `purchase: POST /checkout -> 2xx`",
         )
         .into());
@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// On standard error, and only where a person sees it.
+/// Shows progress on standard error, if that is a terminal.
 fn progress(runs: u64) -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template(
         "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec}, {eta} left",
@@ -110,7 +110,7 @@ fn progress(runs: u64) -> anyhow::Result<ProgressBar> {
     Ok(bar.with_message("runs"))
 }
 
-/// In the order of their numbers, whichever core played them.
+/// Runs all simulations in parallel. Returns their results in order.
 fn all_runs(game: &Game<'_>, runs: u64, bar: &ProgressBar) -> Vec<End> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(0);
@@ -137,12 +137,12 @@ fn all_runs(game: &Game<'_>, runs: u64, bar: &ProgressBar) -> Vec<End> {
     ends.into_iter().map(|(_, end)| end).collect()
 }
 
-/// What came of all runs of one game. Shares are of runs, 0 to 1.
+/// The result of all runs of one simulation. Shares are of runs, 0 to 1.
 #[derive(Debug, Serialize)]
 struct Answer {
     experiment: String,
     metric: String,
-    /// The lift that was played: 0, or the planned one.
+    /// The simulated lift: 0, or the planned one.
     lift: f64,
     rate: f64,
     runs: u64,
@@ -154,11 +154,11 @@ struct Answer {
     no_planned_lift: f64,
     invalid: f64,
     no_verdict: f64,
-    /// Verdicts that are not true of what was played.
+    /// Wrong verdicts.
     wrong: f64,
-    /// The standard error of `wrong`, by the runs.
+    /// The standard error of `wrong`.
     wrong_error: f64,
-    /// Of runs with a verdict.
+    /// The median of runs with a verdict.
     median_users: Option<u64>,
     median_days: Option<f64>,
 }
@@ -166,7 +166,7 @@ struct Answer {
 impl Answer {
     fn of(plan: &Plan, game: &Game<'_>, ends: &[End], arguments: &Arguments) -> Answer {
         let experiment = game.experiment;
-        // Only experiments with a metric are played.
+        // Only experiments with a metric are simulated.
         let metric = plan.metric(experiment.metrics[0]);
         let runs = ends.len() as f64;
         let share = |is: &dyn Fn(State) -> bool| {
@@ -208,7 +208,7 @@ impl Answer {
 
 fn table(answers: &[Answer], arguments: &Arguments) -> String {
     let mut table = Table::new();
-    // Without lines between columns, and with heads in two lines: it fits 80 letters.
+    // No lines between columns, and headers in two lines, to fit into 80 characters.
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
     let mut head = vec![
         "experiment",
@@ -245,8 +245,8 @@ fn table(answers: &[Answer], arguments: &Arguments) -> String {
         .map(|answer| format!("{} for {}", answer.users, answer.experiment))
         .collect();
     format!(
-        "{table}\n{} runs each, looked at {} times, of at most {} users; {:.1} % of users do what a metric counts.\n\
-         Without an effect at most 5 % may be wrong (and 1 % by guardrails, where the file has some); a run ends with its first verdict.\n",
+        "{table}\n{} runs each, analyzed {} times, with at most {} users; {:.1} % of users have an event.\n\
+         Without an effect, at most 5 % may be wrong (and 1 % by guardrails, if the file has some); a run ends with its first verdict.\n",
         first.runs,
         first.looks,
         users.join(", "),

@@ -1,4 +1,4 @@
-//! `watershed token`: a new token for the admin API, and the line of the file that knows it.
+//! `watershed token`: makes a token for the admin API, and its line for the routes file.
 
 use crate::config::plan::TokenRole;
 use base64::Engine;
@@ -6,26 +6,26 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
-/// For whom, and what for.
+/// The arguments of `token`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watershed token dashboard --role read")]
 pub struct Arguments {
-    /// Who will carry it: decisions are kept under this name
+    /// The name of its bearer, for the audit log
     #[arg(value_parser = name)]
     name: String,
-    /// What it is good for
+    /// What it permits
     #[arg(long, default_value = "operate", value_parser = ["read", "operate"])]
     role: String,
 }
 
-/// Prints both. Only the hash stands in the file: whoever reads the file cannot come in.
+/// Prints both. The file has only the hash, so a reader of the file cannot use the token.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
     let token = URL_SAFE_NO_PAD.encode(random);
     let digest = Sha256::digest(&token);
     let hash = digest.iter().fold(String::new(), |mut hash, byte| {
-        // Writing to a text does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(hash, "{byte:02x}");
         hash
     });
@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     println!("{token}");
     eprintln!(
-        "\nThis is the only time that it is shown. For routes.yaml:\n\nadmin:\n  tokens:\n    {}: {{ role: {}, hash: \"sha256:{hash}\" }}",
+        "\nThe token is shown only now. For routes.yaml:\n\nadmin:\n  tokens:\n    {}: {{ role: {}, hash: \"sha256:{hash}\" }}",
         arguments.name,
         role.name()
     );

@@ -1,4 +1,4 @@
-//! Simulated visitors: real HTTP clients with real cookies, who look around and sometimes buy.
+//! Simulated visitors: HTTP clients with cookies that visit pages and sometimes order.
 
 use anyhow::{Context, anyhow};
 use http::header::{COOKIE, SET_COOKIE};
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinSet;
 
-/// How many visit at once.
+/// The number of visitors at the same time.
 const AT_ONCE: u64 = 32;
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// Sends this many visitors to the site; `seen` is told of each one that has left.
+/// Sends this many visitors to the site. Calls `seen` for each one that has finished.
 pub async fn visit(
     site: SocketAddr,
     visitors: u64,
@@ -29,7 +29,7 @@ pub async fn visit(
     let mut crowd: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for _ in 0..AT_ONCE.min(visitors) {
         let (next, seen) = (Arc::clone(&next), Arc::clone(&seen));
-        // A client of its own: browsers share no connections.
+        // Each visitor has a client of its own, as browsers share no connections.
         let client: Http = Client::builder(TokioExecutor::new()).build_http();
         crowd.spawn(async move {
             loop {
@@ -48,14 +48,14 @@ pub async fn visit(
     Ok(())
 }
 
-/// One visitor: lands, perhaps looks at the product, perhaps buys. What it wants is decided by
-/// its number; what it is shown, and so how easily it buys, by the site.
+/// One visitor: visits the landing page, perhaps the product page, and perhaps orders. Its number decides
+/// what it wants; the version of the site decides how easily it orders.
 async fn one(client: &Http, site: SocketAddr, number: u64) -> anyhow::Result<()> {
     let mut jar = Vec::new();
     get(client, site, Method::GET, "/", &mut jar).await?;
     if chance(number, 1) < 0.6 {
         let page = get(client, site, Method::GET, "/product", &mut jar).await?;
-        // Fewer words on the button, more orders.
+        // A shorter button gets more orders.
         let easy = page.contains("Buy now");
         if chance(number, 2) < if easy { 0.26 } else { 0.20 } {
             get(client, site, Method::POST, "/order", &mut jar).await?;
@@ -80,21 +80,21 @@ async fn get(
     let response = client
         .request(request.body(Empty::new())?)
         .await
-        .context("a visitor got no answer")?;
+        .context("a visitor got no response")?;
     for cookie in response.headers().get_all(SET_COOKIE) {
         let pair = cookie.to_str()?.split(';').next().unwrap_or_default();
         jar.push(pair.to_owned());
     }
     let status = response.status();
     if !status.is_success() {
-        return Err(anyhow!("a visitor was answered {status}"));
+        return Err(anyhow!("a visitor got status {status}"));
     }
     let body = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
-/// A number from 0 to 1 that is the same for the same visitor and decision, so that a demo can
-/// be repeated.
+/// Returns a number from 0 to 1 that depends on the visitor and the decision only, so that a demo is
+/// reproducible.
 fn chance(visitor: u64, decision: u64) -> f64 {
     let key = format!("demo/{decision}/{visitor}");
     f64::from(crate::experiment::assign::murmur3_32(key.as_bytes())) / f64::from(u32::MAX)

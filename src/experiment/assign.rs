@@ -1,23 +1,22 @@
-//! Which group a user is in: weighted rendezvous hashing over murmur3.
+//! Assigns users to groups: weighted rendezvous hashing over murmur3.
 //!
-//! The user's ID and the experiment's salt decide alone, so the answer is the same on every
-//! replica and after every restart. `docs/assignment.md` publishes vectors and six lines of
-//! Python that reproduce them.
+//! Only the user ID and the experiment's salt decide, so the group is the same on every replica and after
+//! every restart. `docs/assignment.md` publishes test vectors and six lines of Python that reproduce them.
 
 use super::{GroupIndex, UserId};
 use std::io::{self, Read};
 
-/// How much of a group's traffic share it gets, relative to its siblings. Finite and positive.
+/// The share of a group relative to the other groups. Finite and positive.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Weight(f64);
 
 impl Weight {
-    /// `None` unless `value` is finite and greater than zero.
+    /// Returns `None` unless `value` is finite and greater than zero.
     pub fn new(value: f64) -> Option<Weight> {
         (value.is_finite() && value > 0.0).then_some(Weight(value))
     }
 
-    /// The weight as a number, in the unit it was written in.
+    /// Returns the weight as it is written in the file.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -28,28 +27,28 @@ impl Weight {
 pub struct Share(f64);
 
 impl Share {
-    /// Everybody.
+    /// All users.
     pub const ALL: Share = Share(1.0);
 
-    /// `None` unless `value` lies in 0..=1.
+    /// Returns `None` unless `value` is in 0..=1.
     pub fn new(value: f64) -> Option<Share> {
         (0.0..=1.0).contains(&value).then_some(Share(value))
     }
 
-    /// The share as a fraction, 0 to 1.
+    /// Returns the share as a fraction, 0 to 1.
     pub fn get(self) -> f64 {
         self.0
     }
 }
 
-/// The split of one experiment, ready to hash: prefixes are built once, not per request.
+/// The split of one experiment, prepared for hashing: prefixes are built once and not per request.
 #[derive(Clone, Debug)]
 pub struct Split {
     traffic_prefix: Box<[u8]>,
-    /// A traffic hash below this is inside; `2^32` lets every hash in.
+    /// A traffic hash below this is inside the traffic share; `2^32` includes every hash.
     traffic_below: u64,
     groups: Box<[Slot]>,
-    /// All weights are one: the largest hash wins, which the logarithm does not change.
+    /// Whether all weights are equal: then the largest hash wins, and the logarithm is not needed.
     even: bool,
 }
 
@@ -60,8 +59,8 @@ struct Slot {
 }
 
 impl Split {
-    /// The split of an experiment with this salt, traffic share and groups (name, weight), in
-    /// file order. With no groups, everybody is outside.
+    /// Makes the split of an experiment from its salt, traffic share and groups (name, weight), in file
+    /// order. Without groups, no user takes part.
     pub fn new<'a>(
         salt: &str,
         traffic: Share,
@@ -82,7 +81,7 @@ impl Split {
         }
     }
 
-    /// The user's group, or `None` when the user is outside the traffic share.
+    /// Returns the user's group; `None` for a user outside the traffic share.
     pub fn assign(&self, user: UserId<'_>) -> Option<GroupIndex> {
         let all = self.traffic_below == 1 << 32;
         if !all && u64::from(hash(&self.traffic_prefix, user)) >= self.traffic_below {
@@ -91,7 +90,8 @@ impl Split {
         self.group(user)
     }
 
-    /// Weighted rendezvous hashing: the largest `ln(u) / weight` wins, the first on a tie.
+    /// Chooses the group by weighted rendezvous hashing: the largest `ln(u) / weight` wins, and the first
+    /// group wins a tie.
     /// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005
     /// (logarithmic method).
     fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
@@ -115,7 +115,7 @@ impl Split {
 /// The number of values that a 32-bit hash can take.
 const HASHES: f64 = 4_294_967_296.0;
 
-/// `murmur3_32(prefix + user, seed 0)`.
+/// Computes `murmur3_32(prefix + user, seed 0)`.
 fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
     let mut key = Joined {
         now: prefix,
@@ -125,7 +125,7 @@ fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
     murmur3::murmur3_32(&mut key, 0).unwrap_or_default()
 }
 
-/// murmur3 (x86, 32 bit) with seed 0.
+/// Computes murmur3 (x86, 32 bit) with seed 0.
 pub fn murmur3_32(bytes: &[u8]) -> u32 {
     let mut key = Joined {
         now: bytes,
@@ -135,8 +135,8 @@ pub fn murmur3_32(bytes: &[u8]) -> u32 {
     murmur3::murmur3_32(&mut key, 0).unwrap_or_default()
 }
 
-/// Two texts read as one. The crate asks for four bytes at a time; the reader of the standard
-/// library answers each time with a call of `memcpy`, which takes two thirds of the time.
+/// Reads two texts as one. The crate reads four bytes at a time; the reader of the standard library would
+/// call `memcpy` each time, which takes two thirds of the time.
 struct Joined<'a> {
     now: &'a [u8],
     then: &'a [u8],
@@ -152,7 +152,7 @@ impl Read for Joined<'_> {
             self.now = rest;
             return Ok(4);
         }
-        // What is left is shorter than a word.
+        // The rest is shorter than a word.
         if self.now.is_empty() {
             self.now = std::mem::take(&mut self.then);
         }

@@ -1,4 +1,4 @@
-//! Whether a visitor has agreed to be recorded.
+//! Whether a user has agreed to be recorded.
 
 use super::http_view::HeaderView;
 use super::identity::cookie_value;
@@ -8,19 +8,20 @@ use super::identity::cookie_value;
 pub struct Consent {
     /// Its name.
     pub cookie: Box<str>,
-    /// Its value, where `*` stands for anything.
+    /// Its value, with `*` for any text.
     pub value: Box<str>,
 }
 
 impl Consent {
-    /// Whether the visitor's cookies say so.
+    /// Whether the user's cookies hold the consent.
     pub fn is_given<'a>(&self, fields: impl HeaderView<'a>) -> bool {
         let value = cookie_value(fields, &self.cookie);
         value.is_some_and(|value| matches(self.value.as_bytes(), value))
     }
 }
 
-/// Only `*` is special: the crates for globs take braces and brackets, which such values hold.
+/// Matches a pattern in which only `*` is special: glob crates would interpret braces and brackets, which
+/// such values contain.
 fn matches(pattern: &[u8], value: &[u8]) -> bool {
     let mut parts = pattern.split(|&byte| byte == b'*');
     let Some(mut rest) = parts.next().and_then(|first| value.strip_prefix(first)) else {
@@ -45,7 +46,7 @@ mod tests {
     use http::HeaderMap;
 
     #[test]
-    fn consent_is_what_the_cookie_says() {
+    fn consent_follows_the_cookie() {
         let given = |value: &str, cookies: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("cookie", cookies.parse().unwrap());

@@ -1,18 +1,18 @@
-//! Guardrails: bounds on harm, and which answers do harm.
+//! Guardrails: limits on harm, and which responses count as harm.
 
 use super::MetricIndex;
 use super::metric::{Metric, Observation, Observations};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A bound on harm that an experiment must not do.
+/// A limit on the harm of an experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guardrail {
-    /// What is bounded.
+    /// What is limited.
     pub what: GuardrailTarget,
     /// The tolerated relative increase, such as 0.01 for 1 %; at least 0.
     pub max_increase: f64,
-    /// Under which place of the declaration's metrics it is counted: a metric's own, or one after
+    /// The index in the declaration's metrics under which it is counted: that of its metric, or one after
     /// all metrics of the plan.
     pub counted_as: MetricIndex,
 }
@@ -20,11 +20,11 @@ pub struct Guardrail {
 /// What a guardrail watches, per user.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GuardrailTarget {
-    /// Users with at least one 5xx answer.
+    /// Users with at least one 5xx response.
     Errors,
-    /// Users with at least one answer whose head took longer than this.
+    /// Users with at least one response whose head took longer than this.
     Slow {
-        /// The bound, in microseconds.
+        /// The limit, in microseconds.
         over_us: u64,
     },
     /// Users with at least one event of this metric.
@@ -32,7 +32,7 @@ pub enum GuardrailTarget {
 }
 
 impl Guardrail {
-    /// Its name in the file.
+    /// Returns its name in the file.
     pub fn name<'a>(&self, metrics: &'a [Metric]) -> &'a str {
         match self.what {
             GuardrailTarget::Errors => "errors",
@@ -41,8 +41,8 @@ impl Guardrail {
         }
     }
 
-    /// What stores call its counts. No name of the file begins with `~`; another bound for slow
-    /// is another count.
+    /// Returns the name of its counts in stores. It begins with `~`, as no name of the file does. Another
+    /// limit of slow responses has another name.
     pub fn counted_name<'a>(&self, metrics: &'a [Metric]) -> Cow<'a, str> {
         match self.what {
             GuardrailTarget::Errors => "~errors".into(),
@@ -51,7 +51,7 @@ impl Guardrail {
         }
     }
 
-    /// Whether an answer does harm. Metrics are observed as metrics.
+    /// Whether a response counts as harm. Guardrails of metrics are observed as metrics.
     fn is_broken_by(&self, status: u16, latency: Duration) -> bool {
         match self.what {
             GuardrailTarget::Errors => status >= 500,
@@ -61,7 +61,7 @@ impl Guardrail {
     }
 }
 
-/// Adds the harm that an answer does to what it counts for. `latency` is the time to its head.
+/// Adds the harm of a response to its observations. `latency` is the time to its head.
 pub fn observe(guardrails: &[Guardrail], status: u16, latency: Duration, seen: &mut Observations) {
     let broken = guardrails
         .iter()
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_slow_answers_do_harm() {
+    fn errors_and_slow_responses_count_as_harm() {
         check(200, 500, &[]);
         check(499, 500, &[]);
         check(500, 500, &[1]);

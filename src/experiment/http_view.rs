@@ -1,36 +1,36 @@
-//! What the core reads of a request and its answer, however their heads are kept.
+//! The parts of requests and responses that the core reads, independent of how heads are stored.
 
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, Method, request, response};
 
-/// The fields of a head that is kept for `'a`.
+/// The fields of a head that lives for `'a`.
 pub trait HeaderView<'a>: Copy {
-    /// The values of all fields of this name, in order.
+    /// Returns the values of all fields with this name, in order.
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 
-    /// The value of the first field of this name.
+    /// Returns the value of the first field with this name.
     fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
         self.all(name).next()
     }
 }
 
-/// A request whose head is kept for `'a`.
+/// A request whose head lives for `'a`.
 pub trait RequestView<'a>: Copy {
-    /// What keeps its fields.
+    /// The type of its fields.
     type Headers: HeaderView<'a>;
 
-    /// Whether this is its method.
+    /// Whether the request has this method.
     fn has_method(self, method: &Method) -> bool;
-    /// Its path, without its query.
+    /// Returns the path, without the query.
     fn path(self) -> &'a str;
-    /// Its query, without the question mark.
+    /// Returns the query, without the question mark.
     fn query(self) -> Option<&'a str>;
-    /// The host that its target names, without a port, where it names one.
+    /// Returns the host in the target, without a port, if it has one.
     fn target_host(self) -> Option<&'a str>;
-    /// Its fields.
+    /// Returns the fields.
     fn fields(self) -> Self::Headers;
 
-    /// The host that it asks, without its port: from the target, or else from `Host`.
+    /// Returns the requested host without its port: from the target, or from `Host`.
     fn host(self) -> &'a str {
         if let Some(host) = self.target_host() {
             return host;
@@ -39,21 +39,21 @@ pub trait RequestView<'a>: Copy {
         let named = named.and_then(|host| std::str::from_utf8(host).ok());
         let named = named.unwrap_or_default();
         match named.rfind(':') {
-            // The colons inside an IPv6 literal are not a port's.
+            // The colons inside an IPv6 literal do not separate a port.
             Some(colon) if !named[colon..].contains(']') => &named[..colon],
             _ => named,
         }
     }
 }
 
-/// The head of an answer.
+/// The head of a response.
 pub trait ResponseView<'a>: Copy {
-    /// What keeps its fields.
+    /// The type of its fields.
     type Headers: HeaderView<'a>;
 
-    /// Its status.
+    /// Returns the status.
     fn status(self) -> u16;
-    /// Its fields.
+    /// Returns the fields.
     fn fields(self) -> Self::Headers;
 }
 

@@ -1,21 +1,21 @@
 //! Keys that sign what clients carry, such as minted IDs and sessions. PURE.
 //!
 //! A tag is the first 16 bytes of HMAC-SHA-256 (RFC 2104). Each secret is bound to one purpose
-//! first, so that what was signed for one purpose is worth nothing for another.
+//! first, so that a tag of one purpose is invalid for another.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
 use std::sync::Arc;
 
-/// The bytes of a tag.
+/// The size of a tag, in bytes.
 pub const TAG_BYTES: usize = 16;
 
 /// Proves that one of the keys signed a message.
 pub type Tag = [u8; TAG_BYTES];
 
-/// At least one key: the first one signs, all of them verify. So a key is replaced by writing the
-/// new one before it, and is removed when nothing that it signed is needed any more.
+/// At least one key: the first one signs, all of them verify. To replace a key, write the new one before
+/// it, and remove the old one when nothing that it signed is needed any more.
 #[derive(Clone)]
 pub struct KeyRing {
     first: Hmac<Sha256>,
@@ -23,8 +23,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// The keys that these secrets give for a purpose. Secrets may have any length; 32 random
-    /// bytes are best.
+    /// Derives keys for a purpose from secrets. Secrets may have any length; 32 random bytes are best.
     pub fn new<'a>(
         purpose: &str,
         first: &[u8],
@@ -42,7 +41,7 @@ impl KeyRing {
         }
     }
 
-    /// The tag of a message, by the first key. Parts cannot run into each other: ["ab", "c"] and
+    /// Signs a message with the first key. The boundaries of its parts are signed, too: ["ab", "c"] and
     /// ["a", "bc"] are different messages.
     pub fn sign(&self, parts: &[&[u8]]) -> Tag {
         let mut tag = [0; TAG_BYTES];
@@ -51,8 +50,8 @@ impl KeyRing {
         tag
     }
 
-    /// Which key gave a message this tag: 0 for the one that signs. `None` when none did. Tags are
-    /// compared in constant time.
+    /// Returns the index of the key that signed a message with this tag; `None` if none did. Tags are compared
+    /// in constant time.
     pub fn verify(&self, parts: &[&[u8]], tag: &[u8]) -> Option<usize> {
         if tag.len() != TAG_BYTES {
             return None;
@@ -63,7 +62,7 @@ impl KeyRing {
 }
 
 impl fmt::Debug for KeyRing {
-    /// Says how many keys there are, and nothing of them.
+    /// Shows the number of keys, and no key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyRing({} keys)", 1 + self.others.len())
     }

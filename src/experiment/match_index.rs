@@ -1,5 +1,5 @@
-//! All experiments of a plan, and which of them a request may be eligible for. Of many, most are
-//! for other hosts or other parts of the site: they are not asked.
+//! Finds the experiments of a plan that a request may be eligible for. With many experiments, most are for
+//! other hosts or other parts of the site, and need not be checked.
 
 use super::http_view::RequestView;
 use super::matcher::{HostPattern, Matcher, PathPattern};
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 
-/// Up to so many are asked one after the other.
+/// Up to this number, all experiments are checked in turn.
 const FEW: usize = 8;
 
 type Places = HashMap<Box<str>, Vec<usize>, RandomState>;
@@ -23,7 +23,7 @@ pub struct Experiments {
 
 #[derive(Clone, Debug, Default)]
 struct Routes {
-    /// Of the experiments that neither of the others tells of.
+    /// Experiments that are in neither of the other tables.
     anywhere: Vec<usize>,
     /// By host, in lower case.
     by_host: Places,
@@ -65,7 +65,7 @@ impl<'a> IntoIterator for &'a Experiments {
 }
 
 impl Experiments {
-    /// Those that this request may be eligible for, in file order; for all others it is not.
+    /// Returns the experiments that this request may be eligible for, in file order.
     pub fn candidates<'a>(
         &self,
         request: impl RequestView<'a>,
@@ -95,7 +95,7 @@ impl Routes {
         for (index, (host, segment)) in matchers.map(keys).enumerate() {
             let host = host.map(|it| (true, it));
             let segment = segment.map(|it| (false, it));
-            // What tells more of them apart.
+            // Use the table that separates more of them.
             let rarest = [host, segment]
                 .into_iter()
                 .flatten()
@@ -125,7 +125,7 @@ impl Routes {
 
 enum Candidates<'a> {
     All(std::ops::Range<usize>),
-    /// Each in order.
+    /// All of them, in order.
     Some([&'a [usize]; 3]),
 }
 
@@ -152,7 +152,7 @@ fn host_of(matcher: &Matcher) -> Option<String> {
     }
 }
 
-/// The first segment of every path that matches, if it is always the same.
+/// Returns the first segment of every path that matches, if it is always the same.
 fn segment_of(matcher: &Matcher) -> Option<String> {
     let segment = match matcher.path.as_ref()? {
         PathPattern::Exact(path) => first_segment(path)?,
@@ -202,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_is_passed_over_and_all_come_in_order(
+        fn no_eligible_experiment_is_missed_and_order_is_kept(
             matchers in prop::collection::vec(matcher(), 1..30),
             asked_path in "(/(a|b|c|shop|shopping|)){1,3}",
             asked_host in "(a\\.|A\\.|b\\.)?(example|Example|shop)\\.test(:80)?",
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_is_found_at_once() {
+    fn one_of_many_is_found_without_checking_others() {
         let of_site = |number: usize| Matcher {
             path: Some(PathPattern::new("/shop/**")),
             host: Some(HostPattern::new(&format!("site-{number}.test"))),

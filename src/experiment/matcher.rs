@@ -50,18 +50,18 @@ impl Matcher {
     }
 }
 
-/// Whether a request meets an experiment's conditions.
+/// Which conditions of an experiment a request meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eligibility {
-    /// All of them.
+    /// All conditions.
     Yes,
-    /// All but those on header fields.
+    /// All but the conditions on header fields.
     WithOtherHeaders,
-    /// Not even without those.
+    /// Not all, even without those on header fields.
     No,
 }
 
-/// A path as the file writes it: `/checkout`, `/checkout/**`, or any glob.
+/// A path pattern in the file: `/checkout`, `/checkout/**`, or any glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathPattern {
     /// This path and no other.
@@ -73,7 +73,7 @@ pub enum PathPattern {
 }
 
 impl PathPattern {
-    /// The pattern that this text means. It must begin with `/`, which the configuration checks.
+    /// Parses a pattern. It must begin with `/`, which the configuration checks.
     pub fn new(text: &str) -> PathPattern {
         if let Some(base) = text.strip_suffix("/**")
             && PathPattern::is_literal(base)
@@ -86,7 +86,7 @@ impl PathPattern {
         }
     }
 
-    /// Whether a text means only itself.
+    /// Whether a pattern has no special characters.
     pub fn is_literal(text: &str) -> bool {
         !text.contains(['*', '?', '[', '{', '!', '\\'])
     }
@@ -103,17 +103,17 @@ impl PathPattern {
     }
 }
 
-/// A host as the file writes it: `shop.example.com` or `*.example.com`.
+/// A host pattern in the file: `shop.example.com` or `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
     /// This host.
     Exact(Box<str>),
-    /// Any host that ends so; kept with its leading dot.
+    /// Any host with this ending, which has its leading dot.
     Under(Box<str>),
 }
 
 impl HostPattern {
-    /// The pattern that this text means.
+    /// Parses a pattern.
     pub fn new(text: &str) -> HostPattern {
         match text.strip_prefix('*') {
             Some(rest) if rest.starts_with('.') => HostPattern::Under(rest.into()),
@@ -137,9 +137,9 @@ impl HostPattern {
 /// A named value that a request must carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValuePattern<Name> {
-    /// The header's or parameter's name.
+    /// The name of the header or parameter.
     pub name: Name,
-    /// The exact value; `None` asks only that it is there.
+    /// The exact value; `None` accepts any value.
     pub value: Option<Box<str>>,
 }
 

@@ -1,9 +1,9 @@
-//! The cookie of an ID that was minted here: `<ID>.<tag>`, where the ID ends at the first dot. PURE.
+//! The cookie of a minted ID: `<ID>.<tag>`, where the ID ends at the first dot. PURE.
 //!
-//! The tag proves that the ID was given by this site, so that no client can choose one. It is the
-//! unpadded base64url of a [`key_ring`](super::key_ring) tag. An ID of version 0.1.0 came without a
-//! tag, and so anybody can have chosen it. It is given a tag of another kind (`<ID>.0<tag>`) that
-//! proves nothing of its origin, and the ID never becomes a minted one.
+//! The tag proves that this site minted the ID, so that no client can choose one. It is the unpadded
+//! base64url of a [`key_ring`](super::key_ring) tag. An ID of version 0.1.0 has no tag, so a client may have
+//! chosen it. It gets a tag of another kind (`<ID>.0<tag>`), which does not prove its origin, and the ID
+//! never counts as minted.
 
 use super::UserId;
 use super::key_ring::{KeyRing, TAG_BYTES, Tag};
@@ -12,22 +12,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use memchr::memchr;
 use uuid::Uuid;
 
-/// The digits of a tag.
+/// The number of digits of a tag.
 const TAG_TEXT_BYTES: usize = 22;
-/// Begins the tag of an ID of version 0.1.0.
+/// The prefix of the tag of an ID of version 0.1.0.
 const OLD_MARK: u8 = b'0';
 
-/// Where the ID in a cookie comes from.
+/// The origin of the ID in a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It was minted here: a known ID may absorb it.
+    /// This site minted it: a known ID may absorb it.
     Minted,
-    /// Version 0.1.0 gave it, or a client chose it: it is a user's ID, and nothing absorbs it.
+    /// Version 0.1.0 made it, or a client chose it: it identifies a user, and no known ID absorbs it.
     Old,
 }
 
 impl Origin {
-    /// Parts the tags of one origin from those of the other.
+    /// Separates the tags of the two origins.
     fn label(self) -> &'static [u8] {
         match self {
             Origin::Minted => b"minted",
@@ -36,19 +36,18 @@ impl Origin {
     }
 }
 
-/// What stands in a cookie.
+/// The contents of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CookieId<'a> {
     /// The ID, without its tag; not empty.
     pub id: &'a [u8],
-    /// Where it comes from.
+    /// Its origin.
     pub origin: Origin,
-    /// Whether the first key signed it. If not, the client is given the cookie again.
+    /// Whether the first key signed it. If not, the response sets the cookie again.
     pub is_current: bool,
 }
 
-/// Reads the value of a cookie. `None` for an empty ID or a wrong tag, which is as good as no
-/// cookie.
+/// Decodes a cookie. `None` for an empty ID or a wrong tag: the cookie is ignored.
 pub fn read<'a>(keys: &KeyRing, value: &'a [u8]) -> Option<CookieId<'a>> {
     let Some(end) = memchr(b'.', value) else {
         return (!value.is_empty()).then_some(CookieId {
@@ -67,7 +66,7 @@ pub fn read<'a>(keys: &KeyRing, value: &'a [u8]) -> Option<CookieId<'a>> {
     })
 }
 
-/// The value of the cookie of an ID, by the first key.
+/// Encodes the cookie of an ID with the first key.
 pub fn write(keys: &KeyRing, id: &[u8], origin: Origin) -> Vec<u8> {
     let mut value = Vec::with_capacity(id.len() + 2 + TAG_TEXT_BYTES);
     value.extend_from_slice(id);
@@ -80,8 +79,8 @@ pub fn write(keys: &KeyRing, id: &[u8], origin: Origin) -> Vec<u8> {
     value
 }
 
-/// The ID that a person means who gives an ID or, from a browser, the whole value of the cookie. A
-/// UUID before something like a tag is an ID also where the key is not known.
+/// Returns the ID in a text that a person entered: an ID, or the whole value of a cookie. A UUID before
+/// something like a tag counts as the ID even if the key is not known.
 pub fn id_of<'a>(keys: &KeyRing, given: &'a [u8]) -> &'a [u8] {
     let given = UserId::trim(given);
     let Some(end) = memchr(b'.', given) else {
@@ -95,7 +94,7 @@ pub fn id_of<'a>(keys: &KeyRing, given: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// The origin that a tag speaks of, and the tag. `None` for what is not written as one.
+/// Decodes a tag, and returns its origin; `None` for a malformed one.
 fn tag(text: &[u8]) -> Option<(Origin, Tag)> {
     let (origin, digits) = match text {
         [OLD_MARK, digits @ ..] if digits.len() == TAG_TEXT_BYTES => (Origin::Old, digits),
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_proves_its_id_and_origin() {
+    fn tag_proves_id_and_origin() {
         let (new, old): (&[u8], &[u8]) = (b"a new secret of ours", b"an old secret of ours");
         let ring = keys(&[new, old]);
         for origin in [Origin::Minted, Origin::Old] {
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_cannot_be_changed_moved_or_relabelled() {
+    fn tag_cannot_be_changed_moved_or_relabelled() {
         let ring = keys(&[b"a secret of ours"]);
         let minted = write(&ring, b"m1", Origin::Minted);
         let tag = &minted[3..];
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pasted_cookie_is_its_id() {
+    fn pasted_cookie_is_its_id() {
         let ring = keys(&[b"a secret of ours"]);
         let uuid = b"019341e2-7d4c-7bbb-8ccc-0123456789ab";
         for origin in [Origin::Minted, Origin::Old] {

@@ -1,4 +1,4 @@
-//! QA overrides: a signed token that puts one visitor into a group.
+//! QA overrides: a signed token that puts its bearer into a group.
 //!
 //! A token is `v1.<expires>.<experiment>.<group>.<signature>`: `expires` in Unix seconds, names
 //! in unpadded base64url, the signature HMAC-SHA-256 (RFC 2104) over everything before its dot,
@@ -16,36 +16,36 @@ pub const OVERRIDE_HEADER: HeaderName = HeaderName::from_static("watershed-overr
 /// The cookie, and the query parameter of a link, that carries a token.
 pub const OVERRIDE_COOKIE: &str = "watershed_override";
 
-/// What a sound token asks for.
+/// The contents of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// The experiment's name.
     pub experiment: String,
     /// The group's name.
     pub group: String,
-    /// When the token ends, in Unix seconds.
+    /// When the token expires, in Unix seconds.
     pub expires_s: u64,
 }
 
 impl Override {
-    /// The group that this override puts its visitor into, if it is for this experiment.
+    /// Returns the group of this override, if it is for this experiment.
     pub fn group_in(&self, experiment: &Experiment) -> Option<GroupIndex> {
         (*experiment.name == *self.experiment).then(|| experiment.group_named(&self.group))?
     }
 }
 
-/// Why a token was not honoured.
+/// Why a token is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverrideError {
-    /// It is not a token at all, or its signature is not ours.
+    /// It is not a token, or another secret signed it.
     #[error("not signed with this secret")]
     Forged,
-    /// Its time is over.
+    /// It has expired.
     #[error("expired")]
     Stale,
 }
 
-/// A token that puts its bearer into a group until `expires_s` (Unix seconds).
+/// Makes a token that puts its bearer into a group until `expires_s` (Unix seconds).
 pub fn sign(secret: &[u8], forced: &Override) -> String {
     let body = format!(
         "v1.{}.{}.{}",
@@ -57,8 +57,8 @@ pub fn sign(secret: &[u8], forced: &Override) -> String {
     format!("{body}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// What a token asks for, if it is signed with this secret and has not ended. Compared in
-/// constant time.
+/// Decodes a token, if it is signed with this secret and has not expired. Signatures are compared in constant
+/// time.
 pub fn verify(secret: &[u8], token: &[u8], now_s: u64) -> Result<Override, OverrideError> {
     let forced = opened(secret, token).ok_or(OverrideError::Forged)?;
     if forced.expires_s <= now_s {

@@ -1,17 +1,17 @@
-//! The facts that are journaled: what was answered to whom, under which plan.
+//! The records that are journaled: the response to a user, under one plan.
 //!
-//! A [`Record`] names experiments, groups and metrics by their place in a [`Declaration`], and
-//! the journal keeps each declaration before the first record that refers to it. So a journal
-//! can be folded long after the file that it was written under has changed.
+//! A [`Record`] refers to experiments, groups and metrics by their index in a [`Declaration`], and the
+//! journal has each declaration before the first record that refers to it. So a journal can be ingested
+//! long after its plan has changed.
 
 use super::assign::{Share, Weight};
 use super::metric::{MetricGoal, MetricKind, Observation};
 use super::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 
-/// Everything a store must know to fold the records of one plan.
+/// What ingestion must know to aggregate the records of one plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declaration {
-    /// Names this declaration in its journal: equal declarations have equal digests.
+    /// Identifies this declaration in its journal: equal declarations have equal digests.
     pub digest: u64,
     /// In the order of the plan, promoted experiments included (they have no records).
     pub experiments: Vec<DeclaredExperiment>,
@@ -19,24 +19,24 @@ pub struct Declaration {
     pub metrics: Vec<DeclaredMetric>,
 }
 
-/// One experiment as the store keeps it.
+/// One experiment of a declaration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredExperiment {
-    /// Its name: with the group's and metric's names, the key of all its counts.
+    /// Its name. With the names of groups and metrics, it is the key of all its counts.
     pub name: String,
-    /// The epoch that its records belong to.
+    /// The epoch of its records.
     pub epoch: EpochDigest,
-    /// The share of eligible users that takes part.
+    /// The share of eligible users who take part.
     pub traffic: Share,
     /// In file order.
     pub groups: Vec<DeclaredGroup>,
-    /// Indexes into the declaration's metrics: those that judge this experiment.
+    /// The indices of its metrics in the declaration.
     pub metrics: Vec<usize>,
-    /// Whether it is running; a promoted experiment takes no more events.
+    /// Whether it is running. A promoted experiment accepts no more events.
     pub running: bool,
 }
 
-/// One group as the store keeps it.
+/// One group of a declaration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredGroup {
     /// Its name.
@@ -45,7 +45,7 @@ pub struct DeclaredGroup {
     pub weight: Weight,
 }
 
-/// One metric as the store keeps it.
+/// One metric of a declaration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredMetric {
     /// Its name.
@@ -54,57 +54,56 @@ pub struct DeclaredMetric {
     pub kind: MetricKind,
     /// Which direction is better.
     pub goal: MetricGoal,
-    /// Decimal places of its sums.
+    /// The decimal places of its sums.
     pub scale: u8,
-    /// The attribution window, in milliseconds after first exposure.
+    /// The conversion window, in milliseconds after the first exposure.
     pub within_ms: Option<u64>,
 }
 
-/// One answered request.
+/// The record of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record<'a> {
-    /// When the answer's head was ready, in Unix milliseconds.
+    /// When the head of the response was ready, in Unix milliseconds.
     pub at_ms: u64,
-    /// Who asked.
+    /// The user.
     pub user: UserId<'a>,
-    /// The digest of the declaration that the indexes below refer to.
+    /// The digest of the declaration that the indices below refer to.
     pub declaration: u64,
-    /// The answer's status.
+    /// The status of the response.
     pub status: u16,
-    /// From the request's head to the answer's, in microseconds.
+    /// The time from the head of the request to the head of the response, in microseconds.
     pub latency_us: u64,
-    /// The experiments that the user was inside of on this request. Empty when the request
-    /// matched none and is recorded for its events alone.
+    /// The exposures of this request. Empty if the request matched no experiment and is recorded only for
+    /// its events.
     pub exposures: &'a [Exposure],
-    /// What the answer counted for.
+    /// The observations of metrics.
     pub observations: &'a [Observation],
-    /// The minted ID that came with `user`, which is a known one: evidence that both are one
-    /// person's. Never an ID that a client can choose.
+    /// The minted ID that came with `user`, which is a known ID: both belong to one person. It is never an
+    /// ID that a client can choose.
     pub minted: Option<UserId<'a>>,
 }
 
-/// That a user was in a group of an experiment on one request.
+/// The exposure of a user to a group on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exposure {
-    /// Which experiment of the declaration.
+    /// The experiment, by its index in the declaration.
     pub experiment: ExperimentIndex,
-    /// Which group of that experiment.
+    /// The group, by its index in the experiment.
     pub group: GroupIndex,
-    /// Whose answer it was.
+    /// Which version served it.
     pub served: Served,
 }
 
-/// Whose answer a user in a group was given.
+/// Which version served a user in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Served {
-    /// The group's own: it counts.
+    /// The group's version: the exposure counts.
     Own,
-    /// Control's, because the group's upstream could not serve: it says nothing about the group
-    /// and is counted apart.
+    /// Control's version, because the group's upstream was unavailable. It is counted separately.
     Fallback,
-    /// The group's, because a QA override asked for it: neither it nor its events count.
+    /// The group's version by a QA override: neither the exposure nor its events count.
     Override,
-    /// The group's own, which was recorded when its head came, and which did not reach its end: the
-    /// upstream broke off, or the client left. Counted apart.
+    /// The group's version, recorded when its head came, but aborted by the upstream or the client. It is
+    /// counted separately.
     Unfinished,
 }

@@ -1,4 +1,4 @@
-//! What one request means for every experiment of the plan.
+//! Resolves a request: the user's group in every experiment, and the upstream.
 
 use super::assign::Split;
 use super::http_view::RequestView;
@@ -8,28 +8,28 @@ use super::override_token::Override;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use smallvec::SmallVec;
 
-/// How a user stands to one experiment.
+/// The membership of a user in one experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// The user sees this group.
+    /// The user is in this group.
     Inside {
-        /// Which group.
+        /// The group.
         group: GroupIndex,
-        /// What put the user there.
+        /// The reason.
         by: AssignedBy,
     },
     /// The user takes no part.
     Outside(OutsideReason),
 }
 
-/// What put a user into a group.
+/// Why a user is in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssignedBy {
-    /// The hash of the user's ID.
+    /// The hash of the user ID.
     Hash,
     /// A signed QA override.
     Override,
-    /// The experiment is over and this group's version is everybody's.
+    /// The experiment is over, and everybody gets this group's version.
     Winner,
 }
 
@@ -51,24 +51,23 @@ pub enum OutsideReason {
     NotMatched,
     /// The user is not in the experiment's traffic share.
     OutsideTraffic,
-    /// An experiment before it in the file has chosen the upstream of this request.
+    /// An earlier experiment of the file has chosen the upstream of this request.
     AnotherChose(ExperimentIndex),
 }
 
-/// What one request means: the groups it is in, and where it goes.
+/// The groups of a request, and its upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
-    /// The experiments the user is inside of, in file order.
+    /// The user's groups by experiment, in file order.
     pub inside: SmallVec<[(ExperimentIndex, GroupIndex, AssignedBy); 2]>,
-    /// The experiment and group that chose the upstream, and that upstream.
+    /// The experiment and group that chose the upstream, and the upstream.
     pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
-    /// What another request for the same target may have that leads to another answer.
+    /// What the response depends on beyond the target.
     pub varies_by: VariesBy,
 }
 
 impl Assignment {
-    /// The experiment and group that chose the upstream, or else the first ones, and what put the
-    /// user there.
+    /// Returns the experiment and group that chose the upstream, or the first ones, and the reason.
     pub fn deciding(&self) -> Option<(ExperimentIndex, GroupIndex, AssignedBy)> {
         let chosen = self.chosen.map(|(experiment, _, _)| experiment);
         let mut inside = self.inside.iter().copied();
@@ -76,20 +75,20 @@ impl Assignment {
     }
 }
 
-/// What the answer depends on, beyond the target.
+/// What a response depends on beyond the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VariesBy {
-    /// Which upstream answers depends on who asks. So it does for a user outside the traffic
-    /// share: for another one it is another.
+    /// Whether the upstream depends on the user. It does also for a user outside the traffic share, because
+    /// another user may get another upstream.
     pub user_for_upstream: bool,
-    /// What the upstream is told depends on who asks.
+    /// Whether headers to the upstream depend on the user.
     pub user_for_headers: bool,
-    /// Experiments with conditions on header fields that decided here.
+    /// Experiments whose conditions on header fields decided.
     pub headers: SmallVec<[ExperimentIndex; 1]>,
 }
 
 impl VariesBy {
-    /// Adds what it means that this experiment was asked; whether the request is eligible.
+    /// Adds the dependence on an experiment. Returns whether the request is eligible.
     fn add<'a>(
         &mut self,
         index: ExperimentIndex,
@@ -111,8 +110,8 @@ impl VariesBy {
     }
 }
 
-/// What this request by this user means. At most one experiment, the first in file order whose
-/// group has an upstream, chooses the upstream; experiments without upstreams all act.
+/// Resolves a request of a user. At most one experiment, the first in file order whose group has an
+/// upstream, chooses the upstream. All experiments without upstreams apply.
 pub fn resolve<'a>(
     experiments: &Experiments,
     request: impl RequestView<'a>,
@@ -138,7 +137,7 @@ pub fn resolve<'a>(
     assignment
 }
 
-/// What this request means where nobody may be recorded: control, for whoever it is.
+/// Resolves a request without consent: every user gets control.
 pub fn unrecorded<'a>(experiments: &Experiments, request: impl RequestView<'a>) -> Assignment {
     let mut assignment = Assignment::default();
     for (index, experiment) in experiments.candidates(request) {
@@ -154,7 +153,7 @@ pub fn unrecorded<'a>(experiments: &Experiments, request: impl RequestView<'a>) 
     assignment
 }
 
-/// How a user stands to an experiment whose conditions the request meets.
+/// Returns the membership of a user in an experiment whose conditions the request meets.
 pub fn membership(
     experiment: &Experiment,
     user: UserId<'_>,

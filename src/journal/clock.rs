@@ -12,7 +12,7 @@ const AHEAD_MAX_MS: u64 = 24 * 3_600_000;
 /// time, it runs at half speed until the system's clock has caught up.
 #[derive(Debug)]
 pub struct MonotonicClock {
-    told_ms: Cell<u64>,
+    last_ms: Cell<u64>,
     at: Cell<Instant>,
 }
 
@@ -22,7 +22,7 @@ impl MonotonicClock {
         let ahead_ms = floor_ms.saturating_sub(system_ms);
         let floor_ms = if ahead_ms < AHEAD_MAX_MS { floor_ms } else { 0 };
         MonotonicClock {
-            told_ms: Cell::new(system_ms.max(floor_ms)),
+            last_ms: Cell::new(system_ms.max(floor_ms)),
             at: Cell::new(now),
         }
     }
@@ -30,11 +30,11 @@ impl MonotonicClock {
     /// Returns the time at `now`, while the system's clock shows `system_ms`. It never decreases.
     pub fn read(&self, now: Instant, system_ms: u64) -> u64 {
         let since = now.saturating_duration_since(self.at.get());
-        let least_ms = self.told_ms.get() + half(since);
+        let least_ms = self.last_ms.get() + half(since);
         if system_ms < least_ms {
             return least_ms;
         }
-        self.told_ms.set(system_ms);
+        self.last_ms.set(system_ms);
         self.at.set(now);
         system_ms
     }

@@ -349,8 +349,8 @@ impl Reader {
             return Ok(Step::End);
         };
         let sequence = found.sequence;
-        let fact = layout::decode(open.payload(&found));
-        if let Ok(JournalEntry::Declaration(declaration)) = fact {
+        let entry = layout::decode(open.payload(&found));
+        if let Ok(JournalEntry::Declaration(declaration)) = entry {
             if self.format == FrameFormat::First {
                 self.reach(sequence);
             }
@@ -360,7 +360,7 @@ impl Reader {
         }
         let seen_before = sequence < self.next;
         self.reach(sequence);
-        match fact {
+        match entry {
             Ok(JournalEntry::Record(record)) if !seen_before => {
                 if self.knows(record.declaration) {
                     return Ok(Step::Record(sequence, record));

@@ -93,8 +93,8 @@ pub async fn run(
         handover.ended().await;
     }
     let drain = leave(&holder, &plans).await;
-    tracing::info!("stopping: finishing requests in flight");
     supervisor.enter(Phase::Draining(drain));
+    tracing::info!("stopping: finishing requests in flight");
     workers.ended().await?;
     background.end(&supervisor).await;
     supervisor.failure().map_or(Ok(()), |why| Err(anyhow!(why)))

@@ -59,7 +59,7 @@ pub struct Ingestor {
     backoff: Backoff,
     housekept: tokio::time::Instant,
     /// By journal: how many dropped and damaged records the store knows of.
-    told: HashMap<JournalId, (u64, u64)>,
+    stored_losses: HashMap<JournalId, (u64, u64)>,
     /// Damaged records of journals that were deleted.
     lost_before: u64,
     /// Whether the store has replied and has not failed since.
@@ -90,7 +90,7 @@ impl Ingestor {
             mark: None,
             backoff: Backoff::new(),
             housekept: tokio::time::Instant::now(),
-            told: HashMap::new(),
+            stored_losses: HashMap::new(),
             lost_before: 0,
             answers: false,
             last_failed: false,
@@ -213,13 +213,13 @@ impl Ingestor {
             }
         }
         self.measure();
-        let folded: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
+        let ingested: usize = chunks.iter().map(|chunk| chunk.records.len()).sum();
         self.telemetry
             .ingestion
             .ingested
-            .fetch_add(folded as u64, Ordering::Relaxed);
+            .fetch_add(ingested as u64, Ordering::Relaxed);
         self.pass_mark();
-        Ok(match (is_full, folded) {
+        Ok(match (is_full, ingested) {
             (true, _) => Read::Full,
             (false, 0) => Read::Nothing,
             (false, _) => Read::Some,
@@ -325,8 +325,8 @@ impl Ingestor {
         }
         match self.report_loss().await {
             Err(error) if error.is_of_one_experiment() => self.report_missing(Some(&error)),
-            told => {
-                told?;
+            reported => {
+                reported?;
                 self.report_missing(None);
             }
         }
@@ -433,14 +433,14 @@ impl Ingestor {
     async fn report_loss(&mut self) -> Result<(), StoreError> {
         for reader in &self.readers {
             let (dropped, lost) = (reader.dropped(), reader.lost());
-            let told = self.told.entry(reader.id().clone()).or_default();
-            if dropped > told.0 {
+            let stored = self.stored_losses.entry(reader.id().clone()).or_default();
+            if dropped > stored.0 {
                 self.store.report_dropped(reader.id(), dropped).await?;
-                told.0 = dropped;
+                stored.0 = dropped;
             }
-            if lost > told.1 {
+            if lost > stored.1 {
                 self.store.report_damaged(reader.id(), lost).await?;
-                told.1 = lost;
+                stored.1 = lost;
             }
         }
         Ok(())
@@ -500,15 +500,20 @@ impl Ingestor {
                 .sum(),
             Ordering::Relaxed,
         );
-        let told = |reader: &Reader| self.told.get(reader.id()).copied().unwrap_or_default();
-        let untold = |reader: &Reader| reader.dropped().saturating_sub(told(reader).0);
+        let stored = |reader: &Reader| {
+            self.stored_losses
+                .get(reader.id())
+                .copied()
+                .unwrap_or_default()
+        };
+        let unreported = |reader: &Reader| reader.dropped().saturating_sub(stored(reader).0);
         ingestion
             .dropped_unreported
-            .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
-        let untold = |reader: &Reader| reader.lost().saturating_sub(told(reader).1);
+            .store(self.readers.iter().map(unreported).sum(), Ordering::Relaxed);
+        let unreported = |reader: &Reader| reader.lost().saturating_sub(stored(reader).1);
         ingestion
             .lost_unreported
-            .store(self.readers.iter().map(untold).sum(), Ordering::Relaxed);
+            .store(self.readers.iter().map(unreported).sum(), Ordering::Relaxed);
         let lost: u64 = self.readers.iter().map(Reader::lost).sum();
         ingestion
             .lost

@@ -15,7 +15,7 @@ pub async fn announce(store: Arc<dyn Store>, id: String, definition: impl Fn() -
         let now = definition();
         let due = last
             .as_ref()
-            .is_none_or(|(at, told)| at.elapsed() >= INTERVAL || *told != now);
+            .is_none_or(|(at, announced)| at.elapsed() >= INTERVAL || *announced != now);
         if due {
             let replica = Replica {
                 id: id.clone(),

@@ -4,55 +4,55 @@ use crate::config::plan::EndpointAddress;
 use std::io;
 use std::sync::Arc;
 
-/// Why no endpoint of an upstream could be connected to. What the last one tried said.
+/// The error of the last endpoint that was tried.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
     /// Its name has no address.
     #[error("{endpoint} does not resolve")]
     Unresolved {
-        /// Which.
+        /// The endpoint.
         endpoint: Arc<EndpointAddress>,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// It refused, or is out of reach.
+    /// It refused the connection, or cannot be reached.
     #[error("{endpoint} does not accept connections")]
     Refused {
-        /// Which.
+        /// The endpoint.
         endpoint: Arc<EndpointAddress>,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It speaks no TLS, or shows no certificate that is trusted.
+    /// TLS failed, or its certificate is not trusted.
     #[error("{endpoint} cannot be trusted")]
     Distrusted {
-        /// Which.
+        /// The endpoint.
         endpoint: Arc<EndpointAddress>,
-        /// What was wrong.
+        /// The TLS error.
         source: io::Error,
     },
-    /// It did not answer in time.
+    /// It did not accept the connection in time.
     #[error("{endpoint} did not accept a connection in time")]
     TimedOut {
-        /// Which.
+        /// The endpoint.
         endpoint: Arc<EndpointAddress>,
     },
-    /// It has as many connections as it may have, and none came free in time.
-    #[error("{endpoint} has no connection free")]
+    /// It has its maximum of connections, and none was released in time.
+    #[error("{endpoint} has no free connection")]
     Busy {
-        /// Which.
+        /// The endpoint.
         endpoint: Arc<EndpointAddress>,
     },
-    /// None of its endpoints is well, as their checks say.
-    #[error("no endpoint of {upstream} is well")]
+    /// All endpoints are unhealthy by their health checks.
+    #[error("no endpoint of {upstream} is healthy")]
     Down {
-        /// Which upstream.
+        /// The upstream.
         upstream: Box<str>,
     },
 }
 
 impl AcquireError {
-    /// The endpoint that was tried; `None` where none was.
+    /// Returns the endpoint that was tried, if any.
     pub fn endpoint(&self) -> Option<&EndpointAddress> {
         match self {
             AcquireError::Unresolved { endpoint, .. }

@@ -1,4 +1,4 @@
-//! Which endpoint is asked next. PURE: turns and chances are arguments.
+//! Load balancing: chooses the endpoint of a request. PURE: turns and random numbers are arguments.
 
 use crate::config::plan::Balance;
 use crate::experiment::UserId;
@@ -7,21 +7,21 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 use std::time::Duration;
 
-/// How long an endpoint that refused a connection is passed over, unless all others did too.
+/// How long an endpoint that refused a connection is ejected, unless all others are ejected, too.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
-/// Failures in a row from which on an endpoint is passed over, and for how long at most.
+/// The number of failures in a row that eject an endpoint, and the longest ejection.
 const FAILURES_MIN: u32 = 3;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How long an endpoint is passed over after so many failures in a row: twice as long each time.
+/// Returns how long an endpoint is ejected after a number of failures in a row. The time doubles with each.
 pub fn pause(failures: u32) -> Option<Duration> {
     let more = failures.checked_sub(FAILURES_MIN)?;
     Some(PAUSE.saturating_mul(1 << more.min(16)).min(PAUSE_MAX))
 }
 
-/// How many requests may be given to a second endpoint: one in five, and a few at any time. When
-/// every endpoint fails, a second attempt for each request would only double the load.
+/// The budget of retries: one for five requests, and a few at any time. If every endpoint fails, a retry
+/// of each request would only double the load.
 #[derive(Debug)]
 pub struct Budget(Cell<f64>);
 
@@ -35,12 +35,12 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A request came.
+    /// Adds a request.
     pub fn deposit(&self) {
         self.0.set((self.0.get() + BUDGET_SHARE).min(BUDGET_MAX));
     }
 
-    /// Whether one more may be tried again.
+    /// Takes one retry. Returns whether there was one.
     pub fn withdraw(&self) -> bool {
         let may = self.0.get() >= 1.0;
         if may {
@@ -50,37 +50,37 @@ impl Budget {
     }
 }
 
-/// Whether an endpoint is asked.
+/// Whether an endpoint gets requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointState {
-    /// Yes.
+    /// It gets requests.
     Ready,
-    /// Only after the others: it failed just now, or has no room.
+    /// It is tried after the others: it is ejected, or has no free connection.
     Last,
-    /// No: its checks say that it is not well.
+    /// It gets no requests: its health checks fail.
     Down,
 }
 
-/// What the choice goes by, of one endpoint.
+/// The properties of an endpoint that decide the choice.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
-    /// Whether it is asked.
+    /// Whether it gets requests.
     pub state: EndpointState,
-    /// Requests that run there.
+    /// Its requests in flight.
     pub load: u32,
     /// See [`seed`].
     pub seed: u32,
 }
 
-/// The order in which some endpoints are tried.
+/// The order in which endpoints are tried.
 pub type Order = SmallVec<[usize; 8]>;
 
-/// The order in which endpoints are tried: from `turn` on, those that are ready first.
+/// Returns the order in which endpoints are tried: from `turn` on, ready ones first.
 ///
-/// `LeastLoaded` lets the first one ready and another by `chance` compare their loads (the power
-/// of two choices: Mitzenmacher, IEEE TPDS 12(10), 2001); with equal loads it takes turns. `User`
-/// ranks endpoints by hashes of each with the `user` (rendezvous hashing: Thaler and Ravishankar,
-/// 1998), so that only the users of an endpoint that goes away move; without a user it takes turns.
+/// `LeastLoaded` compares the loads of the first ready endpoint and another one by `chance` (the power of
+/// two choices: Mitzenmacher, IEEE TPDS 12(10), 2001); with equal loads it takes turns. `User` ranks
+/// endpoints by hashes of each with the `user` (rendezvous hashing: Thaler and Ravishankar, 1998), so that
+/// only the users of a removed endpoint move; without a user it takes turns.
 pub fn order(
     balance: Balance,
     candidates: &[Candidate],
@@ -109,13 +109,13 @@ pub fn order(
     order
 }
 
-/// What tells endpoints apart for users: the same at every replica and start.
+/// Hashes an endpoint for `User`. The result is the same on every replica and after every start.
 pub fn seed(address: &str) -> u32 {
     hash(address.as_bytes(), 0)
 }
 
 fn hash(mut text: &[u8], seed: u32) -> u32 {
-    // Reading a slice cannot fail.
+    // Reading from a slice cannot fail.
     murmur3::murmur3_32(&mut text, seed).unwrap_or_default()
 }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_end() {
+    fn ejections_double_up_to_the_longest() {
         let seconds = |failures| pause(failures).map(|pause| pause.as_secs());
         assert_eq!(seconds(2), None);
         assert_eq!(
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_a_share_of_what_comes() {
+    fn retry_budget_is_a_share_of_requests() {
         let budget = Budget::default();
         let spend = || (0..100).filter(|_| budget.withdraw()).count();
         assert_eq!(spend(), 10);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_ready_come_first_in_turn() {
+    fn ready_endpoints_come_first_in_turn() {
         check("r", 7, &[0]);
         check("rrr", 1, &[1, 2, 0]);
         check("rlr", 1, &[2, 0, 1]);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_the_less_busy_is_asked() {
+    fn less_busy_of_two_is_chosen() {
         let loads = |loads: &[u32]| -> Vec<Candidate> {
             let candidate = |&load| Candidate { load, ..READY };
             loads.iter().map(candidate).collect()
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn only_users_of_an_endpoint_that_goes_away_move() {
+    fn only_users_of_a_removed_endpoint_move() {
         let seeds = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(seed);
         let mut all: Vec<_> = seeds.map(|seed| Candidate { seed, ..READY }).into();
         let users: Vec<_> = (0..3000).map(|number| format!("user-{number}")).collect();

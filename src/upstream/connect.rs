@@ -1,4 +1,4 @@
-//! New connections to an endpoint.
+//! Makes new connections to an endpoint.
 
 use crate::upstream::acquire_error::AcquireError;
 use crate::upstream::connection::PooledConnection;
@@ -15,16 +15,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// How often an HTTP/2 connection is asked whether it is still there, and how long it may take.
+/// The interval of pings on an HTTP/2 connection, and the time for a reply.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_WITHIN: Duration = Duration::from_secs(10);
 
-/// The largest head of a response that HTTP/2 reads: the largest that the file can allow, with what
-/// HTTP/2 counts for each of the most fields (RFC 9113, 6.5.2).
+/// The largest response head over HTTP/2: the largest that the file can allow, with the overhead that
+/// HTTP/2 counts for each field (RFC 9113, 6.5.2).
 const HEADER_LIST_BYTES_MAX: u32 = (16 << 20) + 10_000 * 32;
 
 impl Endpoint {
-    /// A new connection; where there may be no more, one that another request gives back.
+    /// Makes a new connection or, at the limit of connections, waits for one that another request releases.
     pub(super) async fn connect(
         self: &Rc<Self>,
         within: Duration,
@@ -54,7 +54,7 @@ impl Endpoint {
         };
         let waited = async {
             let (sender, given) = oneshot::channel();
-            // Counted before it is listed, which is what `keep` goes by.
+            // Counted before it is listed, because `keep` relies on the count.
             let slot = self.health.enter();
             let mut slot = std::pin::pin!(slot);
             if let Some(entered) = futures_util::FutureExt::now_or_never(slot.as_mut()) {
@@ -65,7 +65,7 @@ impl Endpoint {
                 slot = &mut slot => slot.map(Waited::Slot),
                 Ok(idle) = given => match self.revive(idle) {
                     Some(bare) => Ok(Waited::Connection(Box::new(bare))),
-                    // It has closed, and its place is free.
+                    // The endpoint has closed it, and its slot is free.
                     None => slot.await.map(Waited::Slot),
                 },
             }
@@ -82,7 +82,7 @@ impl Endpoint {
         waiting.push_back(sender);
     }
 
-    /// Gives up a connection that nobody uses whenever another worker waits for one.
+    /// Closes an idle connection whenever another worker waits for one.
     fn give_way(self: &Rc<Self>) {
         if !self.health.is_bounded() || self.alive.borrow().is_some() {
             return;
@@ -100,7 +100,7 @@ impl Endpoint {
                 let Some(endpoint) = endpoint.upgrade() else {
                     return;
                 };
-                // The one that has been idle for longest.
+                // The connection that has been idle for longest.
                 let mut idle = endpoint.idle.borrow_mut();
                 if !idle.is_empty() {
                     idle.remove(0);
@@ -152,7 +152,7 @@ impl Endpoint {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_WITHIN)
-            // What the plan allows is for the proxy to decide, as over HTTP/1.
+            // The proxy enforces the limit of the plan, as over HTTP/1.
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await?;
@@ -164,13 +164,13 @@ impl Endpoint {
     }
 }
 
-/// What waiting has brought.
+/// The result of waiting.
 enum Waited {
     Slot(ConnectionSlot),
     Connection(Box<PooledConnection>),
 }
 
-/// Runs what hyper starts on the worker's own thread.
+/// Runs hyper's tasks on the worker's thread.
 #[derive(Clone, Copy, Debug)]
 struct Here;
 

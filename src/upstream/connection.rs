@@ -10,28 +10,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A connection, for one request.
+/// A connection that serves one request.
 #[derive(Debug)]
 pub struct PooledConnection {
-    /// To write the request to and read the answer from, as HTTP/1 is written.
+    /// Takes the request and returns the response in the format of HTTP/1.
     pub stream: Stream,
-    /// Whether it has carried a request before: its endpoint may be closing it just now.
+    /// Whether it has carried a request before, so that its endpoint may be closing it just now.
     pub reused: bool,
     pub(super) peer: SocketAddr,
     pub(super) serving: Serving,
 }
 
 impl PooledConnection {
-    /// Whose connection it is.
+    /// Returns its endpoint.
     pub fn endpoint(&self) -> &Rc<Endpoint> {
         self.serving.endpoint()
     }
 
-    /// Keeps the connection for the next request from `now` on. Only after the answer was read to
-    /// its end.
+    /// Keeps the connection for the next request from `now` on. The response must have been read to its end.
     pub fn release(self, now: Instant) {
         if self.stream.is_http2() {
-            // The one that is shared has never left.
+            // The shared connection was never taken from the endpoint.
             return;
         }
         let idle = IdleConnection {
@@ -44,7 +43,7 @@ impl PooledConnection {
 }
 
 impl Endpoint {
-    /// The connection used last, if it is still open.
+    /// Takes the connection that was used last, if it is still open.
     pub(super) async fn take_idle(self: &Rc<Self>, need: Protocols) -> Option<PooledConnection> {
         let shared = match need {
             Protocols::Http1 => None,
@@ -52,7 +51,7 @@ impl Endpoint {
         };
         if let Some((mut sender, peer)) = shared {
             if sender.is_closed() || !self.resolved.leads_to(peer) {
-                // What runs on it goes on.
+                // Requests on it continue.
                 *self.shared.borrow_mut() = None;
             } else if sender.ready().await.is_ok() {
                 return Some(self.share(sender, peer, true));
@@ -61,7 +60,7 @@ impl Endpoint {
         self.take_idle_http1(Instant::now())
     }
 
-    /// A request on a connection that several share.
+    /// Makes a request on a shared connection.
     pub(super) fn share(
         self: &Rc<Self>,
         sender: Sender,
@@ -77,7 +76,7 @@ impl Endpoint {
         }
     }
 
-    /// The same where nothing has to be waited for, as it is `now`.
+    /// Takes an idle connection without waiting, if there is one.
     pub fn take_idle_now(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
         match self.shared.borrow().is_some() {
             true => None,
@@ -85,7 +84,7 @@ impl Endpoint {
         }
     }
 
-    /// The connection of HTTP/1 used last, if it is still open `now`.
+    /// Takes the HTTP/1 connection that was used last, if it is still open.
     fn take_idle_http1(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
         loop {
             let idle = self.pop_idle(now)?;

@@ -1,4 +1,4 @@
-//! One endpoint, as one worker sees it: its idle connections, and whether it can be relied on.
+//! The state of one endpoint at one worker: its idle connections, its failures, and its requests.
 
 use crate::config::plan;
 use crate::telemetry::RequestCounts;
@@ -18,44 +18,44 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The most connections idle to one endpoint by one worker.
+/// The most idle connections of one worker to one endpoint.
 const IDLE_MAX: usize = 256;
-/// How long a connection is idle without a request; below what servers usually allow.
+/// How long a connection may be idle: shorter than servers usually allow.
 const IDLE_FOR: Duration = Duration::from_secs(50);
-/// Who waits here for a connection goes before who waits at other workers, but not for ever.
+/// One in this many released connections goes to other workers, although requests of this one wait.
 const OWN_FIRST: u32 = 8;
 
 /// An endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where it is, and how it is spoken to.
+    /// Its address and protocol.
     pub address: Arc<plan::EndpointAddress>,
     /// Its host and port, as logs name it.
     pub name: Box<str>,
-    /// What all workers know of it.
+    /// The state that all workers share.
     pub health: Arc<EndpointHealth>,
-    /// The requests that this worker gave it.
+    /// The counts of this worker's requests.
     pub requests: Arc<RequestCounts>,
-    /// Its place among others, where users choose.
+    /// Its hash, for balancing by user.
     pub seed: u32,
-    /// What runs for requests at this worker.
+    /// The requests in flight of this worker.
     pub load: Cell<u32>,
-    /// When it may be asked again, after it failed.
+    /// The end of its ejection.
     pub paused_until: Cell<Option<Instant>>,
     pub(super) resolved: Rc<Resolved>,
     pub(super) idle: RefCell<Vec<IdleConnection>>,
-    /// The connection that HTTP/2 requests share.
+    /// The shared connection of HTTP/2.
     pub(super) shared: RefCell<Option<(Sender, SocketAddr)>>,
     /// Requests of this worker that wait for a connection.
     pub(super) waiting: RefCell<VecDeque<oneshot::Sender<IdleConnection>>>,
-    /// Dropped with it, which ends what looks after it.
+    /// Ends the task that closes idle connections, when it is dropped with the endpoint.
     pub(super) alive: RefCell<Option<oneshot::Sender<Infallible>>>,
     handed: Cell<u32>,
-    /// Failures since it last answered.
+    /// Failures since its last response.
     failures: Cell<u32>,
 }
 
-/// A request is being served; counted until dropped.
+/// Counts a request in flight until it is dropped.
 #[derive(Debug)]
 pub(super) struct Serving(Rc<Endpoint>);
 
@@ -77,7 +77,7 @@ impl Drop for Serving {
 }
 
 impl Endpoint {
-    /// Without connections yet.
+    /// Makes an endpoint without connections.
     pub fn new(
         address: &plan::EndpointAddress,
         health: Arc<EndpointHealth>,
@@ -102,7 +102,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether it would be asked if all were equal.
+    /// Returns whether it gets requests.
     pub fn state(&self, now: Instant) -> balancer::EndpointState {
         let paused = self.paused_until.get().is_some_and(|until| until > now);
         let full = || !self.health.has_room() && self.idle.borrow().is_empty();
@@ -113,13 +113,13 @@ impl Endpoint {
         }
     }
 
-    /// The last one idle, if it is young enough and still goes where the name leads.
+    /// Takes the last idle connection, if it is young enough and to a current address of the name.
     pub(super) fn pop_idle(&self, now: Instant) -> Option<IdleConnection> {
         loop {
             let mut all = self.idle.borrow_mut();
             let idle = all.pop()?;
             if now.saturating_duration_since(idle.since) > IDLE_FOR {
-                // Those below it are older still.
+                // The others are older.
                 all.clear();
                 return None;
             }
@@ -130,14 +130,14 @@ impl Endpoint {
         }
     }
 
-    /// Lets go of what has been idle for too long or was closed.
+    /// Closes connections that have been idle for too long or were closed by the endpoint.
     pub(super) fn sweep(&self) {
         let is_sound =
             |idle: &mut IdleConnection| idle.since.elapsed() <= IDLE_FOR && idle.stream.is_quiet();
         self.idle.borrow_mut().retain_mut(is_sound);
     }
 
-    /// Keeps a connection, or gives it to who waits for one.
+    /// Keeps a connection, or passes it to a waiting request.
     pub(super) fn keep(&self, mut idle: IdleConnection) {
         let all_waiting = self.health.waiting();
         if all_waiting > 0 {
@@ -149,12 +149,12 @@ impl Endpoint {
             {
                 match waiting.send(idle) {
                     Ok(()) => return,
-                    // It has waited long enough, or has one.
+                    // That request has stopped waiting.
                     Err(back) => idle = back,
                 }
             }
             if !only_own {
-                // Closed, so that another worker may make one.
+                // Closed, so that another worker may make a connection.
                 return;
             }
         }
@@ -164,8 +164,8 @@ impl Endpoint {
         }
     }
 
-    /// A request that it was given found no answer. One that fails again and again is passed over
-    /// for a while, unless all others are.
+    /// Records a request without a response. An endpoint that fails repeatedly is ejected for a while, unless
+    /// all others are ejected.
     pub fn failed(&self) {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
@@ -175,25 +175,25 @@ impl Endpoint {
                 format!("{failures} requests in a row got no response")
             });
             tracing::warn!(
-                "{} failed {failures} times in a row: it is passed over for {pause:?} where there are others",
+                "{} failed {failures} times in a row: ejected for {pause:?} if there are other endpoints",
                 self.address
             );
         }
     }
 
-    /// It answered.
+    /// Records a response.
     pub fn served(&self) {
         if self.failures.replace(0) > 0 && self.paused_until.take().is_some() {
             self.health.restore();
         }
     }
 
-    /// Whether a connection was made: it is passed over for a moment if not.
+    /// Records an attempt to connect. A failure ejects the endpoint briefly.
     pub(super) fn accepted(&self, failed: Option<&AcquireError>) {
         if matches!(failed, Some(AcquireError::Busy { .. })) {
             return;
         }
-        self.tell(failed);
+        self.log_change(failed);
         self.health.connected(failed.is_none());
         if let Some(error) = failed {
             self.paused_until
@@ -205,8 +205,8 @@ impl Endpoint {
         }
     }
 
-    /// Says once when the endpoint goes away, and once when it is back: not for every request.
-    fn tell(&self, failed: Option<&AcquireError>) {
+    /// Logs once when the endpoint becomes unavailable, and once when it is available again.
+    fn log_change(&self, failed: Option<&AcquireError>) {
         let address = &self.address;
         match (failed, self.paused_until.get()) {
             (Some(error), None) => tracing::warn!(
@@ -219,7 +219,7 @@ impl Endpoint {
     }
 }
 
-/// An error with its cause.
+/// Returns an error with its cause.
 fn chain(error: &AcquireError) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),

@@ -1,19 +1,19 @@
-//! When an endpoint that is checked is well. PURE.
+//! Decides by health checks whether an endpoint is healthy. PURE.
 
 use crate::config::plan::Health;
 
-/// What checks have said so far.
+/// The state of an endpoint's health checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checks {
     /// `None` before the first check.
     well: Option<bool>,
-    /// Checks in a row that said otherwise.
+    /// Checks in a row with the opposite result.
     against: u32,
 }
 
 impl Checks {
-    /// One more check; whether the endpoint is well now. The first one decides alone: who is down
-    /// at the start shall not be asked for three checks.
+    /// Adds a check. Returns whether the endpoint is healthy now. The first check decides alone, so that an
+    /// endpoint that is down at the start gets no requests.
     pub fn add(&mut self, good: bool, health: &Health) -> bool {
         let well = *self.well.get_or_insert(good);
         if good == well {
@@ -62,13 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_check_decides_alone() {
+    fn first_check_decides_alone() {
         check("+", "+");
         check("-", "-");
     }
 
     #[test]
-    fn it_takes_some_in_a_row_to_turn() {
+    fn state_changes_after_several_checks_in_a_row() {
         check("+--+--+---", "+++++++++-");
         check("-+-++", "----+");
         check("+---++---", "+++--+++-");

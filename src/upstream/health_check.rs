@@ -1,4 +1,4 @@
-//! Asks endpoints whether they are well, from one place for all workers.
+//! Runs the health checks of endpoints, once for all workers.
 
 use crate::config::plan::{EndpointAddress, EndpointId, Health, Plan, Upstream};
 use crate::tasks;
@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What is asked, how, and on whose behalf.
+/// The subject of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     upstream: Box<str>,
@@ -30,7 +30,7 @@ struct Subject {
     health: Arc<Health>,
 }
 
-/// A check that runs.
+/// A running check.
 #[derive(Debug)]
 struct Running {
     health: Arc<EndpointHealth>,
@@ -40,13 +40,13 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
-        // Without checks nothing is held against it.
+        // Without checks, an endpoint counts as healthy.
         self.health.set_healthy(true, None);
     }
 }
 
-/// Checks every endpoint whose upstream asks for it, by the newest plan. Ends when nobody gives
-/// plans any more.
+/// Checks every endpoint whose upstream has health checks, by the newest plan. Ends when there can be no
+/// more plans.
 pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, health_registry: Arc<HealthRegistry>) {
     let mut running: HashMap<Subject, Running> = HashMap::new();
     let mut checks = JoinSet::new();
@@ -61,7 +61,7 @@ pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, health_registry: Arc<Hea
             };
             let health = health_registry.of(upstream, endpoint);
             let same = before.remove(&subject).filter(|before| {
-                // Certificates may be others now.
+                // Certificates may have changed.
                 !endpoint.is_secure() && Arc::ptr_eq(&before.health, &health)
             });
             let next = same.unwrap_or_else(|| {
@@ -80,7 +80,7 @@ pub async fn run(mut plans: watch::Receiver<Arc<Plan>>, health_registry: Arc<Hea
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                // A check ends only when it is aborted, or panics: then all begin again.
+                // A check ends only if it is aborted or panics; then all checks restart.
                 Some(ended) = checks.join_next() => {
                     if let Err(error) = ended
                         && error.is_panic()
@@ -111,7 +111,7 @@ async fn keep_asking(subject: Subject, endpoint: EndpointAddress, state: Arc<End
         let asked = tokio::time::timeout(health.timeout, ask(&endpoint, &health));
         let said = asked
             .await
-            .unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
+            .unwrap_or_else(|_| Err(format!("no response within {:?}", health.timeout).into()));
         let well = checks.add(said.is_ok(), &health);
         let failure = said.err().map(|error| format!("{}: {error}", health.path));
         if state.set_healthy(well, failure.clone()) {
@@ -122,7 +122,7 @@ async fn keep_asking(subject: Subject, endpoint: EndpointAddress, state: Arc<End
                 ),
             }
         }
-        // Replicas that start together would all ask in the same moment.
+        // Spread the checks of replicas that start at the same time.
         let spread = 0.9 + 0.2 * fastrand::f64();
         tokio::time::sleep(Duration::from_secs_f64(
             health.interval.as_secs_f64() * spread,
@@ -131,7 +131,7 @@ async fn keep_asking(subject: Subject, endpoint: EndpointAddress, state: Arc<End
     }
 }
 
-/// Asks once: an error unless the status is one of a well endpoint.
+/// Runs one check. It fails unless the status is that of a healthy endpoint.
 async fn ask(endpoint: &EndpointAddress, health: &Health) -> Result<(), BoxError> {
     let stream = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
     let stream = Stream::open(stream, endpoint, false, None).await?;
@@ -166,8 +166,8 @@ async fn ask(endpoint: &EndpointAddress, health: &Health) -> Result<(), BoxError
     }
 }
 
-/// The answer that comes over a connection. One that says `Connection: close` ends the connection
-/// in the moment in which it has come: it counts all the same.
+/// Returns the response over a connection. A response with `Connection: close` ends the connection at once,
+/// and counts all the same.
 async fn answered<T>(
     answer: impl Future<Output = hyper::Result<T>>,
     connection: impl Future<Output = hyper::Result<()>>,
@@ -177,7 +177,7 @@ async fn answered<T>(
         answer = answer.as_mut() => Ok(answer?),
         ended = connection => match answer.await {
             Ok(answer) => Ok(answer),
-            Err(_) => Err(ended.err().map_or("it hung up".into(), Into::into)),
+            Err(_) => Err(ended.err().map_or("it closed the connection".into(), Into::into)),
         },
     }
 }

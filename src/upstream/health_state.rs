@@ -1,5 +1,5 @@
-//! What all workers know together of one endpoint: whether it is well, and whether there is room.
-//! Written seldom: when a check's verdict turns, and when a connection is made or ends.
+//! The state of one endpoint that all workers share: whether it is healthy, and whether it has a free
+//! connection. It is written rarely: when a health check changes it, and when a connection is made or ends.
 
 use crate::config::plan::{EndpointAddress, EndpointBounds, EndpointId, Upstream};
 use std::collections::{BTreeMap, HashMap};
@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// What is known of an endpoint.
+/// The shared state of an endpoint.
 #[derive(Debug)]
 pub struct EndpointHealth {
     well: AtomicBool,
     room: Option<Room>,
-    /// Until when some worker passes it over, in Unix milliseconds; 0 when none does.
+    /// The end of the latest ejection by any worker, in Unix milliseconds; 0 for none.
     ejected_until_ms: AtomicU64,
     turns: Mutex<Turns>,
     history: Arc<EndpointHistory>,
 }
 
-/// How often something happened to an endpoint since the process started.
+/// Counts of an endpoint since the process started.
 #[derive(Debug, Default)]
 pub struct EndpointHistory {
     /// A worker ejected it, because connections or requests failed.
     pub ejections: AtomicU64,
-    /// It got requests again after that.
+    /// It got requests again after an ejection.
     pub returns: AtomicU64,
     /// Its health checks began to fail.
     pub failed_checks: AtomicU64,
@@ -40,7 +40,7 @@ fn count(number: &AtomicU64) {
     number.fetch_add(1, Ordering::Relaxed);
 }
 
-/// When its state turned last, and why: for people.
+/// The time and reason of its last change, for people.
 #[derive(Debug, Default)]
 struct Turns {
     checks: Option<Turn>,
@@ -53,23 +53,23 @@ struct Turn {
     reason: Option<String>,
 }
 
-/// Whether requests are sent to an endpoint.
+/// Whether an endpoint gets requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Yes.
+    /// It gets requests.
     Healthy,
-    /// Not for a while, unless all others are ejected too: requests or connections failed.
+    /// It gets none for a while, unless all others are ejected, too: requests or connections failed.
     Ejected,
-    /// No: its health checks fail.
+    /// It gets none: its health checks fail.
     Unhealthy,
 }
 
 /// The condition of an endpoint, since when, and why.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Whether requests are sent to it.
+    /// Whether it gets requests.
     pub condition: Condition,
-    /// Since when, in Unix milliseconds; `None` for one that was never anything else.
+    /// Since when, in Unix milliseconds; `None` if it has never changed.
     pub since_ms: Option<u64>,
     /// Why it is not healthy.
     pub reason: Option<String>,
@@ -85,14 +85,14 @@ struct Room {
     wanted: Notify,
 }
 
-/// The right to one connection, for as long as it lasts.
+/// The permit of one connection.
 pub type ConnectionSlot = Option<OwnedSemaphorePermit>;
 
-/// No room, and too many wait for it already.
+/// There is no free connection, and too many requests wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// One who waits; counted until dropped.
+/// Counts a waiting request until it is dropped.
 struct Waiting<'a>(&'a Room);
 
 impl EndpointHealth {
@@ -112,7 +112,7 @@ impl EndpointHealth {
         }
     }
 
-    /// A worker passes it over for so long. `reason` is asked for when it was not ejected already.
+    /// Records an ejection by a worker. `reason` is called if the endpoint was not ejected already.
     pub fn eject(&self, pause: Duration, reason: impl FnOnce() -> String) {
         let now_ms = now_ms();
         let until_ms = now_ms + pause.as_millis() as u64;
@@ -126,14 +126,14 @@ impl EndpointHealth {
         }
     }
 
-    /// A worker that passed it over has used it again.
+    /// Records the end of an ejection by a worker.
     pub fn restore(&self) {
         if self.ejected_until_ms.swap(0, Ordering::Relaxed) > 0 {
             count(&self.history.returns);
         }
     }
 
-    /// A connection was made, or could not be made.
+    /// Records an attempt to connect.
     pub fn connected(&self, made: bool) {
         count(match made {
             true => &self.history.connections,
@@ -141,7 +141,7 @@ impl EndpointHealth {
         });
     }
 
-    /// Its condition now.
+    /// Returns its condition now.
     pub fn report(&self) -> Report {
         let turns = self.turns();
         let until_ms = self.ejected_until_ms.load(Ordering::Relaxed);
@@ -159,16 +159,16 @@ impl EndpointHealth {
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        // Nothing that holds this lock can leave it half-changed.
+        // No code that holds this lock can leave the state half-changed.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False while its checks say that it is not well.
+    /// Whether its health checks succeed.
     pub fn is_healthy(&self) -> bool {
         self.well.load(Ordering::Relaxed)
     }
 
-    /// What its checks say, and why they fail; whether that is news.
+    /// Records the result of its health checks. Returns whether it has changed.
     pub fn set_healthy(&self, well: bool, reason: Option<String>) -> bool {
         let is_news = self.well.swap(well, Ordering::Relaxed) != well;
         if is_news {
@@ -184,24 +184,24 @@ impl EndpointHealth {
         is_news
     }
 
-    /// Whether its connections are counted.
+    /// Whether its connections are limited.
     pub fn is_bounded(&self) -> bool {
         self.room.is_some()
     }
 
-    /// Whether one more connection may be made now.
+    /// Whether a connection may be made now.
     pub fn has_room(&self) -> bool {
         let room = self.room.as_ref();
         room.is_none_or(|room| room.slots.available_permits() > 0)
     }
 
-    /// How many wait for a connection, at all workers.
+    /// Returns how many requests wait for a connection, at all workers.
     pub fn waiting(&self) -> u32 {
         let room = self.room.as_ref();
         room.map_or(0, |room| room.waiting.load(Ordering::Relaxed))
     }
 
-    /// The right to a connection, if there is one without waiting.
+    /// Takes the permit of a connection, if there is one without waiting.
     pub fn enter_now(&self) -> Option<ConnectionSlot> {
         match &self.room {
             None => Some(None),

@@ -4,12 +4,12 @@ use crate::upstream::stream::Stream;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// What a connection must be able to do.
+/// What a request needs of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocols {
-    /// Carry a request.
+    /// To carry a request.
     Any,
-    /// Be upgraded: HTTP/1 only.
+    /// To be upgraded, which only HTTP/1 can.
     Http1,
 }
 

@@ -1,4 +1,4 @@
-//! Connections to endpoints, acquired to one request at a time and idle for the next.
+//! The connection pool of a worker: chooses an endpoint, and takes a connection of it for a request.
 
 use crate::config::plan::{self, Balance, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// All upstreams of one plan, as one worker holds them.
+/// The upstreams of one plan at one worker.
 #[derive(Debug)]
 pub struct Upstreams {
     upstreams: Vec<Upstream>,
@@ -31,20 +31,20 @@ struct Upstream {
     budget: balancer::Budget,
 }
 
-/// For whom a connection is acquired.
+/// A request for a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionRequest<'a> {
-    /// Of which upstream.
+    /// The upstream.
     pub upstream: UpstreamIndex,
-    /// What it must be able to do.
+    /// What the connection must support.
     pub need: Protocols,
-    /// Whose request it is, where that is known.
+    /// The user, if known.
     pub user: Option<UserId<'a>>,
 }
 
 impl Upstreams {
-    /// The upstreams of a plan. Endpoints that `before` knew keep their connections, but for those
-    /// over TLS, whose certificates may be others now.
+    /// Makes the upstreams of a plan. Endpoints of `before` keep their connections, except over TLS, because
+    /// certificates may have changed.
     pub fn new(
         plan: &Plan,
         health_registry: &HealthRegistry,
@@ -85,8 +85,8 @@ impl Upstreams {
         }
     }
 
-    /// A connection to an endpoint of this upstream: a idle one if there is one, or else a new
-    /// one to the first endpoint that accepts it.
+    /// Acquires a connection to an endpoint of an upstream: an idle one if there is one, or a new one to the
+    /// first endpoint that accepts it.
     pub async fn acquire(
         &self,
         wanted: ConnectionRequest<'_>,
@@ -96,7 +96,7 @@ impl Upstreams {
         if let [only] = &upstream.endpoints[..]
             && only.health.is_healthy()
         {
-            // The usual case, without an order to make.
+            // The usual case needs no order.
             return self.take(only, wanted.need).await;
         }
         let acquired = self.acquire_in_order(wanted, None).await;
@@ -107,8 +107,8 @@ impl Upstreams {
         })
     }
 
-    /// The same where nothing has to be waited for: the upstream has one endpoint, which is well
-    /// and of which a connection is idle.
+    /// Acquires a connection without waiting, if the upstream has one endpoint, which is healthy and has an
+    /// idle connection.
     pub fn acquire_idle(
         &self,
         wanted: ConnectionRequest<'_>,
@@ -126,9 +126,9 @@ impl Upstreams {
         Some(bare)
     }
 
-    /// A connection for a request that found no answer on the one `before`: where that was idle
-    /// and closed meanwhile, a new one to the same endpoint; or else one to another endpoint, as
-    /// far as the budget for that goes. `None` where there is nothing else to try.
+    /// Acquires another connection for a request that got no response. If the first one was `reused` and may
+    /// have been closed meanwhile, it is a new one to the same endpoint; otherwise one to another endpoint,
+    /// within the budget of retries. `None` if nothing is left to try.
     pub async fn acquire_for_retry(
         &self,
         wanted: ConnectionRequest<'_>,
@@ -149,7 +149,7 @@ impl Upstreams {
         self.acquire_in_order(wanted, Some(endpoint)).await
     }
 
-    /// Lets go of idle connections that have been idle for too long or were closed.
+    /// Closes connections that have been idle for too long or were closed by their endpoint.
     pub fn sweep(&self) {
         let upstreams = self.upstreams.iter();
         for endpoint in upstreams.flat_map(|upstream| &upstream.endpoints) {
@@ -157,7 +157,7 @@ impl Upstreams {
         }
     }
 
-    /// Whether a request may find another endpoint when this one fails.
+    /// Whether the upstream has several endpoints.
     pub fn has_others(&self, upstream: UpstreamIndex) -> bool {
         self.upstreams[upstream.0].endpoints.len() > 1
     }

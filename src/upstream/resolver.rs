@@ -1,4 +1,4 @@
-//! Where an endpoint's name leads, asked again now and then: names move.
+//! Resolves the name of an endpoint, and resolves it again periodically.
 
 use crate::config::plan::EndpointAddress;
 use std::cell::{Cell, RefCell};
@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How old an answer may be.
+/// The longest time before a name is resolved again.
 const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The addresses behind one name.
@@ -15,16 +15,16 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 pub struct Resolved {
     host: Box<str>,
     port: u16,
-    /// The file gives an address, which is what it is.
+    /// The address, if the file has an IP address.
     fixed: Option<SocketAddr>,
     addresses: RefCell<Vec<SocketAddr>>,
-    /// When they were found, or began to be asked for again.
+    /// When they were resolved, or when resolving started again.
     at: Cell<Option<Instant>>,
     turn: Cell<usize>,
 }
 
 impl Resolved {
-    /// Nothing is known yet, unless the endpoint is an address.
+    /// Makes a resolver that has not resolved yet.
     pub fn new(endpoint: &EndpointAddress) -> Resolved {
         let address = endpoint.host.parse::<IpAddr>().ok();
         Resolved {
@@ -37,8 +37,8 @@ impl Resolved {
         }
     }
 
-    /// The addresses to connect to, another one first each time. What is old is asked for again;
-    /// where the resolver has no answer, the old one stands.
+    /// Returns the addresses to connect to, each time with another one first. Old addresses are resolved
+    /// again; if that fails, the old ones stay.
     pub async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Some(fixed) = self.fixed {
             return Ok(vec![fixed]);
@@ -56,26 +56,26 @@ impl Resolved {
         Ok(addresses)
     }
 
-    /// Whether a connection to this address still goes where the name leads. Asks again, behind
-    /// the back of who is served now, when the answer is old.
+    /// Whether the name still has this address. If the addresses are old, a task resolves the name again
+    /// without delaying this request.
     pub fn leads_to(self: &Rc<Self>, address: SocketAddr) -> bool {
         if self.fixed.is_some() {
             return true;
         }
         if self.is_old() {
-            // Not twice at once.
+            // Avoids resolving twice at the same time.
             self.at.set(Some(Instant::now()));
             let again = Rc::clone(self);
             tokio::task::spawn_local(async move {
                 if let Err(error) = again.ask().await {
-                    tracing::debug!("{} is not resolved again: {error}", again.host);
+                    tracing::debug!("{} cannot be resolved again: {error}", again.host);
                 }
             });
         }
         self.addresses.borrow().contains(&address)
     }
 
-    /// None of the addresses accepts connections: the next one who connects asks again.
+    /// Makes the next connection resolve again, because no address accepts connections.
     pub fn doubt(&self) {
         self.at.set(None);
     }

@@ -1,4 +1,4 @@
-//! A connection to an endpoint, with or without TLS, or a request on one that several share.
+//! A connection to an endpoint, with or without TLS, or a request on a shared connection.
 
 use crate::config::plan::{EndpointAddress, Transport};
 use crate::upstream::health_state::ConnectionSlot;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The stream, and the right to it.
+/// A stream, and its permit.
 #[derive(Debug)]
 pub struct Stream {
     io: Io,
@@ -29,8 +29,8 @@ enum Io {
 }
 
 impl Stream {
-    /// Begins to speak to this endpoint, over TLS where its transport is that; for `http1_only`
-    /// no newer HTTP is agreed on. Fails only where TLS does.
+    /// Opens the stream to an endpoint, with TLS if its transport is that. With `http1_only`, no newer HTTP is
+    /// negotiated. Only TLS can fail.
     pub async fn open(
         stream: TcpStream,
         endpoint: &EndpointAddress,
@@ -61,7 +61,7 @@ impl Stream {
         })
     }
 
-    /// A request on a connection that several share.
+    /// Makes the stream of a request on a shared connection.
     pub(super) fn of_http2(exchange: Http2Stream) -> Stream {
         Stream {
             io: Io::Http2(exchange),
@@ -70,7 +70,7 @@ impl Stream {
         }
     }
 
-    /// Whether the endpoint has not taken the request that was written, as far as is known.
+    /// Whether the endpoint is known not to have processed the request.
     pub fn is_unsent(&self) -> bool {
         match &self.io {
             Io::Http2(exchange) => exchange.is_unsent(),
@@ -78,7 +78,7 @@ impl Stream {
         }
     }
 
-    /// Whether what the endpoint sent is no response, as far as is known without reading it.
+    /// Whether the endpoint is known to have sent no valid response.
     pub fn is_invalid(&self) -> bool {
         match &self.io {
             Io::Http2(exchange) => exchange.is_invalid(),
@@ -86,7 +86,7 @@ impl Stream {
         }
     }
 
-    /// Whether the endpoint has said nothing and has not closed: it may be asked.
+    /// Whether the endpoint has sent nothing and has not closed, so that the connection can be used.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut context = Context::from_waker(Waker::noop());
@@ -95,7 +95,7 @@ impl Stream {
             .is_pending()
     }
 
-    /// Whether HTTP/2 is spoken: its transport is that, or TLS agreed on it.
+    /// Whether the connection uses HTTP/2.
     pub fn is_http2(&self) -> bool {
         self.http2
     }

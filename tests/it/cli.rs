@@ -197,7 +197,7 @@ fn results_without_a_server_are_an_error() {
     let said = run(&["results", "--url", &format!("http://{free}")]);
     assert_eq!(said.code, 1);
     assert!(
-        said.err.contains("does not answer") && said.err.contains("hint: is watershed running?"),
+        said.err.contains("no response from") && said.err.contains("hint: is watershed running?"),
         "{}",
         said.err
     );
@@ -299,14 +299,14 @@ fn plan_reports_users_who_would_move() {
     );
     assert!((share(lines[1]) - 40.0).abs() < 1.5, "{}", said.out);
     assert!(lines[2].ends_with("stay") && (share(lines[1]) + share(lines[2]) - 100.0).abs() < 0.02);
-    assert!(said.out.contains("gone: no longer there") && said.out.contains("fresh: new"));
+    assert!(said.out.contains("gone: removed") && said.out.contains("fresh: new"));
     // Those who are asked for, and nothing to say.
     let ids = folder.path().join("ids");
     std::fs::write(&ids, "ann\n\nbob\r\n").unwrap();
     let said = run(&["plan", &old, &old, "--ids", ids.to_str().unwrap()]);
     assert!(
         said.out
-            .starts_with("site: the same split\n  100.00 %  stay\n"),
+            .starts_with("site: unchanged assignment\n  100.00 %  stay\n"),
         "{}",
         said.out
     );
@@ -315,12 +315,12 @@ fn plan_reports_users_who_would_move() {
         "  site: { control: a, experiment: b, percent: 10, salt: x }",
     );
     let said = run(&["plan", &old, &salted]);
-    assert!(said.out.contains("begins anew"), "{}", said.out);
+    assert!(said.out.contains("experiment restarts"), "{}", said.out);
     std::fs::write(&ids, "").unwrap();
     let said = run(&["plan", &old, &old, "--ids", ids.to_str().unwrap()]);
     assert_eq!(
         (said.code, &*said.err),
-        (1, "error: no user's ID is given\n")
+        (1, "error: there are no user IDs\n")
     );
     assert_eq!(run(&["plan", &old, "/nowhere.yaml"]).code, 2);
 }

@@ -32,7 +32,7 @@ metrics:
 #[track_caller]
 fn check(text: &str, says: &str) {
     let unsound = match parse(text) {
-        Ok(_) => panic!("it is sound:\n{text}"),
+        Ok(_) => panic!("it is valid:\n{text}"),
         Err(unsound) => unsound.to_string(),
     };
     assert_eq!(unsound.trim_end(), says.trim(), "\n{unsound}");

@@ -263,7 +263,7 @@ fn failed_export_is_an_error_and_leaves_no_file() {
         .unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr);
     assert!(
-        said.contains("there is nothing of an experiment \"nothing\"")
+        said.contains("the store has no experiment \"nothing\"")
             && said.contains("name one of: shop"),
         "{said}"
     );

@@ -99,7 +99,7 @@ fn table_is_printed_and_errors_are_reported() {
     for says in [
         "true lift",
         "wrong",
-        "2 runs each, looked at 2 times, of at most 100 for half",
+        "2 runs each, analyzed 2 times, with at most 100 for half",
     ] {
         assert!(said.contains(says), "{said}");
     }

@@ -140,7 +140,7 @@ fn start_beside_a_journal_that_cannot_be_read_counts_the_others() {
         proxy.again(&routes);
         visit(&proxy, 20..40);
         counted(&proxy, 20);
-        reported(&proxy, "give it and all its files to the user");
+        reported(&proxy, "make all its files readable for the user");
         proxy.kill();
         allow(paths, mode);
     }

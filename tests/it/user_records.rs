@@ -359,7 +359,7 @@ fn only_hashed_ids_are_stored_and_users_can_be_forgotten() {
         String::from_utf8(done.stdout).unwrap()
     };
     assert_eq!(forget("customer-3"), "shop: forgotten\n");
-    assert_eq!(forget("customer-3"), "nothing is known of this user\n");
+    assert_eq!(forget("customer-3"), "the store does not know this user\n");
     assert_eq!(forget("stranger-3"), "shop: forgotten\n");
     // By any of their IDs.
     let done = house.admin("DELETE", "/admin/assignments?user=minted-1", "", "");

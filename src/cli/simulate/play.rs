@@ -1,4 +1,4 @@
-//! Whole experiments, played with users that are made up, through the judge that judges real ones.
+//! Simulates whole experiments, and analyzes them with the same statistics as real ones.
 
 use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
 use crate::config::plan::Plan;
@@ -14,48 +14,47 @@ use crate::store::{EpochDefinition, EpochTotals, ExperimentTotals, GroupTotals, 
 use crate::telemetry;
 use fastrand::Rng;
 
-/// What is played.
+/// A simulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Game<'a> {
-    /// The file's meaning.
+    /// The plan.
     pub plan: &'a Plan,
-    /// Which of its experiments.
+    /// The experiment.
     pub experiment: &'a Experiment,
-    /// The share of users who do what a metric counts, above 0 and below 1.
+    /// The share of users with an event of a metric, above 0 and below 1.
     pub rate: f64,
-    /// Whether the other groups are better than control by the planned lift.
+    /// Whether the other groups have the planned lift.
     pub with_effect: bool,
-    /// Users of all groups after whom a run is over.
+    /// The number of users after which a run ends.
     pub users: u64,
-    /// How often a run is looked at.
+    /// The number of analyses of a run.
     pub looks: u64,
-    /// Decides, with the run's number, everything that happens.
+    /// The seed, combined with the run's number.
     pub seed: u64,
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// `Collecting` where no verdict came.
+    /// `Collecting` without a verdict.
     pub state: State,
-    /// Users until then.
+    /// Users at the end.
     pub users: u64,
 }
 
-/// The share of users with a bad answer, for guardrails of errors and slow answers.
+/// The share of users with a bad response, for guardrails of errors and slow responses.
 const HARM_RATE: f64 = 0.01;
-/// The spread of the logarithm of a value: a few users bring most of the money.
+/// The standard deviation of the logarithm of a value: a few users have most of the revenue.
 const VALUE_SIGMA: f64 = 1.0;
-/// Events beyond the first, and requests beyond the first, of those who do anything.
+/// The mean numbers of events and requests beyond the first, of users with an event.
 const MORE_EVENTS: f64 = 0.5;
 const MORE_REQUESTS: f64 = 2.0;
 
-/// Users of all groups with whom a sequential test finds the planned lift of the primary metric
-/// in 80 to 85 of 100 runs: twice what a test takes that is looked at once. `None` without a
-/// metric.
+/// Returns the users of all groups with which a sequential test finds the planned lift of the primary
+/// metric in 80 to 85 of 100 runs: twice the fixed-horizon sample size. `None` without a metric.
 pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u64> {
     let metric = plan.metric(*experiment.metrics.first()?);
-    // The variance of one user over the squared mean, by the model of `Crowd`.
+    // The variance of one user divided by the squared mean, by the model of `Crowd`.
     let relative = |rate: f64| match metric.kind {
         MetricKind::Conversion => (1.0 - rate) / rate,
         MetricKind::Count => {
@@ -86,7 +85,7 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     let z = -normal_quantile(0.025 / others) + normal_quantile(POWER);
     let variance = relative(rate) * all / control + relative(lifted) * all / smallest;
     let users = 2.0 * variance * (z / metric.detect.ln_1p()).powi(2);
-    // Values are compared only once enough users of each group have one.
+    // Values are compared only after enough users of each group have one.
     let least = match metric.kind {
         MetricKind::Mean | MetricKind::Ratio => {
             2.0 * VALUED_USERS_MIN as f64 / (rate * smallest.min(control) / all)
@@ -96,15 +95,14 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     Some(users.max(least).ceil() as u64)
 }
 
-/// What is wrong with an experiment whose planned lift would make more than all users do what its
-/// first metric counts.
+/// Returns the error for an experiment whose planned lift of the first metric exceeds all users.
 pub fn impossible_lift(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<ErrorWithHint> {
     let metric = plan.metric(*experiment.metrics.first()?);
     let lifted = rate * planned_lift(metric);
     if metric.kind == MetricKind::Mean || lifted < 1.0 {
         return None;
     }
-    // As people write it: without the digits of a binary fraction.
+    // Rounded, without the digits of a binary fraction.
     let percent = |share: f64| format!("{}%", (share * 1e6).round() / 1e4);
     Some(ErrorWithHint::new(
         format!(
@@ -123,7 +121,7 @@ pub fn impossible_lift(plan: &Plan, experiment: &Experiment, rate: f64) -> Optio
     ))
 }
 
-/// Plays one run to its verdict, or to its end.
+/// Simulates one run to its verdict, or to its end.
 pub fn play(game: &Game<'_>, run: u64) -> End {
     let Game {
         plan,
@@ -143,14 +141,14 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
         while crowd.came < until {
             crowd.one_comes();
         }
-        // The shortest duration is no question of the statistics: it is over from the start.
+        // The minimum duration does not concern the statistics: it has passed from the start.
         let at_ms = experiment.min_duration_ms + look;
         let judged = all.judge(
             plan,
             experiment,
             CountsSnapshot {
                 totals: crowd.totals.clone(),
-                // Everything that a user does is done at once.
+                // A user does everything at once.
                 hours: None,
                 counted: telemetry::Counted::Wholly,
                 at_ms,
@@ -177,7 +175,7 @@ struct Crowd<'a> {
     totals: ExperimentTotals,
     /// Users inside the experiment.
     came: u64,
-    /// All who were asked for, those outside its traffic too.
+    /// All users, including those outside the traffic share.
     tried: u64,
 }
 
@@ -186,7 +184,7 @@ struct Counted {
     name: String,
     kind: MetricKind,
     scale: f64,
-    /// By group: the share of users, and what each of their values is multiplied by.
+    /// By group: the share of users with an event, and the factor of their values.
     rate: Vec<f64>,
     factor: Vec<f64>,
 }
@@ -226,7 +224,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Lets the next user of the experiment come, split as real ones are.
+    /// Adds the next user of the experiment, assigned as real users are.
     fn one_comes(&mut self) {
         let group = loop {
             self.tried += 1;
@@ -254,7 +252,7 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// What a rate is multiplied by when a group is better as planned.
+/// Returns the factor of a rate in a group with the planned lift.
 fn planned_lift(metric: &Metric) -> f64 {
     match metric.goal {
         MetricGoal::Increase => 1.0 + metric.detect,
@@ -274,7 +272,7 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
     let metrics = metrics.map(|(place, &index)| {
         let metric = plan.metric(index);
         let lift = planned_lift(metric);
-        // The first one decides; the others stay as they are.
+        // The first metric decides; the others stay unchanged.
         let lifted = |group: usize| {
             if game.with_effect && place == 0 && group != experiment.control.0 {
                 lift
@@ -305,7 +303,7 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
 }
 
 impl Counted {
-    /// What one user does: events, the sum of their values, and the base of a ratio.
+    /// Draws one user: events, the sum of their values, and the base of a ratio.
     fn of_user(&self, group: usize, rng: &mut Rng) -> (u64, i64, i64) {
         let does = rng.f64() < self.rate[group];
         let stored = |value: f64| (value * self.scale).round() as i64;
@@ -313,7 +311,7 @@ impl Counted {
             MetricKind::Conversion => (u64::from(does), 0, 0),
             MetricKind::Count if does => (1 + poisson(MORE_EVENTS, rng), 0, 0),
             MetricKind::Mean if does => {
-                // Of mean 20 before the lift.
+                // The mean is 20 before the lift.
                 let log = VALUE_SIGMA * normal(rng) - 0.5 * VALUE_SIGMA * VALUE_SIGMA;
                 (1, stored(20.0 * log.exp() * self.factor[group]), 0)
             }
@@ -326,7 +324,7 @@ impl Counted {
     }
 }
 
-/// As stores add what a user did.
+/// Adds a user as stores do.
 fn add(metric: &mut MetricTotals, count: u64, sum: i64, base: i64) {
     let (wide_count, sum, base) = (i128::from(count), i128::from(sum), i128::from(base));
     metric.converted += u64::from(count > 0);
@@ -339,13 +337,13 @@ fn add(metric: &mut MetricTotals, count: u64, sum: i64, base: i64) {
     metric.cross += sum * base;
 }
 
-/// By Box and Muller, Ann. Math. Statist. 1958.
+/// Draws a normal number by the method of Box and Muller, Ann. Math. Statist. 1958.
 fn normal(rng: &mut Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.f64()).cos()
 }
 
-/// By Knuth's product of uniforms, for small means.
+/// Draws a Poisson number by Knuth's product of uniforms, for small means.
 fn poisson(mean: f64, rng: &mut Rng) -> u64 {
     let floor = (-mean).exp();
     let mut product = rng.f64();

@@ -71,10 +71,10 @@ impl Ingestor {
     }
 
     pub(super) fn report_refused(&self) {
-        let told = self.refused.iter().map(|(experiment, error)| {
+        let refusals = self.refused.iter().map(|(experiment, error)| {
             format!("the store does not accept results of the experiment {experiment}: {error}. Its records wait in the journal, and other experiments are counted")
         });
-        let problem = (!self.refused.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
+        let problem = (!self.refused.is_empty()).then(|| refusals.collect::<Vec<_>>().join("; "));
         if self.telemetry.problems.set("experiments", problem.clone())
             && let Some(problem) = problem
         {

@@ -25,10 +25,10 @@ pub fn decide(
     entry: &AuditEntry,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT at_ms FROM controls WHERE experiment = ?";
-    let stands: Option<i64> = transaction
+    let standing_ms: Option<i64> = transaction
         .query_row(sql, [&entry.experiment], |row| row.get(0))
         .optional()?;
-    if stands.unwrap_or(0) as u64 != before_ms {
+    if standing_ms.unwrap_or(0) as u64 != before_ms {
         return Ok(false);
     }
     let sql = "INSERT OR REPLACE INTO controls VALUES (?, ?, ?)";
