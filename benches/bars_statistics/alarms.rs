@@ -5,7 +5,9 @@ use crate::report::{Effort, Report, count, gather, median, percent};
 use watershed::stats::guardrail::{Data, ln_e};
 use watershed::stats::logistic::Term;
 use watershed::stats::srm::sample_ratio;
-use watershed::stats::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Totals, judge};
+use watershed::stats::{
+    Epoch, Goal, GroupInput, History, Kind, MetricInput, Question, Role, Totals, judge,
+};
 
 fn sizes_alarm(users: [u64; 2]) -> bool {
     let epoch = Epoch {
@@ -188,7 +190,7 @@ fn question(users: [u64; 2], converted: [u64; 2], previous: History, look: u64) 
         converted: converted[group],
         ..Totals::default()
     };
-    let group = |name: &str, is_control| Group {
+    let group = |name: &str, is_control| GroupInput {
         name: name.to_owned(),
         is_control,
     };
@@ -198,7 +200,7 @@ fn question(users: [u64; 2], converted: [u64; 2], previous: History, look: u64) 
             shares: vec![0.5, 0.5],
             users: users.to_vec(),
         }],
-        metrics: vec![Metric {
+        metrics: vec![MetricInput {
             name: "purchase".to_owned(),
             kind: Kind::Conversion,
             goal: Goal::Increase,

@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{LOOKS, fixed_users, play, question_of};
-use watershed::stats::{Finding, Goal, Group, Kind, Question, Role, State, Totals, judge};
+use watershed::stats::{Finding, Goal, GroupInput, Kind, Question, Role, State, Totals, judge};
 
 /// Experiments end: without the planned lift soon, and seldom where it is there.
 pub fn endings(report: &mut Report, effort: Effort) {
@@ -289,7 +289,7 @@ fn of_groups(totals: &[Totals; 5]) -> Question {
     let pair = [totals[0], totals[1]];
     let mut question = question_of(Kind::Conversion, pair, 0.5, DETECT);
     question.groups = (0..totals.len())
-        .map(|place| Group {
+        .map(|place| GroupInput {
             name: format!("g{place}"),
             is_control: place == 0,
         })

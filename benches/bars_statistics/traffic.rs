@@ -8,12 +8,12 @@ use watershed::stats::moments::Sums;
 use watershed::stats::normal_mixture::Estimate;
 use watershed::stats::reference::log_ratio_grid::Grid;
 use watershed::stats::stratified::{Period, comparable};
-use watershed::stats::{Goal, Kind, Metric, Role};
+use watershed::stats::{Goal, Kind, MetricInput, Role};
 
 type Cells = Vec<(String, usize, usize)>;
 
-fn metric(kind: Kind) -> Metric {
-    Metric {
+fn metric(kind: Kind) -> MetricInput {
+    MetricInput {
         name: "simulated".to_owned(),
         kind,
         goal: Goal::Increase,
@@ -28,7 +28,7 @@ fn metric(kind: Kind) -> Metric {
 }
 
 /// Engine L over periods, however many.
-fn log_ln_e(metric: &Metric, periods: &[Period]) -> f64 {
+fn log_ln_e(metric: &MetricInput, periods: &[Period]) -> f64 {
     let estimate =
         comparable(metric, periods).and_then(|rates| Estimate::of_log(metric.kind, &rates, DETECT));
     estimate.map_or(0.0, |estimate| estimate.ln_e_at(0.0))

@@ -1,10 +1,10 @@
 //! What is answered: plain data about one experiment. `None` is not known yet, or unbounded;
 //! nothing here is ever NaN or infinite, but `ln_e` where the evidence is.
 
-use super::guardrail::Guardrail;
-use super::input::{Goal, History, Metric, Role};
+use super::guardrail::GuardrailJudgement;
+use super::input::{Goal, History, MetricInput, Role};
 use super::interval::Interval;
-use super::srm::SampleRatio;
+use super::srm::SampleRatioTest;
 use super::verdict::Verdict;
 
 /// What can be said of one experiment.
@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 pub struct Judgement {
     /// Whether the groups have the sizes that their weights ask for. If not, nothing else here
     /// is to be believed.
-    pub sample_ratio: SampleRatio,
+    pub sample_ratio: SampleRatioTest,
     /// In the order of the question's metrics.
     pub metrics: Vec<MetricJudgement>,
     /// Which group is better, or why that cannot be said.
@@ -77,7 +77,7 @@ pub struct GroupJudgement {
     /// against peeking.
     pub expected_loss: Option<f64>,
     /// For guardrails: whether the group does harm.
-    pub guardrail: Option<Guardrail>,
+    pub guardrail: Option<GuardrailJudgement>,
 }
 
 /// Which side of control an effect is on, by the metric's goal.
@@ -91,7 +91,7 @@ pub enum Side {
 
 impl GroupJudgement {
     /// The side on which this analysis shows an effect.
-    pub fn shown(&self, metric: &Metric) -> Option<Side> {
+    pub fn shown(&self, metric: &MetricInput) -> Option<Side> {
         if !self.significant {
             return None;
         }

@@ -4,7 +4,7 @@ use super::analysis::{GroupJudgement, Judgement, MetricJudgement, Side};
 use super::compare::{Compared, compare, method};
 use super::decision::verdict;
 use super::guardrail::{self, Data};
-use super::input::{History, Kind, Metric, Question, Role, Shown};
+use super::input::{History, Kind, MetricInput, Question, Role, Shown};
 use super::interval::{Interval, finite};
 use super::moments::{Sums, unit};
 use super::multiple_testing::{self, Corrected, interval_levels};
@@ -64,7 +64,7 @@ fn compare_all(question: &Question, control: usize) -> Vec<Case> {
         .collect()
 }
 
-fn max_increase(metric: &Metric) -> Option<f64> {
+fn max_increase(metric: &MetricInput) -> Option<f64> {
     match metric.role {
         Role::Guardrail { max_increase } => Some(max_increase),
         Role::Primary | Role::Secondary => None,
@@ -72,7 +72,7 @@ fn max_increase(metric: &Metric) -> Option<f64> {
 }
 
 /// Each group by itself.
-fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
+fn describe(question: &Question, metric: &MetricInput) -> MetricJudgement {
     let groups = (0..question.groups.len()).map(|group| {
         let sums = pooled(metric, group);
         GroupJudgement {
@@ -95,7 +95,7 @@ fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
     }
 }
 
-fn pooled(metric: &Metric, group: usize) -> Sums {
+fn pooled(metric: &MetricInput, group: usize) -> Sums {
     let each = metric.totals.iter().filter_map(|totals| totals.get(group));
     each.fold(Sums::default(), |sum, totals| {
         sum.plus(Sums::of(metric.kind, totals))
@@ -103,7 +103,7 @@ fn pooled(metric: &Metric, group: usize) -> Sums {
 }
 
 /// The rate, which is known before its variance is.
-fn mean_of(metric: &Metric, sums: &Sums) -> Option<f64> {
+fn mean_of(metric: &MetricInput, sums: &Sums) -> Option<f64> {
     let raw = match metric.kind {
         Kind::Ratio => (sums.base != 0).then(|| sums.sum as f64 / sums.base as f64)?,
         Kind::Conversion | Kind::Count | Kind::Mean => sums.mean()?,
@@ -231,7 +231,7 @@ fn write_history(question: &Question, control: usize, judged: &mut [MetricJudgem
 
 fn after(
     question: &Question,
-    metric: &Metric,
+    metric: &MetricInput,
     group: &GroupJudgement,
     known: History,
     p: f64,
@@ -253,7 +253,7 @@ fn after(
     history
 }
 
-fn data<'a>(metric: &Metric, compared: &'a Compared) -> Data<'a> {
+fn data<'a>(metric: &MetricInput, compared: &'a Compared) -> Data<'a> {
     match metric.kind {
         Kind::Conversion => Data::Users(&compared.terms),
         Kind::Count | Kind::Mean | Kind::Ratio => Data::Log(compared.log_estimate(metric)),

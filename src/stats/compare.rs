@@ -8,7 +8,7 @@
 use super::analysis::{Lift, Method};
 use super::bayes;
 use super::exact_conversion::Evidence;
-use super::input::{Goal, Kind, Metric, Question, Role};
+use super::input::{Goal, Kind, MetricInput, Question, Role};
 use super::interval::{Interval, finite};
 use super::logistic::{FAR, Term, likeliest, ln_likelihood};
 use super::moments::Sums;
@@ -45,7 +45,12 @@ enum Scale {
 }
 
 /// Compares a group with control.
-pub fn compare(question: &Question, metric: &Metric, control: usize, group: usize) -> Compared {
+pub fn compare(
+    question: &Question,
+    metric: &MetricInput,
+    control: usize,
+    group: usize,
+) -> Compared {
     let periods = stratified::periods(question, metric, control, group);
     let rates = stratified::comparable(metric, &periods);
     let terms: Vec<Term> = periods.iter().map(Period::term).collect();
@@ -71,7 +76,7 @@ pub fn compare(question: &Question, metric: &Metric, control: usize, group: usiz
 
 /// Ratios need rates above 0: of values that may be negative, differences are judged, where the
 /// configuration names a baseline and where a rate is not above 0.
-fn scale(metric: &Metric, rates: Option<&Rates>) -> Scale {
+fn scale(metric: &MetricInput, rates: Option<&Rates>) -> Scale {
     let is_positive = rates.is_none_or(|rates| rates.control.mean > 0.0 && rates.own.mean > 0.0);
     match (metric.kind, metric.baseline) {
         (Kind::Conversion | Kind::Count, _) => Scale::Log,
@@ -82,13 +87,13 @@ fn scale(metric: &Metric, rates: Option<&Rates>) -> Scale {
 
 /// What the planned difference is a share of: the baseline, or else the size of both groups' rate;
 /// never less than what is noise, because a rate may be 0.
-fn size(metric: &Metric, rates: &Rates) -> f64 {
+fn size(metric: &MetricInput, rates: &Rates) -> f64 {
     let seen = rates.pooled.mean.abs().max(rates.pooled.variance.sqrt());
     metric.baseline.map_or(seen, f64::abs)
 }
 
 /// The method that judges a metric.
-pub fn method(metric: &Metric) -> Method {
+pub fn method(metric: &MetricInput) -> Method {
     match (metric.role, metric.kind, metric.baseline) {
         (Role::Guardrail { .. }, Kind::Conversion, _) => Method::HarmedUsers,
         (Role::Guardrail { .. }, _, _) => Method::HarmOnLog,
@@ -117,7 +122,7 @@ impl Compared {
 
     /// ln of the likelihood ratio of no effect against the planned one in the direction of `goal`:
     /// evidence that neither that nor a larger one is there. 0 until enough is known.
-    pub fn ln_futility(&self, metric: &Metric) -> f64 {
+    pub fn ln_futility(&self, metric: &MetricInput) -> f64 {
         let sign = match metric.goal {
             Goal::Increase => 1.0,
             Goal::Decrease => -1.0,
@@ -134,7 +139,7 @@ impl Compared {
     }
 
     /// Whether the group is better than the other one beyond doubt, in the direction of `goal`.
-    pub fn is_better(&self, metric: &Metric, alpha: f64) -> bool {
+    pub fn is_better(&self, metric: &MetricInput, alpha: f64) -> bool {
         let interval = self.interval(alpha);
         match metric.goal {
             Goal::Increase => interval.low.is_some_and(|low| low > 0.0),
@@ -143,7 +148,7 @@ impl Compared {
     }
 
     /// The log ratio of the two rates as an estimate, whatever the scale is.
-    pub fn log_estimate(&self, metric: &Metric) -> Option<Estimate> {
+    pub fn log_estimate(&self, metric: &MetricInput) -> Option<Estimate> {
         Estimate::of_log(metric.kind, &self.rates?, metric.detect)
     }
 
@@ -211,7 +216,7 @@ impl Compared {
     }
 
     /// The comparison, with intervals that miss with chance `alpha`.
-    pub fn lift(&self, metric: &Metric, alpha: f64) -> Lift {
+    pub fn lift(&self, metric: &MetricInput, alpha: f64) -> Lift {
         let effect = self.interval(alpha);
         let difference = self
             .rates
@@ -298,7 +303,7 @@ impl Compared {
 
     /// The chance to be better than control, and the expected loss of taking the group. Where
     /// weights changed, by the rates that are averaged over the periods alike.
-    pub fn chance(&self, metric: &Metric) -> Option<(f64, f64)> {
+    pub fn chance(&self, metric: &MetricInput) -> Option<(f64, f64)> {
         let found = match (metric.kind, self.periods.as_slice()) {
             (Kind::Conversion, [only]) => {
                 if only.control.users == 0 || only.own.users == 0 {

@@ -3,8 +3,8 @@
 
 use super::analysis::{GroupJudgement, Lift, MetricJudgement, Side};
 use super::compare;
-use super::input::{Goal, Metric, Question, Role};
-use super::srm::SampleRatio;
+use super::input::{Goal, MetricInput, Question, Role};
+use super::srm::SampleRatioTest;
 use super::timing::is_due;
 use super::verdict::{Finding, State, Verdict};
 
@@ -13,7 +13,7 @@ use super::verdict::{Finding, State, Verdict};
 pub fn verdict(
     question: &Question,
     primary: Option<usize>,
-    sample_ratio: &SampleRatio,
+    sample_ratio: &SampleRatioTest,
     judged: &[MetricJudgement],
 ) -> Verdict {
     if question.is_partial {
@@ -69,7 +69,7 @@ fn harmful(question: &Question, judged: &[MetricJudgement]) -> Vec<(usize, usize
 /// The primary metric, and the groups that are compared on it.
 struct Primary<'a> {
     question: &'a Question,
-    metric: &'a Metric,
+    metric: &'a MetricInput,
     groups: Vec<Compared<'a>>,
 }
 
@@ -187,7 +187,7 @@ fn tied(primary: &Primary<'_>, best: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Epoch, Group, Kind, Totals, judge};
+    use super::super::{Epoch, GroupInput, Kind, Totals, judge};
     use super::*;
 
     /// Control and groups of 20,000 users each, with so many converted.
@@ -199,7 +199,7 @@ mod tests {
         };
         Question {
             groups: (0..converted.len())
-                .map(|place| Group {
+                .map(|place| GroupInput {
                     name: place.to_string(),
                     is_control: place == 0,
                 })
@@ -208,7 +208,7 @@ mod tests {
                 shares: vec![1.0 / converted.len() as f64; converted.len()],
                 users: vec![20_000; converted.len()],
             }],
-            metrics: vec![Metric {
+            metrics: vec![MetricInput {
                 name: "purchase".to_owned(),
                 kind: Kind::Conversion,
                 goal: Goal::Increase,

@@ -41,7 +41,7 @@ pub struct SingleLook {
 
 /// A group against control at a single look.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct View {
+pub struct FixedHorizon {
     /// The difference of the rates: Newcombe's for conversions, else Welch's.
     pub absolute: SingleLook,
     /// The relative difference, by the logarithm of the ratio.
@@ -50,7 +50,7 @@ pub struct View {
 
 /// Every metric and group of a question at a single look: by metric, then by group. `None` for
 /// control, without users, and for weights that changed (pooled rates compare different days).
-pub fn view(question: &Question) -> Vec<Vec<Option<View>>> {
+pub fn view(question: &Question) -> Vec<Vec<Option<FixedHorizon>>> {
     let control = question.control();
     let one = |metric, group| {
         let periods = stratified::periods(question, metric, control, group);
@@ -65,7 +65,7 @@ pub fn view(question: &Question) -> Vec<Vec<Option<View>>> {
                 welch(sample(&of_control), sample(&own), question.alpha)
             }
         };
-        Some(View {
+        Some(FixedHorizon {
             absolute,
             relative: log_ratio(sample(&of_control), sample(&own), question.alpha),
         })

@@ -10,7 +10,7 @@ use super::stratified::Rate;
 
 /// What a guardrail says of one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Guardrail {
+pub struct GuardrailJudgement {
     /// Whether the group is to be taken away: harm is shown, or its upstream is dead.
     pub breached: bool,
     /// Whether more than half of its users, at least 50, had the bad event, and at most a quarter
@@ -45,9 +45,9 @@ pub fn ln_e(data: &Data<'_>, max_increase: f64) -> f64 {
 
 /// The judgement of a group whose p-value of this analysis is `p`, at its part `alpha` of the
 /// error.
-pub fn judge(data: &Data<'_>, p: Option<f64>, dead: bool, alpha: f64) -> Guardrail {
+pub fn judge(data: &Data<'_>, p: Option<f64>, dead: bool, alpha: f64) -> GuardrailJudgement {
     let shown = p.is_some_and(|p| p <= alpha);
-    Guardrail {
+    GuardrailJudgement {
         breached: shown || dead,
         dead,
         at_least: at_least(data, alpha),
@@ -62,7 +62,7 @@ pub fn dead(kind: Kind, control: Option<&Rate>, own: Option<&Rate>) -> bool {
 }
 
 /// The relative growth as an interval that nothing bounds above.
-impl Guardrail {
+impl GuardrailJudgement {
     /// From what is shown upward.
     pub fn interval(&self) -> Interval {
         Interval {

@@ -6,12 +6,12 @@ use super::verdict::Given;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// In file order. Exactly one is control; the first one stands in where none is marked.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupInput>,
     /// Periods of constant weights, in order of first appearance.
     pub epochs: Vec<Epoch>,
     /// What judges the experiment. The first primary one decides; without one, the first that is
     /// no guardrail.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<MetricInput>,
     /// The smallest sample ratio p-value of earlier looks, 0 to 1.
     pub previous_sample_ratio_p: Option<f64>,
     /// The first exposure, in Unix milliseconds. `None` before it.
@@ -66,7 +66,7 @@ impl Question {
     pub fn primary(&self) -> Option<usize> {
         let mut metrics = self.metrics.iter();
         let marked = metrics.position(|metric| metric.role == Role::Primary);
-        let is_guardrail = |metric: &Metric| matches!(metric.role, Role::Guardrail { .. });
+        let is_guardrail = |metric: &MetricInput| matches!(metric.role, Role::Guardrail { .. });
         marked.or_else(|| self.metrics.iter().position(|metric| !is_guardrail(metric)))
     }
 
@@ -78,7 +78,7 @@ impl Question {
 
 /// One group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct GroupInput {
     /// Its name, as sentences use it.
     pub name: String,
     /// Whether the others are compared with it.
@@ -96,7 +96,7 @@ pub struct Epoch {
 
 /// One metric and its data.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
+pub struct MetricInput {
     /// Its name, as sentences use it.
     pub name: String,
     /// How users become a rate.

@@ -46,8 +46,10 @@ pub mod verdict;
 
 pub use analysis::{GroupJudgement, Judgement, Lift, Method, MetricJudgement, Side};
 pub use analyze::judge;
-pub use guardrail::Guardrail;
-pub use input::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals};
+pub use guardrail::GuardrailJudgement;
+pub use input::{
+    Epoch, Goal, GroupInput, History, Kind, MetricInput, Question, Role, Shown, Totals,
+};
 pub use interval::Interval;
-pub use srm::SampleRatio;
+pub use srm::SampleRatioTest;
 pub use verdict::{Finding, Given, State, Verdict};

@@ -1,6 +1,6 @@
 //! From exact integer sums to means and variances, without losing digits on the way.
 
-use super::input::{Kind, Metric, Totals};
+use super::input::{Kind, MetricInput, Totals};
 
 /// Sums over the users of one group, in whole units of the stored integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Sums {
 }
 
 /// What one stored unit of a metric's rate is worth: 0.01 for a mean kept with two decimals.
-pub fn unit(metric: &Metric) -> f64 {
+pub fn unit(metric: &MetricInput) -> f64 {
     match metric.kind {
         Kind::Conversion | Kind::Count => 1.0,
         Kind::Mean | Kind::Ratio => 10f64.powi(-i32::from(metric.scale)),

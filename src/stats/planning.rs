@@ -9,7 +9,7 @@ pub const POWER: f64 = 0.8;
 
 /// What is to be found: a change of a share of users.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Plan {
+pub struct SampleSizePlan {
     /// Control's share, above 0 and below 1.
     pub share: f64,
     /// The relative lift to find, not 0, such as 0.1; the lifted share must be below 1.
@@ -34,7 +34,7 @@ pub struct Size {
 
 /// The size for a share of users. Source: Fleiss, Levin, Paik, "Statistical Methods for Rates
 /// and Proportions", 2003, chapter 4.
-pub fn sample_size(plan: &Plan) -> Size {
+pub fn sample_size(plan: &SampleSizePlan) -> Size {
     let (a, k) = (plan.share, plan.ratio);
     let b = a * (1.0 + plan.lift);
     let mean = (a + k * b) / (1.0 + k);
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_known_plan_takes_its_users() {
-        let plan = Plan {
+        let plan = SampleSizePlan {
             share: 0.05,
             lift: 0.1,
             alpha: 0.05,

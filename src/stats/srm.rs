@@ -7,7 +7,7 @@ use super::special::{chi_squared_upper, ln_dirichlet_factor};
 
 /// What the sizes of the groups say.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SampleRatio {
+pub struct SampleRatioTest {
     /// The smallest chance, over all looks, of such sizes, were the weights obeyed; holds however
     /// often one looks. `None` without users.
     pub p_value: Option<f64>,
@@ -27,13 +27,13 @@ const CONCENTRATION: f64 = 1000.0;
 
 /// The sequential multinomial test over all epochs, and the smallest p-value of earlier looks.
 /// Source: Lindon and Malek, NeurIPS 2022 (arXiv 2011.03567), section 2.
-pub fn sample_ratio(epochs: &[Epoch], previous: Option<f64>) -> SampleRatio {
+pub fn sample_ratio(epochs: &[Epoch], previous: Option<f64>) -> SampleRatioTest {
     let epochs = merged(epochs);
     if epochs
         .iter()
         .all(|epoch| epoch.users.iter().all(|&users| users == 0))
     {
-        return SampleRatio::default();
+        return SampleRatioTest::default();
     }
     let ln_factor: f64 = epochs
         .iter()
@@ -48,7 +48,7 @@ pub fn sample_ratio(epochs: &[Epoch], previous: Option<f64>) -> SampleRatio {
         .fold((0.0, 0.0), |sum, (statistic, df)| {
             (sum.0 + statistic, sum.1 + df)
         });
-    SampleRatio {
+    SampleRatioTest {
         p_value: Some(p_value),
         mismatch: p_value < ALARM,
         mismatch_was_earlier: p_value < ALARM && now >= ALARM,
@@ -176,6 +176,6 @@ mod tests {
         let found = sample_ratio(&sound, Some(1e-5));
         assert_eq!((found.p_value, found.mismatch), (Some(1e-5), true));
         assert!(found.mismatch_was_earlier);
-        assert_eq!(sample_ratio(&[], None), SampleRatio::default());
+        assert_eq!(sample_ratio(&[], None), SampleRatioTest::default());
     }
 }

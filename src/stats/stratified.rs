@@ -6,7 +6,7 @@
 //! numbers of users only, never on what they did. Source: Mantel and Haenszel, JNCI 1959;
 //! Greenland and Robins, Biometrics 1985. With one period these are the plain rates.
 
-use super::input::{Kind, Metric, Question};
+use super::input::{Kind, MetricInput, Question};
 use super::interval::finite;
 use super::logistic::Term;
 use super::moments::{Sums, unit};
@@ -60,7 +60,12 @@ pub struct Rates {
 
 /// The periods in which both groups took part. Periods in which the group has the same share
 /// against control are one: what changed (traffic, or a third group's weight) concerns neither.
-pub fn periods(question: &Question, metric: &Metric, control: usize, own: usize) -> Vec<Period> {
+pub fn periods(
+    question: &Question,
+    metric: &MetricInput,
+    control: usize,
+    own: usize,
+) -> Vec<Period> {
     let mut periods: Vec<Period> = Vec::new();
     for (epoch, totals) in question.epochs.iter().zip(&metric.totals) {
         let share = |group: usize| epoch.shares.get(group).copied().unwrap_or(0.0);
@@ -90,7 +95,7 @@ pub fn periods(question: &Question, metric: &Metric, control: usize, own: usize)
 
 /// Both rates, averaged over the periods by the same weights. `None` where a rate or its variance
 /// cannot be known.
-pub fn comparable(metric: &Metric, periods: &[Period]) -> Option<Rates> {
+pub fn comparable(metric: &MetricInput, periods: &[Period]) -> Option<Rates> {
     // A variance needs two users.
     let usable: Vec<&Period> = periods
         .iter()
@@ -128,7 +133,7 @@ struct Stratum {
 }
 
 /// One group's plain rate over all of its users.
-pub fn plain(metric: &Metric, sums: &Sums) -> Option<Rate> {
+pub fn plain(metric: &MetricInput, sums: &Sums) -> Option<Rate> {
     let stratum = Stratum {
         weight: 1.0,
         sums: *sums,
@@ -137,7 +142,7 @@ pub fn plain(metric: &Metric, sums: &Sums) -> Option<Rate> {
     average(metric, &[stratum])
 }
 
-fn average(metric: &Metric, strata: &[Stratum]) -> Option<Rate> {
+fn average(metric: &MetricInput, strata: &[Stratum]) -> Option<Rate> {
     let over = |value: fn(&Sums) -> Option<f64>| -> Option<f64> {
         strata
             .iter()
@@ -180,8 +185,8 @@ mod tests {
     use super::*;
     use crate::stats::input::{Epoch, Goal, Role, Totals};
 
-    fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
-        Metric {
+    fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> MetricInput {
+        MetricInput {
             name: "m".to_owned(),
             kind,
             goal: Goal::Increase,

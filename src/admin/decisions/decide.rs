@@ -6,6 +6,7 @@ use crate::admin::decisions::action::Action;
 use crate::admin::http::error::{Failure, no_experiment};
 use crate::admin::results::enums;
 use crate::config::plan::Plan;
+use crate::experiment::{Experiment, Lifecycle};
 use crate::store::decisions::{AuditEntry, DecidedState, StandingDecision};
 use crate::store::{Store, StoreError};
 use axum::http::StatusCode;
@@ -58,46 +59,9 @@ pub async fn decide(
     name: &str,
     decision: &Decision<'_>,
 ) -> Result<Done, Undecided> {
-    let refused = |status, message: String| Err(Undecided::Refused(status, message));
-    let Some(index) = plan.experiment_named(name) else {
-        let Failure { status, error } = no_experiment(name);
-        return refused(status, error);
-    };
-    let experiment = plan.experiment(index);
-    if experiment.ended_by_file {
-        return refused(
-            StatusCode::CONFLICT,
-            "`winner` in the routes file ended this experiment: remove it first".to_owned(),
-        );
-    }
+    let experiment = experiment_to_decide(plan, name)?;
     let state = decision.action.state();
-    let group = match (decision.action, decision.group) {
-        (Action::Promote, Some(group)) => {
-            if !experiment.groups.iter().any(|it| &*it.name == group) {
-                return refused(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    format!("{name} has no group {group:?}"),
-                );
-            }
-            Some(group.to_owned())
-        }
-        (Action::Promote, None) => {
-            return refused(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "promote needs a group: {\"group\": \"NAME\"}".to_owned(),
-            );
-        }
-        (Action::Resume, None) => None,
-        (Action::Pause | Action::Rollback, None) => {
-            Some(experiment.groups[experiment.control.0].name.to_string())
-        }
-        (_, Some(_)) => {
-            return refused(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "only promote takes a group".to_owned(),
-            );
-        }
-    };
+    let group = group_after(experiment, decision)?;
     let decisions = store.decisions().await.map_err(Undecided::Away)?;
     let before = decisions.get(name);
     let current = before.filter(|decision| decision.salt == *experiment.salt);
@@ -136,11 +100,11 @@ pub async fn decide(
     };
     let stored = store.decide(before_ms, &next, &entry).await;
     if !stored.map_err(Undecided::Away)? {
-        return refused(
+        return Err(Undecided::Refused(
             StatusCode::CONFLICT,
             "another decision was made at the same moment: check the state and decide again"
                 .to_owned(),
-        );
+        ));
     }
     tracing::info!(
         "{name}: {} by {}: {} -> {}",
@@ -150,6 +114,48 @@ pub async fn decide(
         entry.to
     );
     Ok(done)
+}
+
+/// Finds the experiment, unless the routes file has ended it.
+fn experiment_to_decide<'a>(plan: &'a Plan, name: &str) -> Result<&'a Experiment, Undecided> {
+    let index = plan.experiment_named(name).ok_or_else(|| {
+        let Failure { status, error } = no_experiment(name);
+        Undecided::Refused(status, error)
+    })?;
+    let experiment = plan.experiment(index);
+    if experiment.ended_by_file {
+        return Err(Undecided::Refused(
+            StatusCode::CONFLICT,
+            "`winner` in the routes file ended this experiment: remove it first".to_owned(),
+        ));
+    }
+    Ok(experiment)
+}
+
+/// Returns the group whose version all matching users get after the decision.
+fn group_after(
+    experiment: &Experiment,
+    decision: &Decision<'_>,
+) -> Result<Option<String>, Undecided> {
+    let refused = |message: String| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Err(Undecided::Refused(status, message))
+    };
+    match (decision.action, decision.group) {
+        (Action::Promote, Some(group)) if experiment.group_named(group).is_none() => {
+            refused(format!("{} has no group {group:?}", experiment.name))
+        }
+        (Action::Promote, Some(group)) => Ok(Some(group.to_owned())),
+        (Action::Promote, None) => {
+            refused("promote needs a group: {\"group\": \"NAME\"}".to_owned())
+        }
+        (Action::Resume, None) => Ok(None),
+        (Action::Pause | Action::Rollback, None) => {
+            let control = &experiment.groups[experiment.control.0];
+            Ok(Some(control.name.to_string()))
+        }
+        (_, Some(_)) => refused("only promote takes a group".to_owned()),
+    }
 }
 
 /// Describes the state after a decision, such as `promoted experiment`.
@@ -166,11 +172,10 @@ fn describe(decision: Option<&StandingDecision>) -> String {
 }
 
 fn status(state: DecidedState) -> &'static str {
-    use crate::experiment::Lifecycle as Own;
     match state {
-        DecidedState::Running => Own::Running.name(),
-        DecidedState::Paused => Own::Paused.name(),
-        DecidedState::Promoted => Own::Promoted.name(),
-        DecidedState::RolledBack => Own::RolledBack.name(),
+        DecidedState::Running => Lifecycle::Running.name(),
+        DecidedState::Paused => Lifecycle::Paused.name(),
+        DecidedState::Promoted => Lifecycle::Promoted.name(),
+        DecidedState::RolledBack => Lifecycle::RolledBack.name(),
     }
 }

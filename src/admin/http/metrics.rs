@@ -285,11 +285,6 @@ impl Metrics {
             "Replicas whose experiments or metrics differ from those of this process",
             [(vec![], results.disagreeing() as f64)],
         );
-        let of = |experiment: &ExperimentResult| vec![("experiment", experiment.name.clone())];
-        let with = |mut labels: Labels, name, value: &str| {
-            labels.push((name, value.to_owned()));
-            labels
-        };
         let status = |it: &ExperimentResult| (with(of(it), "status", it.status), 1.0);
         self.gauge(
             "experiment_status",
@@ -306,27 +301,36 @@ impl Metrics {
             "Verdict of an experiment",
             all.iter().map(verdict),
         );
-        let mismatch =
-            |it: &ExperimentResult| (of(it), f64::from(u8::from(it.sample_ratio.mismatch)));
-        let help = "1 if group sizes do not match their weights";
-        self.gauge(
-            "experiment_sample_ratio_mismatch",
-            help,
-            all.iter().map(mismatch),
-        );
-        let crossed = |it: &ExperimentResult| (of(it), it.crossed_over as f64);
-        let help = "Users who were exposed to more than one group";
-        self.gauge(
-            "experiment_crossed_over_users",
-            help,
-            all.iter().map(crossed),
-        );
-        let joined = |it: &ExperimentResult| (of(it), it.joined as f64);
-        let help = "Minted IDs that count for a known ID";
-        self.gauge("experiment_joined_ids", help, all.iter().map(joined));
-        let shared = |it: &ExperimentResult| (of(it), it.shared_devices as f64);
-        let help = "Further known IDs from devices whose minted ID had joined another user";
-        self.gauge("experiment_shared_device_ids", help, all.iter().map(shared));
+        let counts: [(_, _, fn(&ExperimentResult) -> f64); 4] = [
+            (
+                "experiment_sample_ratio_mismatch",
+                "1 if group sizes do not match their weights",
+                |it| f64::from(u8::from(it.sample_ratio.mismatch)),
+            ),
+            (
+                "experiment_crossed_over_users",
+                "Users who were exposed to more than one group",
+                |it| it.crossed_over as f64,
+            ),
+            (
+                "experiment_joined_ids",
+                "Minted IDs that count for a known ID",
+                |it| it.joined as f64,
+            ),
+            (
+                "experiment_shared_device_ids",
+                "Further known IDs from devices whose minted ID had joined another user",
+                |it| it.shared_devices as f64,
+            ),
+        ];
+        for (name, help, count) in counts {
+            self.gauge(name, help, all.iter().map(|it| (of(it), count(it))));
+        }
+        self.groups(all);
+        self.group_metrics(all);
+    }
+
+    fn groups(&mut self, all: &[ExperimentResult]) {
         let groups = || {
             all.iter().flat_map(|experiment| {
                 let own = move |group| (with(of(experiment), "group", name_of(group)), group);
@@ -367,6 +371,9 @@ impl Metrics {
                     .collect::<Vec<_>>()
             }),
         );
+    }
+
+    fn group_metrics(&mut self, all: &[ExperimentResult]) {
         let metrics = || {
             all.iter().flat_map(|experiment| {
                 experiment
@@ -401,6 +408,17 @@ impl Metrics {
             metrics().filter_map(|(labels, group)| Some((labels, group.p_value?))),
         );
     }
+}
+
+/// The label that names an experiment.
+fn of(experiment: &ExperimentResult) -> Labels {
+    vec![("experiment", experiment.name.clone())]
+}
+
+/// Adds a label.
+fn with(mut labels: Labels, name: &'static str, value: &str) -> Labels {
+    labels.push((name, value.to_owned()));
+    labels
 }
 
 /// A gauge that is declared as a metric of unknown type.

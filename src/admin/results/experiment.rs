@@ -28,37 +28,13 @@ pub fn result(
         totals, judgement, ..
     } = evaluation;
     let name_of = |group: usize| experiment.groups[group].name.to_string();
-    let groups = experiment.groups.iter().enumerate().map(|(place, group)| {
-        let role = if GroupIndex(place) == experiment.control {
-            "control"
-        } else {
-            "experiment"
-        };
-        let upstream = group
-            .upstream
-            .map(|upstream| plan.upstream(upstream).name.to_string());
-        GroupResult {
-            recently: evaluation.recent.groups.get(place).map(|recent| Recently {
-                answers: recent.answers,
-                failed: recent.failed,
-                dead: evaluation.recent.is_dead(place, experiment.control.0),
-            }),
-            ..group_result(
-                &group.name,
-                role,
-                Some(group.weight.get()),
-                upstream,
-                totals,
-            )
-        }
-    });
     ExperimentResult {
         name: experiment.name.to_string(),
         status: experiment.lifecycle.name(),
         winner: experiment.winner.map(|group| name_of(group.0)),
         started_at: started_at(totals),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
-        groups: groups.collect(),
+        groups: group_results(plan, experiment, evaluation),
         count_overrides: experiment.count_overrides,
         crossed_over: crossed_over(totals),
         joined: totals.identities.joined,
@@ -95,6 +71,38 @@ pub fn result(
         warnings: evaluation.warnings.clone(),
         uncounted: evaluation.totals.uncounted.into(),
     }
+}
+
+fn group_results(
+    plan: &Plan,
+    experiment: &Experiment,
+    evaluation: &Evaluation,
+) -> Vec<GroupResult> {
+    let groups = experiment.groups.iter().enumerate().map(|(place, group)| {
+        let role = if GroupIndex(place) == experiment.control {
+            "control"
+        } else {
+            "experiment"
+        };
+        let upstream = group
+            .upstream
+            .map(|upstream| plan.upstream(upstream).name.to_string());
+        GroupResult {
+            recently: evaluation.recent.groups.get(place).map(|recent| Recently {
+                answers: recent.answers,
+                failed: recent.failed,
+                dead: evaluation.recent.is_dead(place, experiment.control.0),
+            }),
+            ..group_result(
+                &group.name,
+                role,
+                Some(group.weight.get()),
+                upstream,
+                &evaluation.totals,
+            )
+        }
+    });
+    groups.collect()
 }
 
 /// An experiment that is no longer in the file: its counts are kept and shown.

@@ -68,14 +68,9 @@ pub async fn gather(
         };
         let mut shown = result(plan, experiment, &evaluation, wish.view);
         if wish.over_time {
-            let over_time = time_series::over_time(
-                plan,
-                experiment,
-                &evaluation.totals,
-                &evaluation.hours,
-                now_ms,
-            );
-            for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
+            let (totals, hours) = (&evaluation.totals, &evaluation.hours);
+            let series = time_series::over_time(plan, experiment, totals, hours, now_ms);
+            for (metric, over_time) in shown.metrics.iter_mut().zip(series) {
                 metric.over_time = over_time;
             }
         }

@@ -63,16 +63,7 @@ pub fn metric_results(
                 sum: totals.sum as f64 / units(metric),
                 rate: judged.rate,
                 interval: judged.interval.low.zip(judged.interval.high),
-                lift: judged.lift.map(|lift| LiftResult {
-                    absolute: lift.absolute,
-                    absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
-                    relative: lift.relative,
-                    relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
-                    shrunken: lift.shrunken,
-                    averaged: lift
-                        .averaged
-                        .map(|(control, group)| AveragedResult { control, group }),
-                }),
+                lift: judged.lift.map(lift_result),
                 p_value: judged.p_value,
                 p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
                 p_value_lowest_at: lowest_at(judged),
@@ -107,6 +98,19 @@ pub fn metric_results(
     each.collect()
 }
 
+fn lift_result(lift: stats::Lift) -> LiftResult {
+    LiftResult {
+        absolute: lift.absolute,
+        absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
+        relative: lift.relative,
+        relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
+        shrunken: lift.shrunken,
+        averaged: lift
+            .averaged
+            .map(|(control, group)| AveragedResult { control, group }),
+    }
+}
+
 /// What is shown of a metric's counts, over all epochs.
 fn sum<'a>(each: impl Iterator<Item = &'a stats::Totals>) -> stats::Totals {
     each.fold(stats::Totals::default(), |sum, totals| stats::Totals {
@@ -139,7 +143,7 @@ pub fn pooled(totals: &ExperimentTotals, group: &str, metric: &str) -> (u64, Met
     (users, sum)
 }
 
-fn fixed_result(view: fixed::View) -> FixedResult {
+fn fixed_result(view: fixed::FixedHorizon) -> FixedResult {
     let ends =
         |evaluation: fixed::SingleLook| evaluation.interval.low.zip(evaluation.interval.high);
     FixedResult {

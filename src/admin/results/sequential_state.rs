@@ -152,13 +152,13 @@ pub fn disagreements(plan: &Plan, experiment: &Experiment, kept: &RunningMinima)
     planned.collect()
 }
 
-fn planned(identity: &str, metric: &stats::Metric, kept: &RunningMinima) -> Option<f64> {
+fn planned(identity: &str, metric: &stats::MetricInput, kept: &RunningMinima) -> Option<f64> {
     let text = kept.first.get(&detect_field(identity, metric))?;
     let detect = text.parse().ok();
     detect.filter(|detect: &f64| *detect > 0.0 && detect.is_finite())
 }
 
-fn is_guardrail(metric: &stats::Metric) -> bool {
+fn is_guardrail(metric: &stats::MetricInput) -> bool {
     matches!(metric.role, Role::Guardrail { .. })
 }
 
@@ -173,14 +173,14 @@ fn sizes_field(identity: &str) -> String {
 }
 
 /// `detect|<identity>|<metric>|<kind>`.
-fn detect_field(identity: &str, metric: &stats::Metric) -> String {
+fn detect_field(identity: &str, metric: &stats::MetricInput) -> String {
     field("detect", identity, &[&metric.name, kind_of(metric.kind)])
 }
 
 /// `p|<identity>|<metric>|<kind>|<group>`: what is tested, whatever the weights. A guardrail is
 /// another hypothesis for each growth that is tolerated:
 /// `guardrail|<identity>|<metric>|<kind>|<max_increase>|<group>`.
-fn p_field(identity: &str, metric: &stats::Metric, group: &str) -> String {
+fn p_field(identity: &str, metric: &stats::MetricInput, group: &str) -> String {
     let kind = kind_of(metric.kind);
     match metric.role {
         Role::Guardrail { max_increase } => field(

@@ -3,10 +3,10 @@
 use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::guardrail::GuardrailTarget;
+use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind, MetricRole};
 use crate::stats;
-use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
+use crate::store::{EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
 /// What is asked of the statistics about an experiment with these totals. By its hours, metrics
 /// with a window are asked about users whose window is over; without them, about all users.
@@ -18,29 +18,6 @@ pub fn question(
     now_ms: u64,
 ) -> stats::Question {
     let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
-    let epochs = totals.epochs.iter().map(|epoch| {
-        let weight = |name: &&str| {
-            epoch
-                .definition
-                .groups
-                .iter()
-                .find(|(other, _)| other == name)
-                .map_or(0.0, |(_, weight)| *weight)
-        };
-        let all: f64 = epoch
-            .definition
-            .groups
-            .iter()
-            .map(|(_, weight)| weight)
-            .sum();
-        stats::Epoch {
-            shares: groups.iter().map(|name| weight(name) / all).collect(),
-            users: groups
-                .iter()
-                .map(|&name| epoch.groups.get(name).map_or(0, |group| group.users))
-                .collect(),
-        }
-    });
     let all_totals = |counted_name: &str, within_ms: Option<u64>| -> Vec<Vec<stats::Totals>> {
         let over = within_ms
             .zip(hours)
@@ -57,66 +34,27 @@ pub fn question(
             })
             .collect()
     };
+    let epochs = totals
+        .epochs
+        .iter()
+        .map(|epoch| epoch_input(epoch, &groups));
     let metrics = experiment.metrics.iter().map(|&index| {
         let metric = plan.metric(index);
-        let kind = kind(metric.kind);
-        stats::Metric {
-            name: metric.name.to_string(),
-            kind,
-            goal: match metric.goal {
-                MetricGoal::Increase => stats::Goal::Increase,
-                MetricGoal::Decrease => stats::Goal::Decrease,
-            },
-            role: match metric.role {
-                MetricRole::Primary => stats::Role::Primary,
-                MetricRole::Secondary => stats::Role::Secondary,
-            },
-            baseline: metric.baseline.filter(|_| kind != stats::Kind::Conversion),
-            detect: metric.detect,
-            margin: metric.margin,
-            scale: metric.scale,
-            totals: all_totals(&metric.name, metric.within_ms),
-            history: Vec::new(),
-        }
+        let totals = all_totals(&metric.name, metric.within_ms);
+        metric_input(metric, totals)
     });
     let guardrails = experiment.guardrails.iter().map(|guardrail| {
-        let metric = match guardrail.what {
-            GuardrailTarget::Metric(metric) => Some(plan.metric(metric)),
-            GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => None,
-        };
-        // Harm that the proxy sees is counted as users with at least one such answer.
-        let kind = metric.map_or(stats::Kind::Conversion, |metric| kind(metric.kind));
-        stats::Metric {
-            name: match guardrail.what {
-                GuardrailTarget::Slow { over_us } => {
-                    format!("answers over {} ms", over_us as f64 / 1e3)
-                }
-                GuardrailTarget::Errors | GuardrailTarget::Metric(_) => {
-                    guardrail.name(&plan.metrics).to_owned()
-                }
-            },
-            kind,
-            goal: stats::Goal::Decrease,
-            role: stats::Role::Guardrail {
-                max_increase: guardrail.max_increase,
-            },
-            baseline: None,
-            detect: metric.map_or(0.1, |metric| metric.detect),
-            margin: metric.map_or(0.01, |metric| metric.margin),
-            scale: metric.map_or(0, |metric| metric.scale),
-            totals: all_totals(
-                &guardrail.counted_name(&plan.metrics),
-                metric.and_then(|metric| metric.within_ms),
-            ),
-            history: Vec::new(),
-        }
+        let metric = bounded_metric(plan, guardrail);
+        let name = guardrail.counted_name(&plan.metrics);
+        let totals = all_totals(&name, metric.and_then(|metric| metric.within_ms));
+        guardrail_input(plan, guardrail, totals)
     });
     let control = experiment.control.0;
     stats::Question {
         groups: groups
             .iter()
             .enumerate()
-            .map(|(place, name)| stats::Group {
+            .map(|(place, name)| stats::GroupInput {
                 name: (*name).to_owned(),
                 is_control: place == control,
             })
@@ -131,6 +69,91 @@ pub fn question(
         now_ms,
         min_duration_ms: experiment.min_duration_ms,
         ..stats::Question::default()
+    }
+}
+
+fn epoch_input(epoch: &EpochTotals, groups: &[&str]) -> stats::Epoch {
+    let weight = |name: &&str| {
+        epoch
+            .definition
+            .groups
+            .iter()
+            .find(|(other, _)| other == name)
+            .map_or(0.0, |(_, weight)| *weight)
+    };
+    let all: f64 = epoch
+        .definition
+        .groups
+        .iter()
+        .map(|(_, weight)| weight)
+        .sum();
+    stats::Epoch {
+        shares: groups.iter().map(|name| weight(name) / all).collect(),
+        users: groups
+            .iter()
+            .map(|&name| epoch.groups.get(name).map_or(0, |group| group.users))
+            .collect(),
+    }
+}
+
+fn metric_input(metric: &Metric, totals: Vec<Vec<stats::Totals>>) -> stats::MetricInput {
+    let kind = kind(metric.kind);
+    stats::MetricInput {
+        name: metric.name.to_string(),
+        kind,
+        goal: match metric.goal {
+            MetricGoal::Increase => stats::Goal::Increase,
+            MetricGoal::Decrease => stats::Goal::Decrease,
+        },
+        role: match metric.role {
+            MetricRole::Primary => stats::Role::Primary,
+            MetricRole::Secondary => stats::Role::Secondary,
+        },
+        baseline: metric.baseline.filter(|_| kind != stats::Kind::Conversion),
+        detect: metric.detect,
+        margin: metric.margin,
+        scale: metric.scale,
+        totals,
+        history: Vec::new(),
+    }
+}
+
+/// The metric of a guardrail that limits one.
+fn bounded_metric<'a>(plan: &'a Plan, guardrail: &Guardrail) -> Option<&'a Metric> {
+    match guardrail.what {
+        GuardrailTarget::Metric(metric) => Some(plan.metric(metric)),
+        GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => None,
+    }
+}
+
+fn guardrail_input(
+    plan: &Plan,
+    guardrail: &Guardrail,
+    totals: Vec<Vec<stats::Totals>>,
+) -> stats::MetricInput {
+    let metric = bounded_metric(plan, guardrail);
+    // Harm that the proxy sees is counted as users with at least one such answer.
+    let kind = metric.map_or(stats::Kind::Conversion, |metric| kind(metric.kind));
+    stats::MetricInput {
+        name: match guardrail.what {
+            GuardrailTarget::Slow { over_us } => {
+                format!("answers over {} ms", over_us as f64 / 1e3)
+            }
+            GuardrailTarget::Errors | GuardrailTarget::Metric(_) => {
+                guardrail.name(&plan.metrics).to_owned()
+            }
+        },
+        kind,
+        goal: stats::Goal::Decrease,
+        role: stats::Role::Guardrail {
+            max_increase: guardrail.max_increase,
+        },
+        baseline: None,
+        detect: metric.map_or(0.1, |metric| metric.detect),
+        margin: metric.map_or(0.01, |metric| metric.margin),
+        scale: metric.map_or(0, |metric| metric.scale),
+        totals,
+        history: Vec::new(),
     }
 }
 

@@ -68,55 +68,15 @@ impl Chart {
         if moments.len() < 2 {
             return None;
         }
-        let rates = moments.iter().flat_map(|moment| moment.groups.values());
-        let rates: Vec<&RateResult> = rates.collect();
-        let ends = |value: &dyn Fn(&RateResult) -> Option<f64>| {
-            let all = rates.iter().filter_map(|rate| value(rate));
-            let all: Vec<f64> = all.collect();
-            let low = all.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            (low <= high).then_some((low, high))
-        };
-        let (rate_low, rate_high) = ends(&|rate| rate.rate)?;
-        let (low, high) = ends(&|rate| rate.interval.map(|(low, _)| low))
-            .zip(ends(&|rate| rate.interval.map(|(_, high)| high)))
-            .map_or((rate_low, rate_high), |((low, _), (_, high))| (low, high));
-        // The latest interval is always whole.
-        let latest = last.groups.values().filter_map(|rate| rate.interval);
-        let (late_low, late_high) = latest.fold((rate_low, rate_high), |ends, interval| {
-            (ends.0.min(interval.0), ends.1.max(interval.1))
-        });
-        let far = BEYOND * (rate_high - rate_low).max(rate_high.abs() * 0.1).max(1e-9);
-        let low = late_low.min(low.max(rate_low - far));
-        let high = late_high.max(high.min(rate_high + far)).max(low + 1e-9);
+        let (low, high) = range(moments, last)?;
         let (right, inner) = (WIDTH - RIGHT, HEIGHT - TOP - BOTTOM);
         let span = (last.at_ms - first.at_ms).max(1) as f64;
         let x = |moment: &MomentResult| {
             LEFT + (right - LEFT) * (moment.at_ms - first.at_ms) as f64 / span
         };
         let y = |rate: f64| TOP + inner * (high - rate.clamp(low, high)) / (high - low);
-        let mut lines = Vec::new();
-        for (place, group) in metric.groups.iter().enumerate() {
-            let of = |moment: &MomentResult| moment.groups.get(&group.name).cloned();
-            let at = |moment: &MomentResult, rate: f64| format!("{:.1},{:.1}", x(moment), y(rate));
-            let known = moments.iter().filter_map(|it| Some((it, of(it)?.rate?)));
-            let points: Vec<String> = known.map(|(it, rate)| at(it, rate)).collect();
-            let known = moments
-                .iter()
-                .filter_map(|it| Some((it, of(it)?.interval?)));
-            let above = known.clone().map(|(it, (_, high))| at(it, high));
-            let below = known.rev().map(|(it, (low, _))| at(it, low));
-            let Some(rate) = of(last).and_then(|rate| rate.rate) else {
-                continue;
-            };
-            lines.push(Line {
-                name: group.name.clone(),
-                colour: place % COLOURS,
-                points: points.join(" "),
-                band: above.chain(below).collect::<Vec<_>>().join(" "),
-                latest: metric_values::amount(metric, rate),
-            });
-        }
+        let at = |moment: &MomentResult, rate: f64| format!("{:.1},{:.1}", x(moment), y(rate));
+        let lines = lines(metric, last, at);
         let written = |rate: f64| metric_values::amount(metric, rate);
         let said: Vec<String> = lines
             .iter()
@@ -147,6 +107,63 @@ impl Chart {
             said: format!("{} over time: {}", metric.name, said.join("; ")),
         })
     }
+}
+
+/// The lowest and the highest rate of the drawing.
+fn range(moments: &[MomentResult], last: &MomentResult) -> Option<(f64, f64)> {
+    let rates = moments.iter().flat_map(|moment| moment.groups.values());
+    let rates: Vec<&RateResult> = rates.collect();
+    let ends = |value: &dyn Fn(&RateResult) -> Option<f64>| {
+        let all = rates.iter().filter_map(|rate| value(rate));
+        let all: Vec<f64> = all.collect();
+        let low = all.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (low <= high).then_some((low, high))
+    };
+    let (rate_low, rate_high) = ends(&|rate| rate.rate)?;
+    let (low, high) = ends(&|rate| rate.interval.map(|(low, _)| low))
+        .zip(ends(&|rate| rate.interval.map(|(_, high)| high)))
+        .map_or((rate_low, rate_high), |((low, _), (_, high))| (low, high));
+    // The latest interval is always whole.
+    let latest = last.groups.values().filter_map(|rate| rate.interval);
+    let (late_low, late_high) = latest.fold((rate_low, rate_high), |ends, interval| {
+        (ends.0.min(interval.0), ends.1.max(interval.1))
+    });
+    let far = BEYOND * (rate_high - rate_low).max(rate_high.abs() * 0.1).max(1e-9);
+    let low = late_low.min(low.max(rate_low - far));
+    let high = late_high.max(high.min(rate_high + far)).max(low + 1e-9);
+    Some((low, high))
+}
+
+/// The line of each group with a rate at the `last` moment; `at` places a rate in the drawing.
+fn lines(
+    metric: &MetricResult,
+    last: &MomentResult,
+    at: impl Fn(&MomentResult, f64) -> String,
+) -> Vec<Line> {
+    let moments = &metric.over_time;
+    let mut lines = Vec::new();
+    for (place, group) in metric.groups.iter().enumerate() {
+        let of = |moment: &MomentResult| moment.groups.get(&group.name).cloned();
+        let known = moments.iter().filter_map(|it| Some((it, of(it)?.rate?)));
+        let points: Vec<String> = known.map(|(it, rate)| at(it, rate)).collect();
+        let known = moments
+            .iter()
+            .filter_map(|it| Some((it, of(it)?.interval?)));
+        let above = known.clone().map(|(it, (_, high))| at(it, high));
+        let below = known.rev().map(|(it, (low, _))| at(it, low));
+        let Some(rate) = of(last).and_then(|rate| rate.rate) else {
+            continue;
+        };
+        lines.push(Line {
+            name: group.name.clone(),
+            colour: place % COLOURS,
+            points: points.join(" "),
+            band: above.chain(below).collect::<Vec<_>>().join(" "),
+            latest: metric_values::amount(metric, rate),
+        });
+    }
+    lines
 }
 
 /// Round numbers between these, with as many digits as tell them apart.

@@ -3,8 +3,8 @@
 use crate::admin::format::{thousands, two_digits};
 use crate::stats::timing::due_ms;
 use crate::stats::{
-    Finding, Goal, Guardrail, Judgement, Kind, Lift, Metric, MetricJudgement, Question, Role,
-    SampleRatio, Shown, Side, Verdict,
+    Finding, Goal, GuardrailJudgement, Judgement, Kind, Lift, MetricInput, MetricJudgement,
+    Question, Role, SampleRatioTest, Shown, Side, Verdict,
 };
 
 /// Why the verdict of a judgement is given, in one sentence.
@@ -54,7 +54,7 @@ struct Narrative<'a> {
     /// The place of control.
     control: usize,
     /// The primary metric.
-    metric: &'a Metric,
+    metric: &'a MetricInput,
     /// What is known of it.
     judged: &'a MetricJudgement,
     /// Users of all groups.
@@ -265,7 +265,7 @@ impl Narrative<'_> {
 }
 
 /// Group sizes that do not match the weights.
-fn mismatch(sample_ratio: &SampleRatio, users: u64) -> String {
+fn mismatch(sample_ratio: &SampleRatioTest, users: u64) -> String {
     let (sizes, so) = if sample_ratio.mismatch_was_earlier {
         (
             "at an earlier look the groups did not have",
@@ -294,7 +294,7 @@ fn harm(question: &Question, judgement: &Judgement, metric: usize, group: usize)
         Role::Guardrail { max_increase } => max_increase,
         Role::Primary | Role::Secondary => 0.0,
     };
-    let at_least = |found: Guardrail| found.at_least.filter(|_| !found.dead);
+    let at_least = |found: GuardrailJudgement| found.at_least.filter(|_| !found.dead);
     match found.and_then(at_least) {
         Some(least) => format!(
             "{name} does harm: {} at least {} higher than with {control}, and {} was tolerated",
@@ -409,7 +409,7 @@ fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Epoch, Group, History, State, Totals, judge};
+    use crate::stats::{Epoch, GroupInput, History, State, Totals, judge};
 
     fn question(control: (u64, u64), own: (u64, u64)) -> Question {
         let totals = |(users, converted): (u64, u64)| Totals {
@@ -417,7 +417,7 @@ mod tests {
             converted,
             ..Totals::default()
         };
-        let group = |name: &str, is_control| Group {
+        let group = |name: &str, is_control| GroupInput {
             name: name.to_owned(),
             is_control,
         };
@@ -427,7 +427,7 @@ mod tests {
                 shares: vec![0.5, 0.5],
                 users: vec![control.0, own.0],
             }],
-            metrics: vec![Metric {
+            metrics: vec![MetricInput {
                 name: "purchase".to_owned(),
                 kind: Kind::Conversion,
                 goal: Goal::Increase,
@@ -568,7 +568,7 @@ mod tests {
     fn groups_that_cannot_be_told_apart_are_named() {
         let of = |third: u64| {
             let mut three = question((20_000, 2000), (20_000, 2450));
-            three.groups.push(Group {
+            three.groups.push(GroupInput {
                 name: "other".to_owned(),
                 is_control: false,
             });

@@ -7,7 +7,7 @@ use crate::stats::fixed;
 use crate::stats::multiple_testing::{self, Corrected, running_p};
 use crate::stats::special::{chi_squared_upper, normal_quantile};
 use crate::stats::srm::{chi_squared, ln_bayes_factor, ln_bayes_factor_of};
-use crate::stats::{Epoch, Goal, Group, Kind, Metric, Question, Role, Totals, judge};
+use crate::stats::{Epoch, Goal, GroupInput, Kind, MetricInput, Question, Role, Totals, judge};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -297,7 +297,7 @@ fn edge(counts: &Counts) -> Question {
         converted,
         ..Totals::default()
     };
-    let group = |name: &str, is_control| Group {
+    let group = |name: &str, is_control| GroupInput {
         name: name.to_owned(),
         is_control,
     };
@@ -307,7 +307,7 @@ fn edge(counts: &Counts) -> Question {
             shares: vec![0.5, 0.5],
             users: vec![counts.nA, counts.nB],
         }],
-        metrics: vec![Metric {
+        metrics: vec![MetricInput {
             name: "conversion".to_owned(),
             kind: Kind::Conversion,
             goal: Goal::Increase,

@@ -1,7 +1,7 @@
 //! Families of how many users are needed.
 
 use super::shape::{need, need_positive, need_share, read, usual_alpha};
-use crate::stats::planning::{self, Plan};
+use crate::stats::planning::{self, SampleSizePlan};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub fn sample_size(inputs: &str) -> Result<Value, String> {
     need_share("power", asked.power)?;
     need_positive("ratio_B_over_A", asked.ratio)?;
     need(asked.lift != 0.0, "`lift` must not be 0")?;
-    let size = planning::sample_size(&Plan {
+    let size = planning::sample_size(&SampleSizePlan {
         share: asked.p_control,
         lift: asked.lift,
         alpha: asked.alpha,
