@@ -4,7 +4,7 @@ use crate::dice::Dice;
 use crate::engines::{Counts, DETECT, Found, look};
 use crate::report::{Effort, Report, count, gather, percent, within};
 use watershed::stats::judge;
-use watershed::stats::planning::{Plan, sample_size};
+use watershed::stats::planning::{SampleSizePlan, sample_size};
 
 const RATES: [f64; 6] = [0.5, 0.3, 0.1, 0.05, 0.02, 0.002];
 const SHARES: [f64; 3] = [0.5, 0.1, 0.01];
@@ -190,7 +190,7 @@ pub fn power(report: &mut Report, effort: Effort) {
     ];
     for (cell, (share, times, asked)) in cells.into_iter().enumerate() {
         let ratio = share / (1.0 - share);
-        let size = sample_size(&Plan {
+        let size = sample_size(&SampleSizePlan {
             share: RATE,
             lift: LIFT,
             alpha: 0.05,

@@ -3,9 +3,10 @@
 use crate::dice::Dice;
 use crate::engines::{Counts, DETECT};
 use crate::report::{Effort, Report, gather, percent, within};
-use watershed::stats::planning::{Plan, sample_size};
+use watershed::stats::planning::{SampleSizePlan, sample_size};
 use watershed::stats::{
-    Epoch, Goal, Group, History, Judgement, Kind, Metric, Question, Role, State, Totals, judge,
+    Epoch, Goal, GroupInput, History, Judgement, Kind, MetricInput, Question, Role, State, Totals,
+    judge,
 };
 
 /// Looks of most runs.
@@ -13,7 +14,7 @@ pub const LOOKS: u64 = 30;
 
 /// Two groups and these totals of one metric; the shortest duration is over.
 pub fn question_of(kind: Kind, totals: [Totals; 2], share: f64, detect: f64) -> Question {
-    let group = |name: &str, is_control| Group {
+    let group = |name: &str, is_control| GroupInput {
         name: name.to_owned(),
         is_control,
     };
@@ -23,7 +24,7 @@ pub fn question_of(kind: Kind, totals: [Totals; 2], share: f64, detect: f64) -> 
             shares: vec![1.0 - share, share],
             users: totals.map(|totals| totals.users).to_vec(),
         }],
-        metrics: vec![Metric {
+        metrics: vec![MetricInput {
             name: "purchase".to_owned(),
             kind,
             goal: Goal::Increase,
@@ -63,7 +64,7 @@ fn add(dice: &mut Dice, counts: &mut Counts, users: u64, share: f64, rates: [f64
 /// Users of both groups that the fixed test needs.
 pub fn fixed_users(rate: f64, detect: f64, share: f64) -> f64 {
     let ratio = share / (1.0 - share);
-    let size = sample_size(&Plan {
+    let size = sample_size(&SampleSizePlan {
         share: rate,
         lift: detect,
         alpha: 0.05,

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use watershed::admin::verdict_reason;
 use watershed::stats::{
-    Epoch, Goal, Group, History, Judgement, Kind, Metric, Question, Role, State, Totals, judge,
+    Epoch, Goal, GroupInput, History, Judgement, Kind, MetricInput, Question, Role, State, Totals,
+    judge,
 };
 
 const KNOWN: &str = include_str!("../vectors/statistics/known.jsonl");
@@ -114,8 +115,8 @@ fn stats_command_writes_to_standard_output() {
 }
 
 /// An experiment with one epoch for each share of the second group.
-fn question(metrics: Vec<Metric>, shares: &[f64]) -> Question {
-    let group = |name: &str, is_control| Group {
+fn question(metrics: Vec<MetricInput>, shares: &[f64]) -> Question {
+    let group = |name: &str, is_control| GroupInput {
         name: name.to_owned(),
         is_control,
     };
@@ -137,8 +138,8 @@ fn question(metrics: Vec<Metric>, shares: &[f64]) -> Question {
     }
 }
 
-fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
-    Metric {
+fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> MetricInput {
+    MetricInput {
         name: "purchase".to_owned(),
         kind,
         goal: Goal::Increase,
@@ -241,7 +242,7 @@ proptest! {
         shares in prop::sample::select(vec![[0.5, 0.5], [0.01, 0.5], [0.1, 0.9], [0.0, 0.2]]),
     ) {
         let totals = vec![totals[..2].to_vec(), totals[2..].to_vec()];
-        let metric = Metric { baseline, role, ..metric(kind, totals) };
+        let metric = MetricInput { baseline, role, ..metric(kind, totals) };
         let question = question(vec![metric], &shares);
         let mut judged = judge(&question);
         // Users in a group that had no weight: the evidence is infinite there, and p is 0.
@@ -274,7 +275,7 @@ proptest! {
             }
         };
         let totals = vec![vec![of(a), of(a * (1.0 + lift))]; 2];
-        let metric = Metric { baseline, ..metric(kind, totals) };
+        let metric = MetricInput { baseline, ..metric(kind, totals) };
         let judged = judge(&question(vec![metric], &shares));
         let group = &judged.metrics[0].groups[1];
         let lift = group.lift.unwrap();
@@ -330,7 +331,7 @@ proptest! {
             (a, b) = (a + more_a, b + more_b);
             let users = 200 * (place as u64 + 1);
             let totals = vec![vec![converted(users, a), converted(users, b)]];
-            let metric = Metric {
+            let metric = MetricInput {
                 history: vec![History::default(), previous],
                 ..metric(Kind::Conversion, totals)
             };
@@ -352,7 +353,7 @@ proptest! {
 fn three(totals: [(u64, u64); 3]) -> Question {
     let row = totals.map(|(users, x)| converted(users, x)).to_vec();
     let mut question = question(vec![metric(Kind::Conversion, vec![row])], &[0.5]);
-    question.groups.push(Group {
+    question.groups.push(GroupInput {
         name: "other".to_owned(),
         is_control: false,
     });
@@ -389,12 +390,12 @@ fn several_groups_are_corrected() {
 #[test]
 fn secondary_metrics_are_corrected_together() {
     let pair = |b: u64| vec![vec![converted(40_000, 2000), converted(40_000, b)]];
-    let secondary = |b: u64| Metric {
+    let secondary = |b: u64| MetricInput {
         role: Role::Secondary,
         ..metric(Kind::Conversion, pair(b))
     };
     let primary = metric(Kind::Conversion, pair(2010));
-    let many: Vec<Metric> = [2212, 2000, 2000, 2000].map(secondary).to_vec();
+    let many: Vec<MetricInput> = [2212, 2000, 2000, 2000].map(secondary).to_vec();
     let judged = judge(&question([vec![primary.clone()], many].concat(), &[0.5]));
     assert!(!judged.metrics[1].groups[1].significant, "{judged:?}");
     let one = judge(&question(vec![primary, secondary(2212)], &[0.5]));
@@ -411,7 +412,7 @@ fn harmful_group_is_no_winner() {
         Kind::Conversion,
         vec![vec![converted(20_000, 2000), converted(20_000, 2500)]],
     );
-    let errors = |a: u64, b: u64| Metric {
+    let errors = |a: u64, b: u64| MetricInput {
         name: "errors".to_owned(),
         role: Role::Guardrail { max_increase: 0.1 },
         ..metric(
@@ -436,7 +437,7 @@ fn harmful_group_is_no_winner() {
     let guardrail = harm.metrics[1].groups[1].guardrail.unwrap();
     assert!(guardrail.breached && !guardrail.dead && guardrail.at_least.unwrap() > 0.1);
     let dead = judge(&question(
-        vec![Metric {
+        vec![MetricInput {
             name: "errors".to_owned(),
             role: Role::Guardrail { max_increase: 0.1 },
             ..metric(
