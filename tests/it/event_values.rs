@@ -357,7 +357,7 @@ fn address_limit_holds_for_all_ids() {
     assert!(log.contains("events from 203.0.113.7 are refused"), "{log}");
 }
 
-/// Events that are not counted, and what was wrong with events, are on the page, too.
+/// The page shows events that are not counted, and faults in events.
 #[test]
 fn uncounted_events_are_shown_on_the_page() {
     let site = Site::start("");
@@ -376,8 +376,8 @@ fn uncounted_events_are_shown_on_the_page() {
     assert_eq!(site.server(&waiting.to_string()).0, 202);
     crate::support::until("the page", || {
         let page = page();
-        let shown = page.contains("dropped while they waited for an exposure")
-            && page.contains("faults of all reported to this process: 1 too large");
+        let shown = page.contains("dropped while waiting for an exposure")
+            && page.contains("faults in events reported to this process: 1 too large");
         shown.then_some(()).ok_or(page)
     });
 }

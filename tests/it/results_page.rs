@@ -353,7 +353,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
         .map(|group| group["users"].as_u64().unwrap())
         .sum();
     assert_eq!(users, 1300);
-    wait_for(browser, "main", "1,300 have come").await;
+    wait_for(browser, "main", "1,300 so far").await;
     let still = "return window.here === true && document.querySelector('details.health').open";
     assert_eq!(browser.execute(still, vec![]).await.unwrap(), json!(true));
 
@@ -492,7 +492,7 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         wait_for(
             &browser,
             &format!("#doubts-{long}"),
-            "forced a group are counted",
+            "with an override are counted",
         )
         .await;
         wait_for(&browser, "#decisions", "<img src=x").await;

@@ -290,7 +290,7 @@ fn configured_guardrails_show_harm() {
     state(&results, "loser", "experiment does harm: ");
     let text = proxy.ask("/admin/results?format=text").text();
     assert!(
-        text.contains("Careful: guardrail errors (at most +0 %) is breached: experiment: 36 of 40"),
+        text.contains("Warning: guardrail errors (at most +0 %) is breached: experiment: 36 of 40"),
         "{text}"
     );
     let page = proxy.ask("/admin/results?format=html").text();
@@ -342,8 +342,8 @@ fn dead_upstream_is_reported_with_its_missing_users() {
     assert_eq!(counts(4), (&10.into(), &0.into()), "seen again: {stages:#}");
     let text = proxy.ask("/admin/results?format=text").text();
     for says in [
-        "250 of 250 answers to users of experiment were given by control's upstream",
-        "its upstream looks dead",
+        "250 of 250 responses to users of experiment came from control's upstream",
+        "its upstream seems to be down",
     ] {
         assert!(text.contains(says), "{text}");
     }
@@ -500,7 +500,7 @@ fn planning_and_fixed_horizon_are_shown_on_request() {
     assert!((604_700.0..604_800.0).contains(&left), "{left}");
     let text = proxy.ask("/admin/results?format=text").text();
     assert!(
-        text.contains("about 7 days left at the present traffic"),
+        text.contains("about 7 days left at the current traffic"),
         "{text}"
     );
 
@@ -529,7 +529,7 @@ fn planning_and_fixed_horizon_are_shown_on_request() {
     assert!(page.contains("lift (95 % CI, fixed horizon)"), "{page}");
     let labelled = "They are not protected against peeking, and the verdict does not use them.";
     assert!(
-        page.contains(labelled) && page.contains("experiment beats control with a chance of"),
+        page.contains(labelled) && page.contains("experiment beats control with a probability of"),
         "{page}"
     );
     let url = format!("http://{}", proxy.admin);
@@ -538,7 +538,7 @@ fn planning_and_fixed_horizon_are_shown_on_request() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("valid only if"), "{text}");
+    assert!(text.contains("fixed horizon"), "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Where groups part that do not have the sizes that their weights ask for.
+//! Diagnosis of a sample ratio mismatch: the stage at which group sizes stop matching their weights.
 
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{PartingResult, StageResult};
@@ -6,10 +6,10 @@ use crate::experiment::Experiment;
 use crate::stats::srm::sample_ratio;
 use crate::store::GroupTotals;
 
-/// From this share of a group's answers or users on, something is worth naming.
+/// The share of a group's responses or users above which a cause is named.
 const WORTH_NAMING: f64 = 0.002;
 
-/// Where the groups part, the most telling place first. `None` while their sizes are sound.
+/// Returns the first stage that explains the mismatch; `None` without a mismatch.
 pub fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<PartingResult> {
     if !evaluation.judgement.sample_ratio.mismatch {
         return None;
@@ -34,8 +34,7 @@ pub fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<Parti
     })
 }
 
-/// How much of each group reached which stage: what a person compares with the weights to see
-/// where it was lost.
+/// Returns the count of each group at every stage, to compare with the weights.
 pub fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
     let stage = |stage, unit, of: fn(&GroupTotals) -> u64| {
         let groups = evaluation.question.groups.iter().map(|group| {
@@ -65,7 +64,7 @@ pub fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
     ]
 }
 
-/// Users whose group's upstream was away saw control's version, and are not counted.
+/// Users who saw only control's version because their group's upstream was unavailable are not counted.
 fn unanswered(evaluation: &Evaluation) -> Option<(&'static str, String)> {
     let groups = &evaluation.question.groups;
     let each = groups.iter().map(|group| {
@@ -80,13 +79,13 @@ fn unanswered(evaluation: &Evaluation) -> Option<(&'static str, String)> {
         .filter(|(_, fallbacks, all)| *fallbacks as f64 > WORTH_NAMING * *all as f64)
         .max_by_key(|(_, fallbacks, _)| *fallbacks)?;
     let sentence = format!(
-        "between assigned and answered: {fallbacks} of {all} answers to users of {name} were given by control's upstream because its own was away, and who saw no other answer is not counted"
+        "between assigned and answered: {fallbacks} of {all} responses to users of {name} came from control's upstream because its own was unavailable; users who saw no other response are not counted"
     );
     Some(("answered", sentence))
 }
 
-/// Answers that broke off, or that nobody waited for: a slow or broken version drives users away
-/// before they are seen again.
+/// Responses that broke off, or that clients did not wait for: a slow or broken version loses users
+/// before they return.
 fn uncompleted(evaluation: &Evaluation) -> Option<(&'static str, String)> {
     let each = evaluation.question.groups.iter().map(|group| {
         let totals = evaluation.totals.epochs.iter();
@@ -100,12 +99,12 @@ fn uncompleted(evaluation: &Evaluation) -> Option<(&'static str, String)> {
         .filter(|(_, unfinished, all)| *unfinished as f64 > WORTH_NAMING * *all as f64)
         .max_by_key(|(_, unfinished, _)| *unfinished)?;
     let sentence = format!(
-        "between answered and completed: {unfinished} of {all} answers to users of {name} broke off, or the user left before their end"
+        "between answered and completed: {unfinished} of {all} responses to users of {name} broke off, or the user left before their end"
     );
     Some(("completed", sentence))
 }
 
-/// Users who are seen in a second group: replicas with different files, or IDs that change hands.
+/// Users in a second group (crossovers): replicas with different files, or shared IDs.
 fn crossing(evaluation: &Evaluation) -> Option<(&'static str, String)> {
     let groups = || {
         evaluation
@@ -118,13 +117,13 @@ fn crossing(evaluation: &Evaluation) -> Option<(&'static str, String)> {
     let users: u64 = groups().map(|group| group.users).sum();
     (crossed as f64 > WORTH_NAMING * users as f64).then(|| {
         let sentence = format!(
-            "when users are seen again: {crossed} of {users} users were seen in a second group; look whether all replicas have the same file, and whether weights or salt were changed"
+            "when users return: {crossed} of {users} users were exposed to a second group; check whether all replicas have the same file, and whether weights or salt were changed"
         );
         ("seen_again", sentence)
     })
 }
 
-/// Nothing that is counted parts them: they came in these proportions.
+/// No other stage explains the mismatch, so users already arrived in these proportions.
 fn assigned(experiment: &Experiment, evaluation: &Evaluation) -> (&'static str, String) {
     let groups = evaluation.question.groups.iter();
     let sizes: Vec<String> = groups
@@ -140,7 +139,7 @@ fn assigned(experiment: &Experiment, evaluation: &Evaluation) -> (&'static str, 
         })
         .collect();
     let sentence = format!(
-        "already when assigned ({}): all were answered and few crossed over, so who comes is not random; look for IDs that are shared or made up (robots, a cookie that one version of {} sets anew)",
+        "at assignment ({}): nearly all users got their group's response and few crossed over, so arrivals are not random; look for shared or generated IDs (robots, a cookie that one version of {} resets)",
         sizes.join(", "),
         experiment.name
     );

@@ -1,11 +1,11 @@
-//! What to do now: what follows from a verdict, in one sentence, and the button that does it. PURE.
+//! The recommended action: what follows from a verdict, in one sentence, and its button. PURE.
 
 use crate::admin::decisions::action::Action;
 use crate::admin::format;
 use crate::admin::format::thousands;
 use crate::admin::results::schema::{ExperimentResult, PlanningResult};
 
-/// The decision that the results ask for, if they ask for one.
+/// Returns the recommended decision, if there is one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
     if experiment.status != "running" {
         return None;
@@ -17,46 +17,46 @@ pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
     }
 }
 
-/// What to do now.
+/// Returns the recommended action as a sentence.
 pub fn advice(experiment: &ExperimentResult) -> String {
     let verdict = &experiment.verdict;
     let shown = experiment.winner.as_deref().unwrap_or("control");
     match (experiment.status, verdict.state) {
         ("ended", _) => {
-            "Nothing: it is no longer in the file, and what was counted stays.".to_owned()
+            "Nothing. The experiment is no longer in the file; its counts stay.".to_owned()
         }
         ("promoted", _) => format!(
-            "Nothing: everybody gets {shown}. Once you are sure, take the experiment out of the file."
+            "Nothing. All matching users get {shown}. Once you are sure, remove the experiment from the file."
         ),
         ("rolled_back", _) => {
-            format!("Nothing: everybody gets {shown}. Improve the other version, and try again.")
+            format!("Nothing. All matching users get {shown}. Improve the other version and try again.")
         }
         ("paused", _) => {
-            format!("Resume it, or decide: everybody gets {shown}, and nothing is recorded.")
+            format!("Resume it, or decide. All matching users get {shown}, and nothing is recorded.")
         }
         (_, "winner") if !verdict.harms.is_empty() => format!(
-            "Weigh the harm first: {} is worse with {}. Promote it only if that is worth it.",
+            "Weigh the harm first: {} is worse with {}. Promote it only if the gain is worth it.",
             verdict.harms.join(" and "),
             verdict.group.as_deref().unwrap_or("it")
         ),
         (_, "winner") => format!(
-            "Promote {}: everybody gets its version.",
+            "Promote {}: all matching users get its version.",
             verdict.group.as_deref().unwrap_or("it")
         ),
-        (_, "loser") => "Roll back: everybody gets control.".to_owned(),
+        (_, "loser") => "Roll back: all matching users get control.".to_owned(),
         (_, "no_difference") => format!(
-            "Choose what is cheaper to keep, and promote it: the versions differ by less than {}.",
+            "Promote the version that is cheaper to keep: the versions differ by less than {}.",
             experiment
                 .metrics
                 .first()
                 .map_or("the margin".to_owned(), |metric| format::share(metric.margin))
         ),
         (_, "no_planned_lift") => {
-            "End it: roll back, or promote what is cheaper to keep. The lift it was planned for is not there."
+            "End it: roll back, or promote the version that is cheaper to keep. There is no lift of the planned size."
                 .to_owned()
         }
         (_, "invalid") => {
-            "Decide nothing by these numbers. Find out what parts the groups, mend it, and begin anew with another salt."
+            "Do not act on these results: sample ratio mismatch. Find the cause, fix it, and restart the experiment with another salt."
                 .to_owned()
         }
         _ => waiting(experiment),
@@ -70,16 +70,16 @@ fn waiting(experiment: &ExperimentResult) -> String {
     });
     if let Some(group) = dead {
         return format!(
-            "See to the upstream of {}, or pause: most of its answers fail.",
+            "Check the upstream of {}, or pause the experiment: most of its responses fail.",
             group.name
         );
     }
     if experiment.started_at.is_none() {
-        return "Wait for the first users. If none come, see whether its match is right."
+        return "Wait for the first users. If there are none, check the `match` of the experiment."
             .to_owned();
     }
     let Some(planning) = &experiment.planning else {
-        return "Define a metric in the file: without one there is nothing to compare.".to_owned();
+        return "Define a metric in the file. Without one there is nothing to compare.".to_owned();
     };
     match planning.seconds_left {
         Some(left) if left > 0.0 => {
@@ -90,10 +90,10 @@ fn waiting(experiment: &ExperimentResult) -> String {
     }
 }
 
-/// All have come whom it takes to find what was planned, and nothing was found.
+/// The sentence after the planned number of users without a verdict.
 fn enough(planning: &PlanningResult) -> String {
     format!(
-        "Keep it running for a smaller lift, or end it: enough users ({}) have come to find one of {} with a chance of {}, and none is shown.",
+        "End it, or keep it running to detect a smaller lift: {} users are enough to detect a lift of {} with {} power, and none was detected.",
         thousands(planning.users),
         format::share(planning.detect),
         format::share(planning.power)
@@ -173,7 +173,7 @@ mod tests {
         check(&of("running", "loser"), "Roll back", Some(Action::Rollback));
         check(
             &of("running", "no_difference"),
-            "Choose what is cheaper to keep, and promote it: the versions differ by less than",
+            "Promote the version that is cheaper to keep: the versions differ by less than",
             None,
         );
         check(&of("running", "no_planned_lift"), "End it", None);
@@ -181,7 +181,7 @@ mod tests {
         harm.verdict.harms = vec!["revenue".to_owned()];
         let says = "Weigh the harm first: revenue is worse with next.";
         check(&harm, says, Some(Action::Promote));
-        check(&of("running", "invalid"), "Decide nothing", None);
+        check(&of("running", "invalid"), "Do not act", None);
         check(&of("running", "collecting"), "Define a metric", None);
         check(&of("paused", "winner"), "Resume it", None);
         check(&of("promoted", "winner"), "Nothing", None);
@@ -190,7 +190,7 @@ mod tests {
         check(&planned(None), "Keep it running.", None);
         let days = planned(Some(6.0 * 86_400.0));
         check(&days, "Keep it running, for about 6 days.", None);
-        let enough = "Keep it running for a smaller lift, or end it: enough users (1,234) have come to find one of 20 %";
+        let enough = "End it, or keep it running to detect a smaller lift: 1,234 users are enough to detect a lift of 20 %";
         check(&planned(Some(0.0)), enough, None);
         let nobody = ExperimentResult {
             started_at: None,

@@ -7,17 +7,17 @@ use crate::admin::view::advice;
 /// A button.
 #[derive(Debug)]
 pub struct Choice {
-    /// Its place in the page.
+    /// Its HTML ID.
     pub id: String,
-    /// Where it leads.
+    /// The link.
     pub href: String,
-    /// What is written on it.
+    /// The label.
     pub title: String,
-    /// Whether this is what the results ask for.
+    /// Whether the results recommend this decision.
     pub due: bool,
 }
 
-/// The decisions that a viewer may take about an experiment.
+/// Returns the decisions that a viewer can make about an experiment.
 pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> {
     if !may_operate {
         return Vec::new();
@@ -46,12 +46,12 @@ pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> 
     if experiment.status != "rolled_back" {
         choices.push(choice(Action::Rollback, None));
     }
-    // What is due is found first.
+    // The recommended decision comes first.
     choices.sort_by_key(|choice| !choice.due);
     choices
 }
 
-/// What a button says, and what it says before it is done.
+/// Returns the label of a button, and the title of its confirmation page.
 pub fn title(action: Action, experiment: &str, group: Option<&str>) -> (String, String) {
     let short = match (action, group) {
         (Action::Pause, _) => "Pause".to_owned(),

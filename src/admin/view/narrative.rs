@@ -1,4 +1,4 @@
-//! Sentences that the table and the page share. PURE.
+//! Sentences of the results table and the results page. PURE.
 
 use crate::admin::format::{
     change, duration, minute, part, rounded_duration, seconds_between, share, thousands, two_digits,
@@ -9,14 +9,14 @@ use crate::admin::results::schema::{
 };
 use crate::admin::view::metric_values::amount;
 
-/// Everything that a reader should know of an experiment beside its tables, as alarms.
+/// Returns the warnings of an experiment.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     let mut said = experiment.warnings.clone();
     said.extend(parting(&experiment.sample_ratio));
     let dead = experiment.groups.iter().filter_map(|group| {
         let recently = group.recently.as_ref().filter(|recently| recently.dead)?;
         Some(format!(
-            "{}: {} of {} answers of this hour and the one before failed: its upstream looks dead",
+            "{}: {} of {} responses in this hour and the previous one failed: its upstream seems to be down",
             group.name, recently.failed, recently.answers
         ))
     });
@@ -35,7 +35,8 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     said
 }
 
-/// What can be wrong with the data of an experiment: what it is, how it is, and whether that is bad.
+/// Returns the data quality checks of an experiment: the name of each, its outcome, and whether that is
+/// bad.
 pub fn health(
     results: &Results,
     experiment: &ExperimentResult,
@@ -47,23 +48,16 @@ pub fn health(
     let fallbacks = sum(|it| it.fallbacks);
     let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
     let sizes = match (ratio.mismatch, ratio.p_value) {
-        (true, _) => "the groups do not have the sizes that their weights ask for".to_owned(),
-        (false, Some(p)) => format!("no mismatch seen yet (p = {})", short(p)),
-        (false, None) => "nobody yet".to_owned(),
-    };
-    let lag = match store.healthy {
-        true => format!("{} facts behind", thousands(store.lag_events)),
-        false => format!(
-            "not taking results; {} facts wait",
-            thousands(store.lag_events)
-        ),
+        (true, _) => "mismatch: group sizes do not match their weights".to_owned(),
+        (false, Some(p)) => format!("no mismatch (p = {})", short(p)),
+        (false, None) => "no users yet".to_owned(),
     };
     let lost = store.dropped_events + store.damaged_events;
     let disagreeing = results.disagreeing();
     vec![
         ("sample ratio", sizes, ratio.mismatch),
         (
-            "crossed over",
+            "crossovers",
             format!("{} of users", part(experiment.crossed_over, users)),
             much(experiment.crossed_over, users),
         ),
@@ -77,7 +71,7 @@ pub fn health(
             format!("{} of requests", part(fallbacks, requests + fallbacks)),
             much(fallbacks, requests + fallbacks),
         ),
-        ("lost", format!("{} facts", thousands(lost)), lost > 0),
+        ("lost", format!("{} records", thousands(lost)), lost > 0),
         ("events", events(results, experiment), {
             let uncounted = &experiment.uncounted;
             let uncounted = uncounted.refused_ids + uncounted.dropped_waiting;
@@ -85,7 +79,11 @@ pub fn health(
             let counted: u64 = groups.map(|group| group.count).sum();
             much(uncounted, counted + uncounted)
         }),
-        ("store", lag, !store.healthy || store.lag_seconds > LATE_S),
+        (
+            "store",
+            ingestion_lag(results),
+            !store.healthy || store.lag_seconds > LATE_S,
+        ),
         (
             "replicas",
             match disagreeing {
@@ -97,8 +95,8 @@ pub fn health(
         (
             "overrides",
             match experiment.count_overrides {
-                true => "visitors who forced a group are counted, though nothing drew them",
-                false => "visitors who forced a group are not counted",
+                true => "visits with an override are counted, although they are not randomized",
+                false => "visits with an override are not counted",
             }
             .to_owned(),
             experiment.count_overrides,
@@ -106,18 +104,27 @@ pub fn health(
     ]
 }
 
-/// How many reported events are not counted, and why. Faults are of this process, and of events of
-/// all experiments; anybody can report such an event, so they alone are not shown as bad.
+/// Describes the state of the store and the records that it does not have yet.
+fn ingestion_lag(results: &Results) -> String {
+    let waiting = thousands(results.store.lag_events);
+    match results.store.healthy {
+        true => format!("{waiting} records waiting for ingestion"),
+        false => format!("unavailable; {waiting} records waiting for ingestion"),
+    }
+}
+
+/// Describes the events that are not counted. Faults concern events of all experiments that were
+/// reported to this process. Anybody can report such events, so faults alone are not bad.
 fn events(results: &Results, experiment: &ExperimentResult) -> String {
     let uncounted = &experiment.uncounted;
     let mut all: Vec<String> = [
         (
             uncounted.refused_ids,
-            "not counted: their users report too many IDs",
+            "not counted because their users have too many IDs",
         ),
         (
             uncounted.dropped_waiting,
-            "dropped while they waited for an exposure",
+            "dropped while waiting for an exposure",
         ),
     ]
     .into_iter()
@@ -136,7 +143,9 @@ fn events(results: &Results, experiment: &ExperimentResult) -> String {
     let faults: Vec<String> = faults.collect();
     if !faults.is_empty() {
         let faults = faults.join(", ");
-        all.push(format!("faults of all reported to this process: {faults}"));
+        all.push(format!(
+            "faults in events reported to this process: {faults}"
+        ));
     }
     match all.is_empty() {
         true => "all counted".to_owned(),
@@ -144,7 +153,7 @@ fn events(results: &Results, experiment: &ExperimentResult) -> String {
     }
 }
 
-/// How many IDs were joined, and how many could not be.
+/// Describes joined IDs and IDs that could not be joined.
 fn identities(experiment: &ExperimentResult) -> String {
     let mut text = format!(
         "{} minted IDs count for the user who logged in",
@@ -157,7 +166,7 @@ fn identities(experiment: &ExperimentResult) -> String {
     text
 }
 
-/// What users who share a device are.
+/// Describes users who share a device.
 pub fn shared_devices(experiment: &ExperimentResult) -> String {
     format!(
         "{} further user IDs came from a device that had joined another user; each counts as its own user",
@@ -165,24 +174,24 @@ pub fn shared_devices(experiment: &ExperimentResult) -> String {
     )
 }
 
-/// A share that is shown as bad.
+/// A share above which a check is bad.
 const MUCH: f64 = 0.01;
-/// A store so far behind is shown as bad, in seconds.
+/// The ingestion lag above which a check is bad, in seconds.
 const LATE_S: f64 = 30.0;
 
-/// What is wrong with the process or the store, and so with the numbers of all experiments.
+/// Returns the problems of the process and the store, which affect the results of all experiments.
 pub fn process_problems(results: &Results) -> Vec<String> {
     let store = &results.store;
     let mut said = Vec::new();
     if !store.healthy {
         said.push(format!(
-            "The {} store does not take results. {} facts wait in the journal.",
+            "The {} store is unavailable. {} records are waiting for ingestion.",
             store.kind,
             thousands(store.lag_events)
         ));
     } else if store.lag_seconds > LATE_S {
         said.push(format!(
-            "The numbers are {} old: {} facts wait in the journal.",
+            "The results are {} old: {} records are waiting for ingestion.",
             duration(store.lag_seconds),
             thousands(store.lag_events)
         ));
@@ -195,14 +204,14 @@ pub fn process_problems(results: &Results) -> Vec<String> {
     ] {
         if count > 0 {
             said.push(format!(
-                "{} facts were {why}: the numbers are short of them.",
+                "{} records were {why}. The results do not contain them.",
                 thousands(count)
             ));
         }
     }
     if results.disagreeing() > 0 {
         said.push(format!(
-            "{} of {} replicas serve other definitions than this one: give all the same routes file.",
+            "{} of {} replicas serve other definitions than this one. Give all replicas the same routes file.",
             results.disagreeing(),
             results.replicas.len()
         ));
@@ -210,19 +219,18 @@ pub fn process_problems(results: &Results) -> Vec<String> {
     said
 }
 
-/// What concerns the process, and stands in [`process_problems`].
-const OF_THE_HOUSE: [&str; 3] = ["lost", "store", "replicas"];
+/// Checks of the process, which are in [`process_problems`].
+const PROCESS_CHECKS: [&str; 3] = ["lost", "store", "replicas"];
 
-/// Why the numbers of this experiment are to be read with care: what is bad about its data, and
-/// what else a reader should know first.
+/// Returns the bad data quality checks and the warnings of an experiment.
 pub fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
     let health = health(results, experiment).into_iter();
-    let bad = health.filter(|(what, _, bad)| *bad && !OF_THE_HOUSE.contains(what));
+    let bad = health.filter(|(what, _, bad)| *bad && !PROCESS_CHECKS.contains(what));
     let bad = bad.map(|(what, how, _)| format!("{what}: {how}"));
     bad.chain(alarms(experiment)).collect()
 }
 
-/// What a reader should know of a metric's numbers: whose they are, and which rates are compared.
+/// Returns notes on a metric: the users it covers, and the rates that are compared.
 pub fn notes(metric: &MetricResult) -> Vec<String> {
     let waiting = |group: &MetricGroup| Some((group.users, group.users_waiting?));
     let counts: Vec<(u64, u64)> = metric.groups.iter().filter_map(waiting).collect();
@@ -232,7 +240,7 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
     let mut notes = Vec::new();
     if waiting > 0 {
         notes.push(format!(
-            "{} is of the {} users whose time to convert (`within`) is over; that of {} is not yet",
+            "{} covers the {} users whose conversion window (`within`) is over; that of {} is still open",
             metric.name,
             thousands(over),
             thousands(waiting)
@@ -242,7 +250,7 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
         let lift = group.lift.as_ref();
         if let Some(averaged) = lift.and_then(|lift| lift.averaged.as_ref()) {
             notes.push(format!(
-                "weights changed, so the lift of {} compares {} within each epoch: {} with {}, {} with control",
+                "the weights changed, so the lift of {} compares {} within each epoch: {} with {}, {} with control",
                 group.name,
                 metric.name,
                 amount(metric, averaged.group),
@@ -254,13 +262,13 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
     notes
 }
 
-/// The Bayesian view of a metric: a sentence for each group that it is known of.
+/// Returns the Bayesian estimates of a metric, a sentence per group.
 pub fn bayesian(metric: &MetricResult) -> Vec<String> {
     let groups = metric.groups.iter();
     let told = groups.filter_map(|group| {
         let (chance, loss) = (group.chance_to_beat_control?, group.expected_loss?);
         Some(format!(
-            "{} beats control with a chance of {:.1} %; choosing it wrongly would cost {} of {} on average",
+            "{} beats control with a probability of {:.1} %; its expected loss is {} of {}",
             group.name,
             100.0 * chance,
             short(loss),
@@ -277,10 +285,13 @@ fn parting(sample_ratio: &SampleRatio) -> Option<String> {
         [] => String::new(),
         epochs => format!(" (epochs at fault: {})", epochs.join(", ")),
     };
-    Some(format!("the groups part {}{epochs}", parting.sentence))
+    Some(format!(
+        "the sample ratio mismatch arises {}{epochs}",
+        parting.sentence
+    ))
 }
 
-/// What a guardrail bounds, such as `errors (at most +1 %)`.
+/// Describes the limit of a guardrail, such as `errors (at most +1 %)`.
 pub fn bound(guardrail: &GuardrailResult) -> String {
     let over = guardrail
         .over_ms
@@ -292,13 +303,13 @@ pub fn bound(guardrail: &GuardrailResult) -> String {
     )
 }
 
-/// What a guardrail says of one group.
+/// Describes the state of a guardrail in one group.
 pub fn harm(group: &GuardrailGroup) -> String {
     let mut said = format!("{}: {} of {} users", group.name, group.harmed, group.users);
     match (group.breached, group.dead) {
         (_, Some(true)) => said.push_str(", more than half of them"),
-        (Some(true), _) => said.push_str(", harm is shown"),
-        (Some(false), _) => said.push_str(", no harm is shown"),
+        (Some(true), _) => said.push_str(", harm shown"),
+        (Some(false), _) => said.push_str(", no harm shown"),
         (None, _) => {}
     }
     if let Some(least) = group.at_least.filter(|least| *least > 0.0) {
@@ -313,27 +324,27 @@ pub fn harm(group: &GuardrailGroup) -> String {
     said
 }
 
-/// How many users it takes, and how long: as long as that is open.
+/// Returns the sample size and the time left, while the experiment has no verdict.
 pub fn planning(experiment: &ExperimentResult) -> Option<String> {
     let planning = experiment.planning.as_ref();
     planning.filter(|_| is_open(experiment)).map(planned)
 }
 
-/// Whether it runs, and it is not known yet which version is better.
+/// Whether the experiment runs without a verdict.
 fn is_open(experiment: &ExperimentResult) -> bool {
     experiment.status == "running" && experiment.verdict.state == "collecting"
 }
 
-/// An experiment at a glance: what, and how much.
+/// Returns the key figures of an experiment: the label and the value of each.
 pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
     let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
     let health = health(results, experiment);
     let doubts = match health.iter().filter(|(_, _, bad)| *bad).count() {
-        0 => "sound".to_owned(),
-        1 => "1 doubt".to_owned(),
-        some => format!("{some} doubts"),
+        0 => "OK".to_owned(),
+        1 => "1 problem".to_owned(),
+        some => format!("{some} problems"),
     };
-    let mut facts = vec![("Data", doubts), ("Users", thousands(users))];
+    let mut facts = vec![("Data quality", doubts), ("Users", thousands(users))];
     let ends = experiment
         .started_at
         .as_deref()
@@ -341,14 +352,14 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
     if let Some((since, now)) = ends {
         let passed = seconds_between(since, now);
         let passed = passed.map_or(String::new(), |it| format!(" ({})", rounded_duration(it)));
-        facts.push(("Since", format!("{}{passed}", minute(since))));
+        facts.push(("Started", format!("{}{passed}", minute(since))));
     }
     let planning = experiment.planning.as_ref();
     let left = planning.filter(|_| is_open(experiment) && users > 0);
     if let Some(planning) = left {
         let left = match planning.seconds_left {
             None => "not known yet".to_owned(),
-            Some(0.0) => "none, as planned".to_owned(),
+            Some(0.0) => "none: planned sample size reached".to_owned(),
             Some(seconds) => format!("about {}", duration(seconds)),
         };
         facts.push(("Time left", left));
@@ -358,13 +369,13 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
 
 fn planned(planning: &PlanningResult) -> String {
     let found = format!(
-        "To find a lift of {} of {} with a chance of {}",
+        "To detect a lift of {} in {} with {} power",
         share(planning.detect),
         planning.metric,
         share(planning.power)
     );
     let Some(needed) = planning.users_needed else {
-        return format!("{found}: it is not known yet how many users it takes.");
+        return format!("{found}: the sample size is not known yet.");
     };
     let groups: Vec<String> = planning
         .groups
@@ -373,20 +384,20 @@ fn planned(planning: &PlanningResult) -> String {
         .collect();
     let left = match planning.seconds_left {
         Some(seconds) if seconds > 0.0 => {
-            format!("; about {} left at the present traffic", duration(seconds))
+            format!("; about {} left at the current traffic", duration(seconds))
         }
         Some(_) => String::new(),
         None => String::new(),
     };
     format!(
-        "{found}: about {} users ({}), of whom {} have come{left}.",
+        "{found}: about {} users ({}); {} so far{left}.",
         about(needed),
         groups.join(", "),
         thousands(planning.users)
     )
 }
 
-/// A lift and its interval for whoever looks once.
+/// Formats a fixed-horizon lift with its interval and p-value.
 pub fn fixed(fixed: Option<&FixedResult>) -> String {
     let Some(fixed) = fixed else {
         return "-".to_owned();
@@ -403,7 +414,7 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
     format!("{lift}{interval}{p}")
 }
 
-/// A forecast, with as many digits as it is worth.
+/// Formats a forecast with two significant digits.
 fn about(users: u64) -> String {
     thousands(two_digits(users))
 }

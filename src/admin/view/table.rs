@@ -2,7 +2,6 @@
 
 use crate::admin::format;
 use crate::admin::format::thousands;
-use crate::admin::results::metric::ONCE;
 use crate::admin::results::schema::{ExperimentResult, Results};
 use crate::admin::view::advice;
 use crate::admin::view::bars::{Paint, bars};
@@ -10,16 +9,16 @@ use crate::admin::view::metric_values::{lift, rate};
 use crate::admin::view::narrative;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
-/// The results as text for a terminal; with bars where it is said how they are painted.
+/// Returns the results as text for a terminal, with bars if `paint` is given.
 pub fn table(results: &Results, paint: Option<Paint>) -> String {
     let mut text = String::new();
     let painted = paint.unwrap_or(Paint::Plain);
-    let careful = |text: &mut String, said: &str| {
-        text.push_str(&painted.paint("bad", &format!("Careful: {said}")));
+    let warn = |text: &mut String, problem: &str| {
+        text.push_str(&painted.paint("bad", &format!("Warning: {problem}")));
         text.push('\n');
     };
-    for said in narrative::process_problems(results) {
-        careful(&mut text, &said);
+    for problem in narrative::process_problems(results) {
+        warn(&mut text, &problem);
     }
     for experiment in &results.experiments {
         let verdict = &experiment.verdict;
@@ -31,7 +30,7 @@ pub fn table(results: &Results, paint: Option<Paint>) -> String {
             verdict.reason
         ));
         for alarm in narrative::alarms(experiment) {
-            careful(&mut text, &alarm);
+            warn(&mut text, &alarm);
         }
         let advice = advice::advice(experiment);
         text.push_str(&format!("What to do now: {advice}\n\n"));
@@ -93,7 +92,7 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
     }
     if experiment.crossed_over > 0 {
         text.push_str(&format!(
-            "{} users crossed over to another group\n",
+            "{} users were exposed to more than one group (crossovers)\n",
             experiment.crossed_over
         ));
     }
@@ -103,12 +102,11 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
     text.push('\n');
 }
 
-/// A line for each metric and group: so it fits a terminal, however many there are.
+/// Returns a table with a row per metric and group, so that it fits a terminal.
 fn metrics(experiment: &ExperimentResult, fixed: bool) -> Table {
-    let once = format!("lift (95 %, {ONCE})");
-    let mut head = vec!["metric", "group", "rate", "lift (95 %, any look)"];
+    let mut head = vec!["metric", "group", "rate", "lift (95 % CI, always valid)"];
     if fixed {
-        head.push(&once);
+        head.push("lift (95 % CI, fixed horizon)");
     }
     let mut table = plain(&head);
     for metric in &experiment.metrics {
@@ -136,7 +134,7 @@ fn plain(head: &[&str]) -> Table {
     table
 }
 
-/// With numbers at the right, from this column on.
+/// Right-aligns the columns from `numbers_from` on.
 fn finished(mut table: Table, numbers_from: usize) -> String {
     for column in table.column_iter_mut().skip(numbers_from) {
         column.set_cell_alignment(CellAlignment::Right);
