@@ -359,8 +359,8 @@ fn metrics() {
         "error: routes.yaml:8:13: metrics.purchase: \"7xx\" is not a status\n\nhint: a status, such as 200, 2xx or 200-204",
     );
     metric(
-        "{ event: \"two words\" }",
-        "error: routes.yaml:8:22: metrics.purchase.event: found \"two words\"\n\nhint: the name of an event that the upstream reports: letters, digits and _-.:/*",
+        "{ event: \" purchase\" }",
+        "error: routes.yaml:8:22: metrics.purchase.event: found \" purchase\"\n\nhint: the name of an event that is reported: 1 to 256 bytes without control characters, such as purchase, $pageview or \"Order Completed\"",
     );
     metric(
         "{ kind: mean }",
