@@ -8,7 +8,7 @@
 //! its first record under it. The file `declarations` in the same folder holds them once more, so
 //! that a damaged declaration costs no record.
 
-use super::declarations::DeclarationShape;
+use super::declarations::{DeclarationMore, DeclarationShape};
 use super::frame::{self, HEAD_BYTES, Key};
 use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
@@ -82,8 +82,10 @@ pub struct UnreadablePayload;
 /// Writes a declaration's payload.
 pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
     let shape = DeclarationShape::from(declaration);
+    let more = DeclarationMore::from(declaration);
     // Writing into a growing vector fails only for types that postcard cannot hold; this one it can.
-    postcard::to_extend(&shape, vec![KIND_DECLARATION]).expect("a declaration has a postcard shape")
+    postcard::to_extend(&(shape, more), vec![KIND_DECLARATION])
+        .expect("a declaration has a postcard shape")
 }
 
 /// Writes a record's frame to the beginning of `room`; how many bytes it takes. `None` when it does
@@ -142,10 +144,14 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     let (&kind, body) = payload.split_first().ok_or(UnreadablePayload)?;
     match kind {
         KIND_DECLARATION => {
-            let shape: DeclarationShape =
-                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let (shape, rest): (DeclarationShape, &[u8]) =
+                postcard::take_from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let more = match rest {
+                [] => DeclarationMore::default(),
+                rest => postcard::from_bytes(rest).map_err(|_| UnreadablePayload)?,
+            };
             shape
-                .read()
+                .read(more)
                 .map(JournalEntry::Declaration)
                 .ok_or(UnreadablePayload)
         }

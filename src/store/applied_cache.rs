@@ -1,6 +1,7 @@
 //! What the folder knows of the store, so that it asks and tells no more than it must. PURE.
 
 use super::forgotten::ForgottenUsers;
+use super::phases::Placement;
 use super::{Delta, JournalId};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
@@ -11,12 +12,17 @@ use std::hash::BuildHasher;
 /// has been given of each journal.
 #[derive(Clone, Debug, Default)]
 pub struct AppliedCache {
-    /// By experiment's name. An experiment that is not here is not folded.
+    /// By key of a phase. A phase that is not here is not folded.
     pub experiments: HashMap<String, AppliedShards, RandomState>,
-    /// By experiment's name, for each shard: who was forgotten.
+    /// By key of a phase, for each shard: who was forgotten.
     pub forgotten: HashMap<String, Vec<ForgottenUsers>, RandomState>,
     /// Users whose exposure it has.
     pub seen: SeenUsers,
+    /// By declaration's digest and place of an experiment in it: where its counts stand. One that is
+    /// not here stands in its first phase.
+    pub placements: HashMap<(u64, usize), Placement, RandomState>,
+    /// Those of phases that have begun: they stay where they are.
+    pub begun: HashSet<(u64, usize), RandomState>,
 }
 
 impl AppliedCache {
@@ -33,6 +39,9 @@ impl AppliedCache {
     pub fn forget(&mut self, experiment: &str) {
         self.experiments.remove(experiment);
         self.forgotten.remove(experiment);
+        // What a phase began with may be lost, too.
+        self.placements.clear();
+        self.begun.clear();
         self.seen.clear();
     }
 

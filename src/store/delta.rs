@@ -96,6 +96,8 @@ pub struct EpochDefinition {
     pub groups: Vec<(String, f64)>,
     /// The earliest exposure of it seen so far in this batch, in Unix milliseconds.
     pub first_ms: u64,
+    /// Series that its users count for and that the phase did not begin with: see [`super::phases`].
+    pub series: Vec<String>,
 }
 
 /// What happened to one user.
@@ -137,6 +139,8 @@ pub struct EventAt {
     pub metric: String,
     /// The metric's attribution window, in milliseconds after first exposure.
     pub within_ms: Option<u64>,
+    /// How much of one user's sum of the metric counts, in size and in units of 10^-scale.
+    pub cap: Option<i64>,
     /// How many.
     pub count: u64,
     /// The sum of their values, in units of 10^-scale.

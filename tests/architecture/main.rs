@@ -172,7 +172,7 @@ const SHARED_NAMES: &[&str] = &["Arguments"];
 const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[];
 /// What remains to be done: functions over the limit, by module.
 const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
-    ("admin", 7),
+    ("admin", 5),
     ("cli", 1),
     ("config", 4),
     ("server", 1),

@@ -176,10 +176,11 @@ fn lowest_p_outlives_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
     assert_eq!(experiment(&results)["groups"][1]["users"], 20);
     assert_eq!(experiment(&results)["metrics"][0]["detect"], 0.5);
     assert!(lowest(&results) > before, "{results:#}");
-    let warning = experiment(&results)["warnings"][0].as_str().unwrap();
-    assert!(
-        warning.contains("1 epoch(s) with another salt"),
-        "{warning}"
+    assert_eq!(experiment(&results)["phase"], 2);
+    let earlier = &experiment(&results)["phases"][0];
+    assert_eq!(
+        (&earlier["phase"], &earlier["groups"][0]["users"]),
+        (&1.into(), &100.into())
     );
     // And with the old one it is what it was.
     proxy.write(&routes);

@@ -2,17 +2,19 @@
 
 use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
 use crate::experiment::guardrail::GuardrailTarget;
-use crate::experiment::metric::{Metric, MetricGoal, MetricKind, MetricRole};
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
+use crate::experiment::{Experiment, Horizon};
 use crate::stats;
-use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
+use crate::store::phases::Placement;
+use crate::store::{EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
 /// What is asked of the statistics about an experiment with these totals. By its hours, metrics
 /// with a window are asked about users whose window is over; without them, about all users.
 pub fn question(
     plan: &Plan,
     experiment: &Experiment,
+    placement: &Placement,
     totals: &ExperimentTotals,
     hours: Option<&[HourTotals]>,
     now_ms: u64,
@@ -50,26 +52,28 @@ pub fn question(
             .epochs
             .iter()
             .map(|epoch| {
+                // Users of other epochs came when the metric was another one, or was not there.
+                let counts = placement.counts_in(counted_name, &epoch.definition);
+                let series = placement.series_of(counted_name);
+                let of = |name| epoch.groups.get(name).filter(|_| counts);
                 groups
                     .iter()
-                    .map(|&name| totals_of(counted_name, epoch.groups.get(name)))
+                    .map(|&name| totals_of(series, of(name)))
                     .collect()
             })
             .collect()
     };
-    let metrics = experiment.metrics.iter().map(|&index| {
+    let metrics = experiment.metrics.iter().enumerate();
+    let metrics = metrics.map(|(place, &index)| {
         let metric = plan.metric(index);
         let kind = kind(metric.kind);
         stats::Metric {
             name: metric.name.to_string(),
             kind,
-            goal: match metric.goal {
-                MetricGoal::Increase => stats::Goal::Increase,
-                MetricGoal::Decrease => stats::Goal::Decrease,
-            },
-            role: match metric.role {
-                MetricRole::Primary => stats::Role::Primary,
-                MetricRole::Secondary => stats::Role::Secondary,
+            goal: goal(metric.goal),
+            role: match place {
+                0 => stats::Role::Primary,
+                _ => stats::Role::Secondary,
             },
             baseline: metric.baseline.filter(|_| kind != stats::Kind::Conversion),
             detect: metric.detect,
@@ -116,22 +120,37 @@ pub fn question(
         groups: groups
             .iter()
             .enumerate()
-            .map(|(place, name)| stats::Group {
-                name: (*name).to_owned(),
+            .map(|(place, _)| stats::Group {
+                name: experiment.groups[place].shown().to_owned(),
                 is_control: place == control,
             })
             .collect(),
         epochs: epochs.collect(),
         metrics: metrics.chain(guardrails).collect(),
-        started_at_ms: totals
-            .epochs
-            .iter()
-            .map(|epoch| epoch.definition.first_ms)
-            .min(),
+        started_at_ms: started_at_ms(plan, experiment, placement, totals),
         now_ms,
         min_duration_ms: experiment.min_duration_ms,
+        horizon: experiment.horizon.map(|horizon| stats::PlannedEnd {
+            at: end(horizon),
+            made: Vec::new(),
+        }),
         ..stats::Question::default()
     }
+}
+
+/// The first exposure of a user who counts for the metric that decides.
+fn started_at_ms(
+    plan: &Plan,
+    experiment: &Experiment,
+    placement: &Placement,
+    totals: &ExperimentTotals,
+) -> Option<u64> {
+    let primary = experiment.metrics.first().map(|&index| plan.metric(index));
+    let counts = |epoch: &&EpochTotals| {
+        primary.is_none_or(|metric| placement.counts_in(&metric.name, &epoch.definition))
+    };
+    let epochs = totals.epochs.iter().filter(counts);
+    epochs.map(|epoch| epoch.definition.first_ms).min()
 }
 
 fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
@@ -147,6 +166,8 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
+        capped,
+        cut,
     } = group.metrics.get(counted_name).copied().unwrap_or_default();
     stats::Totals {
         users: group.users,
@@ -158,6 +179,8 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
+        capped,
+        cut,
     }
 }
 
@@ -169,6 +192,22 @@ pub fn has_windows(plan: &Plan, experiment: &Experiment) -> bool {
     });
     let mut metrics = experiment.metrics.iter().copied().chain(guarded);
     metrics.any(|metric| plan.metric(metric).within_ms.is_some())
+}
+
+/// A planned end, as the statistics know it.
+fn end(horizon: Horizon) -> stats::EndAfter {
+    match horizon {
+        Horizon::Users(users) => stats::EndAfter::Users(users),
+        Horizon::Time(ms) => stats::EndAfter::Time(ms),
+    }
+}
+
+/// A metric's goal, as the statistics know it.
+pub fn goal(goal: MetricGoal) -> stats::Goal {
+    match goal {
+        MetricGoal::Increase => stats::Goal::Increase,
+        MetricGoal::Decrease => stats::Goal::Decrease,
+    }
 }
 
 /// A metric's kind, as the statistics know it.
