@@ -166,6 +166,7 @@ fn declaration() -> Declaration {
     let group = |name: &str| DeclaredGroup {
         name: name.to_owned(),
         weight: Weight::new(1.0).unwrap(),
+        upstream: None,
     };
     Declaration {
         digest: 1,
@@ -176,6 +177,7 @@ fn declaration() -> Declaration {
             groups: vec![group("control"), group("experiment")],
             metrics: vec![0],
             running: true,
+            salt: None,
         }],
         metrics: vec![DeclaredMetric {
             name: "revenue".to_owned(),
@@ -183,6 +185,8 @@ fn declaration() -> Declaration {
             goal: MetricGoal::Increase,
             scale: 2,
             within_ms: None,
+            cap: None,
+            definition: None,
         }],
     }
 }

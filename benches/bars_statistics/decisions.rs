@@ -6,6 +6,7 @@ use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{LOOKS, fixed_users, play, question_of};
 use watershed::stats::{Finding, Goal, GroupInput, Kind, Question, Role, State, Totals, judge};
+use watershed::store::UserMetric;
 
 /// Experiments end: without the planned lift soon, and seldom where it is there.
 pub fn endings(report: &mut Report, effort: Effort) {
@@ -125,79 +126,139 @@ fn harmed(
 }
 
 /// How much a buyer spends, in cents.
-type Purse = fn(&mut Dice, usize) -> i128;
+type Purse = fn(&mut Dice, usize) -> i64;
 
-fn whale(dice: &mut Dice, one_in: f64, times: f64) -> i128 {
+fn whale(dice: &mut Dice, one_in: f64, times: f64) -> i64 {
     let factor = if dice.hits(1.0 / one_in) { times } else { 1.0 };
-    (2000.0 * dice.log_normal(1.0) * factor).round() as i128
+    (2000.0 * dice.log_normal(1.0) * factor).round() as i64
 }
 
-const PURSES: [(&str, Purse, [f64; 2]); 4] = [
-    (
-        "1 in 200 × 100",
-        |dice, _| whale(dice, 200.0, 100.0),
-        [0.1, 0.01],
-    ),
-    (
-        "1 in 1000 × 300",
-        |dice, _| whale(dice, 1000.0, 300.0),
-        [0.1, 0.01],
-    ),
-    (
-        "Pareto 1.5",
-        |dice, _| (2000.0 * (1.0 - dice.share()).powf(-1.0 / 1.5)).round() as i128,
-        [0.1, 0.01],
-    ),
+/// How purchases are drawn, in cents, how much of a user's sum counts, and the shares of B.
+struct Buyers {
+    name: &'static str,
+    purse: Purse,
+    cap: Option<i64>,
+    shares: [f64; 2],
+}
+
+const BUYERS: [Buyers; 6] = [
+    Buyers {
+        name: "1 in 200 × 100",
+        purse: |dice, _| whale(dice, 200.0, 100.0),
+        cap: None,
+        shares: [0.1, 0.01],
+    },
+    Buyers {
+        name: "1 in 1000 × 300",
+        purse: |dice, _| whale(dice, 1000.0, 300.0),
+        cap: None,
+        shares: [0.1, 0.01],
+    },
+    Buyers {
+        name: "Pareto 1.5",
+        purse: |dice, _| (2000.0 * (1.0 - dice.share()).powf(-1.0 / 1.5)).round() as i64,
+        cap: None,
+        shares: [0.1, 0.01],
+    },
     // Equal means, unequal spreads.
-    (
-        "σ 1 and 1.6",
-        |dice, group| {
+    Buyers {
+        name: "σ 1 and 1.6",
+        purse: |dice, group| {
             let sigma: f64 = if group == 0 { 1.0 } else { 1.6 };
             let mean = (0.5 * sigma * sigma).exp();
-            (2000.0 * dice.log_normal(sigma) / mean).round() as i128
+            (2000.0 * dice.log_normal(sigma) / mean).round() as i64
         },
-        [0.5, 0.1],
-    ),
+        cap: None,
+        shares: [0.5, 0.1],
+    },
+    Buyers {
+        name: "1 in 200 × 100, cap 200",
+        purse: |dice, _| whale(dice, 200.0, 100.0),
+        cap: Some(20_000),
+        shares: [0.1, 0.01],
+    },
+    Buyers {
+        name: "1 in 1000 × 300, cap 200",
+        purse: |dice, _| whale(dice, 1000.0, 300.0),
+        cap: Some(20_000),
+        shares: [0.1, 0.01],
+    },
 ];
 
-/// Revenue where few buyers are large, and no difference.
+impl Buyers {
+    /// The verdict that ends a run of at most 60,000 users, of whom 5 % buy for `lift` more with B.
+    fn run(&self, mut dice: Dice, share: f64, lift: f64) -> Option<State> {
+        const USERS: usize = 60_000;
+        let mut totals = [Totals::default(); 2];
+        (0..LOOKS).find_map(|_| {
+            for _ in 0..USERS / LOOKS as usize {
+                let group = usize::from(dice.hits(share));
+                totals[group].users += 1;
+                if dice.hits(0.05) {
+                    let factor = if group == 1 { 1.0 + lift } else { 1.0 };
+                    let sum = ((self.purse)(&mut dice, group) as f64 * factor) as i64;
+                    let user = UserMetric {
+                        count: 1,
+                        sum,
+                        cap: self.cap,
+                        ..UserMetric::default()
+                    };
+                    let counted = i128::from(user.counted());
+                    totals[group].converted += 1;
+                    totals[group].sum += counted;
+                    totals[group].sum_sq += counted * counted;
+                }
+            }
+            let state = judge(&question_of(Kind::Mean, totals, share, DETECT))
+                .verdict
+                .state;
+            matches!(state, State::Winner | State::Loser).then_some(state)
+        })
+    }
+}
+
+/// Revenue where few buyers are large: no difference, and what a cap finds of one.
 pub fn rare_buyers(report: &mut Report, effort: Effort) {
-    const USERS: usize = 60_000;
     let runs = effort.runs(1000, 100);
     report.section(
         "Part two, 3. Revenue per user with rare large buyers, 5 % buy, no effect, to 60,000 users",
         " purchases | share of B | winner or loser ",
     );
     let mut kept = true;
-    for (place, (name, purse, shares)) in PURSES.into_iter().enumerate() {
-        for (row, share) in shares.into_iter().enumerate() {
+    for (place, buyers) in BUYERS.iter().enumerate() {
+        for (row, share) in buyers.shares.into_iter().enumerate() {
             let hits = gather(runs, |run| {
-                let mut dice = Dice::new("rare buyers", 10 * place + row, run);
-                let mut totals = [Totals::default(); 2];
-                (0..LOOKS).any(|_| {
-                    for _ in 0..USERS / LOOKS as usize {
-                        let group = usize::from(dice.hits(share));
-                        let spent = if dice.hits(0.05) {
-                            purse(&mut dice, group)
-                        } else {
-                            0
-                        };
-                        let of = &mut totals[group];
-                        of.users += 1;
-                        of.converted += u64::from(spent > 0);
-                        of.sum += spent;
-                        of.sum_sq += spent * spent;
-                    }
-                    let judged = judge(&question_of(Kind::Mean, totals, share, DETECT));
-                    matches!(judged.verdict.state, State::Winner | State::Loser)
-                })
+                buyers.run(Dice::new("rare buyers", 10 * place + row, run), share, 0.0)
             });
-            let hits = hits.into_iter().filter(|&hit| hit).count();
+            let hits = hits.into_iter().flatten().count();
             kept &= within(hits, runs, 0.05);
-            report.row(&[name.to_owned(), share.to_string(), percent(hits, runs)]);
+            report.row(&[
+                buyers.name.to_owned(),
+                share.to_string(),
+                percent(hits, runs),
+            ]);
         }
     }
     report.bar("every cell at most 5 % and two standard errors", kept);
+    report.section(
+        "Part two, 3. The same with 40 % more spent with B, 50/50",
+        " purchases | winner ",
+    );
+    let won = |place: usize| {
+        let ends = gather(runs, |run| {
+            BUYERS[place].run(Dice::new("large buyers", place, run), 0.5, 0.4)
+        });
+        let won = ends.into_iter().flatten();
+        won.filter(|state| *state == State::Winner).count()
+    };
+    let (all, capped) = (won(0), won(4));
+    for (place, won) in [(0, all), (4, capped)] {
+        report.row(&[BUYERS[place].name.to_owned(), percent(won, runs)]);
+    }
+    report.bar(
+        "a cap finds the difference where few buyers hide it: at least 80 %, and twice as often",
+        within(runs - capped, runs, 0.2) && capped >= 2 * all,
+    );
 }
 
 /// What is read off at stopping, against the truth.

@@ -40,9 +40,11 @@ fn declaration(digest: u64) -> Declaration {
             groups: vec![DeclaredGroup {
                 name: "g".to_owned(),
                 weight: Weight::new(1.0).expect("a weight"),
+                upstream: None,
             }],
             metrics: vec![0],
             running: true,
+            salt: None,
         }],
         metrics: vec![DeclaredMetric {
             name: "m".to_owned(),
@@ -50,6 +52,8 @@ fn declaration(digest: u64) -> Declaration {
             goal: MetricGoal::Increase,
             scale: 2,
             within_ms: None,
+            cap: None,
+            definition: None,
         }],
     }
 }

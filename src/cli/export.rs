@@ -4,9 +4,12 @@ use crate::admin::export::rows::Table;
 use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
 use crate::config;
+use crate::config::declaration::declaration;
 use crate::server::{self, ErrorWithHint};
+use crate::store::phases;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeSet;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,10 +45,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let store = server::open_store(&plan.store).await?;
-        let experiments = store.experiments().await?;
-        let experiment = match (&arguments.experiment, &experiments[..]) {
-            (Some(named), known) if known.contains(named) => named.clone(),
-            (None, [only]) => only.clone(),
+        let declaration = declaration(&plan);
+        let keys = store.experiments().await?;
+        let names: BTreeSet<&str> = keys.iter().map(|key| phases::of_key(key).0).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let wanted = match (&arguments.experiment, &names[..]) {
+            (Some(named), _) => Some(&**named),
+            (None, [only]) => Some(*only),
+            (None, _) => None,
+        };
+        let key = match wanted {
+            Some(name) => phases::named(&*store, &declaration, name).await?,
+            None => None,
+        };
+        let experiment = match (key, &names[..]) {
+            (Some(key), _) => key,
             (_, known) => {
                 let hint = match known {
                     [] => "the store has no records yet".to_owned(),

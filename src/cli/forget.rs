@@ -2,6 +2,7 @@
 
 use super::decisions;
 use crate::config;
+use crate::config::declaration::declaration;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
@@ -35,8 +36,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         let store = server::open_store(&plan.store).await?;
         let until_ms = system_ms().max(journal::latest_ms(&plan.journal.path));
-        let run = plan.experiments.iter().map(|it| it.name.to_string());
-        let forgotten = forget_everywhere(&*store, run, kept.id().as_bytes(), until_ms);
+        let declaration = declaration(&plan);
+        let forgotten = forget_everywhere(&*store, &declaration, kept.id().as_bytes(), until_ms);
         let names = forgotten.await.with_context(
             || "not everything was forgotten: run the command again when the store is available",
         )?;

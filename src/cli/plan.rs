@@ -2,8 +2,10 @@
 
 use crate::config;
 use crate::config::plan::Plan;
+use crate::experiment::metric::{Metric, MetricGoal};
+use crate::experiment::metric_definition::duration;
 use crate::experiment::resolve::{AssignedBy, Membership, membership};
-use crate::experiment::{Experiment, UserId};
+use crate::experiment::{Experiment, Group, Horizon, UserId};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -66,7 +68,15 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
             .map(|index| plan.experiment(index).clone())
     };
     let (before, after) = (of(old), of(new));
-    let mut text = format!("{name}: {}\n", meaning(before.as_ref(), after.as_ref()));
+    let mut text = format!(
+        "{name}: {}\n",
+        meaning((old, before.as_ref()), (new, after.as_ref()))
+    );
+    if let (Some(before), Some(after)) = (&before, &after) {
+        for change in changes((old, before), (new, after)) {
+            text.push_str(&format!("  {change}\n"));
+        }
+    }
     let mut moves = Moves::new();
     for user in ids.iter().filter_map(|id| UserId::new(id)) {
         let key = (
@@ -92,12 +102,18 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
 }
 
 /// Describes the effect of a change on the counts.
-fn meaning(before: Option<&Experiment>, after: Option<&Experiment>) -> &'static str {
+fn meaning(
+    (old, before): (&Plan, Option<&Experiment>),
+    (new, after): (&Plan, Option<&Experiment>),
+) -> &'static str {
     match (before, after) {
         (None, _) => "new",
         (_, None) => "removed; its counts are kept",
         (Some(before), Some(after)) if before.salt != after.salt => {
-            "another salt: all users are assigned anew, and the experiment restarts"
+            "another salt: a new phase begins, in which all users are assigned anew and counted afresh"
+        }
+        (Some(before), Some(after)) if moved((old, before), (new, after)) => {
+            "another upstream: a new phase begins, in which all users are counted afresh"
         }
         (Some(before), Some(after)) if before.epoch != after.epoch => {
             "other weights or traffic: a new epoch begins; exposed users who move become crossovers"
@@ -108,6 +124,82 @@ fn meaning(before: Option<&Experiment>, after: Option<&Experiment>) -> &'static 
         },
         _ => "unchanged assignment",
     }
+}
+
+/// Whether a group is served by another upstream.
+fn moved((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experiment)) -> bool {
+    let upstream = |plan: &Plan, group: &Group| {
+        let upstream = group.upstream.map(|upstream| plan.upstream(upstream));
+        upstream.map(|upstream| upstream.name.to_string())
+    };
+    let mut groups = after.groups.iter();
+    groups.any(|group| {
+        let began = before.group_named(&group.name);
+        began.is_some_and(|began| upstream(old, &before.groups[began.0]) != upstream(new, group))
+    })
+}
+
+/// What changes for metrics and verdicts of an experiment that has begun, and from when on.
+fn changes((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experiment)) -> Vec<String> {
+    if before.salt != after.salt || moved((old, before), (new, after)) {
+        return Vec::new();
+    }
+    let stays = |key: &str, was: String, becomes: String| {
+        (was != becomes)
+            .then(|| format!("{key}: {was} -> {becomes}: {was} decides until a new phase begins"))
+    };
+    let mut found = Vec::new();
+    let (was, becomes) = (primary(old, before), primary(new, after));
+    found.extend(stays("the metric that decides", was, becomes));
+    let [was, becomes] = [before, after].map(|it| duration(it.min_duration_ms));
+    found.extend(stays("min_duration", was, becomes));
+    let horizon = |it: &Experiment| it.horizon.map_or("none".to_owned(), Horizon::text);
+    found.extend(stays("horizon", horizon(before), horizon(after)));
+    let of = |plan: &Plan, experiment: &Experiment| -> BTreeMap<String, Metric> {
+        let metrics = experiment.metrics.iter().map(|&index| plan.metric(index));
+        metrics
+            .map(|it| (it.name.to_string(), it.clone()))
+            .collect()
+    };
+    let (earlier, later) = (of(old, before), of(new, after));
+    for (name, metric) in &later {
+        let Some(was) = earlier.get(name) else {
+            found.push(format!(
+                "metrics.{name}: new; it counts users who come from then on"
+            ));
+            continue;
+        };
+        let [from, to] = [was, metric].map(Metric::definition);
+        if from != to {
+            found.push(format!(
+                "metrics.{name}: ({from}) -> ({to}): a new series counts users who come from then on"
+            ));
+        }
+        let share = |share: f64| format!("{} %", (share * 1e8).round() / 1e6);
+        let goal = |metric: &Metric| match metric.goal {
+            MetricGoal::Increase => "increase".to_owned(),
+            MetricGoal::Decrease => "decrease".to_owned(),
+        };
+        for (key, was, becomes) in [
+            ("detect", share(was.detect), share(metric.detect)),
+            ("margin", share(was.margin), share(metric.margin)),
+            ("goal", goal(was), goal(metric)),
+        ] {
+            found.extend(stays(&format!("metrics.{name}.{key}"), was, becomes));
+        }
+    }
+    let gone = earlier.keys().filter(|name| !later.contains_key(*name));
+    found
+        .extend(gone.map(|name| format!("metrics.{name}: counted no longer; its counts are kept")));
+    found
+}
+
+fn primary(plan: &Plan, experiment: &Experiment) -> String {
+    let primary = experiment
+        .metrics
+        .first()
+        .map(|&index| &plan.metric(index).name);
+    primary.map_or("none".to_owned(), ToString::to_string)
 }
 
 /// Describes where a user is: the group, and its upstream.

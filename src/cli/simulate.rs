@@ -5,7 +5,7 @@ mod play;
 
 use crate::config;
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Horizon};
 use crate::server::ErrorWithHint;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
@@ -30,7 +30,7 @@ pub struct Arguments {
     /// The share of users with an event of a metric, such as 5%
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
     rate: f64,
-    /// Total users per run [default: twice the fixed-horizon sample size]
+    /// Total users per run [default: those of the horizon, or else twice the fixed-horizon sample size]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     users: Option<u64>,
     /// The number of analyses of each run
@@ -60,7 +60,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let playable: Vec<(&Experiment, u64)> = running()
         .filter_map(|experiment| {
             let usual = usual_users(&plan, experiment, arguments.rate)?;
-            Some((experiment, arguments.users.unwrap_or(usual)))
+            let planned = match (experiment.horizon, arguments.users_per_day) {
+                (Some(Horizon::Users(users)), _) => users,
+                (Some(Horizon::Time(ms)), Some(per_day)) => {
+                    (per_day as f64 * ms as f64 / 86_400_000.0).ceil() as u64
+                }
+                (Some(Horizon::Time(_)) | None, _) => usual,
+            };
+            Some((experiment, arguments.users.unwrap_or(planned)))
         })
         .collect();
     if playable.is_empty() {
@@ -152,6 +159,7 @@ struct Answer {
     loser: f64,
     no_difference: f64,
     no_planned_lift: f64,
+    inconclusive: f64,
     invalid: f64,
     no_verdict: f64,
     /// Wrong verdicts.
@@ -176,7 +184,7 @@ impl Answer {
             State::Loser | State::Invalid => true,
             State::Winner => !game.with_effect,
             State::NoDifference | State::NoPlannedLift => game.with_effect,
-            State::Collecting => false,
+            State::Collecting | State::Inconclusive => false,
         });
         let decided = ends.iter().filter(|end| end.state != State::Collecting);
         let mut users: Vec<u64> = decided.map(|end| end.users).collect();
@@ -196,6 +204,7 @@ impl Answer {
             loser: share(&|state| state == State::Loser),
             no_difference: share(&|state| state == State::NoDifference),
             no_planned_lift: share(&|state| state == State::NoPlannedLift),
+            inconclusive: share(&|state| state == State::Inconclusive),
             invalid: share(&|state| state == State::Invalid),
             no_verdict: share(&|state| state == State::Collecting),
             wrong,

@@ -4,23 +4,30 @@ use super::plan::Plan;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
-use crate::experiment::{Experiment, Lifecycle};
+use crate::experiment::{Experiment, Lifecycle, UpstreamIndex};
 use std::collections::BTreeSet;
 
 /// Returns what ingestion must know to aggregate records that were made under this plan.
 pub fn declaration(plan: &Plan) -> Declaration {
-    let experiments: Vec<_> = plan.experiments.iter().map(experiment).collect();
-    let mut metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
-    // In the order of their indices.
-    let guardrails = plan.experiments.iter().flat_map(|own| &own.guardrails);
-    let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
-    metrics.extend(counted.map(|guardrail| harm(guardrail, plan)));
+    let of_experiment = |own: &Experiment| experiment(plan, own);
+    let experiments: Vec<_> = plan.experiments.iter().map(of_experiment).collect();
+    let metrics = metrics(plan);
     let digest = digest(&format!("{experiments:?} {metrics:?}"));
     Declaration {
         digest,
         experiments,
         metrics,
     }
+}
+
+/// Returns everything that is counted for experiments of a plan, metrics first.
+pub fn metrics(plan: &Plan) -> Vec<DeclaredMetric> {
+    let mut metrics: Vec<_> = plan.metrics.iter().map(metric).collect();
+    // In the order of their indices.
+    let guardrails = plan.experiments.iter().flat_map(|own| &own.guardrails);
+    let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
+    metrics.extend(counted.map(|guardrail| harm(guardrail, plan)));
+    metrics
 }
 
 /// Returns a digest of everything that decides assignment and counting. Replicas that share a store
@@ -44,10 +51,13 @@ fn digest(content: &str) -> u64 {
     murmur3::murmur3_x64_128(&mut content.as_bytes(), 0).unwrap_or_default() as u64
 }
 
-fn experiment(experiment: &Experiment) -> DeclaredExperiment {
+/// One experiment of a plan.
+pub fn experiment(plan: &Plan, experiment: &Experiment) -> DeclaredExperiment {
+    let upstream = |index: UpstreamIndex| plan.upstream(index).name.to_string();
     let group = |group: &crate::experiment::Group| DeclaredGroup {
         name: group.name.to_string(),
         weight: group.weight,
+        upstream: Some(group.upstream.map_or(String::new(), upstream)),
     };
     DeclaredExperiment {
         name: experiment.name.to_string(),
@@ -56,6 +66,7 @@ fn experiment(experiment: &Experiment) -> DeclaredExperiment {
         groups: experiment.groups.iter().map(group).collect(),
         metrics: counted(experiment).into_iter().collect(),
         running: experiment.winner.is_none(),
+        salt: Some(experiment.salt.to_string()),
     }
 }
 
@@ -73,6 +84,8 @@ fn harm(guardrail: &Guardrail, plan: &Plan) -> DeclaredMetric {
         goal: MetricGoal::Decrease,
         scale: 0,
         within_ms: None,
+        cap: None,
+        definition: None,
     }
 }
 
@@ -83,6 +96,8 @@ fn metric(metric: &Metric) -> DeclaredMetric {
         goal: metric.goal,
         scale: metric.scale,
         within_ms: metric.within_ms,
+        cap: metric.cap,
+        definition: Some(metric.definition()),
     }
 }
 

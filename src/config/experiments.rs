@@ -56,8 +56,14 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("count_overrides", "true or false"),
     ("min_duration", "the earliest verdict, such as 7d"),
+    (
+        "horizon",
+        "the planned end: a time after the first user, such as 14d, or a number of users",
+    ),
 ];
 const WEIGHT: &str = "a positive number, such as 50";
+const LABEL: &str = "what people read in place of the group's name: at most 80 letters";
+const LABEL_MAX: usize = 80;
 
 /// Reads all experiments of the file.
 pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
@@ -102,6 +108,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
         .position(|group| &*group.name == "control")
         .unwrap_or(0);
     let min_duration = node.get("min_duration").and_then(|node| node.duration());
+    let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
     Some(Experiment {
         name: name.into(),
         salt: salt.into(),
@@ -124,7 +131,8 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
             .get("count_overrides")
             .and_then(|node| node.boolean())
             .unwrap_or(false),
-        min_duration_ms: min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64),
+        min_duration_ms,
+        horizon: lifecycle::horizon(node, min_duration_ms),
         split: Split::new(salt, traffic, parts()),
         epoch: EpochDigest::of(salt, traffic, parts()),
         groups: groups.into(),
@@ -159,6 +167,7 @@ fn short_groups(node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
             name: name.into(),
             weight,
             upstream: upstream_named(&upstream, known),
+            label: None,
         });
     }
     groups
@@ -183,7 +192,11 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
     let mut groups = Vec::new();
     for (name, node) in &named {
         check_name(node, name);
-        if !node.keys(&[("weight", WEIGHT), ("upstream", "the name of an upstream")]) {
+        if !node.keys(&[
+            ("weight", WEIGHT),
+            ("upstream", "the name of an upstream"),
+            ("label", LABEL),
+        ]) {
             continue;
         }
         let weight = match node.get("weight") {
@@ -202,6 +215,7 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
             name: name.as_str().into(),
             weight,
             upstream: upstream.and_then(|node| upstream_named(&node, known)),
+            label: node.get("label").and_then(|node| label(&node)),
         });
     }
     let with = named
@@ -213,6 +227,16 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
         node.problem("some groups have an upstream and some have none", allowed);
     }
     groups
+}
+
+fn label(node: &Node<'_>) -> Option<Box<str>> {
+    let is_sound = |text: &str| {
+        let letters = text.chars().count();
+        (1..=LABEL_MAX).contains(&letters) && !text.chars().any(char::is_control)
+    };
+    node.read(LABEL, |text| {
+        is_sound(text.trim()).then(|| text.trim().into())
+    })
 }
 
 fn upstream_named(node: &Node<'_>, known: &Known<'_>) -> Option<UpstreamIndex> {

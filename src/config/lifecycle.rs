@@ -1,7 +1,8 @@
 //! What ends an experiment: a winner in the file, or a verdict that takes effect by itself.
 
 use super::reader::Node;
-use crate::experiment::{ActOn, Group, GroupIndex};
+use crate::experiment::metric_definition::duration;
+use crate::experiment::{ActOn, Group, GroupIndex, Horizon};
 
 /// Reads `winner:`, the group whose version everybody gets.
 pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
@@ -26,4 +27,32 @@ pub fn act_on(experiment: &Node<'_>) -> ActOn {
         }
     }
     act_on
+}
+
+/// With fewer users nothing can be said.
+const USERS_MIN: u64 = 100;
+const HORIZON: &str =
+    "a time after the first user, such as 14d, or a number of users of 100 or more, such as 20000";
+
+/// `horizon:` — the planned end.
+pub fn horizon(experiment: &Node<'_>, min_duration_ms: u64) -> Option<Horizon> {
+    let node = experiment.get("horizon")?;
+    let horizon = node.read(HORIZON, |text| match text.parse() {
+        Ok(users) => (users >= USERS_MIN).then_some(Horizon::Users(users)),
+        Err(_) => {
+            let time = humantime::parse_duration(text).ok()?;
+            let ms = u64::try_from(time.as_millis()).ok()?;
+            (ms > 0).then_some(Horizon::Time(ms))
+        }
+    });
+    if let Some(Horizon::Time(ms)) = horizon
+        && ms < min_duration_ms
+    {
+        let earliest = duration(min_duration_ms);
+        node.problem(
+            format!("it ends before the earliest verdict (min_duration: {earliest})"),
+            "a longer horizon, or a shorter `min_duration`",
+        );
+    }
+    horizon
 }

@@ -70,6 +70,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         trigger: Trigger::Event(name.into()),
         value: None,
         max: None,
+        cap: None,
         per: None,
         scale: 2,
         within_ms: None,
@@ -175,6 +176,7 @@ fn read_value(node: &Node<'_>, metric: &mut Metric) {
         }
     }
     metric.max = node.get("max").and_then(|node| max(&node, metric));
+    metric.cap = node.get("cap").and_then(|node| cap(&node, metric));
 }
 
 /// Reads the limit on an event's value, in units of the metric's scale.
@@ -185,8 +187,24 @@ fn max(node: &Node<'_>, metric: &Metric) -> Option<i64> {
             "name the event's parameter that holds the value: `value: amount`",
         );
     }
+    amount(node, metric, "10000")
+}
+
+/// How much of one user's sum counts, in units of the metric's scale.
+fn cap(node: &Node<'_>, metric: &Metric) -> Option<i64> {
+    if metric.kind != MetricKind::Mean {
+        node.problem(
+            "a cap on the sum of a user's values, and the metric is no mean",
+            "write `kind: mean`, or leave `cap` out",
+        );
+    }
+    amount(node, metric, "500")
+}
+
+/// A positive amount, in units of the metric's scale.
+fn amount(node: &Node<'_>, metric: &Metric, example: &str) -> Option<i64> {
     let largest = VALUE_MAX / 10i64.pow(u32::from(metric.scale));
-    let allowed = format!("a number above 0 and at most {largest}, such as 10000");
+    let allowed = format!("a number above 0 and at most {largest}, such as {example}");
     let units = |value: f64| Decimal::read(value.to_string().as_bytes())?.units(metric.scale);
     let sound = |value| units(value).is_some_and(|units| (1..=VALUE_MAX).contains(&units));
     node.number(&allowed, sound).and_then(units)

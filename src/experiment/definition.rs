@@ -5,6 +5,7 @@ use super::epoch::EpochDigest;
 use super::guardrail::Guardrail;
 use super::index::{GroupIndex, MetricIndex, UpstreamIndex};
 use super::matcher::Matcher;
+use super::metric_definition::duration;
 
 /// Which verdicts watershed acts on by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,25 @@ impl Lifecycle {
     }
 }
 
+/// A planned end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Horizon {
+    /// So many users of all groups.
+    Users(u64),
+    /// So many milliseconds after the first exposure.
+    Time(u64),
+}
+
+impl Horizon {
+    /// As the file writes it.
+    pub fn text(self) -> String {
+        match self {
+            Horizon::Users(users) => users.to_string(),
+            Horizon::Time(ms) => duration(ms),
+        }
+    }
+}
+
 /// One experiment of the plan.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -71,6 +91,8 @@ pub struct Experiment {
     pub count_overrides: bool,
     /// The time from the first exposure to the earliest verdict, in milliseconds.
     pub min_duration_ms: u64,
+    /// The planned end; `None` goes on until there is a verdict.
+    pub horizon: Option<Horizon>,
     /// Salt, traffic share and weights, prepared for hashing.
     pub split: Split,
     /// The digest of salt, traffic, groups and weights: names the epoch.
@@ -101,4 +123,13 @@ pub struct Group {
     /// The upstream that serves its users; `None` when the upstream reads the group from request
     /// headers.
     pub upstream: Option<UpstreamIndex>,
+    /// What people read in place of its name.
+    pub label: Option<Box<str>>,
+}
+
+impl Group {
+    /// What people read.
+    pub fn shown(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
 }

@@ -3,6 +3,7 @@
 use super::http_view::{HeaderView, RequestView};
 use http::Method;
 use http::header::HeaderName;
+use std::fmt;
 
 /// The conditions of one experiment; a condition not given always holds.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +71,15 @@ pub enum PathPattern {
     Under(Box<str>),
     /// Any other glob: `*` within a segment, `**` across segments, `{a,b}`, `[a-z]`, `?`.
     Glob(Box<str>),
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PathPattern::Exact(text) | PathPattern::Glob(text) => f.write_str(text),
+            PathPattern::Under(base) => write!(f, "{base}/**"),
+        }
+    }
 }
 
 impl PathPattern {

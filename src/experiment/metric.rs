@@ -29,6 +29,9 @@ pub struct Metric {
     /// The largest size of a value, in units of 10^-scale: an event beyond it is refused. At most
     /// [`VALUE_MAX`], which is also what holds without.
     pub max: Option<i64>,
+    /// For [`MetricKind::Mean`]: how much of one user's sum counts, in size and in units of
+    /// 10^-scale. At most [`VALUE_MAX`]; `None` counts all of it.
+    pub cap: Option<i64>,
     /// For [`MetricKind::Ratio`]: what the value is divided by.
     pub per: Option<RatioBase>,
     /// Decimal places kept of a value: 2 stores 19.90 as 1990. From 0 to 6.
@@ -55,6 +58,18 @@ pub enum MetricKind {
     Mean,
     /// Sum of values over sum of a base, both per user.
     Ratio,
+}
+
+impl MetricKind {
+    /// As the file writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            MetricKind::Conversion => "conversion",
+            MetricKind::Count => "count",
+            MetricKind::Mean => "mean",
+            MetricKind::Ratio => "ratio",
+        }
+    }
 }
 
 /// Which direction of a metric is better.

@@ -22,13 +22,14 @@ pub mod key_ring;
 pub mod match_index;
 pub mod matcher;
 pub mod metric;
+pub mod metric_definition;
 pub mod minted;
 pub mod override_token;
 pub mod record;
 pub mod resolve;
 mod user_id;
 
-pub use definition::{ActOn, Experiment, Group, Lifecycle};
+pub use definition::{ActOn, Experiment, Group, Horizon, Lifecycle};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 pub use user_id::UserId;

@@ -34,6 +34,8 @@ pub struct DeclaredExperiment {
     pub metrics: Vec<usize>,
     /// Whether it is running. A promoted experiment accepts no more events.
     pub running: bool,
+    /// What is hashed with users' IDs; `None` in journals of version 0.1.
+    pub salt: Option<String>,
 }
 
 /// One group of a declaration.
@@ -43,6 +45,8 @@ pub struct DeclaredGroup {
     pub name: String,
     /// Its weight in this epoch.
     pub weight: Weight,
+    /// The name of its upstream, empty for none; `None` in journals of version 0.1.
+    pub upstream: Option<String>,
 }
 
 /// One metric of a declaration.
@@ -58,6 +62,11 @@ pub struct DeclaredMetric {
     pub scale: u8,
     /// The conversion window, in milliseconds after the first exposure.
     pub within_ms: Option<u64>,
+    /// How much of one user's sum counts, in units of 10^-scale.
+    pub cap: Option<i64>,
+    /// What it counts, in one line: with another definition another series begins. `None` for harm
+    /// that the proxy sees, and in journals of version 0.1.
+    pub definition: Option<String>,
 }
 
 /// The record of one request.

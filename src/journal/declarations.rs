@@ -13,6 +13,28 @@ pub(super) struct DeclarationShape {
     metrics: Vec<MetricShape>,
 }
 
+/// What lies behind the shape since version 0.2: version 0.1 does not write it, and passes over it.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct DeclarationMore {
+    /// In the order of the experiments.
+    experiments: Vec<ExperimentMore>,
+    /// In the order of the metrics.
+    metrics: Vec<MetricMore>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct ExperimentMore {
+    salt: Option<String>,
+    /// In the order of the groups.
+    upstreams: Vec<Option<String>>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct MetricMore {
+    cap: Option<i64>,
+    definition: Option<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct ExperimentShape {
     name: String,
@@ -70,67 +92,105 @@ impl From<&Declaration> for DeclarationShape {
     }
 }
 
+impl From<&Declaration> for DeclarationMore {
+    fn from(declaration: &Declaration) -> Self {
+        let experiment = |experiment: &DeclaredExperiment| ExperimentMore {
+            salt: experiment.salt.clone(),
+            upstreams: experiment
+                .groups
+                .iter()
+                .map(|group| group.upstream.clone())
+                .collect(),
+        };
+        let metric = |metric: &DeclaredMetric| MetricMore {
+            cap: metric.cap,
+            definition: metric.definition.clone(),
+        };
+        DeclarationMore {
+            experiments: declaration.experiments.iter().map(experiment).collect(),
+            metrics: declaration.metrics.iter().map(metric).collect(),
+        }
+    }
+}
+
 impl DeclarationShape {
-    pub(super) fn read(self) -> Option<Declaration> {
-        let group = |(name, weight): (String, f64)| {
+    pub(super) fn read(self, more: DeclarationMore) -> Option<Declaration> {
+        let group = |((name, weight), upstream): ((String, f64), Option<String>)| {
             Some(DeclaredGroup {
                 name,
                 weight: Weight::new(weight)?,
+                upstream,
             })
         };
-        let experiment = |shape: ExperimentShape| {
+        let experiment = |(shape, more): (ExperimentShape, ExperimentMore)| {
+            let upstreams = more.upstreams.into_iter().chain(std::iter::repeat(None));
+            let groups = shape.groups.into_iter().zip(upstreams);
             Some(DeclaredExperiment {
                 name: shape.name,
                 epoch: EpochDigest(shape.epoch),
                 traffic: Share::new(shape.traffic)?,
-                groups: shape.groups.into_iter().map(group).collect::<Option<_>>()?,
+                groups: groups.map(group).collect::<Option<_>>()?,
                 metrics: shape
                     .metrics
                     .into_iter()
                     .map(|metric| metric as usize)
                     .collect(),
                 running: shape.running,
+                salt: more.salt,
             })
         };
-        let metric = |shape: MetricShape| {
-            let kind = match shape.kind {
-                0 => MetricKind::Conversion,
-                1 => MetricKind::Count,
-                2 => MetricKind::Mean,
-                3 => MetricKind::Ratio,
-                _ => return None,
-            };
-            let goal = if shape.increase {
-                MetricGoal::Increase
-            } else {
-                MetricGoal::Decrease
-            };
-            let MetricShape {
-                name,
-                scale,
-                within_ms,
-                ..
-            } = shape;
-            Some(DeclaredMetric {
-                name,
-                kind,
-                goal,
-                scale,
-                within_ms,
-            })
-        };
+        let DeclarationMore {
+            experiments,
+            metrics,
+        } = more;
+        let of_experiments = experiments.into_iter();
+        let of_experiments = of_experiments.chain(std::iter::repeat(ExperimentMore::default()));
+        let of_metrics = metrics.into_iter();
+        let of_metrics = of_metrics.chain(std::iter::repeat(MetricMore::default()));
         Some(Declaration {
             digest: self.digest,
             experiments: self
                 .experiments
                 .into_iter()
+                .zip(of_experiments)
                 .map(experiment)
                 .collect::<Option<_>>()?,
             metrics: self
                 .metrics
                 .into_iter()
-                .map(metric)
+                .zip(of_metrics)
+                .map(read_metric)
                 .collect::<Option<_>>()?,
         })
     }
+}
+
+fn read_metric((shape, more): (MetricShape, MetricMore)) -> Option<DeclaredMetric> {
+    let kind = match shape.kind {
+        0 => MetricKind::Conversion,
+        1 => MetricKind::Count,
+        2 => MetricKind::Mean,
+        3 => MetricKind::Ratio,
+        _ => return None,
+    };
+    let goal = if shape.increase {
+        MetricGoal::Increase
+    } else {
+        MetricGoal::Decrease
+    };
+    let MetricShape {
+        name,
+        scale,
+        within_ms,
+        ..
+    } = shape;
+    Some(DeclaredMetric {
+        name,
+        kind,
+        goal,
+        scale,
+        within_ms,
+        cap: more.cap,
+        definition: more.definition,
+    })
 }

@@ -7,7 +7,7 @@
 //! before the first record of that plan. The file `declarations` in the same folder holds a second copy
 //! of the declarations, so that a damaged one loses no record.
 
-use super::declarations::DeclarationShape;
+use super::declarations::{DeclarationMore, DeclarationShape};
 use super::frame::{self, HEAD_BYTES, Key};
 use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
@@ -81,8 +81,10 @@ pub struct UnreadablePayload;
 /// Encodes a declaration.
 pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
     let shape = DeclarationShape::from(declaration);
+    let more = DeclarationMore::from(declaration);
     // Writing to a vector fails only for types that postcard cannot encode; this type it can.
-    postcard::to_extend(&shape, vec![KIND_DECLARATION]).expect("a declaration has a postcard shape")
+    postcard::to_extend(&(shape, more), vec![KIND_DECLARATION])
+        .expect("a declaration has a postcard shape")
 }
 
 /// Writes the frame of a record to the beginning of `room`. Returns its size; `None` if it does not fit.
@@ -139,10 +141,14 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     let (&kind, body) = payload.split_first().ok_or(UnreadablePayload)?;
     match kind {
         KIND_DECLARATION => {
-            let shape: DeclarationShape =
-                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let (shape, rest): (DeclarationShape, &[u8]) =
+                postcard::take_from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let more = match rest {
+                [] => DeclarationMore::default(),
+                rest => postcard::from_bytes(rest).map_err(|_| UnreadablePayload)?,
+            };
             shape
-                .read()
+                .read(more)
                 .map(JournalEntry::Declaration)
                 .ok_or(UnreadablePayload)
         }

@@ -8,7 +8,9 @@ use super::server_events::{self, ServerEvents};
 use super::{fd_limit, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
 use crate::config;
+use crate::config::declaration;
 use crate::config::plan::Plan;
+use crate::experiment::record::Declaration;
 use crate::journal;
 use crate::otel;
 use crate::proxy::SharedState;
@@ -284,14 +286,9 @@ impl Start<'_> {
     }
 }
 
-/// Returns how long users are kept, and which experiments are running.
-fn retained(plan: &Plan) -> (Option<Duration>, Vec<String>) {
-    let running = plan
-        .experiments
-        .iter()
-        .filter(|experiment| experiment.winner.is_none());
-    let names = running.map(|experiment| experiment.name.to_string());
-    (plan.retention, names.collect())
+/// How long users are kept, and which experiments there are.
+fn retained(plan: &Plan) -> (Option<Duration>, Declaration) {
+    (plan.retention, declaration::declaration(plan))
 }
 
 /// Logs the endpoints that do not accept connections at the start: most often they are misspelt or

@@ -2,6 +2,7 @@
 //! nothing here is ever NaN or infinite, but `ln_e` where the evidence is.
 
 use super::guardrail::GuardrailJudgement;
+use super::horizon::PlannedAnalysis;
 use super::input::{Goal, History, MetricInput, Role};
 use super::interval::Interval;
 use super::srm::SampleRatioTest;
@@ -40,6 +41,8 @@ pub enum Method {
     Log,
     /// The difference of two rates.
     Difference,
+    /// Planned analyses, with alpha spending.
+    PlannedAnalyses,
     /// A guardrail on users with a bad event: exact and one-sided.
     HarmedUsers,
     /// A guardrail on other rates: the logarithm of their ratio, one-sided.
@@ -76,6 +79,9 @@ pub struct GroupJudgement {
     /// What is lost, in the rate's unit, by taking the group when it may be worse. Not protected
     /// against peeking.
     pub expected_loss: Option<f64>,
+    /// With a planned end, for the metric that decides: the analyses that were made until now, this one
+    /// among them where it is one. To be kept and given back in the question.
+    pub analyses: Vec<PlannedAnalysis>,
     /// For guardrails: whether the group does harm.
     pub guardrail: Option<GuardrailJudgement>,
 }

@@ -1,9 +1,10 @@
 //! From a question to a judgement, from top to bottom.
 
-use super::analysis::{GroupJudgement, Judgement, MetricJudgement, Side};
+use super::analysis::{GroupJudgement, Judgement, Method, MetricJudgement, Side};
 use super::compare::{Compared, compare, method};
 use super::decision::verdict;
 use super::guardrail::{self, Data};
+use super::horizon::{self, EndAfter, PlannedAnalysis, PlannedEnd};
 use super::input::{History, Kind, MetricInput, Question, Role, Shown};
 use super::interval::{Interval, finite};
 use super::moments::{Sums, unit};
@@ -32,6 +33,9 @@ pub fn judge(question: &Question) -> Judgement {
         .into_iter()
         .partition(|case| Some(case.metric) == primary);
     judge_primary(question, &primaries, &mut metrics);
+    if let Some(horizon) = &question.horizon {
+        judge_planned(question, horizon, &primaries, &mut metrics);
+    }
     judge_secondary(question, &secondaries, &mut metrics);
     judge_guardrails(question, &guardrails, &mut metrics);
     write_history(question, control, &mut metrics);
@@ -159,6 +163,39 @@ fn judge_primary(question: &Question, cases: &[&Case], judged: &mut [MetricJudge
     if let (Some(factors), Some(first)) = (factors, cases.first()) {
         let slowest = factors.iter().copied().fold(1.0, f64::max);
         judged[first.metric].users_needed = Some((slowest * users as f64).ceil() as u64);
+    }
+}
+
+/// By the analyses on the way to a planned end, which take the place of what holds at any look.
+fn judge_planned(
+    question: &Question,
+    planned: &PlannedEnd,
+    cases: &[&Case],
+    judged: &mut [MetricJudgement],
+) {
+    let alpha = question.alpha / cases.len().max(1) as f64;
+    let elapsed_ms = question.started_at_ms;
+    let elapsed_ms = elapsed_ms.map_or(0, |start_ms| question.now_ms.saturating_sub(start_ms));
+    for case in cases {
+        let metric = &question.metrics[case.metric];
+        let users: u64 = metric.totals.iter().flatten().map(|it| it.users).sum();
+        let progress = horizon::progress(planned.at, users, elapsed_ms);
+        let mut made = planned.made.get(case.group).cloned().unwrap_or_default();
+        let estimate = case.compared.estimate().filter(|_| !question.is_partial);
+        let due = estimate
+            .and_then(|estimate| horizon::due(&made, progress, &estimate, alpha, question.now_ms));
+        made.extend(due);
+        judged[case.metric].method = Method::PlannedAnalyses;
+        judged[case.metric].users_needed = match planned.at {
+            EndAfter::Users(users) => Some(users),
+            EndAfter::Time(_) => (progress > 0.0).then(|| (users as f64 / progress).ceil() as u64),
+        };
+        let group = &mut judged[case.metric].groups[case.group];
+        let lift = case.compared.lift_at(metric, made.last());
+        let is_shown = made.last().is_some_and(PlannedAnalysis::shows);
+        group.significant = is_shown && lift.decisive().excludes_zero();
+        group.lift = Some(lift);
+        group.analyses = made;
     }
 }
 

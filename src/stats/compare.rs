@@ -8,6 +8,7 @@
 use super::analysis::{Lift, Method};
 use super::bayes;
 use super::exact_conversion::Evidence;
+use super::horizon::{NewEstimate, PlannedAnalysis};
 use super::input::{Goal, Kind, MetricInput, Question, Role};
 use super::interval::{Interval, finite};
 use super::logistic::{FAR, Term, likeliest, ln_likelihood};
@@ -215,9 +216,40 @@ impl Compared {
         finite((own.mean / control.mean).ln())
     }
 
+    /// The estimate on the scale that decides; `None` until enough is known.
+    pub fn estimate(&self) -> Option<NewEstimate> {
+        let Estimate {
+            delta, variance, ..
+        } = self.estimate?;
+        Some(NewEstimate {
+            delta,
+            variance,
+            is_difference: self.scale == Scale::Difference,
+        })
+    }
+
     /// The comparison, with intervals that miss with chance `alpha`.
     pub fn lift(&self, metric: &MetricInput, alpha: f64) -> Lift {
-        let effect = self.interval(alpha);
+        self.lift_in(metric, self.interval(alpha))
+    }
+
+    /// The comparison, with the interval of a planned analysis, which holds the estimate of now.
+    pub fn lift_at(&self, metric: &MetricInput, analysis: Option<&PlannedAnalysis>) -> Lift {
+        let now = self.estimate();
+        let analysis =
+            analysis.filter(|it| now.is_none_or(|now| it.is_difference == now.is_difference));
+        let interval = analysis.map_or(Interval::UNKNOWN, |analysis| {
+            let around = Interval::around(analysis.delta, analysis.half_width());
+            let now = now.map_or(analysis.delta, |now| now.delta);
+            Interval {
+                low: around.low.map(|low| low.min(now)),
+                high: around.high.map(|high| high.max(now)),
+            }
+        });
+        self.lift_in(metric, interval)
+    }
+
+    fn lift_in(&self, metric: &MetricInput, effect: Interval) -> Lift {
         let difference = self
             .rates
             .map(|Rates { control, own, .. }| own.mean - control.mean);

@@ -3,6 +3,7 @@
 
 use super::analysis::{GroupJudgement, Lift, MetricJudgement, Side};
 use super::compare;
+use super::horizon::PlannedAnalysis;
 use super::input::{Goal, MetricInput, Question, Role};
 use super::srm::SampleRatioTest;
 use super::timing::is_due;
@@ -124,6 +125,11 @@ fn by_primary(primary: &Primary<'_>, judged: &[MetricJudgement]) -> Verdict {
             state: State::NoPlannedLift,
             ..Verdict::collecting(Finding::BelowPlannedLift)
         }
+    } else if is_over(question, groups) {
+        Verdict {
+            state: State::Inconclusive,
+            ..Verdict::collecting(Finding::PlannedEnd)
+        }
     } else {
         return Verdict::collecting(Finding::Open);
     };
@@ -132,6 +138,15 @@ fn by_primary(primary: &Primary<'_>, judged: &[MetricJudgement]) -> Verdict {
         return found;
     }
     Verdict::collecting(Finding::NotDue(Box::new(found)))
+}
+
+/// Whether every group had its analysis at the planned end.
+fn is_over(question: &Question, groups: &[Compared<'_>]) -> bool {
+    let is_last = |group: &Compared<'_>| {
+        let last = group.judged.analyses.last();
+        last.is_some_and(PlannedAnalysis::is_last)
+    };
+    question.horizon.is_some() && !groups.is_empty() && groups.iter().all(is_last)
 }
 
 /// The groups that are compared with control.

@@ -1,5 +1,6 @@
 //! What is asked: plain data about one experiment.
 
+use super::horizon::PlannedEnd;
 use super::verdict::Given;
 
 /// One experiment, its periods and its metrics.
@@ -23,6 +24,8 @@ pub struct Question {
     pub is_partial: bool,
     /// No winner and no tie is called before the experiment has run this long.
     pub min_duration_ms: u64,
+    /// When the experiment ends as planned; `None` judges it at every look, without an end.
+    pub horizon: Option<PlannedEnd>,
     /// Verdicts that were given after whole weeks: they stand while their evidence does.
     pub given: Vec<Given>,
     /// The whole error allowed to the verdict, such as 0.05; above 0 and below 1.
@@ -46,6 +49,7 @@ impl Default for Question {
             now_ms: 0,
             is_partial: false,
             min_duration_ms: 7 * 24 * 3_600_000,
+            horizon: None,
             given: Vec::new(),
             alpha: 0.05,
             guardrail_alpha: 0.01,
@@ -205,4 +209,8 @@ pub struct Totals {
     pub base_sq: i128,
     /// Σ value × base over users, in units of 10^-scale.
     pub cross: i128,
+    /// Users whose sum was cut to the metric's cap. Displayed only: the sums above are cut.
+    pub capped: u64,
+    /// Σ of what was cut off, in size and in units of 10^-scale.
+    pub cut: i128,
 }

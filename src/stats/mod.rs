@@ -11,6 +11,7 @@
 //!   users, by [`logistic`]) and [`normal_mixture`] (logarithms and differences of means), both
 //!   tuned by [`prior`]; [`proportion_interval`] bounds one group's share;
 //! - [`multiple_testing`] corrects for many groups and metrics, [`guardrail`] tests for harm;
+//! - with a planned end, [`horizon`] spends the error over so many analyses;
 //! - [`decision`] makes a [`verdict`] of it, at the times of [`timing`].
 //!
 //! Nothing here writes sentences: results are plain facts.
@@ -27,6 +28,7 @@ mod decision;
 pub mod exact_conversion;
 pub mod fixed;
 pub mod guardrail;
+pub mod horizon;
 pub mod input;
 pub mod interval;
 pub mod logistic;
@@ -47,6 +49,7 @@ pub mod verdict;
 pub use analysis::{GroupJudgement, Judgement, Lift, Method, MetricJudgement, Side};
 pub use analyze::judge;
 pub use guardrail::GuardrailJudgement;
+pub use horizon::{ANALYSES, EndAfter, PlannedAnalysis, PlannedEnd};
 pub use input::{
     Epoch, Goal, GroupInput, History, Kind, MetricInput, Question, Role, Shown, Totals,
 };

@@ -14,6 +14,8 @@ pub enum State {
     NoDifference,
     /// No group has the planned lift, or a larger one: an end without an effect.
     NoPlannedLift,
+    /// The planned end has come, and no group is shown to differ from control.
+    Inconclusive,
     /// The data cannot be believed.
     Invalid,
 }
@@ -59,6 +61,13 @@ pub enum Finding {
     WithinMargin,
     /// No group has the planned lift.
     BelowPlannedLift,
+    /// Nothing is shown at the planned end.
+    PlannedEnd,
+    /// The metric that decides is no longer among the metrics.
+    PrimaryGone {
+        /// Its name.
+        metric: String,
+    },
     /// Nothing is shown yet.
     Open,
     /// This verdict would be given, were it not too early.

@@ -6,6 +6,7 @@ use super::buckets::Buckets;
 use super::event_ids;
 use super::forgotten::ForgottenUsers;
 use super::identities::Join;
+use super::phases::Placement;
 use super::{
     Batch, Delta, EpochDefinition, EventAt, ExposureAt, Forget, JournalId, JournalRange, Tally,
     UserDelta,
@@ -15,7 +16,7 @@ use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Serve
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
 use foldhash::fast::RandomState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -23,15 +24,48 @@ use std::sync::Arc;
 /// has the exposure in its journal.
 pub const WAIT_MS: u64 = 3_600_000;
 
-/// Returns the names of the experiments in some chunks.
-pub fn touched(chunks: &[Chunk]) -> impl Iterator<Item = &str> {
-    let declarations = chunks.iter().flat_map(|chunk| chunk.declarations.values());
-    declarations.flat_map(|declaration| {
-        declaration
-            .experiments
-            .iter()
-            .map(|experiment| &*experiment.name)
-    })
+/// What records of a declaration concern.
+#[derive(Debug, Default)]
+pub struct Concerned {
+    /// Places of experiments that users were exposed to.
+    pub exposed: BTreeSet<usize>,
+    /// Places of experiments that requests took part in, exposed or not.
+    seen: BTreeSet<usize>,
+    /// Places of metrics that were observed.
+    observed: BTreeSet<usize>,
+    /// Whether minted IDs came with known ones.
+    minted: bool,
+}
+
+impl Concerned {
+    /// Whether anything is to be counted for an experiment.
+    pub fn has(&self, place: usize, experiment: &DeclaredExperiment) -> bool {
+        let observed = || {
+            experiment
+                .metrics
+                .iter()
+                .any(|it| self.observed.contains(it))
+        };
+        self.seen.contains(&place) || experiment.running && (self.minted || observed())
+    }
+}
+
+/// What the records of some chunks concern, by declaration.
+pub fn concerned(chunks: &[Chunk]) -> BTreeMap<u64, Concerned> {
+    let mut all = BTreeMap::<u64, Concerned>::new();
+    for (_, record) in chunks.iter().flat_map(|chunk| &chunk.records) {
+        let concerned = all.entry(record.declaration).or_default();
+        for exposure in &record.exposures {
+            concerned.seen.insert(exposure.experiment.0);
+            if exposure.served == Served::Own {
+                concerned.exposed.insert(exposure.experiment.0);
+            }
+        }
+        let observed = record.observations.iter().map(|seen| seen.metric.0);
+        concerned.observed.extend(observed);
+        concerned.minted |= record.minted.is_some();
+    }
+    all
 }
 
 /// Aggregates chunks into what the store does not have yet. `now_ms` bounds the times of the records,
@@ -83,7 +117,13 @@ struct Declared<'a> {
 
 /// An experiment of a declaration.
 struct CachedExperiment<'a> {
-    /// The position of the journal that each shard has.
+    /// Where its counts stand; `None` for its first phase.
+    placement: Option<&'a Placement>,
+    /// The key of its phase.
+    key: &'a str,
+    /// The epoch of users who come now.
+    epoch: EpochDigest,
+    /// What each of its shards was given of the journal before.
     given: Vec<u64>,
     /// The forgotten users of each shard.
     forgotten: &'a [ForgottenUsers],
@@ -91,12 +131,19 @@ struct CachedExperiment<'a> {
 
 impl<'a> Declared<'a> {
     fn new(declaration: &'a Declaration, cache: &'a AppliedCache, chunk: &Chunk) -> Declared<'a> {
-        let experiments = declaration.experiments.iter().map(|experiment| {
-            let shards = cache.experiments.get(&experiment.name);
+        let experiments = declaration.experiments.iter().enumerate();
+        let experiments = experiments.map(|(place, experiment)| {
+            let placement = cache.placements.get(&(declaration.digest, place));
+            let key = placement.map_or(&*experiment.name, |placement| &*placement.key);
+            let shards = cache.experiments.get(key);
             let given = shards.into_iter().flatten();
             let through = given.map(|given| given.get(&chunk.journal).copied().unwrap_or(0));
-            let forgotten = cache.forgotten.get(&experiment.name);
+            let forgotten = cache.forgotten.get(key);
+            let epoch = experiment.epoch;
             CachedExperiment {
+                placement,
+                key,
+                epoch: placement.map_or(epoch, |placement| placement.epoch(epoch)),
                 given: through.collect(),
                 forgotten: forgotten.map_or(&[], Vec::as_slice),
             }
@@ -113,6 +160,18 @@ impl<'a> Declared<'a> {
 }
 
 impl CachedExperiment<'_> {
+    /// What the store calls a metric.
+    fn series_of<'m>(&'m self, metric: &'m str) -> &'m str {
+        let placement = self.placement;
+        placement.map_or(metric, |placement| placement.series_of(metric))
+    }
+
+    /// The series that users who come now count for, beside those that the phase began with.
+    fn series(&self) -> Vec<String> {
+        let placement = self.placement;
+        placement.map_or(Vec::new(), |it| it.series.values().cloned().collect())
+    }
+
     /// Returns the shard of a user.
     fn of(&self, user: &[u8]) -> usize {
         shard_of(user, self.given.len())
@@ -157,25 +216,24 @@ impl<'a> Aggregation<'a> {
                 .exposures
                 .iter()
                 .find(|exposure| exposure.experiment == ExperimentIndex(index));
-            let events = || events_of(declaration, experiment, record);
             // A user who got another group's version, or an override, shows nothing about the group.
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
             let minted = record.minted.as_ref().filter(|_| experiment.running);
             let shards = &declared.experiments[index];
+            let events = || events_of(declaration, (experiment, shards), record);
             let gone_until_ms = shards.gone_until_ms(&record.user);
             // The response still counts: it names nobody.
             let is_gone = record.at_ms <= gone_until_ms;
             if is_gone && let Some(minted) = minted {
-                self.forget_too(&experiment.name, minted, shards, gone_until_ms);
+                self.forget_too(minted, shards, gone_until_ms);
             }
             let minted =
                 minted.filter(|minted| !is_gone && record.at_ms > shards.gone_until_ms(minted));
             if let Some(minted) = minted {
                 let shard = shards.of(minted);
                 let seen = &self.cache.seen;
-                if !seen.has_joined(&experiment.name, minted, &record.user)
-                    && let Some(delta) =
-                        self.delta(journal, sequence, &experiment.name, (shard, shards))
+                if !seen.has_joined(shards.key, minted, &record.user)
+                    && let Some(delta) = self.delta(journal, sequence, (shard, shards))
                 {
                     let apart = shard != shards.of(&record.user);
                     delta.join(minted, record, apart);
@@ -186,8 +244,7 @@ impl<'a> Aggregation<'a> {
             }
             let shard = shards.of(&record.user);
             let (buckets, seen) = (self.buckets, &self.cache.seen);
-            let Some(delta) = self.delta(journal, sequence, &experiment.name, (shard, shards))
-            else {
+            let Some(delta) = self.delta(journal, sequence, (shard, shards)) else {
                 continue;
             };
             let wait_from_ms = at_ms.saturating_sub(WAIT_MS);
@@ -195,6 +252,7 @@ impl<'a> Aggregation<'a> {
             let remember_from_ms = at_ms.saturating_sub(event_ids::KEEP_MS);
             delta.delta.remember_from_ms = delta.delta.remember_from_ms.max(remember_from_ms);
             if let Some(exposure) = exposure {
+                let experiment = (experiment, shards);
                 delta.answered(experiment, exposure, record, buckets, (seen, is_gone));
             }
             if counts && !is_gone {
@@ -204,15 +262,9 @@ impl<'a> Aggregation<'a> {
     }
 
     /// Forgets a minted ID that came with a known ID which was forgotten.
-    fn forget_too(
-        &mut self,
-        experiment: &str,
-        minted: &[u8],
-        shards: &CachedExperiment<'_>,
-        until_ms: u64,
-    ) {
+    fn forget_too(&mut self, minted: &[u8], shards: &CachedExperiment<'_>, until_ms: u64) {
         let forget = Forget {
-            experiment: experiment.to_owned(),
+            experiment: shards.key.to_owned(),
             user: minted.to_vec(),
             until_ms,
         };
@@ -228,8 +280,7 @@ impl<'a> Aggregation<'a> {
         &mut self,
         journal: &JournalId,
         sequence: u64,
-        experiment: &'a str,
-        (shard, shards): (usize, &CachedExperiment<'_>),
+        (shard, shards): (usize, &CachedExperiment<'a>),
     ) -> Option<&mut DeltaBuilder> {
         let before = *shards.given.get(shard)?;
         if sequence <= before {
@@ -237,8 +288,8 @@ impl<'a> Aggregation<'a> {
         }
         let delta = self
             .deltas
-            .entry((experiment, shard))
-            .or_insert_with(|| DeltaBuilder::new(experiment, shard, shards.version(shard)));
+            .entry((shards.key, shard))
+            .or_insert_with(|| DeltaBuilder::new(shards.key, shard, shards.version(shard)));
         delta.reach(journal, before, sequence);
         Some(delta)
     }
@@ -246,7 +297,7 @@ impl<'a> Aggregation<'a> {
 
 fn events_of<'a>(
     declaration: &'a Declaration,
-    experiment: &'a DeclaredExperiment,
+    (experiment, shards): (&'a DeclaredExperiment, &'a CachedExperiment<'_>),
     record: &'a OwnedRecord,
 ) -> impl Iterator<Item = EventAt> + 'a {
     record
@@ -255,17 +306,19 @@ fn events_of<'a>(
         .filter(|seen| experiment.metrics.contains(&seen.metric.0))
         .filter_map(|seen| {
             let metric = declaration.metrics.get(seen.metric.0)?;
+            let series = shards.series_of(&metric.name);
             Some(EventAt {
                 at_ms: seen.at_ms.map_or(record.at_ms, NonZeroU64::get),
                 reported_ms: record.at_ms,
-                metric: metric.name.clone(),
+                metric: series.to_owned(),
                 within_ms: metric.within_ms,
+                cap: metric.cap,
                 count: u64::from(seen.count),
                 sum: seen.sum,
                 base: seen.base,
                 id: seen
                     .event_id
-                    .map(|id| id.get().wrapping_add(metric_digest(&metric.name))),
+                    .map(|id| id.get().wrapping_add(metric_digest(series))),
             })
         })
 }
@@ -335,7 +388,7 @@ impl DeltaBuilder {
 
     fn answered(
         &mut self,
-        experiment: &DeclaredExperiment,
+        (experiment, shards): (&DeclaredExperiment, &CachedExperiment<'_>),
         exposure: &Exposure,
         record: &OwnedRecord,
         buckets: &Buckets,
@@ -347,12 +400,12 @@ impl DeltaBuilder {
         if exposure.served == Served::Override {
             return;
         }
-        self.epoch(experiment, record.at_ms);
+        self.epoch((experiment, shards), record.at_ms);
         let hour = record.at_ms / 3_600_000;
         // The digest of an epoch determines its groups and their order.
-        let key = (experiment.epoch, exposure.group, hour);
+        let key = (shards.epoch, exposure.group, hour);
         let tally = self.tallies.entry(key).or_insert_with(|| Tally {
-            epoch: experiment.epoch,
+            epoch: shards.epoch,
             group: group.name.clone(),
             hour,
             requests: 0,
@@ -385,7 +438,7 @@ impl DeltaBuilder {
             .or_default() += 1;
         let name = &self.delta.experiment;
         if !is_gone && !seen.has(name, &group.name, &record.user, record.at_ms) {
-            self.exposed(experiment.epoch, &group.name, record);
+            self.exposed(shards.epoch, &group.name, record);
         }
     }
 
@@ -404,16 +457,20 @@ impl DeltaBuilder {
         }
     }
 
-    fn epoch(&mut self, experiment: &DeclaredExperiment, at_ms: u64) {
+    fn epoch(
+        &mut self,
+        (experiment, shards): (&DeclaredExperiment, &CachedExperiment<'_>),
+        at_ms: u64,
+    ) {
         let known = self
             .delta
             .epochs
             .iter_mut()
-            .find(|epoch| epoch.digest == experiment.epoch);
+            .find(|epoch| epoch.digest == shards.epoch);
         match known {
             Some(epoch) => epoch.first_ms = epoch.first_ms.min(at_ms),
             None => self.delta.epochs.push(EpochDefinition {
-                digest: experiment.epoch,
+                digest: shards.epoch,
                 traffic: experiment.traffic.get(),
                 groups: experiment
                     .groups
@@ -421,6 +478,7 @@ impl DeltaBuilder {
                     .map(|group| (group.name.clone(), group.weight.get()))
                     .collect(),
                 first_ms: at_ms,
+                series: shards.series(),
             }),
         }
     }

@@ -1,6 +1,7 @@
 //! A cache of what the store has, which saves queries and repeated exposures. PURE.
 
 use super::forgotten::ForgottenUsers;
+use super::phases::Placement;
 use super::{Delta, JournalId};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
@@ -11,12 +12,17 @@ use std::hash::BuildHasher;
 /// journal.
 #[derive(Clone, Debug, Default)]
 pub struct AppliedCache {
-    /// By experiment. An experiment that is missing here is not ingested.
+    /// By key of a phase. A phase that is missing here is not ingested.
     pub experiments: HashMap<String, AppliedShards, RandomState>,
-    /// By experiment: the forgotten users of each shard.
+    /// By key of a phase: the forgotten users of each shard.
     pub forgotten: HashMap<String, Vec<ForgottenUsers>, RandomState>,
     /// Users whose exposure the store has.
     pub seen: SeenUsers,
+    /// By declaration's digest and place of an experiment in it: where its counts stand. One that is
+    /// not here stands in its first phase.
+    pub placements: HashMap<(u64, usize), Placement, RandomState>,
+    /// Those of phases that have begun: they stay where they are.
+    pub begun: HashSet<(u64, usize), RandomState>,
 }
 
 impl AppliedCache {
@@ -33,6 +39,9 @@ impl AppliedCache {
     pub fn forget(&mut self, experiment: &str) {
         self.experiments.remove(experiment);
         self.forgotten.remove(experiment);
+        // What a phase began with may be lost, too.
+        self.placements.clear();
+        self.begun.clear();
         self.seen.clear();
     }
 

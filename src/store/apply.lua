@@ -11,7 +11,7 @@
 --   hours:   field, addition
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
 --   users:   id, then exposures: at_ms, epoch, group
---                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or ''
+--                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or '', cap or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once, how long an event waits, how long an ID is remembered
 -- Returns {'now', how many records could not be read}, {'before'}, {'stale'}, or {'mismatch', what the shard has of each span's journal}.
@@ -230,7 +230,7 @@ for _ = 1, number() do
   end
   for _ = 1, number() do
     who.waiting[#who.waiting + 1] = {at_ms = number(), reported_ms = number(), metric = text(), within_ms = number(), count = number(),
-      sum = number(), base = number(), id = text()}
+      sum = number(), base = number(), id = text(), cap = number()}
   end
   settle(who)
 end

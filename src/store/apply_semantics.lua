@@ -50,6 +50,15 @@ local function add_product(user, what, a, b, sign)
   end
 end
 
+-- The lower of two caps, so that the order in which events arrive does not matter.
+local function lower(one, other)
+  if one and other then return math.min(one, other) end
+  return one or other
+end
+
+-- A user's sum of a metric as it counts: up to the cap, in size.
+local function counted(of) return of[4] and math.max(-of[4], math.min(of[4], of[2])) or of[2] end
+
 local function bounded(old, more) return math.max(-USER_MAX, math.min(USER_MAX, old + more)) end
 
 -- What cannot be read is skipped and counted, so that it stops nobody else's.
@@ -63,9 +72,9 @@ local function read(record)
   for i = 5, #words do
     -- Version 0.1.0 kept IDs of events here, each after a '#'.
     if words[i]:sub(1, 1) ~= '#' then
-      local name, count, sum, base = words[i]:match('^([^:]+):(%d+):(-?%d+):(-?%d+)$')
+      local name, count, sum, base, cap = words[i]:match('^([^:]+):(%d+):(-?%d+):(-?%d+):?(%d*)$')
       if not name then damaged = damaged + 1; return nil end
-      user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base)}
+      user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base), tonumber(cap)}
       user.names[#user.names + 1] = name
     end
   end
@@ -77,26 +86,30 @@ local function write(user)
   local words = {user.group, user.epoch, whole(user.first_ms), user.crossed}
   for _, name in ipairs(user.names) do
     local of = user.metrics[name]
-    words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3])
+    local cap = of[4] and ':' .. whole(of[4]) or ''
+    words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3]) .. cap
   end
   return table.concat(words, ' ')
 end
 
 -- Adds the difference that a user's new values of a metric make.
 local function add_metric(user, metric, old, new, sign)
-  local m = 'm:' .. metric .. ':'
+  local m, old_sum, new_sum = 'm:' .. metric .. ':', counted(old), counted(new)
+  local old_cut, new_cut = math.abs(old[2] - old_sum), math.abs(new[2] - new_sum)
   if old[1] == 0 and new[1] > 0 then add(user, m .. 'converted', sign) end
   add(user, m .. 'count', sign * (new[1] - old[1]))
   add_product(user, m .. 'count_sq', new[1], new[1], sign)
   add_product(user, m .. 'count_sq', old[1], old[1], -sign)
-  add_sum(user, m .. 'sum', sign * (new[2] - old[2]))
-  add_product(user, m .. 'sum_sq', new[2], new[2], sign)
-  add_product(user, m .. 'sum_sq', old[2], old[2], -sign)
+  add_sum(user, m .. 'sum', sign * (new_sum - old_sum))
+  add_product(user, m .. 'sum_sq', new_sum, new_sum, sign)
+  add_product(user, m .. 'sum_sq', old_sum, old_sum, -sign)
   add_sum(user, m .. 'base', sign * (new[3] - old[3]))
   add_product(user, m .. 'base_sq', new[3], new[3], sign)
   add_product(user, m .. 'base_sq', old[3], old[3], -sign)
-  add_product(user, m .. 'cross', new[2], new[3], sign)
-  add_product(user, m .. 'cross', old[2], old[3], -sign)
+  add_product(user, m .. 'cross', new_sum, new[3], sign)
+  add_product(user, m .. 'cross', old_sum, old[3], -sign)
+  add(user, m .. 'capped', sign * ((new_cut > 0 and 1 or 0) - (old_cut > 0 and 1 or 0)))
+  add_sum(user, m .. 'cut', sign * (new_cut - old_cut))
 end
 
 -- Adds (or, with a sign of -1, takes out) all that a user brings.
@@ -136,7 +149,7 @@ local function event(user, of, admit)
     old = {0, 0, 0}
     user.names[#user.names + 1] = of.metric
   end
-  local new = {bounded(old[1], of.count), bounded(old[2], of.sum), bounded(old[3], of.base)}
+  local new = {bounded(old[1], of.count), bounded(old[2], of.sum), bounded(old[3], of.base), lower(old[4], of.cap)}
   user.metrics[of.metric] = new
   add_metric(user, of.metric, old, new, 1)
   return true
@@ -152,7 +165,7 @@ local function joined(first, second)
       of = {0, 0, 0}
       first.names[#first.names + 1] = metric
     end
-    first.metrics[metric] = {bounded(of[1], values[1]), bounded(of[2], values[2]), bounded(of[3], values[3])}
+    first.metrics[metric] = {bounded(of[1], values[1]), bounded(of[2], values[2]), bounded(of[3], values[3]), lower(of[4], values[4])}
   end
   return first
 end
@@ -168,16 +181,18 @@ local function write_event(of)
   local within = of.within_ms and whole(of.within_ms) or ''
   local times = whole(of.at_ms)
   if of.reported_ms ~= of.at_ms then times = times .. '/' .. whole(of.reported_ms) end
-  return table.concat({times, of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}, ':')
+  local words = {times, of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}
+  if of.cap then words[#words + 1] = whole(of.cap) end
+  return table.concat(words, ':')
 end
 
 local function read_events(words)
   local events = {}
   for word in (words or ''):gmatch('[^ ]+') do
-    local at_ms, reported_ms, metric, within_ms, count, sum, base, id = word:match('^(%d+)/?(%d*):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*)$')
+    local at_ms, reported_ms, metric, within_ms, count, sum, base, id, cap = word:match('^(%d+)/?(%d*):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*):?(%d*)$')
     if at_ms and tonumber(count) and tonumber(sum) and tonumber(base) then
       events[#events + 1] = {at_ms = tonumber(at_ms), reported_ms = tonumber(reported_ms) or tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
-        sum = tonumber(sum), base = tonumber(base), id = id}
+        sum = tonumber(sum), base = tonumber(base), id = id, cap = tonumber(cap)}
     else
       damaged = damaged + 1
     end

@@ -4,7 +4,7 @@
 use super::event_ids::{EventCounts, EventIdOutcome, EventIds};
 use super::keys::{self, CLASSES};
 use super::waiting::Waiting;
-use super::{Delta, EventAt, ExposureAt, UserDelta, UserRecord};
+use super::{Delta, EventAt, ExposureAt, UserDelta, UserMetric, UserRecord};
 use std::collections::BTreeMap;
 
 /// An event up to this long before its user's first exposure counts, because clocks of replicas differ.
@@ -169,7 +169,7 @@ impl Additions {
             self.add(record, "crossed_over", sign);
         }
         for (metric, values) in &record.metrics {
-            self.metric(record, metric, (0, 0, 0), *values, sign);
+            self.metric(record, metric, UserMetric::default(), *values, sign);
         }
     }
 
@@ -199,11 +199,12 @@ impl Additions {
             .copied()
             .unwrap_or_default();
         let count = i64::try_from(event.count).unwrap_or(USER_MAX);
-        let new = (
-            bounded(old.0 as i64, count) as u64,
-            bounded(old.1, event.sum),
-            bounded(old.2, event.base),
-        );
+        let new = UserMetric {
+            count: bounded(old.count as i64, count) as u64,
+            sum: bounded(old.sum, event.sum),
+            base: bounded(old.base, event.base),
+            cap: lower(old.cap, event.cap),
+        };
         record.metrics.insert(event.metric.clone(), new);
         self.metric(record, &event.metric, old, new, 1);
         Event::Settled
@@ -214,8 +215,8 @@ impl Additions {
         &mut self,
         record: &UserRecord,
         metric: &str,
-        old: (u64, i64, i64),
-        new: (u64, i64, i64),
+        old: UserMetric,
+        new: UserMetric,
         sign: i128,
     ) {
         let mut add = |what: &str, value: i128| {
@@ -223,8 +224,12 @@ impl Additions {
                 self.add(record, &keys::metric_field(metric, what), sign * value);
             }
         };
-        let wide = |of: (u64, i64, i64)| (i128::from(of.0), i128::from(of.1), i128::from(of.2));
-        let ((old_count, old_sum, old_base), (count, sum, base)) = (wide(old), wide(new));
+        let wide = |of: UserMetric| {
+            let (count, sum, base) = (of.count.into(), of.counted().into(), of.base.into());
+            (count, sum, base, i128::from(of.cut()))
+        };
+        let (old_count, old_sum, old_base, old_cut): (i128, i128, i128, i128) = wide(old);
+        let (count, sum, base, cut): (i128, i128, i128, i128) = wide(new);
         add("converted", i128::from(old_count == 0 && count > 0));
         add("count", count - old_count);
         add("count_sq", count * count - old_count * old_count);
@@ -233,6 +238,8 @@ impl Additions {
         add("base", base - old_base);
         add("base_sq", base * base - old_base * old_base);
         add("cross", sum * base - old_sum * old_base);
+        add("capped", i128::from(cut > 0) - i128::from(old_cut > 0));
+        add("cut", cut - old_cut);
     }
 
     /// Adds to the epoch and the hour of the user's first exposure.
@@ -257,10 +264,14 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
         false => (second, first),
     };
     whole.crossed_over |= other.crossed_over || whole.group != other.group;
-    for (metric, (count, sum, base)) in other.metrics {
+    for (metric, more) in other.metrics {
         let of = whole.metrics.entry(metric).or_default();
-        of.0 = bounded(of.0 as i64, count as i64) as u64;
-        (of.1, of.2) = (bounded(of.1, sum), bounded(of.2, base));
+        *of = UserMetric {
+            count: bounded(of.count as i64, more.count as i64) as u64,
+            sum: bounded(of.sum, more.sum),
+            base: bounded(of.base, more.base),
+            cap: lower(of.cap, more.cap),
+        };
     }
     whole
 }
@@ -282,6 +293,11 @@ enum Event {
     Early,
     /// It is counted, too late, or counted before.
     Settled,
+}
+
+/// The lower of two caps, so that the order in which events arrive does not matter.
+fn lower(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    one.into_iter().chain(other).min()
 }
 
 fn bounded(old: i64, more: i64) -> i64 {

@@ -95,6 +95,8 @@ pub struct EpochDefinition {
     pub groups: Vec<(String, f64)>,
     /// Its earliest exposure in this batch, in Unix milliseconds.
     pub first_ms: u64,
+    /// Series that its users count for and that the phase did not begin with: see [`super::phases`].
+    pub series: Vec<String>,
 }
 
 /// Changes of one user.
@@ -135,6 +137,8 @@ pub struct EventAt {
     pub metric: String,
     /// The metric's conversion window, in milliseconds after the first exposure.
     pub within_ms: Option<u64>,
+    /// How much of one user's sum of the metric counts, in size and in units of 10^-scale.
+    pub cap: Option<i64>,
     /// The number of events.
     pub count: u64,
     /// The sum of their values, in units of 10^-scale.

@@ -2,6 +2,7 @@
 //! (I/O). While the store is unavailable it backs off, keeps the batch and releases no segment.
 
 mod housekeeping;
+mod placing;
 mod refused_experiments;
 
 use super::aggregate;
@@ -451,10 +452,10 @@ impl Ingestor {
         let mut journals: Vec<JournalId> =
             chunks.iter().map(|chunk| chunk.journal.clone()).collect();
         journals.dedup();
-        for experiment in aggregate::touched(chunks) {
-            if !self.refused.contains_key(experiment) {
-                let learnt = self.learn_of(experiment, &journals).await;
-                self.tolerate(experiment, learnt).await?;
+        for key in self.place(chunks).await? {
+            if !self.refused.contains_key(&key) {
+                let learnt = self.learn_of(&key, &journals).await;
+                self.tolerate(&key, learnt).await?;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 use super::damage::Damage;
 use super::{
     EpochDefinition, EpochTotals, EventAt, ExperimentTotals, GroupTotals, HourTotals, MetricTotals,
-    StoreError, UserRecord,
+    StoreError, UserMetric, UserRecord,
 };
 use crate::experiment::EpochDigest;
 use std::collections::BTreeMap;
@@ -268,6 +268,8 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
                     "base" => metric.base += value,
                     "base_sq" => metric.base_sq += value,
                     "cross" => metric.cross += value,
+                    "capped" => metric.capped += small()?,
+                    "cut" => metric.cut += value,
                     _ => return None,
                 }
             }
@@ -280,12 +282,16 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
 /// in limbs of seven decimal digits: `sum.0` + `sum.1`·10^7 + `sum.2`·10^14 and so on.
 pub const LIMB: i128 = 10_000_000;
 
-/// Encodes a definition: `<first_ms> <traffic> <group>=<weight> <group>=<weight> …`. SQLite keeps
-/// `first_ms` in a column of its own, Redis at the start of the text.
+/// Encodes a definition:
+/// `<first_ms> <traffic> <group>=<weight> <group>=<weight> … ~<series> …`. SQLite keeps `first_ms` in a
+/// column of its own, Redis at the start of the text.
 pub fn write_definition(definition: &EpochDefinition) -> String {
     let mut text = definition.traffic.to_string();
     for (group, weight) in &definition.groups {
         text.push_str(&format!(" {group}={weight}"));
+    }
+    for series in &definition.series {
+        text.push_str(&format!(" ~{series}"));
     }
     text
 }
@@ -300,7 +306,9 @@ pub fn read_definition(
         place: format!("epoch {epoch}"),
         found: text.to_owned(),
     };
-    let mut words = text.split(' ');
+    let (series, words): (Vec<&str>, Vec<&str>) =
+        text.split(' ').partition(|word| word.starts_with('~'));
+    let mut words = words.into_iter();
     let traffic = words
         .next()
         .and_then(|word| word.parse().ok())
@@ -318,19 +326,25 @@ pub fn read_definition(
         traffic,
         groups,
         first_ms,
+        series: series.iter().map(|word| word[1..].to_owned()).collect(),
     })
 }
 
 /// Encodes the record of a user:
-/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`.
+/// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`. A metric with a cap ends with
+/// `:<cap>`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
     let mut text = format!(
         "{} {} {} {crossed}",
         record.group, record.epoch, record.first_ms
     );
-    for (metric, (count, sum, base)) in &record.metrics {
+    for (metric, of) in &record.metrics {
+        let UserMetric {
+            count, sum, base, ..
+        } = of;
         text.push_str(&format!(" {metric}:{count}:{sum}:{base}"));
+        text.push_str(&of.cap.map_or(String::new(), |cap| format!(":{cap}")));
     }
     text
 }
@@ -352,9 +366,13 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
             let metric = parts.next()?.to_owned();
             let mut number = || parts.next()?.parse::<i64>().ok();
             let (count, sum, base) = (number()?, number()?, number()?);
-            record
-                .metrics
-                .insert(metric, (u64::try_from(count).ok()?, sum, base));
+            let values = UserMetric {
+                count: u64::try_from(count).ok()?,
+                sum,
+                base,
+                cap: read_cap(parts.next()).ok()?,
+            };
+            record.metrics.insert(metric, values);
         }
         Some(record)
     };
@@ -364,9 +382,16 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
     })
 }
 
+/// A cap, where there is one.
+fn read_cap(text: Option<&str>) -> Result<Option<i64>, ()> {
+    let read = |text: &str| text.parse().ok().filter(|&cap: &i64| cap > 0).ok_or(());
+    text.map(read).transpose()
+}
+
 /// Encodes waiting events, separated by spaces, each as
 /// `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event id or nothing>`. The time at
-/// which an event was reported follows its own time if they differ: `<at_ms>/<reported_ms>:…`.
+/// which an event was reported follows its own time if they differ: `<at_ms>/<reported_ms>:…`. A cap
+/// follows at the end: `:<cap>`.
 pub fn write_waiting(events: &[EventAt]) -> String {
     let words: Vec<String> = events.iter().map(write_event).collect();
     words.join(" ")
@@ -391,7 +416,8 @@ pub fn write_event(event: &EventAt) -> String {
         true => String::new(),
         false => format!("/{reported_ms}"),
     };
-    format!("{at_ms}{reported}:{metric}:{within}:{count}:{sum}:{base}:{id}")
+    let cap = event.cap.map_or(String::new(), |cap| format!(":{cap}"));
+    format!("{at_ms}{reported}:{metric}:{within}:{count}:{sum}:{base}:{id}{cap}")
 }
 
 /// Decodes events of [`write_waiting`].
@@ -405,12 +431,14 @@ pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
         let mut number = || parts.next()?.parse::<i64>().ok();
         let (count, sum, base) = (number()?, number()?, number()?);
         let id = parts.next()?;
+        let cap = read_cap(parts.next()).ok()?;
         let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Some(EventAt {
             at_ms: at_ms.parse().ok()?,
             reported_ms: reported_ms.parse().ok()?,
             metric,
             within_ms: optional(within).map(|text| text.parse()).transpose().ok()?,
+            cap,
             count: u64::try_from(count).ok()?,
             sum,
             base,

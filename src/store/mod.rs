@@ -26,6 +26,7 @@ pub mod ingest;
 mod interface;
 mod json;
 pub mod keys;
+pub mod phases;
 pub mod redis;
 pub mod replicas;
 pub mod retention;
@@ -43,5 +44,5 @@ pub use interface::{
     ALIVE_MS, ENDED_SESSIONS_MAX, Replica, SECRETS_MAX, Store, UserCursor, UserPage,
 };
 pub use totals::{
-    EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals, UserRecord,
+    EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals, UserMetric, UserRecord,
 };

@@ -69,6 +69,10 @@ pub struct MetricTotals {
     pub base_sq: i128,
     /// Σ sum × base over users.
     pub cross: i128,
+    /// Users whose sum is larger, in size, than the metric's cap. Above, it counts up to the cap.
+    pub capped: u64,
+    /// Σ of what the cap cut off, in size.
+    pub cut: i128,
 }
 
 /// Counts of one hour, for rates over time.
@@ -96,6 +100,31 @@ pub struct UserRecord {
     pub first_ms: u64,
     /// Whether the user was later exposed to another group.
     pub crossed_over: bool,
-    /// By metric: count, sum, base.
-    pub metrics: BTreeMap<String, (u64, i64, i64)>,
+    /// By metric's name.
+    pub metrics: BTreeMap<String, UserMetric>,
+}
+
+/// What one user brought to one metric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserMetric {
+    /// Events.
+    pub count: u64,
+    /// The sum of their values, in units of 10^-scale: all of it, whatever the cap.
+    pub sum: i64,
+    /// What they add to a ratio's base.
+    pub base: i64,
+    /// How much of the sum counts, in size.
+    pub cap: Option<i64>,
+}
+
+impl UserMetric {
+    /// The sum as it counts.
+    pub fn counted(&self) -> i64 {
+        self.cap.map_or(self.sum, |cap| self.sum.clamp(-cap, cap))
+    }
+
+    /// What the cap cuts off, in size.
+    pub fn cut(&self) -> u64 {
+        self.sum.abs_diff(self.counted())
+    }
 }

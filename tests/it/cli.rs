@@ -315,7 +315,7 @@ fn plan_reports_users_who_would_move() {
         "  site: { control: a, experiment: b, percent: 10, salt: x }",
     );
     let said = run(&["plan", &old, &salted]);
-    assert!(said.out.contains("experiment restarts"), "{}", said.out);
+    assert!(said.out.contains("a new phase begins"), "{}", said.out);
     std::fs::write(&ids, "").unwrap();
     let said = run(&["plan", &old, &old, "--ids", ids.to_str().unwrap()]);
     assert_eq!(

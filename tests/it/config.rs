@@ -53,6 +53,55 @@ fn with(lines: &str, says: &str) {
 }
 
 #[test]
+fn horizon_must_be_a_time_or_a_number_of_users() {
+    use watershed::experiment::Horizon;
+    let file = |keys: &str| SOUND.replacen("percent: 10", &format!("percent: 10, {keys}"), 1);
+    let sound = |keys: &str| parse(&file(keys)).unwrap().experiments[0].horizon;
+    assert_eq!(sound("min_duration: 7d"), None);
+    assert_eq!(sound("horizon: 20000"), Some(Horizon::Users(20_000)));
+    assert_eq!(sound("horizon: 14d"), Some(Horizon::Time(14 * 86_400_000)));
+    let told = |keys: &str| parse(&file(keys)).expect_err(keys).to_string();
+    for horizon in ["-14d", "0", "99", "2.5", "0s", "soon", "2020-01-01"] {
+        let told = told(&format!("horizon: {horizon}"));
+        assert!(told.contains("horizon: "), "{told}");
+        assert!(told.contains("a number of users of 100 or more"), "{told}");
+    }
+    let early = told("horizon: 3d");
+    assert!(
+        early.contains("it ends before the earliest verdict (min_duration: 7d)"),
+        "{early}"
+    );
+}
+
+#[test]
+fn metric_cap_must_be_positive_and_of_a_mean() {
+    let file = |keys: &str| {
+        let metric = format!("{{ event: e, value: v, {keys} }}");
+        SOUND.replacen("POST /checkout -> 2xx", &metric, 1)
+    };
+    let sound = |keys: &str| parse(&file(keys)).unwrap().metrics[0].cap;
+    assert_eq!(sound("kind: mean"), None);
+    assert_eq!(sound("kind: mean, cap: 500"), Some(50_000));
+    assert_eq!(sound("kind: mean, cap: 0.5, scale: 1"), Some(5));
+    let told = |keys: &str| parse(&file(keys)).expect_err(keys).to_string();
+    for cap in ["0", "-500", "none", ".nan", "10000000000.01"] {
+        let told = told(&format!("kind: mean, cap: {cap}"));
+        assert!(told.starts_with("error: routes.yaml:8:"), "{told}");
+        assert!(told.contains("metrics.purchase.cap: "), "{told}");
+        assert!(
+            told.contains("a number above 0 and at most 10000000000, such as 500"),
+            "{told}"
+        );
+    }
+    for kind in ["count", "conversion", "ratio, per: requests"] {
+        let told = told(&format!("kind: {kind}, cap: 500"));
+        let why =
+            "metrics.purchase.cap: a cap on the sum of a user's values, and the metric is no mean";
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+#[test]
 fn metric_max_must_be_storable() {
     let file = |max: &str| {
         let metric = format!("{{ event: e, value: v, kind: mean, {max} }}");

@@ -6,6 +6,7 @@ use watershed::admin::results::evaluator::{CountsSnapshot, Evaluation, Evaluator
 use watershed::config;
 use watershed::experiment::EpochDigest;
 use watershed::stats::State;
+use watershed::store::phases::Placement;
 use watershed::store::running_minima::RunningMinima;
 use watershed::store::{
     EpochDefinition, EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals,
@@ -72,6 +73,7 @@ fn evaluation(windows: bool) -> Evaluation {
                     ("experiment".to_owned(), 50.0),
                 ],
                 first_ms: 0,
+                series: Vec::new(),
             },
             number: 1,
             groups: groups.into_iter().collect(),
@@ -81,6 +83,7 @@ fn evaluation(windows: bool) -> Evaluation {
     let seen = CountsSnapshot {
         totals,
         hours: windows.then(|| Arc::new(hours)),
+        placement: Placement::first("site"),
         counted: Counted::Wholly,
         at_ms: now_hours * HOUR_MS,
     };

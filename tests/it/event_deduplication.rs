@@ -224,6 +224,7 @@ fn delta(after: u64, users: Vec<UserDelta>, remember_from_ms: u64) -> Delta {
             traffic: 1.0,
             groups: vec![("control".to_owned(), 1.0)],
             first_ms: 1,
+            series: Vec::new(),
         }],
         ranges: vec![JournalRange {
             journal: "journal".into(),
@@ -242,6 +243,7 @@ fn event(id: u64, at_ms: u64) -> EventAt {
         reported_ms: at_ms,
         metric: "m".to_owned(),
         within_ms: None,
+        cap: None,
         count: 1,
         sum: 1,
         base: 0,
@@ -264,7 +266,7 @@ fn user(name: &str, events: Vec<EventAt>) -> UserDelta {
 
 async fn sum(store: &dyn Store, name: &str) -> i64 {
     let record = store.user("exp", name.as_bytes()).await.unwrap().unwrap();
-    record.metrics["m"].1
+    record.metrics["m"].sum
 }
 
 /// IDs are remembered by time, up to a bound that is reported, and forgotten with their user.

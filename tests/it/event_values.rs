@@ -4,6 +4,7 @@
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Instant;
@@ -117,6 +118,87 @@ fn events_with_invalid_numbers_are_refused() {
     let numbers = site.proxy.ask("/admin/metrics").text();
     let line = "watershed_event_faults_total{reason=\"too_large\"} 20\n";
     assert!(numbers.contains(line), "{numbers}");
+}
+
+/// The sum of a user counts up to the cap, however many events it has, and what is cut is reported.
+fn sums_count_up_to_their_cap(store: &str) {
+    let origins = [Origin::start("control"), Origin::start("b")];
+    let routes = format!(
+        "{store}user: {{ cookie: uid }}\nupstreams: {{ a: \"http://{}\", b: \"http://{}\" }}\nexperiments: {{ shop: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ revenue: {{ event: purchase, value: amount, kind: mean, cap: 500 }} }}\n",
+        origins[0].address, origins[1].address
+    );
+    let mut proxy = Proxy::start(&routes);
+    let mut client = proxy.client();
+    let mut buy = |user: &str, amount: i64| {
+        let path = format!("/shop?event=purchase;amount={amount}");
+        client.get(&path, &format!("Cookie: uid={user}\r\n"));
+    };
+    // Of two users in ten each; one of them comes back for more, and one takes some back.
+    for user in 0..20 {
+        buy(&format!("small-{user}"), 100);
+    }
+    for amount in [300, 150, 400, -100] {
+        buy("large", amount);
+        proxy.results();
+    }
+    for amount in [900, -500] {
+        buy("gives-back", amount);
+        proxy.results();
+    }
+    let sums = |proxy: &Proxy| {
+        let metric = &proxy.results()["experiments"][0]["metrics"][0];
+        assert_eq!(metric["cap"], 500.0);
+        let sum = |what: fn(&Value) -> &Value| -> f64 {
+            let groups = metric["groups"].as_array().unwrap();
+            groups.iter().map(|it| what(it).as_f64().unwrap()).sum()
+        };
+        [
+            sum(|group| &group["sum"]),
+            sum(|group| &group["capped"]["users"]),
+            sum(|group| &group["capped"]["sum"]),
+        ]
+    };
+    assert_eq!(sums(&proxy), [2_000.0 + 500.0 + 400.0, 1.0, 250.0]);
+    let results = proxy.results();
+    let groups = results["experiments"][0]["metrics"][0]["groups"].clone();
+    let cut = |it: &&Value| it["capped"]["users"] == 1;
+    let group = groups.as_array().unwrap().iter().find(cut).unwrap();
+    let (users, sum) = (group["users"].as_f64(), group["sum"].as_f64().unwrap());
+    assert_eq!(
+        group["capped"]["share_of_users"].as_f64().unwrap(),
+        1.0 / users.unwrap()
+    );
+    assert_eq!(
+        group["capped"]["share_of_sum"].as_f64().unwrap(),
+        250.0 / (sum + 250.0)
+    );
+    let text = proxy.ask("/admin/results?format=text").text();
+    assert!(
+        text.contains("revenue counts at most 500 of each user's sum; this cuts"),
+        "{text}"
+    );
+    // The user's own sum is kept, so that it can be taken out as it was counted.
+    proxy.kill();
+    proxy.again(&routes);
+    let mut admin = Client::admin(proxy.admin);
+    let forget = format!(
+        "DELETE /admin/assignments?user=large HTTP/1.1\r\nHost: {}\r\n\r\n",
+        proxy.admin
+    );
+    admin.say(forget).unwrap();
+    assert_eq!(admin.answer(true).unwrap().status, 200);
+    assert_eq!(sums(&proxy), [2_400.0, 0.0, 0.0]);
+}
+
+#[test]
+fn sums_count_up_to_their_cap_in_embedded_store() {
+    sums_count_up_to_their_cap("");
+}
+
+#[test]
+fn sums_count_up_to_their_cap_in_redis() {
+    let redis = Redis::start();
+    sums_count_up_to_their_cap(&format!("store: {}\n", redis.url()));
 }
 
 #[test]

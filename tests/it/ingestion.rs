@@ -25,6 +25,7 @@ fn declaration() -> Declaration {
     let group = |name: &str| DeclaredGroup {
         name: name.to_owned(),
         weight: Weight::new(1.0).unwrap(),
+        upstream: None,
     };
     let metric = |name: &str, within_ms| DeclaredMetric {
         name: name.to_owned(),
@@ -32,6 +33,8 @@ fn declaration() -> Declaration {
         goal: MetricGoal::Increase,
         scale: 2,
         within_ms,
+        cap: None,
+        definition: None,
     };
     let experiment = |name: &str, metrics| DeclaredExperiment {
         name: name.to_owned(),
@@ -40,6 +43,7 @@ fn declaration() -> Declaration {
         groups: vec![group("control"), group("b")],
         metrics,
         running: true,
+        salt: None,
     };
     Declaration {
         digest: 1,

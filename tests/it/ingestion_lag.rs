@@ -30,9 +30,11 @@ fn declaration() -> Declaration {
             groups: vec![DeclaredGroup {
                 name: "control".to_owned(),
                 weight: Weight::new(1.0).unwrap(),
+                upstream: None,
             }],
             metrics: Vec::new(),
             running: true,
+            salt: None,
         }],
         metrics: Vec::new(),
     }

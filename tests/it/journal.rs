@@ -18,6 +18,7 @@ pub fn declaration(digest: u64) -> Declaration {
     let group = |name: &str| DeclaredGroup {
         name: name.to_owned(),
         weight: Weight::new(2.5).unwrap(),
+        upstream: Some("a".to_owned()),
     };
     Declaration {
         digest,
@@ -28,6 +29,7 @@ pub fn declaration(digest: u64) -> Declaration {
             groups: vec![group("control"), group("b")],
             metrics: vec![0],
             running: true,
+            salt: Some("s".to_owned()),
         }],
         metrics: vec![DeclaredMetric {
             name: "m".to_owned(),
@@ -35,6 +37,8 @@ pub fn declaration(digest: u64) -> Declaration {
             goal: MetricGoal::Decrease,
             scale: 3,
             within_ms: Some(5),
+            cap: Some(700),
+            definition: Some("event m".to_owned()),
         }],
     }
 }

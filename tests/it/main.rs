@@ -26,6 +26,7 @@ mod journal;
 mod logging;
 mod metrics;
 mod openapi;
+mod phases;
 mod published_experiment;
 mod redis_deployments;
 mod results_page;

@@ -268,6 +268,7 @@ fn file_of_the_previous_version_is_migrated() {
                 traffic: 1.0,
                 groups: vec![("control".to_owned(), 1.0)],
                 first_ms: 5,
+                series: Vec::new(),
             }],
             users: Vec::new(),
             joins: Vec::new(),

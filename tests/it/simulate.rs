@@ -64,6 +64,7 @@ fn simulated_verdicts_have_the_planned_error_rates() {
             "loser",
             "no_difference",
             "no_planned_lift",
+            "inconclusive",
             "invalid",
             "no_verdict",
         ];
@@ -77,6 +78,34 @@ fn simulated_verdicts_have_the_planned_error_rates() {
             7.0
         };
         assert_eq!(days, by_users.max(shortest));
+    }
+}
+
+#[test]
+fn planned_end_is_played_to_its_end() {
+    let horizon = |horizon: &str| {
+        let routes = format!(
+            "upstreams: {{ a: \"http://127.0.0.1:1\", b: \"http://127.0.0.1:2\" }}\n\
+             experiments: {{ half: {{ control: a, experiment: b, percent: 50, horizon: {horizon} }} }}\n\
+             metrics: {{ purchase: {{ event: purchase, detect: 50% }} }}\n"
+        );
+        let arguments = "--json --runs 40 --looks 60 --rate 30% --seed 3 --users-per-day 60";
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let output = simulate(&routes, &arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap()
+    };
+    for (text, users) in [("900", 900), ("14d", 840)] {
+        let pair = horizon(text);
+        let of = |place: usize, what: &str| pair[place][what].as_f64().unwrap();
+        assert_eq!(of(0, "users"), f64::from(users), "{pair:#?}");
+        for place in [0, 1] {
+            assert_eq!(of(place, "no_verdict"), 0.0, "{pair:#?}");
+        }
+        // 5 % and three standard errors of 40 runs; 80 % and three.
+        assert!(of(0, "winner") + of(0, "loser") <= 0.15, "{pair:#?}");
+        assert!(of(1, "winner") >= 0.6, "{pair:#?}");
     }
 }
 

@@ -207,6 +207,7 @@ fn counts(users_max: u64) -> impl Strategy<Value = Totals> {
                     base: i128::from(users) + n,
                     base_sq: i128::from(users) + 3 * n,
                     cross: 2 * (n * value + half),
+                    ..Totals::default()
                 }
             })
         })
@@ -272,6 +273,7 @@ proptest! {
                 base: i128::from(users) * 2,
                 base_sq: i128::from(users) * 4,
                 cross: 2600 * i128::from(x),
+                ..Totals::default()
             }
         };
         let totals = vec![vec![of(a), of(a * (1.0 + lift))]; 2];

@@ -41,8 +41,28 @@ struct ModelUser {
     epoch: u64,
     first_ms: u64,
     crossed: bool,
-    /// Count, sum and base by metric.
-    metrics: BTreeMap<String, (i128, i128, i128)>,
+    metrics: BTreeMap<String, ModelMetric>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ModelMetric {
+    count: i128,
+    sum: i128,
+    base: i128,
+    /// The lowest cap of all events.
+    cap: Option<i128>,
+}
+
+impl ModelMetric {
+    fn add(&mut self, more: &ModelMetric) {
+        self.count = (self.count + more.count).min(MOST);
+        self.sum = (self.sum + more.sum).clamp(-MOST, MOST);
+        self.base = (self.base + more.base).clamp(-MOST, MOST);
+        self.cap = match (self.cap, more.cap) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 const MOST: i128 = 1_000_000_000_000_000;
@@ -131,10 +151,7 @@ impl Model {
                 let (mut whole, rest) = if key(&a) <= key(&b) { (a, b) } else { (b, a) };
                 whole.crossed |= rest.crossed || whole.group != rest.group;
                 for (metric, values) in rest.metrics {
-                    let of = whole.metrics.entry(metric).or_default();
-                    of.0 = (of.0 + values.0).min(MOST);
-                    of.1 = (of.1 + values.1).clamp(-MOST, MOST);
-                    of.2 = (of.2 + values.2).clamp(-MOST, MOST);
+                    whole.metrics.entry(metric).or_default().add(&values);
                 }
                 Some(whole)
             }
@@ -177,9 +194,12 @@ impl Model {
                 *known = event.reported_ms;
             }
             let of = user.metrics.entry(event.metric.clone()).or_default();
-            of.0 = (of.0 + i128::from(event.count)).min(MOST);
-            of.1 = (of.1 + i128::from(event.sum)).clamp(-MOST, MOST);
-            of.2 = (of.2 + i128::from(event.base)).clamp(-MOST, MOST);
+            of.add(&ModelMetric {
+                count: event.count.into(),
+                sum: event.sum.into(),
+                base: event.base.into(),
+                cap: event.cap.map(Into::into),
+            });
         }
     }
 
@@ -213,8 +233,13 @@ impl Model {
             let group = totals.entry((user.epoch, user.group.clone())).or_default();
             group.users += 1;
             group.crossed_over += u64::from(user.crossed);
-            for (name, &(count, sum, base)) in &user.metrics {
+            for (name, of) in &user.metrics {
                 let metric = group.metrics.entry(name.clone()).or_default();
+                let (count, base) = (of.count, of.base);
+                let over = of.cap.map_or(0, |cap| (of.sum.abs() - cap).max(0));
+                let sum = of.sum.signum() * (of.sum.abs() - over);
+                metric.capped += u64::from(over > 0);
+                metric.cut += over;
                 metric.converted += u64::from(count > 0);
                 metric.count += u64::try_from(count).unwrap();
                 metric.count_sq += count * count;
@@ -263,13 +288,15 @@ fn event() -> impl Strategy<Value = EventAt> {
         value,
         -3i64..9,
         proptest::option::of(0u64..5),
+        prop_oneof![4 => Just(None), 2 => (1i64..8_000).prop_map(Some), 1 => Just(Some(900_000_000_000_000))],
     )
-        .prop_map(|(at_ms, metric, within_ms, count, sum, base, id)| EventAt {
+        .prop_map(|(at_ms, metric, within_ms, count, sum, base, id, cap)| EventAt {
             at_ms,
             // Some carry a time of their own, and were reported later.
             reported_ms: at_ms + [0, 7_000][metric % 2],
             metric: METRICS[metric].to_owned(),
             within_ms,
+            cap,
             count,
             sum,
             base,
@@ -345,6 +372,7 @@ fn part_of(step: &Step, number: u64, model: &Model) -> Delta {
             .map(|name| ((*name).to_owned(), 1.5))
             .collect(),
         first_ms: 1000 - number,
+        series: vec!["m~0000002a".to_owned()],
     };
     let journal: Arc<str> = format!("journal-{journal}").into();
     let after = model.applied.get(&*journal).copied().unwrap_or(0);
@@ -399,6 +427,7 @@ async fn play(store: &dyn Store, steps: &[Step]) {
             (epoch.definition.traffic, epoch.definition.groups[2].1),
             (0.25, 1.5)
         );
+        assert_eq!(epoch.definition.series, ["m~0000002a"]);
         for (name, group) in &epoch.groups {
             let mut group = group.clone();
             group
@@ -427,8 +456,14 @@ async fn play(store: &dyn Store, steps: &[Step]) {
             ),
             (&user.group, user.epoch, user.first_ms, user.crossed)
         );
-        let metrics = record.metrics.iter().map(|(name, &(count, sum, base))| {
-            (name.clone(), (count.into(), sum.into(), base.into()))
+        let metrics = record.metrics.iter().map(|(name, of)| {
+            let of = ModelMetric {
+                count: of.count.into(),
+                sum: of.sum.into(),
+                base: of.base.into(),
+                cap: of.cap.map(Into::into),
+            };
+            (name.clone(), of)
         });
         assert_eq!(
             metrics.collect::<BTreeMap<_, _>>(),
@@ -595,6 +630,7 @@ async fn bounds_are_exact(store: &dyn Store) {
         reported_ms: at_ms,
         metric: "m".to_owned(),
         within_ms,
+        cap: None,
         count: 1,
         sum,
         base: 0,
@@ -612,7 +648,8 @@ async fn bounds_are_exact(store: &dyn Store) {
     );
     assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
     let record = store.user("exp.1", b"u").await.unwrap().unwrap();
-    assert_eq!(record.metrics["m"], (2, 110, 0), "{}", store.kind());
+    let of = record.metrics["m"];
+    assert_eq!((of.count, of.sum), (2, 110), "{}", store.kind());
 }
 
 /// Users of what is over are forgotten in time, and its counts are kept.

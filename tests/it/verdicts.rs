@@ -176,10 +176,11 @@ fn lowest_p_outlives_a_kill(store: &str, kept: impl Fn(&Proxy) -> String) {
     assert_eq!(experiment(&results)["groups"][1]["users"], 20);
     assert_eq!(experiment(&results)["metrics"][0]["detect"], 0.5);
     assert!(lowest(&results) > before, "{results:#}");
-    let warning = experiment(&results)["warnings"][0].as_str().unwrap();
-    assert!(
-        warning.contains("1 epoch(s) with another salt"),
-        "{warning}"
+    assert_eq!(experiment(&results)["phase"], 2);
+    let earlier = &experiment(&results)["phases"][0];
+    assert_eq!(
+        (&earlier["phase"], &earlier["groups"][0]["users"]),
+        (&1.into(), &100.into())
     );
     // And with the old one it is what it was.
     proxy.write(&routes);
@@ -406,8 +407,14 @@ fn no_verdict_before_min_duration() {
         "{planning}"
     );
     assert!(planning["earliest_verdict_at"].is_string(), "{planning}");
-    // The duration counts from the first user, and may be written anew.
-    proxy.write(&routes(&site, ", min_duration: 2s", PURCHASE));
+    // The duration counts from the first user, and another one holds from the next phase on.
+    proxy.write(&routes(&site, ", min_duration: 2s, salt: anew", PURCHASE));
+    until("a new phase", || {
+        let results = proxy.results();
+        let is_new = experiment(&results)["phase"] == 2;
+        is_new.then_some(()).ok_or(results)
+    });
+    come(&mut proxy.client(), "a", "anew", [(40, 2), (40, 38)], BUY);
     let results = until("a verdict", || {
         let results = proxy.results();
         let done = experiment(&results)["verdict"]["state"] != "collecting";
@@ -430,12 +437,15 @@ fn effect_within_the_margin_is_no_difference() {
         BUY,
     );
     state(&proxy.results(), "no_difference", "by more than 900 %");
-    proxy.write(&routes(&site, ", min_duration: 0s", PURCHASE));
-    let results = until("the usual margin", || {
+    // Another margin holds from the next phase on.
+    proxy.write(&routes(&site, ", min_duration: 0s, salt: tight", PURCHASE));
+    until("the usual margin", || {
         let results = proxy.results();
         let changed = experiment(&results)["metrics"][0]["margin"] == 0.01;
-        changed.then_some(results.clone()).ok_or(results)
+        changed.then_some(()).ok_or(results)
     });
+    come(&mut proxy.client(), "a", "tight", [(60, 40), (60, 40)], BUY);
+    let results = proxy.results();
     // Nor is there the lift that was planned: the experiment is over either way.
     let says = "no group has the planned lift of 100 % of purchase or more";
     state(&results, "no_planned_lift", says);

@@ -4,6 +4,8 @@ use crate::admin::format::rfc3339;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
+use crate::store::phases;
+use crate::store::running_minima::RunningMinima;
 use crate::store::{GroupTotals, HourTotals, MetricTotals, Store, StoreError, UserCursor};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -114,16 +116,11 @@ pub async fn read(
     pages: &mpsc::Sender<Result<Vec<ExportRow>, StoreError>>,
 ) {
     let rest = match table {
-        Table::Assignments | Table::Values => {
-            users(store, &Units::of(plan), experiment, table, pages).await
-        }
-        Table::Hours | Table::HourValues => store.hours(experiment).await.map(|hours| {
-            let units = Units::of(plan);
-            hours
-                .chunks(1000)
-                .map(|hours| hours_of(&units, experiment, table, hours))
-                .collect::<Vec<_>>()
-        }),
+        Table::Assignments | Table::Values => match Units::of(store, plan, experiment).await {
+            Ok(units) => users(store, &units, experiment, table, pages).await,
+            Err(error) => Err(error),
+        },
+        Table::Hours | Table::HourValues => hours(store, plan, experiment, table).await,
     };
     match rest {
         Ok(rest) => {
@@ -138,6 +135,19 @@ pub async fn read(
             let _ = pages.send(Err(error)).await;
         }
     }
+}
+
+async fn hours(
+    store: &dyn Store,
+    plan: &Plan,
+    experiment: &str,
+    table: Table,
+) -> Result<Vec<Vec<ExportRow>>, StoreError> {
+    let units = Units::of(store, plan, experiment).await?;
+    let hours = store.hours(experiment).await?;
+    let pages = hours.chunks(1000);
+    let pages = pages.map(|hours| hours_of(&units, experiment, table, hours));
+    Ok(pages.collect())
 }
 
 async fn users(
@@ -165,16 +175,16 @@ async fn users(
                 ]);
                 continue;
             }
-            for (metric, (count, sum, base)) in record.metrics {
-                let sum = Cell::Number(units.value(&metric, sum.into()));
+            for (metric, of) in record.metrics {
+                let sum = Cell::Number(units.value(&metric, of.counted().into()));
                 rows.push(vec![
                     text(experiment),
                     text(&user),
                     text(&record.group),
                     Cell::Text(Some(metric)),
-                    Cell::Whole(Some(count as i64)),
+                    Cell::Whole(Some(of.count as i64)),
                     sum,
-                    Cell::Whole(Some(base)),
+                    Cell::Whole(Some(of.base)),
                 ]);
             }
         }
@@ -235,19 +245,27 @@ fn hours_of(units: &Units, experiment: &str, table: Table, hours: &[HourTotals])
     rows
 }
 
-/// The divisor of each metric's sums, which the store keeps in whole units.
-struct Units(BTreeMap<String, f64>);
+/// How many units of a metric's sums make one: as its series was defined, or where that is not kept,
+/// as the file defines it.
+struct Units {
+    kept: RunningMinima,
+    planned: BTreeMap<String, f64>,
+}
 
 impl Units {
-    fn of(plan: &Plan) -> Units {
+    async fn of(store: &dyn Store, plan: &Plan, experiment: &str) -> Result<Units, StoreError> {
         let of = |metric: &Metric| (metric.name.to_string(), units(metric));
-        Units(plan.metrics.iter().map(of).collect())
+        Ok(Units {
+            kept: store.running_minima(experiment).await?,
+            planned: plan.metrics.iter().map(of).collect(),
+        })
     }
 
-    /// Returns a sum as the metric's value; `None` for a metric that is no longer in the file, whose
-    /// divisor is not known.
-    fn value(&self, metric: &str, sum: i128) -> Option<f64> {
-        Some(sum as f64 / self.0.get(metric)?)
+    /// `None` for a metric of which neither is known.
+    fn value(&self, series: &str, sum: i128) -> Option<f64> {
+        let kept = phases::scale(&self.kept, series).map(|scale| 10f64.powi(scale.into()));
+        let units = kept.or_else(|| self.planned.get(series).copied())?;
+        Some(sum as f64 / units)
     }
 }
 

@@ -5,6 +5,8 @@ use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
 use crate::admin::http::error::{Failure, Path, Query, Refused};
 use crate::admin::state::AdminState;
+use crate::config::declaration::declaration;
+use crate::store::phases;
 use crate::tasks;
 use axum::body::Body;
 use axum::extract::State;
@@ -64,17 +66,18 @@ pub async fn export(
     Path(experiment): Path<String>,
     Query(query): Query<ExportQuery>,
 ) -> Result<Response, Failure> {
-    if !state.store.experiments().await?.contains(&experiment) {
+    let declaration = declaration(&state.plan());
+    let Some(key) = phases::named(&*state.store, &declaration, &experiment).await? else {
         let error = format!("the store has no data of an experiment {experiment:?}");
         return Err(Failure::new(StatusCode::NOT_FOUND, error));
-    }
+    };
     let table = query.table.unwrap_or(Table::Assignments);
     let (format, raw) = (query.format.unwrap_or(Format::Csv), query.raw);
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
-    let (store, plan, name) = (Arc::clone(&state.store), state.plan(), experiment.clone());
+    let (store, plan) = (Arc::clone(&state.store), state.plan());
     tokio::spawn(tasks::named("export", async move {
         let to = Pipe(bytes.clone());
-        let writing = write(store, plan, name, (table, format, raw), to, |_| ());
+        let writing = write(store, plan, key, (table, format, raw), to, |_| ());
         let written = AssertUnwindSafe(writing).catch_unwind().await;
         let written = written.unwrap_or_else(|_| Err(io::Error::other("the export panicked")));
         if let Err(error) = written {

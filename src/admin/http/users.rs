@@ -6,10 +6,12 @@ use crate::admin::http::error::{Failure, Query, Refused};
 use crate::admin::results::assignments;
 use crate::admin::results::assignments::Explained;
 use crate::admin::state::AdminState;
+use crate::config::declaration::declaration;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::store::decisions::AuditEntry;
 use crate::store::forget_user::forget_everywhere;
+use crate::store::phases;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -60,16 +62,16 @@ pub async fn assignments_of(
     let user = minted::id_of(&plan.identity.keys, user.as_bytes());
     let kept = UserId::new(user).map(|user| plan.identity.keep.of(user));
     let mut explained = assignments::explain(&plan, user);
-    for assignment in &mut explained.experiments {
-        let recorded = match &kept {
-            Some(kept) => {
-                state
-                    .store
-                    .user(&assignment.name, kept.id().as_bytes())
-                    .await?
-            }
-            None => None,
-        };
+    let declaration = declaration(&plan);
+    let declared = explained
+        .experiments
+        .iter_mut()
+        .zip(&declaration.experiments);
+    for (assignment, declared) in declared {
+        let Some(kept) = &kept else { continue };
+        let located = phases::locate(&*state.store, declared, &declaration.metrics).await?;
+        let key = &located.placement.key;
+        let recorded = state.store.user(key, kept.id().as_bytes()).await?;
         assignment.recorded = recorded.map(Into::into);
     }
     Ok(Json(explained))
@@ -108,8 +110,9 @@ pub async fn forget(
     if let Some(user) = UserId::new(minted::id_of(&plan.identity.keys, user.as_bytes())) {
         let kept = plan.identity.keep.of(user);
         let until_ms = state.wait_for_ingestion().await;
-        let run = plan.experiments.iter().map(|it| it.name.to_string());
-        forgotten = forget_everywhere(&*state.store, run, kept.id().as_bytes(), until_ms).await?;
+        let declaration = declaration(&plan);
+        let user = kept.id().as_bytes();
+        forgotten = forget_everywhere(&*state.store, &declaration, user, until_ms).await?;
         for experiment in &forgotten {
             // The entry does not name the user, who would otherwise not be forgotten.
             let entry = audit::entry("forget", caller.by(None), "kept".into(), "forgotten".into());

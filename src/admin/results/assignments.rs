@@ -60,7 +60,7 @@ impl From<UserRecord> for Recorded {
             events: record
                 .metrics
                 .into_iter()
-                .map(|(metric, (count, _, _))| (metric, count))
+                .map(|(metric, of)| (metric, of.count))
                 .collect(),
         }
     }

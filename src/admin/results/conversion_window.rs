@@ -44,6 +44,7 @@ mod tests {
                     traffic: 1.0,
                     groups: vec![("control".to_owned(), 1.0)],
                     first_ms: 0,
+                    series: Vec::new(),
                 },
                 number: 1,
                 groups: [("control".to_owned(), users(111))].into(),

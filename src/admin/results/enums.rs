@@ -30,6 +30,7 @@ pub fn verdict() -> Schema {
         "loser",
         "no_difference",
         "no_planned_lift",
+        "inconclusive",
         "invalid",
     ])
 }
@@ -45,6 +46,9 @@ pub fn method(method: Method) -> &'static str {
         }
         Method::Difference => {
             "normal mixtures of the difference on the information clock (always valid, asymptotic)"
+        }
+        Method::PlannedAnalyses => {
+            "O'Brien-Fleming alpha spending over 30 analyses to the planned end, on the information clock"
         }
         Method::HarmedUsers => "exact one-sided conversions-only mixture (always valid)",
         Method::HarmOnLog => "one-sided log-lift normal mixture (always valid, asymptotic)",

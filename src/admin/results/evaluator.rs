@@ -8,9 +8,11 @@ use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::{has_windows, question};
 use crate::admin::view::verdict_text::reason;
+use crate::config::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
-use crate::stats::{self, Judgement, Question, State, Verdict};
+use crate::stats::{self, Finding, Judgement, Question, State, Verdict};
+use crate::store::phases::{self, Located, Placement};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
 use crate::tasks::{Phase, PhaseWatch};
@@ -45,6 +47,10 @@ pub struct Evaluation {
     pub hours: Arc<Vec<HourTotals>>,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
+    /// Where the counts stand.
+    pub placement: Placement,
+    /// The experiment, with what decides as it was when the phase began.
+    pub experiment: Experiment,
 }
 
 /// What was counted when an experiment is looked at.
@@ -54,6 +60,8 @@ pub struct CountsSnapshot {
     pub totals: ExperimentTotals,
     /// By hour, where users have windows of time to convert in.
     pub hours: Option<Arc<Vec<HourTotals>>>,
+    /// Where that stands.
+    pub placement: Placement,
     /// Whether reported batches are in it as a whole.
     pub counted: Counted,
     /// When, in Unix milliseconds.
@@ -67,10 +75,10 @@ type Hours = (u64, Arc<Vec<HourTotals>>);
 #[derive(Debug, Default)]
 pub struct Evaluator {
     telemetry: Arc<Telemetry>,
-    /// By experiment's name: what is kept of it, here and in the store. It also outlives a
-    /// store that loses its last seconds.
+    /// By phase's key: what is kept of it, here and in the store. It also outlives a store that loses
+    /// its last seconds.
     known: Mutex<HashMap<String, RunningMinima>>,
-    /// By experiment's name: how much was counted when its hours were read, and the hours.
+    /// By phase's key: how much was counted when its hours were read, and the hours.
     hours: Mutex<HashMap<String, Hours>>,
 }
 
@@ -83,25 +91,29 @@ impl Evaluator {
         }
     }
 
-    /// Looks at an experiment now.
+    /// Looks at a phase of an experiment now.
     pub async fn evaluate(
         &self,
         plan: &Plan,
         experiment: &Experiment,
+        located: Located,
         store: &dyn Store,
     ) -> Result<Evaluation, StoreError> {
-        let kept = store.running_minima(&experiment.name).await?;
+        let Located {
+            placement, kept, ..
+        } = located;
         let waited_until = Instant::now() + COUNTED_WITHIN;
         let (totals, counted) = loop {
-            let (totals, counted) = self.totals(experiment, store).await?;
+            let (totals, counted) = self.totals(&placement.key, store).await?;
             if counted != Counted::Partly || Instant::now() >= waited_until {
                 break (totals, counted);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let hours = self.hours(experiment, &totals, store).await?;
+        let hours = self.hours(&placement.key, &totals, store).await?;
         let counts = CountsSnapshot {
             totals,
+            placement,
             hours: Some(Arc::clone(&hours)),
             counted,
             at_ms: now_ms(),
@@ -115,13 +127,13 @@ impl Evaluator {
     /// What was counted, and whether batches of reported events are in it as a whole.
     async fn totals(
         &self,
-        experiment: &Experiment,
+        key: &str,
         store: &dyn Store,
     ) -> Result<(ExperimentTotals, Counted), StoreError> {
         let imports = &self.telemetry.imports;
         let (begun, caught_up) = (imports.begun(), &self.telemetry.ingestion.caught_up_ms);
         let counted = imports.counted(caught_up.load(Ordering::Relaxed), now_ms());
-        let totals = store.totals(&experiment.name).await?;
+        let totals = store.totals(key).await?;
         // A batch that began in between may be partly in it.
         let is_same = imports.begun() == begun;
         Ok((totals, if is_same { counted } else { Counted::Partly }))
@@ -130,7 +142,7 @@ impl Evaluator {
     /// The hours grow in number: they are read only when something was counted since.
     async fn hours(
         &self,
-        experiment: &Experiment,
+        key: &str,
         totals: &ExperimentTotals,
         store: &dyn Store,
     ) -> Result<Arc<Vec<HourTotals>>, StoreError> {
@@ -139,14 +151,14 @@ impl Evaluator {
         let counted: u64 = counted.sum();
         let known = {
             let known = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(&*experiment.name).cloned()
+            known.get(key).cloned()
         };
         let hours = match known {
             Some((before, hours)) if before == counted => hours,
-            _ => Arc::new(store.hours(&experiment.name).await?),
+            _ => Arc::new(store.hours(key).await?),
         };
         let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(experiment.name.to_string(), (counted, Arc::clone(&hours)));
+        all.insert(key.to_owned(), (counted, Arc::clone(&hours)));
         Ok(hours)
     }
 
@@ -161,31 +173,37 @@ impl Evaluator {
         let CountsSnapshot {
             mut totals,
             hours,
+            placement,
             counted,
             at_ms,
         } = counts;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.entry(experiment.name.to_string()).or_default();
+        let known = known.entry(placement.key.clone()).or_default();
         if totals.epochs.is_empty() {
             // Nothing was counted, or the counts were deleted to begin anew.
             *known = RunningMinima::default();
         }
         known.merge(kept);
-        // Who was split by another salt took part in another experiment of the same name.
+        // Version 0.1 counted users who were split by other salts under the same name.
         let all = totals.epochs.len();
         totals
             .epochs
             .retain(|epoch| sequential_state::belongs(experiment, epoch.definition.digest, known));
         let earlier = all - totals.epochs.len();
         let hours = hours.as_ref().map(|hours| hours.as_slice());
-        let mut question = question(plan, experiment, &totals, hours, at_ms);
-        sequential_state::recall(experiment, &mut question, known);
+        let begun = sequential_state::as_begun(plan, experiment, known);
+        let mut question = question(plan, &begun, &placement, &totals, hours, at_ms);
+        sequential_state::recall(&begun, &placement, &mut question, known);
         question.is_partial = counted == Counted::Partly;
-        let judgement = stats::judge(&question);
-        if counted == Counted::Wholly {
-            known.merge(&sequential_state::found(experiment, &question, &judgement));
+        let mut judgement = stats::judge(&question);
+        if let Some(metric) = sequential_state::gone_primary(plan, experiment, known) {
+            withhold(&begun, &mut judgement, metric);
         }
-        let mut warnings = sequential_state::disagreements(plan, experiment, known);
+        if counted == Counted::Wholly {
+            let found = sequential_state::found(&begun, &placement, &question, &judgement);
+            known.merge(&found);
+        }
+        let mut warnings = sequential_state::disagreements(plan, experiment, &placement, known);
         if earlier > 0 {
             warnings.push(format!(
                 "{}: counts of {earlier} epoch(s) with another salt are kept, and not shown here",
@@ -200,13 +218,15 @@ impl Evaluator {
             recent: Recent::default(),
             hours: Arc::default(),
             at_ms,
+            placement,
+            experiment: begun,
         }
     }
 
     /// What this process knows beyond what the store has.
-    fn news(&self, experiment: &str, kept: &RunningMinima) -> RunningMinima {
+    fn news(&self, key: &str, kept: &RunningMinima) -> RunningMinima {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get(experiment);
+        let known = known.get(key);
         known.map_or_else(RunningMinima::default, |known| known.beyond(kept))
     }
 
@@ -239,6 +259,19 @@ impl Evaluator {
     }
 }
 
+/// Gives no verdict by the primary metric, which is gone. Data that cannot be believed and harm stay
+/// what they are.
+fn withhold(experiment: &Experiment, judgement: &mut Judgement, metric: String) {
+    let does_harm = |group: usize| {
+        let mut judged = judgement.metrics.iter().map(|metric| &metric.groups[group]);
+        judged.any(|group| group.guardrail.is_some_and(|guardrail| guardrail.breached))
+    };
+    let mut others = (0..experiment.groups.len()).filter(|it| *it != experiment.control.0);
+    if judgement.verdict.state != State::Invalid && !others.all(does_harm) {
+        judgement.verdict = Verdict::collecting(Finding::PrimaryGone { metric });
+    }
+}
+
 /// What happened lately, in the epochs that are shown.
 fn recent(experiment: &Experiment, evaluation: &Evaluation, hours: &[HourTotals]) -> Recent {
     let groups: Vec<&str> = experiment.groups.iter().map(|group| &*group.name).collect();
@@ -260,6 +293,7 @@ type Due = (State, Option<usize>);
 /// What the last round saw: what did not change is not judged again.
 #[derive(Default)]
 struct EvaluationLoop {
+    /// By phase's key.
     totals: HashMap<String, ExperimentTotals>,
     /// By experiment's name: what its verdict asks for, where the file says that it is acted on.
     due: HashMap<String, Due>,
@@ -293,20 +327,25 @@ impl EvaluationLoop {
         experiment: &Experiment,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        let name = &*experiment.name;
-        let kept = store.running_minima(name).await?;
-        let (totals, counted) = evaluator.totals(experiment, store).await?;
+        let declared = declaration::experiment(plan, experiment);
+        let Located {
+            placement, kept, ..
+        } = phases::locate(store, &declared, &declaration::metrics(plan)).await?;
+        let key = placement.key.clone();
+        let (totals, counted) = evaluator.totals(&key, store).await?;
         // A verdict may also come by time alone.
         let has_windows = has_windows(plan, experiment);
-        let by_time = experiment.act_on.winner || experiment.act_on.loser || has_windows;
-        if counted != Counted::Partly && (by_time || self.totals.get(name) != Some(&totals)) {
+        let acts = experiment.act_on.winner || experiment.act_on.loser;
+        let by_time = acts || has_windows || experiment.horizon.is_some();
+        if counted != Counted::Partly && (by_time || self.totals.get(&key) != Some(&totals)) {
             let hours = match has_windows {
-                true => Some(evaluator.hours(experiment, &totals, store).await?),
+                true => Some(evaluator.hours(&key, &totals, store).await?),
                 false => None,
             };
             let counts = CountsSnapshot {
                 totals: totals.clone(),
                 hours,
+                placement,
                 counted,
                 at_ms: now_ms(),
             };
@@ -323,12 +362,12 @@ impl EvaluationLoop {
             }
             // Otherwise they are looked at again, and what is found is kept.
             if counted == Counted::Wholly {
-                self.totals.insert(name.to_owned(), totals);
+                self.totals.insert(key.clone(), totals);
             }
         }
-        let news = evaluator.news(name, &kept);
+        let news = evaluator.news(&key, &kept);
         if !news.is_empty() {
-            store.merge_minima(name, &news).await?;
+            store.merge_minima(&key, &news).await?;
         }
         Ok(())
     }

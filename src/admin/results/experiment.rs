@@ -6,78 +6,136 @@ use crate::admin::results::guardrail::guardrail_results;
 use crate::admin::results::metric::{View, metric_results};
 use crate::admin::results::planning::planning;
 use crate::admin::results::schema::{
-    EpochResult, ExperimentResult, GroupResult, Latency, Recently, SampleRatio, VerdictResult,
+    EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently, SampleRatio,
+    VerdictResult,
 };
 use crate::admin::results::srm_diagnosis::{parting, stages};
 use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
-use crate::experiment::{Experiment, GroupIndex};
+use crate::experiment::GroupIndex;
 use crate::stats::State;
 use crate::store::buckets::Buckets;
 use crate::store::{EpochTotals, ExperimentTotals};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The results of an experiment of the plan.
-pub fn result(
-    plan: &Plan,
-    experiment: &Experiment,
-    evaluation: &Evaluation,
-    view: View,
-) -> ExperimentResult {
+pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentResult {
     let Evaluation {
-        totals, judgement, ..
+        totals, experiment, ..
     } = evaluation;
-    let name_of = |group: usize| experiment.groups[group].name.to_string();
+    let winner = experiment.winner;
     ExperimentResult {
         name: experiment.name.to_string(),
         status: experiment.lifecycle.name(),
-        winner: experiment.winner.map(|group| name_of(group.0)),
+        winner: winner.map(|group| experiment.groups[group.0].name.to_string()),
         started_at: started_at(totals),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
-        groups: group_results(plan, experiment, evaluation),
+        groups: group_results(plan, evaluation),
+        ended_groups: ended_groups(evaluation),
         count_overrides: experiment.count_overrides,
         crossed_over: crossed_over(totals),
         joined: totals.identities.joined,
         shared_devices: totals.identities.shared_devices,
         joins_across_shards: totals.identities.apart,
-        sample_ratio: SampleRatio {
-            p_value: judgement.sample_ratio.p_value,
-            mismatch: judgement.sample_ratio.mismatch,
-            single_look_p: judgement.sample_ratio.single_look_p,
-            parting: parting(experiment, evaluation),
-            stages: stages(evaluation),
-        },
+        sample_ratio: sample_ratio(evaluation),
         planning: planning(experiment, evaluation),
         guardrails: guardrail_results(plan, experiment, evaluation),
         metrics: metric_results(plan, experiment, evaluation, view),
-        verdict: VerdictResult {
-            state: match judgement.verdict.state {
-                State::Collecting => "collecting",
-                State::Winner => "winner",
-                State::Loser => "loser",
-                State::NoDifference => "no_difference",
-                State::NoPlannedLift => "no_planned_lift",
-                State::Invalid => "invalid",
-            },
-            group: judgement.verdict.group.map(name_of),
-            reason: reason(&evaluation.question, judgement),
-            harms: judgement
-                .verdict
-                .harms
-                .iter()
-                .map(|&metric| evaluation.question.metrics[metric].name.clone())
-                .collect(),
-        },
+        verdict: verdict(evaluation),
         warnings: evaluation.warnings.clone(),
         uncounted: evaluation.totals.uncounted.into(),
+        phase: evaluation.placement.phase,
+        phases: Vec::new(),
     }
 }
 
-fn group_results(
+/// The results of a phase that is over, and why it is.
+pub fn past_phase(
     plan: &Plan,
-    experiment: &Experiment,
     evaluation: &Evaluation,
-) -> Vec<GroupResult> {
+    view: View,
+    ended_because: String,
+) -> PhaseResult {
+    let Evaluation {
+        totals, experiment, ..
+    } = evaluation;
+    let mut groups = group_results(plan, evaluation);
+    for group in &mut groups {
+        // It may have had another one then.
+        (group.upstream, group.recently) = (None, None);
+    }
+    groups.extend(ended_groups(evaluation));
+    PhaseResult {
+        phase: evaluation.placement.phase,
+        started_at: started_at(totals),
+        ended_because,
+        epochs: totals.epochs.iter().map(epoch_result).collect(),
+        groups,
+        crossed_over: crossed_over(totals),
+        sample_ratio: sample_ratio(evaluation),
+        guardrails: guardrail_results(plan, experiment, evaluation),
+        metrics: metric_results(plan, experiment, evaluation, view),
+        verdict: verdict(evaluation),
+    }
+}
+
+fn verdict(evaluation: &Evaluation) -> VerdictResult {
+    let Evaluation {
+        judgement,
+        question,
+        experiment,
+        ..
+    } = evaluation;
+    let name_of = |group: usize| experiment.groups[group].name.to_string();
+    let harms = judgement.verdict.harms.iter();
+    VerdictResult {
+        state: match judgement.verdict.state {
+            State::Collecting => "collecting",
+            State::Winner => "winner",
+            State::Loser => "loser",
+            State::NoDifference => "no_difference",
+            State::NoPlannedLift => "no_planned_lift",
+            State::Inconclusive => "inconclusive",
+            State::Invalid => "invalid",
+        },
+        group: judgement.verdict.group.map(name_of),
+        reason: reason(question, judgement),
+        harms: harms
+            .map(|&metric| question.metrics[metric].name.clone())
+            .collect(),
+    }
+}
+
+fn sample_ratio(evaluation: &Evaluation) -> SampleRatio {
+    let found = &evaluation.judgement.sample_ratio;
+    SampleRatio {
+        p_value: found.p_value,
+        mismatch: found.mismatch,
+        single_look_p: found.single_look_p,
+        parting: parting(&evaluation.experiment, evaluation),
+        stages: stages(evaluation),
+    }
+}
+
+/// Groups that the file no longer has, and that users were in.
+fn ended_groups(evaluation: &Evaluation) -> Vec<GroupResult> {
+    let Evaluation {
+        totals, experiment, ..
+    } = evaluation;
+    let names = totals.epochs.iter().flat_map(|epoch| epoch.groups.keys());
+    let names: BTreeSet<&String> = names.collect();
+    let ended = names
+        .into_iter()
+        .filter(|name| experiment.group_named(name).is_none());
+    ended
+        .map(|name| group_result(name, "experiment", None, None, totals))
+        .collect()
+}
+
+fn group_results(plan: &Plan, evaluation: &Evaluation) -> Vec<GroupResult> {
+    let Evaluation {
+        totals, experiment, ..
+    } = evaluation;
     let groups = experiment.groups.iter().enumerate().map(|(place, group)| {
         let role = if GroupIndex(place) == experiment.control {
             "control"
@@ -88,6 +146,7 @@ fn group_results(
             .upstream
             .map(|upstream| plan.upstream(upstream).name.to_string());
         GroupResult {
+            label: group.label.as_ref().map(ToString::to_string),
             recently: evaluation.recent.groups.get(place).map(|recent| Recently {
                 answers: recent.answers,
                 failed: recent.failed,
@@ -98,42 +157,66 @@ fn group_results(
                 role,
                 Some(group.weight.get()),
                 upstream,
-                &evaluation.totals,
+                totals,
             )
         }
     });
     groups.collect()
 }
 
-/// An experiment that is no longer in the file: its counts are kept and shown.
-pub fn ended(name: String, totals: &ExperimentTotals) -> ExperimentResult {
-    let names: BTreeSet<&String> = totals
-        .epochs
-        .iter()
-        .flat_map(|epoch| epoch.groups.keys())
-        .collect();
-    let role = |name: &str| {
-        if name == "control" {
-            "control"
-        } else {
-            "experiment"
-        }
-    };
+/// An experiment that is no longer in the file: the counts of its last phase are kept and shown.
+pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentResult {
+    let PhaseResult {
+        started_at,
+        epochs,
+        groups,
+        crossed_over,
+        sample_ratio,
+        verdict,
+        ..
+    } = ended_phase(phase, totals);
     ExperimentResult {
         name,
         status: "ended",
         winner: None,
-        started_at: started_at(totals),
-        epochs: totals.epochs.iter().map(epoch_result).collect(),
-        groups: names
-            .into_iter()
-            .map(|name| group_result(name, role(name), None, None, totals))
-            .collect(),
+        started_at,
+        epochs,
+        groups,
+        ended_groups: Vec::new(),
         count_overrides: false,
-        crossed_over: crossed_over(totals),
+        crossed_over,
         joined: totals.identities.joined,
         shared_devices: totals.identities.shared_devices,
         joins_across_shards: totals.identities.apart,
+        sample_ratio,
+        planning: None,
+        guardrails: Vec::new(),
+        metrics: Vec::new(),
+        verdict,
+        warnings: Vec::new(),
+        uncounted: totals.uncounted.into(),
+        phase,
+        phases: Vec::new(),
+    }
+}
+
+/// A phase of an experiment that is no longer in the file.
+pub fn ended_phase(phase: u32, totals: &ExperimentTotals) -> PhaseResult {
+    let names = totals.epochs.iter().flat_map(|epoch| epoch.groups.keys());
+    let names: BTreeSet<&String> = names.collect();
+    let role = |name: &str| match name {
+        "control" => "control",
+        _ => "experiment",
+    };
+    let groups = names.into_iter();
+    let groups = groups.map(|name| group_result(name, role(name), None, None, totals));
+    PhaseResult {
+        phase,
+        started_at: started_at(totals),
+        ended_because: "the experiment is no longer in the file".to_owned(),
+        epochs: totals.epochs.iter().map(epoch_result).collect(),
+        groups: groups.collect(),
+        crossed_over: crossed_over(totals),
         sample_ratio: SampleRatio {
             p_value: None,
             mismatch: false,
@@ -141,7 +224,6 @@ pub fn ended(name: String, totals: &ExperimentTotals) -> ExperimentResult {
             parting: None,
             stages: Vec::new(),
         },
-        planning: None,
         guardrails: Vec::new(),
         metrics: Vec::new(),
         verdict: VerdictResult {
@@ -151,8 +233,6 @@ pub fn ended(name: String, totals: &ExperimentTotals) -> ExperimentResult {
                 .to_owned(),
             harms: Vec::new(),
         },
-        warnings: Vec::new(),
-        uncounted: totals.uncounted.into(),
     }
 }
 
@@ -182,6 +262,7 @@ fn group_result(
     let quantile = |share: f64| Buckets::quantile(&latency, share).map(|us| us as f64 / 1000.0);
     GroupResult {
         name: name.to_owned(),
+        label: None,
         role,
         weight,
         upstream,

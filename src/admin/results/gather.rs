@@ -3,15 +3,22 @@
 use crate::admin::clock::now_ms;
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::Evaluator;
-use crate::admin::results::experiment::{ended, result};
+use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
 use crate::admin::results::metric::{ONCE, View};
-use crate::admin::results::schema::{ActResult, EventState, ReplicaResult, Results, StoreState};
+use crate::admin::results::schema::{
+    ActResult, EventState, ExperimentResult, ReplicaResult, Results, StoreState,
+};
 use crate::admin::results::time_series;
-use crate::config::declaration::definition;
+use crate::config::declaration::{self, definition};
 use crate::config::plan::Plan;
+use crate::experiment::Experiment;
+use crate::experiment::record::DeclaredExperiment;
 use crate::store::decisions::AuditEntry;
+use crate::store::phases::{self, Phase};
 use crate::store::{Replica, Store, StoreError};
 use crate::telemetry::Telemetry;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// How many decisions results show.
@@ -59,27 +66,15 @@ pub async fn gather(
         .iter()
         .filter(|experiment| wanted(&experiment.name))
     {
-        let evaluation = match evaluator.evaluate(plan, experiment, store).await {
-            Ok(evaluation) => evaluation,
-            Err(error) => {
-                leave_out(&experiment.name, error)?;
-                continue;
-            }
-        };
-        let mut shown = result(plan, experiment, &evaluation, wish.view);
-        if wish.over_time {
-            let (totals, hours) = (&evaluation.totals, &evaluation.hours);
-            let series = time_series::over_time(plan, experiment, totals, hours, now_ms);
-            for (metric, over_time) in shown.metrics.iter_mut().zip(series) {
-                metric.over_time = over_time;
-            }
+        match one(plan, experiment, (store, evaluator), wish, now_ms).await {
+            Ok(shown) => experiments.push(shown),
+            Err(error) => leave_out(&experiment.name, error)?,
         }
-        experiments.push(shown);
     }
-    for name in store.experiments().await? {
+    for (name, phases) in by_name(store.experiments().await?) {
         if wanted(&name) && plan.experiment_named(&name).is_none() {
-            match store.totals(&name).await {
-                Ok(totals) => experiments.push(ended(name, &totals)),
+            match of_ended(store, &name, &phases).await {
+                Ok(shown) => experiments.push(shown),
                 Err(error) => leave_out(&name, error)?,
             }
         }
@@ -96,6 +91,91 @@ pub async fn gather(
         experiments,
         acts: acts(store, wish).await?,
     })
+}
+
+/// At most so many earlier phases are shown.
+const PHASES_SHOWN: usize = 10;
+
+/// An experiment of the plan: its phase of now, and earlier ones.
+async fn one(
+    plan: &Plan,
+    experiment: &Experiment,
+    (store, evaluator): (&dyn Store, &Evaluator),
+    wish: ResultsRequest<'_>,
+    now_ms: u64,
+) -> Result<ExperimentResult, StoreError> {
+    let declared = declaration::experiment(plan, experiment);
+    let metrics = declaration::metrics(plan);
+    let located = phases::locate(store, &declared, &metrics).await?;
+    let (number, phases) = (located.placement.phase, located.phases.clone());
+    let evaluation = evaluator.evaluate(plan, experiment, located, store).await?;
+    let mut shown = result(plan, &evaluation, wish.view);
+    if wish.over_time {
+        let over_time = time_series::over_time(plan, &evaluation, now_ms);
+        for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
+            metric.over_time = over_time;
+        }
+    }
+    let others = phases
+        .all
+        .iter()
+        .rev()
+        .filter(|(other, _)| **other != number);
+    for (&other, phase) in others.take(PHASES_SHOWN) {
+        let located = phases::of_phase(store, &declared, &metrics, other, &phases).await?;
+        let mut past = experiment.clone();
+        if let Some(salt) = &phase.salt {
+            past.salt = salt.as_str().into();
+        }
+        let evaluation = evaluator.evaluate(plan, &past, located, store).await?;
+        let because = ended_because(phase, &declared);
+        shown
+            .phases
+            .push(past_phase(plan, &evaluation, wish.view, because));
+    }
+    Ok(shown)
+}
+
+/// Why a phase is over.
+fn ended_because(phase: &Phase, declared: &DeclaredExperiment) -> String {
+    match phase.moved(declared) {
+        Some((group, began, now)) if phase.salt == declared.salt => {
+            let named = |upstream: &str| match upstream {
+                "" => "no upstream".to_owned(),
+                upstream => format!("the upstream {upstream}"),
+            };
+            format!("{group} had {}, and has {} now", named(began), named(now))
+        }
+        _ => "users are split by another salt now".to_owned(),
+    }
+}
+
+/// The keys of phases, by experiment: the numbers of its phases.
+fn by_name(keys: Vec<String>) -> BTreeMap<String, Vec<u32>> {
+    let mut all = BTreeMap::<String, Vec<u32>>::new();
+    for key in keys {
+        let (name, number) = phases::of_key(&key);
+        all.entry(name.to_owned()).or_default().push(number);
+    }
+    all
+}
+
+/// An experiment that is no longer in the file: its last phase, and earlier ones.
+async fn of_ended(
+    store: &dyn Store,
+    name: &str,
+    numbers: &[u32],
+) -> Result<ExperimentResult, StoreError> {
+    let last = numbers.iter().copied().max().unwrap_or(1);
+    let totals = store.totals(&phases::key(name, last)).await?;
+    let mut shown = ended(name.to_owned(), last, &totals);
+    let mut earlier: Vec<u32> = numbers.iter().copied().filter(|it| *it != last).collect();
+    earlier.sort_unstable_by_key(|number| Reverse(*number));
+    for number in earlier.into_iter().take(PHASES_SHOWN) {
+        let totals = store.totals(&phases::key(name, number)).await?;
+        shown.phases.push(ended_phase(number, &totals));
+    }
+    Ok(shown)
 }
 
 /// The latest decisions, of the experiment asked for.

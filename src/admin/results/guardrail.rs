@@ -25,7 +25,7 @@ pub fn guardrail_results(
         let counted_name = guardrail.counted_name(&plan.metrics);
         let groups = experiment.groups.iter().zip(&judged.groups);
         let groups = groups.map(|(group, judged)| {
-            let (users, totals) = pooled(&evaluation.totals, &group.name, &counted_name);
+            let (users, totals) = pooled(evaluation, &group.name, &counted_name);
             let found = judged.guardrail;
             GuardrailGroup {
                 name: group.name.to_string(),

@@ -24,6 +24,8 @@ pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
             base,
             base_sq,
             cross,
+            capped,
+            cut,
         } = *added;
         let metric = group.metrics.entry(name.clone()).or_default();
         metric.converted += converted;
@@ -34,5 +36,7 @@ pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
         metric.base += base;
         metric.base_sq += base_sq;
         metric.cross += cross;
+        metric.capped += capped;
+        metric.cut += cut;
     }
 }

@@ -4,15 +4,13 @@ use crate::admin::format::rfc3339;
 use crate::admin::results::enums::method;
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{
-    AveragedResult, FixedResult, LiftResult, MetricGroup, MetricResult,
+    AveragedResult, CappedResult, FixedResult, LiftResult, MetricGroup, MetricResult,
 };
-use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::metric::{MetricGoal, MetricRole};
 use crate::stats::{self, GroupJudgement, fixed};
-use crate::store::{ExperimentTotals, MetricTotals};
+use crate::store::MetricTotals;
 
 /// How results are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
@@ -47,12 +45,12 @@ pub fn metric_results(
     };
     let judged = experiment.metrics.iter().zip(&evaluation.judgement.metrics);
     let each = judged.enumerate().map(|(place, (&index, judged))| {
-        let metric = plan.metric(index);
+        let (metric, asked) = (plan.metric(index), &evaluation.question.metrics[place]);
         let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
         let groups = groups.map(|(group_place, (group, judged))| {
-            let of = evaluation.question.metrics[place].totals.iter();
+            let of = asked.totals.iter();
             let totals = sum(of.filter_map(|groups| groups.get(group_place)));
-            let (came, _) = pooled(&evaluation.totals, &group.name, &metric.name);
+            let (came, _) = pooled(evaluation, &group.name, &metric.name);
             let single = single.get(place).and_then(|groups| groups[group_place]);
             MetricGroup {
                 name: group.name.to_string(),
@@ -61,6 +59,7 @@ pub fn metric_results(
                 converted: totals.converted,
                 count: totals.count,
                 sum: totals.sum as f64 / units(metric),
+                capped: metric.cap.map(|_| capped(&totals, units(metric))),
                 rate: judged.rate,
                 interval: judged.interval.low.zip(judged.interval.high),
                 lift: judged.lift.map(lift_result),
@@ -76,20 +75,20 @@ pub fn metric_results(
         });
         MetricResult {
             name: metric.name.to_string(),
-            kind: sequential_state::kind(metric.kind),
-            goal: if metric.goal == MetricGoal::Increase {
-                "increase"
-            } else {
-                "decrease"
+            kind: metric.kind.name(),
+            goal: match asked.goal {
+                stats::Goal::Increase => "increase",
+                stats::Goal::Decrease => "decrease",
             },
-            role: if place == 0 || metric.role == MetricRole::Primary {
-                "primary"
-            } else {
-                "secondary"
+            role: match place {
+                0 => "primary",
+                _ => "secondary",
             },
             method: method(judged.method),
-            detect: evaluation.question.metrics[place].detect,
-            margin: metric.margin,
+            detect: asked.detect,
+            margin: asked.margin,
+            started_at: series_started_at(evaluation, &metric.name),
+            cap: metric.cap.map(|cap| cap as f64 / units(metric)),
             chance_caveat: CHANCE_CAVEAT,
             groups: groups.collect(),
             over_time: Vec::new(),
@@ -111,6 +110,15 @@ fn lift_result(lift: stats::Lift) -> LiftResult {
     }
 }
 
+/// The first user who counts for a metric, where that is not the first one of the phase.
+fn series_started_at(evaluation: &Evaluation, metric: &str) -> Option<String> {
+    let placement = &evaluation.placement;
+    placement.series.get(metric)?;
+    let epochs = evaluation.totals.epochs.iter();
+    let counting = epochs.filter(|epoch| placement.counts_in(metric, &epoch.definition));
+    rfc3339(counting.map(|epoch| epoch.definition.first_ms).min()?)
+}
+
 /// What is shown of a metric's counts, over all epochs.
 fn sum<'a>(each: impl Iterator<Item = &'a stats::Totals>) -> stats::Totals {
     each.fold(stats::Totals::default(), |sum, totals| stats::Totals {
@@ -118,8 +126,22 @@ fn sum<'a>(each: impl Iterator<Item = &'a stats::Totals>) -> stats::Totals {
         converted: sum.converted + totals.converted,
         count: sum.count + totals.count,
         sum: sum.sum + totals.sum,
+        capped: sum.capped + totals.capped,
+        cut: sum.cut + totals.cut,
         ..sum
     })
+}
+
+/// What the cap cut off.
+fn capped(totals: &stats::Totals, units: f64) -> CappedResult {
+    let share = |part: f64, of: f64| (of > 0.0).then(|| part / of);
+    let (counted, cut) = (totals.sum.unsigned_abs() as f64, totals.cut as f64);
+    CappedResult {
+        users: totals.capped,
+        share_of_users: share(totals.capped as f64, totals.users as f64),
+        sum: cut / units,
+        share_of_sum: share(cut, counted + cut),
+    }
 }
 
 /// When the smallest p-value of a group was found.
@@ -127,14 +149,15 @@ pub fn lowest_at(judged: &GroupJudgement) -> Option<String> {
     rfc3339(judged.history.lowest?.at_ms?)
 }
 
-/// A group's users and a metric's counts over all epochs.
-pub fn pooled(totals: &ExperimentTotals, group: &str, metric: &str) -> (u64, MetricTotals) {
-    let mut sum = MetricTotals::default();
-    let mut users = 0;
-    let groups = totals.epochs.iter().map(|epoch| epoch.groups.get(group));
-    for group in groups.flatten() {
+/// A group's users and a metric's counts over all epochs that count for it.
+pub fn pooled(evaluation: &Evaluation, group: &str, metric: &str) -> (u64, MetricTotals) {
+    let (mut sum, mut users) = (MetricTotals::default(), 0);
+    let placement = &evaluation.placement;
+    let epochs = evaluation.totals.epochs.iter();
+    let counting = epochs.filter(|epoch| placement.counts_in(metric, &epoch.definition));
+    for group in counting.filter_map(|epoch| epoch.groups.get(group)) {
         users += group.users;
-        if let Some(metric) = group.metrics.get(metric) {
+        if let Some(metric) = group.metrics.get(placement.series_of(metric)) {
             sum.converted += metric.converted;
             sum.count += metric.count;
             sum.sum += metric.sum;

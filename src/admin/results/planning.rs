@@ -2,9 +2,41 @@
 
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::Evaluation;
-use crate::admin::results::schema::{PlanningGroup, PlanningResult};
-use crate::experiment::Experiment;
-use crate::stats;
+use crate::admin::results::schema::{HorizonResult, PlanningGroup, PlanningResult};
+use crate::experiment::{Experiment, Horizon};
+use crate::stats::{self, EndAfter, MetricJudgement};
+
+/// How far the way to the planned end is over.
+fn horizon(evaluation: &Evaluation, judged: &MetricJudgement) -> Option<HorizonResult> {
+    let question = &evaluation.question;
+    let end = question.horizon.as_ref()?.at;
+    let users = match end {
+        EndAfter::Users(users) => Some(users),
+        EndAfter::Time(_) => None,
+    };
+    let ends_at = match end {
+        EndAfter::Time(ms) => question
+            .started_at_ms
+            .and_then(|start_ms| rfc3339(start_ms.saturating_add(ms))),
+        EndAfter::Users(_) => None,
+    };
+    let control = question.control();
+    let others = judged.groups.iter().enumerate();
+    let others = others.filter(|(place, _)| *place != control);
+    // The group that is analyzed last.
+    let last = others
+        .map(|(_, group)| group.analyses.last().copied())
+        .min_by_key(|last| last.map(|last| last.number))
+        .flatten();
+    Some(HorizonResult {
+        users,
+        ends_at,
+        analyses: stats::ANALYSES,
+        analysis: last.map(|last| last.number),
+        analyzed_at: last.and_then(|last| rfc3339(last.at_ms)),
+        standard_errors: last.map(|last| last.bound),
+    })
+}
 
 /// What is planned for the metric that decides. `None` where no metric does.
 pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<PlanningResult> {
@@ -40,6 +72,13 @@ pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<Plan
         (Some(missing), Some(per_day)) => Some(missing as f64 / per_day * 86_400.0),
         _ => None,
     };
+    let by_users = match experiment.horizon {
+        Some(Horizon::Time(ms)) => evaluation.question.started_at_ms.map(|start_ms| {
+            let end_ms = start_ms.saturating_add(ms);
+            end_ms.saturating_sub(evaluation.at_ms) as f64 / 1000.0
+        }),
+        Some(Horizon::Users(_)) | None => by_users,
+    };
     let earliest_ms = stats::timing::due_ms(&evaluation.question);
     // No verdict comes before the shortest duration is over.
     let by_duration = earliest_ms.map(|ms| ms.saturating_sub(evaluation.at_ms) as f64 / 1000.0);
@@ -53,5 +92,6 @@ pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<Plan
         users_per_day: per_day,
         seconds_left: by_users.map(|seconds| seconds.max(by_duration.unwrap_or(0.0))),
         earliest_verdict_at: earliest_ms.and_then(rfc3339),
+        horizon: horizon(evaluation, judged),
     })
 }

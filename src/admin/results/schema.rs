@@ -122,6 +122,7 @@ pub struct ExperimentResult {
     pub started_at: Option<String>,
     pub epochs: Vec<EpochResult>,
     pub groups: Vec<GroupResult>,
+    pub ended_groups: Vec<GroupResult>,
     pub count_overrides: bool,
     pub crossed_over: u64,
     pub joined: u64,
@@ -134,6 +135,33 @@ pub struct ExperimentResult {
     pub verdict: VerdictResult,
     pub warnings: Vec<String>,
     pub uncounted: UncountedEvents,
+    pub phase: u32,
+    pub phases: Vec<PhaseResult>,
+}
+
+/// An earlier phase of an experiment.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct PhaseResult {
+    pub phase: u32,
+    pub started_at: Option<String>,
+    pub ended_because: String,
+    pub epochs: Vec<EpochResult>,
+    pub groups: Vec<GroupResult>,
+    pub crossed_over: u64,
+    pub sample_ratio: SampleRatio,
+    pub guardrails: Vec<GuardrailResult>,
+    pub metrics: Vec<MetricResult>,
+    pub verdict: VerdictResult,
+}
+
+impl ExperimentResult {
+    /// What people read in place of a group's name.
+    pub fn shown<'a>(&'a self, group: &'a str) -> &'a str {
+        let mut groups = self.groups.iter();
+        let found = groups.find(|it| it.name == group);
+        found.and_then(|it| it.label.as_deref()).unwrap_or(group)
+    }
 }
 
 /// Events that are not counted, of all replicas and for good.
@@ -170,6 +198,9 @@ pub struct EpochResult {
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct GroupResult {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub label: Option<String>,
     #[schema(schema_with = enums::group_role)]
     pub role: &'static str,
     pub weight: Option<f64>,
@@ -242,6 +273,21 @@ pub struct PlanningResult {
     pub users_per_day: Option<f64>,
     pub seconds_left: Option<f64>,
     pub earliest_verdict_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub horizon: Option<HorizonResult>,
+}
+
+/// The way to a planned end.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct HorizonResult {
+    pub users: Option<u64>,
+    pub ends_at: Option<String>,
+    pub analyses: u32,
+    pub analysis: Option<u32>,
+    pub analyzed_at: Option<String>,
+    pub standard_errors: Option<f64>,
 }
 
 /// One group's share of the users it takes.
@@ -297,6 +343,12 @@ pub struct MetricResult {
     pub method: &'static str,
     pub detect: f64,
     pub margin: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cap: Option<f64>,
     pub chance_caveat: &'static str,
     pub groups: Vec<MetricGroup>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -334,6 +386,9 @@ pub struct MetricGroup {
     pub converted: u64,
     pub count: u64,
     pub sum: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub capped: Option<CappedResult>,
     pub rate: Option<f64>,
     pub interval: Option<(f64, f64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -349,6 +404,16 @@ pub struct MetricGroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fixed: Option<FixedResult>,
+}
+
+/// What a metric's cap cut off in one group.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct CappedResult {
+    pub users: u64,
+    pub share_of_users: Option<f64>,
+    pub sum: f64,
+    pub share_of_sum: Option<f64>,
 }
 
 /// A group compared with control, for whoever looks once.

@@ -2,10 +2,11 @@
 
 use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
-use crate::experiment::metric::{Metric, MetricGoal, MetricKind, MetricRole};
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
+use crate::experiment::{Experiment, Horizon};
 use crate::stats;
+use crate::store::phases::Placement;
 use crate::store::{EpochTotals, ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
 /// What is asked of the statistics about an experiment with these totals. By its hours, metrics
@@ -13,6 +14,7 @@ use crate::store::{EpochTotals, ExperimentTotals, GroupTotals, HourTotals, Metri
 pub fn question(
     plan: &Plan,
     experiment: &Experiment,
+    placement: &Placement,
     totals: &ExperimentTotals,
     hours: Option<&[HourTotals]>,
     now_ms: u64,
@@ -27,9 +29,13 @@ pub fn question(
             .epochs
             .iter()
             .map(|epoch| {
+                // Users of other epochs came when the metric was another one, or was not there.
+                let counts = placement.counts_in(counted_name, &epoch.definition);
+                let series = placement.series_of(counted_name);
+                let of = |name| epoch.groups.get(name).filter(|_| counts);
                 groups
                     .iter()
-                    .map(|&name| totals_of(counted_name, epoch.groups.get(name)))
+                    .map(|&name| totals_of(series, of(name)))
                     .collect()
             })
             .collect()
@@ -38,10 +44,11 @@ pub fn question(
         .epochs
         .iter()
         .map(|epoch| epoch_input(epoch, &groups));
-    let metrics = experiment.metrics.iter().map(|&index| {
+    let metrics = experiment.metrics.iter().enumerate();
+    let metrics = metrics.map(|(place, &index)| {
         let metric = plan.metric(index);
         let totals = all_totals(&metric.name, metric.within_ms);
-        metric_input(metric, totals)
+        metric_input(metric, place, totals)
     });
     let guardrails = experiment.guardrails.iter().map(|guardrail| {
         let metric = bounded_metric(plan, guardrail);
@@ -54,20 +61,20 @@ pub fn question(
         groups: groups
             .iter()
             .enumerate()
-            .map(|(place, name)| stats::GroupInput {
-                name: (*name).to_owned(),
+            .map(|(place, _)| stats::GroupInput {
+                name: experiment.groups[place].shown().to_owned(),
                 is_control: place == control,
             })
             .collect(),
         epochs: epochs.collect(),
         metrics: metrics.chain(guardrails).collect(),
-        started_at_ms: totals
-            .epochs
-            .iter()
-            .map(|epoch| epoch.definition.first_ms)
-            .min(),
+        started_at_ms: started_at_ms(plan, experiment, placement, totals),
         now_ms,
         min_duration_ms: experiment.min_duration_ms,
+        horizon: experiment.horizon.map(|horizon| stats::PlannedEnd {
+            at: end(horizon),
+            made: Vec::new(),
+        }),
         ..stats::Question::default()
     }
 }
@@ -96,18 +103,16 @@ fn epoch_input(epoch: &EpochTotals, groups: &[&str]) -> stats::Epoch {
     }
 }
 
-fn metric_input(metric: &Metric, totals: Vec<Vec<stats::Totals>>) -> stats::MetricInput {
+/// The first metric of an experiment decides.
+fn metric_input(metric: &Metric, place: usize, totals: Vec<Vec<stats::Totals>>) -> stats::MetricInput {
     let kind = kind(metric.kind);
     stats::MetricInput {
         name: metric.name.to_string(),
         kind,
-        goal: match metric.goal {
-            MetricGoal::Increase => stats::Goal::Increase,
-            MetricGoal::Decrease => stats::Goal::Decrease,
-        },
-        role: match metric.role {
-            MetricRole::Primary => stats::Role::Primary,
-            MetricRole::Secondary => stats::Role::Secondary,
+        goal: goal(metric.goal),
+        role: match place {
+            0 => stats::Role::Primary,
+            _ => stats::Role::Secondary,
         },
         baseline: metric.baseline.filter(|_| kind != stats::Kind::Conversion),
         detect: metric.detect,
@@ -157,6 +162,21 @@ fn guardrail_input(
     }
 }
 
+/// The first exposure of a user who counts for the metric that decides.
+fn started_at_ms(
+    plan: &Plan,
+    experiment: &Experiment,
+    placement: &Placement,
+    totals: &ExperimentTotals,
+) -> Option<u64> {
+    let primary = experiment.metrics.first().map(|&index| plan.metric(index));
+    let counts = |epoch: &&EpochTotals| {
+        primary.is_none_or(|metric| placement.counts_in(&metric.name, &epoch.definition))
+    };
+    let epochs = totals.epochs.iter().filter(counts);
+    epochs.map(|epoch| epoch.definition.first_ms).min()
+}
+
 fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
     let Some(group) = group else {
         return stats::Totals::default();
@@ -170,6 +190,8 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
+        capped,
+        cut,
     } = group.metrics.get(counted_name).copied().unwrap_or_default();
     stats::Totals {
         users: group.users,
@@ -181,6 +203,8 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         base,
         base_sq,
         cross,
+        capped,
+        cut,
     }
 }
 
@@ -192,6 +216,22 @@ pub fn has_windows(plan: &Plan, experiment: &Experiment) -> bool {
     });
     let mut metrics = experiment.metrics.iter().copied().chain(guarded);
     metrics.any(|metric| plan.metric(metric).within_ms.is_some())
+}
+
+/// A planned end, as the statistics know it.
+fn end(horizon: Horizon) -> stats::EndAfter {
+    match horizon {
+        Horizon::Users(users) => stats::EndAfter::Users(users),
+        Horizon::Time(ms) => stats::EndAfter::Time(ms),
+    }
+}
+
+/// A metric's goal, as the statistics know it.
+pub fn goal(goal: MetricGoal) -> stats::Goal {
+    match goal {
+        MetricGoal::Increase => stats::Goal::Increase,
+        MetricGoal::Decrease => stats::Goal::Decrease,
+    }
 }
 
 /// A metric's kind, as the statistics know it.

@@ -2,32 +2,33 @@
 //! by hour. PURE.
 
 use crate::admin::format::rfc3339;
+use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::hours::{HOUR_MS, add};
 use crate::admin::results::schema::{MomentResult, RateResult};
 use crate::admin::results::stats_input::question;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::stats;
+use crate::store::phases::Placement;
 use crate::store::{ExperimentTotals, HourTotals};
 use std::collections::BTreeMap;
 
 /// At most so many moments are looked at.
 const MOMENTS_MAX: usize = 48;
 
-/// By metric of the experiment, in order: its rates over time, oldest first. `totals` says which
-/// epochs count, and no moment is after `now_ms`.
-pub fn over_time(
-    plan: &Plan,
-    experiment: &Experiment,
-    totals: &ExperimentTotals,
-    hours: &[HourTotals],
-    now_ms: u64,
-) -> Vec<Vec<MomentResult>> {
-    let mut growing = totals.clone();
+/// By metric of the experiment, in order: its rates over time, oldest first. No moment is after
+/// `now_ms`.
+pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<MomentResult>> {
+    let Evaluation {
+        placement,
+        experiment,
+        ..
+    } = evaluation;
+    let mut growing = evaluation.totals.clone();
     for epoch in &mut growing.epochs {
         epoch.groups.clear();
     }
-    let mut hours: Vec<&HourTotals> = hours.iter().collect();
+    let mut hours: Vec<&HourTotals> = evaluation.hours.iter().collect();
     hours.sort_by_key(|hour| hour.hour);
     let ends = hours.first().zip(hours.last());
     let Some((first, last)) = ends.map(|(first, last)| (first.hour, last.hour)) else {
@@ -46,7 +47,7 @@ pub fn over_time(
         let at_ms = now_ms.min((until + 1) * HOUR_MS);
         for (of_metric, moment) in found
             .iter_mut()
-            .zip(moment(plan, experiment, &growing, at_ms))
+            .zip(moment(plan, experiment, placement, &growing, at_ms))
         {
             of_metric.push(moment);
         }
@@ -58,14 +59,15 @@ pub fn over_time(
 fn moment(
     plan: &Plan,
     experiment: &Experiment,
+    placement: &Placement,
     totals: &ExperimentTotals,
     at_ms: u64,
 ) -> Vec<MomentResult> {
-    let question = question(plan, experiment, totals, None, at_ms);
-    let users = |place: usize| question.epochs.iter().map(|epoch| epoch.users[place]).sum();
+    let question = question(plan, experiment, placement, totals, None, at_ms);
     let judgement = stats::judge(&question);
     let shown = judgement.metrics.iter().take(experiment.metrics.len());
-    let moment = shown.map(|metric| {
+    let moment = shown.zip(&question.metrics).map(|(metric, asked)| {
+        let users = |place: usize| asked.totals.iter().map(|of| of[place].users).sum();
         let groups = experiment.groups.iter().zip(&metric.groups).enumerate();
         let groups = groups.map(|(place, (group, judged))| {
             let rate = RateResult {

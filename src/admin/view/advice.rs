@@ -51,6 +51,10 @@ pub fn advice(experiment: &ExperimentResult) -> String {
                 .first()
                 .map_or("the margin".to_owned(), |metric| format::share(metric.margin))
         ),
+        (_, "inconclusive") => {
+            "End it, or begin a new phase with a later horizon: the planned end has come, and the versions may differ by what the interval says."
+                .to_owned()
+        }
         (_, "no_planned_lift") => {
             "End it: roll back, or promote the version that is cheaper to keep. There is no lift of the planned size."
                 .to_owned()
@@ -113,6 +117,9 @@ mod tests {
             started_at: Some("2026-01-01T00:00:00Z".to_owned()),
             epochs: Vec::new(),
             groups: Vec::new(),
+            ended_groups: Vec::new(),
+            phase: 1,
+            phases: Vec::new(),
             count_overrides: false,
             crossed_over: 0,
             joined: 0,
@@ -150,6 +157,7 @@ mod tests {
             users_per_day: None,
             seconds_left,
             earliest_verdict_at: None,
+            horizon: None,
         };
         ExperimentResult {
             planning: Some(planning),
@@ -177,6 +185,7 @@ mod tests {
             None,
         );
         check(&of("running", "no_planned_lift"), "End it", None);
+        check(&of("running", "inconclusive"), "End it, or begin", None);
         let mut harm = of("running", "winner");
         harm.verdict.harms = vec!["revenue".to_owned()];
         let says = "Weigh the harm first: revenue is worse with next.";

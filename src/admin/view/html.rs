@@ -75,6 +75,10 @@ impl Page<'_> {
         narrative::facts(self.results, experiment)
     }
 
+    fn past(&self, experiment: &ExperimentResult) -> Vec<String> {
+        narrative::past(experiment)
+    }
+
     fn planning(&self, experiment: &ExperimentResult) -> Option<String> {
         narrative::planning(experiment)
     }

@@ -246,6 +246,25 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
             thousands(waiting)
         ));
     }
+    if let Some(cap) = metric.cap {
+        let cut = metric.groups.iter().filter_map(|group| {
+            let capped = group.capped.filter(|capped| capped.users > 0)?;
+            Some(format!(
+                "{} of users and {} of the sum with {}",
+                share(capped.share_of_users?),
+                share(capped.share_of_sum?),
+                group.name
+            ))
+        });
+        let cut: Vec<String> = cut.collect();
+        if !cut.is_empty() {
+            notes.push(format!(
+                "{} counts at most {cap} of each user's sum; this cuts {}",
+                metric.name,
+                cut.join(", ")
+            ));
+        }
+    }
     for group in &metric.groups {
         let lift = group.lift.as_ref();
         if let Some(averaged) = lift.and_then(|lift| lift.averaged.as_ref()) {
@@ -260,6 +279,31 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Groups and phases that are over.
+pub fn past(experiment: &ExperimentResult) -> Vec<String> {
+    let ended = experiment.ended_groups.iter().map(|group| {
+        format!(
+            "{} ended: it had {} users, who are no part of any rate here",
+            group.name,
+            thousands(group.users)
+        )
+    });
+    let phases = experiment.phases.iter().map(|phase| {
+        let users: u64 = phase.groups.iter().map(|group| group.users).sum();
+        let since = phase.started_at.as_deref().map(minute);
+        format!(
+            "phase {} ({} users{}) is over, because {}; its verdict: {}, {}",
+            phase.phase,
+            thousands(users),
+            since.map_or(String::new(), |since| format!(", from {since}")),
+            phase.ended_because,
+            phase.verdict.state.replace('_', " "),
+            phase.verdict.reason
+        )
+    });
+    ended.chain(phases).collect()
 }
 
 /// Returns the Bayesian estimates of a metric, a sentence per group.

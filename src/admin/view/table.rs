@@ -56,7 +56,7 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
         let failed = group.responses.get("5xx").copied().unwrap_or(0);
         let latency = &group.latency_ms;
         groups.add_row([
-            group.name.clone(),
+            experiment.shown(&group.name).to_owned(),
             thousands(group.users),
             thousands(group.requests),
             format::part(failed, group.requests),
@@ -66,6 +66,9 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
         ]);
     }
     text.push_str(&format!("{}\n", finished(groups, 1)));
+    for note in narrative::past(experiment) {
+        text.push_str(&format!("{note}\n"));
+    }
     if !experiment.metrics.is_empty() {
         let metrics = metrics(experiment, fixed);
         text.push_str(&format!("\n{}\n", finished(metrics, 2)));
@@ -114,7 +117,7 @@ fn metrics(experiment: &ExperimentResult, fixed: bool) -> Table {
             let name = if place == 0 { &*metric.name } else { "" };
             let mut row = vec![
                 name.to_owned(),
-                group.name.clone(),
+                experiment.shown(&group.name).to_owned(),
                 rate(metric, group),
                 lift(group),
             ];

@@ -3,8 +3,8 @@
 use crate::admin::format::{thousands, two_digits};
 use crate::stats::timing::due_ms;
 use crate::stats::{
-    Finding, Goal, GuardrailJudgement, Judgement, Kind, Lift, MetricInput, MetricJudgement,
-    Question, Role, SampleRatioTest, Shown, Side, Verdict,
+    ANALYSES, EndAfter, Finding, Goal, GuardrailJudgement, Judgement, Kind, Lift, MetricInput,
+    MetricJudgement, Question, Role, SampleRatioTest, Shown, Side, Verdict,
 };
 
 /// Why the verdict of a judgement is given, in one sentence.
@@ -21,6 +21,9 @@ pub fn reason(question: &Question, judgement: &Judgement) -> String {
             "no metric is defined, so there is nothing to compare; {}",
             users_text(users)
         ),
+        Finding::PrimaryGone { metric } => format!(
+            "{metric} decides this experiment, and the file no longer has it among its metrics; put it back, or begin a new phase with another `salt`"
+        ),
         Finding::Breach { metric } => {
             let harm = harm(question, judgement, *metric, verdict.group.unwrap_or_default());
             format!("{harm}; {}", users_text(users))
@@ -28,6 +31,7 @@ pub fn reason(question: &Question, judgement: &Judgement) -> String {
         Finding::Effect { .. }
         | Finding::WithinMargin
         | Finding::BelowPlannedLift
+        | Finding::PlannedEnd
         | Finding::Open
         | Finding::NotDue(_) => {
             let Some(primary) = question.primary() else {
@@ -76,6 +80,7 @@ impl Narrative<'_> {
         match &verdict.finding {
             Finding::WithinMargin => self.same(),
             Finding::BelowPlannedLift => self.no_planned_lift(),
+            Finding::PlannedEnd => self.inconclusive(),
             Finding::Effect { tied } => {
                 let group = verdict.group.unwrap_or_default();
                 self.effect(group, tied, &verdict.harms, judged)
@@ -91,7 +96,36 @@ impl Narrative<'_> {
     /// An effect that is shown.
     fn shown(&self, group: usize) -> String {
         let range = self.range(group, &self.lift(group));
-        format!("{range} ({}, however often you look)", self.confidence())
+        format!("{range} ({}, {})", self.confidence(), self.held(group))
+    }
+
+    /// When it holds what is said of a group.
+    fn held(&self, group: usize) -> String {
+        match self.judged.groups[group].analyses.last() {
+            Some(last) => format!("by the plan, at analysis {} of {ANALYSES}", last.number),
+            None => "however often you look".to_owned(),
+        }
+    }
+
+    /// The planned end, without a difference.
+    fn inconclusive(&self) -> String {
+        let others = (0..self.question.groups.len()).filter(|group| *group != self.control);
+        let each: Vec<String> = others.map(|group| self.shown(group)).collect();
+        format!(
+            "the planned end has come, and no difference is shown: {}",
+            each.join("; ")
+        )
+    }
+
+    /// `; the planned end is at 20,000 users`.
+    fn planned_end(&self) -> Option<String> {
+        Some(match self.question.horizon.as_ref()?.at {
+            EndAfter::Users(users) => format!("; the planned end is at {}", users_text(users)),
+            EndAfter::Time(ms) => {
+                let end = self.question.started_at_ms?.saturating_add(ms);
+                format!("; the planned end is on {}", day(end)?)
+            }
+        })
     }
 
     /// An effect: first what a winner harms, and last from whom it cannot be told.
@@ -133,8 +167,12 @@ impl Narrative<'_> {
 
     /// No difference beyond the margin.
     fn same(&self) -> String {
+        let mut others = (0..self.question.groups.len()).filter(|it| *it != self.control);
+        let held = others
+            .next()
+            .map_or(String::new(), |group| self.held(group));
         format!(
-            "no group differs from {} by more than {} ({}, however often you look)",
+            "no group differs from {} by more than {} ({}, {held})",
             self.name(self.control),
             percent(self.metric.margin),
             self.confidence()
@@ -176,7 +214,9 @@ impl Narrative<'_> {
             .judged
             .users_needed
             .filter(|&needed| needed > self.users);
-        let needed = needed.map_or(String::new(), |needed| {
+        let planned_end = self.planned_end();
+        let needed = needed.filter(|_| planned_end.is_none());
+        let needed = needed.map_or(planned_end.unwrap_or_default(), |needed| {
             format!(
                 "; to find a lift of {}, about {} users are needed",
                 percent(self.metric.detect),

@@ -4,13 +4,16 @@ use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
 use crate::config::plan::Plan;
 use crate::experiment::guardrail::GuardrailTarget;
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
-use crate::experiment::{Experiment, UserId};
+use crate::experiment::{Experiment, Horizon, UserId};
 use crate::server::ErrorWithHint;
 use crate::stats::normal_mixture::VALUED_USERS_MIN;
 use crate::stats::special::normal_quantile;
 use crate::stats::{State, planning::POWER};
+use crate::store::phases::Placement;
 use crate::store::running_minima::RunningMinima;
-use crate::store::{EpochDefinition, EpochTotals, ExperimentTotals, GroupTotals, MetricTotals};
+use crate::store::{
+    EpochDefinition, EpochTotals, ExperimentTotals, GroupTotals, MetricTotals, UserMetric,
+};
 use crate::telemetry;
 use fastrand::Rng;
 
@@ -131,6 +134,9 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
         ..
     } = *game;
     let mut crowd = Crowd::new(game, run);
+    // The shortest duration is no question of the statistics: it is over from the start.
+    let mut experiment = experiment.clone();
+    experiment.min_duration_ms = 0;
     let all = Evaluator::default();
     let mut end = End {
         state: State::Collecting,
@@ -141,15 +147,19 @@ pub fn play(game: &Game<'_>, run: u64) -> End {
         while crowd.came < until {
             crowd.one_comes();
         }
-        // The minimum duration does not concern the statistics: it has passed from the start.
-        let at_ms = experiment.min_duration_ms + look;
+        // Users come evenly until the planned end.
+        let at_ms = match experiment.horizon {
+            Some(Horizon::Time(ms)) => (ms as f64 * look as f64 / looks as f64) as u64,
+            Some(Horizon::Users(_)) | None => look,
+        };
         let judged = all.judge(
             plan,
-            experiment,
+            &experiment,
             CountsSnapshot {
                 totals: crowd.totals.clone(),
                 // A user does everything at once.
                 hours: None,
+                placement: Placement::first(&experiment.name),
                 counted: telemetry::Counted::Wholly,
                 at_ms,
             },
@@ -184,6 +194,7 @@ struct Counted {
     name: String,
     kind: MetricKind,
     scale: f64,
+    cap: Option<i64>,
     /// By group: the share of users with an event, and the factor of their values.
     rate: Vec<f64>,
     factor: Vec<f64>,
@@ -201,6 +212,7 @@ impl<'a> Crowd<'a> {
                 .map(|group| (group.name.to_string(), group.weight.get()))
                 .collect(),
             first_ms: 0,
+            series: Vec::new(),
         };
         let epoch = EpochTotals {
             definition,
@@ -246,7 +258,13 @@ impl<'a> Crowd<'a> {
             let (count, sum, base) = counted.of_user(group.0, &mut self.rng);
             if count > 0 || base > 0 {
                 let metric = totals.metrics.entry(counted.name.clone()).or_default();
-                add(metric, count, sum, base);
+                let user = UserMetric {
+                    count,
+                    sum,
+                    base,
+                    cap: counted.cap,
+                };
+                add(metric, &user);
             }
         }
     }
@@ -286,6 +304,7 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
             name: metric.name.to_string(),
             kind: metric.kind,
             scale: 10f64.powi(i32::from(metric.scale)),
+            cap: metric.cap,
             rate: (0..groups).map(|group| rate * of(by_rate, group)).collect(),
             factor: (0..groups).map(|group| of(!by_rate, group)).collect(),
         }
@@ -296,6 +315,7 @@ fn counted(game: &Game<'_>) -> Vec<Counted> {
         name: guardrail.counted_name(&plan.metrics).into_owned(),
         kind: MetricKind::Conversion,
         scale: 1.0,
+        cap: None,
         rate: vec![HARM_RATE; groups],
         factor: vec![1.0; groups],
     });
@@ -325,8 +345,12 @@ impl Counted {
 }
 
 /// Adds a user as stores do.
-fn add(metric: &mut MetricTotals, count: u64, sum: i64, base: i64) {
-    let (wide_count, sum, base) = (i128::from(count), i128::from(sum), i128::from(base));
+fn add(metric: &mut MetricTotals, user: &UserMetric) {
+    let (sum, base) = (i128::from(user.counted()), i128::from(user.base));
+    let (count, cut) = (user.count, user.cut());
+    let wide_count = i128::from(count);
+    metric.capped += u64::from(cut > 0);
+    metric.cut += i128::from(cut);
     metric.converted += u64::from(count > 0);
     metric.count += count;
     metric.count_sq += wide_count * wide_count;

@@ -67,6 +67,7 @@ impl Ingestor {
             self.store.applied(experiment, shard, &journals).await?;
             self.store.forgotten(experiment, shard).await?;
         }
+        self.store.running_minima(experiment).await?;
         Ok(())
     }
 

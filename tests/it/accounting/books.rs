@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use watershed::store::{Store, StoreError, UserRecord};
+use watershed::store::{Store, StoreError, UserMetric, UserRecord};
 
 /// What one client knows of one user.
 #[derive(Clone, Debug, Default)]
@@ -82,8 +82,8 @@ impl StoredUsers {
         }
         let mut own = BTreeMap::new();
         for (user, record) in &self.users {
-            for (metric, &(count, sum, _)) in &record.metrics {
-                own.insert((user.clone(), metric.clone()), (count as i64, sum));
+            for (metric, of) in &record.metrics {
+                own.insert((user.clone(), metric.clone()), (of.count as i64, of.sum));
             }
         }
         if sums != own {
@@ -119,13 +119,13 @@ impl StoredUsers {
             same(format!("{group} users"), &shown["users"], users, users);
             for (index, metric) in ["purchase", "revenue"].into_iter().enumerate() {
                 let shown = &experiment["metrics"][index]["groups"][place];
-                let of = |of: fn(&(u64, i64, i64)) -> i128| -> i128 {
+                let of = |of: fn(&UserMetric) -> i128| -> i128 {
                     own.iter()
                         .filter_map(|user| user.metrics.get(metric))
                         .map(of)
                         .sum()
                 };
-                let (converted, count) = (of(|_| 1), of(|values| values.0.into()));
+                let (converted, count) = (of(|_| 1), of(|values| values.count.into()));
                 same(
                     format!("{group} {metric} converted"),
                     &shown["converted"],
@@ -138,7 +138,7 @@ impl StoredUsers {
                     count,
                     count,
                 );
-                let cents = of(|values| values.1.into());
+                let cents = of(|values| values.sum.into());
                 let told = shown["sum"]
                     .as_f64()
                     .map(|sum| (sum * 100.0).round() as i128);
@@ -184,8 +184,9 @@ fn disagreement(book: &Book, record: &UserRecord) -> Option<String> {
     {
         return Some(format!("crossed over: {}", record.crossed_over));
     }
-    let (count, _, _) = record.metrics.get("purchase").copied().unwrap_or_default();
-    let (times, cents, _) = record.metrics.get("revenue").copied().unwrap_or_default();
+    let of = |metric| record.metrics.get(metric).copied().unwrap_or_default();
+    let (purchases, revenue): (UserMetric, UserMetric) = (of("purchase"), of("revenue"));
+    let (count, times, cents) = (purchases.count, revenue.count, revenue.sum);
     let possible = possible(book);
     if count != times || !possible.contains(&(count, cents)) {
         return Some(format!(
