@@ -40,6 +40,10 @@ const KEYS: &[(&str, &str)] = &[
         "max",
         "the largest absolute value, such as 10000: an event beyond it is refused",
     ),
+    (
+        "cap",
+        "for `kind: mean`: how much of one user's sum counts, such as 500",
+    ),
     ("kind", "conversion, count, mean or ratio"),
     ("goal", "increase or decrease"),
     ("role", "primary or secondary"),

@@ -123,6 +123,9 @@ fn up<E>(results: &Result<Results, E>) -> f64 {
 
 struct Metrics(Registry);
 
+/// Reads the value of a metric from the results of an experiment.
+type ValueOf = fn(&ExperimentResult) -> f64;
+
 impl Metrics {
     /// Adds a counter. Its name gets the suffix `_total`.
     fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
@@ -301,7 +304,7 @@ impl Metrics {
             "Verdict of an experiment",
             all.iter().map(verdict),
         );
-        let counts: [(_, _, fn(&ExperimentResult) -> f64); 4] = [
+        let counts: [(&str, &str, ValueOf); 4] = [
             (
                 "experiment_sample_ratio_mismatch",
                 "1 if group sizes do not match their weights",

@@ -104,7 +104,11 @@ fn epoch_input(epoch: &EpochTotals, groups: &[&str]) -> stats::Epoch {
 }
 
 /// The first metric of an experiment decides.
-fn metric_input(metric: &Metric, place: usize, totals: Vec<Vec<stats::Totals>>) -> stats::MetricInput {
+fn metric_input(
+    metric: &Metric,
+    place: usize,
+    totals: Vec<Vec<stats::Totals>>,
+) -> stats::MetricInput {
     let kind = kind(metric.kind);
     stats::MetricInput {
         name: metric.name.to_string(),
