@@ -117,7 +117,7 @@ pub fn digest(text: &str) -> u64 {
 
 /// What makes a phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Phase {
+pub struct StoredPhase {
     /// What was hashed with users' IDs; `None` for counts of version 0.1.
     pub salt: Option<String>,
     /// By group: the upstream that it began with, empty for none.
@@ -128,7 +128,7 @@ pub struct Phase {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     /// In order.
-    pub all: BTreeMap<u32, Phase>,
+    pub all: BTreeMap<u32, StoredPhase>,
     /// Digests of salts that version 0.1 counted under the experiment's name.
     old_salts: Vec<String>,
 }
@@ -180,7 +180,7 @@ impl Phases {
     }
 }
 
-impl Phase {
+impl StoredPhase {
     fn agrees(&self, declared: &DeclaredExperiment) -> bool {
         self.salt == declared.salt && self.moved(declared).is_none()
     }

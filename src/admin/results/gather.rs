@@ -14,7 +14,7 @@ use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::record::DeclaredExperiment;
 use crate::store::decisions::AuditEntry;
-use crate::store::phases::{self, Phase};
+use crate::store::phases::{self, StoredPhase};
 use crate::store::{Replica, Store, StoreError};
 use crate::telemetry::Telemetry;
 use std::cmp::Reverse;
@@ -137,7 +137,7 @@ async fn one(
 }
 
 /// Why a phase is over.
-fn ended_because(phase: &Phase, declared: &DeclaredExperiment) -> String {
+fn ended_because(phase: &StoredPhase, declared: &DeclaredExperiment) -> String {
     match phase.moved(declared) {
         Some((group, began, now)) if phase.salt == declared.salt => {
             let named = |upstream: &str| match upstream {
