@@ -230,7 +230,7 @@ fn large_response_heads_pass_the_default_limits_over_both_protocols() {
         } else {
             "upstream_head_too_long"
         };
-        assert_eq!(status("/bytes/20000000"), (502, Some(huge.to_owned())));
+        assert_eq!(status("/bytes/17500000"), (502, Some(huge.to_owned())));
     }
 }
 
