@@ -26,6 +26,7 @@ pub mod ingest;
 mod interface;
 mod json;
 pub mod keys;
+#[cfg(feature = "redis")]
 pub mod redis;
 pub mod replicas;
 pub mod retention;

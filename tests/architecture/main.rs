@@ -23,11 +23,15 @@ const MODULES: &[(&str, &[&str])] = &[
     ("rate_limit", &[]),
     ("tasks", &["telemetry"]),
     ("tls", &[]),
-    ("config", &["experiment", "tls"]),
+    ("features", &[]),
+    ("config", &["experiment", "features", "tls"]),
     ("upstream", &["config", "experiment", "tasks", "telemetry"]),
     ("otel", &["config", "tasks", "upstream", "telemetry"]),
     ("journal", &["experiment", "tasks"]),
-    ("store", &["journal", "experiment", "tls", "telemetry"]),
+    (
+        "store",
+        &["journal", "experiment", "tasks", "tls", "telemetry"],
+    ),
     (
         "proxy",
         &[
@@ -48,6 +52,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "stats",
             "config",
             "experiment",
+            "features",
             "rate_limit",
             "tasks",
             "upstream",
