@@ -9,6 +9,7 @@ mod decisions;
 mod dice;
 mod engines;
 mod grid;
+mod latency;
 mod report;
 mod traffic;
 mod whole;
@@ -48,7 +49,7 @@ fn main() {
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
     }
-    let sections: [(&str, Section); 12] = [
+    let sections: [(&str, Section); 13] = [
         ("coverage", grid::coverage),
         ("power", grid::power),
         ("sizes", alarms::sample_ratios),
@@ -61,6 +62,7 @@ fn main() {
         ("rare buyers", decisions::rare_buyers),
         ("at stopping", decisions::at_stopping),
         ("several", decisions::several),
+        ("latency", latency::quantiles),
     ];
     for (_, section) in sections.iter().filter(|(name, _)| wants(name)) {
         section(&mut report, effort);

@@ -27,7 +27,10 @@ pub fn declaration(plan: &Plan) -> Declaration {
 /// should agree in it.
 pub fn definition(plan: &Plan) -> String {
     let Plan {
-        metrics, identity, ..
+        metrics,
+        identity,
+        segments,
+        ..
     } = plan;
     // Without the tables by which experiments are found: their order is another one in each process.
     let mut experiments = plan.experiments.to_vec();
@@ -35,7 +38,9 @@ pub fn definition(plan: &Plan) -> String {
         // Decisions reach replicas one after the other.
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
     }
-    let content = digest(&format!("{experiments:?} {metrics:?} {identity:?}"));
+    let content = digest(&format!(
+        "{experiments:?} {metrics:?} {identity:?} {segments:?}"
+    ));
     format!("{content:016x}")
 }
 

@@ -55,6 +55,8 @@ pub enum MetricKind {
     Mean,
     /// Sum of values over sum of a base, both per user.
     Ratio,
+    /// A quantile, over users, of the latency of their first response.
+    Latency,
 }
 
 /// Which direction of a metric is better.
@@ -82,6 +84,39 @@ pub enum Trigger {
     Event(Box<str>),
     /// A request and its answer match a rule.
     Rule(MetricRule),
+    /// Nothing is an event: what counts is the latency of each user's first response.
+    Latency(LatencyQuantile),
+}
+
+/// Which quantile of a latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LatencyQuantile {
+    /// Half of all users have a lower latency.
+    P50,
+    /// 95 % have.
+    P95,
+    /// 99 % have.
+    P99,
+}
+
+impl LatencyQuantile {
+    /// The share of users below it.
+    pub fn share(self) -> f64 {
+        match self {
+            LatencyQuantile::P50 => 0.5,
+            LatencyQuantile::P95 => 0.95,
+            LatencyQuantile::P99 => 0.99,
+        }
+    }
+
+    /// Its name in the file and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            LatencyQuantile::P50 => "p50",
+            LatencyQuantile::P95 => "p95",
+            LatencyQuantile::P99 => "p99",
+        }
+    }
 }
 
 /// The denominator of a ratio metric.
@@ -231,7 +266,7 @@ pub const UNUSED_MAX: usize = 64;
 pub fn note_unused(metrics: &[Metric], event: &Event<'_>, unused: &mut BTreeSet<String>) {
     let counts = |metric: &&Metric| match &metric.trigger {
         Trigger::Event(name) => **name == event.name,
-        Trigger::Rule(_) => false,
+        Trigger::Rule(_) | Trigger::Latency(_) => false,
     };
     for (name, _) in &event.parameters {
         let mut counting = metrics.iter().filter(counts);
@@ -295,7 +330,7 @@ impl Metric {
                 seen.count = 1;
                 seen.sum = self.one();
             }
-            Trigger::Rule(_) => {}
+            Trigger::Rule(_) | Trigger::Latency(_) => {}
             Trigger::Event(name) => {
                 for event in events.clone().filter(|event| event.name == **name) {
                     seen.count += 1;
@@ -349,7 +384,7 @@ impl Metric {
     /// What an event without a value adds: metrics that count heads, not values, keep none.
     fn one(&self) -> i64 {
         match self.kind {
-            MetricKind::Conversion | MetricKind::Count => 0,
+            MetricKind::Conversion | MetricKind::Count | MetricKind::Latency => 0,
             MetricKind::Mean | MetricKind::Ratio => 10i64.pow(u32::from(self.scale)),
         }
     }

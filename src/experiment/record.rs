@@ -76,6 +76,8 @@ pub struct Record<'a> {
     /// The experiments that the user was inside of on this request. Empty when the request
     /// matched none and is recorded for its events alone.
     pub exposures: &'a [Exposure],
+    /// Which segments the user is in: see [`super::segment::describe`]. Empty without exposures.
+    pub segments: &'a str,
     /// What the answer counted for.
     pub observations: &'a [Observation],
     /// The minted ID that came with `user`, which is a known one: evidence that both are one

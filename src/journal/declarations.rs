@@ -57,6 +57,7 @@ impl From<&Declaration> for DeclarationShape {
                 MetricKind::Count => 1,
                 MetricKind::Mean => 2,
                 MetricKind::Ratio => 3,
+                MetricKind::Latency => 4,
             },
             increase: metric.goal == MetricGoal::Increase,
             scale: metric.scale,
@@ -98,6 +99,7 @@ impl DeclarationShape {
                 1 => MetricKind::Count,
                 2 => MetricKind::Mean,
                 3 => MetricKind::Ratio,
+                4 => MetricKind::Latency,
                 _ => return None,
             };
             let goal = if shape.increase {

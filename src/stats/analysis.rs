@@ -40,6 +40,10 @@ pub enum Method {
     Log,
     /// The difference of two rates.
     Difference,
+    /// Quantiles of one sample per user.
+    Quantile,
+    /// A guardrail on a quantile, one-sided.
+    HarmOnQuantile,
     /// A guardrail on users with a bad event: exact and one-sided.
     HarmedUsers,
     /// A guardrail on other rates: the logarithm of their ratio, one-sided.

@@ -4,11 +4,12 @@ use super::analysis::{GroupJudgement, Judgement, MetricJudgement, Side};
 use super::compare::{Compared, compare, method};
 use super::decision::verdict;
 use super::guardrail::{self, Data};
-use super::input::{History, Kind, Metric, Question, Role, Shown};
+use super::input::{History, Kind, Metric, Question, Role, Samples, Shown};
 use super::interval::{Interval, finite};
 use super::moments::{Sums, unit};
 use super::multiple_testing::{self, Corrected, interval_levels};
 use super::planning::POWER;
+use super::quantile;
 use super::srm::sample_ratio;
 use super::stratified;
 use super::{normal_mixture, proportion_interval};
@@ -74,6 +75,9 @@ fn max_increase(metric: &Metric) -> Option<f64> {
 /// Each group by itself.
 fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
     let groups = (0..question.groups.len()).map(|group| {
+        if let Some(samples) = &metric.samples {
+            return describe_quantile(question, samples, group);
+        }
         let sums = pooled(metric, group);
         GroupJudgement {
             rate: mean_of(metric, &sums),
@@ -95,6 +99,23 @@ fn describe(question: &Question, metric: &Metric) -> MetricJudgement {
     }
 }
 
+/// One group's quantile over all of its users.
+fn describe_quantile(question: &Question, samples: &Samples, group: usize) -> GroupJudgement {
+    let counts = samples.counts.iter().filter_map(|epoch| epoch.get(group));
+    let all = quantile::together(counts);
+    let bucket = quantile::quantile(&[(1.0, &all)], samples.share);
+    let evidence = quantile::QuantileEvidence::new(&all, samples.share);
+    let (low, high) = evidence.interval(question.alpha);
+    GroupJudgement {
+        rate: bucket.map(|bucket| samples.middle(bucket)),
+        interval: Interval {
+            low: low.map(|low| samples.edge(f64::from(low))),
+            high: high.map(|high| samples.edge(f64::from(high + 1))),
+        },
+        ..GroupJudgement::default()
+    }
+}
+
 fn pooled(metric: &Metric, group: usize) -> Sums {
     let each = metric.totals.iter().filter_map(|totals| totals.get(group));
     each.fold(Sums::default(), |sum, totals| {
@@ -107,6 +128,7 @@ fn mean_of(metric: &Metric, sums: &Sums) -> Option<f64> {
     let raw = match metric.kind {
         Kind::Ratio => (sums.base != 0).then(|| sums.sum as f64 / sums.base as f64)?,
         Kind::Conversion | Kind::Count | Kind::Mean => sums.mean()?,
+        Kind::Quantile => return None,
     };
     finite(raw * unit(metric))
 }
@@ -254,8 +276,13 @@ fn after(
 }
 
 fn data<'a>(metric: &Metric, compared: &'a Compared) -> Data<'a> {
+    if let Some(quantiles) = compared.quantiles() {
+        return Data::Quantile(quantiles);
+    }
     match metric.kind {
         Kind::Conversion => Data::Users(&compared.terms),
-        Kind::Count | Kind::Mean | Kind::Ratio => Data::Log(compared.log_estimate(metric)),
+        Kind::Count | Kind::Mean | Kind::Ratio | Kind::Quantile => {
+            Data::Log(compared.log_estimate(metric))
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! - [`stratified`] makes two groups comparable over changing weights, from [`moments`];
 //! - [`compare`] compares a group with control, by the evidence of [`exact_conversion`] (shares of
 //!   users, by [`logistic`]) and [`normal_mixture`] (logarithms and differences of means), both
-//!   tuned by [`prior`]; [`proportion_interval`] bounds one group's share;
+//!   tuned by [`prior`], or by [`quantile`]; [`proportion_interval`] bounds one group's share;
 //! - [`multiple_testing`] corrects for many groups and metrics, [`guardrail`] tests for harm;
 //! - [`decision`] makes a [`verdict`] of it, at the times of [`timing`].
 //!
@@ -37,6 +37,7 @@ pub mod planning;
 pub mod prior;
 pub mod proportion_interval;
 pub mod quadrature;
+pub mod quantile;
 pub mod reference;
 pub mod special;
 pub mod srm;
@@ -47,7 +48,9 @@ pub mod verdict;
 pub use analysis::{GroupJudgement, Judgement, Lift, Method, MetricJudgement, Side};
 pub use analyze::judge;
 pub use guardrail::Guardrail;
-pub use input::{Epoch, Goal, Group, History, Kind, Metric, Question, Role, Shown, Totals};
+pub use input::{
+    Epoch, Goal, Group, History, Kind, Metric, Question, Role, Samples, Shown, Totals,
+};
 pub use interval::Interval;
 pub use srm::SampleRatio;
 pub use verdict::{Finding, Given, State, Verdict};

@@ -11,6 +11,7 @@ use super::{
     UserDelta,
 };
 use crate::experiment::assign::murmur3_32;
+use crate::experiment::latency_bucket;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
@@ -395,14 +396,24 @@ impl DeltaBuilder {
             return;
         }
         let exposures = &mut self.user(record).exposures;
-        let at = (record.at_ms, experiment.epoch);
+        let at = (
+            record.at_ms,
+            experiment.epoch,
+            latency_bucket::of(record.latency_us),
+            &*record.segments,
+        );
         match exposures.iter_mut().find(|seen| seen.group == group.name) {
-            Some(seen) if at < (seen.at_ms, seen.epoch) => (seen.at_ms, seen.epoch) = at,
+            Some(seen) if at < (seen.at_ms, seen.epoch, seen.latency, &*seen.segments) => {
+                (seen.at_ms, seen.epoch, seen.latency) = (at.0, at.1, at.2);
+                seen.segments.clone_from(&record.segments);
+            }
             Some(_) => {}
             None => exposures.push(ExposureAt {
-                at_ms: record.at_ms,
-                epoch: experiment.epoch,
+                at_ms: at.0,
+                epoch: at.1,
                 group: group.name.clone(),
+                latency: at.2,
+                segments: record.segments.clone(),
             }),
         }
     }

@@ -45,6 +45,11 @@ pub struct GroupTotals {
     pub unfinished: u64,
     /// See [`Tally::latency`].
     pub latency: BTreeMap<u64, u64>,
+    /// Users by the latency of their first exposure's response: see [`UserRecord::latency`].
+    pub first_latency: BTreeMap<u16, u64>,
+    /// By segment and value, such as `device=mobile`: the same of its users. Responses are not
+    /// divided.
+    pub segments: BTreeMap<String, GroupTotals>,
     /// By metric's name. A metric without an event is not here.
     pub metrics: BTreeMap<String, MetricTotals>,
 }
@@ -81,7 +86,7 @@ pub struct HourTotals {
     pub epoch: EpochDigest,
     /// The group's name.
     pub group: String,
-    /// `latency` is left empty here.
+    /// `latency`, `first_latency` and `segments` are left empty here.
     pub totals: GroupTotals,
 }
 
@@ -96,6 +101,11 @@ pub struct UserRecord {
     pub first_ms: u64,
     /// Whether the user was later seen in another group.
     pub crossed_over: bool,
+    /// How long the response of the first exposure took: a bucket of
+    /// [`crate::experiment::latency_bucket`]. `None` for users whom an earlier version counted.
+    pub latency: Option<u16>,
+    /// The segments at the first exposure: see [`crate::experiment::segment::describe`].
+    pub segments: String,
     /// By metric's name: count, sum, base.
     pub metrics: BTreeMap<String, (u64, i64, i64)>,
 }

@@ -100,6 +100,7 @@ const PURE: &[&str] = &[
     "admin/view/interval_plot.rs",
     "admin/view/metric_values.rs",
     "admin/view/narrative.rs",
+    "admin/view/segments.rs",
     "admin/view/table.rs",
     "admin/view/verdict_text.rs",
     "store/apply_semantics.rs",
@@ -172,7 +173,7 @@ const SHARED_NAMES: &[&str] = &["Arguments"];
 const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[];
 /// What remains to be done: functions over the limit, by module.
 const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[
-    ("admin", 7),
+    ("admin", 6),
     ("cli", 1),
     ("config", 4),
     ("server", 1),

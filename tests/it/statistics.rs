@@ -148,6 +148,7 @@ fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> Metric {
         margin: 0.01,
         scale: 2,
         totals,
+        samples: None,
         history: Vec::new(),
     }
 }

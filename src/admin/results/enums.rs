@@ -46,6 +46,12 @@ pub fn method(method: Method) -> &'static str {
         Method::Difference => {
             "normal mixtures of the difference on the information clock (always valid, asymptotic)"
         }
+        Method::Quantile => {
+            "nonparametric mixtures at each place of the quantile, one sample per user (always valid)"
+        }
+        Method::HarmOnQuantile => {
+            "one-sided nonparametric mixtures at each place of the quantile, one sample per user (always valid)"
+        }
         Method::HarmedUsers => "exact one-sided conversions-only mixture (always valid)",
         Method::HarmOnLog => "one-sided log-lift normal mixture (always valid, asymptotic)",
     }
@@ -63,7 +69,7 @@ pub fn group_role() -> Schema {
 
 /// What a metric counts.
 pub fn metric_kind() -> Schema {
-    one_of(["conversion", "count", "mean", "ratio"])
+    one_of(["conversion", "count", "mean", "ratio", "latency"])
 }
 
 /// What is better.

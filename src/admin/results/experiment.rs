@@ -8,6 +8,7 @@ use crate::admin::results::planning::planning;
 use crate::admin::results::schema::{
     EpochResult, ExperimentResult, GroupResult, Latency, Recently, SampleRatio, VerdictResult,
 };
+use crate::admin::results::segments::segment_results;
 use crate::admin::results::srm_diagnosis::{parting, stages};
 use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
@@ -74,6 +75,7 @@ pub fn result(
         planning: planning(experiment, evaluation),
         guardrails: guardrail_results(plan, experiment, evaluation),
         metrics: metric_results(plan, experiment, evaluation, view),
+        segments: segment_results(plan, experiment, evaluation),
         verdict: VerdictResult {
             state: match judgement.verdict.state {
                 State::Collecting => "collecting",
@@ -136,6 +138,7 @@ pub fn ended(name: String, totals: &ExperimentTotals) -> ExperimentResult {
         planning: None,
         guardrails: Vec::new(),
         metrics: Vec::new(),
+        segments: Vec::new(),
         verdict: VerdictResult {
             state: "collecting",
             group: None,

@@ -10,7 +10,7 @@ use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::metric::{MetricGoal, MetricRole};
+use crate::experiment::metric::{MetricGoal, MetricRole, Trigger};
 use crate::stats::{self, GroupJudgement, fixed};
 use crate::store::{ExperimentTotals, MetricTotals};
 
@@ -53,26 +53,18 @@ pub fn metric_results(
             let of = evaluation.question.metrics[place].totals.iter();
             let totals = sum(of.filter_map(|groups| groups.get(group_place)));
             let (came, _) = pooled(&evaluation.totals, &group.name, &metric.name);
+            let measured = measured(&evaluation.question.metrics[place], group_place);
             let single = single.get(place).and_then(|groups| groups[group_place]);
             MetricGroup {
                 name: group.name.to_string(),
                 users: totals.users,
                 users_waiting: metric.within_ms.map(|_| came.saturating_sub(totals.users)),
-                converted: totals.converted,
-                count: totals.count,
+                converted: measured.unwrap_or(totals.converted),
+                count: measured.unwrap_or(totals.count),
                 sum: totals.sum as f64 / units(metric),
                 rate: judged.rate,
                 interval: judged.interval.low.zip(judged.interval.high),
-                lift: judged.lift.map(|lift| LiftResult {
-                    absolute: lift.absolute,
-                    absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
-                    relative: lift.relative,
-                    relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
-                    shrunken: lift.shrunken,
-                    averaged: lift
-                        .averaged
-                        .map(|(control, group)| AveragedResult { control, group }),
-                }),
+                lift: judged.lift.map(lift_result),
                 p_value: judged.p_value,
                 p_value_lowest: judged.history.lowest.map(|lowest| lowest.p),
                 p_value_lowest_at: lowest_at(judged),
@@ -96,6 +88,10 @@ pub fn metric_results(
             } else {
                 "secondary"
             },
+            latency: match metric.trigger {
+                Trigger::Latency(quantile) => Some(quantile.name()),
+                Trigger::Event(_) | Trigger::Rule(_) => None,
+            },
             method: method(judged.method),
             detect: evaluation.question.metrics[place].detect,
             margin: metric.margin,
@@ -105,6 +101,27 @@ pub fn metric_results(
         }
     });
     each.collect()
+}
+
+/// A comparison with control, as results show it.
+pub fn lift_result(lift: stats::Lift) -> LiftResult {
+    LiftResult {
+        absolute: lift.absolute,
+        absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
+        relative: lift.relative,
+        relative_interval: (lift.relative_interval.low, lift.relative_interval.high),
+        shrunken: lift.shrunken,
+        averaged: lift
+            .averaged
+            .map(|(control, group)| AveragedResult { control, group }),
+    }
+}
+
+/// Of a latency: users whose latency is known.
+fn measured(metric: &stats::Metric, group: usize) -> Option<u64> {
+    let samples = metric.samples.as_ref()?;
+    let counts = samples.counts.iter().filter_map(|epoch| epoch.get(group));
+    Some(counts.flat_map(|counts| counts.values()).sum())
 }
 
 /// What is shown of a metric's counts, over all epochs.

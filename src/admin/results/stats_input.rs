@@ -4,7 +4,8 @@ use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::experiment::guardrail::GuardrailTarget;
-use crate::experiment::metric::{Metric, MetricGoal, MetricKind, MetricRole};
+use crate::experiment::latency_bucket;
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind, MetricRole, Trigger};
 use crate::stats;
 use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
@@ -76,6 +77,7 @@ pub fn question(
             margin: metric.margin,
             scale: metric.scale,
             totals: all_totals(&metric.name, metric.within_ms),
+            samples: samples(metric, totals, &groups),
             history: Vec::new(),
         }
     });
@@ -108,6 +110,7 @@ pub fn question(
                 &guardrail.counted_name(&plan.metrics),
                 metric.and_then(|metric| metric.within_ms),
             ),
+            samples: metric.and_then(|metric| samples(metric, totals, &groups)),
             history: Vec::new(),
         }
     });
@@ -132,6 +135,26 @@ pub fn question(
         min_duration_ms: experiment.min_duration_ms,
         ..stats::Question::default()
     }
+}
+
+/// The latency of each user's first response, for a metric that is a quantile of it.
+fn samples(metric: &Metric, totals: &ExperimentTotals, groups: &[&str]) -> Option<stats::Samples> {
+    let Trigger::Latency(quantile) = metric.trigger else {
+        return None;
+    };
+    let of = |group: Option<&GroupTotals>| {
+        group.map_or_else(Default::default, |group| group.first_latency.clone())
+    };
+    let epochs = totals.epochs.iter().map(|epoch| {
+        let groups = groups.iter().map(|&name| of(epoch.groups.get(name)));
+        groups.collect()
+    });
+    Some(stats::Samples {
+        share: quantile.share(),
+        first: latency_bucket::FIRST_US / 1000.0,
+        step: latency_bucket::step(),
+        counts: epochs.collect(),
+    })
 }
 
 fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
@@ -178,6 +201,7 @@ pub fn kind(kind: MetricKind) -> stats::Kind {
         MetricKind::Count => stats::Kind::Count,
         MetricKind::Mean => stats::Kind::Mean,
         MetricKind::Ratio => stats::Kind::Ratio,
+        MetricKind::Latency => stats::Kind::Quantile,
     }
 }
 
