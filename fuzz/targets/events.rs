@@ -23,6 +23,7 @@ fn metric(kind: MetricKind, value: Option<&str>) -> Metric {
         trigger: Trigger::Event("purchase".into()),
         value: value.map(Into::into),
         max: Some(5_000_000),
+        cap: None,
         per: None,
         scale: 6,
         within_ms: None,
