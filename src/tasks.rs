@@ -136,10 +136,7 @@ impl Supervisor {
     where
         F: Future<Output: TaskResult + Send> + Send + 'static,
     {
-        let supervisor = self.clone();
-        Task(tokio::spawn(async move {
-            supervisor.keep(name, policy, start).await;
-        }))
+        self.spawn_until(|_| false, name, policy, start)
     }
 
     /// Starts a task like [`Supervisor::spawn`], and drops its future once the process is in a phase

@@ -1,8 +1,5 @@
 //! The rules of the modules: which module may depend on which, no import cycles, what pure files
 //! must not use, unique names of public types, and sizes. Standard library only.
-//!
-//! A rule that the code does not keep yet has a list of what remains. These lists only shrink: an
-//! entry that is no longer needed fails the test too.
 
 mod imports;
 mod source;
@@ -168,13 +165,6 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 /// Public types that may share a name.
 const SHARED_NAMES: &[&str] = &["Arguments"];
 
-/// What remains to be done: files in import cycles, by module.
-const CYCLIC_FILES_LEFT: &[(&str, usize)] = &[];
-/// What remains to be done: functions over the limit, by module.
-const LONG_FUNCTIONS_LEFT: &[(&str, usize)] = &[];
-/// What remains to be done: names of more than one public type.
-const SHARED_NAMES_LEFT: &[&str] = &[];
-
 #[test]
 fn modules_depend_only_on_what_they_may() {
     check(&dependency_faults(sources()));
@@ -218,83 +208,37 @@ fn functions_have_at_most_70_lines() {
         .filter(|(place, _)| !long.contains_key(*place))
         .map(|(place, _)| format!("{place} is no longer long: delete it from LONG_FUNCTIONS"))
         .collect();
-    let mut left: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (place, fault) in &long {
-        if !LONG_FUNCTIONS.iter().any(|(excepted, _)| excepted == place) {
-            let module = place.split(['/', '.', ':']).next().unwrap();
-            left.entry(module).or_default().push(fault.clone());
-        }
-    }
-    faults.extend(compare_with_left(
-        "LONG_FUNCTIONS_LEFT",
-        LONG_FUNCTIONS_LEFT,
-        &left,
-    ));
+    let is_excepted = |place: &String| LONG_FUNCTIONS.iter().any(|(it, _)| it == place);
+    let too_long = long.iter().filter(|(place, _)| !is_excepted(place));
+    faults.extend(too_long.map(|(_, fault)| fault.clone()));
     check(&faults);
 }
 
 #[test]
 fn files_of_a_module_form_no_import_cycle() {
-    let mut left: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let sources = sources();
-    for (file, way) in import_cycles(sources) {
-        let module = file.split(['/', '.']).next().unwrap();
-        left.entry(module)
-            .or_default()
-            .push(format!("src/{file}: import cycle: {}", way.join(" → ")));
-    }
-    check(&compare_with_left(
-        "CYCLIC_FILES_LEFT",
-        CYCLIC_FILES_LEFT,
-        &left,
-    ));
+    let cycles = import_cycles(sources()).into_iter();
+    let faults = cycles.map(|(file, way)| format!("src/{file}: import cycle: {}", way.join(" → ")));
+    check(&faults.collect::<Vec<_>>());
 }
 
 #[test]
 fn names_of_public_types_are_unique() {
-    let sources = sources();
-    let shared = shared_names(sources);
-    let mut faults: Vec<String> = SHARED_NAMES_LEFT
+    let shared = shared_names(sources());
+    let shared = shared
         .iter()
-        .filter(|name| !shared.contains_key(*name))
-        .map(|name| format!("`{name}` is unique now: delete it from SHARED_NAMES_LEFT"))
-        .collect();
-    for (name, places) in &shared {
-        if !SHARED_NAMES.contains(name) && !SHARED_NAMES_LEFT.contains(name) {
-            faults.push(format!(
-                "`{name}` is the name of several public types: {}: rename all but one",
-                places.join(", ")
-            ));
-        }
-    }
-    check(&faults);
+        .filter(|(name, _)| !SHARED_NAMES.contains(name));
+    let faults = shared.map(|(name, places)| {
+        format!(
+            "`{name}` is the name of several public types: {}: rename all but one",
+            places.join(", ")
+        )
+    });
+    check(&faults.collect::<Vec<_>>());
 }
 
 #[track_caller]
 fn check(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
-}
-
-/// Compares what was found in each module with what is known to remain.
-fn compare_with_left(
-    list: &str,
-    known: &[(&str, usize)],
-    found: &BTreeMap<&str, Vec<String>>,
-) -> Vec<String> {
-    let mut faults = Vec::new();
-    for (module, places) in found {
-        let known = known.iter().find(|(name, _)| name == module);
-        if places.len() > known.map_or(0, |(_, n)| *n) {
-            faults.extend(places.iter().cloned());
-        }
-    }
-    for (module, n) in known {
-        let now = found.get(module).map_or(0, Vec::len);
-        if now < *n {
-            faults.push(format!("{list}: `{module}` has {now} now, not {n}: lower the number, or delete the entry at 0"));
-        }
-    }
-    faults
 }
 
 /// The files of `src/`, without those that exist for tests only.
@@ -690,18 +634,5 @@ mod tests {
         );
         let test = "#[cfg(test)]\nmod tests { use crate::x::b; }";
         cyclic(&[("x/b.rs", "use super::c::f;"), ("x/c.rs", test)], &[]);
-    }
-
-    #[test]
-    fn a_list_of_what_remains_must_shrink() {
-        let found = BTreeMap::from([("proxy", vec!["a".to_owned()])]);
-        let compare = |known| compare_with_left("LEFT", known, &found);
-        assert_eq!(compare(&[("proxy", 1)]), [""; 0]);
-        assert_eq!(compare(&[]), ["a"]);
-        finds(compare(&[("proxy", 2)]), "`proxy` has 1 now, not 2");
-        finds(
-            compare(&[("proxy", 1), ("admin", 1)]),
-            "delete the entry at 0",
-        );
     }
 }

@@ -151,7 +151,7 @@ fn refuse(
             head.complete(&response, more, date, ClientContext::default())
         });
         let text = Bytes::copy_from_slice(&whole[response.head_bytes..]);
-        if let Some(mut stream) = send_head(responder, head, Some(&text)) {
+        if let Ok(Some(mut stream)) = send_head(responder, head, Some(&text)) {
             // So short a text waits in the stream's buffer.
             let _ = stream.send_data(text, true);
         }
@@ -159,23 +159,26 @@ fn refuse(
     None
 }
 
-/// Sends the head of a response. `whole` is its body, where all of that is known. `None` when
-/// nothing follows: there is no body, or the client has reset the stream.
+/// The client has reset the stream.
+struct Reset;
+
+/// Sends the head of a response. `whole` is its body, if all of that is known. Returns the stream
+/// that takes the body, if there is one.
 fn send_head(
     responder: &Responder,
     mut head: Response<()>,
     whole: Option<&Bytes>,
-) -> Option<SendStream<Bytes>> {
+) -> Result<Option<SendStream<Bytes>>, Reset> {
     let ends = whole.is_some_and(Bytes::is_empty);
     if let Some(whole) = whole.filter(|whole| !whole.is_empty()) {
         let length = HeaderValue::from(whole.len());
         head.headers_mut().entry(CONTENT_LENGTH).or_insert(length);
     }
     match responder.borrow_mut().send_response(head, ends) {
-        Ok(stream) => Some(stream).filter(|_| !ends),
+        Ok(stream) => Ok(Some(stream).filter(|_| !ends)),
         Err(error) => {
             tracing::debug!("a response cannot be sent: {error}");
-            None
+            Err(Reset)
         }
     }
 }
@@ -250,7 +253,7 @@ async fn deliver(
         None => Some(Bytes::copy_from_slice(first)),
     };
     let Some(whole) = whole else {
-        let Some(stream) = send_head(client.responder, head, None) else {
+        let Ok(Some(stream)) = send_head(client.responder, head, None) else {
             return exchange.progress.ends(ResponseEnd::Left);
         };
         let Some(connection) = connection else {
@@ -269,11 +272,12 @@ async fn deliver(
     }
     let bytes = whole.len() as u64;
     let sent = match send_head(client.responder, head, Some(&whole)) {
-        Some(stream) => {
+        Ok(Some(stream)) => {
             let mut sending = ResponseStream::new(stream, client, exchange);
             sending.send(whole, true, None).await
         }
-        None => whole.is_empty(),
+        Ok(None) => true,
+        Err(Reset) => false,
     };
     match sent {
         true => exchange.progress.delivered(bytes),
@@ -289,8 +293,8 @@ fn switch(
     (connection, first): (PooledConnection, Vec<u8>),
 ) -> Option<Switched> {
     extended_connect::agreed(&mut head);
+    let send = send_head(client.responder, head, None).ok().flatten()?;
     exchange.progress.delivered(0);
-    let send = send_head(client.responder, head, None)?;
     Some(Switched {
         client: Http2TunnelStream::new(send, client.body.into_stream()),
         upstream: TunnelSide {

@@ -38,14 +38,14 @@ fn without_memory(proxy: &Proxy, what: &str, act: impl FnOnce()) {
     assert!(growth < GROWTH_MAX_KIB, "{what}: {growth} KiB more");
 }
 
-/// While its response is not read, an upload must stop: only socket buffers can take more of it,
-/// however long that takes.
-fn stands(sent: &AtomicUsize) {
-    let mut before = usize::MAX;
+/// Waits until an upload has begun and stops. It must stop while its response is not read: only
+/// socket buffers can take more of it, however long that takes. A second without a byte is a stop.
+fn wait_until_stalled(sent: &AtomicUsize) {
+    let mut before = 0;
     loop {
         let now = sent.load(Ordering::Relaxed);
         assert!(now < BODY_BYTES, "all was taken");
-        if now == before {
+        if now > 0 && now == before {
             return;
         }
         before = now;
@@ -75,7 +75,7 @@ fn bodies_of_100_mb_are_streamed_over_http1() {
                 }
             });
             if slowly {
-                stands(&sent);
+                wait_until_stalled(&sent);
             }
             let answer = client.answer(true).unwrap();
             sending.join().unwrap();
@@ -103,7 +103,7 @@ fn bodies_of_100_mb_are_streamed_over_http2() {
                 let response = sender.send_request(request).await.unwrap();
                 if slowly {
                     let sent = Arc::clone(&sent);
-                    tokio::task::spawn_blocking(move || stands(&sent))
+                    tokio::task::spawn_blocking(move || wait_until_stalled(&sent))
                         .await
                         .unwrap();
                 }
