@@ -140,6 +140,7 @@ fn measure(
                 group,
                 served: Served::Own,
             }],
+            segments: "",
             observations: if number % 10 == 0 {
                 std::slice::from_ref(&event)
             } else {

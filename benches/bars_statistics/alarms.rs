@@ -210,6 +210,7 @@ fn question(users: [u64; 2], converted: [u64; 2], previous: History, look: u64) 
             margin: 0.01,
             scale: 0,
             totals: vec![vec![totals(0), totals(1)]],
+            samples: None,
             history: vec![History::default(), previous],
         }],
         started_at_ms: Some(0),

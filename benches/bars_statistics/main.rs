@@ -9,6 +9,7 @@ mod decisions;
 mod dice;
 mod engines;
 mod grid;
+mod latency;
 mod planned;
 mod report;
 mod traffic;
@@ -49,7 +50,7 @@ fn main() {
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
     }
-    let sections: [(&str, Section); 13] = [
+    let sections: [(&str, Section); 14] = [
         ("coverage", grid::coverage),
         ("power", grid::power),
         ("sizes", alarms::sample_ratios),
@@ -63,6 +64,7 @@ fn main() {
         ("at stopping", decisions::at_stopping),
         ("several", decisions::several),
         ("planned end", planned::planned_end),
+        ("latency", latency::quantiles),
     ];
     for (_, section) in sections.iter().filter(|(name, _)| wants(name)) {
         section(&mut report, effort);

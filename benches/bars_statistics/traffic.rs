@@ -23,6 +23,7 @@ fn metric(kind: Kind) -> MetricInput {
         margin: 0.01,
         scale: 2,
         totals: Vec::new(),
+        samples: None,
         history: Vec::new(),
     }
 }

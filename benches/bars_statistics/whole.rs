@@ -34,6 +34,7 @@ pub fn question_of(kind: Kind, totals: [Totals; 2], share: f64, detect: f64) -> 
             margin: 0.01,
             scale: 0,
             totals: vec![totals.to_vec()],
+            samples: None,
             history: Vec::new(),
         }],
         started_at_ms: Some(0),

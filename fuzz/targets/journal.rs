@@ -100,6 +100,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             status: 200,
             latency_us: 7,
             exposures: &exposures,
+            segments: "",
             observations: &observations[..(number % 2) as usize],
             minted: None,
         };

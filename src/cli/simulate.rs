@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .collect();
     if playable.is_empty() {
         return Err(ErrorWithHint::new(
-            "the file has no running experiment with a metric",
+            "the file has no running experiment that a metric of events judges",
             "write `metrics:`, such as `purchase: POST /checkout -> 2xx`",
         )
         .into());

@@ -5,7 +5,7 @@ use super::identity;
 use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
-use super::{admin, limits, logging, plan, privacy, tls, tracing, upstreams};
+use super::{admin, limits, logging, plan, privacy, segments, tls, tracing, upstreams};
 use crate::experiment::key_ring::KeyRing;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -36,6 +36,10 @@ const KEYS: &[(&str, &str)] = &[
     (
         "metrics",
         "a name for each metric, then the event or rule that counts",
+    ),
+    (
+        "segments",
+        "a name for each segment, then device, returning or { header: NAME, values: [ … ] }",
     ),
     (
         "timeouts",
@@ -119,6 +123,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         default,
         experiments: experiments.into(),
         metrics: metrics.into(),
+        segments: segments::read(root),
         timeouts: limits::timeouts(root),
         limits: limits::limits(root),
         trust: limits::trust(root),

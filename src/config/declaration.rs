@@ -34,7 +34,10 @@ pub fn metrics(plan: &Plan) -> Vec<DeclaredMetric> {
 /// should have the same digest.
 pub fn definition(plan: &Plan) -> String {
     let Plan {
-        metrics, identity, ..
+        metrics,
+        identity,
+        segments,
+        ..
     } = plan;
     // Without the lookup tables of experiments: their order differs between processes.
     let mut experiments = plan.experiments.to_vec();
@@ -42,7 +45,9 @@ pub fn definition(plan: &Plan) -> String {
         // Decisions reach replicas at different times.
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
     }
-    let content = digest(&format!("{experiments:?} {metrics:?} {identity:?}"));
+    let content = digest(&format!(
+        "{experiments:?} {metrics:?} {identity:?} {segments:?}"
+    ));
     format!("{content:016x}")
 }
 

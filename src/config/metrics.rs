@@ -6,8 +6,8 @@ use crate::experiment::decimal::Decimal;
 use crate::experiment::event::is_name;
 use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{
-    HeaderRule, Metric, MetricGoal, MetricKind, MetricRole, MetricRule, RatioBase, StatusRange,
-    Trigger, VALUE_MAX,
+    HeaderRule, LatencyQuantile, Metric, MetricGoal, MetricKind, MetricRole, MetricRule, RatioBase,
+    StatusRange, Trigger, VALUE_MAX,
 };
 use http::Method;
 
@@ -32,6 +32,10 @@ const KEYS: &[(&str, &str)] = &[
         "{ method: POST, path: /checkout, status: 2xx, header: \"X-Done: yes\" }",
     ),
     ("event", "the name of an event that the upstream reports"),
+    (
+        "latency",
+        "p50, p95 or p99 of the latency of each user's first response",
+    ),
     (
         "value",
         "the event's parameter that holds the value, such as amount",
@@ -87,6 +91,10 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         return Some(metric);
     }
     node.keys(KEYS);
+    if let Some(latency) = node.get("latency") {
+        read_latency(node, &latency, &mut metric);
+        return Some(metric);
+    }
     match (node.get("on"), node.get("event")) {
         (Some(on), None) => metric.trigger = Trigger::Rule(rule(&on)),
         (None, Some(event)) => metric.trigger = Trigger::Event(event_name(&event)?),
@@ -118,33 +126,11 @@ fn read_words(node: &Node<'_>, metric: &mut Metric) {
         &mut metric.kind,
         node.get("kind").and_then(|node| node.word(&kinds)),
     );
-    let goals = [
-        ("increase", MetricGoal::Increase),
-        ("decrease", MetricGoal::Decrease),
-    ];
-    set(
-        &mut metric.goal,
-        node.get("goal").and_then(|node| node.word(&goals)),
-    );
-    let roles = [
-        ("primary", MetricRole::Primary),
-        ("secondary", MetricRole::Secondary),
-    ];
-    set(
-        &mut metric.role,
-        node.get("role").and_then(|node| node.word(&roles)),
-    );
+    read_aims(node, metric);
 }
 
-/// Reads what the experiment is planned with: effect, margin, baseline and window.
+/// Reads the baseline and the window.
 fn read_planning(node: &Node<'_>, metric: &mut Metric) {
-    let share = |node: Node<'_>| {
-        node.percent("a percentage above 0, such as 10%", |percent| {
-            percent > 0.0 && percent <= 1000.0
-        })
-    };
-    set(&mut metric.detect, node.get("detect").and_then(share));
-    set(&mut metric.margin, node.get("margin").and_then(share));
     metric.baseline = node.get("baseline").and_then(|node| match metric.kind {
         MetricKind::Conversion => node.percent("a percentage of users, such as 30%", |percent| {
             percent > 0.0 && percent < 100.0
@@ -182,6 +168,62 @@ fn read_value(node: &Node<'_>, metric: &mut Metric) {
     metric.max = node.get("max").and_then(|node| max(&node, metric));
     metric.cap = node.get("cap").and_then(|node| cap(&node, metric));
 }
+
+/// Reads what every kind of metric may have: goal, role, and the differences that it is planned for.
+fn read_aims(node: &Node<'_>, metric: &mut Metric) {
+    let goals = [
+        ("increase", MetricGoal::Increase),
+        ("decrease", MetricGoal::Decrease),
+    ];
+    set(
+        &mut metric.goal,
+        node.get("goal").and_then(|node| node.word(&goals)),
+    );
+    let roles = [
+        ("primary", MetricRole::Primary),
+        ("secondary", MetricRole::Secondary),
+    ];
+    set(
+        &mut metric.role,
+        node.get("role").and_then(|node| node.word(&roles)),
+    );
+    let share = |node: Node<'_>| {
+        node.percent("a percentage above 0, such as 10%", |percent| {
+            percent > 0.0 && percent <= 1000.0
+        })
+    };
+    set(&mut metric.detect, node.get("detect").and_then(share));
+    set(&mut metric.margin, node.get("margin").and_then(share));
+}
+
+/// Reads a quantile of latencies. Its goal is `decrease` unless the file names another.
+fn read_latency(node: &Node<'_>, latency: &Node<'_>, metric: &mut Metric) {
+    let quantiles = [
+        LatencyQuantile::P50,
+        LatencyQuantile::P95,
+        LatencyQuantile::P99,
+    ]
+    .map(|quantile| (quantile.name(), quantile));
+    metric.kind = MetricKind::Latency;
+    metric.goal = MetricGoal::Decrease;
+    if let Some(quantile) = latency.word(&quantiles) {
+        metric.trigger = Trigger::Latency(quantile);
+    }
+    read_aims(node, metric);
+    for key in OF_EVENTS {
+        if let Some(other) = node.get(key) {
+            other.problem(
+                format!("a latency has no `{key}`"),
+                "a metric with `latency` has only goal, role, detect and margin beside it",
+            );
+        }
+    }
+}
+
+/// Keys of metrics that are made of events.
+const OF_EVENTS: [&str; 10] = [
+    "on", "event", "value", "max", "cap", "kind", "per", "scale", "within", "baseline",
+];
 
 /// Reads the limit on an event's value, in units of the metric's scale.
 fn max(node: &Node<'_>, metric: &Metric) -> Option<i64> {

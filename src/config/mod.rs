@@ -23,6 +23,7 @@ mod privacy;
 mod reader;
 mod redact;
 mod schema;
+mod segments;
 mod source_map;
 mod store;
 mod tls;

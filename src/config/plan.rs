@@ -22,6 +22,7 @@ use crate::experiment::identity::Identity;
 use crate::experiment::key_ring::KeyRing;
 use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
+use crate::experiment::segment::UserSegment;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub experiments: Experiments,
     /// In file order.
     pub metrics: Box<[Metric]>,
+    /// The segments that divide users for display, in file order.
+    pub segments: Box<[UserSegment]>,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// Limits on sizes and counts.

@@ -177,6 +177,15 @@ impl<'a> Visitor<'a> {
             .map(UserId::of_nonempty)
     }
 
+    /// When the visitor's ID was minted, in Unix milliseconds; `None` where it was not.
+    pub fn minted_ms(&self) -> Option<u64> {
+        let id = self.assigned_by().as_bytes();
+        let minted = Uuid::try_parse_ascii(id).ok()?;
+        let (seconds, nanos) = minted.get_timestamp()?.to_unix();
+        let is_own = self.origin == Origin::Minted;
+        is_own.then_some(seconds * 1000 + u64::from(nanos) / 1_000_000)
+    }
+
     /// The visitor with an ID of its own, for keeping past the request.
     pub fn into_owned(self) -> Visitor<'static> {
         Visitor {

@@ -58,6 +58,8 @@ pub enum MetricKind {
     Mean,
     /// Sum of values over sum of a base, both per user.
     Ratio,
+    /// A quantile, over users, of the latency of their first response.
+    Latency,
 }
 
 impl MetricKind {
@@ -68,6 +70,7 @@ impl MetricKind {
             MetricKind::Count => "count",
             MetricKind::Mean => "mean",
             MetricKind::Ratio => "ratio",
+            MetricKind::Latency => "latency",
         }
     }
 }
@@ -97,6 +100,39 @@ pub enum Trigger {
     Event(Box<str>),
     /// A request and its answer match a rule.
     Rule(MetricRule),
+    /// Nothing is an event: what counts is the latency of each user's first response.
+    Latency(LatencyQuantile),
+}
+
+/// Which quantile of a latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LatencyQuantile {
+    /// Half of all users have a lower latency.
+    P50,
+    /// 95 % have.
+    P95,
+    /// 99 % have.
+    P99,
+}
+
+impl LatencyQuantile {
+    /// The share of users below it.
+    pub fn share(self) -> f64 {
+        match self {
+            LatencyQuantile::P50 => 0.5,
+            LatencyQuantile::P95 => 0.95,
+            LatencyQuantile::P99 => 0.99,
+        }
+    }
+
+    /// Its name in the file and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            LatencyQuantile::P50 => "p50",
+            LatencyQuantile::P95 => "p95",
+            LatencyQuantile::P99 => "p99",
+        }
+    }
 }
 
 /// The denominator of a ratio metric.
@@ -246,7 +282,7 @@ pub const UNUSED_MAX: usize = 64;
 pub fn note_unused(metrics: &[Metric], event: &Event<'_>, unused: &mut BTreeSet<String>) {
     let counts = |metric: &&Metric| match &metric.trigger {
         Trigger::Event(name) => **name == event.name,
-        Trigger::Rule(_) => false,
+        Trigger::Rule(_) | Trigger::Latency(_) => false,
     };
     for (name, _) in &event.parameters {
         let mut counting = metrics.iter().filter(counts);
@@ -310,7 +346,7 @@ impl Metric {
                 seen.count = 1;
                 seen.sum = self.one();
             }
-            Trigger::Rule(_) => {}
+            Trigger::Rule(_) | Trigger::Latency(_) => {}
             Trigger::Event(name) => {
                 for event in events.clone().filter(|event| event.name == **name) {
                     seen.count += 1;
@@ -364,7 +400,7 @@ impl Metric {
     /// What an event without a value adds: metrics that count heads, not values, keep none.
     fn one(&self) -> i64 {
         match self.kind {
-            MetricKind::Conversion | MetricKind::Count => 0,
+            MetricKind::Conversion | MetricKind::Count | MetricKind::Latency => 0,
             MetricKind::Mean | MetricKind::Ratio => 10i64.pow(u32::from(self.scale)),
         }
     }

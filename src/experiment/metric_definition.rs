@@ -10,6 +10,7 @@ impl Metric {
         let trigger = match &self.trigger {
             Trigger::Event(name) => format!("event {name}"),
             Trigger::Rule(rule) => rule_text(rule),
+            Trigger::Latency(quantile) => format!("{} of the first response", quantile.name()),
         };
         let mut parts = vec![trigger, format!("kind {}", self.kind.name())];
         let unit = 10f64.powi(i32::from(self.scale));

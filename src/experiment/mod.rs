@@ -19,6 +19,7 @@ pub mod http_view;
 pub mod identity;
 mod index;
 pub mod key_ring;
+pub mod latency_bucket;
 pub mod match_index;
 pub mod matcher;
 pub mod metric;
@@ -27,6 +28,7 @@ pub mod minted;
 pub mod override_token;
 pub mod record;
 pub mod resolve;
+pub mod segment;
 mod user_id;
 
 pub use definition::{ActOn, Experiment, Group, Horizon, Lifecycle};

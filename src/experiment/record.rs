@@ -85,6 +85,8 @@ pub struct Record<'a> {
     /// The exposures of this request. Empty if the request matched no experiment and is recorded only for
     /// its events.
     pub exposures: &'a [Exposure],
+    /// The user's segments: see [`super::segment::describe`]. Empty without exposures.
+    pub segments: &'a str,
     /// The observations of metrics.
     pub observations: &'a [Observation],
     /// The minted ID that came with `user`, which is a known ID: both belong to one person. It is never an

@@ -79,6 +79,7 @@ impl From<&Declaration> for DeclarationShape {
                 MetricKind::Count => 1,
                 MetricKind::Mean => 2,
                 MetricKind::Ratio => 3,
+                MetricKind::Latency => 4,
             },
             increase: metric.goal == MetricGoal::Increase,
             scale: metric.scale,
@@ -171,6 +172,7 @@ fn read_metric((shape, more): (MetricShape, MetricMore)) -> Option<DeclaredMetri
         1 => MetricKind::Count,
         2 => MetricKind::Mean,
         3 => MetricKind::Ratio,
+        4 => MetricKind::Latency,
         _ => return None,
     };
     let goal = if shape.increase {

@@ -1,6 +1,6 @@
 //! The payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with more fields of
-//! 0.1.0, 4 record with more fields, 5 record with more fields and times of its events), then postcard.
-//! [`super::frame`] defines the frame.
+//! 0.1.0, 4 record with more fields, 5 record with more fields and times of its events, 6 the same with
+//! segments), then postcard. [`super::frame`] defines the frame.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
 //! digits, `.seg`). A segment has frames, and then zeros to the end of the file. It declares every plan
@@ -28,6 +28,7 @@ const KIND_RECORD: u8 = 2;
 const KIND_RECORD_WITH_OLD_MORE: u8 = 3;
 const KIND_RECORD_WITH_MORE: u8 = 4;
 const KIND_RECORD_WITH_TIMES: u8 = 5;
+const KIND_RECORD_WITH_SEGMENTS: u8 = 6;
 
 /// A decoded payload.
 #[derive(Debug, PartialEq)]
@@ -56,6 +57,8 @@ pub struct OwnedRecord {
     pub latency_us: u64,
     /// See [`Record::exposures`].
     pub exposures: SmallVec<[Exposure; 2]>,
+    /// See [`Record::segments`].
+    pub segments: String,
     /// See [`Record::observations`].
     pub observations: Vec<Observation>,
     /// See [`Record::minted`].
@@ -106,11 +109,16 @@ pub fn write_record(
         let event_ids = ids.map(|id| id.map_or(0, EventId::get)).collect();
         More { minted, event_ids }
     };
-    let written = if has_times {
-        *kind = KIND_RECORD_WITH_TIMES;
+    let times = || -> Times {
         let times = observations().map(|it| it.at_ms.map_or(0, NonZeroU64::get));
-        let times: Times = times.collect();
-        postcard::to_slice(&(shape, more(), times), body)
+        times.collect()
+    };
+    let written = if !record.segments.is_empty() {
+        *kind = KIND_RECORD_WITH_SEGMENTS;
+        postcard::to_slice(&(shape, more(), times(), record.segments), body)
+    } else if has_times {
+        *kind = KIND_RECORD_WITH_TIMES;
+        postcard::to_slice(&(shape, more(), times()), body)
     } else if has_ids || minted.is_some() {
         *kind = KIND_RECORD_WITH_MORE;
         postcard::to_slice(&(shape, more()), body)
@@ -166,10 +174,14 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
         KIND_RECORD_WITH_TIMES => {
             let (shape, more, times): (Reading<'_>, More<'_>, Times) =
                 postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
-            let mut record = more.read(shape).ok_or(UnreadablePayload)?;
-            for (seen, at_ms) in record.observations.iter_mut().zip(times) {
-                seen.at_ms = NonZeroU64::new(at_ms);
-            }
+            let record = more.read_with(shape, times).ok_or(UnreadablePayload)?;
+            Ok(JournalEntry::Record(record))
+        }
+        KIND_RECORD_WITH_SEGMENTS => {
+            let (shape, more, times, segments): (Reading<'_>, More<'_>, Times, &str) =
+                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let mut record = more.read_with(shape, times).ok_or(UnreadablePayload)?;
+            segments.clone_into(&mut record.segments);
             Ok(JournalEntry::Record(record))
         }
         KIND_RECORD_WITH_OLD_MORE => {
@@ -322,6 +334,14 @@ impl More<'_> {
         }
         Some(record)
     }
+
+    fn read_with(self, shape: Reading<'_>, times: Times) -> Option<OwnedRecord> {
+        let mut record = self.read(shape)?;
+        for (seen, at_ms) in record.observations.iter_mut().zip(times) {
+            seen.at_ms = NonZeroU64::new(at_ms);
+        }
+        Some(record)
+    }
 }
 
 /// The own times of events in Unix milliseconds, one for each observation, 0 for none.
@@ -359,6 +379,7 @@ impl Reading<'_> {
             status: self.status,
             latency_us: self.latency_us,
             exposures: self.exposures.0,
+            segments: String::new(),
             observations: self.observations.0,
             minted: minted.map(<[u8]>::to_vec),
         })
@@ -377,6 +398,7 @@ mod tests {
             status: 200,
             latency_us: 3,
             exposures: &[],
+            segments: "",
             observations,
             minted: UserId::new(b"minted"),
         }
@@ -422,6 +444,19 @@ mod tests {
         let read = decoded(&room[HEAD_BYTES..bytes]);
         assert_eq!(read.observations, observations);
         assert_eq!(read.minted.as_deref(), Some(&b"minted"[..]));
+    }
+
+    #[test]
+    fn segments_of_a_record_are_kept() {
+        let observations = [seen(0, None), seen(1, Some(9))];
+        let mut record = record(&observations);
+        record.segments = "device=mobile,plan=none";
+        let mut room = [0; 200];
+        let key = Key::from(uuid::Uuid::nil());
+        let bytes = write_record(&mut room, 1, &record, key).unwrap();
+        let read = decoded(&room[HEAD_BYTES..bytes]);
+        assert_eq!(read.segments, record.segments);
+        assert_eq!(read.observations, observations);
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub struct Reader {
     lost_ones: Ranges,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a step is used at once, and a box would allocate for each record"
+)]
 enum Step {
     Record(u64, OwnedRecord),
     Passed,

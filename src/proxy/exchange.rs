@@ -52,6 +52,8 @@ pub struct Exchange<'b> {
     pub input_bytes: usize,
     /// The user, where one may be recorded.
     pub visitor: Option<Visitor<'b>>,
+    /// Which segments the user is in, where the file has some and the request may be an exposure.
+    pub segments: Option<Box<str>>,
     /// The request's path.
     pub path: &'b str,
     /// When the request's head was complete.

@@ -41,6 +41,7 @@ use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::override_token::Override;
 use crate::experiment::resolve::{self, Assignment};
+use crate::experiment::segment;
 use crate::journal;
 use crate::telemetry::HttpProtocol;
 use crate::upstream::PooledConnection;
@@ -122,6 +123,7 @@ pub fn begin<'b>(
             None => request.head_bytes + inline,
         },
         visitor: decided.visitor,
+        segments: decided.segments,
         began,
         began_ms,
         over_tls: decided.over_tls,
@@ -147,6 +149,7 @@ struct Decided<'b> {
     over_tls: bool,
     visitor: Option<Visitor<'b>>,
     assignment: Assignment,
+    segments: Option<Box<str>>,
     override_cookie: Option<String>,
 }
 
@@ -163,6 +166,7 @@ fn decide<'b>(
     let visitor = identify(plan, request, local, began_ms);
     let overriding = honour_override(plan, request, visitor.as_ref(), began_ms);
     let assignment = assign(plan, request, local, visitor.as_ref(), overriding.as_ref());
+    let segments = segments(plan, request, visitor.as_ref(), &assignment, began_ms);
     let override_cookie = request
         .override_token()
         .zip(overriding.as_ref())
@@ -172,8 +176,22 @@ fn decide<'b>(
         over_tls,
         visitor,
         assignment,
+        segments,
         override_cookie,
     }
+}
+
+/// The segments of a user who is in a group of some experiment.
+fn segments(
+    plan: &Plan,
+    request: &Request<'_>,
+    visitor: Option<&Visitor<'_>>,
+    assignment: &Assignment,
+    now_ms: u64,
+) -> Option<Box<str>> {
+    let visitor = visitor.filter(|_| !plan.segments.is_empty() && !assignment.inside.is_empty())?;
+    let text = segment::describe(&plan.segments, request, visitor.minted_ms(), now_ms);
+    Some(text.into())
 }
 
 /// Phase *parse*. What came over HTTP/2 has been measured before it was written as HTTP/1.

@@ -152,6 +152,7 @@ impl Exchange<'_> {
             assignment: &self.assignment,
             served: fallback,
             status: response.status,
+            segments: self.segments.as_deref().unwrap_or_default(),
             observations,
         };
         exposure_log::answered(worker, snapshot, answered)

@@ -125,6 +125,7 @@ fn append(
         status: 0,
         latency_us: 0,
         exposures: &[],
+        segments: "",
         observations: &observations,
         minted: None,
     };

@@ -43,6 +43,10 @@ pub enum Method {
     Difference,
     /// Planned analyses, with alpha spending.
     PlannedAnalyses,
+    /// Quantiles of one sample per user.
+    Quantile,
+    /// A guardrail on a quantile, one-sided.
+    HarmOnQuantile,
     /// A guardrail on users with a bad event: exact and one-sided.
     HarmedUsers,
     /// A guardrail on other rates: the logarithm of their ratio, one-sided.

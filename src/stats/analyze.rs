@@ -5,11 +5,12 @@ use super::compare::{Compared, compare, method};
 use super::decision::verdict;
 use super::guardrail::{self, Data};
 use super::horizon::{self, EndAfter, PlannedAnalysis, PlannedEnd};
-use super::input::{History, Kind, MetricInput, Question, Role, Shown};
+use super::input::{History, Kind, MetricInput, Question, Role, Samples, Shown};
 use super::interval::{Interval, finite};
 use super::moments::{Sums, unit};
 use super::multiple_testing::{self, Corrected, interval_levels};
 use super::planning::POWER;
+use super::quantile;
 use super::srm::sample_ratio;
 use super::stratified;
 use super::{normal_mixture, proportion_interval};
@@ -78,6 +79,9 @@ fn max_increase(metric: &MetricInput) -> Option<f64> {
 /// Each group by itself.
 fn describe(question: &Question, metric: &MetricInput) -> MetricJudgement {
     let groups = (0..question.groups.len()).map(|group| {
+        if let Some(samples) = &metric.samples {
+            return describe_quantile(question, samples, group);
+        }
         let sums = pooled(metric, group);
         GroupJudgement {
             rate: mean_of(metric, &sums),
@@ -99,6 +103,23 @@ fn describe(question: &Question, metric: &MetricInput) -> MetricJudgement {
     }
 }
 
+/// One group's quantile over all of its users.
+fn describe_quantile(question: &Question, samples: &Samples, group: usize) -> GroupJudgement {
+    let counts = samples.counts.iter().filter_map(|epoch| epoch.get(group));
+    let all = quantile::together(counts);
+    let bucket = quantile::quantile(&[(1.0, &all)], samples.share);
+    let evidence = quantile::QuantileEvidence::new(&all, samples.share);
+    let (low, high) = evidence.interval(question.alpha);
+    GroupJudgement {
+        rate: bucket.map(|bucket| samples.middle(bucket)),
+        interval: Interval {
+            low: low.map(|low| samples.edge(f64::from(low))),
+            high: high.map(|high| samples.edge(f64::from(high + 1))),
+        },
+        ..GroupJudgement::default()
+    }
+}
+
 fn pooled(metric: &MetricInput, group: usize) -> Sums {
     let each = metric.totals.iter().filter_map(|totals| totals.get(group));
     each.fold(Sums::default(), |sum, totals| {
@@ -111,6 +132,7 @@ fn mean_of(metric: &MetricInput, sums: &Sums) -> Option<f64> {
     let raw = match metric.kind {
         Kind::Ratio => (sums.base != 0).then(|| sums.sum as f64 / sums.base as f64)?,
         Kind::Conversion | Kind::Count | Kind::Mean => sums.mean()?,
+        Kind::Quantile => return None,
     };
     finite(raw * unit(metric))
 }
@@ -291,8 +313,13 @@ fn after(
 }
 
 fn data<'a>(metric: &MetricInput, compared: &'a Compared) -> Data<'a> {
+    if let Some(quantiles) = compared.quantiles() {
+        return Data::Quantile(quantiles);
+    }
     match metric.kind {
         Kind::Conversion => Data::Users(&compared.terms),
-        Kind::Count | Kind::Mean | Kind::Ratio => Data::Log(compared.log_estimate(metric)),
+        Kind::Count | Kind::Mean | Kind::Ratio | Kind::Quantile => {
+            Data::Log(compared.log_estimate(metric))
+        }
     }
 }

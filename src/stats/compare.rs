@@ -9,12 +9,13 @@ use super::analysis::{Lift, Method};
 use super::bayes;
 use super::exact_conversion::Evidence;
 use super::horizon::{NewEstimate, PlannedAnalysis};
-use super::input::{Goal, Kind, MetricInput, Question, Role};
+use super::input::{Goal, Kind, MetricInput, Question, Role, Samples};
 use super::interval::{Interval, finite};
 use super::logistic::{FAR, Term, likeliest, ln_likelihood};
 use super::moments::Sums;
 use super::normal_mixture::Estimate;
 use super::planning;
+use super::quantile::{self, SampleCounts};
 use super::special::{bisect, ln_sum_exp};
 use super::stratified::{self, Period, Rates};
 use std::f64::consts::LN_2;
@@ -34,6 +35,44 @@ pub struct Compared {
     exact: Option<Evidence>,
     /// Of the effect; `None` until enough is known.
     estimate: Option<Estimate>,
+    /// Of quantiles; for those only.
+    quantiles: Option<Quantiles>,
+}
+
+/// The quantiles of both groups.
+#[derive(Clone, Debug)]
+struct Quantiles {
+    evidence: quantile::QuantileComparison,
+    /// Control's quantile and the group's, in the metric's unit, averaged over the periods alike.
+    both: Option<(f64, f64)>,
+}
+
+/// The group's share in a period, control's samples and the group's.
+type PeriodSamples = (f64, SampleCounts, SampleCounts);
+
+impl Quantiles {
+    fn new(question: &Question, samples: &Samples, control: usize, group: usize) -> Quantiles {
+        let periods = stratified::samples(question, samples, control, group);
+        // Each period has the same weight in both groups, as in `stratified::comparable`.
+        let users = |of: &SampleCounts| of.values().sum::<u64>() as f64;
+        let weight = |(_, control, own): &PeriodSamples| {
+            let (control, own) = (users(control), users(own));
+            match control > 0.0 && own > 0.0 {
+                true => control * (own / (control + own)),
+                false => 0.0,
+            }
+        };
+        let of = |which: fn(&PeriodSamples) -> &SampleCounts| {
+            let weighted = periods.iter().map(|both| (weight(both), which(both)));
+            let weighted = weighted.filter(|(weight, _)| *weight > 0.0);
+            let bucket = quantile::quantile(&weighted.collect::<Vec<_>>(), samples.share)?;
+            Some(samples.middle(bucket))
+        };
+        Quantiles {
+            both: of(|(_, control, _)| control).zip(of(|(_, _, own)| own)),
+            evidence: quantile::QuantileComparison::new(&periods, samples.share, samples.step),
+        }
+    }
 }
 
 /// What an effect is a number of.
@@ -53,7 +92,8 @@ pub fn compare(
     group: usize,
 ) -> Compared {
     let periods = stratified::periods(question, metric, control, group);
-    let rates = stratified::comparable(metric, &periods);
+    let is_rate = metric.samples.is_none();
+    let rates = stratified::comparable(metric, &periods).filter(|_| is_rate);
     let terms: Vec<Term> = periods.iter().map(Period::term).collect();
     let scale = scale(metric, rates.as_ref());
     let estimate = rates.as_ref().and_then(|rates| match scale {
@@ -72,6 +112,10 @@ pub fn compare(
         scale,
         exact,
         estimate,
+        quantiles: metric
+            .samples
+            .as_ref()
+            .map(|samples| Quantiles::new(question, samples, control, group)),
     }
 }
 
@@ -80,7 +124,7 @@ pub fn compare(
 fn scale(metric: &MetricInput, rates: Option<&Rates>) -> Scale {
     let is_positive = rates.is_none_or(|rates| rates.control.mean > 0.0 && rates.own.mean > 0.0);
     match (metric.kind, metric.baseline) {
-        (Kind::Conversion | Kind::Count, _) => Scale::Log,
+        (Kind::Conversion | Kind::Count | Kind::Quantile, _) => Scale::Log,
         (Kind::Mean | Kind::Ratio, None) if is_positive => Scale::Log,
         (Kind::Mean | Kind::Ratio, _) => Scale::Difference,
     }
@@ -97,7 +141,9 @@ fn size(metric: &MetricInput, rates: &Rates) -> f64 {
 pub fn method(metric: &MetricInput) -> Method {
     match (metric.role, metric.kind, metric.baseline) {
         (Role::Guardrail { .. }, Kind::Conversion, _) => Method::HarmedUsers,
+        (Role::Guardrail { .. }, Kind::Quantile, _) => Method::HarmOnQuantile,
         (Role::Guardrail { .. }, _, _) => Method::HarmOnLog,
+        (_, Kind::Quantile, _) => Method::Quantile,
         (_, Kind::Conversion, _) => Method::Shares,
         (_, Kind::Mean | Kind::Ratio, Some(_)) => Method::Difference,
         (_, Kind::Count | Kind::Mean | Kind::Ratio, _) => Method::Log,
@@ -107,7 +153,15 @@ pub fn method(metric: &MetricInput) -> Method {
 impl Compared {
     /// ln E of no effect at this look; 0 until enough is known.
     pub fn ln_e(&self) -> f64 {
-        self.ln_e_at(0.0)
+        match &self.quantiles {
+            Some(quantiles) => quantiles.evidence.ln_e(),
+            None => self.ln_e_at(0.0),
+        }
+    }
+
+    /// The evidence of quantiles, for those only.
+    pub fn quantiles(&self) -> Option<&quantile::QuantileComparison> {
+        self.quantiles.as_ref().map(|it| &it.evidence)
     }
 
     /// ln E of an effect on the scale that decides; 0 until enough is known.
@@ -128,6 +182,13 @@ impl Compared {
             Goal::Increase => 1.0,
             Goal::Decrease => -1.0,
         };
+        if let Some(quantiles) = self.quantiles() {
+            let planned = metric.detect.ln_1p();
+            return match metric.goal {
+                Goal::Increase => quantiles.ln_e_below(planned),
+                Goal::Decrease => quantiles.ln_e_above(-planned),
+            };
+        }
         let estimated = self.estimate.map_or(0.0, |estimate| {
             let planned = sign * estimate.tau;
             planned * (0.5 * planned - estimate.delta) / estimate.variance
@@ -172,6 +233,9 @@ impl Compared {
     /// Where the true effect lies on the scale that decides, with error `alpha`. It holds the
     /// estimate, also where the groups' sizes and their weights say different things.
     fn interval(&self, alpha: f64) -> Interval {
+        if let Some(quantiles) = self.quantiles() {
+            return quantiles.interval(alpha);
+        }
         if self.exact.is_none() {
             let interval = |estimate: Estimate| estimate.mixture_interval(alpha);
             return self.estimate.map_or(Interval::UNKNOWN, interval);
@@ -250,9 +314,8 @@ impl Compared {
     }
 
     fn lift_in(&self, metric: &MetricInput, effect: Interval) -> Lift {
-        let difference = self
-            .rates
-            .map(|Rates { control, own, .. }| own.mean - control.mean);
+        let both = self.both();
+        let difference = both.map(|(control, own)| own - control);
         let common = Lift {
             absolute: difference,
             averaged: self.averaged(),
@@ -261,12 +324,12 @@ impl Compared {
         match self.scale {
             Scale::Log => {
                 let ratio = || {
-                    let rates = self.rates.filter(|rates| rates.control.mean > 0.0)?;
-                    finite(rates.own.mean / rates.control.mean - 1.0)
+                    let (control, own) = both.filter(|(control, _)| *control > 0.0)?;
+                    finite(own / control - 1.0)
                 };
                 let interval = effect.map(f64::exp_m1);
-                // A share cannot fall further than to nothing.
-                let is_share = metric.kind == Kind::Conversion;
+                // A share or a latency cannot fall further than to nothing.
+                let is_share = matches!(metric.kind, Kind::Conversion | Kind::Quantile);
                 let lowest = is_share.then_some(-1.0);
                 Lift {
                     absolute_interval: self.as_difference(effect),
@@ -305,8 +368,18 @@ impl Compared {
 
     /// Over several periods: control's rate and the group's, averaged alike.
     fn averaged(&self) -> Option<(f64, f64)> {
-        let rates = self.rates.filter(|_| self.periods.len() > 1)?;
-        Some((rates.control.mean, rates.own.mean))
+        self.both().filter(|_| self.periods.len() > 1)
+    }
+
+    /// Control's rate and the group's, averaged over the periods alike.
+    fn both(&self) -> Option<(f64, f64)> {
+        match &self.quantiles {
+            Some(quantiles) => quantiles.both,
+            None => {
+                let Rates { control, own, .. } = self.rates?;
+                Some((control.mean, own.mean))
+            }
+        }
     }
 
     /// The size of control's rate, where it is surely not 0: percentages of differences are of it.

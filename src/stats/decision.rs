@@ -233,6 +233,7 @@ mod tests {
                 margin: 0.01,
                 scale: 0,
                 totals: vec![converted.iter().map(totals).collect()],
+                samples: None,
                 history: Vec::new(),
             }],
             started_at_ms: Some(0),

@@ -57,11 +57,13 @@ pub fn view(question: &Question) -> Vec<Vec<Option<FixedHorizon>>> {
         let [only] = periods.as_slice() else {
             return None;
         };
-        let rates = stratified::comparable(metric, &periods)?;
+        // Quantiles have no variance here: they are compared by the always valid test alone.
+        let rates =
+            stratified::comparable(metric, &periods).filter(|_| metric.samples.is_none())?;
         let (of_control, own) = (rates.control, rates.own);
         let absolute = match metric.kind {
             Kind::Conversion => Pair::of(&only.control, &only.own).newcombe(question.alpha),
-            Kind::Count | Kind::Mean | Kind::Ratio => {
+            Kind::Count | Kind::Mean | Kind::Ratio | Kind::Quantile => {
                 welch(sample(&of_control), sample(&own), question.alpha)
             }
         };

@@ -5,6 +5,7 @@ use super::input::Kind;
 use super::interval::Interval;
 use super::logistic::{FAR, Term};
 use super::normal_mixture::{self, Estimate};
+use super::quantile::QuantileComparison;
 use super::special::bisect;
 use super::stratified::Rate;
 
@@ -36,6 +37,8 @@ pub enum Data<'a> {
     Users(&'a [Term]),
     /// An estimate of the log ratio; `None` until there is one.
     Log(Option<Estimate>),
+    /// Quantiles of one sample per user.
+    Quantile(&'a QuantileComparison),
 }
 
 /// ln E⁺ of "the rate grew by at most `max_increase`" (at least 0): 0 while nothing is known.
@@ -78,6 +81,7 @@ fn ln_e_at(data: &Data<'_>, log_ratio: f64) -> f64 {
         Data::Users(terms) => exact_conversion::ln_e_above(terms, log_ratio.exp(), CONCENTRATION)
             .unwrap_or(f64::NEG_INFINITY),
         Data::Log(None) => 0.0,
+        Data::Quantile(quantiles) => quantiles.ln_e_above(log_ratio),
         Data::Log(Some(estimate)) => {
             normal_mixture::ln_e_above(estimate.delta - log_ratio, estimate.variance, estimate.tau)
         }
@@ -86,6 +90,9 @@ fn ln_e_at(data: &Data<'_>, log_ratio: f64) -> f64 {
 
 /// The largest growth that is rejected, by the same test: it agrees with it on every look.
 fn at_least(data: &Data<'_>, alpha: f64) -> Option<f64> {
+    if let Data::Quantile(quantiles) = data {
+        return quantiles.at_least(alpha).map(f64::exp_m1);
+    }
     let rejected = |log_ratio: f64| ln_e_at(data, log_ratio) >= -alpha.ln();
     let mut low = -1.0;
     while !rejected(low) {

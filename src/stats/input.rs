@@ -1,6 +1,7 @@
 //! What is asked: plain data about one experiment.
 
 use super::horizon::PlannedEnd;
+use super::quantile::SampleCounts;
 use super::verdict::Given;
 
 /// One experiment, its periods and its metrics.
@@ -120,8 +121,35 @@ pub struct MetricInput {
     pub scale: u8,
     /// By epoch, then by group.
     pub totals: Vec<Vec<Totals>>,
+    /// For [`Kind::Quantile`]: what it is a quantile of.
+    pub samples: Option<Samples>,
     /// What earlier analyses found, by group; empty at the first one.
     pub history: Vec<History>,
+}
+
+/// One sample per user, counted in buckets of equal width on the logarithmic scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Samples {
+    /// Which quantile, above 0 and below 1, such as 0.95.
+    pub share: f64,
+    /// Where bucket 0 begins, in the metric's unit; above 0.
+    pub first: f64,
+    /// The width of a bucket: ln of the ratio of its ends.
+    pub step: f64,
+    /// By epoch, then by group.
+    pub counts: Vec<Vec<SampleCounts>>,
+}
+
+impl Samples {
+    /// The middle of a bucket, in the metric's unit.
+    pub fn middle(&self, bucket: u16) -> f64 {
+        self.edge(f64::from(bucket) + 0.5)
+    }
+
+    /// The value so many buckets above the beginning.
+    pub fn edge(&self, buckets: f64) -> f64 {
+        self.first * (buckets * self.step).exp()
+    }
 }
 
 /// What analyses of a group found until now. It is displayed, and never decides.
@@ -162,6 +190,8 @@ pub enum Kind {
     Mean,
     /// Sum of values over the sum of a base.
     Ratio,
+    /// A quantile of one sample per user.
+    Quantile,
 }
 
 /// Which direction is better.

@@ -9,7 +9,7 @@
 //! - [`stratified`] makes two groups comparable over changing weights, from [`moments`];
 //! - [`compare`] compares a group with control, by the evidence of [`exact_conversion`] (shares of
 //!   users, by [`logistic`]) and [`normal_mixture`] (logarithms and differences of means), both
-//!   tuned by [`prior`]; [`proportion_interval`] bounds one group's share;
+//!   tuned by [`prior`], or by [`quantile`]; [`proportion_interval`] bounds one group's share;
 //! - [`multiple_testing`] corrects for many groups and metrics, [`guardrail`] tests for harm;
 //! - with a planned end, [`horizon`] spends the error over so many analyses;
 //! - [`decision`] makes a [`verdict`] of it, at the times of [`timing`].
@@ -39,6 +39,7 @@ pub mod planning;
 pub mod prior;
 pub mod proportion_interval;
 pub mod quadrature;
+pub mod quantile;
 pub mod reference;
 pub mod special;
 pub mod srm;
@@ -51,7 +52,7 @@ pub use analyze::judge;
 pub use guardrail::GuardrailJudgement;
 pub use horizon::{ANALYSES, EndAfter, PlannedAnalysis, PlannedEnd};
 pub use input::{
-    Epoch, Goal, GroupInput, History, Kind, MetricInput, Question, Role, Shown, Totals,
+    Epoch, Goal, GroupInput, History, Kind, MetricInput, Question, Role, Samples, Shown, Totals,
 };
 pub use interval::Interval;
 pub use srm::SampleRatioTest;

@@ -30,10 +30,12 @@ impl Sums {
             Kind::Conversion => (i128::from(converted), i128::from(converted)),
             Kind::Count => (i128::from(totals.count), totals.count_sq),
             Kind::Mean | Kind::Ratio => (totals.sum, totals.sum_sq),
+            // Its samples are counted apart.
+            Kind::Quantile => (0, 0),
         };
         let (base, base_sq, cross) = match kind {
             Kind::Ratio => (totals.base, totals.base_sq, totals.cross),
-            Kind::Conversion | Kind::Count | Kind::Mean => (0, 0, 0),
+            Kind::Conversion | Kind::Count | Kind::Mean | Kind::Quantile => (0, 0, 0),
         };
         Sums {
             users: totals.users,
@@ -96,7 +98,7 @@ impl Sums {
 /// What one stored unit of a metric's rate is worth: 0.01 for a mean kept with two decimals.
 pub fn unit(metric: &MetricInput) -> f64 {
     match metric.kind {
-        Kind::Conversion | Kind::Count => 1.0,
+        Kind::Conversion | Kind::Count | Kind::Quantile => 1.0,
         Kind::Mean | Kind::Ratio => 10f64.powi(-i32::from(metric.scale)),
     }
 }

@@ -192,6 +192,7 @@ fn enough(kind: Kind, rate: &Rate) -> bool {
         Kind::Conversion => rate.converted.min(rate.users - rate.converted) >= 10,
         Kind::Count => rate.converted >= 25,
         Kind::Mean | Kind::Ratio => rate.converted >= VALUED_USERS_MIN,
+        Kind::Quantile => false,
     }
 }
 
@@ -209,7 +210,9 @@ impl Rates {
                 let expected = |rate: &Rate| rate.users as f64 * share.min(1.0 - share);
                 each.iter().all(|rate| expected(rate) >= 10.0)
             }
-            Kind::Count | Kind::Mean | Kind::Ratio => each.iter().all(|rate| enough(kind, rate)),
+            Kind::Count | Kind::Mean | Kind::Ratio | Kind::Quantile => {
+                each.iter().all(|rate| enough(kind, rate))
+            }
         }
     }
 }

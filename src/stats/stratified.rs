@@ -6,10 +6,11 @@
 //! numbers of users only, never on what they did. Source: Mantel and Haenszel, JNCI 1959;
 //! Greenland and Robins, Biometrics 1985. With one period these are the plain rates.
 
-use super::input::{Kind, MetricInput, Question};
+use super::input::{Kind, MetricInput, Question, Samples};
 use super::interval::finite;
 use super::logistic::Term;
 use super::moments::{Sums, unit};
+use super::quantile::{self, SampleCounts};
 
 /// A period of constant weights, or several that give the two groups the same proportion.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,31 +67,63 @@ pub fn periods(
     control: usize,
     own: usize,
 ) -> Vec<Period> {
-    let mut periods: Vec<Period> = Vec::new();
-    for (epoch, totals) in question.epochs.iter().zip(&metric.totals) {
-        let share = |group: usize| epoch.shares.get(group).copied().unwrap_or(0.0);
+    let same = same_shares(question, control, own).into_iter();
+    let periods = same.map(|(share, epochs)| {
         let sums = |group: usize| {
-            let totals = totals.get(group).copied().unwrap_or_default();
-            Sums::of(metric.kind, &totals)
+            let totals = epochs
+                .iter()
+                .filter_map(|&epoch| metric.totals.get(epoch)?.get(group));
+            totals.fold(Sums::default(), |sum, totals| {
+                sum.plus(Sums::of(metric.kind, totals))
+            })
         };
+        Period {
+            share,
+            control: sums(control),
+            own: sums(own),
+        }
+    });
+    periods.collect()
+}
+
+/// In the same periods: the group's share, control's samples and the group's.
+pub fn samples(
+    question: &Question,
+    samples: &Samples,
+    control: usize,
+    own: usize,
+) -> Vec<(f64, SampleCounts, SampleCounts)> {
+    let same = same_shares(question, control, own).into_iter();
+    let periods = same.map(|(share, epochs)| {
+        let of = |group: usize| {
+            let counts = epochs
+                .iter()
+                .filter_map(|&epoch| samples.counts.get(epoch)?.get(group));
+            quantile::together(counts)
+        };
+        (share, of(control), of(own))
+    });
+    periods.collect()
+}
+
+/// The group's share of both groups' users, with the epochs in which it had it.
+fn same_shares(question: &Question, control: usize, own: usize) -> Vec<(f64, Vec<usize>)> {
+    let mut same: Vec<(f64, Vec<usize>)> = Vec::new();
+    for (place, epoch) in question.epochs.iter().enumerate() {
+        let share = |group: usize| epoch.shares.get(group).copied().unwrap_or(0.0);
         if !(share(control) > 0.0 && share(own) > 0.0) {
             continue;
         }
-        let next = Period {
-            share: share(own) / (share(own) + share(control)),
-            control: sums(control),
-            own: sums(own),
-        };
-        let same = |period: &&mut Period| (period.share - next.share).abs() < 1e-12;
-        match periods.iter_mut().find(same) {
-            Some(period) => {
-                period.control = period.control.plus(next.control);
-                period.own = period.own.plus(next.own);
-            }
-            None => periods.push(next),
+        let share = share(own) / (share(own) + share(control));
+        match same
+            .iter_mut()
+            .find(|(other, _)| (other - share).abs() < 1e-12)
+        {
+            Some((_, epochs)) => epochs.push(place),
+            None => same.push((share, vec![place])),
         }
     }
-    periods
+    same
 }
 
 /// Both rates, averaged over the periods by the same weights. `None` where a rate or its variance
@@ -155,13 +188,13 @@ fn average(metric: &MetricInput, strata: &[Stratum]) -> Option<Rate> {
             let base = over(Sums::base_mean)?;
             (raw / base, 1.0 / (base * base))
         }
-        Kind::Conversion | Kind::Count | Kind::Mean => (raw, 1.0),
+        Kind::Conversion | Kind::Count | Kind::Mean | Kind::Quantile => (raw, 1.0),
     };
     let one = strata.len() == 1;
     let of_user = |sums: &Sums| match metric.kind {
         // One period: p(1 − p), as everywhere; of several small ones that would be too little.
         Kind::Conversion if one => Some(raw * (1.0 - raw)),
-        Kind::Conversion | Kind::Count | Kind::Mean => sums.variance(),
+        Kind::Conversion | Kind::Count | Kind::Mean | Kind::Quantile => sums.variance(),
         Kind::Ratio => sums.variance_off(raw),
     };
     let variance: Option<f64> = strata
@@ -196,6 +229,7 @@ mod tests {
             margin: 0.01,
             scale: 2,
             totals,
+            samples: None,
             history: Vec::new(),
         }
     }

@@ -12,6 +12,7 @@ use super::{
     UserDelta,
 };
 use crate::experiment::assign::murmur3_32;
+use crate::experiment::latency_bucket;
 use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Served};
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
@@ -445,14 +446,20 @@ impl DeltaBuilder {
     /// Adds an exposure of a user, the earliest in each group.
     fn exposed(&mut self, epoch: EpochDigest, group: &str, record: &OwnedRecord) {
         let exposures = &mut self.user(record).exposures;
-        let at = (record.at_ms, epoch);
+        let latency = latency_bucket::of(record.latency_us);
+        let at = (record.at_ms, epoch, latency, &*record.segments);
         match exposures.iter_mut().find(|seen| seen.group == group) {
-            Some(seen) if at < (seen.at_ms, seen.epoch) => (seen.at_ms, seen.epoch) = at,
+            Some(seen) if at < (seen.at_ms, seen.epoch, seen.latency, &*seen.segments) => {
+                (seen.at_ms, seen.epoch, seen.latency) = (at.0, at.1, at.2);
+                seen.segments.clone_from(&record.segments);
+            }
             Some(_) => {}
             None => exposures.push(ExposureAt {
                 at_ms: record.at_ms,
                 epoch,
                 group: group.to_owned(),
+                latency,
+                segments: record.segments.clone(),
             }),
         }
     }

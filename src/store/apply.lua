@@ -10,7 +10,7 @@
 --   totals:  field, addition                    (what the answers add, whoever the users are)
 --   hours:   field, addition
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
---   users:   id, then exposures: at_ms, epoch, group
+--   users:   id, then exposures: at_ms, epoch, group, latency, segments
 --                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or '', cap or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once, how long an event waits, how long an ID is remembered
@@ -221,12 +221,13 @@ end
 for _ = 1, number() do
   local who = person(root_of(text()))
   for _ = 1, number() do
-    local at_ms, epoch, group = number(), text(), text()
+    local at_ms, epoch, group, latency, segments = number(), text(), text(), number(), text()
     if not who.user then
-      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', metrics = {}, names = {}}
-      add(who.user, 'users', 1)
+      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', latency = latency, segments = segments,
+        metrics = {}, names = {}}
+      add_whole(who.user, 1)
     end
-    seen(who.user, at_ms, epoch, group)
+    seen(who.user, at_ms, epoch, group, latency, segments)
   end
   for _ = 1, number() do
     who.waiting[#who.waiting + 1] = {at_ms = number(), reported_ms = number(), metric = text(), within_ms = number(), count = number(),

@@ -14,11 +14,20 @@ local function whole(value) return string.format('%.0f', value) end
 
 local totals, hours = {}, {}
 local function add_to(sums, field, value) sums[field] = (sums[field] or 0) + value end
+local function field_of(user, what) return user.epoch .. '|' .. user.group .. '|' .. what end
+
+-- To totals, and to those of each of the user's segments.
+local function add_total(user, what, value)
+  add_to(totals, field_of(user, what), value)
+  for segment in user.segments:gmatch('[^,]+') do
+    add_to(totals, field_of(user, 's:' .. segment .. ':' .. what), value)
+  end
+end
 
 local function add(user, what, value)
   if value ~= 0 then
-    local field = user.epoch .. '|' .. user.group .. '|' .. what
-    add_to(totals, field, value)
+    local field = field_of(user, what)
+    add_total(user, what, value)
     add_to(hours, whole(math.floor(user.first_ms / HOUR_MS)) .. '|' .. field, value)
   end
 end
@@ -67,7 +76,10 @@ local damaged = 0
 local function read(record)
   local words = {}
   for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
-  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = words[4], metrics = {}, names = {}}
+  -- After an '@' each: the bucket of the first exposure's latency, and the segments, where they are known.
+  local crossed, latency, segments = (words[4] or ''):match('^([01])@?(%d*)@?([^@]*)$')
+  local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = crossed, latency = tonumber(latency),
+    segments = segments, metrics = {}, names = {}}
   if not (user.crossed and user.first_ms) then damaged = damaged + 1; return nil end
   for i = 5, #words do
     -- Version 0.1.0 kept IDs of events here, each after a '#'.
@@ -83,7 +95,10 @@ end
 
 local function write(user)
   table.sort(user.names)
-  local words = {user.group, user.epoch, whole(user.first_ms), user.crossed}
+  local crossed = user.crossed
+  if user.latency or user.segments ~= '' then crossed = crossed .. '@' .. (user.latency and whole(user.latency) or '') end
+  if user.segments ~= '' then crossed = crossed .. '@' .. user.segments end
+  local words = {user.group, user.epoch, whole(user.first_ms), crossed}
   for _, name in ipairs(user.names) do
     local of = user.metrics[name]
     local cap = of[4] and ':' .. whole(of[4]) or ''
@@ -115,25 +130,28 @@ end
 -- Adds (or, with a sign of -1, takes out) all that a user brings.
 local function add_whole(user, sign)
   add(user, 'users', sign)
+  if user.latency then add_total(user, 'first_latency:' .. whole(user.latency), sign) end
   if user.crossed == '1' then add(user, 'crossed_over', sign) end
   for metric, values in pairs(user.metrics) do add_metric(user, metric, {0, 0, 0}, values, sign) end
 end
 
--- Equal times are parted by epoch and group, so that the order of arrival does not matter.
-local function earlier(at_ms, epoch, group, user)
+-- Equal times are parted by epoch, group, latency and segments, so that the order of arrival does not matter.
+local function earlier(at_ms, epoch, group, latency, segments, user)
   if at_ms ~= user.first_ms then return at_ms < user.first_ms end
   if epoch ~= user.epoch then return epoch < user.epoch end
-  return group < user.group
+  if group ~= user.group then return group < user.group end
+  if (latency or -1) ~= (user.latency or -1) then return (latency or -1) < (user.latency or -1) end
+  return segments < user.segments
 end
 
-local function seen(user, at_ms, epoch, group)
+local function seen(user, at_ms, epoch, group, latency, segments)
   if group ~= user.group and user.crossed == '0' then
     user.crossed = '1'
     add(user, 'crossed_over', 1)
   end
-  if earlier(at_ms, epoch, group, user) then
+  if earlier(at_ms, epoch, group, latency, segments, user) then
     add_whole(user, -1)
-    user.group, user.epoch, user.first_ms = group, epoch, at_ms
+    user.group, user.epoch, user.first_ms, user.latency, user.segments = group, epoch, at_ms, latency, segments
     add_whole(user, 1)
   end
 end
@@ -157,7 +175,7 @@ end
 
 -- One record of two.
 local function joined(first, second)
-  if earlier(second.first_ms, second.epoch, second.group, first) then first, second = second, first end
+  if earlier(second.first_ms, second.epoch, second.group, second.latency, second.segments, first) then first, second = second, first end
   if second.crossed == '1' or first.group ~= second.group then first.crossed = '1' end
   for metric, values in pairs(second.metrics) do
     local of = first.metrics[metric]

@@ -133,6 +133,8 @@ impl Additions {
                     epoch: first.epoch,
                     first_ms: first.at_ms,
                     crossed_over: false,
+                    latency: Some(first.latency),
+                    segments: first.segments.clone(),
                     metrics: BTreeMap::new(),
                 };
                 self.whole(&record, 1);
@@ -152,12 +154,28 @@ impl Additions {
             record.crossed_over = true;
             self.add(record, "crossed_over", 1);
         }
-        let first = (record.first_ms, record.epoch, &record.group);
-        if (exposure.at_ms, exposure.epoch, &exposure.group) < first {
+        let first = (
+            record.first_ms,
+            record.epoch,
+            &record.group,
+            record.latency,
+            &*record.segments,
+        );
+        let latency = Some(exposure.latency);
+        let seen = (
+            exposure.at_ms,
+            exposure.epoch,
+            &exposure.group,
+            latency,
+            &*exposure.segments,
+        );
+        if seen < first {
             self.whole(record, -1);
             record.group.clone_from(&exposure.group);
             record.epoch = exposure.epoch;
             record.first_ms = exposure.at_ms;
+            record.latency = latency;
+            record.segments.clone_from(&exposure.segments);
             self.whole(record, 1);
         }
     }
@@ -165,6 +183,9 @@ impl Additions {
     /// Adds all counts of a user or, with a sign of -1, removes them.
     fn whole(&mut self, record: &UserRecord, sign: i128) {
         self.add(record, "users", sign);
+        if let Some(latency) = record.latency {
+            self.add_to_totals(record, &keys::first_latency_field(latency), sign);
+        }
         if record.crossed_over {
             self.add(record, "crossed_over", sign);
         }
@@ -245,10 +266,7 @@ impl Additions {
     /// Adds to the epoch and the hour of the user's first exposure.
     fn add(&mut self, record: &UserRecord, what: &str, value: i128) {
         let hour = record.first_ms / 3_600_000;
-        *self
-            .totals
-            .entry(keys::field(record.epoch, &record.group, what))
-            .or_default() += value;
+        self.add_to_totals(record, what, value);
         *self
             .hours
             .entry(keys::hour_field(hour, record.epoch, &record.group, what))
@@ -256,9 +274,32 @@ impl Additions {
     }
 }
 
+impl Additions {
+    /// Adds to totals, and to those of each of the user's segments, but to no hour.
+    fn add_to_totals(&mut self, record: &UserRecord, what: &str, value: i128) {
+        let mut add = |what: &str| {
+            let field = keys::field(record.epoch, &record.group, what);
+            *self.totals.entry(field).or_default() += value;
+        };
+        add(what);
+        let segments = record.segments.split(',').filter(|it| !it.is_empty());
+        segments.for_each(|segment| add(&keys::segment_field(segment, what)));
+    }
+}
+
 /// Merges two records.
 fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
-    let place = |record: &UserRecord| (record.first_ms, record.epoch, record.group.clone());
+    let place = |record: &UserRecord| {
+        let group = record.group.clone();
+        let segments = record.segments.clone();
+        (
+            record.first_ms,
+            record.epoch,
+            group,
+            record.latency,
+            segments,
+        )
+    };
     let (mut whole, other) = match place(&first) <= place(&second) {
         true => (first, second),
         false => (second, first),

@@ -123,6 +123,10 @@ pub struct ExposureAt {
     pub epoch: EpochDigest,
     /// The name of the group.
     pub group: String,
+    /// How long the response took: a bucket of [`crate::experiment::latency_bucket`].
+    pub latency: u16,
+    /// Which segments the user was in: see [`crate::experiment::segment::describe`].
+    pub segments: String,
 }
 
 /// Events of one metric.

@@ -229,6 +229,8 @@ fn holds_something(group: &mut GroupTotals) -> bool {
     group
         .metrics
         .retain(|_, metric| *metric != MetricTotals::default());
+    group.first_latency.retain(|_, users| *users > 0);
+    group.segments.retain(|_, segment| holds_something(segment));
     *group != GroupTotals::default()
 }
 
@@ -248,6 +250,12 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
         _ => {
             if let Some(class) = CLASSES.iter().position(|class| *class == what) {
                 group.classes[class] += small()?;
+            } else if let Some(of_segment) = what.strip_prefix(SEGMENT) {
+                let (segment, what) = of_segment.split_once(':')?;
+                let segment = group.segments.entry(segment.to_owned()).or_default();
+                add(segment, what, value)?;
+            } else if let Some(bucket) = what.strip_prefix(FIRST_LATENCY) {
+                *group.first_latency.entry(bucket.parse().ok()?).or_default() += small()?;
             } else if let Some(bucket) = what.strip_prefix("latency:") {
                 *group.latency.entry(bucket.parse().ok()?).or_default() += small()?;
             } else {
@@ -281,6 +289,22 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
 /// One limb of a large sum. Redis counts in 64 bits and its scripts in doubles, so large sums are kept
 /// in limbs of seven decimal digits: `sum.0` + `sum.1`·10^7 + `sum.2`·10^14 and so on.
 pub const LIMB: i128 = 10_000_000;
+
+/// The prefix of the fields that count the users of a segment.
+const SEGMENT: &str = "s:";
+
+/// `s:<segment>=<value>:<what>`: a count of the users of one value of a segment.
+pub fn segment_field(segment: &str, what: &str) -> String {
+    format!("{SEGMENT}{segment}:{what}")
+}
+
+/// The prefix of the fields that count users by the latency of their first exposure.
+const FIRST_LATENCY: &str = "first_latency:";
+
+/// The field that counts users whose first exposure's latency is in this bucket.
+pub fn first_latency_field(bucket: u16) -> String {
+    format!("{FIRST_LATENCY}{bucket}")
+}
 
 /// Encodes a definition:
 /// `<first_ms> <traffic> <group>=<weight> <group>=<weight> … ~<series> …`. SQLite keeps `first_ms` in a
@@ -332,13 +356,21 @@ pub fn read_definition(
 
 /// Encodes the record of a user:
 /// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`. A metric with a cap ends with
-/// `:<cap>`.
+/// `:<cap>`. Where the latency of the first exposure is known, `<crossed>` is followed by `@<bucket>`,
+/// and where segments are, by another `@` and `<segment>=<value>,…`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
     let mut text = format!(
         "{} {} {} {crossed}",
         record.group, record.epoch, record.first_ms
     );
+    if record.latency.is_some() || !record.segments.is_empty() {
+        let latency = record.latency.map(|bucket| bucket.to_string());
+        text.push_str(&format!("@{}", latency.unwrap_or_default()));
+    }
+    if !record.segments.is_empty() {
+        text.push_str(&format!("@{}", record.segments));
+    }
     for (metric, of) in &record.metrics {
         let UserMetric {
             count, sum, base, ..
@@ -357,9 +389,16 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
             group: words.next()?.to_owned(),
             epoch: digest(words.next()?)?,
             first_ms: words.next()?.parse().ok()?,
-            crossed_over: words.next()? == "1",
+            crossed_over: false,
+            latency: None,
+            segments: String::new(),
             metrics: BTreeMap::new(),
         };
+        let mut marks = words.next()?.split('@');
+        record.crossed_over = marks.next() == Some("1");
+        let latency = marks.next().filter(|latency| !latency.is_empty());
+        record.latency = latency.map(str::parse).transpose().ok()?;
+        record.segments = marks.next().unwrap_or_default().to_owned();
         // Version 0.1.0 kept event IDs here, each after a `#`.
         for word in words.filter(|word| !word.starts_with('#')) {
             let mut parts = word.split(':');

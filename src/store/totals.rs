@@ -45,6 +45,11 @@ pub struct GroupTotals {
     pub unfinished: u64,
     /// See [`Tally::latency`].
     pub latency: BTreeMap<u64, u64>,
+    /// Users by the latency of their first exposure's response: see [`UserRecord::latency`].
+    pub first_latency: BTreeMap<u16, u64>,
+    /// By segment and value, such as `device=mobile`: the same counts of its users. Responses are not
+    /// divided.
+    pub segments: BTreeMap<String, GroupTotals>,
     /// By metric. A metric without an event is missing.
     pub metrics: BTreeMap<String, MetricTotals>,
 }
@@ -85,7 +90,7 @@ pub struct HourTotals {
     pub epoch: EpochDigest,
     /// The name of the group.
     pub group: String,
-    /// The counts, without `latency`.
+    /// The counts, without `latency`, `first_latency` and `segments`.
     pub totals: GroupTotals,
 }
 
@@ -100,6 +105,11 @@ pub struct UserRecord {
     pub first_ms: u64,
     /// Whether the user was later exposed to another group.
     pub crossed_over: bool,
+    /// The latency of the first exposure's response: a bucket of
+    /// [`crate::experiment::latency_bucket`]. `None` for users whom an earlier version counted.
+    pub latency: Option<u16>,
+    /// The segments at the first exposure: see [`crate::experiment::segment::describe`].
+    pub segments: String,
     /// By metric's name.
     pub metrics: BTreeMap<String, UserMetric>,
 }

@@ -97,6 +97,7 @@ const PURE: &[&str] = &[
     "admin/view/interval_plot.rs",
     "admin/view/metric_values.rs",
     "admin/view/narrative.rs",
+    "admin/view/segments.rs",
     "admin/view/table.rs",
     "admin/view/verdict_text.rs",
     "store/apply_semantics.rs",

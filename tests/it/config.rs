@@ -102,6 +102,68 @@ fn metric_cap_must_be_positive_and_of_a_mean() {
 }
 
 #[test]
+fn a_latency_has_a_quantile_and_no_events() {
+    let metric = |text: &str| {
+        let file = SOUND.replacen("POST /checkout -> 2xx", text, 1);
+        parse(&file).map(|plan| plan.metrics[0].clone())
+    };
+    let sound = metric("{ latency: p95 }").unwrap();
+    assert_eq!(
+        (sound.kind, sound.goal),
+        (MetricKind::Latency, MetricGoal::Decrease)
+    );
+    let sound = metric("{ latency: p50, goal: increase, detect: 20% }").unwrap();
+    assert_eq!((sound.goal, sound.detect), (MetricGoal::Increase, 0.2));
+    for (wrong, said) in [
+        ("{ latency: p90 }", "one of: p50, p95, p99"),
+        ("{ latency: p95, event: e }", "a latency has no `event`"),
+        ("{ latency: p95, within: 7d }", "a latency has no `within`"),
+    ] {
+        let unsound = metric(wrong).unwrap_err().to_string();
+        assert!(unsound.contains(said), "{unsound}");
+    }
+}
+
+#[test]
+fn segments_name_their_values() {
+    let segments = |text: &str| {
+        let plan = parse(&format!("{SOUND}segments: {text}\n"));
+        plan.map(|plan| plan.segments.len())
+            .map_err(|unsound| unsound.to_string())
+    };
+    let all = "{ d: device, r: returning, h: { header: X-Plan, values: [a, b] }, c: { cookie: c, values: [a] }, q: { query: q, values: [1] } }";
+    assert_eq!(segments(all), Ok(5));
+    let many: Vec<String> = (0..1000).map(|number| format!("v{number}")).collect();
+    let many = format!(
+        "{{ h: {{ header: X-Plan, values: [{}] }} }}",
+        many.join(", ")
+    );
+    let nine: Vec<String> = (0..9).map(|number| format!("s{number}: device")).collect();
+    for (wrong, said) in [
+        ("{ d: planet }", "device, returning, or"),
+        ("{ h: { header: X-Plan } }", "values"),
+        ("{ h: { header: X-Plan, values: [] } }", "0 values"),
+        (&*many, "1000 values"),
+        (
+            "{ h: { header: X-Plan, values: [\"a b\"] } }",
+            "1 to 12 values of letters",
+        ),
+        (
+            "{ h: { header: X-Plan, cookie: c, values: [a] } }",
+            "2 of header, cookie and query",
+        ),
+        (
+            "{ h: { header: \"X Plan\", values: [a] } }",
+            "the name of a header",
+        ),
+        (&format!("{{ {} }}", nine.join(", ")), "9 segments"),
+    ] {
+        let unsound = segments(wrong).unwrap_err();
+        assert!(unsound.contains(said), "{wrong}: {unsound}");
+    }
+}
+
+#[test]
 fn metric_max_must_be_storable() {
     let file = |max: &str| {
         let metric = format!("{{ event: e, value: v, kind: mean, {max} }}");
@@ -151,7 +213,7 @@ fn unknown_keys_are_reported_with_a_suggestion() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, events, retention, tls",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, events, retention, tls",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",

@@ -266,6 +266,7 @@ fn frame_planted_in_an_id_is_not_read_after_damage() {
         status: 404,
         latency_us: 12,
         exposures: &[],
+        segments: "",
         observations: &[],
         minted: None,
     };

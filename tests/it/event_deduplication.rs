@@ -256,6 +256,8 @@ fn user(name: &str, events: Vec<EventAt>) -> UserDelta {
         at_ms: 1,
         epoch: EpochDigest(7),
         group: "control".to_owned(),
+        latency: 9,
+        segments: String::new(),
     };
     UserDelta {
         user: name.as_bytes().to_vec(),

@@ -81,6 +81,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                         served,
                     })
                     .collect(),
+                segments: String::new(),
                 observations: (0..events)
                     .map(|metric| Observation {
                         metric: MetricIndex(metric % 2),
@@ -204,6 +205,7 @@ fn join_across_shards_is_applied_in_the_shard_of_the_minted_id() {
         }]
         .into_iter()
         .collect(),
+        segments: String::new(),
         observations: vec![],
         minted: Some(b"m".to_vec()),
     };
@@ -267,6 +269,7 @@ fn record_from_the_future_drops_no_waiting_event() {
         }]
         .into_iter()
         .collect(),
+        segments: String::new(),
         observations: vec![],
         minted: None,
     };

@@ -71,6 +71,7 @@ fn constant_load_is_ingested_and_lag_is_reported() {
                         group: GroupIndex(0),
                         served: Served::Own,
                     }],
+                    segments: "",
                     observations: &[],
                     minted: None,
                 };

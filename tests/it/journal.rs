@@ -65,6 +65,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Jou
         status: 404,
         latency_us: 12,
         exposures: &exposures,
+        segments: "",
         observations: &observations,
         minted: None,
     };

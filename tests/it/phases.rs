@@ -82,20 +82,21 @@ fn change(proxy: &Proxy, routes: &str, is_new: impl Fn(&Value) -> bool) -> Value
 fn definitions_are_never_mixed(store: &str) {
     let at = Site::start();
     let routes = |metrics: &str| at.routes(store, HALF, metrics);
-    let one = "buy: { event: buy }, money: { event: buy, value: amount, kind: mean }";
+    let one = "buy: { event: buy }, money: { event: buy, value: amount, kind: mean }, speed: { latency: p50 }";
     let mut proxy = Proxy::start(&routes(one));
     come(&mut proxy.client(), "old", 10, &["/?event=buy;amount=10"]);
     let results = proxy.results();
     assert_eq!(sum(metric(&results, "buy"), "converted"), 10.0);
     assert_eq!(sum(metric(&results, "money"), "sum"), 100.0);
+    assert_eq!(sum(metric(&results, "speed"), "count"), 10.0);
     assert_eq!(warnings(&results), [""; 0]);
 
-    // Another event, another scale, and one more metric.
-    let two = "buy: { event: sold }, money: { event: buy, value: amount, kind: mean, scale: 4 }, more: { event: buy }";
+    // Another event, another scale, one more metric, and another quantile.
+    let two = "buy: { event: sold }, money: { event: buy, value: amount, kind: mean, scale: 4 }, more: { event: buy }, speed: { latency: p95 }";
     let results = change(&proxy, &routes(two), |results| {
-        site(results)["metrics"].as_array().unwrap().len() == 3
+        site(results)["metrics"].as_array().unwrap().len() == 4
     });
-    for name in ["buy", "money", "more"] {
+    for name in ["buy", "money", "more", "speed"] {
         assert_eq!(sum(metric(&results, name), "users"), 0.0, "{results:#}");
         assert_eq!(sum(metric(&results, name), "count"), 0.0);
     }
@@ -114,6 +115,12 @@ fn definitions_are_never_mixed(store: &str) {
         told[2].contains("metrics.more: it was added after site had begun"),
         "{told:#?}"
     );
+    assert!(
+        told[3].contains(
+            "metrics.speed: site began with (p50 of the first response, kind latency), and the file says (p95"
+        ),
+        "{told:#?}"
+    );
     // Who was there before counts for none of them, whatever they do now.
     come(
         &mut proxy.client(),
@@ -128,7 +135,7 @@ fn definitions_are_never_mixed(store: &str) {
         &["/?event=buy;amount=2.5", "/?event=sold"],
     );
     let check = |results: &Value| {
-        for (name, count) in [("buy", 6.0), ("money", 6.0), ("more", 6.0)] {
+        for (name, count) in [("buy", 6.0), ("money", 6.0), ("more", 6.0), ("speed", 6.0)] {
             assert_eq!(sum(metric(results, name), "users"), 6.0, "{name}");
             assert_eq!(sum(metric(results, name), "count"), count, "{name}");
             assert!(metric(results, name)["started_at"].is_string());
@@ -143,8 +150,9 @@ fn definitions_are_never_mixed(store: &str) {
 
     // What was counted first is as it was, but for users who came meanwhile.
     let results = change(&proxy, &routes(one), |results| {
-        site(results)["metrics"].as_array().unwrap().len() == 2
+        site(results)["metrics"].as_array().unwrap().len() == 3
     });
+    assert_eq!(sum(metric(&results, "speed"), "count"), 10.0);
     assert_eq!(sum(metric(&results, "buy"), "users"), 10.0);
     assert_eq!(sum(metric(&results, "buy"), "converted"), 10.0);
     assert_eq!(sum(metric(&results, "money"), "sum"), 100.0);

@@ -149,6 +149,7 @@ fn metric(kind: Kind, totals: Vec<Vec<Totals>>) -> MetricInput {
         margin: 0.01,
         scale: 2,
         totals,
+        samples: None,
         history: Vec::new(),
     }
 }

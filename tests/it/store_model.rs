@@ -40,6 +40,8 @@ struct ModelUser {
     group: String,
     epoch: u64,
     first_ms: u64,
+    latency: u16,
+    segments: String,
     crossed: bool,
     metrics: BTreeMap<String, ModelMetric>,
 }
@@ -62,6 +64,37 @@ impl ModelMetric {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+    }
+}
+
+impl ModelUser {
+    /// The first exposure: the earliest one decides.
+    fn place(&self) -> (u64, u64, String, u16, String) {
+        let (group, segments) = (self.group.clone(), self.segments.clone());
+        (self.first_ms, self.epoch, group, self.latency, segments)
+    }
+
+    /// Adds what the user brings.
+    fn count(&self, group: &mut GroupTotals) {
+        group.users += 1;
+        *group.first_latency.entry(self.latency).or_default() += 1;
+        group.crossed_over += u64::from(self.crossed);
+        for (name, of) in &self.metrics {
+            let metric = group.metrics.entry(name.clone()).or_default();
+            let (count, base) = (of.count, of.base);
+            let over = of.cap.map_or(0, |cap| (of.sum.abs() - cap).max(0));
+            let sum = of.sum.signum() * (of.sum.abs() - over);
+            metric.capped += u64::from(over > 0);
+            metric.cut += over;
+            metric.converted += u64::from(count > 0);
+            metric.count += u64::try_from(count).unwrap();
+            metric.count_sq += count * count;
+            metric.sum += sum;
+            metric.sum_sq += sum * sum;
+            metric.base += base;
+            metric.base_sq += base * base;
+            metric.cross += sum * base;
+        }
     }
 }
 
@@ -95,13 +128,26 @@ impl Model {
                         group: seen.group.clone(),
                         epoch: seen.epoch.0,
                         first_ms: seen.at_ms,
+                        latency: seen.latency,
+                        segments: seen.segments.clone(),
                         crossed: false,
                         metrics: BTreeMap::new(),
                     });
                 user.crossed |= user.group != seen.group;
-                let first = (user.first_ms, user.epoch, user.group.clone());
-                let first = first.min((seen.at_ms, seen.epoch.0, seen.group.clone()));
-                (user.first_ms, user.epoch, user.group) = first;
+                let seen = (
+                    seen.at_ms,
+                    seen.epoch.0,
+                    seen.group.clone(),
+                    seen.latency,
+                    seen.segments.clone(),
+                );
+                (
+                    user.first_ms,
+                    user.epoch,
+                    user.group,
+                    user.latency,
+                    user.segments,
+                ) = user.place().min(seen);
             }
             let events = waiting.iter().chain(&delta.events).cloned().collect();
             self.settle(&delta.user, events);
@@ -147,8 +193,10 @@ impl Model {
         events.extend(self.waiting.remove(&second).unwrap_or_default());
         let whole = match (self.users.remove(&first), self.users.remove(&second)) {
             (Some(a), Some(b)) => {
-                let key = |user: &ModelUser| (user.first_ms, user.epoch, user.group.clone());
-                let (mut whole, rest) = if key(&a) <= key(&b) { (a, b) } else { (b, a) };
+                let (mut whole, rest) = match a.place() <= b.place() {
+                    true => (a, b),
+                    false => (b, a),
+                };
                 whole.crossed |= rest.crossed || whole.group != rest.group;
                 for (metric, values) in rest.metrics {
                     whole.metrics.entry(metric).or_default().add(&values);
@@ -231,30 +279,17 @@ impl Model {
         }
         for user in self.users.values() {
             let group = totals.entry((user.epoch, user.group.clone())).or_default();
-            group.users += 1;
-            group.crossed_over += u64::from(user.crossed);
-            for (name, of) in &user.metrics {
-                let metric = group.metrics.entry(name.clone()).or_default();
-                let (count, base) = (of.count, of.base);
-                let over = of.cap.map_or(0, |cap| (of.sum.abs() - cap).max(0));
-                let sum = of.sum.signum() * (of.sum.abs() - over);
-                metric.capped += u64::from(over > 0);
-                metric.cut += over;
-                metric.converted += u64::from(count > 0);
-                metric.count += u64::try_from(count).unwrap();
-                metric.count_sq += count * count;
-                metric.sum += sum;
-                metric.sum_sq += sum * sum;
-                metric.base += base;
-                metric.base_sq += base * base;
-                metric.cross += sum * base;
+            user.count(group);
+            for segment in user.segments.split(',').filter(|it| !it.is_empty()) {
+                user.count(group.segments.entry(segment.to_owned()).or_default());
             }
         }
         // A metric that is all zero says nothing, whether it stands there or not.
         for group in totals.values_mut() {
-            group
-                .metrics
-                .retain(|_, metric| *metric != MetricTotals::default());
+            let parts = group.segments.values_mut().map(|part| &mut part.metrics);
+            for metrics in parts.chain([&mut group.metrics]) {
+                metrics.retain(|_, metric| *metric != MetricTotals::default());
+            }
         }
         totals.retain(|_, group| *group != GroupTotals::default());
         totals
@@ -267,14 +302,24 @@ const METRICS: [&str; 3] = ["purchase", "revenue", "r"];
 
 fn exposure() -> impl Strategy<Value = ExposureAt> {
     (
-        0u64..20_000,
+        // Equal times are not rare.
+        prop_oneof![4 => 0u64..20_000, 1 => Just(7)],
         0usize..2,
         prop_oneof![8 => Just(0usize), 1 => Just(1), 1 => Just(2)],
+        0u16..3,
+        prop_oneof![
+            Just(""),
+            Just("d=x"),
+            Just("d=y,plan=a.1"),
+            Just("d=x,plan=b")
+        ],
     )
-        .prop_map(|(at_ms, epoch, group)| ExposureAt {
+        .prop_map(|(at_ms, epoch, group, latency, segments)| ExposureAt {
             at_ms,
             epoch: EpochDigest(EPOCHS[epoch]),
             group: GROUPS[group].to_owned(),
+            latency,
+            segments: segments.to_owned(),
         })
 }
 
@@ -581,6 +626,8 @@ fn one_user(number: u64) -> Delta {
         at_ms: 1,
         epoch: EpochDigest(7),
         group: "control".to_owned(),
+        latency: 9,
+        segments: String::new(),
     };
     let step: Step = (
         vec![UserDelta {
@@ -618,6 +665,8 @@ async fn bounds_are_exact(store: &dyn Store) {
         at_ms: 10_000,
         epoch: EpochDigest(7),
         group: "control".to_owned(),
+        latency: 9,
+        segments: String::new(),
     };
     let events = [
         (7_999, None, 1),
@@ -846,6 +895,8 @@ fn script_time_does_not_grow_with_earlier_events() {
                 at_ms: 5,
                 epoch: EpochDigest(7),
                 group: "control".to_owned(),
+                latency: 9,
+                segments: String::new(),
             }],
             events: vec![],
         };
@@ -956,6 +1007,8 @@ async fn old_aliases(store: &dyn Store) {
             at_ms,
             epoch: EpochDigest(7),
             group: group.to_owned(),
+            latency: 9,
+            segments: String::new(),
         }],
         events: vec![],
     };

@@ -50,6 +50,12 @@ pub fn method(method: Method) -> &'static str {
         Method::PlannedAnalyses => {
             "O'Brien-Fleming alpha spending over 30 analyses to the planned end, on the information clock"
         }
+        Method::Quantile => {
+            "nonparametric mixtures at each place of the quantile, one sample per user (always valid)"
+        }
+        Method::HarmOnQuantile => {
+            "one-sided nonparametric mixtures at each place of the quantile, one sample per user (always valid)"
+        }
         Method::HarmedUsers => "exact one-sided conversions-only mixture (always valid)",
         Method::HarmOnLog => "one-sided log-lift normal mixture (always valid, asymptotic)",
     }
@@ -67,7 +73,7 @@ pub fn group_role() -> Schema {
 
 /// What a metric counts.
 pub fn metric_kind() -> Schema {
-    one_of(["conversion", "count", "mean", "ratio"])
+    one_of(["conversion", "count", "mean", "ratio", "latency"])
 }
 
 /// What is better.

@@ -9,6 +9,7 @@ use crate::admin::results::schema::{
     EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently, SampleRatio,
     VerdictResult,
 };
+use crate::admin::results::segments::segment_results;
 use crate::admin::results::srm_diagnosis::{parting, stages};
 use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
@@ -41,6 +42,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         planning: planning(experiment, evaluation),
         guardrails: guardrail_results(plan, experiment, evaluation),
         metrics: metric_results(plan, experiment, evaluation, view),
+        segments: segment_results(plan, evaluation),
         verdict: verdict(evaluation),
         warnings: evaluation.warnings.clone(),
         uncounted: evaluation.totals.uncounted.into(),
@@ -75,6 +77,7 @@ pub fn past_phase(
         sample_ratio: sample_ratio(evaluation),
         guardrails: guardrail_results(plan, experiment, evaluation),
         metrics: metric_results(plan, experiment, evaluation, view),
+        segments: segment_results(plan, evaluation),
         verdict: verdict(evaluation),
     }
 }
@@ -192,6 +195,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         planning: None,
         guardrails: Vec::new(),
         metrics: Vec::new(),
+        segments: Vec::new(),
         verdict,
         warnings: Vec::new(),
         uncounted: totals.uncounted.into(),
@@ -226,6 +230,7 @@ pub fn ended_phase(phase: u32, totals: &ExperimentTotals) -> PhaseResult {
         },
         guardrails: Vec::new(),
         metrics: Vec::new(),
+        segments: Vec::new(),
         verdict: VerdictResult {
             state: "collecting",
             group: None,

@@ -9,6 +9,7 @@ use crate::admin::results::schema::{
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
+use crate::experiment::metric::Trigger;
 use crate::stats::{self, GroupJudgement, fixed};
 use crate::store::MetricTotals;
 
@@ -51,13 +52,14 @@ pub fn metric_results(
             let of = asked.totals.iter();
             let totals = sum(of.filter_map(|groups| groups.get(group_place)));
             let (came, _) = pooled(evaluation, &group.name, &metric.name);
+            let measured = measured(asked, group_place);
             let single = single.get(place).and_then(|groups| groups[group_place]);
             MetricGroup {
                 name: group.name.to_string(),
                 users: totals.users,
                 users_waiting: metric.within_ms.map(|_| came.saturating_sub(totals.users)),
-                converted: totals.converted,
-                count: totals.count,
+                converted: measured.unwrap_or(totals.converted),
+                count: measured.unwrap_or(totals.count),
                 sum: totals.sum as f64 / units(metric),
                 capped: metric.cap.map(|_| capped(&totals, units(metric))),
                 rate: judged.rate,
@@ -84,6 +86,10 @@ pub fn metric_results(
                 0 => "primary",
                 _ => "secondary",
             },
+            latency: match metric.trigger {
+                Trigger::Latency(quantile) => Some(quantile.name()),
+                Trigger::Event(_) | Trigger::Rule(_) => None,
+            },
             method: method(judged.method),
             detect: asked.detect,
             margin: asked.margin,
@@ -97,7 +103,8 @@ pub fn metric_results(
     each.collect()
 }
 
-fn lift_result(lift: stats::Lift) -> LiftResult {
+/// A comparison with control, as results show it.
+pub fn lift_result(lift: stats::Lift) -> LiftResult {
     LiftResult {
         absolute: lift.absolute,
         absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
@@ -117,6 +124,13 @@ fn series_started_at(evaluation: &Evaluation, metric: &str) -> Option<String> {
     let epochs = evaluation.totals.epochs.iter();
     let counting = epochs.filter(|epoch| placement.counts_in(metric, &epoch.definition));
     rfc3339(counting.map(|epoch| epoch.definition.first_ms).min()?)
+}
+
+/// For a latency: the number of users whose latency is known.
+fn measured(metric: &stats::MetricInput, group: usize) -> Option<u64> {
+    let samples = metric.samples.as_ref()?;
+    let counts = samples.counts.iter().filter_map(|epoch| epoch.get(group));
+    Some(counts.flat_map(|counts| counts.values()).sum())
 }
 
 /// What is shown of a metric's counts, over all epochs.

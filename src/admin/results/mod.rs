@@ -12,6 +12,7 @@ pub(crate) mod metric;
 pub(crate) mod planning;
 pub(crate) mod recent_traffic;
 pub mod schema;
+pub(crate) mod segments;
 pub(crate) mod sequential_state;
 pub(crate) mod srm_diagnosis;
 pub(crate) mod stats_input;

@@ -132,6 +132,8 @@ pub struct ExperimentResult {
     pub planning: Option<PlanningResult>,
     pub guardrails: Vec<GuardrailResult>,
     pub metrics: Vec<MetricResult>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentResult>,
     pub verdict: VerdictResult,
     pub warnings: Vec<String>,
     pub uncounted: UncountedEvents,
@@ -152,6 +154,7 @@ pub struct PhaseResult {
     pub sample_ratio: SampleRatio,
     pub guardrails: Vec<GuardrailResult>,
     pub metrics: Vec<MetricResult>,
+    pub segments: Vec<SegmentResult>,
     pub verdict: VerdictResult,
 }
 
@@ -298,6 +301,56 @@ pub struct PlanningGroup {
     pub users_needed: Option<u64>,
 }
 
+/// One segment of users.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SegmentResult {
+    pub name: String,
+    pub users_before: u64,
+    pub values: Vec<SegmentValue>,
+}
+
+/// The users with one value of a segment.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SegmentValue {
+    pub value: String,
+    pub sample_ratio: SegmentRatio,
+    pub metrics: Vec<SegmentMetric>,
+}
+
+/// Whether the group sizes among a segment's users match their weights, corrected for all segments.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SegmentRatio {
+    pub p_value: Option<f64>,
+    pub mismatch: bool,
+}
+
+/// One metric of a segment's users.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SegmentMetric {
+    pub name: String,
+    #[schema(schema_with = enums::metric_kind)]
+    pub kind: &'static str,
+    pub groups: Vec<SegmentGroup>,
+}
+
+/// One metric of a segment's users in one group.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct SegmentGroup {
+    pub name: String,
+    pub users: u64,
+    pub rate: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lift: Option<LiftResult>,
+    pub adjusted_p: Option<f64>,
+}
+
 /// One bound on harm.
 #[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
@@ -340,6 +393,9 @@ pub struct MetricResult {
     pub goal: &'static str,
     #[schema(schema_with = enums::metric_role)]
     pub role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub latency: Option<&'static str>,
     pub method: &'static str,
     pub detect: f64,
     pub margin: f64,

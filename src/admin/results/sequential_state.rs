@@ -479,6 +479,7 @@ fn kind_of(kind: stats::Kind) -> &'static str {
         stats::Kind::Count => "count",
         stats::Kind::Mean => "mean",
         stats::Kind::Ratio => "ratio",
+        stats::Kind::Quantile => "latency",
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::admin::results::conversion_window;
 use crate::config::plan::Plan;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
-use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
+use crate::experiment::latency_bucket;
+use crate::experiment::metric::{Metric, MetricGoal, MetricKind, Trigger};
 use crate::experiment::{Experiment, Horizon};
 use crate::stats;
 use crate::store::phases::Placement;
@@ -47,25 +48,25 @@ pub fn question(
     let metrics = experiment.metrics.iter().enumerate();
     let metrics = metrics.map(|(place, &index)| {
         let metric = plan.metric(index);
+        let samples = samples(metric, placement, totals, &groups);
         let totals = all_totals(&metric.name, metric.within_ms);
-        metric_input(metric, place, totals)
+        stats::MetricInput {
+            samples,
+            ..metric_input(metric, place, totals)
+        }
     });
     let guardrails = experiment.guardrails.iter().map(|guardrail| {
         let metric = bounded_metric(plan, guardrail);
         let name = guardrail.counted_name(&plan.metrics);
+        let samples = metric.and_then(|metric| samples(metric, placement, totals, &groups));
         let totals = all_totals(&name, metric.and_then(|metric| metric.within_ms));
-        guardrail_input(plan, guardrail, totals)
+        stats::MetricInput {
+            samples,
+            ..guardrail_input(plan, guardrail, totals)
+        }
     });
-    let control = experiment.control.0;
     stats::Question {
-        groups: groups
-            .iter()
-            .enumerate()
-            .map(|(place, _)| stats::GroupInput {
-                name: experiment.groups[place].shown().to_owned(),
-                is_control: place == control,
-            })
-            .collect(),
+        groups: group_inputs(experiment),
         epochs: epochs.collect(),
         metrics: metrics.chain(guardrails).collect(),
         started_at_ms: started_at_ms(plan, experiment, placement, totals),
@@ -77,6 +78,15 @@ pub fn question(
         }),
         ..stats::Question::default()
     }
+}
+
+fn group_inputs(experiment: &Experiment) -> Vec<stats::GroupInput> {
+    let groups = experiment.groups.iter().enumerate();
+    let groups = groups.map(|(place, group)| stats::GroupInput {
+        name: group.shown().to_owned(),
+        is_control: place == experiment.control.0,
+    });
+    groups.collect()
 }
 
 fn epoch_input(epoch: &EpochTotals, groups: &[&str]) -> stats::Epoch {
@@ -123,6 +133,7 @@ fn metric_input(
         margin: metric.margin,
         scale: metric.scale,
         totals,
+        samples: None,
         history: Vec::new(),
     }
 }
@@ -162,6 +173,7 @@ fn guardrail_input(
         margin: metric.map_or(0.01, |metric| metric.margin),
         scale: metric.map_or(0, |metric| metric.scale),
         totals,
+        samples: None,
         history: Vec::new(),
     }
 }
@@ -179,6 +191,33 @@ fn started_at_ms(
     };
     let epochs = totals.epochs.iter().filter(counts);
     epochs.map(|epoch| epoch.definition.first_ms).min()
+}
+
+/// The latency of each user's first response, for a metric that is a quantile of it. Users who came
+/// when the metric was another one have none.
+fn samples(
+    metric: &Metric,
+    placement: &Placement,
+    totals: &ExperimentTotals,
+    groups: &[&str],
+) -> Option<stats::Samples> {
+    let Trigger::Latency(quantile) = metric.trigger else {
+        return None;
+    };
+    let of = |group: Option<&GroupTotals>| {
+        group.map_or_else(Default::default, |group| group.first_latency.clone())
+    };
+    let epochs = totals.epochs.iter().map(|epoch| {
+        let counts = placement.counts_in(&metric.name, &epoch.definition);
+        let of_group = |name| of(epoch.groups.get(name).filter(|_| counts));
+        groups.iter().map(|&name| of_group(name)).collect()
+    });
+    Some(stats::Samples {
+        share: quantile.share(),
+        first: latency_bucket::FIRST_US / 1000.0,
+        step: latency_bucket::step(),
+        counts: epochs.collect(),
+    })
 }
 
 fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
@@ -245,6 +284,7 @@ pub fn kind(kind: MetricKind) -> stats::Kind {
         MetricKind::Count => stats::Kind::Count,
         MetricKind::Mean => stats::Kind::Mean,
         MetricKind::Ratio => stats::Kind::Ratio,
+        MetricKind::Latency => stats::Kind::Quantile,
     }
 }
 

@@ -135,6 +135,7 @@ mod tests {
             planning: None,
             guardrails: Vec::new(),
             metrics: Vec::new(),
+            segments: Vec::new(),
             verdict: VerdictResult {
                 state,
                 group: Some("next".to_owned()),

@@ -13,6 +13,7 @@ use crate::admin::view::chart::Chart;
 use crate::admin::view::interval_plot::{Plot, WIDTH};
 use crate::admin::view::metric_values;
 use crate::admin::view::narrative;
+use crate::admin::view::segments::{self, SegmentRow};
 use askama::Template;
 
 /// The person that a page is for.
@@ -134,6 +135,18 @@ impl Page<'_> {
             plot.rows.iter_mut().for_each(|row| row.class = "");
         }
         Some(plot)
+    }
+
+    fn segments(&self, experiment: &ExperimentResult) -> Vec<SegmentRow> {
+        segments::rows(experiment)
+    }
+
+    fn segments_note(&self) -> &'static str {
+        segments::NOTE
+    }
+
+    fn segment_remarks(&self, experiment: &ExperimentResult) -> Vec<String> {
+        segments::remarks(experiment)
     }
 
     fn is_empty(&self, experiment: &ExperimentResult) -> bool {

@@ -14,6 +14,7 @@ pub fn rate(metric: &MetricResult, group: &MetricGroup) -> String {
 pub fn amount(metric: &MetricResult, rate: f64) -> String {
     match metric.kind {
         "conversion" => format!("{:.2} %", 100.0 * rate),
+        "latency" => format::latency(Some(rate)),
         _ => format!("{rate:.3}"),
     }
 }

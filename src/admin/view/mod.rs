@@ -9,5 +9,6 @@ pub(crate) mod html;
 pub(crate) mod interval_plot;
 pub(crate) mod metric_values;
 pub(crate) mod narrative;
+pub(crate) mod segments;
 pub(crate) mod table;
 pub(crate) mod verdict_text;

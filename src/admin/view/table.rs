@@ -7,6 +7,7 @@ use crate::admin::view::advice;
 use crate::admin::view::bars::{Paint, bars};
 use crate::admin::view::metric_values::{lift, rate};
 use crate::admin::view::narrative;
+use crate::admin::view::segments;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// Returns the results as text for a terminal, with bars if `paint` is given.
@@ -82,6 +83,7 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
             text.push_str(&format!("\n{bars}"));
         }
     }
+    text.push_str(&by_segment(experiment));
     for guardrail in &experiment.guardrails {
         let groups: Vec<String> = guardrail.groups.iter().map(narrative::harm).collect();
         text.push_str(&format!(
@@ -128,6 +130,30 @@ fn metrics(experiment: &ExperimentResult, fixed: bool) -> Table {
         }
     }
     table
+}
+
+/// The results by segment; empty without segments.
+fn by_segment(experiment: &ExperimentResult) -> String {
+    let rows = segments::rows(experiment);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = plain(&["segment", "metric", "group", "users", "rate", "lift"]);
+    for row in rows {
+        table.add_row([
+            row.segment,
+            row.metric,
+            row.group,
+            row.users,
+            row.rate,
+            row.lift,
+        ]);
+    }
+    let mut text = format!("\n{}\n{}\n", segments::NOTE, finished(table, 3));
+    for remark in segments::remarks(experiment) {
+        text.push_str(&format!("{remark}\n"));
+    }
+    text
 }
 
 fn plain(head: &[&str]) -> Table {

@@ -477,6 +477,7 @@ mod tests {
                 margin: 0.01,
                 scale: 0,
                 totals: vec![vec![totals(control), totals(own)]],
+                samples: None,
                 history: Vec::new(),
             }],
             started_at_ms: Some(0),

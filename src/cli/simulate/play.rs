@@ -54,12 +54,17 @@ const MORE_EVENTS: f64 = 0.5;
 const MORE_REQUESTS: f64 = 2.0;
 
 /// Returns the users of all groups with which a sequential test finds the planned lift of the primary
-/// metric in 80 to 85 of 100 runs: twice the fixed-horizon sample size. `None` without a metric.
+/// metric in 80 to 85 of 100 runs: twice the fixed-horizon sample size. `None` without a metric, or
+/// where that metric is a latency.
 pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u64> {
     let metric = plan.metric(*experiment.metrics.first()?);
+    // Simulated users send events and have no latency.
+    if metric.kind == MetricKind::Latency {
+        return None;
+    }
     // The variance of one user divided by the squared mean, by the model of `Crowd`.
     let relative = |rate: f64| match metric.kind {
-        MetricKind::Conversion => (1.0 - rate) / rate,
+        MetricKind::Conversion | MetricKind::Latency => (1.0 - rate) / rate,
         MetricKind::Count => {
             let mean = 1.0 + MORE_EVENTS;
             (MORE_EVENTS + mean * mean) / (mean * mean) / rate - 1.0
@@ -72,7 +77,7 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     };
     let lifted = match metric.kind {
         MetricKind::Mean => rate,
-        MetricKind::Conversion | MetricKind::Count | MetricKind::Ratio => {
+        MetricKind::Conversion | MetricKind::Count | MetricKind::Ratio | MetricKind::Latency => {
             (rate * planned_lift(metric)).min(1.0)
         }
     };
@@ -93,7 +98,7 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
         MetricKind::Mean | MetricKind::Ratio => {
             2.0 * VALUED_USERS_MIN as f64 / (rate * smallest.min(control) / all)
         }
-        MetricKind::Conversion | MetricKind::Count => 0.0,
+        MetricKind::Conversion | MetricKind::Count | MetricKind::Latency => 0.0,
     };
     Some(users.max(least).ceil() as u64)
 }
@@ -329,6 +334,7 @@ impl Counted {
         let stored = |value: f64| (value * self.scale).round() as i64;
         match self.kind {
             MetricKind::Conversion => (u64::from(does), 0, 0),
+            MetricKind::Latency => (0, 0, 0),
             MetricKind::Count if does => (1 + poisson(MORE_EVENTS, rng), 0, 0),
             MetricKind::Mean if does => {
                 // The mean is 20 before the lift.

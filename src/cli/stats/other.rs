@@ -320,6 +320,7 @@ fn edge(counts: &Counts) -> Question {
                 totals(counts.nA, counts.xA),
                 totals(counts.nB, counts.xB),
             ]],
+            samples: None,
             history: Vec::new(),
         }],
         ..Question::default()

@@ -31,6 +31,8 @@ pub struct Answered<'a> {
     pub served: Option<ExperimentIndex>,
     /// The answer's status.
     pub status: u16,
+    /// Which segments the user is in.
+    pub segments: &'a str,
     /// What the answer counted for.
     pub observations: Observations,
 }
@@ -85,6 +87,7 @@ pub fn answered(
             status: answered.status,
             latency_us: latency.as_micros() as u64,
             exposures: &exposures,
+            segments: answered.segments,
             observations: &observations,
             minted: minted.as_ref().map(StoredId::id),
         },
@@ -135,6 +138,7 @@ impl UnfinishedExposures {
             status: 0,
             latency_us: 0,
             exposures: &self.exposures,
+            segments: "",
             observations: &[],
             minted: None,
         };
@@ -185,6 +189,7 @@ pub fn event(
             status: 0,
             latency_us: 0,
             exposures: &[],
+            segments: "",
             observations: &observations,
             minted: minted.as_ref().map(StoredId::id),
         },

@@ -39,7 +39,9 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
         for exposure in &user.exposures {
             call.arg(exposure.at_ms)
                 .arg(exposure.epoch.to_string())
-                .arg(&exposure.group);
+                .arg(&exposure.group)
+                .arg(exposure.latency)
+                .arg(&exposure.segments);
         }
         call.arg(user.events.len());
         for event in &user.events {

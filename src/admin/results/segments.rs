@@ -1,0 +1,123 @@
+//! Results by segment: displayed, corrected for how many there are, and no part of the verdict.
+
+use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::metric::lift_result;
+use crate::admin::results::schema::{
+    SegmentGroup, SegmentMetric, SegmentRatio, SegmentResult, SegmentValue,
+};
+use crate::admin::results::stats_input::question;
+use crate::config::plan::Plan;
+use crate::experiment::segment::UserSegment;
+use crate::stats;
+use crate::store::{ExperimentTotals, GroupTotals};
+use std::collections::BTreeSet;
+
+/// Returns the segments of the file that have users. A metric with `within` is judged on users whose
+/// window is over. They are not counted by segment, so such a metric is shown without a comparison.
+pub fn segment_results(plan: &Plan, evaluation: &Evaluation) -> Vec<SegmentResult> {
+    let counted: Vec<(&UserSegment, Vec<String>)> = plan
+        .segments
+        .iter()
+        .map(|segment| (segment, values(&segment.key, &evaluation.totals)))
+        .filter(|(_, values)| !values.is_empty())
+        .collect();
+    // Each value of each segment has an equal part of the error.
+    let all: usize = counted.iter().map(|(_, values)| values.len()).sum();
+    let shown = counted.into_iter().map(|(segment, values)| SegmentResult {
+        name: segment.name.to_string(),
+        users_before: users_before(&segment.key, &evaluation.totals),
+        values: values
+            .into_iter()
+            .map(|value| of_value(plan, evaluation, (&segment.key, &value), all as f64))
+            .collect(),
+    });
+    shown.collect()
+}
+
+/// The number of users who first came when the segment was not defined as it is now.
+fn users_before(segment: &str, totals: &ExperimentTotals) -> u64 {
+    let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
+    let before = groups.map(|group| {
+        let parts = group.segments.iter();
+        let own = parts.filter(|(key, _)| key.split('=').next() == Some(segment));
+        group.users - own.map(|(_, part)| part.users).sum::<u64>()
+    });
+    before.sum()
+}
+
+/// The values of a segment that have users.
+fn values(segment: &str, totals: &ExperimentTotals) -> Vec<String> {
+    let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
+    let keys = groups.flat_map(|group| group.segments.keys());
+    let values = keys.filter_map(|key| {
+        let (name, value) = key.split_once('=')?;
+        (name == segment).then(|| value.to_owned())
+    });
+    let values: BTreeSet<String> = values.collect();
+    values.into_iter().collect()
+}
+
+fn of_value(
+    plan: &Plan,
+    evaluation: &Evaluation,
+    (segment, value): (&str, &str),
+    all: f64,
+) -> SegmentValue {
+    let totals = part(&evaluation.totals, &format!("{segment}={value}"));
+    let Evaluation {
+        experiment,
+        placement,
+        ..
+    } = evaluation;
+    let mut asked = question(plan, experiment, placement, &totals, None, evaluation.at_ms);
+    asked.metrics.truncate(experiment.metrics.len());
+    for (metric, known) in asked.metrics.iter_mut().zip(&evaluation.question.metrics) {
+        metric.detect = known.detect;
+    }
+    asked.alpha /= all;
+    let judged = stats::judge(&asked);
+    let corrected = |p: f64| (p * all).min(1.0);
+    let sample_ratio = judged.sample_ratio.p_value.map(corrected);
+    let metrics = experiment.metrics.iter().zip(&judged.metrics);
+    let metrics = metrics.map(|(&index, judged)| {
+        let metric = plan.metric(index);
+        let is_comparable = metric.within_ms.is_none();
+        let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
+        let groups = groups.map(|(place, (group, judged))| SegmentGroup {
+            name: group.name.to_string(),
+            users: asked.epochs.iter().map(|epoch| epoch.users[place]).sum(),
+            rate: judged.rate,
+            interval: judged.interval.low.zip(judged.interval.high),
+            lift: judged.lift.filter(|_| is_comparable).map(lift_result),
+            adjusted_p: judged.adjusted_p.filter(|_| is_comparable).map(corrected),
+        });
+        SegmentMetric {
+            name: metric.name.to_string(),
+            kind: metric.kind.name(),
+            groups: groups.collect(),
+        }
+    });
+    SegmentValue {
+        value: value.to_owned(),
+        sample_ratio: SegmentRatio {
+            p_value: sample_ratio,
+            mismatch: sample_ratio.is_some_and(|p| p < stats::srm::ALARM),
+        },
+        metrics: metrics.collect(),
+    }
+}
+
+/// The counts of the users of one segment.
+fn part(totals: &ExperimentTotals, key: &str) -> ExperimentTotals {
+    let mut part = ExperimentTotals {
+        epochs: totals.epochs.clone(),
+        ..ExperimentTotals::default()
+    };
+    for epoch in &mut part.epochs {
+        for group in epoch.groups.values_mut() {
+            let of_segment: Option<GroupTotals> = group.segments.remove(key);
+            *group = of_segment.unwrap_or_default();
+        }
+    }
+    part
+}
