@@ -10,7 +10,7 @@ COPY templates templates
 COPY docs/results.md docs/results.md
 COPY benches benches
 COPY tests tests
-RUN cargo build --profile dist --locked --bin watershed
+RUN cargo build --profile dist --locked --features full --bin watershed
 
 FROM debian:bookworm-slim
 # The roots that upstreams over TLS, Redis and collectors are checked with.

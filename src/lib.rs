@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod experiment;
+pub mod features;
 pub mod journal;
 pub mod otel;
 pub mod proxy;

@@ -5,6 +5,7 @@ use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
 use crate::config;
 use crate::config::declaration::declaration;
+use crate::features::Feature;
 use crate::server::{self, ErrorWithHint};
 use crate::store::phases;
 use anyhow::Context;
@@ -38,6 +39,10 @@ pub struct Arguments {
 
 /// Writes the table. A file gets its name only once it is complete.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Err(missing) = arguments.format.check(Feature::is_built) {
+        let text = format!("{missing}\n\nhint: {}\n", missing.hint());
+        clap::Error::raw(clap::error::ErrorKind::InvalidValue, text).exit();
+    }
     let plan = Arc::new(config::load(&arguments.config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

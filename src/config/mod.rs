@@ -34,6 +34,7 @@ pub use diagnostic::{Diagnostic, InvalidConfig};
 pub use name::is_name;
 pub use schema::schema;
 
+use crate::features::Feature;
 use plan::Plan;
 use std::cell::RefCell;
 use std::path::Path;
@@ -49,6 +50,16 @@ pub fn parse(
     text: &str,
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Plan, InvalidConfig> {
+    parse_for(text, path, environment, Feature::is_built)
+}
+
+/// The same for a program with other features than this one.
+fn parse_for(
+    text: &str,
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    is_built: fn(Feature) -> bool,
 ) -> Result<Plan, InvalidConfig> {
     // YAML has line breaks that editors do not show, and the parser may point past the end.
     let lines = text.lines().count().max(1);
@@ -66,6 +77,7 @@ pub fn parse(
         path,
         source_map,
         environment,
+        is_built,
         diagnostics: RefCell::default(),
         secrets: RefCell::default(),
         recorded: None,
@@ -88,5 +100,39 @@ pub fn parse(
         Ok(plan)
     } else {
         Err(InvalidConfig { diagnostics })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_whose_feature_is_missing_are_errors_that_name_it() {
+        let text = "
+upstreams: { a: \"http://127.0.0.1:1\" }
+store: redis://127.0.0.1:6379
+trace: { otlp: \"http://127.0.0.1:4318\" }
+";
+        let path = Path::new("routes.yaml");
+        let invalid = parse_for(text, path, &|_| None, |_| false).unwrap_err();
+        let diagnostics = invalid.diagnostics.iter();
+        let found: Vec<_> = diagnostics.map(|it| (&*it.key, &*it.found)).collect();
+        assert_eq!(
+            found,
+            [
+                (
+                    "store",
+                    "this program was built without its feature `redis`"
+                ),
+                (
+                    "trace.otlp",
+                    "this program was built without its feature `otlp`"
+                ),
+            ]
+        );
+        let hint = &invalid.diagnostics[0].allowed;
+        assert!(hint.contains("--features redis"), "{hint}");
+        assert!(parse_for(text, path, &|_| None, |_| true).is_ok());
     }
 }

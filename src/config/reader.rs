@@ -6,6 +6,7 @@ use super::file::Value;
 use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::Secret;
 use super::source_map::SourceMap;
+use crate::features::{Feature, MissingFeature};
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub struct ReadContext<'a> {
     pub source_map: SourceMap,
     /// The environment, for `${NAME}`.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether the program has a feature.
+    pub is_built: fn(Feature) -> bool,
     /// The paths of its secrets.
     pub secrets: RefCell<Vec<Vec<String>>>,
     /// Its errors.
@@ -84,6 +87,18 @@ impl<'a> Node<'a> {
             allowed.to_owned(),
             None,
         );
+    }
+
+    /// Reports a problem if the program was built without a feature that this value needs.
+    /// `instead` is what can be written here without it.
+    pub fn needs(&self, feature: Feature, instead: &str) {
+        if !(self.reading.is_built)(feature) {
+            let missing = MissingFeature(feature);
+            self.problem(
+                missing.to_string(),
+                format!("{}, or {instead}", missing.hint()),
+            );
+        }
     }
 
     fn report(&self, place: (usize, usize), found: String, allowed: String, near: Option<String>) {

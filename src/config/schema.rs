@@ -46,6 +46,7 @@ fn known() -> Known {
             path,
             source_map,
             environment: &|_| None,
+            is_built: |_| true,
             diagnostics: RefCell::default(),
             secrets: RefCell::default(),
             recorded: Some(RefCell::default()),

@@ -3,6 +3,7 @@
 use super::plan::StoreConfig;
 use super::reader::Node;
 use super::tls::{self, Watched};
+use crate::features::Feature;
 use std::path::PathBuf;
 
 const ALLOWED: &str = "redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, separated by commas), redis+sentinel://host:port,host:port/master, or the path of a file";
@@ -57,6 +58,7 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
             | "valkey+sentinel" | "valkeys+sentinel",
             _,
         )) => {
+            written.needs(Feature::Redis, "name a file, which counts for one process");
             check_tls(&node, url.reveal(), watched);
             StoreConfig::Redis {
                 url,

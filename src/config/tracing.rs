@@ -6,6 +6,7 @@ use super::reader::Node;
 use super::tls::{self, Watched};
 use super::upstreams::is_itself;
 use crate::experiment::assign::Share;
+use crate::features::Feature;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::net::SocketAddr;
 
@@ -58,6 +59,10 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
     if node.flag() == Some(false) {
         return None;
     }
+    node.needs(
+        Feature::Otlp,
+        "leave `otlp` out (trace headers are passed on without it)",
+    );
     let to = match node.is_map() {
         true => {
             node.keys(&[

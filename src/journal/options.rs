@@ -63,7 +63,7 @@ impl Quota {
     pub(super) fn take(&self, bytes: u64) -> bool {
         let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.max_bytes);
         self.used_bytes
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .is_ok()
     }
 
@@ -73,9 +73,11 @@ impl Quota {
     }
 
     pub(super) fn give(&self, bytes: u64) {
-        let rest = |used: u64| used.saturating_sub(bytes);
-        self.used_bytes
-            .update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        let rest = |used: u64| Some(used.saturating_sub(bytes));
+        // It always gives a new value, so this never fails.
+        let _ = self
+            .used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
     }
 
     /// Whether segments that are kept only for safety must be deleted.

@@ -1,8 +1,9 @@
 //! The thread that exports: it looks for what has ended, and posts it in batches.
 
 use super::post::{Heard, Way};
+use super::queue::Inbox;
 use super::sampled_request::SampledRequest;
-use super::{Inbox, semantics};
+use super::semantics;
 use crate::config::plan::{Otlp, Plan};
 use crate::tasks::{self, Phase, PhaseWatch};
 use crate::telemetry::{Spans, Telemetry};

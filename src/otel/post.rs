@@ -1,6 +1,7 @@
 //! Posts to a collector: HTTP/1.1, over one connection that is kept.
 
 use crate::config::plan::{EndpointAddress, Otlp};
+use crate::tasks;
 use crate::upstream::Stream;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -106,7 +107,7 @@ impl Way {
         let stream = Stream::open(stream, &self.endpoint, true, None).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the collector, or when the sender is gone.
-        tokio::spawn(connection);
+        tasks::spawn("collector-connection", connection);
         Ok(sender)
     }
 

@@ -15,9 +15,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
 /// The most bytes of lines that wait to be written. Further lines are lost, and counted.
 const WAITING_BYTES_MAX: usize = 32 << 20;
@@ -58,9 +59,14 @@ impl Sink for Queue {
     }
 }
 
-/// Starts logging to standard error, with the level of `RUST_LOG`, and the access log if there is one.
+/// Starts logging to standard error, as much as `RUST_LOG` asks for (levels of modules, such as
+/// `info,watershed::proxy=debug`) or else `default`, and the access log if there is one.
 pub fn start(default: &str, access: Option<&AccessLog>) -> anyhow::Result<Option<Requests>> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let wanted = std::env::var("RUST_LOG").ok();
+    let filter: Targets = match wanted.and_then(|wanted| wanted.parse().ok()) {
+        Some(wanted) => wanted,
+        None => default.parse()?,
+    };
     let requests = access.map(|access| open(&access.to)).transpose()?;
     let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let own = fmt::layer().with_writer(io::stderr).with_ansi(ansi);

@@ -3,6 +3,7 @@
 use super::ErrorWithHint;
 use crate::config::plan::StoreConfig;
 use crate::store::Store;
+#[cfg(feature = "redis")]
 use crate::store::redis::{RedisStore, TlsFiles};
 use crate::store::sqlite::SqliteStore;
 use anyhow::anyhow;
@@ -12,6 +13,11 @@ use std::sync::Arc;
 pub(super) fn store_of(store: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     match store {
         StoreConfig::Embedded { path } => Ok(Arc::new(SqliteStore::at(path))),
+        #[cfg(not(feature = "redis"))]
+        StoreConfig::Redis { .. } => Err(anyhow!(
+            "a plan with a Redis store was read without the feature `redis`"
+        )),
+        #[cfg(feature = "redis")]
         StoreConfig::Redis {
             url,
             prefix,

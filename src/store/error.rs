@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub enum StoreError {
     /// Redis did not reply, or replied with an error.
     #[error("Redis")]
+    #[cfg(feature = "redis")]
     Redis(#[from] redis::RedisError),
     /// The embedded file could not be read or written.
     #[error("the embedded store")]
@@ -75,6 +76,7 @@ impl StoreError {
     pub fn is_of_one_experiment(&self) -> bool {
         match self {
             StoreError::Unreadable { .. } => true,
+            #[cfg(feature = "redis")]
             StoreError::Redis(error) => match error.code() {
                 Some("WRONGTYPE") => true,
                 // Redis 6 has no code for an error inside a script, only a text.
@@ -108,6 +110,7 @@ impl StoreError {
                 ErrorCode::SystemIoFailure => Some("check the disk: it fails to read or write"),
                 _ => None,
             },
+            #[cfg(feature = "redis")]
             StoreError::Redis(error) => match error.code() {
                 Some("WRONGTYPE") => Some(
                     "another program has written a key there: rename or delete the key, or give `store` a prefix of its own",

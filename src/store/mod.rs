@@ -27,6 +27,7 @@ mod interface;
 mod json;
 pub mod keys;
 pub mod phases;
+#[cfg(feature = "redis")]
 pub mod redis;
 pub mod replicas;
 pub mod retention;

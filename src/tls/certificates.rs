@@ -1,11 +1,11 @@
 //! Certificates and keys in PEM files.
 
+use super::certificate::CertificateFacts;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Returns the cryptography that every TLS connection uses.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -43,6 +43,6 @@ pub fn identity(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, NoIdentit
 
 /// Returns when a certificate expires, in Unix seconds, or `None` if it cannot be read.
 pub fn expires_s(pair: &CertifiedKey) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(pair.cert.first()?).ok()?;
-    Some(certificate.validity().not_after.timestamp())
+    let facts = CertificateFacts::read(pair.cert.first()?).ok()?;
+    Some(facts.not_after_s)
 }

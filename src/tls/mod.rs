@@ -2,6 +2,7 @@
 //! process (upstreams, health checks, Redis, the OTLP collector, the command line) are made here,
 //! so that none can skip the check of the server's certificate.
 
+mod certificate;
 mod certificates;
 mod client;
 mod trust;

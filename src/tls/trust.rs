@@ -1,5 +1,6 @@
 //! Which certificates are accepted: those of the machine's roots, or those of a file.
 
+use super::certificate::CertificateFacts;
 use super::certificates::{certificates, provider};
 use super::verifier::{Named, Verifier};
 use rustls::client::WebPkiServerVerifier;
@@ -7,7 +8,6 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::{OtherError, RootCertStore};
 use std::fmt;
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// Environment variables that replace the machine's roots, as for OpenSSL.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -103,17 +103,13 @@ impl Trust {
         };
         for certificate in certificates(pem).ok_or(NoTrust::NoCertificate)? {
             let unusable = |error: &dyn fmt::Display| NoTrust::Unusable(error.to_string());
-            let (_, read) =
-                X509Certificate::from_der(&certificate).map_err(|error| unusable(&error))?;
-            // Before version 3, a certificate could not declare that it is an authority's.
-            let signs = read.is_ca() || read.version() != X509Version::V3;
-            let validity = read.validity();
+            let facts = CertificateFacts::read(&certificate).map_err(|error| unusable(&error))?;
             let named = Named {
-                not_before: validity.not_before.timestamp(),
-                not_after: validity.not_after.timestamp(),
+                not_before: facts.not_before_s,
+                not_after: facts.not_after_s,
                 certificate: certificate.clone(),
             };
-            if signs {
+            if facts.may_sign {
                 let added = trust.roots.add(certificate);
                 added.map_err(|error| unusable(&error))?;
             }

@@ -20,11 +20,15 @@ const MODULES: &[(&str, &[&str])] = &[
     ("rate_limit", &[]),
     ("tasks", &["telemetry"]),
     ("tls", &[]),
-    ("config", &["experiment", "tls"]),
+    ("features", &[]),
+    ("config", &["experiment", "features", "tls"]),
     ("upstream", &["config", "experiment", "tasks", "telemetry"]),
     ("otel", &["config", "tasks", "upstream", "telemetry"]),
     ("journal", &["experiment", "tasks"]),
-    ("store", &["journal", "experiment", "tls", "telemetry"]),
+    (
+        "store",
+        &["journal", "experiment", "tasks", "tls", "telemetry"],
+    ),
     (
         "proxy",
         &[
@@ -45,6 +49,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "stats",
             "config",
             "experiment",
+            "features",
             "rate_limit",
             "tasks",
             "upstream",

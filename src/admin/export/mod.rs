@@ -1,6 +1,8 @@
 //! Exports users, their values and hourly totals for other analysis tools. Rows are read from the
 //! store page by page, so that memory does not grow with the number of users.
 
+#[cfg(feature = "parquet")]
+mod parquet_sheet;
 pub mod rows;
 pub mod sheet;
 

@@ -1,16 +1,12 @@
 //! Writes rows as CSV, JSON Lines or Parquet.
 
 use crate::admin::csv_escape::neutral;
-use crate::admin::export::{rows::Cell, rows::CellKind, rows::ExportRow, rows::Table};
-use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
-use parquet::column::writer::ColumnWriter;
-use parquet::data_type::ByteArray;
-use parquet::file::properties::WriterProperties;
-use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::Type;
+#[cfg(feature = "parquet")]
+use crate::admin::export::parquet_sheet::ParquetSheet;
+use crate::admin::export::{rows::Cell, rows::ExportRow, rows::Table};
+use crate::features::{Feature, MissingFeature};
 use serde_json::{Map, Value};
 use std::io::{self, Write};
-use std::sync::Arc;
 
 /// The format of an export.
 #[derive(
@@ -27,6 +23,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// Returns an error if the format needs a feature that the program was built without.
+    pub fn check(self, is_built: fn(Feature) -> bool) -> Result<(), MissingFeature> {
+        match self {
+            Format::Parquet if !is_built(Feature::Parquet) => Err(MissingFeature(Feature::Parquet)),
+            Format::Csv | Format::Jsonl | Format::Parquet => Ok(()),
+        }
+    }
+
     /// Returns the `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
@@ -46,17 +50,15 @@ impl Format {
     }
 }
 
-/// Rows of a Parquet row group, all of which are held in memory.
-const GROUP_ROWS: usize = 20_000;
-
 /// A file that is being written.
 pub enum Sheet<W: Write + Send> {
     /// CSV; `true` if texts are written unchanged.
     Csv(Box<csv::Writer<W>>, bool),
     /// JSON Lines.
     Jsonl(W, Table),
-    /// Parquet, with the rows of the next row group.
-    Parquet(Box<SerializedFileWriter<W>>, Table, Vec<ExportRow>),
+    /// Parquet.
+    #[cfg(feature = "parquet")]
+    Parquet(ParquetSheet<W>),
 }
 
 impl<W: Write + Send> Sheet<W> {
@@ -70,14 +72,10 @@ impl<W: Write + Send> Sheet<W> {
                 Ok(Sheet::Csv(Box::new(csv), raw))
             }
             Format::Jsonl => Ok(Sheet::Jsonl(to, table)),
-            Format::Parquet => {
-                let properties = WriterProperties::builder()
-                    .set_compression(Compression::SNAPPY)
-                    .build();
-                let schema = Arc::new(schema(table)?);
-                let writer = SerializedFileWriter::new(to, schema, Arc::new(properties))?;
-                Ok(Sheet::Parquet(Box::new(writer), table, Vec::new()))
-            }
+            #[cfg(feature = "parquet")]
+            Format::Parquet => Ok(Sheet::Parquet(ParquetSheet::begin(table, to)?)),
+            #[cfg(not(feature = "parquet"))]
+            Format::Parquet => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -99,13 +97,8 @@ impl<W: Write + Send> Sheet<W> {
                 }
                 Ok(())
             }
-            Sheet::Parquet(writer, table, held) => {
-                held.extend(rows);
-                if held.len() >= GROUP_ROWS {
-                    group(writer, *table, std::mem::take(held))?;
-                }
-                Ok(())
-            }
+            #[cfg(feature = "parquet")]
+            Sheet::Parquet(sheet) => sheet.add(rows),
         }
     }
 
@@ -114,12 +107,8 @@ impl<W: Write + Send> Sheet<W> {
         match self {
             Sheet::Csv(mut csv, _) => csv.flush(),
             Sheet::Jsonl(mut to, _) => to.flush(),
-            Sheet::Parquet(mut writer, table, held) => {
-                if !held.is_empty() {
-                    group(&mut writer, table, held)?;
-                }
-                writer.into_inner()?.flush()
-            }
+            #[cfg(feature = "parquet")]
+            Sheet::Parquet(sheet) => sheet.end(),
         }
     }
 }
@@ -143,96 +132,17 @@ fn json(cell: Cell) -> Value {
     }
 }
 
-fn schema(table: Table) -> io::Result<Type> {
-    let mut fields = Vec::new();
-    for &(name, kind) in table.columns() {
-        let physical = match kind {
-            CellKind::Text => Physical::BYTE_ARRAY,
-            CellKind::Whole => Physical::INT64,
-            CellKind::Number => Physical::DOUBLE,
-            CellKind::Truth => Physical::BOOLEAN,
-        };
-        let mut field =
-            Type::primitive_type_builder(name, physical).with_repetition(Repetition::OPTIONAL);
-        if kind == CellKind::Text {
-            field = field.with_logical_type(Some(LogicalType::String));
-        }
-        fields.push(Arc::new(field.build()?));
-    }
-    Ok(Type::group_type_builder("row")
-        .with_fields(fields)
-        .build()?)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Writes a row group, column by column.
-fn group<W: Write + Send>(
-    writer: &mut SerializedFileWriter<W>,
-    table: Table,
-    rows: Vec<ExportRow>,
-) -> io::Result<()> {
-    let mut group = writer.next_row_group()?;
-    let mut columns: Vec<Vec<Cell>> = table
-        .columns()
-        .iter()
-        .map(|_| Vec::with_capacity(rows.len()))
-        .collect();
-    for row in rows {
-        for (column, cell) in columns.iter_mut().zip(row) {
-            column.push(cell);
-        }
-    }
-    for cells in columns {
-        let Some(mut column) = group.next_column()? else {
-            break;
-        };
-        let there: Vec<i16> = cells.iter().map(|cell| i16::from(is_there(cell))).collect();
-        match column.untyped() {
-            ColumnWriter::ByteArrayColumnWriter(to) => {
-                let text = |cell| match cell {
-                    Cell::Text(text) => text.map(|text| ByteArray::from(text.into_bytes())),
-                    _ => None,
-                };
-                let values: Vec<_> = cells.into_iter().filter_map(text).collect();
-                to.write_batch(&values, Some(&there), None)?;
-            }
-            ColumnWriter::Int64ColumnWriter(to) => {
-                let number = |cell| match cell {
-                    Cell::Whole(number) => number,
-                    _ => None,
-                };
-                let values: Vec<_> = cells.into_iter().filter_map(number).collect();
-                to.write_batch(&values, Some(&there), None)?;
-            }
-            ColumnWriter::DoubleColumnWriter(to) => {
-                let number = |cell| match cell {
-                    Cell::Number(number) => number,
-                    _ => None,
-                };
-                let values: Vec<_> = cells.into_iter().filter_map(number).collect();
-                to.write_batch(&values, Some(&there), None)?;
-            }
-            ColumnWriter::BoolColumnWriter(to) => {
-                let truth = |cell| match cell {
-                    Cell::Truth(truth) => Some(truth),
-                    _ => None,
-                };
-                let values: Vec<_> = cells.into_iter().filter_map(truth).collect();
-                to.write_batch(&values, Some(&there), None)?;
-            }
-            // The schema has no other types.
-            _ => {}
-        }
-        column.close()?;
-    }
-    group.close()?;
-    Ok(())
-}
-
-fn is_there(cell: &Cell) -> bool {
-    match cell {
-        Cell::Text(text) => text.is_some(),
-        Cell::Whole(number) => number.is_some(),
-        Cell::Number(number) => number.is_some(),
-        Cell::Truth(_) => true,
+    #[test]
+    fn format_whose_feature_is_missing_is_an_error_that_names_it() {
+        assert_eq!(Format::Csv.check(|_| false), Ok(()));
+        assert_eq!(Format::Parquet.check(|_| true), Ok(()));
+        let missing = Format::Parquet.check(|_| false).unwrap_err();
+        let text = format!("{missing}; {}", missing.hint());
+        assert!(text.contains("without its feature `parquet`"), "{text}");
+        assert!(text.contains("--features parquet"), "{text}");
     }
 }

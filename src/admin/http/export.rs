@@ -6,6 +6,7 @@ use crate::admin::export::write;
 use crate::admin::http::error::{Failure, Path, Query, Refused};
 use crate::admin::state::AdminState;
 use crate::config::declaration::declaration;
+use crate::features::Feature;
 use crate::store::phases;
 use crate::tasks;
 use axum::body::Body;
@@ -56,7 +57,7 @@ pub struct ExportQuery {
             ),
             headers(("content-disposition" = String, description = "A file name")),
         ),
-        (status = 400, description = "The table or format does not exist", body = Refused),
+        (status = 400, description = "The table or format does not exist, or the program was built without the format", body = Refused),
         (status = 404, description = "The store has no data of this experiment", body = Refused),
         (status = 503, description = "The store is unavailable", body = Refused),
     )
@@ -66,16 +67,23 @@ pub async fn export(
     Path(experiment): Path<String>,
     Query(query): Query<ExportQuery>,
 ) -> Result<Response, Failure> {
+    let (table, format) = (
+        query.table.unwrap_or(Table::Assignments),
+        query.format.unwrap_or(Format::Csv),
+    );
+    if let Err(missing) = format.check(Feature::is_built) {
+        let error = format!("{missing}; {}", missing.hint());
+        return Err(Failure::new(StatusCode::BAD_REQUEST, error));
+    }
     let declaration = declaration(&state.plan());
     let Some(key) = phases::named(&*state.store, &declaration, &experiment).await? else {
         let error = format!("the store has no data of an experiment {experiment:?}");
         return Err(Failure::new(StatusCode::NOT_FOUND, error));
     };
-    let table = query.table.unwrap_or(Table::Assignments);
-    let (format, raw) = (query.format.unwrap_or(Format::Csv), query.raw);
+    let raw = query.raw;
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
     let (store, plan) = (Arc::clone(&state.store), state.plan());
-    tokio::spawn(tasks::named("export", async move {
+    tasks::spawn("export", async move {
         let to = Pipe(bytes.clone());
         let writing = write(store, plan, key, (table, format, raw), to, |_| ());
         let written = AssertUnwindSafe(writing).catch_unwind().await;
@@ -84,7 +92,7 @@ pub async fn export(
             // Closes the connection, so that the client does not take the body for a complete one.
             let _ = bytes.send(Err(error)).await;
         }
-    }));
+    });
     let body = stream::unfold(stream, async |mut stream| {
         Some((stream.recv().await?, stream))
     });

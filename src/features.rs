@@ -1,0 +1,45 @@
+//! The Cargo features that a build may leave out, and what is reported where one is missing.
+
+/// A Cargo feature of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Counts in Redis or Valkey.
+    Redis,
+    /// Spans to a collector that speaks OTLP.
+    Otlp,
+    /// Exports as Apache Parquet.
+    Parquet,
+}
+
+impl Feature {
+    /// Its name in Cargo.toml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Redis => "redis",
+            Feature::Otlp => "otlp",
+            Feature::Parquet => "parquet",
+        }
+    }
+
+    /// Whether this build has it.
+    pub fn is_built(self) -> bool {
+        match self {
+            Feature::Redis => cfg!(feature = "redis"),
+            Feature::Otlp => cfg!(feature = "otlp"),
+            Feature::Parquet => cfg!(feature = "parquet"),
+        }
+    }
+}
+
+/// Something needs a feature that this build does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this program was built without its feature `{}`", .0.name())]
+pub struct MissingFeature(pub Feature);
+
+impl MissingFeature {
+    /// What to do about it.
+    pub fn hint(self) -> String {
+        let name = self.0.name();
+        format!("build it with `--features {name}` (released programs have every feature)")
+    }
+}
