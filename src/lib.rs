@@ -19,3 +19,16 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+
+// The fuzz targets name the program as other crates do.
+#[cfg(test)]
+extern crate self as watershed;
+
+/// The fuzz targets, whose stored inputs the unit tests replay.
+#[cfg(test)]
+#[allow(
+    unsafe_code,
+    reason = "measures allocations by an allocator, which is unsafe to implement; a test has its threads to itself"
+)]
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;

@@ -1,35 +1,49 @@
-//! Memory is bounded: whoever asks for much at once ends the fuzzer's run.
+//! Memory is bounded: a target that allocates much at once fails.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 
 /// Far more than any parser here may hold.
 const BYTES_MAX: usize = 16 << 20;
 
-struct Bounded;
+thread_local! {
+    /// Bytes of the largest allocation.
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs this, and panics if it allocated more than the bound at once.
+pub fn bounded(run: impl FnOnce()) {
+    LARGEST.set(0);
+    run();
+    let largest = LARGEST.get();
+    assert!(largest <= BYTES_MAX, "an allocation of {largest} bytes");
+}
+
+struct Measured;
 
 #[global_allocator]
-static BOUNDED: Bounded = Bounded;
+static MEASURED: Measured = Measured;
 
-// SAFETY: everything is the system's allocator, asked the same.
-unsafe impl GlobalAlloc for Bounded {
+// SAFETY: every call goes to the system's allocator with the same arguments.
+unsafe impl GlobalAlloc for Measured {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        check(layout.size());
-        // SAFETY: the caller's promise.
+        note(layout.size());
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        check(bytes);
-        // SAFETY: the caller's promise.
+        note(bytes);
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.realloc(pointer, layout, bytes) }
     }
 }
 
-fn check(bytes: usize) {
-    assert!(bytes <= BYTES_MAX, "{bytes} bytes are asked for at once");
+fn note(bytes: usize) {
+    LARGEST.set(LARGEST.get().max(bytes));
 }

@@ -109,12 +109,10 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Runs this to its end; time passes only when nothing else can happen.
+/// Runs this to its end.
 pub fn run<T>(what: impl Future<Output = T>) -> T {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
             .build()
             .expect("a runtime");
     }

@@ -33,7 +33,7 @@ mod upstream_read;
 pub mod worker;
 
 /// What fuzz targets reach: private in every other build.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing {
     pub use super::buffer_pool::BufferPool;
     pub use super::client::{ClientInfo, Protocol};

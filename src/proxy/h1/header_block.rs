@@ -185,6 +185,10 @@ impl<'a> HeaderBlock<'a> {
     }
 
     /// How many there are.
+    #[cfg_attr(
+        test,
+        allow(clippy::len_without_is_empty, reason = "public only for fuzz targets")
+    )]
     pub fn len(&self) -> usize {
         self.lines.len()
     }
