@@ -4,6 +4,11 @@
 //! without an experiment, with one that is over (split, but not recorded), and with one that runs. Prints requests per
 //! second, and CPU per request of the proxy's process as the system accounts it, as ratios.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a bench has its threads to itself"
+)]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

@@ -2,6 +2,11 @@
 //! folds them into both houses of the store, as a start after a crash would. Redis is a real
 //! redis-server of its own; nothing else should run.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a bench has its threads to itself"
+)]
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

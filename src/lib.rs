@@ -28,6 +28,7 @@ extern crate self as watershed;
 #[cfg(test)]
 #[allow(
     unsafe_code,
+    clippy::disallowed_methods,
     reason = "measures allocations by an allocator, which is unsafe to implement; a test has its threads to itself"
 )]
 #[path = "../fuzz/src/lib.rs"]

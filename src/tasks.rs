@@ -127,6 +127,7 @@ impl Supervisor {
 
     /// Starts a task on this runtime, which ends by itself. State that must survive a panic belongs
     /// to `start`.
+    #[expect(clippy::disallowed_methods, reason = "`keep` names what it runs")]
     pub fn spawn<F>(
         &self,
         name: &'static str,
@@ -141,6 +142,7 @@ impl Supervisor {
 
     /// Starts a task like [`Supervisor::spawn`], and drops its future once the process is in a phase
     /// for which `is_over` holds.
+    #[expect(clippy::disallowed_methods, reason = "`keep` names what it runs")]
     pub fn spawn_until<F>(
         &self,
         is_over: fn(&Phase) -> bool,
@@ -286,6 +288,16 @@ fn delay(first: Duration, restarts: u32) -> Duration {
     doubled.min(DELAY_MAX)
 }
 
+/// Starts a task that nothing supervises, such as the driver of one connection. Its panics are
+/// logged and counted under this name.
+#[expect(clippy::disallowed_methods, reason = "the one place that names tasks")]
+pub fn spawn<F>(name: &'static str, future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(named(name, future))
+}
+
 /// Gives a future a name, by which its panics are logged and counted.
 pub fn named<F: Future>(name: &'static str, future: F) -> impl Future<Output = F::Output> {
     let future = async move {
@@ -340,7 +352,10 @@ fn log_panics(telemetry: Arc<Telemetry>) {
         let task = RUNNING.try_with(Cell::get).ok().flatten();
         let task = task.or(thread.name()).unwrap_or("unnamed");
         telemetry.panics.add(task);
-        let message = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref().map(String::as_str));
+        let message = text.unwrap_or("no message");
         let place = panic.location().map(ToString::to_string);
         let place = place.unwrap_or_default();
         let backtrace = Backtrace::capture();

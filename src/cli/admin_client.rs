@@ -1,6 +1,7 @@
 //! A small HTTP client of the admin API, for commands.
 
 use crate::server::ErrorWithHint;
+use crate::tasks;
 use crate::tls::{self, Trust};
 use anyhow::Context;
 use http::header::{AUTHORIZATION, HOST};
@@ -113,6 +114,6 @@ async fn send(
 ) -> anyhow::Result<Response<Incoming>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // The connection task ends with the response.
-    tokio::spawn(connection);
+    tasks::spawn("admin-connection", connection);
     Ok(sender.send_request(request).await?)
 }

@@ -4,6 +4,7 @@ use super::admin_client::fetch;
 use super::{demo_site, visitors};
 use crate::config;
 use crate::server::{self, Listeners, logging};
+use crate::tasks;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -65,9 +66,10 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
         ..server::RunOptions::default()
     };
     // The server also stops when the sender is dropped.
-    let serving = tokio::spawn(server::run(plan, listeners, options, async move {
-        drop(stopped.await)
-    }));
+    let serving = tasks::spawn(
+        "server",
+        server::run(plan, listeners, options, async move { drop(stopped.await) }),
+    );
 
     println!("the site     http://{site}/   (reload with other cookies to see the other version)");
     println!("the results  http://{admin}/admin/results");

@@ -1,6 +1,7 @@
 //! Two versions of a small site for the demo: a landing page, a product page, and an order that converts.
 //! The second version has a shorter button, so more visitors order.
 
+use crate::tasks;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
@@ -48,7 +49,7 @@ pub async fn serve(version: Version) -> std::io::Result<SocketAddr> {
         .route("/product", get(product))
         .route("/order", post(order))
         .with_state(version);
-    tokio::spawn(async move {
+    tasks::spawn("demo-site", async move {
         if let Err(error) = axum::serve(listener, site).await {
             tracing::error!("the demo site has ended: {error}");
         }

@@ -51,6 +51,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         writeln!(out, "{shown}")?;
         out.flush()?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this thread has nothing else to do"
+        )]
         std::thread::sleep(INTERVAL);
         // With `--watch`, an error is shown and the next round tries again.
         shown = ask().unwrap_or_else(|error| format!("{error:#}\n"));

@@ -1,5 +1,6 @@
 //! Signals that the process handles.
 
+use crate::tasks;
 use anyhow::Context;
 use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +29,7 @@ pub fn stop_requested() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
         // A second signal does not wait for requests. The journal has every request that was answered.
-        tokio::spawn(async move {
+        tasks::spawn("second-signal", async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}

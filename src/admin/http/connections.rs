@@ -125,10 +125,10 @@ impl BoundedConnections {
         let admitted = Admitted::default();
         let router = self.router.clone().layer(Extension(ConnectInfo(peer)));
         let router = router.layer(Extension(admitted.clone()));
-        let task = tokio::spawn(tasks::named(
+        let task = tasks::spawn(
             "admin-request",
             serve_connection(stream, peer, router, self.bounds),
-        ))
+        )
         .abort_handle();
         self.open.push(OpenConnection {
             network,
@@ -251,7 +251,7 @@ mod tests {
             bounded.open.push(OpenConnection {
                 network,
                 admitted: Admitted::default(),
-                task: tokio::spawn(pending::<()>()).abort_handle(),
+                task: tasks::spawn("pending", pending::<()>()).abort_handle(),
             });
         }
         room

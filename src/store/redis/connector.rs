@@ -2,6 +2,7 @@
 
 use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
 use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
+use crate::tasks;
 use crate::tls::{self, NoIdentity, NoTrust, Trust};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
@@ -164,6 +165,6 @@ async fn begin(
     let begun = MultiplexedConnection::new_with_config(login, stream, patience).await;
     let (connection, driver) = begun?;
     // Ends when the last clone of the connection is dropped.
-    tokio::spawn(driver);
+    tasks::spawn("redis-connection", driver);
     Ok(connection)
 }
