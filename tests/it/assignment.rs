@@ -1,11 +1,12 @@
 //! Who is in which group: shares, movements, independence, and the vectors that other languages
 //! are checked with.
 
+use crate::support::tools;
 use proptest::prelude::*;
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use watershed::experiment::assign::{Share, Split, Weight, murmur3_32};
 use watershed::experiment::{GroupIndex, UserId};
 
@@ -50,7 +51,7 @@ for line in sys.stdin:
     print(group_of(salt, float(traffic), weights, urllib.parse.unquote_to_bytes(user)))
 "#,
     );
-    let python = Command::new("python3")
+    let python = tools::command("python3")
         .args(["-X", "utf8", "-c", &code])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -5,8 +5,8 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
+use crate::support::tools;
 use serde_json::{Value, json};
-use std::process::Command;
 use std::time::Instant;
 
 /// A proxy in front of two versions, with these lines more.
@@ -322,7 +322,7 @@ fn invalid_value_in_a_header_drops_only_its_event() {
             "http://{}/shop/?event=purchase;amount=abc",
             site.proxy.public
         );
-        let curl = Command::new("curl")
+        let curl = tools::command("curl")
             .args([
                 "-sS",
                 "--http2-prior-knowledge",

@@ -4,6 +4,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
+use crate::support::tools;
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -65,7 +66,7 @@ fn export(proxy: &Proxy, words: &[&str]) -> Output {
 
 #[test]
 fn pandas_reproduces_the_rates() {
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
+    let python = tools::installed("python/bin/python");
     let code = DOCUMENT.split("```python\n").nth(1).unwrap();
     let code = code.split("```").next().unwrap();
     let redis = Redis::start();
@@ -109,7 +110,7 @@ fn pandas_reproduces_the_rates() {
                 assert_eq!(lines(&body), lines(&std::fs::read(&path).unwrap()));
             }
         }
-        let told = Command::new(python)
+        let told = Command::new(&python)
             .args(["-c", code, folder.path().to_str().unwrap()])
             .output()
             .expect("Pandas is missing: run ./scripts/test, which installs it");

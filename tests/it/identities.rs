@@ -5,6 +5,7 @@ use crate::support::client::{Answer, Client};
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
+use crate::support::tools;
 use crate::support::until;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -347,7 +348,7 @@ fn http2_reads_and_sets_the_same_cookie() {
     let ask = |cookie: &str| {
         let url = format!("http://{}/shop/", site.proxy.public);
         let words = ["--http2-prior-knowledge", "-sS", "-i", "-H", cookie, &url];
-        let done = Command::new("curl").args(words).output().unwrap();
+        let done = tools::command("curl").args(words).output().unwrap();
         assert!(done.status.success());
         let answer = String::from_utf8(done.stdout).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

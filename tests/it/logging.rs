@@ -4,6 +4,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
 use crate::support::raw::{Raw, reset};
+use crate::support::tools;
 use crate::support::until;
 use serde_json::Value;
 use std::path::Path;
@@ -508,7 +509,7 @@ fn chunked_response_with_trailers_is_logged_the_same_over_all_protocols() {
         assert_eq!(answer.text(), "abcdefg");
     }
     let url = format!("http://{}/", proxy.public);
-    let curl = Command::new("curl")
+    let curl = tools::command("curl")
         .args(["-s", "--http2-prior-knowledge", "-H", "X-User: a", &url])
         .output()
         .unwrap();

@@ -1,6 +1,11 @@
 //! One binary for every test that crosses an edge: real sockets, real files, a real Redis, the
 //! real program.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test has its threads to itself"
+)]
+
 mod aborted_responses;
 mod accounting;
 mod admin_access;

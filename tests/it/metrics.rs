@@ -4,6 +4,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
+use crate::support::tools;
 use crate::support::until;
 use crate::wire::tls::Authority;
 use serde_json::Value;
@@ -23,8 +24,7 @@ fn samples(proxy: &Proxy) -> Vec<Value> {
     assert_eq!(answer.status, 200);
     let kind = answer.header("content-type").unwrap();
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
-    let mut reader = Command::new(python)
+    let mut reader = Command::new(tools::installed("python/bin/python"))
         .args(["-c", READ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -160,7 +160,7 @@ fn assert_asks_for_what_there_is(file: &str, samples: &[Value]) {
 
 #[test]
 fn alert_rules_fire_in_their_conditions() {
-    let tested = Command::new("promtool")
+    let tested = tools::command("promtool")
         .args(["test", "rules", "alerts-test.yaml"])
         .current_dir(format!("{ROOT}/dashboards"))
         .output()

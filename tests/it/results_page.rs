@@ -5,6 +5,7 @@ use crate::support::clock::Clock;
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::Redis;
+use crate::support::tools;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fantoccini::wd::WebDriverCompatibleCommand;
@@ -12,12 +13,11 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 use url::{ParseError, Url};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const WAIT: Duration = Duration::from_secs(30);
 
 /// chromedriver, which drives headless Chromium.
@@ -28,7 +28,7 @@ struct Driver {
 
 impl Driver {
     fn start() -> Driver {
-        let mut child = Command::new("chromedriver")
+        let mut child = tools::command("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -210,7 +210,7 @@ async fn wait_for(browser: &Client, css: &str, text: &str) {
 
 /// Saves a screenshot of the whole page for people.
 async fn picture(browser: &Client, name: &str) {
-    let folder = PathBuf::from(ROOT).join("target/screenshots");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
     std::fs::create_dir_all(&folder).unwrap();
     let all = "const it = document.documentElement; return { x: 0, y: 0, width: it.clientWidth, height: it.scrollHeight, scale: 1 }";
     let all = says(browser, all).await;
@@ -227,9 +227,7 @@ fn assert_usable(found: &Value, what: &str) {
 }
 
 async fn axe(browser: &Client) -> Value {
-    let path = format!("{ROOT}/target/axe/axe.min.js");
-    let axe = std::fs::read_to_string(path);
-    let axe = axe.expect("axe-core is missing: run ./scripts/test, which installs it");
+    let axe = std::fs::read_to_string(tools::installed("axe/axe.min.js")).unwrap();
     browser.execute(&axe, vec![]).await.unwrap();
     let ask = "const done = arguments[0]; axe.run(document, { resultTypes: ['violations'] }).then(\
         (found) => done(found.violations.map((one) => [one.id, one.nodes.map((node) => node.html)])), (error) => done(String(error)))";

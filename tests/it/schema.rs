@@ -2,6 +2,7 @@
 //! what an editor should underline does not.
 
 use crate::support::proxy::BINARY;
+use crate::support::tools;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -18,12 +19,12 @@ print(json.dumps([[e.message for e in judge.iter_errors(YAML(typ='safe', pure=Tr
 ";
 
 fn judge(files: &[String]) -> Vec<Vec<String>> {
-    let mut judge = Command::new(format!("{ROOT}/target/python/bin/python"))
+    let mut judge = Command::new(tools::installed("python/bin/python"))
         .args(["-c", JUDGE, &format!("{ROOT}/config/routes.schema.json")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("target/python is missing: run ./scripts/test, which makes it");
+        .unwrap();
     let mut stdin = judge.stdin.take().unwrap();
     for file in files {
         writeln!(stdin, "{}", serde_json::to_string(file).unwrap()).unwrap();

@@ -1,10 +1,11 @@
 //! Chromium, over HTTPS and HTTP/2.
 
 use super::{Site, secure};
+use crate::support::tools;
 use crate::support::until_within;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -13,7 +14,7 @@ struct Browser(Child);
 impl Browser {
     fn open(url: &str, folder: &TempDir) -> Browser {
         let data = format!("--user-data-dir={}", folder.path().display());
-        let browser = Command::new("chromium")
+        let browser = tools::command("chromium")
             .args([
                 "--headless",
                 "--no-sandbox",

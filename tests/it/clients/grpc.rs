@@ -1,7 +1,7 @@
 //! gRPC: calls, streams, statuses in trailers, deadlines and cancellation, with HTTP/2 on both
 //! sides.
 
-use super::{PYTHON, Site, say, script};
+use super::{Site, python, say, script};
 use crate::support::proxy::Proxy;
 
 #[test]
@@ -16,7 +16,7 @@ fn grpc_calls_streams_and_statuses_are_forwarded() {
         ));
         let address = if through { proxy.public } else { site.address };
         let file = script("grpc_site.py");
-        let said = say(PYTHON, &[&file, "call", &address.to_string()]);
+        let said = say(&python(), &[&file, "call", &address.to_string()]);
         assert_eq!(said.trim(), "all is well");
         if through {
             let results = proxy.results();

@@ -10,27 +10,30 @@ mod traces;
 mod websocket;
 
 use crate::support::proxy::Proxy;
+use crate::support::tools;
 use crate::support::until;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
 
 /// Returns the path of a script beside this file.
 fn script(name: &str) -> String {
     format!("{}/tests/it/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Returns the Python that has the packages of tests/requirements-python.txt.
+#[track_caller]
+fn python() -> String {
+    let path = tools::installed("python/bin/python");
+    path.into_os_string().into_string().unwrap()
+}
+
 /// Returns the output of a program, whose exit status must be 0.
 #[track_caller]
 fn say(program: &str, words: &[&str]) -> String {
-    let done = Command::new(program).args(words).output();
-    let done = done.unwrap_or_else(|error| {
-        panic!("{program}: {error}; run ./scripts/test, which installs it")
-    });
+    let done = tools::command(program).args(words).output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     let told = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{program} {words:?}: {said}{told}");
@@ -46,13 +49,13 @@ struct Site {
 
 impl Site {
     fn start(words: &[&str]) -> Site {
-        let mut child = Command::new(PYTHON)
+        let mut child = tools::command(&python())
             .arg("-u")
             .arg(script(words[0]))
             .args(&words[1..])
             .stdout(Stdio::piped())
             .spawn()
-            .expect("target/python is missing: run ./scripts/test, which makes it");
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = lines.next().unwrap().unwrap().parse().unwrap();
         let seen = Arc::<Mutex<Vec<String>>>::default();

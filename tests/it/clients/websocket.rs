@@ -1,6 +1,6 @@
 //! A WebSocket library at both ends.
 
-use super::{PYTHON, Site, say, script};
+use super::{Site, python, say, script};
 use crate::support::proxy::Proxy;
 use crate::support::until;
 
@@ -15,11 +15,11 @@ fn websocket_messages_fragments_pings_and_close_are_forwarded() {
     // The client passes without a proxy, so it must pass with one.
     let direct = site.address.to_string();
     assert_eq!(
-        say(PYTHON, &[&file, &direct, "direct"]).trim(),
+        say(&python(), &[&file, &direct, "direct"]).trim(),
         "all is well"
     );
     assert_eq!(
-        say(PYTHON, &[&file, &proxy.public.to_string()]).trim(),
+        say(&python(), &[&file, &proxy.public.to_string()]).trim(),
         "all is well"
     );
     until("both ends told why it ended", || {

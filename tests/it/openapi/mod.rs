@@ -8,6 +8,7 @@ use crate::support::client::{Answer, Client};
 use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::Redis;
+use crate::support::tools;
 use crate::support::until;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -101,7 +102,7 @@ fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
     std::fs::write(folder.join("openapi.json"), site.document().to_string()).unwrap();
     let begun = Instant::now();
     let output = std::fs::File::create(folder.join("output")).unwrap();
-    let mut run = Command::new(format!("{ROOT}/target/schemathesis/bin/st"))
+    let mut run = Command::new(tools::installed("schemathesis/bin/st"))
         .args([
             "--config-file",
             &format!("{ROOT}/tests/it/openapi/schemathesis.toml"),
@@ -120,7 +121,7 @@ fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
         .stderr(output)
         .stdin(Stdio::null())
         .spawn()
-        .expect("target/schemathesis is missing: run ./scripts/test, which makes it");
+        .unwrap();
     let ended = until_ended(&mut run, begun + RUN_MAX);
     let text = std::fs::read_to_string(folder.join("output")).unwrap();
     assert!(ended, "{text}\n{}", site.proxy.log.lock().unwrap());

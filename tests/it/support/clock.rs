@@ -20,7 +20,7 @@ impl Clock {
         let library = library
             .into_iter()
             .find(|path| std::path::Path::new(path).exists())
-            .expect("faketime is missing: run ./scripts/test, which installs it");
+            .expect("faketime is missing: run ./scripts/test-tools, which installs it");
         [
             ("LD_PRELOAD", library.as_str()),
             ("FAKETIME_TIMESTAMP_FILE", path.to_str().unwrap()),

@@ -6,6 +6,7 @@ pub mod origin;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod tools;
 
 use std::time::{Duration, Instant};
 

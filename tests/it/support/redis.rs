@@ -1,5 +1,6 @@
 //! A real redis-server in a folder of its own.
 
+use super::tools;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -30,11 +31,10 @@ impl Redis {
         Redis::on(program, free, arguments.iter().map(owned).collect())
     }
 
-    /// Starts Valkey, as scripts/test installs it.
+    /// Starts Valkey, as scripts/test-tools installs it.
     pub fn valkey() -> Redis {
-        let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/lib");
-        let mut versions = std::fs::read_dir(installed)
-            .expect("Valkey is missing: run ./scripts/test, which installs it")
+        let mut versions = std::fs::read_dir(tools::installed("python/lib"))
+            .unwrap()
             .map(|entry| {
                 entry
                     .unwrap()
@@ -44,7 +44,7 @@ impl Redis {
             .filter_map(|binaries| std::fs::read_dir(binaries).ok()?.next()?.ok());
         let machine = versions
             .next()
-            .expect("Valkey is missing: run ./scripts/test, which installs it");
+            .expect("Valkey is missing: run ./scripts/test-tools, which installs it");
         let program = machine.path().join("valkey-server");
         Redis::of(program.to_str().unwrap(), &[])
     }
@@ -98,7 +98,7 @@ impl Redis {
 
     /// Starts the process. False if it ends, because another server has its port.
     fn comes_up(&mut self) -> bool {
-        let child = Command::new(&self.program)
+        let child = tools::command(&self.program)
             // A Sentinel needs a file, as the first argument, in which it keeps its state.
             .args(self.sentinel_file())
             .args([
@@ -201,7 +201,7 @@ impl Cluster {
             })
             .collect();
         let addresses = nodes.iter().map(|node| node.address.to_string());
-        let made = Command::new("redis-cli")
+        let made = tools::command("redis-cli")
             .args(["--cluster", "create"])
             .args(addresses)
             .args(["--cluster-replicas", "1", "--cluster-yes"])

@@ -6,12 +6,13 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, reset};
+use crate::support::tools;
 use crate::support::until;
 use http::Request;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -425,7 +426,7 @@ fn metrics_contain_certificates_and_reloads() {
 
 /// Returns the expiry of a certificate as openssl prints it.
 fn openssl_expiry(file: &str) -> f64 {
-    let asked = Command::new("openssl")
+    let asked = tools::command("openssl")
         .args([
             "x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in", file,
         ])
@@ -500,7 +501,7 @@ fn promtool_accepts_the_metrics() {
     let answer = Client::admin(proxy.admin).get("/admin/metrics", "Accept: text/plain\r\n");
     let kind = answer.header("content-type").unwrap();
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
-    let mut linter = Command::new("promtool")
+    let mut linter = tools::command("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
