@@ -127,7 +127,6 @@ impl Supervisor {
 
     /// Starts a task on this runtime, which ends by itself. State that must survive a panic belongs
     /// to `start`.
-    #[expect(clippy::disallowed_methods, reason = "`keep` names what it runs")]
     pub fn spawn<F>(
         &self,
         name: &'static str,
