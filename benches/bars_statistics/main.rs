@@ -16,6 +16,7 @@ mod traffic;
 mod whole;
 
 use report::{Effort, Report, within};
+use std::time::Instant;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -44,8 +45,8 @@ fn main() {
         ("ramp", traffic::ramp),
         ("bandit", traffic::bandit),
     ];
-    for (_, section) in of_cells.iter().filter(|(name, _)| wants(name)) {
-        cells.extend(section(&mut report, effort));
+    for (name, section) in of_cells.iter().filter(|(name, _)| wants(name)) {
+        timed(name, || cells.extend(section(&mut report, effort)));
     }
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
@@ -66,8 +67,8 @@ fn main() {
         ("planned end", planned::planned_end),
         ("latency", latency::quantiles),
     ];
-    for (_, section) in sections.iter().filter(|(name, _)| wants(name)) {
-        section(&mut report, effort);
+    for (name, section) in sections.iter().filter(|(name, _)| wants(name)) {
+        timed(name, || section(&mut report, effort));
     }
     if effort.full && only.is_none() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/statistics-bars.md");
@@ -82,6 +83,13 @@ fn main() {
         eprintln!("error: bars missed: {}", report.missed().join("; "));
         std::process::exit(1);
     }
+}
+
+/// Runs a section, and prints how long it took.
+fn timed(name: &str, section: impl FnOnce()) {
+    let start = Instant::now();
+    section();
+    eprintln!("section {name}: {:.1} s", start.elapsed().as_secs_f64());
 }
 
 /// Names of cells, with hits and runs.

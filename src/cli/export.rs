@@ -5,9 +5,10 @@ use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
 use crate::config;
 use crate::config::declaration::declaration;
+use crate::config::plan::Plan;
 use crate::features::Feature;
 use crate::server::{self, ErrorWithHint};
-use crate::store::phases;
+use crate::store::{Store, phases};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
@@ -50,33 +51,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let store = server::open_store(&plan.store).await?;
-        let declaration = declaration(&plan);
-        let keys = store.experiments().await?;
-        let names: BTreeSet<&str> = keys.iter().map(|key| phases::of_key(key).0).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let wanted = match (&arguments.experiment, &names[..]) {
-            (Some(named), _) => Some(&**named),
-            (None, [only]) => Some(*only),
-            (None, _) => None,
-        };
-        let key = match wanted {
-            Some(name) => phases::named(&*store, &declaration, name).await?,
-            None => None,
-        };
-        let experiment = match (key, &names[..]) {
-            (Some(key), _) => key,
-            (_, known) => {
-                let hint = match known {
-                    [] => "the store has no records yet".to_owned(),
-                    known => format!("name one of: {}", known.join(", ")),
-                };
-                let what = match &arguments.experiment {
-                    Some(named) => format!("the store has no experiment {named:?}"),
-                    None => "the store has several experiments".to_owned(),
-                };
-                return Err(ErrorWithHint::new(what, hint).into());
-            }
-        };
+        let experiment = key_of(&*store, &plan, arguments.experiment.as_deref()).await?;
         let totals = store.totals(&experiment).await?;
         let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
         let bar = bar(arguments.table, groups.map(|group| group.users).sum());
@@ -111,6 +86,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         written
     })
+}
+
+/// Returns the key in the store of the experiment with this name, or of the only one.
+async fn key_of(store: &dyn Store, plan: &Plan, name: Option<&str>) -> anyhow::Result<String> {
+    let keys = store.experiments().await?;
+    let known: BTreeSet<&str> = keys.iter().map(|key| phases::of_key(key).0).collect();
+    let known: Vec<&str> = known.into_iter().collect();
+    let wanted = match (name, &known[..]) {
+        (None, [only]) => Some(*only),
+        (name, _) => name,
+    };
+    if let Some(wanted) = wanted
+        && let Some(key) = phases::named(store, &declaration(plan), wanted).await?
+    {
+        return Ok(key);
+    }
+    let hint = match &known[..] {
+        [] => "the store has no records yet".to_owned(),
+        known => format!("name one of: {}", known.join(", ")),
+    };
+    let what = match name {
+        Some(name) => format!("the store has no experiment {name:?}"),
+        None => "the store has several experiments".to_owned(),
+    };
+    Err(ErrorWithHint::new(what, hint).into())
 }
 
 /// Shows progress on standard error, if that is a terminal.

@@ -1,21 +1,20 @@
-//! What takes the place of the export in a program without the feature `otlp`: there, no plan has a
-//! collector.
+//! Takes the place of the export in a program without the feature `otlp`, whose plans have no collector.
 
 use super::queue::Inbox;
 use crate::config::plan::Plan;
+use crate::tasks::{Phase, PhaseWatch};
 use crate::telemetry::Telemetry;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 
-/// Waits until it is told to stop.
+/// Waits for [`Phase::Closing`].
 pub async fn run(
     _: Arc<Mutex<Inbox>>,
     _: watch::Receiver<Arc<Plan>>,
     _: Arc<Telemetry>,
-    mut stop: watch::Receiver<bool>,
+    mut phase: PhaseWatch,
 ) -> io::Result<()> {
-    // An error means that the sender is gone, which is an end too.
-    let _ = stop.wait_for(|stop| *stop).await;
+    phase.reached(Phase::Closing).await;
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use super::ErrorWithHint;
 use crate::config::plan::StoreConfig;
+#[cfg(not(feature = "redis"))]
+use crate::features::{Feature, MissingFeature};
 use crate::store::Store;
 #[cfg(feature = "redis")]
 use crate::store::redis::{RedisStore, TlsFiles};
@@ -13,10 +15,12 @@ use std::sync::Arc;
 pub(super) fn store_of(store: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     match store {
         StoreConfig::Embedded { path } => Ok(Arc::new(SqliteStore::at(path))),
+        // `config` refuses such a file already.
         #[cfg(not(feature = "redis"))]
-        StoreConfig::Redis { .. } => Err(anyhow!(
-            "a plan with a Redis store was read without the feature `redis`"
-        )),
+        StoreConfig::Redis { .. } => {
+            let missing = MissingFeature(Feature::Redis);
+            Err(ErrorWithHint::new(missing.to_string(), missing.hint()).into())
+        }
         #[cfg(feature = "redis")]
         StoreConfig::Redis {
             url,

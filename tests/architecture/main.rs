@@ -62,6 +62,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "admin",
             "config",
             "experiment",
+            "features",
             "journal",
             "store",
             "proxy",

@@ -3,7 +3,7 @@
 use crate::support::client::{Answer, Client};
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, How, Proxy};
-use crate::support::{until, until_within};
+use crate::support::{HANG, until};
 use command_fds::{CommandFdExt, FdMapping};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
@@ -44,8 +44,7 @@ fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
     socket.bind(&from.into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let stream = TcpStream::from(socket);
-    let within = Some(Duration::from_secs(20));
-    stream.set_read_timeout(within).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
     stream
 }
 
@@ -327,7 +326,7 @@ fn inherited_health_socket_is_handed_over() {
     let kill = |name: &str, pid: &str| Command::new("kill").args([name, pid]).status().unwrap();
     assert!(kill("-USR2", &child.id().to_string()).success());
     // The first process ends; the second one keeps its socket.
-    until_within(Duration::from_secs(60), "the handover", || {
+    until("the handover", || {
         serves().unwrap();
         child.try_wait().unwrap().ok_or(())
     });

@@ -5,9 +5,8 @@ use crate::support::client::{Answer, Client};
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
-use crate::support::{until, until_within};
+use crate::support::until;
 use serde_json::{Value, json};
-use std::time::Duration;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::store::event_ids::{KEEP_MS, OF_USER_MAX};
@@ -204,14 +203,10 @@ fn event_beyond_the_journal_quota_is_not_acknowledged() {
     assert!(told.text().contains("the journal has no room for"));
     redis.up();
     // A whole journal is behind, and this Redis syncs each write.
-    until_within(
-        Duration::from_secs(240),
-        "a full journal in the store",
-        || {
-            let store = proxy.ask("/admin/results").json()["store"].take();
-            (store["lag_events"] == 0).then_some(()).ok_or(store)
-        },
-    );
+    until("a full journal in the store", || {
+        let store = proxy.ask("/admin/results").json()["store"].take();
+        (store["lag_events"] == 0).then_some(()).ok_or(store)
+    });
     // The servers' reports had IDs, so that they count for a hundred events in all.
     let (events, _) = counted(&proxy);
     assert_eq!(events, accepted + 100);

@@ -1,5 +1,6 @@
 //! The results page in a real browser: its content, updates, decisions and accessibility.
 
+use crate::support::HANG;
 use crate::support::client::Client as AdminClient;
 use crate::support::clock::Clock;
 use crate::support::origin::Origin;
@@ -18,7 +19,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 use url::{ParseError, Url};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = HANG;
 
 /// chromedriver, which drives headless Chromium.
 struct Driver {

@@ -118,36 +118,35 @@ metrics:
             .enable_all()
             .build()
             .unwrap();
-        let told =
-            crate::support::until_within(Duration::from_secs(60), "books that agree", || {
-                for proxy in &self.proxies {
-                    proxy.results();
-                }
-                let results = self.proxies[0].results();
-                let stored = runtime.block_on(async {
-                    let store = self.store().await;
-                    StoredUsers::read(&*store, books).await
-                });
-                // A Redis that has just failed over may not be there yet.
-                let stored = stored.map_err(|error| format!("{error:?}"))?;
-                let mut faults = stored.agrees_with(books);
-                faults.extend(stored.add_up_to(&results, books));
-                let export = |table: &str| {
-                    let path = format!("/admin/export/shop?format=jsonl&table={table}");
-                    match self.proxies[0].ask(&path) {
-                        answer if answer.status == 200 => Ok(answer.text()),
-                        answer => Err(answer.text()),
-                    }
-                };
-                let exported = (export("assignments")?, export("values")?);
-                faults.extend(stored.is_exported(&exported.0, &exported.1));
-                faults.truncate(10);
-                if faults.is_empty() {
-                    Ok(results)
-                } else {
-                    Err(format!("{story}: {faults:#?}"))
-                }
+        let told = crate::support::until("books that agree", || {
+            for proxy in &self.proxies {
+                proxy.results();
+            }
+            let results = self.proxies[0].results();
+            let stored = runtime.block_on(async {
+                let store = self.store().await;
+                StoredUsers::read(&*store, books).await
             });
+            // A Redis that has just failed over may not be there yet.
+            let stored = stored.map_err(|error| format!("{error:?}"))?;
+            let mut faults = stored.agrees_with(books);
+            faults.extend(stored.add_up_to(&results, books));
+            let export = |table: &str| {
+                let path = format!("/admin/export/shop?format=jsonl&table={table}");
+                match self.proxies[0].ask(&path) {
+                    answer if answer.status == 200 => Ok(answer.text()),
+                    answer => Err(answer.text()),
+                }
+            };
+            let exported = (export("assignments")?, export("values")?);
+            faults.extend(stored.is_exported(&exported.0, &exported.1));
+            faults.truncate(10);
+            if faults.is_empty() {
+                Ok(results)
+            } else {
+                Err(format!("{story}: {faults:#?}"))
+            }
+        });
         assert_eq!(told["store"]["dropped_events"], 0, "{story}");
         let answered: u64 = books.values().map(|book| book.requests).sum();
         let unanswered: usize = books.values().map(|book| book.unanswered.len()).sum();

@@ -2,11 +2,10 @@
 
 use super::{Site, secure};
 use crate::support::tools;
-use crate::support::until_within;
+use crate::support::until;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
 struct Browser(Child);
@@ -56,7 +55,7 @@ fn browser_keeps_its_minted_id_and_group() {
     let folder = TempDir::new().unwrap();
     let url = format!("https://{tls}/");
     let _browser = Browser::open(&url, &folder);
-    let seen = until_within(Duration::from_secs(90), "the page's last word", || {
+    let seen = until("the page's last word", || {
         let all: Vec<Vec<String>> = sites.iter().map(Site::seen).collect();
         let told = |word: &str| all.iter().flatten().any(|line| line.contains(word));
         assert!(!told("what=failed"), "{all:#?}");
@@ -105,7 +104,7 @@ fn browser_keeps_its_minted_id_and_group() {
         assert_eq!(line["cookie"], http[1]["cookie"], "{line:#}");
     }
     // The results have one user and one purchase, however often it is reported.
-    let results = until_within(Duration::from_secs(20), "the beacon", || {
+    let results = until("the beacon", || {
         let results = proxy.results();
         let counted = &results["experiments"][0]["metrics"][0]["groups"][group]["count"];
         if *counted == 1 {

@@ -9,7 +9,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::Redis;
 use crate::support::tools;
-use crate::support::until;
+use crate::support::{HANG, until};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,11 +93,8 @@ metrics:
 
 /// The number of operations in the document.
 const OPERATIONS: usize = 24;
-/// The time limit of one run.
-const RUN_MAX: Duration = Duration::from_secs(85);
-
-/// Runs schemathesis with every operation of the document; panics with its findings.
-fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
+/// Runs schemathesis with so many examples for each operation of the document; panics with its findings.
+fn schemathesis(site: &Site, operations: usize, examples: u32, words: &[&str]) {
     let folder = site.proxy.folder.path();
     std::fs::write(folder.join("openapi.json"), site.document().to_string()).unwrap();
     let begun = Instant::now();
@@ -114,7 +111,8 @@ fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
             &format!("http://{}", site.proxy.admin),
         ])
         // Schemathesis is not reliable with more than one thread.
-        .args(["--workers", "1", "--max-examples", "40", "--no-color"])
+        .args(["--workers", "1", "--no-color"])
+        .args(["--max-examples", &examples.to_string()])
         .args(words)
         .current_dir(folder)
         .stdout(output.try_clone().unwrap())
@@ -122,7 +120,7 @@ fn schemathesis(site: &Site, operations: usize, words: &[&str]) {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let ended = until_ended(&mut run, begun + RUN_MAX);
+    let ended = until_ended(&mut run, begun + HANG);
     let text = std::fs::read_to_string(folder.join("output")).unwrap();
     assert!(ended, "{text}\n{}", site.proxy.log.lock().unwrap());
     // It tested all operations, with existing experiments and users.
@@ -146,7 +144,7 @@ fn until_ended(run: &mut std::process::Child, latest: Instant) -> bool {
 
 #[test]
 fn api_without_tokens_matches_its_document() {
-    schemathesis(&Site::start(""), OPERATIONS, &[]);
+    schemathesis(&Site::start(""), OPERATIONS, 40, &[]);
 }
 
 #[test]
@@ -160,11 +158,11 @@ fn api_with_a_valid_token_matches_its_document() {
         "--exclude-operation-id=login",
         "--generation-with-security-parameters=false",
     ];
-    schemathesis(&site, OPERATIONS - 1, &no_wrong_tokens);
+    schemathesis(&site, OPERATIONS - 1, 20, &no_wrong_tokens);
 }
 
 #[test]
 fn api_without_a_valid_token_matches_its_document() {
     // With wrong tokens and sessions, and without any.
-    schemathesis(&Site::start(TOKENS), OPERATIONS, &[]);
+    schemathesis(&Site::start(TOKENS), OPERATIONS, 20, &[]);
 }

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 /// A client connection.
 pub struct Client {
@@ -40,7 +39,7 @@ impl Client {
 
     fn on(stream: TcpStream) -> std::io::Result<Client> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(super::HANG))?;
         Ok(Client {
             stream: BufReader::new(stream),
             host: "site.test".to_owned(),

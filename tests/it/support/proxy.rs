@@ -125,9 +125,7 @@ impl Proxy {
     /// Returns the results once they contain every response so far.
     #[track_caller]
     pub fn results(&self) -> serde_json::Value {
-        // A busy machine needs some time for a full journal.
-        let within = std::time::Duration::from_secs(120);
-        super::until_within(within, "a store that has caught up", || {
+        super::until("a store that has caught up", || {
             let answer = self.ask("/admin/results");
             if answer.status != 200 {
                 return Err(answer.text());

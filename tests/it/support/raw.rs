@@ -31,9 +31,7 @@ impl Raw {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
                 stream.set_nodelay(true).unwrap();
-                stream
-                    .set_read_timeout(Some(Duration::from_secs(20)))
-                    .unwrap();
+                stream.set_read_timeout(Some(super::HANG)).unwrap();
                 let seen = Arc::clone(&all);
                 let serve = Arc::clone(&serve);
                 std::thread::spawn(move || {

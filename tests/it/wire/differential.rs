@@ -3,6 +3,7 @@
 //! the same responses.
 
 use super::http2;
+use crate::support::HANG;
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
 use http_body_util::BodyExt;
@@ -383,9 +384,7 @@ impl Seen {
     /// Sends these bytes. Returns what the client and the upstream see.
     fn case(&mut self, request: &str) -> String {
         let mut client = TcpStream::connect(self.proxy.public).unwrap();
-        client
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        client.set_read_timeout(Some(HANG)).unwrap();
         // The proxy may close the connection before all is written.
         let _ = client.write_all(format!("{request}{LAST}").as_bytes());
         let _ = client.shutdown(Shutdown::Write);

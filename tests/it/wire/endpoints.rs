@@ -3,7 +3,7 @@
 use crate::support::client::Answer;
 use crate::support::proxy::{How, Proxy};
 use crate::support::raw::Raw;
-use crate::support::{until, until_within};
+use crate::support::until;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -297,7 +297,7 @@ fn changed_dns_records_are_followed() {
     assert_eq!(client.get("/", "").text(), "a");
     std::fs::write(proxy.folder.path().join("hosts"), "127.0.0.2 moving.test\n").unwrap();
     // The connection to the old address is always busy, and is given up nevertheless.
-    until_within(Duration::from_secs(20), "the new place", || {
+    until("the new place", || {
         let text = client.get("/", "").text();
         (text == "b").then_some(()).ok_or(text)
     });

@@ -1,6 +1,7 @@
 //! HTTP/2 from clients, by prior knowledge.
 
 use super::plain;
+use crate::support::HANG;
 use crate::support::origin::Origin;
 use crate::support::raw::Raw;
 use bytes::Bytes;
@@ -20,11 +21,7 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
         .enable_all()
         .build()
         .unwrap()
-        .block_on(async {
-            tokio::time::timeout(Duration::from_secs(30), test)
-                .await
-                .unwrap()
-        })
+        .block_on(async { tokio::time::timeout(HANG, test).await.unwrap() })
 }
 
 pub async fn connect(address: SocketAddr) -> SendRequest<Body> {

@@ -5,7 +5,7 @@ use super::plain;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
-use crate::support::until_within;
+use crate::support::until;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Request;
@@ -143,16 +143,12 @@ fn flood(proxy: &Proxy, what: &str, first: &[u8], again: &[u8]) {
         }
     }
     // Once the socket buffers are empty, the open connection costs nothing.
-    until_within(
-        Duration::from_secs(10),
-        &format!("rest after {what}"),
-        || {
-            let before = proxy.cpu_ms();
-            std::thread::sleep(Duration::from_millis(500));
-            let spent = proxy.cpu_ms() - before;
-            if spent < 100 { Ok(()) } else { Err(spent) }
-        },
-    );
+    until(&format!("rest after {what}"), || {
+        let before = proxy.cpu_ms();
+        std::thread::sleep(Duration::from_millis(500));
+        let spent = proxy.cpu_ms() - before;
+        if spent < 100 { Ok(()) } else { Err(spent) }
+    });
 }
 
 #[test]

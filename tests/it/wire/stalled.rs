@@ -6,7 +6,7 @@ use super::plain;
 use crate::support::client::Client;
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
-use crate::support::until;
+use crate::support::{HANG, until};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,9 +30,7 @@ impl Http2 {
     /// Connects with this initial window per stream, in bytes.
     pub fn connect(address: SocketAddr, window: u32) -> Http2 {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
         stream.write_all(PREFACE).unwrap();
         let mut settings = vec![0, 4];
         settings.extend(window.to_be_bytes());
