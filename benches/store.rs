@@ -192,6 +192,7 @@ fn declaration() -> Declaration {
             scale: 2,
             within_ms: None,
             cap: None,
+            covariate_ms: None,
             definition: None,
         }],
     }

@@ -93,5 +93,6 @@ pub fn period(share: f64, counts: &Counts) -> Period {
         share,
         control: sums(0),
         own: sums(1),
+        adjustment: None,
     }
 }

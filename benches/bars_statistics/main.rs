@@ -5,6 +5,7 @@
 //! holds the word, and writes nothing.
 
 mod alarms;
+mod covariate;
 mod decisions;
 mod dice;
 mod engines;
@@ -51,7 +52,7 @@ fn main() {
     if !cells.is_empty() {
         verdict_bar(&mut report, &cells);
     }
-    let sections: [(&str, Section); 14] = [
+    let sections: [(&str, Section); 15] = [
         ("coverage", grid::coverage),
         ("power", grid::power),
         ("sizes", alarms::sample_ratios),
@@ -66,6 +67,7 @@ fn main() {
         ("several", decisions::several),
         ("planned end", planned::planned_end),
         ("latency", latency::quantiles),
+        ("covariate", covariate::covariates),
     ];
     for (name, section) in sections.iter().filter(|(name, _)| wants(name)) {
         timed(name, || section(&mut report, effort));

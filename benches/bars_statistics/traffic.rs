@@ -63,6 +63,7 @@ impl Purses {
             share,
             control: self.sums[0],
             own: self.sums[1],
+            adjustment: None,
         }
     }
 }

@@ -83,14 +83,18 @@ fn counted(experiment: &Experiment) -> BTreeSet<usize> {
 }
 
 fn harm(guardrail: &Guardrail, plan: &Plan) -> DeclaredMetric {
+    let name = guardrail.counted_name(&plan.metrics).into_owned();
     DeclaredMetric {
-        name: guardrail.counted_name(&plan.metrics).into_owned(),
+        // What it counts is in its name. With a definition, one that is added later counts users who
+        // come from then on, and none whose harm was not counted.
+        definition: Some(name.clone()),
+        name,
         kind: MetricKind::Conversion,
         goal: MetricGoal::Decrease,
         scale: 0,
         within_ms: None,
         cap: None,
-        definition: None,
+        covariate_ms: None,
     }
 }
 
@@ -102,6 +106,7 @@ fn metric(metric: &Metric) -> DeclaredMetric {
         scale: metric.scale,
         within_ms: metric.within_ms,
         cap: metric.cap,
+        covariate_ms: metric.covariate_ms,
         definition: Some(metric.definition()),
     }
 }

@@ -107,6 +107,8 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
         .iter()
         .position(|group| &*group.name == "control")
         .unwrap_or(0);
+    let metrics = judged_by(node.get("metrics"), known);
+    let primary = metrics.first().map(|index| &known.metrics[index.0]);
     let min_duration = node.get("min_duration").and_then(|node| node.duration());
     let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
     Some(Experiment {
@@ -118,7 +120,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
             .unwrap_or_default(),
         traffic,
         control: GroupIndex(control),
-        metrics: judged_by(node.get("metrics"), known),
+        metrics,
         guardrails: node
             .get("guardrails")
             .map(|node| guardrails(&node, known))
@@ -132,7 +134,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
             .and_then(|node| node.boolean())
             .unwrap_or(false),
         min_duration_ms,
-        horizon: lifecycle::horizon(node, min_duration_ms),
+        horizon: lifecycle::horizon(node, min_duration_ms, primary),
         split: Split::new(salt, traffic, parts()),
         epoch: EpochDigest::of(salt, traffic, parts()),
         groups: groups.into(),

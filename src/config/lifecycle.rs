@@ -1,6 +1,7 @@
 //! What ends an experiment: a winner in the file, or a verdict that takes effect by itself.
 
 use super::reader::Node;
+use crate::experiment::metric::{Metric, MetricKind};
 use crate::experiment::metric_definition::duration;
 use crate::experiment::{ActOn, Group, GroupIndex, Horizon};
 
@@ -34,8 +35,12 @@ const USERS_MIN: u64 = 100;
 const HORIZON: &str =
     "a time after the first user, such as 14d, or a number of users of 100 or more, such as 20000";
 
-/// `horizon:` — the planned end.
-pub fn horizon(experiment: &Node<'_>, min_duration_ms: u64) -> Option<Horizon> {
+/// Reads `horizon:`, the planned end.
+pub fn horizon(
+    experiment: &Node<'_>,
+    min_duration_ms: u64,
+    primary: Option<&Metric>,
+) -> Option<Horizon> {
     let node = experiment.get("horizon")?;
     let horizon = node.read(HORIZON, |text| match text.parse() {
         Ok(users) => (users >= USERS_MIN).then_some(Horizon::Users(users)),
@@ -52,6 +57,15 @@ pub fn horizon(experiment: &Node<'_>, min_duration_ms: u64) -> Option<Horizon> {
         node.problem(
             format!("it ends before the earliest verdict (min_duration: {earliest})"),
             "a longer horizon, or a shorter `min_duration`",
+        );
+    }
+    if let Some(metric) = primary.filter(|metric| metric.kind == MetricKind::Latency) {
+        node.problem(
+            format!(
+                "its analyses are of means and shares, and {} is a latency",
+                metric.name
+            ),
+            "make another metric the primary one, or leave `horizon` out: a latency is judged at any time",
         );
     }
     horizon

@@ -10,6 +10,7 @@ use crate::experiment::metric::{
     StatusRange, Trigger, VALUE_MAX,
 };
 use http::Method;
+use std::time::Duration;
 
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
 const PATH: &str = "a path that begins with /, such as /checkout or /shop/**";
@@ -48,6 +49,10 @@ const KEYS: &[(&str, &str)] = &[
         "cap",
         "for `kind: mean`: how much of one user's sum counts, such as 500",
     ),
+    (
+        "covariate",
+        "for `kind: mean`: the time before the first exposure whose sum adjusts the sum after it, such as 14d",
+    ),
     ("kind", "conversion, count, mean or ratio"),
     ("goal", "increase or decrease"),
     ("role", "primary or secondary"),
@@ -79,6 +84,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         value: None,
         max: None,
         cap: None,
+        covariate_ms: None,
         per: None,
         scale: 2,
         within_ms: None,
@@ -167,6 +173,9 @@ fn read_value(node: &Node<'_>, metric: &mut Metric) {
     }
     metric.max = node.get("max").and_then(|node| max(&node, metric));
     metric.cap = node.get("cap").and_then(|node| cap(&node, metric));
+    metric.covariate_ms = node
+        .get("covariate")
+        .and_then(|node| covariate(&node, metric));
 }
 
 /// Reads what every kind of metric may have: goal, role, and the differences that it is planned for.
@@ -221,8 +230,18 @@ fn read_latency(node: &Node<'_>, latency: &Node<'_>, metric: &mut Metric) {
 }
 
 /// Keys of metrics that are made of events.
-const OF_EVENTS: [&str; 10] = [
-    "on", "event", "value", "max", "cap", "kind", "per", "scale", "within", "baseline",
+const OF_EVENTS: [&str; 11] = [
+    "on",
+    "event",
+    "value",
+    "max",
+    "cap",
+    "covariate",
+    "kind",
+    "per",
+    "scale",
+    "within",
+    "baseline",
 ];
 
 /// Reads the limit on an event's value, in units of the metric's scale.
@@ -245,6 +264,29 @@ fn cap(node: &Node<'_>, metric: &Metric) -> Option<i64> {
         );
     }
     amount(node, metric, "500")
+}
+
+/// The shortest and the longest time before the first exposure that can be kept.
+const COVARIATE_MIN: Duration = Duration::from_secs(3600);
+const COVARIATE_MAX: Duration = Duration::from_secs(90 * 86_400);
+
+/// For how long before the first exposure a user's sum is kept.
+fn covariate(node: &Node<'_>, metric: &Metric) -> Option<u64> {
+    if metric.kind != MetricKind::Mean {
+        node.problem(
+            "a covariate adjusts the mean of users' sums, and the metric is no mean",
+            "write `kind: mean` (without `value`, each event counts 1), or leave `covariate` out",
+        );
+    }
+    let time = node.duration()?;
+    if !(COVARIATE_MIN..=COVARIATE_MAX).contains(&time) {
+        node.problem(
+            "a covariate of this length",
+            "write a time from 1h to 90d, such as 14d",
+        );
+        return None;
+    }
+    Some(time.as_millis() as u64)
 }
 
 /// A positive amount, in units of the metric's scale.

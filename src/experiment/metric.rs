@@ -32,6 +32,9 @@ pub struct Metric {
     /// For [`MetricKind::Mean`]: how much of one user's sum counts, in size and in units of
     /// 10^-scale. At most [`VALUE_MAX`]; `None` counts all of it.
     pub cap: Option<i64>,
+    /// For [`MetricKind::Mean`]: for how long before the first exposure each user's sum is kept, to
+    /// adjust the sum after it. In milliseconds.
+    pub covariate_ms: Option<u64>,
     /// For [`MetricKind::Ratio`]: what the value is divided by.
     pub per: Option<RatioBase>,
     /// Decimal places kept of a value: 2 stores 19.90 as 1990. From 0 to 6.

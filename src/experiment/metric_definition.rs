@@ -29,6 +29,8 @@ impl Metric {
             parts.push(format!("scale {}", self.scale));
         }
         parts.extend(self.within_ms.map(|ms| format!("within {}", duration(ms))));
+        let covariate = self.covariate_ms;
+        parts.extend(covariate.map(|ms| format!("covariate {}", duration(ms))));
         parts.join(", ")
     }
 }

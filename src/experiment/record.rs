@@ -64,6 +64,8 @@ pub struct DeclaredMetric {
     pub within_ms: Option<u64>,
     /// How much of one user's sum counts, in units of 10^-scale.
     pub cap: Option<i64>,
+    /// For how long before the first exposure events are kept as a covariate, in milliseconds.
+    pub covariate_ms: Option<u64>,
     /// What it counts, in one line: with another definition another series begins. `None` for harm
     /// that the proxy sees, and in journals of version 0.1.
     pub definition: Option<String>,

@@ -33,6 +33,7 @@ struct ExperimentMore {
 struct MetricMore {
     cap: Option<i64>,
     definition: Option<String>,
+    covariate_ms: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,6 +107,7 @@ impl From<&Declaration> for DeclarationMore {
         let metric = |metric: &DeclaredMetric| MetricMore {
             cap: metric.cap,
             definition: metric.definition.clone(),
+            covariate_ms: metric.covariate_ms,
         };
         DeclarationMore {
             experiments: declaration.experiments.iter().map(experiment).collect(),
@@ -194,5 +196,6 @@ fn read_metric((shape, more): (MetricShape, MetricMore)) -> Option<DeclaredMetri
         within_ms,
         cap: more.cap,
         definition: more.definition,
+        covariate_ms: more.covariate_ms,
     })
 }

@@ -1,6 +1,7 @@
 //! What is answered: plain data about one experiment. `None` is not known yet, or unbounded;
 //! nothing here is ever NaN or infinite, but `ln_e` where the evidence is.
 
+use super::covariate::Gain;
 use super::guardrail::GuardrailJudgement;
 use super::horizon::PlannedAnalysis;
 use super::input::{Goal, History, MetricInput, Role};
@@ -30,6 +31,8 @@ pub struct MetricJudgement {
     /// About how many users, of all groups, it takes until the planned lift would be found with
     /// a chance of 80 %. `None` where nothing is known yet, and for guardrails.
     pub users_needed: Option<u64>,
+    /// What a covariate gains; `None` without one, and while too few users are known from before.
+    pub gain: Option<Gain>,
 }
 
 /// How a group is compared with control.

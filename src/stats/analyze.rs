@@ -2,6 +2,7 @@
 
 use super::analysis::{GroupJudgement, Judgement, Method, MetricJudgement, Side};
 use super::compare::{Compared, compare, method};
+use super::covariate::Slopes;
 use super::decision::verdict;
 use super::guardrail::{self, Data};
 use super::horizon::{self, EndAfter, PlannedAnalysis, PlannedEnd};
@@ -100,6 +101,7 @@ fn describe(question: &Question, metric: &MetricInput) -> MetricJudgement {
         method: method(metric),
         groups: groups.collect(),
         users_needed: None,
+        gain: Slopes::of(metric).map(|slopes| slopes.gain()),
     }
 }
 
@@ -134,7 +136,8 @@ fn mean_of(metric: &MetricInput, sums: &Sums) -> Option<f64> {
         Kind::Conversion | Kind::Count | Kind::Mean => sums.mean()?,
         Kind::Quantile => return None,
     };
-    finite(raw * unit(metric))
+    let shift = stratified::overall(metric).map_or(0.0, |it| it.shift(sums));
+    finite((raw - shift) * unit(metric))
 }
 
 /// What needs no correction for other groups and metrics.

@@ -243,4 +243,14 @@ pub struct Totals {
     pub capped: u64,
     /// Σ of what was cut off, in size and in units of 10^-scale.
     pub cut: i128,
+    /// Users with a known sum from before their first exposure, of a metric with a covariate.
+    pub known: u64,
+    /// Σ values of these users.
+    pub known_sum: i128,
+    /// Σ of their sums from before, in units of 10^-scale.
+    pub before: i128,
+    /// Σ of the squares of these.
+    pub before_sq: i128,
+    /// Σ value × sum from before, over these users.
+    pub before_cross: i128,
 }

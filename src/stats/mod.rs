@@ -9,7 +9,7 @@
 //! - [`stratified`] makes two groups comparable over changing weights, from [`moments`];
 //! - [`compare`] compares a group with control, by the evidence of [`exact_conversion`] (shares of
 //!   users, by [`logistic`]) and [`normal_mixture`] (logarithms and differences of means), both
-//!   tuned by [`prior`], or by [`quantile`]; [`proportion_interval`] bounds one group's share;
+//!   tuned by [`prior`], or by [`quantile`]; [`covariate`] adjusts means before that; [`proportion_interval`] bounds one group's share;
 //! - [`multiple_testing`] corrects for many groups and metrics, [`guardrail`] tests for harm;
 //! - with a planned end, [`horizon`] spends the error over so many analyses;
 //! - [`decision`] makes a [`verdict`] of it, at the times of [`timing`].
@@ -24,6 +24,7 @@ pub mod analysis;
 mod analyze;
 pub mod bayes;
 pub mod compare;
+pub mod covariate;
 mod decision;
 pub mod exact_conversion;
 pub mod fixed;
@@ -49,6 +50,7 @@ pub mod verdict;
 
 pub use analysis::{GroupJudgement, Judgement, Lift, Method, MetricJudgement, Side};
 pub use analyze::judge;
+pub use covariate::Gain;
 pub use guardrail::GuardrailJudgement;
 pub use horizon::{ANALYSES, EndAfter, PlannedAnalysis, PlannedEnd};
 pub use input::{

@@ -19,6 +19,16 @@ pub struct Sums {
     pub base_sq: i128,
     /// Σ y·d.
     pub cross: i128,
+    /// Users whose x, the sum from before their first exposure, is known.
+    pub known: u64,
+    /// Σ y over these users.
+    pub known_sum: i128,
+    /// Σ x.
+    pub before: i128,
+    /// Σ x².
+    pub before_sq: i128,
+    /// Σ x·y.
+    pub before_cross: i128,
 }
 
 impl Sums {
@@ -45,6 +55,11 @@ impl Sums {
             base,
             base_sq,
             cross,
+            known: totals.known,
+            known_sum: totals.known_sum,
+            before: totals.before,
+            before_sq: totals.before_sq,
+            before_cross: totals.before_cross,
         }
     }
 
@@ -58,6 +73,11 @@ impl Sums {
             base: self.base + other.base,
             base_sq: self.base_sq + other.base_sq,
             cross: self.cross + other.cross,
+            known: self.known + other.known,
+            known_sum: self.known_sum + other.known_sum,
+            before: self.before + other.before,
+            before_sq: self.before_sq + other.before_sq,
+            before_cross: self.before_cross + other.before_cross,
         }
     }
 

@@ -6,6 +6,7 @@
 //! numbers of users only, never on what they did. Source: Mantel and Haenszel, JNCI 1959;
 //! Greenland and Robins, Biometrics 1985. With one period these are the plain rates.
 
+use super::covariate::{Adjustment, Slopes};
 use super::input::{Kind, MetricInput, Question, Samples};
 use super::interval::finite;
 use super::logistic::Term;
@@ -21,6 +22,8 @@ pub struct Period {
     pub control: Sums,
     /// The group's users.
     pub own: Sums,
+    /// How both means are adjusted by what users did before.
+    pub adjustment: Option<Adjustment>,
 }
 
 impl Period {
@@ -67,8 +70,10 @@ pub fn periods(
     control: usize,
     own: usize,
 ) -> Vec<Period> {
+    let slopes = Slopes::of(metric);
     let same = same_shares(question, control, own).into_iter();
     let periods = same.map(|(share, epochs)| {
+        let all = || epochs.iter().filter_map(|&epoch| metric.totals.get(epoch));
         let sums = |group: usize| {
             let totals = epochs
                 .iter()
@@ -81,6 +86,7 @@ pub fn periods(
             share,
             control: sums(control),
             own: sums(own),
+            adjustment: slopes.map(|slopes| slopes.around(all().flatten())),
         }
     });
     periods.collect()
@@ -146,6 +152,7 @@ pub fn comparable(metric: &MetricInput, periods: &[Period]) -> Option<Rates> {
                 weight: weight(period) / all,
                 sums,
                 users,
+                adjustment: period.adjustment,
             }
         });
         average(metric, &strata.collect::<Vec<_>>())
@@ -163,6 +170,28 @@ struct Stratum {
     sums: Sums,
     /// By how many users the variance of one becomes that of the mean.
     users: f64,
+    adjustment: Option<Adjustment>,
+}
+
+impl Stratum {
+    fn mean(&self) -> Option<f64> {
+        let shift = self.adjustment.map_or(0.0, |it| it.shift(&self.sums));
+        Some(self.sums.mean()? - shift)
+    }
+
+    /// The variance of one user's value.
+    fn variance(&self) -> Option<f64> {
+        match &self.adjustment {
+            Some(adjustment) => adjustment.variance(&self.sums),
+            None => self.sums.variance(),
+        }
+    }
+}
+
+/// How a metric's means over all epochs are adjusted.
+pub fn overall(metric: &MetricInput) -> Option<Adjustment> {
+    let slopes = Slopes::of(metric)?;
+    Some(slopes.around(metric.totals.iter().flatten()))
 }
 
 /// One group's plain rate over all of its users.
@@ -171,36 +200,37 @@ pub fn plain(metric: &MetricInput, sums: &Sums) -> Option<Rate> {
         weight: 1.0,
         sums: *sums,
         users: sums.users as f64,
+        adjustment: overall(metric),
     };
     average(metric, &[stratum])
 }
 
 fn average(metric: &MetricInput, strata: &[Stratum]) -> Option<Rate> {
-    let over = |value: fn(&Sums) -> Option<f64>| -> Option<f64> {
+    let over = |value: fn(&Stratum) -> Option<f64>| -> Option<f64> {
         strata
             .iter()
-            .map(|stratum| Some(stratum.weight * value(&stratum.sums)?))
+            .map(|stratum| Some(stratum.weight * value(stratum)?))
             .sum()
     };
-    let raw = over(Sums::mean)?;
+    let raw = over(Stratum::mean)?;
     let (raw, scale) = match metric.kind {
         Kind::Ratio => {
-            let base = over(Sums::base_mean)?;
+            let base = over(|stratum| stratum.sums.base_mean())?;
             (raw / base, 1.0 / (base * base))
         }
         Kind::Conversion | Kind::Count | Kind::Mean | Kind::Quantile => (raw, 1.0),
     };
     let one = strata.len() == 1;
-    let of_user = |sums: &Sums| match metric.kind {
+    let of_user = |stratum: &Stratum| match metric.kind {
         // One period: p(1 − p), as everywhere; of several small ones that would be too little.
         Kind::Conversion if one => Some(raw * (1.0 - raw)),
-        Kind::Conversion | Kind::Count | Kind::Mean | Kind::Quantile => sums.variance(),
-        Kind::Ratio => sums.variance_off(raw),
+        Kind::Conversion | Kind::Count | Kind::Mean | Kind::Quantile => stratum.variance(),
+        Kind::Ratio => stratum.sums.variance_off(raw),
     };
     let variance: Option<f64> = strata
         .iter()
         .map(|stratum| {
-            let of_user = of_user(&stratum.sums)?;
+            let of_user = of_user(stratum)?;
             Some(stratum.weight * stratum.weight * of_user / stratum.users)
         })
         .sum();

@@ -314,6 +314,7 @@ fn events_of<'a>(
                 metric: series.to_owned(),
                 within_ms: metric.within_ms,
                 cap: metric.cap,
+                covariate_ms: metric.covariate_ms,
                 count: u64::from(seen.count),
                 sum: seen.sum,
                 base: seen.base,

@@ -11,7 +11,7 @@
 --   hours:   field, addition
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
 --   users:   id, then exposures: at_ms, epoch, group, latency, segments
---                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or '', cap or ''
+--                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or '', cap or '', covariate_ms or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
 --            how many old IDs are forgotten at once, how long an event waits, how long an ID is remembered
 -- Returns {'now', how many records could not be read}, {'before'}, {'stale'}, or {'mismatch', what the shard has of each span's journal}.
@@ -178,6 +178,7 @@ local function settle(who)
     end
   end
   who.waiting = left
+  if who.user then covariates(who.user, left) end
 end
 
 -- Moves all that the second has brought to the first.
@@ -231,7 +232,7 @@ for _ = 1, number() do
   end
   for _ = 1, number() do
     who.waiting[#who.waiting + 1] = {at_ms = number(), reported_ms = number(), metric = text(), within_ms = number(), count = number(),
-      sum = number(), base = number(), id = text(), cap = number()}
+      sum = number(), base = number(), id = text(), cap = number(), covariate_ms = number()}
   end
   settle(who)
 end
@@ -250,7 +251,7 @@ for _, id in ipairs(order) do
   if who.before and not after then redis.call('HDEL', users_key, id) end
   if #who.waiting > 0 then
     local words, since_ms = {}, 0
-    for i, of in ipairs(who.waiting) do words[i] = write_event(of); since_ms = math.max(since_ms, of.reported_ms) end
+    for i, of in ipairs(who.waiting) do words[i] = write_event(of); since_ms = math.max(since_ms, of.reported_ms + (of.covariate_ms or 0)) end
     local written = table.concat(words, ' ')
     redis.call('HSET', waiting_key, id, written)
     redis.call('ZADD', since_key, whole(who.user and EXPOSED_MS + since_ms or since_ms), id)

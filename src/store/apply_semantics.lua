@@ -65,6 +65,12 @@ local function lower(one, other)
   return one or other
 end
 
+-- The sum from before the first exposure, up to the cap; 1 if it is known, and else 0.
+local function counted_before(of)
+  if not of[5] then return 0, 0 end
+  return of[4] and math.max(-of[4], math.min(of[4], of[5])) or of[5], 1
+end
+
 -- A user's sum of a metric as it counts: up to the cap, in size.
 local function counted(of) return of[4] and math.max(-of[4], math.min(of[4], of[2])) or of[2] end
 
@@ -84,9 +90,9 @@ local function read(record)
   for i = 5, #words do
     -- Version 0.1.0 kept IDs of events here, each after a '#'.
     if words[i]:sub(1, 1) ~= '#' then
-      local name, count, sum, base, cap = words[i]:match('^([^:]+):(%d+):(-?%d+):(-?%d+):?(%d*)$')
+      local name, count, sum, base, cap, before = words[i]:match('^([^:]+):(%d+):(-?%d+):(-?%d+):?(%d*)<?(-?%d*)$')
       if not name then damaged = damaged + 1; return nil end
-      user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base), tonumber(cap)}
+      user.metrics[name] = {tonumber(count), tonumber(sum), tonumber(base), tonumber(cap), tonumber(before)}
       user.names[#user.names + 1] = name
     end
   end
@@ -103,6 +109,7 @@ local function write(user)
     local of = user.metrics[name]
     local cap = of[4] and ':' .. whole(of[4]) or ''
     words[#words + 1] = name .. ':' .. whole(of[1]) .. ':' .. whole(of[2]) .. ':' .. whole(of[3]) .. cap
+      .. (of[5] and '<' .. whole(of[5]) or '')
   end
   return table.concat(words, ' ')
 end
@@ -125,6 +132,17 @@ local function add_metric(user, metric, old, new, sign)
   add_product(user, m .. 'cross', old_sum, old[3], -sign)
   add(user, m .. 'capped', sign * ((new_cut > 0 and 1 or 0) - (old_cut > 0 and 1 or 0)))
   add_sum(user, m .. 'cut', sign * (new_cut - old_cut))
+  -- Most metrics have no covariate.
+  if not (old[5] or new[5]) then return end
+  local old_before, old_known = counted_before(old)
+  local new_before, new_known = counted_before(new)
+  add(user, m .. 'known', sign * (new_known - old_known))
+  add_sum(user, m .. 'known_sum', sign * (new_known * new_sum - old_known * old_sum))
+  add_sum(user, m .. 'before', sign * (new_before - old_before))
+  add_product(user, m .. 'before_sq', new_before, new_before, sign)
+  add_product(user, m .. 'before_sq', old_before, old_before, -sign)
+  add_product(user, m .. 'before_cross', new_before, new_sum, sign)
+  add_product(user, m .. 'before_cross', old_before, old_sum, -sign)
 end
 
 -- Adds (or, with a sign of -1, takes out) all that a user brings.
@@ -152,6 +170,8 @@ local function seen(user, at_ms, epoch, group, latency, segments)
   if earlier(at_ms, epoch, group, latency, segments, user) then
     add_whole(user, -1)
     user.group, user.epoch, user.first_ms, user.latency, user.segments = group, epoch, at_ms, latency, segments
+    -- Some of what came before the old time came after this one.
+    for _, of in pairs(user.metrics) do of[5] = nil end
     add_whole(user, 1)
   end
 end
@@ -167,10 +187,32 @@ local function event(user, of, admit)
     old = {0, 0, 0}
     user.names[#user.names + 1] = of.metric
   end
-  local new = {bounded(old[1], of.count), bounded(old[2], of.sum), bounded(old[3], of.base), lower(old[4], of.cap)}
+  local new = {bounded(old[1], of.count), bounded(old[2], of.sum), bounded(old[3], of.base), lower(old[4], of.cap), old[5]}
   user.metrics[of.metric] = new
   add_metric(user, of.metric, old, new, 1)
   return true
+end
+
+-- Adds up what a user's waiting events brought before the first exposure, by metric: those of its
+-- covariate's time that were reported before. What was known of other metrics stays as it is.
+local function covariates(user, waiting)
+  local sums, caps = {}, {}
+  for _, of in ipairs(waiting) do
+    if of.covariate_ms and of.reported_ms < user.first_ms and of.at_ms + of.covariate_ms >= user.first_ms then
+      sums[of.metric] = bounded(sums[of.metric] or 0, of.sum)
+      caps[of.metric] = lower(caps[of.metric], of.cap)
+    end
+  end
+  for metric, sum in pairs(sums) do
+    local old = user.metrics[metric]
+    if not old then
+      old = {0, 0, 0}
+      user.names[#user.names + 1] = metric
+    end
+    local new = {old[1], old[2], old[3], lower(old[4], caps[metric]), sum}
+    user.metrics[metric] = new
+    add_metric(user, metric, old, new, 1)
+  end
 end
 
 -- One record of two.
@@ -183,7 +225,7 @@ local function joined(first, second)
       of = {0, 0, 0}
       first.names[#first.names + 1] = metric
     end
-    first.metrics[metric] = {bounded(of[1], values[1]), bounded(of[2], values[2]), bounded(of[3], values[3]), lower(of[4], values[4])}
+    first.metrics[metric] = {bounded(of[1], values[1]), bounded(of[2], values[2]), bounded(of[3], values[3]), lower(of[4], values[4]), of[5]}
   end
   return first
 end
@@ -200,17 +242,19 @@ local function write_event(of)
   local times = whole(of.at_ms)
   if of.reported_ms ~= of.at_ms then times = times .. '/' .. whole(of.reported_ms) end
   local words = {times, of.metric, within, whole(of.count), whole(of.sum), whole(of.base), of.id}
-  if of.cap then words[#words + 1] = whole(of.cap) end
+  if of.cap or of.covariate_ms then words[#words + 1] = of.cap and whole(of.cap) or '' end
+  if of.covariate_ms then words[#words + 1] = whole(of.covariate_ms) end
   return table.concat(words, ':')
 end
 
 local function read_events(words)
   local events = {}
   for word in (words or ''):gmatch('[^ ]+') do
-    local at_ms, reported_ms, metric, within_ms, count, sum, base, id, cap = word:match('^(%d+)/?(%d*):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*):?(%d*)$')
+    local at_ms, reported_ms, metric, within_ms, count, sum, base, id, cap, covariate_ms =
+      word:match('^(%d+)/?(%d*):([^:]+):(%d*):([^:]+):([^:]+):([^:]+):(%x*):?(%d*):?(%d*)$')
     if at_ms and tonumber(count) and tonumber(sum) and tonumber(base) then
       events[#events + 1] = {at_ms = tonumber(at_ms), reported_ms = tonumber(reported_ms) or tonumber(at_ms), metric = metric, within_ms = tonumber(within_ms), count = tonumber(count),
-        sum = tonumber(sum), base = tonumber(base), id = id, cap = tonumber(cap)}
+        sum = tonumber(sum), base = tonumber(base), id = id, cap = tonumber(cap), covariate_ms = tonumber(covariate_ms)}
     else
       damaged = damaged + 1
     end

@@ -77,6 +77,9 @@ impl Additions {
                 self.uncounted.dropped_waiting += 1;
             }
         }
+        if let Some(record) = &mut record {
+            self.covariates(record, &waiting.events);
+        }
         UserState {
             record,
             waiting: waiting.events,
@@ -176,6 +179,9 @@ impl Additions {
             record.first_ms = exposure.at_ms;
             record.latency = latency;
             record.segments.clone_from(&exposure.segments);
+            // Some of what came before the old time came after this one.
+            let metrics = record.metrics.values_mut();
+            metrics.for_each(|metric| metric.before = None);
             self.whole(record, 1);
         }
     }
@@ -191,6 +197,26 @@ impl Additions {
         }
         for (metric, values) in &record.metrics {
             self.metric(record, metric, UserMetric::default(), *values, sign);
+        }
+    }
+
+    /// Adds up what a user's waiting events brought before the first exposure, by metric. What was known
+    /// of a metric whose events no longer wait stays as it is.
+    fn covariates(&mut self, record: &mut UserRecord, waiting: &[EventAt]) {
+        let mut sums: BTreeMap<&str, (i64, Option<i64>)> = BTreeMap::new();
+        for event in waiting.iter().filter(|it| is_before(it, record.first_ms)) {
+            let (sum, cap) = sums.entry(&event.metric).or_default();
+            (*sum, *cap) = (bounded(*sum, event.sum), lower(*cap, event.cap));
+        }
+        for (name, (sum, cap)) in sums {
+            let old = record.metrics.get(name).copied().unwrap_or_default();
+            let new = UserMetric {
+                before: Some(sum),
+                cap: lower(old.cap, cap),
+                ..old
+            };
+            record.metrics.insert(name.to_owned(), new);
+            self.metric(record, name, old, new, 1);
         }
     }
 
@@ -225,6 +251,7 @@ impl Additions {
             sum: bounded(old.sum, event.sum),
             base: bounded(old.base, event.base),
             cap: lower(old.cap, event.cap),
+            before: old.before,
         };
         record.metrics.insert(event.metric.clone(), new);
         self.metric(record, &event.metric, old, new, 1);
@@ -261,6 +288,17 @@ impl Additions {
         add("cross", sum * base - old_sum * old_base);
         add("capped", i128::from(cut > 0) - i128::from(old_cut > 0));
         add("cut", cut - old_cut);
+        let before = |of: UserMetric| match of.counted_before() {
+            Some(sum) => (1, i128::from(sum)),
+            None => (0, 0),
+        };
+        let (old_known, old_before) = before(old);
+        let (known, before) = before(new);
+        add("known", known - old_known);
+        add("known_sum", known * sum - old_known * old_sum);
+        add("before", before - old_before);
+        add("before_sq", before * before - old_before * old_before);
+        add("before_cross", before * sum - old_before * old_sum);
     }
 
     /// Adds to the epoch and the hour of the user's first exposure.
@@ -312,9 +350,18 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
             sum: bounded(of.sum, more.sum),
             base: bounded(of.base, more.base),
             cap: lower(of.cap, more.cap),
+            before: of.before,
         };
     }
     whole
+}
+
+/// Whether an early event belongs to its metric's covariate: it was reported before the exposure, so
+/// that no version can have changed it, and not too long before.
+fn is_before(event: &EventAt, first_ms: u64) -> bool {
+    event.covariate_ms.is_some_and(|covariate_ms| {
+        event.reported_ms < first_ms && event.at_ms.saturating_add(covariate_ms) >= first_ms
+    })
 }
 
 /// The state of a user before or after a delta.

@@ -143,6 +143,8 @@ pub struct EventAt {
     pub within_ms: Option<u64>,
     /// How much of one user's sum of the metric counts, in size and in units of 10^-scale.
     pub cap: Option<i64>,
+    /// For how long before the first exposure events are kept as a covariate, in milliseconds.
+    pub covariate_ms: Option<u64>,
     /// The number of events.
     pub count: u64,
     /// The sum of their values, in units of 10^-scale.

@@ -278,6 +278,11 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
                     "cross" => metric.cross += value,
                     "capped" => metric.capped += small()?,
                     "cut" => metric.cut += value,
+                    "known" => metric.known += small()?,
+                    "known_sum" => metric.known_sum += value,
+                    "before" => metric.before += value,
+                    "before_sq" => metric.before_sq += value,
+                    "before_cross" => metric.before_cross += value,
                     _ => return None,
                 }
             }
@@ -356,7 +361,7 @@ pub fn read_definition(
 
 /// Encodes the record of a user:
 /// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`. A metric with a cap ends with
-/// `:<cap>`. Where the latency of the first exposure is known, `<crossed>` is followed by `@<bucket>`,
+/// `:<cap>`, and one with a sum from before the first exposure with `<` and that sum. Where the latency of the first exposure is known, `<crossed>` is followed by `@<bucket>`,
 /// and where segments are, by another `@` and `<segment>=<value>,…`.
 pub fn write_user(record: &UserRecord) -> String {
     let crossed = u8::from(record.crossed_over);
@@ -377,6 +382,7 @@ pub fn write_user(record: &UserRecord) -> String {
         } = of;
         text.push_str(&format!(" {metric}:{count}:{sum}:{base}"));
         text.push_str(&of.cap.map_or(String::new(), |cap| format!(":{cap}")));
+        text.push_str(&of.before.map_or(String::new(), |sum| format!("<{sum}")));
     }
     text
 }
@@ -401,6 +407,10 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
         record.segments = marks.next().unwrap_or_default().to_owned();
         // Version 0.1.0 kept event IDs here, each after a `#`.
         for word in words.filter(|word| !word.starts_with('#')) {
+            let (word, before) = match word.split_once('<') {
+                Some((word, before)) => (word, Some(before.parse().ok()?)),
+                None => (word, None),
+            };
             let mut parts = word.split(':');
             let metric = parts.next()?.to_owned();
             let mut number = || parts.next()?.parse::<i64>().ok();
@@ -409,7 +419,8 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
                 count: u64::try_from(count).ok()?,
                 sum,
                 base,
-                cap: read_cap(parts.next()).ok()?,
+                cap: read_positive(parts.next()).ok()?,
+                before,
             };
             record.metrics.insert(metric, values);
         }
@@ -421,16 +432,17 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
     })
 }
 
-/// A cap, where there is one.
-fn read_cap(text: Option<&str>) -> Result<Option<i64>, ()> {
-    let read = |text: &str| text.parse().ok().filter(|&cap: &i64| cap > 0).ok_or(());
+/// A cap or a time, where there is one.
+fn read_positive(text: Option<&str>) -> Result<Option<i64>, ()> {
+    let read = |text: &str| text.parse().ok().filter(|&it: &i64| it > 0).ok_or(());
+    let text = text.filter(|text| !text.is_empty());
     text.map(read).transpose()
 }
 
 /// Encodes waiting events, separated by spaces, each as
 /// `<at_ms>:<metric>:<within_ms or nothing>:<count>:<sum>:<base>:<event id or nothing>`. The time at
 /// which an event was reported follows its own time if they differ: `<at_ms>/<reported_ms>:…`. A cap
-/// follows at the end: `:<cap>`.
+/// follows at the end: `:<cap>`, and the time of a covariate follows that: `:<cap or nothing>:<ms>`.
 pub fn write_waiting(events: &[EventAt]) -> String {
     let words: Vec<String> = events.iter().map(write_event).collect();
     words.join(" ")
@@ -455,8 +467,13 @@ pub fn write_event(event: &EventAt) -> String {
         true => String::new(),
         false => format!("/{reported_ms}"),
     };
-    let cap = event.cap.map_or(String::new(), |cap| format!(":{cap}"));
-    format!("{at_ms}{reported}:{metric}:{within}:{count}:{sum}:{base}:{id}{cap}")
+    let cap = event.cap.map_or(String::new(), |cap| cap.to_string());
+    let end = match (event.cap, event.covariate_ms) {
+        (_, Some(covariate_ms)) => format!(":{cap}:{covariate_ms}"),
+        (Some(_), None) => format!(":{cap}"),
+        (None, None) => String::new(),
+    };
+    format!("{at_ms}{reported}:{metric}:{within}:{count}:{sum}:{base}:{id}{end}")
 }
 
 /// Decodes events of [`write_waiting`].
@@ -470,7 +487,8 @@ pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
         let mut number = || parts.next()?.parse::<i64>().ok();
         let (count, sum, base) = (number()?, number()?, number()?);
         let id = parts.next()?;
-        let cap = read_cap(parts.next()).ok()?;
+        let cap = read_positive(parts.next()).ok()?;
+        let covariate_ms = read_positive(parts.next()).ok()?;
         let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Some(EventAt {
             at_ms: at_ms.parse().ok()?,
@@ -478,6 +496,7 @@ pub fn read_waiting(text: &str) -> Result<Vec<EventAt>, StoreError> {
             metric,
             within_ms: optional(within).map(|text| text.parse()).transpose().ok()?,
             cap,
+            covariate_ms: covariate_ms.map(i64::unsigned_abs),
             count: u64::try_from(count).ok()?,
             sum,
             base,

@@ -92,9 +92,11 @@ pub fn key(experiment: &str, phase: u32) -> String {
 /// The name before the mark, and what is behind it.
 fn parts(text: &str) -> (&str, Option<&str>) {
     // Names of harm that the proxy sees begin with the mark.
-    match text.split_once(MARK) {
-        Some((name, rest)) if !name.is_empty() => (name, Some(rest)),
-        _ => (text, None),
+    let marks = text.char_indices().skip(1);
+    let mut marks = marks.filter(|(_, letter)| *letter == MARK);
+    match marks.next() {
+        Some((place, mark)) => (&text[..place], Some(&text[place + mark.len_utf8()..])),
+        None => (text, None),
     }
 }
 
@@ -446,6 +448,7 @@ mod tests {
             scale: 2,
             within_ms: None,
             cap: None,
+            covariate_ms: None,
             definition: Some(definition.to_owned()),
         }
     }
@@ -506,6 +509,7 @@ mod tests {
         let (buy, new) = (other.series_of("buy"), other.series_of("new"));
         assert!(buy.starts_with("buy~") && new.starts_with("new~"));
         assert_eq!((metric_of(buy), metric_of("~errors")), ("buy", "~errors"));
+        assert_eq!(metric_of("~errors~1a2b3c4d"), "~errors");
         assert_ne!(other.epoch(EpochDigest(7)), EpochDigest(7));
         assert_eq!(first.epoch(EpochDigest(7)), EpochDigest(7));
         let epoch = |series: &[&str]| EpochDefinition {

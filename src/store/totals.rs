@@ -78,6 +78,16 @@ pub struct MetricTotals {
     pub capped: u64,
     /// Σ of what the cap cut off, in size.
     pub cut: i128,
+    /// Users with a known sum from before their first exposure: see [`UserMetric::before`].
+    pub known: u64,
+    /// Σ sum over these users.
+    pub known_sum: i128,
+    /// Σ of their sums from before.
+    pub before: i128,
+    /// Σ of the squares of these.
+    pub before_sq: i128,
+    /// Σ sum × sum from before.
+    pub before_cross: i128,
 }
 
 /// Counts of one hour, for rates over time.
@@ -125,12 +135,21 @@ pub struct UserMetric {
     pub base: i64,
     /// How much of the sum counts, in size.
     pub cap: Option<i64>,
+    /// The sum of events from before the first exposure, within the time that the metric's `covariate`
+    /// names; `None` without such an event.
+    pub before: Option<i64>,
 }
 
 impl UserMetric {
     /// The sum as it counts.
     pub fn counted(&self) -> i64 {
         self.cap.map_or(self.sum, |cap| self.sum.clamp(-cap, cap))
+    }
+
+    /// The sum from before the first exposure, up to the cap.
+    pub fn counted_before(&self) -> Option<i64> {
+        let cap = self.cap.unwrap_or(i64::MAX);
+        Some(self.before?.clamp(-cap, cap))
     }
 
     /// What the cap cuts off, in size.

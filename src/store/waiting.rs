@@ -2,7 +2,8 @@
 //!
 //! Most events are of users in the experiment. The others cannot be distinguished from events whose
 //! exposure comes late, so they wait for a while. Their number is limited for each user, and their bytes
-//! for all users of a shard. Beyond the limit, events of users without any exposure are dropped first, and
+//! for all users of a shard. Events from before the exposure are also the covariate of a metric with
+//! `covariate`: they wait for that much longer. Beyond the limit, events of users without any exposure are dropped first, and
 //! of these the oldest. Dropped events are counted.
 
 use super::{EventAt, keys};
@@ -51,9 +52,11 @@ impl Waiting {
     }
 }
 
-/// Returns the rank of a user's events in the order of dropping; `None` without events.
+/// Returns the rank of a user's events in the order of dropping; `None` without events. Events of a
+/// metric with a covariate wait that much longer.
 pub fn rank(events: &[EventAt], is_exposed: bool) -> Option<u64> {
-    let last_ms = events.iter().map(|event| event.reported_ms).max()?;
+    let since = |event: &EventAt| event.reported_ms + event.covariate_ms.unwrap_or(0);
+    let last_ms = events.iter().map(since).max()?;
     Some(if is_exposed {
         EXPOSED_MS + last_ms
     } else {

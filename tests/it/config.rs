@@ -66,6 +66,11 @@ fn horizon_must_be_a_time_or_a_number_of_users() {
         assert!(told.contains("horizon: "), "{told}");
         assert!(told.contains("a number of users of 100 or more"), "{told}");
     }
+    let latency = SOUND
+        .replacen("percent: 10", "percent: 10, horizon: 14d", 1)
+        .replacen("POST /checkout -> 2xx", "{ latency: p95 }", 1);
+    let latency = parse(&latency).unwrap_err().to_string();
+    assert!(latency.contains("purchase is a latency"), "{latency}");
     let early = told("horizon: 3d");
     assert!(
         early.contains("it ends before the earliest verdict (min_duration: 7d)"),
@@ -99,6 +104,43 @@ fn metric_cap_must_be_positive_and_of_a_mean() {
             "metrics.purchase.cap: a cap on the sum of a user's values, and the metric is no mean";
         assert!(told.contains(why), "{told}");
     }
+}
+
+#[test]
+fn covariate_must_be_at_most_90_days_and_of_a_mean() {
+    let file = |metric: &str| SOUND.replacen("POST /checkout -> 2xx", metric, 1);
+    let sound = |metric: &str| parse(&file(metric)).unwrap().metrics[0].covariate_ms;
+    let mean = |time: &str| format!("{{ event: e, value: v, kind: mean, covariate: {time} }}");
+    assert_eq!(sound("{ event: e, kind: mean }"), None);
+    assert_eq!(sound(&mean("14d")), Some(14 * 86_400_000));
+    assert_eq!(
+        sound("{ event: e, kind: mean, covariate: 90d }"),
+        Some(90 * 86_400_000)
+    );
+    let told = |metric: &str| parse(&file(metric)).expect_err(metric).to_string();
+    for (time, why) in [
+        ("-14d", "a time with its unit"),
+        ("two weeks", "a time with its unit"),
+        ("91d", "write a time from 1h to 90d, such as 14d"),
+        ("0s", "write a time from 1h to 90d, such as 14d"),
+    ] {
+        let told = told(&mean(time));
+        assert!(told.starts_with("error: routes.yaml:8:"), "{told}");
+        assert!(told.contains("metrics.purchase.covariate: "), "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    for kind in ["count", "conversion", "ratio, per: requests"] {
+        let told = told(&format!("{{ event: e, kind: {kind}, covariate: 14d }}"));
+        assert!(
+            told.contains("a covariate adjusts the mean of users' sums, and the metric is no mean"),
+            "{told}"
+        );
+    }
+    let latency = told("{ latency: p95, covariate: 14d }");
+    assert!(
+        latency.contains("a latency has no `covariate`"),
+        "{latency}"
+    );
 }
 
 #[test]

@@ -239,6 +239,7 @@ fn event(id: u64, at_ms: u64) -> EventAt {
         metric: "m".to_owned(),
         within_ms: None,
         cap: None,
+        covariate_ms: None,
         count: 1,
         sum: 1,
         base: 0,

@@ -34,6 +34,7 @@ fn declaration() -> Declaration {
         scale: 2,
         within_ms,
         cap: None,
+        covariate_ms: None,
         definition: None,
     };
     let experiment = |name: &str, metrics| DeclaredExperiment {

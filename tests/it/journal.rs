@@ -38,6 +38,7 @@ pub fn declaration(digest: u64) -> Declaration {
             scale: 3,
             within_ms: Some(5),
             cap: Some(700),
+            covariate_ms: Some(86_400_000),
             definition: Some("event m".to_owned()),
         }],
     }

@@ -171,6 +171,36 @@ fn definitions_are_never_mixed_in_redis() {
 }
 
 #[test]
+fn guardrail_that_is_added_later_counts_users_who_come_from_then_on() {
+    let at = Site::start();
+    let routes = |guardrails: &str| {
+        let experiment = format!("{HALF}{guardrails}");
+        at.routes("", &experiment, "buy: { event: buy }")
+    };
+    let proxy = Proxy::start(&routes(""));
+    come(&mut proxy.client(), "old", 10, &["/?status=500"]);
+    assert_eq!(sum(site(&proxy.results()), "users"), 10.0);
+    let guarded = routes(", guardrails: { errors: { max_increase: 1% } }");
+    let results = change(&proxy, &guarded, |results| {
+        !site(results)["guardrails"].as_array().unwrap().is_empty()
+    });
+    let told = warnings(&results);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].contains("experiments.site.guardrails.errors: it was added after site had begun"),
+        "{told:#?}"
+    );
+    // Earlier users are in none of its rates, whatever they meet now.
+    come(&mut proxy.client(), "old", 10, &["/?status=500"]);
+    come(&mut proxy.client(), "new", 6, &["/?status=500"]);
+    let results = proxy.results();
+    let guardrail = &site(&results)["guardrails"][0];
+    assert_eq!(sum(guardrail, "users"), 6.0, "{guardrail:#}");
+    assert_eq!(sum(guardrail, "harmed"), 6.0, "{guardrail:#}");
+    assert_eq!(sum(site(&results), "users"), 16.0);
+}
+
+#[test]
 fn before_the_first_user_a_definition_is_free() {
     let at = Site::start();
     let routes = |event: &str| at.routes("", HALF, &format!("buy: {{ event: {event} }}"));

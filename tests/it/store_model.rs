@@ -53,6 +53,8 @@ struct ModelMetric {
     base: i128,
     /// The lowest cap of all events.
     cap: Option<i128>,
+    /// The sum from before the first exposure.
+    before: Option<i128>,
 }
 
 impl ModelMetric {
@@ -94,6 +96,15 @@ impl ModelUser {
             metric.base += base;
             metric.base_sq += base * base;
             metric.cross += sum * base;
+            if let Some(before) = of.before {
+                let most = of.cap.unwrap_or(MOST);
+                let before = before.clamp(-most, most);
+                metric.known += 1;
+                metric.known_sum += sum;
+                metric.before += before;
+                metric.before_sq += before * before;
+                metric.before_cross += before * sum;
+            }
         }
     }
 }
@@ -141,6 +152,10 @@ impl Model {
                     seen.latency,
                     seen.segments.clone(),
                 );
+                if seen < user.place() {
+                    let metrics = user.metrics.values_mut();
+                    metrics.for_each(|metric| metric.before = None);
+                }
                 (
                     user.first_ms,
                     user.epoch,
@@ -152,7 +167,8 @@ impl Model {
             let events = waiting.iter().chain(&delta.events).cloned().collect();
             self.settle(&delta.user, events);
         }
-        let waits = |event: &EventAt| event.reported_ms >= delta.wait_from_ms;
+        let since = |event: &EventAt| event.reported_ms + event.covariate_ms.unwrap_or(0);
+        let waits = |event: &EventAt| since(event) >= delta.wait_from_ms;
         self.waiting.retain(|_, waiting| waiting.iter().any(waits));
         self.ids.retain(|_, at_ms| *at_ms >= delta.remember_from_ms);
     }
@@ -247,7 +263,47 @@ impl Model {
                 sum: event.sum.into(),
                 base: event.base.into(),
                 cap: event.cap.map(Into::into),
+                before: None,
             });
+        }
+        self.sum_up_before(user_id);
+    }
+
+    /// Events that wait and were reported before the exposure are the covariate.
+    fn sum_up_before(&mut self, user_id: &[u8]) {
+        let (Some(user), Some(waiting)) = (self.users.get_mut(user_id), self.waiting.get(user_id))
+        else {
+            return;
+        };
+        let first_ms = user.first_ms;
+        let belongs = |event: &&EventAt, name: &str| {
+            let from_ms = event
+                .covariate_ms
+                .map(|ms| i128::from(first_ms) - i128::from(ms));
+            event.metric == name
+                && event.reported_ms < first_ms
+                && from_ms.is_some_and(|from_ms| i128::from(event.at_ms) >= from_ms)
+        };
+        for name in METRICS {
+            let events = waiting.iter().filter(|event| belongs(event, name));
+            let mut sum = ModelMetric::default();
+            for event in events {
+                sum.add(&ModelMetric {
+                    sum: event.sum.into(),
+                    cap: event.cap.map(Into::into),
+                    before: Some(0),
+                    ..ModelMetric::default()
+                });
+                sum.before = Some(sum.sum);
+            }
+            if sum.before.is_some() {
+                let of = user.metrics.entry(name.to_owned()).or_default();
+                of.before = sum.before;
+                of.add(&ModelMetric {
+                    cap: sum.cap,
+                    ..ModelMetric::default()
+                });
+            }
         }
     }
 
@@ -334,14 +390,16 @@ fn event() -> impl Strategy<Value = EventAt> {
         -3i64..9,
         proptest::option::of(0u64..5),
         prop_oneof![4 => Just(None), 2 => (1i64..8_000).prop_map(Some), 1 => Just(Some(900_000_000_000_000))],
+        proptest::option::of(1u64..15_000),
     )
-        .prop_map(|(at_ms, metric, within_ms, count, sum, base, id, cap)| EventAt {
+        .prop_map(|(at_ms, metric, within_ms, count, sum, base, id, cap, covariate_ms)| EventAt {
             at_ms,
             // Some carry a time of their own, and were reported later.
             reported_ms: at_ms + [0, 7_000][metric % 2],
             metric: METRICS[metric].to_owned(),
             within_ms,
             cap,
+            covariate_ms,
             count,
             sum,
             base,
@@ -507,6 +565,7 @@ async fn play(store: &dyn Store, steps: &[Step]) {
                 sum: of.sum.into(),
                 base: of.base.into(),
                 cap: of.cap.map(Into::into),
+                before: of.before.map(Into::into),
             };
             (name.clone(), of)
         });
@@ -680,6 +739,7 @@ async fn bounds_are_exact(store: &dyn Store) {
         metric: "m".to_owned(),
         within_ms,
         cap: None,
+        covariate_ms: None,
         count: 1,
         sum,
         base: 0,

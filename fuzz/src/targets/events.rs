@@ -22,6 +22,7 @@ fn metric(kind: MetricKind, value: Option<&str>) -> Metric {
         value: value.map(Into::into),
         max: Some(5_000_000),
         cap: None,
+        covariate_ms: None,
         per: None,
         scale: 6,
         within_ms: None,

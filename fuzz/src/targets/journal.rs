@@ -51,6 +51,7 @@ fn declaration(digest: u64) -> Declaration {
             scale: 2,
             within_ms: None,
             cap: None,
+            covariate_ms: None,
             definition: None,
         }],
     }

@@ -26,6 +26,11 @@ pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
             cross,
             capped,
             cut,
+            known,
+            known_sum,
+            before,
+            before_sq,
+            before_cross,
         } = *added;
         let metric = group.metrics.entry(name.clone()).or_default();
         metric.converted += converted;
@@ -38,5 +43,10 @@ pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
         metric.cross += cross;
         metric.capped += capped;
         metric.cut += cut;
+        metric.known += known;
+        metric.known_sum += known_sum;
+        metric.before += before;
+        metric.before_sq += before_sq;
+        metric.before_cross += before_cross;
     }
 }

@@ -4,12 +4,15 @@ use crate::admin::format::rfc3339;
 use crate::admin::results::enums::method;
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::schema::{
-    AveragedResult, CappedResult, FixedResult, LiftResult, MetricGroup, MetricResult,
+    AveragedResult, CappedResult, CovariateResult, FixedResult, LiftResult, MetricGroup,
+    MetricResult,
 };
+use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
-use crate::experiment::metric::Trigger;
+use crate::experiment::metric::{Metric, Trigger};
+use crate::experiment::metric_definition::duration;
 use crate::stats::{self, GroupJudgement, fixed};
 use crate::store::MetricTotals;
 
@@ -47,6 +50,7 @@ pub fn metric_results(
     let judged = experiment.metrics.iter().zip(&evaluation.judgement.metrics);
     let each = judged.enumerate().map(|(place, (&index, judged))| {
         let (metric, asked) = (plan.metric(index), &evaluation.question.metrics[place]);
+        let gain = judged.gain;
         let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
         let groups = groups.map(|(group_place, (group, judged))| {
             let of = asked.totals.iter();
@@ -63,6 +67,7 @@ pub fn metric_results(
                 sum: totals.sum as f64 / units(metric),
                 capped: metric.cap.map(|_| capped(&totals, units(metric))),
                 rate: judged.rate,
+                unadjusted_rate: gain.and_then(|_| plain_mean(&totals, units(metric))),
                 interval: judged.interval.low.zip(judged.interval.high),
                 lift: judged.lift.map(lift_result),
                 p_value: judged.p_value,
@@ -78,10 +83,7 @@ pub fn metric_results(
         MetricResult {
             name: metric.name.to_string(),
             kind: metric.kind.name(),
-            goal: match asked.goal {
-                stats::Goal::Increase => "increase",
-                stats::Goal::Decrease => "decrease",
-            },
+            goal: sequential_state::goal_name(asked.goal),
             role: match place {
                 0 => "primary",
                 _ => "secondary",
@@ -95,6 +97,7 @@ pub fn metric_results(
             margin: asked.margin,
             started_at: series_started_at(evaluation, &metric.name),
             cap: metric.cap.map(|cap| cap as f64 / units(metric)),
+            covariate: covariate(metric, asked, judged.gain),
             chance_caveat: CHANCE_CAVEAT,
             groups: groups.collect(),
             over_time: Vec::new(),
@@ -124,6 +127,30 @@ fn series_started_at(evaluation: &Evaluation, metric: &str) -> Option<String> {
     let epochs = evaluation.totals.epochs.iter();
     let counting = epochs.filter(|epoch| placement.counts_in(metric, &epoch.definition));
     rfc3339(counting.map(|epoch| epoch.definition.first_ms).min()?)
+}
+
+/// The mean of what users brought, as it was counted.
+fn plain_mean(totals: &stats::Totals, units: f64) -> Option<f64> {
+    (totals.users > 0).then(|| totals.sum as f64 / units / totals.users as f64)
+}
+
+/// How the metric is adjusted, if it has a covariate.
+fn covariate(
+    metric: &Metric,
+    asked: &stats::MetricInput,
+    gain: Option<stats::Gain>,
+) -> Option<CovariateResult> {
+    let time = duration(metric.covariate_ms?);
+    let all = || asked.totals.iter().flatten();
+    let users: u64 = all().map(|totals| totals.users).sum();
+    let left = gain.map(|gain| 1.0 - gain.reduction);
+    let left = left.filter(|left| *left > 0.0);
+    Some(CovariateResult {
+        time,
+        users_known: all().map(|totals| totals.known).sum(),
+        variance_reduction: gain.map(|gain| gain.reduction),
+        effective_users: left.map(|left| (users as f64 / left).round() as u64),
+    })
 }
 
 /// For a latency: the number of users whose latency is known.

@@ -405,6 +405,9 @@ pub struct MetricResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub cap: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub covariate: Option<CovariateResult>,
     pub chance_caveat: &'static str,
     pub groups: Vec<MetricGroup>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -449,6 +452,9 @@ pub struct MetricGroup {
     pub interval: Option<(f64, f64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
+    pub unadjusted_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub lift: Option<LiftResult>,
     pub p_value: Option<f64>,
     pub p_value_lowest: Option<f64>,
@@ -460,6 +466,16 @@ pub struct MetricGroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fixed: Option<FixedResult>,
+}
+
+/// How a metric is adjusted by what its users did before their first exposure, and what that gains.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct CovariateResult {
+    pub time: String,
+    pub users_known: u64,
+    pub variance_reduction: Option<f64>,
+    pub effective_users: Option<u64>,
 }
 
 /// What a metric's cap cut off in one group.

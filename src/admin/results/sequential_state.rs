@@ -4,6 +4,7 @@
 
 use crate::admin::results::stats_input;
 use crate::config::plan::Plan;
+use crate::experiment::guardrail::GuardrailTarget;
 use crate::experiment::metric::Metric;
 use crate::experiment::metric_definition::duration;
 use crate::experiment::{EpochDigest, Experiment, Group, Horizon, MetricIndex};
@@ -345,7 +346,25 @@ pub fn disagreements(
         }
         told.extend(other_series(metric, experiment, placement, kept));
     }
+    told.extend(later_guardrails(plan, experiment, placement));
     told
+}
+
+/// Guardrails that were added after the phase had begun. Metrics have a warning of their own.
+fn later_guardrails(plan: &Plan, experiment: &Experiment, placement: &Placement) -> Vec<String> {
+    let name = &experiment.name;
+    let added = experiment.guardrails.iter().filter(|guardrail| {
+        let counted = guardrail.counted_name(&plan.metrics);
+        !matches!(guardrail.what, GuardrailTarget::Metric(_))
+            && placement.series.contains_key(&*counted)
+    });
+    let told = added.map(|guardrail| {
+        format!(
+            "experiments.{name}.guardrails.{}: it was added after {name} had begun, and counts users who came since",
+            guardrail.name(&plan.metrics)
+        )
+    });
+    told.collect()
 }
 
 /// That a metric is counted otherwise than when the phase began.
@@ -375,7 +394,8 @@ fn sound_share(text: &str) -> Option<f64> {
     share.filter(|share: &f64| *share > 0.0 && share.is_finite())
 }
 
-fn goal_name(goal: Goal) -> &'static str {
+/// A goal as the file writes it.
+pub fn goal_name(goal: Goal) -> &'static str {
     match goal {
         Goal::Increase => "increase",
         Goal::Decrease => "decrease",

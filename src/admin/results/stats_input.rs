@@ -235,6 +235,11 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         cross,
         capped,
         cut,
+        known,
+        known_sum,
+        before,
+        before_sq,
+        before_cross,
     } = group.metrics.get(counted_name).copied().unwrap_or_default();
     stats::Totals {
         users: group.users,
@@ -248,6 +253,11 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
         cross,
         capped,
         cut,
+        known,
+        known_sum,
+        before,
+        before_sq,
+        before_cross,
     }
 }
 

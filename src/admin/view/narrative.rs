@@ -265,6 +265,7 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
             ));
         }
     }
+    notes.extend(covariate(metric));
     for group in &metric.groups {
         let lift = group.lift.as_ref();
         if let Some(averaged) = lift.and_then(|lift| lift.averaged.as_ref()) {
@@ -279,6 +280,25 @@ pub fn notes(metric: &MetricResult) -> Vec<String> {
         }
     }
     notes
+}
+
+/// What a covariate gains.
+fn covariate(metric: &MetricResult) -> Option<String> {
+    let covariate = metric.covariate.as_ref()?;
+    let (name, time) = (&metric.name, &covariate.time);
+    let known = thousands(covariate.users_known);
+    Some(
+        match (covariate.variance_reduction, covariate.effective_users) {
+            (Some(reduction), Some(users)) => format!(
+                "{name} is adjusted by what {known} users did in the {time} before their first exposure: that takes {} of the variance away, as {} users would without it",
+                share(reduction),
+                thousands(users)
+            ),
+            _ => format!(
+                "{name} is not adjusted yet: {known} users are known from the {time} before their first exposure, and 100 are needed"
+            ),
+        },
+    )
 }
 
 /// Groups and phases that are over.

@@ -268,6 +268,7 @@ impl<'a> Crowd<'a> {
                     sum,
                     base,
                     cap: counted.cap,
+                    before: None,
                 };
                 add(metric, &user);
             }

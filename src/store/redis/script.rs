@@ -56,7 +56,12 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
                 .arg(event.sum)
                 .arg(event.base)
                 .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")))
-                .arg(event.cap.map_or(String::new(), |cap| cap.to_string()));
+                .arg(event.cap.map_or(String::new(), |cap| cap.to_string()))
+                .arg(
+                    event
+                        .covariate_ms
+                        .map_or(String::new(), |ms| ms.to_string()),
+                );
         }
     }
     call.arg(delta.wait_from_ms)
