@@ -80,6 +80,8 @@ pub enum ErrorCode {
     Broken,
     /// The upstream's response is invalid.
     Unsound,
+    /// The upstream accepted a request for a WebSocket without switching protocols.
+    NotUpgraded,
     /// The head of the response is larger than `limits.response_head`.
     ResponseHeadTooLong,
     /// The response has more header fields than `limits.response_headers`.
@@ -165,6 +167,7 @@ impl ErrorCode {
             TotalTimedOut => (StatusCode::GATEWAY_TIMEOUT, "total_timeout", Upstream),
             Broken => (StatusCode::BAD_GATEWAY, "upstream_broken", Upstream),
             Unsound => (StatusCode::BAD_GATEWAY, "upstream_unsound", Upstream),
+            NotUpgraded => (StatusCode::BAD_GATEWAY, "upstream_not_upgraded", Upstream),
             ResponseHeadTooLong => (StatusCode::BAD_GATEWAY, "upstream_head_too_long", Upstream),
             TooManyResponseHeaders => (
                 StatusCode::BAD_GATEWAY,

@@ -17,6 +17,7 @@ use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES, RequestId}
 use crate::proxy::request_body::BodySource;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::proxy::timer::Timer;
+use crate::telemetry::HttpProtocol;
 use http::Method;
 use smallvec::SmallVec;
 use std::cell::Cell;
@@ -146,6 +147,12 @@ impl Exchange<'_> {
     /// The ID that decides groups.
     pub fn user(&self) -> Option<UserId<'_>> {
         self.visitor.as_ref().map(Visitor::assigned_by)
+    }
+
+    /// Whether the client asks for a WebSocket over HTTP/2 (RFC 8441). The translation of HTTP/2
+    /// removes the `Upgrade` of any other request.
+    pub fn is_extended_connect(&self) -> bool {
+        self.upgrade.is_some() && self.progress.protocol() == HttpProtocol::Http2
     }
 
     /// What is logged of the request's head, and the request ID if that was made here.

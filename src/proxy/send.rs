@@ -80,7 +80,10 @@ impl Failed {
                 (ProxyError::new(ErrorCode::TotalTimedOut), false, false)
             }
             Failed::TimedOut => (ProxyError::new(ErrorCode::ResponseTimedOut), false, true),
-            Failed::Client(code) => (ProxyError::new(code), false, false),
+            // A valid response to another kind of request: the endpoint is healthy.
+            Failed::Client(code) | Failed::Invalid(code @ ErrorCode::NotUpgraded) => {
+                (ProxyError::new(code), false, false)
+            }
             Failed::Invalid(code) => match over_limit(code, exchange, connection) {
                 // It has answered: it is in order, and only the page is too large.
                 Some(error) => (error, false, false),
@@ -325,6 +328,10 @@ fn check_final(
         (false, false) => Version::HTTP_11,
     };
     exchange.trace(|spans| spans.answered(response.status, version));
+    if exchange.is_extended_connect() && (200..300).contains(&response.status) {
+        // To the client, any 2xx means that the tunnel is open (RFC 9110, 9.3.6).
+        return Err(Failed::Invalid(ErrorCode::NotUpgraded));
+    }
     // What a client that waits for `100 Continue` sends now cannot be told apart.
     let unread = body.is_some_and(|body| {
         body.answered();

@@ -65,6 +65,8 @@ pub fn write<B>(
                     write_cookies(headers.get_all(COOKIE).iter(), out);
                 }
             }
+            // RFC 9110, 9.3.6: CONNECT has no content, and its data is the tunnel's.
+            CONTENT_LENGTH if upgrades && value != b"0" => return Err(ErrorCode::Length),
             _ if OF_CONNECTION.contains(name) => {}
             _ => field(out, name.as_str().as_bytes(), value),
         }
@@ -104,4 +106,27 @@ fn write_cookies<'a>(crumbs: impl Iterator<Item = &'a HeaderValue>, out: &mut Ve
         out.extend_from_slice(crumb.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use std::path::Path;
+
+    #[test]
+    fn websocket_request_with_a_length_is_refused() {
+        let routes = "listen: 127.0.0.1:1\nupstreams: { a: http://127.0.0.1:3 }\n";
+        let plan = config::parse(routes, Path::new("routes.yaml"), &|_| None).unwrap();
+        for (length, upgrades, expected) in [
+            ("0", true, Ok(())),
+            ("5", true, Err(ErrorCode::Length)),
+            ("5", false, Ok(())),
+        ] {
+            let request = Request::get("http://a/").header(CONTENT_LENGTH, length);
+            let request = request.body(()).unwrap();
+            let written = write(&request, (upgrades, false), &plan.limits, &mut Vec::new());
+            assert_eq!(written, expected, "{length}");
+        }
+    }
 }

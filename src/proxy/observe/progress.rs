@@ -63,6 +63,11 @@ impl Progress {
         }
     }
 
+    /// The client's HTTP.
+    pub fn protocol(&self) -> HttpProtocol {
+        self.protocol
+    }
+
     /// The request goes to this upstream, control's if `fallback` names an experiment.
     pub fn goes_to(&self, upstream: UpstreamIndex, fallback: Option<ExperimentIndex>) {
         self.upstream.set(Some(upstream));

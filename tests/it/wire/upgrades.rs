@@ -243,3 +243,42 @@ fn http2_extended_connect_becomes_a_websocket() {
     let seen = origin.seen();
     assert!(seen.starts_with("GET /chat HTTP/1.1\r\n"), "{seen}");
 }
+
+#[test]
+fn http2_extended_connect_without_101_is_502_for_2xx_and_passes_otherwise() {
+    let origin = Raw::start(|mut peer| {
+        while let Some(head) = peer.head() {
+            let status = head.split(['/', ' ']).nth(2).unwrap();
+            peer.say(format!(
+                "HTTP/1.1 {status} X\r\nContent-Length: 4\r\nLocation: /other\r\n\r\ntext"
+            ));
+        }
+    });
+    let proxy = plain(origin.address, "workers: 1");
+    super::http2::run(async {
+        let mut sender = super::http2::connect(proxy.public).await;
+        let mut ask = async |path: String| {
+            let request = hyper::Request::connect(format!("http://site.test/{path}"))
+                .extension(hyper::ext::Protocol::from_static("websocket"))
+                .body(super::http2::whole(""));
+            let response = sender.send_request(request.unwrap()).await.unwrap();
+            let status = response.status().as_u16();
+            let error = response.headers().get("watershed-error").cloned();
+            (status, error.map(|it| it.to_str().unwrap().to_owned()))
+        };
+        // More often than failures eject an endpoint.
+        for _ in 0..10 {
+            for status in [200, 201, 299] {
+                let refused = Some("upstream_not_upgraded".to_owned());
+                assert_eq!(ask(status.to_string()).await, (502, refused), "{status}");
+            }
+        }
+        for status in [302, 403, 503] {
+            assert_eq!(ask(status.to_string()).await, (status, None));
+        }
+    });
+    // HTTP/1 clients know the status: a 200 is an ordinary response to them.
+    let mut client = proxy.client();
+    client.say(ASK.replace("/chat", "/200")).unwrap();
+    assert_eq!(client.head().unwrap().0, 200);
+}
