@@ -45,7 +45,7 @@ pub mod fuzzing {
     pub use super::h1::request_head::{Body, Request, read as read_request};
     pub use super::h1::response_head::{
         BodyFraming, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
-        ResponseHead, ResponseLimits, read as read_answer,
+        ResponseContext, ResponseHead, ResponseLimits, read as read_answer,
     };
     pub use super::h2::translate::write as write_transcript;
     pub use super::headers::forwarding::Forwarding;

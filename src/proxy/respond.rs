@@ -7,7 +7,7 @@ use crate::proxy::error_response::{self, Blame, ErrorCode};
 use crate::proxy::exchange::{Exchange, RecordedResponse};
 use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::response_head::{
-    self, BodyFraming, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
+    self, ClientContext, EditableHead, ExtraHeaders, HeadWriter, ParsedHead, ResponseContext,
     ResponseHead, ResponseLimits,
 };
 use crate::proxy::headers::edit::Edit;
@@ -118,7 +118,11 @@ impl Exchange<'_> {
 
     fn parse_own<'r>(&self, received: &'r [u8]) -> Option<ResponseHead<'r>> {
         let to_head = self.method == Method::HEAD;
-        match response_head::read(received, ResponseLimits::OWN, to_head, false) {
+        let context = ResponseContext {
+            to_head,
+            ..ResponseContext::default()
+        };
+        match response_head::read(received, ResponseLimits::OWN, context) {
             Ok(ParsedHead::Final(response)) => Some(response),
             _ => None,
         }
@@ -206,14 +210,10 @@ impl Exchange<'_> {
             let answer = &mut *response;
             EditableHead { answer, more }.insert(REQUEST_ID, id);
         }
-        let unframed = matches!(
-            response.follows,
-            BodyFraming::Chunks | BodyFraming::UntilClose
-        );
         let to = ClientContext {
             http_10: self.http_10,
             // The process may have begun to stop since the request came.
-            closes: closes || worker.is_stopping() || (unframed && self.http_10),
+            closes: closes || worker.is_stopping() || (self.http_10 && response.is_unframed()),
             upgrade: self.upgrade,
         };
         worker.with_date(self.began_ms, |date| {
@@ -223,7 +223,11 @@ impl Exchange<'_> {
         RecordedResponse {
             follows: response.follows,
             status: response.status,
-            framed: match (self.http_10, self.takes_trailers && response.has_trailers()) {
+            // A client that gets the length gets no chunks.
+            framed: match (
+                self.http_10 || response.sized,
+                self.takes_trailers && response.has_trailers(),
+            ) {
                 (true, _) => ClientFraming::Raw,
                 (false, true) => {
                     ClientFraming::Trailers(Rc::clone(&snapshot.plan_headers.reserved))

@@ -4,7 +4,9 @@ use super::error_response::{ErrorCode, ProxyError};
 use super::exchange::{ClientStream, Exchange, RecordedResponse};
 use super::h1::body::{BodyReader, ClientFraming};
 use super::h1::partial_head::PartialHead;
-use super::h1::response_head::{self, HeadWriter, ParsedHead, ResponseHead, ResponseLimits};
+use super::h1::response_head::{
+    self, HeadWriter, ParsedHead, ResponseContext, ResponseHead, ResponseLimits,
+};
 use super::headers::hop_by_hop;
 use super::request_body::{CONTINUE, RequestBody};
 use super::respond::Provenance;
@@ -255,7 +257,6 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
     } = attempt;
     let mut sending = Sending::new(stream, request, now);
     let limits = ResponseLimits::from(&exchange.snapshot.plan.limits);
-    let (to_head, upgrading) = (exchange.method == Method::HEAD, exchange.upgrade.is_some());
     let mut interims = 0;
     let mut partial = PartialHead::default();
     loop {
@@ -281,7 +282,8 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
         // Without the end of a line, there is nothing new but the close: what cannot be parsed is a
         // response, though an invalid one, and no reason to try again.
         while closed || partial.is_news(received, limits.head_bytes) {
-            let (status, end) = match response_head::read(received, limits, to_head, upgrading) {
+            let context = context_of(exchange, sending.stream);
+            let (status, end) = match response_head::read(received, limits, context) {
                 Ok(ParsedHead::Final(answer)) => {
                     let first = received.get(answer.head_bytes..).unwrap_or_default();
                     let from = (fallback, sending.stream.is_http2());
@@ -311,6 +313,15 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
     }
 }
 
+/// Returns what the meaning of the response depends on besides its bytes.
+fn context_of(exchange: &Exchange<'_>, stream: &Stream) -> ResponseContext {
+    ResponseContext {
+        to_head: exchange.method == Method::HEAD,
+        upgrading: exchange.upgrade.is_some(),
+        in_chunks: stream.is_in_chunks(),
+    }
+}
+
 /// Checks the beginning of the body of a final response, and ends the wait for its head.
 fn check_final(
     exchange: &Exchange<'_>,
@@ -322,16 +333,16 @@ fn check_final(
     if !BodyReader::new(response.follows, ClientFraming::Chunks).may_begin(first) {
         return Err(Failed::Invalid(ErrorCode::Unsound));
     }
+    if exchange.is_extended_connect() && (200..300).contains(&response.status) {
+        // To the client, any 2xx means that the tunnel is open (RFC 9110, 9.3.6).
+        return Err(Failed::Invalid(ErrorCode::NotUpgraded));
+    }
     let version = match (http2, response.http_10) {
         (true, _) => Version::HTTP_2,
         (false, true) => Version::HTTP_10,
         (false, false) => Version::HTTP_11,
     };
     exchange.trace(|spans| spans.answered(response.status, version));
-    if exchange.is_extended_connect() && (200..300).contains(&response.status) {
-        // To the client, any 2xx means that the tunnel is open (RFC 9110, 9.3.6).
-        return Err(Failed::Invalid(ErrorCode::NotUpgraded));
-    }
     // What a client that waits for `100 Continue` sends now cannot be told apart.
     let unread = body.is_some_and(|body| {
         body.answered();

@@ -3,6 +3,7 @@
 
 use crate::config::plan;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
@@ -28,16 +29,18 @@ const READ_BYTES: usize = 16 << 10;
 /// What takes requests on a shared connection.
 pub type Sender = SendRequest<Outgoing>;
 
-/// Why there is no response.
+/// What the bytes of the response do not show.
 #[derive(Debug, Default)]
-struct Failure {
+struct Http2Outcome {
     /// The endpoint has not taken the request.
     unsent: AtomicBool,
     /// What it sent is no response.
     invalid: AtomicBool,
+    /// The body of the response comes in chunks, although its head does not say so.
+    in_chunks: AtomicBool,
 }
 
-impl Failure {
+impl Http2Outcome {
     fn note(&self, error: &hyper::Error) {
         let cause = error.source().and_then(|cause| cause.downcast_ref());
         // What the endpoint itself reports is remote.
@@ -52,7 +55,7 @@ impl Failure {
 #[derive(Debug)]
 pub struct Http2Stream {
     pipe: DuplexStream,
-    failure: Arc<Failure>,
+    outcome: Arc<Http2Outcome>,
     _alive: oneshot::Sender<()>,
 }
 
@@ -60,9 +63,9 @@ impl Http2Stream {
     /// A request to this endpoint, on its connection.
     pub fn new(sender: Sender, endpoint: Arc<plan::EndpointAddress>) -> Http2Stream {
         let (pipe, other) = tokio::io::duplex(PIPE_BYTES);
-        let failure = Arc::new(Failure::default());
+        let outcome = Arc::new(Http2Outcome::default());
         let (alive, left) = oneshot::channel();
-        let told = Arc::clone(&failure);
+        let told = Arc::clone(&outcome);
         tokio::task::spawn_local(async move {
             tokio::select! {
                 ended = exchange(sender, &endpoint, other, &told) => {
@@ -75,19 +78,25 @@ impl Http2Stream {
         });
         Http2Stream {
             pipe,
-            failure,
+            outcome,
             _alive: alive,
         }
     }
 
     /// Whether the endpoint has not taken the request.
     pub fn is_unsent(&self) -> bool {
-        self.failure.unsent.load(Ordering::Relaxed)
+        self.outcome.unsent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the body of the response comes in chunks, although its head does not say so: trailers can
+    /// then follow a body whose length is known, as in HTTP/2.
+    pub fn is_in_chunks(&self) -> bool {
+        self.outcome.in_chunks.load(Ordering::Relaxed)
     }
 
     /// Whether what the endpoint sent is no response.
     pub fn is_invalid(&self) -> bool {
-        self.failure.invalid.load(Ordering::Relaxed)
+        self.outcome.invalid.load(Ordering::Relaxed)
     }
 }
 
@@ -123,7 +132,7 @@ async fn exchange(
     mut sender: Sender,
     endpoint: &plan::EndpointAddress,
     pipe: DuplexStream,
-    failure: &Failure,
+    outcome: &Http2Outcome,
 ) -> io::Result<()> {
     let (from, mut to) = tokio::io::split(pipe);
     let request = read_request(from, endpoint).await?;
@@ -132,13 +141,13 @@ async fn exchange(
         Ok(response) => response,
         Err(mut error) => {
             let unsent = error.take_message().is_some();
-            failure.unsent.store(unsent, Ordering::Relaxed);
+            outcome.unsent.store(unsent, Ordering::Relaxed);
             let error = error.into_error();
-            failure.note(&error);
+            outcome.note(&error);
             return Err(io::Error::other(error));
         }
     };
-    write_response(response, to_head, &mut to).await
+    write_response(response, to_head, &mut to, outcome).await
 }
 
 /// Reads the head of a request; its body is read as it is sent.
@@ -336,22 +345,32 @@ async fn write_response(
     response: Response<Incoming>,
     to_head: bool,
     to: &mut WriteHalf<DuplexStream>,
+    outcome: &Http2Outcome,
 ) -> io::Result<()> {
     let (head, mut body) = response.into_parts();
     let phrase = head.status.canonical_reason().unwrap_or_default();
     let mut text = format!("HTTP/1.1 {} {phrase}\r\n", head.status.as_u16()).into_bytes();
     write_fields(&head.headers, &mut text);
     let bodiless = to_head || matches!(head.status.as_u16(), 100..=199 | 204 | 304);
-    let chunked = !bodiless && !body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH);
-    if chunked {
-        text.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    } else if !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
+    let has_length = head.headers.contains_key(CONTENT_LENGTH);
+    let empty = bodiless || body.is_end_stream();
+    let mut next = match empty {
+        true => None,
+        false => body.frame().now_or_never().flatten(),
+    };
+    // A body of a known length that has come whole, as most do, has no trailers.
+    let chunked = !(empty || has_length && body.is_end_stream());
+    outcome.in_chunks.store(chunked, Ordering::Relaxed);
+    if empty && !bodiless && !has_length {
         text.extend_from_slice(b"content-length: 0\r\n");
     }
     text.extend_from_slice(b"\r\n");
     to.write_all(&text).await?;
     let mut ended = false;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = match next.take() {
+        Some(frame) => Some(frame),
+        None => body.frame().await,
+    } {
         match frame.map_err(io::Error::other)?.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) if chunked => {

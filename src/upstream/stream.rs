@@ -86,6 +86,14 @@ impl Stream {
         }
     }
 
+    /// Whether the body of the response comes in chunks although its head does not say so.
+    pub fn is_in_chunks(&self) -> bool {
+        match &self.io {
+            Io::Http2(exchange) => exchange.is_in_chunks(),
+            Io::Plain(_) | Io::Tls(_) => false,
+        }
+    }
+
     /// Whether the endpoint has sent nothing and has not closed, so that the connection can be used.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];

@@ -18,7 +18,7 @@ use watershed::experiment::resolve;
 use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed::proxy::fuzzing::{
     BodyReader, ClientContext, ClientFraming, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
-    PartialHead, ResponseHead, ResponseLimits, read_answer,
+    PartialHead, ResponseContext, ResponseHead, ResponseLimits, read_answer,
 };
 
 /// Small ones, so that what exceeds them is found too.
@@ -102,10 +102,14 @@ fn complete(
 fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: LoggedRequest) -> Passed {
     let (mut passed, mut said, mut rest) = (Passed::default(), Vec::new(), None);
     let mut partial = PartialHead::default();
+    let context = ResponseContext {
+        to_head: asked.to_head,
+        ..ResponseContext::default()
+    };
     for piece in pieces {
         said.extend_from_slice(piece);
         while rest.is_none() && partial.is_news(&said, LIMITS.head_bytes) {
-            let drained = match read_answer(&said, LIMITS, asked.to_head, false) {
+            let drained = match read_answer(&said, LIMITS, context) {
                 Ok(ParsedHead::More) => break,
                 Ok(ParsedHead::Interim(status, end)) => {
                     passed.interim.push(status);
@@ -141,7 +145,7 @@ fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, asked: LoggedRequest) -> Pas
         }
     }
     // Closed, and unsound before the end of its line.
-    if rest.is_none() && read_answer(&said, LIMITS, asked.to_head, false).is_err() {
+    if rest.is_none() && read_answer(&said, LIMITS, context).is_err() {
         passed.broken = true;
     }
     if rest.is_some_and(|mut rest| rest.close().is_some()) {

@@ -89,16 +89,26 @@ pub struct ResponseHead<'a> {
     pub keeps: bool,
     /// Whether it is of HTTP/1.0.
     pub http_10: bool,
+    /// Whether the client gets the length of a body that comes in chunks.
+    pub sized: bool,
 }
 
-/// Reads the beginning of `bytes`, the answer to a request whose method is HEAD or not, and which
-/// asks for another protocol or not. The outcome does not depend on how much of what follows the
-/// head has arrived.
+/// What the meaning of a response's head depends on besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseContext {
+    /// Whether the method of the request is HEAD.
+    pub to_head: bool,
+    /// Whether the request asks for another protocol.
+    pub upgrading: bool,
+    /// Whether the body comes in chunks, whatever the head says: it was translated from HTTP/2.
+    pub in_chunks: bool,
+}
+
+/// Reads the beginning of `bytes`. The outcome does not depend on how much of the body has arrived.
 pub fn read(
     bytes: &[u8],
     limits: ResponseLimits,
-    to_head: bool,
-    upgrading: bool,
+    context: ResponseContext,
 ) -> Result<ParsedHead<'_>, ErrorCode> {
     // What is beyond the limit is not looked at, whether it has arrived or not.
     let (bytes, is_all) = match bytes.split_at_checked(limits.head_bytes) {
@@ -120,7 +130,7 @@ pub fn read(
     let Some((lines, head_bytes)) = read else {
         return more();
     };
-    if status == 101 && !upgrading {
+    if status == 101 && !context.upgrading {
         return Err(ErrorCode::Unsound);
     }
     if status < 200 && status != 101 {
@@ -135,8 +145,9 @@ pub fn read(
         follows: BodyFraming::UntilClose,
         keeps: !http_10,
         http_10,
+        sized: false,
     };
-    answer.frame(to_head)?;
+    answer.frame(context)?;
     Ok(ParsedHead::Final(answer))
 }
 
@@ -163,7 +174,7 @@ fn status_line(line: &[u8]) -> Option<(bool, u16)> {
 impl<'a> ResponseHead<'a> {
     /// Finds what follows. What two readers could read in two ways must reach neither this client
     /// nor, through a kept connection, the next one.
-    fn frame(&mut self, to_head: bool) -> Result<(), ErrorCode> {
+    fn frame(&mut self, context: ResponseContext) -> Result<(), ErrorCode> {
         let (mut length, mut chunked) = (None, false);
         for place in 0..self.lines.len() {
             let (name, value) = self.lines.at(place);
@@ -195,8 +206,9 @@ impl<'a> ResponseHead<'a> {
         if chunked && length.is_some() {
             return Err(ErrorCode::Unsound);
         }
-        self.follows = match (chunked, length) {
-            _ if to_head || matches!(self.status, 101 | 204 | 304) => BodyFraming::Nothing,
+        self.sized = context.in_chunks && length.is_some();
+        self.follows = match (chunked || context.in_chunks, length) {
+            _ if context.to_head || matches!(self.status, 101 | 204 | 304) => BodyFraming::Nothing,
             (true, _) => BodyFraming::Chunks,
             (false, Some(0)) => BodyFraming::Nothing,
             (false, Some(length)) => BodyFraming::Length(length),
@@ -244,6 +256,11 @@ impl<'a> ResponseHead<'a> {
         }
     }
 
+    /// Whether a client of HTTP/1.0 finds the end of the body only by the end of the connection.
+    pub fn is_unframed(&self) -> bool {
+        matches!(self.follows, BodyFraming::Chunks | BodyFraming::UntilClose) && !self.sized
+    }
+
     /// Whether trailers are announced.
     pub fn has_trailers(&self) -> bool {
         self.lines.first(&TRAILER).is_some()
@@ -252,7 +269,6 @@ impl<'a> ResponseHead<'a> {
     /// Writes the head that the client gets, with `more` fields. `date` stands in where the
     /// upstream gave none.
     fn write(&self, out: &mut Vec<u8>, more: &ExtraHeaders, date: &[u8], to: ClientContext<'_>) {
-        let unframed = matches!(self.follows, BodyFraming::Chunks | BodyFraming::UntilClose);
         out.extend_from_slice(match to.http_10 {
             true => b"HTTP/1.0 ",
             false => b"HTTP/1.1 ",
@@ -263,7 +279,7 @@ impl<'a> ResponseHead<'a> {
         for (name, value) in more {
             field(out, name.as_str().as_bytes(), value.as_bytes());
         }
-        if unframed && !to.http_10 {
+        if self.is_unframed() && !to.http_10 {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         if self.lines.first(&DATE).is_none() {

@@ -8,7 +8,7 @@ use crate::proxy::client::ClientInfo;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::exchange::{ClientStream, Exchange};
 use crate::proxy::h1::response_head::{
-    self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead, ResponseLimits,
+    self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead, ResponseContext, ResponseLimits,
 };
 use crate::proxy::observe::access_log;
 use crate::proxy::observe::progress::{ResponseEnd, count_unreadable};
@@ -144,7 +144,7 @@ fn refuse(
     count_unreadable(worker, HttpProtocol::Http2, code);
     let whole = access_log::refused(worker, address, code);
     let mut head = Response::new(());
-    let read = response_head::read(&whole, ResponseLimits::OWN, false, false);
+    let read = response_head::read(&whole, ResponseLimits::OWN, ResponseContext::default());
     if let Ok(ParsedHead::Final(response)) = read {
         let more = &ExtraHeaders::new();
         worker.with_date(crate::journal::system_ms(), |date| {

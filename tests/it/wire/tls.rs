@@ -434,6 +434,68 @@ fn upstream_is_reached_over_http2() {
     }
 }
 
+/// An upstream of HTTP/2 whose responses have a length and a trailer, announced or not.
+fn with_length_and_trailer() -> SocketAddr {
+    serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut responder))) = connection.accept().await {
+            let mut response = Response::builder().header("content-length", 10);
+            if request.uri().path() == "/announced" {
+                response = response.header("trailer", "sum");
+            }
+            let mut stream = responder
+                .send_response(response.body(()).unwrap(), false)
+                .unwrap();
+            stream
+                .send_data(Bytes::from_static(b"half "), false)
+                .unwrap();
+            stream
+                .send_data(Bytes::from_static(b"half "), false)
+                .unwrap();
+            let trailers = [("sum".parse().unwrap(), "2".parse().unwrap())];
+            stream
+                .send_trailers(trailers.into_iter().collect())
+                .unwrap();
+        }
+    })
+}
+
+#[test]
+fn trailers_after_a_known_length_reach_clients_of_http2() {
+    let proxy = over(&format!("\"h2c://{}\"", with_length_and_trailer()));
+    for path in ["/", "/announced"] {
+        run(async {
+            let mut sender = super::http2::connect(proxy.public).await;
+            for _ in 0..3 {
+                let request = Request::get(format!("http://site.test{path}"));
+                let response = sender.send_request(request.body(whole("")).unwrap());
+                let response = response.await.unwrap();
+                assert_eq!(response.headers()["content-length"], "10");
+                let body = response.into_body().collect().await.unwrap();
+                assert_eq!(body.trailers().unwrap()["sum"], "2", "{path}");
+                assert_eq!(body.to_bytes(), "half half ");
+            }
+        });
+        // In HTTP/1 only chunks have trailers, and the length comes first.
+        let mut client = proxy.client();
+        for _ in 0..3 {
+            let response = client.get(path, "TE: trailers\r\nConnection: TE\r\n");
+            assert_eq!(response.header("content-length"), Some("10"), "{path}");
+            assert_eq!(response.header("transfer-encoding"), None, "{path}");
+            assert_eq!(response.text(), "half half ");
+        }
+        // The connection stays open: the length tells where the response ends.
+        client
+            .say(format!(
+                "GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+            ))
+            .unwrap();
+        let response = client.answer(true).unwrap();
+        assert_eq!(response.text(), "half half ");
+        assert_eq!(response.header("connection"), Some("keep-alive"));
+    }
+}
+
 #[test]
 fn command_line_reaches_admin_api_behind_tls() {
     let authority = Authority::new();
