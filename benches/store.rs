@@ -152,6 +152,7 @@ fn measure(
                 &[]
             },
             minted: None,
+            is_new: false,
         };
         while writer.append(&declared, &record).is_err() {
             // The keeper is behind with a segment.

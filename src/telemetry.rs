@@ -41,6 +41,8 @@ pub struct WorkerTelemetry {
     pub unreadable_events: Counter,
     /// Faults of reported events.
     pub event_faults: EventFaults,
+    /// Requests that were served but not counted.
+    pub not_counted: NotCountedRequests,
     /// Requests that control served because the group's upstream was unavailable.
     pub fallbacks: Counter,
 }
@@ -113,6 +115,25 @@ impl EventFaults {
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.0.iter().map(Counter::get);
         Self::REASONS.into_iter().zip(counts)
+    }
+}
+
+/// Requests that were served but not counted, by reason. The place of a reason is that in
+/// [`NotCounted::ALL`](crate::experiment::not_counted::NotCounted::ALL).
+#[derive(Debug, Default)]
+pub struct NotCountedRequests([Counter; 8]);
+
+impl NotCountedRequests {
+    /// Adds a request. Only one thread may do so.
+    pub fn add(&self, place: usize) {
+        if let Some(counter) = self.0.get(place) {
+            counter.add();
+        }
+    }
+
+    /// Returns the count of the reason at a place.
+    pub fn get(&self, place: usize) -> u64 {
+        self.0.get(place).map_or(0, Counter::get)
     }
 }
 

@@ -48,6 +48,7 @@ pub async fn serve(version: Version) -> std::io::Result<SocketAddr> {
         .route("/", get(landing))
         .route("/product", get(product))
         .route("/order", post(order))
+        .route("/style.css", get(style))
         .with_state(version);
     tasks::spawn("demo-site", async move {
         if let Err(error) = axum::serve(listener, site).await {
@@ -87,11 +88,18 @@ async fn order(State(version): State<Version>) -> Response {
 fn page(version: Version, content: &str) -> Response {
     let text = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Demo site</title><style>body{{font:18px/1.6 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}}\
-         h1{{color:{colour}}}button{{font:inherit;background:{colour};color:#fff;border:0;border-radius:.4rem;padding:.6rem 1.2rem}}\
-         footer{{margin-top:3rem;opacity:.6;font-size:.8rem}}</style>{content}<footer>You see the version “{name}”.</footer></html>",
-        colour = version.colour,
+         <title>Demo site</title><link rel=\"stylesheet\" href=\"/style.css\">{content}<footer>You see the version “{name}”.</footer></html>",
         name = version.name,
     );
     ([(CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response()
+}
+
+async fn style(State(version): State<Version>) -> Response {
+    let text = format!(
+        "body{{font:18px/1.6 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}}\
+         h1{{color:{colour}}}button{{font:inherit;background:{colour};color:#fff;border:0;border-radius:.4rem;padding:.6rem 1.2rem}}\
+         footer{{margin-top:3rem;opacity:.6;font-size:.8rem}}",
+        colour = version.colour,
+    );
+    ([(CONTENT_TYPE, "text/css; charset=utf-8")], text).into_response()
 }

@@ -53,6 +53,8 @@ pub async fn visit(
 async fn one(client: &Http, site: SocketAddr, number: u64) -> anyhow::Result<()> {
     let mut jar = Vec::new();
     get(client, site, Method::GET, "/", &mut jar).await?;
+    // As browsers do for every page: so the minted ID comes back, and the visitor is counted.
+    get(client, site, Method::GET, "/style.css", &mut jar).await?;
     if chance(number, 1) < 0.6 {
         let page = get(client, site, Method::GET, "/product", &mut jar).await?;
         // A shorter button gets more orders.

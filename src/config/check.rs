@@ -5,7 +5,7 @@ use super::identity;
 use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
-use super::{admin, limits, logging, plan, privacy, segments, tls, tracing, upstreams};
+use super::{admin, counting, limits, logging, plan, privacy, segments, tls, tracing, upstreams};
 use crate::experiment::key_ring::KeyRing;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -76,6 +76,18 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("consent", "{ cookie: NAME, value: … }"),
     (
+        "robots",
+        "true, false, or { serve, also, never, networks }: robots get control and are not counted",
+    ),
+    (
+        "exclude",
+        "who gets control and is not counted: a list of { network }, { header }, { cookie }, { ids }",
+    ),
+    (
+        "preflight",
+        "the upstream of CORS preflights; the default upstream unless given",
+    ),
+    (
         "events",
         "{ path, origins, body, per_minute, per_minute_per_address, browser }",
     ),
@@ -109,6 +121,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         .and_then(|node| node.whole(1, 1024))
         .map(|workers| workers as usize);
     let access_log = logging::access_log(root);
+    let counting = counting::read(root, &names, &mut watched);
     let secret = random_secret(root);
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
@@ -149,6 +162,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
             Some(kept)
         }),
         consent: privacy::consent(root),
+        counting,
         beacon: privacy::beacon(root),
         retention: privacy::retention(root),
         show_group: root

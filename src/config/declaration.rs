@@ -37,6 +37,7 @@ pub fn definition(plan: &Plan) -> String {
         metrics,
         identity,
         segments,
+        counting,
         ..
     } = plan;
     // Without the lookup tables of experiments: their order differs between processes.
@@ -46,7 +47,7 @@ pub fn definition(plan: &Plan) -> String {
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
     }
     let content = digest(&format!(
-        "{experiments:?} {metrics:?} {identity:?} {segments:?}"
+        "{experiments:?} {metrics:?} {identity:?} {segments:?} {counting:?}"
     ));
     format!("{content:016x}")
 }

@@ -381,19 +381,6 @@ fn matcher(node: &Node<'_>) -> Matcher {
             .map(|node| node.named(key))
             .unwrap_or_default()
     };
-    let header = |(name, node): &(String, Node<'_>)| match name.parse::<HeaderName>() {
-        Ok(name) => Some(ValuePattern {
-            name,
-            value: wanted(node),
-        }),
-        Err(_) => {
-            node.problem(
-                format!("{name:?} is not a header name"),
-                "letters, digits and hyphens",
-            );
-            None
-        }
-    };
     let parameter = |(name, node): &(String, Node<'_>)| ValuePattern {
         name: name.as_str().into(),
         value: wanted(node),
@@ -407,7 +394,25 @@ fn matcher(node: &Node<'_>) -> Matcher {
     }
 }
 
-fn wanted(node: &Node<'_>) -> Option<Box<str>> {
+/// Reads a header name and its value.
+pub fn header((name, node): &(String, Node<'_>)) -> Option<ValuePattern<HeaderName>> {
+    match name.parse::<HeaderName>() {
+        Ok(name) => Some(ValuePattern {
+            name,
+            value: wanted(node),
+        }),
+        Err(_) => {
+            node.problem(
+                format!("{name:?} is not a header name"),
+                "letters, digits and hyphens",
+            );
+            None
+        }
+    }
+}
+
+/// Reads a value that must be there; `true` for any.
+pub fn wanted(node: &Node<'_>) -> Option<Box<str>> {
     match (node.flag(), node.value) {
         (Some(true), _) | (_, super::file::Value::Nothing) => None,
         _ => node

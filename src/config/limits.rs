@@ -204,15 +204,14 @@ pub fn trust(root: &Node<'_>) -> Box<[IpNet]> {
         .get("trust")
         .map(|node| node.items())
         .unwrap_or_default();
-    let network = |node: &Node<'_>| {
-        node.read(
-            "a network or an address, such as 10.0.0.0/8 or 127.0.0.1",
-            |text| {
-                text.parse()
-                    .ok()
-                    .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-            },
-        )
-    };
     items.iter().filter_map(network).collect()
+}
+
+/// Reads a network, or an address.
+pub fn network(node: &Node<'_>) -> Option<IpNet> {
+    const NETWORK: &str = "a network or an address, such as 10.0.0.0/8 or 127.0.0.1";
+    node.read(NETWORK, |text| {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(address)
+    })
 }

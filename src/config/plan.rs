@@ -22,6 +22,7 @@ use crate::experiment::identity::Identity;
 use crate::experiment::key_ring::KeyRing;
 use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
+use crate::experiment::not_counted::CountingRules;
 use crate::experiment::segment::UserSegment;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
@@ -67,6 +68,8 @@ pub struct Plan {
     pub override_secret: Option<Secret>,
     /// The cookie without which nothing is recorded; `None` records everything.
     pub consent: Option<Consent>,
+    /// Who is served but not counted.
+    pub counting: CountingRules,
     /// How browsers report events.
     pub beacon: Beacon,
     /// How long users are kept after their experiment ended; `None` keeps them.

@@ -155,9 +155,34 @@ pub struct Visitor<'a> {
     origin: Origin,
     /// Whether the response gives the visitor the cookie.
     gives_cookie: bool,
+    /// Whether the ID was minted for this request.
+    is_new: bool,
+    /// Whether a source of the file names the visitor.
+    is_configured: bool,
 }
 
 impl<'a> Visitor<'a> {
+    /// Whether the ID was minted for this request. Nobody knows yet whether the client keeps it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether a source of the file names the visitor.
+    pub fn is_configured(&self) -> bool {
+        self.is_configured
+    }
+
+    /// Whether the minted ID that came with this request may have been shown only once, on a request that
+    /// took part in an experiment (see [`mint`]).
+    pub fn may_have_been_seen_once(&self, now_ms: u64) -> bool {
+        // The bit is looked at first: most requests need no more.
+        let last = self.assigned_by().as_bytes().last();
+        let digit = last.and_then(|&digit| char::from(digit).to_digit(16));
+        let took_part = !self.is_new && digit.is_some_and(|digit| digit & 1 == 1);
+        let minted_ms = || self.minted_ms();
+        took_part && minted_ms().is_some_and(|at_ms| now_ms.saturating_sub(at_ms) <= SEEN_ONCE_MS)
+    }
+
     /// The ID that counts: the known one where there is one.
     pub fn user(&self) -> UserId<'_> {
         UserId::of_nonempty(&self.id)
@@ -193,6 +218,8 @@ impl<'a> Visitor<'a> {
             beside: self.beside.map(|id| Cow::Owned(id.into_owned())),
             origin: self.origin,
             gives_cookie: self.gives_cookie,
+            is_new: self.is_new,
+            is_configured: self.is_configured,
         }
     }
 
@@ -202,26 +229,28 @@ impl<'a> Visitor<'a> {
             beside: None,
             origin: Origin::Old,
             gives_cookie: false,
+            is_new: false,
+            is_configured: true,
         }
     }
 }
 
 /// The visitor that the request names, or `None` when no source holds a usable ID.
 pub fn find<'a>(identity: &Identity, request: impl RequestView<'a>) -> Option<Visitor<'a>> {
-    let usable = |id: &[u8]| !id.is_empty() && id.len() <= identity.id_bytes_max;
+    let usable = |id: &[u8]| !is_no_id(id) && id.len() <= identity.id_bytes_max;
     let known = identity
         .sources
         .iter()
-        .filter_map(|source| read(source, request).map(trim))
-        .find(|id| usable(id));
+        .find_map(|source| read(source, request, usable));
     if !identity.join
         && let Some(known) = known
     {
         return Some(Visitor::known(known));
     }
-    let cookie = cookie_value(request.fields(), &identity.mint.cookie);
-    let own = cookie.and_then(|value| minted::read(&identity.keys, UserId::trim(value)));
-    let Some(own) = own.filter(|own| usable(own.id)) else {
+    let own = cookie_values(request.fields(), &identity.mint.cookie).find_map(|value| {
+        minted::read(&identity.keys, UserId::trim(value)).filter(|own| usable(own.id))
+    });
+    let Some(own) = own else {
         return known.map(Visitor::known);
     };
     let (id, beside) = match known {
@@ -231,15 +260,24 @@ pub fn find<'a>(identity: &Identity, request: impl RequestView<'a>) -> Option<Vi
     };
     Some(Visitor {
         id,
+        is_configured: beside.is_some(),
         beside,
         origin: own.origin,
         gives_cookie: !own.is_current,
+        is_new: false,
     })
 }
 
-/// A new visitor: a UUIDv7 of this time (Unix milliseconds) and these random bytes.
-pub fn mint(now_ms: u64, random: &[u8; 10]) -> Visitor<'static> {
-    let id = uuid::Builder::from_unix_timestamp_millis(now_ms, random).into_uuid();
+/// How long a minted ID that was shown once may still come back, in milliseconds: 30 days.
+pub const SEEN_ONCE_MS: u64 = 30 * 24 * 3_600_000;
+
+/// A new visitor: a UUIDv7 of this time (Unix milliseconds) and these random bytes. The last bit says
+/// whether the request may take part in an experiment, so that only such visitors are looked for when
+/// their ID comes back.
+pub fn mint(now_ms: u64, random: &[u8; 10], in_experiment: bool) -> Visitor<'static> {
+    let mut random = *random;
+    random[9] = random[9] & !1 | u8::from(in_experiment);
+    let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid();
     let mut text = Uuid::encode_buffer();
     let id = id.hyphenated().encode_lower(&mut text).as_bytes().to_vec();
     Visitor {
@@ -247,7 +285,29 @@ pub fn mint(now_ms: u64, random: &[u8; 10]) -> Visitor<'static> {
         beside: None,
         origin: Origin::Minted,
         gives_cookie: true,
+        is_new: true,
+        is_configured: false,
     }
+}
+
+/// What programs write where they have no ID.
+const NO_IDS: &[&[u8]] = &[
+    b"undefined",
+    b"null",
+    b"none",
+    b"nan",
+    b"nil",
+    b"0",
+    b"[object object]",
+    b"00000000-0000-0000-0000-000000000000",
+    b"00000000000000000000000000000000",
+];
+
+/// Whether this is what programs write where they have no ID, such as `undefined`.
+pub fn is_no_id(id: &[u8]) -> bool {
+    // Most IDs are told from all of these by their length and first byte.
+    let is = |none: &&[u8]| none.len() == id.len() && none.eq_ignore_ascii_case(id);
+    id.is_empty() || NO_IDS.iter().any(is)
 }
 
 /// The `Set-Cookie` value that gives a visitor the cookie. `None` for one who has it.
@@ -288,10 +348,22 @@ fn trim(id: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-fn read<'a>(source: &IdSource, request: impl RequestView<'a>) -> Option<Cow<'a, [u8]>> {
-    match source {
-        IdSource::Cookie(name) => cookie_value(request.fields(), name).map(Cow::Borrowed),
-        IdSource::Header(name) => Some(Cow::Borrowed(request.fields().first(name)?)),
+/// The ID that stands in a source. Where a cookie or header occurs more than once, the first usable value
+/// is the ID.
+fn read<'a>(
+    source: &IdSource,
+    request: impl RequestView<'a>,
+    usable: impl Fn(&[u8]) -> bool,
+) -> Option<Cow<'a, [u8]>> {
+    let id = match source {
+        IdSource::Cookie(name) => {
+            let mut values = cookie_values(request.fields(), name).map(unquoted);
+            return values.find(|id| usable(id)).map(Cow::Borrowed);
+        }
+        IdSource::Header(name) => {
+            let mut values = request.fields().all(name).map(UserId::trim);
+            return values.find(|id| usable(id)).map(Cow::Borrowed);
+        }
         IdSource::Query(name) => query_value(request.query()?, name),
         IdSource::Jwt { claim, cookie } => {
             let token = match cookie {
@@ -300,29 +372,46 @@ fn read<'a>(source: &IdSource, request: impl RequestView<'a>) -> Option<Cow<'a, 
             };
             jwt_claim(token, claim).map(Cow::Owned)
         }
-    }
+    };
+    id.map(trim).filter(|id| usable(id))
 }
 
-/// The first cookie of this name, over all `Cookie` headers, as it came. Cookies are read by
-/// hand because they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
+/// The value of a cookie as an ID. RFC 6265, 4.1.1: it may stand in quotation marks.
+fn unquoted(value: &[u8]) -> &[u8] {
+    UserId::trim(match value {
+        [b'"', inside @ .., b'"'] => inside,
+        value => value,
+    })
+}
+
+/// The first cookie of this name, over all `Cookie` headers, as it came.
 pub fn cookie_value<'a>(fields: impl HeaderView<'a>, name: &str) -> Option<&'a [u8]> {
-    for line in fields.all(&COOKIE) {
+    cookie_values(fields, name).next()
+}
+
+/// All cookies of this name, over all `Cookie` headers, as they came. Cookies are read by hand because
+/// they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
+pub fn cookie_values<'a>(
+    fields: impl HeaderView<'a>,
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
+    fields.all(&COOKIE).flat_map(move |line| {
         let mut rest = line.trim_ascii_start();
-        // What is as short as the name holds no value.
-        while rest.len() > name.len() {
-            if rest[name.len()] == b'='
-                && let Some(value) = rest.strip_prefix(name.as_bytes())
-            {
-                let end = memchr(b';', value).unwrap_or(value.len());
-                return Some(value[1..end].trim_ascii_end());
+        std::iter::from_fn(move || {
+            // What is as short as the name holds no value.
+            while rest.len() > name.len() {
+                let pair = rest;
+                let end = memchr(b';', pair).unwrap_or(pair.len());
+                rest = pair.get(end + 1..).unwrap_or_default().trim_ascii_start();
+                if pair[name.len()] == b'='
+                    && let Some(value) = pair[..end].strip_prefix(name.as_bytes())
+                {
+                    return Some(value.get(1..).unwrap_or_default().trim_ascii_end());
+                }
             }
-            let Some(end) = memchr(b';', rest) else {
-                break;
-            };
-            rest = rest[end + 1..].trim_ascii_start();
-        }
-    }
-    None
+            None
+        })
+    })
 }
 
 /// Whether any cookie is meant, over all `Cookie` headers; `is_meant` is given what begins with the

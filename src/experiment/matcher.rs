@@ -154,7 +154,8 @@ pub struct ValuePattern<Name> {
 }
 
 impl ValuePattern<HeaderName> {
-    fn is_among<'a>(&self, fields: impl HeaderView<'a>) -> bool {
+    /// Whether one of these fields has the name, and the value if there is one.
+    pub fn is_among<'a>(&self, fields: impl HeaderView<'a>) -> bool {
         fields.all(&self.name).any(|found| {
             self.value
                 .as_ref()

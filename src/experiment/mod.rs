@@ -3,6 +3,7 @@
 //!
 //! - [`identity`] reads the user ID, [`matcher`] decides eligibility, [`assign`] chooses the group.
 //! - [`metric`] decides which events a response counts as, [`guardrail`] which harm it shows.
+//! - [`not_counted`] decides which requests are served without being counted, [`robots`] who is one.
 //! - [`override_token`] forces a group for QA; [`record`] defines what is journaled.
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
@@ -25,9 +26,11 @@ pub mod matcher;
 pub mod metric;
 pub mod metric_definition;
 pub mod minted;
+pub mod not_counted;
 pub mod override_token;
 pub mod record;
 pub mod resolve;
+pub mod robots;
 pub mod segment;
 mod user_id;
 

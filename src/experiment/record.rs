@@ -6,6 +6,7 @@
 
 use super::assign::{Share, Weight};
 use super::metric::{MetricGoal, MetricKind, Observation};
+use super::not_counted::NotCounted;
 use super::{EpochDigest, ExperimentIndex, GroupIndex, UserId};
 
 /// What ingestion must know to aggregate the records of one plan.
@@ -94,6 +95,9 @@ pub struct Record<'a> {
     /// The minted ID that came with `user`, which is a known ID: both belong to one person. It is never an
     /// ID that a client can choose.
     pub minted: Option<UserId<'a>>,
+    /// Whether the response gives the client this ID for the first time. Whether the client keeps it is not
+    /// known, so it counts once it comes back.
+    pub is_new: bool,
 }
 
 /// The exposure of a user to a group on one request.
@@ -119,4 +123,7 @@ pub enum Served {
     /// The group's version, recorded when its head came, but aborted by the upstream or the client. It is
     /// counted separately.
     Unfinished,
+    /// A request that is served but belongs to no user who is counted. It is counted separately; the group
+    /// is control, and the record's user means nothing.
+    NotCounted(NotCounted),
 }

@@ -137,20 +137,46 @@ pub fn resolve<'a>(
     assignment
 }
 
-/// Resolves a request without consent: every user gets control.
-pub fn unrecorded<'a>(experiments: &Experiments, request: impl RequestView<'a>) -> Assignment {
+/// Resolves a request that belongs to no user who is counted: it gets control, or the group of a signed
+/// override.
+pub fn unrecorded<'a>(
+    experiments: &Experiments,
+    request: impl RequestView<'a>,
+    forced: Option<&Override>,
+) -> Assignment {
     let mut assignment = Assignment::default();
     for (index, experiment) in experiments.candidates(request) {
-        if assignment.chosen.is_some() || !experiment.chooses_upstream() {
+        let forced = forced.and_then(|forced| forced.group_in(experiment));
+        let chooses = assignment.chosen.is_none() && experiment.chooses_upstream();
+        if !chooses && (forced.is_none() || experiment.chooses_upstream()) {
             continue;
         }
-        if assignment.varies_by.add(index, experiment, request) {
-            let group = experiment.winner.unwrap_or(experiment.control);
+        if !assignment.varies_by.add(index, experiment, request) {
+            continue;
+        }
+        if let Some(group) = forced {
+            let by = AssignedBy::Override;
+            assignment.inside.push((index, group, by));
+        }
+        if chooses {
+            let group = forced.unwrap_or(experiment.winner.unwrap_or(experiment.control));
             let upstream = experiment.groups[group.0].upstream;
             assignment.chosen = upstream.map(|upstream| (index, group, upstream));
         }
     }
     assignment
+}
+
+/// Returns the running experiments whose conditions a request meets, whoever sends it.
+pub fn eligible<'a>(
+    experiments: &Experiments,
+    request: impl RequestView<'a>,
+) -> SmallVec<[ExperimentIndex; 2]> {
+    let running = experiments
+        .candidates(request)
+        .filter(|(_, experiment)| experiment.winner.is_none());
+    let eligible = running.filter(|(_, experiment)| experiment.matcher.matches(request));
+    eligible.map(|(index, _)| index).collect()
 }
 
 /// Returns the membership of a user in an experiment whose conditions the request meets.

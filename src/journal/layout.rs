@@ -1,6 +1,7 @@
 //! The payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with more fields of
 //! 0.1.0, 4 record with more fields, 5 record with more fields and times of its events, 6 the same with
-//! segments), then postcard. [`super::frame`] defines the frame.
+//! segments; 128 more for a record of an ID that was minted for its request), then postcard.
+//! [`super::frame`] defines the frame.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
 //! digits, `.seg`). A segment has frames, and then zeros to the end of the file. It declares every plan
@@ -11,6 +12,7 @@ use super::declarations::{DeclarationMore, DeclarationShape};
 use super::frame::{self, HEAD_BYTES, Key};
 use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
+use crate::experiment::not_counted::NotCounted;
 use crate::experiment::record::{Declaration, Exposure, Record, Served};
 use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use foldhash::fast::RandomState;
@@ -29,6 +31,10 @@ const KIND_RECORD_WITH_OLD_MORE: u8 = 3;
 const KIND_RECORD_WITH_MORE: u8 = 4;
 const KIND_RECORD_WITH_TIMES: u8 = 5;
 const KIND_RECORD_WITH_SEGMENTS: u8 = 6;
+/// Added to the kind of a record of a new ID.
+const OF_NEW_ID: u8 = 0x80;
+/// How an exposure that is not counted is served: this, and the place of the reason among all.
+const NOT_COUNTED: u8 = 16;
 
 /// A decoded payload.
 #[derive(Debug, PartialEq)]
@@ -63,6 +69,8 @@ pub struct OwnedRecord {
     pub observations: Vec<Observation>,
     /// See [`Record::minted`].
     pub minted: Option<Vec<u8>>,
+    /// See [`Record::is_new`].
+    pub is_new: bool,
 }
 
 /// Some records of one journal, in order.
@@ -126,6 +134,9 @@ pub fn write_record(
         *kind = KIND_RECORD;
         postcard::to_slice(&shape, body)
     };
+    if record.is_new {
+        *kind |= OF_NEW_ID;
+    }
     let length = 1 + written.ok()?.len();
     frame::write_head(head, &payload[..length], sequence, key)?;
     Some(HEAD_BYTES + length)
@@ -147,6 +158,16 @@ pub fn is_declaration(payload: &[u8]) -> bool {
 /// Decodes a payload.
 pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     let (&kind, body) = payload.split_first().ok_or(UnreadablePayload)?;
+    let mut entry = decode_kind(kind & !OF_NEW_ID, body)?;
+    match &mut entry {
+        JournalEntry::Record(record) => record.is_new = kind & OF_NEW_ID != 0,
+        JournalEntry::Declaration(_) if kind & OF_NEW_ID == 0 => {}
+        JournalEntry::Declaration(_) => return Err(UnreadablePayload),
+    }
+    Ok(entry)
+}
+
+fn decode_kind(kind: u8, body: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     match kind {
         KIND_DECLARATION => {
             let (shape, rest): (DeclarationShape, &[u8]) =
@@ -243,6 +264,7 @@ impl Shaped for Exposure {
             Served::Fallback => 1,
             Served::Override => 2,
             Served::Unfinished => 3,
+            Served::NotCounted(why) => NOT_COUNTED + why as u8,
         };
         (self.experiment.0 as u32, self.group.0 as u32, served)
     }
@@ -253,7 +275,10 @@ impl Shaped for Exposure {
             1 => Served::Fallback,
             2 => Served::Override,
             3 => Served::Unfinished,
-            _ => return None,
+            reason => {
+                let place = usize::from(reason.checked_sub(NOT_COUNTED)?);
+                Served::NotCounted(*NotCounted::ALL.get(place)?)
+            }
         };
         Some(Exposure {
             experiment: ExperimentIndex(experiment as usize),
@@ -382,6 +407,7 @@ impl Reading<'_> {
             segments: String::new(),
             observations: self.observations.0,
             minted: minted.map(<[u8]>::to_vec),
+            is_new: false,
         })
     }
 }
@@ -401,6 +427,7 @@ mod tests {
             segments: "",
             observations,
             minted: UserId::new(b"minted"),
+            is_new: false,
         }
     }
 

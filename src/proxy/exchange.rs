@@ -2,6 +2,7 @@
 
 use crate::config::plan::EndpointAddress;
 use crate::experiment::identity::Visitor;
+use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::record::Exposure;
 use crate::experiment::resolve::Assignment;
 use crate::experiment::{UpstreamIndex, UserId};
@@ -55,6 +56,8 @@ pub struct Exchange<'b> {
     pub visitor: Option<Visitor<'b>>,
     /// Which segments the user is in, where the file has some and the request may be an exposure.
     pub segments: Option<Box<str>>,
+    /// Set where the request is served but not counted.
+    pub uncounted: Option<Box<UncountedRequest>>,
     /// The request's path.
     pub path: &'b str,
     /// When the request's head was complete.
@@ -140,8 +143,15 @@ pub trait ClientStream: BodySource {
 impl Exchange<'_> {
     /// The upstream that the user's groups choose, or else the default one.
     pub fn upstream(&self) -> UpstreamIndex {
+        let plan = &self.snapshot.plan;
+        if let Some(upstream) = plan.counting.preflight
+            && let Some(uncounted) = &self.uncounted
+            && uncounted.why == NotCounted::Preflight
+        {
+            return upstream;
+        }
         let chosen = self.assignment.chosen.map(|(_, _, upstream)| upstream);
-        chosen.unwrap_or(self.snapshot.plan.default)
+        chosen.unwrap_or(plan.default)
     }
 
     /// The ID that decides groups.

@@ -24,6 +24,8 @@ mod policy;
 mod protocol_detect;
 mod request_body;
 mod respond;
+mod returned_ids;
+mod robot_cache;
 mod send;
 mod snapshot;
 mod socket;

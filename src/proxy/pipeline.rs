@@ -39,6 +39,7 @@ use crate::config::plan::Plan;
 use crate::experiment::ExperimentIndex;
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
+use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::override_token::Override;
 use crate::experiment::resolve::{self, Assignment};
 use crate::experiment::segment;
@@ -97,7 +98,7 @@ pub fn begin<'b>(
     let progress = Progress::new(worker, protocol(client, &request), began);
     let at = (trusted, began, began_ms);
     let mut extras = observe(&snapshot, client, &request, at);
-    let decided = decide(worker, plan, client, &request, at);
+    let decided = decide(worker, &snapshot, client, &request, at);
 
     let inline = inline_bytes(&request, input);
     progress.received(inline as u64);
@@ -124,6 +125,7 @@ pub fn begin<'b>(
         },
         visitor: decided.visitor,
         segments: decided.segments,
+        uncounted: decided.uncounted,
         began,
         began_ms,
         over_tls: decided.over_tls,
@@ -148,6 +150,7 @@ struct Decided<'b> {
     local: Option<LocalResponse>,
     over_tls: bool,
     visitor: Option<Visitor<'b>>,
+    uncounted: Option<Box<UncountedRequest>>,
     assignment: Assignment,
     segments: Option<Box<str>>,
     override_cookie: Option<String>,
@@ -156,16 +159,25 @@ struct Decided<'b> {
 /// Runs the phases *admit*, *identify* and *assign*.
 fn decide<'b>(
     worker: &Worker,
-    plan: &Plan,
+    snapshot: &Snapshot,
     client: &ClientInfo,
     request: &Request<'b>,
     (trusted, began, began_ms): (bool, Instant, u64),
 ) -> Decided<'b> {
+    let plan = &*snapshot.plan;
     let local = admit(worker, plan, client, request, began);
     let over_tls = client.secure || (trusted && plan_headers::over_tls(request));
-    let visitor = identify(plan, request, local, began_ms);
-    let overriding = honour_override(plan, request, visitor.as_ref(), began_ms);
-    let assignment = assign(plan, request, local, visitor.as_ref(), overriding.as_ref());
+    let (visitor, not_counted) = identify(snapshot, client, request, local, began_ms);
+    let is_known = visitor.is_some() || not_counted.is_some();
+    let overriding = honour_override(plan, request, is_known, began_ms);
+    let uncounted = not_counted.map(|why| {
+        let experiments = resolve::eligible(&plan.experiments, request);
+        Box::new(UncountedRequest { why, experiments })
+    });
+    let assignment = match not_counted {
+        Some(NotCounted::Preflight) => Assignment::default(),
+        _ => assign(plan, request, local, visitor.as_ref(), overriding.as_ref()),
+    };
     let segments = segments(plan, request, visitor.as_ref(), &assignment, began_ms);
     let override_cookie = request
         .override_token()
@@ -175,6 +187,7 @@ fn decide<'b>(
         local,
         over_tls,
         visitor,
+        uncounted,
         assignment,
         segments,
         override_cookie,
@@ -237,29 +250,39 @@ fn admit(
     }
 }
 
-/// Phase *identify*: the first configured source that has an ID, or a minted one. `None` where
-/// nobody may be recorded.
+/// Phase *identify*: the first configured source that has an ID, or a minted one, and why the request is
+/// not counted, if it is not. Neither where nobody may be recorded.
 fn identify<'b>(
-    plan: &Plan,
+    snapshot: &Snapshot,
+    client: &ClientInfo,
     request: &Request<'b>,
     local: Option<LocalResponse>,
     now_ms: u64,
-) -> Option<Visitor<'b>> {
+) -> (Option<Visitor<'b>>, Option<NotCounted>) {
+    let plan = &*snapshot.plan;
     if local.is_some() || !policy::consents(plan, request) {
-        return None;
+        return (None, None);
     }
-    identity::find(&plan.identity, request).or_else(|| policy::mint(plan, now_ms))
+    let visitor = identity::find(&plan.identity, request);
+    let with = (plan, &snapshot.robots);
+    let not_counted = policy::not_counted(with, request, client.address, visitor.as_ref());
+    let visitor = match not_counted {
+        None => visitor.or_else(|| policy::mint(plan, request, now_ms)),
+        Some(NotCounted::Robot) if plan.counting.robots_follow_group => visitor,
+        Some(why) => visitor.filter(|_| why.follows_group()),
+    };
+    (visitor, not_counted)
 }
 
-/// The override that the request carries, if its token is valid here. Without a visitor, nobody may
-/// be recorded, and there are no groups to choose from.
+/// The override that the request carries, if its token is valid here. Without consent, there are no
+/// groups to choose from.
 fn honour_override(
     plan: &Plan,
     request: &Request<'_>,
-    visitor: Option<&Visitor<'_>>,
+    is_known: bool,
     now_ms: u64,
 ) -> Option<Override> {
-    let token = request.override_token().filter(|_| visitor.is_some())?;
+    let token = request.override_token().filter(|_| is_known)?;
     policy::honour(plan, token, now_ms)
 }
 
@@ -273,7 +296,7 @@ fn assign(
 ) -> Assignment {
     match (local, visitor) {
         (Some(_), _) => Assignment::default(),
-        (None, None) => resolve::unrecorded(&plan.experiments, request),
+        (None, None) => resolve::unrecorded(&plan.experiments, request, overriding),
         (None, Some(visitor)) => {
             let user = visitor.assigned_by();
             resolve::resolve(&plan.experiments, request, user, overriding)

@@ -2,13 +2,20 @@
 //! choose.
 
 use crate::config::plan::Plan;
-use crate::experiment::http_view::HeaderView;
+use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::{self, Visitor};
+use crate::experiment::not_counted::{self, NotCounted};
 use crate::experiment::override_token::{self, Override};
+use crate::experiment::resolve;
+use crate::experiment::robots::Sender;
 use crate::proxy::error_response::{self, ErrorCode, ProxyError};
 use crate::proxy::headers::plan_headers::{self, OverrideToken};
 use crate::proxy::observe::trace_context::Correlation;
+use crate::proxy::robot_cache::RobotCache;
 use crate::proxy::snapshot::Worker;
+use http::header::USER_AGENT;
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
@@ -37,6 +44,41 @@ pub fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
     consent.is_none_or(|consent| consent.is_given(fields))
 }
 
+/// Why a request is not counted, if it is not. `visitor` is the user whom it names.
+pub fn not_counted<'a>(
+    (plan, robots): (&Plan, &RobotCache),
+    request: impl RequestView<'a>,
+    peer: IpAddr,
+    visitor: Option<&Visitor<'_>>,
+) -> Option<NotCounted> {
+    if let Some(kind) = not_counted::by_kind(request, visitor.is_some()) {
+        return Some(kind);
+    }
+    let rules = &plan.counting;
+    let fields = request.fields();
+    let mut client = None;
+    let mut client = || *client.get_or_insert_with(|| plan_headers::client_ip(plan, fields, peer));
+    let user = visitor.map(Visitor::user);
+    if !rules.exclusions.is_empty() {
+        let mut exclusions = rules.exclusions.iter();
+        if exclusions.any(|exclusion| exclusion.has(fields, client(), user)) {
+            return Some(NotCounted::Excluded);
+        }
+    }
+    let robot = rules.robots.as_ref().is_some_and(|rules| {
+        let user_agent = fields.first(&USER_AGENT);
+        let sender = user_agent.map(|user_agent| robots.sender(rules, user_agent));
+        match sender {
+            None | Some(Sender::Person) => false,
+            Some(Sender::PerhapsRobot) => !visitor.is_some_and(Visitor::is_configured),
+            Some(Sender::Robot) => true,
+        }
+    });
+    let of_robots = |network: &IpNet| network.contains(&client());
+    let robot = robot || rules.robot_networks.iter().any(of_robots);
+    robot.then_some(NotCounted::Robot)
+}
+
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
 pub fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Override> {
     let secret = plan.override_secret.as_ref()?;
@@ -51,14 +93,19 @@ pub fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Overr
     known.then_some(forced)
 }
 
-/// A new ID, unless the system has no random numbers to give.
-pub fn mint(plan: &Plan, now_ms: u64) -> Option<Visitor<'static>> {
+/// A new ID for the sender of a request, unless the system has no random numbers to give.
+pub fn mint<'a>(
+    plan: &Plan,
+    request: impl RequestView<'a>,
+    now_ms: u64,
+) -> Option<Visitor<'static>> {
     if plan.experiments.is_empty() {
         return None;
     }
     let mut random = [0; 10];
     getrandom::fill(&mut random).ok()?;
-    Some(identity::mint(now_ms, &random))
+    let in_experiment = !resolve::eligible(&plan.experiments, request).is_empty();
+    Some(identity::mint(now_ms, &random, in_experiment))
 }
 
 /// The cookie that keeps an override which came in a link.

@@ -145,6 +145,11 @@ impl Exchange<'_> {
             let upstream = control.unwrap_or(self.upstream());
             event_faults::of_header(worker, snapshot, upstream, &faults);
         }
+        if let Some(uncounted) = &self.uncounted {
+            let how = (response.status, self.began_ms);
+            exposure_log::not_counted(worker, snapshot, uncounted, how);
+            return SmallVec::new();
+        }
         let Some(visitor) = &self.visitor else {
             return SmallVec::new();
         };

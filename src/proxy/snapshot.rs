@@ -10,6 +10,8 @@ use crate::proxy::connection_limits::ConnectionLimits;
 use crate::proxy::headers::plan_headers::PlanHeaders;
 use crate::proxy::observe::event_log::EventLog;
 use crate::proxy::observe::log_lines::{LogLines, Sink};
+use crate::proxy::returned_ids::ReturnedIds;
+use crate::proxy::robot_cache::RobotCache;
 use crate::rate_limit::RateLimiter;
 use crate::telemetry::{Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry};
 use crate::upstream::{HealthRegistry, Upstreams};
@@ -56,6 +58,8 @@ pub struct Snapshot {
     pub outbox: Option<Outbox>,
     /// Whether requests are logged, exported, or given what tells them apart.
     pub has_extras: bool,
+    /// Which clients of this worker are robots.
+    pub robots: RobotCache,
     /// What this worker served for each upstream, and at last for none.
     traffic: Box<[Arc<UpstreamTraffic>]>,
 }
@@ -91,6 +95,8 @@ pub struct Worker {
     pub told: Cell<Option<Instant>>,
     /// What it logs of reported events.
     pub event_log: EventLog,
+    /// Minted IDs that came back to this worker.
+    pub returned: ReturnedIds,
 }
 
 impl Worker {
@@ -128,6 +134,7 @@ impl Worker {
             log: log.map(LogLines::new),
             told: Cell::default(),
             event_log: EventLog::default(),
+            returned: ReturnedIds::default(),
         }
     }
 
@@ -230,6 +237,7 @@ impl Snapshot {
             plan_headers: PlanHeaders::new(&plan),
             declared: DeclaredPlan::new(&declaration(&plan)),
             outbox,
+            robots: RobotCache::default(),
             traffic: plan
                 .upstreams
                 .iter()

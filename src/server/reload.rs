@@ -13,6 +13,9 @@ use tokio::sync::{Mutex, mpsc};
 /// How often the file is checked for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// After so many checks, a missing file is reported.
+const MISSING_REPORTED: u32 = 3;
+
 /// The state that survives a panic of the reload.
 #[derive(Debug)]
 pub struct Reloads {
@@ -20,6 +23,8 @@ pub struct Reloads {
     asked: mpsc::Receiver<admin::ReloadRequest>,
     /// The contents of the watched files when they were last loaded.
     seen: Vec<Option<Vec<u8>>>,
+    /// How often in a row a watched file was missing.
+    missing: u32,
 }
 
 impl Reloads {
@@ -33,6 +38,7 @@ impl Reloads {
         Reloads {
             asked,
             seen: seen.unwrap_or_default(),
+            missing: 0,
         }
     }
 }
@@ -47,7 +53,11 @@ pub async fn reload(
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut reloads = reloads.lock().await;
-    let Reloads { asked, seen } = &mut *reloads;
+    let Reloads {
+        asked,
+        seen,
+        missing,
+    } = &mut *reloads;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {
@@ -66,9 +76,17 @@ pub async fn reload(
             },
             _ = hangup.recv() => None,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                let now = contents(&file, &active.plan().watched);
+                let watched = &active.plan().watched;
+                let now = contents(&file, watched);
+                let is_missing = now.contains(&None);
+                // Once it is back, a reload ends the report.
+                let is_back = !is_missing && *missing >= MISSING_REPORTED;
+                *missing = if is_missing { *missing + 1 } else { 0 };
                 // A file that is missing for a moment is being replaced.
-                if now.contains(&None) || now == *seen {
+                if *missing == MISSING_REPORTED {
+                    report_missing(&file, watched, &telemetry);
+                }
+                if is_missing || (now == *seen && !is_back) {
                     continue;
                 }
                 None
@@ -100,6 +118,23 @@ pub async fn reload(
             // The client may have left.
             let _ = request.done.send(done);
         }
+    }
+}
+
+/// Reports files that are gone. What was read of them stays in use.
+fn report_missing(file: &Path, watched: &[PathBuf], telemetry: &Telemetry) {
+    let all = std::iter::once(file).chain(watched.iter().map(PathBuf::as_path));
+    let missing: Vec<String> = all
+        .filter(|file| !file.exists())
+        .map(|file| file.display().to_string())
+        .collect();
+    let text = format!(
+        "{} cannot be read any more; what was read before stays in use",
+        missing.join(", ")
+    );
+    tracing::error!("{text}");
+    if let Ok(mut error) = telemetry.reload.error.lock() {
+        *error = Some(text);
     }
 }
 

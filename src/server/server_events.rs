@@ -128,6 +128,7 @@ fn append(
         segments: "",
         observations: &observations,
         minted: None,
+        is_new: false,
     };
     match journal.append(declared, &record) {
         Ok(()) => {

@@ -34,7 +34,7 @@ pub struct Concerned {
     seen: BTreeSet<usize>,
     /// Places of metrics that were observed.
     observed: BTreeSet<usize>,
-    /// Whether minted IDs came with known ones.
+    /// Whether minted IDs came with known ones, or came back.
     minted: bool,
 }
 
@@ -64,7 +64,7 @@ pub fn concerned(chunks: &[Chunk]) -> BTreeMap<u64, Concerned> {
         }
         let observed = record.observations.iter().map(|seen| seen.metric.0);
         concerned.observed.extend(observed);
-        concerned.minted |= record.minted.is_some();
+        concerned.minted |= record.minted.is_some() || only_came_back(record);
     }
     all
 }
@@ -240,7 +240,8 @@ impl<'a> Aggregation<'a> {
                     delta.join(minted, record, apart);
                 }
             }
-            if exposure.is_none() && (!experiment.running || events().next().is_none()) {
+            let has_events = || events().next().is_some() || only_came_back(record);
+            if exposure.is_none() && (!experiment.running || !has_events()) {
                 continue;
             }
             let shard = shards.of(&record.user);
@@ -258,6 +259,9 @@ impl<'a> Aggregation<'a> {
             }
             if counts && !is_gone {
                 delta.events(record, events());
+                if only_came_back(record) {
+                    delta.user(record);
+                }
             }
         }
     }
@@ -294,6 +298,12 @@ impl<'a> Aggregation<'a> {
         delta.reach(journal, before, sequence);
         Some(delta)
     }
+}
+
+/// Whether a record says nothing but that its user's minted ID came back.
+fn only_came_back(record: &OwnedRecord) -> bool {
+    let nothing = record.exposures.is_empty() && record.observations.is_empty();
+    nothing && record.minted.is_none() && !record.is_new
 }
 
 fn events_of<'a>(
@@ -380,12 +390,18 @@ impl DeltaBuilder {
         let place = *self.places.entry(record.user.to_vec()).or_insert_with(|| {
             users.push(UserDelta {
                 user: record.user.to_vec(),
+                came_back_ms: None,
                 exposures: Vec::new(),
                 events: Vec::new(),
             });
             users.len() - 1
         });
-        &mut users[place]
+        let user = &mut users[place];
+        if !record.is_new {
+            let at_ms = NonZeroU64::new(record.at_ms).unwrap_or(NonZeroU64::MIN);
+            user.came_back_ms = user.came_back_ms.max(Some(at_ms));
+        }
+        user
     }
 
     fn answered(
@@ -414,6 +430,7 @@ impl DeltaBuilder {
             classes: [0; 5],
             fallbacks: 0,
             unfinished: 0,
+            not_counted: BTreeMap::new(),
             latency: BTreeMap::new(),
         });
         match exposure.served {
@@ -423,6 +440,10 @@ impl DeltaBuilder {
             }
             Served::Unfinished => {
                 tally.unfinished += 1;
+                return;
+            }
+            Served::NotCounted(why) => {
+                *tally.not_counted.entry(why).or_default() += 1;
                 return;
             }
             Served::Own | Served::Override => {}

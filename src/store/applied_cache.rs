@@ -97,7 +97,12 @@ impl SeenUsers {
         if self.first_ms.len() + self.joined.len() >= Self::MAX {
             self.clear();
         }
-        for user in &delta.users {
+        // A visitor who was seen once is not counted before the ID comes back with another exposure.
+        for user in delta
+            .users
+            .iter()
+            .filter(|user| user.came_back_ms.is_some())
+        {
             for exposure in &user.exposures {
                 if self.since_ms == 0 || exposure.at_ms > self.since_ms + Self::KEEP_MS {
                     self.clear();

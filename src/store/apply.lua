@@ -2,7 +2,7 @@
 -- the delta says, none of it.
 --
 -- KEYS: users, totals, hours, epochs, applied, waiting, waiting-since, aliases,
---       identities, identity-counts, event-ids, event-ids-at, event-counts, forgotten
+--       identities, identity-counts, event-ids, event-ids-at, event-counts, forgotten, seen-once
 -- ARGV, in this order, each list after its length:
 --   spans:   journal, after, through
 --   then:    the version of `forgotten`
@@ -10,23 +10,27 @@
 --   totals:  field, addition                    (what the answers add, whoever the users are)
 --   hours:   field, addition
 --   joins:   minted id, known id, 1 if they lie in different shards or 0
---   users:   id, then exposures: at_ms, epoch, group, latency, segments
+--   users:   id, when it last came back or 0, then exposures: at_ms, epoch, group, latency, segments
 --                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or '', cap or '', covariate_ms or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
---            how many old IDs are forgotten at once, how long an event waits, how long an ID is remembered
+--            how many old IDs are forgotten at once, the time from which visitors who were seen once are kept, the most
+--            bytes of them, how many are forgotten at once, how long they are kept, how long an event waits, how long an
+--            ID is remembered
 -- Returns {'now', how many records could not be read}, {'before'}, {'stale'}, or {'mismatch', what the shard has of each span's journal}.
 
 local users_key, totals_key, hours_key, epochs_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local waiting_key, since_key, aliases_key = KEYS[6], KEYS[7], KEYS[8]
 local identities_key, counts_key = KEYS[9], KEYS[10]
 local OLD_STEPS_MAX = 16
-local ids_key, ids_at_key, event_counts_key = KEYS[11], KEYS[12], KEYS[13]
-local forgotten_at_once, of_user_max = tonumber(ARGV[#ARGV - 2]), tonumber(ARGV[#ARGV - 3])
+local ids_key, ids_at_key, event_counts_key, once_key = KEYS[11], KEYS[12], KEYS[13], KEYS[15]
+local forgotten_at_once, of_user_max = tonumber(ARGV[#ARGV - 6]), tonumber(ARGV[#ARGV - 7])
 -- The clock of one process that is wrong does not end what others remember or wait for.
-local remember_from_ms = math.min(tonumber(ARGV[#ARGV - 4]), now_ms() - tonumber(ARGV[#ARGV]))
+local remember_from_ms = math.min(tonumber(ARGV[#ARGV - 8]), now_ms() - tonumber(ARGV[#ARGV]))
 local wait_bound_ms = now_ms() - tonumber(ARGV[#ARGV - 1])
+local once_from_ms = math.min(tonumber(ARGV[#ARGV - 5]), now_ms() - tonumber(ARGV[#ARGV - 2]))
+local once_bytes_max, once_at_once = tonumber(ARGV[#ARGV - 4]), tonumber(ARGV[#ARGV - 3])
 
-local wrong = wrong_type({'hash', 'hash', 'hash', 'hash', 'hash', 'hash', 'zset', 'hash', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset'})
+local wrong = wrong_type({'hash', 'hash', 'hash', 'hash', 'hash', 'hash', 'zset', 'hash', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'zset'})
 if wrong then return wrong end
 
 -- What the shard has been given decides whether this is added at all.
@@ -98,7 +102,8 @@ local function person(id)
   if not people[id] then
     local record = redis.call('HGET', users_key, id)
     local waits = somebody_waits and redis.call('HGET', waiting_key, id)
-    people[id] = {id = id, before = record, user = record and read(record), waited = waits, waiting = read_events(waits), new_ids = {}}
+    local user = record and read(record)
+    people[id] = {id = id, before = record, user = user, once_bytes = seen_once_bytes(id, record, user), waited = waits, waiting = read_events(waits), new_ids = {}}
     order[#order + 1] = id
   end
   return people[id]
@@ -188,6 +193,8 @@ local function absorb(first, second)
   if a.user then add_whole(a.user, -1) end
   if b.user then add_whole(b.user, -1) end
   a.user = a.user and b.user and joined(a.user, b.user) or a.user or b.user
+  -- The minted ID came with the known one.
+  if a.user then a.user.seen_once = false end
   if a.user then add_whole(a.user, 1) end
   for _, of in ipairs(b.waiting) do a.waiting[#a.waiting + 1] = of end
   b.user, b.waiting = nil, {}
@@ -221,16 +228,25 @@ end
 
 for _ = 1, number() do
   local who = person(root_of(text()))
-  for _ = 1, number() do
+  local back_ms = number()
+  -- Only a request of the user brings what waits.
+  local is_back = back_ms > 0 or #who.waiting > 0
+  if who.user and is_back then came_back(who.user) end
+  local exposures = number()
+  for _ = 1, exposures do
     local at_ms, epoch, group, latency, segments = number(), text(), text(), number(), text()
     if not who.user then
-      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', latency = latency, segments = segments,
-        metrics = {}, names = {}}
+      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', seen_once = not is_back, latency = latency,
+        segments = segments, metrics = {}, names = {}}
       add_whole(who.user, 1)
     end
     seen(who.user, at_ms, epoch, group, latency, segments)
   end
-  for _ = 1, number() do
+  local events = number()
+  if not who.user and events == 0 and #who.waiting == 0 and back_ms > 0 then
+    who.waiting[1] = {at_ms = back_ms, reported_ms = back_ms, metric = CAME_BACK, count = 0, sum = 0, base = 0, id = ''}
+  end
+  for _ = 1, events do
     who.waiting[#who.waiting + 1] = {at_ms = number(), reported_ms = number(), metric = text(), within_ms = number(), count = number(),
       sum = number(), base = number(), id = text(), cap = number(), covariate_ms = number()}
   end
@@ -243,12 +259,19 @@ for _, span in ipairs(spans) do redis.call('HSET', applied_key, span.journal, sp
 for _, epoch in ipairs(epochs) do redis.call('HSET', epochs_key, epoch.digest, whole(epoch.first_ms) .. ' ' .. epoch.definition) end
 for id, role in pairs(new_roles) do redis.call('HSET', identities_key, id, role) end
 for name, count in pairs(came_about) do add_count(counts_key, name, count) end
-local bytes_added, waits_no_more = 0, {}
+local bytes_added, waits_no_more, once_bytes_added = 0, {}, 0
 for _, id in ipairs(order) do
   local who = people[id]
   local after = who.user and write(who.user)
   if after and after ~= who.before then redis.call('HSET', users_key, id, after) end
   if who.before and not after then redis.call('HDEL', users_key, id) end
+  local once_bytes = seen_once_bytes(id, after, who.user)
+  if once_bytes > 0 then
+    redis.call('ZADD', once_key, whole(who.user.first_ms), id)
+  elseif who.once_bytes > 0 then
+    redis.call('ZREM', once_key, id)
+  end
+  once_bytes_added = once_bytes_added + once_bytes - who.once_bytes
   if #who.waiting > 0 then
     local words, since_ms = {}, 0
     for i, of in ipairs(who.waiting) do words[i] = write_event(of); since_ms = math.max(since_ms, of.reported_ms + (of.covariate_ms or 0)) end
@@ -308,6 +331,28 @@ end
 if bytes_added ~= 0 then
   -- Of what 0.1.0 left waiting, nobody knew the size.
   redis.call('HSET', event_counts_key, 'waiting_bytes', whole(math.max(0, all_bytes + bytes_added)))
+end
+
+-- Forgets visitors who were seen once; how many those were.
+local function forget_once(ids)
+  for _, id in ipairs(ids) do
+    local record = redis.call('HGET', users_key, id)
+    local user = record and read(record)
+    if user and user.seen_once then
+      once_bytes_added = once_bytes_added - seen_once_bytes(id, record, user)
+      redis.call('HDEL', users_key, id)
+    end
+    redis.call('ZREM', once_key, id)
+  end
+  return #ids
+end
+forget_once(redis.call('ZRANGEBYSCORE', once_key, '-inf', '(' .. whole(once_from_ms), 'LIMIT', 0, once_at_once))
+local once_bytes = tonumber((redis.call('HGET', event_counts_key, 'seen_once_bytes') or '0'):match('^%-?%d+$')) or 0
+while once_bytes + once_bytes_added > once_bytes_max do
+  if forget_once(redis.call('ZRANGE', once_key, 0, 99)) == 0 then break end
+end
+if once_bytes_added ~= 0 then
+  redis.call('HSET', event_counts_key, 'seen_once_bytes', whole(math.max(0, once_bytes + once_bytes_added)))
 end
 for name, count in pairs(uncounted) do add_count(event_counts_key, name, count) end
 return {'now', whole(damaged)}

@@ -5,6 +5,7 @@
 -- added in limbs of seven decimal digits, each a field of its own.
 
 local TOLERANCE_MS, USER_MAX, LIMB, HOUR_MS = 2000, 1e15, 1e7, 3600000
+local CAME_BACK = '~came-back'
 local WAITING_MAX, WAITING_BYTES_MAX, WAITING_OVERHEAD, EXPOSED_MS = 64, 4096, 150, 1e15
 
 local place = 0
@@ -25,7 +26,7 @@ local function add_total(user, what, value)
 end
 
 local function add(user, what, value)
-  if value ~= 0 then
+  if value ~= 0 and (not user.seen_once or what == 'seen_once') then
     local field = field_of(user, what)
     add_total(user, what, value)
     add_to(hours, whole(math.floor(user.first_ms / HOUR_MS)) .. '|' .. field, value)
@@ -83,10 +84,12 @@ local function read(record)
   local words = {}
   for word in record:gmatch('[^ ]+') do words[#words + 1] = word end
   -- After an '@' each: the bucket of the first exposure's latency, and the segments, where they are known.
-  local crossed, latency, segments = (words[4] or ''):match('^([01])@?(%d*)@?([^@]*)$')
+  local crossed, latency, segments = (words[4] or ''):match('^([0-3])@?(%d*)@?([^@]*)$')
   local user = {group = words[1], epoch = words[2], first_ms = tonumber(words[3]), crossed = crossed, latency = tonumber(latency),
     segments = segments, metrics = {}, names = {}}
   if not (user.crossed and user.first_ms) then damaged = damaged + 1; return nil end
+  user.seen_once = user.crossed == '2' or user.crossed == '3'
+  user.crossed = (user.crossed == '1' or user.crossed == '3') and '1' or '0'
   for i = 5, #words do
     -- Version 0.1.0 kept IDs of events here, each after a '#'.
     if words[i]:sub(1, 1) ~= '#' then
@@ -101,7 +104,7 @@ end
 
 local function write(user)
   table.sort(user.names)
-  local crossed = user.crossed
+  local crossed = user.seen_once and whole(2 + tonumber(user.crossed)) or user.crossed
   if user.latency or user.segments ~= '' then crossed = crossed .. '@' .. (user.latency and whole(user.latency) or '') end
   if user.segments ~= '' then crossed = crossed .. '@' .. user.segments end
   local words = {user.group, user.epoch, whole(user.first_ms), crossed}
@@ -147,6 +150,7 @@ end
 
 -- Adds (or, with a sign of -1, takes out) all that a user brings.
 local function add_whole(user, sign)
+  if user.seen_once then return add(user, 'seen_once', sign) end
   add(user, 'users', sign)
   if user.latency then add_total(user, 'first_latency:' .. whole(user.latency), sign) end
   if user.crossed == '1' then add(user, 'crossed_over', sign) end
@@ -160,6 +164,14 @@ local function earlier(at_ms, epoch, group, latency, segments, user)
   if group ~= user.group then return group < user.group end
   if (latency or -1) ~= (user.latency or -1) then return (latency or -1) < (user.latency or -1) end
   return segments < user.segments
+end
+
+-- Counts a visitor whose minted ID has come back.
+local function came_back(user)
+  if not user.seen_once then return end
+  add_whole(user, -1)
+  user.seen_once = false
+  add_whole(user, 1)
 end
 
 local function seen(user, at_ms, epoch, group, latency, segments)
@@ -179,6 +191,7 @@ end
 -- False for an event that comes before the first exposure that is known: it waits. `admit` says
 -- whether an event with an ID is to be counted.
 local function event(user, of, admit)
+  if of.metric == CAME_BACK then return true end
   if of.at_ms + TOLERANCE_MS < user.first_ms then return false end
   if of.within_ms and of.at_ms > user.first_ms + of.within_ms then return true end
   if of.id ~= '' and not admit(of) then return true end
@@ -264,6 +277,9 @@ end
 
 -- What a user's waiting events cost: see waiting.rs.
 local function waiting_bytes(id, words) return words and WAITING_OVERHEAD + 2 * #id + #words or 0 end
+
+-- What a visitor who was seen once costs: see seen_once.rs.
+local function seen_once_bytes(id, record, user) return user and user.seen_once and WAITING_OVERHEAD + 2 * #id + #record or 0 end
 
 -- The error to return, before anything is written, where a key has another type than expected.
 local function wrong_type(expected)

@@ -3,7 +3,7 @@
 
 use super::event_ids::{EventCounts, EventIdOutcome, EventIds};
 use super::keys::{self, CLASSES};
-use super::waiting::Waiting;
+use super::waiting::{self, Waiting};
 use super::{Delta, EventAt, ExposureAt, UserDelta, UserMetric, UserRecord};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,9 @@ pub const TOLERANCE_MS: u64 = 2_000;
 /// The largest absolute sum, base or count of one user. It limits the effect of hostile values, and
 /// keeps every number of the script exact.
 pub const USER_MAX: i64 = 1_000_000_000_000_000;
+
+/// The count of visitors whose minted ID has not come back.
+const SEEN_ONCE: &str = "seen_once";
 
 /// Additions to counts, by field.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +50,9 @@ impl Additions {
             add("requests", tally.requests);
             add("fallbacks", tally.fallbacks);
             add("unfinished", tally.unfinished);
+            for (why, &count) in &tally.not_counted {
+                add(&format!("not_counted:{}", why.name()), count);
+            }
             for (class, count) in CLASSES.iter().zip(tally.classes) {
                 add(class, count);
             }
@@ -66,8 +72,17 @@ impl Additions {
             waiting: waited,
             mut ids,
         } = before;
-        let mut record = self.exposed(record, &user_delta.exposures);
+        // Only a request of the user brings what waits.
+        let came_back = user_delta.came_back_ms.is_some() || !waited.is_empty();
+        let mut record = self.exposed(record, &user_delta.exposures, came_back);
         let mut waiting = Waiting::default();
+        if record.is_none()
+            && user_delta.events.is_empty()
+            && waited.is_empty()
+            && let Some(at_ms) = user_delta.came_back_ms
+        {
+            waiting.add(&waiting::came_back(at_ms.get()));
+        }
         for event in waited.iter().chain(&user_delta.events) {
             let settled = match &mut record {
                 Some(record) => self.event(record, &mut ids, event),
@@ -101,6 +116,11 @@ impl Additions {
             (Some(first), Some(second)) => Some(joined(first, second)),
             (first, second) => first.or(second),
         };
+        // The minted ID came with the known one.
+        let record = record.map(|record| UserRecord {
+            seen_once: false,
+            ..record
+        });
         let mut waiting = first.waiting;
         waiting.extend(second.waiting);
         if let Some(record) = &record {
@@ -109,6 +129,7 @@ impl Additions {
         // Events that waited for one may follow an exposure of the other.
         let nothing = UserDelta {
             user: Vec::new(),
+            came_back_ms: None,
             exposures: Vec::new(),
             events: Vec::new(),
         };
@@ -125,10 +146,18 @@ impl Additions {
         &mut self,
         record: Option<UserRecord>,
         exposures: &[ExposureAt],
+        came_back: bool,
     ) -> Option<UserRecord> {
         let mut exposures = exposures.iter();
         let mut record = match record {
-            Some(record) => record,
+            Some(mut record) => {
+                if record.seen_once && came_back {
+                    self.whole(&record, -1);
+                    record.seen_once = false;
+                    self.whole(&record, 1);
+                }
+                record
+            }
             None => {
                 let first = exposures.next()?;
                 let record = UserRecord {
@@ -138,6 +167,7 @@ impl Additions {
                     crossed_over: false,
                     latency: Some(first.latency),
                     segments: first.segments.clone(),
+                    seen_once: !came_back,
                     metrics: BTreeMap::new(),
                 };
                 self.whole(&record, 1);
@@ -188,6 +218,10 @@ impl Additions {
 
     /// Adds all counts of a user or, with a sign of -1, removes them.
     fn whole(&mut self, record: &UserRecord, sign: i128) {
+        if record.seen_once {
+            self.add(record, SEEN_ONCE, sign);
+            return;
+        }
         self.add(record, "users", sign);
         if let Some(latency) = record.latency {
             self.add_to_totals(record, &keys::first_latency_field(latency), sign);
@@ -223,6 +257,9 @@ impl Additions {
     /// Counts an event for the user's first group and epoch, if it came after the first exposure and
     /// within the metric's window, and was not counted before.
     fn event(&mut self, record: &mut UserRecord, ids: &mut EventIds, event: &EventAt) -> Event {
+        if event.metric == waiting::CAME_BACK {
+            return Event::Settled;
+        }
         if event.at_ms.saturating_add(TOLERANCE_MS) < record.first_ms {
             return Event::Early;
         }
@@ -303,6 +340,9 @@ impl Additions {
 
     /// Adds to the epoch and the hour of the user's first exposure.
     fn add(&mut self, record: &UserRecord, what: &str, value: i128) {
+        if record.seen_once && what != SEEN_ONCE {
+            return;
+        }
         let hour = record.first_ms / 3_600_000;
         self.add_to_totals(record, what, value);
         *self

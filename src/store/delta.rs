@@ -2,7 +2,9 @@
 
 use super::identities::Join;
 use crate::experiment::EpochDigest;
+use crate::experiment::not_counted::NotCounted;
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// The name of a journal, unique over all replicas for all time (a UUID).
@@ -104,6 +106,9 @@ pub struct EpochDefinition {
 pub struct UserDelta {
     /// The user ID.
     pub user: Vec<u8>,
+    /// When the client last sent the ID, in Unix milliseconds. `None` if the ID was only minted for the
+    /// client: the user is seen once, and counted when the ID comes back.
+    pub came_back_ms: Option<NonZeroU64>,
     /// The user's earliest exposure to each group; empty if there were only events. The earliest one that
     /// the store has, by the clock, decides the user's group and epoch. Another group makes the user a
     /// crossover.
@@ -174,6 +179,8 @@ pub struct Tally {
     pub fallbacks: u64,
     /// Responses that were aborted.
     pub unfinished: u64,
+    /// Requests that were served but belong to no user who is counted. They are not in `requests`.
+    pub not_counted: BTreeMap<NotCounted, u64>,
     /// Latencies of `requests`: the lowest value of a bucket in microseconds, and its count.
     pub latency: BTreeMap<u64, u64>,
 }

@@ -7,6 +7,7 @@ use super::{
     StoreError, UserMetric, UserRecord,
 };
 use crate::experiment::EpochDigest;
+use crate::experiment::not_counted::NotCounted;
 use std::collections::BTreeMap;
 
 /// The keys of one shard of one experiment. They share a hash tag, and so a node of a cluster.
@@ -38,6 +39,8 @@ pub struct ShardKeys {
     pub event_ids_at: String,
     /// Events that are not counted: reason → count.
     pub event_counts: String,
+    /// A sorted set: visitors who were seen once → their first exposure, in Unix milliseconds.
+    pub seen_once: String,
     /// Digest of an ID → time; see [`super::forgotten`].
     pub forgotten: String,
     /// Field → number, in the first shard only; see [`super::running_minima`].
@@ -64,6 +67,7 @@ pub fn shard_keys(prefix: &str, experiment: &str, shard: u32, shards: u32) -> Sh
         event_ids: key("event-ids"),
         event_ids_at: key("event-ids-at"),
         event_counts: key("event-counts"),
+        seen_once: key("seen-once"),
         forgotten: key("forgotten"),
         lowest: key("lowest"),
         first: key("first"),
@@ -244,6 +248,7 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
     match what {
         "users" => group.users += small()?,
         "crossed_over" => group.crossed_over += small()?,
+        "seen_once" => group.seen_once += small()?,
         "requests" => group.requests += small()?,
         "fallbacks" => group.fallbacks += small()?,
         "unfinished" => group.unfinished += small()?,
@@ -258,6 +263,9 @@ fn add(group: &mut GroupTotals, what: &str, value: i128) -> Option<()> {
                 *group.first_latency.entry(bucket.parse().ok()?).or_default() += small()?;
             } else if let Some(bucket) = what.strip_prefix("latency:") {
                 *group.latency.entry(bucket.parse().ok()?).or_default() += small()?;
+            } else if let Some(why) = what.strip_prefix("not_counted:") {
+                let why = NotCounted::named(why)?;
+                *group.not_counted.entry(why).or_default() += small()?;
             } else {
                 let (metric, what) = what.strip_prefix("m:")?.rsplit_once(':')?;
                 // `sum_sq.2` is the limb of 10^14: see `LIMB`.
@@ -361,10 +369,11 @@ pub fn read_definition(
 
 /// Encodes the record of a user:
 /// `<group> <epoch> <first_ms> <crossed> <metric>:<count>:<sum>:<base> …`. A metric with a cap ends with
-/// `:<cap>`, and one with a sum from before the first exposure with `<` and that sum. Where the latency of the first exposure is known, `<crossed>` is followed by `@<bucket>`,
-/// and where segments are, by another `@` and `<segment>=<value>,…`.
+/// `:<cap>`, and one with a sum from before the first exposure with `<` and that sum. `crossed` is 0 or 1,
+/// and 2 more while the user is seen once. Where the latency of the first exposure is known, `<crossed>` is
+/// followed by `@<bucket>`, and where segments are, by another `@` and `<segment>=<value>,…`.
 pub fn write_user(record: &UserRecord) -> String {
-    let crossed = u8::from(record.crossed_over);
+    let crossed = u8::from(record.crossed_over) + 2 * u8::from(record.seen_once);
     let mut text = format!(
         "{} {} {} {crossed}",
         record.group, record.epoch, record.first_ms
@@ -396,12 +405,15 @@ pub fn read_user(text: &str) -> Result<UserRecord, StoreError> {
             epoch: digest(words.next()?)?,
             first_ms: words.next()?.parse().ok()?,
             crossed_over: false,
+            seen_once: false,
             latency: None,
             segments: String::new(),
             metrics: BTreeMap::new(),
         };
         let mut marks = words.next()?.split('@');
-        record.crossed_over = marks.next() == Some("1");
+        let crossed = marks.next();
+        record.crossed_over = matches!(crossed, Some("1" | "3"));
+        record.seen_once = matches!(crossed, Some("2" | "3"));
         let latency = marks.next().filter(|latency| !latency.is_empty());
         record.latency = latency.map(str::parse).transpose().ok()?;
         record.segments = marks.next().unwrap_or_default().to_owned();

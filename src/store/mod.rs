@@ -32,6 +32,7 @@ pub mod redis;
 pub mod replicas;
 pub mod retention;
 pub mod running_minima;
+pub mod seen_once;
 pub mod sqlite;
 mod totals;
 pub mod waiting;

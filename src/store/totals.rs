@@ -4,6 +4,7 @@ use super::delta::EpochDefinition;
 use super::event_ids::EventCounts;
 use super::identities::IdentityCounts;
 use crate::experiment::EpochDigest;
+use crate::experiment::not_counted::NotCounted;
 use std::collections::BTreeMap;
 
 /// All counts of one experiment.
@@ -35,6 +36,10 @@ pub struct GroupTotals {
     pub users: u64,
     /// Of those, users who were later exposed to another group.
     pub crossed_over: u64,
+    /// Visitors whose minted ID has not come back: they are no users.
+    pub seen_once: u64,
+    /// See [`Tally::not_counted`].
+    pub not_counted: BTreeMap<NotCounted, u64>,
     /// See [`Tally::requests`].
     pub requests: u64,
     /// See [`Tally::classes`].
@@ -120,6 +125,8 @@ pub struct UserRecord {
     pub latency: Option<u16>,
     /// The segments at the first exposure: see [`crate::experiment::segment::describe`].
     pub segments: String,
+    /// Whether the client has not sent the minted ID yet. Such a visitor is not counted.
+    pub seen_once: bool,
     /// By metric's name.
     pub metrics: BTreeMap<String, UserMetric>,
 }

@@ -26,6 +26,25 @@ pub const OVERHEAD_BYTES: u64 = 150;
 /// Added to the time of users with a known exposure, so that their events are dropped last.
 pub const EXPOSED_MS: u64 = 1_000_000_000_000_000;
 
+/// What waits, in place of an event, to say that a minted ID came back before its exposure is known. No
+/// metric has this name.
+pub const CAME_BACK: &str = "~came-back";
+
+/// Says that a minted ID came back at this time.
+pub fn came_back(at_ms: u64) -> EventAt {
+    EventAt {
+        at_ms,
+        reported_ms: at_ms,
+        metric: CAME_BACK.to_owned(),
+        within_ms: None,
+        cap: None,
+        count: 0,
+        sum: 0,
+        base: 0,
+        id: None,
+    }
+}
+
 /// The waiting events of one user.
 #[derive(Debug, Default)]
 pub struct Waiting {

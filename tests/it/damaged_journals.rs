@@ -269,6 +269,7 @@ fn frame_planted_in_an_id_is_not_read_after_damage() {
         segments: "",
         observations: &[],
         minted: None,
+        is_new: false,
     };
     writers[0].append(&declared, &record).unwrap();
     append(&mut writers[0], 1, 2).unwrap();

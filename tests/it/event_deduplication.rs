@@ -7,6 +7,7 @@ use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::until;
 use serde_json::{Value, json};
+use std::num::NonZeroU64;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::store::event_ids::{KEEP_MS, OF_USER_MAX};
@@ -257,6 +258,7 @@ fn user(name: &str, events: Vec<EventAt>) -> UserDelta {
     };
     UserDelta {
         user: name.as_bytes().to_vec(),
+        came_back_ms: NonZeroU64::new(1),
         exposures: vec![exposure],
         events,
     }

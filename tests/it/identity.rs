@@ -119,12 +119,18 @@ fn cookies() {
     );
     check(&uid, "/", &[("cookie", b"uid=u1; uid=u2")], Some(b"u1"));
     check(&uid, "/", &[("cookie", b"xuid=u1;uid =u2; =;;uid")], None);
-    check(
-        &uid,
-        "/",
-        &[("cookie", b"uid=\"quoted\"")],
-        Some(b"\"quoted\""),
-    );
+    check(&uid, "/", &[("cookie", b"uid=\"quoted\"")], Some(b"quoted"));
+    check(&uid, "/", &[("cookie", b"uid=\"open")], Some(b"\"open"));
+    check(&uid, "/", &[("cookie", b"uid=; uid=u1")], Some(b"u1"));
+    check(&uid, "/", &[("cookie", b"uid=null; uid=u1")], Some(b"u1"));
+    for none in [
+        &b"uid=undefined"[..],
+        b"uid=NULL",
+        b"uid=\"\"",
+        b"uid=[object Object]",
+    ] {
+        check(&uid, "/", &[("cookie", none)], None);
+    }
     check(&uid, "/", &[("cookie", b"uid=a=b")], Some(b"a=b"));
     check(&uid, "/", &[("cookie", b"uid=\xff\xfe")], Some(b"\xff\xfe"));
     check(&uid, "/", &[("cookie", b"uid=")], None);
@@ -217,8 +223,8 @@ fn tokens() {
 
 #[test]
 fn minted_ids_are_ordered_uuids() {
-    let early = identity::mint(1_700_000_000_000, &[7; 10]);
-    let late = identity::mint(1_700_000_000_001, &[0; 10]);
+    let early = identity::mint(1_700_000_000_000, &[7; 10], true);
+    let late = identity::mint(1_700_000_000_001, &[0; 10], false);
     assert!(early.user().as_bytes() < late.user().as_bytes());
     let text = std::str::from_utf8(early.user().as_bytes()).unwrap();
     assert_eq!(uuid::Uuid::parse_str(text).unwrap().get_version_num(), 7);

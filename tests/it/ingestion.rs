@@ -94,6 +94,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                     })
                     .collect(),
                 minted: None,
+                is_new: false,
             },
         )
 }
@@ -209,6 +210,7 @@ fn join_across_shards_is_applied_in_the_shard_of_the_minted_id() {
         segments: String::new(),
         observations: vec![],
         minted: Some(b"m".to_vec()),
+        is_new: false,
     };
     // The earlier one comes later, and each comes twice.
     let records = [
@@ -273,6 +275,7 @@ fn record_from_the_future_drops_no_waiting_event() {
         segments: String::new(),
         observations: vec![],
         minted: None,
+        is_new: false,
     };
     for (at_ms, bounded) in [
         (now_ms - DAY_MS, now_ms - DAY_MS),

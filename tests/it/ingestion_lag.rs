@@ -74,6 +74,7 @@ fn constant_load_is_ingested_and_lag_is_reported() {
                     segments: "",
                     observations: &[],
                     minted: None,
+                    is_new: false,
                 };
                 writer.append(&declared, &record).unwrap();
                 appended += 1;

@@ -69,6 +69,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Jou
         segments: "",
         observations: &observations,
         minted: None,
+        is_new: false,
     };
     static DECLARED: LazyLock<[DeclaredPlan; 3]> =
         LazyLock::new(|| [0, 1, 2].map(|digest| DeclaredPlan::new(&declaration(digest))));

@@ -16,6 +16,7 @@ mod cli;
 mod clients;
 mod config;
 mod conversion_windows;
+mod counting;
 mod covariates;
 mod damaged_journals;
 mod decisions;

@@ -6,13 +6,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
+use watershed::experiment::not_counted::NotCounted;
 use watershed::store::identities::{IdentityCounts, Join};
 use watershed::store::redis::{RedisStore, TlsFiles, Unusable};
 use watershed::store::retention;
 use watershed::store::sqlite::SqliteStore;
+use watershed::store::waiting::{CAME_BACK, came_back};
 use watershed::store::{
     Applied, Delta, EpochDefinition, EventAt, ExposureAt, GroupTotals, JournalRange, MetricTotals,
     Store, Tally, UserDelta,
@@ -43,6 +46,8 @@ struct ModelUser {
     latency: u16,
     segments: String,
     crossed: bool,
+    /// The minted ID has not come back.
+    seen_once: bool,
     metrics: BTreeMap<String, ModelMetric>,
 }
 
@@ -78,6 +83,10 @@ impl ModelUser {
 
     /// Adds what the user brings.
     fn count(&self, group: &mut GroupTotals) {
+        if self.seen_once {
+            group.seen_once += 1;
+            return;
+        }
         group.users += 1;
         *group.first_latency.entry(self.latency).or_default() += 1;
         group.crossed_over += u64::from(self.crossed);
@@ -131,6 +140,10 @@ impl Model {
             let mut delta = delta.clone();
             delta.user = self.root(&delta.user);
             let waiting = self.waiting.remove(&delta.user).unwrap_or_default();
+            let is_back = delta.came_back_ms.is_some() || !waiting.is_empty();
+            if let Some(user) = self.users.get_mut(&delta.user) {
+                user.seen_once &= !is_back;
+            }
             for seen in &delta.exposures {
                 let user = self
                     .users
@@ -142,6 +155,7 @@ impl Model {
                         latency: seen.latency,
                         segments: seen.segments.clone(),
                         crossed: false,
+                        seen_once: !is_back,
                         metrics: BTreeMap::new(),
                     });
                 user.crossed |= user.group != seen.group;
@@ -164,7 +178,13 @@ impl Model {
                     user.segments,
                 ) = user.place().min(seen);
             }
-            let events = waiting.iter().chain(&delta.events).cloned().collect();
+            let mut events: Vec<_> = waiting.iter().chain(&delta.events).cloned().collect();
+            if events.is_empty()
+                && !self.users.contains_key(&delta.user)
+                && let Some(at_ms) = delta.came_back_ms
+            {
+                events.push(came_back(at_ms.get()));
+            }
             self.settle(&delta.user, events);
         }
         let since = |event: &EventAt| event.reported_ms + event.covariate_ms.unwrap_or(0);
@@ -221,6 +241,10 @@ impl Model {
             }
             (a, b) => a.or(b),
         };
+        let whole = whole.map(|whole| ModelUser {
+            seen_once: false,
+            ..whole
+        });
         self.users.extend(whole.map(|whole| (first.clone(), whole)));
         let all = std::mem::take(&mut self.ids);
         let (theirs, others) = all.into_iter().partition(|((user, _), _)| *user == second);
@@ -235,6 +259,9 @@ impl Model {
     fn settle(&mut self, user_id: &[u8], events: Vec<EventAt>) {
         for event in events {
             let user = self.users.get_mut(user_id);
+            if event.metric == CAME_BACK && user.is_some() {
+                continue;
+            }
             let Some(user) = user.filter(|user| event.at_ms + 2_000 >= user.first_ms) else {
                 let waiting = self.waiting.entry(user_id.to_vec()).or_default();
                 let again = |other: &EventAt| event.id.is_some() && other.id == event.id;
@@ -326,6 +353,9 @@ impl Model {
             group.requests += tally.requests;
             group.fallbacks += tally.fallbacks;
             group.unfinished += tally.unfinished;
+            for (&why, &count) in &tally.not_counted {
+                *group.not_counted.entry(why).or_default() += count;
+            }
             for (sum, count) in group.classes.iter_mut().zip(tally.classes) {
                 *sum += count;
             }
@@ -413,12 +443,13 @@ fn user() -> impl Strategy<Value = UserDelta> {
         1 => Just(b"\x00\xff |:{}\n\"".to_vec()),
         1 => Just("ü".repeat(200).into_bytes()),
     ];
-    (id, vec(exposure(), 0..3), vec(event(), 0..4)).prop_map(|(user, exposures, events)| {
-        UserDelta {
-            user,
-            exposures,
-            events,
-        }
+    let came_back = proptest::option::weighted(0.8, 1u64..20_000);
+    let all = (id, came_back, vec(exposure(), 0..3), vec(event(), 0..4));
+    all.prop_map(|(user, came_back_ms, exposures, events)| UserDelta {
+        user,
+        came_back_ms: came_back_ms.and_then(NonZeroU64::new),
+        exposures,
+        events,
     })
 }
 
@@ -432,6 +463,7 @@ fn tally() -> impl Strategy<Value = Tally> {
             classes: [0, requests, 0, 0, slow],
             fallbacks: slow,
             unfinished: slow / 2,
+            not_counted: [(NotCounted::ALL[hour as usize], requests + 1)].into(),
             latency: BTreeMap::from([(1 + 100 * slow, requests + 1), (5, 1)]),
         },
     )
@@ -691,6 +723,7 @@ fn one_user(number: u64) -> Delta {
     let step: Step = (
         vec![UserDelta {
             user: vec![number as u8],
+            came_back_ms: NonZeroU64::new(1),
             exposures: vec![exposed],
             events: vec![],
         }],
@@ -747,6 +780,7 @@ async fn bounds_are_exact(store: &dyn Store) {
     };
     let user = UserDelta {
         user: b"u".to_vec(),
+        came_back_ms: NonZeroU64::new(1),
         exposures: vec![exposure],
         events: events.map(event).to_vec(),
     };
@@ -774,6 +808,7 @@ async fn retention_is_kept(store: &dyn Store) {
         classes: [0, 1, 0, 0, 0],
         fallbacks: 0,
         unfinished: 0,
+        not_counted: BTreeMap::new(),
         latency: BTreeMap::new(),
     }];
     assert_eq!(store.apply(&delta).await.unwrap(), Applied::Added);
@@ -951,6 +986,7 @@ fn script_time_does_not_grow_with_earlier_events() {
     let users = |ids: &dyn Fn(usize) -> String| -> Vec<UserDelta> {
         let user = |number| UserDelta {
             user: ids(number).into_bytes(),
+            came_back_ms: NonZeroU64::new(1),
             exposures: vec![ExposureAt {
                 at_ms: 5,
                 epoch: EpochDigest(7),
@@ -1063,6 +1099,7 @@ async fn old_aliases(store: &dyn Store) {
     store.shards("exp.1").await.unwrap();
     let user = |id: &str, group: &str, at_ms| UserDelta {
         user: id.as_bytes().to_vec(),
+        came_back_ms: NonZeroU64::new(1),
         exposures: vec![ExposureAt {
             at_ms,
             epoch: EpochDigest(7),

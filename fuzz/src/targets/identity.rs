@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 use watershed::experiment::identity::{
-    HashKey, IdSource, IdStorage, Identity, Mint, cookie_value, find, mint, query_value, set_cookie,
+    HashKey, IdSource, IdStorage, Identity, Mint, cookie_value, find, is_no_id, mint, query_value, set_cookie,
 };
 use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::minted::{self, Origin};
@@ -68,25 +68,38 @@ fn request(bytes: &[u8]) -> Option<Parts> {
 }
 
 /// The plain reading of RFC 6265, 5.4 turned round: pairs between semicolons.
-fn cookie(head: &Parts, name: &str) -> Option<Vec<u8>> {
-    let mut found = None;
+fn cookies(head: &Parts, name: &str) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
     for line in head.headers.get_all(COOKIE) {
         for pair in line.as_bytes().split(|&byte| byte == b';') {
             let equals = pair.iter().position(|&byte| byte == b'=');
             let Some(equals) = equals else { continue };
             let (left, right) = pair.split_at(equals);
-            if left.trim_ascii_start() == name.as_bytes() && found.is_none() {
-                found = Some(right[1..].trim_ascii_end().to_vec());
+            if left.trim_ascii_start() == name.as_bytes() {
+                found.push(right[1..].trim_ascii_end().to_vec());
             }
         }
     }
     found
 }
 
+fn cookie(head: &Parts, name: &str) -> Option<Vec<u8>> {
+    cookies(head, name).into_iter().next()
+}
+
+/// Whether this can be an ID.
+fn usable(id: &[u8]) -> bool {
+    (1..=ID_BYTES_MAX).contains(&id.len()) && !is_no_id(id)
+}
+
 /// The ID in the cookie: all of it, or what stands before the first dot where the rest is what a
 /// key of ours makes of it.
 fn own(head: &Parts) -> Option<(Vec<u8>, Origin)> {
-    let value = without_spaces(&cookie(head, "minted")?).to_vec();
+    cookies(head, "minted").iter().find_map(|value| own_of(value))
+}
+
+fn own_of(value: &[u8]) -> Option<(Vec<u8>, Origin)> {
+    let value = without_spaces(value).to_vec();
     let end = value.iter().position(|&byte| byte == b'.');
     let id = value[..end.unwrap_or(value.len())].to_vec();
     let origin = match end {
@@ -96,8 +109,7 @@ fn own(head: &Parts) -> Option<(Vec<u8>, Origin)> {
             keys.any(|keys| minted::write(&keys, &id, origin) == value)
         }),
     };
-    let usable = (1..=ID_BYTES_MAX).contains(&id.len());
-    origin.filter(|_| usable).map(|origin| (id, origin))
+    origin.filter(|_| usable(&id)).map(|origin| (id, origin))
 }
 
 /// Only what was signed is read as signed: not with another ID, another tag, or a byte more.
@@ -171,7 +183,6 @@ pub fn try_input(bytes: &[u8]) {
         claim: "sub".into(),
         cookie: cookie.map(Into::into),
     };
-    let usable = |id: &Vec<u8>| (1..=ID_BYTES_MAX).contains(&id.len());
     let own = own(&head);
     // The cookie's ID stands in for that of any source.
     let own_id = own.as_ref().map(|(id, _)| id.clone());
@@ -181,7 +192,7 @@ pub fn try_input(bytes: &[u8]) {
     };
     let plain = |id: Option<Vec<u8>>| {
         let id = id.map(|id| without_spaces(&id).to_vec());
-        id.filter(usable).or(own_id.clone())
+        id.filter(|id| usable(id)).or(own_id.clone())
     };
     let expect = |source: IdSource, id: Option<Vec<u8>>| match plain(id) {
         Some(id) => assert_eq!(alone(source), Some(id)),
@@ -191,7 +202,14 @@ pub fn try_input(bytes: &[u8]) {
         cookie_value(&head.headers, "uid").map(<[u8]>::to_vec),
         cookie(&head, "uid")
     );
-    expect(IdSource::Cookie("uid".into()), cookie(&head, "uid"));
+    // It may stand in quotation marks.
+    let unquoted = |value: Vec<u8>| match &value[..] {
+        [b'"', inside @ .., b'"'] => inside.to_vec(),
+        _ => value,
+    };
+    let mut uids = cookies(&head, "uid").into_iter().map(unquoted);
+    let uid = uids.find(|id| usable(without_spaces(id)));
+    expect(IdSource::Cookie("uid".into()), uid);
     let said = head.headers.get(&header);
     expect(
         IdSource::Header(header.clone()),
@@ -218,6 +236,7 @@ pub fn try_input(bytes: &[u8]) {
     let new = mint(
         bytes.len() as u64,
         &[bytes.first().copied().unwrap_or(0); 10],
+        bytes.len().is_multiple_of(2),
     );
     let no_sources = identity(Vec::new(), true);
     let given = set_cookie(&no_sources, &new, true).expect("a new visitor has no cookie");
@@ -240,7 +259,7 @@ pub fn try_input(bytes: &[u8]) {
     if let Some(visitor) = find(&identity, &head) {
         let (user, by) = (visitor.user(), visitor.assigned_by());
         for id in [user, by] {
-            assert!(usable(&id.as_bytes().to_vec()));
+            assert!(usable(id.as_bytes()));
             let hashed = IdStorage::Hashed(HashKey::new(b"key"));
             assert_eq!(hashed.of(id).id().as_bytes().len(), 32);
         }

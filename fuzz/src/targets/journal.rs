@@ -102,6 +102,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             segments: "",
             observations: &observations[..(number % 2) as usize],
             minted: None,
+            is_new: false,
         };
         let declared = &declared[digest as usize - 1];
         writers[0].append(declared, &record).expect("room");

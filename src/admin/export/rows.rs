@@ -162,7 +162,7 @@ async fn users(
     while let Some(from) = place {
         let (users, next) = store.users(experiment, from).await?;
         let mut rows = Vec::with_capacity(users.len());
-        for (user, record) in users {
+        for (user, record) in users.into_iter().filter(|(_, record)| !record.seen_once) {
             let user = readable(&user);
             if table == Table::Assignments {
                 rows.push(vec![

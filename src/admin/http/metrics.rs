@@ -10,6 +10,7 @@ use crate::admin::http::error::Failure;
 use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
+use crate::experiment::not_counted::NotCounted;
 use crate::telemetry::{Spans, Telemetry};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -215,6 +216,16 @@ impl Metrics {
             "Faults in reported events, by reason",
             faults.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
         );
+        let not_counted = NotCounted::ALL.into_iter().map(|why| {
+            let workers = telemetry.workers.iter();
+            let count: u64 = workers.map(|it| it.not_counted.get(why as usize)).sum();
+            (vec![("reason", why.name().to_owned())], count)
+        });
+        self.counter(
+            "requests_not_counted",
+            "Requests that were served but belong to no user who is counted, by reason",
+            not_counted,
+        );
         let panics = telemetry.panics.all().into_iter();
         self.counter(
             "panics",
@@ -344,6 +355,11 @@ impl Metrics {
             "group_users",
             "Users who were exposed",
             groups().map(|(labels, group)| (labels, group.users as f64)),
+        );
+        self.gauge(
+            "group_seen_once",
+            "Visitors whose minted ID has not come back: they are no users",
+            groups().map(|(labels, group)| (labels, group.seen_once as f64)),
         );
         self.gauge(
             "group_fallbacks",

@@ -47,6 +47,8 @@ pub struct Recorded {
     pub first_exposure: Option<String>,
     /// Whether the user was later seen in another group.
     pub crossed_over: bool,
+    /// Whether the user is not counted yet, because the minted ID has not come back.
+    pub seen_once: bool,
     /// Events by metric.
     pub events: std::collections::BTreeMap<String, u64>,
 }
@@ -57,6 +59,7 @@ impl From<UserRecord> for Recorded {
             group: record.group,
             first_exposure: rfc3339(record.first_ms),
             crossed_over: record.crossed_over,
+            seen_once: record.seen_once,
             events: record
                 .metrics
                 .into_iter()

@@ -16,7 +16,7 @@ use crate::config::plan::Plan;
 use crate::experiment::GroupIndex;
 use crate::stats::State;
 use crate::store::buckets::Buckets;
-use crate::store::{EpochTotals, ExperimentTotals};
+use crate::store::{EpochTotals, ExperimentTotals, GroupTotals};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The results of an experiment of the plan.
@@ -35,6 +35,8 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         ended_groups: ended_groups(evaluation),
         count_overrides: experiment.count_overrides,
         crossed_over: crossed_over(totals),
+        seen_once: seen_once(totals),
+        not_counted: not_counted(totals),
         joined: totals.identities.joined,
         shared_devices: totals.identities.shared_devices,
         joins_across_shards: totals.identities.apart,
@@ -188,6 +190,8 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         ended_groups: Vec::new(),
         count_overrides: false,
         crossed_over,
+        seen_once: seen_once(totals),
+        not_counted: not_counted(totals),
         joined: totals.identities.joined,
         shared_devices: totals.identities.shared_devices,
         joins_across_shards: totals.identities.apart,
@@ -279,6 +283,7 @@ fn group_result(
             .filter(|(_, count)| *count > 0)
             .collect(),
         fallbacks: mine().map(|group| group.fallbacks).sum(),
+        seen_once: mine().map(|group| group.seen_once).sum(),
         recently: None,
         latency_ms: Latency {
             p50: quantile(0.5),
@@ -313,11 +318,23 @@ fn started_at(totals: &ExperimentTotals) -> Option<String> {
     )
 }
 
+fn all_groups(totals: &ExperimentTotals) -> impl Iterator<Item = &GroupTotals> {
+    totals.epochs.iter().flat_map(|epoch| epoch.groups.values())
+}
+
 fn crossed_over(totals: &ExperimentTotals) -> u64 {
-    totals
-        .epochs
-        .iter()
-        .flat_map(|epoch| epoch.groups.values())
-        .map(|group| group.crossed_over)
-        .sum()
+    all_groups(totals).map(|group| group.crossed_over).sum()
+}
+
+fn seen_once(totals: &ExperimentTotals) -> u64 {
+    all_groups(totals).map(|group| group.seen_once).sum()
+}
+
+/// Requests that were served but not counted, by reason.
+fn not_counted(totals: &ExperimentTotals) -> BTreeMap<&'static str, u64> {
+    let mut by_reason = BTreeMap::new();
+    for (why, count) in all_groups(totals).flat_map(|group| &group.not_counted) {
+        *by_reason.entry(why.name()).or_default() += count;
+    }
+    by_reason
 }

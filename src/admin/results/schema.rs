@@ -125,6 +125,8 @@ pub struct ExperimentResult {
     pub ended_groups: Vec<GroupResult>,
     pub count_overrides: bool,
     pub crossed_over: u64,
+    pub seen_once: u64,
+    pub not_counted: BTreeMap<&'static str, u64>,
     pub joined: u64,
     pub shared_devices: u64,
     pub joins_across_shards: u64,
@@ -212,6 +214,7 @@ pub struct GroupResult {
     pub requests: u64,
     pub responses: BTreeMap<&'static str, u64>,
     pub fallbacks: u64,
+    pub seen_once: u64,
     pub latency_ms: Latency,
     pub recently: Option<Recently>,
 }

@@ -16,6 +16,7 @@ pub fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<Parti
     }
     let (stage, sentence) = unanswered(evaluation)
         .or_else(|| uncompleted(evaluation))
+        .or_else(|| unreturned(evaluation))
         .or_else(|| crossing(evaluation))
         .unwrap_or_else(|| assigned(experiment, evaluation));
     let epochs = evaluation
@@ -56,9 +57,11 @@ pub fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
         stage("completed", "answers", |group| {
             group.requests.saturating_sub(group.unfinished)
         }),
+        stage("first_seen", "users", |group| group.users + group.seen_once),
         stage("exposed", "users", |group| group.users),
         stage("seen_again", "answers", |group| {
-            group.requests.saturating_sub(group.users)
+            let first = group.users + group.seen_once;
+            group.requests.saturating_sub(first)
         }),
         stage("crossed_over", "users", |group| group.crossed_over),
     ]
@@ -102,6 +105,35 @@ fn uncompleted(evaluation: &Evaluation) -> Option<(&'static str, String)> {
         "between answered and completed: {unfinished} of {all} responses to users of {name} broke off, or the user left before their end"
     );
     Some(("completed", sentence))
+}
+
+/// Visitors whose minted ID did not come back: with them, the sizes match the weights.
+fn unreturned(evaluation: &Evaluation) -> Option<(&'static str, String)> {
+    let Evaluation {
+        totals, question, ..
+    } = evaluation;
+    let mut epochs = question.epochs.clone();
+    let mut once = vec![0; question.groups.len()];
+    for (asked, epoch) in epochs.iter_mut().zip(&totals.epochs) {
+        for (place, group) in question.groups.iter().enumerate() {
+            let found = epoch.groups.get(&group.name);
+            let seen_once = found.map_or(0, |group| group.seen_once);
+            asked.users[place] += seen_once;
+            once[place] += seen_once;
+        }
+    }
+    let is_cause = once.iter().any(|count| *count > 0) && !sample_ratio(&epochs, None).mismatch;
+    is_cause.then(|| {
+        let groups = question.groups.iter().zip(&once);
+        let counts: Vec<String> = groups
+            .map(|(group, count)| format!("{} {count}", group.name))
+            .collect();
+        let sentence = format!(
+            "between first seen and exposed: visitors whose minted ID did not come back ({}) make the difference; look for a version whose first page fails or loses the cookie",
+            counts.join(", ")
+        );
+        ("exposed", sentence)
+    })
 }
 
 /// Users in a second group (crossovers): replicas with different files, or shared IDs.

@@ -108,6 +108,7 @@ fn enough(planning: &PlanningResult) -> String {
 mod tests {
     use super::*;
     use crate::admin::results::schema::{SampleRatio, VerdictResult};
+    use std::collections::BTreeMap;
 
     fn experiment(status: &'static str, state: &'static str) -> ExperimentResult {
         ExperimentResult {
@@ -122,6 +123,8 @@ mod tests {
             phases: Vec::new(),
             count_overrides: false,
             crossed_over: 0,
+            seen_once: 0,
+            not_counted: BTreeMap::new(),
             joined: 0,
             shared_devices: 0,
             joins_across_shards: 0,

@@ -61,6 +61,7 @@ pub fn health(
             format!("{} of users", part(experiment.crossed_over, users)),
             much(experiment.crossed_over, users),
         ),
+        ("not counted", not_counted(experiment), false),
         (
             "identities",
             identities(experiment),
@@ -102,6 +103,35 @@ pub fn health(
             experiment.count_overrides,
         ),
     ]
+}
+
+/// Describes who was served but is no user.
+pub fn not_counted(experiment: &ExperimentResult) -> String {
+    let once = match experiment.seen_once {
+        0 => None,
+        1 => Some("1 visitor seen once".to_owned()),
+        many => Some(format!("{} visitors seen once", thousands(many))),
+    };
+    let reasons = experiment.not_counted.iter().map(|(why, &count)| {
+        let of = match *why {
+            "robot" => "by robots",
+            "excluded" => "excluded by the file",
+            "preflight" => "CORS preflights",
+            "trace" => "TRACE",
+            "head" => "HEAD",
+            "prefetch" => "prefetched pages",
+            "manifest" => "of manifests",
+            "without_cookies" => "without cookies for parts of pages",
+            other => other,
+        };
+        let requests = if count == 1 { "request" } else { "requests" };
+        format!("{} {requests} {of}", thousands(count))
+    });
+    let all: Vec<String> = once.into_iter().chain(reasons).collect();
+    match all.is_empty() {
+        true => "nobody".to_owned(),
+        false => all.join(", "),
+    }
 }
 
 /// Describes the state of the store and the records that it does not have yet.

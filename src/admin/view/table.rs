@@ -101,6 +101,10 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
             experiment.crossed_over
         ));
     }
+    if experiment.seen_once > 0 || !experiment.not_counted.is_empty() {
+        let who = narrative::not_counted(experiment);
+        text.push_str(&format!("not counted: {who}\n"));
+    }
     if experiment.shared_devices > 0 {
         text.push_str(&format!("{}\n", narrative::shared_devices(experiment)));
     }

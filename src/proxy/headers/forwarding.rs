@@ -271,7 +271,7 @@ mod tests {
             correlation: None,
             parent: None,
             visitor: None,
-            assignment: &resolve::unrecorded(&plan.experiments, &request),
+            assignment: &resolve::unrecorded(&plan.experiments, &request, None),
         };
         let mut out = Vec::new();
         request.forward(&mut out, &with);

@@ -1,19 +1,23 @@
 //! What is journaled of a request, before its answer leaves.
 
-use crate::experiment::ExperimentIndex;
 use crate::experiment::client_event::ClientEvent;
 use crate::experiment::event::EventFault;
 use crate::experiment::guardrail;
 use crate::experiment::identity::{StoredId, Visitor};
 use crate::experiment::metric::{self, Observations};
+use crate::experiment::not_counted::UncountedRequest;
 use crate::experiment::record::{Exposure, Record, Served};
 use crate::experiment::resolve::{AssignedBy, Assignment};
+use crate::experiment::{ExperimentIndex, UserId};
 use crate::journal::JournalFull;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::tasks;
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::time::Instant;
+
+/// The user of records that belong to none.
+const NOBODY: &[u8] = b"-";
 
 /// An answer and what led to it.
 pub struct Answered<'a> {
@@ -62,7 +66,9 @@ pub fn answered(
             served,
         });
     }
-    if exposures.is_empty() && answered.observations.is_empty() {
+    let is_new = answered.visitor.is_new();
+    let nothing = exposures.is_empty() && answered.observations.is_empty();
+    if nothing && !comes_back(worker, &answered) {
         return exposures;
     }
     let latency = answered.ended.saturating_duration_since(answered.began);
@@ -90,9 +96,52 @@ pub fn answered(
             segments: answered.segments,
             observations: &observations,
             minted: minted.as_ref().map(StoredId::id),
+            is_new,
         },
     );
     exposures
+}
+
+/// Whether the journal must know that this visitor's minted ID came back, on a request that is recorded for
+/// nothing else: the visitor may wait to be counted in some experiment.
+fn comes_back(worker: &Worker, answered: &Answered<'_>) -> bool {
+    let visitor = answered.visitor;
+    visitor.may_have_been_seen_once(answered.now_ms) && worker.returned.note(visitor.assigned_by())
+}
+
+/// Journals a request that is not counted, for the experiments that it would have taken part in.
+pub fn not_counted(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    request: &UncountedRequest,
+    (status, at_ms): (u16, u64),
+) {
+    let exposure = |&experiment: &ExperimentIndex| Exposure {
+        experiment,
+        group: snapshot.plan.experiment(experiment).control,
+        served: Served::NotCounted(request.why),
+    };
+    let exposures: SmallVec<[Exposure; 2]> = request.experiments.iter().map(exposure).collect();
+    worker.telemetry().not_counted.add(request.why as usize);
+    let Some(nobody) = UserId::new(NOBODY).filter(|_| !exposures.is_empty()) else {
+        return;
+    };
+    append(
+        worker,
+        snapshot,
+        &Record {
+            at_ms,
+            user: nobody,
+            declaration: snapshot.declared.digest,
+            status,
+            latency_us: 0,
+            exposures: &exposures,
+            segments: "",
+            observations: &[],
+            minted: None,
+            is_new: false,
+        },
+    );
 }
 
 /// An answer that was recorded when its head came, until its body has reached its end.
@@ -141,6 +190,7 @@ impl UnfinishedExposures {
             segments: "",
             observations: &[],
             minted: None,
+            is_new: false,
         };
         append(&self.worker, snapshot, &record);
     }
@@ -192,6 +242,7 @@ pub fn event(
             segments: "",
             observations: &observations,
             minted: minted.as_ref().map(StoredId::id),
+            is_new: false,
         },
     );
     match appended {

@@ -39,6 +39,7 @@ impl RedisStore {
             .key(&keys.event_ids)
             .key(&keys.event_ids_at)
             .key(&keys.event_counts)
+            .key(&keys.seen_once)
             .arg(&id);
         let mut was_there = self
             .with(async |connection| call.invoke_async(connection).await)

@@ -1,9 +1,11 @@
 //! The arguments and the reply of the script that adds a delta.
 
+use crate::experiment::identity::SEEN_ONCE_MS;
 use crate::store::apply_semantics::Additions;
 use crate::store::damage::Damage;
 use crate::store::{Applied, Delta, JournalRange, StoreError, keys};
-use crate::store::{aggregate, event_ids, waiting};
+use crate::store::{aggregate, event_ids, seen_once, waiting};
+use std::num::NonZeroU64;
 
 /// Adds a delta to the arguments of the script.
 pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
@@ -35,7 +37,9 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
     }
     call.arg(delta.users.len());
     for user in &delta.users {
-        call.arg(&user.user).arg(user.exposures.len());
+        call.arg(&user.user)
+            .arg(user.came_back_ms.map_or(0, NonZeroU64::get))
+            .arg(user.exposures.len());
         for exposure in &user.exposures {
             call.arg(exposure.at_ms)
                 .arg(exposure.epoch.to_string())
@@ -70,6 +74,10 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
         .arg(delta.remember_from_ms)
         .arg(event_ids::OF_USER_MAX)
         .arg(event_ids::FORGOTTEN_AT_ONCE)
+        .arg(seen_once::from_ms(delta))
+        .arg(seen_once::BYTES_MAX)
+        .arg(seen_once::FORGOTTEN_AT_ONCE)
+        .arg(SEEN_ONCE_MS)
         .arg(aggregate::WAIT_MS)
         .arg(event_ids::KEEP_MS);
 }

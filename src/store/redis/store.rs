@@ -61,7 +61,8 @@ impl Store for RedisStore {
             .key(keys.event_ids)
             .key(keys.event_ids_at)
             .key(keys.event_counts)
-            .key(keys.forgotten);
+            .key(keys.forgotten)
+            .key(keys.seen_once);
         script::arguments(&mut call, delta);
         let answer: Vec<String> = self
             .with(async |connection| call.invoke_async(connection).await)
@@ -144,13 +145,12 @@ impl Store for RedisStore {
             let keys = self.keys(experiment, shard).await?;
             let ids = [keys.identities, keys.aliases];
             let all = [keys.users, keys.waiting, keys.waiting_since];
-            let event_ids = [keys.event_ids, keys.event_ids_at];
+            let more = [keys.event_ids, keys.event_ids_at, keys.seen_once];
             let mut unlink = redis::cmd("UNLINK");
-            let () = self.ask(unlink.arg(&all).arg(&ids).arg(&event_ids)).await?;
+            let () = self.ask(unlink.arg(&all).arg(&ids).arg(&more)).await?;
             let mut forget = redis::cmd("HDEL");
-            let () = self
-                .ask(forget.arg(&keys.event_counts).arg("waiting_bytes"))
-                .await?;
+            let sizes = ["waiting_bytes", "seen_once_bytes"];
+            let () = self.ask(forget.arg(&keys.event_counts).arg(&sizes)).await?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::event_ids;
 use super::forgotten;
 use super::identities;
 use super::rows::{number, text};
+use super::seen_once;
 use super::user_state::{keep, known};
 use super::waiting;
 use crate::store::apply_semantics::Additions;
@@ -52,6 +53,7 @@ pub fn apply(
         keep(transaction, delta, &user, &before, &after)?;
     }
     additions.uncounted.dropped_waiting += waiting::stop(transaction, delta)?;
+    seen_once::forget_old(transaction, delta)?;
     event_ids::forget_old(transaction, delta, additions.ids_added)?;
     event_ids::count(transaction, experiment, additions.uncounted)?;
     add(transaction, "totals", delta, &additions.totals, damage)?;
@@ -89,7 +91,7 @@ pub fn forget(
     let before = known(transaction, experiment, &user, damage)?;
     // Damaged records are deleted, too.
     let mut was_there = event_ids::forget(transaction, experiment, &user)?;
-    for table in ["users", "waiting"] {
+    for table in ["users", "waiting", "seen_once"] {
         let sql = format!("DELETE FROM {table} WHERE experiment = ? AND user = ?");
         let mut delete = transaction.prepare_cached(&sql)?;
         was_there |= delete.execute(params![experiment, user])? > 0;

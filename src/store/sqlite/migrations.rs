@@ -1,7 +1,7 @@
 //! The versions of the file's tables.
 
 /// The `user_version` of this version.
-pub const VERSION: i64 = 10;
+pub const VERSION: i64 = 11;
 
 /// The statements that migrate a file of each version to the next.
 pub const STEPS: [&str; VERSION as usize] = [
@@ -80,5 +80,21 @@ END;
     "
 CREATE TABLE forgotten (experiment TEXT NOT NULL, user TEXT NOT NULL, until_ms INTEGER NOT NULL,
                         PRIMARY KEY (experiment, user)) WITHOUT ROWID;
+",
+    "
+CREATE TABLE seen_once (experiment TEXT NOT NULL, user BLOB NOT NULL, first_ms INTEGER NOT NULL,
+                        bytes INTEGER NOT NULL, PRIMARY KEY (experiment, user)) WITHOUT ROWID;
+CREATE INDEX seen_once_first ON seen_once (experiment, first_ms);
+CREATE TABLE seen_once_bytes (experiment TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER seen_once_added AFTER INSERT ON seen_once BEGIN
+  INSERT INTO seen_once_bytes VALUES (new.experiment, new.bytes)
+    ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER seen_once_changed AFTER UPDATE ON seen_once BEGIN
+  UPDATE seen_once_bytes SET bytes = bytes + new.bytes - old.bytes WHERE experiment = new.experiment;
+END;
+CREATE TRIGGER seen_once_removed AFTER DELETE ON seen_once BEGIN
+  UPDATE seen_once_bytes SET bytes = bytes - old.bytes WHERE experiment = old.experiment;
+END;
 ",
 ];

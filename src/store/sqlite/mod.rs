@@ -10,6 +10,7 @@ mod open;
 mod rows;
 mod running_minima;
 mod secrets;
+mod seen_once;
 mod sessions;
 mod store;
 mod user_state;

@@ -179,7 +179,14 @@ impl Store for SqliteStore {
         let experiment = experiment.to_owned();
         self.writer
             .with(move |connection| {
-                for table in ["users", "waiting", "identities", "aliases", "event_ids"] {
+                for table in [
+                    "users",
+                    "waiting",
+                    "seen_once",
+                    "identities",
+                    "aliases",
+                    "event_ids",
+                ] {
                     let sql = format!("DELETE FROM {table} WHERE experiment = ?");
                     connection.execute(&sql, [&experiment])?;
                 }

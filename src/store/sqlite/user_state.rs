@@ -2,6 +2,7 @@
 
 use super::event_ids;
 use super::rows::text;
+use super::seen_once;
 use super::waiting;
 use crate::store::apply_semantics::UserState;
 use crate::store::damage::Damage;
@@ -50,6 +51,8 @@ pub fn keep(
             None => statement.execute(params![experiment, user])?,
         };
     }
+    let records = (before.record.as_ref(), after.record.as_ref());
+    seen_once::keep(transaction, delta, user, records.0, records.1)?;
     let is_exposed = after.record.is_some();
     if after.waiting != before.waiting || is_exposed != before.record.is_some() {
         waiting::keep(transaction, delta, user, &after.waiting, is_exposed)?;

@@ -46,7 +46,8 @@ fn browser_keeps_its_minted_id_and_group() {
         Site::start(&["site.py", "new"]),
     ];
     let routes = format!(
-        "upstreams: {{ old: \"http://{}\", new: \"http://{}\" }}\n\
+        "robots: {{ never: [ HeadlessChrome ] }}\n\
+         upstreams: {{ old: \"http://{}\", new: \"http://{}\" }}\n\
          experiments: {{ look: {{ control: old, experiment: new, percent: 50 }} }}\n\
          metrics:\n  purchase: {{ event: purchase, kind: count }}\n  revenue: {{ event: purchase, value: amount, kind: mean }}\n",
         sites[0].address, sites[1].address

@@ -1,0 +1,177 @@
+//! `robots:`, `exclude:` and `preflight:`: who is served but not counted.
+
+use super::file::Value;
+use super::reader::Node;
+use super::{experiments, limits};
+use crate::experiment::identity;
+use crate::experiment::matcher::ValuePattern;
+use crate::experiment::not_counted::{CountingRules, Exclusion};
+use crate::experiment::robots::Robots;
+use crate::experiment::{UpstreamIndex, UserId};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const ROBOTS: &[(&str, &str)] = &[
+    (
+        "serve",
+        "control, or assigned: the group of a robot that has a user ID",
+    ),
+    (
+        "also",
+        "parts of User-Agent that robots have besides those that are known, such as acme-monitor",
+    ),
+    (
+        "never",
+        "parts of User-Agent of clients that are never robots, such as HeadlessChrome",
+    ),
+    ("networks", "networks of robots, such as 192.0.2.0/24"),
+];
+const EXCLUSION: &[(&str, &str)] = &[
+    ("network", "a network, such as 10.0.0.0/8, or a list"),
+    (
+        "header",
+        "header names, each with a value, or `true` for any",
+    ),
+    (
+        "cookie",
+        "cookie names, each with a value, or `true` for any",
+    ),
+    (
+        "ids",
+        "user IDs: a list, or file:PATH with one ID on each line",
+    ),
+];
+const PART: &str = "a part of User-Agent, at least 3 letters";
+/// Larger files are probably not meant: a list of staff has thousands of IDs.
+const IDS_BYTES_MAX: u64 = 16 << 20;
+
+/// Reads `robots`, `exclude` and `preflight`.
+pub fn read(root: &Node<'_>, upstreams: &[&str], watched: &mut Vec<PathBuf>) -> CountingRules {
+    let mut rules = CountingRules {
+        robots: Some(Robots::default()),
+        ..CountingRules::default()
+    };
+    match root.get("robots") {
+        None => {}
+        Some(node) if node.flag() == Some(false) => rules.robots = None,
+        Some(node) if node.flag() == Some(true) => {}
+        Some(node) => robots(&node, &mut rules),
+    }
+    let exclude = root.get("exclude").map(|node| node.items());
+    let exclude = exclude.unwrap_or_default();
+    rules.exclusions = exclude
+        .iter()
+        .flat_map(|node| exclusions(node, watched))
+        .collect();
+    rules.preflight = root.get("preflight").and_then(|node| {
+        let name = node.text("the name of an upstream")?;
+        let place = upstreams.iter().position(|upstream| *upstream == name);
+        if place.is_none() {
+            node.unknown("upstream", name, upstreams.iter().copied());
+        }
+        place.map(UpstreamIndex)
+    });
+    rules
+}
+
+fn robots(node: &Node<'_>, rules: &mut CountingRules) {
+    if !node.keys(ROBOTS) {
+        return;
+    }
+    let serve = node.get("serve");
+    let serve = serve.and_then(|node| node.word(&[("control", false), ("assigned", true)]));
+    rules.robots_follow_group = serve.unwrap_or(false);
+    let parts = |key: &str| {
+        let items = node.get(key).map(|node| node.items()).unwrap_or_default();
+        let read = |text: &str| (text.trim().len() >= 3).then(|| text.trim().into());
+        let parts = items.iter().filter_map(|node| node.read(PART, read));
+        parts.collect()
+    };
+    rules.robots = Some(Robots {
+        also: parts("also"),
+        never: parts("never"),
+    });
+    let networks = node.get("networks").map(|node| node.items());
+    let networks = networks.unwrap_or_default();
+    rules.robot_networks = networks.iter().filter_map(limits::network).collect();
+}
+
+/// The conditions of one item. Each of its keys leaves requests out.
+fn exclusions(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Vec<Exclusion> {
+    if !node.keys(EXCLUSION) {
+        return Vec::new();
+    }
+    let named = |key: &str| {
+        node.get(key)
+            .map(|node| node.named(key))
+            .unwrap_or_default()
+    };
+    let networks = node.get("network").map(|node| node.items());
+    let networks = networks.unwrap_or_default();
+    let mut all: Vec<_> = networks
+        .iter()
+        .filter_map(limits::network)
+        .map(Exclusion::Network)
+        .collect();
+    let headers = named("header");
+    let headers = headers.iter().filter_map(experiments::header);
+    all.extend(headers.map(Exclusion::Header));
+    for (name, node) in &named("cookie") {
+        all.push(Exclusion::Cookie(ValuePattern {
+            name: name.as_str().into(),
+            value: experiments::wanted(node),
+        }));
+    }
+    if let Some(ids) = node.get("ids").and_then(|node| ids(&node, watched)) {
+        all.push(Exclusion::Ids(Arc::new(ids)));
+    }
+    if all.is_empty() && matches!(node.value, Value::Map(map) if map.is_empty()) {
+        node.problem("no condition", "write network, header, cookie or ids");
+    }
+    all
+}
+
+/// Reads user IDs: a list, or a file with one on each line. Empty lines, and those that begin with `#`, are
+/// none.
+pub fn ids(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Option<BTreeSet<Box<[u8]>>> {
+    const IDS: &str = "user IDs, or file:PATH with one ID on each line";
+    let sound = |id: &str| {
+        let id = UserId::trim(id.as_bytes());
+        (!identity::is_no_id(id)).then(|| id.into())
+    };
+    let path = match node.value {
+        Value::Text(text) => text.strip_prefix("file:"),
+        _ => None,
+    };
+    let Some(path) = path else {
+        let items = node.items();
+        return Some(
+            items
+                .iter()
+                .filter_map(|node| node.read(IDS, sound))
+                .collect(),
+        );
+    };
+    let path = node.file(path);
+    let read = std::fs::metadata(&path).and_then(|file| match file.len() > IDS_BYTES_MAX {
+        true => Err(std::io::Error::other("it is larger than 16 MiB")),
+        false => std::fs::read(&path),
+    });
+    watched.push(path.clone());
+    match read {
+        Ok(bytes) => {
+            let lines = bytes.split(|&byte| byte == b'\n');
+            let lines = lines.map(|line| UserId::trim(line.trim_ascii()));
+            let ids = lines.filter(|line| !line.starts_with(b"#") && !identity::is_no_id(line));
+            Some(ids.map(Into::into).collect())
+        }
+        Err(error) => {
+            node.problem(
+                format!("{} cannot be read: {error}", path.display()),
+                "make the file readable, or name another one",
+            );
+            None
+        }
+    }
+}
