@@ -38,6 +38,7 @@ pub fn came_back(at_ms: u64) -> EventAt {
         metric: CAME_BACK.to_owned(),
         within_ms: None,
         cap: None,
+        covariate_ms: None,
         count: 0,
         sum: 0,
         base: 0,

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 use watershed::experiment::identity::{
-    HashKey, IdSource, IdStorage, Identity, Mint, cookie_value, find, is_no_id, mint, query_value, set_cookie,
+    HashKey, IdSource, IdStorage, Identity, Mint, cookie_value, find, is_no_id, mint, query_value,
+    set_cookie,
 };
 use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::minted::{self, Origin};
@@ -95,7 +96,9 @@ fn usable(id: &[u8]) -> bool {
 /// The ID in the cookie: all of it, or what stands before the first dot where the rest is what a
 /// key of ours makes of it.
 fn own(head: &Parts) -> Option<(Vec<u8>, Origin)> {
-    cookies(head, "minted").iter().find_map(|value| own_of(value))
+    cookies(head, "minted")
+        .iter()
+        .find_map(|value| own_of(value))
 }
 
 fn own_of(value: &[u8]) -> Option<(Vec<u8>, Origin)> {
