@@ -143,24 +143,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         cache: super::privacy::cache(root),
         tracing: tracing::read(root, access_log.is_some(), listen, &mut watched),
         access_log,
-        override_secret: root.get("overrides").and_then(|node| {
-            node.keys(&[("secret", "a long random text; or ${NAME}, or file:PATH")]);
-            let Some(secret) = node.get("secret") else {
-                node.missing(
-                    "secret",
-                    "a long random text, such as `openssl rand -hex 32` prints",
-                );
-                return None;
-            };
-            let kept = secret.secret("a text")?;
-            if kept.reveal().len() < 16 {
-                secret.problem(
-                    "the secret is shorter than 16 bytes",
-                    "a long random text, such as `openssl rand -hex 32` prints",
-                );
-            }
-            Some(kept)
-        }),
+        override_secret: override_secret(root),
         consent: privacy::consent(root),
         counting,
         beacon: privacy::beacon(root),
@@ -173,6 +156,27 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         redacted_file: serde_json::Value::Null,
         watched: watched.into(),
     }
+}
+
+/// Reads the secret that signs overrides.
+fn override_secret(root: &Node<'_>) -> Option<plan::Secret> {
+    let node = root.get("overrides")?;
+    node.keys(&[("secret", "a long random text; or ${NAME}, or file:PATH")]);
+    let Some(secret) = node.get("secret") else {
+        node.missing(
+            "secret",
+            "a long random text, such as `openssl rand -hex 32` prints",
+        );
+        return None;
+    };
+    let kept = secret.secret("a text")?;
+    if kept.reveal().len() < 16 {
+        secret.problem(
+            "the secret is shorter than 16 bytes",
+            "a long random text, such as `openssl rand -hex 32` prints",
+        );
+    }
+    Some(kept)
 }
 
 /// Makes the secret that signs until the secret of the store replaces it.

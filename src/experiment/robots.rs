@@ -44,9 +44,9 @@ static LISTED: LazyLock<List> = LazyLock::new(|| {
     List::read(include_str!("robots/list.txt").lines()).expect("a test reads the list")
 });
 
-/// What a `User-Agent` says about its sender.
+/// What a `User-Agent` says about the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
+pub enum ClientKind {
     /// A person.
     Person,
     /// A robot, unless the request has an ID of the site.
@@ -109,21 +109,21 @@ pub struct Robots {
 }
 
 impl Robots {
-    /// What this `User-Agent` says about its sender.
-    pub fn sender(&self, user_agent: &[u8]) -> Sender {
+    /// What this `User-Agent` says about the client.
+    pub fn client_kind(&self, user_agent: &[u8]) -> ClientKind {
         let text = &user_agent[..user_agent.len().min(USER_AGENT_BYTES_MAX)];
         let has = |part: &str| {
             let mut windows = text.windows(part.len());
             windows.any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
         };
         if self.never.iter().any(|part| has(part)) {
-            Sender::Person
+            ClientKind::Person
         } else if self.also.iter().any(|part| has(part)) || KNOWN.has(text) {
-            Sender::Robot
+            ClientKind::Robot
         } else if LISTED.has(text) {
-            Sender::PerhapsRobot
+            ClientKind::PerhapsRobot
         } else {
-            Sender::Person
+            ClientKind::Person
         }
     }
 }
@@ -149,16 +149,16 @@ mod tests {
             "Googlebot-News",
             "FeedFetcher-Google; (+http://www.google.com/feedfetcher.html)",
         ] {
-            let sender = robots.sender(user_agent.as_bytes());
-            assert_eq!(sender, Sender::Robot, "{user_agent}");
+            let kind = robots.client_kind(user_agent.as_bytes());
+            assert_eq!(kind, ClientKind::Robot, "{user_agent}");
         }
         for user_agent in [
             "W3C-checklink/4.3 libwww-perl/5.808",
             "our agent",
             "url-tools",
         ] {
-            let sender = robots.sender(user_agent.as_bytes());
-            assert_eq!(sender, Sender::PerhapsRobot, "{user_agent}");
+            let kind = robots.client_kind(user_agent.as_bytes());
+            assert_eq!(kind, ClientKind::PerhapsRobot, "{user_agent}");
         }
     }
 
@@ -182,10 +182,10 @@ mod tests {
             "",
             "\u{fffd}\u{7f}",
         ] {
-            let sender = robots.sender(user_agent.as_bytes());
-            assert_eq!(sender, Sender::Person, "{user_agent}");
+            let kind = robots.client_kind(user_agent.as_bytes());
+            assert_eq!(kind, ClientKind::Person, "{user_agent}");
         }
-        assert_eq!(robots.sender(b"\xff\xfe\x80"), Sender::Person);
+        assert_eq!(robots.client_kind(b"\xff\xfe\x80"), ClientKind::Person);
     }
 
     #[test]
@@ -194,17 +194,17 @@ mod tests {
             also: ["acme-monitor".into()].into(),
             never: ["headlesschrome".into()].into(),
         };
-        assert_eq!(robots.sender(b"ACME-Monitor/3"), Sender::Robot);
-        assert_eq!(robots.sender(b"Googlebot"), Sender::Robot);
+        assert_eq!(robots.client_kind(b"ACME-Monitor/3"), ClientKind::Robot);
+        assert_eq!(robots.client_kind(b"Googlebot"), ClientKind::Robot);
         assert_eq!(
-            robots.sender(b"Mozilla/5.0 HeadlessChrome/156"),
-            Sender::Person
+            robots.client_kind(b"Mozilla/5.0 HeadlessChrome/156"),
+            ClientKind::Person
         );
     }
 
     #[test]
     fn long_user_agent_is_cut() {
         let long = [&b"x".repeat(100_000)[..], b" Googlebot"].concat();
-        assert_eq!(Robots::default().sender(&long), Sender::Person);
+        assert_eq!(Robots::default().client_kind(&long), ClientKind::Person);
     }
 }

@@ -7,7 +7,7 @@ use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{self, NotCounted};
 use crate::experiment::override_token::{self, Override};
 use crate::experiment::resolve;
-use crate::experiment::robots::Sender;
+use crate::experiment::robots::ClientKind;
 use crate::proxy::error_response::{self, ErrorCode, ProxyError};
 use crate::proxy::headers::plan_headers::{self, OverrideToken};
 use crate::proxy::observe::trace_context::Correlation;
@@ -67,11 +67,11 @@ pub fn not_counted<'a>(
     }
     let robot = rules.robots.as_ref().is_some_and(|rules| {
         let user_agent = fields.first(&USER_AGENT);
-        let sender = user_agent.map(|user_agent| robots.sender(rules, user_agent));
-        match sender {
-            None | Some(Sender::Person) => false,
-            Some(Sender::PerhapsRobot) => !visitor.is_some_and(Visitor::is_configured),
-            Some(Sender::Robot) => true,
+        let kind = user_agent.map(|user_agent| robots.client_kind(rules, user_agent));
+        match kind {
+            None | Some(ClientKind::Person) => false,
+            Some(ClientKind::PerhapsRobot) => !visitor.is_some_and(Visitor::is_configured),
+            Some(ClientKind::Robot) => true,
         }
     });
     let of_robots = |network: &IpNet| network.contains(&client());

@@ -1,7 +1,7 @@
 //! What this worker knows of `User-Agent` headers: clients send few different ones, and looking through
 //! the list takes thousands of instructions.
 
-use crate::experiment::robots::{Robots, Sender};
+use crate::experiment::robots::{ClientKind, Robots};
 use foldhash::quality::RandomState;
 use std::cell::Cell;
 use std::hash::BuildHasher;
@@ -27,21 +27,25 @@ impl Default for RobotCache {
 }
 
 impl RobotCache {
-    /// What this `User-Agent` says about its sender by these rules, which must be the same in each call.
-    pub fn sender(&self, rules: &Robots, user_agent: &[u8]) -> Sender {
-        const SENDERS: [Sender; 3] = [Sender::Person, Sender::PerhapsRobot, Sender::Robot];
+    /// What this `User-Agent` says about the client by these rules, which must be the same in each call.
+    pub fn client_kind(&self, rules: &Robots, user_agent: &[u8]) -> ClientKind {
+        const KINDS: [ClientKind; 3] = [
+            ClientKind::Person,
+            ClientKind::PerhapsRobot,
+            ClientKind::Robot,
+        ];
         let hash = self.state.hash_one(user_agent) | 3;
         // The highest bits choose the slot: all others are compared.
         let slot = &self.slots[(hash >> 55) as usize];
         let known = slot.get();
         if known | 3 == hash
-            && let Some(sender) = SENDERS.get((known & 3) as usize)
+            && let Some(kind) = KINDS.get((known & 3) as usize)
         {
-            return *sender;
+            return *kind;
         }
-        let sender = rules.sender(user_agent);
-        slot.set(hash & !3 | sender as u64);
-        sender
+        let kind = rules.client_kind(user_agent);
+        slot.set(hash & !3 | kind as u64);
+        kind
     }
 }
 
@@ -56,8 +60,14 @@ mod tests {
             for number in 0..2_000 {
                 let robot = format!("Googlebot/{number}");
                 let person = format!("Mozilla/5.0 (X11; Linux x86_64) Firefox/{number}");
-                assert_eq!(cache.sender(&rules, robot.as_bytes()), Sender::Robot);
-                assert_eq!(cache.sender(&rules, person.as_bytes()), Sender::Person);
+                assert_eq!(
+                    cache.client_kind(&rules, robot.as_bytes()),
+                    ClientKind::Robot
+                );
+                assert_eq!(
+                    cache.client_kind(&rules, person.as_bytes()),
+                    ClientKind::Person
+                );
             }
         }
     }

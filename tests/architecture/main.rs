@@ -114,6 +114,7 @@ const PURE: &[&str] = &[
     "store/running_minima.rs",
     "store/keys.rs",
     "store/applied_cache.rs",
+    "store/seen_once.rs",
     "store/waiting.rs",
     "upstream/balancer.rs",
     "proxy/client.rs",

@@ -62,7 +62,7 @@ fn play(proxy: &Proxy, players: &[(&str, bool, bool)], header: impl Fn(&str) -> 
                     };
                     let answer = client.get(
                         &format!("/{event}"),
-                        &format!("X-Player: {number}\r\n{}", header(group)),
+                        &format!("X-Player: player-{number}\r\n{}", header(group)),
                     );
                     assert_eq!(answer.status, 200);
                 }

@@ -3,7 +3,7 @@
 use crate::experiment::identity::SEEN_ONCE_MS;
 use crate::store::apply_semantics::Additions;
 use crate::store::damage::Damage;
-use crate::store::{Applied, Delta, JournalRange, StoreError, keys};
+use crate::store::{Applied, Delta, JournalRange, StoreError, UserDelta, keys};
 use crate::store::{aggregate, event_ids, seen_once, waiting};
 use std::num::NonZeroU64;
 
@@ -37,36 +37,7 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
     }
     call.arg(delta.users.len());
     for user in &delta.users {
-        call.arg(&user.user)
-            .arg(user.came_back_ms.map_or(0, NonZeroU64::get))
-            .arg(user.exposures.len());
-        for exposure in &user.exposures {
-            call.arg(exposure.at_ms)
-                .arg(exposure.epoch.to_string())
-                .arg(&exposure.group)
-                .arg(exposure.latency)
-                .arg(&exposure.segments);
-        }
-        call.arg(user.events.len());
-        for event in &user.events {
-            let within = event
-                .within_ms
-                .map_or(String::new(), |within| within.to_string());
-            call.arg(event.at_ms)
-                .arg(event.reported_ms)
-                .arg(&event.metric)
-                .arg(within)
-                .arg(event.count)
-                .arg(event.sum)
-                .arg(event.base)
-                .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")))
-                .arg(event.cap.map_or(String::new(), |cap| cap.to_string()))
-                .arg(
-                    event
-                        .covariate_ms
-                        .map_or(String::new(), |ms| ms.to_string()),
-                );
-        }
+        user_arguments(call, user);
     }
     call.arg(delta.wait_from_ms)
         .arg(waiting::USERS_MAX)
@@ -80,6 +51,39 @@ pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
         .arg(SEEN_ONCE_MS)
         .arg(aggregate::WAIT_MS)
         .arg(event_ids::KEEP_MS);
+}
+
+fn user_arguments(call: &mut ::redis::ScriptInvocation<'_>, user: &UserDelta) {
+    call.arg(&user.user)
+        .arg(user.came_back_ms.map_or(0, NonZeroU64::get))
+        .arg(user.exposures.len());
+    for exposure in &user.exposures {
+        call.arg(exposure.at_ms)
+            .arg(exposure.epoch.to_string())
+            .arg(&exposure.group)
+            .arg(exposure.latency)
+            .arg(&exposure.segments);
+    }
+    call.arg(user.events.len());
+    for event in &user.events {
+        let within = event
+            .within_ms
+            .map_or(String::new(), |within| within.to_string());
+        call.arg(event.at_ms)
+            .arg(event.reported_ms)
+            .arg(&event.metric)
+            .arg(within)
+            .arg(event.count)
+            .arg(event.sum)
+            .arg(event.base)
+            .arg(event.id.map_or(String::new(), |id| format!("{id:016x}")))
+            .arg(event.cap.map_or(String::new(), |cap| cap.to_string()))
+            .arg(
+                event
+                    .covariate_ms
+                    .map_or(String::new(), |ms| ms.to_string()),
+            );
+    }
 }
 
 /// Describes the records that met damage, for the log.
