@@ -256,7 +256,7 @@ fn requests_count_after_redis_returns() {
     let mut serve = |from: usize| {
         for number in from..from + 100 {
             assert_eq!(
-                client.get("/", &format!("X-User: {number}\r\n")).status,
+                client.get("/", &format!("X-User: u{number}\r\n")).status,
                 200
             );
         }
@@ -311,13 +311,13 @@ fn winner_in_the_file_serves_everybody() {
     let proxy = Proxy::start(&before);
     let mut client = proxy.client();
     for number in 0..50 {
-        client.get("/", &format!("X-User: {number}\r\n"));
+        client.get("/", &format!("X-User: u{number}\r\n"));
     }
     let counted = proxy.results();
     proxy.write(&after);
     until("the winner", || {
         let versions: BTreeSet<String> = (0..50)
-            .map(|number| version(&client.get("/", &format!("X-User: {number}\r\n"))))
+            .map(|number| version(&client.get("/", &format!("X-User: u{number}\r\n"))))
             .collect();
         if versions == BTreeSet::from(["redesign".to_owned()]) {
             Ok(())
@@ -331,7 +331,7 @@ fn winner_in_the_file_serves_everybody() {
     };
     let promoted = proxy.results();
     for number in 0..50 {
-        client.get("/?event=signup", &format!("X-User: {number}\r\n"));
+        client.get("/?event=signup", &format!("X-User: u{number}\r\n"));
     }
     let later = proxy.results();
     assert_eq!(later["experiments"][0]["status"], "promoted");
@@ -392,7 +392,7 @@ fn override_forces_a_group_and_is_not_counted() {
     );
     let mut client = proxy.client();
     for number in 0..20 {
-        let user = format!("X-User: {number}\r\n");
+        let user = format!("X-User: u{number}\r\n");
         let by = |client: &mut Client, path: &str, token: &str| {
             client.get(path, &format!("{user}{token}"))
         };
@@ -435,7 +435,7 @@ fn override_forces_a_group_and_is_not_counted() {
     let forged = experiment.replace("v1.", "v1.9");
     for bad in [&stale, &forged, "nonsense", ""] {
         for number in 0..20 {
-            let user = format!("X-User: {number}\r\n");
+            let user = format!("X-User: u{number}\r\n");
             let hashed = version(&client.get("/", &user));
             let answer = client.get(
                 "/",
@@ -472,7 +472,7 @@ fn unavailable_upstream_falls_back_to_control() {
     let mut client = proxy.client();
     for number in 0..100 {
         assert_eq!(
-            version(&client.get("/?event=signup", &format!("X-User: {number}\r\n"))),
+            version(&client.get("/?event=signup", &format!("X-User: u{number}\r\n"))),
             "current"
         );
     }
@@ -491,16 +491,16 @@ fn assignments_are_explained() {
     let proxy = Proxy::start(&routes);
     let mut seen = BTreeSet::new();
     for number in 0..60 {
-        let served = version(&proxy.client().get("/", &format!("X-User: {number}\r\n")));
+        let served = version(&proxy.client().get("/", &format!("X-User: u{number}\r\n")));
         let told = proxy
-            .ask(&format!("/admin/assignments?user={number}"))
+            .ask(&format!("/admin/assignments?user=u{number}"))
             .json()["experiments"][0]
             .clone();
         let explained = Command::new(BINARY)
             .args([
                 "explain",
                 "--user",
-                &number.to_string(),
+                &format!("u{number}"),
                 "-c",
                 proxy.file().to_str().unwrap(),
             ])
@@ -523,7 +523,7 @@ fn assignments_are_explained() {
     proxy.results();
     let inside = (0..60).find_map(|number| {
         let told = proxy
-            .ask(&format!("/admin/assignments?user={number}"))
+            .ask(&format!("/admin/assignments?user=u{number}"))
             .json()["experiments"][0]
             .clone();
         (!told["group"].is_null()).then_some(told)

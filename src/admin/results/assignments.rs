@@ -3,6 +3,7 @@
 use crate::admin::format::rfc3339;
 use crate::admin::results::enums;
 use crate::config::plan::Plan;
+use crate::experiment::identity;
 use crate::experiment::resolve::{AssignedBy, Membership, OutsideReason, membership};
 use crate::experiment::{Experiment, UserId};
 use crate::store::UserRecord;
@@ -83,9 +84,15 @@ pub fn explain(plan: &Plan, user: &[u8]) -> Explained {
 }
 
 fn explain_one(plan: &Plan, experiment: &Experiment, user: &[u8]) -> ExperimentAssignment {
-    let standing = UserId::new(user).map(|user| membership(experiment, user, None));
+    let is_id = !identity::is_no_id(user);
+    let standing = UserId::new(user).filter(|_| is_id);
+    let standing = standing.map(|user| membership(experiment, user, None));
     let (group, by, why) = match standing {
-        None => (None, "none", "an empty ID is never hashed".to_owned()),
+        None => (
+            None,
+            "none",
+            "this text is no ID: a request with it gets a minted ID".to_owned(),
+        ),
         Some(Membership::Inside {
             group,
             by: AssignedBy::Winner,

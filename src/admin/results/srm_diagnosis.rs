@@ -57,13 +57,13 @@ pub fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
         stage("completed", "answers", |group| {
             group.requests.saturating_sub(group.unfinished)
         }),
-        stage("first_seen", "users", |group| group.users + group.seen_once),
         stage("exposed", "users", |group| group.users),
         stage("seen_again", "answers", |group| {
             let first = group.users + group.seen_once;
             group.requests.saturating_sub(first)
         }),
         stage("crossed_over", "users", |group| group.crossed_over),
+        stage("first_seen", "users", |group| group.users + group.seen_once),
     ]
 }
 

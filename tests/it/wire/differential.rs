@@ -456,7 +456,8 @@ fn no_configuration_key_changes_what_client_and_upstream_see() {
         .into_iter()
         .enumerate()
         .flat_map(|(place, (name, _))| {
-            let request = |first: &str| format!("{first}\r\nHost: a\r\nX-User: {place}\r\n\r\n");
+            let request =
+                |first: &str| format!("{first}\r\nHost: a\r\nX-User: user-{place}\r\n\r\n");
             [
                 (
                     name.to_owned(),
