@@ -49,6 +49,5 @@ mod tests {
             .filter(|text| returned.note(UserId::new(text.as_bytes()).unwrap()));
         // A few of a hundred may share a slot with another.
         assert!(first.count() >= 95);
-        assert!(!returned.note(id("a")) || returned.note(id("a")) == false);
     }
 }

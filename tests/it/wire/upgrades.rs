@@ -102,7 +102,8 @@ fn refused_upgrade_is_an_ordinary_request() {
         .unwrap();
     assert_eq!(client.answer(true).unwrap().status, 200);
     assert_eq!(client.answer(true).unwrap().status, 400);
-    assert!(!origin.seen().contains("bad"));
+    // A request ID may contain the letters.
+    assert!(!origin.seen().contains("/bad"));
 }
 
 #[test]
