@@ -119,7 +119,7 @@ pub async fn again(
     });
     let upstreams = &exchange.snapshot.upstreams;
     let wanted = request(exchange, target.upstream);
-    let acquiring = Box::pin(upstreams.acquire_for_retry(wanted, &endpoint, reused));
+    let acquiring = upstreams.acquire_for_retry(wanted, &endpoint, reused);
     let acquired = tokio::select! {
         biased;
         acquired = acquiring => acquired,

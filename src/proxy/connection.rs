@@ -246,3 +246,23 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that a function returns.
+    fn future_bytes<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn future_of_an_idle_connection_is_small() {
+        let bytes = future_bytes(
+            |worker: &'static Rc<Worker>, stream: (TcpStream, Slot), peer, secure, phase| {
+                serve(worker, stream, peer, secure, phase)
+            },
+        );
+        assert!(bytes <= 1300, "{bytes} bytes");
+    }
+}

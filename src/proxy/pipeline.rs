@@ -421,7 +421,7 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
             let body = (exchange.inline_body(input), body.as_deref_mut());
             let response = local_response::answer(client, exchange, local, body, received, head);
             return Some(Responding {
-                response: response.await?,
+                response: Box::pin(response).await?,
                 connection: None,
             });
         }
@@ -457,6 +457,23 @@ impl Failure {
     }
 }
 
+/// Waits for a connection to the target, or to control's upstream in its place.
+async fn wait_for_connection(
+    worker: &Worker,
+    exchange: &Exchange<'_>,
+    target: &mut acquire::Target,
+    left: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Acquired, Failure> {
+    let acquired = tokio::select! {
+        biased;
+        acquired = acquire::first(worker, exchange, target) => acquired,
+        () = left => return Err(Failure::ClientLeft),
+        () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
+    };
+    target.note(exchange);
+    acquired.map_err(|error| Failure::Error(error, target.fallback))
+}
+
 /// The phases *acquire* and *send*, again where the request may be sent once more.
 async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
     client: &mut C,
@@ -473,15 +490,10 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
     let mut acquired = match acquire::idle(exchange, &target) {
         Some(acquired) => acquired,
         None => {
-            let acquiring = Box::pin(acquire::first(client.worker(), exchange, &mut target));
-            let acquired = tokio::select! {
-                biased;
-                acquired = acquiring => acquired,
-                () = left.as_mut() => return Err(Failure::ClientLeft),
-                () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
-            };
-            target.note(exchange);
-            acquired.map_err(|error| Failure::Error(error, target.fallback))?
+            let waiting =
+                wait_for_connection(client.worker(), exchange, &mut target, left.as_mut());
+            // On the heap: most requests find an idle connection, and need no room for this.
+            Box::pin(waiting).await?
         }
     };
     let mut attempts = 0;
@@ -523,7 +535,8 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         if !again {
             return Err(Failure::Error(error, target.fallback));
         }
-        acquired = acquire::again(exchange, &target, acquired.connection, error)
+        let again = acquire::again(exchange, &target, acquired.connection, error);
+        acquired = Box::pin(again)
             .await
             .map_err(|error| Failure::Error(error, target.fallback))?;
     }

@@ -273,7 +273,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
         });
         let closed = match waited.await? {
             Waited::SendBody => {
-                send_continue(client, exchange, body.as_deref_mut()).await?;
+                Box::pin(send_continue(client, exchange, body.as_deref_mut())).await?;
                 continue;
             }
             Waited::Read(Ok(read)) => read == 0,
@@ -302,7 +302,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
                 return Err(Failed::Invalid(ErrorCode::Unsound));
             }
             let interim = (status, &received[..end]);
-            pass_interim(client, exchange, interim, body.as_deref_mut()).await?;
+            Box::pin(pass_interim(client, exchange, interim, body.as_deref_mut())).await?;
             received.drain(..end);
             partial.reset();
             sending.waiting = false;

@@ -54,7 +54,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                 let buffers = (&mut out, &mut received);
                 let upstream = (&mut connection, body.as_deref_mut());
                 let whole = self.stream(exchange, &mut rest, response, upstream, buffers, left);
-                let whole = whole.await;
+                // On the heap: most responses come whole, and need no room for this.
+                let whole = Box::pin(whole).await;
                 if whole {
                     watched.let_off();
                 }

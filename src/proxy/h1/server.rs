@@ -85,7 +85,7 @@ enum Next {
 
 /// How far the request at the beginning of the input has come.
 enum Step {
-    Answered(Next, usize, Option<Box<RequestBody>>),
+    Answered(Next),
     Invalid(ErrorCode),
     Incomplete,
 }
@@ -167,49 +167,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
         let mut stopped = pin!(worker.stopped.notified());
         let mut left = pin!(socket.reset());
         loop {
-            let snapshot = worker.snapshot();
-            let input = std::mem::take(&mut self.input);
-            let mut forwarded = Vec::new();
-            let head_bytes_max = snapshot.plan.limits.head_bytes;
-            let step = {
-                let begun = if input.is_empty() || !self.partial.is_news(&input, head_bytes_max) {
-                    Begun::Incomplete
-                } else {
-                    forwarded = worker.buffers.take();
-                    let client = (&self.client, self.requests);
-                    pipeline::begin(worker, snapshot, client, &input, &mut forwarded)
-                };
-                match begun {
-                    Begun::Request(exchange, mut body) => {
-                        self.in_head = false;
-                        self.partial.reset();
-                        let bytes = exchange.input_bytes;
-                        let request = (&*input, &mut forwarded);
-                        let body_ = body.as_deref_mut();
-                        let next = self.answer(&exchange, request, body_, left.as_mut()).await;
-                        Step::Answered(next, bytes, body)
-                    }
-                    Begun::Invalid(code) => Step::Invalid(code),
-                    Begun::Incomplete => Step::Incomplete,
-                }
+            let step = match self.has_news() {
+                // On the heap: an idle connection keeps no room for the state of a request.
+                true => Box::pin(self.next_request(left.as_mut())).await,
+                false => Step::Incomplete,
             };
-            self.input = input;
             let next = match step {
-                Step::Answered(next, bytes, body) => {
-                    self.input.drain(..bytes);
-                    self.after_body(next, body)
-                }
+                Step::Answered(next) => next,
                 Step::Invalid(code) => return ConnectionEnd::Close(Some(code)),
-                Step::Incomplete => {
-                    // It may be long until there is more.
-                    worker.buffers.give(std::mem::take(&mut forwarded));
-                    match self.wait_for_client(stopped.as_mut()).await {
-                        Ok(next) => next,
-                        Err(code) => return ConnectionEnd::Close(Some(code)),
-                    }
-                }
+                Step::Incomplete => match self.wait_for_client(stopped.as_mut()).await {
+                    Ok(next) => next,
+                    Err(code) => return ConnectionEnd::Close(Some(code)),
+                },
             };
-            worker.buffers.give(forwarded);
             match next {
                 Next::Request => {}
                 Next::Tunnel(connection, received) => {
@@ -218,6 +188,43 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
                 Next::Close => return ConnectionEnd::Close(None),
                 Next::ClientLeft => return ConnectionEnd::ClientLeft,
             }
+        }
+    }
+
+    /// Whether the input may have become a complete head since it was last parsed.
+    fn has_news(&mut self) -> bool {
+        !self.input.is_empty() && {
+            let head_bytes_max = self.worker.snapshot().plan.limits.head_bytes;
+            self.partial.is_news(&self.input, head_bytes_max)
+        }
+    }
+
+    /// Answers the request at the beginning of the input, if its head is complete.
+    async fn next_request(&mut self, left: Pin<&mut impl Future<Output = ()>>) -> Step {
+        let worker = self.worker;
+        let input = std::mem::take(&mut self.input);
+        let mut forwarded = worker.buffers.take();
+        let (step, bytes, body) = {
+            let client = (&self.client, self.requests);
+            let snapshot = worker.snapshot();
+            match pipeline::begin(worker, snapshot, client, &input, &mut forwarded) {
+                Begun::Request(exchange, mut body) => {
+                    self.in_head = false;
+                    self.partial.reset();
+                    let request = (&*input, &mut forwarded);
+                    let next = self.answer(&exchange, request, body.as_deref_mut(), left);
+                    (Step::Answered(next.await), exchange.input_bytes, body)
+                }
+                Begun::Invalid(code) => (Step::Invalid(code), 0, None),
+                Begun::Incomplete => (Step::Incomplete, 0, None),
+            }
+        };
+        worker.buffers.give(forwarded);
+        self.input = input;
+        self.input.drain(..bytes);
+        match step {
+            Step::Answered(next) => Step::Answered(self.after_body(next, body)),
+            step => step,
         }
     }
 
@@ -260,7 +267,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
         let connection = match responding.connection {
             Some(connection) if response.status == 101 => {
                 let bytes = (head, received);
-                return self.switch(exchange, response, connection, bytes).await;
+                return Box::pin(self.switch(exchange, response, connection, bytes)).await;
             }
             connection => connection,
         };
