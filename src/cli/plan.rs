@@ -4,8 +4,9 @@ use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::metric::{Metric, MetricGoal};
 use crate::experiment::metric_definition::duration;
-use crate::experiment::resolve::{AssignedBy, Membership, membership};
-use crate::experiment::{Experiment, Group, Horizon, UserId};
+use crate::experiment::resolve::{AssignedBy, Membership, Subject, membership};
+use crate::experiment::units::Units;
+use crate::experiment::{Experiment, ExperimentIndex, Group, Horizon, UserId};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -80,8 +81,8 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
     let mut moves = Moves::new();
     for user in ids.iter().filter_map(|id| UserId::new(id)) {
         let key = (
-            place(old, before.as_ref(), user),
-            place(new, after.as_ref(), user),
+            place(old, old.experiment_named(name), user),
+            place(new, new.experiment_named(name), user),
         );
         *moves.entry(key).or_default() += 1;
     }
@@ -203,20 +204,26 @@ fn primary(plan: &Plan, experiment: &Experiment) -> String {
 }
 
 /// Describes where a user is: the group, and its upstream.
-fn place(plan: &Plan, experiment: Option<&Experiment>, user: UserId<'_>) -> String {
+fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>) -> String {
     let outside = || "outside".to_owned();
-    let Some(experiment) = experiment else {
+    let Some(index) = experiment else {
         return outside();
     };
-    let Membership::Inside { group, by } = membership(experiment, user, None) else {
+    let units = Units::all(plan.units.len(), user.as_bytes());
+    let subject = Subject {
+        units: Some(&units),
+        ..Subject::of(user)
+    };
+    let Membership::Inside { group, by } = membership(&plan.experiments, index, &subject) else {
         return outside();
     };
+    let experiment = plan.experiment(index);
     let group = &experiment.groups[group.0];
     let upstream = group.upstream.map(|upstream| &plan.upstream(upstream).name);
     let shown = upstream.map_or(String::new(), |name| format!(" ({name})"));
     match by {
         AssignedBy::Winner => format!("everybody in {}{shown}", group.name),
-        AssignedBy::Hash | AssignedBy::Override => format!("{}{shown}", group.name),
+        _ => format!("{}{shown}", group.name),
     }
 }
 

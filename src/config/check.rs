@@ -92,6 +92,10 @@ const KEYS: &[(&str, &str)] = &[
         "{ path, origins, body, per_minute, per_minute_per_address, browser }",
     ),
     (
+        "holdout",
+        "users who are in no experiment: { share: 5%, experiments: [NAME] }",
+    ),
+    (
         "retention",
         "how long users are kept after their experiment ended, such as 90d; forever unless given",
     ),
@@ -114,7 +118,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         upstreams: &names,
         metrics: &metrics,
     };
-    let experiments = experiments::read(root.get("experiments"), &known);
+    let (experiments, units) = experiments::read(root, &known, &mut watched);
     let default = upstreams::default(root, &names, &experiments);
     let workers = root
         .get("workers")
@@ -135,6 +139,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         upstreams: upstreams.into(),
         default,
         experiments: experiments.into(),
+        units: units.into(),
         metrics: metrics.into(),
         segments: segments::read(root),
         timeouts: limits::timeouts(root),

@@ -4,7 +4,7 @@ use super::plan::Plan;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
-use crate::experiment::{Experiment, Lifecycle, UpstreamIndex};
+use crate::experiment::{Crossover, Experiment, Lifecycle, UpstreamIndex};
 use std::collections::BTreeSet;
 
 /// Returns what ingestion must know to aggregate records that were made under this plan.
@@ -73,6 +73,10 @@ pub fn experiment(plan: &Plan, experiment: &Experiment) -> DeclaredExperiment {
         metrics: counted(experiment).into_iter().collect(),
         running: experiment.winner.is_none(),
         salt: Some(experiment.salt.to_string()),
+        unit: experiment
+            .unit
+            .map(|unit| plan.units[unit.0].name.to_string()),
+        excludes_crossovers: experiment.crossover == Crossover::Exclude,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `experiments:`: who takes part, and in which groups.
 
+use super::admission;
 use super::lifecycle;
 use super::metrics;
 use super::name::check_name;
@@ -11,7 +12,9 @@ use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::{
     EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
+use crate::experiment::units::Unit;
 use http::header::HeaderName;
+use std::path::PathBuf;
 
 /// The names that experiments refer to.
 pub struct Known<'a> {
@@ -31,6 +34,10 @@ const KEYS: &[(&str, &str)] = &[
     (
         "match",
         "who is eligible: a path, or { path, host, method, headers, query }",
+    ),
+    (
+        "expose",
+        "which of these requests expose users, written as `match`; all of them unless given",
     ),
     (
         "salt",
@@ -65,28 +72,38 @@ const WEIGHT: &str = "a positive number, such as 50";
 const LABEL: &str = "what people read in place of the group's name: at most 80 letters";
 const LABEL_MAX: usize = 80;
 
-/// Reads all experiments of the file.
-pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
-    let named = node
-        .map(|node| node.named("experiment"))
-        .unwrap_or_default();
-    let mut experiments: Vec<Experiment> = named
-        .iter()
-        .filter_map(|(name, node)| experiment(name, node, known))
-        .collect();
+/// Reads all experiments of the file, and what they divide besides users.
+pub fn read(
+    root: &Node<'_>,
+    known: &Known<'_>,
+    watched: &mut Vec<PathBuf>,
+) -> (Vec<Experiment>, Vec<Unit>) {
+    let named = root.get("experiments").map(|node| node.named("experiment"));
+    let named = named.unwrap_or_default();
+    let keys = [KEYS, admission::KEYS].concat();
+    let (mut experiments, mut nodes, mut units) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, node) in &named {
+        check_name(node, name);
+        if node.keys(&keys) {
+            experiments.push(experiment(name, node, known, (&mut units, watched)));
+            nodes.push(node);
+        }
+    }
+    admission::connect(root, &nodes, &mut experiments);
     let guardrails = experiments.iter_mut().flat_map(|own| &mut own.guardrails);
     let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
     for (place, guardrail) in counted.enumerate() {
         guardrail.counted_as = MetricIndex(known.metrics.len() + place);
     }
-    experiments
+    (experiments, units)
 }
 
-fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experiment> {
-    check_name(node, name);
-    if !node.keys(KEYS) {
-        return None;
-    }
+fn experiment(
+    name: &str,
+    node: &Node<'_>,
+    known: &Known<'_>,
+    shared: (&mut Vec<Unit>, &mut Vec<PathBuf>),
+) -> Experiment {
     let groups = match node.get("groups") {
         Some(groups) => long_groups(node, &groups, known),
         None => short_groups(node, known),
@@ -111,13 +128,20 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
     let primary = metrics.first().map(|index| &known.metrics[index.0]);
     let min_duration = node.get("min_duration").and_then(|node| node.duration());
     let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
-    Some(Experiment {
+    let admitted = admission::read(node, salt, &groups, shared);
+    Experiment {
         name: name.into(),
         salt: salt.into(),
         matcher: node
             .get("match")
             .map(|node| matcher(&node))
             .unwrap_or_default(),
+        expose: node.get("expose").map(|node| matcher(&node)),
+        admission: admitted.admission,
+        is_sticky: admitted.is_sticky,
+        unit: admitted.unit,
+        crossover: admitted.crossover,
+        holdback: admitted.holdback,
         traffic,
         control: GroupIndex(control),
         metrics,
@@ -138,7 +162,7 @@ fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experime
         split: Split::new(salt, traffic, parts()),
         epoch: EpochDigest::of(salt, traffic, parts()),
         groups: groups.into(),
-    })
+    }
 }
 
 /// `{ control: current, experiment: redesign, percent: 10 }`.

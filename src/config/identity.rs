@@ -183,7 +183,8 @@ fn signing_keys(node: &Node<'_>) -> Option<KeyRing> {
     Some(KeyRing::new(plan::IDENTITY_KEYS, secrets.next()?, secrets))
 }
 
-fn source(node: &Node<'_>) -> Option<IdSource> {
+/// Reads where an ID stands in requests.
+pub fn source(node: &Node<'_>) -> Option<IdSource> {
     const ALLOWED: &str =
         "one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }";
     if !node.keys(&[

@@ -5,6 +5,7 @@
 //! errors with their positions ([`reader`], [`diagnostic`]).
 
 mod admin;
+mod admission;
 mod check;
 mod counting;
 pub mod declaration;

@@ -24,6 +24,7 @@ use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
 use crate::experiment::not_counted::CountingRules;
 use crate::experiment::segment::UserSegment;
+use crate::experiment::units::Unit;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub default: UpstreamIndex,
     /// In file order.
     pub experiments: Experiments,
+    /// What experiments divide besides users.
+    pub units: Box<[Unit]>,
     /// In file order.
     pub metrics: Box<[Metric]>,
     /// The segments that divide users for display, in file order.

@@ -41,12 +41,33 @@ impl Share {
     }
 }
 
+/// A part of all users that a hash of its own chooses, prepared for hashing.
+#[derive(Clone, Debug)]
+pub struct Portion {
+    prefix: Box<[u8]>,
+    /// A hash below this is inside; `2^32` includes every hash.
+    below: u64,
+}
+
+impl Portion {
+    /// The users for whom `murmur3_32(prefix + user, seed 0)` is below `share` of all hashes.
+    pub fn new(prefix: &str, share: Share) -> Portion {
+        Portion {
+            prefix: prefix.as_bytes().into(),
+            below: (share.get() * HASHES).ceil() as u64,
+        }
+    }
+
+    /// Whether the user is inside.
+    pub fn has(&self, user: UserId<'_>) -> bool {
+        self.below == 1 << 32 || u64::from(hash(&self.prefix, user)) < self.below
+    }
+}
+
 /// The split of one experiment, prepared for hashing: prefixes are built once and not per request.
 #[derive(Clone, Debug)]
 pub struct Split {
-    traffic_prefix: Box<[u8]>,
-    /// A traffic hash below this is inside the traffic share; `2^32` includes every hash.
-    traffic_below: u64,
+    traffic: Portion,
     groups: Box<[Slot]>,
     /// Whether all weights are equal: then the largest hash wins, and the logarithm is not needed.
     even: bool,
@@ -74,8 +95,7 @@ impl Split {
             })
             .collect();
         Split {
-            traffic_prefix: format!("{salt}/traffic/").into_bytes().into(),
-            traffic_below: (traffic.get() * HASHES).ceil() as u64,
+            traffic: Portion::new(&format!("{salt}/traffic/"), traffic),
             even: groups.windows(2).all(|two| two[0].weight == two[1].weight),
             groups,
         }
@@ -83,18 +103,14 @@ impl Split {
 
     /// Returns the user's group; `None` for a user outside the traffic share.
     pub fn assign(&self, user: UserId<'_>) -> Option<GroupIndex> {
-        let all = self.traffic_below == 1 << 32;
-        if !all && u64::from(hash(&self.traffic_prefix, user)) >= self.traffic_below {
-            return None;
-        }
-        self.group(user)
+        self.traffic.has(user).then(|| self.group(user))?
     }
 
-    /// Chooses the group by weighted rendezvous hashing: the largest `ln(u) / weight` wins, and the first
+    /// Chooses the group, whatever the traffic share is, by weighted rendezvous hashing: the largest `ln(u) / weight` wins, and the first
     /// group wins a tie.
     /// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005
     /// (logarithmic method).
-    fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
+    pub fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
         let mut best = None;
         let mut best_score = f64::NEG_INFINITY;
         for (index, slot) in self.groups.iter().enumerate() {
@@ -116,7 +132,7 @@ impl Split {
 const HASHES: f64 = 4_294_967_296.0;
 
 /// Computes `murmur3_32(prefix + user, seed 0)`.
-fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
+pub(super) fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
     let mut key = Joined {
         now: prefix,
         then: user.as_bytes(),

@@ -1,5 +1,6 @@
 //! Events that a browser or a server reports as JSON: `{"event": "purchase", "amount": 19.9, "id":
-//! "…", "at": "2026-11-23T10:00:00Z"}` or a list of them, where a server adds `"user"`. Other keys are the
+//! "…", "at": "2026-11-23T10:00:00Z"}` or a list of them, where a server adds `"user"`, and `"bucket_by"` where
+//! that is the ID of another unit than a user. Other keys are the
 //! event's parameters.
 
 use super::event::{
@@ -25,6 +26,8 @@ pub struct ClientEvent {
     pub event: Event<'static>,
     /// Who did it, where the report says so.
     pub user: Option<String>,
+    /// The unit that `user` is the ID of, such as `header:x-account`, where the report says so.
+    pub bucket_by: Option<String>,
 }
 
 /// An event of a report that is not counted, and why.
@@ -114,7 +117,7 @@ fn one(event: &RawValue) -> Result<ClientEvent, &'static str> {
     }
     // It was read once as JSON, so that only its keys can be wrong.
     let Keys(keys) = serde_json::from_str(event.get()).map_err(|_| "has a key that is no text")?;
-    let (mut name, mut id, mut user) = (None, None, None);
+    let (mut name, mut id, mut user, mut bucket_by) = (None, None, None, None);
     let mut at = EventTime::Reported;
     let mut parameters = Parameters::new();
     for (key, value) in keys {
@@ -122,6 +125,9 @@ fn one(event: &RawValue) -> Result<ClientEvent, &'static str> {
             "event" => name = text(value).ok_or("`event` must be a name of 1 to 256 bytes")?,
             "id" => id = text(value).ok_or("`id` must be a text of 1 to 256 bytes")?,
             "user" => user = text(value).ok_or("`user` must be a text of 1 to 256 bytes")?,
+            "bucket_by" => {
+                bucket_by = text(value).ok_or("`bucket_by` must be a text of 1 to 256 bytes")?;
+            }
             "at" => at = time(value).ok_or("`at` must be a time as text")?,
             _ if parameters.len() == PARAMETERS_MAX => return Err("has more than 64 parameters"),
             _ => parameters.push((Cow::Owned(key), parameter(value))),
@@ -136,6 +142,7 @@ fn one(event: &RawValue) -> Result<ClientEvent, &'static str> {
             at,
         },
         user,
+        bucket_by,
     })
 }
 

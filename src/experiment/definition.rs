@@ -1,11 +1,15 @@
 //! One experiment of the plan: its groups, metrics and lifecycle.
 
-use super::assign::{Share, Split, Weight};
+use super::UserId;
+use super::admission::Admission;
+use super::assign::{Portion, Share, Split, Weight};
 use super::epoch::EpochDigest;
 use super::guardrail::Guardrail;
+use super::http_view::RequestView;
 use super::index::{GroupIndex, MetricIndex, UpstreamIndex};
 use super::matcher::Matcher;
 use super::metric_definition::duration;
+use super::units::UnitIndex;
 
 /// Which verdicts watershed acts on by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,26 @@ impl Horizon {
     }
 }
 
+/// What becomes of a user who is seen in a second group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crossover {
+    /// The user counts for the group of first exposure.
+    #[default]
+    First,
+    /// The user counts no longer.
+    Exclude,
+}
+
+impl Crossover {
+    /// As the file and results write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Crossover::First => "first",
+            Crossover::Exclude => "exclude",
+        }
+    }
+}
+
 /// One experiment of the plan.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -67,8 +91,20 @@ pub struct Experiment {
     pub name: Box<str>,
     /// What is hashed with the user's ID; the name unless given.
     pub salt: Box<str>,
-    /// Who is eligible.
+    /// Whose requests are served by the user's group.
     pub matcher: Matcher,
+    /// Which of these requests expose the user; `None` for all of them.
+    pub expose: Option<Matcher>,
+    /// Who is admitted, besides the traffic share.
+    pub admission: Admission,
+    /// Whether a cookie keeps users in their groups.
+    pub is_sticky: bool,
+    /// What is divided; `None` for users.
+    pub unit: Option<UnitIndex>,
+    /// What becomes of a user who is seen in a second group.
+    pub crossover: Crossover,
+    /// Users who keep control's version after a promotion.
+    pub holdback: Option<Portion>,
     /// The share of eligible users who take part.
     pub traffic: Share,
     /// At least two, in file order, names unique.
@@ -104,6 +140,23 @@ impl Experiment {
     /// request headers.
     pub fn chooses_upstream(&self) -> bool {
         self.groups.iter().any(|group| group.upstream.is_some())
+    }
+
+    /// Whether a request that matches exposes the user.
+    pub fn exposes<'a>(&self, request: impl RequestView<'a>) -> bool {
+        let expose = self.expose.as_ref();
+        expose.is_none_or(|expose| expose.matches(request))
+    }
+
+    /// Whether a user keeps control's version although another group has won.
+    pub fn holds_back(&self, user: UserId<'_>) -> bool {
+        let is_promoted = self.winner.is_some_and(|winner| winner != self.control);
+        is_promoted && self.holdback.as_ref().is_some_and(|it| it.has(user))
+    }
+
+    /// Whether users get different versions.
+    pub fn divides_users(&self) -> bool {
+        self.winner.is_none() || self.holdback.is_some()
     }
 
     /// Finds a group by its name.

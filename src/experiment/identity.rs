@@ -318,24 +318,27 @@ pub fn set_cookie(identity: &Identity, visitor: &Visitor<'_>, over_tls: bool) ->
     let mint = &identity.mint;
     let id = visitor.assigned_by().as_bytes();
     let value = minted::write(&identity.keys, id, visitor.origin);
-    let mut line = [mint.cookie.as_bytes(), b"=", &value].concat();
-    let age = mint.max_age_s;
-    let attributes = format!(
-        "; Path={}; Max-Age={age}; SameSite={}",
-        mint.path, mint.same_site
+    let attributes = cookie_attributes(mint, over_tls);
+    Some([mint.cookie.as_bytes(), b"=", &value, attributes.as_bytes()].concat())
+}
+
+/// The attributes of cookies that belong to a user, behind their value.
+pub fn cookie_attributes(mint: &Mint, over_tls: bool) -> String {
+    let mut line = format!(
+        "; Path={}; Max-Age={}; SameSite={}",
+        mint.path, mint.max_age_s, mint.same_site
     );
-    line.extend_from_slice(attributes.as_bytes());
     if let Some(domain) = &mint.domain {
-        line.extend_from_slice(b"; Domain=");
-        line.extend_from_slice(domain.as_bytes());
+        line += "; Domain=";
+        line += domain;
     }
     if mint.http_only {
-        line.extend_from_slice(b"; HttpOnly");
+        line += "; HttpOnly";
     }
     if mint.secure.unwrap_or(over_tls) {
-        line.extend_from_slice(b"; Secure");
+        line += "; Secure";
     }
-    Some(line)
+    line
 }
 
 fn trim(id: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
@@ -350,7 +353,7 @@ fn trim(id: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 
 /// The ID that stands in a source. Where a cookie or header occurs more than once, the first usable value
 /// is the ID.
-fn read<'a>(
+pub fn read<'a>(
     source: &IdSource,
     request: impl RequestView<'a>,
     usable: impl Fn(&[u8]) -> bool,

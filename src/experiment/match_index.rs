@@ -19,6 +19,7 @@ type Places = HashMap<Box<str>, Vec<usize>, RandomState>;
 pub struct Experiments {
     all: Box<[Experiment]>,
     routes: Option<Routes>,
+    has_sticky: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,7 @@ impl From<Vec<Experiment>> for Experiments {
     fn from(all: Vec<Experiment>) -> Experiments {
         let routes = (all.len() > FEW).then(|| Routes::of(all.iter().map(|it| &it.matcher)));
         Experiments {
+            has_sticky: all.iter().any(|it| it.is_sticky),
             all: all.into(),
             routes,
         }
@@ -65,6 +67,11 @@ impl<'a> IntoIterator for &'a Experiments {
 }
 
 impl Experiments {
+    /// Whether a cookie keeps users in the groups of some experiment.
+    pub fn has_sticky(&self) -> bool {
+        self.has_sticky
+    }
+
     /// Returns the experiments that this request may be eligible for, in file order.
     pub fn candidates<'a>(
         &self,

@@ -8,6 +8,7 @@
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
 
+pub mod admission;
 pub mod assign;
 pub mod client_event;
 pub mod consent;
@@ -19,6 +20,7 @@ pub mod guardrail;
 pub mod http_view;
 pub mod identity;
 mod index;
+pub mod kept_groups;
 pub mod key_ring;
 pub mod latency_bucket;
 pub mod match_index;
@@ -32,9 +34,10 @@ pub mod record;
 pub mod resolve;
 pub mod robots;
 pub mod segment;
+pub mod units;
 mod user_id;
 
-pub use definition::{ActOn, Experiment, Group, Horizon, Lifecycle};
+pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Lifecycle};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 pub use user_id::UserId;

@@ -37,6 +37,10 @@ pub struct DeclaredExperiment {
     pub running: bool,
     /// What is hashed with users' IDs; `None` in journals of version 0.1.
     pub salt: Option<String>,
+    /// The name of what is divided; `None` for users.
+    pub unit: Option<String>,
+    /// Whether users who are seen in a second group count no longer.
+    pub excludes_crossovers: bool,
 }
 
 /// One group of a declaration.
@@ -98,6 +102,9 @@ pub struct Record<'a> {
     /// Whether the response gives the client this ID for the first time. Whether the client keeps it is not
     /// known, so it counts once it comes back.
     pub is_new: bool,
+    /// The name of what `user` is the ID of, and only experiments that divide it are concerned; empty for
+    /// a user.
+    pub unit: &'a str,
 }
 
 /// The exposure of a user to a group on one request.
@@ -109,6 +116,8 @@ pub struct Exposure {
     pub group: GroupIndex,
     /// Which version served it.
     pub served: Served,
+    /// The epoch that put the user into the group, where it is another one than the declaration's.
+    pub epoch: Option<EpochDigest>,
 }
 
 /// Which version served a user in a group.

@@ -1,12 +1,46 @@
 //! Resolves a request: the user's group in every experiment, and the upstream.
 
-use super::assign::Split;
 use super::http_view::RequestView;
+use super::kept_groups::KeptGroups;
 use super::match_index::Experiments;
 use super::matcher::Eligibility;
 use super::override_token::Override;
-use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
+use super::units::Units;
+use super::{EpochDigest, Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use smallvec::SmallVec;
+
+/// Who is assigned, and what decides it besides the experiments.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The ID that is hashed.
+    pub user: UserId<'a>,
+    /// A signed QA override.
+    pub forced: Option<&'a Override>,
+    /// The groups that the user was in before.
+    pub kept: Option<&'a KeptGroups>,
+    /// The units of experiments that divide something else than users.
+    pub units: Option<&'a Units<'a>>,
+}
+
+impl<'a> Subject<'a> {
+    /// A user of whom only the ID is known.
+    pub fn of(user: UserId<'a>) -> Subject<'a> {
+        Subject {
+            user,
+            forced: None,
+            kept: None,
+            units: None,
+        }
+    }
+
+    /// The ID that an experiment hashes; `None` where it divides something that the request does not name.
+    fn hashed_by(&self, experiment: &Experiment) -> Option<UserId<'a>> {
+        match experiment.unit {
+            None => Some(self.user),
+            Some(unit) => self.units?.id(unit),
+        }
+    }
+}
 
 /// The membership of a user in one experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,20 +61,39 @@ pub enum Membership {
 pub enum AssignedBy {
     /// The hash of the user ID.
     Hash,
+    /// The user was in this group before, in this epoch.
+    Sticky(EpochDigest),
     /// A signed QA override.
     Override,
+    /// The file names the user.
+    Include,
     /// The experiment is over, and everybody gets this group's version.
     Winner,
+    /// The experiment is over, and this user still gets control's version.
+    Holdback,
 }
 
 impl AssignedBy {
-    /// As logs and spans write it.
+    /// As logs, spans and results write it.
     pub fn word(self) -> &'static str {
         match self {
             AssignedBy::Hash => "hash",
+            AssignedBy::Sticky(_) => "sticky",
             AssignedBy::Override => "override",
+            AssignedBy::Include => "include",
             AssignedBy::Winner => "winner",
+            AssignedBy::Holdback => "holdback",
         }
+    }
+
+    /// Whether chance has chosen the group, so that it can be compared with others.
+    pub fn is_random(self) -> bool {
+        matches!(self, AssignedBy::Hash | AssignedBy::Sticky(_))
+    }
+
+    /// Whether the experiment is over.
+    pub fn is_over(self) -> bool {
+        matches!(self, AssignedBy::Winner | AssignedBy::Holdback)
     }
 }
 
@@ -51,15 +104,39 @@ pub enum OutsideReason {
     NotMatched,
     /// The user is not in the experiment's traffic share.
     OutsideTraffic,
-    /// An earlier experiment of the file has chosen the upstream of this request.
+    /// An earlier experiment of the file, or one that the user was in before, has chosen the upstream of
+    /// this request.
     AnotherChose(ExperimentIndex),
+    /// The user is in the holdout.
+    Holdout,
+    /// Another experiment of the layer, or none, has the user's slot.
+    Layer,
+    /// The user is not in the group of this experiment that is required.
+    Requires(ExperimentIndex),
+    /// Enrolment is closed, and the user was not in a group before.
+    Closed,
+    /// The request does not name what the experiment divides.
+    NoUnit,
+}
+
+/// A user's group in an experiment, on one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The experiment.
+    pub experiment: ExperimentIndex,
+    /// The group.
+    pub group: GroupIndex,
+    /// The reason.
+    pub by: AssignedBy,
+    /// Whether the request exposes the user. If not, it is only served by the group's version.
+    pub exposes: bool,
 }
 
 /// The groups of a request, and its upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// The user's groups by experiment, in file order.
-    pub inside: SmallVec<[(ExperimentIndex, GroupIndex, AssignedBy); 2]>,
+    pub inside: SmallVec<[Inside; 2]>,
     /// The experiment and group that chose the upstream, and the upstream.
     pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
     /// What the response depends on beyond the target.
@@ -67,11 +144,11 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Returns the experiment and group that chose the upstream, or the first ones, and the reason.
-    pub fn deciding(&self) -> Option<(ExperimentIndex, GroupIndex, AssignedBy)> {
+    /// Returns the group in the experiment that chose the upstream, or the first one.
+    pub fn deciding(&self) -> Option<Inside> {
         let chosen = self.chosen.map(|(experiment, _, _)| experiment);
         let mut inside = self.inside.iter().copied();
-        inside.find(|(experiment, _, _)| chosen.is_none_or(|it| it == *experiment))
+        inside.find(|it| chosen.is_none_or(|chosen| chosen == it.experiment))
     }
 }
 
@@ -96,11 +173,10 @@ impl VariesBy {
         request: impl RequestView<'a>,
     ) -> bool {
         let eligible = experiment.matcher.judge(request);
-        let splits = experiment.winner.is_none();
         if eligible != Eligibility::No && !experiment.matcher.headers.is_empty() {
             self.headers.push(index);
         }
-        if eligible == Eligibility::Yes && splits {
+        if eligible == Eligibility::Yes && experiment.divides_users() {
             match experiment.chooses_upstream() {
                 true => self.user_for_upstream = true,
                 false => self.user_for_headers = true,
@@ -111,30 +187,63 @@ impl VariesBy {
 }
 
 /// Resolves a request of a user. At most one experiment, the first in file order whose group has an
-/// upstream, chooses the upstream. All experiments without upstreams apply.
+/// upstream, chooses the upstream; where the user was in some of them before, the one of these that came
+/// first. All experiments without upstreams apply.
 pub fn resolve<'a>(
     experiments: &Experiments,
     request: impl RequestView<'a>,
-    user: UserId<'_>,
-    forced: Option<&Override>,
+    subject: &Subject<'_>,
 ) -> Assignment {
     let mut assignment = Assignment::default();
+    let anchor = subject
+        .kept
+        .and_then(|kept| anchor(experiments, request, kept));
     for (index, experiment) in experiments.candidates(request) {
-        let chosen = assignment.chosen.map(|(by, _, _)| by);
-        if chosen.is_some() && experiment.chooses_upstream() {
+        let is_behind = || assignment.chosen.is_some() || !may_choose(experiment, index, anchor);
+        if experiment.chooses_upstream() && is_behind() {
             continue;
         }
         if !assignment.varies_by.add(index, experiment, request) {
             continue;
         }
-        if let Membership::Inside { group, by } = membership(experiment, user, forced) {
-            assignment.inside.push((index, group, by));
+        if let Membership::Inside { group, by } = membership(experiments, index, subject) {
+            assignment.inside.push(Inside {
+                experiment: index,
+                group,
+                by,
+                exposes: experiment.exposes(request),
+            });
             if let Some(upstream) = experiment.groups[group.0].upstream {
                 assignment.chosen = Some((index, group, upstream));
             }
         }
     }
     assignment
+}
+
+/// The experiment that the user was in first, of those that would choose the upstream of this request.
+fn anchor<'a>(
+    experiments: &Experiments,
+    request: impl RequestView<'a>,
+    kept: &KeptGroups,
+) -> Option<ExperimentIndex> {
+    let matching = kept.entries.iter().filter(|entry| {
+        let experiment = &experiments[entry.experiment.0];
+        let chooses = experiment.chooses_upstream() && experiment.winner.is_none();
+        chooses && experiment.matcher.matches(request)
+    });
+    let first = matching.min_by_key(|entry| (entry.since_s, entry.experiment));
+    first.map(|entry| entry.experiment)
+}
+
+/// Whether an experiment may choose the upstream of a user who was in `anchor` before. One that is over
+/// has its place in the file.
+fn may_choose(
+    experiment: &Experiment,
+    index: ExperimentIndex,
+    anchor: Option<ExperimentIndex>,
+) -> bool {
+    anchor.is_none_or(|anchor| anchor == index || experiment.winner.is_some())
 }
 
 /// Resolves a request that belongs to no user who is counted: it gets control, or the group of a signed
@@ -155,8 +264,12 @@ pub fn unrecorded<'a>(
             continue;
         }
         if let Some(group) = forced {
-            let by = AssignedBy::Override;
-            assignment.inside.push((index, group, by));
+            assignment.inside.push(Inside {
+                experiment: index,
+                group,
+                by: AssignedBy::Override,
+                exposes: experiment.exposes(request),
+            });
         }
         if chooses {
             let group = forced.unwrap_or(experiment.winner.unwrap_or(experiment.control));
@@ -167,45 +280,102 @@ pub fn unrecorded<'a>(
     assignment
 }
 
-/// Returns the running experiments whose conditions a request meets, whoever sends it.
+/// Returns the running experiments that a request would be an exposure to, whoever sends it.
 pub fn eligible<'a>(
     experiments: &Experiments,
     request: impl RequestView<'a>,
-) -> SmallVec<[ExperimentIndex; 2]> {
+) -> impl Iterator<Item = ExperimentIndex> {
     let running = experiments
         .candidates(request)
         .filter(|(_, experiment)| experiment.winner.is_none());
-    let eligible = running.filter(|(_, experiment)| experiment.matcher.matches(request));
-    eligible.map(|(index, _)| index).collect()
+    let eligible = running.filter(move |(_, experiment)| {
+        experiment.matcher.matches(request) && experiment.exposes(request)
+    });
+    eligible.map(|(index, _)| index)
 }
 
 /// Returns the membership of a user in an experiment whose conditions the request meets.
 pub fn membership(
-    experiment: &Experiment,
-    user: UserId<'_>,
-    forced: Option<&Override>,
+    experiments: &Experiments,
+    index: ExperimentIndex,
+    subject: &Subject<'_>,
 ) -> Membership {
-    if let Some(group) = forced.and_then(|forced| forced.group_in(experiment)) {
-        return Membership::Inside {
-            group,
-            by: AssignedBy::Override,
-        };
+    let experiment = &experiments[index.0];
+    let inside = |group, by| Membership::Inside { group, by };
+    if let Some(group) = subject
+        .forced
+        .and_then(|forced| forced.group_in(experiment))
+    {
+        return inside(group, AssignedBy::Override);
+    }
+    let Some(user) = subject.hashed_by(experiment) else {
+        return Membership::Outside(OutsideReason::NoUnit);
+    };
+    let admission = &experiment.admission;
+    if admission
+        .holdout
+        .as_ref()
+        .is_some_and(|holdout| holdout.has(user))
+    {
+        return Membership::Outside(OutsideReason::Holdout);
     }
     if let Some(group) = experiment.winner {
-        return Membership::Inside {
-            group,
-            by: AssignedBy::Winner,
+        return match experiment.holds_back(user) {
+            true => inside(experiment.control, AssignedBy::Holdback),
+            false => inside(group, AssignedBy::Winner),
         };
     }
-    assigned(&experiment.split, user)
+    if let Some(group) = admission.included(user) {
+        return inside(group, AssignedBy::Include);
+    }
+    if let Some(kept) = subject.kept.and_then(|kept| kept.of(index)) {
+        return inside(kept.group, AssignedBy::Sticky(kept.epoch));
+    }
+    match refused(experiments, index, subject) {
+        Some(reason) => Membership::Outside(reason),
+        None => assigned(experiment, user),
+    }
 }
 
-fn assigned(split: &Split, user: UserId<'_>) -> Membership {
-    match split.assign(user) {
-        Some(group) => Membership::Inside {
-            group,
-            by: AssignedBy::Hash,
-        },
-        None => Membership::Outside(OutsideReason::OutsideTraffic),
+/// Why a user who was in no group before is not admitted, whatever the hash says.
+fn refused(
+    experiments: &Experiments,
+    index: ExperimentIndex,
+    subject: &Subject<'_>,
+) -> Option<OutsideReason> {
+    let admission = &experiments[index.0].admission;
+    let missing = admission.requires.iter().find(|(other, group)| {
+        let found = membership(experiments, *other, subject);
+        !matches!(found, Membership::Inside { group: has, .. } if has == *group)
+    });
+    if let Some((other, _)) = missing {
+        return Some(OutsideReason::Requires(*other));
     }
+    if admission.is_closed {
+        return Some(OutsideReason::Closed);
+    }
+    // Who was in another experiment of the layer stays there, and there alone.
+    let layer = admission.layer.as_ref()?;
+    let shares = |other: ExperimentIndex| {
+        let other = &experiments[other.0];
+        let its = other.admission.layer.as_ref();
+        other.winner.is_none() && its.is_some_and(|its| its.name == layer.name)
+    };
+    let mut kept = subject.kept.iter().flat_map(|kept| &kept.entries);
+    kept.any(|entry| shares(entry.experiment))
+        .then_some(OutsideReason::Layer)
+}
+
+/// The group of a user who may be admitted, by hash.
+fn assigned(experiment: &Experiment, user: UserId<'_>) -> Membership {
+    let (group, reason) = match &experiment.admission.layer {
+        // The layer's slots are the traffic share.
+        Some(layer) if !layer.has(user) => (None, OutsideReason::Layer),
+        Some(_) => (experiment.split.group(user), OutsideReason::Layer),
+        None => (experiment.split.assign(user), OutsideReason::OutsideTraffic),
+    };
+    group.map_or(Membership::Outside(reason), |group| Membership::Inside {
+        group,
+        by: AssignedBy::Hash,
+    })
 }

@@ -27,6 +27,8 @@ struct ExperimentMore {
     salt: Option<String>,
     /// In the order of the groups.
     upstreams: Vec<Option<String>>,
+    unit: Option<String>,
+    excludes_crossovers: bool,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -103,6 +105,8 @@ impl From<&Declaration> for DeclarationMore {
                 .iter()
                 .map(|group| group.upstream.clone())
                 .collect(),
+            unit: experiment.unit.clone(),
+            excludes_crossovers: experiment.excludes_crossovers,
         };
         let metric = |metric: &DeclaredMetric| MetricMore {
             cap: metric.cap,
@@ -140,6 +144,8 @@ impl DeclarationShape {
                     .collect(),
                 running: shape.running,
                 salt: more.salt,
+                unit: more.unit,
+                excludes_crossovers: more.excludes_crossovers,
             })
         };
         let DeclarationMore {

@@ -1,6 +1,6 @@
 //! The payload of a frame: one byte of kind (1 declaration, 2 record, 3 record with more fields of
 //! 0.1.0, 4 record with more fields, 5 record with more fields and times of its events, 6 the same with
-//! segments; 128 more for a record of an ID that was minted for its request), then postcard.
+//! segments, 7 the same with epochs of exposures and a unit; 128 more for a record of an ID that was minted for its request), then postcard.
 //! [`super::frame`] defines the frame.
 //!
 //! A journal is a folder of segments, each named by the sequence number of its first record (20
@@ -14,7 +14,7 @@ use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
 use crate::experiment::not_counted::NotCounted;
 use crate::experiment::record::{Declaration, Exposure, Record, Served};
-use crate::experiment::{ExperimentIndex, GroupIndex, MetricIndex, UserId};
+use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricIndex, UserId};
 use foldhash::fast::RandomState;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,6 +31,7 @@ const KIND_RECORD_WITH_OLD_MORE: u8 = 3;
 const KIND_RECORD_WITH_MORE: u8 = 4;
 const KIND_RECORD_WITH_TIMES: u8 = 5;
 const KIND_RECORD_WITH_SEGMENTS: u8 = 6;
+const KIND_RECORD_WITH_EPOCHS: u8 = 7;
 /// Added to the kind of a record of a new ID.
 const OF_NEW_ID: u8 = 0x80;
 /// How an exposure that is not counted is served: this, and the place of the reason among all.
@@ -71,6 +72,8 @@ pub struct OwnedRecord {
     pub minted: Option<Vec<u8>>,
     /// See [`Record::is_new`].
     pub is_new: bool,
+    /// See [`Record::unit`].
+    pub unit: String,
 }
 
 /// Some records of one journal, in order.
@@ -121,7 +124,14 @@ pub fn write_record(
         let times = observations().map(|it| it.at_ms.map_or(0, NonZeroU64::get));
         times.collect()
     };
-    let written = if !record.segments.is_empty() {
+    let exposures = || record.exposures.iter();
+    let written = if !record.unit.is_empty() || exposures().any(|it| it.epoch.is_some()) {
+        *kind = KIND_RECORD_WITH_EPOCHS;
+        let epochs = exposures().map(|it| it.epoch.map_or(0, |epoch| epoch.0));
+        let epochs: Epochs = epochs.collect();
+        let rest = (record.segments, epochs, record.unit);
+        postcard::to_slice(&(shape, more(), times(), rest), body)
+    } else if !record.segments.is_empty() {
         *kind = KIND_RECORD_WITH_SEGMENTS;
         postcard::to_slice(&(shape, more(), times(), record.segments), body)
     } else if has_times {
@@ -205,6 +215,19 @@ fn decode_kind(kind: u8, body: &[u8]) -> Result<JournalEntry, UnreadablePayload>
             segments.clone_into(&mut record.segments);
             Ok(JournalEntry::Record(record))
         }
+        KIND_RECORD_WITH_EPOCHS => {
+            type Rest<'a> = (&'a str, Epochs, &'a str);
+            let (shape, more, times, rest): (Reading<'_>, More<'_>, Times, Rest<'_>) =
+                postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
+            let mut record = more.read_with(shape, times).ok_or(UnreadablePayload)?;
+            let (segments, epochs, unit) = rest;
+            segments.clone_into(&mut record.segments);
+            unit.clone_into(&mut record.unit);
+            for (exposure, epoch) in record.exposures.iter_mut().zip(epochs) {
+                exposure.epoch = (epoch != 0).then_some(EpochDigest(epoch));
+            }
+            Ok(JournalEntry::Record(record))
+        }
         KIND_RECORD_WITH_OLD_MORE => {
             let (shape, more): (Reading<'_>, OldMore<'_>) =
                 postcard::from_bytes(body).map_err(|_| UnreadablePayload)?;
@@ -284,6 +307,7 @@ impl Shaped for Exposure {
             experiment: ExperimentIndex(experiment as usize),
             group: GroupIndex(group as usize),
             served,
+            epoch: None,
         })
     }
 }
@@ -369,6 +393,9 @@ impl More<'_> {
     }
 }
 
+/// The epochs of exposures, one for each, 0 for the declaration's.
+type Epochs = SmallVec<[u64; 2]>;
+
 /// The own times of events in Unix milliseconds, one for each observation, 0 for none.
 type Times = SmallVec<[u64; 4]>;
 
@@ -405,6 +432,7 @@ impl Reading<'_> {
             latency_us: self.latency_us,
             exposures: self.exposures.0,
             segments: String::new(),
+            unit: String::new(),
             observations: self.observations.0,
             minted: minted.map(<[u8]>::to_vec),
             is_new: false,

@@ -10,7 +10,7 @@ use crate::proxy::h1::request_head::Request;
 use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::event_faults;
 use crate::proxy::observe::exposure_log::{self, EventOutcome};
-use crate::proxy::policy::consents;
+use crate::proxy::policy::{self, consents};
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::rate_limit::Reporter;
 use http::header::{
@@ -154,10 +154,11 @@ fn report(
         let error = "no user ID: only visitors that were here before are counted";
         return Err(Rejection::new(StatusCode::FORBIDDEN, error));
     };
+    let units = policy::units(plan, head);
     let (mut accepted, mut dropped) = (0, 0);
     let (mut unknown, mut refused, mut unused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (place, reported) in events.iter().enumerate() {
-        match exposure_log::event(worker, snapshot, &visitor, reported) {
+        match exposure_log::event(worker, snapshot, (&visitor, units.as_deref()), reported) {
             EventOutcome::Journaled => {
                 accepted += 1;
                 metric::note_unused(&plan.metrics, &reported.event, &mut unused);

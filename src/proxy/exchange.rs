@@ -5,6 +5,7 @@ use crate::experiment::identity::Visitor;
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::record::Exposure;
 use crate::experiment::resolve::Assignment;
+use crate::experiment::units::Units;
 use crate::experiment::{UpstreamIndex, UserId};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::body::ClientFraming;
@@ -54,6 +55,8 @@ pub struct Exchange<'b> {
     pub input_bytes: usize,
     /// The user, where one may be recorded.
     pub visitor: Option<Visitor<'b>>,
+    /// What the request names besides the user, where experiments divide such units.
+    pub units: Option<Box<Units<'b>>>,
     /// Which segments the user is in, where the file has some and the request may be an exposure.
     pub segments: Option<Box<str>>,
     /// Set where the request is served but not counted.
@@ -80,8 +83,8 @@ pub struct Exchange<'b> {
     pub local: Option<LocalResponse>,
     /// The request's head, where watershed answers it itself.
     pub head: Option<Box<Request<'b>>>,
-    /// A `Set-Cookie` that keeps an override which came in a link.
-    pub override_cookie: Option<String>,
+    /// Values of `Set-Cookie` that keep an override which came in a link, or the user's groups.
+    pub cookies: Vec<String>,
     /// Where the endpoint's name stands in the forwarded head, where the client named no host.
     pub host_at: Cell<Option<(usize, usize)>>,
     /// What only logged, exported or correlated requests have: on the heap, so that the others need
@@ -248,7 +251,9 @@ impl Exchange<'_> {
         response: &RecordedResponse,
     ) -> Option<Box<UnfinishedExposures>> {
         let visitor = self.visitor.clone()?.into_owned();
+        let units = self.units.as_deref().cloned();
+        let units = units.map(|units| Box::new(units.into_owned()));
         let exposures = response.exposures.clone();
-        UnfinishedExposures::of(worker, &self.snapshot, visitor, exposures)
+        UnfinishedExposures::of(worker, &self.snapshot, (visitor, units), exposures)
     }
 }

@@ -41,8 +41,9 @@ use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::override_token::Override;
-use crate::experiment::resolve::{self, Assignment};
+use crate::experiment::resolve::{self, Assignment, Subject};
 use crate::experiment::segment;
+use crate::experiment::units::Units;
 use crate::journal;
 use crate::telemetry::HttpProtocol;
 use crate::upstream::PooledConnection;
@@ -124,6 +125,7 @@ pub fn begin<'b>(
             None => request.head_bytes + inline,
         },
         visitor: decided.visitor,
+        units: decided.units,
         segments: decided.segments,
         uncounted: decided.uncounted,
         began,
@@ -136,7 +138,7 @@ pub fn begin<'b>(
         deadline: plan.timeouts.total.map(|total| began + total),
         head: decided.local.map(|_| Box::new(request)),
         local: decided.local,
-        override_cookie: decided.override_cookie,
+        cookies: decided.cookies,
         host_at: Cell::new(host_at.map(|at| (at, at))),
         extras,
         progress,
@@ -150,10 +152,11 @@ struct Decided<'b> {
     local: Option<LocalResponse>,
     over_tls: bool,
     visitor: Option<Visitor<'b>>,
+    units: Option<Box<Units<'b>>>,
     uncounted: Option<Box<UncountedRequest>>,
     assignment: Assignment,
     segments: Option<Box<str>>,
-    override_cookie: Option<String>,
+    cookies: Vec<String>,
 }
 
 /// Runs the phases *admit*, *identify* and *assign*.
@@ -171,26 +174,41 @@ fn decide<'b>(
     let is_known = visitor.is_some() || not_counted.is_some();
     let overriding = honour_override(plan, request, is_known, began_ms);
     let uncounted = not_counted.map(|why| {
-        let experiments = resolve::eligible(&plan.experiments, request);
+        let experiments = resolve::eligible(&plan.experiments, request).collect();
         Box::new(UncountedRequest { why, experiments })
     });
-    let assignment = match not_counted {
-        Some(NotCounted::Preflight) => Assignment::default(),
-        _ => assign(plan, request, local, visitor.as_ref(), overriding.as_ref()),
+    let units = policy::units(plan, request);
+    let kept = policy::kept_groups(plan, request, visitor.as_ref(), began_ms);
+    let forced = overriding.as_ref();
+    let subject = visitor.as_ref().map(|visitor| Subject {
+        user: visitor.assigned_by(),
+        forced,
+        kept: kept.as_deref(),
+        units: units.as_deref(),
+    });
+    let assignment = match (local, not_counted, &subject) {
+        (Some(_), _, _) | (_, Some(NotCounted::Preflight), _) => Assignment::default(),
+        (_, _, Some(subject)) => resolve::resolve(&plan.experiments, request, subject),
+        (_, _, None) => resolve::unrecorded(&plan.experiments, request, forced),
     };
     let segments = segments(plan, request, visitor.as_ref(), &assignment, began_ms);
-    let override_cookie = request
-        .override_token()
-        .zip(overriding.as_ref())
-        .and_then(|(token, it)| policy::keep_override(token, it, began_ms, over_tls));
+    let keep_override = request.override_token().zip(overriding.as_ref());
+    let keep_override =
+        keep_override.and_then(|(token, it)| policy::keep_override(token, it, began_ms, over_tls));
+    let counted = visitor.as_ref().filter(|_| not_counted.is_none());
+    let keep_groups = counted.zip(kept.as_deref()).and_then(|(visitor, kept)| {
+        policy::keep_groups(plan, visitor, kept, &assignment, (began_ms, over_tls))
+    });
+    let cookies = keep_override.into_iter().chain(keep_groups).collect();
     Decided {
         local,
         over_tls,
         visitor,
+        units,
         uncounted,
         assignment,
         segments,
-        override_cookie,
+        cookies,
     }
 }
 
@@ -284,24 +302,6 @@ fn honour_override(
 ) -> Option<Override> {
     let token = request.override_token().filter(|_| is_known)?;
     policy::honour(plan, token, now_ms)
-}
-
-/// Phase *assign*: the user's groups, and the upstream that they choose.
-fn assign(
-    plan: &Plan,
-    request: &Request<'_>,
-    local: Option<LocalResponse>,
-    visitor: Option<&Visitor<'_>>,
-    overriding: Option<&Override>,
-) -> Assignment {
-    match (local, visitor) {
-        (Some(_), _) => Assignment::default(),
-        (None, None) => resolve::unrecorded(&plan.experiments, request, overriding),
-        (None, Some(visitor)) => {
-            let user = visitor.assigned_by();
-            resolve::resolve(&plan.experiments, request, user, overriding)
-        }
-    }
 }
 
 /// The request's ID and trace context, and what is logged and exported of it, where the file asks

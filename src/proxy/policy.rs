@@ -4,10 +4,12 @@
 use crate::config::plan::Plan;
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::{self, Visitor};
+use crate::experiment::kept_groups::{self, GROUPS_COOKIE, KeptGroup, KeptGroups};
 use crate::experiment::not_counted::{self, NotCounted};
 use crate::experiment::override_token::{self, Override};
-use crate::experiment::resolve;
+use crate::experiment::resolve::{self, AssignedBy, Assignment};
 use crate::experiment::robots::ClientKind;
+use crate::experiment::units::Units;
 use crate::proxy::error_response::{self, ErrorCode, ProxyError};
 use crate::proxy::headers::plan_headers::{self, OverrideToken};
 use crate::proxy::observe::trace_context::Correlation;
@@ -104,8 +106,62 @@ pub fn mint<'a>(
     }
     let mut random = [0; 10];
     getrandom::fill(&mut random).ok()?;
-    let in_experiment = !resolve::eligible(&plan.experiments, request).is_empty();
+    let mut eligible = resolve::eligible(&plan.experiments, request);
+    let in_experiment = eligible.next().is_some();
     Some(identity::mint(now_ms, &random, in_experiment))
+}
+
+/// What the request names besides the user, where experiments divide such units.
+pub fn units<'a>(plan: &Plan, request: impl RequestView<'a>) -> Option<Box<Units<'a>>> {
+    let wanted = !plan.units.is_empty();
+    wanted.then(|| Box::new(Units::of(&plan.units, plan.identity.id_bytes_max, request)))
+}
+
+/// The groups that the user was in before, by the cookie; `None` where no experiment is sticky.
+pub fn kept_groups<'a>(
+    plan: &Plan,
+    fields: impl HeaderView<'a>,
+    visitor: Option<&Visitor<'_>>,
+    now_ms: u64,
+) -> Option<Box<KeptGroups>> {
+    let visitor = visitor.filter(|_| plan.experiments.has_sticky())?;
+    let value = identity::cookie_value(fields, GROUPS_COOKIE);
+    let read = |value| {
+        let at = (&plan.experiments, now_ms / 1000);
+        let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
+        kept_groups::read(keys, user, value, at, |why| {
+            tracing::debug!("the cookie {GROUPS_COOKIE}, or a part of it, was ignored: {why}");
+        })
+    };
+    Some(Box::new(value.map(read).unwrap_or_default()))
+}
+
+/// The cookie that keeps the user in the groups of sticky experiments; `None` where it says so already.
+pub fn keep_groups(
+    plan: &Plan,
+    visitor: &Visitor<'_>,
+    kept: &KeptGroups,
+    assignment: &Assignment,
+    (now_ms, over_tls): (u64, bool),
+) -> Option<String> {
+    let inside = assignment.inside.iter();
+    let new = inside.filter(|inside| {
+        let is_sticky = plan.experiment(inside.experiment).is_sticky;
+        is_sticky && inside.by == AssignedBy::Hash
+    });
+    let mut entries = kept.entries.clone();
+    entries.extend(new.map(|inside| KeptGroup {
+        experiment: inside.experiment,
+        group: inside.group,
+        epoch: plan.experiment(inside.experiment).epoch,
+        since_s: now_ms / 1000,
+    }));
+    if entries.len() == kept.entries.len() && !kept.is_old {
+        return None;
+    }
+    let user = visitor.assigned_by();
+    let value = kept_groups::write(&plan.identity.keys, user, &entries, &plan.experiments);
+    Some(plan_headers::groups_cookie(plan, &value, over_tls))
 }
 
 /// The cookie that keeps an override which came in a link.

@@ -158,6 +158,7 @@ impl Exchange<'_> {
             began: self.began,
             ended: at,
             visitor,
+            units: self.units.as_deref(),
             assignment: &self.assignment,
             served: fallback,
             status: response.status,
@@ -188,7 +189,7 @@ impl Exchange<'_> {
             (provenance.version, &mut edited),
             self.visitor.as_ref(),
             &self.assignment,
-            self.override_cookie.as_deref(),
+            &self.cookies,
             self.over_tls,
         );
         if let Some(experiment) = provenance.fallback {

@@ -117,6 +117,13 @@ fn append(
     let (false, Some(user)) = (observations.is_empty(), UserId::new(user)) else {
         return Became::Unknown;
     };
+    let unit = match &reported.bucket_by {
+        None => "",
+        Some(named) => match plan.units.iter().find(|unit| *unit.name == **named) {
+            Some(unit) => &unit.name,
+            None => return Became::Unknown,
+        },
+    };
     let kept = plan.identity.keep.of(user);
     let record = Record {
         at_ms,
@@ -129,6 +136,7 @@ fn append(
         observations: &observations,
         minted: None,
         is_new: false,
+        unit,
     };
     match journal.append(declared, &record) {
         Ok(()) => {

@@ -88,5 +88,7 @@ pub fn metric_role() -> Schema {
 
 /// Why a user is in a group.
 pub fn assigned_by() -> Schema {
-    one_of(["hash", "winner", "none"])
+    one_of([
+        "hash", "sticky", "override", "include", "winner", "holdback", "none",
+    ])
 }

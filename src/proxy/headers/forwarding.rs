@@ -199,8 +199,8 @@ fn write_user(out: &mut Vec<u8>, with: &Forwarding<'_>) {
     {
         named(out, b"watershed-user: ", user);
     }
-    for &(experiment, group, _) in &with.assignment.inside {
-        let group = with.prepared.group(experiment, group);
+    for inside in &with.assignment.inside {
+        let group = with.prepared.group(inside.experiment, inside.group);
         named(out, b"watershed-experiment: ", group.as_bytes());
     }
 }

@@ -3,6 +3,7 @@
 use crate::config::plan::{Plan, SESSION_COOKIE};
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
+use crate::experiment::kept_groups::GROUPS_COOKIE;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
@@ -99,14 +100,14 @@ pub fn client_ip<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> 
     last
 }
 
-/// Completes an answer that came in this version: the cookie of an ID, the override's cookie, what
-/// caches must know, `Via`.
+/// Completes an answer that came in this version: the cookie of an ID, `cookies`, what caches must know,
+/// `Via`.
 pub fn finish(
     (plan, words): (&Plan, &PlanHeaders),
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
     visit: &Assignment,
-    override_cookie: Option<&str>,
+    cookies: &[String],
     over_tls: bool,
 ) {
     headers.append(VIA, hop_by_hop::via(version));
@@ -115,18 +116,19 @@ pub fn finish(
     let mut personal = visit
         .inside
         .iter()
-        .any(|(_, _, by)| *by == AssignedBy::Override);
-    let override_cookie = override_cookie.map(|it| it.as_bytes().to_vec());
-    for cookie in given.into_iter().chain(override_cookie) {
-        if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        .any(|inside| inside.by == AssignedBy::Override);
+    let given = given.iter().map(Vec::as_slice);
+    for cookie in given.chain(cookies.iter().map(String::as_bytes)) {
+        if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
             headers.append(SET_COOKIE, cookie);
             personal = true;
         }
     }
     cache_control::finish(plan, &words.caches, headers, &visit.varies_by, personal);
     if plan.show_group {
-        for &(experiment, group, _) in &visit.inside {
-            headers.append(GROUP, words.group(experiment, group).clone());
+        for inside in &visit.inside {
+            let group = words.group(inside.experiment, inside.group);
+            headers.append(GROUP, group.clone());
         }
     }
 }
@@ -138,18 +140,27 @@ pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
     format!("{OVERRIDE_COOKIE}={token}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly{secure}")
 }
 
-/// Whether a request has a cookie that is for watershed alone.
-pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
-    let shortest = OVERRIDE_COOKIE.len().min(SESSION_COOKIE.len());
-    identity::has_cookie(fields, shortest, is_private_cookie)
+/// The `Set-Cookie` that keeps a user's groups, with the attributes of the minted cookie.
+pub fn groups_cookie(plan: &Plan, value: &str, over_tls: bool) -> String {
+    let attributes = identity::cookie_attributes(&plan.identity.mint, over_tls);
+    format!("{GROUPS_COOKIE}={value}{attributes}")
 }
 
-/// Whether this begins with a cookie that is for watershed alone: an override token, or a session
-/// of the admin API.
+/// Whether a request has a cookie that is for watershed alone.
+pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
+    let names = PRIVATE_COOKIES.iter().map(|name| name.len());
+    identity::has_cookie(fields, names.min().unwrap_or(0), is_private_cookie)
+}
+
+/// Cookies that are for watershed alone: an override token, a session of the admin API, the groups of a
+/// user.
+const PRIVATE_COOKIES: [&str; 3] = [OVERRIDE_COOKIE, SESSION_COOKIE, GROUPS_COOKIE];
+
+/// Whether this begins with a cookie that is for watershed alone.
 pub fn is_private_cookie(pair: &[u8]) -> bool {
     // Compared at once where the name is known: most cookies are others.
     pair.starts_with(b"watershed_")
-        && [OVERRIDE_COOKIE, SESSION_COOKIE].iter().any(|name| {
+        && PRIVATE_COOKIES.iter().any(|name| {
             let rest = pair.strip_prefix(name.as_bytes());
             // Some servers ignore spaces before the `=`.
             rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))

@@ -143,17 +143,18 @@ fn user(line: &mut Vec<u8>, log: &AccessLog, snapshot: &Snapshot, visitor: &Visi
 /// The user's groups, and what put the user into the one that decided.
 fn experiments(line: &mut Vec<u8>, exchange: &Exchange<'_>) {
     let mut groups = SmallVec::<[u8; 128]>::new();
-    for &(experiment, group, _) in &exchange.assignment.inside {
+    for inside in &exchange.assignment.inside {
         if !groups.is_empty() {
             groups.push(b',');
         }
-        let value = exchange.snapshot.plan_headers.group(experiment, group);
+        let words = &exchange.snapshot.plan_headers;
+        let value = words.group(inside.experiment, inside.group);
         groups.extend_from_slice(value.as_bytes());
     }
     let groups = Some(&*groups).filter(|groups| !groups.is_empty());
     text(line, ",\"experiments\":", groups);
-    if let Some((_, _, by)) = exchange.assignment.deciding() {
-        plain(line, ",\"assigned_by\":", by.word().as_bytes());
+    if let Some(inside) = exchange.assignment.deciding() {
+        plain(line, ",\"assigned_by\":", inside.by.word().as_bytes());
     }
 }
 

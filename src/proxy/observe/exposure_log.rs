@@ -1,5 +1,6 @@
 //! What is journaled of a request, before its answer leaves.
 
+use crate::config::plan::Plan;
 use crate::experiment::client_event::ClientEvent;
 use crate::experiment::event::EventFault;
 use crate::experiment::guardrail;
@@ -7,14 +8,15 @@ use crate::experiment::identity::{StoredId, Visitor};
 use crate::experiment::metric::{self, Observations};
 use crate::experiment::not_counted::UncountedRequest;
 use crate::experiment::record::{Exposure, Record, Served};
-use crate::experiment::resolve::{AssignedBy, Assignment};
+use crate::experiment::resolve::{AssignedBy, Assignment, Inside};
+use crate::experiment::units::{UnitIndex, Units};
 use crate::experiment::{ExperimentIndex, UserId};
 use crate::journal::JournalFull;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::tasks;
 use smallvec::SmallVec;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The user of records that belong to none.
 const NOBODY: &[u8] = b"-";
@@ -29,6 +31,8 @@ pub struct Answered<'a> {
     pub ended: Instant,
     /// Who asked.
     pub visitor: &'a Visitor<'a>,
+    /// What the request names besides the user.
+    pub units: Option<&'a Units<'a>>,
     /// What the request meant.
     pub assignment: &'a Assignment,
     /// The experiment that control served in the group's place.
@@ -45,37 +49,16 @@ pub struct Answered<'a> {
 pub fn answered(
     worker: &Worker,
     snapshot: &Snapshot,
-    answered: Answered<'_>,
+    mut answered: Answered<'_>,
 ) -> SmallVec<[Exposure; 2]> {
     tasks::failpoint("request");
     let plan = &*snapshot.plan;
-    let mut exposures = SmallVec::new();
-    for &(experiment, group, by) in &answered.assignment.inside {
-        if by == AssignedBy::Winner {
-            continue;
-        }
-        let counted = by == AssignedBy::Hash || plan.experiment(experiment).count_overrides;
-        let served = match (answered.served == Some(experiment), counted) {
-            (true, _) => Served::Fallback,
-            (false, true) => Served::Own,
-            (false, false) => Served::Override,
-        };
-        exposures.push(Exposure {
-            experiment,
-            group,
-            served,
-        });
-    }
-    let is_new = answered.visitor.is_new();
-    let nothing = exposures.is_empty() && answered.observations.is_empty();
+    let exposures = exposures(plan, &answered);
+    let latency = answered.ended.saturating_duration_since(answered.began);
+    let observations = with_harm(plan, &mut answered, latency);
+    let nothing = exposures.is_empty() && observations.is_empty();
     if nothing && !comes_back(worker, &answered) {
         return exposures;
-    }
-    let latency = answered.ended.saturating_duration_since(answered.began);
-    let mut observations = answered.observations;
-    for exposure in &exposures {
-        let bounds = &plan.experiment(exposure.experiment).guardrails;
-        guardrail::observe(bounds, answered.status, latency, &mut observations);
     }
     let system_ms = answered.now_ms + latency.as_millis() as u64;
     let clock = worker.journal.borrow();
@@ -83,23 +66,99 @@ pub fn answered(
     drop(clock);
     let keep = &plan.identity.keep;
     let minted = answered.visitor.minted_beside().map(|id| keep.of(id));
-    append(
-        worker,
-        snapshot,
-        &Record {
+    let who = (answered.visitor, answered.units);
+    for_each_unit(plan, who, &exposures, |user, unit, exposures| {
+        // Only users are minted.
+        let is_user = unit.is_empty();
+        if !is_user && exposures.is_empty() && observations.is_empty() {
+            return;
+        }
+        let kept = keep.of(user);
+        let record = Record {
             at_ms,
-            user: keep.of(answered.visitor.user()).id(),
+            user: kept.id(),
             declaration: snapshot.declared.digest,
             status: answered.status,
             latency_us: latency.as_micros() as u64,
-            exposures: &exposures,
+            exposures,
             segments: answered.segments,
             observations: &observations,
-            minted: minted.as_ref().map(StoredId::id),
-            is_new,
-        },
-    );
+            minted: minted.as_ref().filter(|_| is_user).map(StoredId::id),
+            is_new: is_user && answered.visitor.is_new(),
+            unit,
+        };
+        append(worker, snapshot, &record);
+    });
     exposures
+}
+
+/// The groups that the user was exposed to, and which version served them.
+fn exposures(plan: &Plan, answered: &Answered<'_>) -> SmallVec<[Exposure; 2]> {
+    let exposing = answered.assignment.inside.iter();
+    let exposing = exposing.filter(|inside| inside.exposes && !inside.by.is_over());
+    let exposure = |inside: &Inside| {
+        let experiment = plan.experiment(inside.experiment);
+        let counts = match inside.by {
+            AssignedBy::Override => experiment.count_overrides,
+            by => by.is_random(),
+        };
+        let is_fallback = answered.served == Some(inside.experiment);
+        Exposure {
+            experiment: inside.experiment,
+            group: inside.group,
+            served: match (is_fallback, counts) {
+                (true, _) => Served::Fallback,
+                (false, true) => Served::Own,
+                (false, false) => Served::Override,
+            },
+            epoch: match inside.by {
+                AssignedBy::Sticky(epoch) if epoch != experiment.epoch => Some(epoch),
+                _ => None,
+            },
+        }
+    };
+    exposing.map(exposure).collect()
+}
+
+/// What the answer counted for, and the harm that guardrails of the user's experiments see in it, exposed
+/// by it or before.
+fn with_harm(plan: &Plan, answered: &mut Answered<'_>, latency: Duration) -> Observations {
+    let mut observations = std::mem::take(&mut answered.observations);
+    for inside in &answered.assignment.inside {
+        // Before the exposure, control's answer in the group's place is nobody's harm.
+        let is_fallback = answered.served == Some(inside.experiment);
+        if !inside.by.is_over() && (inside.exposes || !is_fallback) {
+            let bounds = &plan.experiment(inside.experiment).guardrails;
+            guardrail::observe(bounds, answered.status, latency, &mut observations);
+        }
+    }
+    observations
+}
+
+/// Calls `each` for the user of a request, and for each unit that it names, with the unit's name (empty for
+/// the user) and the exposures that concern it.
+fn for_each_unit(
+    plan: &Plan,
+    (visitor, units): (&Visitor<'_>, Option<&Units<'_>>),
+    exposures: &[Exposure],
+    mut each: impl FnMut(UserId<'_>, &str, &[Exposure]),
+) {
+    let Some(units) = units else {
+        each(visitor.user(), "", exposures);
+        return;
+    };
+    let of = |unit: Option<UnitIndex>| -> SmallVec<[Exposure; 2]> {
+        let exposures = exposures.iter().copied();
+        exposures
+            .filter(|exposure| plan.experiment(exposure.experiment).unit == unit)
+            .collect()
+    };
+    each(visitor.user(), "", &of(None));
+    for (place, unit) in plan.units.iter().enumerate() {
+        if let Some(id) = units.id(UnitIndex(place)) {
+            each(id, &unit.name, &of(Some(UnitIndex(place))));
+        }
+    }
 }
 
 /// Whether the journal must know that this visitor's minted ID came back, on a request that is recorded for
@@ -120,6 +179,7 @@ pub fn not_counted(
         experiment,
         group: snapshot.plan.experiment(experiment).control,
         served: Served::NotCounted(request.why),
+        epoch: None,
     };
     let exposures: SmallVec<[Exposure; 2]> = request.experiments.iter().map(exposure).collect();
     worker.telemetry().not_counted.add(request.why as usize);
@@ -140,6 +200,7 @@ pub fn not_counted(
             observations: &[],
             minted: None,
             is_new: false,
+            unit: "",
         },
     );
 }
@@ -150,6 +211,7 @@ pub struct UnfinishedExposures {
     worker: Rc<Worker>,
     snapshot: Rc<Snapshot>,
     visitor: Visitor<'static>,
+    units: Option<Box<Units<'static>>>,
     exposures: SmallVec<[Exposure; 2]>,
 }
 
@@ -158,7 +220,7 @@ impl UnfinishedExposures {
     pub fn of(
         worker: &Rc<Worker>,
         snapshot: &Rc<Snapshot>,
-        visitor: Visitor<'static>,
+        (visitor, units): (Visitor<'static>, Option<Box<Units<'static>>>),
         mut exposures: SmallVec<[Exposure; 2]>,
     ) -> Option<Box<UnfinishedExposures>> {
         exposures.retain(|exposure| exposure.served == Served::Own);
@@ -167,6 +229,7 @@ impl UnfinishedExposures {
                 worker: Rc::clone(worker),
                 snapshot: Rc::clone(snapshot),
                 visitor,
+                units,
                 exposures,
             })
         })
@@ -179,20 +242,28 @@ impl UnfinishedExposures {
         }
         let snapshot = &*self.snapshot;
         let at_ms = self.worker.journal.borrow().clock().now_ms();
-        let kept = snapshot.plan.identity.keep.of(self.visitor.user());
-        let record = Record {
-            at_ms,
-            user: kept.id(),
-            declaration: snapshot.declared.digest,
-            status: 0,
-            latency_us: 0,
-            exposures: &self.exposures,
-            segments: "",
-            observations: &[],
-            minted: None,
-            is_new: false,
-        };
-        append(&self.worker, snapshot, &record);
+        let plan = &*snapshot.plan;
+        let who = (&self.visitor, self.units.as_deref());
+        for_each_unit(plan, who, &self.exposures, |user, unit, exposures| {
+            if exposures.is_empty() {
+                return;
+            }
+            let kept = plan.identity.keep.of(user);
+            let record = Record {
+                at_ms,
+                user: kept.id(),
+                declaration: snapshot.declared.digest,
+                status: 0,
+                latency_us: 0,
+                exposures,
+                segments: "",
+                observations: &[],
+                minted: None,
+                is_new: false,
+                unit,
+            };
+            append(&self.worker, snapshot, &record);
+        });
     }
 }
 
@@ -212,7 +283,7 @@ pub enum EventOutcome {
 pub fn event(
     worker: &Worker,
     snapshot: &Snapshot,
-    visitor: &Visitor<'_>,
+    (visitor, units): (&Visitor<'_>, Option<&Units<'_>>),
     reported: &ClientEvent,
 ) -> EventOutcome {
     let plan = &*snapshot.plan;
@@ -229,23 +300,25 @@ pub fn event(
     }
     let keep = &plan.identity.keep;
     let minted = visitor.minted_beside().map(|id| keep.of(id));
-    let appended = append(
-        worker,
-        snapshot,
-        &Record {
+    let mut has_room = true;
+    for_each_unit(plan, (visitor, units), &[], |user, unit, exposures| {
+        let kept = keep.of(user);
+        let record = Record {
             at_ms,
-            user: keep.of(visitor.user()).id(),
+            user: kept.id(),
             declaration: snapshot.declared.digest,
             status: 0,
             latency_us: 0,
-            exposures: &[],
+            exposures,
             segments: "",
             observations: &observations,
-            minted: minted.as_ref().map(StoredId::id),
+            minted: minted.as_ref().filter(|_| unit.is_empty()).map(StoredId::id),
             is_new: false,
-        },
-    );
-    match appended {
+            unit,
+        };
+        has_room &= append(worker, snapshot, &record);
+    });
+    match has_room {
         true => EventOutcome::Journaled,
         false => EventOutcome::Dropped,
     }

@@ -30,20 +30,21 @@ fn export(exchange: &Exchange<'_>, mut spans: Box<SpanRecorder>, summary: &Summa
     let snapshot = &exchange.snapshot;
     let plan = &*snapshot.plan;
     let deciding = exchange.assignment.deciding();
-    let group = deciding.map(|(experiment, group, _)| {
-        let experiment = plan.experiment(experiment);
-        let group = &experiment.groups[group.0].name;
+    let group = deciding.map(|inside| {
+        let experiment = plan.experiment(inside.experiment);
+        let group = &experiment.groups[inside.group.0].name;
         (experiment.name.to_string(), group.to_string())
     });
     let inside = exchange.assignment.inside.iter();
-    let groups = inside.map(|&(experiment, group, _)| {
-        bounded(snapshot.plan_headers.group(experiment, group).as_bytes())
+    let groups = inside.map(|inside| {
+        let words = &snapshot.plan_headers;
+        bounded(words.group(inside.experiment, inside.group).as_bytes())
     });
     let groups = groups.collect::<Vec<_>>().join(",");
     let request = &mut spans.exchange;
     request.experiments = Some(bounded(groups.as_bytes())).filter(|groups| !groups.is_empty());
     request.group = group;
-    request.assigned_by = deciding.map(|(_, _, by)| by.word());
+    request.assigned_by = deciding.map(|inside| inside.by.word());
     request.took = summary.took;
     request.status = summary.status;
     request.error = summary.error.map(str::to_owned);

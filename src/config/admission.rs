@@ -1,0 +1,290 @@
+//! Who is admitted to experiments, and how they share users: `sticky`, `enrolment`, `layer`, `holdout`,
+//! `holdback`, `requires`, `include`, `bucket_by` and `crossover`.
+
+use super::counting;
+use super::identity;
+use super::name::check_name;
+use super::reader::Node;
+use crate::experiment::admission::{Admission, LayerDivision, SLOTS};
+use crate::experiment::assign::{Portion, Share};
+use crate::experiment::kept_groups;
+use crate::experiment::units::{Unit, UnitIndex};
+use crate::experiment::{Crossover, Experiment, ExperimentIndex, Group, GroupIndex};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The keys of an experiment that are read here.
+pub const KEYS: &[(&str, &str)] = &[
+    (
+        "sticky",
+        "whether a signed cookie keeps users in their groups: true or false",
+    ),
+    (
+        "enrolment",
+        "open, or closed: nobody new is admitted, and those inside stay (needs `sticky: true`)",
+    ),
+    (
+        "layer",
+        "the name of a layer: no user is in two experiments of it, and each has its `traffic` of it",
+    ),
+    (
+        "requires",
+        "other experiments, each with the group that a user must be in: { new-site: experiment }",
+    ),
+    (
+        "include",
+        "groups, each with user IDs that get it and are not counted: a list, or file:PATH",
+    ),
+    (
+        "bucket_by",
+        "what is divided in place of users: { header: X-Account }, { cookie: NAME } or { jwt: CLAIM }",
+    ),
+    (
+        "crossover",
+        "what becomes of a user who is seen in a second group: first (counts for the first), or exclude",
+    ),
+    (
+        "holdback",
+        "the percentage of users who keep control's version after a promotion, such as 5%",
+    ),
+];
+const SHARE: &str = "a percentage above 0% and below 100%, with its sign, such as 5%";
+
+/// What one experiment says by itself.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    /// Users who are put into a group, and whether enrolment is closed. The rest follows when all
+    /// experiments are known.
+    pub admission: Admission,
+    /// Whether a cookie keeps users in their groups.
+    pub is_sticky: bool,
+    /// What is divided.
+    pub unit: Option<UnitIndex>,
+    /// What becomes of a user who is seen in a second group.
+    pub crossover: Crossover,
+    /// Users who keep control's version after a promotion.
+    pub holdback: Option<Portion>,
+}
+
+/// Reads the keys of one experiment. `units` are those of the experiments before it.
+pub fn read(
+    node: &Node<'_>,
+    salt: &str,
+    groups: &[Group],
+    (units, watched): (&mut Vec<Unit>, &mut Vec<PathBuf>),
+) -> Admitted {
+    let is_sticky = node.get("sticky").and_then(|node| node.boolean());
+    let mut found = Admitted {
+        is_sticky: is_sticky.unwrap_or(false),
+        ..Admitted::default()
+    };
+    if let Some(enrolment) = node.get("enrolment") {
+        let closed = enrolment.word(&[("open", false), ("closed", true)]);
+        found.admission.is_closed = closed.unwrap_or(false);
+        if found.admission.is_closed && !found.is_sticky {
+            enrolment.problem(
+                "closed enrolment without `sticky: true`: nobody could be told to be inside",
+                "write `sticky: true` while enrolment is open, and close it later",
+            );
+        }
+    }
+    if let Some(unit) = node.get("bucket_by") {
+        found.unit = bucket_by(&unit, units);
+        if found.is_sticky {
+            unit.problem(
+                "`bucket_by` beside `sticky: true`: the cookie belongs to a browser, and what is divided has several",
+                "leave one of them out",
+            );
+        }
+    }
+    let crossover = node.get("crossover");
+    let words = [("first", Crossover::First), ("exclude", Crossover::Exclude)];
+    let crossover = crossover.and_then(|node| node.word(&words));
+    found.crossover = crossover.unwrap_or_default();
+    let holdback = node.get("holdback").and_then(|node| share(&node));
+    let prefix = format!("{salt}/holdback/");
+    found.holdback = holdback.map(|share| Portion::new(&prefix, share));
+    if let Some(include) = node.get("include") {
+        found.admission.include = included(&include, groups, watched);
+    }
+    found
+}
+
+fn share(node: &Node<'_>) -> Option<Share> {
+    let percent = node.percent(SHARE, |percent| percent > 0.0 && percent < 100.0);
+    percent.and_then(Share::new)
+}
+
+fn bucket_by(node: &Node<'_>, units: &mut Vec<Unit>) -> Option<UnitIndex> {
+    let source = identity::source(node)?;
+    let place = units.iter().position(|unit| unit.source == source);
+    let place = place.unwrap_or_else(|| {
+        units.push(Unit::new(source));
+        units.len() - 1
+    });
+    Some(UnitIndex(place))
+}
+
+fn included(
+    node: &Node<'_>,
+    groups: &[Group],
+    watched: &mut Vec<PathBuf>,
+) -> Box<[(GroupIndex, crate::experiment::admission::ListedIds)]> {
+    let mut all = Vec::new();
+    for (name, ids) in node.named("group") {
+        let Some(group) = group_named(&ids, &name, groups) else {
+            continue;
+        };
+        if let Some(ids) = counting::ids(&ids, watched) {
+            all.push((group, ids.into()));
+        }
+    }
+    all.into()
+}
+
+fn group_named(node: &Node<'_>, name: &str, groups: &[Group]) -> Option<GroupIndex> {
+    let place = groups.iter().position(|group| *group.name == *name);
+    if place.is_none() {
+        node.unknown("group", name, groups.iter().map(|group| &*group.name));
+    }
+    place.map(GroupIndex)
+}
+
+/// Reads what concerns several experiments: layers, requirements, the holdout. `nodes` are those of
+/// `experiments`, in their order.
+pub fn connect(root: &Node<'_>, nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
+    layers(nodes, experiments);
+    requirements(nodes, experiments);
+    holdout(root, experiments);
+    let sticky = experiments.iter().filter(|it| it.is_sticky);
+    let bytes = kept_groups::bytes_max(sticky);
+    if bytes > kept_groups::VALUE_BYTES_MAX {
+        root.problem(
+            format!("the cookie of all sticky experiments can have {bytes} bytes, and browsers keep no cookie of more than 4096"),
+            "leave `sticky` out of some experiments, or give them shorter names",
+        );
+    }
+}
+
+fn layers(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
+    let mut layers: BTreeMap<&str, LayerDivision> = BTreeMap::new();
+    for (node, experiment) in nodes.iter().zip(experiments) {
+        let Some(node) = node.get("layer") else {
+            continue;
+        };
+        let Some(name) = node.text("the name of a layer") else {
+            continue;
+        };
+        check_name(&node, name);
+        let slots = experiment.traffic.get() * SLOTS as f64;
+        if (slots - slots.round()).abs() > 1e-6 {
+            node.problem(
+                format!("a share of {} % of a layer", 100.0 * experiment.traffic.get()),
+                "`traffic` in steps of 0.1%, such as 30% or 12.5%",
+            );
+        }
+        let layer = layers
+            .entry(name)
+            .or_insert_with(|| LayerDivision::new(name));
+        match layer.take(&experiment.salt, experiment.traffic) {
+            Ok(share) => experiment.admission.layer = Some(share),
+            Err(full) => {
+                let percent = |share: f64| (share * 1000.0).round() / 10.0;
+                let (free, wanted) = (full.free as f64 / SLOTS as f64, experiment.traffic.get());
+                node.problem(
+                    format!(
+                        "the experiments of layer {name:?} want more than 100 % of it: {} % are free, and this one wants {} %",
+                        percent(free), percent(wanted)
+                    ),
+                    "give each of them its part, such as `traffic: 30%`",
+                );
+            }
+        }
+    }
+}
+
+fn requirements(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
+    for (place, node) in nodes.iter().enumerate() {
+        let Some(node) = node.get("requires") else {
+            continue;
+        };
+        let mut requires = Vec::new();
+        for (name, wanted) in node.named("experiment") {
+            let Some(other) = experiments.iter().position(|it| *it.name == *name) else {
+                wanted.unknown("experiment", &name, experiments.iter().map(|it| &*it.name));
+                continue;
+            };
+            let Some(group) = wanted.text("the name of a group") else {
+                continue;
+            };
+            if let Some(group) = group_named(&wanted, group, &experiments[other].groups) {
+                requires.push((ExperimentIndex(other), group));
+            }
+        }
+        experiments[place].admission.requires = requires.into();
+        if requires_itself(experiments, ExperimentIndex(place)) {
+            node.problem(
+                "these experiments require each other: nobody could be in any of them",
+                "leave one of the requirements out",
+            );
+            experiments[place].admission.requires = Box::default();
+        }
+    }
+}
+
+/// Whether an experiment requires itself, directly or through others.
+fn requires_itself(experiments: &[Experiment], which: ExperimentIndex) -> bool {
+    let mut reached: Vec<ExperimentIndex> = Vec::new();
+    let mut next = vec![which];
+    while let Some(one) = next.pop() {
+        for &(other, _) in &experiments[one.0].admission.requires {
+            if other == which {
+                return true;
+            }
+            if !reached.contains(&other) {
+                reached.push(other);
+                next.push(other);
+            }
+        }
+    }
+    false
+}
+
+fn holdout(root: &Node<'_>, experiments: &mut [Experiment]) {
+    let Some(node) = root.get("holdout") else {
+        return;
+    };
+    let known = [
+        ("share", "the percentage of users who are held out, such as 5%"),
+        (
+            "experiments",
+            "the experiments that they are in no group of; all unless given",
+        ),
+    ];
+    if !node.keys(&known) {
+        return;
+    }
+    let Some(share) = node.get("share") else {
+        node.missing("share", SHARE);
+        return;
+    };
+    let Some(share) = self::share(&share) else {
+        return;
+    };
+    let portion = Portion::new("holdout/", share);
+    let Some(listed) = node.get("experiments") else {
+        for experiment in experiments {
+            experiment.admission.holdout = Some(portion.clone());
+        }
+        return;
+    };
+    for item in listed.items() {
+        let Some(name) = item.text("the name of an experiment") else {
+            continue;
+        };
+        match experiments.iter().position(|it| *it.name == *name) {
+            Some(place) => experiments[place].admission.holdout = Some(portion.clone()),
+            None => item.unknown("experiment", name, experiments.iter().map(|it| &*it.name)),
+        }
+    }
+}
