@@ -13,7 +13,7 @@ use watershed::config;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::assign::{Share, Split, Weight, murmur3_32};
-use watershed::experiment::resolve;
+use watershed::experiment::resolve::{self, Subject};
 
 /// Enough users that no branch predictor learns them, few enough to stay in cache.
 const USERS: usize = 4096;
@@ -66,9 +66,9 @@ fn main() {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let (took, fastest) = measure(&users, |user| {
             let user = UserId::new(user.as_bytes()).expect("not empty");
-            let visit = resolve::resolve(&plan.experiments, &head, user, None);
+            let visit = resolve::resolve(&plan.experiments, &head, &Subject::of(user));
             assert_eq!(visit.inside.len(), 1);
-            visit.inside[0].1.0 as u64
+            visit.inside[0].group.0 as u64
         });
         println!("{name:<34}{took:>8.1} ns   fastest {fastest:.1} ns");
     }

@@ -144,6 +144,7 @@ fn measure(
                 experiment: ExperimentIndex(0),
                 group,
                 served: Served::Own,
+                epoch: None,
             }],
             segments: "",
             observations: if number % 10 == 0 {
@@ -153,6 +154,7 @@ fn measure(
             },
             minted: None,
             is_new: false,
+            unit: "",
         };
         while writer.append(&declared, &record).is_err() {
             // The keeper is behind with a segment.
@@ -185,6 +187,7 @@ fn declaration() -> Declaration {
             metrics: vec![0],
             running: true,
             salt: None,
+            unit: None,
         }],
         metrics: vec![DeclaredMetric {
             name: "revenue".to_owned(),

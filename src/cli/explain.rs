@@ -1,34 +1,210 @@
-//! `watershed explain`: computes the groups of a user, without a server.
+//! `watershed explain`: computes the groups of a user or a request, without a server.
 
-use crate::admin::results::assignments;
+use crate::admin::results::assignments::{self, ExperimentAssignment};
 use crate::config;
+use crate::config::plan::Plan;
+use crate::experiment::ExperimentIndex;
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::kept_groups::{self, GROUPS_COOKIE};
 use crate::experiment::minted;
+use crate::experiment::not_counted::NotCounted;
+use crate::experiment::resolve::{self, Membership, OutsideReason, Subject, membership};
+use crate::experiment::robots::Robots;
+use crate::experiment::units::Units;
+use crate::proxy;
+use anyhow::Context;
+use http::request::Parts;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["user", "request"]))]
 pub struct Arguments {
     /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
-    user: String,
+    user: Option<String>,
+    /// A request: its method and target, such as 'GET /checkout?step=2'
+    #[arg(short, long, value_name = "REQUEST")]
+    request: Option<String>,
+    /// A header of the request, such as 'Cookie: uid=u1'; may be repeated
+    #[arg(
+        short = 'H',
+        long = "header",
+        value_name = "HEADER",
+        requires = "request"
+    )]
+    headers: Vec<String>,
+    /// The address that the request comes from
+    #[arg(long, value_name = "ADDRESS", requires = "request", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    from: IpAddr,
     /// The routes file
     #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
     config: PathBuf,
 }
 
-/// Prints the user's group in every experiment, and the reason.
+/// Prints the group in every experiment, and the reason.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
-    let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
-    for assignment in assignments::explain(&plan, user).experiments {
-        let group = assignment.group.as_deref().unwrap_or("no group");
-        let upstream = assignment
-            .upstream
-            .map_or(String::new(), |upstream| format!(" (upstream {upstream})"));
-        println!(
-            "{}: {group}{upstream}\n  {}",
-            assignment.name, assignment.why
-        );
-    }
+    let user = arguments.user.as_deref().map(str::as_bytes);
+    let user = user.map(|user| minted::id_of(&plan.identity.keys, user));
+    let text = match (&arguments.request, user) {
+        (Some(request), user) => {
+            let request = parse(request, &arguments.headers)?;
+            of_request(&plan, &request, arguments.from, user)
+        }
+        (None, user) => {
+            let explained = assignments::explain(&plan, user.unwrap_or_default());
+            explained.experiments.iter().map(shown).collect()
+        }
+    };
+    print!("{text}");
     Ok(())
+}
+
+/// Two lines for one experiment.
+fn shown(assignment: &ExperimentAssignment) -> String {
+    let group = assignment.group.as_deref().unwrap_or("no group");
+    let upstream = assignment.upstream.as_ref();
+    let upstream = upstream.map_or(String::new(), |upstream| format!(" (upstream {upstream})"));
+    format!(
+        "{}: {group}{upstream}\n  {}\n",
+        assignment.name, assignment.why
+    )
+}
+
+fn parse(request: &str, headers: &[String]) -> anyhow::Result<Parts> {
+    let (method, target) = match request.trim().split_once(char::is_whitespace) {
+        Some((method, target)) => (method, target.trim()),
+        None => ("GET", request.trim()),
+    };
+    let mut built = http::Request::builder().method(method).uri(target);
+    for header in headers {
+        let (name, value) = header
+            .split_once(':')
+            .with_context(|| format!("{header:?} is no header: write 'Name: value'"))?;
+        built = built.header(name.trim(), value.trim());
+    }
+    let built = built.body(()).with_context(|| {
+        format!("{request:?} is no request: write a method and a target, such as 'GET /checkout'")
+    })?;
+    Ok(built.into_parts().0)
+}
+
+/// What the proxy would do with a request.
+fn of_request(plan: &Plan, request: &Parts, from: IpAddr, named: Option<&[u8]>) -> String {
+    let consents = plan
+        .consent
+        .as_ref()
+        .is_none_or(|consent| consent.is_given(&request.headers));
+    let visitor = match named {
+        Some(named) => Visitor::named(named),
+        None => identity::find(&plan.identity, request).filter(|_| consents),
+    };
+    let client = || proxy::client_ip(plan, &request.headers, from);
+    let kind = |rules: &Robots, user_agent: &[u8]| rules.client_kind(user_agent);
+    let not_counted = plan
+        .counting
+        .not_counted(request, client, visitor.as_ref(), kind);
+    let mut text = who(visitor.as_ref(), consents);
+    if let Some(why) = not_counted {
+        text += &format!("not counted: {}\n", why.explained());
+    }
+    let follows = not_counted.is_none_or(|why| plan.counting.follows_group(why));
+    match visitor.filter(|_| follows) {
+        Some(visitor) => text + &of_user(plan, request, &visitor, not_counted),
+        None => text + &of_nobody(plan, request, not_counted),
+    }
+}
+
+fn who(visitor: Option<&Visitor<'_>>, consents: bool) -> String {
+    match visitor {
+        Some(visitor) => {
+            let id = String::from_utf8_lossy(visitor.assigned_by().as_bytes());
+            format!("user: {id}\n")
+        }
+        None if !consents => "user: none, because the request brings no consent\n".to_owned(),
+        None => "user: none, a new ID is minted\n".to_owned(),
+    }
+}
+
+fn of_user(
+    plan: &Plan,
+    request: &Parts,
+    visitor: &Visitor<'_>,
+    not_counted: Option<NotCounted>,
+) -> String {
+    let experiments = &plan.experiments;
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = now_s.map_or(0, |now| now.as_secs());
+    let mut text = String::new();
+    let kept = identity::cookie_value(&request.headers, GROUPS_COOKIE).map(|value| {
+        let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
+        kept_groups::read(keys, user, value, (experiments, now_s), |why| {
+            text += &format!("the cookie {GROUPS_COOKIE}, or a part of it, is ignored: {why}\n");
+        })
+    });
+    let units = Units::of(&plan.units, plan.identity.id_bytes_max, request);
+    let subject = Subject {
+        kept: kept.as_ref(),
+        units: Some(&units),
+        ..Subject::of(visitor.assigned_by())
+    };
+    let assignment = resolve::resolve(experiments, request, &subject);
+    for (place, experiment) in experiments.iter().enumerate() {
+        let index = ExperimentIndex(place);
+        let inside = assignment.inside.iter().find(|it| it.experiment == index);
+        let found = match inside {
+            _ if !experiment.matcher.matches(request) => {
+                Membership::Outside(OutsideReason::NotMatched)
+            }
+            Some(inside) => Membership::Inside {
+                group: inside.group,
+                by: inside.by,
+            },
+            None => match (membership(experiments, index, &subject), assignment.chosen) {
+                (Membership::Inside { .. }, Some((other, _, _))) => {
+                    Membership::Outside(OutsideReason::AnotherChose(other))
+                }
+                (outside, _) => outside,
+            },
+        };
+        text += &shown(&assignments::of_membership(plan, index, found));
+        if inside.is_some_and(|it| !it.exposes) && not_counted.is_none() {
+            text += "  not exposed yet: the request does not match `expose`\n";
+        }
+    }
+    text + &upstream_of(plan, &assignment)
+}
+
+/// A request that belongs to nobody: control's version, or that of a group by chance.
+fn of_nobody(plan: &Plan, request: &Parts, not_counted: Option<NotCounted>) -> String {
+    let mut text = String::new();
+    let assignment = resolve::unrecorded(&plan.experiments, request, None);
+    for (place, experiment) in plan.experiments.iter().enumerate() {
+        let matches = experiment.matcher.matches(request);
+        let why = match (matches, not_counted) {
+            (false, _) => "the request does not match",
+            (true, Some(_)) => "control's version, and not counted",
+            (true, None) if experiment.unit.is_some() => "control's version",
+            (true, None) => "a group by the hash of the new ID; counted once the ID comes back",
+        };
+        let name = &plan.experiments[place].name;
+        text += &format!("{name}: no group\n  {why}\n");
+    }
+    match not_counted {
+        Some(NotCounted::Preflight) => {
+            let upstream = plan.counting.preflight.unwrap_or(plan.default);
+            text + &format!("upstream: {}\n", plan.upstream(upstream).name)
+        }
+        Some(_) => text + &upstream_of(plan, &assignment),
+        None => text,
+    }
+}
+
+fn upstream_of(plan: &Plan, assignment: &resolve::Assignment) -> String {
+    let chosen = assignment.chosen.map(|(_, _, upstream)| upstream);
+    let upstream = plan.upstream(chosen.unwrap_or(plan.default));
+    format!("upstream: {}\n", upstream.name)
 }

@@ -179,7 +179,10 @@ fn layers(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
         let slots = experiment.traffic.get() * SLOTS as f64;
         if (slots - slots.round()).abs() > 1e-6 {
             node.problem(
-                format!("a share of {} % of a layer", 100.0 * experiment.traffic.get()),
+                format!(
+                    "a share of {} % of a layer",
+                    100.0 * experiment.traffic.get()
+                ),
                 "`traffic` in steps of 0.1%, such as 30% or 12.5%",
             );
         }
@@ -255,7 +258,10 @@ fn holdout(root: &Node<'_>, experiments: &mut [Experiment]) {
         return;
     };
     let known = [
-        ("share", "the percentage of users who are held out, such as 5%"),
+        (
+            "share",
+            "the percentage of users who are held out, such as 5%",
+        ),
         (
             "experiments",
             "the experiments that they are in no group of; all unless given",

@@ -4,7 +4,7 @@ use super::plan::Plan;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
-use crate::experiment::{Crossover, Experiment, Lifecycle, UpstreamIndex};
+use crate::experiment::{Experiment, Lifecycle, UpstreamIndex};
 use std::collections::BTreeSet;
 
 /// Returns what ingestion must know to aggregate records that were made under this plan.
@@ -76,7 +76,6 @@ pub fn experiment(plan: &Plan, experiment: &Experiment) -> DeclaredExperiment {
         unit: experiment
             .unit
             .map(|unit| plan.units[unit.0].name.to_string()),
-        excludes_crossovers: experiment.crossover == Crossover::Exclude,
     }
 }
 

@@ -9,10 +9,10 @@ use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
 use crate::experiment::metric::{Metric, MetricRole};
+use crate::experiment::units::Unit;
 use crate::experiment::{
     EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
-use crate::experiment::units::Unit;
 use http::header::HeaderName;
 use std::path::PathBuf;
 

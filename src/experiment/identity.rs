@@ -162,6 +162,11 @@ pub struct Visitor<'a> {
 }
 
 impl<'a> Visitor<'a> {
+    /// The user with an ID that somebody gives; `None` for a text that is no ID.
+    pub fn named(id: &'a [u8]) -> Option<Visitor<'a>> {
+        (!is_no_id(id)).then(|| Visitor::known(Cow::Borrowed(id)))
+    }
+
     /// Whether the ID was minted for this request. Nobody knows yet whether the client keeps it.
     pub fn is_new(&self) -> bool {
         self.is_new

@@ -2,12 +2,12 @@
 //! not to be counted. PURE.
 
 use super::http_view::{HeaderView, RequestView};
-use super::identity::cookie_values;
+use super::identity::{Visitor, cookie_values};
 use super::matcher::ValuePattern;
-use super::robots::Robots;
+use super::robots::{ClientKind, Robots};
 use super::{ExperimentIndex, UpstreamIndex, UserId};
 use http::Method;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HeaderName, ORIGIN};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HeaderName, ORIGIN, USER_AGENT};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
@@ -69,13 +69,27 @@ impl NotCounted {
         }
     }
 
+    /// Explains the reason in a few words.
+    pub fn explained(self) -> &'static str {
+        match self {
+            NotCounted::Preflight => "a CORS preflight",
+            NotCounted::Trace => "TRACE",
+            NotCounted::Head => "HEAD",
+            NotCounted::Prefetch => "fetched or rendered in advance",
+            NotCounted::Manifest => "the manifest of a web app",
+            NotCounted::WithoutCookies => "a part of a page that is fetched without cookies",
+            NotCounted::Robot => "a robot",
+            NotCounted::Excluded => "excluded by the file",
+        }
+    }
+
     /// Finds a reason by its name.
     pub fn named(name: &str) -> Option<NotCounted> {
         NotCounted::ALL.into_iter().find(|it| it.name() == name)
     }
 
-    /// Whether the user's group serves such a request. Otherwise control does.
-    pub fn follows_group(self) -> bool {
+    /// Whether the user's group serves such a request by default. Otherwise control does.
+    fn follows_group(self) -> bool {
         !matches!(
             self,
             NotCounted::Preflight | NotCounted::Robot | NotCounted::Excluded
@@ -105,6 +119,51 @@ pub struct CountingRules {
     pub exclusions: Box<[Exclusion]>,
     /// Whose version answers CORS preflights; `None` for the default upstream.
     pub preflight: Option<UpstreamIndex>,
+}
+
+impl CountingRules {
+    /// Why a request is not counted, if it is not. `visitor` is the user whom it names. `client` returns the
+    /// client's address, and `kind` what its `User-Agent` says by the rules; both are asked only if needed.
+    pub fn not_counted<'a>(
+        &self,
+        request: impl RequestView<'a>,
+        client: impl Fn() -> IpAddr,
+        visitor: Option<&Visitor<'_>>,
+        kind: impl FnOnce(&Robots, &[u8]) -> ClientKind,
+    ) -> Option<NotCounted> {
+        if let Some(kind) = by_kind(request, visitor.is_some()) {
+            return Some(kind);
+        }
+        let fields = request.fields();
+        let mut address = None;
+        let mut client = || *address.get_or_insert_with(&client);
+        let user = visitor.map(Visitor::user);
+        if !self.exclusions.is_empty() {
+            let mut exclusions = self.exclusions.iter();
+            if exclusions.any(|exclusion| exclusion.has(fields, client(), user)) {
+                return Some(NotCounted::Excluded);
+            }
+        }
+        let robot = self.robots.as_ref().is_some_and(|rules| {
+            let user_agent = fields.first(&USER_AGENT);
+            match user_agent.map(|user_agent| kind(rules, user_agent)) {
+                None | Some(ClientKind::Person) => false,
+                Some(ClientKind::PerhapsRobot) => !visitor.is_some_and(Visitor::is_configured),
+                Some(ClientKind::Robot) => true,
+            }
+        });
+        let of_robots = |network: &IpNet| network.contains(&client());
+        let robot = robot || self.robot_networks.iter().any(of_robots);
+        robot.then_some(NotCounted::Robot)
+    }
+
+    /// Whether the user's group serves a request that is not counted. Otherwise control does.
+    pub fn follows_group(&self, why: NotCounted) -> bool {
+        match why {
+            NotCounted::Robot => self.robots_follow_group,
+            why => why.follows_group(),
+        }
+    }
 }
 
 /// A condition that leaves a request out.

@@ -39,8 +39,6 @@ pub struct DeclaredExperiment {
     pub salt: Option<String>,
     /// The name of what is divided; `None` for users.
     pub unit: Option<String>,
-    /// Whether users who are seen in a second group count no longer.
-    pub excludes_crossovers: bool,
 }
 
 /// One group of a declaration.

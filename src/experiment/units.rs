@@ -41,11 +41,7 @@ pub struct Units<'a>(Box<[Option<Cow<'a, [u8]>>]>);
 
 impl<'a> Units<'a> {
     /// Reads them from a request. An ID of more than `id_bytes_max` bytes is none.
-    pub fn of(
-        units: &[Unit],
-        id_bytes_max: usize,
-        request: impl RequestView<'a>,
-    ) -> Units<'a> {
+    pub fn of(units: &[Unit], id_bytes_max: usize, request: impl RequestView<'a>) -> Units<'a> {
         let usable = |id: &[u8]| !identity::is_no_id(id) && id.len() <= id_bytes_max;
         let read = |unit: &Unit| identity::read(&unit.source, request, usable);
         Units(units.iter().map(read).collect())
@@ -59,7 +55,10 @@ impl<'a> Units<'a> {
     /// The units with IDs of their own, for keeping past the request.
     pub fn into_owned(self) -> Units<'static> {
         let ids = self.0.into_vec().into_iter();
-        Units(ids.map(|id| id.map(|id| Cow::Owned(id.into_owned()))).collect())
+        Units(
+            ids.map(|id| id.map(|id| Cow::Owned(id.into_owned())))
+                .collect(),
+        )
     }
 
     /// The ID of a unit.

@@ -28,7 +28,6 @@ struct ExperimentMore {
     /// In the order of the groups.
     upstreams: Vec<Option<String>>,
     unit: Option<String>,
-    excludes_crossovers: bool,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -106,7 +105,6 @@ impl From<&Declaration> for DeclarationMore {
                 .map(|group| group.upstream.clone())
                 .collect(),
             unit: experiment.unit.clone(),
-            excludes_crossovers: experiment.excludes_crossovers,
         };
         let metric = |metric: &DeclaredMetric| MetricMore {
             cap: metric.cap,
@@ -145,7 +143,6 @@ impl DeclarationShape {
                 running: shape.running,
                 salt: more.salt,
                 unit: more.unit,
-                excludes_crossovers: more.excludes_crossovers,
             })
         };
         let DeclarationMore {

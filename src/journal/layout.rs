@@ -456,6 +456,7 @@ mod tests {
             observations,
             minted: UserId::new(b"minted"),
             is_new: false,
+            unit: "",
         }
     }
 

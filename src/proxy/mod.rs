@@ -57,5 +57,6 @@ pub mod fuzzing {
     pub use super::protocol_detect::{first, is_http2, speaks_for};
 }
 
+pub use headers::plan_headers::client_ip;
 pub use observe::log_lines;
 pub use snapshot::{SharedState, Snapshot, Worker};

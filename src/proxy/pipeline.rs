@@ -286,8 +286,7 @@ fn identify<'b>(
     let not_counted = policy::not_counted(with, request, client.address, visitor.as_ref());
     let visitor = match not_counted {
         None => visitor.or_else(|| policy::mint(plan, request, now_ms)),
-        Some(NotCounted::Robot) if plan.counting.robots_follow_group => visitor,
-        Some(why) => visitor.filter(|_| why.follows_group()),
+        Some(why) => visitor.filter(|_| plan.counting.follows_group(why)),
     };
     (visitor, not_counted)
 }

@@ -5,18 +5,16 @@ use crate::config::plan::Plan;
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE, KeptGroup, KeptGroups};
-use crate::experiment::not_counted::{self, NotCounted};
+use crate::experiment::not_counted::NotCounted;
 use crate::experiment::override_token::{self, Override};
 use crate::experiment::resolve::{self, AssignedBy, Assignment};
-use crate::experiment::robots::ClientKind;
+use crate::experiment::robots::Robots;
 use crate::experiment::units::Units;
 use crate::proxy::error_response::{self, ErrorCode, ProxyError};
 use crate::proxy::headers::plan_headers::{self, OverrideToken};
 use crate::proxy::observe::trace_context::Correlation;
 use crate::proxy::robot_cache::RobotCache;
 use crate::proxy::snapshot::Worker;
-use http::header::USER_AGENT;
-use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -53,32 +51,9 @@ pub fn not_counted<'a>(
     peer: IpAddr,
     visitor: Option<&Visitor<'_>>,
 ) -> Option<NotCounted> {
-    if let Some(kind) = not_counted::by_kind(request, visitor.is_some()) {
-        return Some(kind);
-    }
-    let rules = &plan.counting;
-    let fields = request.fields();
-    let mut client = None;
-    let mut client = || *client.get_or_insert_with(|| plan_headers::client_ip(plan, fields, peer));
-    let user = visitor.map(Visitor::user);
-    if !rules.exclusions.is_empty() {
-        let mut exclusions = rules.exclusions.iter();
-        if exclusions.any(|exclusion| exclusion.has(fields, client(), user)) {
-            return Some(NotCounted::Excluded);
-        }
-    }
-    let robot = rules.robots.as_ref().is_some_and(|rules| {
-        let user_agent = fields.first(&USER_AGENT);
-        let kind = user_agent.map(|user_agent| robots.client_kind(rules, user_agent));
-        match kind {
-            None | Some(ClientKind::Person) => false,
-            Some(ClientKind::PerhapsRobot) => !visitor.is_some_and(Visitor::is_configured),
-            Some(ClientKind::Robot) => true,
-        }
-    });
-    let of_robots = |network: &IpNet| network.contains(&client());
-    let robot = robot || rules.robot_networks.iter().any(of_robots);
-    robot.then_some(NotCounted::Robot)
+    let client = || plan_headers::client_ip(plan, request.fields(), peer);
+    let kind = |rules: &Robots, user_agent: &[u8]| robots.client_kind(rules, user_agent);
+    plan.counting.not_counted(request, client, visitor, kind)
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.

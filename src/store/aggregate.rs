@@ -173,6 +173,13 @@ impl CachedExperiment<'_> {
         placement.map_or(Vec::new(), |it| it.series.values().cloned().collect())
     }
 
+    /// The epoch of an exposure: an earlier one where that has put the user into the group. While other
+    /// series are counted than at the start, users who come now are in epochs of their own.
+    fn epoch_of(&self, exposure: &Exposure) -> EpochDigest {
+        let has_series = self.placement.is_some_and(|it| !it.series.is_empty());
+        exposure.epoch.filter(|_| !has_series).unwrap_or(self.epoch)
+    }
+
     /// Returns the shard of a user.
     fn of(&self, user: &[u8]) -> usize {
         shard_of(user, self.given.len())
@@ -217,6 +224,11 @@ impl<'a> Aggregation<'a> {
                 .exposures
                 .iter()
                 .find(|exposure| exposure.experiment == ExperimentIndex(index));
+            // An ID of another kind is another user's.
+            let unit = experiment.unit.as_deref().unwrap_or_default();
+            if exposure.is_none() && unit != record.unit {
+                continue;
+            }
             // A user who got another group's version, or an override, shows nothing about the group.
             let counts = exposure.is_none_or(|exposure| exposure.served == Served::Own);
             let minted = record.minted.as_ref().filter(|_| experiment.running);
@@ -418,12 +430,13 @@ impl DeltaBuilder {
         if exposure.served == Served::Override {
             return;
         }
-        self.epoch((experiment, shards), record.at_ms);
+        let epoch = shards.epoch_of(exposure);
+        self.epoch((experiment, shards), epoch, record.at_ms);
         let hour = record.at_ms / 3_600_000;
         // The digest of an epoch determines its groups and their order.
-        let key = (shards.epoch, exposure.group, hour);
+        let key = (epoch, exposure.group, hour);
         let tally = self.tallies.entry(key).or_insert_with(|| Tally {
-            epoch: shards.epoch,
+            epoch,
             group: group.name.clone(),
             hour,
             requests: 0,
@@ -461,7 +474,7 @@ impl DeltaBuilder {
             .or_default() += 1;
         let name = &self.delta.experiment;
         if !is_gone && !seen.has(name, &group.name, &record.user, record.at_ms) {
-            self.exposed(shards.epoch, &group.name, record);
+            self.exposed(epoch, &group.name, record);
         }
     }
 
@@ -486,20 +499,22 @@ impl DeltaBuilder {
         }
     }
 
+    /// Defines an epoch. An earlier one has a definition already, which stays.
     fn epoch(
         &mut self,
         (experiment, shards): (&DeclaredExperiment, &CachedExperiment<'_>),
+        digest: EpochDigest,
         at_ms: u64,
     ) {
         let known = self
             .delta
             .epochs
             .iter_mut()
-            .find(|epoch| epoch.digest == shards.epoch);
+            .find(|epoch| epoch.digest == digest);
         match known {
             Some(epoch) => epoch.first_ms = epoch.first_ms.min(at_ms),
             None => self.delta.epochs.push(EpochDefinition {
-                digest: shards.epoch,
+                digest,
                 traffic: experiment.traffic.get(),
                 groups: experiment
                     .groups

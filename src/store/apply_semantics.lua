@@ -157,13 +157,26 @@ local function add_whole(user, sign)
   for metric, values in pairs(user.metrics) do add_metric(user, metric, {0, 0, 0}, values, sign) end
 end
 
+-- The segment of users who were seen in a second group, besides those of the first exposure.
+local CROSSED_OVER = '~crossed=yes'
+local function own_segments(user)
+  local own = user.segments
+  if own:sub(-#CROSSED_OVER) == CROSSED_OVER then own = own:sub(1, -#CROSSED_OVER - 1):gsub(',$', '') end
+  return own
+end
+local function crosses_over(user)
+  user.crossed = '1'
+  local own = own_segments(user)
+  user.segments = own == '' and CROSSED_OVER or own .. ',' .. CROSSED_OVER
+end
+
 -- Equal times are parted by epoch, group, latency and segments, so that the order of arrival does not matter.
 local function earlier(at_ms, epoch, group, latency, segments, user)
   if at_ms ~= user.first_ms then return at_ms < user.first_ms end
   if epoch ~= user.epoch then return epoch < user.epoch end
   if group ~= user.group then return group < user.group end
   if (latency or -1) ~= (user.latency or -1) then return (latency or -1) < (user.latency or -1) end
-  return segments < user.segments
+  return segments < own_segments(user)
 end
 
 -- Counts a visitor whose minted ID has come back.
@@ -176,12 +189,15 @@ end
 
 local function seen(user, at_ms, epoch, group, latency, segments)
   if group ~= user.group and user.crossed == '0' then
-    user.crossed = '1'
-    add(user, 'crossed_over', 1)
+    add_whole(user, -1)
+    crosses_over(user)
+    add_whole(user, 1)
   end
   if earlier(at_ms, epoch, group, latency, segments, user) then
     add_whole(user, -1)
+    local is_apart = own_segments(user) ~= user.segments
     user.group, user.epoch, user.first_ms, user.latency, user.segments = group, epoch, at_ms, latency, segments
+    if is_apart then crosses_over(user) end
     -- Some of what came before the old time came after this one.
     for _, of in pairs(user.metrics) do of[5] = nil end
     add_whole(user, 1)
@@ -230,8 +246,8 @@ end
 
 -- One record of two.
 local function joined(first, second)
-  if earlier(second.first_ms, second.epoch, second.group, second.latency, second.segments, first) then first, second = second, first end
-  if second.crossed == '1' or first.group ~= second.group then first.crossed = '1' end
+  if earlier(second.first_ms, second.epoch, second.group, second.latency, own_segments(second), first) then first, second = second, first end
+  if first.crossed == '1' or second.crossed == '1' or first.group ~= second.group then crosses_over(first) end
   for metric, values in pairs(second.metrics) do
     local of = first.metrics[metric]
     if not of then

@@ -184,15 +184,16 @@ impl Additions {
     /// journal that came late) moves the user and all its counts to the earlier group and hour.
     fn seen(&mut self, record: &mut UserRecord, exposure: &ExposureAt) {
         if exposure.group != record.group && !record.crossed_over {
-            record.crossed_over = true;
-            self.add(record, "crossed_over", 1);
+            self.whole(record, -1);
+            crosses_over(record);
+            self.whole(record, 1);
         }
         let first = (
             record.first_ms,
             record.epoch,
             &record.group,
             record.latency,
-            &*record.segments,
+            own_segments(record),
         );
         let latency = Some(exposure.latency);
         let seen = (
@@ -208,7 +209,11 @@ impl Additions {
             record.epoch = exposure.epoch;
             record.first_ms = exposure.at_ms;
             record.latency = latency;
+            let is_apart = own_segments(record).len() < record.segments.len();
             record.segments.clone_from(&exposure.segments);
+            if is_apart {
+                crosses_over(record);
+            }
             // Some of what came before the old time came after this one.
             let metrics = record.metrics.values_mut();
             metrics.for_each(|metric| metric.before = None);
@@ -365,11 +370,31 @@ impl Additions {
     }
 }
 
+/// The segment of users who were seen in a second group: so they are also counted apart, and can be left
+/// out. Users who crossed over in version 0.1.0 are not in it.
+pub const CROSSED_OVER: &str = "~crossed=yes";
+
+/// Notes that a user was seen in a second group.
+fn crosses_over(record: &mut UserRecord) {
+    record.crossed_over = true;
+    if own_segments(record).len() == record.segments.len() {
+        let comma = if record.segments.is_empty() { "" } else { "," };
+        record.segments += comma;
+        record.segments += CROSSED_OVER;
+    }
+}
+
+/// The segments of the first exposure.
+fn own_segments(record: &UserRecord) -> &str {
+    let own = record.segments.strip_suffix(CROSSED_OVER);
+    own.map_or(&record.segments, |own| own.strip_suffix(',').unwrap_or(own))
+}
+
 /// Merges two records.
 fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
     let place = |record: &UserRecord| {
         let group = record.group.clone();
-        let segments = record.segments.clone();
+        let segments = own_segments(record).to_owned();
         (
             record.first_ms,
             record.epoch,
@@ -382,7 +407,9 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
         true => (first, second),
         false => (second, first),
     };
-    whole.crossed_over |= other.crossed_over || whole.group != other.group;
+    if whole.crossed_over || other.crossed_over || whole.group != other.group {
+        crosses_over(&mut whole);
+    }
     for (metric, more) in other.metrics {
         let of = whole.metrics.entry(metric).or_default();
         *of = UserMetric {

@@ -1,6 +1,6 @@
 //! Phases and series: which counts belong together.
 //!
-//! A *phase* is a run of an experiment with one salt, and one upstream for each group. Each phase has
+//! A *phase* is a run of an experiment with one salt, one unit, and one upstream for each group. Each phase has
 //! counts of its own, so that a new one counts every user afresh: the first one stands under the
 //! experiment's name, `new-site`, later ones under `new-site~2` and so on. A salt or an upstream that
 //! comes back continues its phase.
@@ -14,7 +14,8 @@
 //! What a phase began with is kept beside its counts, in [`RunningMinima::first`]: of several
 //! replicas the first one decides. In the first phase:
 //!
-//! - `phase|<number>|salt` and `phase|<number>|upstream|<group>`: what makes each phase;
+//! - `phase|<number>|salt`, `phase|<number>|unit` and `phase|<number>|upstream|<group>`: what makes each
+//!   phase;
 //!
 //! and in each phase:
 //!
@@ -122,6 +123,8 @@ pub fn digest(text: &str) -> u64 {
 pub struct StoredPhase {
     /// What was hashed with users' IDs; `None` for counts of version 0.1.
     pub salt: Option<String>,
+    /// What was divided; `None` for users.
+    pub unit: Option<String>,
     /// By group: the upstream that it began with, empty for none.
     pub upstreams: BTreeMap<String, String>,
 }
@@ -147,6 +150,7 @@ impl Phases {
                     let phase = phases.all.entry(number).or_default();
                     match (what, words.next()) {
                         ("salt", None) => phase.salt = Some(text.clone()),
+                        ("unit", None) => phase.unit = Some(text.clone()),
                         ("upstream", Some(group)) => {
                             phase.upstreams.insert(group.to_owned(), text.clone());
                         }
@@ -184,7 +188,8 @@ impl Phases {
 
 impl StoredPhase {
     fn agrees(&self, declared: &DeclaredExperiment) -> bool {
-        self.salt == declared.salt && self.moved(declared).is_none()
+        let same = self.salt == declared.salt && self.unit == declared.unit;
+        same && self.moved(declared).is_none()
     }
 
     /// A group that is served by another upstream, with both names.
@@ -315,6 +320,9 @@ fn missing_of_phase(
     };
     let known = phases.all.get(&phase);
     let mut missing = BTreeMap::new();
+    if let (Some(unit), None) = (&declared.unit, known) {
+        missing.insert(format!("phase|{phase}|unit"), unit.clone());
+    }
     if known.is_none_or(|known| known.salt.is_none()) {
         missing.insert(format!("phase|{phase}|salt"), salt.clone());
     }
@@ -437,6 +445,7 @@ mod tests {
             metrics: vec![0, 1],
             running: true,
             salt: Some(salt.to_owned()),
+            unit: None,
         }
     }
 

@@ -18,6 +18,19 @@ pub struct ExperimentTotals {
     pub uncounted: EventCounts,
 }
 
+impl ExperimentTotals {
+    /// Leaves out the users of a segment. Responses, which no segment divides, stay, and so does the number
+    /// of crossovers.
+    pub fn leave_out(&mut self, segment: &str) {
+        let groups = self.epochs.iter_mut();
+        for group in groups.flat_map(|epoch| epoch.groups.values_mut()) {
+            if let Some(part) = group.segments.remove(segment) {
+                group.leave_out(&part);
+            }
+        }
+    }
+}
+
 /// All counts of one epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochTotals {
@@ -59,6 +72,22 @@ pub struct GroupTotals {
     pub metrics: BTreeMap<String, MetricTotals>,
 }
 
+impl GroupTotals {
+    fn leave_out(&mut self, part: &GroupTotals) {
+        self.users = self.users.saturating_sub(part.users);
+        for (latency, users) in &part.first_latency {
+            let all = self.first_latency.entry(*latency).or_default();
+            *all = all.saturating_sub(*users);
+        }
+        for (metric, part) in &part.metrics {
+            self.metrics
+                .entry(metric.clone())
+                .or_default()
+                .leave_out(part);
+        }
+    }
+}
+
 /// All counts of one metric in one group of one epoch. Squares and products are of the *users'*
 /// totals: Σy² over users, not over events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +122,27 @@ pub struct MetricTotals {
     pub before_sq: i128,
     /// Σ sum × sum from before.
     pub before_cross: i128,
+}
+
+impl MetricTotals {
+    fn leave_out(&mut self, part: &MetricTotals) {
+        let less = |all: &mut u64, part: u64| *all = all.saturating_sub(part);
+        less(&mut self.converted, part.converted);
+        less(&mut self.count, part.count);
+        less(&mut self.capped, part.capped);
+        less(&mut self.known, part.known);
+        self.count_sq -= part.count_sq;
+        self.sum -= part.sum;
+        self.sum_sq -= part.sum_sq;
+        self.base -= part.base;
+        self.base_sq -= part.base_sq;
+        self.cross -= part.cross;
+        self.cut -= part.cut;
+        self.known_sum -= part.known_sum;
+        self.before -= part.before;
+        self.before_sq -= part.before_sq;
+        self.before_cross -= part.before_cross;
+    }
 }
 
 /// Counts of one hour, for rates over time.

@@ -270,6 +270,7 @@ fn frame_planted_in_an_id_is_not_read_after_damage() {
         observations: &[],
         minted: None,
         is_new: false,
+        unit: "",
     };
     writers[0].append(&declared, &record).unwrap();
     append(&mut writers[0], 1, 2).unwrap();

@@ -45,6 +45,7 @@ fn declaration() -> Declaration {
         metrics,
         running: true,
         salt: None,
+        unit: None,
     };
     Declaration {
         digest: 1,
@@ -80,6 +81,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                         experiment: ExperimentIndex(experiment),
                         group: GroupIndex(usize::from(user % 2 == u8::from(other > 0))),
                         served,
+                        epoch: None,
                     })
                     .collect(),
                 segments: String::new(),
@@ -95,6 +97,7 @@ fn record() -> impl Strategy<Value = OwnedRecord> {
                     .collect(),
                 minted: None,
                 is_new: false,
+                unit: String::new(),
             },
         )
 }
@@ -204,6 +207,7 @@ fn join_across_shards_is_applied_in_the_shard_of_the_minted_id() {
             experiment: ExperimentIndex(0),
             group: GroupIndex(0),
             served: Served::Own,
+            epoch: None,
         }]
         .into_iter()
         .collect(),
@@ -211,6 +215,7 @@ fn join_across_shards_is_applied_in_the_shard_of_the_minted_id() {
         observations: vec![],
         minted: Some(b"m".to_vec()),
         is_new: false,
+        unit: String::new(),
     };
     // The earlier one comes later, and each comes twice.
     let records = [
@@ -269,6 +274,7 @@ fn record_from_the_future_drops_no_waiting_event() {
             experiment: ExperimentIndex(0),
             group: GroupIndex(0),
             served: Served::Own,
+            epoch: None,
         }]
         .into_iter()
         .collect(),
@@ -276,6 +282,7 @@ fn record_from_the_future_drops_no_waiting_event() {
         observations: vec![],
         minted: None,
         is_new: false,
+        unit: String::new(),
     };
     for (at_ms, bounded) in [
         (now_ms - DAY_MS, now_ms - DAY_MS),

@@ -35,6 +35,7 @@ fn declaration() -> Declaration {
             metrics: Vec::new(),
             running: true,
             salt: None,
+            unit: None,
         }],
         metrics: Vec::new(),
     }
@@ -70,11 +71,13 @@ fn constant_load_is_ingested_and_lag_is_reported() {
                         experiment: ExperimentIndex(0),
                         group: GroupIndex(0),
                         served: Served::Own,
+                        epoch: None,
                     }],
                     segments: "",
                     observations: &[],
                     minted: None,
                     is_new: false,
+                    unit: "",
                 };
                 writer.append(&declared, &record).unwrap();
                 appended += 1;

@@ -30,6 +30,7 @@ pub fn declaration(digest: u64) -> Declaration {
             metrics: vec![0],
             running: true,
             salt: Some("s".to_owned()),
+            unit: None,
         }],
         metrics: vec![DeclaredMetric {
             name: "m".to_owned(),
@@ -50,6 +51,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Jou
         experiment: ExperimentIndex(0),
         group: GroupIndex(1),
         served: Served::Fallback,
+        epoch: None,
     }];
     let observations = [Observation {
         metric: MetricIndex(0),
@@ -70,6 +72,7 @@ pub fn append(writer: &mut Writer, digest: usize, number: u64) -> Result<(), Jou
         observations: &observations,
         minted: None,
         is_new: false,
+        unit: "",
     };
     static DECLARED: LazyLock<[DeclaredPlan; 3]> =
         LazyLock::new(|| [0, 1, 2].map(|digest| DeclaredPlan::new(&declaration(digest))));

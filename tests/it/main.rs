@@ -11,6 +11,7 @@ mod accounting;
 mod admin_access;
 mod admin_connections;
 mod admin_sessions;
+mod admission;
 mod assignment;
 mod cli;
 mod clients;

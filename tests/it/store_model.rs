@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
 use watershed::experiment::not_counted::NotCounted;
+use watershed::store::apply_semantics::CROSSED_OVER;
 use watershed::store::identities::{IdentityCounts, Join};
 use watershed::store::redis::{RedisStore, TlsFiles, Unusable};
 use watershed::store::retention;
@@ -366,7 +367,8 @@ impl Model {
         for user in self.users.values() {
             let group = totals.entry((user.epoch, user.group.clone())).or_default();
             user.count(group);
-            for segment in user.segments.split(',').filter(|it| !it.is_empty()) {
+            let own = user.segments.split(',').filter(|it| !it.is_empty());
+            for segment in own.chain(user.crossed.then_some(CROSSED_OVER)) {
                 user.count(group.segments.entry(segment.to_owned()).or_default());
             }
         }

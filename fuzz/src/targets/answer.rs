@@ -14,7 +14,7 @@ use hyper::client::conn::http1 as client;
 use hyper_util::rt::TokioIo;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
-use watershed::experiment::resolve;
+use watershed::experiment::resolve::{self, Subject};
 use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed::proxy::fuzzing::{
     BodyReader, ClientContext, ClientFraming, EditableHead, ExtraHeaders, HeadWriter, ParsedHead,
@@ -72,8 +72,7 @@ fn complete(
     let meant = resolve::resolve(
         &plan.experiments,
         &request,
-        UserId::new(b"u1").expect("an ID"),
-        None,
+        &Subject::of(UserId::new(b"u1").expect("an ID")),
     );
     let version = match answer.http_10 {
         true => Version::HTTP_10,
@@ -86,7 +85,7 @@ fn complete(
         more: &mut more,
     };
     let head = (version, &mut edited);
-    headers::finish((plan, words), head, None, &meant, None, false);
+    headers::finish((plan, words), head, None, &meant, &[], false);
     let to = ClientContext {
         closes: asked.closes,
         ..ClientContext::default()

@@ -43,6 +43,7 @@ fn declaration(digest: u64) -> Declaration {
             metrics: vec![0],
             running: true,
             salt: None,
+            unit: None,
         }],
         metrics: vec![DeclaredMetric {
             name: "m".to_owned(),
@@ -83,6 +84,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             experiment: ExperimentIndex(0),
             group: GroupIndex(0),
             served: Served::Own,
+            epoch: None,
         }];
         let observations = [Observation {
             metric: MetricIndex(0),
@@ -103,6 +105,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
             observations: &observations[..(number % 2) as usize],
             minted: None,
             is_new: false,
+            unit: "",
         };
         let declared = &declared[digest as usize - 1];
         writers[0].append(declared, &record).expect("room");

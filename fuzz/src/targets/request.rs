@@ -8,7 +8,7 @@ use super::super::split;
 use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
-use watershed::experiment::resolve;
+use watershed::experiment::resolve::{self, Subject};
 use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
 use watershed::proxy::fuzzing::{
     Body, ClientInfo, Forwarding, PartialHead, Protocol, Request, read_request,
@@ -128,7 +128,7 @@ fn write(
     let visitor = identity::find(&plan.identity, &*plain);
     let user = visitor.as_ref().map(|visitor| visitor.assigned_by());
     let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));
-    let meant = resolve::resolve(&plan.experiments, &*plain, user, None);
+    let meant = resolve::resolve(&plan.experiments, &*plain, &Subject::of(user));
     let visitor = visitor.map(identity::Visitor::into_owned);
     let mut out = Vec::new();
     let mut random = 1_u128..;

@@ -178,7 +178,9 @@ fn why_outside(plan: &Plan, experiment: &Experiment, reason: OutsideReason) -> S
         OutsideReason::Layer => {
             let layer = experiment.admission.layer.as_ref();
             let layer = layer.map_or("", |layer| &layer.name);
-            format!("the user's slot in layer {layer} is not among the {share} % of this experiment")
+            format!(
+                "the user's slot in layer {layer} is not among the {share} % of this experiment"
+            )
         }
         OutsideReason::Requires(other) => {
             let requires = experiment.admission.requires.iter();

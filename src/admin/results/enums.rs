@@ -87,6 +87,14 @@ pub fn metric_role() -> Schema {
 }
 
 /// Why a user is in a group.
+pub fn crossover() -> Schema {
+    one_of(["first", "exclude"])
+}
+
+pub fn enrolment() -> Schema {
+    one_of(["open", "closed"])
+}
+
 pub fn assigned_by() -> Schema {
     one_of([
         "hash", "sticky", "override", "include", "winner", "holdback", "none",

@@ -10,8 +10,9 @@ use crate::admin::results::stats_input::{has_windows, question};
 use crate::admin::view::verdict_text::reason;
 use crate::config::declaration;
 use crate::config::plan::Plan;
-use crate::experiment::{Experiment, Lifecycle};
+use crate::experiment::{Crossover, Experiment, Lifecycle};
 use crate::stats::{self, Finding, Judgement, Question, State, Verdict};
+use crate::store::apply_semantics::CROSSED_OVER;
 use crate::store::phases::{self, Located, Placement};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
@@ -190,7 +191,13 @@ impl Evaluator {
             .epochs
             .retain(|epoch| sequential_state::belongs(experiment, epoch.definition.digest, known));
         let earlier = all - totals.epochs.len();
-        let hours = hours.as_ref().map(|hours| hours.as_slice());
+        let excludes = experiment.crossover == Crossover::Exclude;
+        if excludes {
+            totals.leave_out(CROSSED_OVER);
+        }
+        // Hours do not count by segment.
+        let hours = hours.as_ref().filter(|_| !excludes);
+        let hours = hours.map(|hours| hours.as_slice());
         let begun = sequential_state::as_begun(plan, experiment, known);
         let mut question = question(plan, &begun, &placement, &totals, hours, at_ms);
         sequential_state::recall(&begun, &placement, &mut question, known);

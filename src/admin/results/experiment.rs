@@ -13,7 +13,7 @@ use crate::admin::results::segments::segment_results;
 use crate::admin::results::srm_diagnosis::{parting, stages};
 use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
-use crate::experiment::GroupIndex;
+use crate::experiment::{Crossover, GroupIndex};
 use crate::stats::State;
 use crate::store::buckets::Buckets;
 use crate::store::{EpochTotals, ExperimentTotals, GroupTotals};
@@ -35,6 +35,14 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         ended_groups: ended_groups(evaluation),
         count_overrides: experiment.count_overrides,
         crossed_over: crossed_over(totals),
+        crossover: experiment.crossover.word(),
+        enrolment: match experiment.admission.is_closed {
+            true => "closed",
+            false => "open",
+        },
+        bucket_by: experiment
+            .unit
+            .map(|unit| plan.units[unit.0].name.to_string()),
         seen_once: seen_once(totals),
         not_counted: not_counted(totals),
         joined: totals.identities.joined,
@@ -190,6 +198,9 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         ended_groups: Vec::new(),
         count_overrides: false,
         crossed_over,
+        crossover: Crossover::First.word(),
+        enrolment: "closed",
+        bucket_by: None,
         seen_once: seen_once(totals),
         not_counted: not_counted(totals),
         joined: totals.identities.joined,

@@ -125,6 +125,11 @@ pub struct ExperimentResult {
     pub ended_groups: Vec<GroupResult>,
     pub count_overrides: bool,
     pub crossed_over: u64,
+    #[schema(schema_with = enums::crossover)]
+    pub crossover: &'static str,
+    #[schema(schema_with = enums::enrolment)]
+    pub enrolment: &'static str,
+    pub bucket_by: Option<String>,
     pub seen_once: u64,
     pub not_counted: BTreeMap<&'static str, u64>,
     pub joined: u64,

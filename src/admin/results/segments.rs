@@ -40,7 +40,9 @@ fn users_before(segment: &str, totals: &ExperimentTotals) -> u64 {
     let before = groups.map(|group| {
         let parts = group.segments.iter();
         let own = parts.filter(|(key, _)| key.split('=').next() == Some(segment));
-        group.users - own.map(|(_, part)| part.users).sum::<u64>()
+        let own: u64 = own.map(|(_, part)| part.users).sum();
+        // Crossovers that are left out are still in their segments.
+        group.users.saturating_sub(own)
     });
     before.sum()
 }

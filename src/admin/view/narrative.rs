@@ -58,9 +58,10 @@ pub fn health(
         ("sample ratio", sizes, ratio.mismatch),
         (
             "crossovers",
-            format!("{} of users", part(experiment.crossed_over, users)),
+            crossovers(experiment, users),
             much(experiment.crossed_over, users),
         ),
+        ("users", unit(experiment), false),
         ("not counted", not_counted(experiment), false),
         (
             "identities",
@@ -103,6 +104,30 @@ pub fn health(
             experiment.count_overrides,
         ),
     ]
+}
+
+/// Describes what counts as a user, and whether new ones are admitted.
+fn unit(experiment: &ExperimentResult) -> String {
+    let unit = match &experiment.bucket_by {
+        Some(unit) => format!("each {unit} counts as one user"),
+        None => "each user ID".to_owned(),
+    };
+    match experiment.enrolment {
+        "closed" => format!("{unit}; nobody new is admitted"),
+        _ => unit,
+    }
+}
+
+/// Describes users who were seen in a second group.
+fn crossovers(experiment: &ExperimentResult, users: u64) -> String {
+    // Those that are left out are not among the users.
+    let left_out = experiment.crossover == "exclude";
+    let of = users + if left_out { experiment.crossed_over } else { 0 };
+    let share = part(experiment.crossed_over, of);
+    match left_out {
+        true => format!("{share} of users, who are left out"),
+        false => format!("{share} of users, who count for the first group"),
+    }
 }
 
 /// Describes who was served but is no user.

@@ -23,12 +23,16 @@ impl CacheHeaders {
     pub fn new(plan: &Plan) -> CacheHeaders {
         // Minted IDs and overrides are cookies.
         let mut user = vec!["cookie".to_owned()];
-        for source in &plan.identity.sources {
-            match source {
-                IdSource::Header(name) => user.push(name.as_str().to_owned()),
-                IdSource::Jwt { cookie: None, .. } => user.push("authorization".to_owned()),
+        let units = plan.units.iter().map(|unit| &unit.source);
+        for source in plan.identity.sources.iter().chain(units) {
+            let name = match source {
+                IdSource::Header(name) => name.as_str(),
+                IdSource::Jwt { cookie: None, .. } => "authorization",
                 // The query is part of what a cache keys by anyway.
-                IdSource::Cookie(_) | IdSource::Query(_) | IdSource::Jwt { .. } => {}
+                IdSource::Cookie(_) | IdSource::Query(_) | IdSource::Jwt { .. } => continue,
+            };
+            if !user.iter().any(|known| known == name) {
+                user.push(name.to_owned());
             }
         }
         let experiments = plan.experiments.iter();

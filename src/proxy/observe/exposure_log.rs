@@ -312,7 +312,10 @@ pub fn event(
             exposures,
             segments: "",
             observations: &observations,
-            minted: minted.as_ref().filter(|_| unit.is_empty()).map(StoredId::id),
+            minted: minted
+                .as_ref()
+                .filter(|_| unit.is_empty())
+                .map(StoredId::id),
             is_new: false,
             unit,
         };
