@@ -6,6 +6,7 @@
 
 mod admin;
 mod check;
+mod conditions;
 mod counting;
 pub mod declaration;
 mod diagnostic;

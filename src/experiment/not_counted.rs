@@ -3,7 +3,7 @@
 
 use super::http_view::{HeaderView, RequestView};
 use super::identity::cookie_values;
-use super::matcher::ValuePattern;
+use super::pattern::ValueTest;
 use super::robots::Robots;
 use super::{ExperimentIndex, UpstreamIndex, UserId};
 use http::Method;
@@ -112,10 +112,10 @@ pub struct CountingRules {
 pub enum Exclusion {
     /// The client's address is in this network.
     Network(IpNet),
-    /// The request has this header.
-    Header(ValuePattern<HeaderName>),
-    /// The request has this cookie.
-    Cookie(ValuePattern<Box<str>>),
+    /// The value of a header.
+    Header(HeaderName, ValueTest),
+    /// The value of a cookie, as it came.
+    Cookie(Box<str>, ValueTest),
     /// The user has one of these IDs.
     Ids(Arc<BTreeSet<Box<[u8]>>>),
 }
@@ -125,19 +125,13 @@ impl Exclusion {
     pub fn has<'a>(
         &self,
         fields: impl HeaderView<'a>,
-        client: IpAddr,
+        client: Option<IpAddr>,
         user: Option<UserId<'_>>,
     ) -> bool {
         match self {
-            Exclusion::Network(network) => network.contains(&client),
-            Exclusion::Header(header) => header.is_among(fields),
-            Exclusion::Cookie(cookie) => {
-                let mut values = cookie_values(fields, &cookie.name);
-                values.any(|found| {
-                    let wanted = cookie.value.as_deref();
-                    wanted.is_none_or(|wanted| found == wanted.as_bytes())
-                })
-            }
+            Exclusion::Network(network) => client.is_some_and(|client| network.contains(&client)),
+            Exclusion::Header(name, test) => test.holds(fields.all(name)),
+            Exclusion::Cookie(name, test) => test.holds(cookie_values(fields, name)),
             Exclusion::Ids(ids) => user.is_some_and(|user| ids.contains(user.as_bytes())),
         }
     }

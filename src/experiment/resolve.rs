@@ -3,7 +3,6 @@
 use super::assign::Split;
 use super::http_view::RequestView;
 use super::match_index::Experiments;
-use super::matcher::Eligibility;
 use super::override_token::Override;
 use super::{Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
 use smallvec::SmallVec;
@@ -85,6 +84,8 @@ pub struct VariesBy {
     pub user_for_headers: bool,
     /// Experiments whose conditions on header fields decided.
     pub headers: SmallVec<[ExperimentIndex; 1]>,
+    /// Whether conditions on the client's address decided, which no header names to caches.
+    pub address: bool,
 }
 
 impl VariesBy {
@@ -97,16 +98,17 @@ impl VariesBy {
     ) -> bool {
         let eligible = experiment.matcher.judge(request);
         let splits = experiment.winner.is_none();
-        if eligible != Eligibility::No && !experiment.matcher.headers.is_empty() {
+        if eligible.by_client {
             self.headers.push(index);
+            self.address |= experiment.matcher.reads_address();
         }
-        if eligible == Eligibility::Yes && splits {
+        if eligible.is_met && splits {
             match experiment.chooses_upstream() {
                 true => self.user_for_upstream = true,
                 false => self.user_for_headers = true,
             }
         }
-        eligible == Eligibility::Yes
+        eligible.is_met
     }
 }
 

@@ -15,7 +15,6 @@ use crate::proxy::robot_cache::RobotCache;
 use crate::proxy::snapshot::Worker;
 use http::header::USER_AGENT;
 use ipnet::IpNet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
@@ -48,7 +47,6 @@ pub fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
 pub fn not_counted<'a>(
     (plan, robots): (&Plan, &RobotCache),
     request: impl RequestView<'a>,
-    peer: IpAddr,
     visitor: Option<&Visitor<'_>>,
 ) -> Option<NotCounted> {
     if let Some(kind) = not_counted::by_kind(request, visitor.is_some()) {
@@ -56,12 +54,11 @@ pub fn not_counted<'a>(
     }
     let rules = &plan.counting;
     let fields = request.fields();
-    let mut client = None;
-    let mut client = || *client.get_or_insert_with(|| plan_headers::client_ip(plan, fields, peer));
+    let client = request.client();
     let user = visitor.map(Visitor::user);
     if !rules.exclusions.is_empty() {
         let mut exclusions = rules.exclusions.iter();
-        if exclusions.any(|exclusion| exclusion.has(fields, client(), user)) {
+        if exclusions.any(|exclusion| exclusion.has(fields, client, user)) {
             return Some(NotCounted::Excluded);
         }
     }
@@ -74,7 +71,7 @@ pub fn not_counted<'a>(
             Some(ClientKind::Robot) => true,
         }
     });
-    let of_robots = |network: &IpNet| network.contains(&client());
+    let of_robots = |network: &IpNet| client.is_some_and(|client| network.contains(&client));
     let robot = robot || rules.robot_networks.iter().any(of_robots);
     robot.then_some(NotCounted::Robot)
 }
