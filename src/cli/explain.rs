@@ -4,6 +4,7 @@ use crate::admin::results::assignments::{self, ExperimentAssignment};
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::ExperimentIndex;
+use crate::experiment::http_view::ClientAddress;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE};
 use crate::experiment::minted;
@@ -51,8 +52,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let user = user.map(|user| minted::id_of(&plan.identity.keys, user));
     let text = match (&arguments.request, user) {
         (Some(request), user) => {
-            let request = parse(request, &arguments.headers)?;
-            of_request(&plan, &request, arguments.from, user)
+            let mut request = parse(request, &arguments.headers)?;
+            let client = proxy::client_ip(&plan, &request.headers, arguments.from);
+            request.extensions.insert(ClientAddress(client));
+            of_request(&plan, &request, user)
         }
         (None, user) => {
             let explained = assignments::explain(&plan, user.unwrap_or_default());
@@ -93,7 +96,7 @@ fn parse(request: &str, headers: &[String]) -> anyhow::Result<Parts> {
 }
 
 /// What the proxy would do with a request.
-fn of_request(plan: &Plan, request: &Parts, from: IpAddr, named: Option<&[u8]>) -> String {
+fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> String {
     let consents = plan
         .consent
         .as_ref()
@@ -102,11 +105,10 @@ fn of_request(plan: &Plan, request: &Parts, from: IpAddr, named: Option<&[u8]>) 
         Some(named) => Visitor::named(named),
         None => identity::find(&plan.identity, request).filter(|_| consents),
     };
-    let client = || proxy::client_ip(plan, &request.headers, from);
     let kind = |rules: &Robots, user_agent: &[u8]| rules.client_kind(user_agent);
     let not_counted = plan
         .counting
-        .not_counted(request, client, visitor.as_ref(), kind);
+        .not_counted(request, visitor.as_ref(), kind);
     let mut text = who(visitor.as_ref(), consents);
     if let Some(why) = not_counted {
         text += &format!("not counted: {}\n", why.explained());

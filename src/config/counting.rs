@@ -2,9 +2,8 @@
 
 use super::file::Value;
 use super::reader::Node;
-use super::{experiments, limits};
+use super::{conditions, limits};
 use crate::experiment::identity;
-use crate::experiment::matcher::ValuePattern;
 use crate::experiment::not_counted::{CountingRules, Exclusion};
 use crate::experiment::robots::Robots;
 use crate::experiment::{UpstreamIndex, UserId};
@@ -115,14 +114,11 @@ fn exclusions(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Vec<Exclusion> {
         .map(Exclusion::Network)
         .collect();
     let headers = named("header");
-    let headers = headers.iter().filter_map(experiments::header);
-    all.extend(headers.map(Exclusion::Header));
-    for (name, node) in &named("cookie") {
-        all.push(Exclusion::Cookie(ValuePattern {
-            name: name.as_str().into(),
-            value: experiments::wanted(node),
-        }));
-    }
+    let headers = headers.iter().filter_map(conditions::header);
+    all.extend(headers.map(|(name, test)| Exclusion::Header(name, test)));
+    let cookies = named("cookie");
+    let cookies = cookies.iter().filter_map(conditions::cookie);
+    all.extend(cookies.map(|(name, test)| Exclusion::Cookie(name, test)));
     if let Some(ids) = node.get("ids").and_then(|node| ids(&node, watched)) {
         all.push(Exclusion::Ids(Arc::new(ids)));
     }

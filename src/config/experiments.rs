@@ -1,19 +1,17 @@
 //! `experiments:`: who takes part, and in which groups.
 
 use super::admission;
+use super::conditions;
 use super::lifecycle;
-use super::metrics;
 use super::name::check_name;
 use super::reader::Node;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
-use crate::experiment::matcher::{HostPattern, Matcher, ValuePattern};
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
     EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
-use http::header::HeaderName;
 use std::path::PathBuf;
 
 /// The names that experiments refer to.
@@ -33,7 +31,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "match",
-        "who is eligible: a path, or { path, host, method, headers, query }",
+        "who is eligible: a path, { path, host, method, headers, … }, or a list of them",
     ),
     (
         "expose",
@@ -134,9 +132,9 @@ fn experiment(
         salt: salt.into(),
         matcher: node
             .get("match")
-            .map(|node| matcher(&node))
+            .map(|node| conditions::read(&node))
             .unwrap_or_default(),
-        expose: node.get("expose").map(|node| matcher(&node)),
+        expose: node.get("expose").map(|node| conditions::read(&node)),
         admission: admitted.admission,
         is_sticky: admitted.is_sticky,
         unit: admitted.unit,
@@ -368,79 +366,4 @@ fn guardrails(node: &Node<'_>, known: &Known<'_>) -> Box<[Guardrail]> {
         })
     };
     node.named("guardrail").iter().filter_map(read).collect()
-}
-
-fn matcher(node: &Node<'_>) -> Matcher {
-    if !node.is_map() {
-        return Matcher {
-            path: metrics::path(node),
-            ..Matcher::default()
-        };
-    }
-    node.keys(&[
-        ("path", "a path, such as /checkout/**"),
-        ("host", "a host, such as shop.example.com or *.example.com"),
-        ("method", "a method or a list of them"),
-        (
-            "headers",
-            "header names, each with the required value, or `true` for any",
-        ),
-        (
-            "query",
-            "query parameters, each with the required value, or `true` for any",
-        ),
-    ]);
-    let host = |node: Node<'_>| {
-        let allowed = "a host without port, such as shop.example.com or *.example.com";
-        node.read(allowed, |text| {
-            (!text.contains([':', '/'])).then(|| HostPattern::new(text))
-        })
-    };
-    let methods = node
-        .get("method")
-        .map(|node| node.items())
-        .unwrap_or_default();
-    let named = |key: &str| {
-        node.get(key)
-            .map(|node| node.named(key))
-            .unwrap_or_default()
-    };
-    let parameter = |(name, node): &(String, Node<'_>)| ValuePattern {
-        name: name.as_str().into(),
-        value: wanted(node),
-    };
-    Matcher {
-        path: node.get("path").and_then(|node| metrics::path(&node)),
-        host: node.get("host").and_then(host),
-        methods: methods.iter().filter_map(metrics::method).collect(),
-        headers: named("headers").iter().filter_map(header).collect(),
-        query: named("query").iter().map(parameter).collect(),
-    }
-}
-
-/// Reads a header name and its value.
-pub fn header((name, node): &(String, Node<'_>)) -> Option<ValuePattern<HeaderName>> {
-    match name.parse::<HeaderName>() {
-        Ok(name) => Some(ValuePattern {
-            name,
-            value: wanted(node),
-        }),
-        Err(_) => {
-            node.problem(
-                format!("{name:?} is not a header name"),
-                "letters, digits and hyphens",
-            );
-            None
-        }
-    }
-}
-
-/// Reads a value that must be there; `true` for any.
-pub fn wanted(node: &Node<'_>) -> Option<Box<str>> {
-    match (node.flag(), node.value) {
-        (Some(true), _) | (_, super::file::Value::Nothing) => None,
-        _ => node
-            .text("the required value, or true for any")
-            .map(Into::into),
-    }
 }

@@ -28,6 +28,8 @@ pub enum ValueForm {
     Duration,
     /// A size.
     Bytes,
+    /// What the definition of this name says.
+    Defined(&'static str),
 }
 
 /// The path of a value, and how it was read.
@@ -36,8 +38,12 @@ pub type RecordedForm = (Vec<String>, ValueForm);
 /// Stands for a name that the user chose, in a path.
 pub const ANY: &str = "*";
 
+/// The beginning of the path of a definition, before its name.
+pub const DEFINITIONS: &str = "definitions";
+
 /// Returns all records by path. Names that the user chose become [`ANY`]. Positions in lists are
-/// left out, because a list may also be written as its only item.
+/// left out, because a list may also be written as its only item. What a definition describes is recorded
+/// there.
 pub fn by_path(all: &[RecordedForm]) -> BTreeMap<Vec<String>, Vec<ValueForm>> {
     let mut known: BTreeMap<Vec<String>, Vec<ValueForm>> = BTreeMap::new();
     let mut all: Vec<&RecordedForm> = all.iter().collect();
@@ -46,6 +52,7 @@ pub fn by_path(all: &[RecordedForm]) -> BTreeMap<Vec<String>, Vec<ValueForm>> {
     for (path, seen) in all {
         let mut general: Vec<String> = Vec::with_capacity(path.len());
         for part in path {
+            enter_definition(&known, &mut general);
             let above = known.get(&general);
             let is_named = above.is_some_and(|above| above.contains(&ValueForm::Named));
             let is_place = above.is_some_and(|above| above.contains(&ValueForm::List))
@@ -57,10 +64,27 @@ pub fn by_path(all: &[RecordedForm]) -> BTreeMap<Vec<String>, Vec<ValueForm>> {
                 });
             }
         }
+        enter_definition(&known, &mut general);
+        if matches!((seen, &general[..]), (ValueForm::Defined(name), [first, of]) if first == DEFINITIONS && of == name)
+        {
+            continue;
+        }
         let there = known.entry(general).or_default();
         if !there.contains(seen) {
             there.push(seen.clone());
         }
     }
     known
+}
+
+/// Goes from a path to that of the definition that describes its value, if there is one.
+fn enter_definition(known: &BTreeMap<Vec<String>, Vec<ValueForm>>, path: &mut Vec<String>) {
+    let forms = known.get(path).into_iter().flatten();
+    let mut names = forms.filter_map(|form| match form {
+        ValueForm::Defined(name) => Some(*name),
+        _ => None,
+    });
+    if let Some(name) = names.next() {
+        *path = vec![DEFINITIONS.to_owned(), name.to_owned()];
+    }
 }

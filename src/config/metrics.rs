@@ -1,15 +1,14 @@
 //! `metrics:`: which events and responses count.
 
+use super::conditions;
 use super::name::check_name;
 use super::reader::Node;
 use crate::experiment::decimal::Decimal;
 use crate::experiment::event::is_name;
-use crate::experiment::matcher::PathPattern;
 use crate::experiment::metric::{
     HeaderRule, LatencyQuantile, Metric, MetricGoal, MetricKind, MetricRole, MetricRule, RatioBase,
     StatusRange, Trigger, VALUE_MAX,
 };
-use http::Method;
 use std::time::Duration;
 
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
@@ -349,10 +348,11 @@ fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
     for word in request.split_whitespace() {
         let taken = match word {
             _ if word.starts_with('/') && rule.path.is_none() => {
-                rule.path.replace(PathPattern::new(word)).is_none()
+                rule.path = Some(conditions::path_of(node, word)?);
+                true
             }
             _ if rule.method.is_none() && rule.path.is_none() => {
-                rule.method = method_of(word);
+                rule.method = conditions::method_of(word);
                 rule.method.is_some()
             }
             _ => false,
@@ -390,8 +390,10 @@ fn rule(node: &Node<'_>) -> MetricRule {
         ),
     ]);
     MetricRule {
-        method: node.get("method").and_then(|node| method(&node)),
-        path: node.get("path").and_then(|node| path(&node)),
+        method: node
+            .get("method")
+            .and_then(|node| conditions::method(&node)),
+        path: node.get("path").and_then(|node| conditions::path(&node)),
         status: node
             .get("status")
             .and_then(|node| node.read(STATUS, status_of)),
@@ -399,25 +401,6 @@ fn rule(node: &Node<'_>) -> MetricRule {
             .get("header")
             .and_then(|node| node.read("`Name` or `Name: value`", header_of)),
     }
-}
-
-/// Reads a method, such as `POST`.
-pub fn method(node: &Node<'_>) -> Option<Method> {
-    node.read("a method in capitals, such as GET or POST", method_of)
-}
-
-fn method_of(text: &str) -> Option<Method> {
-    let capitals = text
-        .bytes()
-        .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-    capitals.then(|| text.parse().ok()).flatten()
-}
-
-/// Reads a path or a pattern of paths.
-pub fn path(node: &Node<'_>) -> Option<PathPattern> {
-    node.read(PATH, |text| {
-        text.starts_with('/').then(|| PathPattern::new(text))
-    })
 }
 
 /// Reads a status, a class or a range.

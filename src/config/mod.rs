@@ -7,6 +7,7 @@
 mod admin;
 mod admission;
 mod check;
+mod conditions;
 mod counting;
 pub mod declaration;
 mod diagnostic;

@@ -3,6 +3,7 @@
 use super::plan::{Beacon, Cache, CacheRule};
 use super::reader::Node;
 use crate::experiment::consent::Consent;
+use crate::experiment::pattern::ValuePattern;
 use http::HeaderValue;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub fn consent(root: &Node<'_>) -> Option<Consent> {
         value: node
             .get("value")
             .and_then(|node| node.text("a value"))
-            .map_or("*".into(), Into::into),
+            .map_or(ValuePattern::new("*"), ValuePattern::new),
     })
 }
 

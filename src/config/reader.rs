@@ -416,6 +416,27 @@ impl<'a> Node<'a> {
         matches!(self.value, Value::Map(_))
     }
 
+    /// Whether the value is a list.
+    pub fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
+    }
+
+    /// Whether there is no value.
+    pub fn is_nothing(&self) -> bool {
+        *self.value == Value::Nothing
+    }
+
+    /// Returns the key of the value; empty for the whole file.
+    pub fn key(&self) -> &str {
+        self.path.last().map_or("", String::as_str)
+    }
+
+    /// Notes that values like this one stand in several places. The JSON Schema describes them once.
+    /// It must be called before the value is read.
+    pub fn defined(&self, name: &'static str) {
+        self.note(|| ValueForm::Defined(name));
+    }
+
     fn kind(&self) -> String {
         match self.value {
             Value::Nothing => "nothing".to_owned(),

@@ -1,6 +1,6 @@
 //! The JSON Schema of `routes.yaml`. It is derived from how example files with every key are read.
 
-use super::key_recorder::{ANY, ValueForm, by_path};
+use super::key_recorder::{ANY, DEFINITIONS, ValueForm, by_path};
 use super::{check, file, reader};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
@@ -31,6 +31,10 @@ pub fn schema() -> Value {
     let whole = of(&known, &[], None);
     if let (Value::Object(schema), Value::Object(whole)) = (&mut schema, whole) {
         schema.extend(whole);
+        let paths = known.keys();
+        let paths = paths.filter(|path| path.len() == 2 && path[0] == DEFINITIONS);
+        let definitions = paths.map(|path| (path[1].clone(), of(&known, path, None)));
+        schema.insert(DEFINITIONS.to_owned(), Value::Object(definitions.collect()));
     }
     schema
 }
@@ -90,6 +94,9 @@ fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
             ValueForm::Duration => {
                 forms.push(json!({ "type": "string", "pattern": "^([0-9]+ *[A-Za-zµ]+ *)+$" }));
             }
+            ValueForm::Defined(name) => {
+                forms.push(json!({ "$ref": format!("#/{DEFINITIONS}/{name}") }));
+            }
             ValueForm::Bytes => forms.push(json!({ "type": ["string", "integer"] })),
         }
     }
@@ -104,7 +111,11 @@ fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
     if is_list {
         forms.push(json!({ "type": "array", "items": any(forms.clone()) }));
     }
-    let mut schema = any(forms);
+    let mut schema = match &forms[..] {
+        // Draft 7 ignores what stands beside a reference.
+        [form] if form.get("$ref").is_some() => json!({ "allOf": forms }),
+        _ => any(forms),
+    };
     if let (Some(holds), Value::Object(schema)) = (holds, &mut schema) {
         schema.insert("description".to_owned(), holds.into());
     }

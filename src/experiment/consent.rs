@@ -2,42 +2,23 @@
 
 use super::http_view::HeaderView;
 use super::identity::cookie_value;
+use super::pattern::ValuePattern;
 
 /// The cookie without which nothing is recorded and control is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consent {
     /// Its name.
     pub cookie: Box<str>,
-    /// Its value, with `*` for any text.
-    pub value: Box<str>,
+    /// Its value.
+    pub value: ValuePattern,
 }
 
 impl Consent {
     /// Whether the user's cookies hold the consent.
     pub fn is_given<'a>(&self, fields: impl HeaderView<'a>) -> bool {
         let value = cookie_value(fields, &self.cookie);
-        value.is_some_and(|value| matches(self.value.as_bytes(), value))
+        value.is_some_and(|value| self.value.matches(value))
     }
-}
-
-/// Matches a pattern in which only `*` is special: glob crates would interpret braces and brackets, which
-/// such values contain.
-fn matches(pattern: &[u8], value: &[u8]) -> bool {
-    let mut parts = pattern.split(|&byte| byte == b'*');
-    let Some(mut rest) = parts.next().and_then(|first| value.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts: Vec<&[u8]> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts.into_iter().filter(|part| !part.is_empty()) {
-        let Some(at) = rest.windows(part.len()).position(|found| found == part) else {
-            return false;
-        };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -52,7 +33,7 @@ mod tests {
             headers.insert("cookie", cookies.parse().unwrap());
             let consent = Consent {
                 cookie: "cc".into(),
-                value: value.into(),
+                value: ValuePattern::new(value),
             };
             consent.is_given(&headers)
         };

@@ -1,7 +1,11 @@
 //! The parts of requests and responses that the core reads, independent of how heads are stored.
 
+use super::normal_path::normal_path;
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, Method, request, response};
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::ops::Deref;
 
 /// The fields of a head that lives for `'a`.
 pub trait HeaderView<'a>: Copy {
@@ -18,33 +22,48 @@ pub trait HeaderView<'a>: Copy {
 pub trait RequestView<'a>: Copy {
     /// The type of its fields.
     type Headers: HeaderView<'a>;
+    /// The type of its path in normal form.
+    type NormalPath: Deref<Target = str>;
 
     /// Whether the request has this method.
     fn has_method(self, method: &Method) -> bool;
     /// Returns the path, without the query.
     fn path(self) -> &'a str;
+    /// Returns the path in [normal form](super::normal_path), in which conditions read it.
+    fn normal_path(self) -> Self::NormalPath;
     /// Returns the query, without the question mark.
     fn query(self) -> Option<&'a str>;
     /// Returns the host in the target, without a port, if it has one.
     fn target_host(self) -> Option<&'a str>;
     /// Returns the fields.
     fn fields(self) -> Self::Headers;
+    /// Returns the client's address as the proxy believes it, where it is known.
+    fn client(self) -> Option<IpAddr>;
 
-    /// Returns the requested host without its port: from the target, or from `Host`.
+    /// Returns the requested host without its port and without a dot at its end: from the target, or
+    /// from `Host`.
     fn host(self) -> &'a str {
-        if let Some(host) = self.target_host() {
-            return host;
-        }
-        let named = self.fields().first(&HOST);
-        let named = named.and_then(|host| std::str::from_utf8(host).ok());
-        let named = named.unwrap_or_default();
-        match named.rfind(':') {
-            // The colons inside an IPv6 literal do not separate a port.
-            Some(colon) if !named[colon..].contains(']') => &named[..colon],
-            _ => named,
-        }
+        let host = self.target_host().unwrap_or_else(|| {
+            let named = self.fields().first(&HOST);
+            let named = named.and_then(|host| std::str::from_utf8(host).ok());
+            without_port(named.unwrap_or_default())
+        });
+        host.strip_suffix('.').unwrap_or(host)
     }
 }
+
+/// Returns a host without its port.
+pub fn without_port(named: &str) -> &str {
+    match named.rfind(':') {
+        // The colons inside an IPv6 literal do not separate a port.
+        Some(colon) if !named[colon..].contains(']') => &named[..colon],
+        _ => named,
+    }
+}
+
+/// The address of the client, among the extensions of [`request::Parts`].
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub IpAddr);
 
 /// The head of a response.
 pub trait ResponseView<'a>: Copy {
@@ -65,6 +84,7 @@ impl<'a> HeaderView<'a> for &'a HeaderMap {
 
 impl<'a> RequestView<'a> for &'a request::Parts {
     type Headers = &'a HeaderMap;
+    type NormalPath = Cow<'a, str>;
 
     fn has_method(self, method: &Method) -> bool {
         self.method == method
@@ -72,6 +92,10 @@ impl<'a> RequestView<'a> for &'a request::Parts {
 
     fn path(self) -> &'a str {
         self.uri.path()
+    }
+
+    fn normal_path(self) -> Cow<'a, str> {
+        normal_path(self.path())
     }
 
     fn query(self) -> Option<&'a str> {
@@ -84,6 +108,10 @@ impl<'a> RequestView<'a> for &'a request::Parts {
 
     fn fields(self) -> &'a HeaderMap {
         &self.headers
+    }
+
+    fn client(self) -> Option<IpAddr> {
+        self.extensions.get().map(|ClientAddress(address)| *address)
     }
 }
 

@@ -2,11 +2,12 @@
 //! other hosts or other parts of the site, and need not be checked.
 
 use super::http_view::RequestView;
-use super::matcher::{HostPattern, Matcher, PathPattern};
+use super::matcher::{Condition, Matcher};
+use super::pattern::{HostPattern, PathPattern};
 use super::{Experiment, ExperimentIndex};
 use foldhash::fast::RandomState;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 
 /// Up to this number, all experiments are checked in turn.
@@ -90,29 +91,36 @@ impl Experiments {
 
 impl Routes {
     fn of<'a>(matchers: impl Iterator<Item = &'a Matcher> + Clone) -> Routes {
+        let keys = |matcher: &Matcher| {
+            let hosts = names(matcher.condition(), &host_of);
+            let segments = names(matcher.condition(), &segment_of);
+            [(true, hosts), (false, segments)]
+        };
+        let keys = matchers.map(keys);
         let mut count: HashMap<(bool, String), usize> = HashMap::new();
-        let keys = |matcher: &Matcher| (host_of(matcher), segment_of(matcher));
-        for (host, segment) in matchers.clone().map(keys) {
-            for key in [host.map(|it| (true, it)), segment.map(|it| (false, it))] {
-                key.into_iter()
-                    .for_each(|key| *count.entry(key).or_default() += 1);
-            }
+        for (is_host, name) in keys.clone().flatten().flat_map(each) {
+            *count.entry((is_host, name)).or_default() += 1;
         }
         let mut routes = Routes::default();
-        for (index, (host, segment)) in matchers.map(keys).enumerate() {
-            let host = host.map(|it| (true, it));
-            let segment = segment.map(|it| (false, it));
+        for (index, keys) in keys.enumerate() {
             // Use the table that separates more of them.
-            let rarest = [host, segment]
-                .into_iter()
-                .flatten()
-                .min_by_key(|key| count[key]);
-            let there = match rarest {
-                Some((true, host)) => routes.by_host.entry(host.into()).or_default(),
-                Some((false, segment)) => routes.by_segment.entry(segment.into()).or_default(),
-                None => &mut routes.anywhere,
+            let commonest = |keys: &(bool, BTreeSet<String>)| {
+                let counts = each((keys.0, Some(keys.1.clone()))).map(|key| count[&key]);
+                counts.max().unwrap_or_default()
             };
-            there.push(index);
+            let known = keys.into_iter();
+            let known = known.filter_map(|(is_host, names)| Some((is_host, names?)));
+            let Some((is_host, names)) = known.min_by_key(commonest) else {
+                routes.anywhere.push(index);
+                continue;
+            };
+            let table = match is_host {
+                true => &mut routes.by_host,
+                false => &mut routes.by_segment,
+            };
+            for name in names {
+                table.entry(name.into()).or_default().push(index);
+            }
         }
         routes
     }
@@ -123,7 +131,9 @@ impl Routes {
             let host = lower(request.host());
             found[1] = self.by_host.get(&*host).map_or(&[], Vec::as_slice);
         }
-        if let Some(segment) = first_segment(request.path()) {
+        if !self.by_segment.is_empty()
+            && let Some(segment) = first_segment(&request.normal_path())
+        {
             found[2] = self.by_segment.get(segment).map_or(&[], Vec::as_slice);
         }
         found
@@ -152,22 +162,56 @@ impl Candidates<'_> {
     }
 }
 
-fn host_of(matcher: &Matcher) -> Option<String> {
-    match matcher.host.as_ref()? {
-        HostPattern::Exact(host) => Some(host.to_ascii_lowercase()),
-        HostPattern::Under(_) => None,
+fn each(
+    (is_host, names): (bool, Option<BTreeSet<String>>),
+) -> impl Iterator<Item = (bool, String)> {
+    let names = names.into_iter().flatten();
+    names.map(move |name| (is_host, name))
+}
+
+/// Returns names of which every request has one for which the condition holds, if there are some. `of`
+/// returns the only name for a condition that is not made of others.
+fn names(
+    condition: &Condition,
+    of: &impl Fn(&Condition) -> Option<String>,
+) -> Option<BTreeSet<String>> {
+    match condition {
+        Condition::All(list) => {
+            let names = list.iter().filter_map(|condition| names(condition, of));
+            names.min_by_key(BTreeSet::len)
+        }
+        Condition::Any(list) => {
+            let mut all = BTreeSet::new();
+            for condition in list {
+                all.append(&mut names(condition, of)?);
+            }
+            Some(all)
+        }
+        Condition::Not(_) => None,
+        simple => of(simple).map(|name| BTreeSet::from([name])),
+    }
+}
+
+fn host_of(condition: &Condition) -> Option<String> {
+    match condition {
+        Condition::Host(HostPattern::Exact(host)) => Some(host.to_string()),
+        _ => None,
     }
 }
 
 /// Returns the first segment of every path that matches, if it is always the same.
-fn segment_of(matcher: &Matcher) -> Option<String> {
-    let segment = match matcher.path.as_ref()? {
+fn segment_of(condition: &Condition) -> Option<String> {
+    let Condition::Path(pattern) = condition else {
+        return None;
+    };
+    let segment = match pattern {
         PathPattern::Exact(path) => first_segment(path)?,
         PathPattern::Under(base) => first_segment(base)?,
         PathPattern::Glob(glob) => {
             let (segment, _) = glob.strip_prefix('/')?.split_once('/')?;
             segment
         }
+        PathPattern::Regex(_) => return None,
     };
     PathPattern::is_literal(segment).then(|| segment.to_owned())
 }
@@ -188,31 +232,45 @@ fn lower(host: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
     use crate::experiment::matcher::Eligibility;
+    use crate::experiment::path_regex::PathRegex;
+    use crate::experiment::pattern::ValueTest;
+    use http::header::HeaderName;
     use proptest::prelude::*;
 
-    fn path() -> impl Strategy<Value = String> {
-        "(/(a|b|shop|\\*|\\*\\*|\\{a,b\\}|\\[a-c\\]|)){1,3}"
+    fn path() -> impl Strategy<Value = Condition> {
+        let regex = "\\^?/(a|b|shop)(/|\\$)?";
+        let regex =
+            regex.prop_map(|text: String| PathPattern::Regex(PathRegex::new(&text).unwrap()));
+        let glob = "(/(a|b|shop|%61|\\*|\\*\\*|\\{a,b\\}|\\[a-c\\])){0,2}/(a|\\*\\*)?";
+        let glob = glob.prop_map(|text: String| PathPattern::new(&text).unwrap());
+        prop_oneof![1 => regex, 5 => glob].prop_map(Condition::Path)
     }
 
-    fn host() -> impl Strategy<Value = String> {
-        "(\\*\\.|a\\.|A\\.)?(example|EXAMPLE|shop)\\.test"
+    fn host() -> impl Strategy<Value = Condition> {
+        let host = "(\\*\\.|a\\.|A\\.)?(example|EXAMPLE|shop)\\.test\\.?";
+        host.prop_map(|text: String| Condition::Host(HostPattern::new(&text).unwrap()))
     }
 
     fn matcher() -> impl Strategy<Value = Matcher> {
-        let (path, host) = (prop::option::of(path()), prop::option::of(host()));
-        (path, host).prop_map(|(path, host)| Matcher {
-            path: path.as_deref().map(PathPattern::new),
-            host: host.as_deref().map(HostPattern::new),
-            ..Matcher::default()
-        })
+        let header = Condition::Header(HeaderName::from_static("x-a"), ValueTest::Present);
+        let simple = prop_oneof![4 => path(), 4 => host(), 1 => Just(header)];
+        let condition = simple.prop_recursive(3, 12, 3, |inner| {
+            let list = prop::collection::vec(inner.clone(), 0..4);
+            prop_oneof![
+                3 => list.clone().prop_map(|list| Condition::All(list.into())),
+                3 => list.prop_map(|list| Condition::Any(list.into())),
+                1 => inner.prop_map(|it| Condition::Not(Box::new(it))),
+            ]
+        });
+        condition.prop_map(Matcher::new)
     }
 
     proptest! {
         #[test]
         fn no_eligible_experiment_is_missed_and_order_is_kept(
             matchers in prop::collection::vec(matcher(), 1..30),
-            asked_path in "(/(a|b|c|shop|shopping|)){1,3}",
-            asked_host in "(a\\.|A\\.|b\\.)?(example|Example|shop)\\.test(:80)?",
+            asked_path in "(/(a|b|c|shop|shopping|%61|s%68op|\\.|\\.\\.|)){1,3}",
+            asked_host in "(a\\.|A\\.|b\\.)?(example|Example|shop)\\.test\\.?(:80)?",
         ) {
             let routes = Routes::of(matchers.iter());
             let request = http::Request::get(&asked_path).header("host", &asked_host);
@@ -221,7 +279,7 @@ mod tests {
             let found: Vec<usize> = std::iter::from_fn(|| candidates.next()).collect();
             prop_assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
             for (index, matcher) in matchers.iter().enumerate() {
-                let eligible = matcher.judge(&head) != Eligibility::No;
+                let eligible = matcher.judge(&head) != Eligibility::NO;
                 prop_assert!(!eligible || found.contains(&index), "{index} {matcher:?} {found:?}");
             }
         }
@@ -229,10 +287,15 @@ mod tests {
 
     #[test]
     fn one_of_many_is_found_without_checking_others() {
-        let of_site = |number: usize| Matcher {
-            path: Some(PathPattern::new("/shop/**")),
-            host: Some(HostPattern::new(&format!("site-{number}.test"))),
-            ..Matcher::default()
+        let of_site = |number: usize| {
+            let path = PathPattern::new("/shop/**").unwrap();
+            let hosts = [
+                format!("site-{number}.test"),
+                format!("www.site-{number}.test"),
+            ];
+            let hosts = hosts.map(|host| Condition::Host(HostPattern::new(&host).unwrap()));
+            let conditions = [Condition::Path(path), Condition::Any(hosts.into())];
+            Matcher::new(Condition::All(conditions.into()))
         };
         let matchers: Vec<Matcher> = (0..1000).map(of_site).collect();
         let routes = Routes::of(matchers.iter());

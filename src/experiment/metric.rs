@@ -4,7 +4,8 @@
 use super::MetricIndex;
 use super::event::{self, Event, EventFault, EventFaultReason, EventId, EventTime, ParameterValue};
 use super::http_view::{HeaderView, ResponseView};
-use super::matcher::PathPattern;
+use super::normal_path::LazyPath;
+use super::pattern::PathPattern;
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -206,10 +207,18 @@ pub const VALUE_MAX: i64 = 1_000_000_000_000;
 
 impl MetricRule {
     /// Whether a request and the head of its answer match.
-    pub fn matches<'a>(&self, method: &Method, path: &str, answer: impl ResponseView<'a>) -> bool {
+    pub fn matches<'a>(
+        &self,
+        method: &Method,
+        path: &LazyPath<'_>,
+        answer: impl ResponseView<'a>,
+    ) -> bool {
         let status = answer.status();
         self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|wanted| wanted.matches(path.normal()))
             && self
                 .status
                 .is_none_or(|wanted| (wanted.low..=wanted.high).contains(&status))
@@ -249,10 +258,11 @@ pub fn observe<'a>(
         Some(header) => event::of_header(header, &mut faults),
         None => Vec::new(),
     };
+    let path = LazyPath::new(path);
     let mut seen = Observations::new();
     for (index, metric) in metrics.iter().enumerate() {
         let uncounted = events.iter().filter(|event| !stands_alone(event));
-        let matches = |rule: &MetricRule| rule.matches(method, path, answer);
+        let matches = |rule: &MetricRule| rule.matches(method, &path, answer);
         seen.extend(metric.observed(MetricIndex(index), uncounted, true, matches, &mut faults));
     }
     for event in events.iter().filter(|event| stands_alone(event)) {

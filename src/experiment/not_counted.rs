@@ -3,7 +3,7 @@
 
 use super::http_view::{HeaderView, RequestView};
 use super::identity::{Visitor, cookie_values};
-use super::matcher::ValuePattern;
+use super::pattern::ValueTest;
 use super::robots::{ClientKind, Robots};
 use super::{ExperimentIndex, UpstreamIndex, UserId};
 use http::Method;
@@ -122,12 +122,11 @@ pub struct CountingRules {
 }
 
 impl CountingRules {
-    /// Why a request is not counted, if it is not. `visitor` is the user whom it names. `client` returns the
-    /// client's address, and `kind` what its `User-Agent` says by the rules; both are asked only if needed.
+    /// Why a request is not counted, if it is not. `visitor` is the user whom it names. `kind`
+    /// returns what a `User-Agent` says by the rules, and is asked only if needed.
     pub fn not_counted<'a>(
         &self,
         request: impl RequestView<'a>,
-        client: impl Fn() -> IpAddr,
         visitor: Option<&Visitor<'_>>,
         kind: impl FnOnce(&Robots, &[u8]) -> ClientKind,
     ) -> Option<NotCounted> {
@@ -135,12 +134,11 @@ impl CountingRules {
             return Some(kind);
         }
         let fields = request.fields();
-        let mut address = None;
-        let mut client = || *address.get_or_insert_with(&client);
+        let client = request.client();
         let user = visitor.map(Visitor::user);
         if !self.exclusions.is_empty() {
             let mut exclusions = self.exclusions.iter();
-            if exclusions.any(|exclusion| exclusion.has(fields, client(), user)) {
+            if exclusions.any(|exclusion| exclusion.has(fields, client, user)) {
                 return Some(NotCounted::Excluded);
             }
         }
@@ -152,7 +150,7 @@ impl CountingRules {
                 Some(ClientKind::Robot) => true,
             }
         });
-        let of_robots = |network: &IpNet| network.contains(&client());
+        let of_robots = |network: &IpNet| client.is_some_and(|client| network.contains(&client));
         let robot = robot || self.robot_networks.iter().any(of_robots);
         robot.then_some(NotCounted::Robot)
     }
@@ -171,10 +169,10 @@ impl CountingRules {
 pub enum Exclusion {
     /// The client's address is in this network.
     Network(IpNet),
-    /// The request has this header.
-    Header(ValuePattern<HeaderName>),
-    /// The request has this cookie.
-    Cookie(ValuePattern<Box<str>>),
+    /// The value of a header.
+    Header(HeaderName, ValueTest),
+    /// The value of a cookie, as it came.
+    Cookie(Box<str>, ValueTest),
     /// The user has one of these IDs.
     Ids(Arc<BTreeSet<Box<[u8]>>>),
 }
@@ -184,19 +182,13 @@ impl Exclusion {
     pub fn has<'a>(
         &self,
         fields: impl HeaderView<'a>,
-        client: IpAddr,
+        client: Option<IpAddr>,
         user: Option<UserId<'_>>,
     ) -> bool {
         match self {
-            Exclusion::Network(network) => network.contains(&client),
-            Exclusion::Header(header) => header.is_among(fields),
-            Exclusion::Cookie(cookie) => {
-                let mut values = cookie_values(fields, &cookie.name);
-                values.any(|found| {
-                    let wanted = cookie.value.as_deref();
-                    wanted.is_none_or(|wanted| found == wanted.as_bytes())
-                })
-            }
+            Exclusion::Network(network) => client.is_some_and(|client| network.contains(&client)),
+            Exclusion::Header(name, test) => test.holds(fields.all(name)),
+            Exclusion::Cookie(name, test) => test.holds(cookie_values(fields, name)),
             Exclusion::Ids(ids) => user.is_some_and(|user| ids.contains(user.as_bytes())),
         }
     }

@@ -3,7 +3,6 @@
 use super::http_view::RequestView;
 use super::kept_groups::KeptGroups;
 use super::match_index::Experiments;
-use super::matcher::Eligibility;
 use super::override_token::Override;
 use super::units::Units;
 use super::{EpochDigest, Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
@@ -162,6 +161,8 @@ pub struct VariesBy {
     pub user_for_headers: bool,
     /// Experiments whose conditions on header fields decided.
     pub headers: SmallVec<[ExperimentIndex; 1]>,
+    /// Whether conditions on the client's address decided, which no header names to caches.
+    pub address: bool,
 }
 
 impl VariesBy {
@@ -173,16 +174,17 @@ impl VariesBy {
         request: impl RequestView<'a>,
     ) -> bool {
         let eligible = experiment.matcher.judge(request);
-        if eligible != Eligibility::No && !experiment.matcher.headers.is_empty() {
+        if eligible.by_client {
             self.headers.push(index);
+            self.address |= experiment.matcher.reads_address();
         }
-        if eligible == Eligibility::Yes && experiment.divides_users() {
+        if eligible.is_met && experiment.divides_users() {
             match experiment.chooses_upstream() {
                 true => self.user_for_upstream = true,
                 false => self.user_for_headers = true,
             }
         }
-        eligible == Eligibility::Yes
+        eligible.is_met
     }
 }
 

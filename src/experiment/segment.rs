@@ -1,9 +1,10 @@
 //! Segments: the parts of all users that a user belongs to, as seen at a request. The store keeps the
 //! segments of the first exposure. PURE.
 
+use super::device::DeviceClass;
 use super::http_view::{HeaderView, RequestView};
 use super::identity::{cookie_value, query_value};
-use http::header::{HeaderName, USER_AGENT};
+use http::header::HeaderName;
 use std::borrow::Cow;
 
 /// The most values that a file may name for one segment.
@@ -91,7 +92,7 @@ pub fn describe<'a>(
     let mut text = String::new();
     for segment in segments {
         let value = match &segment.source {
-            SegmentSource::Device => device(request.fields()),
+            SegmentSource::Device => DeviceClass::of(request.fields()).name(),
             SegmentSource::Returning => returning(minted_ms, now_ms),
             SegmentSource::Header(name, values) => {
                 among(values, request.fields().first(name).map(Cow::Borrowed))
@@ -131,22 +132,6 @@ fn returning(minted_ms: Option<u64>, now_ms: u64) -> &'static str {
         None => UNKNOWN,
         Some(minted_ms) if minted_ms.saturating_add(VISIT_MS) <= now_ms => "returning",
         Some(_) => "new",
-    }
-}
-
-/// The class of the device, by what the browser reports. Clients that do not look like browsers are `other`.
-fn device<'a>(fields: impl HeaderView<'a>) -> &'static str {
-    const HINT: HeaderName = HeaderName::from_static("sec-ch-ua-mobile");
-    let agent = fields.first(&USER_AGENT).unwrap_or_default();
-    let has = |word: &str| memchr::memmem::find(agent, word.as_bytes()).is_some();
-    let is_tablet = has("iPad") || has("Tablet") || (has("Android") && !has("Mobile"));
-    match fields.first(&HINT).map(<[u8]>::trim_ascii) {
-        _ if is_tablet => "tablet",
-        Some(b"?1") => "mobile",
-        _ if has("Mobile") || has("Mobi/") || has("iPhone") => "mobile",
-        Some(b"?0") => "desktop",
-        _ if has("Mozilla/") => "desktop",
-        _ => OTHER,
     }
 }
 

@@ -96,6 +96,7 @@ pub fn begin<'b>(
         Err(code) => return Begun::Invalid(code),
     };
     let (began, began_ms) = (Instant::now(), journal::system_ms());
+    request.client = Some(plan_headers::client_ip(plan, &request, client.address));
     let progress = Progress::new(worker, protocol(client, &request), began);
     let at = (trusted, began, began_ms);
     let mut extras = observe(&snapshot, client, &request, at);
@@ -168,9 +169,9 @@ fn decide<'b>(
     (trusted, began, began_ms): (bool, Instant, u64),
 ) -> Decided<'b> {
     let plan = &*snapshot.plan;
-    let local = admit(worker, plan, client, request, began);
+    let local = admit(worker, plan, request, began);
     let over_tls = client.secure || (trusted && plan_headers::over_tls(request));
-    let (visitor, not_counted) = identify(snapshot, client, request, local, began_ms);
+    let (visitor, not_counted) = identify(snapshot, request, local, began_ms);
     let is_known = visitor.is_some() || not_counted.is_some();
     let overriding = honour_override(plan, request, is_known, began_ms);
     let uncounted = not_counted.map(|why| {
@@ -243,15 +244,14 @@ fn parse<'b>(
 fn admit(
     worker: &Worker,
     plan: &Plan,
-    client: &ClientInfo,
     request: &Request<'_>,
     now: Instant,
 ) -> Option<LocalResponse> {
-    if let Some(rate) = plan.limits.rate {
-        let address = plan_headers::client_ip(plan, request, client.address);
-        if !worker.rates.admit(address, now, rate) {
-            return Some(LocalResponse::Refused(ErrorCode::TooMany));
-        }
+    if let Some(rate) = plan.limits.rate
+        && let Some(address) = request.client()
+        && !worker.rates.admit(address, now, rate)
+    {
+        return Some(LocalResponse::Refused(ErrorCode::TooMany));
     }
     if request.is_at_last_hop() {
         return Some(LocalResponse::LastHop);
@@ -272,7 +272,6 @@ fn admit(
 /// not counted, if it is not. Neither where nobody may be recorded.
 fn identify<'b>(
     snapshot: &Snapshot,
-    client: &ClientInfo,
     request: &Request<'b>,
     local: Option<LocalResponse>,
     now_ms: u64,
@@ -283,7 +282,7 @@ fn identify<'b>(
     }
     let visitor = identity::find(&plan.identity, request);
     let with = (plan, &snapshot.robots);
-    let not_counted = policy::not_counted(with, request, client.address, visitor.as_ref());
+    let not_counted = policy::not_counted(with, request, visitor.as_ref());
     let visitor = match not_counted {
         None => visitor.or_else(|| policy::mint(plan, request, now_ms)),
         Some(why) => visitor.filter(|_| plan.counting.follows_group(why)),

@@ -15,7 +15,6 @@ use crate::proxy::headers::plan_headers::{self, OverrideToken};
 use crate::proxy::observe::trace_context::Correlation;
 use crate::proxy::robot_cache::RobotCache;
 use crate::proxy::snapshot::Worker;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
@@ -48,12 +47,10 @@ pub fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
 pub fn not_counted<'a>(
     (plan, robots): (&Plan, &RobotCache),
     request: impl RequestView<'a>,
-    peer: IpAddr,
     visitor: Option<&Visitor<'_>>,
 ) -> Option<NotCounted> {
-    let client = || plan_headers::client_ip(plan, request.fields(), peer);
     let kind = |rules: &Robots, user_agent: &[u8]| robots.client_kind(rules, user_agent);
-    plan.counting.not_counted(request, client, visitor, kind)
+    plan.counting.not_counted(request, visitor, kind)
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.

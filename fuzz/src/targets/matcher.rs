@@ -3,7 +3,10 @@
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use watershed::experiment::http_view::RequestView;
-use watershed::experiment::matcher::{HostPattern, Matcher, PathPattern, ValuePattern};
+use watershed::experiment::matcher::{Condition, Matcher};
+use watershed::experiment::normal_path::normal_path;
+use watershed::experiment::path_regex::PathRegex;
+use watershed::experiment::pattern::{HostPattern, PathPattern, ValuePattern, ValueTest};
 
 /// Tries one input.
 pub fn try_input(bytes: &[u8]) {
@@ -13,8 +16,8 @@ pub fn try_input(bytes: &[u8]) {
     else {
         return;
     };
-    // Patterns come from the file, where they begin with `/`; a long one is the operator's own.
-    if path.len() > 64 || !path.starts_with('/') {
+    // Patterns come from the file; a long one is the operator's own.
+    if path.len() > 64 {
         return;
     }
     let Ok(request) = http::Request::builder().uri(target).body(()) else {
@@ -25,37 +28,43 @@ pub fn try_input(bytes: &[u8]) {
         head.headers.insert(HOST, named);
     }
     let found = (&head).host().to_owned();
-    let pattern = PathPattern::new(path);
-    let hosts = HostPattern::new(host);
-    let asked = head.uri.path().to_owned();
+    let asked = (&head).normal_path().into_owned();
+    assert_eq!(normal_path(&asked), asked, "the normal form has no other");
+    let Ok(pattern) = PathPattern::new(path) else {
+        if let Ok(regex) = PathRegex::new(path) {
+            regex.matches(&asked);
+        }
+        return;
+    };
     match &pattern {
-        PathPattern::Exact(exact) => assert_eq!(pattern.matches(&asked), **exact == *asked),
+        PathPattern::Exact(exact) => {
+            assert_eq!(normal_path(exact), **exact, "a path that can match");
+            assert_eq!(pattern.matches(&asked), **exact == *asked);
+        }
         PathPattern::Under(base) => {
             assert!(pattern.matches(base) && pattern.matches(&format!("{base}/x")));
             assert!(!pattern.matches(&format!("{base}x")));
         }
-        PathPattern::Glob(_) => {
+        PathPattern::Glob(_) | PathPattern::Regex(_) => {
             pattern.matches(&asked);
         }
     }
+    let Ok(hosts) = HostPattern::new(host) else {
+        return;
+    };
     assert_eq!(
         hosts.matches(&found),
         hosts.matches(&found.to_ascii_uppercase()),
         "hosts have no case"
     );
-    let matcher = Matcher {
-        path: Some(pattern.clone()),
-        host: Some(hosts.clone()),
-        methods: Vec::new(),
-        headers: vec![ValuePattern {
-            name: HeaderName::from_static("host"),
-            value: None,
-        }],
-        query: vec![ValuePattern {
-            name: "a".into(),
-            value: Some("b c".into()),
-        }],
-    };
+    let of_query = ValueTest::OneOf([ValuePattern::new("b c")].into());
+    let conditions = [
+        Condition::Header(HeaderName::from_static("host"), ValueTest::Present),
+        Condition::Query("a".into(), of_query),
+        Condition::Path(pattern.clone()),
+        Condition::Host(hosts.clone()),
+    ];
+    let matcher = Matcher::new(Condition::All(conditions.into()));
     if matcher.matches(&head) {
         assert!(pattern.matches(&asked) && hosts.matches(&found));
         assert!(head.uri.query().is_some_and(|query| query.contains('=')));

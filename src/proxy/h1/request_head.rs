@@ -4,8 +4,9 @@
 //! reading here and another one at the upstream. [`crate::proxy::headers::forwarding`] writes it for
 //! the upstream.
 
-use crate::experiment::http_view::{HeaderView, RequestView};
+use crate::experiment::http_view::{HeaderView, RequestView, without_port};
 use crate::experiment::identity;
+use crate::experiment::normal_path::normal_path;
 use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::Bounds;
@@ -15,6 +16,9 @@ use crate::proxy::headers::plan_headers::{OverrideToken, has_private_cookie};
 use crate::proxy::headers::reserved::ReservedNames;
 use http::Method;
 use http::header::HOST;
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::net::IpAddr;
 
 /// The most that `Max-Forwards` may say when it is passed on.
 const FORWARDS_MAX: u32 = 1000;
@@ -42,6 +46,10 @@ pub struct Request<'a> {
     /// The path, and the query if there is one.
     target: &'a str,
     path_bytes: usize,
+    /// The path in normal form, once it was asked for; `None` if it came so.
+    normal_path: OnceCell<Option<Box<str>>>,
+    /// The client's address as the proxy believes it, once that is known.
+    pub client: Option<IpAddr>,
     /// Its fields; those for this connection only are taken.
     pub lines: HeaderBlock<'a>,
     /// How long its head is, with the empty lines before it, in bytes.
@@ -94,8 +102,9 @@ impl<'a> RareFields<'a> {
     }
 }
 
-impl<'a> RequestView<'a> for &Request<'a> {
+impl<'a, 'r> RequestView<'a> for &'r Request<'a> {
     type Headers = Self;
+    type NormalPath = &'r str;
 
     fn has_method(self, method: &Method) -> bool {
         self.method == method
@@ -108,21 +117,30 @@ impl<'a> RequestView<'a> for &Request<'a> {
         }
     }
 
+    fn normal_path(self) -> &'r str {
+        let other = self
+            .normal_path
+            .get_or_init(|| match normal_path(self.path()) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(other) => Some(other.into()),
+            });
+        other.as_deref().unwrap_or(self.path())
+    }
+
     fn query(self) -> Option<&'a str> {
         self.target.get(self.path_bytes + 1..)
     }
 
     fn target_host(self) -> Option<&'a str> {
-        let named = self.authority()?;
-        match named.rfind(':') {
-            // The colons inside an IPv6 literal are not a port's.
-            Some(colon) if !named[colon..].contains(']') => Some(&named[..colon]),
-            _ => Some(named),
-        }
+        self.authority().map(without_port)
     }
 
     fn fields(self) -> Self {
         self
+    }
+
+    fn client(self) -> Option<IpAddr> {
+        self.client
     }
 }
 
@@ -169,6 +187,8 @@ pub fn read<'a>(
         same_line: !http_10 && start - from == line.len() + 2,
         target: std::str::from_utf8(target).map_err(|_| ErrorCode::Target)?,
         path_bytes: 0,
+        normal_path: OnceCell::new(),
+        client: None,
         lines,
         head_bytes,
         body: Body::None,

@@ -37,8 +37,8 @@ impl CacheHeaders {
         }
         let experiments = plan.experiments.iter();
         let conditions = experiments.map(|experiment| {
-            let headers = experiment.matcher.headers.iter();
-            headers.map(|it| it.name.as_str().to_owned()).collect()
+            let fields = experiment.matcher.fields().iter();
+            fields.map(|name| name.as_str().to_owned()).collect()
         });
         CacheHeaders {
             // Header names make a header value.
@@ -68,7 +68,9 @@ pub fn finish(
     if rules.iter().any(|rule| *rule != CacheRule::Off) {
         vary(words, headers, depends);
     }
-    if personal || rules.contains(&CacheRule::Private) {
+    // No field names the client's address to a cache.
+    let by_address = depends.address && plan.cache.upstream != CacheRule::Off;
+    if personal || by_address || rules.contains(&CacheRule::Private) {
         private(headers);
     }
 }

@@ -99,8 +99,8 @@ impl ReservedNames {
             _ => None,
         });
         let matchers = plan.experiments.iter().map(|it| &it.matcher);
-        let matched =
-            matchers.flat_map(|matcher| matcher.headers.iter().map(|it| it.name.as_str()));
+        let fields = matchers.flat_map(|matcher| matcher.fields());
+        let matched = fields.map(|name| name.as_str());
         ReservedNames::of(NAMES.iter().copied().chain(of_users).chain(matched))
     }
 
