@@ -106,9 +106,7 @@ fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> String {
         None => identity::find(&plan.identity, request).filter(|_| consents),
     };
     let kind = |rules: &Robots, user_agent: &[u8]| rules.client_kind(user_agent);
-    let not_counted = plan
-        .counting
-        .not_counted(request, visitor.as_ref(), kind);
+    let not_counted = plan.counting.not_counted(request, visitor.as_ref(), kind);
     let mut text = who(visitor.as_ref(), consents);
     if let Some(why) = not_counted {
         text += &format!("not counted: {}\n", why.explained());

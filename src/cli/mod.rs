@@ -9,6 +9,7 @@ mod demo_site;
 mod explain;
 mod export;
 mod forget;
+mod known_users;
 mod override_;
 mod plan;
 mod results;

@@ -1,12 +1,13 @@
 //! `watershed plan OLD NEW`: shows how many users would move if one file replaced the other.
 
+use super::known_users::KnownUsers;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::metric::{Metric, MetricGoal};
 use crate::experiment::metric_definition::duration;
 use crate::experiment::resolve::{AssignedBy, Membership, Subject, membership};
 use crate::experiment::units::Units;
-use crate::experiment::{Experiment, ExperimentIndex, Group, Horizon, UserId};
+use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex, Horizon, UserId};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ pub struct Arguments {
     old: PathBuf,
     /// The file that is to be served
     new: PathBuf,
+    /// Do not ask the store of OLD how many of its users would move
+    #[arg(long)]
+    no_store: bool,
     /// The number of simulated users
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     users: u32,
@@ -48,6 +52,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .collect(),
     };
     anyhow::ensure!(!ids.is_empty(), "there are no user IDs");
+    let known = match arguments.no_store {
+        true => None,
+        false => KnownUsers::open(&old)
+            .inspect_err(|why| eprintln!("the store was not asked about known users: {why}"))
+            .ok(),
+    };
     let names = old.experiments.iter().chain(&new.experiments);
     let mut said: Vec<&str> = Vec::new();
     for name in names.map(|experiment| &*experiment.name) {
@@ -56,6 +66,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         said.push(name);
         print!("{}", told(&old, &new, name, &ids));
+        if let Some(known) = &known {
+            print!("{}", of_known(known, &old, &new, name));
+        }
     }
     if said.is_empty() {
         println!("neither file has an experiment");
@@ -86,9 +99,14 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
         );
         *moves.entry(key).or_default() += 1;
     }
+    text + &shown(&moves)
+}
+
+/// One line for each move, and one for those who stay.
+fn shown(moves: &Moves) -> String {
     let all: u64 = moves.values().sum();
-    let mut stay = 0;
-    for ((from, to), count) in &moves {
+    let (mut stay, mut text) = (0, String::new());
+    for ((from, to), count) in moves {
         if from == to {
             stay += count;
         } else {
@@ -102,6 +120,40 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
     text
 }
 
+/// What becomes of the users whom the store knows, each in the group of first exposure.
+fn of_known(known: &KnownUsers, old: &Plan, new: &Plan, name: &str) -> String {
+    let mut moves = Moves::new();
+    let is_sticky = [old, new].iter().all(|plan| {
+        let index = plan.experiment_named(name);
+        index.is_some_and(|index| plan.experiment(index).is_sticky)
+    });
+    let scanned = known.of(old, name, |user, record| {
+        let Some(user) = UserId::new(user) else {
+            return;
+        };
+        let old_index = old.experiment_named(name);
+        let from = old_index.and_then(|index| {
+            let group = old.experiment(index).group_named(&record.group)?;
+            Some(of_group(old, index, group))
+        });
+        let from = from.unwrap_or_else(|| record.group.clone());
+        let to = place(new, new.experiment_named(name), user);
+        *moves.entry((from, to)).or_default() += 1;
+    });
+    if let Err(error) = scanned {
+        return format!("  the store cannot say which users it knows: {error}\n");
+    }
+    let all: u64 = moves.values().sum();
+    let cookie = match is_sticky {
+        true => " (without the cookie of `sticky`, which keeps them where they were)",
+        false => "",
+    };
+    match all {
+        0 => "  the store knows no users of it\n".to_owned(),
+        _ => format!("  of {all} known users{cookie}:\n{}", shown(&moves)),
+    }
+}
+
 /// Describes the effect of a change on the counts.
 fn meaning(
     (old, before): (&Plan, Option<&Experiment>),
@@ -112,6 +164,9 @@ fn meaning(
         (_, None) => "removed; its counts are kept",
         (Some(before), Some(after)) if before.salt != after.salt => {
             "another salt: a new phase begins, in which all users are assigned anew and counted afresh"
+        }
+        (Some(before), Some(after)) if divided(old, before) != divided(new, after) => {
+            "another bucket_by: a new phase begins, in which everything is counted afresh"
         }
         (Some(before), Some(after)) if moved((old, before), (new, after)) => {
             "another upstream: a new phase begins, in which all users are counted afresh"
@@ -125,6 +180,11 @@ fn meaning(
         },
         _ => "unchanged assignment",
     }
+}
+
+/// What an experiment divides; `None` for users.
+fn divided<'a>(plan: &'a Plan, experiment: &Experiment) -> Option<&'a str> {
+    experiment.unit.map(|unit| &*plan.units[unit.0].name)
 }
 
 /// Whether a group is served by another upstream.
@@ -217,14 +277,18 @@ fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>) -> 
     let Membership::Inside { group, by } = membership(&plan.experiments, index, &subject) else {
         return outside();
     };
-    let experiment = plan.experiment(index);
-    let group = &experiment.groups[group.0];
+    match by {
+        AssignedBy::Winner => format!("everybody in {}", of_group(plan, index, group)),
+        _ => of_group(plan, index, group),
+    }
+}
+
+/// A group, and its upstream.
+fn of_group(plan: &Plan, index: ExperimentIndex, group: GroupIndex) -> String {
+    let group = &plan.experiment(index).groups[group.0];
     let upstream = group.upstream.map(|upstream| &plan.upstream(upstream).name);
     let shown = upstream.map_or(String::new(), |name| format!(" ({name})"));
-    match by {
-        AssignedBy::Winner => format!("everybody in {}{shown}", group.name),
-        _ => format!("{}{shown}", group.name),
-    }
+    format!("{}{shown}", group.name)
 }
 
 fn percent(count: u64, all: u64) -> String {

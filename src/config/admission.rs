@@ -8,8 +8,9 @@ use super::reader::Node;
 use crate::experiment::admission::{Admission, LayerDivision, SLOTS};
 use crate::experiment::assign::{Portion, Share};
 use crate::experiment::kept_groups;
+use crate::experiment::metric::{Metric, MetricKind};
 use crate::experiment::units::{Unit, UnitIndex};
-use crate::experiment::{Crossover, Experiment, ExperimentIndex, Group, GroupIndex};
+use crate::experiment::{Crossover, Experiment, ExperimentIndex, Group, GroupIndex, Thompson};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -44,6 +45,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "what becomes of a user who is seen in a second group: first (counts for the first), or exclude",
     ),
     (
+        "allocation",
+        "fixed, thompson (weights follow the chance of each group to be the best), or { least: 5%, every: 1h }",
+    ),
+    (
         "holdback",
         "the percentage of users who keep control's version after a promotion, such as 5%",
     ),
@@ -64,13 +69,15 @@ pub struct Admitted {
     pub crossover: Crossover,
     /// Users who keep control's version after a promotion.
     pub holdback: Option<Portion>,
+    /// How weights follow the counts.
+    pub allocation: Option<Thompson>,
 }
 
 /// Reads the keys of one experiment. `units` are those of the experiments before it.
 pub fn read(
     node: &Node<'_>,
     salt: &str,
-    groups: &[Group],
+    (groups, primary): (&[Group], Option<&Metric>),
     (units, watched): (&mut Vec<Unit>, &mut Vec<PathBuf>),
 ) -> Admitted {
     let is_sticky = node.get("sticky").and_then(|node| node.boolean());
@@ -101,6 +108,9 @@ pub fn read(
     let words = [("first", Crossover::First), ("exclude", Crossover::Exclude)];
     let crossover = crossover.and_then(|node| node.word(&words));
     found.crossover = crossover.unwrap_or_default();
+    found.allocation = node
+        .get("allocation")
+        .and_then(|node| allocation(&node, groups, found.is_sticky, primary));
     let holdback = node.get("holdback").and_then(|node| share(&node));
     let prefix = format!("{salt}/holdback/");
     found.holdback = holdback.map(|share| Portion::new(&prefix, share));
@@ -108,6 +118,63 @@ pub fn read(
         found.admission.include = included(&include, groups, watched);
     }
     found
+}
+
+/// Reads `allocation`.
+fn allocation(
+    node: &Node<'_>,
+    groups: &[Group],
+    is_sticky: bool,
+    primary: Option<&Metric>,
+) -> Option<Thompson> {
+    const FORMS: &str = "fixed, thompson, or { least: 5%, every: 1h }";
+    let mut allocation = Thompson {
+        least: 0.05,
+        every_ms: 3_600_000,
+        first: groups.iter().map(|group| group.weight).collect(),
+    };
+    if node.is_map() {
+        node.keys(&[
+            ("least", "the least share of a group, such as 5%"),
+            (
+                "every",
+                "the time between two changes of weights, such as 1h",
+            ),
+        ]);
+        let most = 100.0 / groups.len().max(1) as f64;
+        let allowed = format!("a percentage from 1% to {most:.0}%, with its sign");
+        let is_sound = |percent: f64| (1.0..=most).contains(&percent);
+        let least = node.get("least");
+        let least = least.and_then(|node| node.percent(&allowed, is_sound));
+        allocation.least = least.map_or(allocation.least, |percent| percent);
+        if let Some(every) = node.get("every")
+            && let Some(time) = every.duration()
+        {
+            if time.as_secs() < 1 {
+                every.problem("less than 1s", "1s or more, such as 1h");
+            }
+            allocation.every_ms = time.as_millis() as u64;
+        }
+    } else if !node.read(FORMS, |text| match text {
+        "thompson" => Some(true),
+        "fixed" => Some(false),
+        _ => None,
+    })? {
+        return None;
+    }
+    if !is_sticky {
+        node.problem(
+            "weights that change without `sticky: true`: each change would move users to another version",
+            "write `sticky: true`",
+        );
+    }
+    if primary.is_none_or(|metric| metric.kind != MetricKind::Conversion) {
+        node.problem(
+            "the primary metric is no conversion, and weights follow the share of users who convert",
+            "name a metric of kind conversion first in `metrics`",
+        );
+    }
+    Some(allocation)
 }
 
 fn share(node: &Node<'_>) -> Option<Share> {

@@ -45,6 +45,9 @@ pub fn definition(plan: &Plan) -> String {
     for experiment in experiments.iter_mut().filter(|own| !own.ended_by_file) {
         // Decisions reach replicas at different times.
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
+        if let Some(allocation) = experiment.allocation.clone() {
+            experiment.reweigh(&allocation.first);
+        }
     }
     let content = digest(&format!(
         "{experiments:?} {metrics:?} {identity:?} {segments:?} {counting:?}"

@@ -126,7 +126,7 @@ fn experiment(
     let primary = metrics.first().map(|index| &known.metrics[index.0]);
     let min_duration = node.get("min_duration").and_then(|node| node.duration());
     let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
-    let admitted = admission::read(node, salt, &groups, shared);
+    let admitted = admission::read(node, salt, (&groups, primary), shared);
     Experiment {
         name: name.into(),
         salt: salt.into(),
@@ -140,6 +140,7 @@ fn experiment(
         unit: admitted.unit,
         crossover: admitted.crossover,
         holdback: admitted.holdback,
+        allocation: admitted.allocation,
         traffic,
         control: GroupIndex(control),
         metrics,

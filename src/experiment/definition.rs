@@ -64,6 +64,17 @@ impl Horizon {
     }
 }
 
+/// Thompson allocation: weights follow the chance of each group to be the best.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thompson {
+    /// The least share of a group, 0 to 1.
+    pub least: f64,
+    /// The time between two changes of weights, in milliseconds.
+    pub every_ms: u64,
+    /// The weights of the file: those of the start.
+    pub first: Box<[Weight]>,
+}
+
 /// What becomes of a user who is seen in a second group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crossover {
@@ -105,6 +116,8 @@ pub struct Experiment {
     pub crossover: Crossover,
     /// Users who keep control's version after a promotion.
     pub holdback: Option<Portion>,
+    /// How weights follow the counts; `None` where they are fixed.
+    pub allocation: Option<Thompson>,
     /// The share of eligible users who take part.
     pub traffic: Share,
     /// At least two, in file order, names unique.
@@ -157,6 +170,16 @@ impl Experiment {
     /// Whether users get different versions.
     pub fn divides_users(&self) -> bool {
         self.winner.is_none() || self.holdback.is_some()
+    }
+
+    /// Gives the groups these weights, in their order: another epoch.
+    pub fn reweigh(&mut self, weights: &[Weight]) {
+        for (group, weight) in self.groups.iter_mut().zip(weights) {
+            group.weight = *weight;
+        }
+        let parts = || self.groups.iter().map(|group| (&*group.name, group.weight));
+        self.split = Split::new(&self.salt, self.traffic, parts());
+        self.epoch = EpochDigest::of(&self.salt, self.traffic, parts());
     }
 
     /// Finds a group by its name.

@@ -42,7 +42,7 @@ pub mod segment;
 pub mod units;
 mod user_id;
 
-pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Lifecycle};
+pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Lifecycle, Thompson};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 pub use user_id::UserId;

@@ -2,9 +2,10 @@
 
 use super::secrets::Secrets;
 use crate::config::plan::Plan;
-use crate::experiment::{GroupIndex, Lifecycle};
+use crate::experiment::assign::Weight;
+use crate::experiment::{Experiment, Group, GroupIndex, Lifecycle};
 use crate::journal;
-use crate::store::decisions::{DecidedState, StandingDecisions};
+use crate::store::decisions::{DecidedState, StandingDecision, StandingDecisions};
 use crate::store::{Store, chain};
 use crate::telemetry::Problems;
 use std::fs::OpenOptions;
@@ -233,6 +234,7 @@ fn with_decisions(plan: &Plan, decisions: &StandingDecisions) -> Plan {
             place.map(GroupIndex)
         };
         let group = decision.group.as_ref().and_then(named);
+        let weights = weights(experiment, decision);
         (experiment.lifecycle, experiment.winner) = match decision.state {
             DecidedState::Running => (Lifecycle::Running, None),
             DecidedState::Paused => (Lifecycle::Paused, Some(experiment.control)),
@@ -243,6 +245,17 @@ fn with_decisions(plan: &Plan, decisions: &StandingDecisions) -> Plan {
             ),
             DecidedState::RolledBack => (Lifecycle::RolledBack, Some(experiment.control)),
         };
+        if let Some(weights) = weights {
+            experiment.reweigh(&weights);
+        }
     }
     plan
+}
+
+/// The weights of a decision, where the file leaves them to it, and the groups are still the same.
+fn weights(experiment: &Experiment, decision: &StandingDecision) -> Option<Vec<Weight>> {
+    experiment.allocation.as_ref()?;
+    let weight = |group: &Group| Weight::new(*decision.weights.get(&*group.name)?);
+    let weights: Option<Vec<Weight>> = experiment.groups.iter().map(weight).collect();
+    weights.filter(|weights| weights.len() == decision.weights.len())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// The latest decision about one experiment. The store keeps it, so that all replicas and every start
 /// follow it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StandingDecision {
     /// The state of the experiment.
     pub state: DecidedState,
@@ -17,6 +17,10 @@ pub struct StandingDecision {
     pub at_ms: u64,
     /// Who decided.
     pub by: String,
+    /// By group: its weight, where the file leaves weights to what is known of the groups. Empty for those
+    /// of the file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
 }
 
 /// The state of an experiment by decision.
@@ -41,7 +45,7 @@ pub type StandingDecisions = BTreeMap<String, StandingDecision>;
 pub struct AuditEntry {
     /// The experiment; empty for an action on all.
     pub experiment: String,
-    /// The action: `pause`, `resume`, `promote`, `rollback`, `reload` or `forget`.
+    /// The action: `pause`, `resume`, `promote`, `rollback`, `allocate`, `reload` or `forget`.
     pub action: String,
     /// The state before, such as `running` or `promoted experiment`.
     pub from: String,

@@ -576,8 +576,133 @@ fn unsound_files_are_refused_with_one_sentence() {
             "z",
         ),
         (two("crossover: last, ", ""), "first"),
+        (two("allocation: thompson, ", ""), "write `sticky: true`"),
+        (
+            two("sticky: true, allocation: thompson, ", ""),
+            "weights follow the share of users who convert",
+        ),
+        (
+            two("sticky: true, allocation: best, ", ""),
+            "fixed, thompson",
+        ),
+        (
+            two("sticky: true, allocation: { least: 60% }, ", ""),
+            "from 1% to 50%",
+        ),
+        (
+            two("sticky: true, allocation: { every: 0s }, ", ""),
+            "less than 1s",
+        ),
     ] {
         let error = check(&lines);
         assert!(error.contains(expected), "{lines}\n{error}");
+    }
+}
+
+#[test]
+fn plan_says_how_many_known_users_would_move() {
+    both(&shop("", [1, 1]), |site| {
+        let versions: Vec<String> = (0..20)
+            .map(|it| site.version("/", &format!("known-{it}")))
+            .collect();
+        site.proxy.results();
+        let control = versions.iter().filter(|it| *it == "a").count();
+        let old = site.proxy.file();
+        let plan = |lines: &str, more: &[&str]| {
+            let new = old.with_file_name("planned.yaml");
+            std::fs::write(&new, format!("{}{lines}", site.head)).unwrap();
+            let run = Command::new(BINARY)
+                .arg("plan")
+                .args([&old, &new])
+                .args(more)
+                .output()
+                .unwrap();
+            let error = String::from_utf8_lossy(&run.stderr).into_owned();
+            assert!(run.status.success(), "{error}");
+            String::from_utf8(run.stdout).unwrap()
+        };
+        let moved = plan(&shop("", [1, 99_999]), &[]);
+        let share = 100.0 * control as f64 / 20.0;
+        let expected = format!(
+            "  of 20 known users:\n  {share:>6.2} %  control (a) -> experiment (b)\n  {:>6.2} %  stay\n",
+            100.0 - share
+        );
+        assert!(moved.contains(&expected), "{moved}\n{expected}");
+        let unasked = plan(&shop("", [1, 99_999]), &["--no-store"]);
+        assert!(!unasked.contains("known users"), "{unasked}");
+        let divided = plan(&shop("bucket_by: { header: X-A }, ", [1, 1]), &[]);
+        assert!(
+            divided.contains("another bucket_by: a new phase begins"),
+            "{divided}"
+        );
+    });
+}
+
+#[test]
+fn weights_follow_the_better_group_and_move_nobody() {
+    let lines = "buys: { event: buy }";
+    let thompson = |more: &str| {
+        format!(
+            "experiments: {{ shop: {{ sticky: true, metrics: [ buys ], {more}groups: {{ control: {{ weight: 1, upstream: a }}, experiment: {{ weight: 1, upstream: b }} }} }} }}\n"
+        )
+    };
+    for redis in [None, Some(Redis::start())] {
+        let site = Site::start(redis, "");
+        let head = site
+            .head
+            .replace("metrics: { ", &format!("metrics: {{ {lines}, "));
+        let site = Site { head, ..site };
+        site.load(&format!("{KEY}{}", thompson("")));
+        let mut browsers = Browsers::new(260);
+        let before = browsers.all(&site, "/");
+        for (number, version) in before.iter().enumerate() {
+            // One in twenty of control, and half of the others.
+            if number % if version == "a" { 20 } else { 2 } == 0 {
+                browsers.get(&site, number, "/?event=buy");
+            }
+        }
+        site.proxy.results();
+        site.load(&format!(
+            "{KEY}{}",
+            thompson("allocation: { least: 10%, every: 1s }, ")
+        ));
+        let weights = crate::support::until("other weights", || {
+            let experiment = site.experiment("shop");
+            let groups = experiment["groups"].as_array().unwrap();
+            let weights: Vec<f64> = groups
+                .iter()
+                .map(|it| it["weight"].as_f64().unwrap())
+                .collect();
+            if weights[1] > 80.0 {
+                Ok(weights)
+            } else {
+                Err(experiment)
+            }
+        });
+        assert_eq!(weights, [10.0, 90.0]);
+        assert_eq!(browsers.all(&site, "/"), before);
+        let new: Vec<String> = (0..100)
+            .map(|it| site.version("/", &format!("new-{it}")))
+            .collect();
+        // Five standard deviations of a share of 90 %.
+        assert!(new.iter().filter(|it| *it == "b").count() >= 75, "{new:?}");
+        let experiment = site.experiment("shop");
+        assert_eq!(experiment["crossed_over"], 0);
+        assert_eq!(experiment["allocation"], "thompson");
+        assert_eq!(
+            experiment["epochs"].as_array().unwrap().len(),
+            2,
+            "{experiment}"
+        );
+        let group = &experiment["metrics"][0]["groups"][1];
+        assert!(
+            group["chance_to_beat_control"].is_null() && group["p_value"].is_number(),
+            "{group}"
+        );
+        let audit = site.proxy.ask("/admin/audit").json().to_string();
+        assert!(
+            audit.contains("\"allocate\"") && audit.contains("control 10, experiment 90"),
+            "{audit}"
+        );
     }
 }

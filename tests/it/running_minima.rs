@@ -131,6 +131,7 @@ async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
                     salt: "site".to_owned(),
                     at_ms: before_ms + 1,
                     by: name.to_owned(),
+                    weights: std::collections::BTreeMap::new(),
                 };
                 let act = AuditEntry {
                     experiment: "site".to_owned(),

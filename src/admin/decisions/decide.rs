@@ -11,6 +11,7 @@ use crate::store::decisions::{AuditEntry, DecidedState, StandingDecision};
 use crate::store::{Store, StoreError};
 use axum::http::StatusCode;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A decision and its author.
@@ -76,6 +77,7 @@ pub async fn decide(
         salt: experiment.salt.to_string(),
         at_ms: now_ms().max(before_ms + 1),
         by: decision.by.to_owned(),
+        weights: BTreeMap::new(),
     };
     let (from, to) = (describe(current), describe(Some(&next)));
     let done = Done {
@@ -167,8 +169,20 @@ fn describe(decision: Option<&StandingDecision>) -> String {
             group: Some(group),
             ..
         }) => format!("promoted {group}"),
+        Some(decision) if !decision.weights.is_empty() => {
+            let weights = describe_weights(&decision.weights);
+            format!("{} {weights}", status(decision.state))
+        }
         Some(decision) => status(decision.state).to_owned(),
     }
+}
+
+/// Describes weights, such as `control 40, experiment 60`.
+pub fn describe_weights(weights: &BTreeMap<String, f64>) -> String {
+    let each = weights
+        .iter()
+        .map(|(group, weight)| format!("{group} {weight}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn status(state: DecidedState) -> &'static str {

@@ -1,6 +1,7 @@
 //! Decisions about experiments: pause, resume, promote, roll back.
 
 pub(crate) mod action;
+pub(crate) mod allocate;
 pub(crate) mod api;
 pub(crate) mod apply;
 pub(crate) mod audit;

@@ -91,6 +91,10 @@ pub fn crossover() -> Schema {
     one_of(["first", "exclude"])
 }
 
+pub fn allocation() -> Schema {
+    one_of(["fixed", "thompson"])
+}
+
 pub fn enrolment() -> Schema {
     one_of(["open", "closed"])
 }

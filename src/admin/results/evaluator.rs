@@ -3,6 +3,7 @@
 
 use crate::admin::clock::now_ms;
 use crate::admin::decisions::action::Action;
+use crate::admin::decisions::allocate::allocate;
 use crate::admin::decisions::decide::{Decision, Undecided, decide};
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
@@ -340,6 +341,10 @@ impl EvaluationLoop {
         } = phases::locate(store, &declared, &declaration::metrics(plan)).await?;
         let key = placement.key.clone();
         let (totals, counted) = evaluator.totals(&key, store).await?;
+        if counted == Counted::Wholly {
+            let counts = (&placement, &totals);
+            allocate(plan, experiment, counts, store, now_ms()).await?;
+        }
         // A verdict may also come by time alone.
         let has_windows = has_windows(plan, experiment);
         let acts = experiment.act_on.winner || experiment.act_on.loser;

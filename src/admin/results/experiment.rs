@@ -40,6 +40,10 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
             true => "closed",
             false => "open",
         },
+        allocation: match experiment.allocation {
+            Some(_) => "thompson",
+            None => "fixed",
+        },
         bucket_by: experiment
             .unit
             .map(|unit| plan.units[unit.0].name.to_string()),
@@ -200,6 +204,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         crossed_over,
         crossover: Crossover::First.word(),
         enrolment: "closed",
+        allocation: "fixed",
         bucket_by: None,
         seen_once: seen_once(totals),
         not_counted: not_counted(totals),

@@ -43,8 +43,11 @@ pub fn metric_results(
     evaluation: &Evaluation,
     view: View,
 ) -> Vec<MetricResult> {
+    let adapts = experiment.allocation.is_some();
     let single = match view {
         View::AnyLook => Vec::new(),
+        // Neither a single look nor a posterior is valid where weights follow the counts.
+        View::Fixed if adapts => Vec::new(),
         View::Fixed => fixed::view(&evaluation.question),
     };
     let judged = experiment.metrics.iter().zip(&evaluation.judgement.metrics);
@@ -75,8 +78,8 @@ pub fn metric_results(
                 p_value_lowest_at: lowest_at(judged),
                 adjusted_p: judged.adjusted_p,
                 planned_lift_p: judged.planned_lift_p,
-                chance_to_beat_control: judged.chance_to_beat_control,
-                expected_loss: judged.expected_loss,
+                chance_to_beat_control: judged.chance_to_beat_control.filter(|_| !adapts),
+                expected_loss: judged.expected_loss.filter(|_| !adapts),
                 fixed: single.map(fixed_result),
             }
         });

@@ -129,6 +129,8 @@ pub struct ExperimentResult {
     pub crossover: &'static str,
     #[schema(schema_with = enums::enrolment)]
     pub enrolment: &'static str,
+    #[schema(schema_with = enums::allocation)]
+    pub allocation: &'static str,
     pub bucket_by: Option<String>,
     pub seen_once: u64,
     pub not_counted: BTreeMap<&'static str, u64>,

@@ -125,6 +125,7 @@ mod tests {
             crossed_over: 0,
             crossover: "first",
             enrolment: "open",
+            allocation: "fixed",
             bucket_by: None,
             seen_once: 0,
             not_counted: BTreeMap::new(),
