@@ -6,6 +6,7 @@ use super::name::check_name;
 use super::reader::Node;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
+use crate::experiment::implication;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::{
     EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
@@ -72,12 +73,26 @@ pub fn read(node: Option<Node<'_>>, known: &Known<'_>) -> Vec<Experiment> {
         .iter()
         .filter_map(|(name, node)| experiment(name, node, known))
         .collect();
+    for (late, early) in implication::unreachable(&experiments) {
+        let (late, early) = (&experiments[late.0].name, &experiments[early.0].name);
+        if let Some((_, node)) = named.iter().find(|(name, _)| **name == **late) {
+            warn_unreachable(node, early);
+        }
+    }
     let guardrails = experiments.iter_mut().flat_map(|own| &mut own.guardrails);
     let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
     for (place, guardrail) in counted.enumerate() {
         guardrail.counted_as = MetricIndex(known.metrics.len() + place);
     }
     experiments
+}
+
+fn warn_unreachable(node: &Node<'_>, early: &str) {
+    let conditions = node.get("match");
+    conditions.as_ref().unwrap_or(node).warn(
+        format!("no user can reach this experiment: `{early}` always chooses the upstream before"),
+        format!("move it before `{early}`, narrow the `match` of `{early}`, or admit fewer users there with `traffic`"),
+    );
 }
 
 fn experiment(name: &str, node: &Node<'_>, known: &Known<'_>) -> Option<Experiment> {

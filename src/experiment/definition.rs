@@ -106,6 +106,11 @@ impl Experiment {
         self.groups.iter().any(|group| group.upstream.is_some())
     }
 
+    /// Whether every user of a matching request gets the version of one of its groups.
+    pub fn admits_all(&self) -> bool {
+        self.winner.is_some() || self.traffic == Share::ALL
+    }
+
     /// Finds a group by its name.
     pub fn group_named(&self, name: &str) -> Option<GroupIndex> {
         let place = self.groups.iter().position(|group| &*group.name == name)?;

@@ -19,6 +19,7 @@ pub mod event;
 pub mod guardrail;
 pub mod http_view;
 pub mod identity;
+pub mod implication;
 mod index;
 pub mod key_ring;
 pub mod language;

@@ -50,6 +50,7 @@ pub mod fuzzing {
         ResponseContext, ResponseHead, ResponseLimits, read as read_answer,
     };
     pub use super::h2::translate::write as write_transcript;
+    pub use super::headers::believed_client::believed_client;
     pub use super::headers::forwarding::Forwarding;
     pub use super::headers::plan_headers as headers;
     pub use super::headers::reserved::ReservedNames;
