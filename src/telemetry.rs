@@ -1,9 +1,11 @@
 //! Counters and histograms that modules write and `admin` reads.
 
 mod counter;
+mod frequent_ids;
 mod traffic;
 
 pub use counter::Counter;
+pub use frequent_ids::{FrequentId, FrequentIds};
 pub use traffic::{
     BOUNDS_US, Histogram, HistogramSum, HttpProtocol, Outcome, RequestCounts, RequestKind, Traffic,
     TrafficSum, UpstreamSum, UpstreamTraffic,
@@ -45,6 +47,8 @@ pub struct WorkerTelemetry {
     pub not_counted: NotCountedRequests,
     /// Requests that control served because the group's upstream was unavailable.
     pub fallbacks: Counter,
+    /// IDs that make a large share of its requests.
+    pub frequent_ids: FrequentIds,
 }
 
 /// Client connections by protocol: HTTP/1 or HTTP/2, without and with TLS.
@@ -205,6 +209,11 @@ impl Telemetry {
             *sums.entry(reason).or_default() += count;
         }
         sums
+    }
+
+    /// Returns the IDs with more than 5 % of the latest requests over all workers.
+    pub fn frequent_ids(&self) -> Vec<FrequentId> {
+        frequent_ids::most_frequent(self.workers.iter().map(|worker| &worker.frequent_ids))
     }
 
     /// Returns the traffic of all workers, and the number of requests in flight.

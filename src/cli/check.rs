@@ -8,6 +8,9 @@ use std::path::Path;
 /// Describes a valid file, or fails with all its errors.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     let plan = config::load(file)?;
+    for warning in &plan.warnings {
+        eprintln!("{warning}");
+    }
     println!("{} is valid:", file.display());
     println!(
         "  listens on {}, results at http://{}/admin/results",

@@ -53,8 +53,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let text = match (&arguments.request, user) {
         (Some(request), user) => {
             let mut request = parse(request, &arguments.headers)?;
-            let client = proxy::client_ip(&plan, &request.headers, arguments.from);
-            request.extensions.insert(ClientAddress(client));
+            let peer = (arguments.from, false);
+            let client = proxy::believed_client(&plan, &request.headers, peer);
+            request.extensions.insert(ClientAddress(client.address));
             of_request(&plan, &request, user)
         }
         (None, user) => {

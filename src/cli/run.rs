@@ -15,6 +15,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
     runtime.block_on(async { server::survive() })?;
     let mut plan = config::load(file)?;
     let requests = logging::start("info", plan.access_log.as_ref())?;
+    logging::warn_of(&plan.warnings);
     fd_limit::raise(plan.limits.connections, plan.workers);
     let listeners = Listeners::bind(&plan)?;
     plan.workers = listeners.workers();

@@ -160,6 +160,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         digest,
         redacted_file: serde_json::Value::Null,
         watched: watched.into(),
+        warnings: Box::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::limits;
 use super::reader::Node;
 use crate::experiment::device::DeviceClass;
+use crate::experiment::implication::never_holds;
 use crate::experiment::language::LanguageRange;
 use crate::experiment::matcher::{Condition, Matcher};
 use crate::experiment::path_regex::{PathRegex, REGEX_BYTES_MAX, RegexFault};
@@ -12,8 +13,10 @@ use crate::experiment::pattern::{
 use http::Method;
 use http::header::HeaderName;
 
-/// The name of this part of the JSON Schema.
+/// The name of what conditions say in the JSON Schema.
 const DEFINITION: &str = "conditions";
+/// The same for what a value must be.
+const VALUES: &str = "values";
 
 const KEYS: &[(&str, &str)] = &[
     (
@@ -63,13 +66,20 @@ const CONDITIONS_MAX: usize = 1_000;
 
 /// Reads conditions: a path, keys that must all hold, or a list of which at least one must hold.
 pub fn read(node: &Node<'_>) -> Matcher {
-    let condition = conditions(node, 0).unwrap_or(Condition::always());
+    let Some(condition) = conditions(node, 0) else {
+        return Matcher::default();
+    };
     let mut count = 0;
     condition.for_each_simple(&mut |_| count += 1);
     if count > CONDITIONS_MAX {
         node.problem(
             format!("{count} conditions"),
             format!("at most {CONDITIONS_MAX}; a glob or a regex can replace a list of paths"),
+        );
+    } else if never_holds(&condition) {
+        node.problem(
+            "no request can meet these conditions: they contradict each other",
+            "all keys of one item must hold together; write alternatives as a list or as `any`",
         );
     }
     Matcher::new(condition)
@@ -281,7 +291,7 @@ fn host(node: &Node<'_>) -> Option<HostPattern> {
 }
 
 /// The form of a host that clients send, where it has one.
-fn punycode(text: &str) -> Option<String> {
+pub fn punycode(text: &str) -> Option<String> {
     let (star, host) = match text.strip_prefix("*.") {
         Some(host) => ("*.", host),
         None => ("", text),
@@ -365,6 +375,7 @@ fn parameter((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)>
 
 /// Reads what a value must be. A key without a value asks only that there is one.
 fn value_test(node: &Node<'_>) -> Option<ValueTest> {
+    node.defined(VALUES);
     match node.flag() {
         Some(true) => return Some(ValueTest::Present),
         Some(false) => return Some(ValueTest::Absent),

@@ -42,7 +42,31 @@ impl fmt::Display for InvalidConfig {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}:", self.file)?;
+        self.write(f, "error")
+    }
+}
+
+/// What is valid in a file, but probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigWarning(pub Diagnostic);
+
+impl ConfigWarning {
+    /// Returns the warning in one line.
+    pub fn line(&self) -> String {
+        let warning = &self.0;
+        format!("{}: {}; {}", warning.key, warning.found, warning.allowed)
+    }
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, "warning")
+    }
+}
+
+impl Diagnostic {
+    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
+        write!(f, "{kind}: {}:", self.file)?;
         if let Some((line, column)) = self.place {
             write!(f, "{line}:{column}:")?;
         }

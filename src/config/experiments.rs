@@ -7,6 +7,7 @@ use super::name::check_name;
 use super::reader::Node;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
+use crate::experiment::implication;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
@@ -88,12 +89,26 @@ pub fn read(
         }
     }
     admission::connect(root, &nodes, &mut experiments);
+    for (late, early) in implication::unreachable(&experiments) {
+        let (late, early) = (&experiments[late.0].name, &experiments[early.0].name);
+        if let Some((_, node)) = named.iter().find(|(name, _)| **name == **late) {
+            warn_unreachable(node, early);
+        }
+    }
     let guardrails = experiments.iter_mut().flat_map(|own| &mut own.guardrails);
     let counted = guardrails.filter(|own| !matches!(own.what, GuardrailTarget::Metric(_)));
     for (place, guardrail) in counted.enumerate() {
         guardrail.counted_as = MetricIndex(known.metrics.len() + place);
     }
     (experiments, units)
+}
+
+fn warn_unreachable(node: &Node<'_>, early: &str) {
+    let conditions = node.get("match");
+    conditions.as_ref().unwrap_or(node).warn(
+        format!("no user can reach this experiment: `{early}` always chooses the upstream before"),
+        format!("move it before `{early}`, narrow the `match` of `{early}`, or admit fewer users there with `traffic`"),
+    );
 }
 
 fn experiment(

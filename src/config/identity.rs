@@ -1,5 +1,6 @@
 //! `user:` and `identity:`: the sources of user IDs, and the minted cookie.
 
+use super::cookie_domain;
 use super::plan;
 use super::reader::Node;
 use crate::experiment::identity::{HashKey, IdSource, IdStorage, Identity, Mint};
@@ -27,7 +28,7 @@ const KEYS_OF_IDENTITY: &[(&str, &str)] = &[
     ("same_site", "Lax, Strict or None"),
     (
         "secure",
-        "true or false; by default, true where the request came over TLS",
+        "true or false; by default, true where the request came over TLS, and always with `same_site: None`",
     ),
     ("http_only", "true or false"),
     ("max_length", "the longest accepted ID, in bytes"),
@@ -110,7 +111,7 @@ fn read_cookie(node: &Node<'_>, mint: &mut Mint) {
     };
     mint.domain = node
         .get("domain")
-        .and_then(|node| node.read("a domain, such as example.com", attribute));
+        .and_then(|node| cookie_domain::read(&node));
     if let Some(path) = node.get("path") {
         let read = |text: &str| attribute(text).filter(|_| text.starts_with('/'));
         mint.path = path.read("a path, such as /", read).unwrap_or("/".into());
@@ -134,7 +135,7 @@ fn read_cookie(node: &Node<'_>, mint: &mut Mint) {
     if &*mint.same_site == "None" && mint.secure == Some(false) {
         node.problem(
             "browsers refuse a cookie with SameSite=None that is not Secure",
-            "write `secure: true`",
+            "write `secure: true`, or leave `secure` out: such a cookie is always Secure",
         );
     }
 }

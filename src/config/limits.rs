@@ -2,7 +2,7 @@
 
 use super::plan::{Limits, Timeouts};
 use super::reader::Node;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -212,6 +212,36 @@ pub fn network(node: &Node<'_>) -> Option<IpNet> {
     const NETWORK: &str = "a network or an address, such as 10.0.0.0/8 or 127.0.0.1";
     node.read(NETWORK, |text| {
         let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        text.parse().ok().or_else(address)
+        text.parse().ok().or_else(address).map(canonical)
     })
+}
+
+/// IPv4 in the form of IPv6 becomes IPv4, because addresses of clients do.
+fn canonical(network: IpNet) -> IpNet {
+    let bits = network.prefix_len().checked_sub(96);
+    match (network.network().to_canonical(), bits) {
+        (IpAddr::V4(address), Some(bits)) if network.addr().is_ipv6() => {
+            Ipv4Net::new(address, bits).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_those_of_clients() {
+        for (text, expected) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/128", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let network: IpNet = text.parse().unwrap();
+            assert_eq!(canonical(network), expected.parse().unwrap(), "{text}");
+        }
+    }
 }

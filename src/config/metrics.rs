@@ -9,6 +9,8 @@ use crate::experiment::metric::{
     HeaderRule, LatencyQuantile, Metric, MetricGoal, MetricKind, MetricRole, MetricRule, RatioBase,
     StatusRange, Trigger, VALUE_MAX,
 };
+use crate::experiment::pattern::ValuePattern;
+use http::HeaderValue;
 use std::time::Duration;
 
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
@@ -386,7 +388,7 @@ fn rule(node: &Node<'_>) -> MetricRule {
         ("status", STATUS),
         (
             "header",
-            "a header of the response: `Name` or `Name: value`",
+            "a header of the response: `Name` or `Name: value`, with `*` for any text",
         ),
     ]);
     MetricRule {
@@ -429,14 +431,14 @@ fn header_of(text: &str) -> Option<HeaderRule> {
     let (name, value) = text
         .split_once(':')
         .map_or((text, None), |(name, value)| (name, Some(value.trim())));
-    let value = value.map(|value| value.parse().ok());
+    let name = name.trim();
+    let is_sound = |value: &str| HeaderValue::from_str(value).is_ok();
+    if name.contains('*') || !value.is_none_or(is_sound) {
+        return None;
+    }
     Some(HeaderRule {
-        name: name.trim().parse().ok()?,
-        value: if let Some(value) = value {
-            Some(value?)
-        } else {
-            None
-        },
+        name: name.parse().ok()?,
+        value: value.map(ValuePattern::new),
     })
 }
 

@@ -8,6 +8,7 @@ mod admin;
 mod admission;
 mod check;
 mod conditions;
+mod cookie_domain;
 mod counting;
 pub mod declaration;
 mod diagnostic;
@@ -33,7 +34,7 @@ mod tls;
 mod tracing;
 mod upstreams;
 
-pub use diagnostic::{Diagnostic, InvalidConfig};
+pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
 pub use name::is_name;
 pub use schema::schema;
 
@@ -82,6 +83,7 @@ fn parse_for(
         environment,
         is_built,
         diagnostics: RefCell::default(),
+        warnings: RefCell::default(),
         secrets: RefCell::default(),
         recorded: None,
     };
@@ -92,6 +94,8 @@ fn parse_for(
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
     let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
     plan.redacted_file = redact::redacted(&value, &reading.secrets.take());
+    let warnings = reading.warnings.take().into_iter().map(within);
+    plan.warnings = warnings.map(ConfigWarning).collect();
     let mut diagnostics: Vec<Diagnostic> = reading
         .diagnostics
         .into_inner()

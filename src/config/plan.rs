@@ -17,6 +17,7 @@ pub use upstream::{
     Balance, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream, UpstreamTls,
 };
 
+use super::diagnostic::ConfigWarning;
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
 use crate::experiment::key_ring::KeyRing;
@@ -91,6 +92,8 @@ pub struct Plan {
     pub redacted_file: serde_json::Value,
     /// Other files whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
+    /// What is valid in the file, but probably not meant.
+    pub warnings: Box<[ConfigWarning]>,
 }
 
 /// The purpose of [`Identity::keys`].

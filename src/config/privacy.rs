@@ -1,9 +1,10 @@
 //! `consent:`, `events:` and `retention:`: what is recorded, from which sources, and for how long.
 
+use super::conditions;
 use super::plan::{Beacon, Cache, CacheRule};
 use super::reader::Node;
 use crate::experiment::consent::Consent;
-use crate::experiment::pattern::ValuePattern;
+use crate::experiment::pattern::{PathPattern, ValuePattern};
 use http::HeaderValue;
 use std::time::Duration;
 
@@ -69,8 +70,13 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         ),
     ]);
     if let Some(path) = node.get("path") {
-        let read = |text: &str| text.starts_with('/').then(|| text.into());
-        beacon.path = path.read(PATH, read).unwrap_or(beacon.path);
+        let pattern = path.text(PATH);
+        let pattern = pattern.and_then(|text| conditions::path_of(&path, text));
+        match pattern {
+            Some(PathPattern::Exact(exact)) => beacon.path = exact,
+            Some(_) => path.problem("a glob, and browsers report events at one path", PATH),
+            None => {}
+        }
     }
     if let Some(origins) = node.get("origins") {
         let origin = |node: &Node<'_>| {

@@ -26,6 +26,8 @@ pub struct ReadContext<'a> {
     pub secrets: RefCell<Vec<Vec<String>>>,
     /// Its errors.
     pub diagnostics: RefCell<Vec<Diagnostic>>,
+    /// What is valid in it, but probably not meant.
+    pub warnings: RefCell<Vec<Diagnostic>>,
     /// How its values were read, for the JSON Schema.
     pub recorded: Option<RefCell<Vec<RecordedForm>>>,
 }
@@ -101,17 +103,33 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Reports that this value is valid, but probably not meant.
+    pub fn warn(&self, found: impl Into<String>, allowed: impl Into<String>) {
+        let place = self.reading.source_map.find(&self.path).value;
+        let warning = self.diagnostic(place, found.into(), allowed.into(), None);
+        self.reading.warnings.borrow_mut().push(warning);
+    }
+
     fn report(&self, place: (usize, usize), found: String, allowed: String, near: Option<String>) {
-        let file = self.reading.path.display().to_string();
-        let key = self.path.join(".");
-        self.reading.diagnostics.borrow_mut().push(Diagnostic {
-            file,
+        let error = self.diagnostic(place, found, allowed, near);
+        self.reading.diagnostics.borrow_mut().push(error);
+    }
+
+    fn diagnostic(
+        &self,
+        place: (usize, usize),
+        found: String,
+        allowed: String,
+        near: Option<String>,
+    ) -> Diagnostic {
+        Diagnostic {
+            file: self.reading.path.display().to_string(),
             place: Some(place),
-            key,
+            key: self.path.join("."),
             found,
             allowed,
             near,
-        });
+        }
     }
 
     /// Returns the value of a key, if it has one.

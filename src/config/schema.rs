@@ -52,6 +52,7 @@ fn known() -> Known {
             environment: &|_| None,
             is_built: |_| true,
             diagnostics: RefCell::default(),
+            warnings: RefCell::default(),
             secrets: RefCell::default(),
             recorded: Some(RefCell::default()),
         };

@@ -182,6 +182,17 @@ impl Experiment {
         self.epoch = EpochDigest::of(&self.salt, self.traffic, parts());
     }
 
+    /// Whether every user of a matching request gets the version of one of its groups.
+    pub fn admits_all(&self) -> bool {
+        let admission = &self.admission;
+        let is_open = admission.layer.is_none()
+            && admission.requires.is_empty()
+            && !admission.is_closed
+            && self.traffic == Share::ALL;
+        let is_for_all = admission.holdout.is_none() && self.unit.is_none();
+        is_for_all && (self.winner.is_some() || is_open)
+    }
+
     /// Finds a group by its name.
     pub fn group_named(&self, name: &str) -> Option<GroupIndex> {
         let place = self.groups.iter().position(|group| &*group.name == name)?;

@@ -86,6 +86,21 @@ impl IdStorage {
             IdStorage::Hashed(key) => StoredId::Hashed(key.hash(user.as_bytes())),
         }
     }
+
+    /// What logs and results may show of an ID that is not theirs to name: the first letters of the ID, at
+    /// most half of it, and its length, or the first digits of its hash.
+    pub fn shown(&self, user: UserId<'_>) -> String {
+        match self.of(user) {
+            StoredId::Hashed(hash) => format!("{}…", String::from_utf8_lossy(&hash[..8])),
+            StoredId::AsItCame(user) => {
+                let bytes = user.as_bytes();
+                let text = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]);
+                let letters = text.chars().take((bytes.len() / 2).min(4));
+                let letters: String = letters.filter(|letter| !letter.is_control()).collect();
+                format!("{letters}… ({} bytes)", bytes.len())
+            }
+        }
+    }
 }
 
 /// What is kept of one ID.
@@ -340,7 +355,8 @@ pub fn cookie_attributes(mint: &Mint, over_tls: bool) -> String {
     if mint.http_only {
         line += "; HttpOnly";
     }
-    if mint.secure.unwrap_or(over_tls) {
+    // Browsers refuse SameSite=None without Secure.
+    if &*mint.same_site == "None" || mint.secure.unwrap_or(over_tls) {
         line += "; Secure";
     }
     line

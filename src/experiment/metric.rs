@@ -5,9 +5,9 @@ use super::MetricIndex;
 use super::event::{self, Event, EventFault, EventFaultReason, EventId, EventTime, ParameterValue};
 use super::http_view::{HeaderView, ResponseView};
 use super::normal_path::LazyPath;
-use super::pattern::PathPattern;
+use super::pattern::{PathPattern, ValuePattern};
 use http::Method;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -177,8 +177,8 @@ pub struct StatusRange {
 pub struct HeaderRule {
     /// The header's name.
     pub name: HeaderName,
-    /// The exact value asked for; `None` asks only that the header is there.
-    pub value: Option<HeaderValue>,
+    /// What the value must match; `None` asks only that the header is there.
+    pub value: Option<ValuePattern>,
 }
 
 /// What one answer counted for one metric.
@@ -233,7 +233,7 @@ impl HeaderRule {
     fn matches<'a>(&self, answer: impl ResponseView<'a>) -> bool {
         let mut found = answer.fields().all(&self.name);
         match &self.value {
-            Some(value) => found.any(|found| found == value.as_bytes()),
+            Some(value) => found.any(|found| value.matches(found)),
             None => found.next().is_some(),
         }
     }

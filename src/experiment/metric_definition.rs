@@ -47,9 +47,7 @@ fn rule_text(rule: &MetricRule) -> String {
     let path = path.as_ref().map(ToString::to_string);
     let status = status.map(|status| format!("-> {}-{}", status.low, status.high));
     let header = header.as_ref().map(|HeaderRule { name, value }| {
-        let value = value
-            .as_ref()
-            .map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let value = value.as_ref();
         value.map_or(format!("with {name}"), |value| {
             format!("with {name}: {value}")
         })

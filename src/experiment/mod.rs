@@ -20,6 +20,7 @@ pub mod event;
 pub mod guardrail;
 pub mod http_view;
 pub mod identity;
+pub mod implication;
 mod index;
 pub mod kept_groups;
 pub mod key_ring;

@@ -255,6 +255,12 @@ impl ValueTest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValuePattern(Box<str>);
 
+impl fmt::Display for ValuePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl ValuePattern {
     /// The pattern of this text.
     pub fn new(text: &str) -> ValuePattern {

@@ -7,7 +7,7 @@ use crate::experiment::http_view::HeaderView;
 use crate::experiment::{identity, metric};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::request_head::Request;
-use crate::proxy::headers::plan_headers;
+use crate::proxy::headers::believed_client;
 use crate::proxy::observe::event_faults;
 use crate::proxy::observe::exposure_log::{self, EventOutcome};
 use crate::proxy::policy::{self, consents};
@@ -144,7 +144,7 @@ fn report(
         false => return Ok(json!({"accepted": 0, "unknown": [], "refused": [], "unused": []})),
     };
     let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
-    let client_ip = plan_headers::client_ip(plan, head, peer);
+    let client_ip = head.client.unwrap_or(peer);
     // A report that cannot be read counts as one event.
     let count = events.as_ref().map_or(1, |events| events.len().max(1));
     admit(worker, plan, (client_ip, user), count, now)?;
@@ -221,7 +221,7 @@ fn admit(
     let limits = &plan.beacon;
     let by_address = limits.per_minute_per_address;
     let of_user = user.map(|user| (Reporter::User(user), limits.per_minute, "user"));
-    let of_address = (!plan_headers::trusts(plan, client_ip)).then_some((
+    let of_address = (!believed_client::trusts(plan, client_ip)).then_some((
         Reporter::Address(client_ip),
         by_address,
         "address",

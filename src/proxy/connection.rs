@@ -5,7 +5,7 @@ use crate::proxy::connection_limits::Slot;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::server::{ConnectionEnd, Http1Connection, Remains};
 use crate::proxy::h2::server as h2;
-use crate::proxy::headers::plan_headers;
+use crate::proxy::headers::believed_client;
 use crate::proxy::observe::access_log;
 use crate::proxy::observe::progress::count_unreadable;
 use crate::proxy::protocol_detect::{self, Replayed};
@@ -113,10 +113,10 @@ async fn open(
     counts: impl FnOnce(IpAddr) -> bool,
 ) -> io::Result<Opened> {
     let mut client = peer;
-    if plan_headers::trusts(plan, peer) {
+    if believed_client::trusts(plan, peer) {
         let said = protocol_detect::speaks_for(&mut socket, &mut first).await?;
         client = said.unwrap_or(peer);
-        if !plan_headers::trusts(plan, client) && !counts(client) {
+        if !believed_client::trusts(plan, client) && !counts(client) {
             return Ok(Opened {
                 client,
                 http2: false,

@@ -50,6 +50,7 @@ pub mod fuzzing {
         ResponseContext, ResponseHead, ResponseLimits, read as read_answer,
     };
     pub use super::h2::translate::write as write_transcript;
+    pub use super::headers::believed_client::believed_client;
     pub use super::headers::forwarding::Forwarding;
     pub use super::headers::plan_headers as headers;
     pub use super::headers::reserved::ReservedNames;
@@ -57,6 +58,6 @@ pub mod fuzzing {
     pub use super::protocol_detect::{first, is_http2, speaks_for};
 }
 
-pub use headers::plan_headers::client_ip;
+pub use headers::believed_client::believed_client;
 pub use observe::log_lines;
 pub use snapshot::{SharedState, Snapshot, Worker};

@@ -24,8 +24,8 @@ use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, RecordedRes
 use super::h1::framing::Bounds;
 use super::h1::request_head::{self, Body, Request};
 use super::h1::response_head::HeadWriter;
+use super::headers::believed_client::{self, BelievedClient, believed_client};
 use super::headers::forwarding::Forwarding;
-use super::headers::plan_headers;
 use super::local_response;
 use super::observe::logged_request::{LoggedHead, LoggedRequest};
 use super::observe::progress::Progress;
@@ -89,18 +89,20 @@ pub fn begin<'b>(
     forwarded: &mut Vec<u8>,
 ) -> Begun<'b> {
     let plan = &*snapshot.plan;
-    let trusted = plan_headers::trusts(plan, client.address);
+    let trusted = believed_client::trusts(plan, client.address);
     let mut request = match parse(&snapshot, client, trusted, input) {
         Ok(Some(request)) => request,
         Ok(None) => return Begun::Incomplete,
         Err(code) => return Begun::Invalid(code),
     };
     let (began, began_ms) = (Instant::now(), journal::system_ms());
-    request.client = Some(plan_headers::client_ip(plan, &request, client.address));
+    let believed = believed_client(plan, &request, (client.address, client.secure));
+    request.client = Some(believed.address);
     let progress = Progress::new(worker, protocol(client, &request), began);
     let at = (trusted, began, began_ms);
-    let mut extras = observe(&snapshot, client, &request, at);
-    let decided = decide(worker, &snapshot, client, &request, at);
+    let mut extras = observe(&snapshot, (client, believed), &request, at);
+    let at = (believed.over_tls, began, began_ms);
+    let decided = decide(worker, &snapshot, &request, at);
 
     let inline = inline_bytes(&request, input);
     progress.received(inline as u64);
@@ -164,14 +166,13 @@ struct Decided<'b> {
 fn decide<'b>(
     worker: &Worker,
     snapshot: &Snapshot,
-    client: &ClientInfo,
     request: &Request<'b>,
-    (trusted, began, began_ms): (bool, Instant, u64),
+    (over_tls, began, began_ms): (bool, Instant, u64),
 ) -> Decided<'b> {
     let plan = &*snapshot.plan;
     let local = admit(worker, plan, request, began);
-    let over_tls = client.secure || (trusted && plan_headers::over_tls(request));
     let (visitor, not_counted) = identify(snapshot, request, local, began_ms);
+    policy::note_id(worker, plan, visitor.as_ref());
     let is_known = visitor.is_some() || not_counted.is_some();
     let overriding = honour_override(plan, request, is_known, began_ms);
     let uncounted = not_counted.map(|why| {
@@ -306,7 +307,7 @@ fn honour_override(
 /// for any of them.
 fn observe<'b>(
     snapshot: &Rc<Snapshot>,
-    client: &Rc<ClientInfo>,
+    (client, believed): (&Rc<ClientInfo>, BelievedClient),
     request: &Request<'b>,
     (trusted, began, began_ms): (bool, Instant, u64),
 ) -> Option<Box<Extras<'b>>> {
@@ -317,8 +318,8 @@ fn observe<'b>(
     let correlation = policy::correlation(plan, request, trusted, began_ms);
     let (path, target) = request.target();
     let logged = LoggedRequest {
-        client: client.address,
-        secure: client.secure,
+        client: believed.address,
+        secure: believed.over_tls,
         method: request.method.clone(),
         authority: request.authority(),
         path,

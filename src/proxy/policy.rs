@@ -53,6 +53,15 @@ pub fn not_counted<'a>(
     plan.counting.not_counted(request, visitor, kind)
 }
 
+/// Counts how often an ID comes. An ID that was minted just now comes for the first time.
+pub fn note_id(worker: &Worker, plan: &Plan, visitor: Option<&Visitor<'_>>) {
+    let known = visitor.filter(|visitor| !visitor.is_new());
+    let id = known.map(Visitor::user);
+    let shown = || id.map_or(String::new(), |id| plan.identity.keep.shown(id));
+    let frequent_ids = &worker.telemetry().frequent_ids;
+    frequent_ids.note(id.map(|id| id.as_bytes()), shown);
+}
+
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
 pub fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Override> {
     let secret = plan.override_secret.as_ref()?;

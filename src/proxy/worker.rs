@@ -3,7 +3,7 @@
 
 use crate::config::plan::Plan;
 use crate::proxy::connection;
-use crate::proxy::headers::plan_headers;
+use crate::proxy::headers::believed_client;
 use crate::proxy::snapshot::Worker;
 use crate::tasks::{self, Drain, PhaseWatch, Policy, Supervisor};
 use std::io;
@@ -189,7 +189,7 @@ fn accept(
     phase: PhaseWatch,
 ) {
     let peer = peer.ip().to_canonical();
-    let trusted = plan_headers::trusts(&worker.snapshot().plan, peer);
+    let trusted = believed_client::trusts(&worker.snapshot().plan, peer);
     let slot = worker.slots.take(worker.connections_max());
     let slot = slot.and_then(|mut slot| {
         // A trusted peer brings many clients: those that it names are counted then.

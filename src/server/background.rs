@@ -5,7 +5,7 @@ use super::handoff::Handover;
 use super::opened::Opened;
 use super::reload::{Reloads, reload};
 use super::server_events::{self, ServerEvents};
-use super::{fd_limit, ingest_scheduler, journals};
+use super::{fd_limit, frequent_ids, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
 use crate::config;
 use crate::config::declaration;
@@ -102,6 +102,7 @@ impl Background {
             start.decisions(&opened, &decided),
             start.announcement(replica),
             start.retention(),
+            start.frequent_ids(),
             start.reload(file, &opened.active, reload_requests),
             start.health_checks(shared.health_registry),
         ];
@@ -243,6 +244,14 @@ impl Start<'_> {
             .spawn_until(is_closing, "retention", Policy::Restart, move || {
                 let plans = plans.clone();
                 retention::keep(Arc::clone(&store), move || retained(&plans.borrow()))
+            })
+    }
+
+    fn frequent_ids(&self) -> Task {
+        let telemetry = Arc::clone(self.telemetry);
+        self.supervisor
+            .spawn_until(is_closing, "frequent IDs", Policy::Restart, move || {
+                frequent_ids::warn(Arc::clone(&telemetry))
             })
     }
 

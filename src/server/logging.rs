@@ -1,5 +1,6 @@
 //! The log of the process, and the access log.
 
+use crate::config::ConfigWarning;
 use crate::config::plan::{AccessLog, LogTo};
 use crate::proxy::log_lines::Sink;
 use crate::tasks;
@@ -157,6 +158,13 @@ impl Requests {
                 }
             }
         }
+    }
+}
+
+/// Logs what is valid in a routes file, but probably not meant.
+pub fn warn_of(warnings: &[ConfigWarning]) {
+    for warning in warnings {
+        tracing::warn!("{}", warning.line());
     }
 }
 

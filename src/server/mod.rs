@@ -4,6 +4,7 @@ mod active_plan;
 mod background;
 mod error_with_hint;
 pub mod fd_limit;
+mod frequent_ids;
 pub mod handoff;
 mod ingest_scheduler;
 mod journals;

@@ -1,6 +1,7 @@
 //! Loads the file again while serving.
 
 use super::active_plan::ActivePlan;
+use super::logging;
 use crate::config::plan::Plan;
 use crate::telemetry::Telemetry;
 use crate::{admin, config};
@@ -146,6 +147,7 @@ fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
 
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, String> {
     let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
+    logging::warn_of(&next.warnings);
     let old = active.plan();
     // The admin API keeps its address until a restart, so that address decides whether a token is needed.
     if next.admin.tokens.is_empty() && !old.admin.listen.ip().is_loopback() {

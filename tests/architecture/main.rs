@@ -126,6 +126,7 @@ const PURE: &[&str] = &[
     "proxy/h1/response_head.rs",
     "proxy/h2/hpack.rs",
     "proxy/h2/translate.rs",
+    "proxy/headers/believed_client.rs",
     "proxy/headers/cache_control.rs",
     "proxy/headers/edit.rs",
     "proxy/headers/forwarding.rs",

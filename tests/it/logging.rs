@@ -42,6 +42,30 @@ fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
 }
 
 #[test]
+fn client_behind_a_trusted_peer_is_logged() {
+    let origin = Origin::start("two");
+    let proxy = logging(&origin, "access_log: access.log\ntrust: 127.0.0.1");
+    let mut client = proxy.client();
+    for headers in [
+        "",
+        "X-Forwarded-For: 198.51.100.1, 203.0.113.7:4711\r\n",
+        "Forwarded: for=\"[2001:db8::1]:80\"\r\n",
+        "X-Forwarded-For: unknown\r\n",
+    ] {
+        client.get("/", headers);
+    }
+    let lines = lines(&proxy, 4);
+    let clients: Vec<&str> = lines
+        .iter()
+        .map(|line| line["client"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        clients,
+        ["127.0.0.1", "203.0.113.7", "2001:db8::1", "127.0.0.1"]
+    );
+}
+
+#[test]
 fn request_is_logged_with_its_outcome() {
     let origin = Origin::start("two");
     let proxy = logging(&origin, "access_log: access.log");

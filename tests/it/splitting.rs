@@ -205,6 +205,18 @@ fn minted_cookie_is_secure_over_tls() {
     };
     assert!(cookie("X-Forwarded-Proto: https\r\n").ends_with("; HttpOnly; Secure"));
     assert!(cookie("X-Forwarded-Proto: http\r\n").ends_with("; HttpOnly"));
+    assert!(cookie("X-Forwarded-Proto: https, http\r\n").ends_with("; HttpOnly; Secure"));
+    assert!(cookie("X-Forwarded-Proto: http, https\r\n").ends_with("; HttpOnly"));
+    let forwarded = "Forwarded: for=\"[2001:db8::1]:80\";proto=https\r\n";
+    assert!(cookie(forwarded).ends_with("; HttpOnly; Secure"));
+    // Browsers refuse the other form.
+    let none = format!("{routes}identity: {{ same_site: None }}\n");
+    let answer = Proxy::start(&none).client().get("/", "");
+    let cookie = answer.header("set-cookie").unwrap();
+    assert!(
+        cookie.contains("; SameSite=None") && cookie.ends_with("; Secure"),
+        "{cookie}"
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use watershed::config::plan::Plan;
 use watershed::experiment::UserId;
 use watershed::experiment::identity;
 use watershed::experiment::resolve::{self, Subject};
-use watershed::proxy::fuzzing::headers::{self, PlanHeaders};
+use watershed::proxy::fuzzing::believed_client;
+use watershed::proxy::fuzzing::headers::PlanHeaders;
 use watershed::proxy::fuzzing::{
     Body, ClientInfo, Forwarding, PartialHead, Protocol, Request, read_request,
 };
@@ -124,7 +125,7 @@ fn write(
     client: &Message,
     trusted: bool,
 ) {
-    let over_tls = trusted && headers::over_tls(&*plain);
+    let over_tls = believed_client(plan, &*plain, (PEER, false)).over_tls;
     let visitor = identity::find(&plan.identity, &*plain);
     let user = visitor.as_ref().map(|visitor| visitor.assigned_by());
     let user = user.unwrap_or(UserId::new(b"nobody").expect("an ID"));

@@ -134,8 +134,12 @@ pub async fn log_out(
 
 /// Redirects to the results and sets the session cookie.
 fn to_results(headers: &HeaderMap, session: &str, seconds: u64) -> Response {
-    let over_tls = headers.get("x-forwarded-proto");
-    let secure = match over_tls.is_some_and(|protocol| protocol == "https") {
+    // The first item of a list is the browser's protocol.
+    let protocols = headers.get("x-forwarded-proto");
+    let protocols = protocols.and_then(|protocols| protocols.to_str().ok());
+    let first = protocols.and_then(|protocols| protocols.split(',').next());
+    let over_tls = first.is_some_and(|first| first.trim().eq_ignore_ascii_case("https"));
+    let secure = match over_tls {
         true => "; Secure",
         false => "",
     };

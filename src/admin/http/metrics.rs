@@ -226,6 +226,11 @@ impl Metrics {
             "Requests that were served but belong to no user who is counted, by reason",
             not_counted,
         );
+        self.gauge(
+            "frequent_ids",
+            "IDs with more than 5 % of the latest requests",
+            [(Labels::new(), telemetry.frequent_ids().len() as f64)],
+        );
         let panics = telemetry.panics.all().into_iter();
         self.counter(
             "panics",

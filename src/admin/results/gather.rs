@@ -6,7 +6,7 @@ use crate::admin::results::evaluator::Evaluator;
 use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
 use crate::admin::results::metric::{ONCE, View};
 use crate::admin::results::schema::{
-    ActResult, EventState, ExperimentResult, ReplicaResult, Results, StoreState,
+    ActResult, EventState, ExperimentResult, FrequentIdResult, ReplicaResult, Results, StoreState,
 };
 use crate::admin::results::time_series;
 use crate::config::declaration::{self, definition};
@@ -87,10 +87,21 @@ pub async fn gather(
         events: EventState {
             faults: telemetry.event_faults(),
         },
+        frequent_ids: frequent_ids(telemetry),
         replicas: replicas(plan, store, replica, now_ms).await?,
         experiments,
         acts: acts(store, wish).await?,
     })
+}
+
+/// Shares are rounded, so that the results change only where a share does.
+fn frequent_ids(telemetry: &Telemetry) -> Vec<FrequentIdResult> {
+    let frequent = telemetry.frequent_ids().into_iter();
+    let result = frequent.map(|it| FrequentIdResult {
+        id: it.shown,
+        share: (it.share * 100.0).round() / 100.0,
+    });
+    result.collect()
 }
 
 /// At most so many earlier phases are shown.

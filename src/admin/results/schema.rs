@@ -23,6 +23,7 @@ pub struct Results {
     pub view: Option<&'static str>,
     pub store: StoreState,
     pub events: EventState,
+    pub frequent_ids: Vec<FrequentIdResult>,
     pub replicas: Vec<ReplicaResult>,
     pub experiments: Vec<ExperimentResult>,
     pub acts: Vec<ActResult>,
@@ -109,6 +110,14 @@ pub struct StoreState {
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct EventState {
     pub faults: BTreeMap<&'static str, u64>,
+}
+
+/// One ID that makes more than 5 % of the latest requests of this process.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct FrequentIdResult {
+    pub id: String,
+    pub share: f64,
 }
 
 /// One experiment.

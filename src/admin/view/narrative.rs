@@ -264,6 +264,13 @@ pub fn process_problems(results: &Results) -> Vec<String> {
             ));
         }
     }
+    said.extend(results.frequent_ids.iter().map(|it| {
+        format!(
+            "One ID makes {:.0} % of the latest requests here: {}. It counts as one user. If it is a shared or default ID, or a robot, exclude it (`exclude: [ {{ ids: [ … ] }} ]`) or fix what sends it.",
+            100.0 * it.share,
+            it.id
+        )
+    }));
     if results.disagreeing() > 0 {
         said.push(format!(
             "{} of {} replicas serve other definitions than this one. Give all replicas the same routes file.",

@@ -1,6 +1,5 @@
 //! What belongs to one connection only, and what says who passed a message on. PURE.
 
-use crate::experiment::http_view::HeaderView;
 use crate::proxy::headers::reserved::ReservedNames;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
@@ -21,15 +20,6 @@ pub fn via(version: Version) -> HeaderValue {
         Version::HTTP_2 => "2 watershed",
         _ => "1.1 watershed",
     })
-}
-
-/// The addresses in `X-Forwarded-For`, in order; `None` for what is none.
-pub fn forwarded_for<'a>(fields: impl HeaderView<'a>) -> impl Iterator<Item = Option<IpAddr>> {
-    let lines: SmallVec<[&[u8]; 2]> = fields.all(&FORWARDED_FOR).collect();
-    lines
-        .into_iter()
-        .flat_map(|line| line.split(|&byte| byte == b','))
-        .map(|said| std::str::from_utf8(said).ok()?.trim().parse().ok())
 }
 
 /// RFC 7239, 4: `for=…;host=…;proto=…`.

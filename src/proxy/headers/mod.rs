@@ -1,5 +1,6 @@
 //! Headers that the proxy adds, removes or relies on.
 
+pub mod believed_client;
 pub mod cache_control;
 pub mod edit;
 pub mod forwarding;

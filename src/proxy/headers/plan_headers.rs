@@ -13,8 +13,6 @@ use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::reserved::ReservedNames;
 use http::header::{CONTENT_TYPE, HeaderName, SET_COOKIE, VIA};
 use http::{HeaderValue, Version};
-use smallvec::SmallVec;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 /// Says that control answered in the place of a group whose upstream is down.
@@ -65,39 +63,11 @@ pub struct OverrideToken {
     pub by_link: bool,
 }
 
-/// Whether a trusted peer says that the visitor came over TLS, where this listener speaks none.
-pub fn over_tls<'a>(fields: impl HeaderView<'a>) -> bool {
-    let said = fields.first(&hop_by_hop::FORWARDED_PROTO);
-    said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"))
-}
-
 /// Whether an answer is a stream of events, which are waited for.
 pub fn is_of_events<'a>(fields: impl HeaderView<'a>) -> bool {
     let said = fields.first(&CONTENT_TYPE);
     said.and_then(|said| said.get(..b"text/event-stream".len()))
         .is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
-}
-
-/// Whether this peer is believed.
-pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
-    plan.trust.iter().any(|network| network.contains(&peer))
-}
-
-/// Who asks: the peer, or the last address that a trusted peer tells of and does not trust itself.
-pub fn client_ip<'a>(plan: &Plan, fields: impl HeaderView<'a>, peer: IpAddr) -> IpAddr {
-    if !trusts(plan, peer) {
-        return peer;
-    }
-    let said: SmallVec<[_; 4]> = hop_by_hop::forwarded_for(fields).collect();
-    let stranger = said.into_iter().rev().map_while(|said| said);
-    let mut last = peer;
-    for address in stranger {
-        last = address;
-        if !trusts(plan, address) {
-            break;
-        }
-    }
-    last
 }
 
 /// Completes an answer that came in this version: the cookie of an ID, `cookies`, what caches must know,

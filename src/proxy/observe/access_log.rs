@@ -55,7 +55,7 @@ pub fn log(exchange: &Exchange<'_>, summary: &Summary) {
     }
     lines.write(|line| {
         line.reserve(LINE_BYTES);
-        begin(line, exchange.worker, request.client.text());
+        begin(line, exchange.worker, &request.client());
         text(line, ",\"request_id\":", id);
         text(line, ",\"trace_id\":", trace);
         plain(line, ",\"method\":", exchange.method.as_str().as_bytes());

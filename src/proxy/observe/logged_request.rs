@@ -6,6 +6,7 @@ use crate::proxy::observe::trace_context;
 use crate::telemetry::HttpProtocol;
 use http::Method;
 use http::header::{HOST, USER_AGENT};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -15,9 +16,9 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 /// A request, as it arrived.
 #[derive(Debug)]
 pub struct LoggedRequest<'a, F> {
-    /// The client's address.
+    /// The client's address, as it is believed.
     pub client: IpAddr,
-    /// Whether the client uses TLS.
+    /// Whether the client uses TLS, here or at a trusted peer.
     pub secure: bool,
     /// The method.
     pub method: Method,
@@ -49,8 +50,9 @@ impl<'a, F: HeaderView<'a>> LoggedRequest<'a, F> {
 /// What is logged of a request's head. It borrows from the client's bytes.
 #[derive(Debug)]
 pub struct LoggedHead<'b> {
-    /// The client.
-    pub client: Rc<ClientInfo>,
+    /// The client's address, where a trusted peer names another one than its own.
+    client: Option<IpAddr>,
+    peer: Rc<ClientInfo>,
     /// The host that it is for.
     pub host: Option<&'b [u8]>,
     /// The path of the target.
@@ -68,17 +70,26 @@ pub struct LoggedHead<'b> {
 impl<'b> LoggedHead<'b> {
     /// What is logged of this request.
     pub fn new<F: HeaderView<'b>>(
-        client: &Rc<ClientInfo>,
+        peer: &Rc<ClientInfo>,
         request: &LoggedRequest<'b, F>,
     ) -> LoggedHead<'b> {
         LoggedHead {
-            client: Rc::clone(client),
+            client: Some(request.client).filter(|client| *client != peer.address),
+            peer: Rc::clone(peer),
             host: request.host(),
             path: request.path,
             target: request.target,
             user_agent: request.user_agent(),
             id: trace_context::request_id(request.fields),
             trace: trace_context::trace_id(request.fields),
+        }
+    }
+
+    /// The client's address.
+    pub fn client(&self) -> Cow<'_, [u8]> {
+        match self.client {
+            None => Cow::Borrowed(self.peer.text()),
+            Some(client) => Cow::Owned(client.to_string().into_bytes()),
         }
     }
 }

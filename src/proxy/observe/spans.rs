@@ -6,7 +6,6 @@ use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::HeaderView;
 use crate::otel::sampled_request::{Attempt, SampledRequest, Trace};
 use crate::proxy::error_response::ProxyError;
-use crate::proxy::headers::plan_headers;
 use crate::proxy::observe::logged_request::{LoggedRequest, bounded};
 use crate::proxy::observe::trace_context::{self, Correlation, TRACESTATE};
 use crate::proxy::snapshot::Snapshot;
@@ -40,13 +39,12 @@ impl SpanRecorder {
         began: Instant,
     ) -> Option<Box<SpanRecorder>> {
         snapshot.outbox.as_ref()?;
-        let (plan, fields) = (&*snapshot.plan, asked.fields);
+        let fields = asked.fields;
         let said = tags.begins.or_else(|| trace_context::parent(fields));
         let said = said.filter(|it| it.is_sampled())?;
         // One that was begun here names nobody.
         let begun = tags.begins.is_some();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let trusted = plan_headers::trusts(plan, asked.client);
         let exchange = SampledRequest {
             trace: Trace {
                 id: said.trace,
@@ -59,8 +57,8 @@ impl SpanRecorder {
                 .unwrap_or_default()
                 .saturating_sub(began.elapsed()),
             took: Duration::ZERO,
-            secure: asked.secure || (trusted && plan_headers::over_tls(fields)),
-            client: plan_headers::client_ip(plan, fields, asked.client),
+            secure: asked.secure,
+            client: asked.client,
             method: bounded(asked.method.as_str().as_bytes()),
             host: asked.host().map(bounded),
             path: bounded(target.as_bytes()),

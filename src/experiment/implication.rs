@@ -1,0 +1,406 @@
+//! What follows from conditions, whatever the request: which can never hold together, and which always hold
+//! where others do. All answers are cautious: `false` also means that it is not known.
+
+use super::Experiment;
+use super::ExperimentIndex;
+use super::matcher::Condition;
+use super::pattern::{HostPattern, PathPattern, ValueTest};
+use ipnet::IpNet;
+
+/// Whether `second` certainly holds for every request for which `first` does.
+pub fn implies(first: &Condition, second: &Condition) -> bool {
+    use Condition::{All, Any, Not};
+    match (first, second) {
+        (_, All(list)) => list.iter().all(|it| implies(first, it)),
+        (Any(list), _) => list.iter().all(|it| implies(it, second)),
+        (Not(first), Not(second)) => implies(second, first),
+        (_, Not(second)) => excludes(first, second),
+        (_, Any(list)) if list.iter().any(|it| implies(first, it)) => true,
+        (All(list), _) => list.iter().any(|it| implies(it, second)),
+        (Not(_), _) | (_, Any(_)) => false,
+        (first, second) => simple_implies(first, second),
+    }
+}
+
+/// Whether there is certainly no request for which both hold.
+pub fn excludes(first: &Condition, second: &Condition) -> bool {
+    use Condition::{All, Any, Not};
+    match (first, second) {
+        (Any(list), other) | (other, Any(list)) => list.iter().all(|it| excludes(it, other)),
+        (All(list), other) | (other, All(list)) => list.iter().any(|it| excludes(it, other)),
+        (Not(not), other) | (other, Not(not)) => implies(other, not),
+        (first, second) => simple_excludes(first, second),
+    }
+}
+
+/// Whether there is certainly no request for which it holds.
+pub fn never_holds(condition: &Condition) -> bool {
+    match condition {
+        Condition::Any(list) => list.iter().all(never_holds),
+        Condition::All(list) => {
+            let mut pairs = list.iter().enumerate();
+            let excluded = |(at, first): (usize, &Condition)| {
+                list[at + 1..].iter().any(|second| excludes(first, second))
+            };
+            list.iter().any(never_holds) || pairs.any(excluded)
+        }
+        Condition::Not(condition) => implies(&Condition::always(), condition),
+        _ => false,
+    }
+}
+
+fn simple_implies(first: &Condition, second: &Condition) -> bool {
+    match (first, second) {
+        (Condition::Path(first), Condition::Path(second)) => path_within(first, second),
+        (Condition::Host(first), Condition::Host(second)) => host_within(first, second),
+        (Condition::Query(first, a), Condition::Query(second, b)) => {
+            first == second && value_within(a, b)
+        }
+        (Condition::Header(first, a), Condition::Header(second, b)) => {
+            first == second && value_within(a, b)
+        }
+        (Condition::Cookie(first, a), Condition::Cookie(second, b)) => {
+            first == second && value_within(a, b)
+        }
+        (Condition::Language(first), Condition::Language(second)) => second.contains(first),
+        (Condition::Network(first), Condition::Network(second)) => second.contains(first),
+        (first, second) => first == second,
+    }
+}
+
+fn simple_excludes(first: &Condition, second: &Condition) -> bool {
+    match (first, second) {
+        (Condition::Path(first), Condition::Path(second)) => paths_apart(first, second),
+        (Condition::Host(first), Condition::Host(second)) => hosts_apart(first, second),
+        (Condition::Method(first), Condition::Method(second)) => first != second,
+        (Condition::Query(first, a), Condition::Query(second, b)) => {
+            first == second && values_apart(a, b)
+        }
+        (Condition::Header(first, a), Condition::Header(second, b)) => {
+            first == second && values_apart(a, b)
+        }
+        (Condition::Cookie(first, a), Condition::Cookie(second, b)) => {
+            first == second && values_apart(a, b)
+        }
+        (Condition::Language(first), Condition::Language(second)) => {
+            !first.contains(second) && !second.contains(first)
+        }
+        (Condition::Device(first), Condition::Device(second)) => first != second,
+        (Condition::Network(first), Condition::Network(second)) => networks_apart(first, second),
+        _ => false,
+    }
+}
+
+fn path_within(first: &PathPattern, second: &PathPattern) -> bool {
+    match (first, second) {
+        (first, second) if first == second => true,
+        (PathPattern::Exact(path), second) => second.matches(path),
+        (PathPattern::Under(first), PathPattern::Under(second)) => is_under(first, second),
+        (PathPattern::Glob(glob), PathPattern::Under(base)) => {
+            // The part before the first special character ends within a segment.
+            let literal = glob
+                .find(['*', '[', '{', '\\'])
+                .map_or(&**glob, |at| &glob[..at]);
+            let (parent, _) = literal.rsplit_once('/').unwrap_or_default();
+            is_under(parent, base)
+        }
+        _ => false,
+    }
+}
+
+fn paths_apart(first: &PathPattern, second: &PathPattern) -> bool {
+    match (first, second) {
+        (PathPattern::Exact(path), other) | (other, PathPattern::Exact(path)) => {
+            !other.matches(path)
+        }
+        (PathPattern::Under(first), PathPattern::Under(second)) => {
+            !is_under(first, second) && !is_under(second, first)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a path without special characters is `base` or below it.
+fn is_under(path: &str, base: &str) -> bool {
+    PathPattern::Under(base.into()).matches(path)
+}
+
+fn host_within(first: &HostPattern, second: &HostPattern) -> bool {
+    match (first, second) {
+        (HostPattern::Exact(host), second) => second.matches(host),
+        (HostPattern::Under(first), HostPattern::Under(second)) => first.ends_with(&**second),
+        (HostPattern::Under(_), HostPattern::Exact(_)) => false,
+    }
+}
+
+fn hosts_apart(first: &HostPattern, second: &HostPattern) -> bool {
+    match (first, second) {
+        (HostPattern::Exact(host), other) | (other, HostPattern::Exact(host)) => {
+            !other.matches(host)
+        }
+        (HostPattern::Under(first), HostPattern::Under(second)) => {
+            !first.ends_with(&**second) && !second.ends_with(&**first)
+        }
+    }
+}
+
+fn value_within(first: &ValueTest, second: &ValueTest) -> bool {
+    match (first, second) {
+        (ValueTest::OneOf(_), ValueTest::Present) => true,
+        (ValueTest::OneOf(first), ValueTest::OneOf(second)) => first
+            .iter()
+            .all(|value| second.iter().any(|pattern| pattern.contains(value))),
+        (first, second) => first == second,
+    }
+}
+
+/// A request may have several values of one name, so that only `Absent` excludes others.
+fn values_apart(first: &ValueTest, second: &ValueTest) -> bool {
+    (*first == ValueTest::Absent) != (*second == ValueTest::Absent)
+}
+
+fn networks_apart(first: &IpNet, second: &IpNet) -> bool {
+    !first.contains(second) && !second.contains(first)
+}
+
+/// Returns the experiments that never choose an upstream, each with the first of the earlier ones that choose
+/// it in their place.
+pub fn unreachable(experiments: &[Experiment]) -> Vec<(ExperimentIndex, ExperimentIndex)> {
+    let mut always: Vec<(usize, &Condition)> = Vec::new();
+    let mut found = Vec::new();
+    let choosing = experiments.iter().enumerate();
+    for (index, experiment) in choosing.filter(|(_, it)| it.chooses_upstream()) {
+        let condition = experiment.matcher.condition();
+        let mut before = always.iter();
+        match before.find(|(_, earlier)| implies(condition, earlier)) {
+            Some((earlier, _)) => found.push((ExperimentIndex(index), ExperimentIndex(*earlier))),
+            None if experiment.admits_all() => always.push((index, condition)),
+            None => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::device::DeviceClass;
+    use crate::experiment::http_view::ClientAddress;
+    use crate::experiment::language::LanguageRange;
+    use crate::experiment::matcher::Matcher;
+    use crate::experiment::path_regex::PathRegex;
+    use crate::experiment::pattern::ValuePattern;
+    use http::header::HeaderName;
+    use http::{Method, request};
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> Condition {
+        Condition::Path(PathPattern::new(text).unwrap())
+    }
+
+    fn host(text: &str) -> Condition {
+        Condition::Host(HostPattern::new(text).unwrap())
+    }
+
+    fn network(text: &str) -> Condition {
+        Condition::Network(text.parse().unwrap())
+    }
+
+    fn language(text: &str) -> Condition {
+        Condition::Language(LanguageRange::new(text).unwrap())
+    }
+
+    fn cookie(test: ValueTest) -> Condition {
+        Condition::Cookie("c".into(), test)
+    }
+
+    fn one_of(values: &[&str]) -> ValueTest {
+        ValueTest::OneOf(values.iter().map(|text| ValuePattern::new(text)).collect())
+    }
+
+    fn all(list: impl Into<Box<[Condition]>>) -> Condition {
+        Condition::All(list.into())
+    }
+
+    fn any(list: impl Into<Box<[Condition]>>) -> Condition {
+        Condition::Any(list.into())
+    }
+
+    fn not(condition: Condition) -> Condition {
+        Condition::Not(Box::new(condition))
+    }
+
+    #[test]
+    fn broader_conditions_follow_from_narrower_ones() {
+        let check = |narrow: Condition, broad: Condition| {
+            assert!(implies(&narrow, &broad), "{narrow:?} {broad:?}");
+            assert!(!implies(&broad, &narrow), "{broad:?} {narrow:?}");
+        };
+        check(path("/a/b"), path("/a/**"));
+        check(path("/a/b/**"), path("/a/**"));
+        check(path("/a/*.html"), path("/a/**"));
+        check(path("/a/x*"), path("/**"));
+        check(host("a.example.com"), host("*.example.com"));
+        check(host("*.b.example.com"), host("*.example.com"));
+        check(network("10.1.0.0/16"), network("10.0.0.0/8"));
+        check(language("de-AT"), language("de"));
+        check(cookie(one_of(&["a"])), cookie(ValueTest::Present));
+        check(cookie(one_of(&["ab"])), cookie(one_of(&["a*", "c"])));
+        check(path("/a"), Condition::always());
+        check(all([path("/a"), host("b")]), path("/a"));
+        check(path("/a"), any([path("/b"), path("/a")]));
+        check(any([path("/a/x"), path("/a/y")]), path("/a/**"));
+        check(not(path("/a/**")), not(path("/a/b")));
+        check(path("/b"), not(path("/a")));
+        check(path("/a"), any([all([path("/a")]), host("b")]));
+        assert!(!implies(&path("/a/**"), &path("/a")));
+        assert!(!implies(&path("/ax/*"), &path("/a/**")));
+        assert!(!implies(&path("/a*"), &path("/a/**")));
+    }
+
+    #[test]
+    fn contradictions_never_hold() {
+        for condition in [
+            all([path("/a"), path("/b")]),
+            all([path("/a/**"), path("/b/**")]),
+            all([host("a"), host("*.a")]),
+            all([
+                Condition::Method(Method::GET),
+                Condition::Method(Method::PUT),
+            ]),
+            all([cookie(ValueTest::Absent), cookie(one_of(&["a"]))]),
+            all([network("10.0.0.0/8"), network("192.0.2.0/24")]),
+            all([language("de"), language("fr")]),
+            all([
+                Condition::Device(DeviceClass::Mobile),
+                Condition::Device(DeviceClass::Desktop),
+            ]),
+            all([path("/a/b"), not(path("/a/**"))]),
+            all([any([path("/a"), path("/b")]), path("/c")]),
+            any([all([path("/a"), path("/b")])]),
+            all([path("/a"), all([host("b"), not(path("/a"))])]),
+            not(Condition::always()),
+            not(any([path("/a"), Condition::always()])),
+        ] {
+            assert!(never_holds(&condition), "{condition:?}");
+        }
+        for condition in [
+            Condition::always(),
+            all([path("/a/**"), path("/a/b")]),
+            all([cookie(one_of(&["a"])), cookie(one_of(&["b"]))]),
+            all([language("de"), language("de-AT")]),
+            all([path("/a/*"), not(path("/a/b"))]),
+            any([all([path("/a"), path("/b")]), path("/c")]),
+        ] {
+            assert!(!never_holds(&condition), "{condition:?}");
+        }
+    }
+
+    fn simple() -> impl Strategy<Value = Condition> {
+        let value = prop::sample::select(vec![
+            ValueTest::Present,
+            ValueTest::Absent,
+            one_of(&["1"]),
+            one_of(&["1", "2*"]),
+            one_of(&["*"]),
+        ]);
+        let named = value
+            .clone()
+            .prop_map(|test| Condition::Header(HeaderName::from_static("x-a"), test));
+        let query = value
+            .clone()
+            .prop_map(|test| Condition::Query("q".into(), test));
+        let regex = Condition::Path(PathPattern::Regex(PathRegex::new("^/a").unwrap()));
+        let fixed = prop::sample::select(vec![
+            path("/a"),
+            path("/a/**"),
+            path("/a/b"),
+            path("/a/*"),
+            path("/**"),
+            path("/a*/**"),
+            path("/{a,b}/**"),
+            regex,
+            host("a.test"),
+            host("*.a.test"),
+            host("b.a.test"),
+            host("*.test"),
+            Condition::Method(Method::GET),
+            Condition::Method(Method::PUT),
+            network("10.0.0.0/8"),
+            network("10.1.0.0/16"),
+            network("192.0.2.0/24"),
+            language("de"),
+            language("de-AT"),
+            language("fr"),
+            Condition::Device(DeviceClass::Mobile),
+            Condition::Device(DeviceClass::Desktop),
+        ]);
+        prop_oneof![4 => fixed, 1 => named, 1 => query, 1 => value.prop_map(cookie)]
+    }
+
+    fn condition() -> impl Strategy<Value = Condition> {
+        simple().prop_recursive(3, 10, 3, |inner| {
+            let list = prop::collection::vec(inner.clone(), 0..4);
+            prop_oneof![
+                3 => list.clone().prop_map(all),
+                3 => list.prop_map(any),
+                2 => inner.prop_map(not),
+            ]
+        })
+    }
+
+    fn asked() -> impl Strategy<Value = request::Parts> {
+        let target = (
+            "(/(a|b|c)){0,2}/?",
+            "(\\?q(=[12])?(&q=2x)?)?",
+            "(b\\.)?(a\\.)?test",
+        );
+        let fields = ("[12x]{0,2}", prop::option::of("c=[12x]?"), "de|de-AT|fr|en");
+        let client = prop::sample::select(vec!["10.1.0.1", "10.2.0.1", "192.0.2.1", "::1"]);
+        let method = prop::sample::select(vec![Method::GET, Method::PUT]);
+        (target, fields, client, method).prop_map(|(target, fields, client, method)| {
+            let (path, query, host) = target;
+            let path = if path.is_empty() {
+                "/".to_owned()
+            } else {
+                path
+            };
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("{path}{query}"));
+            let mut request = request
+                .header("host", host)
+                .header("accept-language", fields.2);
+            if let Some(cookie) = fields.1 {
+                request = request.header("cookie", cookie);
+            }
+            for value in fields.0.chars() {
+                request = request.header("x-a", value.to_string());
+            }
+            let (mut head, ()) = request.body(()).unwrap().into_parts();
+            head.extensions
+                .insert(ClientAddress(client.parse().unwrap()));
+            head
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn no_request_contradicts_what_is_known(
+            first in condition(),
+            second in condition(),
+            requests in prop::collection::vec(asked(), 12),
+        ) {
+            let (apart, within) = (excludes(&first, &second), implies(&first, &second));
+            let never = never_holds(&first);
+            let (a, b) = (Matcher::new(first), Matcher::new(second));
+            for head in &requests {
+                let (a, b) = (a.matches(head), b.matches(head));
+                prop_assert!(!(apart && a && b), "{head:?}");
+                prop_assert!(!within || !a || b, "{head:?}");
+                prop_assert!(!never || !a, "{head:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Conditions that can never hold, cookie domains that browsers refuse, and what people are told.
+
+use std::path::Path;
+use watershed::config::{self, plan::Plan};
+
+fn parse(more: &str) -> Result<Plan, String> {
+    let text = format!("upstreams: {{ a: http://127.0.0.1:1, b: http://127.0.0.1:2 }}\n{more}\n");
+    let plan = config::parse(&text, Path::new("routes.yaml"), &|_| None);
+    plan.map_err(|unsound| unsound.to_string())
+}
+
+fn with_match(conditions: &str) -> Result<Plan, String> {
+    parse(&format!(
+        "experiments: {{ e: {{ match: {conditions}, control: a, experiment: b, percent: 50 }} }}"
+    ))
+}
+
+#[track_caller]
+fn sound(conditions: &str) {
+    let plan = with_match(conditions);
+    let plan = plan.unwrap_or_else(|unsound| panic!("{conditions}: {unsound}"));
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+}
+
+#[track_caller]
+fn unsound(conditions: &str, place: &str, found: &str) {
+    let said = with_match(conditions).expect_err(conditions);
+    assert_eq!(said.matches("error: ").count(), 1, "one sentence: {said}");
+    let place = format!(": experiments.e.match{place}: ");
+    assert!(
+        said.contains(&place) && said.contains(found),
+        "{conditions}: {said}"
+    );
+}
+
+#[test]
+fn conditions_that_may_hold_are_valid() {
+    for conditions in [
+        "/",
+        "[ /a, /b ]",
+        "{ path: [ /a, { regex: \"^/b\" } ], host: [ a.example, \"*.b.example\" ], method: [ GET, PUT ] }",
+        "{ headers: { x-a: true, x-b: false, x-c: [ \"1\", \"2*\" ] }, header: { x-d: \"\" }, query: { a: 1 } }",
+        "{ network: [ 10.0.0.0/8, 192.0.2.7, \"2001:db8::/32\" ], language: [ de, pt-BR ], device: [ phone, tablet ] }",
+        "{ any: [ /a, { not: { host: b } } ], all: [ { path: /** }, { method: GET } ] }",
+        "{ not: [ /a, /b ] }",
+        "{ path: /a/**, not: /a/b }",
+        "{ headers: { x-a: \"1\" }, not: { headers: { x-a: \"2\" } } }",
+        "{ host: \"[::1]\" }",
+        "{ any: { any: { any: { any: { any: { any: { any: { any: /a } } } } } } } }",
+    ] {
+        sound(conditions);
+    }
+}
+
+#[test]
+fn conditions_that_can_never_hold_are_errors() {
+    unsound("\"/a?b=c\"", "", "a path has no `?`");
+    unsound("\"/a#b\"", "", "clients do not send `#`");
+    unsound("{ path: [ /a, \"/b?\" ] }", ".path.1", "a path has no `?`");
+    unsound("/a//b", "", "are removed from paths");
+    unsound("/a/../b", "", "are removed from paths");
+    unsound(
+        "{ path: \"https://a.example/\" }",
+        ".path",
+        "a path that begins with /",
+    );
+    unsound("\"/[\u{e9}]\"", "", "several bytes");
+    unsound("\"/{a,b\"", "", "no glob");
+    unsound("{ path: [] }", ".path", "an empty list");
+    unsound("[]", "", "an empty list");
+    unsound("{ any: [] }", ".any", "an empty list");
+    unsound("{ query: { a: [] } }", ".query.a", "an empty list");
+    unsound(
+        "{ host: m\u{fc}nchen.example }",
+        ".host",
+        "write xn--mnchen-3ya.example",
+    );
+    unsound(
+        "{ host: \"*.\u{4f8b}\u{3048}.jp\" }",
+        ".host",
+        "write *.xn--r8jz45g.jp",
+    );
+    unsound(
+        "{ host: \"a.example:8080\" }",
+        ".host",
+        "ports are not compared",
+    );
+    unsound("{ host: \"*\" }", ".host", "`*` stands only in front");
+    unsound(
+        "{ host: [ a, \"shop.*.example\" ] }",
+        ".host.1",
+        "`*` stands only in front",
+    );
+    unsound("{ host: .example.com }", ".host", "a host without port");
+    unsound(
+        "{ host: \"https://a.example\" }",
+        ".host",
+        "a host without port",
+    );
+    unsound(
+        "{ headers: { \"x-*\": true } }",
+        ".headers.x-*",
+        "not a header name",
+    );
+    unsound(
+        "{ cookie: { \"a*\": true } }",
+        ".cookie.a*",
+        "not a cookie's name",
+    );
+    unsound(
+        "{ query: { \"a*\": true } }",
+        ".query.a*",
+        "not the name of a query parameter",
+    );
+    unsound("{ method: \"*\" }", ".method", "a method in capitals");
+    unsound("{ language: de_AT }", ".language", "such as de");
+    unsound("{ language: \"de-*\" }", ".language", "such as de");
+    unsound("{ device: watch }", ".device", "one of: mobile");
+    unsound(
+        "{ network: 10.0.0.0/33 }",
+        ".network",
+        "a network or an address",
+    );
+    unsound(
+        "{ path: { regex: \"[\" } }",
+        ".path.regex",
+        "no regular expression",
+    );
+    unsound(
+        "{ path: { regex: \"(?=x)\" } }",
+        ".path.regex",
+        "no look-around",
+    );
+    unsound(
+        "{ path: { regex: \"[ab]*a[ab]{60}\" } }",
+        ".path.regex",
+        "too large",
+    );
+    unsound(
+        "{ path: { regex: \"(x{1,100}){1,100}\" } }",
+        ".path.regex",
+        "too large",
+    );
+    unsound(
+        "{ path: { regex: /\u{e9} } }",
+        ".path.regex",
+        "percent-encoded",
+    );
+    unsound("{ path: {} }", ".path", "`regex` is missing");
+    unsound("{ paths: /a }", ".paths", "unknown key");
+    let deep = format!("{}/a{}", "{ not: ".repeat(9), " }".repeat(9));
+    unsound(&deep, &".not".repeat(9), "nested more than 8 times");
+    let many: Vec<String> = (0..1_001).map(|number| format!("/{number}")).collect();
+    unsound(&format!("[ {} ]", many.join(", ")), "", "1001 conditions");
+}
+
+#[test]
+fn contradictions_are_errors() {
+    for conditions in [
+        "{ path: /a, all: [ /b ] }",
+        "{ all: [ { host: a }, { host: b } ] }",
+        "{ all: [ { method: GET }, { method: [ PUT, POST ] } ] }",
+        "{ path: /a/b, not: /a/** }",
+        "{ headers: { x-a: true }, header: { x-a: false } }",
+        "{ network: 10.1.0.0/16, not: { network: 10.0.0.0/8 } }",
+        "{ device: phone, not: { device: [ mobile, tablet ] } }",
+        "{ not: { path: [ /a, /** ] }, path: /b }",
+        "{ any: [ { path: /a, not: /a } ] }",
+    ] {
+        unsound(conditions, "", "no request can meet these conditions");
+    }
+}
+
+#[test]
+fn metrics_have_the_same_paths() {
+    let metric = |rule: &str| parse(&format!("metrics: {{ m: {rule} }}"));
+    for rule in [
+        "POST /caf\u{e9}/* -> 2xx",
+        "{ on: { path: { regex: \"^/a\" } } }",
+        "{ on: { header: \"X-Done: y*\" } }",
+    ] {
+        assert!(metric(rule).is_ok(), "{rule}");
+    }
+    for (rule, found) in [
+        ("\"POST /buy?x=1 -> 2xx\"", "a path has no `?`"),
+        ("\"/buy#x\"", "clients do not send `#`"),
+        ("{ on: { path: \"/a?\" } }", "a path has no `?`"),
+        ("{ on: { path: /a//b } }", "are removed from paths"),
+        (
+            "{ on: { path: { regex: \"(\" } } }",
+            "no regular expression",
+        ),
+        ("{ on: { header: \"X-*: y\" } }", "`Name` or `Name: value`"),
+        (
+            "{ event: e, kind: ratio, per: { on: { path: \"/a?\" } } }",
+            "a path has no `?`",
+        ),
+    ] {
+        let said = metric(rule).expect_err(rule);
+        assert!(said.contains(found), "{rule}: {said}");
+    }
+}
+
+#[test]
+fn cookie_domains_that_browsers_refuse_are_errors() {
+    let domain = |domain: &str| parse(&format!("identity: {{ domain: \"{domain}\" }}"));
+    let read = |text: &str| domain(text).unwrap().identity.mint.domain;
+    assert_eq!(read("example.com").as_deref(), Some("example.com"));
+    assert_eq!(
+        read(".Shop.example.com").as_deref(),
+        Some("shop.example.com")
+    );
+    for wrong in [
+        "com",
+        "localhost",
+        "co.uk",
+        "github.io",
+        "127.0.0.1",
+        "::1",
+        "..example.com",
+        "example.com:80",
+        "https://example.com",
+        "*.example.com",
+        "example.com.",
+        "m\u{fc}nchen.example",
+    ] {
+        let said = domain(wrong).expect_err(wrong);
+        assert!(
+            said.contains("identity.domain: browsers refuse"),
+            "{wrong}: {said}"
+        );
+    }
+    let none = parse("identity: { same_site: None, secure: false }").unwrap_err();
+    assert!(none.contains("SameSite=None"), "{none}");
+}
+
+#[test]
+fn path_of_reported_events_can_be_asked_for() {
+    let of = |path: &str| parse(&format!("events: {{ path: \"{path}\" }}"));
+    assert_eq!(&*of("/e/\u{e9}").unwrap().beacon.path, "/e/%C3%A9");
+    for (path, found) in [
+        ("/e?x", "no `?`"),
+        ("/e#x", "`#`"),
+        ("/e/*", "a glob"),
+        ("e", "begins with /"),
+    ] {
+        let said = of(path).expect_err(path);
+        assert!(
+            said.contains("events.path: ") && said.contains(found),
+            "{path}: {said}"
+        );
+    }
+}
