@@ -376,3 +376,23 @@ fn crawl_adds_no_user_and_costs_no_room() {
     assert_eq!(site.counted(), [0, 0, 0]);
     assert_eq!(site.experiment()["not_counted"], json!({"robot": 2_000}));
 }
+
+#[test]
+fn crawl_adds_no_user() {
+    let site = Site::start(None, "");
+    let mut client = site.proxy.client();
+    for number in 0..10_000 {
+        let client_name = match number % 4 {
+            0 => GOOGLEBOT.to_owned(),
+            1 => format!("User-Agent: scanner/{number}\r\n"),
+            2 => BROWSER.to_owned(),
+            _ => String::new(),
+        };
+        client.get(&format!("/shop/{number}?status=404"), &client_name);
+    }
+    let [users, seen_once, _] = site.counted();
+    assert_eq!(users, 0);
+    let robots = site.experiment()["not_counted"]["robot"].as_u64().unwrap();
+    assert_eq!(robots + seen_once, 10_000);
+    assert!((2_500..=5_000).contains(&robots), "{robots}");
+}

@@ -1,6 +1,7 @@
 //! Chromium, over HTTPS and HTTP/2.
 
 use super::{Site, secure};
+use crate::support::proxy::Proxy;
 use crate::support::tools;
 use crate::support::until;
 use serde_json::Value;
@@ -120,4 +121,62 @@ fn browser_keeps_its_minted_id_and_group() {
         .collect();
     assert_eq!((users[group], users[1 - group]), (&1.into(), &0.into()));
     assert_eq!(experiment["metrics"][1]["groups"][group]["sum"], 19.9);
+}
+
+#[test]
+fn browser_on_ten_pages_is_one_user() {
+    let sites = [Site::start(&["pages.py"]), Site::start(&["pages.py"])];
+    let routes = format!(
+        "robots: {{ never: [ HeadlessChrome ] }}\n\
+         upstreams: {{ old: \"http://{}\", new: \"http://{}\" }}\n\
+         experiments: {{ look: {{ control: old, experiment: new, percent: 50 }} }}\n\
+         metrics:\n  calls: {{ on: {{ method: GET, path: /api/**, status: 2xx }}, kind: count }}\n",
+        sites[0].address, sites[1].address
+    );
+    let proxy = Proxy::start(&routes);
+    let folder = TempDir::new().unwrap();
+    let _browser = Browser::open(&format!("http://{}/page/0", proxy.public), &folder);
+    let lines = until("the last page", || {
+        let lines: Vec<String> = sites.iter().flat_map(Site::seen).collect();
+        match lines.iter().any(|line| line.contains("\"/done\"")) {
+            true => Ok(lines),
+            false => Err(lines),
+        }
+    });
+    let asked = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    // The browser did what this test is about.
+    for what in [
+        "\"/app.webmanifest\"",
+        "\"/worker.js\"",
+        "\"/offline\"",
+        "\"font\"",
+        "prefetch",
+    ] {
+        assert!(asked(what) > 0, "{what}: {lines:#?}");
+    }
+    assert!(asked("\"target\": \"/api/") == 10, "{lines:#?}");
+    let experiment = proxy.results()["experiments"][0].clone();
+    let sum = |name: &str| -> u64 {
+        let groups = experiment["groups"].as_array().unwrap();
+        groups
+            .iter()
+            .map(|group| group[name].as_u64().unwrap())
+            .sum()
+    };
+    assert_eq!(
+        (sum("users"), sum("seen_once")),
+        (1, 0),
+        "{experiment:#} {lines:#?}"
+    );
+    let calls = experiment["metrics"][0]["groups"].as_array().unwrap();
+    let calls: u64 = calls
+        .iter()
+        .map(|group| group["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(calls, 10);
+    // All of it came from one version.
+    assert!(
+        sites.iter().any(|site| site.seen().is_empty()),
+        "{lines:#?}"
+    );
 }
