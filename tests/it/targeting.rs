@@ -202,7 +202,10 @@ fn one_id_with_a_large_share_is_reported() {
     let expected = serde_json::json!([{ "id": "ever… (9 bytes)", "share": 0.1 }]);
     assert_eq!(results["frequent_ids"], expected, "{results:#}");
     let metrics = proxy.ask("/admin/metrics").text();
-    assert!(metrics.contains("\nwatershed_frequent_ids{} 1.0"), "{metrics}");
+    assert!(
+        metrics.contains("\nwatershed_frequent_ids{} 1.0"),
+        "{metrics}"
+    );
     until("the log names the ID", || {
         let log = proxy.log.lock().unwrap().clone();
         let said = log.contains("one ID makes 10 % of the latest requests: ever… (9 bytes)");
