@@ -41,7 +41,8 @@ const EXCLUSION: &[(&str, &str)] = &[
         "user IDs: a list, or file:PATH with one ID on each line",
     ),
 ];
-const PART: &str = "a part of User-Agent, at least 3 letters";
+const PART: &str =
+    "a part of User-Agent, at least 3 letters, without `*`: any text may stand around it";
 /// Larger files are probably not meant: a list of staff has thousands of IDs.
 const IDS_BYTES_MAX: u64 = 16 << 20;
 
@@ -83,7 +84,8 @@ fn robots(node: &Node<'_>, rules: &mut CountingRules) {
     rules.robots_follow_group = serve.unwrap_or(false);
     let parts = |key: &str| {
         let items = node.get(key).map(|node| node.items()).unwrap_or_default();
-        let read = |text: &str| (text.trim().len() >= 3).then(|| text.trim().into());
+        let is_sound = |text: &str| text.len() >= 3 && !text.contains('*');
+        let read = |text: &str| is_sound(text.trim()).then(|| text.trim().into());
         let parts = items.iter().filter_map(|node| node.read(PART, read));
         parts.collect()
     };

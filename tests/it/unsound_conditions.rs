@@ -251,3 +251,14 @@ fn path_of_reported_events_can_be_asked_for() {
         );
     }
 }
+
+#[test]
+fn parts_of_user_agents_have_no_globs() {
+    let of = |part: &str| parse(&format!("robots: {{ also: [ \"{part}\" ] }}"));
+    assert!(of("acme-monitor").is_ok());
+    let said = of("acme*").unwrap_err();
+    assert!(
+        said.contains("robots.also.0: ") && said.contains("without `*`"),
+        "{said}"
+    );
+}
