@@ -699,7 +699,7 @@ fn weights_follow_the_better_group_and_move_nobody() {
             group["chance_to_beat_control"].is_null() && group["p_value"].is_number(),
             "{group}"
         );
-        let audit = site.proxy.ask("/admin/audit").json().to_string();
+        let audit = site.proxy.ask("/admin/acts").json().to_string();
         assert!(
             audit.contains("\"allocate\"") && audit.contains("control 10, experiment 90"),
             "{audit}"

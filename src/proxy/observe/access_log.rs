@@ -153,6 +153,9 @@ fn experiments(line: &mut Vec<u8>, exchange: &Exchange<'_>) {
     }
     let groups = Some(&*groups).filter(|groups| !groups.is_empty());
     text(line, ",\"experiments\":", groups);
+    if let Some(uncounted) = &exchange.uncounted {
+        plain(line, ",\"not_counted\":", uncounted.why.name().as_bytes());
+    }
     if let Some(inside) = exchange.assignment.deciding() {
         plain(line, ",\"assigned_by\":", inside.by.word().as_bytes());
     }
