@@ -9,6 +9,7 @@ mod demo_site;
 mod explain;
 mod export;
 mod forget;
+mod healthcheck;
 mod known_users;
 mod override_;
 mod plan;
@@ -61,6 +62,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
+    /// Ask a running watershed whether it is ready; exit 0 if it is, 1 if not
+    Healthcheck(healthcheck::Arguments),
     /// Make a token for the admin API, and its line for the routes file
     Token(token::Arguments),
     /// Simulate the file's experiments: how often verdicts are wrong, and how long they take
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(arguments) => decisions::run("rollback", &arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),

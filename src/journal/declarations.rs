@@ -27,8 +27,10 @@ struct ExperimentMore {
     salt: Option<String>,
     /// In the order of the groups.
     upstreams: Vec<Option<String>>,
-    unit: Option<String>,
 }
+
+/// What lies behind that: what each experiment divides, in their order.
+pub(super) type DeclaredUnits = Vec<Option<String>>;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct MetricMore {
@@ -104,7 +106,6 @@ impl From<&Declaration> for DeclarationMore {
                 .iter()
                 .map(|group| group.upstream.clone())
                 .collect(),
-            unit: experiment.unit.clone(),
         };
         let metric = |metric: &DeclaredMetric| MetricMore {
             cap: metric.cap,
@@ -119,7 +120,7 @@ impl From<&Declaration> for DeclarationMore {
 }
 
 impl DeclarationShape {
-    pub(super) fn read(self, more: DeclarationMore) -> Option<Declaration> {
+    pub(super) fn read(self, more: DeclarationMore, units: DeclaredUnits) -> Option<Declaration> {
         let group = |((name, weight), upstream): ((String, f64), Option<String>)| {
             Some(DeclaredGroup {
                 name,
@@ -127,7 +128,8 @@ impl DeclarationShape {
                 upstream,
             })
         };
-        let experiment = |(shape, more): (ExperimentShape, ExperimentMore)| {
+        type Read = ((ExperimentShape, ExperimentMore), Option<String>);
+        let experiment = |((shape, more), unit): Read| {
             let upstreams = more.upstreams.into_iter().chain(std::iter::repeat(None));
             let groups = shape.groups.into_iter().zip(upstreams);
             Some(DeclaredExperiment {
@@ -142,7 +144,7 @@ impl DeclarationShape {
                     .collect(),
                 running: shape.running,
                 salt: more.salt,
-                unit: more.unit,
+                unit,
             })
         };
         let DeclarationMore {
@@ -159,6 +161,7 @@ impl DeclarationShape {
                 .experiments
                 .into_iter()
                 .zip(of_experiments)
+                .zip(units.into_iter().chain(std::iter::repeat(None)))
                 .map(experiment)
                 .collect::<Option<_>>()?,
             metrics: self

@@ -8,7 +8,7 @@
 //! before the first record of that plan. The file `declarations` in the same folder holds a second copy
 //! of the declarations, so that a damaged one loses no record.
 
-use super::declarations::{DeclarationMore, DeclarationShape};
+use super::declarations::{DeclarationMore, DeclarationShape, DeclaredUnits};
 use super::frame::{self, HEAD_BYTES, Key};
 use crate::experiment::event::EventId;
 use crate::experiment::metric::Observation;
@@ -96,8 +96,13 @@ pub struct UnreadablePayload;
 pub fn encode_declaration(declaration: &Declaration) -> Vec<u8> {
     let shape = DeclarationShape::from(declaration);
     let more = DeclarationMore::from(declaration);
+    let units: DeclaredUnits = declaration
+        .experiments
+        .iter()
+        .map(|it| it.unit.clone())
+        .collect();
     // Writing to a vector fails only for types that postcard cannot encode; this type it can.
-    postcard::to_extend(&(shape, more), vec![KIND_DECLARATION])
+    postcard::to_extend(&(shape, more, units), vec![KIND_DECLARATION])
         .expect("a declaration has a postcard shape")
 }
 
@@ -177,17 +182,25 @@ pub fn decode(payload: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     Ok(entry)
 }
 
+/// Decodes what a newer version wrote behind what an older one knows; the default where nothing is there.
+fn behind<'a, T: Default + Deserialize<'a>>(
+    rest: &'a [u8],
+) -> Result<(T, &'a [u8]), UnreadablePayload> {
+    match rest {
+        [] => Ok((T::default(), rest)),
+        rest => postcard::take_from_bytes(rest).map_err(|_| UnreadablePayload),
+    }
+}
+
 fn decode_kind(kind: u8, body: &[u8]) -> Result<JournalEntry, UnreadablePayload> {
     match kind {
         KIND_DECLARATION => {
             let (shape, rest): (DeclarationShape, &[u8]) =
                 postcard::take_from_bytes(body).map_err(|_| UnreadablePayload)?;
-            let more = match rest {
-                [] => DeclarationMore::default(),
-                rest => postcard::from_bytes(rest).map_err(|_| UnreadablePayload)?,
-            };
+            let (more, rest) = behind::<DeclarationMore>(rest)?;
+            let (units, _) = behind::<DeclaredUnits>(rest)?;
             shape
-                .read(more)
+                .read(more, units)
                 .map(JournalEntry::Declaration)
                 .ok_or(UnreadablePayload)
         }

@@ -2,6 +2,7 @@
 //! must not use, unique names of public types, and sizes. Standard library only.
 
 mod imports;
+mod links;
 mod source;
 
 use imports::{Crate, cycles};

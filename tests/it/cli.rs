@@ -204,6 +204,37 @@ fn results_without_a_server_are_an_error() {
 }
 
 #[test]
+fn healthcheck_succeeds_only_while_the_process_serves() {
+    let mut proxy =
+        crate::support::proxy::Proxy::start("upstreams: { a: \"http://127.0.0.1:1\" }\n");
+    let url = format!("http://{}", proxy.admin);
+    let asked = run(&["healthcheck", "--url", &url]);
+    assert_eq!((asked.code, &*asked.out), (0, "ready\n"), "{}", asked.err);
+    // The address of the file, as this machine reaches it.
+    let folder = TempDir::new().unwrap();
+    let port = proxy.admin.port();
+    let written = |admin: &str| {
+        let upstreams = "upstreams: { a: \"http://127.0.0.1:1\" }";
+        file(&folder, &format!("admin: {{ {admin} }}\n{upstreams}\n"))
+    };
+    let health = format!("listen: \"127.0.0.1:1\", health: \"0.0.0.0:{port}\"");
+    assert_eq!(run(&["healthcheck", "-c", &written(&health)]).code, 0);
+    let any = run(&["healthcheck", "-c", &written("listen: \"127.0.0.1:0\"")]);
+    assert_eq!(any.code, 1);
+    assert!(
+        any.err.contains("hint: give the address with --url"),
+        "{}",
+        any.err
+    );
+    assert_eq!(run(&["healthcheck", "-c", &written("listen: x")]).code, 2);
+    proxy.kill();
+    let listen = format!("listen: \"127.0.0.1:{port}\"");
+    let gone = run(&["healthcheck", "-c", &written(&listen)]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.err.contains("no response from"), "{}", gone.err);
+}
+
+#[test]
 fn override_for_an_unknown_group_is_an_error() {
     let folder = TempDir::new().unwrap();
     let experiment = "experiments: { e: { control: a, experiment: a, percent: 25 } }\n";

@@ -1,8 +1,10 @@
 //! What people write wrongly, and what they are told.
 
+use crate::support::proxy::BINARY;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use watershed::config::plan::{self, Balance, Plan, StoreConfig};
 use watershed::config::{self, declaration};
@@ -794,9 +796,17 @@ show_group: true
 
 #[test]
 fn example_file_is_valid() {
-    for file in ["config/routes.yaml", "config/routes.docker.yaml"] {
-        config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file))
-            .unwrap_or_else(|unsound| panic!("{unsound}"));
+    for (file, token) in [
+        ("config/routes.yaml", None),
+        ("config/routes.docker.yaml", Some("WATERSHED_ADMIN_TOKEN")),
+    ] {
+        let checked = Command::new(BINARY)
+            .args(["check", "-c", file])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .envs(token.map(|name| (name, "a token of the test")))
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{file}: {checked:?}");
     }
 }
 

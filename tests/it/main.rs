@@ -25,6 +25,7 @@ mod event_deduplication;
 mod event_values;
 mod events;
 mod export;
+mod fixtures;
 mod forget;
 mod identities;
 mod identity;
