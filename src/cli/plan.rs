@@ -102,12 +102,16 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
     text + &shown(&moves)
 }
 
-/// One line for each move, and one for those who stay.
+/// One line for each move, one for each reason to stay outside, and one for those who stay.
 fn shown(moves: &Moves) -> String {
     let all: u64 = moves.values().sum();
     let (mut stay, mut text) = (0, String::new());
+    let is_outside = |place: &str| place.starts_with("outside");
     for ((from, to), count) in moves {
-        if from == to {
+        if is_outside(from) && is_outside(to) {
+            let share = percent(*count, all);
+            text.push_str(&format!("  {share:>6} %  stay {to}\n"));
+        } else if from == to {
             stay += count;
         } else {
             text.push_str(&format!(
@@ -274,12 +278,16 @@ fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>) -> 
         units: Some(&units),
         ..Subject::of(user)
     };
-    let Membership::Inside { group, by } = membership(&plan.experiments, index, &subject) else {
-        return outside();
-    };
-    match by {
-        AssignedBy::Winner => format!("everybody in {}", of_group(plan, index, group)),
-        _ => of_group(plan, index, group),
+    match membership(&plan.experiments, index, &subject) {
+        Membership::Outside(reason) => format!("outside ({})", reason.word()),
+        Membership::Inside { group, by } => {
+            let group = of_group(plan, index, group);
+            match by {
+                AssignedBy::Winner => format!("everybody in {group}"),
+                AssignedBy::Holdback | AssignedBy::Include => format!("{group}, by {}", by.word()),
+                AssignedBy::Hash | AssignedBy::Sticky(_) | AssignedBy::Override => group,
+            }
+        }
     }
 }
 

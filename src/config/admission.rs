@@ -57,7 +57,7 @@ const SHARE: &str = "a percentage above 0% and below 100%, with its sign, such a
 
 /// What one experiment says by itself.
 #[derive(Debug, Default)]
-pub struct Admitted {
+pub struct ExperimentAdmission {
     /// Users who are put into a group, and whether enrolment is closed. The rest follows when all
     /// experiments are known.
     pub admission: Admission,
@@ -79,11 +79,11 @@ pub fn read(
     salt: &str,
     (groups, primary): (&[Group], Option<&Metric>),
     (units, watched): (&mut Vec<Unit>, &mut Vec<PathBuf>),
-) -> Admitted {
+) -> ExperimentAdmission {
     let is_sticky = node.get("sticky").and_then(|node| node.boolean());
-    let mut found = Admitted {
+    let mut found = ExperimentAdmission {
         is_sticky: is_sticky.unwrap_or(false),
-        ..Admitted::default()
+        ..ExperimentAdmission::default()
     };
     if let Some(enrolment) = node.get("enrolment") {
         let closed = enrolment.word(&[("open", false), ("closed", true)]);

@@ -118,6 +118,22 @@ pub enum OutsideReason {
     NoUnit,
 }
 
+impl OutsideReason {
+    /// As `plan` writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            OutsideReason::NotMatched => "not matched",
+            OutsideReason::OutsideTraffic => "traffic",
+            OutsideReason::AnotherChose(_) => "another experiment",
+            OutsideReason::Holdout => "holdout",
+            OutsideReason::Layer => "layer",
+            OutsideReason::Requires(_) => "requires",
+            OutsideReason::Closed => "enrolment closed",
+            OutsideReason::NoUnit => "bucket_by",
+        }
+    }
+}
+
 /// A user's group in an experiment, on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inside {
