@@ -55,7 +55,7 @@ struct Turn {
 
 /// Whether an endpoint gets requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum EndpointCondition {
     /// It gets requests.
     Healthy,
     /// It gets none for a while, unless all others are ejected, too: requests or connections failed.
@@ -68,7 +68,7 @@ pub enum Condition {
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Whether it gets requests.
-    pub condition: Condition,
+    pub condition: EndpointCondition,
     /// Since when, in Unix milliseconds; `None` if it has never changed.
     pub since_ms: Option<u64>,
     /// Why it is not healthy.
@@ -146,9 +146,9 @@ impl EndpointHealth {
         let turns = self.turns();
         let until_ms = self.ejected_until_ms.load(Ordering::Relaxed);
         let (condition, turn) = match (self.is_healthy(), until_ms > now_ms()) {
-            (false, _) => (Condition::Unhealthy, turns.checks.clone()),
-            (true, true) => (Condition::Ejected, turns.ejection.clone()),
-            (true, false) => (Condition::Healthy, turns.checks.clone()),
+            (false, _) => (EndpointCondition::Unhealthy, turns.checks.clone()),
+            (true, true) => (EndpointCondition::Ejected, turns.ejection.clone()),
+            (true, false) => (EndpointCondition::Healthy, turns.checks.clone()),
         };
         Report {
             condition,

@@ -20,7 +20,7 @@ mod stream;
 pub use acquire_error::AcquireError;
 pub use connection::PooledConnection;
 pub use endpoint::Endpoint;
-pub use health_state::{Condition, EndpointHealth, EndpointHistory, HealthRegistry};
+pub use health_state::{EndpointCondition, EndpointHealth, EndpointHistory, HealthRegistry};
 pub use idle_connection::Protocols;
 pub use pool::{ConnectionRequest, Upstreams};
 pub use stream::Stream;

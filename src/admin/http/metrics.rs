@@ -210,6 +210,17 @@ impl Metrics {
         for (name, help, value) in all {
             self.counter(name, help, value);
         }
+        self.users_and_events(telemetry);
+        let panics = telemetry.panics.all().into_iter();
+        self.counter(
+            "panics",
+            "Panics, by the task that panicked",
+            panics.map(|(task, count)| (vec![("task", task)], count)),
+        );
+    }
+
+    /// Adds what is not counted, or probably should not be.
+    fn users_and_events(&mut self, telemetry: &Telemetry) {
         let faults = telemetry.event_faults().into_iter();
         self.counter(
             "event_faults",
@@ -230,12 +241,6 @@ impl Metrics {
             "frequent_ids",
             "IDs with more than 5 % of the latest requests",
             [(Labels::new(), telemetry.frequent_ids().len() as f64)],
-        );
-        let panics = telemetry.panics.all().into_iter();
-        self.counter(
-            "panics",
-            "Panics, by the task that panicked",
-            panics.map(|(task, count)| (vec![("task", task)], count)),
         );
     }
 

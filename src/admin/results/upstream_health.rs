@@ -2,7 +2,7 @@
 
 use crate::admin::format::rfc3339;
 use crate::config::plan::{Plan, Upstream};
-use crate::upstream::{Condition, HealthRegistry};
+use crate::upstream::{EndpointCondition, HealthRegistry};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -64,9 +64,9 @@ pub fn reports(plan: &Plan, health_registry: &HealthRegistry) -> Vec<UpstreamRep
                 scheme: endpoint.scheme(),
                 address: endpoint.to_string(),
                 state: match report.condition {
-                    Condition::Healthy => "healthy",
-                    Condition::Ejected => "ejected",
-                    Condition::Unhealthy => "unhealthy",
+                    EndpointCondition::Healthy => "healthy",
+                    EndpointCondition::Ejected => "ejected",
+                    EndpointCondition::Unhealthy => "unhealthy",
                 },
                 since: report.since_ms.and_then(rfc3339),
                 reason: report.reason,

@@ -3,7 +3,7 @@
 use super::{Labels, Metrics};
 use crate::config::plan::{Plan, TlsCertificate, Transport};
 use crate::telemetry::{BOUNDS_US, HistogramSum, Telemetry};
-use crate::upstream::{Condition, EndpointHistory, HealthRegistry};
+use crate::upstream::{EndpointCondition, EndpointHistory, HealthRegistry};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::{MetricType, TypedMetric};
@@ -171,7 +171,7 @@ impl Metrics {
         let endpoints = plan.upstreams.iter().flat_map(|upstream| {
             upstream.endpoints.iter().map(move |endpoint| {
                 let condition = health_registry.of(upstream, endpoint).report().condition;
-                let healthy = f64::from(u8::from(condition == Condition::Healthy));
+                let healthy = f64::from(u8::from(condition == EndpointCondition::Healthy));
                 (of_endpoint(&upstream.name, &endpoint.to_string()), healthy)
             })
         });
