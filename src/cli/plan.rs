@@ -106,11 +106,11 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
 fn shown(moves: &Moves) -> String {
     let all: u64 = moves.values().sum();
     let (mut stay, mut text) = (0, String::new());
+    let mut outside: BTreeMap<&str, u64> = BTreeMap::new();
     let is_outside = |place: &str| place.starts_with("outside");
     for ((from, to), count) in moves {
         if is_outside(from) && is_outside(to) {
-            let share = percent(*count, all);
-            text.push_str(&format!("  {share:>6} %  stay {to}\n"));
+            *outside.entry(to).or_default() += count;
         } else if from == to {
             stay += count;
         } else {
@@ -120,7 +120,12 @@ fn shown(moves: &Moves) -> String {
             ));
         }
     }
-    text.push_str(&format!("  {:>6} %  stay\n", percent(stay, all)));
+    let stay = [("stay".to_owned(), stay)];
+    let outside = outside.into_iter();
+    let outside = outside.map(|(place, count)| (format!("stay {place}"), count));
+    for (what, count) in outside.chain(stay) {
+        text.push_str(&format!("  {:>6} %  {what}\n", percent(count, all)));
+    }
     text
 }
 
