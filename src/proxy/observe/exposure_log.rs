@@ -56,8 +56,10 @@ pub fn answered(
     let exposures = exposures(plan, &answered);
     let latency = answered.ended.saturating_duration_since(answered.began);
     let observations = with_harm(plan, &mut answered, latency);
-    let nothing = exposures.is_empty() && observations.is_empty();
-    if nothing && !comes_back(worker, &answered) {
+    let of_user = |exposure: &Exposure| plan.experiment(exposure.experiment).unit.is_none();
+    let nothing_of_user = observations.is_empty() && !exposures.iter().any(of_user);
+    let comes_back = nothing_of_user && comes_back(worker, &answered);
+    if exposures.is_empty() && nothing_of_user && !comes_back {
         return exposures;
     }
     let system_ms = answered.now_ms + latency.as_millis() as u64;
@@ -70,7 +72,8 @@ pub fn answered(
     for_each_unit(plan, who, &exposures, |user, unit, exposures| {
         // Only users are minted.
         let is_user = unit.is_empty();
-        if !is_user && exposures.is_empty() && observations.is_empty() {
+        let nothing = exposures.is_empty() && observations.is_empty();
+        if nothing && !(is_user && comes_back) {
             return;
         }
         let kept = keep.of(user);
