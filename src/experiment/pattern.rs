@@ -104,7 +104,8 @@ impl PathPattern {
 fn normal_pattern(text: &str) -> Result<String, PathFault> {
     let mut pattern = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find(['[', '\\', '^']) {
+    let mut open_braces = 0;
+    while let Some(at) = rest.find(['[', '\\', '^', '{', '}']) {
         let (before, special) = rest.split_at(at);
         pattern.push_str(before);
         rest = match special.as_bytes() {
@@ -127,10 +128,22 @@ fn normal_pattern(text: &str) -> Result<String, PathFault> {
                 pattern.extend(escaped);
                 &special[1 + escaped.map_or(0, char::len_utf8)..]
             }
-            _ => {
-                pattern.push_str("%5E");
+            [b'{', ..] => {
+                open_braces += 1;
+                pattern.push('{');
                 &special[1..]
             }
+            [b'}', ..] if open_braces > 0 => {
+                open_braces -= 1;
+                pattern.push('}');
+                &special[1..]
+            }
+            // A `^`, or a `}` that closes nothing.
+            [other, ..] => {
+                pattern.push_str(&format!("%{other:02X}"));
+                &special[1..]
+            }
+            [] => special,
         };
     }
     pattern.push_str(rest);
@@ -340,6 +353,9 @@ mod tests {
         check("/a^b/[^a-c]/*", Ok("/a%5Eb/[^a-c]/*"));
         check("/\\{id\\}/\\*", Ok("/%7Bid%7D/\\*"));
         check("/!", Ok("/!"));
+        check("/a}/**", Ok("/a%7D/**"));
+        check("/{a,b}}/*", Ok("/{a,b}%7D/*"));
+        check("/{a,{b,c}}/*", Ok("/{a,{b,c}}/*"));
         check("a", Err(PathFault::Relative));
         check("", Err(PathFault::Relative));
         check("**", Err(PathFault::Relative));
