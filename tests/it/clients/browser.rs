@@ -163,11 +163,12 @@ fn browser_on_ten_pages_is_one_user() {
             .map(|group| group[name].as_u64().unwrap())
             .sum()
     };
-    assert_eq!(
-        (sum("users"), sum("seen_once")),
-        (1, 0),
-        "{experiment:#} {lines:#?}"
-    );
+    assert_eq!(sum("users"), 1, "{experiment:#} {lines:#?}");
+    // A service worker fetches the manifest without cookies, like a script whose first request this is:
+    // that may be a visitor whose ID comes back later, and is none until then.
+    let without_id = |line: &&String| line.contains("webmanifest") && line.contains("empty");
+    let without_id = lines.iter().filter(without_id).count() as u64;
+    assert!(sum("seen_once") <= without_id, "{experiment:#} {lines:#?}");
     let calls = experiment["metrics"][0]["groups"].as_array().unwrap();
     let calls: u64 = calls
         .iter()
