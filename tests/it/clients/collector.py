@@ -68,7 +68,9 @@ class Collector(BaseHTTPRequestHandler):
         ]
         headers = {name.lower(): value for name, value in self.headers.items()}
         first = how == "twice" and next(posts) % 2 == 0
-        print(json.dumps({"path": self.path, "headers": headers, "spans": spans, "kept": not first}))
+        # In one piece: posts come at the same time.
+        line = {"path": self.path, "headers": headers, "spans": spans, "kept": not first}
+        sys.stdout.write(json.dumps(line) + "\n")
         if how == "hang":
             time.sleep(3600)
         answer = ExportTraceServiceResponse()
