@@ -38,6 +38,7 @@ const OF_NEW_ID: u8 = 0x80;
 const NOT_COUNTED: u8 = 16;
 
 /// A decoded payload.
+#[expect(clippy::large_enum_variant, reason = "nearly all entries are records")]
 #[derive(Debug, PartialEq)]
 pub enum JournalEntry {
     /// A declaration of a plan that later records refer to.
