@@ -4,7 +4,6 @@
 //! Each request adds to a slot that its ID's hash chooses. Only IDs of slots with a large share are
 //! watched one by one. Counts are halved from time to time, so that they follow the latest requests.
 
-use foldhash::quality::RandomState;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +26,11 @@ const REPORTED_ABOVE: u64 = 20;
 const REQUESTS_MIN: u64 = 1_000;
 
 /// The same for all workers, and unknown to clients.
-static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+#[cfg(not(test))]
+static STATE: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
+/// The same in each run: which IDs share a slot decides how exact their counts are.
+#[cfg(test)]
+static STATE: LazyLock<foldhash::quality::FixedState> = LazyLock::new(Default::default);
 
 /// What one worker knows of frequent IDs. Only that worker adds to it.
 #[derive(Debug)]
