@@ -3,7 +3,6 @@
 use crate::admin::results::assignments::{self, ExperimentAssignment};
 use crate::config;
 use crate::config::plan::Plan;
-use crate::experiment::ExperimentIndex;
 use crate::experiment::http_view::ClientAddress;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE};
@@ -12,6 +11,7 @@ use crate::experiment::not_counted::NotCounted;
 use crate::experiment::resolve::{self, Membership, OutsideReason, Subject, membership};
 use crate::experiment::robots::Robots;
 use crate::experiment::units::Units;
+use crate::experiment::{ExperimentIndex, UserId};
 use crate::proxy;
 use anyhow::Context;
 use http::request::Parts;
@@ -108,24 +108,26 @@ fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> String {
     };
     let kind = |rules: &Robots, user_agent: &[u8]| rules.client_kind(user_agent);
     let not_counted = plan.counting.not_counted(request, visitor.as_ref(), kind);
-    let mut text = who(visitor.as_ref(), consents);
+    let mut text = who(visitor.as_ref(), consents, not_counted);
     if let Some(why) = not_counted {
         text += &format!("not counted: {}\n", why.explained());
     }
     let follows = not_counted.is_none_or(|why| plan.counting.follows_group(why));
     match visitor.filter(|_| follows) {
         Some(visitor) => text + &of_user(plan, request, &visitor, not_counted),
+        None if not_counted.is_none() && consents => text + &of_new(plan, request),
         None => text + &of_nobody(plan, request, not_counted),
     }
 }
 
-fn who(visitor: Option<&Visitor<'_>>, consents: bool) -> String {
+fn who(visitor: Option<&Visitor<'_>>, consents: bool, not_counted: Option<NotCounted>) -> String {
     match visitor {
         Some(visitor) => {
             let id = String::from_utf8_lossy(visitor.assigned_by().as_bytes());
             format!("user: {id}\n")
         }
         None if !consents => "user: none, because the request brings no consent\n".to_owned(),
+        None if not_counted.is_some() => "user: none\n".to_owned(),
         None => "user: none, a new ID is minted\n".to_owned(),
     }
 }
@@ -140,15 +142,14 @@ fn of_user(
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = now_s.map_or(0, |now| now.as_secs());
     let mut text = String::new();
-    let kept = identity::cookie_value(&request.headers, GROUPS_COOKIE).map(|value| {
-        let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
-        kept_groups::read(keys, user, value, (experiments, now_s), |why| {
-            text += &format!("the cookie {GROUPS_COOKIE}, or a part of it, is ignored: {why}\n");
-        })
+    let values = identity::cookie_values(&request.headers, GROUPS_COOKIE);
+    let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
+    let kept = kept_groups::read(keys, user, values, (experiments, now_s), |why| {
+        text += &format!("the cookie {GROUPS_COOKIE}, or a part of it, is ignored: {why}\n");
     });
     let units = Units::of(&plan.units, plan.identity.id_bytes_max, request);
     let subject = Subject {
-        kept: kept.as_ref(),
+        kept: Some(&kept),
         units: Some(&units),
         ..Subject::of(visitor.assigned_by())
     };
@@ -179,28 +180,61 @@ fn of_user(
     text + &upstream_of(plan, &assignment)
 }
 
-/// A request that belongs to nobody: control's version, or that of a group by chance.
+/// A request of a visitor whose new ID nobody knows yet.
+fn of_new(plan: &Plan, request: &Parts) -> String {
+    let units = Units::of(&plan.units, plan.identity.id_bytes_max, request);
+    let Some(unknown) = UserId::new(b"unknown") else {
+        return String::new();
+    };
+    let subject = Subject {
+        units: Some(&units),
+        ..Subject::of(unknown)
+    };
+    let mut text = String::new();
+    for (place, experiment) in plan.experiments.iter().enumerate() {
+        let index = ExperimentIndex(place);
+        let is_by_hash = experiment.unit.is_none() && experiment.divides_users();
+        let found = match experiment.matcher.matches(request) {
+            false => Membership::Outside(OutsideReason::NotMatched),
+            // What the hash of another ID says is not told.
+            true if experiment.admission.is_closed && experiment.winner.is_none() => {
+                Membership::Outside(OutsideReason::Closed)
+            }
+            true if is_by_hash => {
+                let name = &experiment.name;
+                text += &format!(
+                    "{name}: no group yet\n  decided by the hash of the new ID; counted once the ID comes back\n"
+                );
+                continue;
+            }
+            true => membership(&plan.experiments, index, &subject),
+        };
+        text += &shown(&assignments::of_membership(plan, index, found));
+    }
+    text
+}
+
+/// A request that belongs to nobody: it gets control's version, or the winner's.
 fn of_nobody(plan: &Plan, request: &Parts, not_counted: Option<NotCounted>) -> String {
     let mut text = String::new();
-    let assignment = resolve::unrecorded(&plan.experiments, request, None);
-    for (place, experiment) in plan.experiments.iter().enumerate() {
-        let matches = experiment.matcher.matches(request);
-        let why = match (matches, not_counted) {
-            (false, _) => "the request does not match",
-            (true, Some(_)) => "control's version, and not counted",
-            (true, None) if experiment.unit.is_some() => "control's version",
-            (true, None) => "a group by the hash of the new ID; counted once the ID comes back",
+    for experiment in &plan.experiments {
+        let served = experiment.winner.unwrap_or(experiment.control);
+        let served = &experiment.groups[served.0].name;
+        let why = match experiment.matcher.matches(request) {
+            false => "the request does not match".to_owned(),
+            true => format!("the version of {served}, and not counted"),
         };
-        let name = &plan.experiments[place].name;
-        text += &format!("{name}: no group\n  {why}\n");
+        text += &format!("{}: no group\n  {why}\n", experiment.name);
     }
     match not_counted {
         Some(NotCounted::Preflight) => {
             let upstream = plan.counting.preflight.unwrap_or(plan.default);
             text + &format!("upstream: {}\n", plan.upstream(upstream).name)
         }
-        Some(_) => text + &upstream_of(plan, &assignment),
-        None => text,
+        _ => {
+            let assignment = resolve::unrecorded(&plan.experiments, request, None);
+            text + &upstream_of(plan, &assignment)
+        }
     }
 }
 

@@ -19,12 +19,13 @@ pub struct KnownUsers {
 }
 
 impl KnownUsers {
-    /// Opens the store of a plan. An error says why its users are not looked at.
-    pub fn open(plan: &Plan) -> Result<KnownUsers, String> {
+    /// Opens the store of a plan; `None` where it has none yet. An error says why its users are not looked
+    /// at.
+    pub fn open(plan: &Plan) -> Result<Option<KnownUsers>, String> {
         if let StoreConfig::Embedded { path } = &plan.store
             && !path.exists()
         {
-            return Err(format!("there is no {}", path.display()));
+            return Ok(None);
         }
         if matches!(plan.identity.keep, IdStorage::Hashed(_)) {
             return Err("it has hashed IDs, which cannot be assigned again".to_owned());
@@ -37,10 +38,10 @@ impl KnownUsers {
         let opened = runtime
             .block_on(async { tokio::time::timeout(WITHIN, server::open_store(&plan.store)).await })
             .map_err(|_| "it does not answer".to_owned())?;
-        Ok(KnownUsers {
+        Ok(Some(KnownUsers {
             store: opened.map_err(|error| format!("{error:#}"))?,
             runtime,
-        })
+        }))
     }
 
     /// Calls `each` for every user of an experiment who is counted.

@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         true => None,
         false => KnownUsers::open(&old)
             .inspect_err(|why| eprintln!("the store was not asked about known users: {why}"))
-            .ok(),
+            .unwrap_or(None),
     };
     let names = old.experiments.iter().chain(&new.experiments);
     let mut said: Vec<&str> = Vec::new();
@@ -187,8 +187,16 @@ fn meaning(
             Some(_) => "it ends: everybody gets one version, and nothing more is recorded",
             None => "it runs again",
         },
+        (Some(before), Some(after)) if admission(before) != admission(after) => {
+            "other users are admitted; those who were counted stay counted"
+        }
         _ => "unchanged assignment",
     }
+}
+
+/// All that decides who is admitted, besides weights and traffic.
+fn admission(experiment: &Experiment) -> String {
+    format!("{:?} {:?}", experiment.admission, experiment.holdback)
 }
 
 /// What an experiment divides; `None` for users.

@@ -53,6 +53,8 @@ pub const KEYS: &[(&str, &str)] = &[
         "the percentage of users who keep control's version after a promotion, such as 5%",
     ),
 ];
+/// So many requirements are looked at for a request, those of required experiments included.
+const STEPS_MAX: usize = 32;
 const SHARE: &str = "a percentage above 0% and below 100%, with its sign, such as 5%";
 
 /// What one experiment says by itself.
@@ -203,7 +205,7 @@ fn included(
             continue;
         };
         if let Some(ids) = counting::ids(&ids, watched) {
-            all.push((group, ids.into()));
+            all.push((group, ids));
         }
     }
     all.into()
@@ -235,6 +237,7 @@ pub fn connect(root: &Node<'_>, nodes: &[&Node<'_>], experiments: &mut [Experime
 
 fn layers(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
     let mut layers: BTreeMap<&str, LayerDivision> = BTreeMap::new();
+    let mut units: BTreeMap<&str, Option<UnitIndex>> = BTreeMap::new();
     for (node, experiment) in nodes.iter().zip(experiments) {
         let Some(node) = node.get("layer") else {
             continue;
@@ -243,6 +246,13 @@ fn layers(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
             continue;
         };
         check_name(&node, name);
+        let unit = experiment.unit;
+        if *units.entry(name).or_insert(unit) != unit {
+            node.problem(
+                format!("experiments of layer {name:?} divide different things (`bucket_by`), so a user could be in two of them"),
+                "the same `bucket_by` in all experiments of a layer, or another layer",
+            );
+        }
         let slots = experiment.traffic.get() * SLOTS as f64;
         if (slots - slots.round()).abs() > 1e-6 {
             node.problem(
@@ -298,6 +308,13 @@ fn requirements(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
                 "leave one of the requirements out",
             );
             experiments[place].admission.requires = Box::default();
+        } else if steps(experiments, ExperimentIndex(place)) > STEPS_MAX {
+            node.problem(
+                format!(
+                    "more than {STEPS_MAX} requirements, those of required experiments included"
+                ),
+                "fewer of them: each is looked at for each request",
+            );
         }
     }
 }
@@ -318,6 +335,20 @@ fn requires_itself(experiments: &[Experiment], which: ExperimentIndex) -> bool {
         }
     }
     false
+}
+
+/// In how many steps all that an experiment requires, directly or through others, is looked at; more than
+/// [`STEPS_MAX`] are not counted. It does not require itself.
+fn steps(experiments: &[Experiment], which: ExperimentIndex) -> usize {
+    let requires = &experiments[which.0].admission.requires;
+    let mut all = 0;
+    for &(other, _) in requires {
+        all += 1 + steps(experiments, other);
+        if all > STEPS_MAX {
+            break;
+        }
+    }
+    all
 }
 
 fn holdout(root: &Node<'_>, experiments: &mut [Experiment]) {

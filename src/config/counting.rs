@@ -3,12 +3,13 @@
 use super::file::Value;
 use super::reader::Node;
 use super::{conditions, limits};
+use crate::experiment::admission::ListedIds;
 use crate::experiment::identity;
 use crate::experiment::not_counted::{CountingRules, Exclusion};
 use crate::experiment::robots::Robots;
 use crate::experiment::{UpstreamIndex, UserId};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const ROBOTS: &[(&str, &str)] = &[
@@ -122,7 +123,7 @@ fn exclusions(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Vec<Exclusion> {
     let cookies = cookies.iter().filter_map(conditions::cookie);
     all.extend(cookies.map(|(name, test)| Exclusion::Cookie(name, test)));
     if let Some(ids) = node.get("ids").and_then(|node| ids(&node, watched)) {
-        all.push(Exclusion::Ids(Arc::new(ids)));
+        all.push(Exclusion::Ids(ids));
     }
     if all.is_empty() && matches!(node.value, Value::Map(map) if map.is_empty()) {
         node.problem("no condition", "write network, header, cookie or ids");
@@ -132,7 +133,7 @@ fn exclusions(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Vec<Exclusion> {
 
 /// Reads user IDs: a list, or a file with one on each line. Empty lines, and those that begin with `#`, are
 /// none.
-pub fn ids(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Option<BTreeSet<Box<[u8]>>> {
+pub fn ids(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Option<ListedIds> {
     const IDS: &str = "user IDs, or file:PATH with one ID on each line";
     let sound = |id: &str| {
         let id = UserId::trim(id.as_bytes());
@@ -144,32 +145,42 @@ pub fn ids(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Option<BTreeSet<Box<[
     };
     let Some(path) = path else {
         let items = node.items();
-        return Some(
-            items
-                .iter()
-                .filter_map(|node| node.read(IDS, sound))
-                .collect(),
-        );
+        let ids = items.iter().filter_map(|node| node.read(IDS, sound));
+        return Some(Arc::new(ids.collect()));
     };
     let path = node.file(path);
-    let read = std::fs::metadata(&path).and_then(|file| match file.len() > IDS_BYTES_MAX {
-        true => Err(std::io::Error::other("it is larger than 16 MiB")),
-        false => std::fs::read(&path),
-    });
     watched.push(path.clone());
-    match read {
-        Ok(bytes) => {
-            let lines = bytes.split(|&byte| byte == b'\n');
-            let lines = lines.map(|line| UserId::trim(line.trim_ascii()));
-            let ids = lines.filter(|line| !line.starts_with(b"#") && !identity::is_no_id(line));
-            Some(ids.map(Into::into).collect())
-        }
-        Err(error) => {
-            node.problem(
-                format!("{} cannot be read: {error}", path.display()),
-                "make the file readable, or name another one",
-            );
-            None
-        }
+    let reading = node.reading;
+    let ids = match read_ids(&path) {
+        Ok(ids) => Arc::new(ids),
+        Err(error) => match reading.known_ids.get(&path) {
+            Some(known) => {
+                let text = format!("{} cannot be read: {error}", path.display());
+                node.warn(text, "the IDs that were read before stay in use");
+                Arc::clone(known)
+            }
+            None => {
+                node.problem(
+                    format!("{} cannot be read: {error}", path.display()),
+                    "make the file readable, or name another one",
+                );
+                return None;
+            }
+        },
+    };
+    reading.id_lists.borrow_mut().insert(path, Arc::clone(&ids));
+    Some(ids)
+}
+
+fn read_ids(path: &Path) -> std::io::Result<BTreeSet<Box<[u8]>>> {
+    if std::fs::metadata(path)?.len() > IDS_BYTES_MAX {
+        return Err(std::io::Error::other("it is larger than 16 MiB"));
     }
+    let bytes = std::fs::read(path)?;
+    // Some editors begin a file with a byte order mark.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let lines = bytes.split(|&byte| byte == b'\n');
+    let lines = lines.map(|line| UserId::trim(line.trim_ascii()));
+    let ids = lines.filter(|line| !line.starts_with(b"#") && !identity::is_no_id(line));
+    Ok(ids.map(Into::into).collect())
 }

@@ -8,6 +8,7 @@ use super::reader::Node;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
+use crate::experiment::matcher::Matcher;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
@@ -141,15 +142,14 @@ fn experiment(
     let primary = metrics.first().map(|index| &known.metrics[index.0]);
     let min_duration = node.get("min_duration").and_then(|node| node.duration());
     let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
+    let matcher = node.get("match").map(|node| conditions::read(&node));
+    let matcher = matcher.unwrap_or_default();
     let admitted = admission::read(node, salt, (&groups, primary), shared);
     Experiment {
         name: name.into(),
         salt: salt.into(),
-        matcher: node
-            .get("match")
-            .map(|node| conditions::read(&node))
-            .unwrap_or_default(),
-        expose: node.get("expose").map(|node| conditions::read(&node)),
+        expose: expose(node, &matcher),
+        matcher,
         admission: admitted.admission,
         is_sticky: admitted.is_sticky,
         unit: admitted.unit,
@@ -177,6 +177,19 @@ fn experiment(
         epoch: EpochDigest::of(salt, traffic, parts()),
         groups: groups.into(),
     }
+}
+
+/// Reads `expose`.
+fn expose(node: &Node<'_>, matcher: &Matcher) -> Option<Matcher> {
+    let node = node.get("expose")?;
+    let expose = conditions::read(&node);
+    if implication::excludes(matcher.condition(), expose.condition()) {
+        node.problem(
+            "no request meets both `match` and `expose`: nobody would ever be exposed",
+            "conditions of requests that `match` means, too",
+        );
+    }
+    Some(expose)
 }
 
 /// `{ control: current, experiment: redesign, percent: 10 }`.

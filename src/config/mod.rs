@@ -39,14 +39,20 @@ pub use name::is_name;
 pub use schema::schema;
 
 use crate::features::Feature;
-use plan::Plan;
+use plan::{IdLists, Plan};
 use std::cell::RefCell;
 use std::path::Path;
 
 /// Reads the plan of a file, or returns all its errors.
 pub fn load(path: &Path) -> Result<Plan, InvalidConfig> {
+    load_again(path, &IdLists::new())
+}
+
+/// The same where a plan is in use already: its lists of IDs stay in use where their file cannot be read.
+pub fn load_again(path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfig> {
     let text = file::read(path)?;
-    parse(&text, path, &|name| std::env::var(name).ok())
+    let environment = |name: &str| std::env::var(name).ok();
+    parse_for(&text, path, &environment, Feature::is_built, known_ids)
 }
 
 /// Reads the plan of a text, as if it were the file at `path`.
@@ -55,7 +61,7 @@ pub fn parse(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Plan, InvalidConfig> {
-    parse_for(text, path, environment, Feature::is_built)
+    parse_for(text, path, environment, Feature::is_built, &IdLists::new())
 }
 
 /// The same for a program with other features than this one.
@@ -64,6 +70,7 @@ fn parse_for(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
     is_built: fn(Feature) -> bool,
+    known_ids: &IdLists,
 ) -> Result<Plan, InvalidConfig> {
     // YAML has line breaks that editors do not show, and the parser may point past the end.
     let lines = text.lines().count().max(1);
@@ -85,6 +92,8 @@ fn parse_for(
         diagnostics: RefCell::default(),
         warnings: RefCell::default(),
         secrets: RefCell::default(),
+        known_ids,
+        id_lists: RefCell::default(),
         recorded: None,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,7 +131,7 @@ store: redis://127.0.0.1:6379
 trace: { otlp: \"http://127.0.0.1:4318\" }
 ";
         let path = Path::new("routes.yaml");
-        let invalid = parse_for(text, path, &|_| None, |_| false).unwrap_err();
+        let invalid = parse_for(text, path, &|_| None, |_| false, &IdLists::new()).unwrap_err();
         let diagnostics = invalid.diagnostics.iter();
         let found: Vec<_> = diagnostics.map(|it| (&*it.key, &*it.found)).collect();
         assert_eq!(
@@ -140,6 +149,6 @@ trace: { otlp: \"http://127.0.0.1:4318\" }
         );
         let hint = &invalid.diagnostics[0].allowed;
         assert!(hint.contains("--features redis"), "{hint}");
-        assert!(parse_for(text, path, &|_| None, |_| true).is_ok());
+        assert!(parse_for(text, path, &|_| None, |_| true, &IdLists::new()).is_ok());
     }
 }

@@ -18,6 +18,7 @@ pub use upstream::{
 };
 
 use super::diagnostic::ConfigWarning;
+use crate::experiment::admission::ListedIds;
 use crate::experiment::consent::Consent;
 use crate::experiment::identity::Identity;
 use crate::experiment::key_ring::KeyRing;
@@ -29,6 +30,7 @@ use crate::experiment::units::Unit;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 use http::HeaderValue;
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,11 +92,16 @@ pub struct Plan {
     pub digest: u64,
     /// The file as it is written, with its secrets hidden.
     pub redacted_file: serde_json::Value,
+    /// Lists of user IDs, by the file that each was read from.
+    pub id_lists: IdLists,
     /// Other files whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
     /// What is valid in the file, but probably not meant.
     pub warnings: Box<[ConfigWarning]>,
 }
+
+/// Lists of user IDs by file.
+pub type IdLists = BTreeMap<PathBuf, ListedIds>;
 
 /// The purpose of [`Identity::keys`].
 pub const IDENTITY_KEYS: &str = "identity";

@@ -4,7 +4,7 @@
 use super::diagnostic::{Diagnostic, near};
 use super::file::Value;
 use super::key_recorder::{RecordedForm, ValueForm};
-use super::plan::Secret;
+use super::plan::{IdLists, Secret};
 use super::source_map::SourceMap;
 use crate::features::{Feature, MissingFeature};
 use std::cell::RefCell;
@@ -24,6 +24,10 @@ pub struct ReadContext<'a> {
     pub is_built: fn(Feature) -> bool,
     /// The paths of its secrets.
     pub secrets: RefCell<Vec<Vec<String>>>,
+    /// The lists of IDs that were read before, which stay in use where their file cannot be read.
+    pub known_ids: &'a IdLists,
+    /// The lists of IDs that are in use now.
+    pub id_lists: RefCell<IdLists>,
     /// Its errors.
     pub diagnostics: RefCell<Vec<Diagnostic>>,
     /// What is valid in it, but probably not meant.

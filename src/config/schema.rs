@@ -1,6 +1,7 @@
 //! The JSON Schema of `routes.yaml`. It is derived from how example files with every key are read.
 
 use super::key_recorder::{ANY, DEFINITIONS, ValueForm, by_path};
+use super::plan::IdLists;
 use super::{check, file, reader};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
@@ -54,6 +55,8 @@ fn known() -> Known {
             diagnostics: RefCell::default(),
             warnings: RefCell::default(),
             secrets: RefCell::default(),
+            known_ids: &IdLists::new(),
+            id_lists: RefCell::default(),
             recorded: Some(RefCell::default()),
         };
         check::plan(&check::root(&reading, &value), 1, 0);

@@ -169,7 +169,11 @@ impl Experiment {
 
     /// Whether users get different versions.
     pub fn divides_users(&self) -> bool {
-        self.winner.is_none() || self.holdback.is_some()
+        let admission = &self.admission;
+        self.winner.is_none()
+            || self.holdback.is_some()
+            || admission.holdout.is_some()
+            || self.unit.is_some()
     }
 
     /// Gives the groups these weights, in their order: another epoch.

@@ -65,26 +65,31 @@ impl KeptGroups {
     }
 }
 
-/// Decodes a cookie of this user. `ignored` is told what is not valid.
-pub fn read(
+/// Decodes the cookies of this user: of several, such as of two domains, each adds what the ones before do
+/// not have. `ignored` is told what is not valid.
+pub fn read<'a>(
     keys: &KeyRing,
     user: UserId<'_>,
-    value: &[u8],
+    values: impl Iterator<Item = &'a [u8]>,
     (experiments, now_s): (&Experiments, u64),
     mut ignored: impl FnMut(IgnoredGroups),
 ) -> KeptGroups {
     let mut kept = KeptGroups::default();
-    let Some((key, entries)) = verified(keys, user, value) else {
-        ignored(IgnoredGroups::Forged);
-        return kept;
-    };
-    kept.is_old = key != 0;
-    for entry in entries.split('~') {
-        match entry_of(entry, experiments) {
-            None => ignored(IgnoredGroups::Stale),
-            Some(entry) if entry.since_s > now_s + AHEAD_MAX_S => ignored(IgnoredGroups::Future),
-            Some(entry) if kept.of(entry.experiment).is_none() => kept.entries.push(entry),
-            Some(_) => {}
+    for value in values {
+        let Some((key, entries)) = verified(keys, user, value) else {
+            ignored(IgnoredGroups::Forged);
+            continue;
+        };
+        kept.is_old |= key != 0;
+        for entry in entries.split('~') {
+            match entry_of(entry, experiments) {
+                None => ignored(IgnoredGroups::Stale),
+                Some(entry) if entry.since_s > now_s.saturating_add(AHEAD_MAX_S) => {
+                    ignored(IgnoredGroups::Future);
+                }
+                Some(entry) if kept.of(entry.experiment).is_none() => kept.entries.push(entry),
+                Some(_) => {}
+            }
         }
     }
     kept

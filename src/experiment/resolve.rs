@@ -347,7 +347,11 @@ pub fn membership(
         return inside(group, AssignedBy::Include);
     }
     if let Some(kept) = subject.kept.and_then(|kept| kept.of(index)) {
-        return inside(kept.group, AssignedBy::Sticky(kept.epoch));
+        let first = first_of_layer(experiments, index, subject);
+        return match first.is_none_or(|first| first == index) {
+            true => inside(kept.group, AssignedBy::Sticky(kept.epoch)),
+            false => Membership::Outside(OutsideReason::Layer),
+        };
     }
     match refused(experiments, index, subject) {
         Some(reason) => Membership::Outside(reason),
@@ -373,15 +377,25 @@ fn refused(
         return Some(OutsideReason::Closed);
     }
     // Who was in another experiment of the layer stays there, and there alone.
-    let layer = admission.layer.as_ref()?;
+    first_of_layer(experiments, index, subject).map(|_| OutsideReason::Layer)
+}
+
+/// The running experiment of this one's layer that the user was in first.
+fn first_of_layer(
+    experiments: &Experiments,
+    index: ExperimentIndex,
+    subject: &Subject<'_>,
+) -> Option<ExperimentIndex> {
+    let layer = experiments[index.0].admission.layer.as_ref()?;
     let shares = |other: ExperimentIndex| {
         let other = &experiments[other.0];
         let its = other.admission.layer.as_ref();
         other.winner.is_none() && its.is_some_and(|its| its.name == layer.name)
     };
-    let mut kept = subject.kept.iter().flat_map(|kept| &kept.entries);
-    kept.any(|entry| shares(entry.experiment))
-        .then_some(OutsideReason::Layer)
+    let kept = subject.kept.iter().flat_map(|kept| &kept.entries);
+    let kept = kept.filter(|entry| shares(entry.experiment));
+    let first = kept.min_by_key(|entry| (entry.since_s, entry.experiment))?;
+    Some(first.experiment)
 }
 
 /// The group of a user who may be admitted, by hash.

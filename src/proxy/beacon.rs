@@ -4,7 +4,8 @@
 use crate::config::plan::Plan;
 use crate::experiment::client_event::{self, EVENTS_MAX};
 use crate::experiment::http_view::HeaderView;
-use crate::experiment::{identity, metric};
+use crate::experiment::identity::{self, Visitor};
+use crate::experiment::metric;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::headers::believed_client;
@@ -127,6 +128,20 @@ impl Rejection {
     }
 }
 
+/// The answer to whoever is not counted by requests either.
+fn not_counted(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    head: &Request<'_>,
+    visitor: Option<&Visitor<'_>>,
+) -> Option<Value> {
+    let rules = (&*snapshot.plan, &snapshot.robots);
+    let why = policy::not_counted(rules, head, visitor)?;
+    worker.telemetry().not_counted.add(why as usize);
+    let why = why.name();
+    Some(json!({"accepted": 0, "unknown": [], "refused": [], "unused": [], "not_counted": why}))
+}
+
 fn report(
     worker: &Worker,
     snapshot: &Snapshot,
@@ -143,6 +158,9 @@ fn report(
         // Nothing is recorded, and the page need not know.
         false => return Ok(json!({"accepted": 0, "unknown": [], "refused": [], "unused": []})),
     };
+    if let Some(answer) = not_counted(worker, snapshot, head, visitor.as_ref()) {
+        return Ok(answer);
+    }
     let user = visitor.as_ref().map(|visitor| visitor.user().as_bytes());
     let client_ip = head.client.unwrap_or(peer);
     // A report that cannot be read counts as one event.

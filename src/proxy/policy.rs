@@ -106,15 +106,13 @@ pub fn kept_groups<'a>(
     now_ms: u64,
 ) -> Option<Box<KeptGroups>> {
     let visitor = visitor.filter(|_| plan.experiments.has_sticky())?;
-    let value = identity::cookie_value(fields, GROUPS_COOKIE);
-    let read = |value| {
-        let at = (&plan.experiments, now_ms / 1000);
-        let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
-        kept_groups::read(keys, user, value, at, |why| {
-            tracing::debug!("the cookie {GROUPS_COOKIE}, or a part of it, was ignored: {why}");
-        })
-    };
-    Some(Box::new(value.map(read).unwrap_or_default()))
+    let values = identity::cookie_values(fields, GROUPS_COOKIE);
+    let at = (&plan.experiments, now_ms / 1000);
+    let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
+    let kept = kept_groups::read(keys, user, values, at, |why| {
+        tracing::debug!("the cookie {GROUPS_COOKIE}, or a part of it, was ignored: {why}");
+    });
+    Some(Box::new(kept))
 }
 
 /// The cookie that keeps the user in the groups of sticky experiments; `None` where it says so already.

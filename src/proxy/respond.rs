@@ -189,7 +189,7 @@ impl Exchange<'_> {
             (provenance.version, &mut edited),
             self.visitor.as_ref(),
             &self.assignment,
-            &self.cookies,
+            (&self.cookies, self.uncounted.is_some()),
             self.over_tls,
         );
         if let Some(experiment) = provenance.fallback {

@@ -146,9 +146,10 @@ fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
 }
 
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, String> {
-    let mut next = config::load(file).map_err(|unsound| unsound.to_string())?;
-    logging::warn_of(&next.warnings);
     let old = active.plan();
+    let next = config::load_again(file, &old.id_lists);
+    let mut next = next.map_err(|unsound| unsound.to_string())?;
+    logging::warn_of(&next.warnings);
     // The admin API keeps its address until a restart, so that address decides whether a token is needed.
     if next.admin.tokens.is_empty() && !old.admin.listen.ip().is_loopback() {
         return Err(format!(

@@ -119,7 +119,11 @@ fn append(
     };
     let unit = match &reported.bucket_by {
         None => "",
-        Some(named) => match plan.units.iter().find(|unit| *unit.name == **named) {
+        Some(named) => match plan
+            .units
+            .iter()
+            .find(|unit| unit.name.eq_ignore_ascii_case(named))
+        {
             Some(unit) => &unit.name,
             None => return Became::Unknown,
         },

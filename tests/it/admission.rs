@@ -481,7 +481,7 @@ fn request_is_explained() {
     let robot = explained(&["--request", "GET /shop/", "-H", "User-Agent: Googlebot/2.1"]);
     assert_eq!(
         robot,
-        "user: none, a new ID is minted\nnot counted: a robot\nshop: no group\n  control's version, and not counted\nupstream: a\n"
+        "user: none\nnot counted: a robot\nshop: no group\n  the version of control, and not counted\nupstream: a\n"
     );
     let staff = explained(&["--request", "GET /shop/", "-H", "Cookie: uid=u1; staff=1"]);
     assert!(
@@ -576,6 +576,17 @@ fn unsound_files_are_refused_with_one_sentence() {
             "z",
         ),
         (two("crossover: last, ", ""), "first"),
+        (
+            two(
+                "layer: l, traffic: 10%, bucket_by: { header: X-A }, ",
+                "layer: l, traffic: 10%, ",
+            ),
+            "divide different things",
+        ),
+        (
+            two("match: /a/**, expose: /b/**, ", ""),
+            "no request meets both `match` and `expose`",
+        ),
         (two("allocation: thompson, ", ""), "write `sticky: true`"),
         (
             two("sticky: true, allocation: thompson, ", ""),
@@ -705,4 +716,126 @@ fn weights_follow_the_better_group_and_move_nobody() {
             "{audit}"
         );
     }
+}
+
+#[test]
+fn caches_are_told_whom_a_decided_experiment_still_divides() {
+    let lines = |more: &str, top: &str| {
+        format!(
+            "{top}experiments: {{ shop: {{ winner: experiment, {more}groups: {{ control: {{ weight: 1, upstream: a }}, experiment: {{ weight: 1, upstream: b }} }} }} }}\n"
+        )
+    };
+    let site = Site::start(None, &lines("", ""));
+    let vary = || {
+        site.get("/", "X-User: u1\r\n")
+            .header("vary")
+            .map(str::to_owned)
+    };
+    assert_eq!(vary(), None);
+    for (more, top) in [
+        ("holdback: 5%, ", ""),
+        ("bucket_by: { header: X-Account }, ", ""),
+        ("", "holdout: { share: 5% }\n"),
+    ] {
+        site.load(&lines(more, top));
+        assert!(vary().unwrap().contains("cookie"), "{more} {top}");
+    }
+    // A robot's response must not be kept for new visitors, who have no cookie either.
+    site.load(&shop("", [1, 1]));
+    let robot = site.get("/", "User-Agent: Googlebot/2.1\r\n");
+    assert_eq!(robot.header("cache-control"), Some("private"));
+}
+
+#[test]
+fn reports_of_robots_and_staff_do_not_count() {
+    let lines = format!(
+        "exclude: [ {{ header: {{ X-Staff: true }} }} ]\n{}",
+        shop("", [1, 1])
+    );
+    let site = Site::start(None, &lines);
+    site.get("/", "Cookie: uid=bea\r\n");
+    let report = |headers: &str| {
+        let headers = format!("Cookie: uid=bea\r\n{headers}");
+        let body = r#"{"event": "purchase"}"#;
+        site.proxy
+            .client()
+            .post("/_watershed/events", &headers, body)
+            .json()
+    };
+    assert_eq!(report("X-Staff: 1\r\n")["not_counted"], "excluded");
+    assert_eq!(
+        report("User-Agent: Googlebot/2.1\r\n")["not_counted"],
+        "robot"
+    );
+    let counted = report(
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0\r\n",
+    );
+    assert_eq!(counted["accepted"], 1, "{counted}");
+    let events: u64 = site
+        .counted("shop")
+        .values()
+        .map(|(_, events)| events)
+        .sum();
+    assert_eq!(events, 1);
+}
+
+#[test]
+fn list_that_disappears_stays_in_use_through_other_changes() {
+    let site = Site::start(None, &shop("", [1, 1]));
+    let ids = site.proxy.file().with_file_name("testers.txt");
+    std::fs::write(&ids, "\u{feff}ann\n").unwrap();
+    let lines = |weight| {
+        shop(
+            "include: { experiment: file:testers.txt }, traffic: 0%, ",
+            [1, weight],
+        )
+    };
+    site.load(&lines(1));
+    assert_eq!(site.version("/", "ann"), "b");
+    std::fs::remove_file(&ids).unwrap();
+    site.load(&lines(2));
+    assert_eq!(
+        ["ann", "dora"].map(|user| site.version("/", user)),
+        ["b", "d"]
+    );
+    let weight = &site.experiment("shop")["groups"][1]["weight"];
+    assert_eq!(weight.as_f64(), Some(2.0));
+}
+
+#[test]
+fn several_cookies_of_groups_add_up() {
+    let two = |weights: [u32; 2]| {
+        let one = |name: &str, path: &str| {
+            format!(
+                "{name}: {{ sticky: true, match: {path}, groups: {{ control: {{ weight: {}, upstream: a }}, experiment: {{ weight: {}, upstream: b }} }} }}",
+                weights[0], weights[1]
+            )
+        };
+        format!(
+            "{KEY}experiments: {{ {}, {} }}\n",
+            one("one", "/one"),
+            one("two", "/two")
+        )
+    };
+    let site = Site::start(None, &two([999_999, 1]));
+    let cookie = |path: &str| {
+        let answer = site.get(path, "Cookie: uid=u1\r\n");
+        answer
+            .header("set-cookie")
+            .unwrap()
+            .split(';')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let cookies = format!(
+        "Cookie: uid=u1; watershed_groups=x; {}; {}\r\n",
+        cookie("/one"),
+        cookie("/two")
+    );
+    site.load(&two([1, 999_999]));
+    assert_eq!(
+        ["/one", "/two"].map(|path| version(&site.get(path, &cookies))),
+        ["a", "a"]
+    );
 }

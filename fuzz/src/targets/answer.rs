@@ -85,7 +85,7 @@ fn complete(
         more: &mut more,
     };
     let head = (version, &mut edited);
-    headers::finish((plan, words), head, None, &meant, &[], false);
+    headers::finish((plan, words), head, None, &meant, (&[], false), false);
     let to = ClientContext {
         closes: asked.closes,
         ..ClientContext::default()

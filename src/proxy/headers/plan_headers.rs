@@ -77,16 +77,18 @@ pub fn finish(
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
     visit: &Assignment,
-    cookies: &[String],
+    (cookies, is_uncounted): (&[String], bool),
     over_tls: bool,
 ) {
     headers.append(VIA, hop_by_hop::via(version));
     let given = visitor.and_then(|visitor| identity::set_cookie(&plan.identity, visitor, over_tls));
-    // What a token chose is nobody else's.
+    // What a token chose is nobody else's. A robot's or a prefetched page has no cookie to tell it from that of
+    // a new visitor, who must come here to get an ID.
     let mut personal = visit
         .inside
         .iter()
         .any(|inside| inside.by == AssignedBy::Override);
+    personal |= is_uncounted && visit.varies_by.user_for_upstream;
     let given = given.iter().map(Vec::as_slice);
     for cookie in given.chain(cookies.iter().map(String::as_bytes)) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
