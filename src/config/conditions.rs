@@ -199,7 +199,14 @@ pub fn path(node: &Node<'_>) -> Option<PathPattern> {
         let text = regex.text(REGEX)?;
         let compiled = PathRegex::new(text);
         let report = |fault| report_regex(&regex, text, fault);
-        return compiled.map_err(report).ok().map(PathPattern::Regex);
+        let compiled = compiled.map_err(report).ok()?;
+        if !compiled.can_match() {
+            regex.problem(
+                format!("{text:?} can never match"),
+                "a path begins with / and has no `?`, `#`, spaces or `//`",
+            );
+        }
+        return Some(PathPattern::Regex(compiled));
     }
     let text = node.text(PATH)?;
     path_of(node, text)

@@ -381,7 +381,7 @@ pub fn read<'a>(
 ) -> Option<Cow<'a, [u8]>> {
     let id = match source {
         IdSource::Cookie(name) => {
-            let mut values = cookie_values(request.fields(), name).map(unquoted);
+            let mut values = cookie_texts(request.fields(), name);
             return values.find(|id| usable(id)).map(Cow::Borrowed);
         }
         IdSource::Header(name) => {
@@ -436,6 +436,11 @@ pub fn cookie_values<'a>(
             None
         })
     })
+}
+
+/// The same, without quotation marks around them.
+pub fn cookie_texts<'a>(fields: impl HeaderView<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    cookie_values(fields, name).map(unquoted)
 }
 
 /// Whether any cookie is meant, over all `Cookie` headers; `is_meant` is given what begins with the

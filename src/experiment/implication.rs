@@ -44,9 +44,17 @@ pub fn never_holds(condition: &Condition) -> bool {
             };
             list.iter().any(never_holds) || pairs.any(excluded)
         }
-        Condition::Not(condition) => implies(&Condition::always(), condition),
+        Condition::Not(condition) => {
+            let is_any = matches!(&**condition, Condition::Path(path) if is_any_path(path));
+            is_any || implies(&Condition::always(), condition)
+        }
         _ => false,
     }
+}
+
+/// Whether a pattern certainly means every path.
+fn is_any_path(pattern: &PathPattern) -> bool {
+    matches!(pattern, PathPattern::Under(base) if base.is_empty())
 }
 
 fn simple_implies(first: &Condition, second: &Condition) -> bool {

@@ -4,6 +4,7 @@ use regex_automata::dfa::{Automaton, StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,6 +68,31 @@ impl PathRegex {
         })
     }
 
+    /// Whether it can match a path at all. In normal form, a path begins with `/` and has no `//`, `?` or `#`,
+    /// no space, and nothing but ASCII.
+    pub fn can_match(&self) -> bool {
+        let dfa = &*self.automaton;
+        let Ok(start) = dfa.start_state_forward(&Input::new("").anchored(Anchored::No)) else {
+            return true;
+        };
+        let mut seen = BTreeSet::new();
+        let mut next = vec![(dfa.next_state(start, b'/'), true)];
+        while let Some((state, is_behind_slash)) = next.pop() {
+            // A match is known one byte later.
+            let at_end = dfa.next_eoi_state(state);
+            if dfa.is_match_state(state) || dfa.is_match_state(at_end) {
+                return true;
+            }
+            if dfa.is_dead_state(state) || !seen.insert((state, is_behind_slash)) {
+                continue;
+            }
+            let bytes = (b'!'..=b'~').filter(|byte| !b"?#".contains(byte));
+            let bytes = bytes.filter(|&byte| byte != b'/' || !is_behind_slash);
+            next.extend(bytes.map(|byte| (dfa.next_state(state, byte), byte == b'/')));
+        }
+        false
+    }
+
     /// Returns the expression as the file writes it.
     pub fn text(&self) -> &str {
         &self.text
@@ -103,6 +129,38 @@ impl Eq for PathRegex {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn expressions_that_no_path_matches_are_known() {
+        let can_match = |text: &str| PathRegex::new(text).unwrap().can_match();
+        for text in [
+            "",
+            "^/$",
+            "a",
+            "^/p/[0-9]+$",
+            "/a$",
+            "^/a/",
+            ".",
+            "[^/]$",
+            "^/[?a]",
+            "(?i)^/A",
+        ] {
+            assert!(can_match(text), "{text}");
+        }
+        for text in [
+            "\\?",
+            "[?]",
+            "^/a#",
+            "^/b//c",
+            "^a",
+            " ",
+            "a^",
+            "$/",
+            "^/a?b\\?c=1$",
+        ] {
+            assert!(!can_match(text), "{text}");
+        }
+    }
 
     #[test]
     fn expressions_match_as_usual() {

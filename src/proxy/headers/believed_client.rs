@@ -68,7 +68,7 @@ type Hops = SmallVec<[Hop; 4]>;
 /// The addresses in `X-Forwarded-For`, in order.
 fn forwarded_for<'a>(fields: impl HeaderView<'a>) -> Hops {
     let name = FORWARDED_FOR;
-    let items = fields.all(&name).flat_map(|line| parts(line, b','));
+    let items = fields.all(&name).flat_map(|line| elements(line));
     let hop = |item| Hop {
         address: address(item),
         over_tls: None,
@@ -78,7 +78,7 @@ fn forwarded_for<'a>(fields: impl HeaderView<'a>) -> Hops {
 
 /// The elements of `Forwarded` (RFC 7239, 4), in order.
 fn forwarded<'a>(fields: impl HeaderView<'a>) -> Hops {
-    let elements = fields.all(&FORWARDED).flat_map(|line| parts(line, b','));
+    let elements = fields.all(&FORWARDED).flat_map(|line| elements(line));
     let hop = |element| {
         let mut hop = Hop::default();
         for pair in parts(element, b';') {
@@ -95,6 +95,11 @@ fn forwarded<'a>(fields: impl HeaderView<'a>) -> Hops {
         hop
     };
     elements.map(hop).collect()
+}
+
+/// The elements of a list. Empty ones are none (RFC 9110, 5.6.1).
+fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    parts(line, b',').filter(|element| !element.trim_ascii().is_empty())
 }
 
 /// Whether the first item of `X-Forwarded-Proto` names TLS: each proxy adds its own behind.
