@@ -68,7 +68,7 @@ type Hops = SmallVec<[Hop; 4]>;
 /// The addresses in `X-Forwarded-For`, in order.
 fn forwarded_for<'a>(fields: impl HeaderView<'a>) -> Hops {
     let name = FORWARDED_FOR;
-    let items = fields.all(&name).flat_map(|line| elements(line));
+    let items = fields.all(&name).flat_map(elements);
     let hop = |item| Hop {
         address: address(item),
         over_tls: None,
@@ -78,7 +78,7 @@ fn forwarded_for<'a>(fields: impl HeaderView<'a>) -> Hops {
 
 /// The elements of `Forwarded` (RFC 7239, 4), in order.
 fn forwarded<'a>(fields: impl HeaderView<'a>) -> Hops {
-    let elements = fields.all(&FORWARDED).flat_map(|line| elements(line));
+    let elements = fields.all(&FORWARDED).flat_map(elements);
     let hop = |element| {
         let mut hop = Hop::default();
         for pair in parts(element, b';') {
