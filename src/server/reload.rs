@@ -22,9 +22,15 @@ const MISSING_REPORTED: u32 = 3;
 pub struct Reloads {
     /// Requests of the admin API.
     asked: mpsc::Receiver<admin::ReloadRequest>,
-    /// The contents of the watched files when they were last loaded.
+    watched: WatchedFiles,
+}
+
+/// The routes file, and others that the plan depends on, such as certificates and lists of IDs.
+#[derive(Debug, Default)]
+struct WatchedFiles {
+    /// Their contents when they were last loaded.
     seen: Vec<Option<Vec<u8>>>,
-    /// How often in a row a watched file was missing.
+    /// How often in a row one of them was missing.
     missing: u32,
 }
 
@@ -38,9 +44,31 @@ impl Reloads {
         let seen = file.map(|file| contents(file, &plan.watched));
         Reloads {
             asked,
-            seen: seen.unwrap_or_default(),
-            missing: 0,
+            watched: WatchedFiles {
+                seen: seen.unwrap_or_default(),
+                missing: 0,
+            },
         }
+    }
+}
+
+impl WatchedFiles {
+    /// Whether they have to be loaded again. Reports those that are gone.
+    fn have_changed(&mut self, file: &Path, others: &[PathBuf], telemetry: &Telemetry) -> bool {
+        let now = contents(file, others);
+        let is_missing = now.contains(&None);
+        // Once it is back, a reload ends the report.
+        let is_back = !is_missing && self.missing >= MISSING_REPORTED;
+        self.missing = if is_missing { self.missing + 1 } else { 0 };
+        if self.missing == MISSING_REPORTED {
+            report_missing(file, others, &now, telemetry);
+        }
+        // A file that is missing for a moment is being replaced; one that stays away keeps no other from
+        // being loaded.
+        let is_settled = !is_missing || self.missing > MISSING_REPORTED;
+        let differs = |(now, seen)| now != seen && !matches!(now, &None);
+        let differ = now.len() != self.seen.len() || now.iter().zip(&self.seen).any(differs);
+        is_settled && (differ || is_back)
     }
 }
 
@@ -54,11 +82,7 @@ pub async fn reload(
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut reloads = reloads.lock().await;
-    let Reloads {
-        asked,
-        seen,
-        missing,
-    } = &mut *reloads;
+    let Reloads { asked, watched } = &mut *reloads;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {
@@ -77,28 +101,19 @@ pub async fn reload(
             },
             _ = hangup.recv() => None,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                let watched = &active.plan().watched;
-                let now = contents(&file, watched);
-                let is_missing = now.contains(&None);
-                // Once it is back, a reload ends the report.
-                let is_back = !is_missing && *missing >= MISSING_REPORTED;
-                *missing = if is_missing { *missing + 1 } else { 0 };
-                // A file that is missing for a moment is being replaced.
-                if *missing == MISSING_REPORTED {
-                    report_missing(&file, watched, &telemetry);
+                match watched.have_changed(&file, &active.plan().watched, &telemetry) {
+                    true => None,
+                    false => continue,
                 }
-                if is_missing || (now == *seen && !is_back) {
-                    continue;
-                }
-                None
             }
         };
         // Read before it is loaded, so that a change in between is noticed next time.
-        *seen = contents(&file, &active.plan().watched);
+        watched.seen = contents(&file, &active.plan().watched);
         let done = reload_once(&file, &active);
-        let watched = contents(&file, &active.plan().watched);
-        if seen.len() != watched.len() {
-            *seen = watched;
+        let others = &active.plan().watched;
+        let now = contents(&file, others);
+        if watched.seen.len() != now.len() {
+            watched.seen.clone_from(&now);
         }
         match &done {
             Ok(what) => {
@@ -115,6 +130,9 @@ pub async fn reload(
         if let Ok(mut error) = telemetry.reload.error.lock() {
             *error = done.as_ref().err().cloned();
         }
+        if done.is_ok() && now.contains(&None) {
+            report_missing(&file, others, &now, &telemetry);
+        }
         if let Some(request) = request {
             // The client may have left.
             let _ = request.done.send(done);
@@ -122,12 +140,13 @@ pub async fn reload(
     }
 }
 
-/// Reports files that are gone. What was read of them stays in use.
-fn report_missing(file: &Path, watched: &[PathBuf], telemetry: &Telemetry) {
-    let all = std::iter::once(file).chain(watched.iter().map(PathBuf::as_path));
+/// Reports files that cannot be read any more, by their contents. What was read of them stays in use.
+fn report_missing(file: &Path, others: &[PathBuf], now: &[Option<Vec<u8>>], telemetry: &Telemetry) {
+    let all = std::iter::once(file).chain(others.iter().map(PathBuf::as_path));
     let missing: Vec<String> = all
-        .filter(|file| !file.exists())
-        .map(|file| file.display().to_string())
+        .zip(now)
+        .filter(|(_, contents)| contents.is_none())
+        .map(|(file, _)| file.display().to_string())
         .collect();
     let text = format!(
         "{} cannot be read any more; what was read before stays in use",

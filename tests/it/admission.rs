@@ -545,7 +545,7 @@ fn unsound_files_are_refused_with_one_sentence() {
         (two("requires: { y: contrl }, ", ""), "control"),
         (
             two("enrolment: closed, ", ""),
-            "nobody could be told to be inside",
+            "nobody could be known to be inside",
         ),
         (
             two("sticky: true, bucket_by: { header: X-A }, ", ""),
@@ -798,8 +798,24 @@ fn list_that_disappears_stays_in_use_through_other_changes() {
         ["ann", "dora"].map(|user| site.version("/", user)),
         ["b", "d"]
     );
-    let weight = &site.experiment("shop")["groups"][1]["weight"];
-    assert_eq!(weight.as_f64(), Some(2.0));
+    let weight = || site.experiment("shop")["groups"][1]["weight"].as_f64();
+    assert_eq!(weight(), Some(2.0));
+    // The same without being asked to load it.
+    site.proxy.write(&format!("{}{}", site.head, lines(3)));
+    crate::support::until("the changed file", || match weight() {
+        Some(3.0) => Ok(()),
+        other => Err(other),
+    });
+    assert_eq!(site.version("/", "ann"), "b");
+    let page = crate::support::until("a report of the list", || {
+        let page = site.proxy.ask("/admin/results?format=html").text();
+        if page.contains("testers.txt") {
+            Ok(page)
+        } else {
+            Err(page)
+        }
+    });
+    assert!(page.contains("cannot be read any more"), "{page}");
 }
 
 #[test]
