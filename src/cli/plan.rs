@@ -136,17 +136,17 @@ fn of_known(known: &KnownUsers, old: &Plan, new: &Plan, name: &str) -> String {
         let index = plan.experiment_named(name);
         index.is_some_and(|index| plan.experiment(index).is_sticky)
     });
+    let (old_index, new_index) = (old.experiment_named(name), new.experiment_named(name));
     let scanned = known.of(old, name, |user, record| {
         let Some(user) = UserId::new(user) else {
             return;
         };
-        let old_index = old.experiment_named(name);
         let from = old_index.and_then(|index| {
             let group = old.experiment(index).group_named(&record.group)?;
             Some(of_group(old, index, group))
         });
         let from = from.unwrap_or_else(|| record.group.clone());
-        let to = place(new, new.experiment_named(name), user);
+        let to = place(new, new_index, user);
         *moves.entry((from, to)).or_default() += 1;
     });
     if let Err(error) = scanned {

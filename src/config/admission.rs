@@ -5,7 +5,7 @@ use super::counting;
 use super::identity;
 use super::name::check_name;
 use super::reader::Node;
-use crate::experiment::admission::{Admission, LayerDivision, SLOTS};
+use crate::experiment::admission::{LayerDivision, ListedIds, SLOTS};
 use crate::experiment::assign::{Portion, Share};
 use crate::experiment::kept_groups;
 use crate::experiment::metric::{Metric, MetricKind};
@@ -57,49 +57,29 @@ pub const KEYS: &[(&str, &str)] = &[
 const STEPS_MAX: usize = 32;
 const SHARE: &str = "a percentage above 0% and below 100%, with its sign, such as 5%";
 
-/// What one experiment says by itself.
-#[derive(Debug, Default)]
-pub struct ExperimentAdmission {
-    /// Users who are put into a group, and whether enrolment is closed. The rest follows when all
-    /// experiments are known.
-    pub admission: Admission,
-    /// Whether a cookie keeps users in their groups.
-    pub is_sticky: bool,
-    /// What is divided.
-    pub unit: Option<UnitIndex>,
-    /// What becomes of a user who is seen in a second group.
-    pub crossover: Crossover,
-    /// Users who keep control's version after a promotion.
-    pub holdback: Option<Portion>,
-    /// How weights follow the counts.
-    pub allocation: Option<Thompson>,
-}
-
-/// Reads the keys of one experiment. `units` are those of the experiments before it.
+/// Reads the keys of one experiment, whose salt and groups are known. `units` are those of the experiments
+/// before it.
 pub fn read(
     node: &Node<'_>,
-    salt: &str,
-    (groups, primary): (&[Group], Option<&Metric>),
+    experiment: &mut Experiment,
+    primary: Option<&Metric>,
     (units, watched): (&mut Vec<Unit>, &mut Vec<PathBuf>),
-) -> ExperimentAdmission {
+) {
     let is_sticky = node.get("sticky").and_then(|node| node.boolean());
-    let mut found = ExperimentAdmission {
-        is_sticky: is_sticky.unwrap_or(false),
-        ..ExperimentAdmission::default()
-    };
+    experiment.is_sticky = is_sticky.unwrap_or(false);
     if let Some(enrolment) = node.get("enrolment") {
         let closed = enrolment.word(&[("open", false), ("closed", true)]);
-        found.admission.is_closed = closed.unwrap_or(false);
-        if found.admission.is_closed && !found.is_sticky {
+        experiment.admission.is_closed = closed.unwrap_or(false);
+        if experiment.admission.is_closed && !experiment.is_sticky {
             enrolment.problem(
-                "closed enrolment without `sticky: true`: nobody could be told to be inside",
+                "closed enrolment without `sticky: true`: nobody could be known to be inside",
                 "write `sticky: true` while enrolment is open, and close it later",
             );
         }
     }
     if let Some(unit) = node.get("bucket_by") {
-        found.unit = bucket_by(&unit, units);
-        if found.is_sticky {
+        experiment.unit = bucket_by(&unit, units);
+        if experiment.is_sticky {
             unit.problem(
                 "`bucket_by` beside `sticky: true`: the cookie belongs to a browser, and what is divided has several",
                 "leave one of them out",
@@ -109,27 +89,26 @@ pub fn read(
     let crossover = node.get("crossover");
     let words = [("first", Crossover::First), ("exclude", Crossover::Exclude)];
     let crossover = crossover.and_then(|node| node.word(&words));
-    found.crossover = crossover.unwrap_or_default();
-    found.allocation = node
-        .get("allocation")
-        .and_then(|node| allocation(&node, groups, found.is_sticky, primary));
+    experiment.crossover = crossover.unwrap_or_default();
+    let allocation = node.get("allocation");
+    experiment.allocation =
+        allocation.and_then(|node| self::allocation(&node, experiment, primary));
     let holdback = node.get("holdback").and_then(|node| share(&node));
-    let prefix = format!("{salt}/holdback/");
-    found.holdback = holdback.map(|share| Portion::new(&prefix, share));
+    let prefix = format!("{}/holdback/", experiment.salt);
+    experiment.holdback = holdback.map(|share| Portion::new(&prefix, share));
     if let Some(include) = node.get("include") {
-        found.admission.include = included(&include, groups, watched);
+        experiment.admission.include = included(&include, &experiment.groups, watched);
     }
-    found
 }
 
 /// Reads `allocation`.
 fn allocation(
     node: &Node<'_>,
-    groups: &[Group],
-    is_sticky: bool,
+    experiment: &Experiment,
     primary: Option<&Metric>,
 ) -> Option<Thompson> {
     const FORMS: &str = "fixed, thompson, or { least: 5%, every: 1h }";
+    let groups = &experiment.groups;
     let mut allocation = Thompson {
         least: 0.05,
         every_ms: 3_600_000,
@@ -148,7 +127,7 @@ fn allocation(
         let is_sound = |percent: f64| (1.0..=most).contains(&percent);
         let least = node.get("least");
         let least = least.and_then(|node| node.percent(&allowed, is_sound));
-        allocation.least = least.map_or(allocation.least, |percent| percent);
+        allocation.least = least.unwrap_or(allocation.least);
         if let Some(every) = node.get("every")
             && let Some(time) = every.duration()
         {
@@ -164,7 +143,7 @@ fn allocation(
     })? {
         return None;
     }
-    if !is_sticky {
+    if !experiment.is_sticky {
         node.problem(
             "weights that change without `sticky: true`: each change would move users to another version",
             "write `sticky: true`",
@@ -198,7 +177,7 @@ fn included(
     node: &Node<'_>,
     groups: &[Group],
     watched: &mut Vec<PathBuf>,
-) -> Box<[(GroupIndex, crate::experiment::admission::ListedIds)]> {
+) -> Box<[(GroupIndex, ListedIds)]> {
     let mut all = Vec::new();
     for (name, ids) in node.named("group") {
         let Some(group) = group_named(&ids, &name, groups) else {

@@ -5,6 +5,7 @@ use super::conditions;
 use super::lifecycle;
 use super::name::check_name;
 use super::reader::Node;
+use crate::experiment::admission::Admission;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
@@ -12,7 +13,7 @@ use crate::experiment::matcher::Matcher;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
-    EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
+    Crossover, EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
 use std::path::PathBuf;
 
@@ -144,18 +145,17 @@ fn experiment(
     let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
     let matcher = node.get("match").map(|node| conditions::read(&node));
     let matcher = matcher.unwrap_or_default();
-    let admitted = admission::read(node, salt, (&groups, primary), shared);
-    Experiment {
+    let mut experiment = Experiment {
         name: name.into(),
         salt: salt.into(),
         expose: expose(node, &matcher),
         matcher,
-        admission: admitted.admission,
-        is_sticky: admitted.is_sticky,
-        unit: admitted.unit,
-        crossover: admitted.crossover,
-        holdback: admitted.holdback,
-        allocation: admitted.allocation,
+        admission: Admission::default(),
+        is_sticky: false,
+        unit: None,
+        crossover: Crossover::First,
+        holdback: None,
+        allocation: None,
         traffic,
         control: GroupIndex(control),
         metrics,
@@ -176,7 +176,9 @@ fn experiment(
         split: Split::new(salt, traffic, parts()),
         epoch: EpochDigest::of(salt, traffic, parts()),
         groups: groups.into(),
-    }
+    };
+    admission::read(node, &mut experiment, primary, shared);
+    experiment
 }
 
 /// Reads `expose`.

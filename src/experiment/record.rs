@@ -105,6 +105,25 @@ pub struct Record<'a> {
     pub unit: &'a str,
 }
 
+impl<'a> Record<'a> {
+    /// A record of nothing but its user and time; the rest is added.
+    pub fn new(at_ms: u64, user: UserId<'a>, declaration: u64) -> Record<'a> {
+        Record {
+            at_ms,
+            user,
+            declaration,
+            status: 0,
+            latency_us: 0,
+            exposures: &[],
+            segments: "",
+            observations: &[],
+            minted: None,
+            is_new: false,
+            unit: "",
+        }
+    }
+}
+
 /// The exposure of a user to a group on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exposure {

@@ -130,17 +130,9 @@ fn append(
     };
     let kept = plan.identity.keep.of(user);
     let record = Record {
-        at_ms,
-        user: kept.id(),
-        declaration: declared.digest,
-        status: 0,
-        latency_us: 0,
-        exposures: &[],
-        segments: "",
         observations: &observations,
-        minted: None,
-        is_new: false,
         unit,
+        ..Record::new(at_ms, kept.id(), declared.digest)
     };
     match journal.append(declared, &record) {
         Ok(()) => {

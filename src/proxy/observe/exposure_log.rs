@@ -128,7 +128,7 @@ fn exposures(plan: &Plan, answered: &Answered<'_>) -> SmallVec<[Exposure; 2]> {
 fn with_harm(plan: &Plan, answered: &mut Answered<'_>, latency: Duration) -> Observations {
     let mut observations = std::mem::take(&mut answered.observations);
     for inside in &answered.assignment.inside {
-        // Before the exposure, control's answer in the group's place is nobody's harm.
+        // Before the exposure, what control served in the group's place counts as no harm.
         let is_fallback = answered.served == Some(inside.experiment);
         if !inside.by.is_over() && (inside.exposes || !is_fallback) {
             let bounds = &plan.experiment(inside.experiment).guardrails;
@@ -189,23 +189,12 @@ pub fn not_counted(
     let Some(nobody) = UserId::new(NOBODY).filter(|_| !exposures.is_empty()) else {
         return;
     };
-    append(
-        worker,
-        snapshot,
-        &Record {
-            at_ms,
-            user: nobody,
-            declaration: snapshot.declared.digest,
-            status,
-            latency_us: 0,
-            exposures: &exposures,
-            segments: "",
-            observations: &[],
-            minted: None,
-            is_new: false,
-            unit: "",
-        },
-    );
+    let record = Record {
+        status,
+        exposures: &exposures,
+        ..Record::new(at_ms, nobody, snapshot.declared.digest)
+    };
+    append(worker, snapshot, &record);
 }
 
 /// An answer that was recorded when its head came, until its body has reached its end.
@@ -253,17 +242,9 @@ impl UnfinishedExposures {
             }
             let kept = plan.identity.keep.of(user);
             let record = Record {
-                at_ms,
-                user: kept.id(),
-                declaration: snapshot.declared.digest,
-                status: 0,
-                latency_us: 0,
                 exposures,
-                segments: "",
-                observations: &[],
-                minted: None,
-                is_new: false,
                 unit,
+                ..Record::new(at_ms, kept.id(), snapshot.declared.digest)
             };
             append(&self.worker, snapshot, &record);
         });
@@ -304,23 +285,14 @@ pub fn event(
     let keep = &plan.identity.keep;
     let minted = visitor.minted_beside().map(|id| keep.of(id));
     let mut has_room = true;
-    for_each_unit(plan, (visitor, units), &[], |user, unit, exposures| {
+    for_each_unit(plan, (visitor, units), &[], |user, unit, _| {
         let kept = keep.of(user);
+        let minted = minted.as_ref().filter(|_| unit.is_empty());
         let record = Record {
-            at_ms,
-            user: kept.id(),
-            declaration: snapshot.declared.digest,
-            status: 0,
-            latency_us: 0,
-            exposures,
-            segments: "",
             observations: &observations,
-            minted: minted
-                .as_ref()
-                .filter(|_| unit.is_empty())
-                .map(StoredId::id),
-            is_new: false,
+            minted: minted.map(StoredId::id),
             unit,
+            ..Record::new(at_ms, kept.id(), snapshot.declared.digest)
         };
         has_room &= append(worker, snapshot, &record);
     });
