@@ -26,7 +26,7 @@ pub struct ClientEvent {
     pub event: Event<'static>,
     /// Who did it, where the report says so.
     pub user: Option<String>,
-    /// The unit that `user` is the ID of, such as `header:x-account`, where the report says so.
+    /// The unit that `user` identifies, such as `header:x-account`, where the report names one.
     pub bucket_by: Option<String>,
 }
 

@@ -66,7 +66,8 @@ impl KeptGroups {
 }
 
 /// Decodes the cookies of this user: of several, such as of two domains, each adds what the ones before do
-/// not have. `ignored` is told what is not valid.
+/// not have. `ignored` is called for each part
+/// that is not valid.
 pub fn read<'a>(
     keys: &KeyRing,
     user: UserId<'_>,

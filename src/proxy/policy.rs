@@ -115,7 +115,7 @@ pub fn kept_groups<'a>(
     Some(Box::new(kept))
 }
 
-/// The cookie that keeps the user in the groups of sticky experiments; `None` where it says so already.
+/// The cookie that keeps the user in the groups of sticky experiments; `None` if the client has the same.
 pub fn keep_groups(
     plan: &Plan,
     visitor: &Visitor<'_>,

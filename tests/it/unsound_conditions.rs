@@ -1,4 +1,4 @@
-//! Conditions that can never hold, cookie domains that browsers refuse, and what people are told.
+//! Conditions that can never hold, cookie domains that browsers refuse, and the messages about them.
 
 use std::path::Path;
 use watershed::config::{self, plan::Plan};
