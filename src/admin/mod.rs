@@ -4,7 +4,7 @@
 //! except health checks must carry one (`Authorization: Bearer …`) or the session cookie of a
 //! browser that logged in with one.
 
-mod clock;
+pub(crate) mod clock;
 mod csv_escape;
 mod decisions;
 pub(crate) mod export;

@@ -2,6 +2,7 @@
 
 use crate::config;
 use crate::config::plan::Plan;
+use crate::experiment::Lifecycle;
 use crate::experiment::metric::VALUE_MAX;
 use std::path::Path;
 
@@ -33,12 +34,18 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             )
         };
         let groups: Vec<String> = experiment.groups.iter().map(group).collect();
+        let state = match experiment.lifecycle {
+            Lifecycle::Running | Lifecycle::Promoted => String::new(),
+            other => format!(" ({})", other.name()),
+        };
+        let ramp = experiment.ramp.as_ref();
+        let ramp = ramp.map_or(String::new(), |ramp| format!("; ramp: {}", ramp.text()));
         match experiment.winner {
             Some(winner) => println!(
                 "  {}: won by {}",
                 experiment.name, experiment.groups[winner.0].name
             ),
-            None => println!("  {}: {}", experiment.name, groups.join(", ")),
+            None => println!("  {}{state}: {}{ramp}", experiment.name, groups.join(", ")),
         }
     }
     println!("  everything else to {}", plan.upstream(plan.default).name);

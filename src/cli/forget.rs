@@ -7,7 +7,7 @@ use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
 use crate::server;
-use crate::store::decisions::AuditEntry;
+use crate::store::decisions::{AuditEntry, DecidedBy};
 use crate::store::forget_user::forget_everywhere;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -62,5 +62,6 @@ fn act(experiment: &str) -> AuditEntry {
         at_ms: system_ms(),
         by: decisions::somebody(),
         reason: None,
+        source: Some(DecidedBy::Person),
     }
 }

@@ -3,11 +3,14 @@
 use super::known_users::KnownUsers;
 use crate::config;
 use crate::config::plan::Plan;
+use crate::experiment::lifecycle::Ramp;
 use crate::experiment::metric::{Metric, MetricGoal};
 use crate::experiment::metric_definition::duration;
 use crate::experiment::resolve::{AssignedBy, Membership, Subject, membership};
 use crate::experiment::units::Units;
-use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex, Horizon, UserId};
+use crate::experiment::{
+    Experiment, ExperimentIndex, Group, GroupIndex, Horizon, Lifecycle, UserId,
+};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -180,6 +183,20 @@ fn meaning(
         (Some(before), Some(after)) if moved((old, before), (new, after)) => {
             "another upstream: a new phase begins, in which all users are counted afresh"
         }
+        (Some(before), Some(after)) if before.lifecycle != after.lifecycle => {
+            match after.lifecycle {
+                Lifecycle::Draft => "a draft: everybody gets control, and nothing is counted",
+                Lifecycle::Scheduled => "it starts later: until then everybody gets control",
+                Lifecycle::Ended => "its planned end has come: everybody gets control",
+                Lifecycle::Promoted => {
+                    "it ends: everybody gets one version, and nothing more is recorded"
+                }
+                _ => "it runs",
+            }
+        }
+        (Some(before), Some(after)) if steps(before) != steps(after) => {
+            "another ramp: it goes on from the share that is admitted now"
+        }
         (Some(before), Some(after)) if before.epoch != after.epoch => {
             "other weights or traffic: a new epoch begins; exposed users who move become crossovers"
         }
@@ -192,6 +209,11 @@ fn meaning(
         }
         _ => "unchanged assignment",
     }
+}
+
+/// The steps of an experiment's ramp.
+fn steps(experiment: &Experiment) -> Option<String> {
+    experiment.ramp.as_ref().map(Ramp::text)
 }
 
 /// All that decides who is admitted, besides weights and traffic.

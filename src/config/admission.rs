@@ -149,6 +149,12 @@ fn allocation(
             "write `sticky: true`",
         );
     }
+    if groups.iter().any(|group| group.weight.get() == 0.0) {
+        node.problem(
+            "a weight of 0 beside weights that follow the counts: its group would get no users to count",
+            "positive weights, or leave `allocation` out",
+        );
+    }
     if primary.is_none_or(|metric| metric.kind != MetricKind::Conversion) {
         node.problem(
             "the primary metric is no conversion, and weights follow the share of users who convert",
@@ -232,24 +238,40 @@ fn layers(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
                 "the same `bucket_by` in all experiments of a layer, or another layer",
             );
         }
-        let slots = experiment.traffic.get() * SLOTS as f64;
-        if (slots - slots.round()).abs() > 1e-6 {
-            node.problem(
-                format!(
-                    "a share of {} % of a layer",
-                    100.0 * experiment.traffic.get()
-                ),
-                "`traffic` in steps of 0.1%, such as 30% or 12.5%",
-            );
+        // A ramp reserves the slots of its widest step, and admits some of them before.
+        let ramp = experiment.ramp.as_ref();
+        let steps = ramp.map_or(Vec::new(), |ramp| ramp.steps.iter().collect());
+        let shares = steps.iter().map(|step| step.share);
+        let shares: Vec<Share> = shares
+            .chain(ramp.is_none().then_some(experiment.traffic))
+            .collect();
+        for share in &shares {
+            let slots = share.get() * SLOTS as f64;
+            if (slots - slots.round()).abs() > 1e-6 {
+                node.problem(
+                    format!("a share of {} % of a layer", 100.0 * share.get()),
+                    "`traffic` or `ramp` in steps of 0.1%, such as 30% or 12.5%",
+                );
+            }
         }
+        let widest = shares.last().copied().unwrap_or(experiment.traffic);
         let layer = layers
             .entry(name)
             .or_insert_with(|| LayerDivision::new(name));
-        match layer.take(&experiment.salt, experiment.traffic) {
-            Ok(share) => experiment.admission.layer = Some(share),
+        for step in experiment.ramp.iter_mut().flat_map(|ramp| &mut ramp.steps) {
+            step.layer = layer.clone().take(&experiment.salt, step.share).ok();
+        }
+        match layer.take(&experiment.salt, widest) {
+            Ok(share) => {
+                let first = experiment
+                    .ramp
+                    .as_ref()
+                    .and_then(|ramp| ramp.steps[0].layer.clone());
+                experiment.admission.layer = first.or(Some(share));
+            }
             Err(full) => {
                 let percent = |share: f64| (share * 1000.0).round() / 10.0;
-                let (free, wanted) = (full.free as f64 / SLOTS as f64, experiment.traffic.get());
+                let (free, wanted) = (full.free as f64 / SLOTS as f64, widest.get());
                 node.problem(
                     format!(
                         "the experiments of layer {name:?} want more than 100 % of it: {} % are free, and this one wants {} %",

@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
+use crate::experiment::lifecycle::About;
 use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
 use crate::experiment::{Experiment, Lifecycle, UpstreamIndex};
@@ -42,11 +43,19 @@ pub fn definition(plan: &Plan) -> String {
     } = plan;
     // Without the lookup tables of experiments: their order differs between processes.
     let mut experiments = plan.experiments.to_vec();
-    for experiment in experiments.iter_mut().filter(|own| !own.ended_by_file) {
+    for experiment in &mut experiments {
+        experiment.about = About::default();
+        if experiment.ended_by_file {
+            continue;
+        }
         // Decisions reach replicas at different times.
         (experiment.winner, experiment.lifecycle) = (None, Lifecycle::Running);
         if let Some(allocation) = experiment.allocation.clone() {
             experiment.reweigh(&allocation.first);
+        }
+        if let Some(ramp) = experiment.ramp.take() {
+            experiment.admit(&ramp.steps[0]);
+            experiment.ramp = Some(ramp);
         }
     }
     let content = digest(&format!(
@@ -74,7 +83,7 @@ pub fn experiment(plan: &Plan, experiment: &Experiment) -> DeclaredExperiment {
         traffic: experiment.traffic,
         groups: experiment.groups.iter().map(group).collect(),
         metrics: counted(experiment).into_iter().collect(),
-        running: experiment.winner.is_none(),
+        running: experiment.is_running(),
         salt: Some(experiment.salt.to_string()),
         unit: experiment
             .unit

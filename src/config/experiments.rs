@@ -4,11 +4,13 @@ use super::admission;
 use super::conditions;
 use super::lifecycle;
 use super::name::check_name;
+use super::ramp;
 use super::reader::Node;
 use crate::experiment::admission::Admission;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
+use crate::experiment::lifecycle::Ramp;
 use crate::experiment::matcher::Matcher;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
@@ -69,7 +71,7 @@ const KEYS: &[(&str, &str)] = &[
         "the planned end: a time after the first user, such as 14d, or a number of users",
     ),
 ];
-const WEIGHT: &str = "a positive number, such as 50";
+const WEIGHT: &str = "a number of 0 or more, such as 50; nobody new gets a group of weight 0";
 const LABEL: &str = "what people read in place of the group's name: at most 80 letters";
 const LABEL_MAX: usize = 80;
 
@@ -81,7 +83,7 @@ pub fn read(
 ) -> (Vec<Experiment>, Vec<Unit>) {
     let named = root.get("experiments").map(|node| node.named("experiment"));
     let named = named.unwrap_or_default();
-    let keys = [KEYS, admission::KEYS].concat();
+    let keys = [KEYS, lifecycle::KEYS, ramp::KEYS, admission::KEYS].concat();
     let (mut experiments, mut nodes, mut units) = (Vec::new(), Vec::new(), Vec::new());
     for (name, node) in &named {
         check_name(node, name);
@@ -127,12 +129,8 @@ fn experiment(
         .get("salt")
         .and_then(|node| node.text("a text"))
         .unwrap_or(name);
-    let traffic = node.get("traffic").and_then(|node| {
-        node.percent("a percentage from 0% to 100%, with its sign", |percent| {
-            (0.0..=100.0).contains(&percent)
-        })
-    });
-    let traffic = traffic.and_then(Share::new).unwrap_or(Share::ALL);
+    let ramp = ramp::read(node);
+    let traffic = traffic(node, ramp.as_ref());
     let parts = || groups.iter().map(|group| (&*group.name, group.weight));
     let winner = lifecycle::winner(node, &groups);
     let control = groups
@@ -143,10 +141,15 @@ fn experiment(
     let primary = metrics.first().map(|index| &known.metrics[index.0]);
     let min_duration = node.get("min_duration").and_then(|node| node.duration());
     let min_duration_ms = min_duration.map_or(7 * 24 * 3_600_000, |time| time.as_millis() as u64);
+    let guardrails = node.get("guardrails");
+    let guardrails = guardrails.map(|node| self::guardrails(&node, known));
+    let count_overrides = node.get("count_overrides");
+    let count_overrides = count_overrides.and_then(|node| node.boolean());
     let matcher = node.get("match").map(|node| conditions::read(&node));
     let matcher = matcher.unwrap_or_default();
     let mut experiment = Experiment {
         name: name.into(),
+        about: lifecycle::about(node),
         salt: salt.into(),
         expose: expose(node, &matcher),
         matcher,
@@ -157,20 +160,16 @@ fn experiment(
         holdback: None,
         allocation: None,
         traffic,
+        ramp,
         control: GroupIndex(control),
         metrics,
-        guardrails: node
-            .get("guardrails")
-            .map(|node| guardrails(&node, known))
-            .unwrap_or_default(),
+        guardrails: guardrails.unwrap_or_default(),
         lifecycle: winner.map_or(Lifecycle::Running, |_| Lifecycle::Promoted),
+        schedule: lifecycle::schedule(node),
         ended_by_file: winner.is_some(),
         act_on: lifecycle::act_on(node),
         winner,
-        count_overrides: node
-            .get("count_overrides")
-            .and_then(|node| node.boolean())
-            .unwrap_or(false),
+        count_overrides: count_overrides.unwrap_or(false),
         min_duration_ms,
         horizon: lifecycle::horizon(node, min_duration_ms, primary),
         split: Split::new(salt, traffic, parts()),
@@ -179,6 +178,19 @@ fn experiment(
     };
     admission::read(node, &mut experiment, primary, shared);
     experiment
+}
+
+/// Reads the share of users who take part; with a ramp, that of its first step.
+fn traffic(node: &Node<'_>, ramp: Option<&Ramp>) -> Share {
+    let traffic = node.get("traffic").and_then(|node| {
+        node.percent("a percentage from 0% to 100%, with its sign", |percent| {
+            (0.0..=100.0).contains(&percent)
+        })
+    });
+    match ramp {
+        Some(ramp) => ramp.steps[0].share,
+        None => traffic.and_then(Share::new).unwrap_or(Share::ALL),
+    }
 }
 
 /// Reads `expose`.
@@ -197,10 +209,10 @@ fn expose(node: &Node<'_>, matcher: &Matcher) -> Option<Matcher> {
 /// `{ control: current, experiment: redesign, percent: 10 }`.
 fn short_groups(node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
     let percent = node.get("percent").and_then(|node| {
-        let allowed = "a percentage above 0 and below 100, such as 10 or 10%";
+        let allowed = "a percentage from 0 to 100, such as 10 or 10%";
         node.read(allowed, |text| {
             let number: f64 = text.trim_end_matches('%').trim_end().parse().ok()?;
-            (number > 0.0 && number < 100.0).then_some(number)
+            (0.0..=100.0).contains(&number).then_some(number)
         })
     });
     let mut groups = Vec::new();
@@ -255,7 +267,7 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
             continue;
         }
         let weight = match node.get("weight") {
-            Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight > 0.0),
+            Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight >= 0.0),
             None => {
                 node.missing("weight", WEIGHT);
                 None
@@ -272,6 +284,12 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
             upstream: upstream.and_then(|node| upstream_named(&node, known)),
             label: node.get("label").and_then(|node| label(&node)),
         });
+    }
+    if !groups.is_empty() && groups.iter().all(|group| group.weight.get() == 0.0) {
+        node.problem(
+            "all weights are 0: no group could get a user",
+            "a positive weight for one group at least",
+        );
     }
     let with = named
         .iter()

@@ -1,9 +1,90 @@
-//! What ends an experiment: a winner in the file, or a verdict that takes effect by itself.
+//! What an experiment is about, when it runs, and what ends it: a winner in the file, or a verdict that takes
+//! effect by itself.
 
 use super::reader::Node;
+use crate::experiment::lifecycle::{About, Schedule};
 use crate::experiment::metric::{Metric, MetricKind};
 use crate::experiment::metric_definition::duration;
 use crate::experiment::{ActOn, Group, GroupIndex, Horizon};
+
+/// The keys of an experiment that say what it is about and when it runs.
+pub const KEYS: &[(&str, &str)] = &[
+    ("description", "what is tried, for people who read results"),
+    ("owner", "who answers for the experiment"),
+    ("hypothesis", "what is expected, and why"),
+    (
+        "link",
+        "the address of a page about the experiment, such as https://…",
+    ),
+    (
+        "state",
+        "draft (everybody gets control, and overrides reach the other groups), or running",
+    ),
+    ("start", "when it starts, such as 2026-12-01T08:00:00Z"),
+    ("end", "when it ends, such as 2026-12-15T08:00:00Z"),
+];
+/// The most characters of a text about an experiment.
+const ABOUT_MAX: usize = 1000;
+
+/// Reads what people should know of an experiment.
+pub fn about(experiment: &Node<'_>) -> About {
+    let text = |key: &str| -> Option<Box<str>> {
+        let allowed = format!("a text of at most {ABOUT_MAX} characters");
+        experiment.get(key)?.read(&allowed, |text| {
+            // YAML can fold a text over several lines; it is shown in one.
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let is_sound = (1..=ABOUT_MAX).contains(&text.chars().count())
+                && !text.chars().any(char::is_control);
+            is_sound.then(|| text.into())
+        })
+    };
+    let link = experiment.get("link").and_then(|node| {
+        node.read(
+            "an address that begins with https:// or http://",
+            |text| -> Option<Box<str>> {
+                let uri: http::Uri = text.parse().ok()?;
+                let is_web = matches!(uri.scheme_str(), Some("https" | "http"));
+                (is_web && uri.host().is_some_and(|host| !host.is_empty())).then(|| text.into())
+            },
+        )
+    });
+    About {
+        description: text("description"),
+        owner: text("owner"),
+        hypothesis: text("hypothesis"),
+        link,
+    }
+}
+
+/// Reads `state`, `start` and `end`.
+pub fn schedule(experiment: &Node<'_>) -> Schedule {
+    let time = |key: &str| {
+        let node = experiment.get(key)?;
+        let allowed = "a date and time with its offset, such as 2026-12-01T08:00:00Z or 2026-12-01T09:00:00+01:00";
+        node.read(allowed, |text| {
+            let time: jiff::Timestamp = text.parse().ok()?;
+            u64::try_from(time.as_millisecond()).ok()
+        })
+    };
+    let state = experiment.get("state");
+    let is_draft = state.and_then(|node| node.word(&[("draft", true), ("running", false)]));
+    let (start_ms, mut end_ms) = (time("start"), time("end"));
+    if let (Some(start), Some(end)) = (start_ms, end_ms)
+        && end <= start
+        && let Some(node) = experiment.get("end")
+    {
+        node.problem(
+            "the experiment ends before it starts",
+            "a time after `start`",
+        );
+        end_ms = None;
+    }
+    Schedule {
+        is_draft: is_draft.unwrap_or(false),
+        start_ms,
+        end_ms,
+    }
+}
 
 /// Reads `winner:`, the group whose version everybody gets.
 pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {

@@ -24,6 +24,7 @@ mod metrics;
 mod name;
 pub mod plan;
 mod privacy;
+mod ramp;
 mod reader;
 mod redact;
 mod schema;
@@ -42,6 +43,7 @@ use crate::features::Feature;
 use plan::{IdLists, Plan};
 use std::cell::RefCell;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Reads the plan of a file, or returns all its errors.
 pub fn load(path: &Path) -> Result<Plan, InvalidConfig> {
@@ -52,7 +54,10 @@ pub fn load(path: &Path) -> Result<Plan, InvalidConfig> {
 pub fn load_again(path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfig> {
     let text = file::read(path)?;
     let environment = |name: &str| std::env::var(name).ok();
-    parse_for(&text, path, &environment, Feature::is_built, known_ids)
+    let mut plan = parse_for(&text, path, &environment, Feature::is_built, known_ids)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    plan.keep_schedules(now.map_or(0, |now| now.as_millis() as u64));
+    Ok(plan)
 }
 
 /// Reads the plan of a text, as if it were the file at `path`.

@@ -118,6 +118,14 @@ impl Plan {
         }
     }
 
+    /// Lets experiments do what their schedules say of this time.
+    pub fn keep_schedules(&mut self, now_ms: u64) {
+        let experiments = self.experiments.iter_mut();
+        for experiment in experiments.filter(|it| !it.ended_by_file) {
+            experiment.lifecycle = experiment.schedule.at(now_ms);
+        }
+    }
+
     /// Returns the experiment at this index.
     pub fn experiment(&self, index: ExperimentIndex) -> &Experiment {
         &self.experiments[index.0]

@@ -6,14 +6,15 @@
 use super::{GroupIndex, UserId};
 use std::io::{self, Read};
 
-/// The share of a group relative to the other groups. Finite and positive.
+/// The share of a group relative to the other groups. Finite and at least 0; nobody new gets a group of
+/// weight 0.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Weight(f64);
 
 impl Weight {
-    /// Returns `None` unless `value` is finite and greater than zero.
+    /// Returns `None` unless `value` is finite and at least 0.
     pub fn new(value: f64) -> Option<Weight> {
-        (value.is_finite() && value > 0.0).then_some(Weight(value))
+        (value.is_finite() && value >= 0.0).then_some(Weight(value))
     }
 
     /// Returns the weight as it is written in the file.
@@ -107,13 +108,16 @@ impl Split {
     }
 
     /// Chooses the group, whatever the traffic share is, by weighted rendezvous hashing: the largest `ln(u) / weight` wins, and the first
-    /// group wins a tie.
+    /// group wins a tie. `None` without a group of positive weight.
     /// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005
     /// (logarithmic method).
     pub fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
         let mut best = None;
         let mut best_score = f64::NEG_INFINITY;
         for (index, slot) in self.groups.iter().enumerate() {
+            if slot.weight == 0.0 {
+                continue;
+            }
             let hash = f64::from(hash(&slot.prefix, user));
             let score = match self.even {
                 true => hash,

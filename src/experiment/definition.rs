@@ -7,6 +7,7 @@ use super::epoch::EpochDigest;
 use super::guardrail::Guardrail;
 use super::http_view::RequestView;
 use super::index::{GroupIndex, MetricIndex, UpstreamIndex};
+use super::lifecycle::{About, Lifecycle, Ramp, RampStep, Schedule};
 use super::matcher::Matcher;
 use super::metric_definition::duration;
 use super::units::UnitIndex;
@@ -18,31 +19,6 @@ pub struct ActOn {
     pub winner: bool,
     /// Rolls back when every other group is worse than control or does harm.
     pub loser: bool,
-}
-
-/// What an experiment does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// Users are split between its groups.
-    Running,
-    /// Everybody gets control until it is resumed.
-    Paused,
-    /// Everybody gets one group's version.
-    Promoted,
-    /// Everybody gets control for good.
-    RolledBack,
-}
-
-impl Lifecycle {
-    /// Returns the name that results use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Lifecycle::Running => "running",
-            Lifecycle::Paused => "paused",
-            Lifecycle::Promoted => "promoted",
-            Lifecycle::RolledBack => "rolled_back",
-        }
-    }
 }
 
 /// A planned end.
@@ -100,6 +76,8 @@ impl Crossover {
 pub struct Experiment {
     /// Its name in the file; unique.
     pub name: Box<str>,
+    /// What people should know of it.
+    pub about: About,
     /// What is hashed with the user's ID; the name unless given.
     pub salt: Box<str>,
     /// Whose requests are served by the user's group.
@@ -118,8 +96,10 @@ pub struct Experiment {
     pub holdback: Option<Portion>,
     /// How weights follow the counts; `None` where they are fixed.
     pub allocation: Option<Thompson>,
-    /// The share of eligible users who take part.
+    /// The share of eligible users who take part; with a ramp, that of its step.
     pub traffic: Share,
+    /// The steps in which `traffic` grows.
+    pub ramp: Option<Ramp>,
     /// At least two, in file order, names unique.
     pub groups: Box<[Group]>,
     /// The control group: the others are compared with it.
@@ -130,8 +110,10 @@ pub struct Experiment {
     pub guardrails: Box<[Guardrail]>,
     /// The group whose version everybody gets. The experiment is over and records nothing.
     pub winner: Option<GroupIndex>,
-    /// What it does now. Every state but `Running` has a `winner`.
+    /// What it does now. Decided states besides `Running` have a `winner`.
     pub lifecycle: Lifecycle,
+    /// When the file lets it run.
+    pub schedule: Schedule,
     /// Whether the file ended it, and not a later decision.
     pub ended_by_file: bool,
     /// Verdicts that watershed acts on by itself.
@@ -167,10 +149,15 @@ impl Experiment {
         is_promoted && self.holdback.as_ref().is_some_and(|it| it.has(user))
     }
 
+    /// Whether users are split between its groups now, and counted.
+    pub fn is_running(&self) -> bool {
+        self.lifecycle == Lifecycle::Running
+    }
+
     /// Whether users get different versions.
     pub fn divides_users(&self) -> bool {
         let admission = &self.admission;
-        self.winner.is_none()
+        self.is_running()
             || self.holdback.is_some()
             || admission.holdout.is_some()
             || self.unit.is_some()
@@ -181,6 +168,20 @@ impl Experiment {
         for (group, weight) in self.groups.iter_mut().zip(weights) {
             group.weight = *weight;
         }
+        self.divide();
+    }
+
+    /// Admits the users of one step of its ramp: another epoch.
+    pub fn admit(&mut self, step: &RampStep) {
+        self.traffic = step.share;
+        if step.layer.is_some() {
+            self.admission.layer.clone_from(&step.layer);
+        }
+        self.divide();
+    }
+
+    /// Prepares its split for hashing.
+    fn divide(&mut self) {
         let parts = || self.groups.iter().map(|group| (&*group.name, group.weight));
         self.split = Split::new(&self.salt, self.traffic, parts());
         self.epoch = EpochDigest::of(&self.salt, self.traffic, parts());
@@ -192,7 +193,8 @@ impl Experiment {
         let is_open = admission.layer.is_none()
             && admission.requires.is_empty()
             && !admission.is_closed
-            && self.traffic == Share::ALL;
+            && self.traffic == Share::ALL
+            && self.schedule == Schedule::default();
         let is_for_all = admission.holdout.is_none() && self.unit.is_none();
         is_for_all && (self.winner.is_some() || is_open)
     }

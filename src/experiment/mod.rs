@@ -26,6 +26,7 @@ pub mod kept_groups;
 pub mod key_ring;
 pub mod language;
 pub mod latency_bucket;
+pub mod lifecycle;
 pub mod match_index;
 pub mod matcher;
 pub mod metric;
@@ -43,7 +44,8 @@ pub mod segment;
 pub mod units;
 mod user_id;
 
-pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Lifecycle, Thompson};
+pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Thompson};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
+pub use lifecycle::Lifecycle;
 pub use user_id::UserId;

@@ -5,7 +5,9 @@ use super::kept_groups::KeptGroups;
 use super::match_index::Experiments;
 use super::override_token::Override;
 use super::units::Units;
-use super::{EpochDigest, Experiment, ExperimentIndex, GroupIndex, UpstreamIndex, UserId};
+use super::{
+    EpochDigest, Experiment, ExperimentIndex, GroupIndex, Lifecycle, UpstreamIndex, UserId,
+};
 use smallvec::SmallVec;
 
 /// Who is assigned, and what decides it besides the experiments.
@@ -103,6 +105,10 @@ pub enum OutsideReason {
     NotMatched,
     /// The user is not in the experiment's traffic share.
     OutsideTraffic,
+    /// The user is not in the share of the ramp's step.
+    Ramp,
+    /// The experiment admits nobody now: it is a draft, scheduled, or has ended.
+    NotRunning(Lifecycle),
     /// An earlier experiment of the file, or one that the user was in before, has chosen the upstream of
     /// this request.
     AnotherChose(ExperimentIndex),
@@ -119,11 +125,18 @@ pub enum OutsideReason {
 }
 
 impl OutsideReason {
+    /// Whether the user may be admitted later, and gets control's version until then.
+    fn is_for_now(self) -> bool {
+        matches!(self, OutsideReason::Ramp | OutsideReason::NotRunning(_))
+    }
+
     /// As `plan` writes it.
     pub fn word(self) -> &'static str {
         match self {
             OutsideReason::NotMatched => "not matched",
             OutsideReason::OutsideTraffic => "traffic",
+            OutsideReason::Ramp => "ramp",
+            OutsideReason::NotRunning(lifecycle) => lifecycle.name(),
             OutsideReason::AnotherChose(_) => "another experiment",
             OutsideReason::Holdout => "holdout",
             OutsideReason::Layer => "layer",
@@ -162,8 +175,9 @@ impl Assignment {
     /// Returns the group in the experiment that chose the upstream, or the first one.
     pub fn deciding(&self) -> Option<Inside> {
         let chosen = self.chosen.map(|(experiment, _, _)| experiment);
-        let mut inside = self.inside.iter().copied();
-        inside.find(|it| chosen.is_none_or(|chosen| chosen == it.experiment))
+        let mut inside = self.inside.iter();
+        let choosing = inside.find(|it| Some(it.experiment) == chosen);
+        choosing.or_else(|| self.inside.first()).copied()
     }
 }
 
@@ -206,13 +220,15 @@ impl VariesBy {
 
 /// Resolves a request of a user. At most one experiment, the first in file order whose group has an
 /// upstream, chooses the upstream; where the user was in some of them before, the one of these that came
-/// first. All experiments without upstreams apply.
+/// first. All experiments without upstreams apply. A user whom no experiment chooses an upstream for gets
+/// control's version of the first experiment that may admit the user later.
 pub fn resolve<'a>(
     experiments: &Experiments,
     request: impl RequestView<'a>,
     subject: &Subject<'_>,
 ) -> Assignment {
     let mut assignment = Assignment::default();
+    let mut for_now = None;
     let anchor = subject
         .kept
         .and_then(|kept| anchor(experiments, request, kept));
@@ -224,19 +240,36 @@ pub fn resolve<'a>(
         if !assignment.varies_by.add(index, experiment, request) {
             continue;
         }
-        if let Membership::Inside { group, by } = membership(experiments, index, subject) {
-            assignment.inside.push(Inside {
-                experiment: index,
-                group,
-                by,
-                exposes: experiment.exposes(request),
-            });
-            if let Some(upstream) = experiment.groups[group.0].upstream {
-                assignment.chosen = Some((index, group, upstream));
+        match membership(experiments, index, subject) {
+            Membership::Inside { group, by } => {
+                assignment.inside.push(Inside {
+                    experiment: index,
+                    group,
+                    by,
+                    exposes: experiment.exposes(request),
+                });
+                if let Some(upstream) = experiment.groups[group.0].upstream {
+                    assignment.chosen = Some((index, group, upstream));
+                }
             }
+            Membership::Outside(reason) if reason.is_for_now() => {
+                for_now = for_now.or(control_of(experiment, index));
+            }
+            Membership::Outside(_) => {}
         }
     }
+    assignment.chosen = assignment.chosen.or(for_now);
     assignment
+}
+
+/// Control's version of an experiment, if it chooses upstreams.
+fn control_of(
+    experiment: &Experiment,
+    index: ExperimentIndex,
+) -> Option<(ExperimentIndex, GroupIndex, UpstreamIndex)> {
+    let control = experiment.control;
+    let upstream = experiment.groups[control.0].upstream?;
+    Some((index, control, upstream))
 }
 
 /// The experiment that the user was in first, of those that would choose the upstream of this request.
@@ -247,7 +280,7 @@ fn anchor<'a>(
 ) -> Option<ExperimentIndex> {
     let matching = kept.entries.iter().filter(|entry| {
         let experiment = &experiments[entry.experiment.0];
-        let chooses = experiment.chooses_upstream() && experiment.winner.is_none();
+        let chooses = experiment.chooses_upstream() && experiment.is_running();
         chooses && experiment.matcher.matches(request)
     });
     let first = matching.min_by_key(|entry| (entry.since_s, entry.experiment));
@@ -272,6 +305,7 @@ pub fn unrecorded<'a>(
     forced: Option<&Override>,
 ) -> Assignment {
     let mut assignment = Assignment::default();
+    let mut for_now = None;
     for (index, experiment) in experiments.candidates(request) {
         let forced = forced.and_then(|forced| forced.group_in(experiment));
         let chooses = assignment.chosen.is_none() && experiment.chooses_upstream();
@@ -289,12 +323,15 @@ pub fn unrecorded<'a>(
                 exposes: experiment.exposes(request),
             });
         }
-        if chooses {
+        if chooses && forced.is_none() && experiment.lifecycle.admits_nobody() {
+            for_now = for_now.or(control_of(experiment, index));
+        } else if chooses {
             let group = forced.unwrap_or(experiment.winner.unwrap_or(experiment.control));
             let upstream = experiment.groups[group.0].upstream;
             assignment.chosen = upstream.map(|upstream| (index, group, upstream));
         }
     }
+    assignment.chosen = assignment.chosen.or(for_now);
     assignment
 }
 
@@ -305,7 +342,7 @@ pub fn eligible<'a>(
 ) -> impl Iterator<Item = ExperimentIndex> {
     let running = experiments
         .candidates(request)
-        .filter(|(_, experiment)| experiment.winner.is_none());
+        .filter(|(_, experiment)| experiment.is_running());
     let eligible = running.filter(move |(_, experiment)| {
         experiment.matcher.matches(request) && experiment.exposes(request)
     });
@@ -342,6 +379,9 @@ pub fn membership(
             true => inside(experiment.control, AssignedBy::Holdback),
             false => inside(group, AssignedBy::Winner),
         };
+    }
+    if experiment.lifecycle.admits_nobody() {
+        return Membership::Outside(OutsideReason::NotRunning(experiment.lifecycle));
     }
     if let Some(group) = admission.included(user) {
         return inside(group, AssignedBy::Include);
@@ -390,7 +430,7 @@ fn first_of_layer(
     let shares = |other: ExperimentIndex| {
         let other = &experiments[other.0];
         let its = other.admission.layer.as_ref();
-        other.winner.is_none() && its.is_some_and(|its| its.name == layer.name)
+        other.is_running() && its.is_some_and(|its| its.name == layer.name)
     };
     let kept = subject.kept.iter().flat_map(|kept| &kept.entries);
     let kept = kept.filter(|entry| shares(entry.experiment));
@@ -405,6 +445,10 @@ fn assigned(experiment: &Experiment, user: UserId<'_>) -> Membership {
         Some(layer) if !layer.has(user) => (None, OutsideReason::Layer),
         Some(_) => (experiment.split.group(user), OutsideReason::Layer),
         None => (experiment.split.assign(user), OutsideReason::OutsideTraffic),
+    };
+    let reason = match experiment.ramp {
+        Some(_) => OutsideReason::Ramp,
+        None => reason,
     };
     group.map_or(Membership::Outside(reason), |group| Membership::Inside {
         group,

@@ -1,6 +1,7 @@
 //! The plan that is served: the plan of the file, changed by decisions, with the secrets that sign.
 
 use super::secrets::Secrets;
+use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
 use crate::experiment::assign::Weight;
 use crate::experiment::{Experiment, Group, GroupIndex, Lifecycle};
@@ -34,6 +35,8 @@ struct PlanInputs {
     plan: Plan,
     decisions: StandingDecisions,
     secrets: Vec<String>,
+    /// What experiments do by their schedules, as it is served.
+    scheduled: Vec<Lifecycle>,
 }
 
 impl ActivePlan {
@@ -43,10 +46,11 @@ impl ActivePlan {
         decisions: StandingDecisions,
         secrets: &Secrets,
     ) -> (ActivePlan, watch::Receiver<Arc<Plan>>) {
-        let inputs = PlanInputs {
+        let mut inputs = PlanInputs {
             plan,
             decisions,
             secrets: secrets.known().to_vec(),
+            scheduled: Vec::new(),
         };
         let (plans, changes) = watch::channel(Arc::new(inputs.plan_to_serve()));
         let active = ActivePlan {
@@ -84,7 +88,24 @@ impl ActivePlan {
         self.plans.send_replace(Arc::new(inputs.plan_to_serve()));
     }
 
-    /// Follows the decisions of the store. A notification makes it read them at once.
+    /// Serves another plan if the time of a start or an end has come. Returns the time to the next one.
+    fn keep_schedule(&self) -> Duration {
+        let now_ms = now_ms();
+        let (has_changed, next_ms) = {
+            let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+            let schedules = || inputs.plan.experiments.iter().map(|it| it.schedule);
+            let changes = schedules().filter_map(|it| it.next_change_ms(now_ms));
+            let does = schedules().map(|it| it.at(now_ms));
+            (!does.eq(inputs.scheduled.iter().copied()), changes.min())
+        };
+        if has_changed {
+            self.change(|_| {});
+        }
+        let left_ms = next_ms.map(|next_ms| next_ms.saturating_sub(now_ms));
+        left_ms.map_or(Duration::MAX, |left_ms| Duration::from_millis(left_ms + 1))
+    }
+
+    /// Follows the decisions of the store, and the schedules of experiments. A notification makes it read them at once.
     pub async fn follow(
         self: Arc<Self>,
         store: Arc<dyn Store>,
@@ -105,8 +126,9 @@ impl ActivePlan {
                 // Ingestion reports an unavailable store.
                 Err(error) => tracing::debug!("decisions cannot be read: {}", chain(&error)),
             }
+            let next = self.keep_schedule().min(INTERVAL);
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(next) => {}
                 () = notified.notified() => {}
             }
         }
@@ -208,8 +230,11 @@ fn remember(file: &Path, decisions: &StandingDecisions) {
 }
 
 impl PlanInputs {
-    fn plan_to_serve(&self) -> Plan {
-        let mut plan = with_decisions(&self.plan, &self.decisions);
+    fn plan_to_serve(&mut self) -> Plan {
+        let now_ms = now_ms();
+        let schedules = self.plan.experiments.iter().map(|it| it.schedule);
+        self.scheduled = schedules.map(|it| it.at(now_ms)).collect();
+        let mut plan = with_decisions(&self.plan, &self.decisions, now_ms);
         let secrets: Vec<_> = self.secrets.iter().map(String::as_bytes).collect();
         if let [first, others @ ..] = &secrets[..] {
             plan.sign_by(first, others);
@@ -219,8 +244,9 @@ impl PlanInputs {
 }
 
 /// Applies decisions to a plan. A winner in the file takes precedence.
-fn with_decisions(plan: &Plan, decisions: &StandingDecisions) -> Plan {
+fn with_decisions(plan: &Plan, decisions: &StandingDecisions, now_ms: u64) -> Plan {
     let mut plan = plan.clone();
+    plan.keep_schedules(now_ms);
     for experiment in plan.experiments.iter_mut() {
         let decision = decisions.get(&*experiment.name);
         let Some(decision) = decision.filter(|it| it.salt == *experiment.salt) else {
@@ -236,7 +262,7 @@ fn with_decisions(plan: &Plan, decisions: &StandingDecisions) -> Plan {
         let group = decision.group.as_ref().and_then(named);
         let weights = weights(experiment, decision);
         (experiment.lifecycle, experiment.winner) = match decision.state {
-            DecidedState::Running => (Lifecycle::Running, None),
+            DecidedState::Running => (experiment.lifecycle, None),
             DecidedState::Paused => (Lifecycle::Paused, Some(experiment.control)),
             // A group that no longer exists cannot be served.
             DecidedState::Promoted => (
@@ -247,6 +273,10 @@ fn with_decisions(plan: &Plan, decisions: &StandingDecisions) -> Plan {
         };
         if let Some(weights) = weights {
             experiment.reweigh(&weights);
+        }
+        if let (Some(position), Some(ramp)) = (&decision.ramp, experiment.ramp.take()) {
+            experiment.admit(&ramp.steps[ramp.step_of(position.share)]);
+            experiment.ramp = Some(ramp);
         }
     }
     plan

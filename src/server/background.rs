@@ -74,9 +74,10 @@ impl Background {
             store: &opened.store,
             telemetry: &opened.telemetry,
         };
-        let evaluator = Arc::new(Evaluator::new(Arc::clone(&opened.telemetry)));
-        let replica = uuid::Uuid::now_v7().to_string();
         let decided = Arc::new(Notify::new());
+        let evaluator = Evaluator::new(Arc::clone(&opened.telemetry), Arc::clone(&decided));
+        let evaluator = Arc::new(evaluator);
+        let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
         let (events, event_requests) = mpsc::channel(8);
         let path = plan.journal.path.clone();

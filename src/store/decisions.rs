@@ -21,6 +21,71 @@ pub struct StandingDecision {
     /// of the file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, f64>,
+    /// The step of the file's ramp, once the first one has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<RampPosition>,
+}
+
+/// Where an experiment is on its ramp. It names no step, so that a file with other steps can go on from here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RampPosition {
+    /// The share of matching users who are admitted, 0 to 1.
+    pub share: f64,
+    /// When the step began, in Unix milliseconds.
+    pub began_ms: u64,
+    /// When it would have begun had the experiment run ever since, in Unix milliseconds.
+    pub since_ms: u64,
+    /// While the experiment does not run: for how long the step has lasted, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
+}
+
+impl RampPosition {
+    /// Begins a step.
+    pub fn begin(share: f64, now_ms: u64) -> RampPosition {
+        RampPosition {
+            share,
+            began_ms: now_ms,
+            since_ms: now_ms,
+            ran_ms: None,
+        }
+    }
+
+    /// Stops the time of the step, or lets it go on.
+    pub fn when(&self, runs: bool, now_ms: u64) -> RampPosition {
+        let ran_ms = self.ran_ms.unwrap_or(now_ms.saturating_sub(self.since_ms));
+        RampPosition {
+            since_ms: match runs {
+                true => now_ms.saturating_sub(ran_ms),
+                false => self.since_ms,
+            },
+            ran_ms: (!runs).then_some(ran_ms),
+            ..*self
+        }
+    }
+}
+
+/// What decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecidedBy {
+    /// A person or a program of theirs, through the admin API.
+    Person,
+    /// A rule of the file, such as `act_on` or `ramp`.
+    Rule,
+    /// The file itself.
+    File,
+}
+
+impl DecidedBy {
+    /// As results write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            DecidedBy::Person => "person",
+            DecidedBy::Rule => "rule",
+            DecidedBy::File => "file",
+        }
+    }
 }
 
 /// The state of an experiment by decision.
@@ -45,7 +110,7 @@ pub type StandingDecisions = BTreeMap<String, StandingDecision>;
 pub struct AuditEntry {
     /// The experiment; empty for an action on all.
     pub experiment: String,
-    /// The action: `pause`, `resume`, `promote`, `rollback`, `allocate`, `reload` or `forget`.
+    /// The action: `pause`, `resume`, `promote`, `rollback`, `allocate`, `ramp`, `reload` or `forget`.
     pub action: String,
     /// The state before, such as `running` or `promoted experiment`.
     pub from: String,
@@ -57,6 +122,20 @@ pub struct AuditEntry {
     pub by: String,
     /// The reason, if one was given.
     pub reason: Option<String>,
+    /// What decided; `None` in entries of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<DecidedBy>,
+}
+
+impl AuditEntry {
+    /// Returns what decided. Earlier versions named rules in `by` alone.
+    pub fn decided_by(&self) -> DecidedBy {
+        self.source
+            .unwrap_or(match self.by.starts_with("watershed (") {
+                true => DecidedBy::Rule,
+                false => DecidedBy::Person,
+            })
+    }
 }
 
 /// The most entries of the audit log; older ones are deleted.

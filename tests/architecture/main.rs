@@ -102,6 +102,7 @@ const PURE: &[&str] = &[
     "admin/view/chart.rs",
     "admin/view/csv.rs",
     "admin/view/interval_plot.rs",
+    "admin/view/lifecycle.rs",
     "admin/view/metric_values.rs",
     "admin/view/narrative.rs",
     "admin/view/segments.rs",

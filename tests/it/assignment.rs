@@ -423,8 +423,29 @@ fn empty_id_is_no_user_and_no_groups_assign_nobody() {
 }
 
 #[test]
+fn group_of_weight_zero_gets_nobody_and_moves_nobody_else() {
+    let with = split("zero", 1.0, [("a", 1.0), ("none", 0.0), ("b", 1.0)]);
+    let without = split("zero", 1.0, [("a", 1.0), ("b", 1.0)]);
+    for number in 0..2000 {
+        let id = format!("user-{number}");
+        let place = with.assign(user(id.as_bytes())).unwrap().0;
+        assert_ne!(place, 1, "{id}");
+        let expected = without.assign(user(id.as_bytes())).unwrap().0;
+        assert_eq!(place / 2, expected, "{id}");
+    }
+    let nobody = split("zero", 1.0, [("a", 0.0), ("b", 0.0)]);
+    assert_eq!(nobody.assign(user(b"user-1")), None);
+}
+
+#[test]
 fn invalid_weights_and_shares_are_refused() {
-    for weight in [0.0, -0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+    for weight in [
+        -f64::MIN_POSITIVE,
+        -1.0,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ] {
         assert_eq!(Weight::new(weight), None, "{weight}");
     }
     for share in [-0.1, 1.000_001, f64::NAN, f64::INFINITY] {

@@ -261,15 +261,15 @@ fn unknown_keys_are_reported_with_a_suggestion() {
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
-        "error: routes.yaml:5:7: experiments.e.groups.control: `weight` is missing\n\nhint: a positive number, such as 50\n\n\
-         error: routes.yaml:5:18: experiments.e.groups.control.wieght: unknown key\n\nhint: did you mean `weight`? (a positive number, such as 50)",
+        "error: routes.yaml:5:7: experiments.e.groups.control: `weight` is missing\n\nhint: a number of 0 or more, such as 50; nobody new gets a group of weight 0\n\n\
+         error: routes.yaml:5:18: experiments.e.groups.control.wieght: unknown key\n\nhint: did you mean `weight`? (a number of 0 or more, such as 50; nobody new gets a group of weight 0)",
     );
 }
 
 #[test]
 fn all_diagnostics_are_reported_in_file_order() {
     check(
-        "listen: nowhere\nupstreams: { a: ftp://b }\nexperiments:\n  e: { control: a, experiment: c, percent: 0 }\nmetrics:\n  m: POST checkout\n",
+        "listen: nowhere\nupstreams: { a: ftp://b }\nexperiments:\n  e: { control: a, experiment: c, percent: 101 }\nmetrics:\n  m: POST checkout\n",
         r#"
 error: routes.yaml:1:9: listen: found "nowhere"
 
@@ -283,9 +283,9 @@ error: routes.yaml:4:32: experiments.e.experiment: there is no upstream "c"
 
 hint: known: a
 
-error: routes.yaml:4:44: experiments.e.percent: found "0"
+error: routes.yaml:4:44: experiments.e.percent: found "101"
 
-hint: a percentage above 0 and below 100, such as 10 or 10%
+hint: a percentage from 0 to 100, such as 10 or 10%
 
 error: routes.yaml:6:6: metrics.m: "checkout" is neither a method nor a path
 
@@ -452,11 +452,11 @@ fn experiments() {
                 "control: {{ weight: {found}, upstream: current }}, b: {{ weight: 1, upstream: redesign }}"
             ),
             &format!(
-                "error: routes.yaml:6:44: experiments.new-site.groups.control.weight: {text}\n\nhint: a positive number, such as 50"
+                "error: routes.yaml:6:44: experiments.new-site.groups.control.weight: {text}\n\nhint: a number of 0 or more, such as 50; nobody new gets a group of weight 0"
             ),
         );
     };
-    weight("0", "found 0");
+    weight("-0.1", "found -0.1");
     weight("-1", "found -1");
     weight(".nan", "found .nan");
     weight(".inf", "found .inf");

@@ -33,6 +33,7 @@ mod ingestion;
 mod ingestion_lag;
 mod journal;
 mod latencies;
+mod lifecycle;
 mod logging;
 mod metrics;
 mod openapi;

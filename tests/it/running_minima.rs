@@ -132,6 +132,7 @@ async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
                     at_ms: before_ms + 1,
                     by: name.to_owned(),
                     weights: std::collections::BTreeMap::new(),
+                    ramp: None,
                 };
                 let act = AuditEntry {
                     experiment: "site".to_owned(),
@@ -141,6 +142,7 @@ async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
                     at_ms: next.at_ms,
                     by: name.to_owned(),
                     reason: None,
+                    source: None,
                 };
                 taken += u32::from(store.decide(before_ms, &next, &act).await.unwrap());
             }

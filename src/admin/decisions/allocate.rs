@@ -2,11 +2,12 @@
 //! the best by the primary metric. Each change is a decision that the store keeps, and begins an epoch.
 
 use crate::admin::decisions::decide::describe_weights;
+use crate::admin::decisions::record::record_decision;
 use crate::config::plan::Plan;
 use crate::experiment::metric::MetricGoal;
 use crate::experiment::{Experiment, Lifecycle};
 use crate::stats::bayes::{self, Posterior};
-use crate::store::decisions::{AuditEntry, DecidedState, StandingDecision};
+use crate::store::decisions::{AuditEntry, DecidedBy, DecidedState, StandingDecision};
 use crate::store::phases::Placement;
 use crate::store::{ExperimentTotals, Store, StoreError};
 use std::collections::BTreeMap;
@@ -66,6 +67,7 @@ pub async fn allocate(
         at_ms: now_ms.max(before_ms + 1),
         by: BY.to_owned(),
         weights,
+        ramp: own.and_then(|decision| decision.ramp.clone()),
     };
     let from = experiment.groups.iter();
     let from = from.map(|group| (group.name.to_string(), group.weight.get()));
@@ -77,11 +79,10 @@ pub async fn allocate(
         at_ms: next.at_ms,
         by: BY.to_owned(),
         reason: None,
+        source: Some(DecidedBy::Rule),
     };
     // If another replica was quicker, its weights apply.
-    if store.decide(before_ms, &next, &entry).await? {
-        tracing::info!("{}: weights {}", experiment.name, entry.to);
-    }
+    record_decision(store, before_ms, &next, &entry).await?;
     Ok(())
 }
 

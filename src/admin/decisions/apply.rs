@@ -5,6 +5,7 @@ use crate::admin::decisions::decide::{Decision, Done, Undecided, decide};
 use crate::admin::http::error::{Failure, no_experiment};
 use crate::admin::results::gather::ResultsRequest;
 use crate::admin::state::AdminState;
+use crate::store::decisions::DecidedBy;
 use axum::http::StatusCode;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub async fn apply(
         group: group.as_deref(),
         by: &by,
         reason,
+        source: DecidedBy::Person,
     };
     let plan = state.plan();
     let done = match decide(&plan, &*state.store, name, &decision).await {

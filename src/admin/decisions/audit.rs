@@ -1,7 +1,7 @@
 //! The audit log of actions that are not decisions about an experiment.
 
 use crate::admin::clock::now_ms;
-use crate::store::decisions::AuditEntry;
+use crate::store::decisions::{AuditEntry, DecidedBy};
 use crate::store::{Store, chain};
 
 /// Records an action that has already taken effect. A failure of the store is only logged because
@@ -31,5 +31,6 @@ pub fn entry(action: &str, by: String, from: String, to: String) -> AuditEntry {
         at_ms: now_ms(),
         by,
         reason: None,
+        source: Some(DecidedBy::Person),
     }
 }

@@ -3,11 +3,12 @@
 
 use crate::admin::clock::now_ms;
 use crate::admin::decisions::action::Action;
+use crate::admin::decisions::record::record_decision;
 use crate::admin::http::error::{Failure, no_experiment};
 use crate::admin::results::enums;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
-use crate::store::decisions::{AuditEntry, DecidedState, StandingDecision};
+use crate::store::decisions::{AuditEntry, DecidedBy, DecidedState, StandingDecision};
 use crate::store::{Store, StoreError};
 use axum::http::StatusCode;
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub struct Decision<'a> {
     pub by: &'a str,
     /// The reason.
     pub reason: Option<&'a str>,
+    /// What decides.
+    pub source: DecidedBy,
 }
 
 /// Why a decision was not taken.
@@ -71,18 +74,25 @@ pub async fn decide(
         Some(current) => current.state == state && current.group == group,
     };
     let before_ms = before.map_or(0, |decision| decision.at_ms);
+    let now_ms = now_ms();
+    let runs = state == DecidedState::Running;
+    let ramp = current.and_then(|current| current.ramp.as_ref());
     let next = StandingDecision {
         state,
         group: group.clone(),
         salt: experiment.salt.to_string(),
-        at_ms: now_ms().max(before_ms + 1),
+        at_ms: now_ms.max(before_ms + 1),
         by: decision.by.to_owned(),
-        weights: BTreeMap::new(),
+        // Whoever was in a group stays there, and the ramp goes on where it was.
+        weights: current.map_or_else(BTreeMap::new, |current| current.weights.clone()),
+        ramp: ramp.map(|ramp| ramp.when(runs, now_ms)),
     };
+    let scheduled = experiment.schedule.at(now_ms);
+    let describe = |decision| describe(decision, scheduled);
     let (from, to) = (describe(current), describe(Some(&next)));
     let done = Done {
         experiment: name.to_owned(),
-        status: status(state),
+        status: status(state, scheduled),
         group,
         from: from.clone(),
         to: to.clone(),
@@ -99,8 +109,9 @@ pub async fn decide(
         at_ms: next.at_ms,
         by: decision.by.to_owned(),
         reason: decision.reason.map(str::to_owned),
+        source: Some(decision.source),
     };
-    let stored = store.decide(before_ms, &next, &entry).await;
+    let stored = record_decision(store, before_ms, &next, &entry).await;
     if !stored.map_err(Undecided::Away)? {
         return Err(Undecided::Refused(
             StatusCode::CONFLICT,
@@ -108,13 +119,6 @@ pub async fn decide(
                 .to_owned(),
         ));
     }
-    tracing::info!(
-        "{name}: {} by {}: {} -> {}",
-        entry.action,
-        entry.by,
-        entry.from,
-        entry.to
-    );
     Ok(done)
 }
 
@@ -160,10 +164,11 @@ fn group_after(
     }
 }
 
-/// Describes the state after a decision, such as `promoted experiment`.
-fn describe(decision: Option<&StandingDecision>) -> String {
+/// Describes the state after a decision, such as `promoted experiment`. `scheduled` is what the experiment does
+/// by its schedule.
+fn describe(decision: Option<&StandingDecision>, scheduled: Lifecycle) -> String {
     match decision {
-        None => "running".to_owned(),
+        None => scheduled.name().to_owned(),
         Some(StandingDecision {
             state: DecidedState::Promoted,
             group: Some(group),
@@ -171,9 +176,9 @@ fn describe(decision: Option<&StandingDecision>) -> String {
         }) => format!("promoted {group}"),
         Some(decision) if !decision.weights.is_empty() => {
             let weights = describe_weights(&decision.weights);
-            format!("{} {weights}", status(decision.state))
+            format!("{} {weights}", status(decision.state, scheduled))
         }
-        Some(decision) => status(decision.state).to_owned(),
+        Some(decision) => status(decision.state, scheduled).to_owned(),
     }
 }
 
@@ -185,9 +190,9 @@ pub fn describe_weights(weights: &BTreeMap<String, f64>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn status(state: DecidedState) -> &'static str {
+fn status(state: DecidedState, scheduled: Lifecycle) -> &'static str {
     match state {
-        DecidedState::Running => Lifecycle::Running.name(),
+        DecidedState::Running => scheduled.name(),
         DecidedState::Paused => Lifecycle::Paused.name(),
         DecidedState::Promoted => Lifecycle::Promoted.name(),
         DecidedState::RolledBack => Lifecycle::RolledBack.name(),

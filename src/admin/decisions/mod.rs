@@ -7,3 +7,5 @@ pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod decide;
 pub(crate) mod form;
+pub(crate) mod ramp;
+pub(crate) mod record;

@@ -6,7 +6,7 @@ use crate::config::plan::Plan;
 use crate::experiment::identity;
 use crate::experiment::resolve::{AssignedBy, Membership, OutsideReason, Subject, membership};
 use crate::experiment::units::Units;
-use crate::experiment::{Experiment, ExperimentIndex, UserId};
+use crate::experiment::{Experiment, ExperimentIndex, Lifecycle, UserId};
 use crate::store::UserRecord;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -169,6 +169,17 @@ fn why_outside(plan: &Plan, experiment: &Experiment, reason: OutsideReason) -> S
         OutsideReason::NotMatched => "the request does not match".to_owned(),
         OutsideReason::OutsideTraffic => {
             format!("the hash of the ID is outside the traffic share of {share} %")
+        }
+        OutsideReason::Ramp => format!(
+            "the ramp admits {share} % of users now, and the hash of the ID is beyond that; the user gets control, and may be admitted later"
+        ),
+        OutsideReason::NotRunning(lifecycle) => {
+            let why = match lifecycle {
+                Lifecycle::Draft => "the experiment is a draft",
+                Lifecycle::Scheduled => "the experiment has not started",
+                _ => "the experiment has ended",
+            };
+            format!("{why}: everybody gets control")
         }
         OutsideReason::AnotherChose(other) => {
             let other = &plan.experiment(other).name;

@@ -11,15 +11,7 @@ fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> Schema {
 
 /// What an experiment does.
 pub fn status() -> Schema {
-    let decided = [
-        Lifecycle::Running,
-        Lifecycle::Paused,
-        Lifecycle::Promoted,
-        Lifecycle::RolledBack,
-    ];
-    let words = decided.map(Lifecycle::name);
-    // No experiment is scheduled yet: whoever reads results should know the word.
-    one_of(words.into_iter().chain(["scheduled", "ended"]))
+    one_of(Lifecycle::ALL.map(Lifecycle::name))
 }
 
 /// What a verdict says.
@@ -93,6 +85,14 @@ pub fn crossover() -> Schema {
 
 pub fn allocation() -> Schema {
     one_of(["fixed", "thompson"])
+}
+
+pub fn on_alarm() -> Schema {
+    one_of(["hold", "rollback"])
+}
+
+pub fn decided_by() -> Schema {
+    one_of(["person", "rule", "file"])
 }
 
 pub fn enrolment() -> Schema {

@@ -5,15 +5,18 @@ use crate::admin::clock::now_ms;
 use crate::admin::decisions::action::Action;
 use crate::admin::decisions::allocate::allocate;
 use crate::admin::decisions::decide::{Decision, Undecided, decide};
+use crate::admin::decisions::ramp::{self, Alarm, DataHealth, RampEvidence, RampMove};
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::{has_windows, question};
 use crate::admin::view::verdict_text::reason;
 use crate::config::declaration;
 use crate::config::plan::Plan;
+use crate::experiment::lifecycle::OnAlarm;
 use crate::experiment::{Crossover, Experiment, Lifecycle};
 use crate::stats::{self, Finding, Judgement, Question, State, Verdict};
 use crate::store::apply_semantics::CROSSED_OVER;
+use crate::store::decisions::DecidedBy;
 use crate::store::phases::{self, Located, Placement};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
@@ -23,10 +26,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How often every experiment is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// What a decision by rule rests on was there for so long, and in two rounds.
+const CONFIRMED_AFTER: Duration = Duration::from_secs(4);
 /// How long results wait for a batch of reported events that is partly counted.
 const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last look may take: a stop does not wait for a store that hangs.
@@ -55,6 +60,20 @@ pub struct Evaluation {
     pub experiment: Experiment,
 }
 
+impl Evaluation {
+    /// What holds a ramp.
+    pub fn alarm(&self, health: DataHealth) -> Option<Alarm> {
+        let evidence = RampEvidence {
+            experiment: &self.experiment,
+            totals: &self.totals,
+            question: &self.question,
+            judgement: &self.judgement,
+            recent: &self.recent,
+        };
+        ramp::alarm(&evidence, health)
+    }
+}
+
 /// What was counted when an experiment is looked at.
 #[derive(Debug)]
 pub struct CountsSnapshot {
@@ -77,6 +96,8 @@ type Hours = (u64, Arc<Vec<HourTotals>>);
 #[derive(Debug, Default)]
 pub struct Evaluator {
     telemetry: Arc<Telemetry>,
+    /// Wakes the task that applies decisions.
+    decided: Arc<Notify>,
     /// By phase's key: what is kept of it, here and in the store. It also outlives a store that loses
     /// its last seconds.
     known: Mutex<HashMap<String, RunningMinima>>,
@@ -85,10 +106,11 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Looks of the process with these numbers.
-    pub fn new(telemetry: Arc<Telemetry>) -> Evaluator {
+    /// Looks of the process with these numbers, whose decisions are applied once `decided` is notified.
+    pub fn new(telemetry: Arc<Telemetry>, decided: Arc<Notify>) -> Evaluator {
         Evaluator {
             telemetry,
+            decided,
             ..Evaluator::default()
         }
     }
@@ -242,16 +264,19 @@ impl Evaluator {
     /// [`Phase::Concluding`] has begun, analyzes all of them once more.
     pub async fn run(
         self: Arc<Self>,
-        plans: watch::Receiver<Arc<Plan>>,
+        mut plans: watch::Receiver<Arc<Plan>>,
         store: Arc<dyn Store>,
         mut phase: PhaseWatch,
     ) {
         let mut rounds = EvaluationLoop::default();
         loop {
-            let plan = Arc::clone(&plans.borrow());
+            let plan = Arc::clone(&plans.borrow_and_update());
             let round = async {
                 rounds.round(&self, &plan, &*store).await;
-                tokio::time::sleep(INTERVAL).await;
+                tokio::select! {
+                    () = tokio::time::sleep(rounds.until_next(now_ms())) => {}
+                    () = ramp_begins(&mut plans) => {}
+                }
             };
             // A round that is dropped half-way has kept the minima that it found until then.
             tokio::select! {
@@ -265,6 +290,19 @@ impl Evaluator {
             tracing::debug!("no last look: the store does not answer");
         }
     }
+}
+
+/// Waits for a plan with a running ramp: its first step should not wait for the next round.
+async fn ramp_begins(plans: &mut watch::Receiver<Arc<Plan>>) {
+    while plans.changed().await.is_ok() {
+        let plan = Arc::clone(&plans.borrow_and_update());
+        let mut experiments = plan.experiments.iter();
+        if experiments.any(|it| it.ramp.is_some() && it.is_running()) {
+            return;
+        }
+    }
+    // The sender is gone, and the process stops.
+    std::future::pending().await
 }
 
 /// Gives no verdict by the primary metric, which is gone. Data that cannot be believed and harm stay
@@ -304,7 +342,11 @@ struct EvaluationLoop {
     /// By phase's key.
     totals: HashMap<String, ExperimentTotals>,
     /// By experiment's name: what its verdict asks for, where the file says that it is acted on.
-    due: HashMap<String, Due>,
+    due: HashMap<String, (Due, Instant)>,
+    /// By experiment's name: when the next step of its ramp is due, in Unix milliseconds.
+    steps: HashMap<String, u64>,
+    /// By experiment's name: since when its ramp has a grave alarm.
+    alarms: HashMap<String, Instant>,
     digest: u64,
     warned: BTreeSet<String>,
 }
@@ -315,6 +357,7 @@ impl EvaluationLoop {
             self.digest = plan.digest;
             self.totals.clear();
             self.due.clear();
+            self.steps.clear();
         }
         for experiment in &plan.experiments {
             if let Err(error) = self.one(evaluator, plan, experiment, store).await {
@@ -344,6 +387,7 @@ impl EvaluationLoop {
         if counted == Counted::Wholly {
             let counts = (&placement, &totals);
             allocate(plan, experiment, counts, store, now_ms()).await?;
+            self.widen(evaluator, plan, experiment, store).await?;
         }
         // A verdict may also come by time alone.
         let has_windows = has_windows(plan, experiment);
@@ -400,8 +444,89 @@ impl EvaluationLoop {
             self.due.remove(name);
             return false;
         }
-        self.due.insert(name.to_owned(), due) == Some(due)
+        let (_, since) = *self
+            .due
+            .entry(name.to_owned())
+            .and_modify(|known| {
+                if known.0 != due {
+                    *known = (due, Instant::now());
+                }
+            })
+            .or_insert((due, Instant::now()));
+        since.elapsed() >= CONFIRMED_AFTER
     }
+
+    /// Takes the next step of a ramp if it is due and nothing gives an alarm.
+    async fn widen(
+        &mut self,
+        evaluator: &Evaluator,
+        plan: &Plan,
+        experiment: &Experiment,
+        store: &dyn Store,
+    ) -> Result<(), StoreError> {
+        let name = experiment.name.to_string();
+        self.steps.remove(&name);
+        let Some(ramp) = experiment.ramp.as_ref().filter(|_| experiment.is_running()) else {
+            return Ok(());
+        };
+        let decisions = store.decisions().await?;
+        let position = ramp::standing(&decisions, experiment).and_then(|own| own.ramp.as_ref());
+        let next = ramp::next_move(ramp, position, now_ms());
+        if let RampMove::WaitUntil(due_ms) = next {
+            self.steps.insert(name.clone(), due_ms);
+        }
+        let asks = matches!(next, RampMove::Widen(..)) || ramp.on_alarm == OnAlarm::Rollback;
+        let alarm = match asks {
+            true => {
+                let health = data_health(plan, store, &evaluator.telemetry).await?;
+                let declared = declaration::experiment(plan, experiment);
+                let metrics = declaration::metrics(plan);
+                let located = phases::locate(store, &declared, &metrics).await?;
+                let evaluation = evaluator.evaluate(plan, experiment, located, store).await?;
+                evaluation.alarm(health)
+            }
+            false => None,
+        };
+        let since = match alarm.as_ref().filter(|alarm| alarm.is_grave) {
+            None => self.alarms.remove(&name),
+            Some(_) => Some(*self.alarms.entry(name).or_insert_with(Instant::now)),
+        };
+        let is_confirmed = since.is_some_and(|since| since.elapsed() >= CONFIRMED_AFTER);
+        let known = (store, &decisions);
+        if ramp::advance(plan, experiment, ramp, known, alarm.as_ref(), is_confirmed).await? {
+            evaluator.decided.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Returns the time to the next round: a step of a ramp does not wait for others.
+    fn until_next(&self, now_ms: u64) -> Duration {
+        let due_ms = self.steps.values().min();
+        let left_ms = due_ms.map(|due_ms| due_ms.saturating_sub(now_ms) + 1);
+        left_ms.map_or(INTERVAL, |left_ms| {
+            INTERVAL.min(Duration::from_millis(left_ms))
+        })
+    }
+}
+
+/// Whether the counts of all replicas can be believed.
+pub async fn data_health(
+    plan: &Plan,
+    store: &dyn Store,
+    telemetry: &Telemetry,
+) -> Result<DataHealth, StoreError> {
+    let now_ms = now_ms();
+    let definition = declaration::definition(plan);
+    let replicas = store.replicas(now_ms).await?;
+    let others = replicas.iter().filter(|it| it.definition != definition);
+    let caught_up_ms = telemetry.ingestion.caught_up_ms.load(Ordering::Relaxed);
+    Ok(DataHealth {
+        behind_ms: match telemetry.lag_events() {
+            0 => 0,
+            _ => now_ms.saturating_sub(caught_up_ms),
+        },
+        disagreeing: others.count(),
+    })
 }
 
 /// Does what the file says is to be done about a verdict.
@@ -428,6 +553,7 @@ async fn act(
         group,
         by: "watershed (act_on)",
         reason: Some(reason),
+        source: DecidedBy::Rule,
     };
     match decide(plan, store, &experiment.name, &decision).await {
         Err(Undecided::Away(error)) => Err(error),

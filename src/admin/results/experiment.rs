@@ -24,10 +24,17 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
     let Evaluation {
         totals, experiment, ..
     } = evaluation;
-    let winner = experiment.winner;
+    let (winner, about) = (experiment.winner, &experiment.about);
     ExperimentResult {
         name: experiment.name.to_string(),
         status: experiment.lifecycle.name(),
+        description: about.description.as_ref().map(ToString::to_string),
+        hypothesis: about.hypothesis.as_ref().map(ToString::to_string),
+        owner: about.owner.as_ref().map(ToString::to_string),
+        link: about.link.as_ref().map(ToString::to_string),
+        starts_at: experiment.schedule.start_ms.and_then(rfc3339),
+        ends_at: experiment.schedule.end_ms.and_then(rfc3339),
+        ramp: None,
         winner: winner.map(|group| experiment.groups[group.0].name.to_string()),
         started_at: started_at(totals),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
@@ -195,6 +202,13 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
     ExperimentResult {
         name,
         status: "ended",
+        description: None,
+        hypothesis: None,
+        owner: None,
+        link: None,
+        starts_at: None,
+        ends_at: None,
+        ramp: None,
         winner: None,
         started_at,
         epochs,

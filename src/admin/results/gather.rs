@@ -2,9 +2,10 @@
 
 use crate::admin::clock::now_ms;
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluator;
+use crate::admin::results::evaluator::{self, Evaluator};
 use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
 use crate::admin::results::metric::{ONCE, View};
+use crate::admin::results::ramp_progress::{RampContext, ramp_progress};
 use crate::admin::results::schema::{
     ActResult, EventState, ExperimentResult, FrequentIdResult, ReplicaResult, Results, StoreState,
 };
@@ -50,6 +51,11 @@ pub async fn gather(
     let mut state = store_state(store, telemetry, now_ms);
     state.dropped_events += store.dropped().await?;
     state.damaged_events += store.damaged().await?;
+    let mut context = RampContext::default();
+    if plan.experiments.iter().any(|it| it.ramp.is_some()) {
+        context.decisions = store.decisions().await?;
+        context.health = evaluator::data_health(plan, store, telemetry).await?;
+    }
     let mut experiments = Vec::new();
     // Of all experiments, one that cannot be read is left out, and reported.
     let mut unknown = Vec::new();
@@ -66,7 +72,15 @@ pub async fn gather(
         .iter()
         .filter(|experiment| wanted(&experiment.name))
     {
-        match one(plan, experiment, (store, evaluator), wish, now_ms).await {
+        match one(
+            plan,
+            experiment,
+            (store, evaluator),
+            (wish, &context),
+            now_ms,
+        )
+        .await
+        {
             Ok(shown) => experiments.push(shown),
             Err(error) => leave_out(&experiment.name, error)?,
         }
@@ -112,7 +126,7 @@ async fn one(
     plan: &Plan,
     experiment: &Experiment,
     (store, evaluator): (&dyn Store, &Evaluator),
-    wish: ResultsRequest<'_>,
+    (wish, context): (ResultsRequest<'_>, &RampContext),
     now_ms: u64,
 ) -> Result<ExperimentResult, StoreError> {
     let declared = declaration::experiment(plan, experiment);
@@ -121,6 +135,7 @@ async fn one(
     let (number, phases) = (located.placement.phase, located.phases.clone());
     let evaluation = evaluator.evaluate(plan, experiment, located, store).await?;
     let mut shown = result(plan, &evaluation, wish.view);
+    shown.ramp = ramp_progress(&evaluation, context);
     if wish.over_time {
         let over_time = time_series::over_time(plan, &evaluation, now_ms);
         for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
@@ -199,6 +214,7 @@ async fn acts(store: &dyn Store, wish: ResultsRequest<'_>) -> Result<Vec<ActResu
 impl From<AuditEntry> for ActResult {
     fn from(act: AuditEntry) -> ActResult {
         ActResult {
+            source: act.decided_by().word(),
             experiment: act.experiment,
             action: act.action,
             from: act.from,

@@ -10,6 +10,8 @@ pub(crate) mod guardrail;
 pub(crate) mod hours;
 pub(crate) mod metric;
 pub(crate) mod planning;
+pub(crate) mod ramp_progress;
+pub(crate) mod ramp_result;
 pub(crate) mod recent_traffic;
 pub mod schema;
 pub(crate) mod segments;

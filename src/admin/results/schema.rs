@@ -2,6 +2,7 @@
 //! not known yet is `null`. docs/results.md says what each field is.
 
 use crate::admin::results::enums;
+use crate::admin::results::ramp_result::RampResult;
 use crate::store::event_ids::EventCounts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -40,6 +41,8 @@ pub struct ActResult {
     pub at: Option<String>,
     pub at_ms: u64,
     pub by: String,
+    #[schema(schema_with = enums::decided_by)]
+    pub source: &'static str,
     pub reason: Option<String>,
 }
 
@@ -127,6 +130,27 @@ pub struct ExperimentResult {
     pub name: String,
     #[schema(schema_with = enums::status)]
     pub status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub hypothesis: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub owner: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub link: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub starts_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub ends_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub ramp: Option<RampResult>,
     pub winner: Option<String>,
     pub started_at: Option<String>,
     pub epochs: Vec<EpochResult>,

@@ -7,7 +7,7 @@ use crate::admin::results::schema::{ExperimentResult, PlanningResult};
 
 /// Returns the recommended decision, if there is one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
-    if experiment.status != "running" {
+    if experiment.status != "running" && !has_ended_by_plan(experiment) {
         return None;
     }
     match experiment.verdict.state {
@@ -17,12 +17,29 @@ pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
     }
 }
 
+/// Whether the planned end in the file has come.
+pub fn has_ended_by_plan(experiment: &ExperimentResult) -> bool {
+    experiment.status == "ended" && experiment.ends_at.is_some()
+}
+
 /// Returns the recommended action as a sentence.
 pub fn advice(experiment: &ExperimentResult) -> String {
     let verdict = &experiment.verdict;
     let shown = experiment.winner.as_deref().unwrap_or("control");
     match (experiment.status, verdict.state) {
-        ("ended", _) => {
+        ("draft", _) => {
+            "Remove `state: draft` from the file to start it. Until then, only overrides reach the other groups."
+                .to_owned()
+        }
+        ("scheduled", _) => format!(
+            "Nothing. It starts on {}.",
+            experiment.starts_at.as_deref().map_or("?".to_owned(), format::minute)
+        ),
+        ("ended", "collecting") if has_ended_by_plan(experiment) => {
+            "Decide: promote the version that is cheaper to keep, or set a later `end`. It ended without a verdict."
+                .to_owned()
+        }
+        ("ended", _) if !has_ended_by_plan(experiment) => {
             "Nothing. The experiment is no longer in the file; its counts stay.".to_owned()
         }
         ("promoted", _) => format!(
@@ -114,6 +131,13 @@ mod tests {
         ExperimentResult {
             name: "site".to_owned(),
             status,
+            description: None,
+            hypothesis: None,
+            owner: None,
+            link: None,
+            starts_at: None,
+            ends_at: None,
+            ramp: None,
             winner: None,
             started_at: Some("2026-01-01T00:00:00Z".to_owned()),
             epochs: Vec::new(),
@@ -204,6 +228,15 @@ mod tests {
         check(&of("promoted", "winner"), "Nothing", None);
         check(&of("rolled_back", "loser"), "Nothing", None);
         check(&of("ended", "collecting"), "Nothing", None);
+        check(&of("draft", "collecting"), "Remove `state: draft`", None);
+        check(&of("scheduled", "collecting"), "Nothing", None);
+        let planned_end = |state| ExperimentResult {
+            ends_at: Some("2026-01-15T00:00:00Z".to_owned()),
+            ..of("ended", state)
+        };
+        let promote = Some(Action::Promote);
+        check(&planned_end("winner"), "Promote next", promote);
+        check(&planned_end("collecting"), "Decide", None);
         check(&planned(None), "Keep it running.", None);
         let days = planned(Some(6.0 * 86_400.0));
         check(&days, "Keep it running, for about 6 days.", None);

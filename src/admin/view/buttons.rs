@@ -36,6 +36,7 @@ pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> 
     let mut choices = Vec::new();
     match experiment.status {
         "running" => choices.push(choice(Action::Pause, None)),
+        "ended" if advice::has_ended_by_plan(experiment) => {}
         "paused" | "promoted" | "rolled_back" => choices.push(choice(Action::Resume, None)),
         _ => return choices,
     }

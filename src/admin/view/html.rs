@@ -11,6 +11,7 @@ use crate::admin::view::advice;
 use crate::admin::view::buttons::{self, Choice};
 use crate::admin::view::chart::Chart;
 use crate::admin::view::interval_plot::{Plot, WIDTH};
+use crate::admin::view::lifecycle;
 use crate::admin::view::metric_values;
 use crate::admin::view::narrative;
 use crate::admin::view::segments::{self, SegmentRow};
@@ -74,6 +75,10 @@ impl Page<'_> {
 
     fn facts(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
         narrative::facts(self.results, experiment)
+    }
+
+    fn about(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
+        lifecycle::about(experiment)
     }
 
     fn past(&self, experiment: &ExperimentResult) -> Vec<String> {

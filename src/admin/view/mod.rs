@@ -7,6 +7,7 @@ pub(crate) mod chart;
 pub(crate) mod csv;
 pub(crate) mod html;
 pub(crate) mod interval_plot;
+pub(crate) mod lifecycle;
 pub(crate) mod metric_values;
 pub(crate) mod narrative;
 pub(crate) mod segments;

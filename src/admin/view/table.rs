@@ -5,6 +5,7 @@ use crate::admin::format::thousands;
 use crate::admin::results::schema::{ExperimentResult, Results};
 use crate::admin::view::advice;
 use crate::admin::view::bars::{Paint, bars};
+use crate::admin::view::lifecycle;
 use crate::admin::view::metric_values::{lift, rate};
 use crate::admin::view::narrative;
 use crate::admin::view::segments;
@@ -23,10 +24,12 @@ pub fn table(results: &Results, paint: Option<Paint>) -> String {
     }
     for experiment in &results.experiments {
         let verdict = &experiment.verdict;
+        text.push_str(&format!("{} ({})\n", experiment.name, experiment.status));
+        for (label, about) in lifecycle::about(experiment) {
+            text.push_str(&format!("{label}: {about}\n"));
+        }
         text.push_str(&format!(
-            "{} ({})\n{}: {}\n",
-            experiment.name,
-            experiment.status,
+            "{}: {}\n",
             painted.state(verdict.state),
             verdict.reason
         ));

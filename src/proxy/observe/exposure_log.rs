@@ -102,7 +102,7 @@ fn exposures(plan: &Plan, answered: &Answered<'_>) -> SmallVec<[Exposure; 2]> {
     let exposure = |inside: &Inside| {
         let experiment = plan.experiment(inside.experiment);
         let counts = match inside.by {
-            AssignedBy::Override => experiment.count_overrides,
+            AssignedBy::Override => experiment.count_overrides && experiment.is_running(),
             by => by.is_random(),
         };
         let is_fallback = answered.served == Some(inside.experiment);
