@@ -201,7 +201,11 @@ fn decide<'b>(
     let keep_groups = counted.zip(kept.as_deref()).and_then(|(visitor, kept)| {
         policy::keep_groups(plan, visitor, kept, &assignment, (began_ms, over_tls))
     });
-    let cookies = keep_override.into_iter().chain(keep_groups).collect();
+    // Few requests have any.
+    let cookies = match (keep_override, keep_groups) {
+        (None, None) => Vec::new(),
+        (one, other) => one.into_iter().chain(other).collect(),
+    };
     Decided {
         local,
         over_tls,
