@@ -97,7 +97,7 @@ pub struct EventFaults([Counter; EventFaults::REASONS.len()]);
 
 impl EventFaults {
     /// The names of the reasons in metrics and results.
-    pub const REASONS: [&str; 8] = [
+    pub const REASONS: [&str; 9] = [
         "unreadable",
         "too_many",
         "not_a_number",
@@ -106,6 +106,7 @@ impl EventFaults {
         "id",
         "not_a_time",
         "time_out_of_range",
+        "unknown_unit",
     ];
 
     /// Adds a fault. Only one thread may do so.

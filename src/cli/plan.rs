@@ -3,9 +3,11 @@
 use super::known_users::KnownUsers;
 use crate::config;
 use crate::config::plan::Plan;
+use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
 use crate::experiment::metric::{Metric, MetricGoal};
 use crate::experiment::metric_definition::duration;
+use crate::experiment::not_counted::Exclusion;
 use crate::experiment::resolve::{AssignedBy, Membership, Subject, membership};
 use crate::experiment::units::Units;
 use crate::experiment::{
@@ -313,6 +315,13 @@ fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>) -> 
         units: Some(&units),
         ..Subject::of(user)
     };
+    let mut exclusions = plan.counting.exclusions.iter();
+    if exclusions.any(|it| matches!(it, Exclusion::Ids(ids) if ids.contains(user.as_bytes()))) {
+        return "outside (excluded)".to_owned();
+    }
+    if is_behind(plan, index, &subject) {
+        return "outside (another experiment)".to_owned();
+    }
     match membership(&plan.experiments, index, &subject) {
         Membership::Outside(reason) => format!("outside ({})", reason.word()),
         Membership::Inside { group, by } => {
@@ -324,6 +333,20 @@ fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>) -> 
             }
         }
     }
+}
+
+/// Whether an experiment in front certainly chooses the upstream for this user: one that has the requests of
+/// this one, too.
+fn is_behind(plan: &Plan, index: ExperimentIndex, subject: &Subject<'_>) -> bool {
+    let this = plan.experiment(index);
+    let mut in_front = plan.experiments.iter().enumerate().take(index.0);
+    this.chooses_upstream()
+        && in_front.any(|(place, other)| {
+            let chooses = other.chooses_upstream()
+                && implication::implies(this.matcher.condition(), other.matcher.condition());
+            let membership = || membership(&plan.experiments, ExperimentIndex(place), subject);
+            chooses && matches!(membership(), Membership::Inside { .. })
+        })
 }
 
 /// A group, and its upstream.

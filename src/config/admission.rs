@@ -298,9 +298,14 @@ fn requirements(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
             let Some(group) = wanted.text("the name of a group") else {
                 continue;
             };
-            if let Some(group) = group_named(&wanted, group, &experiments[other].groups) {
-                requires.push((ExperimentIndex(other), group));
+            let Some(group) = group_named(&wanted, group, &experiments[other].groups) else {
+                continue;
+            };
+            if let Some(problem) = impossible(&experiments[place], &experiments[other], group) {
+                wanted.problem(problem, "leave this requirement out");
+                continue;
             }
+            requires.push((ExperimentIndex(other), group));
         }
         experiments[place].admission.requires = requires.into();
         if requires_itself(experiments, ExperimentIndex(place)) {
@@ -318,6 +323,28 @@ fn requirements(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
             );
         }
     }
+}
+
+/// Why nobody in `one` could be in this group of the other experiment.
+fn impossible(one: &Experiment, other: &Experiment, group: GroupIndex) -> Option<String> {
+    let layer = |experiment: &Experiment| {
+        experiment
+            .admission
+            .layer
+            .as_ref()
+            .map(|it| it.name.clone())
+    };
+    if let Some(name) = layer(one).filter(|name| layer(other).is_some_and(|its| its == *name)) {
+        return Some(format!(
+            "nobody could be in this experiment: `{}` is in the same layer {name:?}",
+            other.name
+        ));
+    }
+    let winner = other.winner.filter(|winner| *winner != group)?;
+    Some(format!(
+        "nobody could be in this experiment: the winner of `{}` is {}",
+        other.name, other.groups[winner.0].name
+    ))
 }
 
 /// Whether an experiment requires itself, directly or through others.

@@ -11,12 +11,13 @@ use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
-use crate::experiment::matcher::Matcher;
+use crate::experiment::matcher::{Condition, Matcher};
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
     Crossover, EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
+use http::Method;
 use std::path::PathBuf;
 
 /// The names that experiments refer to.
@@ -147,11 +148,13 @@ fn experiment(
     let count_overrides = count_overrides.and_then(|node| node.boolean());
     let matcher = node.get("match").map(|node| conditions::read(&node));
     let matcher = matcher.unwrap_or_default();
+    let expose = expose(node, &matcher);
+    check_methods(node, &matcher, expose.as_ref());
     let mut experiment = Experiment {
         name: name.into(),
         about: lifecycle::about(node),
         salt: salt.into(),
-        expose: expose(node, &matcher),
+        expose,
         matcher,
         admission: Admission::default(),
         is_sticky: false,
@@ -190,6 +193,20 @@ fn traffic(node: &Node<'_>, ramp: Option<&Ramp>) -> Share {
     match ramp {
         Some(ramp) => ramp.steps[0].share,
         None => traffic.and_then(Share::new).unwrap_or(Share::ALL),
+    }
+}
+
+/// Reports conditions of requests that expose nobody.
+fn check_methods(node: &Node<'_>, matcher: &Matcher, expose: Option<&Matcher>) {
+    let conditions = [Some(matcher), expose].into_iter().flatten();
+    let all = Condition::All(conditions.map(|it| it.condition().clone()).collect());
+    let never = [Method::HEAD, Method::TRACE].map(Condition::Method);
+    if implication::implies(&all, &Condition::Any(never.into())) {
+        let place = node.get("expose").or_else(|| node.get("match"));
+        place.as_ref().unwrap_or(node).problem(
+            "only HEAD or TRACE requests meet the conditions, and they expose nobody",
+            "a method such as GET or POST, or no method",
+        );
     }
 }
 

@@ -166,6 +166,8 @@ pub enum EventFaultReason {
     NotATime,
     /// The event's own time is too long ago, or too far ahead.
     TimeOutOfRange,
+    /// `bucket_by` names nothing that an experiment divides.
+    UnknownUnit,
 }
 
 impl EventFaultReason {
@@ -186,6 +188,7 @@ impl EventFaultReason {
             EventFaultReason::Id => "id",
             EventFaultReason::NotATime => "not_a_time",
             EventFaultReason::TimeOutOfRange => "time_out_of_range",
+            EventFaultReason::UnknownUnit => "unknown_unit",
         }
     }
 }
@@ -230,6 +233,10 @@ impl fmt::Display for EventFault {
             EventFaultReason::TimeOutOfRange => write!(
                 to,
                 "`{parameter}` of `{event}` is more than 30 days ago or more than 5 minutes ahead"
+            ),
+            EventFaultReason::UnknownUnit => write!(
+                to,
+                "`{parameter}` of `{event}` names nothing that an experiment divides (its `bucket_by`)"
             ),
         }
     }

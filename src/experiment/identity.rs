@@ -319,6 +319,10 @@ const NO_IDS: &[&[u8]] = &[
     b"nil",
     b"0",
     b"[object object]",
+    // As `encodeURIComponent` and forms write the same.
+    b"%5bobject%20object%5d",
+    b"%5bobject+object%5d",
+    b"[object%20object]",
     b"00000000-0000-0000-0000-000000000000",
     b"00000000000000000000000000000000",
 ];

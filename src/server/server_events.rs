@@ -5,7 +5,7 @@ use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
 use crate::experiment::client_event::ClientEvent;
-use crate::experiment::event::EventFault;
+use crate::experiment::event::{EventFault, EventFaultReason};
 use crate::experiment::metric;
 use crate::experiment::minted;
 use crate::experiment::record::Record;
@@ -97,6 +97,15 @@ enum Became {
     Dropped,
 }
 
+/// The name of what an event belongs to, empty for a user; `None` if no experiment divides it.
+fn unit_named<'a>(plan: &'a Plan, named: Option<&str>) -> Option<&'a str> {
+    let Some(named) = named else {
+        return Some("");
+    };
+    let mut units = plan.units.iter().map(|unit| &*unit.name);
+    units.find(|unit| unit.eq_ignore_ascii_case(named))
+}
+
 fn append(
     journal: &mut Writer,
     plan: &Plan,
@@ -105,7 +114,15 @@ fn append(
     reported: &ClientEvent,
 ) -> Became {
     let at_ms = journal.clock().now_ms();
-    let (observations, faults) = metric::observe_event(&plan.metrics, &reported.event, at_ms);
+    let (observations, mut faults) = metric::observe_event(&plan.metrics, &reported.event, at_ms);
+    let unit = unit_named(plan, reported.bucket_by.as_deref());
+    if unit.is_none() {
+        faults.push(EventFault {
+            event: reported.event.name.to_string(),
+            parameter: "bucket_by".to_owned(),
+            reason: EventFaultReason::UnknownUnit,
+        });
+    }
     for fault in faults {
         telemetry.event_faults.add(fault.reason.name());
         if fault.reason.refuses() {
@@ -117,21 +134,10 @@ fn append(
     let (false, Some(user)) = (observations.is_empty(), UserId::new(user)) else {
         return Became::Unknown;
     };
-    let unit = match &reported.bucket_by {
-        None => "",
-        Some(named) => match plan
-            .units
-            .iter()
-            .find(|unit| unit.name.eq_ignore_ascii_case(named))
-        {
-            Some(unit) => &unit.name,
-            None => return Became::Unknown,
-        },
-    };
     let kept = plan.identity.keep.of(user);
     let record = Record {
         observations: &observations,
-        unit,
+        unit: unit.unwrap_or_default(),
         ..Record::new(at_ms, kept.id(), declared.digest)
     };
     match journal.append(declared, &record) {

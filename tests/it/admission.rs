@@ -440,6 +440,9 @@ fn accounts_are_divided_and_counted_in_place_of_users() {
         assert_eq!(answer.json()["accepted"], 1, "{}", answer.text());
         let answer = post(r#"{"event": "purchase", "user": "u1", "bucket_by": "header:x-other"}"#);
         assert_eq!(answer.json()["accepted"], 0, "{}", answer.text());
+        let reason = &answer.json()["refused"][0]["reason"];
+        let expected = "`bucket_by` of `purchase` names nothing that an experiment divides";
+        assert!(reason.as_str().unwrap().starts_with(expected), "{reason}");
         assert_eq!((sum("team"), sum("page")), ((10, 51), (41, 50)));
     });
 }
@@ -587,6 +590,32 @@ fn unsound_files_are_refused_with_one_sentence() {
             two("match: /a/**, expose: /b/**, ", ""),
             "no request meets both `match` and `expose`",
         ),
+        (
+            two("expose: { method: HEAD }, ", ""),
+            "only HEAD or TRACE requests meet the conditions",
+        ),
+        (
+            two("match: { path: /a, method: [ HEAD, TRACE ] }, ", ""),
+            "only HEAD or TRACE requests meet the conditions",
+        ),
+        (
+            two(
+                "match: { method: [ HEAD, GET ] }, expose: { method: HEAD }, ",
+                "",
+            ),
+            "only HEAD or TRACE requests meet the conditions",
+        ),
+        (
+            two(
+                "layer: l, traffic: 10%, requires: { y: control }, ",
+                "layer: l, traffic: 10%, ",
+            ),
+            "`y` is in the same layer \"l\"",
+        ),
+        (
+            two("requires: { y: control }, ", "winner: experiment, "),
+            "the winner of `y` is experiment",
+        ),
         (two("allocation: thompson, ", ""), "write `sticky: true`"),
         (
             two("sticky: true, allocation: thompson, ", ""),
@@ -646,6 +675,21 @@ fn plan_says_how_many_known_users_would_move() {
             divided.contains("another bucket_by: a new phase begins"),
             "{divided}"
         );
+        let excluded = format!("exclude: [ {{ ids: [ known-0 ] }} ]\n{}", shop("", [1, 1]));
+        let excluded = plan(&excluded, &[]);
+        assert!(
+            excluded.contains("    5.00 %  ") && excluded.contains(" -> outside (excluded)\n"),
+            "{excluded}"
+        );
+        let groups = "groups: { control: { weight: 1, upstream: a }, experiment: { weight: 1, upstream: b } }";
+        let both = format!("experiments: {{ first: {{ {groups} }}, ");
+        let behind = shop("", [1, 1]).replacen("experiments: { ", &both, 1);
+        let behind = plan(&behind, &[]);
+        assert!(
+            behind.contains(" -> outside (another experiment)\n"),
+            "{behind}"
+        );
+        assert!(behind.contains("first: new\n"), "{behind}");
     });
 }
 
