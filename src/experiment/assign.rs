@@ -5,7 +5,6 @@
 
 use super::{GroupIndex, UserId};
 use smallvec::SmallVec;
-use std::io::{self, Read};
 
 /// The share of a group relative to the other groups. Finite and at least 0; nobody new gets a group of
 /// weight 0.
@@ -144,32 +143,46 @@ pub(super) fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
     murmur3_32(&key)
 }
 
-/// Computes murmur3 (x86, 32 bit) with seed 0.
+/// Computes murmur3 (x86, 32 bit) with seed 0. The crate reads a word at a time through [`std::io::Read`],
+/// which takes five times as long as the hash; a test compares both.
+/// Source: Appleby, `MurmurHash3_x86_32`, SMHasher.
 pub fn murmur3_32(bytes: &[u8]) -> u32 {
-    // Reading from memory cannot fail, and the crate adds no error of its own.
-    murmur3::murmur3_32(&mut Words(bytes), 0).unwrap_or_default()
+    let mix = |word: u32| {
+        word.wrapping_mul(0xcc9e_2d51)
+            .rotate_left(15)
+            .wrapping_mul(0x1b87_3593)
+    };
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut hash = words.iter().fold(0, |hash: u32, word| {
+        let hash = hash ^ mix(u32::from_le_bytes(*word));
+        hash.rotate_left(13)
+            .wrapping_mul(5)
+            .wrapping_add(0xe654_6b64)
+    });
+    let rest = rest.iter().rev();
+    hash ^= mix(rest.fold(0, |word, byte| word << 8 | u32::from(*byte)));
+    hash ^= bytes.len() as u32;
+    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
 }
 
-/// Reads a text. The crate reads four bytes at a time; the reader of the standard library would call `memcpy`
-/// each time, which takes two thirds of the time.
-struct Words<'a>(&'a [u8]);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
-impl Read for Words<'_> {
-    #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Ok(word) = <&mut [u8; 4]>::try_from(&mut *buffer)
-            && let Some((four, rest)) = self.0.split_first_chunk::<4>()
-        {
-            *word = *four;
-            self.0 = rest;
-            return Ok(4);
+    proptest! {
+        #[test]
+        fn hash_is_that_of_the_crate(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(murmur3_32(&bytes), murmur3::murmur3_32(&mut &bytes[..], 0).unwrap());
         }
-        // The rest is shorter than a word.
-        let (Some((&byte, rest)), Some(place)) = (self.0.split_first(), buffer.first_mut()) else {
-            return Ok(0);
-        };
-        *place = byte;
-        self.0 = rest;
-        Ok(1)
+
+        #[test]
+        fn prefix_and_user_are_hashed_as_one(prefix in "[a-z/]{0,150}", user in "[a-z]{1,150}") {
+            let whole = format!("{prefix}{user}");
+            let user = UserId::new(user.as_bytes()).unwrap();
+            prop_assert_eq!(hash(prefix.as_bytes(), user), murmur3_32(whole.as_bytes()));
+        }
     }
 }

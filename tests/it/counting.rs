@@ -363,7 +363,7 @@ fn texts_that_are_no_ids_name_nobody() {
             let headers = answer.json()["headers"].to_string();
             assert!(headers.contains("[\"watershed-user\",\"u1\"]"), "{headers}");
         }
-        assert_eq!(site.counted(), [1, 10, 0]);
+        assert_eq!(site.counted(), [1, 11, 0]);
     });
 }
 

@@ -16,8 +16,8 @@ pub struct HeaderBlock<'a> {
     bytes: &'a [u8],
     // On the heap: a head is moved a few times, and its fields need not be.
     lines: Vec<Line>,
-    /// Which lengths of names there are, modulo 64: most names that are asked for are not there.
-    lengths: u64,
+    /// The [`mark`]s of all names: most names that are asked for are not there.
+    marks: u64,
     /// Whether a name has a character other than letters, digits and dashes.
     odd: bool,
     /// Where cookies stand, which are asked for most often.
@@ -61,6 +61,12 @@ impl Line {
     fn has_length(&self, name: &[u8]) -> bool {
         (self.name_end - self.start) as usize == name.len()
     }
+}
+
+/// One bit of 64, by the length and the first letter of a name.
+fn mark(name: &[u8]) -> u64 {
+    let first = name.first().map_or(0, |byte| usize::from(byte | 0x20));
+    1 << ((7 * name.len() + first) % 64)
 }
 
 /// The next line of `bytes` from `start`, without its end, and where the one after it begins.
@@ -148,7 +154,7 @@ impl<'a> HeaderBlock<'a> {
         let mut found = HeaderBlock {
             bytes,
             lines: ROOM.take(),
-            lengths: 0,
+            marks: 0,
             odd: false,
             cookies: 0..0,
         };
@@ -163,7 +169,7 @@ impl<'a> HeaderBlock<'a> {
                     return Err(ErrorCode::HeadTooLong);
                 }
                 Some(Next::Field(line)) => {
-                    found.lengths |= 1 << ((line.name_end - line.start) % 64);
+                    found.marks |= mark(found.name(line));
                     found.odd |= line.odd;
                     start = line.end as usize;
                     if grammar::is_named(found.name(line), b"cookie") {
@@ -267,7 +273,7 @@ impl<'a> HeaderBlock<'a> {
     }
 
     fn may_have(&self, name: &[u8]) -> bool {
-        self.lengths & (1 << (name.len() % 64)) != 0
+        self.marks & mark(name) != 0
     }
 
     fn name(&self, line: Line) -> &'a [u8] {
