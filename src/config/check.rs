@@ -113,12 +113,13 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let mut watched = Vec::new();
     let upstreams = upstreams::read(root, listen, &mut watched);
     let names: Vec<&str> = upstreams.iter().map(|upstream| &*upstream.name).collect();
-    let metrics = metrics::read(root.get("metrics"));
+    let mut metrics = metrics::read(root.get("metrics"));
     let known = Known {
         upstreams: &names,
         metrics: &metrics,
     };
     let (experiments, units) = experiments::read(root, &known, &mut watched);
+    metrics::covariates_of_experiments(root, &experiments, &mut metrics);
     let default = upstreams::default(root, &names, &experiments);
     let workers = root
         .get("workers")

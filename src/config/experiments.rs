@@ -68,6 +68,10 @@ const KEYS: &[(&str, &str)] = &[
     ("count_overrides", "true or false"),
     ("min_duration", "the earliest verdict, such as 7d"),
     (
+        "covariate",
+        "a time before the first exposure, such as 14d: what users did then adjusts the metrics of kind mean",
+    ),
+    (
         "horizon",
         "the planned end: a time after the first user, such as 14d, or a number of users",
     ),

@@ -3,6 +3,7 @@
 use super::conditions;
 use super::name::check_name;
 use super::reader::Node;
+use crate::experiment::Experiment;
 use crate::experiment::decimal::Decimal;
 use crate::experiment::event::is_name;
 use crate::experiment::metric::{
@@ -11,6 +12,7 @@ use crate::experiment::metric::{
 };
 use crate::experiment::pattern::ValuePattern;
 use http::HeaderValue;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
@@ -279,6 +281,47 @@ fn covariate(node: &Node<'_>, metric: &Metric) -> Option<u64> {
             "write `kind: mean` (without `value`, each event counts 1), or leave `covariate` out",
         );
     }
+    covariate_time(node)
+}
+
+/// Reads `covariate` of experiments: it applies to each of their metrics of kind mean that has none of its own.
+/// A metric has one definition, so the longest time of all experiments that share it applies.
+pub fn covariates_of_experiments(
+    root: &Node<'_>,
+    experiments: &[Experiment],
+    metrics: &mut [Metric],
+) {
+    let named = root.get("experiments").map(|node| node.named("experiment"));
+    let mut times: BTreeMap<usize, u64> = BTreeMap::new();
+    for (name, node) in named.unwrap_or_default() {
+        let Some(node) = node.get("covariate") else {
+            continue;
+        };
+        let experiment = experiments.iter().find(|it| *it.name == *name);
+        let (Some(time), Some(experiment)) = (covariate_time(&node), experiment) else {
+            continue;
+        };
+        let means = experiment.metrics.iter().map(|index| index.0);
+        let means: Vec<usize> = means
+            .filter(|place| metrics[*place].kind == MetricKind::Mean)
+            .collect();
+        if means.is_empty() {
+            node.problem(
+                "a covariate adjusts the mean of users' sums, and no metric of this experiment is a mean",
+                "name a metric of `kind: mean` in `metrics`, or leave `covariate` out",
+            );
+        }
+        for place in means {
+            let longest = times.entry(place).or_default();
+            *longest = time.max(*longest);
+        }
+    }
+    for (place, time) in times {
+        metrics[place].covariate_ms.get_or_insert(time);
+    }
+}
+
+fn covariate_time(node: &Node<'_>) -> Option<u64> {
     let time = node.duration()?;
     if !(COVARIATE_MIN..=COVARIATE_MAX).contains(&time) {
         node.problem(

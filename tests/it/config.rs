@@ -146,6 +146,38 @@ fn covariate_must_be_at_most_90_days_and_of_a_mean() {
 }
 
 #[test]
+fn covariate_of_an_experiment_applies_to_its_means_without_one() {
+    let file = |first: &str, second: &str| {
+        format!(
+            "upstreams: {{ a: http://127.0.0.1:1, b: http://127.0.0.1:2 }}\nexperiments:\n  one: {{ control: a, experiment: b, metrics: [ x, y, z ]{first} }}\n  two: {{ match: /two/**, control: a, experiment: b, metrics: [ z, buys ]{second} }}\nmetrics:\n  x: {{ event: x, kind: mean }}\n  y: {{ event: y, kind: mean, covariate: 1h }}\n  z: {{ event: z, kind: mean }}\n  buys: {{ event: x }}\n"
+        )
+    };
+    let days = |first: &str, second: &str| {
+        let plan = parse(&file(first, second)).unwrap();
+        let metrics = plan.metrics.iter();
+        metrics
+            .map(|it| it.covariate_ms.map(|ms| ms / 3_600_000))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(days("", ""), [None, Some(1), None, None]);
+    assert_eq!(
+        days(", covariate: 2d", ", covariate: 3d"),
+        [Some(48), Some(1), Some(72), None]
+    );
+    let told = parse(&file(", covariate: 91d", ", covariate: 14"))
+        .expect_err("")
+        .to_string();
+    assert!(told.contains("experiments.one.covariate: "), "{told}");
+    assert!(told.contains("experiments.two.covariate: "), "{told}");
+    let none = file("", ", covariate: 14d").replace("[ z, buys ]", "[ buys ]");
+    let told = parse(&none).expect_err("").to_string();
+    assert!(
+        told.contains("no metric of this experiment is a mean"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_latency_has_a_quantile_and_no_events() {
     let metric = |text: &str| {
         let file = SOUND.replacen("POST /checkout -> 2xx", text, 1);

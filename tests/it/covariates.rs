@@ -118,9 +118,10 @@ fn adjusted_by_earlier_purchases(store: &str) {
         text.contains("revenue is adjusted by what 240 users did in the 14d"),
         "{text}"
     );
-    // Another time is another definition: its users are those who come from now on.
+    // The same time of the experiment is the same definition.
     proxy.kill();
-    proxy.again(&routes(store, &origins, ", covariate: 14d"));
+    let routes = routes(store, &origins, "");
+    proxy.again(&routes.replace("    match:", "    covariate: 14d\n    match:"));
     assert_eq!(metric(&proxy)["covariate"], *covariate);
 }
 
