@@ -257,32 +257,3 @@ impl Exchange<'_> {
         UnfinishedExposures::of(worker, &self.snapshot, (visitor, units), exposures)
     }
 }
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        use super::*;
-        macro_rules! s { ($($t:ty),* $(,)?) => { $( println!("{:>6} {}", std::mem::size_of::<$t>(), stringify!($t)); )* } }
-        s!(
-            Exchange<'static>,
-            Request<'static>,
-            Assignment,
-            Visitor<'static>,
-            Exposure,
-            Progress,
-            RecordedResponse,
-            crate::experiment::resolve::Inside,
-            crate::experiment::metric::Observations,
-            crate::experiment::resolve::AssignedBy,
-            crate::experiment::resolve::VariesBy,
-            Method,
-            crate::proxy::h1::header_block::HeaderBlock<'static>,
-            crate::proxy::pipeline::Begun<'static>,
-            crate::proxy::pipeline::Responding,
-            crate::experiment::record::Record<'static>,
-            crate::experiment::metric::Observation,
-            crate::upstream::PooledConnection,
-            crate::config::plan::EndpointAddress
-        );
-    }
-}

@@ -337,7 +337,7 @@ fn invalid_value_in_a_header_drops_only_its_event() {
         let faults = site.proxy.results()["events"]["faults"].clone();
         let expected = json!({
             "unreadable": 1, "too_many": 0, "not_a_number": 2, "too_large": 1, "missing": 0, "id": 0,
-            "not_a_time": 0, "time_out_of_range": 0,
+            "not_a_time": 0, "time_out_of_range": 0, "unknown_unit": 0,
         });
         assert_eq!(faults, expected, "{lines}");
         let numbers = site.proxy.ask("/admin/metrics").text();
