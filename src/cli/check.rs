@@ -48,6 +48,15 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             None => println!("  {}{state}: {}{ramp}", experiment.name, groups.join(", ")),
         }
     }
+    for (place, route) in plan.routes.iter().enumerate() {
+        println!("  routes.{place}: {}", route.described(&plan.upstreams));
+    }
+    if let Some(redirect) = plan.https.redirect {
+        println!(
+            "  requests without TLS are redirected to https ({})",
+            redirect.status
+        );
+    }
     println!("  everything else to {}", plan.upstream(plan.default).name);
     for advice in advice(&plan) {
         println!("  advice: {advice}");

@@ -2,16 +2,19 @@
 
 use crate::admin::results::assignments::{self, ExperimentAssignment};
 use crate::config;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, RouteAnswer, RouteIndex};
 use crate::experiment::http_view::ClientAddress;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE};
+use crate::experiment::message_edits::Redirect;
 use crate::experiment::minted;
 use crate::experiment::not_counted::NotCounted;
-use crate::experiment::resolve::{self, Membership, OutsideReason, Subject, membership};
+use crate::experiment::resolve::{
+    self, Assignment, Membership, OutsideReason, Subject, membership,
+};
 use crate::experiment::robots::Robots;
 use crate::experiment::units::Units;
-use crate::experiment::{ExperimentIndex, UserId};
+use crate::experiment::{Experiment, ExperimentIndex, UserId};
 use crate::proxy;
 use anyhow::Context;
 use http::request::Parts;
@@ -177,7 +180,7 @@ fn of_user(
             text += "  not exposed yet: the request does not match `expose`\n";
         }
     }
-    text + &upstream_of(plan, &assignment)
+    text + &upstream_of(plan, request, assignment)
 }
 
 /// A request of a visitor whose new ID nobody knows yet.
@@ -211,7 +214,12 @@ fn of_new(plan: &Plan, request: &Parts) -> String {
         };
         text += &shown(&assignments::of_membership(plan, index, found));
     }
-    text
+    let undecided =
+        |it: &&Experiment| it.matcher.matches(request) && (it.chooses_upstream() || it.acts());
+    match plan.experiments.iter().find(undecided) {
+        Some(_) => text,
+        None => text + &upstream_of(plan, request, Assignment::default()),
+    }
 }
 
 /// A request that belongs to nobody: it gets control's version, or the winner's.
@@ -227,19 +235,44 @@ fn of_nobody(plan: &Plan, request: &Parts, not_counted: Option<NotCounted>) -> S
         text += &format!("{}: no group\n  {why}\n", experiment.name);
     }
     match not_counted {
-        Some(NotCounted::Preflight) => {
-            let upstream = plan.counting.preflight.unwrap_or(plan.default);
-            text + &format!("upstream: {}\n", plan.upstream(upstream).name)
-        }
+        Some(NotCounted::Preflight) => match plan.counting.preflight {
+            Some(upstream) => text + &format!("upstream: {}\n", plan.upstream(upstream).name),
+            None => text + &upstream_of(plan, request, Assignment::default()),
+        },
         _ => {
             let assignment = resolve::unrecorded(&plan.experiments, request, None);
-            text + &upstream_of(plan, &assignment)
+            text + &upstream_of(plan, request, assignment)
         }
     }
 }
 
-fn upstream_of(plan: &Plan, assignment: &resolve::Assignment) -> String {
-    let chosen = assignment.chosen.map(|(_, _, upstream)| upstream);
-    let upstream = plan.upstream(chosen.unwrap_or(plan.default));
-    format!("upstream: {}\n", upstream.name)
+/// Who answers a request, and how: what the groups do, the route, and the upstream.
+fn upstream_of(plan: &Plan, request: &Parts, mut assignment: Assignment) -> String {
+    let mut text = String::new();
+    for &(index, group) in &assignment.acting {
+        let experiment = plan.experiment(index);
+        let group = &experiment.groups[group.0];
+        let action = group.action.as_ref();
+        if let Some(redirect) = action.and_then(|action| action.redirect.as_ref()) {
+            let (name, group) = (&experiment.name, &group.name);
+            let Redirect { location, status } = redirect;
+            return format!("redirected to {location} ({status}) by {name}={group}\n");
+        }
+    }
+    let mut upstream = plan.default;
+    match assignment.chosen {
+        Some((_, _, chosen)) => upstream = chosen,
+        None => {
+            let route = proxy::find_route(plan, request, &mut assignment.varies_by);
+            if let Some(index @ RouteIndex(place)) = route {
+                let route = plan.route(index);
+                text += &format!("routes.{place}: {}\n", route.described(&plan.upstreams));
+                match route.answer {
+                    RouteAnswer::Upstream(of_route) => upstream = of_route,
+                    _ => return text,
+                }
+            }
+        }
+    }
+    text + &format!("upstream: {}\n", plan.upstream(upstream).name)
 }

@@ -78,6 +78,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if said.is_empty() {
         println!("neither file has an experiment");
     }
+    print!("{}", of_routes(&old, &new));
     Ok(())
 }
 
@@ -105,6 +106,32 @@ fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
         *moves.entry(key).or_default() += 1;
     }
     text + &shown(&moves)
+}
+
+/// What changes for requests that no experiment claims.
+fn of_routes(old: &Plan, new: &Plan) -> String {
+    let describe = |plan: &Plan| -> Vec<String> {
+        let routes = plan.routes.iter();
+        routes
+            .map(|route| route.described(&plan.upstreams))
+            .collect()
+    };
+    let (before, after) = (describe(old), describe(new));
+    let mut text = String::new();
+    for (word, these, others) in [("gone", &before, &after), ("new", &after, &before)] {
+        for route in these.iter().filter(|it| !others.contains(it)) {
+            text += &format!("routes: {word}: {route}\n");
+        }
+    }
+    if text.is_empty() && before != after {
+        text += "routes: another order\n";
+    }
+    let default = |plan: &Plan| plan.upstream(plan.default).name.clone();
+    let (was, becomes) = (default(old), default(new));
+    if was != becomes {
+        text += &format!("everything else: {was} -> {becomes}\n");
+    }
+    text
 }
 
 /// One line for each move, one for each reason to stay outside, and one for those who stay.

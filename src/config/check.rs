@@ -5,7 +5,9 @@ use super::identity;
 use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
-use super::{admin, counting, limits, logging, plan, privacy, segments, tls, tracing, upstreams};
+use super::{
+    admin, counting, limits, logging, plan, privacy, routes, segments, tls, tracing, upstreams,
+};
 use crate::experiment::key_ring::KeyRing;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -30,7 +32,15 @@ const KEYS: &[(&str, &str)] = &[
     ("upstreams", "a name for each upstream, then its address"),
     (
         "default",
-        "the upstream of requests that match no experiment",
+        "the upstream of requests that match no experiment and no route",
+    ),
+    (
+        "routes",
+        "a list of { match, upstream, redirect, respond, headers, … } for requests that no experiment claims: the first that matches decides",
+    ),
+    (
+        "https",
+        "{ redirect: true, port: 443, hsts: 365d }: redirects requests without TLS, and tells browsers to use TLS",
     ),
     ("experiments", "a name for each experiment, then its groups"),
     (
@@ -121,6 +131,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let (experiments, units) = experiments::read(root, &known, &mut watched);
     metrics::covariates_of_experiments(root, &experiments, &mut metrics);
     let default = upstreams::default(root, &names, &experiments);
+    let known = (&*names, default, &*experiments);
+    let routes = routes::read(root, known, &mut watched);
     let workers = root
         .get("workers")
         .and_then(|node| node.whole(1, 1024))
@@ -139,6 +151,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),
         default,
+        routes: routes.into(),
+        https: routes::https(root),
         experiments: experiments.into(),
         units: units.into(),
         metrics: metrics.into(),

@@ -3,6 +3,7 @@
 use super::admission;
 use super::conditions;
 use super::lifecycle;
+use super::message_edits;
 use super::name::check_name;
 use super::ramp;
 use super::reader::Node;
@@ -12,6 +13,7 @@ use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
 use crate::experiment::matcher::{Condition, Matcher};
+use crate::experiment::message_edits::GroupAction;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
@@ -126,8 +128,10 @@ fn experiment(
     known: &Known<'_>,
     shared: (&mut Vec<Unit>, &mut Vec<PathBuf>),
 ) -> Experiment {
+    let matcher = node.get("match").map(|node| conditions::read(&node));
+    let matcher = matcher.unwrap_or_default();
     let groups = match node.get("groups") {
-        Some(groups) => long_groups(node, &groups, known),
+        Some(groups) => long_groups(node, &groups, (known, &matcher)),
         None => short_groups(node, known),
     };
     let salt = node
@@ -150,8 +154,6 @@ fn experiment(
     let guardrails = guardrails.map(|node| self::guardrails(&node, known));
     let count_overrides = node.get("count_overrides");
     let count_overrides = count_overrides.and_then(|node| node.boolean());
-    let matcher = node.get("match").map(|node| conditions::read(&node));
-    let matcher = matcher.unwrap_or_default();
     let expose = expose(node, &matcher);
     check_methods(node, &matcher, expose.as_ref());
     let mut experiment = Experiment {
@@ -255,13 +257,18 @@ fn short_groups(node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
             name: name.into(),
             weight,
             upstream: upstream_named(&upstream, known),
+            action: None,
             label: None,
         });
     }
     groups
 }
 
-fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
+fn long_groups(
+    experiment: &Node<'_>,
+    node: &Node<'_>,
+    (known, matcher): (&Known<'_>, &Matcher),
+) -> Vec<Group> {
     for key in ["control", "experiment", "percent"] {
         if let Some(short) = experiment.get(key) {
             short.problem(
@@ -277,50 +284,64 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
             "an experiment compares at least two groups",
         );
     }
-    let mut groups = Vec::new();
-    for (name, node) in &named {
-        check_name(node, name);
-        if !node.keys(&[
-            ("weight", WEIGHT),
-            ("upstream", "the name of an upstream"),
-            ("label", LABEL),
-        ]) {
-            continue;
-        }
-        let weight = match node.get("weight") {
-            Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight >= 0.0),
-            None => {
-                node.missing("weight", WEIGHT);
-                None
-            }
-        };
-        let upstream = node.get("upstream");
-        // An invalid group still counts as a group, so that no second error follows from it.
-        let Some(weight) = Weight::new(weight.unwrap_or(1.0)) else {
-            continue;
-        };
-        groups.push(Group {
-            name: name.as_str().into(),
-            weight,
-            upstream: upstream.and_then(|node| upstream_named(&node, known)),
-            label: node.get("label").and_then(|node| label(&node)),
-        });
-    }
+    let read = |(name, node): &(String, Node<'_>)| group(name, node, (known, matcher));
+    let mut groups: Vec<Group> = named.iter().filter_map(read).collect();
     if !groups.is_empty() && groups.iter().all(|group| group.weight.get() == 0.0) {
         node.problem(
             "all weights are 0: no group could get a user",
             "a positive weight for one group at least",
         );
     }
-    let with = named
-        .iter()
-        .filter(|(_, node)| node.get("upstream").is_some())
-        .count();
-    if with != 0 && with != named.len() {
-        let allowed = "give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header)";
+    let redirects = |group: &Group| {
+        let action = group.action.as_ref();
+        action.is_some_and(|action| action.redirect.is_some())
+    };
+    let lacks = |group: &Group| group.upstream.is_none() && !redirects(group);
+    let first = groups.iter().find_map(|group| group.upstream);
+    if first.is_some() && groups.iter().any(lacks) {
+        let allowed = "give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header); a group that redirects needs none";
         node.problem("some groups have an upstream and some have none", allowed);
     }
+    // What serves no page of these users still belongs to an experiment that chooses the upstream.
+    for group in groups.iter_mut().filter(|group| redirects(group)) {
+        group.upstream = group.upstream.or(first);
+    }
     groups
+}
+
+fn group(name: &str, node: &Node<'_>, (known, matcher): (&Known<'_>, &Matcher)) -> Option<Group> {
+    check_name(node, name);
+    let mut keys = vec![
+        ("weight", WEIGHT),
+        ("upstream", "the name of an upstream"),
+        ("label", LABEL),
+        message_edits::HEADERS,
+        message_edits::REDIRECT,
+    ];
+    keys.extend(message_edits::PATHS);
+    if !node.keys(&keys) {
+        return None;
+    }
+    let weight = match node.get("weight") {
+        Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight >= 0.0),
+        None => {
+            node.missing("weight", WEIGHT);
+            None
+        }
+    };
+    let action = GroupAction {
+        edits: message_edits::read(node, matcher),
+        redirect: message_edits::redirect(node, matcher),
+    };
+    let upstream = node.get("upstream");
+    Some(Group {
+        name: name.into(),
+        // An invalid group still counts as a group, so that no second error follows from it.
+        weight: Weight::new(weight.unwrap_or(1.0))?,
+        upstream: upstream.and_then(|node| upstream_named(&node, known)),
+        action: (!action.is_empty()).then(|| Box::new(action)),
+        label: node.get("label").and_then(|node| label(&node)),
+    })
 }
 
 fn label(node: &Node<'_>) -> Option<Box<str>> {

@@ -4,6 +4,7 @@
 mod admin;
 mod limits;
 mod logging;
+mod route;
 mod secret;
 mod tls;
 mod upstream;
@@ -11,10 +12,12 @@ mod upstream;
 pub use admin::{Admin, SESSION_COOKIE, Token, TokenRole};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
+pub use route::{FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, RouteIndex};
 pub use secret::Secret;
 pub use tls::{ServerTls, TlsCertificate};
 pub use upstream::{
-    Balance, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream, UpstreamTls,
+    Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream,
+    UpstreamHost, UpstreamSite, UpstreamTls,
 };
 
 use super::diagnostic::ConfigWarning;
@@ -54,8 +57,13 @@ pub struct Plan {
     pub identity: Identity,
     /// At least one, in file order.
     pub upstreams: Box<[Upstream]>,
-    /// The upstream of requests that match no experiment.
+    /// The upstream of requests that match no experiment and no route.
     pub default: UpstreamIndex,
+    /// What becomes of requests whose upstream no experiment chooses, in file order: the first that
+    /// matches decides.
+    pub routes: Box<[Route]>,
+    /// What holds for the whole site where it is reached over TLS.
+    pub https: HttpsRules,
     /// In file order.
     pub experiments: Experiments,
     /// What experiments divide besides users.
@@ -134,6 +142,11 @@ impl Plan {
     /// Returns the upstream at this index.
     pub fn upstream(&self, index: UpstreamIndex) -> &Upstream {
         &self.upstreams[index.0]
+    }
+
+    /// Returns the route at this index.
+    pub fn route(&self, RouteIndex(place): RouteIndex) -> &Route {
+        &self.routes[place]
     }
 
     /// Returns the metric at this index.

@@ -9,6 +9,7 @@ use super::http_view::RequestView;
 use super::index::{GroupIndex, MetricIndex, UpstreamIndex};
 use super::lifecycle::{About, Lifecycle, Ramp, RampStep, Schedule};
 use super::matcher::Matcher;
+use super::message_edits::GroupAction;
 use super::metric_definition::duration;
 use super::units::UnitIndex;
 
@@ -137,6 +138,11 @@ impl Experiment {
         self.groups.iter().any(|group| group.upstream.is_some())
     }
 
+    /// Whether its groups change requests or responses, or redirect.
+    pub fn acts(&self) -> bool {
+        self.groups.iter().any(|group| group.action.is_some())
+    }
+
     /// Whether a request that matches exposes the user.
     pub fn exposes<'a>(&self, request: impl RequestView<'a>) -> bool {
         let expose = self.expose.as_ref();
@@ -216,6 +222,8 @@ pub struct Group {
     /// The upstream that serves its users; `None` when the upstream reads the group from request
     /// headers.
     pub upstream: Option<UpstreamIndex>,
+    /// What is different for its users besides the upstream.
+    pub action: Option<Box<GroupAction>>,
     /// What people read in place of its name.
     pub label: Option<Box<str>>,
 }

@@ -4,6 +4,7 @@
 //! - [`identity`] reads the user ID, [`matcher`] decides eligibility, [`assign`] chooses the group.
 //! - [`metric`] decides which events a response counts as, [`guardrail`] which harm it shows.
 //! - [`not_counted`] decides which requests are served without being counted, [`robots`] who is one.
+//! - [`message_edits`] and [`path_rewrite`] say what a version changes in requests and responses.
 //! - [`override_token`] forces a group for QA; [`record`] defines what is journaled.
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
@@ -11,6 +12,7 @@
 pub mod admission;
 pub mod assign;
 pub mod client_event;
+mod condition_text;
 pub mod consent;
 pub mod decimal;
 mod definition;
@@ -29,6 +31,7 @@ pub mod latency_bucket;
 pub mod lifecycle;
 pub mod match_index;
 pub mod matcher;
+pub mod message_edits;
 pub mod metric;
 pub mod metric_definition;
 pub mod minted;
@@ -36,6 +39,7 @@ pub mod normal_path;
 pub mod not_counted;
 pub mod override_token;
 pub mod path_regex;
+pub mod path_rewrite;
 pub mod pattern;
 pub mod record;
 pub mod resolve;

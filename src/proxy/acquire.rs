@@ -2,6 +2,7 @@
 //! or of control's where that one is down.
 
 use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::proxy::changes::ServedBy;
 use crate::proxy::error_response::{ErrorCode, ProxyError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::observe::spans::SpanRecorder;
@@ -39,6 +40,15 @@ impl Target {
         };
         target.note(exchange);
         target
+    }
+
+    /// Whose version answers.
+    pub fn served_by<'a>(&self, exchange: &'a Exchange<'_>) -> ServedBy<'a> {
+        ServedBy {
+            upstream: Some(self.upstream),
+            fallback: self.fallback,
+            assignment: &exchange.assignment,
+        }
     }
 
     /// Adds the target to what is logged and counted.

@@ -4,7 +4,7 @@
 //! | phase | where | what happens |
 //! | --- | --- | --- |
 //! | accept | [`worker`](super::worker), [`connection`](super::connection) | a connection is counted, its protocol detected, TLS accepted |
-//! | parse | [`parse`] | the request's head is read; [`h2`](super::h2) writes its requests as HTTP/1 first |
+//! | parse | [`forward::read`] | the request's head is read; [`h2`](super::h2) writes its requests as HTTP/1 first |
 //! | admit | [`admit`] | limits; requests that watershed answers itself |
 //! | identify | [`identify`] | the user's ID, or a minted one |
 //! | assign | [`assign`] | the user's groups, and the upstream that they choose |
@@ -18,14 +18,16 @@
 //! respond. An [`Exchange`] carries what they find from one to the next.
 
 use super::acquire::{self, Acquired};
+use super::changes::{self, Changes, ServedBy};
 use super::client::{ClientInfo, Protocol};
 use super::error_response::{ErrorCode, ProxyError};
-use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, RecordedResponse};
-use super::h1::framing::Bounds;
-use super::h1::request_head::{self, Body, Request};
+use super::exchange::{
+    ClientStream, Exchange, Extras, LocalResponse, RecordedResponse, wanted_upstream,
+};
+use super::forward::{self, ForwardedRequest};
+use super::h1::request_head::{Body, Request};
 use super::h1::response_head::HeadWriter;
 use super::headers::believed_client::{self, BelievedClient, believed_client};
-use super::headers::forwarding::Forwarding;
 use super::local_response;
 use super::observe::logged_request::{LoggedHead, LoggedRequest};
 use super::observe::progress::Progress;
@@ -35,8 +37,7 @@ use super::request_body::RequestBody;
 use super::respond::Provenance;
 use super::send::{self, SendAttempt};
 use super::snapshot::{Snapshot, Worker};
-use crate::config::plan::Plan;
-use crate::experiment::ExperimentIndex;
+use crate::config::plan::{Plan, RouteIndex};
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
@@ -44,6 +45,7 @@ use crate::experiment::override_token::Override;
 use crate::experiment::resolve::{self, Assignment, Subject};
 use crate::experiment::segment;
 use crate::experiment::units::Units;
+use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
 use crate::telemetry::HttpProtocol;
 use crate::upstream::PooledConnection;
@@ -90,7 +92,7 @@ pub fn begin<'b>(
 ) -> Begun<'b> {
     let plan = &*snapshot.plan;
     let trusted = believed_client::trusts(plan, client.address);
-    let mut request = match parse(&snapshot, client, trusted, input) {
+    let mut request = match forward::read(&snapshot, client, trusted, input) {
         Ok(Some(request)) => request,
         Ok(None) => return Begun::Incomplete,
         Err(code) => return Begun::Invalid(code),
@@ -100,18 +102,20 @@ pub fn begin<'b>(
     request.client = Some(believed.address);
     let progress = Progress::new(worker, protocol(client, &request), began);
     let at = (trusted, began, began_ms);
-    let mut extras = observe(&snapshot, (client, believed), &request, at);
+    let extras = observe(&snapshot, (client, believed), &request, at);
     let at = (believed.over_tls, began, began_ms);
     let decided = decide(worker, &snapshot, &request, at);
 
     let inline = inline_bytes(&request, input);
     progress.received(inline as u64);
+    let new_changes = || Box::new(Changes::new(&request, trusted, decided.route));
+    let changes = snapshot.has_changes.then(new_changes);
     let mut host_at = None;
     // What is answered here is sent to nobody, and is read as it came.
     if decided.local.is_none() {
-        let from = (&**client, trusted);
-        let extras = extras.as_deref_mut();
-        host_at = forward(&snapshot, from, &mut request, &decided, extras, forwarded);
+        let extras = (extras.as_deref(), changes.as_deref());
+        let from = (&*snapshot, (&**client, trusted));
+        host_at = decided.forward(from, extras, &mut request, forwarded);
         forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
     }
     let came = (input, inline);
@@ -143,6 +147,7 @@ pub fn begin<'b>(
         local: decided.local,
         cookies: decided.cookies,
         host_at: Cell::new(host_at.map(|at| (at, at))),
+        changes,
         extras,
         progress,
         snapshot,
@@ -160,6 +165,43 @@ struct Decided<'b> {
     assignment: Assignment,
     segments: Option<Box<str>>,
     cookies: Vec<String>,
+    route: Option<RouteIndex>,
+}
+
+impl<'b> Decided<'b> {
+    /// Writes the head that the upstream gets. Returns where `Host` is missing in it, if it is.
+    fn forward(
+        &self,
+        (snapshot, client): (&Snapshot, (&ClientInfo, bool)),
+        (extras, changes): (Option<&Extras<'b>>, Option<&Changes<'b>>),
+        request: &mut Request<'_>,
+        forwarded: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let of = ForwardedRequest {
+            snapshot,
+            client,
+            over_tls: self.over_tls,
+            visitor: self.visitor.as_ref(),
+            extras,
+            changes,
+        };
+        let by = ServedBy {
+            upstream: Some(self.upstream(&snapshot.plan)),
+            fallback: None,
+            assignment: &self.assignment,
+        };
+        forward::write(&of, by, request, forwarded)
+    }
+
+    /// The upstream that the user's groups choose, or else that of the route, or the default one.
+    fn upstream(&self, plan: &Plan) -> UpstreamIndex {
+        wanted_upstream(
+            plan,
+            &self.assignment,
+            self.uncounted.as_deref(),
+            self.route,
+        )
+    }
 }
 
 /// Runs the phases *admit*, *identify* and *assign*.
@@ -170,7 +212,7 @@ fn decide<'b>(
     (over_tls, began, began_ms): (bool, Instant, u64),
 ) -> Decided<'b> {
     let plan = &*snapshot.plan;
-    let local = admit(worker, plan, request, began);
+    let local = admit(worker, plan, request, (over_tls, began));
     let (visitor, not_counted) = identify(snapshot, request, local, began_ms);
     policy::note_id(worker, plan, visitor.as_ref());
     let is_known = visitor.is_some() || not_counted.is_some();
@@ -188,11 +230,18 @@ fn decide<'b>(
         kept: kept.as_deref(),
         units: units.as_deref(),
     });
-    let assignment = match (local, not_counted, &subject) {
+    let mut assignment = match (local, not_counted, &subject) {
         (Some(_), _, _) | (_, Some(NotCounted::Preflight), _) => Assignment::default(),
         (_, _, Some(subject)) => resolve::resolve(&plan.experiments, request, subject),
         (_, _, None) => resolve::unrecorded(&plan.experiments, request, forced),
     };
+    let mut route = None;
+    if assignment.chosen.is_none() && !plan.routes.is_empty() && local.is_none() {
+        route = changes::find_route(plan, request, &mut assignment.varies_by);
+    }
+    let is_answered_here = snapshot.has_changes
+        && local.is_none()
+        && changes::is_answered_here(plan, &assignment, route);
     let segments = segments(plan, request, visitor.as_ref(), &assignment, began_ms);
     let keep_override = request.override_token().zip(overriding.as_ref());
     let keep_override =
@@ -207,7 +256,7 @@ fn decide<'b>(
         (one, other) => one.into_iter().chain(other).collect(),
     };
     Decided {
-        local,
+        local: local.or(is_answered_here.then_some(LocalResponse::OfPlan)),
         over_tls,
         visitor,
         units,
@@ -215,6 +264,7 @@ fn decide<'b>(
         assignment,
         segments,
         cookies,
+        route,
     }
 }
 
@@ -231,32 +281,21 @@ fn segments(
     Some(text.into())
 }
 
-/// Phase *parse*. What came over HTTP/2 has been measured before it was written as HTTP/1.
-fn parse<'b>(
-    snapshot: &Snapshot,
-    client: &ClientInfo,
-    trusted: bool,
-    input: &'b [u8],
-) -> Result<Option<Request<'b>>, ErrorCode> {
-    let mut bounds = Bounds::from(&snapshot.plan.limits);
-    if client.protocol == Protocol::Http2 {
-        (bounds.head_bytes, bounds.headers) = (usize::MAX, usize::MAX);
-    }
-    request_head::read(input, &bounds, &snapshot.plan_headers.reserved, trusted)
-}
-
 /// Phase *admit*: whether watershed answers the request itself, with an error or otherwise.
 fn admit(
     worker: &Worker,
     plan: &Plan,
     request: &Request<'_>,
-    now: Instant,
+    (over_tls, now): (bool, Instant),
 ) -> Option<LocalResponse> {
     if let Some(rate) = plan.limits.rate
         && let Some(address) = request.client()
         && !worker.rates.admit(address, now, rate)
     {
         return Some(LocalResponse::Refused(ErrorCode::TooMany));
+    }
+    if plan.https.redirect.is_some() && !over_tls {
+        return Some(LocalResponse::ToHttps);
     }
     if request.is_at_last_hop() {
         return Some(LocalResponse::LastHop);
@@ -340,40 +379,9 @@ fn observe<'b>(
     Some(Box::new(Extras {
         logged: log.map(|_| LoggedHead::new(client, &logged)),
         spans,
-        parent_at: None,
+        parent_at: Cell::new(None),
         correlation,
     }))
-}
-
-/// Writes the head that the upstream gets. Returns where `Host` is missing in it, if it is.
-fn forward(
-    snapshot: &Snapshot,
-    (client, trusted): (&ClientInfo, bool),
-    request: &mut Request<'_>,
-    decided: &Decided<'_>,
-    extras: Option<&mut Extras<'_>>,
-    forwarded: &mut Vec<u8>,
-) -> Option<usize> {
-    let parent = extras.as_ref().and_then(|it| {
-        // Each attempt writes its own span there.
-        let spans = it.spans.as_deref().map(SpanRecorder::parent);
-        it.correlation.begins.or(spans)
-    });
-    let with = Forwarding {
-        client,
-        trusted,
-        over_tls: decided.over_tls,
-        prepared: &snapshot.plan_headers,
-        correlation: extras.as_ref().map(|it| &it.correlation),
-        parent,
-        visitor: decided.visitor.as_ref(),
-        assignment: &decided.assignment,
-    };
-    let places = request.forward(forwarded, &with);
-    if let Some(extras) = extras {
-        extras.parent_at = places.parent;
-    }
-    places.host
 }
 
 /// The HTTP that the client speaks.
@@ -439,8 +447,8 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
 ) -> Option<Responding> {
     let sent = match exchange.local {
         None => {
-            let request = (forwarded, body.as_deref_mut());
-            acquire_and_send(client, exchange, request, received, head, left).await
+            let to = (body.as_deref_mut(), &mut *received);
+            acquire_and_send(client, exchange, (input, forwarded), to, head, left).await
         }
         Some(LocalResponse::Refused(code)) => Err(Failure::of(code)),
         Some(local) => {
@@ -483,12 +491,36 @@ impl Failure {
     }
 }
 
+/// A connection for the first attempt that needs to be waited for. The head in `forwarded` is for its upstream.
+async fn first_connection<C: ClientStream>(
+    client: &C,
+    exchange: &Exchange<'_>,
+    target: &mut acquire::Target,
+    (input, forwarded): (&[u8], &mut Vec<u8>),
+    left: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Acquired, Failure> {
+    let acquiring = Box::pin(acquire::first(client.worker(), exchange, target));
+    let acquired = tokio::select! {
+        biased;
+        acquired = acquiring => acquired,
+        () = left => return Err(Failure::ClientLeft),
+        () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
+    };
+    target.note(exchange);
+    if target.fallback.is_some() {
+        // Control's upstream may have another name, and its group other headers.
+        let by = target.served_by(exchange);
+        forward::write_again(client.info(), exchange, by, input, forwarded);
+    }
+    acquired.map_err(|error| Failure::Error(error, target.fallback))
+}
+
 /// The phases *acquire* and *send*, again where the request may be sent once more.
 async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     exchange: &Exchange<'_>,
-    (forwarded, mut body): (&mut Vec<u8>, Option<&mut RequestBody>),
-    received: &mut Vec<u8>,
+    (input, forwarded): (&[u8], &mut Vec<u8>),
+    (mut body, received): (Option<&mut RequestBody>, &mut Vec<u8>),
     head: &mut H,
     mut left: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Responding, Failure> {
@@ -499,15 +531,8 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
     let mut acquired = match acquire::idle(exchange, &target) {
         Some(acquired) => acquired,
         None => {
-            let acquiring = Box::pin(acquire::first(client.worker(), exchange, &mut target));
-            let acquired = tokio::select! {
-                biased;
-                acquired = acquiring => acquired,
-                () = left.as_mut() => return Err(Failure::ClientLeft),
-                () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
-            };
-            target.note(exchange);
-            acquired.map_err(|error| Failure::Error(error, target.fallback))?
+            let request = (input, &mut *forwarded);
+            first_connection(client, exchange, &mut target, request, left.as_mut()).await?
         }
     };
     let mut attempts = 0;
@@ -520,7 +545,7 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         target.note_attempt(exchange, endpoint, attempts);
         let attempt = SendAttempt {
             exchange,
-            fallback: target.fallback,
+            by: target.served_by(exchange),
             request: forwarded,
             body: body.as_deref_mut(),
             received,
@@ -530,7 +555,9 @@ async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         let sent = send::attempt(client, &mut connection.stream, attempt, left.as_mut()).await;
         let failed = match sent {
             Ok(response) => {
-                connection.endpoint().served();
+                connection.idle_for = response.idle_for;
+                let upstreams = &exchange.snapshot.upstreams;
+                upstreams.responded(target.upstream, connection.endpoint(), response.status);
                 return Ok(Responding {
                     response,
                     connection: Some(acquired.connection),

@@ -2,7 +2,8 @@
 //! client.
 
 use crate::experiment::record::Exposure;
-use crate::experiment::{ExperimentIndex, metric};
+use crate::experiment::{ExperimentIndex, UpstreamIndex, metric};
+use crate::proxy::changes::ServedBy;
 use crate::proxy::error_response::{self, Blame, ErrorCode};
 use crate::proxy::exchange::{Exchange, RecordedResponse};
 use crate::proxy::h1::body::ClientFraming;
@@ -17,6 +18,7 @@ use crate::proxy::observe::exposure_log::{self, Answered};
 use crate::proxy::observe::trace_context::REQUEST_ID;
 use crate::proxy::policy;
 use crate::proxy::snapshot::Worker;
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -25,6 +27,10 @@ use std::time::Instant;
 /// How a response came about.
 #[derive(Clone, Copy, Debug)]
 pub struct Provenance {
+    /// The upstream that has answered, unless watershed did.
+    pub upstream: Option<UpstreamIndex>,
+    /// Whether it is changed as the file says, which errors are not.
+    pub is_changed: bool,
     /// The experiment whose group control served, because the group's upstream is down.
     pub fallback: Option<ExperimentIndex>,
     /// The version of HTTP that the response came in.
@@ -37,6 +43,8 @@ impl Provenance {
     /// Of a response that watershed made itself.
     pub fn own(fallback: Option<ExperimentIndex>, unread: bool) -> Provenance {
         Provenance {
+            upstream: None,
+            is_changed: false,
             fallback,
             version: Version::HTTP_11,
             unread,
@@ -79,6 +87,28 @@ impl Exchange<'_> {
         let exposures = self.record(worker, &response, provenance.fallback, at);
         self.responds_itself(&response, received, at, Some(code.token()));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
+        let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
+        Some(response)
+    }
+
+    /// Records a response that a route or a group of the user makes, which stands whole in `received`,
+    /// and writes its head.
+    pub fn respond_by_plan(
+        &self,
+        worker: &Worker,
+        received: &[u8],
+        unread: bool,
+        head: &mut impl HeadWriter,
+    ) -> Option<RecordedResponse> {
+        let response = self.parse_own(received)?;
+        let at = Instant::now();
+        let exposures = self.record(worker, &response, None, at);
+        self.responds_itself(&response, received, at, None);
+        let provenance = Provenance {
+            is_changed: true,
+            ..Provenance::own(None, unread)
+        };
+        let closes = self.closes || unread;
         let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
         Some(response)
     }
@@ -184,6 +214,14 @@ impl Exchange<'_> {
             answer: &mut response,
             more: &mut more,
         };
+        if let Some(changes) = self.changes.as_deref().filter(|_| provenance.is_changed) {
+            let by = ServedBy {
+                upstream: provenance.upstream,
+                fallback: provenance.fallback,
+                assignment: &self.assignment,
+            };
+            changes.to_response(plan, by, self.over_tls, &mut edited);
+        }
         plan_headers::finish(
             (plan, prepared),
             (provenance.version, &mut edited),
@@ -216,6 +254,12 @@ impl Exchange<'_> {
             let answer = &mut *response;
             EditableHead { answer, more }.insert(REQUEST_ID, id);
         }
+        if let Some(hsts) = &self.snapshot.plan.https.hsts
+            && self.over_tls
+        {
+            let answer = &mut *response;
+            EditableHead { answer, more }.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         let to = ClientContext {
             http_10: self.http_10,
             // The process may have begun to stop since the request came.
@@ -242,6 +286,7 @@ impl Exchange<'_> {
             },
             head_bytes: response.head_bytes,
             keeps: response.keeps,
+            idle_for: response.idle_for,
             closes: to.closes,
             pause_max: policy::pause_max(&snapshot.plan, plan_headers::is_of_events(&*response)),
             at,

@@ -1,5 +1,6 @@
 //! The phase *send*: a request goes out over a connection, and the head of the response comes in.
 
+use super::changes::ServedBy;
 use super::error_response::{ErrorCode, ProxyError};
 use super::exchange::{ClientStream, Exchange, RecordedResponse};
 use super::h1::body::{BodyReader, ClientFraming};
@@ -10,7 +11,6 @@ use super::h1::response_head::{
 use super::headers::hop_by_hop;
 use super::request_body::{CONTINUE, RequestBody};
 use super::respond::Provenance;
-use crate::experiment::ExperimentIndex;
 use crate::upstream::{PooledConnection, Stream};
 use http::{Method, Version};
 use std::io;
@@ -26,8 +26,8 @@ const INTERIM_MAX: usize = 64;
 pub struct SendAttempt<'a, H> {
     /// The exchange.
     pub exchange: &'a Exchange<'a>,
-    /// The experiment for which control serves in the group's place.
-    pub fallback: Option<ExperimentIndex>,
+    /// Whose version answers.
+    pub by: ServedBy<'a>,
     /// The forwarded head, with a body that came whole.
     pub request: &'a [u8],
     /// A body that follows.
@@ -248,7 +248,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
 ) -> Result<RecordedResponse, Failed> {
     let SendAttempt {
         exchange,
-        fallback,
+        by,
         request,
         mut body,
         received,
@@ -286,7 +286,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
             let (status, end) = match response_head::read(received, limits, context) {
                 Ok(ParsedHead::Final(answer)) => {
                     let first = received.get(answer.head_bytes..).unwrap_or_default();
-                    let from = (fallback, sending.stream.is_http2());
+                    let from = (by, sending.stream.is_http2());
                     let provenance = check_final(exchange, &answer, first, from, body)?;
                     let mut response = exchange.respond(client.worker(), answer, provenance, head);
                     // What is left of the request would be taken for the next one.
@@ -327,7 +327,7 @@ fn check_final(
     exchange: &Exchange<'_>,
     response: &ResponseHead<'_>,
     first: &[u8],
-    (fallback, http2): (Option<ExperimentIndex>, bool),
+    (by, http2): (ServedBy<'_>, bool),
     body: Option<&mut RequestBody>,
 ) -> Result<Provenance, Failed> {
     if !BodyReader::new(response.follows, ClientFraming::Chunks).may_begin(first) {
@@ -349,7 +349,9 @@ fn check_final(
         body.waits()
     });
     Ok(Provenance {
-        fallback,
+        upstream: by.upstream,
+        is_changed: true,
+        fallback: by.fallback,
         version,
         unread,
     })

@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::store::{replicas, retention};
 use crate::tasks::{Phase, Policy, Supervisor, Task};
 use crate::telemetry::Telemetry;
-use crate::upstream::health_check;
+use crate::upstream::{RawConnection, health_check};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -306,12 +306,8 @@ fn retained(plan: &Plan) -> (Option<Duration>, Declaration) {
 async fn log_unreachable_upstreams(plan: Arc<Plan>) {
     for upstream in &plan.upstreams {
         for endpoint in &upstream.endpoints {
-            let target = (&*endpoint.host, endpoint.port);
-            let connected = tokio::time::timeout(
-                plan.timeouts.connect,
-                tokio::net::TcpStream::connect(target),
-            )
-            .await;
+            let connecting = RawConnection::to(endpoint);
+            let connected = tokio::time::timeout(plan.timeouts.connect, connecting).await;
             let error = match connected {
                 Ok(Ok(_)) => continue,
                 Ok(Err(error)) => error.to_string(),

@@ -134,6 +134,7 @@ const PURE: &[&str] = &[
     "proxy/headers/forwarding.rs",
     "proxy/headers/hop_by_hop.rs",
     "proxy/headers/plan_headers.rs",
+    "proxy/headers/public_names.rs",
     "proxy/headers/reserved.rs",
     "proxy/min_rate.rs",
     "proxy/observe/logged_request.rs",

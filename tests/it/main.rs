@@ -41,6 +41,7 @@ mod phases;
 mod published_experiment;
 mod redis_deployments;
 mod results_page;
+mod routes;
 mod running_minima;
 mod schema;
 mod segments;

@@ -145,6 +145,7 @@ fn write(
         parent: tags.begins,
         visitor: visitor.as_ref(),
         assignment: &meant,
+        changes: None,
     };
     plain.forward(&mut out, &with);
 

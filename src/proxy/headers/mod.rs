@@ -6,4 +6,5 @@ pub mod edit;
 pub mod forwarding;
 pub mod hop_by_hop;
 pub mod plan_headers;
+pub mod public_names;
 pub mod reserved;
