@@ -27,6 +27,16 @@ pub async fn post(url: &str, token: Option<&str>, json: String) -> anyhow::Resul
     ask(Method::POST, url, token, json).await
 }
 
+/// Sends a GET request for `/`, and returns the status of the response, whatever it is.
+pub async fn try_address(url: &str) -> anyhow::Result<StatusCode> {
+    let uri: Uri = url
+        .parse()
+        .with_context(|| format!("{url:?} is not an address"))?;
+    let authority = uri.authority().context("it has no host")?;
+    let request = Request::builder().uri("/").header(HOST, authority.as_str());
+    Ok(answer(&uri, request.body(Full::default())?).await?.status())
+}
+
 async fn ask(
     method: Method,
     url: &str,

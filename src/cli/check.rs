@@ -1,16 +1,16 @@
 //! `watershed check`: reports all errors of a routes file.
 
-use crate::config;
+use super::config_file::ConfigFile;
 use crate::config::plan::Plan;
 use crate::experiment::Lifecycle;
 use crate::experiment::metric::VALUE_MAX;
-use std::path::Path;
 
 /// Describes a valid file, or fails with all its errors.
-pub fn run(file: &Path) -> anyhow::Result<()> {
-    let plan = config::load(file)?;
+pub fn run(file: &ConfigFile) -> anyhow::Result<()> {
+    let file = file.path()?;
+    let plan = crate::config::load(&file)?;
     for warning in &plan.warnings {
-        eprintln!("{warning}");
+        eprintln!("{}", warning.with_line());
     }
     println!("{} is valid:", file.display());
     println!(

@@ -1,7 +1,7 @@
 //! `watershed explain`: computes the groups of a user or a request, without a server.
 
+use super::config_file::ConfigFile;
 use crate::admin::results::assignments::{self, ExperimentAssignment};
-use crate::config;
 use crate::config::plan::{Plan, RouteAnswer, RouteIndex};
 use crate::experiment::http_view::ClientAddress;
 use crate::experiment::identity::{self, Visitor};
@@ -19,7 +19,6 @@ use crate::proxy;
 use anyhow::Context;
 use http::request::Parts;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The arguments of `explain`.
@@ -43,14 +42,13 @@ pub struct Arguments {
     /// The address that the request comes from
     #[arg(long, value_name = "ADDRESS", requires = "request", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     from: IpAddr,
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Prints the group in every experiment, and the reason.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+    let plan = arguments.file.load()?;
     let user = arguments.user.as_deref().map(str::as_bytes);
     let user = user.map(|user| minted::id_of(&plan.identity.keys, user));
     let text = match (&arguments.request, user) {

@@ -1,9 +1,9 @@
 //! `watershed export`: writes users, their values or hourly totals to a file.
 
+use super::config_file::ConfigFile;
 use crate::admin::export::rows::Table;
 use crate::admin::export::sheet::Format;
 use crate::admin::export::write;
-use crate::config;
 use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::features::Feature;
@@ -33,9 +33,8 @@ pub struct Arguments {
     /// The file [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The routes file, which names the store
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Writes the table. A file gets its name only once it is complete.
@@ -44,7 +43,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let text = format!("{missing}\n\nhint: {}\n", missing.hint());
         clap::Error::raw(clap::error::ErrorKind::InvalidValue, text).exit();
     }
-    let plan = Arc::new(config::load(&arguments.config)?);
+    let plan = Arc::new(arguments.file.load()?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -1,7 +1,7 @@
 //! `watershed forget`: deletes one user from the store.
 
+use super::config_file::ConfigFile;
 use super::decisions;
-use crate::config;
 use crate::config::declaration::declaration;
 use crate::experiment::UserId;
 use crate::experiment::minted;
@@ -10,7 +10,6 @@ use crate::server;
 use crate::store::decisions::{AuditEntry, DecidedBy};
 use crate::store::forget_user::forget_everywhere;
 use anyhow::Context;
-use std::path::PathBuf;
 
 /// The arguments of `forget`.
 #[derive(Debug, clap::Args)]
@@ -18,15 +17,14 @@ pub struct Arguments {
     /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Deletes a user, under every ID that counts for it, from every experiment of the store. The counts of
 /// users and metrics lack the user afterwards; its requests stay counted.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+    let plan = arguments.file.load()?;
     let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
     let user = UserId::new(user).context("the ID is empty")?;
     let kept = plan.identity.keep.of(user);

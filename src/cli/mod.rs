@@ -1,15 +1,19 @@
 //! The command line: one file per command. Only `server` and `cli` depend on all modules.
 
 mod admin_client;
+mod admin_server;
 mod check;
 mod completions;
+mod config_file;
 mod decisions;
 pub mod demo;
 mod demo_site;
 mod explain;
 mod export;
+mod first_file;
 mod forget;
 mod healthcheck;
+mod init;
 mod known_users;
 mod override_;
 mod plan;
@@ -22,7 +26,7 @@ mod visitors;
 
 use crate::server::ErrorWithHint;
 use clap::{CommandFactory, Parser, Subcommand};
-use std::path::PathBuf;
+use config_file::ConfigFile;
 use std::process::ExitCode;
 
 /// A reverse proxy that splits live traffic between versions of a website and tells, honestly,
@@ -37,9 +41,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: split, forward, record, report
-    Run(FileArguments),
+    Run(run::Arguments),
     /// Report all errors of a routes file; exit 0 if it is valid, 2 if not
-    Check(FileArguments),
+    Check(ConfigFile),
+    /// Write a first routes file, for two versions of a site
+    Init(init::Arguments),
     /// Run a demo: two versions of a small site, the proxy, and simulated visitors
     Demo(demo::Arguments),
     /// Show the results of a running watershed as a table
@@ -78,19 +84,13 @@ enum Command {
     Stats,
 }
 
-#[derive(Debug, clap::Args)]
-struct FileArguments {
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
-}
-
 /// Runs a command. Exit code 0: done; 1: failed; 2: invalid configuration or arguments.
 pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
-        Command::Run(file) => run::run(&file.config),
-        Command::Check(file) => check::run(&file.config),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(file) => check::run(&file),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
 
 fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(unsound) = error.downcast_ref::<crate::config::InvalidConfig>() {
-        eprint!("{unsound}");
+        eprint!("{}", unsound.with_lines());
         return ExitCode::from(2);
     }
     eprintln!("error: {error:#}");

@@ -1,9 +1,8 @@
 //! `watershed override`: makes a signed token that puts its bearer into a group.
 
-use crate::config;
+use super::config_file::ConfigFile;
 use crate::experiment::override_token::{self, OVERRIDE_COOKIE, Override};
 use crate::server::ErrorWithHint;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The arguments of `override`.
@@ -16,14 +15,13 @@ pub struct Arguments {
     /// How long the token is valid
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// The routes file, whose overrides.secret signs the token
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Prints the token and, to a terminal, how to use it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+    let plan = arguments.file.load()?;
     let Some(secret) = &plan.override_secret else {
         return Err(ErrorWithHint::new(
             "overrides are off: the file has no overrides.secret",

@@ -3,24 +3,23 @@
 
 mod play;
 
-use crate::config;
+use super::config_file::ConfigFile;
+use crate::admin::results::sample_size::usual_users;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Horizon};
 use crate::server::ErrorWithHint;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
-use play::{End, Game, impossible_lift, play, usual_users};
+use play::{End, Game, impossible_lift, play};
 use serde::Serialize;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
     /// The number of runs of each experiment without an effect, and with one
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
@@ -55,7 +54,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// Runs the simulation, and prints its result.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+    let plan = arguments.file.load()?;
     let running = || plan.experiments.iter().filter(|own| own.winner.is_none());
     let playable: Vec<(&Experiment, u64)> = running()
         .filter_map(|experiment| {

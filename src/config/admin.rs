@@ -1,13 +1,14 @@
 //! `admin:`: the admin API and its tokens.
 
 use super::name::check_name;
-use super::plan::{Admin, Token, TokenRole};
+use super::plan::{Admin, Secret, Token, TokenRole};
 use super::reader::Node;
 use crate::experiment::key_ring::KeyRing;
 use sha2::{Digest, Sha256};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const ROLES: &[(&str, TokenRole)] = &[("read", TokenRole::Read), ("operate", TokenRole::Operate)];
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// A shorter token can be found by trying.
 const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
@@ -31,7 +32,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
     let listen = written
         .as_ref()
         .and_then(|node| node.listen_address())
-        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)));
+        .unwrap_or(DEFAULT);
     let (one, several) = (below("token"), below("tokens"));
     let one_digest = one.as_ref().and_then(plain);
     let mut tokens: Vec<Token> = one_digest
@@ -78,6 +79,49 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
         health,
         tokens,
         session_keys,
+    }
+}
+
+/// How a command reaches the admin API of a running process.
+#[derive(Clone, Debug)]
+pub struct AdminAccess {
+    /// The address of the admin API.
+    pub listen: SocketAddr,
+    /// The address of health checks, if they have their own.
+    pub health: Option<SocketAddr>,
+    /// A token, if the file has one that is no hash: rather one that may decide.
+    pub token: Option<Secret>,
+}
+
+impl AdminAccess {
+    /// Reads `admin`; `None` if its addresses are invalid. A token that cannot be read is none.
+    pub(super) fn read(root: &Node<'_>) -> Option<AdminAccess> {
+        let node = root.get("admin");
+        let below = |key: &str| node.as_ref().and_then(|node| node.get(key));
+        let address = |key: &str| below(key).map(|node| node.listen_address());
+        let listen = match address("listen") {
+            Some(listen) => listen?,
+            None => DEFAULT,
+        };
+        let health = match address("health") {
+            Some(health) => Some(health?),
+            None => None,
+        };
+        let several = below("tokens");
+        let several = several.iter().flat_map(|node| node.named("token"));
+        let several = several.filter_map(|(_, node)| {
+            let role = node.get("role").and_then(|role| role.word(ROLES))?;
+            Some((role == TokenRole::Read, node.get("token")?))
+        });
+        let one = below("token").map(|node| (false, node));
+        let mut all: Vec<(bool, Node<'_>)> = one.into_iter().chain(several).collect();
+        all.sort_by_key(|(only_reads, _)| *only_reads);
+        let mut readable = all.iter().filter_map(|(_, node)| node.secret("a text"));
+        Some(AdminAccess {
+            listen,
+            health,
+            token: readable.next(),
+        })
     }
 }
 

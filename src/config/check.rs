@@ -113,13 +113,20 @@ const KEYS: &[(&str, &str)] = &[
         "tls",
         "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE } }",
     ),
+    ("files", FILES),
 ];
+const FILES: &str = "more files with upstreams, experiments and metrics: a list of paths or patterns, relative to this file";
 
 /// Reads the plan. If the context has diagnostics afterwards, the returned plan is incomplete.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
-    let listen = root.get("listen").and_then(|node| node.listen_address());
-    let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    let files = root.get("files");
+    let files = files.iter().flat_map(|node| node.items());
+    // They were read before; here, what is no text is reported.
+    files.for_each(|node| {
+        let _ = node.text(FILES);
+    });
+    let listen = listen(root);
     let mut watched = Vec::new();
     let upstreams = upstreams::read(root, listen, &mut watched);
     let names: Vec<&str> = upstreams.iter().map(|upstream| &*upstream.name).collect();
@@ -176,8 +183,15 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         redacted_file: serde_json::Value::Null,
         id_lists: root.reading.id_lists.take(),
         watched: watched.into(),
+        watched_patterns: Box::default(),
         warnings: Box::default(),
     }
+}
+
+/// Reads the public address.
+pub fn listen(root: &Node<'_>) -> SocketAddr {
+    let listen = root.get("listen").and_then(|node| node.listen_address());
+    listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
 }
 
 /// Reads the secret that signs overrides.
@@ -238,7 +252,7 @@ fn journal(root: &Node<'_>) -> Journal {
     ]);
     if let Some(path) = node
         .get("path")
-        .and_then(|node| node.text("the path of a folder"))
+        .and_then(|node| node.path_text("the path of a folder"))
     {
         journal.path = root.file(path);
     }

@@ -104,6 +104,8 @@ pub struct Plan {
     pub id_lists: IdLists,
     /// Other files whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
+    /// Patterns of other files: a new one that matches is a change of the plan.
+    pub watched_patterns: Box<[String]>,
     /// What is valid in the file, but probably not meant.
     pub warnings: Box<[ConfigWarning]>,
 }

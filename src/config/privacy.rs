@@ -124,7 +124,7 @@ pub fn cache(root: &Node<'_>) -> Cache {
         return cache;
     };
     // YAML 1.1 reads `off` as false.
-    let rule = |node: &Node<'_>| match node.flag() {
+    let rule = |node: &Node<'_>| match node.true_or_false() {
         Some(false) => Some(CacheRule::Off),
         _ => node.word(&words),
     };

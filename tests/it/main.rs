@@ -27,6 +27,7 @@ mod events;
 mod export;
 mod fixtures;
 mod forget;
+mod getting_started;
 mod identities;
 mod identity;
 mod ingestion;

@@ -13,6 +13,7 @@ pub(crate) mod planning;
 pub(crate) mod ramp_progress;
 pub(crate) mod ramp_result;
 pub(crate) mod recent_traffic;
+pub mod sample_size;
 pub mod schema;
 pub(crate) mod segments;
 pub(crate) mod sequential_state;
