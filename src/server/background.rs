@@ -97,6 +97,7 @@ impl Background {
             },
             phase: opened.supervisor.phase(),
             ended: Arc::default(),
+            latest: Arc::default(),
         };
         let others = vec![
             start.first_connections(&plan),

@@ -6,6 +6,7 @@ use crate::admin::http::error::Failure;
 use crate::admin::http::html::{login_page, wants_html};
 use crate::admin::http::session;
 use crate::admin::state::AdminState;
+use crate::admin::view::html::Viewer;
 use crate::config::plan::{Token, TokenRole};
 use crate::experiment::identity::{bearer_token, cookie_value};
 use crate::experiment::key_ring::KeyRing;
@@ -62,6 +63,15 @@ impl Ambient {
 }
 
 impl Caller {
+    /// Returns the person that a page is for.
+    pub fn viewer(&self) -> Viewer<'_> {
+        Viewer {
+            name: self.name.as_deref(),
+            may_operate: self.role >= TokenRole::Operate,
+            form: self.form(),
+        }
+    }
+
     /// Returns the form token of pages for this caller; empty if none is needed.
     pub fn form(&self) -> String {
         let token = |ambient: &Ambient| session::form(&ambient.keys, &ambient.session);

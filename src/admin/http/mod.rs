@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod html;
 pub(crate) mod login;
 pub(crate) mod metrics;
+mod new_experiment;
 pub(crate) mod openapi;
 pub(crate) mod response_headers;
 pub(crate) mod results;

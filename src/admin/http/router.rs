@@ -10,6 +10,7 @@ use crate::admin::http::export;
 use crate::admin::http::health;
 use crate::admin::http::login;
 use crate::admin::http::metrics;
+use crate::admin::http::new_experiment;
 use crate::admin::http::openapi;
 use crate::admin::http::results;
 use crate::admin::http::sse;
@@ -39,6 +40,7 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
         .routes(routes!(api::acts))
         .merge(metrics())
         .routes(routes!(upstreams::upstreams))
+        .routes(routes!(new_experiment::new_experiment))
         .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))

@@ -368,3 +368,28 @@ fn not_counted(totals: &ExperimentTotals) -> BTreeMap<&'static str, u64> {
     }
     by_reason
 }
+
+#[cfg(test)]
+impl ExperimentResult {
+    /// A running experiment with these metrics, for tests of what is shown.
+    pub fn of_metrics(
+        metrics: Vec<crate::admin::results::schema::MetricResult>,
+    ) -> ExperimentResult {
+        let group = |name: &str, role| GroupResult {
+            name: name.to_owned(),
+            role,
+            ..GroupResult::default()
+        };
+        ExperimentResult {
+            name: "site".to_owned(),
+            status: "running",
+            groups: vec![group("control", "control"), group("next", "treatment")],
+            metrics,
+            verdict: VerdictResult {
+                state: "collecting",
+                ..VerdictResult::default()
+            },
+            ..ExperimentResult::default()
+        }
+    }
+}

@@ -124,7 +124,7 @@ pub struct FrequentIdResult {
 }
 
 /// One experiment.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct ExperimentResult {
     pub name: String,
@@ -210,7 +210,7 @@ impl ExperimentResult {
 }
 
 /// Events that are not counted, of all replicas and for good.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct UncountedEvents {
     pub refused_ids: u64,
@@ -239,7 +239,7 @@ pub struct EpochResult {
 }
 
 /// One group.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct GroupResult {
     pub name: String,
@@ -269,7 +269,7 @@ pub struct Recently {
 }
 
 /// Times to the head of the answer, in milliseconds.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct Latency {
     pub p50: Option<f64>,
@@ -278,7 +278,7 @@ pub struct Latency {
 }
 
 /// Whether the groups have the sizes that their weights ask for.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct SampleRatio {
     pub p_value: Option<f64>,
@@ -430,6 +430,12 @@ pub struct GuardrailGroup {
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MetricResult {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unit: Option<String>,
     #[schema(schema_with = enums::metric_kind)]
     pub kind: &'static str,
     #[schema(schema_with = enums::metric_goal)]
@@ -474,6 +480,12 @@ pub struct RateResult {
     pub users: u64,
     pub rate: Option<f64>,
     pub interval: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lift: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lift_interval: Option<(f64, f64)>,
 }
 
 /// One metric in one group.
@@ -567,7 +579,7 @@ pub struct AveragedResult {
 }
 
 /// Which group is better.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct VerdictResult {
     #[schema(schema_with = enums::verdict)]

@@ -74,6 +74,10 @@ fn moment(
                 users: users(place),
                 rate: judged.rate,
                 interval: judged.interval.low.zip(judged.interval.high),
+                lift: judged.lift.and_then(|lift| lift.relative),
+                lift_interval: judged
+                    .lift
+                    .and_then(|lift| lift.relative_interval.low.zip(lift.relative_interval.high)),
             };
             (group.name.to_string(), rate)
         });

@@ -124,57 +124,19 @@ fn enough(planning: &PlanningResult) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::results::schema::{SampleRatio, VerdictResult};
-    use std::collections::BTreeMap;
+    use crate::admin::results::schema::VerdictResult;
 
     fn experiment(status: &'static str, state: &'static str) -> ExperimentResult {
         ExperimentResult {
-            name: "site".to_owned(),
             status,
-            description: None,
-            hypothesis: None,
-            owner: None,
-            link: None,
-            starts_at: None,
-            ends_at: None,
-            ramp: None,
-            winner: None,
             started_at: Some("2026-01-01T00:00:00Z".to_owned()),
-            epochs: Vec::new(),
             groups: Vec::new(),
-            ended_groups: Vec::new(),
-            phase: 1,
-            phases: Vec::new(),
-            count_overrides: false,
-            crossed_over: 0,
-            crossover: "first",
-            enrolment: "open",
-            allocation: "fixed",
-            bucket_by: None,
-            seen_once: 0,
-            not_counted: BTreeMap::new(),
-            joined: 0,
-            shared_devices: 0,
-            joins_across_shards: 0,
-            sample_ratio: SampleRatio {
-                p_value: None,
-                mismatch: false,
-                single_look_p: None,
-                parting: None,
-                stages: Vec::new(),
-            },
-            planning: None,
-            guardrails: Vec::new(),
-            metrics: Vec::new(),
-            segments: Vec::new(),
             verdict: VerdictResult {
                 state,
                 group: Some("next".to_owned()),
-                reason: String::new(),
-                harms: Vec::new(),
+                ..VerdictResult::default()
             },
-            warnings: Vec::new(),
-            uncounted: crate::store::event_ids::EventCounts::default().into(),
+            ..ExperimentResult::of_metrics(Vec::new())
         }
     }
 

@@ -1,7 +1,8 @@
 //! Sentences of the results table and the results page. PURE.
 
 use crate::admin::format::{
-    change, duration, minute, part, rounded_duration, seconds_between, share, thousands, two_digits,
+    change, duration, minute, p_value, part, rounded_duration, seconds_between, share, thousands,
+    two_digits,
 };
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
@@ -49,7 +50,7 @@ pub fn health(
     let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
     let sizes = match (ratio.mismatch, ratio.p_value) {
         (true, _) => "mismatch: group sizes do not match their weights".to_owned(),
-        (false, Some(p)) => format!("no mismatch (p = {})", short(p)),
+        (false, Some(p)) => format!("no mismatch (p = {})", p_value(p)),
         (false, None) => "no users yet".to_owned(),
     };
     let lost = store.dropped_events + store.damaged_events;
@@ -397,7 +398,7 @@ pub fn bayesian(metric: &MetricResult) -> Vec<String> {
             "{} beats control with a probability of {:.1} %; its expected loss is {} of {}",
             group.name,
             100.0 * chance,
-            short(loss),
+            p_value(loss),
             metric.name
         ))
     });
@@ -445,7 +446,7 @@ pub fn harm(group: &GuardrailGroup) -> String {
         ));
     }
     if let Some(p) = group.p_value {
-        said.push_str(&format!(" (p = {})", short(p)));
+        said.push_str(&format!(" (p = {})", p_value(p)));
     }
     said
 }
@@ -536,19 +537,11 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
         });
     let p = fixed
         .p_value
-        .map_or(String::new(), |p| format!(", p = {}", short(p)));
+        .map_or(String::new(), |p| format!(", p = {}", p_value(p)));
     format!("{lift}{interval}{p}")
 }
 
 /// Formats a forecast with two significant digits.
 fn about(users: u64) -> String {
     thousands(two_digits(users))
-}
-
-fn short(p: f64) -> String {
-    if p >= 0.001 {
-        format!("{p:.3}")
-    } else {
-        format!("{p:.1e}")
-    }
 }

@@ -171,6 +171,11 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
         ("/admin/acts", JSON),
         ("/admin/config", JSON),
         ("/admin/upstreams", JSON),
+        ("/admin/upstreams?format=html", PAGE),
+        (
+            "/admin/new?name=cart&control=a&experiment=b&percent=10",
+            PAGE,
+        ),
         ("/admin/metrics", "application/openmetrics-text"),
         ("/admin/openapi.json", JSON),
         ("/admin/healthz", "text/plain"),
@@ -202,6 +207,8 @@ fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
     for (method, path) in [
         ("get", "/admin/results?format=xls"),
         ("get", "/admin/results/shop?view=other"),
+        ("get", "/admin/upstreams?format=xls"),
+        ("get", "/admin/new?name=a&name=b"),
         ("get", "/admin/assignments"),
         ("get", "/admin/export/shop?table=nothing"),
         ("get", "/admin/experiments/shop/pause?group=a&group=b"),
