@@ -1,5 +1,7 @@
 //! `watershed check`: reports all errors of a routes file.
 
+use super::known_users;
+use crate::admin::clock::now_ms;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::Lifecycle;
@@ -9,6 +11,13 @@ use std::path::Path;
 /// Describes a valid file, or fails with all its errors.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     let plan = config::load(file)?;
+    let decided = known_users::decisions(&plan)
+        .inspect_err(|why| eprintln!("the store was not asked about promotions: {why}"))
+        .unwrap_or_default()
+        .apply(&plan, now_ms());
+    if let Some(invalid) = decided.problems(Some(file)) {
+        return Err(invalid.into());
+    }
     for warning in &plan.warnings {
         eprintln!("{warning}");
     }
@@ -56,6 +65,9 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             "  requests without TLS are redirected to https ({})",
             redirect.status
         );
+    }
+    for kept in &decided.kept {
+        println!("  {kept}");
     }
     println!("  everything else to {}", plan.upstream(plan.default).name);
     for advice in advice(&plan) {

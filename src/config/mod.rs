@@ -11,6 +11,7 @@ mod conditions;
 mod cookie_domain;
 mod counting;
 pub mod declaration;
+pub mod definition;
 mod diagnostic;
 mod experiments;
 mod file;
@@ -36,6 +37,7 @@ mod store;
 mod tls;
 mod tracing;
 mod upstreams;
+mod version_rules;
 
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
 pub use name::is_name;
@@ -71,6 +73,11 @@ pub fn parse(
     parse_for(text, path, environment, Feature::is_built, &IdLists::new())
 }
 
+/// Reads what the store keeps of an experiment ([`definition`]), as a plan that has this experiment alone.
+pub fn restore(definition: &str) -> Result<Plan, InvalidConfig> {
+    parse(definition, Path::new("the store's definition"), &|_| None)
+}
+
 /// The same for a program with other features than this one.
 fn parse_for(
     text: &str,
@@ -99,6 +106,7 @@ fn parse_for(
         diagnostics: RefCell::default(),
         warnings: RefCell::default(),
         secrets: RefCell::default(),
+        cookies_read: RefCell::default(),
         known_ids,
         id_lists: RefCell::default(),
         recorded: None,
@@ -109,6 +117,8 @@ fn parse_for(
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
     let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
+    plan.definitions = definition::texts(&value);
+    plan.cookies_read = reading.cookies_read.take().into();
     plan.redacted_file = redact::redacted(&value, &reading.secrets.take());
     let warnings = reading.warnings.take().into_iter().map(within);
     plan.warnings = warnings.map(ConfigWarning).collect();

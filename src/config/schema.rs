@@ -55,6 +55,7 @@ fn known() -> Known {
             diagnostics: RefCell::default(),
             warnings: RefCell::default(),
             secrets: RefCell::default(),
+            cookies_read: RefCell::default(),
             known_ids: &IdLists::new(),
             id_lists: RefCell::default(),
             recorded: Some(RefCell::default()),
