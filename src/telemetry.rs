@@ -45,8 +45,10 @@ pub struct WorkerTelemetry {
     pub event_faults: EventFaults,
     /// Requests that were served but not counted.
     pub not_counted: NotCountedRequests,
-    /// Requests that control served because the group's upstream was unavailable.
+    /// Requests that another version served because the group's failed.
     pub fallbacks: Counter,
+    /// Requests that one version answered with 404, and another one served.
+    pub assets_followed: Counter,
     /// IDs that make a large share of its requests.
     pub frequent_ids: FrequentIds,
 }

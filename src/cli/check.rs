@@ -1,6 +1,8 @@
 //! `watershed check`: reports all errors of a routes file.
 
 use super::config_file::ConfigFile;
+use super::known_users;
+use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
 use crate::experiment::Lifecycle;
 use crate::experiment::metric::VALUE_MAX;
@@ -9,6 +11,13 @@ use crate::experiment::metric::VALUE_MAX;
 pub fn run(file: &ConfigFile) -> anyhow::Result<()> {
     let file = file.path()?;
     let plan = crate::config::load(&file)?;
+    let decided = known_users::decisions(&plan)
+        .inspect_err(|why| eprintln!("the store was not asked about promotions: {why}"))
+        .unwrap_or_default()
+        .apply(&plan, now_ms());
+    if let Some(invalid) = decided.problems(Some(&file)) {
+        return Err(invalid.into());
+    }
     for warning in &plan.warnings {
         eprintln!("{}", warning.with_line());
     }
@@ -56,6 +65,9 @@ pub fn run(file: &ConfigFile) -> anyhow::Result<()> {
             "  requests without TLS are redirected to https ({})",
             redirect.status
         );
+    }
+    for kept in &decided.kept {
+        println!("  {kept}");
     }
     println!("  everything else to {}", plan.upstream(plan.default).name);
     for advice in advice(&plan) {

@@ -1,6 +1,7 @@
 //! `watershed plan OLD NEW`: shows how many users would move if one file replaced the other.
 
-use super::known_users::KnownUsers;
+use super::known_users::{self, KnownUsers};
+use crate::admin::clock::now_ms;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::experiment::implication;
@@ -24,7 +25,7 @@ pub struct Arguments {
     old: PathBuf,
     /// The file that is to be served
     new: PathBuf,
-    /// Do not ask the store of OLD how many of its users would move
+    /// Do not ask the store of OLD what was decided, and how many of its users would move
     #[arg(long)]
     no_store: bool,
     /// The number of simulated users
@@ -40,8 +41,7 @@ type Moves = BTreeMap<(String, String), u64>;
 
 /// Prints the changes for users, by experiment.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let old = config::load(&arguments.old)?;
-    let new = config::load(&arguments.new)?;
+    let (mut old, mut new) = (config::load(&arguments.old)?, config::load(&arguments.new)?);
     let ids: Vec<Vec<u8>> = match &arguments.ids {
         Some(file) => {
             let text = std::fs::read(file)
@@ -63,6 +63,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .inspect_err(|why| eprintln!("the store was not asked about known users: {why}"))
             .unwrap_or(None),
     };
+    if !arguments.no_store {
+        let decided = known_users::decisions(&old)
+            .inspect_err(|why| eprintln!("the store was not asked about decisions: {why}"))
+            .unwrap_or_default();
+        old = decided.apply(&old, now_ms()).plan;
+        new = decided.apply(&new, now_ms()).sound(Some(&arguments.new))?;
+    }
     let names = old.experiments.iter().chain(&new.experiments);
     let mut said: Vec<&str> = Vec::new();
     for name in names.map(|experiment| &*experiment.name) {
@@ -201,6 +208,14 @@ fn meaning(
     (new, after): (&Plan, Option<&Experiment>),
 ) -> &'static str {
     match (before, after) {
+        (Some(before), Some(after)) if after.has_left_file => match before.has_left_file {
+            true => "not in the file; its promotion stays in effect",
+            false => "removed; its promotion stays in effect, and its counts are kept",
+        },
+        (Some(before), None) if before.has_left_file => {
+            "its promotion ends; users get what the file says otherwise"
+        }
+        (Some(before), Some(_)) if before.has_left_file => "in the file again",
         (None, _) => "new",
         (_, None) => "removed; its counts are kept",
         (Some(before), Some(after)) if before.salt != after.salt => {

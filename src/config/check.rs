@@ -6,9 +6,11 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, counting, limits, logging, plan, privacy, routes, segments, tls, tracing, upstreams,
+    admin, counting, lifecycle, limits, logging, plan, privacy, routes, segments, tls, tracing,
+    upstreams,
 };
 use crate::experiment::key_ring::KeyRing;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -106,6 +108,10 @@ const KEYS: &[(&str, &str)] = &[
         "users who are in no experiment: { share: 5%, experiments: [NAME] }",
     ),
     (
+        "retired",
+        "names of experiments that left the file after a promotion, which ends: a list",
+    ),
+    (
         "retention",
         "how long users are kept after their experiment ended, such as 90d; forever unless given",
     ),
@@ -175,6 +181,9 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         counting,
         beacon: privacy::beacon(root),
         retention: privacy::retention(root),
+        retired: lifecycle::retired(root),
+        cookies_read: Box::default(),
+        definitions: BTreeMap::new(),
         show_group: root
             .get("show_group")
             .and_then(|node| node.boolean())

@@ -364,6 +364,7 @@ pub fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)
         );
         return None;
     }
+    node.reads_cookie(name);
     Some((name.as_str().into(), test?))
 }
 

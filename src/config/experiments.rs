@@ -7,6 +7,7 @@ use super::message_edits;
 use super::name::check_name;
 use super::ramp;
 use super::reader::Node;
+use super::version_rules;
 use crate::experiment::admission::Admission;
 use crate::experiment::assign::{Share, Split, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
@@ -90,7 +91,14 @@ pub fn read(
 ) -> (Vec<Experiment>, Vec<Unit>) {
     let named = root.get("experiments").map(|node| node.named("experiment"));
     let named = named.unwrap_or_default();
-    let keys = [KEYS, lifecycle::KEYS, ramp::KEYS, admission::KEYS].concat();
+    let keys = [
+        KEYS,
+        lifecycle::KEYS,
+        ramp::KEYS,
+        admission::KEYS,
+        version_rules::KEYS,
+    ]
+    .concat();
     let (mut experiments, mut nodes, mut units) = (Vec::new(), Vec::new(), Vec::new());
     for (name, node) in &named {
         check_name(node, name);
@@ -176,6 +184,8 @@ fn experiment(
         lifecycle: winner.map_or(Lifecycle::Running, |_| Lifecycle::Promoted),
         schedule: lifecycle::schedule(node),
         ended_by_file: winner.is_some(),
+        has_left_file: false,
+        versions: version_rules::read(node, &groups),
         act_on: lifecycle::act_on(node),
         winner,
         count_overrides: count_overrides.unwrap_or(false),

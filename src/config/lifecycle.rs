@@ -1,6 +1,7 @@
 //! What an experiment is about, when it runs, and what ends it: a winner in the file, or a verdict that takes
 //! effect by itself.
 
+use super::name::check_name;
 use super::reader::Node;
 use crate::experiment::lifecycle::{About, Schedule};
 use crate::experiment::metric::{Metric, MetricKind};
@@ -95,6 +96,28 @@ pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
         winner.unknown("group", text, groups.iter().map(|group| &*group.name));
     }
     place.map(GroupIndex)
+}
+
+/// Reads `retired:`, the experiments whose promotion ends.
+pub fn retired(root: &Node<'_>) -> Box<[Box<str>]> {
+    let items = root.get("retired").map(|node| node.items());
+    let experiments = root.get("experiments").map(|node| node.named("experiment"));
+    let in_file = |name: &str| {
+        let mut experiments = experiments.iter().flatten();
+        experiments.any(|(known, _)| known == name)
+    };
+    let read = |node: &Node<'_>| {
+        let name = node.text("the name of an experiment that left the file")?;
+        check_name(node, name);
+        if in_file(name) {
+            node.problem(
+                format!("`{name}` is in `experiments`"),
+                "take it out of one of the two: only the promotion of an experiment that left the file is ended here",
+            );
+        }
+        Some(name.into())
+    };
+    items.iter().flatten().filter_map(read).collect()
 }
 
 /// Reads `act_on:`, the verdicts that take effect by themselves.

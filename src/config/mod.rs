@@ -12,6 +12,7 @@ mod conditions;
 mod cookie_domain;
 mod counting;
 pub mod declaration;
+pub mod definition;
 mod diagnostic;
 mod document;
 mod environment;
@@ -41,6 +42,7 @@ mod store;
 mod tls;
 mod tracing;
 mod upstreams;
+mod version_rules;
 
 pub use admin::AdminAccess;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
@@ -102,6 +104,11 @@ fn read(path: &Path) -> Result<String, InvalidConfig> {
     file::read(path).map_err(|problem| InvalidConfig::of(*problem, path))
 }
 
+/// Reads what the store keeps of an experiment ([`definition`]), as a plan that has this experiment alone.
+pub fn restore(definition: &str) -> Result<Plan, InvalidConfig> {
+    parse(definition, Path::new("the store's definition"), &|_| None)
+}
+
 /// The same for a program with other features than this one.
 fn parse_for(
     text: &str,
@@ -128,6 +135,8 @@ fn parse_for(
     if has_problems {
         return Err(invalid(&document, &reading, substituted.problems));
     }
+    plan.definitions = definition::texts(&value);
+    plan.cookies_read = reading.cookies_read.take().into();
     let included = document.files.iter().skip(1).map(|file| file.path.clone());
     plan.watched = plan.watched.into_iter().chain(included).collect();
     plan.watched_patterns = document.patterns.clone().into();

@@ -28,6 +28,7 @@ use crate::experiment::key_ring::KeyRing;
 use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
 use crate::experiment::not_counted::CountingRules;
+use crate::experiment::resolve::Assignment;
 use crate::experiment::segment::UserSegment;
 use crate::experiment::units::Unit;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
@@ -98,6 +99,12 @@ pub struct Plan {
     pub show_group: bool,
     /// A digest of the file's meaning, which distinguishes replicas and reloads.
     pub digest: u64,
+    /// Names of cookies that the file reads, each at least once.
+    pub cookies_read: Box<[Box<str>]>,
+    /// Names of experiments whose promotion ends, although it would stay in effect after they left the file.
+    pub retired: Box<[Box<str>]>,
+    /// By experiment of the file: what the store keeps of it ([`definition`](super::definition)).
+    pub definitions: BTreeMap<String, String>,
     /// The file as it is written, with its secrets hidden.
     pub redacted_file: serde_json::Value,
     /// Lists of user IDs, by the file that each was read from.
@@ -165,12 +172,56 @@ impl Plan {
         Some(ExperimentIndex(place))
     }
 
-    /// Returns the upstream of an experiment's control group, if it has one.
-    pub fn control_upstream(&self, index: ExperimentIndex) -> Option<UpstreamIndex> {
-        let experiment = self.experiment(index);
-        let GroupIndex(control) = experiment.control;
-        experiment.groups[control].upstream
+    /// Returns what stands in for the version that an assignment chose, where that fails.
+    pub fn stand_in(&self, assignment: &Assignment) -> Option<OtherVersion> {
+        let (index, failed, _) = assignment.chosen?;
+        self.version(index, self.experiment(index).stand_in(failed)?)
     }
+
+    /// Returns the other version of what an assignment chose, where what one does not have is looked for in
+    /// the other. Where no experiment has chosen, `asked` is the upstream.
+    pub fn other_version(
+        &self,
+        assignment: &Assignment,
+        asked: UpstreamIndex,
+    ) -> Option<OtherVersion> {
+        let (index, group) = match assignment.chosen {
+            Some((index, group, _)) => (index, group),
+            None => self
+                .experiments
+                .iter()
+                .enumerate()
+                .find_map(|(place, own)| {
+                    let mut groups = own.groups.iter();
+                    let group = groups.position(|it| it.upstream == Some(asked))?;
+                    let follows = own.versions.follows_assets;
+                    follows.then_some((ExperimentIndex(place), GroupIndex(group)))
+                })?,
+        };
+        let experiment = self.experiment(index);
+        let other = experiment.other_version(group)?;
+        self.version(index, other)
+            .filter(|_| experiment.versions.follows_assets)
+    }
+
+    fn version(&self, experiment: ExperimentIndex, group: GroupIndex) -> Option<OtherVersion> {
+        Some(OtherVersion {
+            experiment,
+            group,
+            upstream: self.experiment(experiment).groups[group.0].upstream?,
+        })
+    }
+}
+
+/// A version of an experiment that serves in the place of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// The experiment.
+    pub experiment: ExperimentIndex,
+    /// The group whose version serves.
+    pub group: GroupIndex,
+    /// Its upstream.
+    pub upstream: UpstreamIndex,
 }
 
 /// How browsers report events to the public port.

@@ -24,8 +24,10 @@ pub fn consent(root: &Node<'_>) -> Option<Consent> {
         return None;
     };
     let sound = |text: &str| !text.is_empty() && !text.contains(['=', ';', ' ']);
+    let name: Box<str> = cookie.read(COOKIE, |text| sound(text).then(|| text.into()))?;
+    cookie.reads_cookie(&name);
     Some(Consent {
-        cookie: cookie.read(COOKIE, |text| sound(text).then(|| text.into()))?,
+        cookie: name,
         value: node
             .get("value")
             .and_then(|node| node.text("a value"))

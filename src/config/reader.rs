@@ -35,6 +35,8 @@ pub struct ReadContext<'a> {
     pub known_ids: &'a IdLists,
     /// The lists of IDs that are in use now.
     pub id_lists: RefCell<IdLists>,
+    /// The names of cookies that it reads.
+    pub cookies_read: RefCell<Vec<Box<str>>>,
     /// Its errors, each with its position.
     pub diagnostics: RefCell<Vec<(Position, Diagnostic)>>,
     /// What is valid in it, but probably not meant.
@@ -58,6 +60,7 @@ impl<'a> ReadContext<'a> {
             is_built: |_| true,
             secrets: RefCell::default(),
             public: RefCell::default(),
+            cookies_read: RefCell::default(),
             known_ids,
             id_lists: RefCell::default(),
             diagnostics: RefCell::default(),
@@ -534,6 +537,11 @@ impl<'a> Node<'a> {
     /// Returns the key of the value; empty for the whole file.
     pub fn key(&self) -> &str {
         self.path.last().map_or("", String::as_str)
+    }
+
+    /// Notes that watershed reads the cookie of this name.
+    pub fn reads_cookie(&self, name: &str) {
+        self.reading.cookies_read.borrow_mut().push(name.into());
     }
 
     /// Notes that values like this one stand in several places. The JSON Schema describes them once.

@@ -12,6 +12,7 @@ use super::matcher::Matcher;
 use super::message_edits::GroupAction;
 use super::metric_definition::duration;
 use super::units::UnitIndex;
+use super::version_rules::{GroupVersions, VersionRules};
 
 /// Which verdicts watershed acts on by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +118,10 @@ pub struct Experiment {
     pub schedule: Schedule,
     /// Whether the file ended it, and not a later decision.
     pub ended_by_file: bool,
+    /// Whether the file has it no longer, and only its promotion stays in effect.
+    pub has_left_file: bool,
+    /// How its versions are kept apart.
+    pub versions: VersionRules,
     /// Verdicts that watershed acts on by itself.
     pub act_on: ActOn,
     /// Whether visits with a QA override are recorded.
@@ -203,6 +208,25 @@ impl Experiment {
             && self.schedule == Schedule::default();
         let is_for_all = admission.holdout.is_none() && self.unit.is_none();
         is_for_all && (self.winner.is_some() || is_open)
+    }
+
+    /// Returns the group whose version stands in for that of another group, which fails.
+    pub fn stand_in(&self, failed: GroupIndex) -> Option<GroupIndex> {
+        let when_down = &self.versions.when_down;
+        self.with_versions(|versions| when_down.stand_in(versions, failed))
+    }
+
+    /// Returns the group in whose version is looked for what that of another group does not have.
+    pub fn other_version(&self, asked: GroupIndex) -> Option<GroupIndex> {
+        self.with_versions(|versions| versions.other(asked))
+    }
+
+    fn with_versions<T>(&self, use_them: impl FnOnce(&GroupVersions<'_>) -> T) -> T {
+        use_them(&GroupVersions {
+            upstream: &|group| self.groups[group.0].upstream,
+            groups: self.groups.len(),
+            control: self.control,
+        })
     }
 
     /// Finds a group by its name.

@@ -38,6 +38,7 @@ pub mod minted;
 pub mod normal_path;
 pub mod not_counted;
 pub mod override_token;
+pub mod page_view;
 pub mod path_regex;
 pub mod path_rewrite;
 pub mod pattern;
@@ -47,6 +48,7 @@ pub mod robots;
 pub mod segment;
 pub mod units;
 mod user_id;
+pub mod version_rules;
 
 pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Thompson};
 pub use epoch::EpochDigest;

@@ -182,6 +182,27 @@ impl Assignment {
         }
     }
 
+    /// Follows the page that the request belongs to, in the experiment that chose the page's upstream. The
+    /// request itself exposes nobody.
+    pub fn follow(&mut self, experiments: &Experiments, page: Assignment) {
+        let Some((index, ..)) = page.chosen else {
+            return;
+        };
+        if !experiments[index.0].versions.follows_assets {
+            return;
+        }
+        self.chosen = page.chosen;
+        let inside = page.inside.iter().filter(|it| it.experiment == index);
+        self.inside.extend(inside.map(|it| Inside {
+            exposes: false,
+            ..*it
+        }));
+        self.inside.sort_by_key(|it| it.experiment);
+        self.varies_by.page = true;
+        self.varies_by.user_for_upstream |= page.varies_by.user_for_upstream;
+        self.varies_by.marked_validators |= page.varies_by.marked_validators;
+    }
+
     /// Returns the group in the experiment that chose the upstream, or the first one.
     pub fn deciding(&self) -> Option<Inside> {
         let chosen = self.chosen.map(|(experiment, _, _)| experiment);
@@ -205,6 +226,10 @@ pub struct VariesBy {
     pub routes: SmallVec<[usize; 1]>,
     /// Whether conditions on the client's address decided, which no header names to caches.
     pub address: bool,
+    /// Whether the page that the request belongs to decided, which caches cannot tell.
+    pub page: bool,
+    /// Whether ETags name the version that issued them.
+    pub marked_validators: bool,
 }
 
 impl VariesBy {
@@ -235,6 +260,7 @@ impl VariesBy {
             self.headers.push(index);
             self.address |= experiment.matcher.reads_address();
         }
+        self.marked_validators |= eligible.is_met && experiment.versions.marks_validators;
         if eligible.is_met && experiment.divides_users() {
             match experiment.chooses_upstream() || experiment.acts() {
                 true => self.user_for_upstream = true,

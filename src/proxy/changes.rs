@@ -1,13 +1,13 @@
 //! What the file changes in a request and its response: for the upstream, the route and the user's groups.
 
 use crate::config::plan::{
-    HttpsRedirect, Plan, RouteAnswer, RouteIndex, UpstreamHost, UpstreamSite,
+    HttpsRedirect, OtherVersion, Plan, RouteAnswer, RouteIndex, UpstreamHost, UpstreamSite,
 };
+use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView as _, RequestView, without_port};
 use crate::experiment::message_edits::{GroupAction, MessageEdits, Redirect};
 use crate::experiment::path_rewrite::RewrittenPath;
 use crate::experiment::resolve::{Assignment, VariesBy};
-use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::proxy::h1::grammar;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::headers::edit::Edit;
@@ -36,8 +36,8 @@ pub struct Changes<'b> {
 pub struct ServedBy<'a> {
     /// The upstream, unless watershed answers itself.
     pub upstream: Option<UpstreamIndex>,
-    /// The experiment for which control serves in the group's place.
-    pub fallback: Option<ExperimentIndex>,
+    /// The version that serves in the place of the group's.
+    pub fallback: Option<OtherVersion>,
     /// The user's groups.
     pub assignment: &'a Assignment,
 }
@@ -59,9 +59,9 @@ impl<'a> ServedBy<'a> {
             .iter()
             .filter_map(move |&(index, group)| {
                 let experiment = plan.experiment(index);
-                let group = match self.fallback == Some(index) {
-                    true => experiment.control,
-                    false => group,
+                let group = match self.fallback {
+                    Some(other) if other.experiment == index => other.group,
+                    _ => group,
                 };
                 experiment.groups[group.0].action.as_deref()
             })

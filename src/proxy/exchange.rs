@@ -13,6 +13,7 @@ use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::h1::response_head::BodyFraming;
+use crate::proxy::headers::version_headers::PlainCookies;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
 use crate::proxy::observe::logged_request::LoggedHead;
 use crate::proxy::observe::progress::Progress;
@@ -22,9 +23,10 @@ use crate::proxy::request_body::BodySource;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::proxy::timer::Timer;
 use crate::telemetry::HttpProtocol;
+use crate::upstream::PooledConnection;
 use http::Method;
 use smallvec::SmallVec;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +96,8 @@ pub struct Exchange<'b> {
     pub host_at: Cell<Option<(usize, usize)>>,
     /// What the file changes in requests and responses, where it changes any.
     pub changes: Option<Box<Changes<'b>>>,
+    /// Names of isolated cookies that came without a mark, where versions have cookies for themselves.
+    pub plain_cookies: RefCell<Option<Box<PlainCookies>>>,
     /// What only logged, exported or correlated requests have: on the heap, so that the others need
     /// not carry it.
     pub extras: Option<Box<Extras<'b>>>,
@@ -135,6 +139,15 @@ pub struct RecordedResponse {
     pub at: Instant,
     /// The exposures that were journaled.
     pub exposures: SmallVec<[Exposure; 2]>,
+}
+
+/// A response whose head is ready for the client, and the upstream's connection that the rest of it
+/// comes over. Watershed's own has none, and is whole.
+pub struct Responding {
+    /// The response.
+    pub response: RecordedResponse,
+    /// The upstream's connection.
+    pub connection: Option<PooledConnection>,
 }
 
 /// The client's side of an exchange: it gives the request's body and takes interim responses.
@@ -282,34 +295,5 @@ impl Exchange<'_> {
         let units = units.map(|units| Box::new(units.into_owned()));
         let exposures = response.exposures.clone();
         UnfinishedExposures::of(worker, &self.snapshot, (visitor, units), exposures)
-    }
-}
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        use super::*;
-        macro_rules! s { ($($t:ty),* $(,)?) => { $( println!("{:>6} {}", std::mem::size_of::<$t>(), stringify!($t)); )* } }
-        s!(
-            Exchange<'static>,
-            Request<'static>,
-            Assignment,
-            Visitor<'static>,
-            Exposure,
-            Progress,
-            RecordedResponse,
-            crate::experiment::resolve::Inside,
-            crate::experiment::metric::Observations,
-            crate::experiment::resolve::AssignedBy,
-            crate::experiment::resolve::VariesBy,
-            Method,
-            crate::proxy::h1::header_block::HeaderBlock<'static>,
-            crate::proxy::pipeline::Begun<'static>,
-            crate::proxy::pipeline::Responding,
-            crate::experiment::record::Record<'static>,
-            crate::experiment::metric::Observation,
-            crate::upstream::PooledConnection,
-            crate::config::plan::EndpointAddress
-        );
     }
 }

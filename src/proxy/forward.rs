@@ -8,6 +8,7 @@ use super::h1::framing::Bounds;
 use super::h1::request_head::{self, Request};
 use super::headers::believed_client;
 use super::headers::forwarding::Forwarding;
+use super::headers::version_headers::{PlainCookies, VersionFields};
 use super::observe::spans::SpanRecorder;
 use super::snapshot::Snapshot;
 use crate::experiment::identity::Visitor;
@@ -28,13 +29,22 @@ pub struct ForwardedRequest<'a, 'b> {
     pub changes: Option<&'a Changes<'b>>,
 }
 
-/// Writes the head for whoever serves the request. Returns where `Host` is missing in it, if it is.
+/// What is to be known of a head that was written.
+#[derive(Debug, Default)]
+pub struct WrittenHead {
+    /// Where `Host` is missing in it, if it is.
+    pub host_at: Option<usize>,
+    /// Names of isolated cookies that came without a mark; `None` where no version has cookies for itself.
+    pub plain_cookies: Option<Box<PlainCookies>>,
+}
+
+/// Writes the head for whoever serves the request.
 pub fn write(
     of: &ForwardedRequest<'_, '_>,
     by: ServedBy<'_>,
     request: &mut Request<'_>,
     out: &mut Vec<u8>,
-) -> Option<usize> {
+) -> WrittenHead {
     let parent = of.extras.and_then(|it| {
         // Each attempt writes its own span there.
         let spans = it.spans.as_deref().map(SpanRecorder::parent);
@@ -42,6 +52,14 @@ pub fn write(
     });
     let plan = &*of.snapshot.plan;
     let changes = of.changes.map(|changes| changes.of_request(plan, by));
+    let versions = &of.snapshot.plan_headers.versions;
+    let marked = by.assignment.varies_by.marked_validators;
+    let (mut version_fields, mut plain_cookies) = (VersionFields::new(), None);
+    if let Some(upstream) = by.upstream.filter(|_| marked || versions.isolates()) {
+        let (fields, plain) = request.for_version(versions, upstream, marked);
+        version_fields = fields;
+        plain_cookies = versions.isolates().then(|| Box::new(plain));
+    }
     let (client, trusted) = of.client;
     let with = Forwarding {
         client,
@@ -53,12 +71,16 @@ pub fn write(
         visitor: of.visitor,
         assignment: by.assignment,
         changes: changes.as_ref(),
+        version_fields: &version_fields,
     };
     let places = request.forward(out, &with);
     if let Some(extras) = of.extras {
         extras.parent_at.set(places.parent);
     }
-    places.host
+    WrittenHead {
+        host_at: places.host,
+        plain_cookies,
+    }
 }
 
 /// Replaces the head in `forwarded` by that for another upstream, which was not known when the
@@ -70,10 +92,12 @@ pub fn write_again(
     input: &[u8],
     forwarded: &mut Vec<u8>,
 ) {
-    let Some(changes) = exchange.changes.as_deref() else {
-        return;
-    };
     let snapshot = &exchange.snapshot;
+    let are_apart =
+        by.assignment.varies_by.marked_validators || snapshot.plan_headers.versions.isolates();
+    if exchange.changes.is_none() && !are_apart {
+        return;
+    }
     let trusted = believed_client::trusts(&snapshot.plan, client.address);
     let Ok(Some(mut request)) = read(snapshot, client, trusted, input) else {
         // It was read before.
@@ -85,11 +109,12 @@ pub fn write_again(
         over_tls: exchange.over_tls,
         visitor: exchange.visitor.as_ref(),
         extras: exchange.extras.as_deref(),
-        changes: Some(changes),
+        changes: exchange.changes.as_deref(),
     };
     let mut again = Vec::new();
-    let host_at = write(&of, by, &mut request, &mut again);
-    exchange.host_at.set(host_at.map(|at| (at, at)));
+    let written = write(&of, by, &mut request, &mut again);
+    exchange.host_at.set(written.host_at.map(|at| (at, at)));
+    exchange.plain_cookies.replace(written.plain_cookies);
     let head_bytes = memchr::memmem::find(forwarded, b"\r\n\r\n").map_or(0, |end| end + 4);
     again.extend_from_slice(&forwarded[head_bytes..]);
     *forwarded = again;

@@ -5,6 +5,7 @@
 //! from heads, and [`observe`] what is journaled, logged and exported.
 
 mod acquire;
+mod attempts;
 mod beacon;
 mod buffer_pool;
 mod changes;

@@ -8,8 +8,8 @@
 //! | admit | [`admit`] | limits; requests that watershed answers itself |
 //! | identify | [`identify`] | the user's ID, or a minted one |
 //! | assign | [`assign`] | the user's groups, and the upstream that they choose |
-//! | acquire | [`acquire`] | a connection to a healthy endpoint, or to control as the fallback |
-//! | send | [`send`](mod@super::send) | the request goes out; the response's head comes in |
+//! | acquire | [`attempts`], [`acquire`](super::acquire) | a connection to a healthy endpoint, or to the version that stands in |
+//! | send | [`attempts`], [`send`](mod@super::send) | the request goes out; the response's head comes in |
 //! | record | [`respond`](mod@super::respond) | the exposure and events are journaled |
 //! | respond | [`respond`](mod@super::respond) | the client gets the head; [`h1`](super::h1) and [`h2`](super::h2) stream the body |
 //! | log | [`observe`](super::observe) | the metrics, one line, one span, when the exchange is dropped |
@@ -17,14 +17,12 @@
 //! [`begin`] runs the phases from parse to assign, [`exchange_with_upstream`] those from acquire to
 //! respond. An [`Exchange`] carries what they find from one to the next.
 
-use super::acquire::{self, Acquired};
+use super::attempts::{self, AttemptFailure};
 use super::changes::{self, Changes, ServedBy};
 use super::client::{ClientInfo, Protocol};
-use super::error_response::{ErrorCode, ProxyError};
-use super::exchange::{
-    ClientStream, Exchange, Extras, LocalResponse, RecordedResponse, wanted_upstream,
-};
-use super::forward::{self, ForwardedRequest};
+use super::error_response::ErrorCode;
+use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, Responding, wanted_upstream};
+use super::forward::{self, ForwardedRequest, WrittenHead};
 use super::h1::request_head::{Body, Request};
 use super::h1::response_head::HeadWriter;
 use super::headers::believed_client::{self, BelievedClient, believed_client};
@@ -35,28 +33,24 @@ use super::observe::spans::SpanRecorder;
 use super::policy;
 use super::request_body::RequestBody;
 use super::respond::Provenance;
-use super::send::{self, SendAttempt};
 use super::snapshot::{Snapshot, Worker};
 use crate::config::plan::{Plan, RouteIndex};
+use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::override_token::Override;
+use crate::experiment::page_view::PageView;
 use crate::experiment::resolve::{self, Assignment, Subject};
 use crate::experiment::segment;
 use crate::experiment::units::Units;
-use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal;
 use crate::telemetry::HttpProtocol;
-use crate::upstream::PooledConnection;
 use http::header::TRAILER;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// How often one request may be sent.
-const ATTEMPTS_MAX: u32 = 3;
 
 /// What stands at the beginning of a client's input.
 #[expect(
@@ -70,15 +64,6 @@ pub enum Begun<'b> {
     Invalid(ErrorCode),
     /// A request, and the part of its body that has not come with its head.
     Request(Exchange<'b>, Option<Box<RequestBody>>),
-}
-
-/// A response whose head is ready for the client, and the upstream's connection that the rest of it
-/// comes over. Watershed's own has none, and is whole.
-pub struct Responding {
-    /// The response.
-    pub response: RecordedResponse,
-    /// The upstream's connection.
-    pub connection: Option<PooledConnection>,
 }
 
 /// Runs the phases parse, admit, identify and assign for the request at the beginning of `input`,
@@ -110,12 +95,12 @@ pub fn begin<'b>(
     progress.received(inline as u64);
     let new_changes = || Box::new(Changes::new(&request, trusted, decided.route));
     let changes = snapshot.has_changes.then(new_changes);
-    let mut host_at = None;
+    let mut written = WrittenHead::default();
     // What is answered here is sent to nobody, and is read as it came.
     if decided.local.is_none() {
         let extras = (extras.as_deref(), changes.as_deref());
         let from = (&*snapshot, (&**client, trusted));
-        host_at = decided.forward(from, extras, &mut request, forwarded);
+        written = decided.forward(from, extras, &mut request, forwarded);
         forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
     }
     let came = (input, inline);
@@ -146,7 +131,8 @@ pub fn begin<'b>(
         head: decided.local.map(|_| Box::new(request)),
         local: decided.local,
         cookies: decided.cookies,
-        host_at: Cell::new(host_at.map(|at| (at, at))),
+        host_at: Cell::new(written.host_at.map(|at| (at, at))),
+        plain_cookies: RefCell::new(written.plain_cookies),
         changes,
         extras,
         progress,
@@ -169,14 +155,14 @@ struct Decided<'b> {
 }
 
 impl<'b> Decided<'b> {
-    /// Writes the head that the upstream gets. Returns where `Host` is missing in it, if it is.
+    /// Writes the head that the upstream gets.
     fn forward(
         &self,
         (snapshot, client): (&Snapshot, (&ClientInfo, bool)),
         (extras, changes): (Option<&Extras<'b>>, Option<&Changes<'b>>),
         request: &mut Request<'_>,
         forwarded: &mut Vec<u8>,
-    ) -> Option<usize> {
+    ) -> WrittenHead {
         let of = ForwardedRequest {
             snapshot,
             client,
@@ -230,10 +216,9 @@ fn decide<'b>(
         kept: kept.as_deref(),
         units: units.as_deref(),
     });
-    let mut assignment = match (local, not_counted, &subject) {
-        (Some(_), _, _) | (_, Some(NotCounted::Preflight), _) => Assignment::default(),
-        (_, _, Some(subject)) => resolve::resolve(&plan.experiments, request, subject),
-        (_, _, None) => resolve::unrecorded(&plan.experiments, request, forced),
+    let mut assignment = match (local, not_counted) {
+        (Some(_), _) | (_, Some(NotCounted::Preflight)) => Assignment::default(),
+        _ => assign(plan, request, subject.as_ref(), forced),
     };
     let mut route = None;
     if assignment.chosen.is_none() && !plan.routes.is_empty() && local.is_none() {
@@ -266,6 +251,31 @@ fn decide<'b>(
         cookies,
         route,
     }
+}
+
+/// Phase *assign*. What no experiment matches follows the page that it belongs to.
+fn assign(
+    plan: &Plan,
+    request: &Request<'_>,
+    subject: Option<&Subject<'_>>,
+    forced: Option<&Override>,
+) -> Assignment {
+    let experiments = &plan.experiments;
+    let mut assignment = match subject {
+        Some(subject) => resolve::resolve(experiments, request, subject),
+        None => resolve::unrecorded(experiments, request, forced),
+    };
+    if assignment.chosen.is_none()
+        && experiments.follows_pages()
+        && let Some(page) = PageView::of(request)
+    {
+        let of_page = match subject {
+            Some(subject) => resolve::resolve(experiments, page, subject),
+            None => resolve::unrecorded(experiments, page, forced),
+        };
+        assignment.follow(experiments, of_page);
+    }
+    assignment
 }
 
 /// The segments of a user who is in a group of some experiment.
@@ -448,9 +458,9 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
     let sent = match exchange.local {
         None => {
             let to = (body.as_deref_mut(), &mut *received);
-            acquire_and_send(client, exchange, (input, forwarded), to, head, left).await
+            attempts::acquire_and_send(client, exchange, (input, forwarded), to, head, left).await
         }
-        Some(LocalResponse::Refused(code)) => Err(Failure::of(code)),
+        Some(LocalResponse::Refused(code)) => Err(AttemptFailure::of(code)),
         Some(local) => {
             let body = (exchange.inline_body(input), body.as_deref_mut());
             let response = local_response::answer(client, exchange, local, body, received, head);
@@ -462,8 +472,8 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
     };
     match sent {
         Ok(responding) => Some(responding),
-        Err(Failure::ClientLeft) => None,
-        Err(Failure::Error(error, fallback)) => {
+        Err(AttemptFailure::ClientLeft) => None,
+        Err(AttemptFailure::Error(error, fallback)) => {
             policy::log_error(client.worker(), &error);
             exchange.trace(|spans| spans.failed(&error));
             let unread = body.is_some_and(|body| !body.is_through());
@@ -475,109 +485,5 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
                 connection: None,
             })
         }
-    }
-}
-
-/// Why no upstream has answered.
-enum Failure {
-    /// What is answered instead, and the experiment that fell back to control.
-    Error(ProxyError, Option<ExperimentIndex>),
-    ClientLeft,
-}
-
-impl Failure {
-    fn of(code: ErrorCode) -> Failure {
-        Failure::Error(ProxyError::new(code), None)
-    }
-}
-
-/// A connection for the first attempt that needs to be waited for. The head in `forwarded` is for its upstream.
-async fn first_connection<C: ClientStream>(
-    client: &C,
-    exchange: &Exchange<'_>,
-    target: &mut acquire::Target,
-    (input, forwarded): (&[u8], &mut Vec<u8>),
-    left: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Acquired, Failure> {
-    let acquiring = Box::pin(acquire::first(client.worker(), exchange, target));
-    let acquired = tokio::select! {
-        biased;
-        acquired = acquiring => acquired,
-        () = left => return Err(Failure::ClientLeft),
-        () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
-    };
-    target.note(exchange);
-    if target.fallback.is_some() {
-        // Control's upstream may have another name, and its group other headers.
-        let by = target.served_by(exchange);
-        forward::write_again(client.info(), exchange, by, input, forwarded);
-    }
-    acquired.map_err(|error| Failure::Error(error, target.fallback))
-}
-
-/// The phases *acquire* and *send*, again where the request may be sent once more.
-async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
-    client: &mut C,
-    exchange: &Exchange<'_>,
-    (input, forwarded): (&[u8], &mut Vec<u8>),
-    (mut body, received): (Option<&mut RequestBody>, &mut Vec<u8>),
-    head: &mut H,
-    mut left: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Responding, Failure> {
-    if let Some(code) = body.as_ref().and_then(|body| body.fault()) {
-        return Err(Failure::of(code));
-    }
-    let mut target = acquire::Target::new(exchange);
-    let mut acquired = match acquire::idle(exchange, &target) {
-        Some(acquired) => acquired,
-        None => {
-            let request = (input, &mut *forwarded);
-            first_connection(client, exchange, &mut target, request, left.as_mut()).await?
-        }
-    };
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        received.clear();
-        let Acquired { connection, now } = &mut acquired;
-        let endpoint = connection.endpoint();
-        exchange.address_to(&endpoint.address, forwarded);
-        target.note_attempt(exchange, endpoint, attempts);
-        let attempt = SendAttempt {
-            exchange,
-            by: target.served_by(exchange),
-            request: forwarded,
-            body: body.as_deref_mut(),
-            received,
-            head,
-            now: now.take(),
-        };
-        let sent = send::attempt(client, &mut connection.stream, attempt, left.as_mut()).await;
-        let failed = match sent {
-            Ok(response) => {
-                connection.idle_for = response.idle_for;
-                let upstreams = &exchange.snapshot.upstreams;
-                upstreams.responded(target.upstream, connection.endpoint(), response.status);
-                return Ok(Responding {
-                    response,
-                    connection: Some(acquired.connection),
-                });
-            }
-            Err(failed) => failed,
-        };
-        let Some((error, unsent)) = failed.into_error(exchange, connection) else {
-            return Err(Failure::ClientLeft);
-        };
-        let unsent = unsent && !body.as_ref().is_some_and(|body| body.has_begun());
-        // A response that cannot be parsed is one: it would be no better a second time.
-        let again = error.code == ErrorCode::Broken
-            && attempts < ATTEMPTS_MAX
-            && (unsent || acquire::may_repeat(exchange, &target, connection));
-        if !again {
-            return Err(Failure::Error(error, target.fallback));
-        }
-        acquired = acquire::again(exchange, &target, acquired.connection, error)
-            .await
-            .map_err(|error| Failure::Error(error, target.fallback))?;
     }
 }

@@ -1,8 +1,9 @@
 //! The phases *record* and *respond*: a response is journaled, then its head is written for the
 //! client.
 
+use crate::config::plan::OtherVersion;
 use crate::experiment::record::Exposure;
-use crate::experiment::{ExperimentIndex, UpstreamIndex, metric};
+use crate::experiment::{UpstreamIndex, metric};
 use crate::proxy::changes::ServedBy;
 use crate::proxy::error_response::{self, Blame, ErrorCode};
 use crate::proxy::exchange::{Exchange, RecordedResponse};
@@ -31,8 +32,8 @@ pub struct Provenance {
     pub upstream: Option<UpstreamIndex>,
     /// Whether it is changed as the file says, which errors are not.
     pub is_changed: bool,
-    /// The experiment whose group control served, because the group's upstream is down.
-    pub fallback: Option<ExperimentIndex>,
+    /// The version that served in the place of the group's.
+    pub fallback: Option<OtherVersion>,
     /// The version of HTTP that the response came in.
     pub version: Version,
     /// A part of the request's body has not been read: the client's connection cannot be reused.
@@ -41,7 +42,7 @@ pub struct Provenance {
 
 impl Provenance {
     /// Of a response that watershed made itself.
-    pub fn own(fallback: Option<ExperimentIndex>, unread: bool) -> Provenance {
+    pub fn own(fallback: Option<OtherVersion>, unread: bool) -> Provenance {
         Provenance {
             upstream: None,
             is_changed: false,
@@ -62,7 +63,7 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> RecordedResponse {
         let at = Instant::now();
-        let exposures = self.record(worker, &response, provenance.fallback, at);
+        let exposures = self.record(worker, &response, provenance, at);
         let progress = &self.progress;
         progress.responded(&self.snapshot, response.status, at);
         response.strip();
@@ -84,7 +85,7 @@ impl Exchange<'_> {
         received.extend_from_slice(&error_response::response(code, None));
         let response = self.parse_own(received)?;
         let at = Instant::now();
-        let exposures = self.record(worker, &response, provenance.fallback, at);
+        let exposures = self.record(worker, &response, provenance, at);
         self.responds_itself(&response, received, at, Some(code.token()));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
         let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
@@ -102,12 +103,12 @@ impl Exchange<'_> {
     ) -> Option<RecordedResponse> {
         let response = self.parse_own(received)?;
         let at = Instant::now();
-        let exposures = self.record(worker, &response, None, at);
-        self.responds_itself(&response, received, at, None);
         let provenance = Provenance {
             is_changed: true,
             ..Provenance::own(None, unread)
         };
+        let exposures = self.record(worker, &response, provenance, at);
+        self.responds_itself(&response, received, at, None);
         let closes = self.closes || unread;
         let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
         Some(response)
@@ -163,7 +164,7 @@ impl Exchange<'_> {
         &self,
         worker: &Worker,
         response: &ResponseHead<'_>,
-        fallback: Option<ExperimentIndex>,
+        provenance: Provenance,
         at: Instant,
     ) -> SmallVec<[Exposure; 2]> {
         let snapshot = &*self.snapshot;
@@ -171,8 +172,7 @@ impl Exchange<'_> {
         let (observations, faults) =
             metric::observe(metrics, &self.method, self.path, response, self.began_ms);
         if !faults.is_empty() {
-            let control = fallback.and_then(|it| snapshot.plan.control_upstream(it));
-            let upstream = control.unwrap_or(self.upstream());
+            let upstream = provenance.upstream.unwrap_or(self.upstream());
             event_faults::of_header(worker, snapshot, upstream, &faults);
         }
         if let Some(uncounted) = &self.uncounted {
@@ -190,7 +190,7 @@ impl Exchange<'_> {
             visitor,
             units: self.units.as_deref(),
             assignment: &self.assignment,
-            served: fallback,
+            served: provenance.fallback.map(|it| it.experiment),
             status: response.status,
             segments: self.segments.as_deref().unwrap_or_default(),
             observations,
@@ -222,6 +222,9 @@ impl Exchange<'_> {
             };
             changes.to_response(plan, by, self.over_tls, &mut edited);
         }
+        if let Some(upstream) = provenance.upstream {
+            self.keep_versions_apart(upstream, &mut edited);
+        }
         plan_headers::finish(
             (plan, prepared),
             (provenance.version, &mut edited),
@@ -230,12 +233,25 @@ impl Exchange<'_> {
             (&self.cookies, self.uncounted.is_some()),
             self.over_tls,
         );
-        if let Some(experiment) = provenance.fallback {
-            let control = plan.experiment(experiment).control;
-            let group = prepared.group(experiment, control).clone();
+        if let Some(other) = provenance.fallback {
+            let group = prepared.group(other.experiment, other.group).clone();
             edited.append(plan_headers::FALLBACK, group);
         }
         self.write_head(worker, &mut response, &mut more, how, exposures, head)
+    }
+
+    /// Marks what clients keep of a response of this upstream's version.
+    fn keep_versions_apart(&self, upstream: UpstreamIndex, head: &mut impl Edit) {
+        let versions = &self.snapshot.plan_headers.versions;
+        let marked = self.assignment.varies_by.marked_validators;
+        if marked || versions.isolates() {
+            let plain = self.plain_cookies.borrow();
+            let plain: &[Box<[u8]>] = match plain.as_deref() {
+                Some(plain) => plain,
+                None => &[],
+            };
+            versions.to_response((upstream, marked), plain, self.began_ms, head);
+        }
     }
 
     /// Writes the head that the client gets.

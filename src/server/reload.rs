@@ -1,6 +1,7 @@
 //! Loads the file again while serving.
 
 use super::active_plan::ActivePlan;
+use super::decided_plan::DecidedPlan;
 use super::logging;
 use crate::config::plan::Plan;
 use crate::telemetry::Telemetry;
@@ -249,6 +250,31 @@ struct Refused {
     files: Vec<PathBuf>,
 }
 
+/// Whom a changed file affects by what it says of promoted experiments.
+fn of_promotions(old: &Plan, decided: &DecidedPlan) -> Vec<String> {
+    let kept_before = |name: &str| {
+        let mut experiments = old.experiments.iter();
+        experiments.any(|it| it.has_left_file && &*it.name == name)
+    };
+    let new = decided.kept.iter();
+    let new = new.filter(|kept| !kept_before(&kept.experiment));
+    let ended = old.experiments.iter().filter(|own| {
+        let still = decided
+            .kept
+            .iter()
+            .any(|kept| *kept.experiment == *own.name);
+        own.has_left_file && !still
+    });
+    let default = &decided.plan.upstream(decided.plan.default).name;
+    let ended = ended.map(|own| {
+        format!(
+            "the promotion of {} has ended: its users get what the file says (default: {default})",
+            own.name
+        )
+    });
+    new.map(ToString::to_string).chain(ended).collect()
+}
+
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     let old = active.plan();
     let next = config::load_again(file, &old.id_lists);
@@ -296,7 +322,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     (next.listen, next.workers) = (old.listen, old.workers);
     (next.journal, next.store) = (old.journal.clone(), old.store.clone());
     (next.admin.listen, next.admin.health) = (old.admin.listen, old.admin.health);
-    let text = match &kept[..] {
+    let mut text = match &kept[..] {
         [] => format!("reloaded {}", file.display()),
         kept => format!(
             "reloaded {}; changes of {} need a restart",
@@ -304,6 +330,16 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
             kept.join(", ")
         ),
     };
+    let decided = active.decided(&next);
+    for affected in of_promotions(&old, &decided) {
+        text.push_str(&format!("; {affected}"));
+    }
+    if let Some(invalid) = decided.problems(Some(file)) {
+        return Err(Refused {
+            text: invalid.to_string(),
+            files: invalid.files,
+        });
+    }
     active.load(next);
     Ok(text)
 }

@@ -1,6 +1,6 @@
 //! The trait that both stores implement.
 
-use super::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use super::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use super::delta::{Applied, Delta, JournalId};
 use super::error::StoreError;
 use super::forgotten::ForgottenUsers;
@@ -139,6 +139,12 @@ pub trait Store: Send + Sync {
         next: &StandingDecision,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError>;
+
+    /// Returns the definitions of experiments that routes files have, or had.
+    async fn definitions(&self) -> Result<StoredDefinitions, StoreError>;
+
+    /// Replaces the definitions of these experiments in one atomic step, and keeps all others.
+    async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError>;
 
     /// Adds an entry of another action to the audit log.
     async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError>;

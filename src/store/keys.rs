@@ -108,6 +108,11 @@ pub fn decisions_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:now")
 }
 
+/// The key of the hash of definitions: experiment → definition, as JSON.
+pub fn definitions_key(prefix: &str) -> String {
+    format!("{prefix}:{{controls}}:definitions")
+}
+
 /// The key of the audit log: a list of entries as JSON, the newest first.
 pub fn audit_log_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:acts")

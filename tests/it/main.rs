@@ -12,6 +12,7 @@ mod admin_access;
 mod admin_connections;
 mod admin_sessions;
 mod admission;
+mod after_winner;
 mod assignment;
 mod cli;
 mod clients;

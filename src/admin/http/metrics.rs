@@ -174,7 +174,7 @@ impl Metrics {
         let sum = |of: fn(&crate::telemetry::WorkerTelemetry) -> &crate::telemetry::Counter| {
             one(telemetry.sum(of))
         };
-        let all: [(&str, &str, _); 7] = [
+        let all: [(&str, &str, _); 8] = [
             ("requests", "Requests received", sum(|it| &it.requests)),
             (
                 "refusals",
@@ -193,8 +193,13 @@ impl Metrics {
             ),
             (
                 "fallbacks",
-                "Requests that control served because the group's upstream was unavailable",
+                "Requests that another version served because the group's failed",
                 sum(|it| &it.fallbacks),
+            ),
+            (
+                "assets_followed",
+                "Requests that one version answered with 404, and another one served",
+                sum(|it| &it.assets_followed),
             ),
             (
                 "unreadable_events",

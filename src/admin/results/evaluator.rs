@@ -359,7 +359,7 @@ impl EvaluationLoop {
             self.due.clear();
             self.steps.clear();
         }
-        for experiment in &plan.experiments {
+        for experiment in plan.experiments.iter().filter(|own| !own.has_left_file) {
             if let Err(error) = self.one(evaluator, plan, experiment, store).await {
                 // Ingestion logs it as an error, and the next round tries again.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));

@@ -153,6 +153,9 @@ pub struct ExperimentResult {
     pub ramp: Option<RampResult>,
     pub winner: Option<String>,
     pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub decided: Option<DecidedResult>,
+    pub in_effect: bool,
     pub epochs: Vec<EpochResult>,
     pub groups: Vec<GroupResult>,
     pub ended_groups: Vec<GroupResult>,
@@ -181,6 +184,17 @@ pub struct ExperimentResult {
     pub uncounted: UncountedEvents,
     pub phase: u32,
     pub phases: Vec<PhaseResult>,
+}
+
+/// The latest decision about an experiment.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct DecidedResult {
+    #[schema(schema_with = enums::status)]
+    pub status: &'static str,
+    pub group: Option<String>,
+    pub by: String,
+    pub at: Option<String>,
 }
 
 /// An earlier phase of an experiment.

@@ -39,11 +39,10 @@ pub fn advice(experiment: &ExperimentResult) -> String {
             "Decide: promote the version that is cheaper to keep, or set a later `end`. It ended without a verdict."
                 .to_owned()
         }
-        ("ended", _) if !has_ended_by_plan(experiment) => {
-            "Nothing. The experiment is no longer in the file; its counts stay.".to_owned()
-        }
+        ("ended", _) if !has_ended_by_plan(experiment) => of_ended(experiment, shown),
         ("promoted", _) => format!(
-            "Nothing. All matching users get {shown}. Once you are sure, remove the experiment from the file."
+            "Nothing. All matching users get {shown}. The experiment may leave the file: they keep this version, until `retired: [{}]` ends that. Keep its upstream in the file.",
+            experiment.name
         ),
         ("rolled_back", _) => {
             format!("Nothing. All matching users get {shown}. Improve the other version and try again.")
@@ -82,6 +81,16 @@ pub fn advice(experiment: &ExperimentResult) -> String {
         }
         _ => waiting(experiment),
     }
+}
+
+fn of_ended(experiment: &ExperimentResult, shown: &str) -> String {
+    if !experiment.in_effect {
+        return "Nothing. The experiment is no longer in the file; its counts stay.".to_owned();
+    }
+    format!(
+        "Nothing. The experiment is no longer in the file, and all matching users still get {shown}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
+        experiment.name
+    )
 }
 
 fn waiting(experiment: &ExperimentResult) -> String {

@@ -481,6 +481,10 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         let passed = passed.map_or(String::new(), |it| format!(" ({})", rounded_duration(it)));
         facts.push(("Started", format!("{}{passed}", minute(since))));
     }
+    if let Some(ended) = experiment.ended_at.as_deref() {
+        facts.push(("Left the file", minute(ended)));
+    }
+    facts.extend(decided(experiment).map(|decided| ("Decided", decided)));
     let planning = experiment.planning.as_ref();
     let left = planning.filter(|_| is_open(experiment) && users > 0);
     if let Some(planning) = left {
@@ -492,6 +496,24 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         facts.push(("Time left", left));
     }
     facts
+}
+
+/// The latest decision: what, by whom, and when.
+fn decided(experiment: &ExperimentResult) -> Option<String> {
+    let decided = experiment.decided.as_ref()?;
+    let group = decided
+        .group
+        .as_ref()
+        .filter(|_| decided.status == "promoted");
+    let group = group.map_or(String::new(), |group| {
+        format!(" {}", experiment.shown(group))
+    });
+    let status = decided.status.replace('_', " ");
+    let at = decided
+        .at
+        .as_deref()
+        .map_or(String::new(), |at| format!(", {}", minute(at)));
+    Some(format!("{status}{group} by {}{at}", decided.by))
 }
 
 fn planned(planning: &PlanningResult) -> String {

@@ -6,13 +6,13 @@ use super::response_body::{self, ResponseStream};
 use super::translate;
 use crate::proxy::client::ClientInfo;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::exchange::{ClientStream, Exchange};
+use crate::proxy::exchange::{ClientStream, Exchange, Responding};
 use crate::proxy::h1::response_head::{
     self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead, ResponseContext, ResponseLimits,
 };
 use crate::proxy::observe::access_log;
 use crate::proxy::observe::progress::{ResponseEnd, count_unreadable};
-use crate::proxy::pipeline::{self, Begun, Responding};
+use crate::proxy::pipeline::{self, Begun};
 use crate::proxy::request_body::{BodySource, RequestBody};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::timer::Timer;

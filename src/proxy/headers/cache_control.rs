@@ -74,11 +74,29 @@ pub fn finish(
     if rules.iter().any(|rule| *rule != CacheRule::Off) {
         vary(words, headers, depends);
     }
-    // No field names the client's address to a cache.
-    let by_address = depends.address && plan.cache.upstream != CacheRule::Off;
+    // No field names the client's address, or the version of a page, to a cache.
+    let by_address = (depends.address || depends.page) && plan.cache.upstream != CacheRule::Off;
     if personal || by_address || rules.contains(&CacheRule::Private) {
         private(headers);
     }
+}
+
+/// Whether a response never changes as long as it is fresh (RFC 8246), so that versions do not differ in it.
+pub fn is_immutable(headers: &impl Edit) -> bool {
+    let field = CACHE_CONTROL;
+    let mut lines = headers.all(&field).peekable();
+    if lines.peek().is_none() {
+        return false;
+    }
+    let mut is_immutable = false;
+    for directive in lines.flat_map(directives) {
+        let is = |word: &str| directive.eq_ignore_ascii_case(word.as_bytes());
+        if is("private") || is("no-store") || is("no-cache") {
+            return false;
+        }
+        is_immutable |= is("immutable");
+    }
+    is_immutable
 }
 
 fn vary(words: &CacheHeaders, headers: &mut impl Edit, depends: &VariesBy) {

@@ -1,6 +1,7 @@
 //! A request's head as the upstream gets it. PURE.
 
 use crate::config::plan::UpstreamHost;
+use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::Visitor;
 use crate::experiment::message_edits::HeaderEdits;
@@ -11,6 +12,7 @@ use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_cookie};
+use crate::proxy::headers::version_headers::{PlainCookies, VersionFields, VersionHeaders};
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
 };
@@ -38,6 +40,8 @@ pub struct Forwarding<'a> {
     pub assignment: &'a Assignment,
     /// What is different for the upstream, a group or a route.
     pub changes: Option<&'a RequestChanges<'a>>,
+    /// Fields that the version gets in the place of those that were taken.
+    pub version_fields: &'a [(HeaderName, Vec<u8>)],
 }
 
 /// What is different for the upstream that gets the request.
@@ -107,6 +111,9 @@ impl Request<'_> {
         }
         write_user(out, with);
         let parent = write_correlation(out, with);
+        for (name, value) in with.version_fields {
+            field(out, name.as_str().as_bytes(), value);
+        }
         for (name, value) in changed.iter().flatten() {
             field(out, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -140,6 +147,24 @@ impl Request<'_> {
             added.extend(edits.added());
         }
         added
+    }
+
+    /// Takes out what is meant for other versions than that of this upstream, and returns what it gets
+    /// instead, with the names of isolated cookies that came without a mark.
+    pub fn for_version(
+        &mut self,
+        versions: &VersionHeaders,
+        upstream: UpstreamIndex,
+        marked_validators: bool,
+    ) -> (VersionFields, PlainCookies) {
+        let lines = &mut self.lines;
+        let (mut fields, plain) = versions.of_request(upstream, marked_validators, lines);
+        // Those that are for watershed alone were among them.
+        for (_, line) in fields.iter_mut().filter(|(name, _)| *name == COOKIE) {
+            *line = public_cookies(line);
+        }
+        fields.retain(|(_, value)| !value.is_empty());
+        (fields, plain)
     }
 
     /// Removes what is written here instead.
@@ -326,6 +351,7 @@ mod tests {
             visitor: None,
             assignment: &resolve::unrecorded(&plan.experiments, &request, None),
             changes: None,
+            version_fields: &[],
         };
         let mut out = Vec::new();
         request.forward(&mut out, &with);

@@ -3,7 +3,7 @@
 use super::client::RedisStore;
 use super::decode::{self, Fields};
 use super::{decisions, forgotten, running_minima, script, secrets, sessions};
-use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::event_ids::EventCounts;
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::identities::IdentityCounts;
@@ -276,6 +276,14 @@ impl Store for RedisStore {
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
         decisions::decide(self, before_ms, next, entry).await
+    }
+
+    async fn definitions(&self) -> Result<StoredDefinitions, StoreError> {
+        decisions::definitions(self).await
+    }
+
+    async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError> {
+        decisions::define(self, changed).await
     }
 
     async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use super::rows::{definitions, fields, text};
 use super::user_state::record;
 use super::{decisions, event_ids, forgotten, identities, running_minima, secrets, sessions};
 use crate::store::damage::Damage;
-use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::keys;
 use crate::store::running_minima::RunningMinima;
@@ -335,6 +335,24 @@ impl Store for SqliteStore {
                 let done = decisions::decide(&transaction, before_ms, &next, &entry)?;
                 transaction.commit()?;
                 Ok(done)
+            })
+            .await
+    }
+
+    async fn definitions(&self) -> Result<StoredDefinitions, StoreError> {
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| decisions::definitions(connection, &damage))
+            .await
+    }
+
+    async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError> {
+        let changed = changed.clone();
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                decisions::define(&transaction, &changed)?;
+                Ok(transaction.commit()?)
             })
             .await
     }

@@ -25,6 +25,7 @@ mod traffic_metrics;
 mod trust;
 mod upgrades;
 mod upstream_connections;
+mod versions;
 mod virtual_hosts;
 
 use crate::support::client::Client;
