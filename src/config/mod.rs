@@ -6,6 +6,7 @@
 
 mod admin;
 mod admission;
+mod algorithm;
 mod check;
 mod conditions;
 mod cookie_domain;
@@ -14,6 +15,7 @@ pub mod declaration;
 mod diagnostic;
 mod experiments;
 mod file;
+mod flag_value;
 mod health;
 mod identity;
 mod key_recorder;

@@ -80,6 +80,7 @@ impl Background {
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
         let (events, event_requests) = mpsc::channel(8);
+        let (exposures, exposed) = mpsc::channel(64);
         let path = plan.journal.path.clone();
         let admin_state = admin::AdminState {
             replica: replica.as_str().into(),
@@ -91,6 +92,7 @@ impl Background {
             server: admin::ServerHandle {
                 reloads,
                 events,
+                exposures,
                 decided: Arc::clone(&decided),
                 latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
                 health_registry: Arc::clone(&shared.health_registry),
@@ -112,6 +114,7 @@ impl Background {
                 journal,
                 slot: plan.workers,
                 asked: event_requests,
+                exposed,
             })
         });
         let (readers, options) = (opened.readers, opened.options);

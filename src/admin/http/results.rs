@@ -215,7 +215,8 @@ fn present(
     (common, response).into_response()
 }
 
-fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether the client has what this tag names.
+pub fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(IF_NONE_MATCH).iter();
     let mut known = lists
         .filter_map(|list| list.to_str().ok())
