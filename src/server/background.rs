@@ -79,8 +79,7 @@ impl Background {
         let evaluator = Arc::new(evaluator);
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
-        let (events, event_requests) = mpsc::channel(8);
-        let (exposures, exposed) = mpsc::channel(64);
+        let ((events, asked), (exposures, exposed)) = (mpsc::channel(8), mpsc::channel(64));
         let path = plan.journal.path.clone();
         let admin_state = admin::AdminState {
             replica: replica.as_str().into(),
@@ -113,7 +112,7 @@ impl Background {
             start.server_events(ServerEvents {
                 journal,
                 slot: plan.workers,
-                asked: event_requests,
+                asked,
                 exposed,
             })
         });

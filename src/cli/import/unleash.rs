@@ -59,20 +59,14 @@ fn experiment(name: &str, feature: &Value, into: &mut Imported) -> Result<(), St
             into.leave_out(name, format!("`{key}`"));
         }
     }
-    let stickiness = [
-        strategy.pointer("/parameters/stickiness"),
-        variants[0].get("stickiness"),
-    ];
-    for stickiness in stickiness.into_iter().filter_map(text) {
-        match &*stickiness {
-            "default" | "userId" => {}
-            "random" => return Err("its stickiness is random".to_owned()),
-            other => into.leave_out(
-                name,
-                format!("`stickiness: {other}`: `user` or `bucket_by` must name it"),
-            ),
-        }
-    }
+    check_stickiness(
+        name,
+        [
+            strategy.pointer("/parameters/stickiness"),
+            variants[0].get("stickiness"),
+        ],
+        into,
+    )?;
     if variants
         .iter()
         .any(|it| overrides(it).any(|(context, _)| context != "userId"))
@@ -88,6 +82,25 @@ fn experiment(name: &str, feature: &Value, into: &mut Imported) -> Result<(), St
         traffic: format!("{rollout}%"),
         groups,
     });
+    Ok(())
+}
+
+/// Notes what decides the group where that is not the user's ID.
+fn check_stickiness(
+    name: &str,
+    stickiness: [Option<&Value>; 2],
+    into: &mut Imported,
+) -> Result<(), String> {
+    for stickiness in stickiness.into_iter().filter_map(text) {
+        match &*stickiness {
+            "default" | "userId" => {}
+            "random" => return Err("its stickiness is random".to_owned()),
+            other => into.leave_out(
+                name,
+                format!("`stickiness: {other}`: `user` or `bucket_by` must name it"),
+            ),
+        }
+    }
     Ok(())
 }
 
