@@ -96,9 +96,14 @@ fn origins(node: &Node<'_>) -> Origins {
     )]);
     let mut listed = Vec::new();
     for item in node.get("origins").iter().flat_map(Node::items) {
-        match item.text("an origin, such as https://example.com") {
-            Some("*") => return Origins::All,
-            Some(_) => listed.extend(privacy::origin(&item)),
+        let allowed = "an origin, such as https://shop.example, or \"*\" for all";
+        let read = item.read(allowed, |text| match text {
+            "*" => Some(None),
+            text => privacy::origin(text).map(Some),
+        });
+        match read {
+            Some(None) => return Origins::All,
+            Some(Some(origin)) => listed.push(origin),
             None => {}
         }
     }

@@ -78,7 +78,8 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         }
     }
     if let Some(origins) = node.get("origins") {
-        beacon.origins = origins.items().iter().filter_map(origin).collect();
+        let read = |node: &Node<'_>| node.read("an origin, such as https://shop.example", origin);
+        beacon.origins = origins.items().iter().filter_map(read).collect();
     }
     if let Some(bytes) = node.get("body").and_then(|node| node.bytes()) {
         beacon.body_bytes_max = bytes as usize;
@@ -138,13 +139,11 @@ pub fn cache(root: &Node<'_>) -> Cache {
     cache
 }
 
-/// Reads an origin of pages.
-pub fn origin(node: &Node<'_>) -> Option<HeaderValue> {
-    node.read("an origin, such as https://shop.example", |text| {
-        let host = text
-            .strip_prefix("https://")
-            .or(text.strip_prefix("http://"))?;
-        let sound = !host.is_empty() && !host.contains(['/', '*']);
-        sound.then(|| HeaderValue::from_str(text).ok())?
-    })
+/// Reads an origin of pages, such as `https://shop.example`.
+pub fn origin(text: &str) -> Option<HeaderValue> {
+    let host = text
+        .strip_prefix("https://")
+        .or(text.strip_prefix("http://"))?;
+    let sound = !host.is_empty() && !host.contains(['/', '*']);
+    sound.then(|| HeaderValue::from_str(text).ok())?
 }
