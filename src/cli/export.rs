@@ -1,8 +1,8 @@
 //! `watershed export`: writes users, their values or hourly totals to a file.
 
 use super::config_file::ConfigFile;
-use crate::admin::export::rows::Table;
-use crate::admin::export::sheet::Format;
+use crate::admin::export::rows::{ColumnNames, Table};
+use crate::admin::export::sheet::{self, ExportLayout, Format};
 use crate::admin::export::write;
 use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
@@ -11,6 +11,7 @@ use crate::server::{self, ErrorWithHint};
 use crate::store::{Store, phases};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,12 @@ pub struct Arguments {
     /// Write exact texts into CSV, including those that a spreadsheet would run as formulas
     #[arg(long)]
     raw: bool,
+    /// How columns are named: v1 as in version 0.1 (`user` and `group`)
+    #[arg(long, value_enum, default_value = "v2")]
+    columns: ColumnNames,
+    /// The time zone of times in CSV and JSON Lines, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = sheet::zone)]
+    timezone: TimeZone,
     /// The file [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -56,12 +63,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let bar = bar(arguments.table, groups.map(|group| group.users).sum());
         let shown = bar.clone();
         let told = move |rows: usize| shown.inc(rows as u64);
-        let how = (arguments.table, arguments.format, arguments.raw);
+        let layout = ExportLayout {
+            table: arguments.table,
+            format: arguments.format,
+            raw: arguments.raw,
+            names: arguments.columns,
+            zone: arguments.timezone.clone(),
+        };
         let counted = Arc::clone(&store);
         let written = match &arguments.output {
             None => {
                 let to = BufWriter::new(std::io::stdout());
-                write(store, plan, experiment, how, to, told)
+                write(store, plan, experiment, layout, to, told)
                     .await
                     .context("the export broke off")
             }
@@ -70,7 +83,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
                     .with_context(|| format!("cannot write beside {}", path.display()))?;
                 let to = BufWriter::new(file.reopen()?);
-                write(store, plan, experiment, how, to, told)
+                write(store, plan, experiment, layout, to, told)
                     .await
                     .context("the export broke off; no file was written")?;
                 file.persist(path)

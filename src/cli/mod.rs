@@ -13,7 +13,9 @@ mod export;
 mod first_file;
 mod forget;
 mod healthcheck;
+mod import;
 mod init;
+mod judge;
 mod known_users;
 mod override_;
 mod plan;
@@ -66,6 +68,10 @@ enum Command {
     Rollback(decisions::Arguments),
     /// Show how many users would move if one routes file replaced another
     Plan(plan::Arguments),
+    /// Judge totals that were counted elsewhere, such as in a warehouse, as the file's experiments
+    Judge(judge::Arguments),
+    /// Write the experiments of another vendor as a routes file, in which users keep their groups
+    Import(import::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
     /// Ask a running watershed whether it is ready; exit 0 if it is, 1 if not
@@ -101,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Promote(arguments) => decisions::promote(&arguments),
         Command::Rollback(arguments) => decisions::run("rollback", &arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Judge(arguments) => judge::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Override(arguments) => override_::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

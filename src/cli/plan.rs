@@ -219,7 +219,7 @@ fn meaning(
         (None, _) => "new",
         (_, None) => "removed; its counts are kept",
         (Some(before), Some(after)) if before.salt != after.salt => {
-            "another salt: a new phase begins, in which all users are assigned anew and counted afresh"
+            "another salt or algorithm: a new phase begins, in which all users are assigned anew and counted afresh"
         }
         (Some(before), Some(after)) if divided(old, before) != divided(new, after) => {
             "another bucket_by: a new phase begins, in which everything is counted afresh"

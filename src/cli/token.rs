@@ -14,7 +14,7 @@ pub struct Arguments {
     #[arg(value_parser = name)]
     name: String,
     /// What it permits
-    #[arg(long, default_value = "operate", value_parser = ["read", "operate"])]
+    #[arg(long, default_value = "operate", value_parser = ["flags", "read", "operate"])]
     role: String,
 }
 
@@ -29,9 +29,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let _ = write!(hash, "{byte:02x}");
         hash
     });
-    let role = match arguments.role == "read" {
-        true => TokenRole::Read,
-        false => TokenRole::Operate,
+    let role = match &*arguments.role {
+        "flags" => TokenRole::Flags,
+        "read" => TokenRole::Read,
+        _ => TokenRole::Operate,
     };
     println!("{token}");
     eprintln!(

@@ -1,13 +1,18 @@
 //! `admin:`: the admin API and its tokens.
 
 use super::name::check_name;
-use super::plan::{Admin, Secret, Token, TokenRole};
+use super::plan::{Admin, Origins, Secret, Token, TokenRole};
+use super::privacy;
 use super::reader::Node;
 use crate::experiment::key_ring::KeyRing;
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const ROLES: &[(&str, TokenRole)] = &[("read", TokenRole::Read), ("operate", TokenRole::Operate)];
+const ROLES: &[(&str, TokenRole)] = &[
+    ("flags", TokenRole::Flags),
+    ("read", TokenRole::Read),
+    ("operate", TokenRole::Operate),
+];
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// A shorter token can be found by trying.
 const LONG: usize = 16;
@@ -25,6 +30,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
             ),
             ("token", "a text; or ${NAME}, or file:PATH"),
             ("tokens", "{ NAME: { role: read, hash: sha256:… } }"),
+            ("flags", "{ origins: [ … ] }: whose pages may evaluate flags (OFREP)"),
         ]);
     }
     let below = |key: &str| node.as_ref().and_then(|node| node.get(key));
@@ -79,6 +85,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
         health,
         tokens,
         session_keys,
+        flag_origins: below("flags").map_or(Origins::Listed([].into()), |node| origins(&node)),
     }
 }
 
@@ -125,6 +132,28 @@ impl AdminAccess {
     }
 }
 
+/// Reads whose pages may evaluate flags.
+fn origins(node: &Node<'_>) -> Origins {
+    node.keys(&[(
+        "origins",
+        "origins of pages, such as https://example.com, or \"*\" for all",
+    )]);
+    let mut listed = Vec::new();
+    for item in node.get("origins").iter().flat_map(Node::items) {
+        let allowed = "an origin, such as https://shop.example, or \"*\" for all";
+        let read = item.read(allowed, |text| match text {
+            "*" => Some(None),
+            text => privacy::origin(text).map(Some),
+        });
+        match read {
+            Some(None) => return Origins::All,
+            Some(Some(origin)) => listed.push(origin),
+            None => {}
+        }
+    }
+    Origins::Listed(listed.into())
+}
+
 /// Reads the address of health checks and metrics. It must not be the address of another listener.
 fn health(
     root: &Node<'_>,
@@ -157,7 +186,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 fn token(name: &str, node: &Node<'_>) -> Option<Token> {
     if !node.keys(&[
-        ("role", "read or operate"),
+        ("role", "flags, read or operate"),
         ("hash", HASH),
         ("token", "a text; or ${NAME}, or file:PATH"),
     ]) {
@@ -166,7 +195,7 @@ fn token(name: &str, node: &Node<'_>) -> Option<Token> {
     let role = match node.get("role") {
         Some(role) => role.word(ROLES),
         None => {
-            node.missing("role", "read, or operate");
+            node.missing("role", "flags, read or operate");
             None
         }
     };

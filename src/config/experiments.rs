@@ -1,7 +1,9 @@
 //! `experiments:`: who takes part, and in which groups.
 
 use super::admission;
+use super::algorithm;
 use super::conditions;
+use super::flag_value;
 use super::lifecycle;
 use super::message_edits;
 use super::name::check_name;
@@ -9,7 +11,7 @@ use super::ramp;
 use super::reader::Node;
 use super::version_rules;
 use crate::experiment::admission::Admission;
-use crate::experiment::assign::{Share, Split, Weight};
+use crate::experiment::assign::{Share, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
@@ -18,7 +20,7 @@ use crate::experiment::message_edits::GroupAction;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
-    Crossover, EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
+    Crossover, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
 use http::Method;
 use std::path::PathBuf;
@@ -97,6 +99,7 @@ pub fn read(
         ramp::KEYS,
         admission::KEYS,
         version_rules::KEYS,
+        algorithm::KEYS,
     ]
     .concat();
     let (mut experiments, mut nodes, mut units) = (Vec::new(), Vec::new(), Vec::new());
@@ -148,7 +151,7 @@ fn experiment(
         .unwrap_or(name);
     let ramp = ramp::read(node);
     let traffic = traffic(node, ramp.as_ref());
-    let parts = || groups.iter().map(|group| (&*group.name, group.weight));
+    let division = algorithm::read(node, salt, traffic, &groups);
     let winner = lifecycle::winner(node, &groups);
     let control = groups
         .iter()
@@ -167,7 +170,7 @@ fn experiment(
     let mut experiment = Experiment {
         name: name.into(),
         about: lifecycle::about(node),
-        salt: salt.into(),
+        salt: division.salt,
         expose,
         matcher,
         admission: Admission::default(),
@@ -191,8 +194,8 @@ fn experiment(
         count_overrides: count_overrides.unwrap_or(false),
         min_duration_ms,
         horizon: lifecycle::horizon(node, min_duration_ms, primary),
-        split: Split::new(salt, traffic, parts()),
-        epoch: EpochDigest::of(salt, traffic, parts()),
+        split: division.split,
+        epoch: division.epoch,
         groups: groups.into(),
     };
     admission::read(node, &mut experiment, primary, shared);
@@ -269,6 +272,7 @@ fn short_groups(node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
             upstream: upstream_named(&upstream, known),
             action: None,
             label: None,
+            value: None,
         });
     }
     groups
@@ -302,6 +306,7 @@ fn long_groups(
             "a positive weight for one group at least",
         );
     }
+    flag_value::check(node, &groups);
     let redirects = |group: &Group| {
         let action = group.action.as_ref();
         action.is_some_and(|action| action.redirect.is_some())
@@ -325,6 +330,7 @@ fn group(name: &str, node: &Node<'_>, (known, matcher): (&Known<'_>, &Matcher)) 
         ("weight", WEIGHT),
         ("upstream", "the name of an upstream"),
         ("label", LABEL),
+        ("value", flag_value::HOLDS),
         message_edits::HEADERS,
         message_edits::REDIRECT,
     ];
@@ -351,6 +357,7 @@ fn group(name: &str, node: &Node<'_>, (known, matcher): (&Known<'_>, &Matcher)) 
         upstream: upstream.and_then(|node| upstream_named(&node, known)),
         action: (!action.is_empty()).then(|| Box::new(action)),
         label: node.get("label").and_then(|node| label(&node)),
+        value: node.get("value").and_then(|node| flag_value::read(&node)),
     })
 }
 

@@ -23,6 +23,31 @@ pub enum Value {
     Map(Vec<(String, Value)>),
 }
 
+impl Value {
+    /// The same value as JSON; `None` where it holds a number that JSON does not have.
+    pub fn to_json(&self) -> Option<serde_json::Value> {
+        use serde_json::Value as Json;
+        Some(match self {
+            Value::Nothing => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Number(number, text) => match serde_json::from_str(text) {
+                Ok(number) => Json::Number(number),
+                Err(_) => Json::Number(serde_json::Number::from_f64(*number)?),
+            },
+            Value::Text(text) => Json::String(text.clone()),
+            Value::List(items) => {
+                let items: Option<Vec<Json>> = items.iter().map(Value::to_json).collect();
+                Json::Array(items?)
+            }
+            Value::Map(map) => {
+                let pair = |(key, value): &(String, Value)| Some((key.clone(), value.to_json()?));
+                let map: Option<serde_json::Map<String, Json>> = map.iter().map(pair).collect();
+                Json::Object(map?)
+            }
+        })
+    }
+}
+
 /// The largest file, in bytes: far above any real one.
 const BYTES_MAX: u64 = 1 << 20;
 

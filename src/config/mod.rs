@@ -7,6 +7,7 @@
 
 mod admin;
 mod admission;
+mod algorithm;
 mod check;
 mod conditions;
 mod cookie_domain;
@@ -18,6 +19,7 @@ mod document;
 mod environment;
 mod experiments;
 mod file;
+mod flag_value;
 mod health;
 mod identity;
 mod key_recorder;

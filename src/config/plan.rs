@@ -9,7 +9,7 @@ mod secret;
 mod tls;
 mod upstream;
 
-pub use admin::{Admin, SESSION_COOKIE, Token, TokenRole};
+pub use admin::{Admin, Origins, SESSION_COOKIE, Token, TokenRole};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 pub use route::{FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, RouteIndex};

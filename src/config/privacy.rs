@@ -53,7 +53,6 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         return beacon;
     };
     const PATH: &str = "a path that begins with /, such as /_watershed/events";
-    const ORIGIN: &str = "an origin, such as https://shop.example";
     node.keys(&[
         ("path", PATH),
         (
@@ -81,16 +80,8 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         }
     }
     if let Some(origins) = node.get("origins") {
-        let origin = |node: &Node<'_>| {
-            node.read(ORIGIN, |text| {
-                let host = text
-                    .strip_prefix("https://")
-                    .or(text.strip_prefix("http://"))?;
-                let sound = !host.is_empty() && !host.contains(['/', '*']);
-                sound.then(|| HeaderValue::from_str(text).ok())?
-            })
-        };
-        beacon.origins = origins.items().iter().filter_map(origin).collect();
+        let read = |node: &Node<'_>| node.read("an origin, such as https://shop.example", origin);
+        beacon.origins = origins.items().iter().filter_map(read).collect();
     }
     if let Some(bytes) = node.get("body").and_then(|node| node.bytes()) {
         beacon.body_bytes_max = bytes as usize;
@@ -148,4 +139,13 @@ pub fn cache(root: &Node<'_>) -> Cache {
     cache.upstream = read("upstream").unwrap_or(cache.upstream);
     cache.told = read("header").unwrap_or(cache.told);
     cache
+}
+
+/// Reads an origin of pages, such as `https://shop.example`.
+pub fn origin(text: &str) -> Option<HeaderValue> {
+    let host = text
+        .strip_prefix("https://")
+        .or(text.strip_prefix("http://"))?;
+    let sound = !host.is_empty() && !host.contains(['/', '*']);
+    sound.then(|| HeaderValue::from_str(text).ok())?
 }

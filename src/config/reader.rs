@@ -473,6 +473,16 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// Reads any value, as JSON. What JSON does not have is a problem.
+    pub fn json(&self) -> Option<serde_json::Value> {
+        self.note(|| ValueForm::Anything);
+        let json = self.value.to_json();
+        if json.is_none() {
+            self.problem("a number that JSON does not have", "a finite number");
+        }
+        json
+    }
+
     /// Reads one of these words.
     pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();

@@ -103,6 +103,9 @@ fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
             ValueForm::Defined(name) => {
                 forms.push(json!({ "$ref": format!("#/{DEFINITIONS}/{name}") }));
             }
+            ValueForm::Anything => {
+                forms.push(json!({ "type": ["boolean", "string", "number", "object"] }));
+            }
             ValueForm::Bytes => forms.push(json!({ "type": ["string", "integer"] })),
         }
     }

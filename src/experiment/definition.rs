@@ -80,7 +80,8 @@ pub struct Experiment {
     pub name: Box<str>,
     /// What people should know of it.
     pub about: About,
-    /// What is hashed with the user's ID; the name unless given.
+    /// What names a run and is hashed with the user's ID; the name unless given. Where another vendor's
+    /// algorithm splits users, with the algorithm's name before it.
     pub salt: Box<str>,
     /// Whose requests are served by the user's group.
     pub matcher: Matcher,
@@ -194,8 +195,8 @@ impl Experiment {
     /// Prepares its split for hashing.
     fn divide(&mut self) {
         let parts = || self.groups.iter().map(|group| (&*group.name, group.weight));
-        self.split = Split::new(&self.salt, self.traffic, parts());
-        self.epoch = EpochDigest::of(&self.salt, self.traffic, parts());
+        self.split = self.split.changed(&self.salt, self.traffic, parts());
+        self.epoch = EpochDigest::of(&self.split.seed(&self.salt), self.traffic, parts());
     }
 
     /// Whether every user of a matching request gets the version of one of its groups.
@@ -250,6 +251,8 @@ pub struct Group {
     pub action: Option<Box<GroupAction>>,
     /// What people read in place of its name.
     pub label: Option<Box<str>>,
+    /// What flag SDKs get; `None` for its name.
+    pub value: Option<serde_json::Value>,
 }
 
 impl Group {

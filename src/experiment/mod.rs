@@ -2,6 +2,7 @@
 //! group in every matching experiment.
 //!
 //! - [`identity`] reads the user ID, [`matcher`] decides eligibility, [`assign`] chooses the group.
+//! - [`bucketing`] assigns as other vendors do.
 //! - [`metric`] decides which events a response counts as, [`guardrail`] which harm it shows.
 //! - [`not_counted`] decides which requests are served without being counted, [`robots`] who is one.
 //! - [`message_edits`] and [`path_rewrite`] say what a version changes in requests and responses.
@@ -11,6 +12,7 @@
 
 pub mod admission;
 pub mod assign;
+pub mod bucketing;
 pub mod client_event;
 mod condition_text;
 pub mod consent;
@@ -49,6 +51,7 @@ pub mod segment;
 pub mod units;
 mod user_id;
 pub mod version_rules;
+pub mod weight;
 
 pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Thompson};
 pub use epoch::EpochDigest;

@@ -79,7 +79,7 @@ impl Background {
         let evaluator = Arc::new(evaluator);
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
-        let (events, event_requests) = mpsc::channel(8);
+        let ((events, asked), (exposures, exposed)) = (mpsc::channel(8), mpsc::channel(64));
         let path = plan.journal.path.clone();
         let admin_state = admin::AdminState {
             replica: replica.as_str().into(),
@@ -91,6 +91,7 @@ impl Background {
             server: admin::ServerHandle {
                 reloads,
                 events,
+                exposures,
                 decided: Arc::clone(&decided),
                 latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
                 health_registry: Arc::clone(&shared.health_registry),
@@ -112,7 +113,8 @@ impl Background {
             start.server_events(ServerEvents {
                 journal,
                 slot: plan.workers,
-                asked: event_requests,
+                asked,
+                exposed,
             })
         });
         let (readers, options) = (opened.readers, opened.options);

@@ -118,20 +118,12 @@ pub async fn authorize(
 ) -> Response {
     let caller = match authenticate(&state, peer.ip(), request.headers()) {
         Ok(caller) => caller,
-        Err(AuthError::TooManyWrongTokens) => return too_many_wrong_tokens(),
-        Err(AuthError::NoValidToken) => return unauthorized(&request),
-        Err(AuthError::NoNonce(error)) => return no_nonce(&error),
-        Err(AuthError::RemotePeer) => {
-            let error = "without admin.token the admin API accepts requests of this machine only";
-            return Failure::new(StatusCode::FORBIDDEN, error).into_response();
-        }
-        Err(AuthError::ForeignHost(host)) => {
-            let error = format!(
-                "the Host {host:?} is not accepted: without admin.token the admin API accepts localhost and IP addresses only"
-            );
-            return Failure::new(StatusCode::MISDIRECTED_REQUEST, error).into_response();
-        }
+        Err(error) => return refusal(error, &request),
     };
+    if caller.role < TokenRole::Read && request.uri().path() != LOGOUT {
+        let error = "this token has role `flags`: a token with `role: read` is required";
+        return Failure::new(StatusCode::FORBIDDEN, error).into_response();
+    }
     if !request.method().is_safe() {
         if caller.role < TokenRole::Operate && request.uri().path() != LOGOUT {
             let error = "this token has role `read`: a token with `role: operate` is required";
@@ -143,11 +135,35 @@ pub async fn authorize(
             return Failure::new(StatusCode::FORBIDDEN, error).into_response();
         }
     }
+    admit(&request);
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Notes that a request's caller is authenticated.
+pub fn admit(request: &Request) {
     if let Some(admitted) = request.extensions().get::<Admitted>() {
         admitted.set();
     }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+}
+
+/// The response to a caller who is not authenticated.
+pub fn refusal(error: AuthError, request: &Request) -> Response {
+    match error {
+        AuthError::TooManyWrongTokens => too_many_wrong_tokens(),
+        AuthError::NoValidToken => unauthorized(request),
+        AuthError::NoNonce(error) => no_nonce(&error),
+        AuthError::RemotePeer => {
+            let error = "without admin.token the admin API accepts requests of this machine only";
+            Failure::new(StatusCode::FORBIDDEN, error).into_response()
+        }
+        AuthError::ForeignHost(host) => {
+            let error = format!(
+                "the Host {host:?} is not accepted: without admin.token the admin API accepts localhost and IP addresses only"
+            );
+            Failure::new(StatusCode::MISDIRECTED_REQUEST, error).into_response()
+        }
+    }
 }
 
 /// Why a caller is not authenticated.

@@ -254,7 +254,8 @@ impl Asked<'_> {
     }
 }
 
-fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether the client has what this tag names.
+pub fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(IF_NONE_MATCH).iter();
     let mut known = lists
         .filter_map(|list| list.to_str().ok())

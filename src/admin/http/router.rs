@@ -11,6 +11,7 @@ use crate::admin::http::health;
 use crate::admin::http::login;
 use crate::admin::http::metrics;
 use crate::admin::http::new_experiment;
+use crate::admin::http::ofrep;
 use crate::admin::http::openapi;
 use crate::admin::http::results;
 use crate::admin::http::sse;
@@ -44,6 +45,19 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
         .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))
+}
+
+/// Routes of flags, for callers who may evaluate them.
+pub fn flags() -> OpenApiRouter<AdminState> {
+    let request_max = || DefaultBodyLimit::max(ofrep::BYTES_MAX);
+    OpenApiRouter::default()
+        .routes(routes!(ofrep::one).layer(request_max()))
+        .routes(routes!(ofrep::all).layer(request_max()))
+}
+
+/// The stream of changes of flags, whose address has a key.
+pub fn flag_changes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::default().routes(routes!(ofrep::changes))
 }
 
 /// Routes without authentication.

@@ -5,6 +5,7 @@ pub(crate) mod conversion_window;
 pub(crate) mod enums;
 pub mod evaluator;
 pub(crate) mod experiment;
+pub mod flags;
 pub(crate) mod gather;
 pub(crate) mod guardrail;
 pub(crate) mod hours;

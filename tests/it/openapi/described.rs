@@ -162,6 +162,7 @@ fn every_documented_path_is_described_with_its_methods() {
     for (path, item) in paths {
         let path = path
             .replace("{experiment}", "shop")
+            .replace("{key}", "shop")
             .replace("{action}", "pause");
         let host = site.proxy.admin;
         let ask = format!("OPTIONS {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");

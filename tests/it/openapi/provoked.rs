@@ -13,6 +13,11 @@ const NOT_BY_REQUESTS: [&str; 3] = [
     "post /admin/events 503",
 ];
 
+/// Streams of events.
+const ENDLESS: [&str; 2] = ["/admin/results/live", "/ofrep/v1/stream"];
+const ALL_FLAGS: &str = "/ofrep/v1/evaluate/flags";
+const FLAG: &str = "/ofrep/v1/evaluate/flags/shop";
+
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const HTML: &str = "Accept: text/html\r\n";
 const READ: &str = "Authorization: Bearer read-secret\r\n";
@@ -50,7 +55,7 @@ impl AdminApi<'_> {
         let host = &self.host;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{headers}\r\n");
         client.say(head + body).unwrap();
-        if path == "/admin/results/live" && self.document["paths"][path].is_object() {
+        if ENDLESS.contains(&path.split('?').next().unwrap()) && !path.ends_with("stream") {
             // The stream does not end.
             let (status, headers) = client.head().unwrap();
             let body = Vec::new();
@@ -107,7 +112,9 @@ impl AdminApi<'_> {
         for (form, item) in paths {
             for (method, operation) in item.as_object().unwrap() {
                 if operation["responses"]["421"].is_object() {
-                    let path = form.replace("{experiment}", "shop");
+                    let path = form
+                        .replace("{experiment}", "shop")
+                        .replace("{key}", "shop");
                     all.push((method.clone(), path.replace("{action}", "pause")));
                 }
             }
@@ -197,10 +204,33 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
     api.expect(seen, 200, JSON, ("post", "/admin/reload", "", ""));
     let event = r#"{"event": "purchase", "user": "user-1", "amount": 2}"#;
     api.expect(seen, 202, JSON, ("post", "/admin/events", "", event));
+    flags(api, seen);
     for path in ["/admin/results", "/admin/results/old"] {
         let known = "If-None-Match: *\r\n";
         api.expect(seen, 304, "", ("get", path, known, ""));
     }
+}
+
+fn flags(api: &AdminApi<'_>, seen: &mut Seen) {
+    let user = r#"{"context": {"targetingKey": "user-1"}}"#;
+    let long = " ".repeat((64 << 10) + 1);
+    for (status, kind, path, headers, body) in [
+        (200, JSON, FLAG, "", user),
+        (200, JSON, ALL_FLAGS, "", user),
+        (304, "", ALL_FLAGS, "If-None-Match: *\r\n", user),
+        (400, JSON, FLAG, "", "{}"),
+        (400, JSON, ALL_FLAGS, "", "["),
+        (404, JSON, "/ofrep/v1/evaluate/flags/nothing", "", user),
+        (413, JSON, FLAG, "", &long),
+        (413, JSON, ALL_FLAGS, "", &long),
+    ] {
+        api.expect(seen, status, kind, ("post", path, headers, body));
+    }
+    let all = api.send("post", ALL_FLAGS, "", user).json();
+    let target = &all["eventStreams"][0]["endpoint"]["requestUri"];
+    let stream = ("get", target.as_str().unwrap(), "", "");
+    api.expect(seen, 200, "text/event-stream", stream);
+    api.expect(seen, 401, JSON, ("get", "/ofrep/v1/stream", "", ""));
 }
 
 fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
@@ -317,7 +347,8 @@ fn missing_permissions(api: &AdminApi<'_>, seen: &mut Seen) {
         }
         let other_site = format!("{session}{OTHER_SITE}");
         api.expect(seen, 403, JSON, ask(&other_site));
-        if path != "/admin/logout" {
+        // Every role may end its session, and evaluate flags.
+        if path != "/admin/logout" && !path.starts_with("/ofrep/") {
             api.expect(seen, 403, JSON, ask(READ));
         }
     }
