@@ -6,7 +6,8 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, counting, limits, logging, plan, privacy, routes, segments, tls, tracing, upstreams,
+    admin, counting, lifecycle, limits, logging, plan, privacy, routes, segments, tls, tracing,
+    upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -114,6 +115,10 @@ const KEYS: &[(&str, &str)] = &[
         "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE } }",
     ),
     ("files", FILES),
+    (
+        "webhooks",
+        "who is told of winners, harm and the like: a list of { url, secret, on }",
+    ),
 ];
 const FILES: &str = "more files with upstreams, experiments and metrics: a list of paths or patterns, relative to this file";
 
@@ -137,6 +142,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     };
     let (experiments, units) = experiments::read(root, &known, &mut watched);
     metrics::covariates_of_experiments(root, &experiments, &mut metrics);
+    let webhooks = webhooks::read(root, &mut watched);
+    lifecycle::confirmations(root, &experiments, &webhooks);
     let default = upstreams::default(root, &names, &experiments);
     let known = (&*names, default, &*experiments);
     let routes = routes::read(root, known, &mut watched);
@@ -175,6 +182,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         counting,
         beacon: privacy::beacon(root),
         retention: privacy::retention(root),
+        webhooks: webhooks.into(),
         show_group: root
             .get("show_group")
             .and_then(|node| node.boolean())

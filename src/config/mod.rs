@@ -41,6 +41,7 @@ mod store;
 mod tls;
 mod tracing;
 mod upstreams;
+mod webhooks;
 
 pub use admin::AdminAccess;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};

@@ -48,7 +48,7 @@ pub mod segment;
 pub mod units;
 mod user_id;
 
-pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Thompson};
+pub use definition::{ActOn, Confirmer, Crossover, Experiment, Group, Horizon, Thompson};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 pub use lifecycle::Lifecycle;

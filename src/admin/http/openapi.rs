@@ -92,7 +92,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Ope
 /// Adds the authentication that an operation requires, and its error responses.
 fn guard(path: &str, method: HttpMethod, operation: &mut Operation) {
     let reads = method == HttpMethod::Get && !operation.responses.responses.contains_key("403");
-    let role = match reads || path == auth::LOGOUT {
+    let role = match reads || auth::is_for_readers(path) {
         true => "read",
         false => "operate",
     };
