@@ -1,6 +1,7 @@
 //! `watershed wait`: waits until an experiment has an answer, for pipelines.
 
 use super::admin_client::get;
+use super::admin_server::{AdminServer, ServerAddress};
 use super::exit_with::ExitWith;
 use super::output::Output;
 use http::StatusCode;
@@ -35,12 +36,8 @@ pub struct Arguments {
     /// The longest time to wait, such as 30m or 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// The admin address of a running watershed
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
-    url: String,
-    /// A token of admin.token or admin.tokens, if one is needed; the role `read` is enough
-    #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    server: AdminServer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -66,18 +63,23 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let reason = runtime.block_on(wait(arguments))?;
+    let reason = runtime.block_on(wait(arguments, &arguments.server.find()?))?;
     let name = &arguments.experiment;
     let document = || json!({ "experiment": name, "state": "passed", "reason": reason });
     Ok(output.print(|| format!("{name}: {reason}\n"), document)?)
 }
 
-async fn wait(arguments: &Arguments) -> anyhow::Result<String> {
+async fn wait(arguments: &Arguments, server: &ServerAddress) -> anyhow::Result<String> {
     let begun = Instant::now();
     let mut last: Option<String> = None;
     loop {
         let left = arguments.timeout.saturating_sub(begun.elapsed());
-        match tokio::time::timeout(left.max(INTERVAL).min(RESPONSE_WITHIN), look(arguments)).await {
+        match tokio::time::timeout(
+            left.max(INTERVAL).min(RESPONSE_WITHIN),
+            look(arguments, server),
+        )
+        .await
+        {
             Ok(Ok(Looked::Reached(reason))) => return Ok(reason),
             Ok(Ok(Looked::Over(over))) => return Err(over.into()),
             Ok(Ok(Looked::Waiting(reason))) => {
@@ -89,7 +91,7 @@ async fn wait(arguments: &Arguments) -> anyhow::Result<String> {
             // A server that has answered may restart.
             Ok(Err(error)) if last.is_none() => return Err(error),
             Ok(Err(error)) => eprintln!("trying again: {error:#}"),
-            Err(_) => eprintln!("trying again: no response from {}", arguments.url),
+            Err(_) => eprintln!("trying again: no response from {}", server.url),
         }
         let left = arguments.timeout.saturating_sub(begun.elapsed());
         if left.is_zero() {
@@ -110,9 +112,9 @@ enum Looked {
     Over(ExitWith),
 }
 
-async fn look(arguments: &Arguments) -> anyhow::Result<Looked> {
+async fn look(arguments: &Arguments, server: &ServerAddress) -> anyhow::Result<Looked> {
     if arguments.fail_on == Some(FailOn::Harm) {
-        let gate = gate(arguments, "safe").await?;
+        let gate = gate(arguments, server, "safe").await?;
         if gate.state == "harm" {
             return Ok(Looked::Over(over(arguments, HARM, &gate)));
         }
@@ -121,7 +123,7 @@ async fn look(arguments: &Arguments) -> anyhow::Result<Looked> {
         Goal::Winner => "winner",
         Goal::End => "end",
     };
-    let gate = gate(arguments, goal).await?;
+    let gate = gate(arguments, server, goal).await?;
     Ok(match &*gate.state {
         "passed" => Looked::Reached(gate.reason),
         "waiting" => Looked::Waiting(gate.reason),
@@ -143,11 +145,11 @@ fn exit(code: u8, message: String, details: serde_json::Value) -> ExitWith {
     }
 }
 
-async fn gate(arguments: &Arguments, goal: &str) -> anyhow::Result<Gate> {
+async fn gate(arguments: &Arguments, server: &ServerAddress, goal: &str) -> anyhow::Result<Gate> {
     let name: String = form_urlencoded::byte_serialize(arguments.experiment.as_bytes()).collect();
-    let base = arguments.url.trim_end_matches('/');
+    let base = &server.url;
     let url = format!("{base}/admin/experiments/{name}/gate?for={goal}");
-    let reply = get(&url, arguments.token.as_deref()).await?;
+    let reply = get(&url, server.token.as_deref()).await?;
     match reply.status {
         StatusCode::OK | StatusCode::CONFLICT => Ok(serde_json::from_str(&reply.text)?),
         StatusCode::NOT_FOUND => {
