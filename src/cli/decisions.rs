@@ -2,6 +2,7 @@
 
 use super::admin_client::post;
 use super::admin_server::AdminServer;
+use super::output::Output;
 use serde_json::{Value, json};
 
 /// An experiment, and the server to ask.
@@ -34,17 +35,23 @@ struct At {
 }
 
 /// Makes a decision, and prints the new state.
-pub fn run(action: &str, arguments: &Arguments) -> anyhow::Result<()> {
-    decide(action, &arguments.experiment, None, &arguments.at)
+pub fn run(action: &str, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    decide(action, (&arguments.experiment, None), &arguments.at, output)
 }
 
 /// Promotes a group.
-pub fn promote(arguments: &PromoteArguments) -> anyhow::Result<()> {
+pub fn promote(arguments: &PromoteArguments, output: Output) -> anyhow::Result<()> {
     let group = arguments.group.as_deref();
-    decide("promote", &arguments.experiment, group, &arguments.at)
+    let what = (&*arguments.experiment, group);
+    decide("promote", what, &arguments.at, output)
 }
 
-fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyhow::Result<()> {
+fn decide(
+    action: &str,
+    (experiment, group): (&str, Option<&str>),
+    at: &At,
+    output: Output,
+) -> anyhow::Result<()> {
     let mut said = json!({ "by": somebody() });
     if let Some(group) = group {
         said["group"] = group.into();
@@ -61,11 +68,11 @@ fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyho
     let answer = runtime.block_on(post(&url, server.token.as_deref(), said.to_string()))?;
     let done: Value = serde_json::from_str(&answer)?;
     let text = |key: &str| done[key].as_str().unwrap_or_default().to_owned();
-    match done["changed"] == true {
-        true => println!("{experiment}: {} -> {}", text("from"), text("to")),
-        false => println!("{experiment}: {} already", text("to")),
-    }
-    Ok(())
+    let text = || match done["changed"] == true {
+        true => format!("{experiment}: {} -> {}\n", text("from"), text("to")),
+        false => format!("{experiment}: {} already\n", text("to")),
+    };
+    Ok(output.print(text, || done.clone())?)
 }
 
 /// Returns who runs the command, as far as that is known.

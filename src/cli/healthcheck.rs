@@ -3,8 +3,10 @@
 use super::admin_client::fetch;
 use super::admin_server::health_address;
 use super::config_file::ConfigFile;
+use super::output::Output;
 use crate::config;
 use anyhow::Context;
+use serde_json::json;
 use std::time::Duration;
 
 /// The time to the whole response.
@@ -22,7 +24,7 @@ pub struct Arguments {
 }
 
 /// Prints what `/admin/readyz` responds; fails unless the process is ready.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let url = match &arguments.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
@@ -38,6 +40,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tokio::time::timeout(TIMEOUT, fetch(&ready, None)).await
     });
     let late = || format!("no response from {url} within {} s", TIMEOUT.as_secs());
-    print!("{}", response.with_context(late)??);
-    Ok(())
+    let response = response.with_context(late)??;
+    let document = || json!({ "ready": true, "response": response.trim_end(), "url": url });
+    Ok(output.print(|| response.clone(), document)?)
 }

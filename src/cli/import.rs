@@ -5,11 +5,12 @@ mod imported;
 mod optimizely;
 mod unleash;
 
+use super::output::Output;
 use crate::server::ErrorWithHint;
 use anyhow::Context;
 use clap::ValueEnum;
 use imported::Imported;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// What `import` takes.
@@ -35,7 +36,7 @@ enum Vendor {
 }
 
 /// Prints the routes file, and on stderr what it leaves out.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let path = arguments.file.display();
     let text = std::fs::read_to_string(&arguments.file)
         .with_context(|| format!("{path} cannot be read"))?;
@@ -53,15 +54,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "give the file that the vendor's SDKs download: docs/bucketing.md shows how to get it",
         )
     })?;
-    for left in &imported.left_out {
-        eprintln!("not carried over: {left}");
+    if !output.is_json() {
+        for left in &imported.left_out {
+            eprintln!("not carried over: {left}");
+        }
     }
     if imported.experiments.is_empty() {
         return Err(wrong("nothing to import".to_owned(), "the lines above say why").into());
     }
-    print!(
-        "{}",
-        imported.yaml(&format!("{:?}", arguments.vendor).to_lowercase())
-    );
-    Ok(())
+    let yaml = imported.yaml(&format!("{:?}", arguments.vendor).to_lowercase());
+    let document = || json!({ "routes": yaml, "left_out": imported.left_out });
+    Ok(output.print(|| yaml.clone(), document)?)
 }

@@ -3,10 +3,12 @@
 use super::admin_client::try_address;
 use super::config_file::ConfigFile;
 use super::first_file::{self, TwoVersions};
+use super::output::Output;
 use crate::admin::results::sample_size::usual_users;
 use crate::config;
 use crate::server::ErrorWithHint;
 use anyhow::Context;
+use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -48,7 +50,7 @@ pub struct Arguments {
 }
 
 /// Asks for two addresses, tries them, and writes the file.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let path = arguments.file.for_writing();
     // Before any question.
     if path.exists() && !arguments.force {
@@ -73,10 +75,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
     // An invalid address or percentage is reported before anything is written.
     config::parse(&text, &path, &environment)?;
-    try_versions(&versions)?;
+    try_versions(&versions, output)?;
     write(&path, &text, arguments.force)?;
+    let time = time_to_answer(arguments, &versions, &path)?;
+    if output.is_json() {
+        let document = || json!({ "file": path, "time_to_answer": time });
+        return Ok(output.print(String::new, document)?);
+    }
     println!("wrote {}", path.display());
-    println!("\n{}", time_to_answer(arguments, &versions, &path)?);
+    println!("\n{time}");
     let named = match arguments.file.is_given() {
         true => format!(" -c {}", path.display()),
         false => String::new(),
@@ -88,7 +95,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Sends a request to both versions, and prints whether they answer. One that does not may be started later.
-fn try_versions(versions: &TwoVersions<'_>) -> anyhow::Result<()> {
+fn try_versions(versions: &TwoVersions<'_>, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -98,11 +105,14 @@ fn try_versions(versions: &TwoVersions<'_>) -> anyhow::Result<()> {
     ] {
         let url = first_file::address(text);
         if url.starts_with("h2c://") {
-            println!("{name}: {url} is not tried");
+            if !output.is_json() {
+                println!("{name}: {url} is not tried");
+            }
             continue;
         }
         let tried = async { tokio::time::timeout(TIMEOUT, try_address(&url)).await };
         match runtime.block_on(tried) {
+            Ok(Ok(_)) if output.is_json() => {}
             Ok(Ok(status)) => println!("{name}: {url} answers ({status})"),
             Ok(Err(error)) => eprintln!(
                 "warning: {name}: {url} does not answer: {error:#}; start it, or correct its address in the file"

@@ -2,6 +2,7 @@
 
 mod totals;
 
+use super::output::Output;
 use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
 use crate::admin::results::schema::{ExperimentResult, MetricGroup};
 use crate::admin::{View, experiment_result};
@@ -31,9 +32,6 @@ pub struct Arguments {
     /// When the totals were counted [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<u64>,
-    /// Print JSON, as /admin/results has it, instead of tables
-    #[arg(long)]
-    json: bool,
 }
 
 /// Reads a time in RFC 3339, as Unix milliseconds.
@@ -42,7 +40,7 @@ fn time(text: &str) -> Result<u64, String> {
 }
 
 /// Prints the verdict on each experiment of the totals.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let path = arguments.file.display();
     let text = std::fs::read(&arguments.file).with_context(|| format!("{path} cannot be read"))?;
@@ -62,14 +60,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         judged.push(judge(&plan, &experiment, totals, at_ms));
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&judged)?);
-    } else {
-        for result in &judged {
-            print!("{}", shown(result));
-        }
-    }
-    Ok(())
+    let document = serde_json::to_value(&judged)?;
+    Ok(output.print(|| judged.iter().map(shown).collect(), || document)?)
 }
 
 /// The result for an experiment, as if watershed had counted it.

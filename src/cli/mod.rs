@@ -8,6 +8,7 @@ mod config_file;
 mod decisions;
 pub mod demo;
 mod demo_site;
+mod exit_with;
 mod explain;
 mod export;
 mod first_file;
@@ -17,6 +18,7 @@ mod import;
 mod init;
 mod judge;
 mod known_users;
+mod output;
 mod override_;
 mod plan;
 mod results;
@@ -25,10 +27,12 @@ mod simulate;
 pub mod stats;
 mod token;
 mod visitors;
+mod wait;
 
-use crate::server::ErrorWithHint;
 use clap::{CommandFactory, Parser, Subcommand};
 use config_file::ConfigFile;
+use exit_with::ExitWith;
+use output::Output;
 use std::process::ExitCode;
 
 /// A reverse proxy that splits live traffic between versions of a website and tells, honestly,
@@ -36,6 +40,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "watershed", version, max_term_width = 100)]
 struct Arguments {
+    /// Print one JSON document, also for errors; exit codes stay the same
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -66,6 +73,9 @@ enum Command {
     Promote(decisions::PromoteArguments),
     /// Serve control to everybody for good
     Rollback(decisions::Arguments),
+    /// Wait until an experiment has a winner or any answer; exit 0: reached, 1: failed, 2: invalid, 3: timed
+    /// out, 4: harm
+    Wait(wait::Arguments),
     /// Show how many users would move if one routes file replaced another
     Plan(plan::Arguments),
     /// Judge totals that were counted elsewhere, such as in a warehouse, as the file's experiments
@@ -90,52 +100,82 @@ enum Command {
     Stats,
 }
 
-/// Runs a command. Exit code 0: done; 1: failed; 2: invalid configuration or arguments.
+/// Runs a command. Exit code 0: done; 1: failed; 2: invalid configuration or arguments. `wait` has more.
 pub fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
-    let done = match command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Check(file) => check::run(&file),
-        Command::Init(arguments) => init::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Results(arguments) => results::run(&arguments),
-        Command::Explain(arguments) => explain::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
-        Command::Forget(arguments) => forget::run(&arguments),
-        Command::Pause(arguments) => decisions::run("pause", &arguments),
-        Command::Resume(arguments) => decisions::run("resume", &arguments),
-        Command::Promote(arguments) => decisions::promote(&arguments),
-        Command::Rollback(arguments) => decisions::run("rollback", &arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Judge(arguments) => judge::run(&arguments),
-        Command::Import(arguments) => import::run(&arguments),
-        Command::Override(arguments) => override_::run(&arguments),
-        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
-        Command::Token(arguments) => token::run(&arguments),
-        Command::Simulate(arguments) => simulate::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
-        Command::Schema => {
-            println!("{:#}", crate::config::schema());
-            Ok(())
-        }
-        Command::Man => completions::man(Arguments::command()),
-        Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
-            .map_err(anyhow::Error::from),
+    let Arguments { json, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return invalid(&error),
     };
-    match done {
+    let output = Output::of(json);
+    match run(command, output) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
+        Err(error) => {
+            output.print_error(&error);
+            exit_code(&error)
+        }
     }
 }
 
-fn report(error: &anyhow::Error) -> ExitCode {
-    if let Some(unsound) = error.downcast_ref::<crate::config::InvalidConfig>() {
-        eprint!("{}", unsound.with_lines());
+fn run(command: Command, output: Output) -> anyhow::Result<()> {
+    match command {
+        Command::Run(file) => run::run(&file, output),
+        Command::Check(file) => check::run(&file, output),
+        Command::Init(arguments) => init::run(&arguments, output),
+        Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Results(arguments) => results::run(&arguments, output),
+        Command::Explain(arguments) => explain::run(&arguments, output),
+        Command::Export(arguments) => export::run(&arguments, output),
+        Command::Forget(arguments) => forget::run(&arguments, output),
+        Command::Pause(arguments) => decisions::run("pause", &arguments, output),
+        Command::Resume(arguments) => decisions::run("resume", &arguments, output),
+        Command::Promote(arguments) => decisions::promote(&arguments, output),
+        Command::Rollback(arguments) => decisions::run("rollback", &arguments, output),
+        Command::Wait(arguments) => wait::run(&arguments, output),
+        Command::Plan(arguments) => plan::run(&arguments, output),
+        Command::Judge(arguments) => judge::run(&arguments, output),
+        Command::Import(arguments) => import::run(&arguments, output),
+        Command::Override(arguments) => override_::run(&arguments, output),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),
+        Command::Token(arguments) => token::run(&arguments, output),
+        Command::Simulate(arguments) => simulate::run(&arguments, output),
+        Command::Completions(arguments) => {
+            completions::run(&arguments, Arguments::command(), output)
+        }
+        Command::Schema => {
+            let schema = crate::config::schema();
+            Ok(output.print(|| format!("{schema:#}\n"), || schema.clone())?)
+        }
+        Command::Man => completions::man(Arguments::command(), output),
+        Command::Stats => {
+            let input = std::io::stdin().lock();
+            match output {
+                Output::Text => stats::run(input, std::io::stdout().lock())?,
+                Output::Json => {
+                    let answers = stats::all(input)?;
+                    output.print(String::new, || answers)?;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Reports invalid arguments; or prints the help or the version.
+fn invalid(error: &clap::Error) -> ExitCode {
+    let asks_for_json = std::env::args_os().any(|argument| argument == "--json");
+    if !asks_for_json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    Output::Json.print_error(&anyhow::anyhow!(text.trim_end().to_owned()));
+    ExitCode::from(2)
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<crate::config::InvalidConfig>() {
         return ExitCode::from(2);
     }
-    eprintln!("error: {error:#}");
-    if let Some(with_hint) = error.downcast_ref::<ErrorWithHint>() {
-        eprintln!("\nhint: {}", with_hint.hint);
-    }
-    ExitCode::FAILURE
+    let exit = error.downcast_ref::<ExitWith>();
+    exit.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
 }

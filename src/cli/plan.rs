@@ -1,6 +1,7 @@
 //! `watershed plan OLD NEW`: shows how many users would move if one file replaced the other.
 
 use super::known_users::{self, KnownUsers};
+use super::output::Output;
 use crate::admin::clock::now_ms;
 use crate::config;
 use crate::config::plan::Plan;
@@ -15,6 +16,7 @@ use crate::experiment::{
     Experiment, ExperimentIndex, Group, GroupIndex, Horizon, Lifecycle, UserId,
 };
 use anyhow::Context;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -40,7 +42,7 @@ pub struct Arguments {
 type Moves = BTreeMap<(String, String), u64>;
 
 /// Prints the changes for users, by experiment.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let (mut old, mut new) = (config::load(&arguments.old)?, config::load(&arguments.new)?);
     let ids: Vec<Vec<u8>> = match &arguments.ids {
         Some(file) => {
@@ -70,49 +72,127 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         old = decided.apply(&old, now_ms()).plan;
         new = decided.apply(&new, now_ms()).sound(Some(&arguments.new))?;
     }
-    let names = old.experiments.iter().chain(&new.experiments);
-    let mut said: Vec<&str> = Vec::new();
-    for name in names.map(|experiment| &*experiment.name) {
-        if said.contains(&name) {
-            continue;
-        }
-        said.push(name);
-        print!("{}", told(&old, &new, name, &ids));
-        if let Some(known) = &known {
-            print!("{}", of_known(known, &old, &new, name));
+    let mut effects: Vec<PlanEffect> = Vec::new();
+    for experiment in old.experiments.iter().chain(&new.experiments) {
+        let name = &*experiment.name;
+        if effects.iter().all(|effect| effect.name != name) {
+            effects.push(PlanEffect::of(&old, &new, name, &ids, known.as_ref()));
         }
     }
-    if said.is_empty() {
-        println!("neither file has an experiment");
-    }
-    print!("{}", of_routes(&old, &new));
-    Ok(())
+    let routes = of_routes(&old, &new);
+    let text = || {
+        let effects: String = match effects.is_empty() {
+            true => "neither file has an experiment\n".to_owned(),
+            false => effects.iter().map(PlanEffect::text).collect(),
+        };
+        effects + &routes
+    };
+    let document = || {
+        let experiments: Vec<Value> = effects.iter().map(PlanEffect::document).collect();
+        let routes: Vec<&str> = routes.lines().map(str::trim).collect();
+        json!({ "experiments": experiments, "routes": routes })
+    };
+    Ok(output.print(text, document)?)
 }
 
-fn told(old: &Plan, new: &Plan, name: &str, ids: &[Vec<u8>]) -> String {
-    let of = |plan: &Plan| {
-        plan.experiment_named(name)
-            .map(|index| plan.experiment(index).clone())
-    };
-    let (before, after) = (of(old), of(new));
-    let mut text = format!(
-        "{name}: {}\n",
-        meaning((old, before.as_ref()), (new, after.as_ref()))
-    );
-    if let (Some(before), Some(after)) = (&before, &after) {
-        for change in changes((old, before), (new, after)) {
-            text.push_str(&format!("  {change}\n"));
+/// The effect on one experiment.
+struct PlanEffect<'a> {
+    name: &'a str,
+    meaning: &'static str,
+    changes: Vec<String>,
+    moves: Moves,
+    /// What becomes of the users whom the store knows; `None` if it was not asked.
+    known: Option<Result<Moves, String>>,
+    /// Whether a cookie keeps users in their groups.
+    is_sticky: bool,
+}
+
+impl<'a> PlanEffect<'a> {
+    fn of(
+        old: &Plan,
+        new: &Plan,
+        name: &'a str,
+        ids: &[Vec<u8>],
+        known: Option<&KnownUsers>,
+    ) -> PlanEffect<'a> {
+        let of = |plan: &Plan| {
+            plan.experiment_named(name)
+                .map(|index| plan.experiment(index).clone())
+        };
+        let (before, after) = (of(old), of(new));
+        let changes = match (&before, &after) {
+            (Some(before), Some(after)) => changes((old, before), (new, after)),
+            _ => Vec::new(),
+        };
+        let mut moves = Moves::new();
+        for user in ids.iter().filter_map(|id| UserId::new(id)) {
+            let key = (
+                place(old, old.experiment_named(name), user),
+                place(new, new.experiment_named(name), user),
+            );
+            *moves.entry(key).or_default() += 1;
+        }
+        let is_sticky = |it: &Option<Experiment>| it.as_ref().is_some_and(|it| it.is_sticky);
+        PlanEffect {
+            name,
+            meaning: meaning((old, before.as_ref()), (new, after.as_ref())),
+            changes,
+            moves,
+            known: known.map(|known| of_known(known, old, new, name)),
+            is_sticky: is_sticky(&before) && is_sticky(&after),
         }
     }
-    let mut moves = Moves::new();
-    for user in ids.iter().filter_map(|id| UserId::new(id)) {
-        let key = (
-            place(old, old.experiment_named(name), user),
-            place(new, new.experiment_named(name), user),
-        );
-        *moves.entry(key).or_default() += 1;
+
+    fn text(&self) -> String {
+        let mut text = format!("{}: {}\n", self.name, self.meaning);
+        for change in &self.changes {
+            text.push_str(&format!("  {change}\n"));
+        }
+        text.push_str(&shown(&self.moves));
+        match &self.known {
+            None => {}
+            Some(Err(error)) => text.push_str(&format!(
+                "  the store cannot say which users it knows: {error}\n"
+            )),
+            Some(Ok(moves)) if moves.is_empty() => {
+                text.push_str("  the store knows no users of it\n");
+            }
+            Some(Ok(moves)) => {
+                let all: u64 = moves.values().sum();
+                let cookie = match self.is_sticky {
+                    true => " (without the cookie of `sticky`, which keeps them where they were)",
+                    false => "",
+                };
+                let moves = shown(moves);
+                text.push_str(&format!("  of {all} known users{cookie}:\n{moves}"));
+            }
+        }
+        text
     }
-    text + &shown(&moves)
+
+    fn document(&self) -> Value {
+        let known = self.known.as_ref().map(|known| match known {
+            Ok(moves) => json!({ "moves": documents(moves) }),
+            Err(error) => json!({ "error": error }),
+        });
+        json!({
+            "name": self.name,
+            "meaning": self.meaning,
+            "changes": self.changes,
+            "moves": documents(&self.moves),
+            "known_users": known,
+            "sticky": self.is_sticky,
+        })
+    }
+}
+
+fn documents(moves: &Moves) -> Vec<Value> {
+    let all: u64 = moves.values().sum();
+    let document = |((from, to), users): (&(String, String), &u64)| {
+        let share = *users as f64 / all.max(1) as f64;
+        json!({ "from": from, "to": to, "users": users, "share": share })
+    };
+    moves.iter().map(document).collect()
 }
 
 /// What changes for requests that no experiment claims.
@@ -169,14 +249,10 @@ fn shown(moves: &Moves) -> String {
 }
 
 /// What becomes of the users whom the store knows, each in the group of first exposure.
-fn of_known(known: &KnownUsers, old: &Plan, new: &Plan, name: &str) -> String {
+fn of_known(known: &KnownUsers, old: &Plan, new: &Plan, name: &str) -> Result<Moves, String> {
     let mut moves = Moves::new();
-    let is_sticky = [old, new].iter().all(|plan| {
-        let index = plan.experiment_named(name);
-        index.is_some_and(|index| plan.experiment(index).is_sticky)
-    });
     let (old_index, new_index) = (old.experiment_named(name), new.experiment_named(name));
-    let scanned = known.of(old, name, |user, record| {
+    known.of(old, name, |user, record| {
         let Some(user) = UserId::new(user) else {
             return;
         };
@@ -187,19 +263,8 @@ fn of_known(known: &KnownUsers, old: &Plan, new: &Plan, name: &str) -> String {
         let from = from.unwrap_or_else(|| record.group.clone());
         let to = place(new, new_index, user);
         *moves.entry((from, to)).or_default() += 1;
-    });
-    if let Err(error) = scanned {
-        return format!("  the store cannot say which users it knows: {error}\n");
-    }
-    let all: u64 = moves.values().sum();
-    let cookie = match is_sticky {
-        true => " (without the cookie of `sticky`, which keeps them where they were)",
-        false => "",
-    };
-    match all {
-        0 => "  the store knows no users of it\n".to_owned(),
-        _ => format!("  of {all} known users{cookie}:\n{}", shown(&moves)),
-    }
+    })?;
+    Ok(moves)
 }
 
 /// Describes the effect of a change on the counts.

@@ -2,6 +2,7 @@
 
 use super::admin_client::fetch;
 use super::admin_server::AdminServer;
+use super::output::Output;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -29,13 +30,22 @@ pub struct Arguments {
 }
 
 /// Prints the table.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let is_terminal = std::io::stdout().is_terminal();
+    anyhow::ensure!(
+        !(output.is_json() && arguments.watch),
+        "--watch prints the results again and again: leave it out with --json"
+    );
     let server = arguments.server.find()?;
-    let url = address(&server.url, arguments, is_terminal && shows_colours());
+    let url = address(
+        &server.url,
+        arguments,
+        is_terminal && shows_colours(),
+        output,
+    );
     let ask = || runtime.block_on(fetch(&url, server.token.as_deref()));
     let mut shown = ask()?;
     let mut out = std::io::stdout();
@@ -59,14 +69,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn address(server: &str, arguments: &Arguments, colours: bool) -> String {
+fn address(server: &str, arguments: &Arguments, colours: bool, output: Output) -> String {
     let experiment = arguments.experiment.iter().map(|name| {
         let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
         format!("/{name}")
     });
     format!(
-        "{server}/admin/results{}?format=text&bars={}{}",
+        "{server}/admin/results{}?format={}&bars={}{}",
         experiment.collect::<String>(),
+        if output.is_json() { "json" } else { "text" },
         if colours { "colours" } else { "plain" },
         if arguments.fixed { "&view=fixed" } else { "" }
     )

@@ -2,11 +2,13 @@
 
 use super::config_file::ConfigFile;
 use super::first_file::TwoVersions;
+use super::output::Output;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::server::handoff::Handover;
 use crate::server::{self, Listeners, fd_limit, logging};
 use anyhow::Context;
+use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +68,7 @@ pub struct Arguments {
 }
 
 /// Serves by the file, or by the arguments, until a signal stops the process.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -80,6 +82,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     plan.workers = listeners.workers();
     runtime.block_on(async {
         let stop = server::stop_requested()?;
+        let (site, admin) = (listeners.public_address()?, listeners.admin_address()?);
+        // People read the addresses in the log.
+        output.print(String::new, || {
+            json!({
+                "site": format!("http://{site}"),
+                "results": format!("http://{admin}/admin/results"),
+            })
+        })?;
         let options = server::RunOptions {
             file,
             log: requests.as_ref().map(logging::Requests::sink),

@@ -4,6 +4,7 @@
 mod play;
 
 use super::config_file::ConfigFile;
+use super::output::Output;
 use crate::admin::results::sample_size::usual_users;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Horizon};
@@ -38,9 +39,6 @@ pub struct Arguments {
     /// New users per day, to show the duration in days
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     users_per_day: Option<u64>,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -53,7 +51,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the simulation, and prints its result.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = arguments.file.load()?;
     let running = || plan.experiments.iter().filter(|own| own.winner.is_none());
     let playable: Vec<(&Experiment, u64)> = running()
@@ -99,7 +97,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
-    if arguments.json {
+    if output.is_json() {
         println!("{}", serde_json::to_string_pretty(&answers)?);
     } else {
         print!("{}", table(&answers, arguments));

@@ -1,8 +1,10 @@
 //! `watershed token`: makes a token for the admin API, and its line for the routes file.
 
+use super::output::Output;
 use crate::config::plan::TokenRole;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
@@ -19,7 +21,7 @@ pub struct Arguments {
 }
 
 /// Prints both. The file has only the hash, so a reader of the file cannot use the token.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
     let token = URL_SAFE_NO_PAD.encode(random);
@@ -34,11 +36,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "read" => TokenRole::Read,
         _ => TokenRole::Operate,
     };
-    println!("{token}");
+    let (name, role) = (&arguments.name, role.name());
+    let document =
+        || json!({ "name": name, "role": role, "token": token, "hash": format!("sha256:{hash}") });
+    output.print(|| format!("{token}\n"), document)?;
+    if output.is_json() {
+        return Ok(());
+    }
     eprintln!(
-        "\nThe token is shown only now. For routes.yaml:\n\nadmin:\n  tokens:\n    {}: {{ role: {}, hash: \"sha256:{hash}\" }}",
-        arguments.name,
-        role.name()
+        "\nThe token is shown only now. For routes.yaml:\n\nadmin:\n  tokens:\n    {name}: {{ role: {role}, hash: \"sha256:{hash}\" }}"
     );
     Ok(())
 }

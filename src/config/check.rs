@@ -7,7 +7,7 @@ use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
     admin, counting, lifecycle, limits, logging, plan, privacy, routes, segments, tls, tracing,
-    upstreams,
+    upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;
@@ -120,6 +120,10 @@ const KEYS: &[(&str, &str)] = &[
         "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE } }",
     ),
     ("files", FILES),
+    (
+        "webhooks",
+        "who is told of winners, harm and the like: a list of { url, secret, on }",
+    ),
 ];
 const FILES: &str = "more files with upstreams, experiments and metrics: a list of paths or patterns, relative to this file";
 
@@ -143,6 +147,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     };
     let (experiments, units) = experiments::read(root, &known, &mut watched);
     metrics::covariates_of_experiments(root, &experiments, &mut metrics);
+    let webhooks = webhooks::read(root, &mut watched);
+    lifecycle::confirmations(root, &experiments, &webhooks);
     let default = upstreams::default(root, &names, &experiments);
     let known = (&*names, default, &*experiments);
     let routes = routes::read(root, known, &mut watched);
@@ -184,6 +190,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         retired: lifecycle::retired(root),
         cookies_read: Box::default(),
         definitions: BTreeMap::new(),
+        webhooks: webhooks.into(),
         show_group: root
             .get("show_group")
             .and_then(|node| node.boolean())

@@ -70,6 +70,10 @@ const KEYS: &[(&str, &str)] = &[
         "act_on",
         "verdicts that take effect by themselves: winner (promoted), loser (rolled back), or both",
     ),
+    (
+        "confirm",
+        "who must agree before act_on promotes: person, or webhook",
+    ),
     ("count_overrides", "true or false"),
     ("min_duration", "the earliest verdict, such as 7d"),
     (
@@ -190,6 +194,7 @@ fn experiment(
         has_left_file: false,
         versions: version_rules::read(node, &groups),
         act_on: lifecycle::act_on(node),
+        confirm: lifecycle::confirm(node),
         winner,
         count_overrides: count_overrides.unwrap_or(false),
         min_duration_ms,

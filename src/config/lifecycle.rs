@@ -2,11 +2,12 @@
 //! effect by itself.
 
 use super::name::check_name;
+use super::plan::{NotificationKind, Webhook};
 use super::reader::Node;
 use crate::experiment::lifecycle::{About, Schedule};
 use crate::experiment::metric::{Metric, MetricKind};
 use crate::experiment::metric_definition::duration;
-use crate::experiment::{ActOn, Group, GroupIndex, Horizon};
+use crate::experiment::{ActOn, Confirmer, Experiment, Group, GroupIndex, Horizon};
 
 /// The keys of an experiment that say what it is about and when it runs.
 pub const KEYS: &[(&str, &str)] = &[
@@ -132,6 +133,40 @@ pub fn act_on(experiment: &Node<'_>) -> ActOn {
         }
     }
     act_on
+}
+
+/// Reads `confirm:`, who must agree before `act_on` promotes.
+pub fn confirm(experiment: &Node<'_>) -> Option<Confirmer> {
+    let node = experiment.get("confirm")?;
+    node.word(&[
+        ("person", Confirmer::Person),
+        ("webhook", Confirmer::Webhook),
+    ])
+}
+
+/// Reports confirmations that can never be needed or never come.
+pub fn confirmations(root: &Node<'_>, experiments: &[Experiment], webhooks: &[Webhook]) {
+    let named = root.get("experiments");
+    for experiment in experiments {
+        let node = named.as_ref().and_then(|it| it.get(&experiment.name));
+        let Some(node) = node.and_then(|it| it.get("confirm")) else {
+            continue;
+        };
+        if experiment.confirm.is_some() && !experiment.act_on.winner {
+            node.warn(
+                "nothing is promoted without a person, because `act_on` has no `winner`",
+                "add `act_on: winner`, or leave `confirm` out",
+            );
+        }
+        let mut kinds = webhooks.iter().flat_map(|webhook| &webhook.on);
+        let is_told = kinds.any(|kind| *kind == NotificationKind::Winner);
+        if experiment.confirm == Some(Confirmer::Webhook) && !is_told {
+            node.problem(
+                "no webhook receives `winner`, so none can confirm",
+                "a webhook at `webhooks` with `winner` among its `on`, or `confirm: person`",
+            );
+        }
+    }
 }
 
 /// With fewer users nothing can be said.

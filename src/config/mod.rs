@@ -45,6 +45,7 @@ mod tls;
 mod tracing;
 mod upstreams;
 mod version_rules;
+mod webhooks;
 
 pub use admin::AdminAccess;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};

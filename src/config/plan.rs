@@ -8,6 +8,7 @@ mod route;
 mod secret;
 mod tls;
 mod upstream;
+mod webhooks;
 
 pub use admin::{Admin, Origins, SESSION_COOKIE, Token, TokenRole};
 pub use limits::{Limits, Timeouts};
@@ -19,6 +20,7 @@ pub use upstream::{
     Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream,
     UpstreamHost, UpstreamSite, UpstreamTls,
 };
+pub use webhooks::{NotificationKind, SigningKey, Webhook};
 
 use super::diagnostic::ConfigWarning;
 use crate::experiment::admission::ListedIds;
@@ -95,6 +97,8 @@ pub struct Plan {
     pub access_log: Option<AccessLog>,
     /// Request IDs and traces.
     pub tracing: Tracing,
+    /// Who is told of events.
+    pub webhooks: Box<[Webhook]>,
     /// Whether responses carry `Watershed-Group`.
     pub show_group: bool,
     /// A digest of the file's meaning, which distinguishes replicas and reloads.

@@ -27,6 +27,10 @@ pub fn without_secret(text: &str) -> String {
         Some((_, host)) => format!("{HIDDEN}@{host}"),
         None => rest.to_owned(),
     };
+    // The address of a webhook may be the secret.
+    if let ("http" | "https", Some((host, _))) = (scheme, rest.split_once('/')) {
+        return format!("{scheme}://{host}/{HIDDEN}");
+    }
     let seen = match rest.split_once('?') {
         Some((seen, _)) => format!("{seen}?{HIDDEN}"),
         None => rest,

@@ -53,6 +53,25 @@ pub struct Thompson {
     pub first: Box<[Weight]>,
 }
 
+/// Who confirms that a winner may be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmer {
+    /// A person, who promotes it.
+    Person,
+    /// The receiver of a webhook, by its response to the message.
+    Webhook,
+}
+
+impl Confirmer {
+    /// As the file and results write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Confirmer::Person => "person",
+            Confirmer::Webhook => "webhook",
+        }
+    }
+}
+
 /// What becomes of a user who is seen in a second group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crossover {
@@ -125,6 +144,8 @@ pub struct Experiment {
     pub versions: VersionRules,
     /// Verdicts that watershed acts on by itself.
     pub act_on: ActOn,
+    /// Who must agree before a winner is promoted by `act_on`; `None` for nobody.
+    pub confirm: Option<Confirmer>,
     /// Whether visits with a QA override are recorded.
     pub count_overrides: bool,
     /// The time from the first exposure to the earliest verdict, in milliseconds.

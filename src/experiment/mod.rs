@@ -53,7 +53,7 @@ mod user_id;
 pub mod version_rules;
 pub mod weight;
 
-pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Thompson};
+pub use definition::{ActOn, Confirmer, Crossover, Experiment, Group, Horizon, Thompson};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 pub use lifecycle::Lifecycle;

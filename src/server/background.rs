@@ -12,6 +12,7 @@ use crate::config::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::record::Declaration;
 use crate::journal;
+use crate::notify;
 use crate::otel;
 use crate::proxy::SharedState;
 use crate::store::Store;
@@ -40,6 +41,7 @@ pub struct Background {
     ingestion: Task,
     results: Task,
     spans: Task,
+    webhooks: Task,
 }
 
 /// The listeners of the admin API.
@@ -74,32 +76,27 @@ impl Background {
             store: &opened.store,
             telemetry: &opened.telemetry,
         };
+        let board = Arc::<notify::Board>::default();
         let decided = Arc::new(Notify::new());
-        let evaluator = Evaluator::new(Arc::clone(&opened.telemetry), Arc::clone(&decided));
+        let evaluator = Evaluator::new(
+            Arc::clone(&opened.telemetry),
+            Arc::clone(&decided),
+            Arc::clone(&board),
+        );
         let evaluator = Arc::new(evaluator);
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
         let ((events, asked), (exposures, exposed)) = (mpsc::channel(8), mpsc::channel(64));
         let path = plan.journal.path.clone();
-        let admin_state = admin::AdminState {
-            replica: replica.as_str().into(),
-            evaluator: Arc::clone(&evaluator),
-            plans: opened.plans.clone(),
-            store: Arc::clone(&opened.store),
-            telemetry: Arc::clone(&opened.telemetry),
-            rates: shared.rates,
-            server: admin::ServerHandle {
-                reloads,
-                events,
-                exposures,
-                decided: Arc::clone(&decided),
-                latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
-                health_registry: Arc::clone(&shared.health_registry),
-            },
-            phase: opened.supervisor.phase(),
-            ended: Arc::default(),
-            latest: Arc::default(),
+        let server = admin::ServerHandle {
+            reloads,
+            events,
+            exposures,
+            decided: Arc::clone(&decided),
+            latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
+            health_registry: Arc::clone(&shared.health_registry),
         };
+        let admin_state = admin_state(&opened, &shared, (&replica, &evaluator), server);
         let others = vec![
             start.first_connections(&plan),
             start.decisions(&opened, &decided),
@@ -107,8 +104,9 @@ impl Background {
             start.retention(),
             start.frequent_ids(),
             start.reload(file, &opened.active, reload_requests),
-            start.health_checks(shared.health_registry),
+            start.health_checks(Arc::clone(&shared.health_registry)),
         ];
+        let webhooks = start.webhooks(sources(&opened, &shared, board));
         let server_events = opened.server_events.map(|journal| {
             start.server_events(ServerEvents {
                 journal,
@@ -128,6 +126,7 @@ impl Background {
             ingestion: start.ingestion(ingestor),
             results: start.results(&evaluator),
             spans: start.spans(inbox),
+            webhooks,
             telemetry: opened.telemetry,
         }
     }
@@ -148,7 +147,41 @@ impl Background {
             supervisor.enter(Phase::Concluding);
             self.results.ended().await;
         }
+        self.webhooks.ended().await;
         self.spans.ended().await;
+    }
+}
+
+/// Makes the state of the admin API.
+fn admin_state(
+    opened: &Opened,
+    shared: &SharedState,
+    (replica, evaluator): (&str, &Arc<Evaluator>),
+    server: admin::ServerHandle,
+) -> admin::AdminState {
+    admin::AdminState {
+        replica: replica.into(),
+        evaluator: Arc::clone(evaluator),
+        plans: opened.plans.clone(),
+        store: Arc::clone(&opened.store),
+        telemetry: Arc::clone(&opened.telemetry),
+        rates: Arc::clone(&shared.rates),
+        server,
+        phase: opened.supervisor.phase(),
+        ended: Arc::default(),
+        latest: Arc::default(),
+    }
+}
+
+/// Returns what the task of webhooks reads and writes.
+fn sources(opened: &Opened, shared: &SharedState, board: Arc<notify::Board>) -> notify::Sources {
+    notify::Sources {
+        plans: opened.plans.clone(),
+        board,
+        store: Arc::clone(&opened.store),
+        folder: opened.plan().journal.path.clone(),
+        telemetry: Arc::clone(&opened.telemetry),
+        health_registry: Arc::clone(&shared.health_registry),
     }
 }
 
@@ -201,6 +234,13 @@ impl Start<'_> {
         self.supervisor.spawn("spans", Policy::Restart, move || {
             let telemetry = Arc::clone(&telemetry);
             otel::run(Arc::clone(&inbox), plans.clone(), telemetry, phase.clone())
+        })
+    }
+
+    fn webhooks(&self, sources: notify::Sources) -> Task {
+        let phase = self.supervisor.phase();
+        self.supervisor.spawn("webhooks", Policy::Restart, move || {
+            notify::run(sources.clone(), phase.clone())
         })
     }
 

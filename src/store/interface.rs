@@ -4,6 +4,7 @@ use super::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDe
 use super::delta::{Applied, Delta, JournalId};
 use super::error::StoreError;
 use super::forgotten::ForgottenUsers;
+use super::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use super::running_minima::RunningMinima;
 use super::totals::{ExperimentTotals, HourTotals, UserRecord};
 
@@ -164,6 +165,26 @@ pub trait Store: Send + Sync {
         ours: &[(u64, String)],
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError>;
+
+    /// Reports an event: adds its messages in one atomic step, unless the event was reported before.
+    async fn enqueue(
+        &self,
+        event: EventMark<'_>,
+        messages: &[PendingMessage],
+    ) -> Result<Enqueued, StoreError>;
+
+    /// Returns when an event was reported last, in Unix milliseconds; `None` if it was not.
+    async fn reported_ms(&self, event: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Takes messages that are due, in one atomic step: no other process takes them for a while.
+    async fn take_messages(&self, taker: Taker<'_>) -> Result<TakenMessages, StoreError>;
+
+    /// Puts a message back until `due_ms`, or removes it with `None`.
+    async fn settle_message(
+        &self,
+        message: &PendingMessage,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError>;
 
     /// Returns the number of damaged values that were skipped since the start.
     fn damaged_records(&self) -> u64;

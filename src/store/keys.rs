@@ -143,6 +143,30 @@ pub fn damaged_key(prefix: &str) -> String {
     format!("{prefix}:damaged")
 }
 
+/// The keys of messages to webhooks, which share a hash tag.
+#[derive(Clone, Debug)]
+pub struct MessageKeys {
+    /// A sorted set: event → when it was reported last.
+    pub reported: String,
+    /// Entry → message, as JSON.
+    pub messages: String,
+    /// A sorted set: entry → when it is due.
+    pub due: String,
+    /// Entry → the process that sends it now.
+    pub taken: String,
+}
+
+/// Returns the keys of messages to webhooks.
+pub fn message_keys(prefix: &str) -> MessageKeys {
+    let key = |what: &str| format!("{prefix}:{{webhooks}}:{what}");
+    MessageKeys {
+        reported: key("reported"),
+        messages: key("messages"),
+        due: key("due"),
+        taken: key("taken"),
+    }
+}
+
 /// `<epoch>|<group>|<what>`: a field of totals.
 pub fn field(epoch: EpochDigest, group: &str, what: &str) -> String {
     format!("{epoch}|{group}|{what}")

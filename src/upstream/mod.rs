@@ -22,7 +22,9 @@ pub use acquire_error::AcquireError;
 pub use connection::PooledConnection;
 pub use dial::RawConnection;
 pub use endpoint::Endpoint;
-pub use health_state::{EndpointCondition, EndpointHealth, EndpointHistory, HealthRegistry};
+pub use health_state::{
+    EndpointCondition, EndpointHealth, EndpointHistory, HealthRegistry, Report,
+};
 pub use idle_connection::Protocols;
 pub use pool::{ConnectionRequest, Upstreams};
 pub use stream::Stream;

@@ -11,7 +11,7 @@ use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
 use crate::experiment::not_counted::NotCounted;
-use crate::telemetry::{Spans, Telemetry};
+use crate::telemetry::{MessageCounters, Spans, Telemetry};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -59,6 +59,7 @@ pub async fn metrics(
     metrics.endpoints(&plan, &state.server.health_registry);
     metrics.certificates(&plan);
     metrics.spans(&state.telemetry.spans);
+    metrics.messages(&state.telemetry.messages);
     let results = state.results(ResultsRequest::default()).await;
     metrics.gauge(
         "store_up",
@@ -299,6 +300,33 @@ impl Metrics {
                 reason("queue_full", &spans.overflowed),
                 reason("undelivered", &spans.undelivered),
             ],
+        );
+    }
+
+    fn messages(&mut self, messages: &MessageCounters) {
+        self.counter(
+            "webhook_messages_delivered",
+            "Messages that receivers of webhooks accepted",
+            [(vec![], read(&messages.delivered))],
+        );
+        self.counter(
+            "webhook_attempts_failed",
+            "Attempts to deliver a message that failed",
+            [(vec![], read(&messages.failed))],
+        );
+        let reason = |reason: &str, number| (vec![("reason", reason.to_owned())], read(number));
+        self.counter(
+            "webhook_messages_dropped",
+            "Messages that were given up, and events without room for their messages",
+            [
+                reason("given_up", &messages.given_up),
+                reason("queue_full", &messages.full),
+            ],
+        );
+        self.gauge(
+            "webhook_messages_pending",
+            "Messages to webhooks that wait, of all replicas",
+            [(vec![], read(&messages.pending) as f64)],
         );
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod flags_access;
+pub(crate) mod gate;
 pub(crate) mod health;
 pub(crate) mod html;
 pub(crate) mod login;

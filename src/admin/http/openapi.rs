@@ -97,7 +97,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Ope
 fn guard(path: &str, method: HttpMethod, operation: &mut Operation) {
     let reads = method == HttpMethod::Get && !operation.responses.responses.contains_key("403");
     let is_flag = path.starts_with("/ofrep/");
-    let role = match reads || path == auth::LOGOUT {
+    let role = match reads || auth::is_for_readers(path) {
         _ if is_flag => "flags",
         true => "read",
         false => "operate",

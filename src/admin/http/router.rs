@@ -7,6 +7,7 @@ use crate::admin::http::assets;
 use crate::admin::http::error::Failure;
 use crate::admin::http::events;
 use crate::admin::http::export;
+use crate::admin::http::gate;
 use crate::admin::http::health;
 use crate::admin::http::login;
 use crate::admin::http::metrics;
@@ -36,6 +37,7 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
         .routes(routes!(users::assignments_of, users::forget))
         .routes(routes!(export::export))
         .routes(routes!(events::take).layer(events_max))
+        .routes(routes!(gate::read, gate::read_by_post))
         .routes(routes!(form::ask, api::take).layer(decision_max))
         .routes(routes!(login::log_out))
         .routes(routes!(api::acts))

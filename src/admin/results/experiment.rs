@@ -1,13 +1,13 @@
 //! One experiment's results.
 
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::guardrail::guardrail_results;
 use crate::admin::results::metric::{View, metric_results};
 use crate::admin::results::planning::planning;
 use crate::admin::results::schema::{
-    EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently, SampleRatio,
-    VerdictResult,
+    ConfirmationResult, EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently,
+    SampleRatio, VerdictResult,
 };
 use crate::admin::results::segments::segment_results;
 use crate::admin::results::srm_diagnosis::{parting, stages};
@@ -67,6 +67,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         guardrails: guardrail_results(plan, experiment, evaluation),
         metrics: metric_results(plan, experiment, evaluation, view),
         segments: segment_results(plan, evaluation),
+        confirm: confirmation(evaluation),
         verdict: verdict(evaluation),
         warnings: evaluation.warnings.clone(),
         uncounted: evaluation.totals.uncounted.into(),
@@ -131,6 +132,14 @@ fn verdict(evaluation: &Evaluation) -> VerdictResult {
             .map(|&metric| question.metrics[metric].name.clone())
             .collect(),
     }
+}
+
+fn confirmation(evaluation: &Evaluation) -> Option<ConfirmationResult> {
+    let group = evaluation.judgement.verdict.group?;
+    Some(ConfirmationResult {
+        waits_for: evaluation.waits_for()?,
+        group: evaluation.experiment.groups[group].name.to_string(),
+    })
 }
 
 fn sample_ratio(evaluation: &Evaluation) -> SampleRatio {
@@ -236,6 +245,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         guardrails: Vec::new(),
         metrics: Vec::new(),
         segments: Vec::new(),
+        confirm: None,
         verdict,
         warnings: Vec::new(),
         uncounted: totals.uncounted.into(),

@@ -2,7 +2,7 @@
 
 use crate::admin::format::rfc3339;
 use crate::admin::results::enums::method;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::schema::{
     AveragedResult, CappedResult, CovariateResult, FixedResult, LiftResult, MetricGroup,
     MetricResult,

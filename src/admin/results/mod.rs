@@ -3,9 +3,12 @@
 pub(crate) mod assignments;
 pub(crate) mod conversion_window;
 pub(crate) mod enums;
+pub mod evaluation;
 pub mod evaluator;
 pub(crate) mod experiment;
+pub(crate) mod findings;
 pub mod flags;
+pub(crate) mod gate;
 pub(crate) mod gather;
 pub(crate) mod guardrail;
 pub(crate) mod hours;

@@ -1,7 +1,7 @@
 //! How many users it takes, and how long at the present traffic.
 
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::schema::{HorizonResult, PlanningGroup, PlanningResult};
 use crate::experiment::{Experiment, Horizon};
 use crate::stats::{self, EndAfter, MetricJudgement};

@@ -180,6 +180,7 @@ pub struct ExperimentResult {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<SegmentResult>,
     pub verdict: VerdictResult,
+    pub confirm: Option<ConfirmationResult>,
     pub warnings: Vec<String>,
     pub uncounted: UncountedEvents,
     pub phase: u32,
@@ -195,6 +196,15 @@ pub struct DecidedResult {
     pub group: Option<String>,
     pub by: String,
     pub at: Option<String>,
+}
+
+/// A winner that is promoted once somebody confirms it.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ConfirmationResult {
+    #[schema(schema_with = enums::confirmer)]
+    pub waits_for: &'static str,
+    pub group: String,
 }
 
 /// An earlier phase of an experiment.

@@ -2,7 +2,7 @@
 //! by hour. PURE.
 
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::hours::{HOUR_MS, add};
 use crate::admin::results::schema::{MomentResult, RateResult};
 use crate::admin::results::stats_input::question;

@@ -55,6 +55,7 @@ pub fn advice(experiment: &ExperimentResult) -> String {
             verdict.harms.join(" and "),
             verdict.group.as_deref().unwrap_or("it")
         ),
+        (_, "winner") if experiment.confirm.is_some() => confirm(experiment),
         (_, "winner") => format!(
             "Promote {}: all matching users get its version.",
             verdict.group.as_deref().unwrap_or("it")
@@ -91,6 +92,20 @@ fn of_ended(experiment: &ExperimentResult, shown: &str) -> String {
         "Nothing. The experiment is no longer in the file, and all matching users still get {shown}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
         experiment.name
     )
+}
+
+/// The sentence for a winner that waits for somebody.
+fn confirm(experiment: &ExperimentResult) -> String {
+    let confirm = experiment.confirm.as_ref();
+    let group = experiment.verdict.group.as_deref().unwrap_or("it");
+    match confirm.map(|confirm| confirm.waits_for) {
+        Some("webhook") => format!(
+            "Wait for a webhook to confirm {group}, or promote it: it then serves all matching users."
+        ),
+        _ => format!(
+            "Promote {group}: it waits for a person to confirm it, and then serves all matching users."
+        ),
+    }
 }
 
 fn waiting(experiment: &ExperimentResult) -> String {
@@ -133,7 +148,7 @@ fn enough(planning: &PlanningResult) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::results::schema::VerdictResult;
+    use crate::admin::results::schema::{ConfirmationResult, VerdictResult};
 
     fn experiment(status: &'static str, state: &'static str) -> ExperimentResult {
         ExperimentResult {
@@ -193,6 +208,18 @@ mod tests {
         harm.verdict.harms = vec!["revenue".to_owned()];
         let says = "Weigh the harm first: revenue is worse with next.";
         check(&harm, says, Some(Action::Promote));
+        for (waits_for, says) in [
+            ("person", "Promote next: it waits for a person"),
+            (
+                "webhook",
+                "Wait for a webhook to confirm next, or promote it",
+            ),
+        ] {
+            let mut waits = of("running", "winner");
+            let group = "next".to_owned();
+            waits.confirm = Some(ConfirmationResult { waits_for, group });
+            check(&waits, says, Some(Action::Promote));
+        }
         check(&of("running", "invalid"), "Do not act", None);
         check(&of("running", "collecting"), "Define a metric", None);
         check(&of("paused", "winner"), "Resume it", None);

@@ -2,12 +2,13 @@
 
 use super::client::RedisStore;
 use super::decode::{self, Fields};
-use super::{decisions, forgotten, running_minima, script, secrets, sessions};
+use super::{decisions, forgotten, messages, running_minima, script, secrets, sessions};
 use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::event_ids::EventCounts;
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::identities::IdentityCounts;
 use crate::store::keys;
+use crate::store::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{
     ALIVE_MS, Applied, Delta, ExperimentTotals, HourTotals, JournalId, Replica, Store, StoreError,
@@ -304,6 +305,30 @@ impl Store for RedisStore {
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError> {
         sessions::exchange(self, ours, now_s).await
+    }
+
+    async fn enqueue(
+        &self,
+        event: EventMark<'_>,
+        messages: &[PendingMessage],
+    ) -> Result<Enqueued, StoreError> {
+        messages::enqueue(self, event, messages).await
+    }
+
+    async fn reported_ms(&self, event: &str) -> Result<Option<u64>, StoreError> {
+        messages::reported_ms(self, event).await
+    }
+
+    async fn take_messages(&self, taker: Taker<'_>) -> Result<TakenMessages, StoreError> {
+        messages::take(self, taker).await
+    }
+
+    async fn settle_message(
+        &self,
+        message: &PendingMessage,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        messages::settle(self, message, due_ms).await
     }
 
     fn damaged_records(&self) -> u64 {

@@ -193,6 +193,14 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
     ] {
         api.expect(seen, 200, kind, ("get", path, "", ""));
     }
+    for method in ["get", "post"] {
+        let gate = |goal: &str| format!("/admin/experiments/shop/gate?for={goal}");
+        for (status, goal) in [(200, "safe"), (409, "winner"), (400, "luck")] {
+            api.expect(seen, status, JSON, (method, &gate(goal), "", ""));
+        }
+        let unknown = "/admin/experiments/nothing/gate?for=safe";
+        api.expect(seen, 404, JSON, (method, unknown, "", ""));
+    }
     api.expect(seen, 307, "", ("get", "/", "", ""));
     api.expect(seen, 307, "", ("get", "/admin", "", ""));
     api.expect(
@@ -348,7 +356,7 @@ fn missing_permissions(api: &AdminApi<'_>, seen: &mut Seen) {
         let other_site = format!("{session}{OTHER_SITE}");
         api.expect(seen, 403, JSON, ask(&other_site));
         // Every role may end its session, and evaluate flags.
-        if path != "/admin/logout" && !path.starts_with("/ofrep/") {
+        if path != "/admin/logout" && !path.starts_with("/ofrep/") && !path.ends_with("/gate") {
             api.expect(seen, 403, JSON, ask(READ));
         }
     }
@@ -433,6 +441,10 @@ fn without_a_store(seen: &mut Seen) {
         "/admin/acts",
     ] {
         api.expect(seen, 503, JSON, ("get", path, "", ""));
+    }
+    for method in ["get", "post"] {
+        let gate = "/admin/experiments/shop/gate?for=safe";
+        api.expect(seen, 503, JSON, (method, gate, "", ""));
     }
     let pause = "/admin/experiments/shop/pause";
     api.expect(seen, 503, PAGE, ("get", pause, "", ""));
