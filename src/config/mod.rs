@@ -6,12 +6,14 @@
 
 mod admin;
 mod admission;
+pub mod changes;
 mod check;
 mod conditions;
 mod cookie_domain;
 mod counting;
 pub mod declaration;
 mod diagnostic;
+pub mod difference;
 mod experiments;
 mod file;
 mod health;
@@ -109,7 +111,9 @@ fn parse_for(
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
     let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
-    plan.redacted_file = redact::redacted(&value, &reading.secrets.take());
+    let secrets = reading.secrets.take();
+    plan.redacted_file = redact::redacted(&value, &secrets);
+    plan.content = redact::text(&value, &secrets).into();
     let warnings = reading.warnings.take().into_iter().map(within);
     plan.warnings = warnings.map(ConfigWarning).collect();
     let mut diagnostics: Vec<Diagnostic> = reading

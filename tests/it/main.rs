@@ -27,6 +27,7 @@ mod events;
 mod export;
 mod fixtures;
 mod forget;
+mod history;
 mod identities;
 mod identity;
 mod ingestion;

@@ -69,6 +69,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         uncounted: evaluation.totals.uncounted.into(),
         phase: evaluation.placement.phase,
         phases: Vec::new(),
+        history: Vec::new(),
     }
 }
 
@@ -235,6 +236,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         uncounted: totals.uncounted.into(),
         phase,
         phases: Vec::new(),
+        history: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod evaluator;
 pub(crate) mod experiment;
 pub(crate) mod gather;
 pub(crate) mod guardrail;
+pub(crate) mod history;
 pub(crate) mod hours;
 pub(crate) mod metric;
 pub(crate) mod planning;

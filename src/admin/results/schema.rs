@@ -2,6 +2,7 @@
 //! not known yet is `null`. docs/results.md says what each field is.
 
 use crate::admin::results::enums;
+use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::ramp_result::RampResult;
 use crate::store::event_ids::EventCounts;
 use base64::Engine;
@@ -181,6 +182,8 @@ pub struct ExperimentResult {
     pub uncounted: UncountedEvents,
     pub phase: u32,
     pub phases: Vec<PhaseResult>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryEntry>,
 }
 
 /// An earlier phase of an experiment.

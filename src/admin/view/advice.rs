@@ -145,6 +145,7 @@ mod tests {
             ended_groups: Vec::new(),
             phase: 1,
             phases: Vec::new(),
+            history: Vec::new(),
             count_overrides: false,
             crossed_over: 0,
             crossover: "first",

@@ -1,6 +1,7 @@
 //! Rates over time with their intervals, as figures for a drawing. PURE.
 
 use crate::admin::format;
+use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::schema::{MetricResult, MomentResult, RateResult};
 use crate::admin::view::interval_plot::WIDTH;
 use crate::admin::view::metric_values;
@@ -41,8 +42,23 @@ pub struct Chart {
     pub to: String,
     /// By group.
     pub lines: Vec<Line>,
+    /// What changed meanwhile.
+    pub marks: Vec<Mark>,
     /// The drawing in words.
     pub said: String,
+}
+
+/// A change at one time.
+#[derive(Debug)]
+pub struct Mark {
+    /// Where its line stands.
+    pub x: f64,
+    /// Its number in the drawing, from 1.
+    pub number: usize,
+    /// When it was, to the minute.
+    pub at: String,
+    /// What changed.
+    pub text: String,
 }
 
 /// One group.
@@ -61,8 +77,9 @@ pub struct Line {
 }
 
 impl Chart {
-    /// The drawing of a metric; `None` while there is less than two moments to draw.
-    pub fn of(metric: &MetricResult) -> Option<Chart> {
+    /// The drawing of a metric, with marks for what happened meanwhile; `None` while there is less than two moments
+    /// to draw.
+    pub fn of(metric: &MetricResult, history: &[HistoryEntry]) -> Option<Chart> {
         let moments = &metric.over_time;
         let (first, last) = (moments.first()?, moments.last()?);
         if moments.len() < 2 {
@@ -71,9 +88,8 @@ impl Chart {
         let (low, high) = range(moments, last)?;
         let (right, inner) = (WIDTH - RIGHT, HEIGHT - TOP - BOTTOM);
         let span = (last.at_ms - first.at_ms).max(1) as f64;
-        let x = |moment: &MomentResult| {
-            LEFT + (right - LEFT) * (moment.at_ms - first.at_ms) as f64 / span
-        };
+        let x_of = |at_ms: u64| LEFT + (right - LEFT) * (at_ms - first.at_ms) as f64 / span;
+        let x = |moment: &MomentResult| x_of(moment.at_ms);
         let y = |rate: f64| TOP + inner * (high - rate.clamp(low, high)) / (high - low);
         let at = |moment: &MomentResult, rate: f64| format!("{:.1},{:.1}", x(moment), y(rate));
         let lines = lines(metric, last, at);
@@ -104,9 +120,27 @@ impl Chart {
             from: minute(first),
             to: minute(last),
             lines,
+            marks: marks(history, (first.at_ms, last.at_ms), x_of),
             said: format!("{} over time: {}", metric.name, said.join("; ")),
         })
     }
+}
+
+/// The marks of a time, the first one first.
+fn marks(
+    history: &[HistoryEntry],
+    (from_ms, to_ms): (u64, u64),
+    x: impl Fn(u64) -> f64,
+) -> Vec<Mark> {
+    let within = history.iter().rev();
+    let within = within.filter(|entry| (from_ms..=to_ms).contains(&entry.at_ms));
+    let mark = |(place, entry): (usize, &HistoryEntry)| Mark {
+        x: x(entry.at_ms),
+        number: place + 1,
+        at: entry.at.as_deref().map_or(String::new(), format::minute),
+        text: format!("{} ({})", entry.summary(), entry.by),
+    };
+    within.enumerate().map(mark).collect()
 }
 
 /// The lowest and the highest rate of the drawing.
@@ -230,9 +264,13 @@ mod tests {
         }
     }
 
+    fn chart(metric: &MetricResult) -> Option<Chart> {
+        Chart::of(metric, &[])
+    }
+
     #[test]
     fn more_is_higher_and_later_is_to_the_right() {
-        let chart = Chart::of(&metric(&[
+        let chart = chart(&metric(&[
             &[(0.1, 0.0, 0.9), (0.1, 0.05, 0.2)],
             &[(0.1, 0.08, 0.12), (0.2, 0.18, 0.22)],
         ]))
@@ -287,6 +325,6 @@ mod tests {
 
     #[test]
     fn one_moment_is_no_line() {
-        assert!(Chart::of(&metric(&[&[(0.1, 0.0, 0.2)]])).is_none());
+        assert!(chart(&metric(&[&[(0.1, 0.0, 0.2)]])).is_none());
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::admin::format;
 use crate::admin::format::thousands;
+use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::schema::{
     ExperimentResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult,
     Results,
@@ -10,6 +11,7 @@ use crate::admin::results::upstream_health::UpstreamReport;
 use crate::admin::view::advice;
 use crate::admin::view::buttons::{self, Choice};
 use crate::admin::view::chart::Chart;
+use crate::admin::view::history;
 use crate::admin::view::interval_plot::{Plot, WIDTH};
 use crate::admin::view::lifecycle;
 use crate::admin::view::metric_values;
@@ -79,6 +81,10 @@ impl Page<'_> {
 
     fn about(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
         lifecycle::about(experiment)
+    }
+
+    fn changed(&self, entry: &HistoryEntry) -> String {
+        history::details(entry).join("\n")
     }
 
     fn past(&self, experiment: &ExperimentResult) -> Vec<String> {
@@ -158,8 +164,8 @@ impl Page<'_> {
         experiment.groups.iter().all(|group| group.users == 0)
     }
 
-    fn chart(&self, metric: &MetricResult) -> Option<Chart> {
-        Chart::of(metric)
+    fn chart(&self, experiment: &ExperimentResult, metric: &MetricResult) -> Option<Chart> {
+        Chart::of(metric, &experiment.history)
     }
 
     fn count(&self, count: &u64) -> String {

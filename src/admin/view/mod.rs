@@ -5,6 +5,7 @@ pub(crate) mod bars;
 pub(crate) mod buttons;
 pub(crate) mod chart;
 pub(crate) mod csv;
+pub(crate) mod history;
 pub(crate) mod html;
 pub(crate) mod interval_plot;
 pub(crate) mod lifecycle;

@@ -1,7 +1,7 @@
 //! The versions of the file's tables.
 
 /// The `user_version` of this version.
-pub const VERSION: i64 = 11;
+pub const VERSION: i64 = 12;
 
 /// The statements that migrate a file of each version to the next.
 pub const STEPS: [&str; VERSION as usize] = [
@@ -96,5 +96,8 @@ END;
 CREATE TRIGGER seen_once_removed AFTER DELETE ON seen_once BEGIN
   UPDATE seen_once_bytes SET bytes = bytes - old.bytes WHERE experiment = old.experiment;
 END;
+",
+    "
+CREATE TABLE loaded_files (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, content TEXT NOT NULL);
 ",
 ];

@@ -169,6 +169,10 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
         ),
         ("/admin/experiments/shop/pause", PAGE),
         ("/admin/acts", JSON),
+        ("/admin/history?limit=20", JSON),
+        ("/admin/history?format=text&experiment=shop", "text/plain"),
+        ("/admin/history?format=html", PAGE),
+        ("/admin/history/files/1", JSON),
         ("/admin/config", JSON),
         ("/admin/upstreams", JSON),
         ("/admin/metrics", "application/openmetrics-text"),
@@ -203,6 +207,8 @@ fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
         ("get", "/admin/results?format=xls"),
         ("get", "/admin/results/shop?view=other"),
         ("get", "/admin/assignments"),
+        ("get", "/admin/history?limit=0"),
+        ("get", "/admin/history/files/first"),
         ("get", "/admin/export/shop?table=nothing"),
         ("get", "/admin/experiments/shop/pause?group=a&group=b"),
         ("delete", "/admin/assignments?user="),
@@ -212,6 +218,7 @@ fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
     }
     api.expect(seen, 404, JSON, ("get", "/admin/results/nothing", "", ""));
     api.expect(seen, 404, JSON, ("get", "/admin/export/nothing", "", ""));
+    api.expect(seen, 404, JSON, ("get", "/admin/history/files/9", "", ""));
     api.expect(
         seen,
         404,
@@ -393,6 +400,8 @@ fn without_a_store(seen: &mut Seen) {
         "/admin/assignments?user=user-1",
         "/admin/export/shop",
         "/admin/acts",
+        "/admin/history",
+        "/admin/history/files/1",
     ] {
         api.expect(seen, 503, JSON, ("get", path, "", ""));
     }
