@@ -39,7 +39,7 @@ enum Command {
     /// Serve: split, forward, record, report
     Run(FileArguments),
     /// Report all errors of a routes file; exit 0 if it is valid, 2 if not
-    Check(FileArguments),
+    Check(check::Arguments),
     /// Run a demo: two versions of a small site, the proxy, and simulated visitors
     Demo(demo::Arguments),
     /// Show the results of a running watershed as a table
@@ -90,7 +90,7 @@ pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Run(file) => run::run(&file.config),
-        Command::Check(file) => check::run(&file.config),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

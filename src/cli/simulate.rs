@@ -10,10 +10,12 @@ use crate::server::ErrorWithHint;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
-use play::{End, Game, impossible_lift, play, usual_users};
+use play::{End, Game, impossible_lift, play};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use play::usual_users;
 
 /// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]

@@ -136,6 +136,7 @@ fn add<'a>(value: &'a Value, path: &mut Vec<&'a str>, all: &mut Vec<(String, Str
                 path.pop();
             }
         }
+        Value::Map(_) if path.is_empty() => {}
         _ => all.push((path.join("."), super::redact::text(value, &[]))),
     }
 }

@@ -55,6 +55,7 @@ mod supervision;
 mod support;
 mod tampered_journals;
 mod targeting;
+mod time_to_answer;
 mod unreadable_journals;
 mod unsound_conditions;
 mod unusable_stores;

@@ -105,7 +105,7 @@ pub async fn list(
     path = "/admin/history/files/{number}",
     operation_id = "loaded_file",
     tag = "decisions",
-    params(("number" = u64, Path, description = "The number of the file in the history", maximum = 9007199254740991_u64)),
+    params(("number" = u64, Path, description = "The number of the file in the history", maximum = 9007199254740991)),
     responses(
         (status = 200, description = "The file", body = serde_json::Value),
         (status = 400, description = "This is no number", body = Refused),
