@@ -10,6 +10,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Asks the server to reload its routes file.
 #[derive(Debug)]
 pub struct ReloadRequest {
+    /// Who asks.
+    pub by: String,
     /// Receives a sentence on what was done, or all problems of the file.
     pub done: oneshot::Sender<Result<String, String>>,
 }

@@ -4,23 +4,43 @@ use super::config_file::ConfigFile;
 use super::known_users;
 use super::output::{Output, warnings};
 use crate::admin::clock::now_ms;
+use crate::admin::results::sample_size::usual_users;
 use crate::config::plan::Plan;
+use crate::experiment::assign::Weight;
 use crate::experiment::lifecycle::Ramp;
-use crate::experiment::metric::VALUE_MAX;
+use crate::experiment::metric::{MetricKind, VALUE_MAX};
 use crate::experiment::{Experiment, Group, Lifecycle};
 use crate::server::DecidedPlan;
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// The arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// New users per day who match, to show how many days an answer takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    users_per_day: Option<u64>,
+}
+
+/// A valid file.
+struct CheckedFile<'a> {
+    path: &'a Path,
+    plan: &'a Plan,
+    decided: &'a DecidedPlan,
+    users_per_day: Option<u64>,
+}
+
 /// Describes a valid file, or fails with all its errors.
-pub fn run(file: &ConfigFile, output: Output) -> anyhow::Result<()> {
-    let file = &file.path()?;
-    let plan = crate::config::load(file)?;
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let path = &arguments.file.path()?;
+    let plan = crate::config::load(path)?;
     let decided = known_users::decisions(&plan)
         .inspect_err(|why| eprintln!("the store was not asked about promotions: {why}"))
         .unwrap_or_default()
         .apply(&plan, now_ms());
-    if let Some(invalid) = decided.problems(Some(file)) {
+    if let Some(invalid) = decided.problems(Some(path)) {
         return Err(invalid.into());
     }
     if !output.is_json() {
@@ -28,16 +48,20 @@ pub fn run(file: &ConfigFile, output: Output) -> anyhow::Result<()> {
             eprintln!("{}", warning.with_line());
         }
     }
-    Ok(output.print(
-        || text(file, &plan, &decided),
-        || document(file, &plan, &decided),
-    )?)
+    let checked = CheckedFile {
+        path,
+        plan: &plan,
+        decided: &decided,
+        users_per_day: arguments.users_per_day,
+    };
+    Ok(output.print(|| text(&checked), || document(&checked))?)
 }
 
-fn text(file: &Path, plan: &Plan, decided: &DecidedPlan) -> String {
+fn text(checked: &CheckedFile<'_>) -> String {
+    let CheckedFile { plan, decided, .. } = *checked;
     let mut text = format!(
         "{} is valid:\n  listens on {}, results at http://{}/admin/results\n",
-        file.display(),
+        checked.path.display(),
         plan.listen,
         plan.admin.listen
     );
@@ -76,11 +100,17 @@ fn text(file: &Path, plan: &Plan, decided: &DecidedPlan) -> String {
         "  everything else to {}\n",
         plan.upstream(plan.default).name
     );
+    for experiment in &plan.experiments {
+        if let Some(time) = time_to_an_answer(plan, experiment, checked.users_per_day) {
+            text += &format!("  time: experiments.{}: {time}\n", experiment.name);
+        }
+    }
     let advice = advice(plan).map(|advice| format!("  advice: {advice}\n"));
     text + &advice.collect::<String>()
 }
 
-fn document(file: &Path, plan: &Plan, decided: &DecidedPlan) -> Value {
+fn document(checked: &CheckedFile<'_>) -> Value {
+    let CheckedFile { plan, decided, .. } = *checked;
     let experiments = plan.experiments.iter().map(|experiment| {
         let groups = experiment.groups.iter().map(|group| {
             json!({
@@ -99,6 +129,7 @@ fn document(file: &Path, plan: &Plan, decided: &DecidedPlan) -> Value {
             "groups": groups,
             "ramp": experiment.ramp.as_ref().map(Ramp::text),
             "winner": winner,
+            "time": time_to_an_answer(plan, experiment, checked.users_per_day),
         })
     });
     let routes = plan.routes.iter();
@@ -111,7 +142,7 @@ fn document(file: &Path, plan: &Plan, decided: &DecidedPlan) -> Value {
         "routes": routes.collect::<Vec<String>>(),
         "https_redirect": redirect,
         "valid": true,
-        "file": file,
+        "file": checked.path,
         "listen": plan.listen.to_string(),
         "results": format!("http://{}/admin/results", plan.admin.listen),
         "experiments": experiments.collect::<Vec<Value>>(),
@@ -132,6 +163,79 @@ fn upstream<'a>(plan: &'a Plan, group: &Group) -> Option<&'a str> {
     group
         .upstream
         .map(|upstream| &*plan.upstream(upstream).name)
+}
+
+/// The share of users with an event where the metric has no baseline.
+const RATE: f64 = 0.05;
+/// An even split that saves less is not worth a line.
+const FACTOR_MIN: f64 = 1.2;
+
+/// Compares how long an answer takes at this split and at an even one: in days if the traffic is known, or else
+/// as a factor. `None` where the split is even, or nothing is judged.
+fn time_to_an_answer(
+    plan: &Plan,
+    experiment: &Experiment,
+    users_per_day: Option<u64>,
+) -> Option<String> {
+    if experiment.winner.is_some() {
+        return None;
+    }
+    let metric = plan.metric(*experiment.metrics.first()?);
+    let baseline = metric
+        .baseline
+        .filter(|_| metric.kind == MetricKind::Conversion);
+    let rate = baseline
+        .filter(|rate| *rate > 0.0 && *rate < 1.0)
+        .unwrap_or(RATE);
+    let mut even = experiment.clone();
+    let weights = experiment
+        .groups
+        .iter()
+        .map(|group| match group.weight.get() {
+            0.0 => Some(group.weight),
+            _ => Weight::new(1.0),
+        });
+    even.reweigh(&weights.collect::<Option<Vec<_>>>()?);
+    let users = [experiment, &even].map(|it| usual_users(plan, it, rate));
+    let [Some(users), Some(even_users)] = users else {
+        return None;
+    };
+    let factor = users as f64 / even_users as f64;
+    let split = match experiment
+        .groups
+        .iter()
+        .filter(|it| it.weight.get() > 0.0)
+        .count()
+    {
+        2 => "50/50".to_owned(),
+        groups => format!("{groups} even parts"),
+    };
+    let detect = (metric.detect * 1e4).round() / 1e2;
+    let what = format!("to detect a lift of {detect} % in {}", metric.name);
+    let Some(per_day) = users_per_day else {
+        let said =
+            format!("{what}, this split takes {factor:.1} times as many users and days as {split}");
+        return (factor >= FACTOR_MIN).then_some(said);
+    };
+    // With a ramp, its last step.
+    let ramp = experiment.ramp.as_ref().and_then(|ramp| ramp.steps.last());
+    let share = ramp.map_or(experiment.traffic, |step| step.share).get();
+    let days = |users: u64| {
+        let days = (users as f64 / (per_day as f64 * share)).ceil();
+        days.max(experiment.min_duration_ms as f64 / 86_400_000.0)
+    };
+    if share == 0.0 {
+        return None;
+    }
+    let rate = (rate * 1e4).round() / 1e2;
+    let mut said = format!(
+        "{what} at a rate of {rate} %, it takes about {} days",
+        days(users).ceil()
+    );
+    if factor >= FACTOR_MIN {
+        said += &format!(", where {split} takes {}", days(even_users).ceil());
+    }
+    Some(said)
 }
 
 /// Returns recommendations for a valid file.

@@ -30,7 +30,6 @@ mod visitors;
 mod wait;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use config_file::ConfigFile;
 use exit_with::ExitWith;
 use output::Output;
 use std::process::ExitCode;
@@ -52,7 +51,7 @@ enum Command {
     /// Serve: split, forward, record, report
     Run(run::Arguments),
     /// Report all errors of a routes file; exit 0 if it is valid, 2 if not
-    Check(ConfigFile),
+    Check(check::Arguments),
     /// Write a first routes file, for two versions of a site
     Init(init::Arguments),
     /// Run a demo: two versions of a small site, the proxy, and simulated visitors
@@ -119,7 +118,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, output: Output) -> anyhow::Result<()> {
     match command {
         Command::Run(file) => run::run(&file, output),
-        Command::Check(file) => check::run(&file, output),
+        Command::Check(arguments) => check::run(&arguments, output),
         Command::Init(arguments) => init::run(&arguments, output),
         Command::Demo(arguments) => demo::run(&arguments, output),
         Command::Results(arguments) => results::run(&arguments, output),

@@ -8,6 +8,7 @@
 mod admin;
 mod admission;
 mod algorithm;
+pub mod changes;
 mod check;
 mod conditions;
 mod cookie_domain;
@@ -15,6 +16,7 @@ mod counting;
 pub mod declaration;
 pub mod definition;
 mod diagnostic;
+pub mod difference;
 mod document;
 mod environment;
 mod experiments;
@@ -147,7 +149,9 @@ fn parse_for(
     warnings.extend(reading.warnings.take());
     let warnings = with_lines(&document, &reading, warnings);
     plan.warnings = warnings.into_iter().map(ConfigWarning).collect();
-    plan.redacted_file = redact::redacted(&document.value, &reading.secrets.take());
+    let secrets = reading.secrets.take();
+    plan.redacted_file = redact::redacted(&document.value, &secrets);
+    plan.content = redact::text(&document.value, &secrets).into();
     Ok(plan)
 }
 

@@ -39,6 +39,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The meaning of one valid `routes.yaml`.
@@ -111,6 +112,8 @@ pub struct Plan {
     pub definitions: BTreeMap<String, String>,
     /// The file as it is written, with its secrets hidden.
     pub redacted_file: serde_json::Value,
+    /// The same as JSON text, in the order of the file.
+    pub content: Arc<str>,
     /// Lists of user IDs, by the file that each was read from.
     pub id_lists: IdLists,
     /// Other files whose change is a change of the plan.

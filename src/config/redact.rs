@@ -10,6 +10,42 @@ pub fn redacted(value: &Value, secrets: &[Vec<String>]) -> Json {
     below(value, secrets, &mut Vec::new())
 }
 
+/// Returns the same as JSON text, in the order of the file.
+pub fn text(value: &Value, secrets: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    write(value, secrets, &mut Vec::new(), &mut text);
+    text
+}
+
+fn write(value: &Value, secrets: &[Vec<String>], path: &mut Vec<String>, text: &mut String) {
+    let mut at = |key: &str, value: &Value, text: &mut String| {
+        path.push(key.to_owned());
+        write(value, secrets, path, text);
+        path.pop();
+    };
+    match value {
+        Value::List(items) => {
+            text.push('[');
+            for (place, value) in items.iter().enumerate() {
+                text.push_str(if place == 0 { "" } else { "," });
+                at(&place.to_string(), value, text);
+            }
+            text.push(']');
+        }
+        Value::Map(map) => {
+            text.push('{');
+            for (place, (key, value)) in map.iter().enumerate() {
+                text.push_str(if place == 0 { "" } else { "," });
+                text.push_str(&Json::String(key.clone()).to_string());
+                text.push(':');
+                at(key, value, text);
+            }
+            text.push('}');
+        }
+        other => text.push_str(&below(other, secrets, path).to_string()),
+    }
+}
+
 fn below(value: &Value, secrets: &[Vec<String>], path: &mut Vec<String>) -> Json {
     let mut at = |key: &str, value: &Value| {
         path.push(key.to_owned());

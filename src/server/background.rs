@@ -2,8 +2,9 @@
 
 use super::active_plan::ActivePlan;
 use super::handoff::Handover;
+use super::history::{self, FileRecorder};
 use super::opened::Opened;
-use super::reload::{Reloads, reload};
+use super::reload::{self, Reloads, reload};
 use super::server_events::{self, ServerEvents};
 use super::{fd_limit, frequent_ids, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
@@ -16,6 +17,7 @@ use crate::notify;
 use crate::otel;
 use crate::proxy::SharedState;
 use crate::store::Store;
+use crate::store::decisions::DecidedBy;
 use crate::store::{replicas, retention};
 use crate::tasks::{Phase, Policy, Supervisor, Task};
 use crate::telemetry::Telemetry;
@@ -97,13 +99,15 @@ impl Background {
             health_registry: Arc::clone(&shared.health_registry),
         };
         let admin_state = admin_state(&opened, &shared, (&replica, &evaluator), server);
+        let (history, loads) = start.history(file.clone(), &opened.active);
         let others = vec![
+            history,
             start.first_connections(&plan),
             start.decisions(&opened, &decided),
             start.announcement(replica),
             start.retention(),
             start.frequent_ids(),
-            start.reload(file, &opened.active, reload_requests),
+            start.reload(file, &opened.active, (reload_requests, loads)),
             start.health_checks(Arc::clone(&shared.health_registry)),
         ];
         let webhooks = start.webhooks(sources(&opened, &shared, board));
@@ -299,13 +303,36 @@ impl Start<'_> {
             })
     }
 
+    /// Keeps loaded files, the first of which is that of the start.
+    fn history(
+        &self,
+        file: Option<PathBuf>,
+        active: &ActivePlan,
+    ) -> (Task, mpsc::Sender<history::Load>) {
+        let (loads, loaded) = mpsc::channel(history::WAITING_MAX);
+        if file.is_some() {
+            reload::record(&loads, active, "start".to_owned(), DecidedBy::File);
+        }
+        let recorder = Arc::new(FileRecorder::new(loaded).into());
+        let (store, path) = (Arc::clone(self.store), file.unwrap_or_default());
+        let task = self
+            .supervisor
+            .spawn_until(is_closing, "history", Policy::Restart, move || {
+                history::keep(Arc::clone(&recorder), Arc::clone(&store), path.clone())
+            });
+        (task, loads)
+    }
+
     fn reload(
         &self,
         file: Option<PathBuf>,
         active: &Arc<ActivePlan>,
-        asked: mpsc::Receiver<admin::ReloadRequest>,
+        (asked, loads): (
+            mpsc::Receiver<admin::ReloadRequest>,
+            mpsc::Sender<history::Load>,
+        ),
     ) -> Task {
-        let watched = Reloads::new(file.as_deref(), &active.plan(), asked);
+        let watched = Reloads::new(file.as_deref(), &active.plan(), asked, loads);
         let (watched, telemetry) = (Arc::new(watched.into()), Arc::clone(self.telemetry));
         let active = Arc::clone(active);
         self.supervisor

@@ -7,6 +7,7 @@ mod error_with_hint;
 pub mod fd_limit;
 mod frequent_ids;
 pub mod handoff;
+mod history;
 mod ingest_scheduler;
 mod journals;
 mod listeners;

@@ -2,8 +2,11 @@
 
 use super::active_plan::ActivePlan;
 use super::decided_plan::DecidedPlan;
+use super::history::Load;
 use super::logging;
+use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
+use crate::store::decisions::DecidedBy;
 use crate::telemetry::Telemetry;
 use crate::{admin, config};
 use std::path::{Path, PathBuf};
@@ -27,6 +30,8 @@ const MISSING_REPORTED: u32 = 6;
 pub struct Reloads {
     /// Requests of the admin API.
     asked: mpsc::Receiver<admin::ReloadRequest>,
+    /// Receives each file that was loaded.
+    loads: mpsc::Sender<Load>,
     watched: WatchedFiles,
 }
 
@@ -67,12 +72,42 @@ impl Reloads {
         file: Option<&Path>,
         plan: &Plan,
         asked: mpsc::Receiver<admin::ReloadRequest>,
+        loads: mpsc::Sender<Load>,
     ) -> Reloads {
         let mut watched = WatchedFiles::default();
         if let Some(file) = file {
             watched.watch(file, plan, &[]);
         }
-        Reloads { asked, watched }
+        Reloads {
+            asked,
+            loads,
+            watched,
+        }
+    }
+}
+
+/// Why the file is loaded again.
+enum Cause {
+    Request(admin::ReloadRequest),
+    Hangup,
+    Change,
+}
+
+impl Cause {
+    /// Who loads it.
+    fn by(&self) -> String {
+        match self {
+            Cause::Request(request) => request.by.clone(),
+            Cause::Hangup => "SIGHUP".to_owned(),
+            Cause::Change => "file".to_owned(),
+        }
+    }
+
+    fn source(&self) -> DecidedBy {
+        match self {
+            Cause::Request(_) => DecidedBy::Person,
+            Cause::Hangup | Cause::Change => DecidedBy::File,
+        }
     }
 }
 
@@ -186,7 +221,11 @@ pub async fn reload(
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut reloads = reloads.lock().await;
-    let Reloads { asked, watched } = &mut *reloads;
+    let Reloads {
+        asked,
+        loads,
+        watched,
+    } = &mut *reloads;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {
@@ -197,16 +236,16 @@ pub async fn reload(
         return Ok(());
     };
     loop {
-        let request = tokio::select! {
+        let cause = tokio::select! {
             request = asked.recv() => match request {
-                Some(request) => Some(request),
+                Some(request) => Cause::Request(request),
                 // The admin API is closed first when the process stops.
                 None => return Ok(()),
             },
-            _ = hangup.recv() => None,
+            _ = hangup.recv() => Cause::Hangup,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
                 match watched.have_changed(&telemetry) {
-                    true => None,
+                    true => Cause::Change,
                     false => continue,
                 }
             }
@@ -222,6 +261,7 @@ pub async fn reload(
             Ok(what) => {
                 telemetry.reload.succeeded();
                 tracing::info!("{what}");
+                record(loads, &active, cause.by(), cause.source());
             }
             Err(problems) => {
                 telemetry.reload.refused.fetch_add(1, Ordering::Relaxed);
@@ -237,10 +277,25 @@ pub async fn reload(
         if done.is_ok() {
             watched.report_missing(&telemetry);
         }
-        if let Some(request) = request {
+        if let Cause::Request(request) = cause {
             // The client may have left.
             let _ = request.done.send(done);
         }
+    }
+}
+
+/// Hands the loaded file to the history.
+pub fn record(loads: &mpsc::Sender<Load>, active: &ActivePlan, by: String, source: DecidedBy) {
+    let load = Load {
+        content: Arc::clone(&active.plan().content),
+        at_ms: now_ms(),
+        by,
+        source,
+    };
+    if loads.try_send(load).is_err() {
+        tracing::warn!(
+            "the loaded file is not in the history: the store has been away for too long"
+        );
     }
 }
 

@@ -4,6 +4,7 @@ use super::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDe
 use super::delta::{Applied, Delta, JournalId};
 use super::error::StoreError;
 use super::forgotten::ForgottenUsers;
+use super::loaded_files::LoadedFile;
 use super::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use super::running_minima::RunningMinima;
 use super::totals::{ExperimentTotals, HourTotals, UserRecord};
@@ -152,6 +153,16 @@ pub trait Store: Send + Sync {
 
     /// Returns the latest audit entries, the newest first.
     async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Returns the latest loaded files, the newest first.
+    async fn loaded_files(&self, max: usize) -> Result<Vec<LoadedFile>, StoreError>;
+
+    /// Returns the content of a loaded file, as JSON with its secrets hidden; `None` if it was deleted.
+    async fn loaded_content(&self, number: u64) -> Result<Option<String>, StoreError>;
+
+    /// Adds a loaded file with its content in one atomic step, if its number is that after the latest. Returns
+    /// whether it was.
+    async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError>;
 
     /// Returns the secrets that all replicas verify with; the first one signs. Appends `ours` in one atomic
     /// step, while there are fewer than [`SECRETS_MAX`].

@@ -118,6 +118,16 @@ pub fn audit_log_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:acts")
 }
 
+/// The key of the list of loaded files, as JSON, the newest first.
+pub fn loaded_files_key(prefix: &str) -> String {
+    format!("{prefix}:{{files}}:list")
+}
+
+/// The key of the hash of loaded files: number → content, and `latest`, the number of the latest.
+pub fn loaded_contents_key(prefix: &str) -> String {
+    format!("{prefix}:{{files}}:contents")
+}
+
 /// The key of the list of secrets; the first one signs.
 pub fn secrets_key(prefix: &str) -> String {
     format!("{prefix}:secrets")

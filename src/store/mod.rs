@@ -26,6 +26,7 @@ pub mod ingest;
 mod interface;
 mod json;
 pub mod keys;
+pub mod loaded_files;
 pub mod messages;
 pub mod phases;
 #[cfg(feature = "redis")]

@@ -9,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod flags_access;
 pub(crate) mod gate;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod html;
 pub(crate) mod login;
 pub(crate) mod metrics;

@@ -9,6 +9,7 @@ use crate::admin::http::events;
 use crate::admin::http::export;
 use crate::admin::http::gate;
 use crate::admin::http::health;
+use crate::admin::http::history;
 use crate::admin::http::login;
 use crate::admin::http::metrics;
 use crate::admin::http::new_experiment;
@@ -41,6 +42,8 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
         .routes(routes!(form::ask, api::take).layer(decision_max))
         .routes(routes!(login::log_out))
         .routes(routes!(api::acts))
+        .routes(routes!(history::list))
+        .routes(routes!(history::file))
         .merge(metrics())
         .routes(routes!(upstreams::upstreams))
         .routes(routes!(new_experiment::new_experiment))

@@ -73,6 +73,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         uncounted: evaluation.totals.uncounted.into(),
         phase: evaluation.placement.phase,
         phases: Vec::new(),
+        history: Vec::new(),
     }
 }
 
@@ -251,6 +252,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         uncounted: totals.uncounted.into(),
         phase,
         phases: Vec::new(),
+        history: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::admin::decisions::decide::status;
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::{self, Evaluator};
 use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
+use crate::admin::results::history;
 use crate::admin::results::metric::{ONCE, View};
 use crate::admin::results::ramp_progress::{RampContext, ramp_progress};
 use crate::admin::results::schema::{
@@ -26,6 +27,12 @@ use std::sync::atomic::Ordering;
 
 /// How many decisions results show.
 const ACTS_SHOWN: usize = 20;
+/// How many entries of its history an experiment shows.
+const HISTORY_SHOWN: usize = 20;
+/// So many decisions are read for that.
+const ACTS_READ: usize = 200;
+/// So many loaded files are read for that.
+const FILES_READ: usize = 50;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,11 +60,7 @@ pub async fn gather(
     let mut state = store_state(store, telemetry, now_ms);
     state.dropped_events += store.dropped().await?;
     state.damaged_events += store.damaged().await?;
-    let mut context = RampContext::default();
-    if plan.experiments.iter().any(|it| it.ramp.is_some()) {
-        context.decisions = store.decisions().await?;
-        context.health = evaluator::data_health(plan, store, telemetry).await?;
-    }
+    let context = ramp_context(plan, store, telemetry).await?;
     let mut experiments = Vec::new();
     // Of all experiments, one that cannot be read is left out, and reported.
     let mut unknown = Vec::new();
@@ -89,6 +92,7 @@ pub async fn gather(
         }
     }
     state.problems.extend(unknown);
+    let acts = add_history(store, &mut experiments).await?;
     Ok(Results {
         generated_at: rfc3339(now_ms),
         view: (wish.view == View::Fixed).then_some(ONCE),
@@ -99,7 +103,7 @@ pub async fn gather(
         frequent_ids: frequent_ids(telemetry),
         replicas: replicas(plan, store, replica, now_ms).await?,
         experiments,
-        acts: acts(store, wish).await?,
+        acts: latest(acts, wish),
     })
 }
 
@@ -201,6 +205,39 @@ impl<'a> PastExperiments<'a> {
     }
 }
 
+/// What decides about ramps, if there are some.
+async fn ramp_context(
+    plan: &Plan,
+    store: &dyn Store,
+    telemetry: &Telemetry,
+) -> Result<RampContext, StoreError> {
+    let has_ramp = plan.experiments.iter().any(|it| it.ramp.is_some());
+    Ok(match has_ramp {
+        false => RampContext::default(),
+        true => RampContext {
+            decisions: store.decisions().await?,
+            health: evaluator::data_health(plan, store, telemetry).await?,
+        },
+    })
+}
+
+/// Gives experiments the latest entries of their history. Returns the latest decisions.
+async fn add_history(
+    store: &dyn Store,
+    experiments: &mut [ExperimentResult],
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let acts = store.audit_log(ACTS_READ).await?;
+    let files = store.loaded_files(FILES_READ).await?;
+    let history = history::merged(acts.clone(), files);
+    for experiment in experiments {
+        let own = history
+            .iter()
+            .filter(|entry| entry.concerns(&experiment.name));
+        experiment.history = own.take(HISTORY_SHOWN).cloned().collect();
+    }
+    Ok(acts)
+}
+
 /// Shares are rounded, so that the results change only where a share does.
 fn frequent_ids(telemetry: &Telemetry) -> Vec<FrequentIdResult> {
     let frequent = telemetry.frequent_ids().into_iter();
@@ -298,10 +335,10 @@ async fn of_ended(
 }
 
 /// The latest decisions, of the experiment asked for.
-async fn acts(store: &dyn Store, wish: ResultsRequest<'_>) -> Result<Vec<ActResult>, StoreError> {
-    let acts = store.audit_log(ACTS_SHOWN).await?.into_iter();
+fn latest(acts: Vec<AuditEntry>, wish: ResultsRequest<'_>) -> Vec<ActResult> {
+    let acts = acts.into_iter();
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
-    Ok(wanted.map(ActResult::from).collect())
+    wanted.take(ACTS_SHOWN).map(ActResult::from).collect()
 }
 
 impl From<AuditEntry> for ActResult {

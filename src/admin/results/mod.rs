@@ -11,6 +11,7 @@ pub mod flags;
 pub(crate) mod gate;
 pub(crate) mod gather;
 pub(crate) mod guardrail;
+pub(crate) mod history;
 pub(crate) mod hours;
 pub(crate) mod metric;
 pub(crate) mod planning;

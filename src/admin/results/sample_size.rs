@@ -46,12 +46,17 @@ pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u6
     let weights = || experiment.groups.iter().map(|group| group.weight.get());
     let all: f64 = weights().sum();
     let control = experiment.groups[experiment.control.0].weight.get();
-    let smallest = weights()
+    // A group of weight 0 gets nobody to compare.
+    let others: Vec<f64> = weights()
         .enumerate()
-        .filter(|(place, _)| *place != experiment.control.0)
+        .filter(|(place, weight)| *place != experiment.control.0 && *weight > 0.0)
         .map(|(_, weight)| weight)
-        .fold(f64::INFINITY, f64::min);
-    let others = (experiment.groups.len() - 1) as f64;
+        .collect();
+    let smallest = others.iter().copied().min_by(f64::total_cmp)?;
+    if control == 0.0 {
+        return None;
+    }
+    let others = others.len() as f64;
     let z = -normal_quantile(0.025 / others) + normal_quantile(POWER);
     let variance = relative(rate) * all / control + relative(lifted) * all / smallest;
     let users = 2.0 * variance * (z / metric.detect.ln_1p()).powi(2);

@@ -2,6 +2,7 @@
 //! not known yet is `null`. docs/results.md says what each field is.
 
 use crate::admin::results::enums;
+use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::ramp_result::RampResult;
 use crate::store::event_ids::EventCounts;
 use base64::Engine;
@@ -75,8 +76,14 @@ impl Results {
         for one in said["experiments"].as_array_mut().into_iter().flatten() {
             moves(
                 &mut one["planning"],
-                &["users_per_day", "seconds_left", "earliest_verdict_at"],
+                &[
+                    "users_per_day",
+                    "seconds_left",
+                    "earliest_verdict_at",
+                    "seconds_in_all",
+                ],
             );
+            moves(&mut one["planning"]["even_split"], &["seconds_in_all"]);
         }
         let digest = Sha256::digest(said.to_string());
         URL_SAFE_NO_PAD.encode(&digest[..16])
@@ -185,6 +192,8 @@ pub struct ExperimentResult {
     pub uncounted: UncountedEvents,
     pub phase: u32,
     pub phases: Vec<PhaseResult>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryEntry>,
 }
 
 /// The latest decision about an experiment.
@@ -343,9 +352,20 @@ pub struct PlanningResult {
     pub users_per_day: Option<f64>,
     pub seconds_left: Option<f64>,
     pub earliest_verdict_at: Option<String>,
+    pub seconds_in_all: Option<f64>,
+    pub even_split: Option<EvenSplitResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub horizon: Option<HorizonResult>,
+}
+
+/// What an even split between the groups would take.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct EvenSplitResult {
+    pub factor: f64,
+    pub users_needed: Option<u64>,
+    pub seconds_in_all: Option<f64>,
 }
 
 /// The way to a planned end.

@@ -175,6 +175,8 @@ mod tests {
             users_per_day: None,
             seconds_left,
             earliest_verdict_at: None,
+            seconds_in_all: None,
+            even_split: None,
             horizon: None,
         };
         ExperimentResult {

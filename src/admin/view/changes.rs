@@ -1,7 +1,8 @@
 //! What changed while an experiment ran: marks on its charts, and how many users came. PURE.
 
 use crate::admin::format::{minute, thousands};
-use crate::admin::results::schema::{EpochResult, ExperimentResult, MomentResult, Results};
+use crate::admin::results::history::HistoryEntry;
+use crate::admin::results::schema::{EpochResult, ExperimentResult, MomentResult};
 use crate::admin::view::interval_plot::WIDTH;
 
 /// A change.
@@ -13,32 +14,67 @@ pub struct ChangeMark {
     pub text: String,
 }
 
-/// All changes of an experiment since its start, oldest first.
-pub fn marks(results: &Results, experiment: &ExperimentResult) -> Vec<ChangeMark> {
-    let epochs = experiment.epochs.windows(2).filter_map(|pair| {
-        Some(ChangeMark {
-            at: pair[1].started_at.clone()?,
-            text: difference(&pair[0], &pair[1]),
+/// An epoch that begins so soon after a file was loaded is a change by that file.
+const EPOCH_AFTER_FILE_MS: u64 = 60_000;
+
+/// All changes of an experiment since its start, oldest first: what its history has, and epochs.
+pub fn marks(experiment: &ExperimentResult) -> Vec<ChangeMark> {
+    let start_ms = experiment.started_at.as_deref().and_then(unix_ms);
+    let history = experiment.history.iter();
+    let history = history.filter(|entry| start_ms.is_none_or(|start| entry.at_ms >= start));
+    let mut all: Vec<(&HistoryEntry, ChangeMark)> = history
+        .filter_map(|entry| {
+            let mark = ChangeMark {
+                at: entry.at.clone()?,
+                text: of_entry(entry),
+            };
+            Some((entry, mark))
         })
-    });
-    let acts = results.acts.iter();
-    let acts = acts.filter(|act| act.experiment == experiment.name);
-    let acts = acts.filter_map(|act| {
-        let reason = act.reason.as_ref().filter(|reason| !reason.is_empty());
-        let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-        // `person`, `rule` or `file`.
-        let source = match act.source {
-            "person" => String::new(),
-            source => format!(" ({source})"),
+        .collect();
+    let mut of_epochs = Vec::new();
+    for pair in experiment.epochs.windows(2) {
+        let Some(at) = pair[1].started_at.clone() else {
+            continue;
         };
-        Some(ChangeMark {
-            at: act.at.clone()?,
-            text: format!("{} by {}{source}{reason}", act.action, act.by),
-        })
-    });
-    let mut all: Vec<ChangeMark> = epochs.chain(acts).collect();
-    all.sort_by_key(|mark| mark.at.parse::<jiff::Timestamp>().ok());
-    all
+        let text = difference(&pair[0], &pair[1]);
+        let epoch_ms = unix_ms(&at).unwrap_or(0);
+        // The latest file before, as the history has the newest first.
+        let cause = all.iter_mut().find(|(entry, _)| {
+            let until_ms = entry.at_ms + EPOCH_AFTER_FILE_MS;
+            entry.file.is_some() && (entry.at_ms..until_ms).contains(&epoch_ms)
+        });
+        match cause {
+            Some((_, mark)) => mark.text += &format!("; {text}"),
+            None => of_epochs.push(ChangeMark { at, text }),
+        }
+    }
+    let of_history = all.into_iter().map(|(_, mark)| mark);
+    let mut marks: Vec<ChangeMark> = of_history.chain(of_epochs).collect();
+    marks.sort_by_key(|mark| unix_ms(&mark.at));
+    marks
+}
+
+/// What an entry of the history is: `pause by ops: payments are down`, `file 3: 2 lines differ (SIGHUP)`.
+fn of_entry(entry: &HistoryEntry) -> String {
+    if entry.file.is_some() {
+        return match &*entry.by {
+            "file" | "start" => entry.summary(),
+            by => format!("{} ({by})", entry.summary()),
+        };
+    }
+    let reason = entry.reason.as_ref().filter(|reason| !reason.is_empty());
+    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+    // `person`, `rule` or `file`.
+    let source = match entry.source {
+        "person" => String::new(),
+        source => format!(" ({source})"),
+    };
+    format!("{} by {}{source}{reason}", entry.action, entry.by)
+}
+
+fn unix_ms(at: &str) -> Option<u64> {
+    let at: jiff::Timestamp = at.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok()
 }
 
 /// What differs between two epochs: `weights 60/20/20 -> 34/33/33`.
@@ -160,6 +196,7 @@ pub fn arrivals(experiment: &ExperimentResult) -> Option<Arrivals> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::results::history::FileResult;
     use crate::admin::results::schema::{MetricResult, RateResult};
 
     fn epoch(at: &str, weights: &[(&str, f64)], traffic: f64) -> EpochResult {
@@ -187,6 +224,52 @@ mod tests {
         let three = epoch("2026-01-03T00:00:00Z", &[("a", 50.0)], 1.0);
         assert_eq!(difference(&two, &three), "groups: a");
         assert_eq!(difference(&two, &two), "definition changed");
+    }
+
+    fn entry(at: &str, by: &str, action: &str, file: Option<u64>) -> HistoryEntry {
+        HistoryEntry {
+            at: Some(at.to_owned()),
+            at_ms: unix_ms(at).unwrap(),
+            source: if file.is_some() { "file" } else { "person" },
+            by: by.to_owned(),
+            action: action.to_owned(),
+            experiment: None,
+            from: None,
+            to: None,
+            reason: file.is_none().then(|| "why".to_owned()),
+            file: file.map(|number| FileResult {
+                number,
+                diff: vec![String::new()],
+                effects: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn files_and_epochs_and_decisions_are_one_list() {
+        let mut experiment = ExperimentResult::of_metrics(Vec::new());
+        experiment.started_at = Some("2026-01-01T00:00:00Z".to_owned());
+        experiment.epochs = vec![
+            epoch("2026-01-01T00:00:00Z", &[("a", 90.0)], 1.0),
+            // By the file of two seconds before.
+            epoch("2026-01-02T00:00:02Z", &[("a", 50.0)], 1.0),
+            // By nothing that the history has.
+            epoch("2026-01-04T00:00:00Z", &[("a", 40.0)], 1.0),
+        ];
+        experiment.history = vec![
+            entry("2026-01-03T00:00:00Z", "ops", "pause", None),
+            entry("2026-01-02T00:00:00Z", "SIGHUP", "load", Some(2)),
+            entry("2025-12-31T00:00:00Z", "start", "load", Some(1)),
+        ];
+        let texts: Vec<String> = marks(&experiment).into_iter().map(|it| it.text).collect();
+        assert_eq!(
+            texts,
+            [
+                "file 2: 1 line differs (SIGHUP); weights of a: 90 → 50",
+                "pause by ops: why",
+                "weights of a: 50 → 40",
+            ]
+        );
     }
 
     #[test]

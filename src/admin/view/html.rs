@@ -2,6 +2,7 @@
 
 use crate::admin::format;
 use crate::admin::format::thousands;
+use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::schema::{
     ExperimentResult, GroupResult, MetricGroup, MetricResult, Results,
 };
@@ -10,6 +11,7 @@ use crate::admin::view::buttons::{self, Choice};
 use crate::admin::view::changes::{self, Arrivals, ChangeMark};
 use crate::admin::view::chart::{Chart, Curve};
 use crate::admin::view::details::{self, GuardrailRow, SettingRow, StageRow};
+use crate::admin::view::history;
 use crate::admin::view::interval_plot::WIDTH;
 use crate::admin::view::lifecycle;
 use crate::admin::view::list::ExperimentList;
@@ -100,7 +102,7 @@ impl Page<'_> {
     }
 
     fn marks(&self, experiment: &ExperimentResult) -> Vec<ChangeMark> {
-        changes::marks(self.results, experiment)
+        changes::marks(experiment)
     }
 
     fn arrivals(&self, experiment: &ExperimentResult) -> Option<Arrivals> {
@@ -137,6 +139,10 @@ impl Page<'_> {
 
     fn about(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
         lifecycle::about(experiment)
+    }
+
+    fn changed(&self, entry: &HistoryEntry) -> String {
+        history::details(entry).join("\n")
     }
 
     fn past(&self, experiment: &ExperimentResult) -> Vec<String> {

@@ -7,6 +7,7 @@ pub(crate) mod changes;
 pub(crate) mod chart;
 pub(crate) mod csv;
 pub(crate) mod details;
+pub(crate) mod history;
 pub(crate) mod html;
 pub(crate) mod interval_plot;
 pub(crate) mod lifecycle;

@@ -10,6 +10,9 @@ use crate::admin::results::schema::{
 };
 use crate::admin::view::metric_values::amount;
 
+/// A split that takes so many times the users of an even one is worth a sentence.
+const MUCH_LONGER: f64 = 1.2;
+
 /// Returns the warnings of an experiment.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     let mut said = experiment.warnings.clone();
@@ -539,11 +542,32 @@ fn planned(planning: &PlanningResult) -> String {
         None => String::new(),
     };
     format!(
-        "{found}: about {} users ({}); {} so far{left}.",
+        "{found}: about {} users ({}); {} so far{left}.{}",
         about(needed),
         groups.join(", "),
-        thousands(planning.users)
+        thousands(planning.users),
+        even_split(planning)
     )
+}
+
+/// Says how much sooner an even split would have the answer; empty where that makes little difference.
+fn even_split(planning: &PlanningResult) -> String {
+    let even = planning.even_split.as_ref();
+    let Some(even) = even.filter(|even| even.factor >= MUCH_LONGER) else {
+        return String::new();
+    };
+    match (planning.seconds_in_all, even.seconds_in_all) {
+        (Some(now), Some(even)) if now > even => format!(
+            " This split takes about {} in all where an even one takes {}.",
+            duration(now),
+            duration(even)
+        ),
+        (Some(_), Some(_)) => String::new(),
+        _ => format!(
+            " This split takes {:.1} times as many users as an even one.",
+            even.factor
+        ),
+    }
 }
 
 /// Formats a fixed-horizon lift with its interval and p-value.

@@ -2,12 +2,15 @@
 
 use super::client::RedisStore;
 use super::decode::{self, Fields};
-use super::{decisions, forgotten, messages, running_minima, script, secrets, sessions};
+use super::{
+    decisions, forgotten, loaded_files, messages, running_minima, script, secrets, sessions,
+};
 use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::event_ids::EventCounts;
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::identities::IdentityCounts;
 use crate::store::keys;
+use crate::store::loaded_files::LoadedFile;
 use crate::store::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{
@@ -293,6 +296,18 @@ impl Store for RedisStore {
 
     async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
         decisions::audit_log(self, max).await
+    }
+
+    async fn loaded_files(&self, max: usize) -> Result<Vec<LoadedFile>, StoreError> {
+        loaded_files::read(self, max).await
+    }
+
+    async fn loaded_content(&self, number: u64) -> Result<Option<String>, StoreError> {
+        loaded_files::content(self, number).await
+    }
+
+    async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError> {
+        loaded_files::record(self, file, content).await
     }
 
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {

@@ -1,7 +1,7 @@
 //! The versions of the file's tables.
 
 /// The `user_version` of this version.
-pub const VERSION: i64 = 13;
+pub const VERSION: i64 = 14;
 
 /// The statements that migrate a file of each version to the next.
 pub const STEPS: [&str; VERSION as usize] = [
@@ -106,5 +106,8 @@ CREATE TABLE messages (entry TEXT NOT NULL PRIMARY KEY, message TEXT NOT NULL, d
 CREATE INDEX messages_due ON messages (due_ms);
 CREATE TABLE reported (event TEXT NOT NULL PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX reported_at ON reported (at_ms);
+",
+    "
+CREATE TABLE loaded_files (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, content TEXT NOT NULL);
 ",
 ];

@@ -5,6 +5,7 @@ mod decisions;
 mod event_ids;
 mod forgotten;
 mod identities;
+mod loaded_files;
 mod messages;
 mod migrations;
 mod open;

@@ -5,12 +5,14 @@ use super::open::LazyConnection;
 use super::rows::{definitions, fields, text};
 use super::user_state::record;
 use super::{
-    decisions, event_ids, forgotten, identities, messages, running_minima, secrets, sessions,
+    decisions, event_ids, forgotten, identities, loaded_files, messages, running_minima, secrets,
+    sessions,
 };
 use crate::store::damage::Damage;
 use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::keys;
+use crate::store::loaded_files::LoadedFile;
 use crate::store::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{
@@ -370,6 +372,30 @@ impl Store for SqliteStore {
     async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let damage = Arc::clone(&self.damage);
         self.read(move |connection| decisions::audit_log(connection, max, &damage))
+            .await
+    }
+
+    async fn loaded_files(&self, max: usize) -> Result<Vec<LoadedFile>, StoreError> {
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| loaded_files::read(connection, max, &damage))
+            .await
+    }
+
+    async fn loaded_content(&self, number: u64) -> Result<Option<String>, StoreError> {
+        self.read(move |connection| loaded_files::content(connection, number))
+            .await
+    }
+
+    async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError> {
+        let (file, content) = (file.clone(), content.to_owned());
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = loaded_files::record(&transaction, &file, &content)?;
+                transaction.commit()?;
+                Ok(done)
+            })
             .await
     }
 

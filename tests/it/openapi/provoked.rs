@@ -176,6 +176,10 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
         ),
         ("/admin/experiments/shop/pause", PAGE),
         ("/admin/acts", JSON),
+        ("/admin/history?limit=20", JSON),
+        ("/admin/history?format=text&experiment=shop", "text/plain"),
+        ("/admin/history?format=html", PAGE),
+        ("/admin/history/files/1", JSON),
         ("/admin/config", JSON),
         ("/admin/upstreams", JSON),
         ("/admin/upstreams?format=html", PAGE),
@@ -248,6 +252,8 @@ fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
         ("get", "/admin/upstreams?format=xls"),
         ("get", "/admin/new?name=a&name=b"),
         ("get", "/admin/assignments"),
+        ("get", "/admin/history?limit=0"),
+        ("get", "/admin/history/files/first"),
         ("get", "/admin/export/shop?table=nothing"),
         ("get", "/admin/experiments/shop/pause?group=a&group=b"),
         ("delete", "/admin/assignments?user="),
@@ -257,6 +263,7 @@ fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
     }
     api.expect(seen, 404, JSON, ("get", "/admin/results/nothing", "", ""));
     api.expect(seen, 404, JSON, ("get", "/admin/export/nothing", "", ""));
+    api.expect(seen, 404, JSON, ("get", "/admin/history/files/9", "", ""));
     api.expect(
         seen,
         404,
@@ -439,6 +446,8 @@ fn without_a_store(seen: &mut Seen) {
         "/admin/assignments?user=user-1",
         "/admin/export/shop",
         "/admin/acts",
+        "/admin/history",
+        "/admin/history/files/1",
     ] {
         api.expect(seen, 503, JSON, ("get", path, "", ""));
     }
