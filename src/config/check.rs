@@ -130,12 +130,7 @@ const FILES: &str = "more files with upstreams, experiments and metrics: a list 
 /// Reads the plan. If the context has diagnostics afterwards, the returned plan is incomplete.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
-    let files = root.get("files");
-    let files = files.iter().flat_map(|node| node.items());
-    // They were read before; here, what is no text is reported.
-    files.for_each(|node| {
-        let _ = node.text(FILES);
-    });
+    files(root);
     let listen = listen(root);
     let mut watched = Vec::new();
     let upstreams = upstreams::read(root, listen, &mut watched);
@@ -152,10 +147,6 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let default = upstreams::default(root, &names, &experiments);
     let known = (&*names, default, &*experiments);
     let routes = routes::read(root, known, &mut watched);
-    let workers = root
-        .get("workers")
-        .and_then(|node| node.whole(1, 1024))
-        .map(|workers| workers as usize);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
     let secret = random_secret(root);
@@ -166,7 +157,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
         store: super::store::store(root, &mut watched),
         journal: journal(root),
-        workers: workers.unwrap_or(cores),
+        workers: workers(root).unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),
         default,
@@ -202,6 +193,19 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         watched: watched.into(),
         watched_patterns: Box::default(),
         warnings: Box::default(),
+    }
+}
+
+/// Reads the number of workers.
+fn workers(root: &Node<'_>) -> Option<usize> {
+    let workers = root.get("workers")?.whole(1, 1024);
+    workers.map(|workers| workers as usize)
+}
+
+/// Reports names of files that are no text. The files were read before.
+fn files(root: &Node<'_>) {
+    for node in root.get("files").iter().flat_map(|node| node.items()) {
+        let _ = node.text(FILES);
     }
 }
 

@@ -23,13 +23,13 @@ const QUIET_MS: u64 = 10 * 60_000;
 
 /// Since when conditions stand.
 #[derive(Debug, Default)]
-pub struct Conditions {
+pub struct ProcessConditions {
     /// By upstream.
     down: HashMap<Box<str>, Instant>,
     away: Option<Instant>,
 }
 
-impl Conditions {
+impl ProcessConditions {
     /// Looks at all upstreams.
     pub async fn look(&mut self, plan: &Plan, health: &HealthRegistry, board: &Board, now_ms: u64) {
         let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::audit;
 use super::board::Board;
-use super::conditions::Conditions;
+use super::conditions::ProcessConditions;
 use super::post::{Delivery, post};
 use super::queues::{MessageQueues, Queue, within};
 use super::schedule::{GIVE_UP_MS, delay};
@@ -96,7 +96,7 @@ struct Unsettled {
 struct Sender {
     sources: Sources,
     queues: MessageQueues,
-    conditions: Conditions,
+    conditions: ProcessConditions,
     in_flight: usize,
     ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     unsettled: Vec<Unsettled>,
@@ -109,7 +109,7 @@ impl Sender {
         let queues = MessageQueues::new(Arc::clone(&sources.store), &sources.folder);
         Sender {
             queues,
-            conditions: Conditions::default(),
+            conditions: ProcessConditions::default(),
             in_flight: 0,
             // No more messages than attempts are in it.
             ended: mpsc::unbounded_channel(),

@@ -15,6 +15,7 @@ pub(crate) mod history;
 pub(crate) mod hours;
 pub(crate) mod metric;
 pub(crate) mod planning;
+pub mod planning_result;
 pub(crate) mod ramp_progress;
 pub(crate) mod ramp_result;
 pub(crate) mod recent_traffic;

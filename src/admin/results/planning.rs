@@ -2,7 +2,7 @@
 
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluation::Evaluation;
-use crate::admin::results::schema::{
+use crate::admin::results::planning_result::{
     EvenSplitResult, HorizonResult, PlanningGroup, PlanningResult,
 };
 use crate::experiment::{Experiment, Horizon};

@@ -3,7 +3,8 @@
 use crate::admin::decisions::action::Action;
 use crate::admin::format;
 use crate::admin::format::thousands;
-use crate::admin::results::schema::{ExperimentResult, PlanningResult};
+use crate::admin::results::planning_result::PlanningResult;
+use crate::admin::results::schema::ExperimentResult;
 
 /// Returns the recommended decision, if there is one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {

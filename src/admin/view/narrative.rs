@@ -4,9 +4,10 @@ use crate::admin::format::{
     change, duration, minute, p_value, part, rounded_duration, seconds_between, share, thousands,
     two_digits,
 };
+use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
-    MetricResult, PlanningResult, Results, SampleRatio,
+    MetricResult, Results, SampleRatio,
 };
 use crate::admin::view::metric_values::amount;
 
