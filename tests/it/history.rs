@@ -35,7 +35,7 @@ impl Site {
 
 fn how() -> How {
     How {
-        admin_keys: ", tokens: { ops: { role: operate, token: operator-token } }".to_owned(),
+        admin_keys: "tokens: { ops: { role: operate, token: operator-token } }".to_owned(),
         ..How::default()
     }
 }
