@@ -112,7 +112,7 @@ fn every_command_prints_one_document() {
     assert!(explained["upstream"].is_string(), "{explained}");
     let rows = site.json(0, "export -c FILE", "");
     assert_eq!(rows.as_array().unwrap().len(), 40);
-    assert!(rows[0]["user"].is_string(), "{rows}");
+    assert!(rows[0]["user_id"].is_string(), "{rows}");
     let written = site.json(0, "export --format jsonl -o FOLDER/rows -c FILE", "");
     assert_eq!(written["rows"], 40);
     let plan = site.json(0, "plan FILE FILE", "");
