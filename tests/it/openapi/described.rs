@@ -222,7 +222,7 @@ fn document_names_the_role_that_each_operation_requires() {
     };
     assert_eq!(guarded(&Site::start("")), 0);
     let with_tokens = Site::start(super::TOKENS);
-    assert_eq!(guarded(&with_tokens), 19);
+    assert_eq!(guarded(&with_tokens), 23);
     // Role `read` is accepted where the document says that it suffices, and nowhere else.
     let reader = "Authorization: Bearer read-secret\r\n";
     let document = with_tokens.document();
