@@ -16,8 +16,8 @@ pub use route::{FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, Ro
 pub use secret::Secret;
 pub use tls::{ServerTls, TlsCertificate};
 pub use upstream::{
-    Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream,
-    UpstreamHost, UpstreamSite, UpstreamTls,
+    Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, EndpointName, Health,
+    NameAnswer, ResolvedNames, Transport, Upstream, UpstreamHost, UpstreamSite, UpstreamTls,
 };
 
 use super::diagnostic::ConfigWarning;
@@ -64,6 +64,8 @@ pub struct Plan {
     pub routes: Box<[Route]>,
     /// What holds for the whole site where it is reached over TLS.
     pub https: HttpsRules,
+    /// The name servers that know the addresses of endpoints; those of the system if there are none.
+    pub name_servers: Box<[SocketAddr]>,
     /// In file order.
     pub experiments: Experiments,
     /// What experiments divide besides users.

@@ -2,15 +2,21 @@
 
 use super::secrets::Secrets;
 use crate::admin::clock::now_ms;
-use crate::config::plan::Plan;
+#[cfg(feature = "dns")]
+use crate::config::plan::{EndpointAddress, EndpointName};
+use crate::config::plan::{Plan, ResolvedNames};
 use crate::experiment::assign::Weight;
 use crate::experiment::{Experiment, Group, GroupIndex, Lifecycle};
 use crate::journal;
 use crate::store::decisions::{DecidedState, StandingDecision, StandingDecisions};
 use crate::store::{Store, chain};
 use crate::telemetry::Problems;
+#[cfg(feature = "dns")]
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+#[cfg(feature = "dns")]
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +43,7 @@ struct PlanInputs {
     secrets: Vec<String>,
     /// What experiments do by their schedules, as it is served.
     scheduled: Vec<Lifecycle>,
+    names: ResolvedNames,
 }
 
 impl ActivePlan {
@@ -51,6 +58,7 @@ impl ActivePlan {
             decisions,
             secrets: secrets.known().to_vec(),
             scheduled: Vec::new(),
+            names: ResolvedNames::default(),
         };
         let (plans, changes) = watch::channel(Arc::new(inputs.plan_to_serve()));
         let active = ActivePlan {
@@ -68,6 +76,22 @@ impl ActivePlan {
     /// Replaces the plan of the file.
     pub fn load(&self, plan: Plan) {
         self.change(|inputs| inputs.plan = plan);
+    }
+
+    /// Returns the names of the file's endpoints, and the name servers that know their addresses.
+    #[cfg(feature = "dns")]
+    pub fn names(&self) -> (BTreeSet<EndpointName>, Box<[SocketAddr]>) {
+        let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = inputs.plan.upstreams.iter();
+        let endpoints = upstreams.flat_map(|upstream| &upstream.endpoints);
+        let names = endpoints.filter_map(EndpointAddress::name);
+        (names.collect(), inputs.plan.name_servers.clone())
+    }
+
+    /// Replaces the addresses of names.
+    #[cfg(feature = "dns")]
+    pub fn resolve(&self, names: ResolvedNames) {
+        self.change(|inputs| inputs.names = names);
     }
 
     /// Replaces the decisions. Returns whether they have changed.
@@ -238,6 +262,9 @@ impl PlanInputs {
         let secrets: Vec<_> = self.secrets.iter().map(String::as_bytes).collect();
         if let [first, others @ ..] = &secrets[..] {
             plan.sign_by(first, others);
+        }
+        for upstream in &mut plan.upstreams {
+            upstream.resolve(&self.names);
         }
         plan
     }

@@ -2,6 +2,8 @@
 
 mod active_plan;
 mod background;
+#[cfg(feature = "dns")]
+mod dns;
 mod error_with_hint;
 pub mod fd_limit;
 mod frequent_ids;
