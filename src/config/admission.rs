@@ -327,14 +327,11 @@ fn requirements(nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
 
 /// Why nobody in `one` could be in this group of the other experiment.
 fn impossible(one: &Experiment, other: &Experiment, group: GroupIndex) -> Option<String> {
-    let layer = |experiment: &Experiment| {
-        experiment
-            .admission
-            .layer
-            .as_ref()
-            .map(|it| it.name.clone())
-    };
-    if let Some(name) = layer(one).filter(|name| layer(other).is_some_and(|its| its == *name)) {
+    let layers = (&one.admission.layer, &other.admission.layer);
+    if let (Some(own), Some(its)) = layers
+        && own.name == its.name
+    {
+        let name = &own.name;
         return Some(format!(
             "nobody could be in this experiment: `{}` is in the same layer {name:?}",
             other.name

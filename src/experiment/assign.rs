@@ -143,8 +143,8 @@ pub(super) fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
     murmur3_32(&key)
 }
 
-/// Computes murmur3 (x86, 32 bit) with seed 0. The crate reads a word at a time through [`std::io::Read`],
-/// which takes five times as long as the hash; a test compares both.
+/// Computes murmur3 (x86, 32 bit) with seed 0. The crate reads each word through [`std::io::Read`],
+/// which takes more than half of its instructions; a test compares both.
 /// Source: Appleby, `MurmurHash3_x86_32`, SMHasher.
 pub fn murmur3_32(bytes: &[u8]) -> u32 {
     let mix = |word: u32| {

@@ -7,7 +7,7 @@ use super::metric_definition::duration;
 /// What an experiment does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
-    /// Nobody is in a group yet, and the file says so.
+    /// The file marks it as a draft: nobody is in a group.
     Draft,
     /// Nobody is in a group before the planned start.
     Scheduled,

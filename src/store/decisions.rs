@@ -26,6 +26,22 @@ pub struct StandingDecision {
     pub ramp: Option<RampPosition>,
 }
 
+impl StandingDecision {
+    /// Makes the decision that an experiment of this salt runs, later than the one of `before_ms` (0 for none)
+    /// whatever the clock says. Times are in Unix milliseconds.
+    pub fn running(salt: &str, before_ms: u64, now_ms: u64, by: &str) -> StandingDecision {
+        StandingDecision {
+            state: DecidedState::Running,
+            group: None,
+            salt: salt.to_owned(),
+            at_ms: now_ms.max(before_ms + 1),
+            by: by.to_owned(),
+            weights: BTreeMap::new(),
+            ramp: None,
+        }
+    }
+}
+
 /// Where an experiment is on its ramp. It names no step, so that a file with other steps can go on from here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RampPosition {

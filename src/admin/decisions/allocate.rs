@@ -61,13 +61,9 @@ pub async fn allocate(
         .collect();
     let before_ms = before.map_or(0, |decision| decision.at_ms);
     let next = StandingDecision {
-        state: DecidedState::Running,
-        group: None,
-        salt: experiment.salt.to_string(),
-        at_ms: now_ms.max(before_ms + 1),
-        by: BY.to_owned(),
         weights,
         ramp: own.and_then(|decision| decision.ramp.clone()),
+        ..StandingDecision::running(&experiment.salt, before_ms, now_ms, BY)
     };
     let from = experiment.groups.iter();
     let from = from.map(|group| (group.name.to_string(), group.weight.get()));

@@ -80,12 +80,10 @@ pub async fn decide(
     let next = StandingDecision {
         state,
         group: group.clone(),
-        salt: experiment.salt.to_string(),
-        at_ms: now_ms.max(before_ms + 1),
-        by: decision.by.to_owned(),
         // Whoever was in a group stays there, and the ramp goes on where it was.
         weights: current.map_or_else(BTreeMap::new, |current| current.weights.clone()),
         ramp: ramp.map(|ramp| ramp.when(runs, now_ms)),
+        ..StandingDecision::running(&experiment.salt, before_ms, now_ms, decision.by)
     };
     let scheduled = experiment.schedule.at(now_ms);
     let describe = |decision| describe(decision, scheduled);

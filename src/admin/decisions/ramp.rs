@@ -192,13 +192,9 @@ pub async fn advance(
     let before_ms = decisions.get(&*experiment.name).map_or(0, |it| it.at_ms);
     let step = &ramp.steps[place];
     let next = StandingDecision {
-        state: DecidedState::Running,
-        group: None,
-        salt: experiment.salt.to_string(),
-        at_ms: now_ms.max(before_ms + 1),
-        by: BY.to_owned(),
         weights: own.map_or_else(BTreeMap::new, |own| own.weights.clone()),
         ramp: Some(RampPosition::begin(step.share.get(), now_ms)),
+        ..StandingDecision::running(&experiment.salt, before_ms, now_ms, BY)
     };
     let entry = AuditEntry {
         experiment: experiment.name.to_string(),
