@@ -9,6 +9,7 @@ pub mod config;
 pub mod experiment;
 pub mod features;
 pub mod journal;
+pub mod notify;
 pub mod otel;
 pub mod proxy;
 pub mod rate_limit;

@@ -45,8 +45,10 @@ pub struct WorkerTelemetry {
     pub event_faults: EventFaults,
     /// Requests that were served but not counted.
     pub not_counted: NotCountedRequests,
-    /// Requests that control served because the group's upstream was unavailable.
+    /// Requests that another version served because the group's failed.
     pub fallbacks: Counter,
+    /// Requests that one version answered with 404, and another one served.
+    pub assets_followed: Counter,
     /// IDs that make a large share of its requests.
     pub frequent_ids: FrequentIds,
 }
@@ -157,10 +159,27 @@ pub struct Telemetry {
     pub reload: Reload,
     /// Spans.
     pub spans: Spans,
+    /// Messages to webhooks.
+    pub messages: MessageCounters,
     /// Panics, by the task that panicked.
     pub panics: Panics,
     /// Problems that a person should solve.
     pub problems: Problems,
+}
+
+/// Messages to webhooks since the start, but for those that wait.
+#[derive(Debug, Default)]
+pub struct MessageCounters {
+    /// Delivered.
+    pub delivered: AtomicU64,
+    /// Attempts that failed.
+    pub failed: AtomicU64,
+    /// Given up.
+    pub given_up: AtomicU64,
+    /// Events that found no room for their messages.
+    pub full: AtomicU64,
+    /// Messages that wait now, those of other replicas among them.
+    pub pending: AtomicU64,
 }
 
 /// Problems that do not stop requests. Each is a sentence with its cause and its fix.

@@ -26,6 +26,15 @@ pub fn part(count: u64, all: u64) -> String {
     }
 }
 
+/// Formats a p-value or another small number, never as zero.
+pub fn p_value(p: f64) -> String {
+    if p >= 0.001 {
+        format!("{p:.3}")
+    } else {
+        format!("{p:.1e}")
+    }
+}
+
 /// Formats a sum of values with no decimal place if it is whole, or else with two.
 pub fn sum(sum: f64) -> String {
     let cents = (sum.abs() * 100.0).round();

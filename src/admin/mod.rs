@@ -16,6 +16,9 @@ mod state;
 mod view;
 
 pub use http::server::serve;
+pub use results::experiment::result as experiment_result;
+pub use results::flags::FlagExposure;
+pub use results::metric::View;
 pub use server_handle::{AcceptedEvents, EventsRequest, LatestRecord, ReloadRequest, ServerHandle};
 pub use state::AdminState;
 pub use view::verdict_text::reason as verdict_reason;

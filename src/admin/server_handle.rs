@@ -1,5 +1,6 @@
 //! Requests from the admin API to the server that runs it.
 
+use crate::admin::results::flags::FlagExposure;
 use crate::experiment::client_event::{self, ClientEvent};
 use crate::upstream::HealthRegistry;
 use std::collections::BTreeSet;
@@ -9,6 +10,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Asks the server to reload its routes file.
 #[derive(Debug)]
 pub struct ReloadRequest {
+    /// Who asks.
+    pub by: String,
     /// Receives a sentence on what was done, or all problems of the file.
     pub done: oneshot::Sender<Result<String, String>>,
 }
@@ -20,6 +23,8 @@ pub struct ServerHandle {
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Journals events.
     pub events: mpsc::Sender<EventsRequest>,
+    /// Journals exposures by flags.
+    pub exposures: mpsc::Sender<Vec<FlagExposure>>,
     /// Wakes the task that applies decisions.
     pub decided: Arc<Notify>,
     /// The time of the latest journaled record.

@@ -11,6 +11,7 @@ use crate::rate_limit::RateLimiter;
 use crate::store::{Store, StoreError};
 use crate::tasks::PhaseWatch;
 use crate::telemetry::Telemetry;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,6 +45,29 @@ pub struct AdminState {
     pub phase: PhaseWatch,
     /// Sessions that were ended before they expired.
     pub ended: Arc<Mutex<EndedSessions>>,
+    /// The results that pages showed last.
+    pub latest: Arc<LatestResults>,
+}
+
+/// The results that pages showed last, for when the store is unavailable: by experiment, `None` for all.
+#[derive(Debug, Default)]
+pub struct LatestResults(Mutex<BTreeMap<Option<String>, Arc<Results>>>);
+
+impl LatestResults {
+    /// Keeps results.
+    pub fn keep(&self, only: Option<&str>, results: &Arc<Results>) {
+        self.lock()
+            .insert(only.map(str::to_owned), Arc::clone(results));
+    }
+
+    /// Returns the results that were kept last.
+    pub fn of(&self, only: Option<&str>) -> Option<Arc<Results>> {
+        self.lock().get(&only.map(str::to_owned)).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Arc<Results>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl AdminState {

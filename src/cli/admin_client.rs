@@ -17,14 +17,40 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Sends a GET request, and returns the body of the response.
+/// A response of the admin API.
+#[derive(Debug)]
+pub struct Reply {
+    /// The address without its path.
+    place: String,
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub text: String,
+}
+
+/// Sends a GET request, and returns the body of a successful response.
 pub async fn fetch(url: &str, token: Option<&str>) -> anyhow::Result<String> {
+    ask(Method::GET, url, token, String::new()).await?.success()
+}
+
+/// Posts JSON, and returns the body of a successful response.
+pub async fn post(url: &str, token: Option<&str>, json: String) -> anyhow::Result<String> {
+    ask(Method::POST, url, token, json).await?.success()
+}
+
+/// Sends a GET request, and returns any response.
+pub async fn get(url: &str, token: Option<&str>) -> anyhow::Result<Reply> {
     ask(Method::GET, url, token, String::new()).await
 }
 
-/// Posts JSON, and returns the body of the response.
-pub async fn post(url: &str, token: Option<&str>, json: String) -> anyhow::Result<String> {
-    ask(Method::POST, url, token, json).await
+/// Sends a GET request for `/`, and returns the status of the response, whatever it is.
+pub async fn try_address(url: &str) -> anyhow::Result<StatusCode> {
+    let uri: Uri = url
+        .parse()
+        .with_context(|| format!("{url:?} is not an address"))?;
+    let authority = uri.authority().context("it has no host")?;
+    let request = Request::builder().uri("/").header(HOST, authority.as_str());
+    Ok(answer(&uri, request.body(Full::default())?).await?.status())
 }
 
 async fn ask(
@@ -32,7 +58,7 @@ async fn ask(
     url: &str,
     token: Option<&str>,
     body: String,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Reply> {
     let uri: Uri = url
         .parse()
         .with_context(|| format!("{url:?} is not an address"))?;
@@ -56,18 +82,34 @@ async fn ask(
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     let text = String::from_utf8_lossy(&body).into_owned();
-    if status.is_success() {
-        return Ok(text);
-    }
-    let what = format!("{place} responded {status}: {}", why(&text));
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            Err(ErrorWithHint::new(what, "give the token of admin.token with --token").into())
+    Ok(Reply {
+        place,
+        status,
+        text,
+    })
+}
+
+impl Reply {
+    /// Returns the body, or the error that another status stands for.
+    pub fn success(self) -> anyhow::Result<String> {
+        let Reply {
+            place,
+            status,
+            text,
+        } = self;
+        if status.is_success() {
+            return Ok(text);
         }
-        StatusCode::FORBIDDEN => {
-            Err(ErrorWithHint::new(what, "use a token with `role: operate`").into())
+        let what = format!("{place} responded {status}: {}", why(&text));
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                Err(ErrorWithHint::new(what, "give the token of admin.token with --token").into())
+            }
+            StatusCode::FORBIDDEN => {
+                Err(ErrorWithHint::new(what, "use a token with `role: operate`").into())
+            }
+            _ => anyhow::bail!(what),
         }
-        _ => anyhow::bail!(what),
     }
 }
 

@@ -1,58 +1,241 @@
 //! `watershed check`: reports all errors of a routes file.
 
-use crate::config;
+use super::config_file::ConfigFile;
+use super::known_users;
+use super::output::{Output, warnings};
+use crate::admin::clock::now_ms;
+use crate::admin::results::sample_size::usual_users;
 use crate::config::plan::Plan;
-use crate::experiment::Lifecycle;
-use crate::experiment::metric::VALUE_MAX;
+use crate::experiment::assign::Weight;
+use crate::experiment::lifecycle::Ramp;
+use crate::experiment::metric::{MetricKind, VALUE_MAX};
+use crate::experiment::{Experiment, Group, Lifecycle};
+use crate::server::DecidedPlan;
+use serde_json::{Value, json};
 use std::path::Path;
 
+/// The arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// New users per day who match, to show how many days an answer takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    users_per_day: Option<u64>,
+}
+
+/// A valid file.
+struct CheckedFile<'a> {
+    path: &'a Path,
+    plan: &'a Plan,
+    decided: &'a DecidedPlan,
+    users_per_day: Option<u64>,
+}
+
 /// Describes a valid file, or fails with all its errors.
-pub fn run(file: &Path) -> anyhow::Result<()> {
-    let plan = config::load(file)?;
-    for warning in &plan.warnings {
-        eprintln!("{warning}");
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let path = &arguments.file.path()?;
+    let plan = crate::config::load(path)?;
+    let decided = known_users::decisions(&plan)
+        .inspect_err(|why| eprintln!("the store was not asked about promotions: {why}"))
+        .unwrap_or_default()
+        .apply(&plan, now_ms());
+    if let Some(invalid) = decided.problems(Some(path)) {
+        return Err(invalid.into());
     }
-    println!("{} is valid:", file.display());
-    println!(
-        "  listens on {}, results at http://{}/admin/results",
-        plan.listen, plan.admin.listen
+    if !output.is_json() {
+        for warning in &plan.warnings {
+            eprintln!("{}", warning.with_line());
+        }
+    }
+    let checked = CheckedFile {
+        path,
+        plan: &plan,
+        decided: &decided,
+        users_per_day: arguments.users_per_day,
+    };
+    Ok(output.print(|| text(&checked), || document(&checked))?)
+}
+
+fn text(checked: &CheckedFile<'_>) -> String {
+    let CheckedFile { plan, decided, .. } = *checked;
+    let mut text = format!(
+        "{} is valid:\n  listens on {}, results at http://{}/admin/results\n",
+        checked.path.display(),
+        plan.listen,
+        plan.admin.listen
     );
     for experiment in &plan.experiments {
-        let all: f64 = experiment
-            .groups
-            .iter()
-            .map(|group| group.weight.get())
-            .sum();
-        let group = |group: &crate::experiment::Group| {
-            let upstream = group.upstream.map_or(String::new(), |upstream| {
-                format!(" to {}", plan.upstream(upstream).name)
-            });
-            format!(
-                "{} {:.4} %{upstream}",
-                group.name,
-                100.0 * group.weight.get() / all
-            )
+        let group = |group: &Group| {
+            let upstream = upstream(plan, group).map_or(String::new(), |it| format!(" to {it}"));
+            let share = 100.0 * share(experiment, group);
+            format!("{} {share:.4} %{upstream}", group.name)
         };
         let groups: Vec<String> = experiment.groups.iter().map(group).collect();
+        let name = &experiment.name;
         let state = match experiment.lifecycle {
             Lifecycle::Running | Lifecycle::Promoted => String::new(),
             other => format!(" ({})", other.name()),
         };
         let ramp = experiment.ramp.as_ref();
         let ramp = ramp.map_or(String::new(), |ramp| format!("; ramp: {}", ramp.text()));
-        match experiment.winner {
-            Some(winner) => println!(
-                "  {}: won by {}",
-                experiment.name, experiment.groups[winner.0].name
-            ),
-            None => println!("  {}{state}: {}{ramp}", experiment.name, groups.join(", ")),
+        text += &match experiment.winner {
+            Some(winner) => format!("  {name}: won by {}\n", experiment.groups[winner.0].name),
+            None => format!("  {name}{state}: {}{ramp}\n", groups.join(", ")),
+        };
+    }
+    for (place, route) in plan.routes.iter().enumerate() {
+        text += &format!("  routes.{place}: {}\n", route.described(&plan.upstreams));
+    }
+    if let Some(redirect) = plan.https.redirect {
+        text += &format!(
+            "  requests without TLS are redirected to https ({})\n",
+            redirect.status
+        );
+    }
+    for kept in &decided.kept {
+        text += &format!("  {kept}\n");
+    }
+    text += &format!(
+        "  everything else to {}\n",
+        plan.upstream(plan.default).name
+    );
+    for experiment in &plan.experiments {
+        if let Some(time) = time_to_an_answer(plan, experiment, checked.users_per_day) {
+            text += &format!("  time: experiments.{}: {time}\n", experiment.name);
         }
     }
-    println!("  everything else to {}", plan.upstream(plan.default).name);
-    for advice in advice(&plan) {
-        println!("  advice: {advice}");
+    let advice = advice(plan).map(|advice| format!("  advice: {advice}\n"));
+    text + &advice.collect::<String>()
+}
+
+fn document(checked: &CheckedFile<'_>) -> Value {
+    let CheckedFile { plan, decided, .. } = *checked;
+    let experiments = plan.experiments.iter().map(|experiment| {
+        let groups = experiment.groups.iter().map(|group| {
+            json!({
+                "name": *group.name,
+                "share": share(experiment, group),
+                "upstream": upstream(plan, group),
+            })
+        });
+        let groups: Vec<Value> = groups.collect();
+        let winner = experiment
+            .winner
+            .map(|winner| &*experiment.groups[winner.0].name);
+        json!({
+            "name": *experiment.name,
+            "state": experiment.lifecycle.name(),
+            "groups": groups,
+            "ramp": experiment.ramp.as_ref().map(Ramp::text),
+            "winner": winner,
+            "time": time_to_an_answer(plan, experiment, checked.users_per_day),
+        })
+    });
+    let routes = plan.routes.iter();
+    let routes = routes.map(|route| route.described(&plan.upstreams));
+    let redirect = plan
+        .https
+        .redirect
+        .map(|redirect| redirect.status.to_string());
+    json!({
+        "routes": routes.collect::<Vec<String>>(),
+        "https_redirect": redirect,
+        "valid": true,
+        "file": checked.path,
+        "listen": plan.listen.to_string(),
+        "results": format!("http://{}/admin/results", plan.admin.listen),
+        "experiments": experiments.collect::<Vec<Value>>(),
+        "default": *plan.upstream(plan.default).name,
+        "promotions": decided.kept.iter().map(ToString::to_string).collect::<Vec<String>>(),
+        "warnings": warnings(&plan.warnings),
+        "advice": advice(plan).collect::<Vec<String>>(),
+    })
+}
+
+/// The share of a group among the users who take part, from 0 to 1.
+fn share(experiment: &Experiment, group: &Group) -> f64 {
+    let weights = experiment.groups.iter().map(|group| group.weight.get());
+    group.weight.get() / weights.sum::<f64>()
+}
+
+fn upstream<'a>(plan: &'a Plan, group: &Group) -> Option<&'a str> {
+    group
+        .upstream
+        .map(|upstream| &*plan.upstream(upstream).name)
+}
+
+/// The share of users with an event where the metric has no baseline.
+const RATE: f64 = 0.05;
+/// An even split that saves less is not worth a line.
+const FACTOR_MIN: f64 = 1.2;
+
+/// Compares how long an answer takes at this split and at an even one: in days if the traffic is known, or else
+/// as a factor. `None` where the split is even, or nothing is judged.
+fn time_to_an_answer(
+    plan: &Plan,
+    experiment: &Experiment,
+    users_per_day: Option<u64>,
+) -> Option<String> {
+    if experiment.winner.is_some() {
+        return None;
     }
-    Ok(())
+    let metric = plan.metric(*experiment.metrics.first()?);
+    let baseline = metric
+        .baseline
+        .filter(|_| metric.kind == MetricKind::Conversion);
+    let rate = baseline
+        .filter(|rate| *rate > 0.0 && *rate < 1.0)
+        .unwrap_or(RATE);
+    let mut even = experiment.clone();
+    let weights = experiment
+        .groups
+        .iter()
+        .map(|group| match group.weight.get() {
+            0.0 => Some(group.weight),
+            _ => Weight::new(1.0),
+        });
+    even.reweigh(&weights.collect::<Option<Vec<_>>>()?);
+    let users = [experiment, &even].map(|it| usual_users(plan, it, rate));
+    let [Some(users), Some(even_users)] = users else {
+        return None;
+    };
+    let factor = users as f64 / even_users as f64;
+    let split = match experiment
+        .groups
+        .iter()
+        .filter(|it| it.weight.get() > 0.0)
+        .count()
+    {
+        2 => "50/50".to_owned(),
+        groups => format!("{groups} even parts"),
+    };
+    let detect = (metric.detect * 1e4).round() / 1e2;
+    let what = format!("to detect a lift of {detect} % in {}", metric.name);
+    let Some(per_day) = users_per_day else {
+        let said =
+            format!("{what}, this split takes {factor:.1} times as many users and days as {split}");
+        return (factor >= FACTOR_MIN).then_some(said);
+    };
+    // With a ramp, its last step.
+    let ramp = experiment.ramp.as_ref().and_then(|ramp| ramp.steps.last());
+    let share = ramp.map_or(experiment.traffic, |step| step.share).get();
+    let days = |users: u64| {
+        let days = (users as f64 / (per_day as f64 * share)).ceil();
+        days.max(experiment.min_duration_ms as f64 / 86_400_000.0)
+    };
+    if share == 0.0 {
+        return None;
+    }
+    let rate = (rate * 1e4).round() / 1e2;
+    let mut said = format!(
+        "{what} at a rate of {rate} %, it takes about {} days",
+        days(users).ceil()
+    );
+    if factor >= FACTOR_MIN {
+        said += &format!(", where {split} takes {}", days(even_users).ceil());
+    }
+    Some(said)
 }
 
 /// Returns recommendations for a valid file.

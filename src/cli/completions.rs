@@ -1,7 +1,9 @@
 //! `watershed completions` and `watershed man`: completions for shells, and the manual page.
 
+use super::output::Output;
 use clap::Command;
 use clap_complete::Shell;
+use serde_json::json;
 use std::io::{self, Write};
 
 /// The arguments of `completions`.
@@ -12,15 +14,15 @@ pub struct Arguments {
 }
 
 /// Prints the completion script of a shell.
-pub fn run(arguments: &Arguments, mut command: Command) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, mut command: Command, output: Output) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, name, &mut script);
-    Ok(io::stdout().write_all(&script)?)
+    print(&script, "script", output)
 }
 
 /// Prints one manual page for the program and all its commands.
-pub fn man(mut command: Command) -> anyhow::Result<()> {
+pub fn man(mut command: Command, output: Output) -> anyhow::Result<()> {
     command.build();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
@@ -35,5 +37,19 @@ pub fn man(mut command: Command) -> anyhow::Result<()> {
         man.render_synopsis_section(&mut page)?;
         man.render_options_section(&mut page)?;
     }
-    Ok(io::stdout().write_all(&page)?)
+    print(&page, "page", output)
+}
+
+/// Prints bytes as they are, or as a text with a name.
+fn print(bytes: &[u8], name: &str, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Text => io::stdout().write_all(bytes)?,
+        Output::Json => {
+            output.print(
+                String::new,
+                || json!({ name: String::from_utf8_lossy(bytes) }),
+            )?;
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! `watershed pause | resume | promote | rollback`: makes decisions by the admin API.
 
 use super::admin_client::post;
+use super::admin_server::AdminServer;
+use super::output::Output;
 use serde_json::{Value, json};
 
 /// An experiment, and the server to ask.
@@ -28,26 +30,28 @@ struct At {
     /// The reason, for the audit log
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// The admin address of a running watershed
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
-    url: String,
-    /// The token of admin.token, if one is needed
-    #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    server: AdminServer,
 }
 
 /// Makes a decision, and prints the new state.
-pub fn run(action: &str, arguments: &Arguments) -> anyhow::Result<()> {
-    decide(action, &arguments.experiment, None, &arguments.at)
+pub fn run(action: &str, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    decide(action, (&arguments.experiment, None), &arguments.at, output)
 }
 
 /// Promotes a group.
-pub fn promote(arguments: &PromoteArguments) -> anyhow::Result<()> {
+pub fn promote(arguments: &PromoteArguments, output: Output) -> anyhow::Result<()> {
     let group = arguments.group.as_deref();
-    decide("promote", &arguments.experiment, group, &arguments.at)
+    let what = (&*arguments.experiment, group);
+    decide("promote", what, &arguments.at, output)
 }
 
-fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyhow::Result<()> {
+fn decide(
+    action: &str,
+    (experiment, group): (&str, Option<&str>),
+    at: &At,
+    output: Output,
+) -> anyhow::Result<()> {
     let mut said = json!({ "by": somebody() });
     if let Some(group) = group {
         said["group"] = group.into();
@@ -56,19 +60,19 @@ fn decide(action: &str, experiment: &str, group: Option<&str>, at: &At) -> anyho
         said["reason"] = reason.as_str().into();
     }
     let name: String = form_urlencoded::byte_serialize(experiment.as_bytes()).collect();
-    let door = at.url.trim_end_matches('/');
-    let url = format!("{door}/admin/experiments/{name}/{action}");
+    let server = at.server.find()?;
+    let url = format!("{}/admin/experiments/{name}/{action}", server.url);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let answer = runtime.block_on(post(&url, at.token.as_deref(), said.to_string()))?;
+    let answer = runtime.block_on(post(&url, server.token.as_deref(), said.to_string()))?;
     let done: Value = serde_json::from_str(&answer)?;
     let text = |key: &str| done[key].as_str().unwrap_or_default().to_owned();
-    match done["changed"] == true {
-        true => println!("{experiment}: {} -> {}", text("from"), text("to")),
-        false => println!("{experiment}: {} already", text("to")),
-    }
-    Ok(())
+    let text = || match done["changed"] == true {
+        true => format!("{experiment}: {} -> {}\n", text("from"), text("to")),
+        false => format!("{experiment}: {} already\n", text("to")),
+    };
+    Ok(output.print(text, || done.clone())?)
 }
 
 /// Returns who runs the command, as far as that is known.

@@ -1,12 +1,15 @@
 //! `watershed demo`: runs a site, the proxy and visitors on this machine.
 
 use super::admin_client::fetch;
+use super::output::Output;
 use super::{demo_site, visitors};
 use crate::config;
 use crate::server::{self, Listeners, logging};
 use crate::tasks;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -29,7 +32,7 @@ pub struct Arguments {
 }
 
 /// Starts two versions of a site, the proxy and visitors; shows the results.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     logging::start("warn", None)?;
     let folder = TemporaryFolder::make()?;
     // Site and visitors have their own threads, which the proxy does not use.
@@ -37,10 +40,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(demonstrate(arguments, &folder.0))
+    runtime.block_on(demonstrate(arguments, &folder.0, output))
 }
 
-async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
+async fn demonstrate(arguments: &Arguments, folder: &Path, output: Output) -> anyhow::Result<()> {
     let current = demo_site::serve(demo_site::CURRENT)
         .await
         .context("cannot start the demo site")?;
@@ -71,16 +74,22 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
         server::run(plan, listeners, options, async move { drop(stopped.await) }),
     );
 
-    println!("the site     http://{site}/   (reload with other cookies to see the other version)");
-    println!("the results  http://{admin}/admin/results");
-    println!("the file     {}\n", folder.join("routes.yaml").display());
+    if !output.is_json() {
+        println!(
+            "the site     http://{site}/   (reload with other cookies to see the other version)"
+        );
+        println!("the results  http://{admin}/admin/results");
+        println!("the file     {}\n", folder.join("routes.yaml").display());
+    }
     let mut interrupted = std::pin::pin!(interrupted);
     let shown = tokio::select! {
-        shown = show(arguments, site, admin) => shown.map(|()| true),
+        shown = show(arguments, (site, admin), folder, output) => shown.map(|()| true),
         () = &mut interrupted => Ok(false),
     };
     if !arguments.exit && matches!(shown, Ok(true)) {
-        println!("Serving until Ctrl-C.");
+        if !output.is_json() {
+            println!("Serving until Ctrl-C.");
+        }
         interrupted.await;
     }
     drop(stop);
@@ -90,8 +99,9 @@ async fn demonstrate(arguments: &Arguments, folder: &Path) -> anyhow::Result<()>
 
 async fn show(
     arguments: &Arguments,
-    site: std::net::SocketAddr,
-    admin: std::net::SocketAddr,
+    (site, admin): (SocketAddr, SocketAddr),
+    folder: &Path,
+    output: Output,
 ) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template(
         "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec}, {eta} left",
@@ -104,18 +114,23 @@ async fn show(
     bar.finish();
     let results = format!("http://{admin}/admin/results");
     // All responses are in the results once the lag is zero.
-    loop {
-        let state: serde_json::Value = serde_json::from_str(&fetch(&results, None).await?)?;
-        if state["store"]["lag_events"] == 0 {
-            break;
+    let found = loop {
+        let found: serde_json::Value = serde_json::from_str(&fetch(&results, None).await?)?;
+        if found["store"]["lag_events"] == 0 {
+            break found;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    println!(
-        "\n{}",
-        fetch(&format!("{results}?format=text"), None).await?
-    );
-    Ok(())
+    };
+    let text = fetch(&format!("{results}?format=text"), None).await?;
+    let document = || {
+        json!({
+            "site": format!("http://{site}/"),
+            "admin": format!("http://{admin}/admin/results"),
+            "file": folder.join("routes.yaml"),
+            "results": found,
+        })
+    };
+    Ok(output.print(|| format!("\n{text}\n"), document)?)
 }
 
 /// A folder that is deleted when the demo ends.

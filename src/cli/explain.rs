@@ -1,22 +1,26 @@
 //! `watershed explain`: computes the groups of a user or a request, without a server.
 
+use super::config_file::ConfigFile;
+use super::output::Output;
 use crate::admin::results::assignments::{self, ExperimentAssignment};
-use crate::config;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, RouteAnswer, RouteIndex};
 use crate::experiment::http_view::ClientAddress;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE};
+use crate::experiment::message_edits::Redirect;
 use crate::experiment::minted;
 use crate::experiment::not_counted::NotCounted;
-use crate::experiment::resolve::{self, Membership, OutsideReason, Subject, membership};
+use crate::experiment::resolve::{
+    self, Assignment, Membership, OutsideReason, Subject, membership,
+};
 use crate::experiment::robots::Robots;
 use crate::experiment::units::Units;
-use crate::experiment::{ExperimentIndex, UserId};
+use crate::experiment::{Experiment, ExperimentIndex, UpstreamIndex, UserId};
 use crate::proxy;
 use anyhow::Context;
 use http::request::Parts;
+use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The arguments of `explain`.
@@ -40,17 +44,16 @@ pub struct Arguments {
     /// The address that the request comes from
     #[arg(long, value_name = "ADDRESS", requires = "request", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     from: IpAddr,
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Prints the group in every experiment, and the reason.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let plan = arguments.file.load()?;
     let user = arguments.user.as_deref().map(str::as_bytes);
     let user = user.map(|user| minted::id_of(&plan.identity.keys, user));
-    let text = match (&arguments.request, user) {
+    let explanation = match (&arguments.request, user) {
         (Some(request), user) => {
             let mut request = parse(request, &arguments.headers)?;
             let peer = (arguments.from, false);
@@ -60,22 +63,127 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         (None, user) => {
             let explained = assignments::explain(&plan, user.unwrap_or_default());
-            explained.experiments.iter().map(shown).collect()
+            let groups = explained.experiments.into_iter();
+            Explanation {
+                user: Some(explained.user),
+                groups: groups.map(ExplainedGroup::of).collect(),
+                ..Explanation::default()
+            }
         }
     };
-    print!("{text}");
-    Ok(())
+    Ok(output.print(|| explanation.text(), || explanation.document())?)
 }
 
-/// Two lines for one experiment.
-fn shown(assignment: &ExperimentAssignment) -> String {
-    let group = assignment.group.as_deref().unwrap_or("no group");
-    let upstream = assignment.upstream.as_ref();
-    let upstream = upstream.map_or(String::new(), |upstream| format!(" (upstream {upstream})"));
-    format!(
-        "{}: {group}{upstream}\n  {}\n",
-        assignment.name, assignment.why
-    )
+/// What is known of a user or a request.
+#[derive(Default)]
+struct Explanation {
+    /// The user's ID, if it is known.
+    user: Option<String>,
+    /// Who makes a request, as people read it.
+    who: Option<String>,
+    /// Why a request is not counted.
+    not_counted: Option<&'static str>,
+    notes: Vec<String>,
+    groups: Vec<ExplainedGroup>,
+    /// Who answers a request.
+    answer: RequestAnswer,
+}
+
+/// The group in one experiment.
+struct ExplainedGroup {
+    experiment: String,
+    group: Option<String>,
+    upstream: Option<String>,
+    why: String,
+    /// Whether the group is decided later.
+    is_open: bool,
+    /// Whether the request does not expose its user, although it is in a group.
+    is_unexposed: bool,
+}
+
+impl ExplainedGroup {
+    fn of(assignment: ExperimentAssignment) -> ExplainedGroup {
+        ExplainedGroup {
+            group: assignment.group,
+            upstream: assignment.upstream,
+            ..ExplainedGroup::none(&assignment.name, assignment.why)
+        }
+    }
+
+    fn none(experiment: &str, why: String) -> ExplainedGroup {
+        ExplainedGroup {
+            experiment: experiment.to_owned(),
+            group: None,
+            upstream: None,
+            why,
+            is_open: false,
+            is_unexposed: false,
+        }
+    }
+
+    /// Two lines, or three.
+    fn text(&self) -> String {
+        let group = self.group.as_deref();
+        let none = if self.is_open {
+            "no group yet"
+        } else {
+            "no group"
+        };
+        let upstream = self.upstream.as_ref();
+        let upstream = upstream.map_or(String::new(), |upstream| format!(" (upstream {upstream})"));
+        let unexposed = match self.is_unexposed {
+            true => "  not exposed yet: the request does not match `expose`\n",
+            false => "",
+        };
+        let (experiment, group) = (&self.experiment, group.unwrap_or(none));
+        format!(
+            "{experiment}: {group}{upstream}\n  {}\n{unexposed}",
+            self.why
+        )
+    }
+
+    fn document(&self) -> Value {
+        json!({
+            "name": self.experiment,
+            "group": self.group,
+            "upstream": self.upstream,
+            "why": self.why,
+            "exposed": self.group.is_some() && !self.is_unexposed,
+        })
+    }
+}
+
+impl Explanation {
+    fn text(&self) -> String {
+        let mut text = self
+            .who
+            .as_ref()
+            .map_or(String::new(), |who| format!("user: {who}\n"));
+        if let Some(why) = self.not_counted {
+            text += &format!("not counted: {why}\n");
+        }
+        for note in &self.notes {
+            text += &format!("{note}\n");
+        }
+        text.extend(self.groups.iter().map(ExplainedGroup::text));
+        if let Some(how) = &self.answer.how {
+            text += &format!("{how}\n");
+        }
+        let upstream = self.answer.upstream.as_ref();
+        text + &upstream.map_or(String::new(), |upstream| format!("upstream: {upstream}\n"))
+    }
+
+    fn document(&self) -> Value {
+        let groups: Vec<Value> = self.groups.iter().map(ExplainedGroup::document).collect();
+        json!({
+            "user": self.user,
+            "not_counted": self.not_counted,
+            "notes": self.notes,
+            "experiments": groups,
+            "answer": self.answer.how,
+            "upstream": self.answer.upstream,
+        })
+    }
 }
 
 fn parse(request: &str, headers: &[String]) -> anyhow::Result<Parts> {
@@ -97,7 +205,7 @@ fn parse(request: &str, headers: &[String]) -> anyhow::Result<Parts> {
 }
 
 /// What the proxy would do with a request.
-fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> String {
+fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> Explanation {
     let consents = plan
         .consent
         .as_ref()
@@ -108,44 +216,48 @@ fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> String {
     };
     let kind = |rules: &Robots, user_agent: &[u8]| rules.client_kind(user_agent);
     let not_counted = plan.counting.not_counted(request, visitor.as_ref(), kind);
-    let mut text = who(visitor.as_ref(), consents, not_counted);
-    if let Some(why) = not_counted {
-        text += &format!("not counted: {}\n", why.explained());
-    }
+    let user = visitor.as_ref().map(|visitor| {
+        let id = visitor.assigned_by();
+        String::from_utf8_lossy(id.as_bytes()).into_owned()
+    });
+    let mut explanation = Explanation {
+        who: Some(who(user.as_deref(), consents, not_counted)),
+        user,
+        not_counted: not_counted.map(NotCounted::explained),
+        ..Explanation::default()
+    };
     let follows = not_counted.is_none_or(|why| plan.counting.follows_group(why));
     match visitor.filter(|_| follows) {
-        Some(visitor) => text + &of_user(plan, request, &visitor, not_counted),
-        None if not_counted.is_none() && consents => text + &of_new(plan, request),
-        None => text + &of_nobody(plan, request, not_counted),
+        Some(visitor) => of_user(plan, request, (&visitor, not_counted), &mut explanation),
+        None if not_counted.is_none() && consents => of_new(plan, request, &mut explanation),
+        None => of_nobody(plan, request, not_counted, &mut explanation),
     }
+    explanation
 }
 
-fn who(visitor: Option<&Visitor<'_>>, consents: bool, not_counted: Option<NotCounted>) -> String {
-    match visitor {
-        Some(visitor) => {
-            let id = String::from_utf8_lossy(visitor.assigned_by().as_bytes());
-            format!("user: {id}\n")
-        }
-        None if !consents => "user: none, because the request brings no consent\n".to_owned(),
-        None if not_counted.is_some() => "user: none\n".to_owned(),
-        None => "user: none, a new ID is minted\n".to_owned(),
+fn who(user: Option<&str>, consents: bool, not_counted: Option<NotCounted>) -> String {
+    match user {
+        Some(user) => user.to_owned(),
+        None if !consents => "none, because the request brings no consent".to_owned(),
+        None if not_counted.is_some() => "none".to_owned(),
+        None => "none, a new ID is minted".to_owned(),
     }
 }
 
 fn of_user(
     plan: &Plan,
     request: &Parts,
-    visitor: &Visitor<'_>,
-    not_counted: Option<NotCounted>,
-) -> String {
+    (visitor, not_counted): (&Visitor<'_>, Option<NotCounted>),
+    explanation: &mut Explanation,
+) {
     let experiments = &plan.experiments;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = now_s.map_or(0, |now| now.as_secs());
-    let mut text = String::new();
     let values = identity::cookie_values(&request.headers, GROUPS_COOKIE);
     let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
     let kept = kept_groups::read(keys, user, values, (experiments, now_s), |why| {
-        text += &format!("the cookie {GROUPS_COOKIE}, or a part of it, is ignored: {why}\n");
+        let note = format!("the cookie {GROUPS_COOKIE}, or a part of it, is ignored: {why}");
+        explanation.notes.push(note);
     });
     let units = Units::of(&plan.units, plan.identity.id_bytes_max, request);
     let subject = Subject {
@@ -172,25 +284,26 @@ fn of_user(
                 (outside, _) => outside,
             },
         };
-        text += &shown(&assignments::of_membership(plan, index, found));
-        if inside.is_some_and(|it| !it.exposes) && not_counted.is_none() {
-            text += "  not exposed yet: the request does not match `expose`\n";
-        }
+        let is_unexposed = inside.is_some_and(|it| !it.exposes) && not_counted.is_none();
+        explanation.groups.push(ExplainedGroup {
+            is_unexposed,
+            ..ExplainedGroup::of(assignments::of_membership(plan, index, found))
+        });
     }
-    text + &upstream_of(plan, &assignment)
+    explanation.answer = answer(plan, request, assignment);
 }
 
 /// A request of a visitor whose new ID nobody knows yet.
-fn of_new(plan: &Plan, request: &Parts) -> String {
+fn of_new(plan: &Plan, request: &Parts, explanation: &mut Explanation) {
     let units = Units::of(&plan.units, plan.identity.id_bytes_max, request);
     let Some(unknown) = UserId::new(b"unknown") else {
-        return String::new();
+        return;
     };
     let subject = Subject {
         units: Some(&units),
         ..Subject::of(unknown)
     };
-    let mut text = String::new();
+    let mut groups = Vec::new();
     for (place, experiment) in plan.experiments.iter().enumerate() {
         let index = ExperimentIndex(place);
         let is_by_hash = experiment.unit.is_none() && experiment.divides_users();
@@ -201,22 +314,33 @@ fn of_new(plan: &Plan, request: &Parts) -> String {
                 Membership::Outside(OutsideReason::Closed)
             }
             true if is_by_hash => {
-                let name = &experiment.name;
-                text += &format!(
-                    "{name}: no group yet\n  decided by the hash of the new ID; counted once the ID comes back\n"
-                );
+                let why = "decided by the hash of the new ID; counted once the ID comes back";
+                groups.push(ExplainedGroup {
+                    is_open: true,
+                    ..ExplainedGroup::none(&experiment.name, why.to_owned())
+                });
                 continue;
             }
             true => membership(&plan.experiments, index, &subject),
         };
-        text += &shown(&assignments::of_membership(plan, index, found));
+        let found = assignments::of_membership(plan, index, found);
+        groups.push(ExplainedGroup::of(found));
     }
-    text
+    explanation.groups = groups;
+    let undecided =
+        |it: &Experiment| it.matcher.matches(request) && (it.chooses_upstream() || it.acts());
+    if !plan.experiments.iter().any(undecided) {
+        explanation.answer = answer(plan, request, Assignment::default());
+    }
 }
 
 /// A request that belongs to nobody: it gets control's version, or the winner's.
-fn of_nobody(plan: &Plan, request: &Parts, not_counted: Option<NotCounted>) -> String {
-    let mut text = String::new();
+fn of_nobody(
+    plan: &Plan,
+    request: &Parts,
+    not_counted: Option<NotCounted>,
+    explanation: &mut Explanation,
+) {
     for experiment in &plan.experiments {
         let served = experiment.winner.unwrap_or(experiment.control);
         let served = &experiment.groups[served.0].name;
@@ -224,22 +348,75 @@ fn of_nobody(plan: &Plan, request: &Parts, not_counted: Option<NotCounted>) -> S
             false => "the request does not match".to_owned(),
             true => format!("the version of {served}, and not counted"),
         };
-        text += &format!("{}: no group\n  {why}\n", experiment.name);
+        let group = ExplainedGroup::none(&experiment.name, why);
+        explanation.groups.push(group);
     }
-    match not_counted {
-        Some(NotCounted::Preflight) => {
-            let upstream = plan.counting.preflight.unwrap_or(plan.default);
-            text + &format!("upstream: {}\n", plan.upstream(upstream).name)
-        }
+    explanation.answer = match not_counted {
+        Some(NotCounted::Preflight) => match plan.counting.preflight {
+            Some(upstream) => RequestAnswer::of(plan, upstream),
+            None => answer(plan, request, Assignment::default()),
+        },
         _ => {
             let assignment = resolve::unrecorded(&plan.experiments, request, None);
-            text + &upstream_of(plan, &assignment)
+            answer(plan, request, assignment)
+        }
+    };
+}
+
+/// Who answers a request, and how.
+#[derive(Default)]
+struct RequestAnswer {
+    /// What answers in place of an upstream, or the route.
+    how: Option<String>,
+    upstream: Option<String>,
+}
+
+impl RequestAnswer {
+    fn of(plan: &Plan, upstream: UpstreamIndex) -> RequestAnswer {
+        RequestAnswer {
+            how: None,
+            upstream: Some(plan.upstream(upstream).name.to_string()),
         }
     }
 }
 
-fn upstream_of(plan: &Plan, assignment: &resolve::Assignment) -> String {
-    let chosen = assignment.chosen.map(|(_, _, upstream)| upstream);
-    let upstream = plan.upstream(chosen.unwrap_or(plan.default));
-    format!("upstream: {}\n", upstream.name)
+/// Finds who answers a request: what the groups do, the route, and the upstream.
+fn answer(plan: &Plan, request: &Parts, mut assignment: Assignment) -> RequestAnswer {
+    for &(index, group) in &assignment.acting {
+        let experiment = plan.experiment(index);
+        let group = &experiment.groups[group.0];
+        let action = group.action.as_ref();
+        if let Some(redirect) = action.and_then(|action| action.redirect.as_ref()) {
+            let (name, group) = (&experiment.name, &group.name);
+            let Redirect { location, status } = redirect;
+            return RequestAnswer {
+                how: Some(format!(
+                    "redirected to {location} ({status}) by {name}={group}"
+                )),
+                upstream: None,
+            };
+        }
+    }
+    if let Some((_, _, chosen)) = assignment.chosen {
+        return RequestAnswer::of(plan, chosen);
+    }
+    let route = proxy::find_route(plan, request, &mut assignment.varies_by);
+    let Some(index @ RouteIndex(place)) = route else {
+        return RequestAnswer::of(plan, plan.default);
+    };
+    let route = plan.route(index);
+    let how = Some(format!(
+        "routes.{place}: {}",
+        route.described(&plan.upstreams)
+    ));
+    match route.answer {
+        RouteAnswer::Upstream(upstream) => RequestAnswer {
+            how,
+            ..RequestAnswer::of(plan, upstream)
+        },
+        _ => RequestAnswer {
+            how,
+            upstream: None,
+        },
+    }
 }

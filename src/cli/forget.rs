@@ -1,7 +1,8 @@
 //! `watershed forget`: deletes one user from the store.
 
+use super::config_file::ConfigFile;
 use super::decisions;
-use crate::config;
+use super::output::Output;
 use crate::config::declaration::declaration;
 use crate::experiment::UserId;
 use crate::experiment::minted;
@@ -10,7 +11,7 @@ use crate::server;
 use crate::store::decisions::{AuditEntry, DecidedBy};
 use crate::store::forget_user::forget_everywhere;
 use anyhow::Context;
-use std::path::PathBuf;
+use serde_json::json;
 
 /// The arguments of `forget`.
 #[derive(Debug, clap::Args)]
@@ -18,15 +19,14 @@ pub struct Arguments {
     /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Deletes a user, under every ID that counts for it, from every experiment of the store. The counts of
 /// users and metrics lack the user afterwards; its requests stay counted.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let plan = arguments.file.load()?;
     let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
     let user = UserId::new(user).context("the ID is empty")?;
     let kept = plan.identity.keep.of(user);
@@ -42,13 +42,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             || "not everything was forgotten: run the command again when the store is available",
         )?;
         for experiment in &names {
-            println!("{experiment}: forgotten");
             store.record_action(&act(experiment)).await?;
         }
-        if names.is_empty() {
-            println!("the store does not know this user");
-        }
-        Ok(())
+        let text = || match names.is_empty() {
+            true => "the store does not know this user\n".to_owned(),
+            false => names
+                .iter()
+                .map(|name| format!("{name}: forgotten\n"))
+                .collect(),
+        };
+        Ok(output.print(text, || json!({ "forgotten": names }))?)
     })
 }
 

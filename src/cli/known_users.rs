@@ -1,9 +1,9 @@
-//! The users whom the store knows, for `watershed plan`.
+//! The users and decisions that the store knows, for commands that read a routes file.
 
 use crate::config::declaration::declaration;
 use crate::config::plan::{Plan, StoreConfig};
 use crate::experiment::identity::IdStorage;
-use crate::server;
+use crate::server::{self, KnownDecisions};
 use crate::store::{Store, UserCursor, UserRecord, chain, phases};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,26 +22,11 @@ impl KnownUsers {
     /// Opens the store of a plan; `None` where it has none yet. An error says why its users are not looked
     /// at.
     pub fn open(plan: &Plan) -> Result<Option<KnownUsers>, String> {
-        if let StoreConfig::Embedded { path } = &plan.store
-            && !path.exists()
-        {
-            return Ok(None);
-        }
         if matches!(plan.identity.keep, IdStorage::Hashed(_)) {
             return Err("it has hashed IDs, which cannot be assigned again".to_owned());
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let opened = runtime
-            .block_on(async { tokio::time::timeout(WITHIN, server::open_store(&plan.store)).await })
-            .map_err(|_| "it does not answer".to_owned())?;
-        Ok(Some(KnownUsers {
-            store: opened.map_err(|error| format!("{error:#}"))?,
-            runtime,
-        }))
+        let opened = open(plan)?;
+        Ok(opened.map(|(runtime, store)| KnownUsers { runtime, store }))
     }
 
     /// Calls `each` for every user of an experiment who is counted.
@@ -54,6 +39,40 @@ impl KnownUsers {
         let scan = scan(&*self.store, plan, experiment, each);
         self.runtime.block_on(scan)
     }
+}
+
+/// Reads the decisions of the store of a plan; none where it has none yet. An error says why they are not
+/// known.
+pub fn decisions(plan: &Plan) -> Result<KnownDecisions, String> {
+    let Some((runtime, store)) = open(plan)? else {
+        return Ok(KnownDecisions::default());
+    };
+    let read = async { tokio::time::timeout(WITHIN, KnownDecisions::read(&*store)).await };
+    let read = runtime
+        .block_on(read)
+        .map_err(|_| "it does not answer".to_owned())?;
+    read.map_err(|error| chain(&error))
+}
+
+/// Opens the store of a plan; `None` where it has none yet.
+fn open(plan: &Plan) -> Result<Option<(Runtime, Arc<dyn Store>)>, String> {
+    if let StoreConfig::Embedded { path } = &plan.store
+        && !path.exists()
+    {
+        return Ok(None);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let opened = runtime
+        .block_on(async { tokio::time::timeout(WITHIN, server::open_store(&plan.store)).await })
+        .map_err(|_| "it does not answer".to_owned())?;
+    Ok(Some((
+        runtime,
+        opened.map_err(|error| format!("{error:#}"))?,
+    )))
 }
 
 async fn scan(

@@ -1,16 +1,24 @@
 //! The command line: one file per command. Only `server` and `cli` depend on all modules.
 
 mod admin_client;
+mod admin_server;
 mod check;
 mod completions;
+mod config_file;
 mod decisions;
 pub mod demo;
 mod demo_site;
+mod exit_with;
 mod explain;
 mod export;
+mod first_file;
 mod forget;
 mod healthcheck;
+mod import;
+mod init;
+mod judge;
 mod known_users;
+mod output;
 mod override_;
 mod plan;
 mod results;
@@ -19,10 +27,11 @@ mod simulate;
 pub mod stats;
 mod token;
 mod visitors;
+mod wait;
 
-use crate::server::ErrorWithHint;
 use clap::{CommandFactory, Parser, Subcommand};
-use std::path::PathBuf;
+use exit_with::ExitWith;
+use output::Output;
 use std::process::ExitCode;
 
 /// A reverse proxy that splits live traffic between versions of a website and tells, honestly,
@@ -30,6 +39,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "watershed", version, max_term_width = 100)]
 struct Arguments {
+    /// Print one JSON document, also for errors; exit codes stay the same
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,9 +49,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: split, forward, record, report
-    Run(FileArguments),
+    Run(run::Arguments),
     /// Report all errors of a routes file; exit 0 if it is valid, 2 if not
-    Check(FileArguments),
+    Check(check::Arguments),
+    /// Write a first routes file, for two versions of a site
+    Init(init::Arguments),
     /// Run a demo: two versions of a small site, the proxy, and simulated visitors
     Demo(demo::Arguments),
     /// Show the results of a running watershed as a table
@@ -58,8 +72,15 @@ enum Command {
     Promote(decisions::PromoteArguments),
     /// Serve control to everybody for good
     Rollback(decisions::Arguments),
+    /// Wait until an experiment has a winner or any answer; exit 0: reached, 1: failed, 2: invalid, 3: timed
+    /// out, 4: harm
+    Wait(wait::Arguments),
     /// Show how many users would move if one routes file replaced another
     Plan(plan::Arguments),
+    /// Judge totals that were counted elsewhere, such as in a warehouse, as the file's experiments
+    Judge(judge::Arguments),
+    /// Write the experiments of another vendor as a routes file, in which users keep their groups
+    Import(import::Arguments),
     /// Print a signed token that puts its bearer into a group
     Override(override_::Arguments),
     /// Ask a running watershed whether it is ready; exit 0 if it is, 1 if not
@@ -78,56 +99,82 @@ enum Command {
     Stats,
 }
 
-#[derive(Debug, clap::Args)]
-struct FileArguments {
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+/// Runs a command. Exit code 0: done; 1: failed; 2: invalid configuration or arguments. `wait` has more.
+pub fn main() -> ExitCode {
+    let Arguments { json, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return invalid(&error),
+    };
+    let output = Output::of(json);
+    match run(command, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.print_error(&error);
+            exit_code(&error)
+        }
+    }
 }
 
-/// Runs a command. Exit code 0: done; 1: failed; 2: invalid configuration or arguments.
-pub fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
-    let done = match command {
-        Command::Run(file) => run::run(&file.config),
-        Command::Check(file) => check::run(&file.config),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Results(arguments) => results::run(&arguments),
-        Command::Explain(arguments) => explain::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
-        Command::Forget(arguments) => forget::run(&arguments),
-        Command::Pause(arguments) => decisions::run("pause", &arguments),
-        Command::Resume(arguments) => decisions::run("resume", &arguments),
-        Command::Promote(arguments) => decisions::promote(&arguments),
-        Command::Rollback(arguments) => decisions::run("rollback", &arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Override(arguments) => override_::run(&arguments),
-        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
-        Command::Token(arguments) => token::run(&arguments),
-        Command::Simulate(arguments) => simulate::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+fn run(command: Command, output: Output) -> anyhow::Result<()> {
+    match command {
+        Command::Run(file) => run::run(&file, output),
+        Command::Check(arguments) => check::run(&arguments, output),
+        Command::Init(arguments) => init::run(&arguments, output),
+        Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Results(arguments) => results::run(&arguments, output),
+        Command::Explain(arguments) => explain::run(&arguments, output),
+        Command::Export(arguments) => export::run(&arguments, output),
+        Command::Forget(arguments) => forget::run(&arguments, output),
+        Command::Pause(arguments) => decisions::run("pause", &arguments, output),
+        Command::Resume(arguments) => decisions::run("resume", &arguments, output),
+        Command::Promote(arguments) => decisions::promote(&arguments, output),
+        Command::Rollback(arguments) => decisions::run("rollback", &arguments, output),
+        Command::Wait(arguments) => wait::run(&arguments, output),
+        Command::Plan(arguments) => plan::run(&arguments, output),
+        Command::Judge(arguments) => judge::run(&arguments, output),
+        Command::Import(arguments) => import::run(&arguments, output),
+        Command::Override(arguments) => override_::run(&arguments, output),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),
+        Command::Token(arguments) => token::run(&arguments, output),
+        Command::Simulate(arguments) => simulate::run(&arguments, output),
+        Command::Completions(arguments) => {
+            completions::run(&arguments, Arguments::command(), output)
+        }
         Command::Schema => {
-            println!("{:#}", crate::config::schema());
+            let schema = crate::config::schema();
+            Ok(output.print(|| format!("{schema:#}\n"), || schema.clone())?)
+        }
+        Command::Man => completions::man(Arguments::command(), output),
+        Command::Stats => {
+            let input = std::io::stdin().lock();
+            match output {
+                Output::Text => stats::run(input, std::io::stdout().lock())?,
+                Output::Json => {
+                    let answers = stats::all(input)?;
+                    output.print(String::new, || answers)?;
+                }
+            }
             Ok(())
         }
-        Command::Man => completions::man(Arguments::command()),
-        Command::Stats => stats::run(std::io::stdin().lock(), std::io::stdout().lock())
-            .map_err(anyhow::Error::from),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
     }
 }
 
-fn report(error: &anyhow::Error) -> ExitCode {
-    if let Some(unsound) = error.downcast_ref::<crate::config::InvalidConfig>() {
-        eprint!("{unsound}");
+/// Reports invalid arguments; or prints the help or the version.
+fn invalid(error: &clap::Error) -> ExitCode {
+    let asks_for_json = std::env::args_os().any(|argument| argument == "--json");
+    if !asks_for_json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    Output::Json.print_error(&anyhow::anyhow!(text.trim_end().to_owned()));
+    ExitCode::from(2)
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<crate::config::InvalidConfig>() {
         return ExitCode::from(2);
     }
-    eprintln!("error: {error:#}");
-    if let Some(with_hint) = error.downcast_ref::<ErrorWithHint>() {
-        eprintln!("\nhint: {}", with_hint.hint);
-    }
-    ExitCode::FAILURE
+    let exit = error.downcast_ref::<ExitWith>();
+    exit.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
 }

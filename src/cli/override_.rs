@@ -1,9 +1,10 @@
 //! `watershed override`: makes a signed token that puts its bearer into a group.
 
-use crate::config;
+use super::config_file::ConfigFile;
+use super::output::Output;
 use crate::experiment::override_token::{self, OVERRIDE_COOKIE, Override};
 use crate::server::ErrorWithHint;
-use std::path::PathBuf;
+use serde_json::json;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The arguments of `override`.
@@ -16,14 +17,13 @@ pub struct Arguments {
     /// How long the token is valid
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// The routes file, whose overrides.secret signs the token
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Prints the token and, to a terminal, how to use it.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let plan = arguments.file.load()?;
     let Some(secret) = &plan.override_secret else {
         return Err(ErrorWithHint::new(
             "overrides are off: the file has no overrides.secret",
@@ -60,8 +60,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         expires_s,
     };
     let token = override_token::sign(secret.reveal().as_bytes(), &forced);
-    println!("{token}");
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+    let document = || {
+        json!({
+            "experiment": arguments.experiment,
+            "group": arguments.group,
+            "token": token,
+            "expires_s": expires_s,
+            "header": format!("Watershed-Override: {token}"),
+            "query": format!("{OVERRIDE_COOKIE}={token}"),
+        })
+    };
+    output.print(|| format!("{token}\n"), document)?;
+    if !output.is_json() && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         eprintln!(
             "\nAs a link, which sets a cookie: http://YOUR-SITE/?{OVERRIDE_COOKIE}={token}\nAs a header: Watershed-Override: {token}"
         );

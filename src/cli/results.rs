@@ -1,6 +1,8 @@
 //! `watershed results`: shows the results of a running watershed as a table with bars.
 
 use super::admin_client::fetch;
+use super::admin_server::AdminServer;
+use super::output::Output;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -17,12 +19,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 pub struct Arguments {
     /// The experiment [default: all]
     experiment: Option<String>,
-    /// The admin address of a running watershed
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
-    url: String,
-    /// A token of admin.token or admin.tokens, if one is needed
-    #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    server: AdminServer,
     /// Also show fixed-horizon results, which are valid for one analysis at a planned time
     #[arg(long)]
     fixed: bool,
@@ -32,13 +30,23 @@ pub struct Arguments {
 }
 
 /// Prints the table.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let is_terminal = std::io::stdout().is_terminal();
-    let url = address(arguments, is_terminal && shows_colours());
-    let ask = || runtime.block_on(fetch(&url, arguments.token.as_deref()));
+    anyhow::ensure!(
+        !(output.is_json() && arguments.watch),
+        "--watch prints the results again and again: leave it out with --json"
+    );
+    let server = arguments.server.find()?;
+    let url = address(
+        &server.url,
+        arguments,
+        is_terminal && shows_colours(),
+        output,
+    );
+    let ask = || runtime.block_on(fetch(&url, server.token.as_deref()));
     let mut shown = ask()?;
     let mut out = std::io::stdout();
     if !arguments.watch {
@@ -61,15 +69,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn address(arguments: &Arguments, colours: bool) -> String {
+fn address(server: &str, arguments: &Arguments, colours: bool, output: Output) -> String {
     let experiment = arguments.experiment.iter().map(|name| {
         let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
         format!("/{name}")
     });
     format!(
-        "{}/admin/results{}?format=text&bars={}{}",
-        arguments.url.trim_end_matches('/'),
+        "{server}/admin/results{}?format={}&bars={}{}",
         experiment.collect::<String>(),
+        if output.is_json() { "json" } else { "text" },
         if colours { "colours" } else { "plain" },
         if arguments.fixed { "&view=fixed" } else { "" }
     )

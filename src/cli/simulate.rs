@@ -3,24 +3,24 @@
 
 mod play;
 
-use crate::config;
+use super::config_file::ConfigFile;
+use super::output::Output;
+use crate::admin::results::sample_size::usual_users;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Horizon};
 use crate::server::ErrorWithHint;
 use crate::stats::State;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
-use play::{End, Game, impossible_lift, play, usual_users};
+use play::{End, Game, impossible_lift, play};
 use serde::Serialize;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The routes file
-    #[arg(short, long, value_name = "FILE", default_value = "config/routes.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
     /// The number of runs of each experiment without an effect, and with one
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
@@ -39,9 +39,6 @@ pub struct Arguments {
     /// New users per day, to show the duration in days
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     users_per_day: Option<u64>,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -54,8 +51,8 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the simulation, and prints its result.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = config::load(&arguments.config)?;
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    let plan = arguments.file.load()?;
     let running = || plan.experiments.iter().filter(|own| own.winner.is_none());
     let playable: Vec<(&Experiment, u64)> = running()
         .filter_map(|experiment| {
@@ -100,7 +97,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
-    if arguments.json {
+    if output.is_json() {
         println!("{}", serde_json::to_string_pretty(&answers)?);
     } else {
         print!("{}", table(&answers, arguments));

@@ -30,6 +30,18 @@ pub fn run(input: impl BufRead, mut output: impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Answers every line, and returns all answers in a list.
+pub fn all(input: impl BufRead) -> std::io::Result<Value> {
+    let mut answers = Vec::new();
+    for line in input.lines() {
+        let line = line?;
+        if !line.trim().is_empty() {
+            answers.push(serde_json::to_value(answer(&line))?);
+        }
+    }
+    Ok(Value::Array(answers))
+}
+
 /// One line in.
 #[derive(Deserialize)]
 struct Line<'a> {

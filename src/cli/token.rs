@@ -1,8 +1,10 @@
 //! `watershed token`: makes a token for the admin API, and its line for the routes file.
 
+use super::output::Output;
 use crate::config::plan::TokenRole;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
@@ -14,12 +16,12 @@ pub struct Arguments {
     #[arg(value_parser = name)]
     name: String,
     /// What it permits
-    #[arg(long, default_value = "operate", value_parser = ["read", "operate"])]
+    #[arg(long, default_value = "operate", value_parser = ["flags", "read", "operate"])]
     role: String,
 }
 
 /// Prints both. The file has only the hash, so a reader of the file cannot use the token.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
     let token = URL_SAFE_NO_PAD.encode(random);
@@ -29,15 +31,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let _ = write!(hash, "{byte:02x}");
         hash
     });
-    let role = match arguments.role == "read" {
-        true => TokenRole::Read,
-        false => TokenRole::Operate,
+    let role = match &*arguments.role {
+        "flags" => TokenRole::Flags,
+        "read" => TokenRole::Read,
+        _ => TokenRole::Operate,
     };
-    println!("{token}");
+    let (name, role) = (&arguments.name, role.name());
+    let document =
+        || json!({ "name": name, "role": role, "token": token, "hash": format!("sha256:{hash}") });
+    output.print(|| format!("{token}\n"), document)?;
+    if output.is_json() {
+        return Ok(());
+    }
     eprintln!(
-        "\nThe token is shown only now. For routes.yaml:\n\nadmin:\n  tokens:\n    {}: {{ role: {}, hash: \"sha256:{hash}\" }}",
-        arguments.name,
-        role.name()
+        "\nThe token is shown only now. For routes.yaml:\n\nadmin:\n  tokens:\n    {name}: {{ role: {role}, hash: \"sha256:{hash}\" }}"
     );
     Ok(())
 }

@@ -1,13 +1,19 @@
 //! `admin:`: the admin API and its tokens.
 
 use super::name::check_name;
-use super::plan::{Admin, Token, TokenRole};
+use super::plan::{Admin, Origins, Secret, Token, TokenRole};
+use super::privacy;
 use super::reader::Node;
 use crate::experiment::key_ring::KeyRing;
 use sha2::{Digest, Sha256};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const ROLES: &[(&str, TokenRole)] = &[("read", TokenRole::Read), ("operate", TokenRole::Operate)];
+const ROLES: &[(&str, TokenRole)] = &[
+    ("flags", TokenRole::Flags),
+    ("read", TokenRole::Read),
+    ("operate", TokenRole::Operate),
+];
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// A shorter token can be found by trying.
 const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
@@ -24,6 +30,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
             ),
             ("token", "a text; or ${NAME}, or file:PATH"),
             ("tokens", "{ NAME: { role: read, hash: sha256:… } }"),
+            ("flags", "{ origins: [ … ] }: whose pages may evaluate flags (OFREP)"),
         ]);
     }
     let below = |key: &str| node.as_ref().and_then(|node| node.get(key));
@@ -31,7 +38,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
     let listen = written
         .as_ref()
         .and_then(|node| node.listen_address())
-        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)));
+        .unwrap_or(DEFAULT);
     let (one, several) = (below("token"), below("tokens"));
     let one_digest = one.as_ref().and_then(plain);
     let mut tokens: Vec<Token> = one_digest
@@ -78,7 +85,73 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
         health,
         tokens,
         session_keys,
+        flag_origins: below("flags").map_or(Origins::Listed([].into()), |node| origins(&node)),
     }
+}
+
+/// How a command reaches the admin API of a running process.
+#[derive(Clone, Debug)]
+pub struct AdminAccess {
+    /// The address of the admin API.
+    pub listen: SocketAddr,
+    /// The address of health checks, if they have their own.
+    pub health: Option<SocketAddr>,
+    /// A token, if the file has one that is no hash: rather one that may decide.
+    pub token: Option<Secret>,
+}
+
+impl AdminAccess {
+    /// Reads `admin`; `None` if its addresses are invalid. A token that cannot be read is none.
+    pub(super) fn read(root: &Node<'_>) -> Option<AdminAccess> {
+        let node = root.get("admin");
+        let below = |key: &str| node.as_ref().and_then(|node| node.get(key));
+        let address = |key: &str| below(key).map(|node| node.listen_address());
+        let listen = match address("listen") {
+            Some(listen) => listen?,
+            None => DEFAULT,
+        };
+        let health = match address("health") {
+            Some(health) => Some(health?),
+            None => None,
+        };
+        let several = below("tokens");
+        let several = several.iter().flat_map(|node| node.named("token"));
+        let several = several.filter_map(|(_, node)| {
+            let role = node.get("role").and_then(|role| role.word(ROLES))?;
+            Some((role == TokenRole::Read, node.get("token")?))
+        });
+        let one = below("token").map(|node| (false, node));
+        let mut all: Vec<(bool, Node<'_>)> = one.into_iter().chain(several).collect();
+        all.sort_by_key(|(only_reads, _)| *only_reads);
+        let mut readable = all.iter().filter_map(|(_, node)| node.secret("a text"));
+        Some(AdminAccess {
+            listen,
+            health,
+            token: readable.next(),
+        })
+    }
+}
+
+/// Reads whose pages may evaluate flags.
+fn origins(node: &Node<'_>) -> Origins {
+    node.keys(&[(
+        "origins",
+        "origins of pages, such as https://example.com, or \"*\" for all",
+    )]);
+    let mut listed = Vec::new();
+    for item in node.get("origins").iter().flat_map(Node::items) {
+        let allowed = "an origin, such as https://shop.example, or \"*\" for all";
+        let read = item.read(allowed, |text| match text {
+            "*" => Some(None),
+            text => privacy::origin(text).map(Some),
+        });
+        match read {
+            Some(None) => return Origins::All,
+            Some(Some(origin)) => listed.push(origin),
+            None => {}
+        }
+    }
+    Origins::Listed(listed.into())
 }
 
 /// Reads the address of health checks and metrics. It must not be the address of another listener.
@@ -113,7 +186,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 fn token(name: &str, node: &Node<'_>) -> Option<Token> {
     if !node.keys(&[
-        ("role", "read or operate"),
+        ("role", "flags, read or operate"),
         ("hash", HASH),
         ("token", "a text; or ${NAME}, or file:PATH"),
     ]) {
@@ -122,7 +195,7 @@ fn token(name: &str, node: &Node<'_>) -> Option<Token> {
     let role = match node.get("role") {
         Some(role) => role.word(ROLES),
         None => {
-            node.missing("role", "read, or operate");
+            node.missing("role", "flags, read or operate");
             None
         }
     };

@@ -5,8 +5,12 @@ use super::identity;
 use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
-use super::{admin, counting, limits, logging, plan, privacy, segments, tls, tracing, upstreams};
+use super::{
+    admin, counting, lifecycle, limits, logging, plan, privacy, routes, segments, tls, tracing,
+    upstreams, webhooks,
+};
 use crate::experiment::key_ring::KeyRing;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -30,7 +34,15 @@ const KEYS: &[(&str, &str)] = &[
     ("upstreams", "a name for each upstream, then its address"),
     (
         "default",
-        "the upstream of requests that match no experiment",
+        "the upstream of requests that match no experiment and no route",
+    ),
+    (
+        "routes",
+        "a list of { match, upstream, redirect, respond, headers, … } for requests that no experiment claims: the first that matches decides",
+    ),
+    (
+        "https",
+        "{ redirect: true, port: 443, hsts: 365d }: redirects requests without TLS, and tells browsers to use TLS",
     ),
     ("experiments", "a name for each experiment, then its groups"),
     (
@@ -96,6 +108,10 @@ const KEYS: &[(&str, &str)] = &[
         "users who are in no experiment: { share: 5%, experiments: [NAME] }",
     ),
     (
+        "retired",
+        "names of experiments that left the file after a promotion, which ends: a list",
+    ),
+    (
         "retention",
         "how long users are kept after their experiment ended, such as 90d; forever unless given",
     ),
@@ -103,13 +119,19 @@ const KEYS: &[(&str, &str)] = &[
         "tls",
         "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE } }",
     ),
+    ("files", FILES),
+    (
+        "webhooks",
+        "who is told of winners, harm and the like: a list of { url, secret, on }",
+    ),
 ];
+const FILES: &str = "more files with upstreams, experiments and metrics: a list of paths or patterns, relative to this file";
 
 /// Reads the plan. If the context has diagnostics afterwards, the returned plan is incomplete.
 pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
-    let listen = root.get("listen").and_then(|node| node.listen_address());
-    let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    files(root);
+    let listen = listen(root);
     let mut watched = Vec::new();
     let upstreams = upstreams::read(root, listen, &mut watched);
     let names: Vec<&str> = upstreams.iter().map(|upstream| &*upstream.name).collect();
@@ -120,11 +142,11 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     };
     let (experiments, units) = experiments::read(root, &known, &mut watched);
     metrics::covariates_of_experiments(root, &experiments, &mut metrics);
+    let webhooks = webhooks::read(root, &mut watched);
+    lifecycle::confirmations(root, &experiments, &webhooks);
     let default = upstreams::default(root, &names, &experiments);
-    let workers = root
-        .get("workers")
-        .and_then(|node| node.whole(1, 1024))
-        .map(|workers| workers as usize);
+    let known = (&*names, default, &*experiments);
+    let routes = routes::read(root, known, &mut watched);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
     let secret = random_secret(root);
@@ -135,10 +157,12 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
         store: super::store::store(root, &mut watched),
         journal: journal(root),
-        workers: workers.unwrap_or(cores),
+        workers: workers(root).unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),
         default,
+        routes: routes.into(),
+        https: routes::https(root),
         experiments: experiments.into(),
         units: units.into(),
         metrics: metrics.into(),
@@ -154,16 +178,41 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         counting,
         beacon: privacy::beacon(root),
         retention: privacy::retention(root),
+        retired: lifecycle::retired(root),
+        cookies_read: Box::default(),
+        definitions: BTreeMap::new(),
+        webhooks: webhooks.into(),
         show_group: root
             .get("show_group")
             .and_then(|node| node.boolean())
             .unwrap_or(false),
         digest,
         redacted_file: serde_json::Value::Null,
+        content: "{}".into(),
         id_lists: root.reading.id_lists.take(),
         watched: watched.into(),
+        watched_patterns: Box::default(),
         warnings: Box::default(),
     }
+}
+
+/// Reads the number of workers.
+fn workers(root: &Node<'_>) -> Option<usize> {
+    let workers = root.get("workers")?.whole(1, 1024);
+    workers.map(|workers| workers as usize)
+}
+
+/// Reports names of files that are no text. The files were read before.
+fn files(root: &Node<'_>) {
+    for node in root.get("files").iter().flat_map(|node| node.items()) {
+        let _ = node.text(FILES);
+    }
+}
+
+/// Reads the public address.
+pub fn listen(root: &Node<'_>) -> SocketAddr {
+    let listen = root.get("listen").and_then(|node| node.listen_address());
+    listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
 }
 
 /// Reads the secret that signs overrides.
@@ -224,7 +273,7 @@ fn journal(root: &Node<'_>) -> Journal {
     ]);
     if let Some(path) = node
         .get("path")
-        .and_then(|node| node.text("the path of a folder"))
+        .and_then(|node| node.path_text("the path of a folder"))
     {
         journal.path = root.file(path);
     }

@@ -364,6 +364,7 @@ pub fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)
         );
         return None;
     }
+    node.reads_cookie(name);
     Some((name.as_str().into(), test?))
 }
 
@@ -383,7 +384,8 @@ fn parameter((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)>
 /// Reads what a value must be. A key without a value asks only that there is one.
 fn value_test(node: &Node<'_>) -> Option<ValueTest> {
     node.defined(VALUES);
-    match node.flag() {
+    node.warn_of_old_boolean();
+    match node.true_or_false() {
         Some(true) => return Some(ValueTest::Present),
         Some(false) => return Some(ValueTest::Absent),
         None if node.is_nothing() => return Some(ValueTest::Present),

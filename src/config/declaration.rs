@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 /// Returns what ingestion must know to aggregate records that were made under this plan.
 pub fn declaration(plan: &Plan) -> Declaration {
     let of_experiment = |own: &Experiment| experiment(plan, own);
-    let experiments: Vec<_> = plan.experiments.iter().map(of_experiment).collect();
+    // Those that have left the file come last, and record nothing.
+    let in_file = plan.experiments.iter().filter(|own| !own.has_left_file);
+    let experiments: Vec<_> = in_file.map(of_experiment).collect();
     let metrics = metrics(plan);
     let digest = digest(&format!("{experiments:?} {metrics:?}"));
     Declaration {
@@ -43,6 +45,7 @@ pub fn definition(plan: &Plan) -> String {
     } = plan;
     // Without the lookup tables of experiments: their order differs between processes.
     let mut experiments = plan.experiments.to_vec();
+    experiments.retain(|own| !own.has_left_file);
     for experiment in &mut experiments {
         experiment.about = About::default();
         if experiment.ended_by_file {

@@ -1,12 +1,16 @@
 //! Errors of a configuration file: the position, what was found, and what is allowed.
 
-use std::fmt;
+use super::snippet::Snippet;
+use std::fmt::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// All errors of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidConfig {
     /// At least one, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// The files that were read or could not be read: one of them has to change.
+    pub files: Vec<PathBuf>,
 }
 
 /// One error of a file.
@@ -24,9 +28,28 @@ pub struct Diagnostic {
     pub allowed: String,
     /// The known name that was probably meant.
     pub near: Option<String>,
+    /// The line, with a marker; secrets are hidden in it.
+    pub snippet: Option<Snippet>,
 }
 
 impl std::error::Error for InvalidConfig {}
+
+impl InvalidConfig {
+    /// Makes the error of one file.
+    pub fn of(problem: Diagnostic, path: &Path) -> InvalidConfig {
+        InvalidConfig {
+            diagnostics: vec![problem],
+            files: vec![path.to_owned()],
+        }
+    }
+
+    /// Returns all errors with their lines of the file, for a terminal.
+    pub fn with_lines(&self) -> String {
+        let all = self.diagnostics.iter();
+        let texts: Vec<String> = all.map(|problem| problem.with_line("error")).collect();
+        texts.join("\n")
+    }
+}
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,6 +79,11 @@ impl ConfigWarning {
         let warning = &self.0;
         format!("{}: {}; {}", warning.key, warning.found, warning.allowed)
     }
+
+    /// Returns the warning with its line of the file, for a terminal.
+    pub fn with_line(&self) -> String {
+        self.0.with_line("warning")
+    }
 }
 
 impl fmt::Display for ConfigWarning {
@@ -65,7 +93,40 @@ impl fmt::Display for ConfigWarning {
 }
 
 impl Diagnostic {
-    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
+    /// Makes an error of a whole file.
+    pub fn of_file(
+        path: &Path,
+        found: impl Into<String>,
+        allowed: impl Into<String>,
+    ) -> Diagnostic {
+        Diagnostic {
+            file: path.display().to_string(),
+            place: None,
+            key: String::new(),
+            found: found.into(),
+            allowed: allowed.into(),
+            near: None,
+            snippet: None,
+        }
+    }
+
+    fn write(&self, f: &mut impl Write, kind: &str) -> fmt::Result {
+        self.write_head(f, kind)?;
+        self.write_hint(f)
+    }
+
+    fn with_line(&self, kind: &str) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_head(&mut text, kind);
+        if let Some(snippet) = &self.snippet {
+            let _ = writeln!(text, "{snippet}");
+        }
+        let _ = self.write_hint(&mut text);
+        text
+    }
+
+    fn write_head(&self, f: &mut impl Write, kind: &str) -> fmt::Result {
         write!(f, "{kind}: {}:", self.file)?;
         if let Some((line, column)) = self.place {
             write!(f, "{line}:{column}:")?;
@@ -73,7 +134,10 @@ impl Diagnostic {
         if !self.key.is_empty() {
             write!(f, " {}:", self.key)?;
         }
-        writeln!(f, " {}\n", self.found)?;
+        writeln!(f, " {}\n", self.found)
+    }
+
+    fn write_hint(&self, f: &mut impl Write) -> fmt::Result {
         match &self.near {
             Some(near) => writeln!(f, "hint: did you mean `{near}`? ({})", self.allowed),
             None => writeln!(f, "hint: {}", self.allowed),

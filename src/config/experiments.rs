@@ -1,21 +1,26 @@
 //! `experiments:`: who takes part, and in which groups.
 
 use super::admission;
+use super::algorithm;
 use super::conditions;
+use super::flag_value;
 use super::lifecycle;
+use super::message_edits;
 use super::name::check_name;
 use super::ramp;
 use super::reader::Node;
+use super::version_rules;
 use crate::experiment::admission::Admission;
-use crate::experiment::assign::{Share, Split, Weight};
+use crate::experiment::assign::{Share, Weight};
 use crate::experiment::guardrail::{Guardrail, GuardrailTarget};
 use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
 use crate::experiment::matcher::{Condition, Matcher};
+use crate::experiment::message_edits::GroupAction;
 use crate::experiment::metric::{Metric, MetricRole};
 use crate::experiment::units::Unit;
 use crate::experiment::{
-    Crossover, EpochDigest, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
+    Crossover, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
 };
 use http::Method;
 use std::path::PathBuf;
@@ -65,6 +70,10 @@ const KEYS: &[(&str, &str)] = &[
         "act_on",
         "verdicts that take effect by themselves: winner (promoted), loser (rolled back), or both",
     ),
+    (
+        "confirm",
+        "who must agree before act_on promotes: person, or webhook",
+    ),
     ("count_overrides", "true or false"),
     ("min_duration", "the earliest verdict, such as 7d"),
     (
@@ -88,7 +97,15 @@ pub fn read(
 ) -> (Vec<Experiment>, Vec<Unit>) {
     let named = root.get("experiments").map(|node| node.named("experiment"));
     let named = named.unwrap_or_default();
-    let keys = [KEYS, lifecycle::KEYS, ramp::KEYS, admission::KEYS].concat();
+    let keys = [
+        KEYS,
+        lifecycle::KEYS,
+        ramp::KEYS,
+        admission::KEYS,
+        version_rules::KEYS,
+        algorithm::KEYS,
+    ]
+    .concat();
     let (mut experiments, mut nodes, mut units) = (Vec::new(), Vec::new(), Vec::new());
     for (name, node) in &named {
         check_name(node, name);
@@ -126,8 +143,10 @@ fn experiment(
     known: &Known<'_>,
     shared: (&mut Vec<Unit>, &mut Vec<PathBuf>),
 ) -> Experiment {
+    let matcher = node.get("match").map(|node| conditions::read(&node));
+    let matcher = matcher.unwrap_or_default();
     let groups = match node.get("groups") {
-        Some(groups) => long_groups(node, &groups, known),
+        Some(groups) => long_groups(node, &groups, (known, &matcher)),
         None => short_groups(node, known),
     };
     let salt = node
@@ -136,7 +155,7 @@ fn experiment(
         .unwrap_or(name);
     let ramp = ramp::read(node);
     let traffic = traffic(node, ramp.as_ref());
-    let parts = || groups.iter().map(|group| (&*group.name, group.weight));
+    let division = algorithm::read(node, salt, traffic, &groups);
     let winner = lifecycle::winner(node, &groups);
     let control = groups
         .iter()
@@ -150,14 +169,12 @@ fn experiment(
     let guardrails = guardrails.map(|node| self::guardrails(&node, known));
     let count_overrides = node.get("count_overrides");
     let count_overrides = count_overrides.and_then(|node| node.boolean());
-    let matcher = node.get("match").map(|node| conditions::read(&node));
-    let matcher = matcher.unwrap_or_default();
     let expose = expose(node, &matcher);
     check_methods(node, &matcher, expose.as_ref());
     let mut experiment = Experiment {
         name: name.into(),
         about: lifecycle::about(node),
-        salt: salt.into(),
+        salt: division.salt,
         expose,
         matcher,
         admission: Admission::default(),
@@ -174,13 +191,16 @@ fn experiment(
         lifecycle: winner.map_or(Lifecycle::Running, |_| Lifecycle::Promoted),
         schedule: lifecycle::schedule(node),
         ended_by_file: winner.is_some(),
+        has_left_file: false,
+        versions: version_rules::read(node, &groups),
         act_on: lifecycle::act_on(node),
+        confirm: lifecycle::confirm(node),
         winner,
         count_overrides: count_overrides.unwrap_or(false),
         min_duration_ms,
         horizon: lifecycle::horizon(node, min_duration_ms, primary),
-        split: Split::new(salt, traffic, parts()),
-        epoch: EpochDigest::of(salt, traffic, parts()),
+        split: division.split,
+        epoch: division.epoch,
         groups: groups.into(),
     };
     admission::read(node, &mut experiment, primary, shared);
@@ -255,13 +275,19 @@ fn short_groups(node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
             name: name.into(),
             weight,
             upstream: upstream_named(&upstream, known),
+            action: None,
             label: None,
+            value: None,
         });
     }
     groups
 }
 
-fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec<Group> {
+fn long_groups(
+    experiment: &Node<'_>,
+    node: &Node<'_>,
+    (known, matcher): (&Known<'_>, &Matcher),
+) -> Vec<Group> {
     for key in ["control", "experiment", "percent"] {
         if let Some(short) = experiment.get(key) {
             short.problem(
@@ -277,50 +303,67 @@ fn long_groups(experiment: &Node<'_>, node: &Node<'_>, known: &Known<'_>) -> Vec
             "an experiment compares at least two groups",
         );
     }
-    let mut groups = Vec::new();
-    for (name, node) in &named {
-        check_name(node, name);
-        if !node.keys(&[
-            ("weight", WEIGHT),
-            ("upstream", "the name of an upstream"),
-            ("label", LABEL),
-        ]) {
-            continue;
-        }
-        let weight = match node.get("weight") {
-            Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight >= 0.0),
-            None => {
-                node.missing("weight", WEIGHT);
-                None
-            }
-        };
-        let upstream = node.get("upstream");
-        // An invalid group still counts as a group, so that no second error follows from it.
-        let Some(weight) = Weight::new(weight.unwrap_or(1.0)) else {
-            continue;
-        };
-        groups.push(Group {
-            name: name.as_str().into(),
-            weight,
-            upstream: upstream.and_then(|node| upstream_named(&node, known)),
-            label: node.get("label").and_then(|node| label(&node)),
-        });
-    }
+    let read = |(name, node): &(String, Node<'_>)| group(name, node, (known, matcher));
+    let mut groups: Vec<Group> = named.iter().filter_map(read).collect();
     if !groups.is_empty() && groups.iter().all(|group| group.weight.get() == 0.0) {
         node.problem(
             "all weights are 0: no group could get a user",
             "a positive weight for one group at least",
         );
     }
-    let with = named
-        .iter()
-        .filter(|(_, node)| node.get("upstream").is_some())
-        .count();
-    if with != 0 && with != named.len() {
-        let allowed = "give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header)";
+    flag_value::check(node, &groups);
+    let redirects = |group: &Group| {
+        let action = group.action.as_ref();
+        action.is_some_and(|action| action.redirect.is_some())
+    };
+    let lacks = |group: &Group| group.upstream.is_none() && !redirects(group);
+    let first = groups.iter().find_map(|group| group.upstream);
+    if first.is_some() && groups.iter().any(lacks) {
+        let allowed = "give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header); a group that redirects needs none";
         node.problem("some groups have an upstream and some have none", allowed);
     }
+    // What serves no page of these users still belongs to an experiment that chooses the upstream.
+    for group in groups.iter_mut().filter(|group| redirects(group)) {
+        group.upstream = group.upstream.or(first);
+    }
     groups
+}
+
+fn group(name: &str, node: &Node<'_>, (known, matcher): (&Known<'_>, &Matcher)) -> Option<Group> {
+    check_name(node, name);
+    let mut keys = vec![
+        ("weight", WEIGHT),
+        ("upstream", "the name of an upstream"),
+        ("label", LABEL),
+        ("value", flag_value::HOLDS),
+        message_edits::HEADERS,
+        message_edits::REDIRECT,
+    ];
+    keys.extend(message_edits::PATHS);
+    if !node.keys(&keys) {
+        return None;
+    }
+    let weight = match node.get("weight") {
+        Some(weight) => weight.number(WEIGHT, |weight| weight.is_finite() && weight >= 0.0),
+        None => {
+            node.missing("weight", WEIGHT);
+            None
+        }
+    };
+    let action = GroupAction {
+        edits: message_edits::read(node, matcher),
+        redirect: message_edits::redirect(node, matcher),
+    };
+    let upstream = node.get("upstream");
+    Some(Group {
+        name: name.into(),
+        // An invalid group still counts as a group, so that no second error follows from it.
+        weight: Weight::new(weight.unwrap_or(1.0))?,
+        upstream: upstream.and_then(|node| upstream_named(&node, known)),
+        action: (!action.is_empty()).then(|| Box::new(action)),
+        label: node.get("label").and_then(|node| label(&node)),
+        value: node.get("value").and_then(|node| flag_value::read(&node)),
+    })
 }
 
 fn label(node: &Node<'_>) -> Option<Box<str>> {

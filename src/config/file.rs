@@ -1,6 +1,7 @@
 //! The file as YAML. Only this file uses the parser.
 
-use super::diagnostic::{Diagnostic, InvalidConfig};
+use super::diagnostic::Diagnostic;
+use super::snippet::Snippet;
 use super::source_map::SourceMap;
 use std::io::Read;
 use std::path::Path;
@@ -22,12 +23,38 @@ pub enum Value {
     Map(Vec<(String, Value)>),
 }
 
+impl Value {
+    /// The same value as JSON; `None` where it holds a number that JSON does not have.
+    pub fn to_json(&self) -> Option<serde_json::Value> {
+        use serde_json::Value as Json;
+        Some(match self {
+            Value::Nothing => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Number(number, text) => match serde_json::from_str(text) {
+                Ok(number) => Json::Number(number),
+                Err(_) => Json::Number(serde_json::Number::from_f64(*number)?),
+            },
+            Value::Text(text) => Json::String(text.clone()),
+            Value::List(items) => {
+                let items: Option<Vec<Json>> = items.iter().map(Value::to_json).collect();
+                Json::Array(items?)
+            }
+            Value::Map(map) => {
+                let pair = |(key, value): &(String, Value)| Some((key.clone(), value.to_json()?));
+                let map: Option<serde_json::Map<String, Json>> = map.iter().map(pair).collect();
+                Json::Object(map?)
+            }
+        })
+    }
+}
+
 /// The largest file, in bytes: far above any real one.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Reads the text of a file.
-pub fn read(path: &Path) -> Result<String, InvalidConfig> {
-    let invalid = |found: String, allowed: &str| one(path, None, found, allowed);
+pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let invalid =
+        |found: String, allowed: &str| Box::new(Diagnostic::of_file(path, found, allowed));
     let file = std::fs::File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => invalid(
             "there is no such file".to_owned(),
@@ -61,9 +88,13 @@ pub fn read(path: &Path) -> Result<String, InvalidConfig> {
     })
 }
 
-/// Parses a text. The error names the position where it is not YAML.
-pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfig> {
-    let source_map = SourceMap::of(text);
+/// Parses the text of the file with this index. The error names the position where it is not YAML.
+pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap), Box<Diagnostic>> {
+    let source_map = SourceMap::of(text, index);
+    let has_content = |line: &str| !line.is_empty() && !line.starts_with('#');
+    if let Some(tab) = tab(path, text, &source_map, has_content) {
+        return Err(Box::new(tab));
+    }
     let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
         value.apply_merge()?;
         Ok(value)
@@ -71,6 +102,10 @@ pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfi
     match parsed {
         Ok(value) => Ok((convert(value), source_map)),
         Err(error) => {
+            // A tab in front of a comment may be the reason.
+            if let Some(tab) = tab(path, text, &source_map, |_| true) {
+                return Err(Box::new(tab));
+            }
             let place = error.location().map(|at| (at.line(), at.column()));
             // The diagnostic prints the position itself.
             let found = error.to_string();
@@ -84,23 +119,49 @@ pub fn parse(path: &Path, text: &str) -> Result<(Value, SourceMap), InvalidConfi
             } else {
                 "this is not YAML: check the indentation and the colons there"
             };
-            Err(one(path, place.or(Some((1, 1))), found, allowed))
+            let place = place.unwrap_or((1, 1));
+            Err(Box::new(at(path, text, place, found, allowed)))
         }
     }
 }
 
-fn one(path: &Path, place: Option<(usize, usize)>, found: String, allowed: &str) -> InvalidConfig {
-    let file = path.display().to_string();
-    let problem = Diagnostic {
-        file,
-        place,
-        key: String::new(),
-        found,
-        allowed: allowed.to_owned(),
-        near: None,
+/// Finds a tab in the indentation, which the parser reports as something else or takes for a space.
+/// Only lines count whose rest `has_content`.
+fn tab(
+    path: &Path,
+    text: &str,
+    source_map: &SourceMap,
+    has_content: impl Fn(&str) -> bool,
+) -> Option<Diagnostic> {
+    let indented = text.lines().enumerate().filter_map(|(n, line)| {
+        let content = line.trim_start_matches([' ', '\t']);
+        let indentation = &line[..line.len() - content.len()];
+        let column = indentation.find('\t')? + 1;
+        (has_content(content) && !source_map.is_within_value(n + 1)).then_some((n + 1, column))
+    });
+    let all: Vec<(usize, usize)> = indented.collect();
+    let found = match all.len() {
+        1 => "a tab in the indentation".to_owned(),
+        lines => format!("a tab in the indentation (in {lines} lines)"),
     };
-    InvalidConfig {
-        diagnostics: vec![problem],
+    let allowed = "indent with spaces: YAML allows no tabs there";
+    Some(at(path, text, *all.first()?, found, allowed))
+}
+
+/// Makes an error at a position of a text.
+fn at(
+    path: &Path,
+    text: &str,
+    (line, column): (usize, usize),
+    found: String,
+    allowed: &str,
+) -> Diagnostic {
+    // YAML has line breaks that editors do not show, and the parser may point past the end.
+    let place = (line.clamp(1, text.lines().count().max(1)), column.max(1));
+    Diagnostic {
+        place: Some(place),
+        snippet: Snippet::of_unparsed(text, place),
+        ..Diagnostic::of_file(path, found, allowed)
     }
 }
 

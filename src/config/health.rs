@@ -1,7 +1,7 @@
 //! `upstreams.NAME`: load balancing, health checks, and limits of endpoints.
 
 use super::metrics;
-use super::plan::{Balance, EndpointBounds, Health};
+use super::plan::{Balance, Ejection, EndpointBounds, Health};
 use super::reader::Node;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
@@ -87,6 +87,34 @@ pub fn read(node: &Node<'_>) -> Option<Health> {
     health.failures = count("failures").unwrap_or(health.failures);
     health.successes = count("successes").unwrap_or(health.successes);
     Some(health)
+}
+
+/// Reads `eject`.
+pub fn ejection(upstream: &Node<'_>) -> Option<Ejection> {
+    let mut ejection = Ejection {
+        errors: 5,
+        share_max: 0.5,
+    };
+    let Some(node) = upstream.get("eject") else {
+        return Some(ejection);
+    };
+    if let Some(is_on) = node.flag() {
+        return is_on.then_some(ejection);
+    }
+    const SHARE: &str = "a percentage above 0% and up to 100%, such as 50%";
+    node.keys(&[
+        ("errors", "responses with 5xx in a row, such as 5"),
+        (
+            "share",
+            "the largest share of the endpoints that is ejected for that, such as 50%",
+        ),
+    ]);
+    let errors = node.get("errors").and_then(|node| node.whole(1, 1_000_000));
+    ejection.errors = errors.map_or(ejection.errors, |errors| errors as u32);
+    let share = node.get("share");
+    let share = share.and_then(|node| node.percent(SHARE, |it| it > 0.0 && it <= 100.0));
+    ejection.share_max = share.unwrap_or(ejection.share_max);
+    Some(ejection)
 }
 
 /// Reads the `limits:` of each endpoint.

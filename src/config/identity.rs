@@ -7,7 +7,7 @@ use crate::experiment::identity::{HashKey, IdSource, IdStorage, Identity, Mint};
 use crate::experiment::key_ring::KeyRing;
 use std::time::Duration;
 
-const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
+pub const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
 
 const KEY: &str =
     "a long random text, such as `openssl rand -hex 32` prints; or ${NAME}, or file:PATH";
@@ -245,8 +245,13 @@ pub fn source(node: &Node<'_>) -> Option<IdSource> {
 }
 
 fn cookie_name(node: &Node<'_>) -> Option<Box<str>> {
-    node.read(COOKIE, |text| {
-        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        (!text.is_empty() && text.bytes().all(sound)).then(|| text.into())
-    })
+    let name: Box<str> = node.read(COOKIE, |text| is_cookie_name(text).then(|| text.into()))?;
+    node.reads_cookie(&name);
+    Some(name)
+}
+
+/// Whether a cookie can have this name (RFC 6265, 4.1.1).
+pub fn is_cookie_name(text: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(sound)
 }

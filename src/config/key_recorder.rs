@@ -28,6 +28,8 @@ pub enum ValueForm {
     Duration,
     /// A size.
     Bytes,
+    /// Any value.
+    Anything,
     /// What the definition of this name says.
     Defined(&'static str),
 }

@@ -1,11 +1,13 @@
 //! What an experiment is about, when it runs, and what ends it: a winner in the file, or a verdict that takes
 //! effect by itself.
 
+use super::name::check_name;
+use super::plan::{NotificationKind, Webhook};
 use super::reader::Node;
 use crate::experiment::lifecycle::{About, Schedule};
 use crate::experiment::metric::{Metric, MetricKind};
 use crate::experiment::metric_definition::duration;
-use crate::experiment::{ActOn, Group, GroupIndex, Horizon};
+use crate::experiment::{ActOn, Confirmer, Experiment, Group, GroupIndex, Horizon};
 
 /// The keys of an experiment that say what it is about and when it runs.
 pub const KEYS: &[(&str, &str)] = &[
@@ -97,6 +99,28 @@ pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
     place.map(GroupIndex)
 }
 
+/// Reads `retired:`, the experiments whose promotion ends.
+pub fn retired(root: &Node<'_>) -> Box<[Box<str>]> {
+    let items = root.get("retired").map(|node| node.items());
+    let experiments = root.get("experiments").map(|node| node.named("experiment"));
+    let in_file = |name: &str| {
+        let mut experiments = experiments.iter().flatten();
+        experiments.any(|(known, _)| known == name)
+    };
+    let read = |node: &Node<'_>| {
+        let name = node.text("the name of an experiment that left the file")?;
+        check_name(node, name);
+        if in_file(name) {
+            node.problem(
+                format!("`{name}` is in `experiments`"),
+                "take it out of one of the two: only the promotion of an experiment that left the file is ended here",
+            );
+        }
+        Some(name.into())
+    };
+    items.iter().flatten().filter_map(read).collect()
+}
+
 /// Reads `act_on:`, the verdicts that take effect by themselves.
 pub fn act_on(experiment: &Node<'_>) -> ActOn {
     let items = experiment.get("act_on").map(|node| node.items());
@@ -109,6 +133,40 @@ pub fn act_on(experiment: &Node<'_>) -> ActOn {
         }
     }
     act_on
+}
+
+/// Reads `confirm:`, who must agree before `act_on` promotes.
+pub fn confirm(experiment: &Node<'_>) -> Option<Confirmer> {
+    let node = experiment.get("confirm")?;
+    node.word(&[
+        ("person", Confirmer::Person),
+        ("webhook", Confirmer::Webhook),
+    ])
+}
+
+/// Reports confirmations that can never be needed or never come.
+pub fn confirmations(root: &Node<'_>, experiments: &[Experiment], webhooks: &[Webhook]) {
+    let named = root.get("experiments");
+    for experiment in experiments {
+        let node = named.as_ref().and_then(|it| it.get(&experiment.name));
+        let Some(node) = node.and_then(|it| it.get("confirm")) else {
+            continue;
+        };
+        if experiment.confirm.is_some() && !experiment.act_on.winner {
+            node.warn(
+                "nothing is promoted without a person, because `act_on` has no `winner`",
+                "add `act_on: winner`, or leave `confirm` out",
+            );
+        }
+        let mut kinds = webhooks.iter().flat_map(|webhook| &webhook.on);
+        let is_told = kinds.any(|kind| *kind == NotificationKind::Winner);
+        if experiment.confirm == Some(Confirmer::Webhook) && !is_told {
+            node.problem(
+                "no webhook receives `winner`, so none can confirm",
+                "a webhook at `webhooks` with `winner` among its `on`, or `confirm: person`",
+            );
+        }
+    }
 }
 
 /// With fewer users nothing can be said.

@@ -57,7 +57,7 @@ pub fn share(node: &Node<'_>) -> Option<Share> {
 }
 
 fn to(node: &Node<'_>) -> Option<LogTo> {
-    match node.text(TO)? {
+    match node.path_text(TO)? {
         "stdout" => Some(LogTo::Stdout),
         "stderr" => Some(LogTo::Stderr),
         "" => {

@@ -56,6 +56,8 @@ const KEYS: &[(&str, &str)] = &[
         "covariate",
         "for `kind: mean`: the time before the first exposure whose sum adjusts the sum after it, such as 14d",
     ),
+    ("label", "what people read in place of the name"),
+    ("unit", "the unit of the values, such as EUR"),
     ("kind", "conversion, count, mean or ratio"),
     ("goal", "increase or decrease"),
     ("role", "primary or secondary"),
@@ -80,6 +82,8 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
     check_name(node, name);
     let mut metric = Metric {
         name: name.into(),
+        label: None,
+        unit: None,
         kind: MetricKind::Conversion,
         goal: MetricGoal::Increase,
         role: MetricRole::Secondary,
@@ -100,6 +104,7 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
         return Some(metric);
     }
     node.keys(KEYS);
+    metric.label = shown(node, "label", "a text of 1 to 80 characters");
     if let Some(latency) = node.get("latency") {
         read_latency(node, &latency, &mut metric);
         return Some(metric);
@@ -116,11 +121,21 @@ fn metric(name: &str, node: &Node<'_>) -> Option<Metric> {
             "write `event: NAME` or `on: { method: …, path: …, status: … }`",
         ),
     }
+    metric.unit = shown(node, "unit", "a text of 1 to 80 characters, such as EUR");
     read_words(node, &mut metric);
     read_planning(node, &mut metric);
     read_value(node, &mut metric);
     read_per(node, &mut metric);
     Some(metric)
+}
+
+/// Reads a text for people.
+fn shown(node: &Node<'_>, key: &str, allowed: &str) -> Option<Box<str>> {
+    const LONGEST: usize = 80;
+    node.get(key)?.read(allowed, |text| {
+        let is_valid = (1..=LONGEST).contains(&text.chars().count());
+        (is_valid && !text.contains(char::is_control)).then(|| text.into())
+    })
 }
 
 /// Reads the keys that have a fixed set of words.
@@ -226,14 +241,15 @@ fn read_latency(node: &Node<'_>, latency: &Node<'_>, metric: &mut Metric) {
         if let Some(other) = node.get(key) {
             other.problem(
                 format!("a latency has no `{key}`"),
-                "a metric with `latency` has only goal, role, detect and margin beside it",
+                "a metric with `latency` has only label, goal, role, detect and margin beside it",
             );
         }
     }
 }
 
 /// Keys of metrics that are made of events.
-const OF_EVENTS: [&str; 11] = [
+const OF_EVENTS: [&str; 12] = [
+    "unit",
     "on",
     "event",
     "value",

@@ -1,25 +1,34 @@
 //! Reads `routes.yaml` into an immutable [`plan::Plan`].
 //!
-//! [`load`] parses the file ([`file`], the only user of the YAML parser), finds the positions of its
-//! keys ([`source_map`]), and reads the keys into the plan ([`check`]). On the way it collects all
-//! errors with their positions ([`reader`], [`diagnostic`]).
+//! [`load`] parses the file ([`file`], the only user of the YAML parser) and those that it includes
+//! ([`document`]), finds the positions of their keys ([`source_map`]), fills in environment variables
+//! ([`environment`]), and reads the keys into the plan ([`check`]). On the way it collects all errors with
+//! their positions ([`reader`], [`diagnostic`]).
 
 mod admin;
 mod admission;
+mod algorithm;
+pub mod changes;
 mod check;
 mod conditions;
 mod cookie_domain;
 mod counting;
 pub mod declaration;
+pub mod definition;
 mod diagnostic;
+pub mod difference;
+mod document;
+mod environment;
 mod experiments;
 mod file;
+mod flag_value;
 mod health;
 mod identity;
 mod key_recorder;
 mod lifecycle;
 mod limits;
 mod logging;
+mod message_edits;
 mod metrics;
 mod name;
 pub mod plan;
@@ -27,21 +36,32 @@ mod privacy;
 mod ramp;
 mod reader;
 mod redact;
+mod routes;
 mod schema;
+mod secret_text;
 mod segments;
+mod snippet;
 mod source_map;
 mod store;
 mod tls;
 mod tracing;
 mod upstreams;
+mod version_rules;
+mod webhooks;
 
+pub use admin::AdminAccess;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
+pub use document::matching;
 pub use name::is_name;
 pub use schema::schema;
+pub use snippet::Snippet;
 
 use crate::features::Feature;
+use document::{RoutesDocument, SourceFile};
+use environment::Environment;
 use plan::{IdLists, Plan};
-use std::cell::RefCell;
+use reader::ReadContext;
+use source_map::{Position, ScalarToken};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,12 +72,24 @@ pub fn load(path: &Path) -> Result<Plan, InvalidConfig> {
 
 /// The same where a plan is in use already: its lists of IDs stay in use where their file cannot be read.
 pub fn load_again(path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfig> {
-    let text = file::read(path)?;
-    let environment = |name: &str| std::env::var(name).ok();
-    let mut plan = parse_for(&text, path, &environment, Feature::is_built, known_ids)?;
+    let text = read(path)?;
+    let mut plan = parse_for(&text, path, &of_process, Feature::is_built, known_ids)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     plan.keep_schedules(now.map_or(0, |now| now.as_millis() as u64));
     Ok(plan)
+}
+
+/// Reads where the admin API of a file is, although other parts of the file may be invalid.
+pub fn admin_access(path: &Path) -> Result<AdminAccess, InvalidConfig> {
+    let text = read(path)?;
+    let document = RoutesDocument::read(path, &text, &of_process);
+    let document = document.map_err(|problem| InvalidConfig::of(*problem, path))?;
+    let (value, substituted) = environment::substitute(&document.value, &of_process);
+    let ids = IdLists::new();
+    let mut reading = ReadContext::of(&document, &of_process, &ids);
+    reading.substituted = substituted.paths;
+    let access = AdminAccess::read(&check::root(&reading, &value));
+    access.ok_or_else(|| invalid(&document, &reading, Vec::new()))
 }
 
 /// Reads the plan of a text, as if it were the file at `path`.
@@ -69,59 +101,118 @@ pub fn parse(
     parse_for(text, path, environment, Feature::is_built, &IdLists::new())
 }
 
+fn of_process(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn read(path: &Path) -> Result<String, InvalidConfig> {
+    file::read(path).map_err(|problem| InvalidConfig::of(*problem, path))
+}
+
+/// Reads what the store keeps of an experiment ([`definition`]), as a plan that has this experiment alone.
+pub fn restore(definition: &str) -> Result<Plan, InvalidConfig> {
+    parse(definition, Path::new("the store's definition"), &|_| None)
+}
+
 /// The same for a program with other features than this one.
 fn parse_for(
     text: &str,
     path: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: &Environment<'_>,
     is_built: fn(Feature) -> bool,
     known_ids: &IdLists,
 ) -> Result<Plan, InvalidConfig> {
-    // YAML has line breaks that editors do not show, and the parser may point past the end.
-    let lines = text.lines().count().max(1);
-    let within = |mut problem: Diagnostic| {
-        problem.place = problem
-            .place
-            .map(|(line, column)| (line.clamp(1, lines), column.max(1)));
-        problem
-    };
-    let parsed = file::parse(path, text);
-    let (value, source_map) = parsed.map_err(|invalid| InvalidConfig {
-        diagnostics: invalid.diagnostics.into_iter().map(within).collect(),
-    })?;
-    let reading = reader::ReadContext {
-        path,
-        source_map,
-        environment,
-        is_built,
-        diagnostics: RefCell::default(),
-        warnings: RefCell::default(),
-        secrets: RefCell::default(),
-        known_ids,
-        id_lists: RefCell::default(),
-        recorded: None,
-    };
+    let document = RoutesDocument::read(path, text, environment);
+    let document = document.map_err(|problem| InvalidConfig::of(*problem, path))?;
+    let (value, substituted) = environment::substitute(&document.value, environment);
+    let mut reading = ReadContext::of(&document, environment, known_ids);
+    reading.is_built = is_built;
+    reading.substituted = substituted.paths;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // The values without comments and layout: two files with the same meaning have the same digest.
     let mut meaning = std::io::Cursor::new(format!("{value:?}"));
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
     let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
-    plan.redacted_file = redact::redacted(&value, &reading.secrets.take());
-    let warnings = reading.warnings.take().into_iter().map(within);
-    plan.warnings = warnings.map(ConfigWarning).collect();
-    let mut diagnostics: Vec<Diagnostic> = reading
-        .diagnostics
-        .into_inner()
-        .into_iter()
-        .map(within)
-        .collect();
-    diagnostics.sort_by_key(|problem| problem.place);
-    if diagnostics.is_empty() {
-        Ok(plan)
-    } else {
-        Err(InvalidConfig { diagnostics })
+    let has_problems = !(reading.diagnostics.borrow().is_empty()
+        && document.diagnostics.is_empty()
+        && substituted.problems.is_empty());
+    if has_problems {
+        return Err(invalid(&document, &reading, substituted.problems));
     }
+    plan.definitions = definition::texts(&value);
+    plan.cookies_read = reading.cookies_read.take().into();
+    let included = document.files.iter().skip(1).map(|file| file.path.clone());
+    plan.watched = plan.watched.into_iter().chain(included).collect();
+    plan.watched_patterns = document.patterns.clone().into();
+    let mut warnings = document.warnings.clone();
+    warnings.extend(reading.warnings.take());
+    let warnings = with_lines(&document, &reading, warnings);
+    plan.warnings = warnings.into_iter().map(ConfigWarning).collect();
+    let secrets = reading.secrets.take();
+    plan.redacted_file = redact::redacted(&document.value, &secrets);
+    plan.content = redact::text(&document.value, &secrets).into();
+    Ok(plan)
+}
+
+/// Returns all problems of a document, in the order of its files. What follows from a missing environment
+/// variable is left out.
+fn invalid(
+    document: &RoutesDocument,
+    reading: &ReadContext<'_>,
+    missing: Vec<(Vec<String>, String, String)>,
+) -> InvalidConfig {
+    let mut problems = document.diagnostics.clone();
+    let is_missing = |key: &str| {
+        missing.iter().any(|(path, ..)| {
+            let rest = key.strip_prefix(&*path.join("."));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    let found = reading.diagnostics.take();
+    problems.extend(found.into_iter().filter(|(_, it)| !is_missing(&it.key)));
+    problems.extend(missing.into_iter().map(|(path, found, allowed)| {
+        let at = document.source_map.find(&path).value;
+        let problem = Diagnostic {
+            place: Some((at.line, at.column)),
+            key: path.join("."),
+            ..Diagnostic::of_file(&document.files[at.file].path, found, allowed)
+        };
+        (at, problem)
+    }));
+    problems.sort_by_key(|(at, _)| *at);
+    problems.dedup();
+    InvalidConfig {
+        diagnostics: with_lines(document, reading, problems),
+        files: document
+            .files
+            .iter()
+            .map(|file| file.path.clone())
+            .collect(),
+    }
+}
+
+/// Adds the lines of the files to problems. Only values that were read as no secrets are shown.
+fn with_lines(
+    document: &RoutesDocument,
+    reading: &ReadContext<'_>,
+    problems: Vec<(Position, Diagnostic)>,
+) -> Vec<Diagnostic> {
+    let (public, secrets) = (reading.public.borrow(), reading.secrets.borrow());
+    let is_hidden = |token: &ScalarToken| {
+        secrets.contains(&token.path) || (token.is_text && !public.contains(&token.path))
+    };
+    let with_line = |(at, problem): (Position, Diagnostic)| {
+        let SourceFile { text, .. } = &document.files[at.file];
+        let (line, column) = problem.place.unwrap_or((at.line, at.column));
+        let at = Position { line, column, ..at };
+        let snippet = || Snippet::of(text, at, &document.source_map, is_hidden);
+        Diagnostic {
+            snippet: problem.snippet.clone().or_else(snippet),
+            ..problem
+        }
+    };
+    problems.into_iter().map(with_line).collect()
 }
 
 #[cfg(test)]

@@ -4,18 +4,23 @@
 mod admin;
 mod limits;
 mod logging;
+mod route;
 mod secret;
 mod tls;
 mod upstream;
+mod webhooks;
 
-pub use admin::{Admin, SESSION_COOKIE, Token, TokenRole};
+pub use admin::{Admin, Origins, SESSION_COOKIE, Token, TokenRole};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
+pub use route::{FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, RouteIndex};
 pub use secret::Secret;
 pub use tls::{ServerTls, TlsCertificate};
 pub use upstream::{
-    Balance, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream, UpstreamTls,
+    Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream,
+    UpstreamHost, UpstreamSite, UpstreamTls,
 };
+pub use webhooks::{NotificationKind, SigningKey, Webhook};
 
 use super::diagnostic::ConfigWarning;
 use crate::experiment::admission::ListedIds;
@@ -25,6 +30,7 @@ use crate::experiment::key_ring::KeyRing;
 use crate::experiment::match_index::Experiments;
 use crate::experiment::metric::Metric;
 use crate::experiment::not_counted::CountingRules;
+use crate::experiment::resolve::Assignment;
 use crate::experiment::segment::UserSegment;
 use crate::experiment::units::Unit;
 use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
@@ -33,6 +39,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The meaning of one valid `routes.yaml`.
@@ -54,8 +61,13 @@ pub struct Plan {
     pub identity: Identity,
     /// At least one, in file order.
     pub upstreams: Box<[Upstream]>,
-    /// The upstream of requests that match no experiment.
+    /// The upstream of requests that match no experiment and no route.
     pub default: UpstreamIndex,
+    /// What becomes of requests whose upstream no experiment chooses, in file order: the first that
+    /// matches decides.
+    pub routes: Box<[Route]>,
+    /// What holds for the whole site where it is reached over TLS.
+    pub https: HttpsRules,
     /// In file order.
     pub experiments: Experiments,
     /// What experiments divide besides users.
@@ -86,16 +98,28 @@ pub struct Plan {
     pub access_log: Option<AccessLog>,
     /// Request IDs and traces.
     pub tracing: Tracing,
+    /// Who is told of events.
+    pub webhooks: Box<[Webhook]>,
     /// Whether responses carry `Watershed-Group`.
     pub show_group: bool,
     /// A digest of the file's meaning, which distinguishes replicas and reloads.
     pub digest: u64,
+    /// Names of cookies that the file reads, each at least once.
+    pub cookies_read: Box<[Box<str>]>,
+    /// Names of experiments whose promotion ends, although it would stay in effect after they left the file.
+    pub retired: Box<[Box<str>]>,
+    /// By experiment of the file: what the store keeps of it ([`definition`](super::definition)).
+    pub definitions: BTreeMap<String, String>,
     /// The file as it is written, with its secrets hidden.
     pub redacted_file: serde_json::Value,
+    /// The same as JSON text, in the order of the file.
+    pub content: Arc<str>,
     /// Lists of user IDs, by the file that each was read from.
     pub id_lists: IdLists,
     /// Other files whose change is a change of the plan.
     pub watched: Box<[PathBuf]>,
+    /// Patterns of other files: a new one that matches is a change of the plan.
+    pub watched_patterns: Box<[String]>,
     /// What is valid in the file, but probably not meant.
     pub warnings: Box<[ConfigWarning]>,
 }
@@ -136,6 +160,11 @@ impl Plan {
         &self.upstreams[index.0]
     }
 
+    /// Returns the route at this index.
+    pub fn route(&self, RouteIndex(place): RouteIndex) -> &Route {
+        &self.routes[place]
+    }
+
     /// Returns the metric at this index.
     pub fn metric(&self, index: MetricIndex) -> &Metric {
         &self.metrics[index.0]
@@ -150,12 +179,56 @@ impl Plan {
         Some(ExperimentIndex(place))
     }
 
-    /// Returns the upstream of an experiment's control group, if it has one.
-    pub fn control_upstream(&self, index: ExperimentIndex) -> Option<UpstreamIndex> {
-        let experiment = self.experiment(index);
-        let GroupIndex(control) = experiment.control;
-        experiment.groups[control].upstream
+    /// Returns what stands in for the version that an assignment chose, where that fails.
+    pub fn stand_in(&self, assignment: &Assignment) -> Option<OtherVersion> {
+        let (index, failed, _) = assignment.chosen?;
+        self.version(index, self.experiment(index).stand_in(failed)?)
     }
+
+    /// Returns the other version of what an assignment chose, where what one does not have is looked for in
+    /// the other. Where no experiment has chosen, `asked` is the upstream.
+    pub fn other_version(
+        &self,
+        assignment: &Assignment,
+        asked: UpstreamIndex,
+    ) -> Option<OtherVersion> {
+        let (index, group) = match assignment.chosen {
+            Some((index, group, _)) => (index, group),
+            None => self
+                .experiments
+                .iter()
+                .enumerate()
+                .find_map(|(place, own)| {
+                    let mut groups = own.groups.iter();
+                    let group = groups.position(|it| it.upstream == Some(asked))?;
+                    let follows = own.versions.follows_assets;
+                    follows.then_some((ExperimentIndex(place), GroupIndex(group)))
+                })?,
+        };
+        let experiment = self.experiment(index);
+        let other = experiment.other_version(group)?;
+        self.version(index, other)
+            .filter(|_| experiment.versions.follows_assets)
+    }
+
+    fn version(&self, experiment: ExperimentIndex, group: GroupIndex) -> Option<OtherVersion> {
+        Some(OtherVersion {
+            experiment,
+            group,
+            upstream: self.experiment(experiment).groups[group.0].upstream?,
+        })
+    }
+}
+
+/// A version of an experiment that serves in the place of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// The experiment.
+    pub experiment: ExperimentIndex,
+    /// The group whose version serves.
+    pub group: GroupIndex,
+    /// Its upstream.
+    pub upstream: UpstreamIndex,
 }
 
 /// How browsers report events to the public port.

@@ -24,8 +24,10 @@ pub fn consent(root: &Node<'_>) -> Option<Consent> {
         return None;
     };
     let sound = |text: &str| !text.is_empty() && !text.contains(['=', ';', ' ']);
+    let name: Box<str> = cookie.read(COOKIE, |text| sound(text).then(|| text.into()))?;
+    cookie.reads_cookie(&name);
     Some(Consent {
-        cookie: cookie.read(COOKIE, |text| sound(text).then(|| text.into()))?,
+        cookie: name,
         value: node
             .get("value")
             .and_then(|node| node.text("a value"))
@@ -51,7 +53,6 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         return beacon;
     };
     const PATH: &str = "a path that begins with /, such as /_watershed/events";
-    const ORIGIN: &str = "an origin, such as https://shop.example";
     node.keys(&[
         ("path", PATH),
         (
@@ -79,16 +80,8 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
         }
     }
     if let Some(origins) = node.get("origins") {
-        let origin = |node: &Node<'_>| {
-            node.read(ORIGIN, |text| {
-                let host = text
-                    .strip_prefix("https://")
-                    .or(text.strip_prefix("http://"))?;
-                let sound = !host.is_empty() && !host.contains(['/', '*']);
-                sound.then(|| HeaderValue::from_str(text).ok())?
-            })
-        };
-        beacon.origins = origins.items().iter().filter_map(origin).collect();
+        let read = |node: &Node<'_>| node.read("an origin, such as https://shop.example", origin);
+        beacon.origins = origins.items().iter().filter_map(read).collect();
     }
     if let Some(bytes) = node.get("body").and_then(|node| node.bytes()) {
         beacon.body_bytes_max = bytes as usize;
@@ -124,7 +117,7 @@ pub fn cache(root: &Node<'_>) -> Cache {
         return cache;
     };
     // YAML 1.1 reads `off` as false.
-    let rule = |node: &Node<'_>| match node.flag() {
+    let rule = |node: &Node<'_>| match node.true_or_false() {
         Some(false) => Some(CacheRule::Off),
         _ => node.word(&words),
     };
@@ -146,4 +139,13 @@ pub fn cache(root: &Node<'_>) -> Cache {
     cache.upstream = read("upstream").unwrap_or(cache.upstream);
     cache.told = read("header").unwrap_or(cache.told);
     cache
+}
+
+/// Reads an origin of pages, such as `https://shop.example`.
+pub fn origin(text: &str) -> Option<HeaderValue> {
+    let host = text
+        .strip_prefix("https://")
+        .or(text.strip_prefix("http://"))?;
+    let sound = !host.is_empty() && !host.contains(['/', '*']);
+    sound.then(|| HeaderValue::from_str(text).ok())?
 }

@@ -2,38 +2,72 @@
 //! continues, so that all errors are found at once.
 
 use super::diagnostic::{Diagnostic, near};
+use super::document::{RoutesDocument, SourceFile};
+use super::environment::Environment;
 use super::file::Value;
 use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::{IdLists, Secret};
-use super::source_map::SourceMap;
+use super::source_map::{Position, SourceMap};
 use crate::features::{Feature, MissingFeature};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What reading needs, and what it collects.
 pub struct ReadContext<'a> {
-    /// The path of the file, as the user named it.
-    pub path: &'a Path,
-    /// The positions of its keys.
-    pub source_map: SourceMap,
-    /// The environment, for `${NAME}`.
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The routes file, then the files that it includes.
+    pub files: &'a [SourceFile],
+    /// The positions of their keys.
+    pub source_map: &'a SourceMap,
+    /// The environment.
+    pub environment: &'a Environment<'a>,
+    /// The paths of values that come from the environment.
+    pub substituted: HashSet<Vec<String>>,
     /// Whether the program has a feature.
     pub is_built: fn(Feature) -> bool,
     /// The paths of its secrets.
     pub secrets: RefCell<Vec<Vec<String>>>,
+    /// The paths of values that are no secrets.
+    pub public: RefCell<HashSet<Vec<String>>>,
     /// The lists of IDs that were read before, which stay in use where their file cannot be read.
     pub known_ids: &'a IdLists,
     /// The lists of IDs that are in use now.
     pub id_lists: RefCell<IdLists>,
-    /// Its errors.
-    pub diagnostics: RefCell<Vec<Diagnostic>>,
+    /// The names of cookies that it reads.
+    pub cookies_read: RefCell<Vec<Box<str>>>,
+    /// Its errors, each with its position.
+    pub diagnostics: RefCell<Vec<(Position, Diagnostic)>>,
     /// What is valid in it, but probably not meant.
-    pub warnings: RefCell<Vec<Diagnostic>>,
+    pub warnings: RefCell<Vec<(Position, Diagnostic)>>,
     /// How its values were read, for the JSON Schema.
     pub recorded: Option<RefCell<Vec<RecordedForm>>>,
+}
+
+impl<'a> ReadContext<'a> {
+    /// Makes the context of a document.
+    pub fn of(
+        document: &'a RoutesDocument,
+        environment: &'a Environment<'a>,
+        known_ids: &'a IdLists,
+    ) -> ReadContext<'a> {
+        ReadContext {
+            files: &document.files,
+            source_map: &document.source_map,
+            environment,
+            substituted: HashSet::new(),
+            is_built: |_| true,
+            secrets: RefCell::default(),
+            public: RefCell::default(),
+            cookies_read: RefCell::default(),
+            known_ids,
+            id_lists: RefCell::default(),
+            diagnostics: RefCell::default(),
+            warnings: RefCell::default(),
+            recorded: None,
+        }
+    }
 }
 
 /// A value and its path.
@@ -111,28 +145,29 @@ impl<'a> Node<'a> {
     pub fn warn(&self, found: impl Into<String>, allowed: impl Into<String>) {
         let place = self.reading.source_map.find(&self.path).value;
         let warning = self.diagnostic(place, found.into(), allowed.into(), None);
-        self.reading.warnings.borrow_mut().push(warning);
+        self.reading.warnings.borrow_mut().push((place, warning));
     }
 
-    fn report(&self, place: (usize, usize), found: String, allowed: String, near: Option<String>) {
+    fn report(&self, place: Position, found: String, allowed: String, near: Option<String>) {
         let error = self.diagnostic(place, found, allowed, near);
-        self.reading.diagnostics.borrow_mut().push(error);
+        self.reading.diagnostics.borrow_mut().push((place, error));
     }
 
     fn diagnostic(
         &self,
-        place: (usize, usize),
+        place: Position,
         found: String,
         allowed: String,
         near: Option<String>,
     ) -> Diagnostic {
+        let file = &self.reading.files[place.file];
+        // YAML has line breaks that editors do not show.
+        let line = place.line.clamp(1, file.text.lines().count().max(1));
         Diagnostic {
-            file: self.reading.path.display().to_string(),
-            place: Some(place),
+            place: Some((line, place.column)),
             key: self.path.join("."),
-            found,
-            allowed,
             near,
+            ..Diagnostic::of_file(&file.path, found, allowed)
         }
     }
 
@@ -240,8 +275,17 @@ impl<'a> Node<'a> {
     }
 
     fn letters(&self, allowed: &str) -> Option<&'a str> {
+        self.reading.public.borrow_mut().insert(self.path.clone());
+        self.characters(allowed)
+    }
+
+    fn characters(&self, allowed: &str) -> Option<&'a str> {
         match self.value {
             Value::Text(text) | Value::Number(_, text) => Some(text),
+            // In the file, quotation marks would make a text of it.
+            Value::Bool(value) if self.reading.substituted.contains(&self.path) => {
+                Some(if *value { "true" } else { "false" })
+            }
             _ => {
                 self.problem(format!("{} instead of a text", self.kind()), allowed);
                 None
@@ -267,6 +311,9 @@ impl<'a> Node<'a> {
     /// Reads `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
         self.note(|| ValueForm::Bool);
+        if let Some(meant) = self.old_boolean() {
+            return Some(meant);
+        }
         match self.value {
             Value::Bool(value) => Some(*value),
             _ => {
@@ -278,11 +325,75 @@ impl<'a> Node<'a> {
 
     /// Returns `true` or `false` if the value is one of them; other values are allowed.
     pub fn flag(&self) -> Option<bool> {
+        let flag = match *self.value {
+            Value::Bool(flag) => flag,
+            _ => self.old_boolean()?,
+        };
+        self.note(|| ValueForm::Bool);
+        Some(flag)
+    }
+
+    /// Returns `true` or `false` where a word such as `yes` is a text.
+    pub fn true_or_false(&self) -> Option<bool> {
         let Value::Bool(flag) = *self.value else {
             return None;
         };
         self.note(|| ValueForm::Bool);
         Some(flag)
+    }
+
+    /// Reads the path of a file or folder. A word that was a boolean in YAML 1.1 is none.
+    pub fn path_text(&self, allowed: &str) -> Option<&'a str> {
+        match self.refuses_old_boolean(allowed) {
+            true => None,
+            false => self.text(allowed),
+        }
+    }
+
+    /// Reports a word that was a boolean in YAML 1.1 where a path is meant. Returns whether it is one.
+    pub fn refuses_old_boolean(&self, allowed: &str) -> bool {
+        let word = self.old_boolean_word();
+        if let Some((text, _)) = word {
+            self.problem(
+                format!("`{text}` is a text: only YAML 1.1 took it for a boolean"),
+                format!("{allowed}; \"{text}\" in quotation marks for a file of that name"),
+            );
+        }
+        word.is_some()
+    }
+
+    /// Warns of a word that was a boolean in YAML 1.1, where it is a valid text.
+    pub fn warn_of_old_boolean(&self) {
+        if let Some((text, meant)) = self.old_boolean_word() {
+            self.warn(
+                format!("`{text}` is a text: only YAML 1.1 took it for a boolean"),
+                format!("write \"{text}\" in quotation marks for the text, or {meant}"),
+            );
+        }
+    }
+
+    /// Reports a word that was a boolean in YAML 1.1, and returns what it meant there. In quotation marks
+    /// it is a text.
+    fn old_boolean(&self) -> Option<bool> {
+        let (text, meant) = self.old_boolean_word()?;
+        self.problem(
+            format!("`{text}` is a text: only YAML 1.1 took it for a boolean"),
+            format!("write {meant}, or \"{text}\" in quotation marks for the text"),
+        );
+        Some(meant)
+    }
+
+    fn old_boolean_word(&self) -> Option<(&'a str, bool)> {
+        let Value::Text(text) = self.value else {
+            return None;
+        };
+        let meant = match &*text.to_ascii_lowercase() {
+            "yes" | "on" => true,
+            "no" | "off" => false,
+            _ => return None,
+        };
+        let is_plain = self.reading.source_map.is_plain(&self.path);
+        (is_plain || self.reading.substituted.contains(&self.path)).then_some((text, meant))
     }
 
     /// Whether the value is `none`; other values are allowed.
@@ -362,6 +473,16 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// Reads any value, as JSON. What JSON does not have is a problem.
+    pub fn json(&self) -> Option<serde_json::Value> {
+        self.note(|| ValueForm::Anything);
+        let json = self.value.to_json();
+        if json.is_none() {
+            self.problem("a number that JSON does not have", "a finite number");
+        }
+        json
+    }
+
     /// Reads one of these words.
     pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -379,58 +500,33 @@ impl<'a> Node<'a> {
         found
     }
 
-    /// Reads a secret text. `${NAME}` is read from the environment, and `file:PATH` from a file, whose
-    /// path is relative to this one. A line end after it is removed.
+    /// Reads a secret text. `file:PATH` is read from a file, whose path is relative to this one. A line
+    /// end after it is removed.
     pub fn secret(&self, allowed: &str) -> Option<Secret> {
         self.reading.secrets.borrow_mut().push(self.path.clone());
-        let text = self.text(allowed)?;
-        if let Some(path) = text.strip_prefix("file:") {
-            let path = self.file(path);
-            return match std::fs::read_to_string(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    self.problem(
-                        format!("{} cannot be read: {error}", path.display()),
-                        "make the file readable, or name another one",
-                    );
-                    None
-                }
-            };
-        }
-        self.expand(text).map(Secret::new)
-    }
-
-    /// Replaces `${NAME}` by its value in the environment.
-    fn expand(&self, text: &str) -> Option<String> {
-        let mut rest = text;
-        let mut whole = String::new();
-        while let Some((before, after)) = rest.split_once("${") {
-            let Some((name, after)) = after.split_once('}') else {
-                self.problem("`${` without its `}`", "write ${NAME}");
-                return None;
-            };
-            let Some(value) = (self.reading.environment)(name) else {
+        self.note(|| ValueForm::Text);
+        let text = self.characters(allowed)?;
+        let Some(path) = text.strip_prefix("file:") else {
+            return Some(Secret::new(text));
+        };
+        let path = self.file(path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+            Err(error) => {
                 self.problem(
-                    format!("the environment has no {name}"),
-                    format!("set it: export {name}=…"),
+                    format!("{} cannot be read: {error}", path.display()),
+                    "make the file readable, or name another one",
                 );
-                return None;
-            };
-            whole.push_str(before);
-            whole.push_str(&value);
-            rest = after;
+                None
+            }
         }
-        whole.push_str(rest);
-        Some(whole)
     }
 
-    /// Resolves a path that is relative to the file.
+    /// Resolves a path that is relative to the file that has this value.
     pub fn file(&self, path: &str) -> PathBuf {
-        self.reading
-            .path
-            .parent()
-            .unwrap_or(Path::new(""))
-            .join(path)
+        let Position { file, .. } = self.reading.source_map.find(&self.path).key;
+        let file = &self.reading.files[file].path;
+        file.parent().unwrap_or(Path::new("")).join(path)
     }
 
     /// Whether the value is a map.
@@ -451,6 +547,11 @@ impl<'a> Node<'a> {
     /// Returns the key of the value; empty for the whole file.
     pub fn key(&self) -> &str {
         self.path.last().map_or("", String::as_str)
+    }
+
+    /// Notes that watershed reads the cookie of this name.
+    pub fn reads_cookie(&self, name: &str) {
+        self.reading.cookies_read.borrow_mut().push(name.into());
     }
 
     /// Notes that values like this one stand in several places. The JSON Schema describes them once.

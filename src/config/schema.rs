@@ -1,8 +1,10 @@
 //! The JSON Schema of `routes.yaml`. It is derived from how example files with every key are read.
 
+use super::check;
+use super::document::RoutesDocument;
 use super::key_recorder::{ANY, DEFINITIONS, ValueForm, by_path};
 use super::plan::IdLists;
-use super::{check, file, reader};
+use super::reader::ReadContext;
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,6 +22,9 @@ const SHOWN: &[&str] = &[
 /// An example that names files which do not exist.
 const NAMING_FILES: &str = include_str!("schema/files.yaml");
 
+/// The definition of a value with an environment variable.
+const ENVIRONMENT: &str = "environment";
+
 type Known = BTreeMap<Vec<String>, Vec<ValueForm>>;
 
 /// Returns the schema (draft 7, which editors support best).
@@ -35,6 +40,12 @@ pub fn schema() -> Value {
         let paths = known.keys();
         let paths = paths.filter(|path| path.len() == 2 && path[0] == DEFINITIONS);
         let definitions = paths.map(|path| (path[1].clone(), of(&known, path, None)));
+        let environment = json!({
+            "type": "string",
+            "pattern": r"\$\{",
+            "description": "${NAME} or ${NAME:-default}: an environment variable",
+        });
+        let definitions = definitions.chain([(ENVIRONMENT.to_owned(), environment)]);
         schema.insert(DEFINITIONS.to_owned(), Value::Object(definitions.collect()));
     }
     schema
@@ -44,22 +55,13 @@ fn known() -> Known {
     let mut all = Vec::new();
     let path = Path::new("routes.yaml");
     for text in SHOWN {
-        let Ok((value, source_map)) = file::parse(path, text) else {
+        let Ok(document) = RoutesDocument::read(path, text, &|_| None) else {
             continue;
         };
-        let reading = reader::ReadContext {
-            path,
-            source_map,
-            environment: &|_| None,
-            is_built: |_| true,
-            diagnostics: RefCell::default(),
-            warnings: RefCell::default(),
-            secrets: RefCell::default(),
-            known_ids: &IdLists::new(),
-            id_lists: RefCell::default(),
-            recorded: Some(RefCell::default()),
-        };
-        check::plan(&check::root(&reading, &value), 1, 0);
+        let ids = IdLists::new();
+        let mut reading = ReadContext::of(&document, &|_| None, &ids);
+        reading.recorded = Some(RefCell::default());
+        check::plan(&check::root(&reading, &document.value), 1, 0);
         all.extend(reading.recorded.into_iter().flat_map(RefCell::into_inner));
     }
     by_path(&all)
@@ -101,8 +103,14 @@ fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
             ValueForm::Defined(name) => {
                 forms.push(json!({ "$ref": format!("#/{DEFINITIONS}/{name}") }));
             }
+            ValueForm::Anything => {
+                forms.push(json!({ "type": ["boolean", "string", "number", "object"] }));
+            }
             ValueForm::Bytes => forms.push(json!({ "type": ["string", "integer"] })),
         }
+    }
+    if may_come_from_environment(known.get(path)) {
+        forms.push(json!({ "$ref": format!("#/{DEFINITIONS}/{ENVIRONMENT}") }));
     }
     if !keys.is_empty() {
         forms.push(json!({ "type": "object", "additionalProperties": false, "properties": keys }));
@@ -124,6 +132,24 @@ fn of(known: &Known, path: &[String], holds: Option<&str>) -> Value {
         schema.insert("description".to_owned(), holds.into());
     }
     schema
+}
+
+/// Whether an environment variable is a value of its own beside these forms. A text may be one anyway.
+fn may_come_from_environment(forms: Option<&Vec<ValueForm>>) -> bool {
+    let is_typed = |form: &ValueForm| {
+        matches!(
+            form,
+            ValueForm::Words(_)
+                | ValueForm::Bool
+                | ValueForm::Whole(..)
+                | ValueForm::Number
+                | ValueForm::Percent
+                | ValueForm::Duration
+        )
+    };
+    let forms = || forms.into_iter().flatten();
+    let mut texts = forms().filter(|form| matches!(form, ValueForm::Text | ValueForm::Bytes));
+    forms().any(is_typed) && texts.next().is_none()
 }
 
 #[cfg(test)]

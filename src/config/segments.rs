@@ -61,7 +61,11 @@ fn source(node: &Node<'_>) -> Option<SegmentSource> {
         return Some(SegmentSource::Header(name, values));
     }
     match (cookie, query) {
-        (Some(cookie), _) => Some(SegmentSource::Cookie(text(cookie)?, values)),
+        (Some(cookie), _) => {
+            let name: Box<str> = text(cookie)?;
+            node.reads_cookie(&name);
+            Some(SegmentSource::Cookie(name, values))
+        }
         (None, Some(query)) => Some(SegmentSource::Query(text(query)?, values)),
         (None, None) => None,
     }

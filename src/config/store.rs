@@ -49,6 +49,9 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
         node.missing("url", ALLOWED);
         return embedded("watershed.db");
     };
+    if written.refuses_old_boolean(ALLOWED) {
+        return embedded("watershed.db");
+    }
     let Some(url) = written.secret(ALLOWED) else {
         return embedded("watershed.db");
     };

@@ -108,6 +108,7 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
     }
     Some(Otlp {
         endpoint: EndpointAddress {
+            socket: None,
             transport: match over_tls {
                 true => Transport::Https(tls::upstream(node, watched)?),
                 false => Transport::Http,

@@ -1,16 +1,39 @@
 //! `upstreams:` and `default:`.
 
 use super::health;
+use super::message_edits::{self, HEADERS, STRIP_PREFIX};
 use super::name::check_name;
-use super::plan::{EndpointAddress, Transport, Upstream};
+use super::plan::{EndpointAddress, Health, Transport, Upstream, UpstreamHost, UpstreamSite};
 use super::reader::Node;
 use super::tls::{self, Watched};
+use crate::experiment::http_view::without_port;
+use crate::experiment::path_rewrite::{PathPrefix, PathRewrite};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
+use http::HeaderValue;
+use http::uri::Authority;
+use rustls::pki_types::ServerName;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 const KEYS: &[(&str, &str)] = &[
     ("endpoints", "a list of addresses"),
+    ("host", HOST),
+    (
+        "path",
+        "the path under which the site stands there, such as /v2; the path of the addresses unless given",
+    ),
+    STRIP_PREFIX,
+    HEADERS,
+    (
+        "keep_alive",
+        "how long connections are kept without a request, such as 4s: shorter than the endpoints keep them; 50s unless given",
+    ),
+    (
+        "eject",
+        "false, or { errors: 5, share: 50% }: an endpoint that answers so often with 5xx in a row gets no requests for a while",
+    ),
     ("tls", "{ ca, cert, key, name }, for endpoints at https://"),
     ("balance", "least_loaded, round_robin or user"),
     (
@@ -22,6 +45,13 @@ const KEYS: &[(&str, &str)] = &[
         "{ connections, pending } of each endpoint, over all workers",
     ),
 ];
+
+/// The default of `keep_alive`: shorter than servers usually keep connections.
+const KEEP_ALIVE: Duration = Duration::from_secs(50);
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
+/// The longest path of a socket that the system takes.
+const SOCKET_BYTES_MAX: usize = 107;
+const HOST: &str = "the host that it is asked for: client (the one that the client names), upstream (that of the endpoint), or a name such as preview.example.net";
 
 /// Reads all upstreams of the file.
 pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<Upstream> {
@@ -59,16 +89,19 @@ pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<U
             .iter()
             .filter_map(|node| address(node, listen))
             .collect();
-        let endpoints = spoken_to(node, addresses, watched);
+        let host = host(node);
+        let site = site(node, &host, &addresses);
+        let endpoints = spoken_to(node, addresses, &host, watched);
+        let health = node.get("health").and_then(|node| health::read(&node));
         Upstream {
             name: name.as_str().into(),
             endpoints,
             balance: health::balance(node),
-            health: node
-                .get("health")
-                .and_then(|node| health::read(&node))
-                .map(Arc::new),
+            health: health.map(|health| Arc::new(asked_for(health, &host))),
             bounds: health::bounds(node),
+            keep_alive: keep_alive(node),
+            ejection: health::ejection(node),
+            site: site.map(Arc::new),
         }
     };
     named.iter().map(read).collect()
@@ -79,6 +112,91 @@ struct Address {
     scheme: Scheme,
     host: Box<str>,
     port: u16,
+    path: PathPrefix,
+    socket: Option<Box<Path>>,
+}
+
+/// Reads `host`.
+fn host(upstream: &Node<'_>) -> UpstreamHost {
+    let read = |text: &str| {
+        Some(match text {
+            "client" => UpstreamHost::Client,
+            "upstream" => UpstreamHost::Endpoint,
+            name => {
+                let authority: Authority = name.parse().ok()?;
+                let host = authority.host().trim_matches(['[', ']']);
+                let is_sound = !name.contains('@') && ServerName::try_from(host).is_ok();
+                UpstreamHost::Named(Some(authority).filter(|_| is_sound)?)
+            }
+        })
+    };
+    let node = upstream.get("host");
+    let host = node.and_then(|node| node.read(HOST, read));
+    host.unwrap_or(UpstreamHost::Client)
+}
+
+/// Health checks ask for the host that requests have.
+fn asked_for(mut health: Health, host: &UpstreamHost) -> Health {
+    if let UpstreamHost::Named(name) = host
+        && health.host.is_none()
+    {
+        health.host = HeaderValue::try_from(name.as_str()).ok();
+    }
+    health
+}
+
+/// Reads how requests of an upstream differ from those of clients.
+fn site(upstream: &Node<'_>, host: &UpstreamHost, addresses: &[Address]) -> Option<UpstreamSite> {
+    let mut edits = message_edits::headers(upstream);
+    edits.path = prefixes(upstream, addresses);
+    if *host == UpstreamHost::Client && edits.is_empty() {
+        return None;
+    }
+    let written = |address: &Address| match address.host.contains(':') {
+        true => format!("[{}]", address.host),
+        false => address.host.to_string(),
+    };
+    let mut names: Vec<Box<str>> = addresses.iter().map(|it| written(it).into()).collect();
+    let mut ports: Vec<u16> = addresses.iter().map(|it| it.port).collect();
+    if let UpstreamHost::Named(name) = host {
+        names.push(without_port(name.as_str()).to_ascii_lowercase().into());
+        ports.extend(name.port_u16());
+    }
+    Some(UpstreamSite {
+        host: host.clone(),
+        edits,
+        names: names.into(),
+        ports: ports.into(),
+    })
+}
+
+/// Reads the prefixes: `strip_prefix`, and `path` or the path of the addresses.
+fn prefixes(upstream: &Node<'_>, addresses: &[Address]) -> Option<PathRewrite> {
+    let of_addresses = addresses.first().map(|it| &it.path).cloned();
+    let of_addresses = of_addresses.unwrap_or_default();
+    if addresses.iter().any(|it| it.path != of_addresses) {
+        upstream.problem(
+            "endpoints with different paths",
+            "the same path in all addresses of an upstream, or `path`",
+        );
+    }
+    if let Some(path) = upstream.get("path").filter(|_| !of_addresses.is_empty()) {
+        path.problem(
+            "a `path` beside addresses with a path",
+            "write the path in one of the two places",
+        );
+    }
+    match message_edits::prefixes(upstream, "strip_prefix", "path") {
+        Some(PathRewrite::Prefix { strip, add }) if add.is_empty() => Some(PathRewrite::Prefix {
+            strip,
+            add: of_addresses,
+        }),
+        None if !of_addresses.is_empty() => Some(PathRewrite::Prefix {
+            strip: PathPrefix::default(),
+            add: of_addresses,
+        }),
+        written => written,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,6 +210,7 @@ enum Scheme {
 fn spoken_to(
     upstream: &Node<'_>,
     addresses: Vec<Address>,
+    host: &UpstreamHost,
     watched: &mut Watched,
 ) -> Box<[EndpointAddress]> {
     let secure = addresses.iter().filter(|it| it.scheme == Scheme::Https);
@@ -110,7 +229,14 @@ fn spoken_to(
     }
     // Without it, an error was reported.
     let tls = (secure > 0).then(|| tls::upstream(upstream, watched));
-    let tls = tls.flatten();
+    let mut tls = tls.flatten();
+    if let Some(tls) = &mut tls
+        && let UpstreamHost::Named(name) = host
+        && tls.name.is_none()
+    {
+        let name = name.host().trim_matches(['[', ']']).to_owned();
+        Arc::make_mut(tls).name = ServerName::try_from(name).ok();
+    }
     let endpoint = |address: Address| {
         Some(EndpointAddress {
             transport: match address.scheme {
@@ -120,18 +246,22 @@ fn spoken_to(
             },
             host: address.host,
             port: address.port,
+            socket: address.socket,
         })
     };
     addresses.into_iter().filter_map(endpoint).collect()
 }
 
 fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
-    const ALLOWED: &str =
-        "an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path";
+    const ALLOWED: &str = "an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock";
+    if let Some(socket) = node.text(ALLOWED)?.strip_prefix("unix:") {
+        return unix_socket(node, socket);
+    }
     let address = node.read(ALLOWED, |text| {
         let uri: http::Uri = text.parse().ok()?;
+        let path = PathPrefix::new(uri.path())?;
         let authority = uri.authority()?.as_str();
-        let bare = uri.path() == "/" && uri.query().is_none() && !authority.contains('@');
+        let bare = uri.query().is_none() && !authority.contains('@') && !text.contains('#');
         // Schemes of URLs ignore case.
         let scheme = match uri.scheme_str()?.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
@@ -154,6 +284,8 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
             scheme,
             host: host.into(),
             port,
+            path,
+            socket: None,
         })
     })?;
     if is_itself(&address.host, address.port, listen) {
@@ -163,6 +295,41 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
         );
     }
     Some(address)
+}
+
+/// Reads the path of a Unix domain socket, which is relative to the file.
+fn unix_socket(node: &Node<'_>, text: &str) -> Option<Address> {
+    // As in a URL, there may be an empty host.
+    let text = text.strip_prefix("//").unwrap_or(text);
+    let socket = node.file(text);
+    let bytes = socket.as_os_str().len();
+    if text.is_empty() || text.ends_with('/') || bytes > SOCKET_BYTES_MAX {
+        node.problem(
+            format!("found the path {text:?} of {bytes} bytes"),
+            format!("the path of a socket of at most {SOCKET_BYTES_MAX} bytes, such as unix:/run/app.sock"),
+        );
+        return None;
+    }
+    Some(Address {
+        scheme: Scheme::Http,
+        host: "localhost".into(),
+        port: 80,
+        path: PathPrefix::default(),
+        socket: Some(socket.into()),
+    })
+}
+
+/// Reads `keep_alive`.
+fn keep_alive(upstream: &Node<'_>) -> Duration {
+    let node = upstream.get("keep_alive");
+    let time = node.and_then(|node| {
+        let time = node.duration()?;
+        if time > KEEP_ALIVE_MAX {
+            node.problem("the time is too long", "at most 1h");
+        }
+        Some(time)
+    });
+    time.unwrap_or(KEEP_ALIVE)
 }
 
 /// Whether this is an address of watershed itself.

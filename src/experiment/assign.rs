@@ -3,44 +3,11 @@
 //! Only the user ID and the experiment's salt decide, so the group is the same on every replica and after
 //! every restart. `docs/assignment.md` publishes test vectors and six lines of Python that reproduce them.
 
+use super::bucketing::Bucketing;
+pub use super::weight::{Share, Weight};
 use super::{GroupIndex, UserId};
 use smallvec::SmallVec;
-
-/// The share of a group relative to the other groups. Finite and at least 0; nobody new gets a group of
-/// weight 0.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Weight(f64);
-
-impl Weight {
-    /// Returns `None` unless `value` is finite and at least 0.
-    pub fn new(value: f64) -> Option<Weight> {
-        (value.is_finite() && value >= 0.0).then_some(Weight(value))
-    }
-
-    /// Returns the weight as it is written in the file.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
-
-/// A share of all users, from 0 to 1 inclusive.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Share(f64);
-
-impl Share {
-    /// All users.
-    pub const ALL: Share = Share(1.0);
-
-    /// Returns `None` unless `value` is in 0..=1.
-    pub fn new(value: f64) -> Option<Share> {
-        (0.0..=1.0).contains(&value).then_some(Share(value))
-    }
-
-    /// Returns the share as a fraction, 0 to 1.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
+use std::borrow::Cow;
 
 /// A part of all users that a hash of its own chooses, prepared for hashing.
 #[derive(Clone, Debug)]
@@ -72,6 +39,8 @@ pub struct Split {
     groups: Box<[Slot]>,
     /// Whether all weights are equal: then the largest hash wins, and the logarithm is not needed.
     even: bool,
+    /// Another vendor's algorithm, which then decides alone.
+    other: Option<Box<Bucketing>>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,19 +68,61 @@ impl Split {
             traffic: Portion::new(&format!("{salt}/traffic/"), traffic),
             even: groups.windows(2).all(|two| two[0].weight == two[1].weight),
             groups,
+            other: None,
         }
+    }
+
+    /// Splits by another vendor's algorithm.
+    pub fn by(bucketing: Bucketing) -> Split {
+        Split {
+            other: Some(Box::new(bucketing)),
+            ..Split::new("", Share::ALL, [])
+        }
+    }
+
+    /// The same split with another traffic share and other weights; the groups stay.
+    pub fn changed<'a>(
+        &self,
+        salt: &str,
+        traffic: Share,
+        groups: impl IntoIterator<Item = (&'a str, Weight)>,
+    ) -> Split {
+        match &self.other {
+            None => Split::new(salt, traffic, groups),
+            Some(bucketing) => {
+                let weights: Vec<Weight> = groups.into_iter().map(|(_, weight)| weight).collect();
+                Split::by(bucketing.changed(traffic, &weights))
+            }
+        }
+    }
+
+    /// All that decides groups besides the traffic share and relative weights.
+    pub fn seed<'a>(&self, salt: &'a str) -> Cow<'a, str> {
+        let other = self.other.as_ref();
+        other.map_or(salt.into(), |bucketing| bucketing.seed().into())
     }
 
     /// Returns the user's group; `None` for a user outside the traffic share.
     pub fn assign(&self, user: UserId<'_>) -> Option<GroupIndex> {
-        self.traffic.has(user).then(|| self.group(user))?
+        match &self.other {
+            None => self.traffic.has(user).then(|| self.heaviest(user))?,
+            Some(bucketing) => bucketing.assign(user),
+        }
     }
 
-    /// Chooses the group, whatever the traffic share is, by weighted rendezvous hashing: the largest `ln(u) / weight` wins, and the first
-    /// group wins a tie. `None` without a group of positive weight.
+    /// Chooses the group, whatever the traffic share is.
+    pub fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
+        match &self.other {
+            None => self.heaviest(user),
+            Some(bucketing) => bucketing.group(user),
+        }
+    }
+
+    /// Chooses the group by weighted rendezvous hashing: the largest `ln(u) / weight` wins, and the first group
+    /// wins a tie. `None` without a group of positive weight.
     /// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005
     /// (logarithmic method).
-    pub fn group(&self, user: UserId<'_>) -> Option<GroupIndex> {
+    fn heaviest(&self, user: UserId<'_>) -> Option<GroupIndex> {
         let mut best = None;
         let mut best_score = f64::NEG_INFINITY;
         for (index, slot) in self.groups.iter().enumerate() {

@@ -68,6 +68,11 @@ impl Decimal {
     /// The number in units of 10^-`scale`, rounded half away from zero. `None` when that is more
     /// than 64 bits hold.
     pub fn units(self, scale: u8) -> Option<i64> {
+        i64::try_from(self.wide_units(scale)?).ok()
+    }
+
+    /// The same with 128 bits, for sums of squares.
+    pub fn wide_units(self, scale: u8) -> Option<i128> {
         let shift = self.exponent.saturating_add(i32::from(scale));
         let power = 10u128.checked_pow(shift.unsigned_abs());
         let size = match (shift < 0, power) {
@@ -80,7 +85,7 @@ impl Decimal {
                 self.digits / power + u128::from(up)
             }
         };
-        let size = i64::try_from(size).ok()?;
+        let size = i128::try_from(size).ok()?;
         Some(if self.negative { -size } else { size })
     }
 }

@@ -9,8 +9,10 @@ use super::http_view::RequestView;
 use super::index::{GroupIndex, MetricIndex, UpstreamIndex};
 use super::lifecycle::{About, Lifecycle, Ramp, RampStep, Schedule};
 use super::matcher::Matcher;
+use super::message_edits::GroupAction;
 use super::metric_definition::duration;
 use super::units::UnitIndex;
+use super::version_rules::{GroupVersions, VersionRules};
 
 /// Which verdicts watershed acts on by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +53,25 @@ pub struct Thompson {
     pub first: Box<[Weight]>,
 }
 
+/// Who confirms that a winner may be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmer {
+    /// A person, who promotes it.
+    Person,
+    /// The receiver of a webhook, by its response to the message.
+    Webhook,
+}
+
+impl Confirmer {
+    /// As the file and results write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Confirmer::Person => "person",
+            Confirmer::Webhook => "webhook",
+        }
+    }
+}
+
 /// What becomes of a user who is seen in a second group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crossover {
@@ -78,7 +99,8 @@ pub struct Experiment {
     pub name: Box<str>,
     /// What people should know of it.
     pub about: About,
-    /// What is hashed with the user's ID; the name unless given.
+    /// What names a run and is hashed with the user's ID; the name unless given. Where another vendor's
+    /// algorithm splits users, with the algorithm's name before it.
     pub salt: Box<str>,
     /// Whose requests are served by the user's group.
     pub matcher: Matcher,
@@ -116,8 +138,14 @@ pub struct Experiment {
     pub schedule: Schedule,
     /// Whether the file ended it, and not a later decision.
     pub ended_by_file: bool,
+    /// Whether the file has it no longer, and only its promotion stays in effect.
+    pub has_left_file: bool,
+    /// How its versions are kept apart.
+    pub versions: VersionRules,
     /// Verdicts that watershed acts on by itself.
     pub act_on: ActOn,
+    /// Who must agree before a winner is promoted by `act_on`; `None` for nobody.
+    pub confirm: Option<Confirmer>,
     /// Whether visits with a QA override are recorded.
     pub count_overrides: bool,
     /// The time from the first exposure to the earliest verdict, in milliseconds.
@@ -135,6 +163,11 @@ impl Experiment {
     /// request headers.
     pub fn chooses_upstream(&self) -> bool {
         self.groups.iter().any(|group| group.upstream.is_some())
+    }
+
+    /// Whether its groups change requests or responses, or redirect.
+    pub fn acts(&self) -> bool {
+        self.groups.iter().any(|group| group.action.is_some())
     }
 
     /// Whether a request that matches exposes the user.
@@ -183,8 +216,8 @@ impl Experiment {
     /// Prepares its split for hashing.
     fn divide(&mut self) {
         let parts = || self.groups.iter().map(|group| (&*group.name, group.weight));
-        self.split = Split::new(&self.salt, self.traffic, parts());
-        self.epoch = EpochDigest::of(&self.salt, self.traffic, parts());
+        self.split = self.split.changed(&self.salt, self.traffic, parts());
+        self.epoch = EpochDigest::of(&self.split.seed(&self.salt), self.traffic, parts());
     }
 
     /// Whether every user of a matching request gets the version of one of its groups.
@@ -197,6 +230,25 @@ impl Experiment {
             && self.schedule == Schedule::default();
         let is_for_all = admission.holdout.is_none() && self.unit.is_none();
         is_for_all && (self.winner.is_some() || is_open)
+    }
+
+    /// Returns the group whose version stands in for that of another group, which fails.
+    pub fn stand_in(&self, failed: GroupIndex) -> Option<GroupIndex> {
+        let when_down = &self.versions.when_down;
+        self.with_versions(|versions| when_down.stand_in(versions, failed))
+    }
+
+    /// Returns the group in whose version is looked for what that of another group does not have.
+    pub fn other_version(&self, asked: GroupIndex) -> Option<GroupIndex> {
+        self.with_versions(|versions| versions.other(asked))
+    }
+
+    fn with_versions<T>(&self, use_them: impl FnOnce(&GroupVersions<'_>) -> T) -> T {
+        use_them(&GroupVersions {
+            upstream: &|group| self.groups[group.0].upstream,
+            groups: self.groups.len(),
+            control: self.control,
+        })
     }
 
     /// Finds a group by its name.
@@ -216,8 +268,12 @@ pub struct Group {
     /// The upstream that serves its users; `None` when the upstream reads the group from request
     /// headers.
     pub upstream: Option<UpstreamIndex>,
+    /// What is different for its users besides the upstream.
+    pub action: Option<Box<GroupAction>>,
     /// What people read in place of its name.
     pub label: Option<Box<str>>,
+    /// What flag SDKs get; `None` for its name.
+    pub value: Option<serde_json::Value>,
 }
 
 impl Group {

@@ -2,9 +2,17 @@
 
 use super::http_view::HeaderView;
 use http::header::ACCEPT_LANGUAGE;
+use std::fmt;
 
 /// More languages of one request are not looked at.
 const LANGUAGES_MAX: usize = 32;
+
+/// As the file writes it.
+impl fmt::Display for LanguageRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// A range of languages in the file: `de` is also `de-AT` (RFC 4647, 3.3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]

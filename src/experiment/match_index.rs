@@ -21,6 +21,7 @@ pub struct Experiments {
     all: Box<[Experiment]>,
     routes: Option<Routes>,
     has_sticky: bool,
+    follows_pages: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -36,7 +37,12 @@ struct Routes {
 impl From<Vec<Experiment>> for Experiments {
     fn from(all: Vec<Experiment>) -> Experiments {
         let routes = (all.len() > FEW).then(|| Routes::of(all.iter().map(|it| &it.matcher)));
+        let is_for_parts = |own: &Experiment| {
+            let is_whole_site = *own.matcher.condition() == Condition::always();
+            own.versions.follows_assets && !is_whole_site
+        };
         Experiments {
+            follows_pages: all.iter().any(is_for_parts),
             has_sticky: all.iter().any(|it| it.is_sticky),
             all: all.into(),
             routes,
@@ -71,6 +77,11 @@ impl Experiments {
     /// Whether a cookie keeps users in the groups of some experiment.
     pub fn has_sticky(&self) -> bool {
         self.has_sticky
+    }
+
+    /// Whether requests that no experiment matches follow the version of their page.
+    pub fn follows_pages(&self) -> bool {
+        self.follows_pages
     }
 
     /// Returns the experiments that this request may be eligible for, in file order.

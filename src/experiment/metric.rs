@@ -17,6 +17,10 @@ use std::num::NonZeroU64;
 pub struct Metric {
     /// Its name in the file; unique.
     pub name: Box<str>,
+    /// What people read in place of its name.
+    pub label: Option<Box<str>>,
+    /// The unit of its values, such as `EUR`, for people.
+    pub unit: Option<Box<str>>,
     /// How users are turned into a rate.
     pub kind: MetricKind,
     /// Which direction is better.

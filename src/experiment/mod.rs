@@ -2,15 +2,19 @@
 //! group in every matching experiment.
 //!
 //! - [`identity`] reads the user ID, [`matcher`] decides eligibility, [`assign`] chooses the group.
+//! - [`bucketing`] assigns as other vendors do.
 //! - [`metric`] decides which events a response counts as, [`guardrail`] which harm it shows.
 //! - [`not_counted`] decides which requests are served without being counted, [`robots`] who is one.
+//! - [`message_edits`] and [`path_rewrite`] say what a version changes in requests and responses.
 //! - [`override_token`] forces a group for QA; [`record`] defines what is journaled.
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
 
 pub mod admission;
 pub mod assign;
+pub mod bucketing;
 pub mod client_event;
+mod condition_text;
 pub mod consent;
 pub mod decimal;
 mod definition;
@@ -29,13 +33,16 @@ pub mod latency_bucket;
 pub mod lifecycle;
 pub mod match_index;
 pub mod matcher;
+pub mod message_edits;
 pub mod metric;
 pub mod metric_definition;
 pub mod minted;
 pub mod normal_path;
 pub mod not_counted;
 pub mod override_token;
+pub mod page_view;
 pub mod path_regex;
+pub mod path_rewrite;
 pub mod pattern;
 pub mod record;
 pub mod resolve;
@@ -43,8 +50,10 @@ pub mod robots;
 pub mod segment;
 pub mod units;
 mod user_id;
+pub mod version_rules;
+pub mod weight;
 
-pub use definition::{ActOn, Crossover, Experiment, Group, Horizon, Thompson};
+pub use definition::{ActOn, Confirmer, Crossover, Experiment, Group, Horizon, Thompson};
 pub use epoch::EpochDigest;
 pub use index::{ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
 pub use lifecycle::Lifecycle;

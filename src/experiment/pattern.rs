@@ -3,9 +3,13 @@
 use super::normal_path::{is_illegal, normal_encoding};
 use super::path_regex::PathRegex;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// The longest pattern of a path, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 1_024;
+
+/// The pattern of every path.
+pub static WHOLE_SITE: LazyLock<PathPattern> = LazyLock::new(|| PathPattern::Under(Box::default()));
 
 /// A pattern of paths in [normal form](super::normal_path).
 #[derive(Clone, Debug, PartialEq, Eq)]

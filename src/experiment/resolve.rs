@@ -3,6 +3,7 @@
 use super::http_view::RequestView;
 use super::kept_groups::KeptGroups;
 use super::match_index::Experiments;
+use super::matcher::Matcher;
 use super::override_token::Override;
 use super::units::Units;
 use super::{
@@ -167,11 +168,41 @@ pub struct Assignment {
     pub inside: SmallVec<[Inside; 2]>,
     /// The experiment and group that chose the upstream, and the upstream.
     pub chosen: Option<(ExperimentIndex, GroupIndex, UpstreamIndex)>,
+    /// The groups that change the request or its response, in file order.
+    pub acting: SmallVec<[(ExperimentIndex, GroupIndex); 1]>,
     /// What the response depends on beyond the target.
     pub varies_by: VariesBy,
 }
 
 impl Assignment {
+    /// Adds a group, if it changes requests or responses.
+    fn act(&mut self, index: ExperimentIndex, experiment: &Experiment, group: GroupIndex) {
+        if experiment.groups[group.0].action.is_some() {
+            self.acting.push((index, group));
+        }
+    }
+
+    /// Follows the page that the request belongs to, in the experiment that chose the page's upstream. The
+    /// request itself exposes nobody.
+    pub fn follow(&mut self, experiments: &Experiments, page: Assignment) {
+        let Some((index, ..)) = page.chosen else {
+            return;
+        };
+        if !experiments[index.0].versions.follows_assets {
+            return;
+        }
+        self.chosen = page.chosen;
+        let inside = page.inside.iter().filter(|it| it.experiment == index);
+        self.inside.extend(inside.map(|it| Inside {
+            exposes: false,
+            ..*it
+        }));
+        self.inside.sort_by_key(|it| it.experiment);
+        self.varies_by.page = true;
+        self.varies_by.user_for_upstream |= page.varies_by.user_for_upstream;
+        self.varies_by.marked_validators |= page.varies_by.marked_validators;
+    }
+
     /// Returns the group in the experiment that chose the upstream, or the first one.
     pub fn deciding(&self) -> Option<Inside> {
         let chosen = self.chosen.map(|(experiment, _, _)| experiment);
@@ -184,18 +215,39 @@ impl Assignment {
 /// What a response depends on beyond the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VariesBy {
-    /// Whether the upstream depends on the user. It does also for a user outside the traffic share, because
+    /// Whether the upstream, or what a group changes, depends on the user. It does also for a user outside the traffic share, because
     /// another user may get another upstream.
     pub user_for_upstream: bool,
     /// Whether headers to the upstream depend on the user.
     pub user_for_headers: bool,
     /// Experiments whose conditions on header fields decided.
     pub headers: SmallVec<[ExperimentIndex; 1]>,
+    /// The places of routes whose conditions on header fields decided.
+    pub routes: SmallVec<[usize; 1]>,
     /// Whether conditions on the client's address decided, which no header names to caches.
     pub address: bool,
+    /// Whether the page that the request belongs to decided, which caches cannot tell.
+    pub page: bool,
+    /// Whether ETags name the version that issued them.
+    pub marked_validators: bool,
 }
 
 impl VariesBy {
+    /// Adds the dependence on the conditions of the route at this place. Returns whether they hold.
+    pub fn add_route<'a>(
+        &mut self,
+        place: usize,
+        matcher: &Matcher,
+        request: impl RequestView<'a>,
+    ) -> bool {
+        let eligible = matcher.judge(request);
+        if eligible.by_client {
+            self.routes.push(place);
+            self.address |= matcher.reads_address();
+        }
+        eligible.is_met
+    }
+
     /// Adds the dependence on an experiment. Returns whether the request is eligible.
     fn add<'a>(
         &mut self,
@@ -208,8 +260,9 @@ impl VariesBy {
             self.headers.push(index);
             self.address |= experiment.matcher.reads_address();
         }
+        self.marked_validators |= eligible.is_met && experiment.versions.marks_validators;
         if eligible.is_met && experiment.divides_users() {
-            match experiment.chooses_upstream() {
+            match experiment.chooses_upstream() || experiment.acts() {
                 true => self.user_for_upstream = true,
                 false => self.user_for_headers = true,
             }
@@ -248,6 +301,7 @@ pub fn resolve<'a>(
                     by,
                     exposes: experiment.exposes(request),
                 });
+                assignment.act(index, experiment, group);
                 if let Some(upstream) = experiment.groups[group.0].upstream {
                     assignment.chosen = Some((index, group, upstream));
                 }
@@ -309,7 +363,8 @@ pub fn unrecorded<'a>(
     for (index, experiment) in experiments.candidates(request) {
         let forced = forced.and_then(|forced| forced.group_in(experiment));
         let chooses = assignment.chosen.is_none() && experiment.chooses_upstream();
-        if !chooses && (forced.is_none() || experiment.chooses_upstream()) {
+        let acts = !experiment.chooses_upstream() && (forced.is_some() || experiment.acts());
+        if !chooses && !acts {
             continue;
         }
         if !assignment.varies_by.add(index, experiment, request) {
@@ -323,10 +378,14 @@ pub fn unrecorded<'a>(
                 exposes: experiment.exposes(request),
             });
         }
-        if chooses && forced.is_none() && experiment.lifecycle.admits_nobody() {
+        let admits_nobody = forced.is_none() && experiment.lifecycle.admits_nobody();
+        let group = forced.unwrap_or(experiment.winner.unwrap_or(experiment.control));
+        if !admits_nobody {
+            assignment.act(index, experiment, group);
+        }
+        if chooses && admits_nobody {
             for_now = for_now.or(control_of(experiment, index));
         } else if chooses {
-            let group = forced.unwrap_or(experiment.winner.unwrap_or(experiment.control));
             let upstream = experiment.groups[group.0].upstream;
             assignment.chosen = upstream.map(|upstream| (index, group, upstream));
         }

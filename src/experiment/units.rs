@@ -52,6 +52,11 @@ impl<'a> Units<'a> {
         Units(vec![Some(Cow::Borrowed(id)); count].into())
     }
 
+    /// One ID for each unit, in the order of the plan; `None` where it is not named.
+    pub fn named(ids: impl Iterator<Item = Option<Cow<'a, [u8]>>>) -> Units<'a> {
+        Units(ids.collect())
+    }
+
     /// The units with IDs of their own, for keeping past the request.
     pub fn into_owned(self) -> Units<'static> {
         let ids = self.0.into_vec().into_iter();

@@ -2,7 +2,7 @@
 
 use crate::config::plan::{EndpointAddress, Otlp};
 use crate::tasks;
-use crate::upstream::Stream;
+use crate::upstream::{RawConnection, Stream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
@@ -16,7 +16,6 @@ use prost::Message;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// How long one post may take, from the connection to the last byte of the answer.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -101,9 +100,7 @@ impl Way {
         {
             return Ok(kept);
         }
-        let address = (&*self.endpoint.host, self.endpoint.port);
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        let stream = RawConnection::to(&self.endpoint).await?;
         let stream = Stream::open(stream, &self.endpoint, true, None).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the collector, or when the sender is gone.

@@ -1,7 +1,10 @@
 //! The phase *acquire*: a connection to an endpoint of the upstream that the user's groups choose,
-//! or of control's where that one is down.
+//! or of the version that stands in where that one is down.
 
-use crate::experiment::{ExperimentIndex, UpstreamIndex};
+use crate::config::plan::OtherVersion;
+use crate::experiment::UpstreamIndex;
+use crate::experiment::version_rules::WhenDown;
+use crate::proxy::changes::ServedBy;
 use crate::proxy::error_response::{ErrorCode, ProxyError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::observe::spans::SpanRecorder;
@@ -15,8 +18,10 @@ use std::time::Instant;
 pub struct Target {
     /// The upstream.
     pub upstream: UpstreamIndex,
-    /// The experiment for which control serves in the group's place.
-    pub fallback: Option<ExperimentIndex>,
+    /// The version that serves in the place of the group's.
+    pub fallback: Option<OtherVersion>,
+    /// Whether that is because the group's version does not have what is asked for.
+    pub is_search: bool,
 }
 
 /// A connection for one attempt.
@@ -26,6 +31,8 @@ pub struct Acquired {
     pub connection: PooledConnection,
     /// When the attempt begins, where that is known.
     pub now: Option<Instant>,
+    /// Whether it is to another version than the one that was asked before.
+    pub is_other: bool,
 }
 
 impl Target {
@@ -36,14 +43,88 @@ impl Target {
         let target = Target {
             upstream,
             fallback: None,
+            is_search: false,
         };
         target.note(exchange);
         target
     }
 
+    /// Whose version answers.
+    pub fn served_by<'a>(&self, exchange: &'a Exchange<'_>) -> ServedBy<'a> {
+        ServedBy {
+            upstream: Some(self.upstream),
+            fallback: self.fallback,
+            assignment: &exchange.assignment,
+        }
+    }
+
+    /// Goes over to another version, once.
+    fn go_over(&mut self, exchange: &Exchange<'_>, to: OtherVersion, error: Option<&ProxyError>) {
+        (self.upstream, self.fallback) = (to.upstream, Some(to));
+        exchange.trace(|spans| {
+            if let Some(error) = error {
+                spans.failed(error);
+            }
+            spans.begins(to.upstream);
+        });
+    }
+
+    /// Goes back to the version that the exchange's groups choose.
+    pub fn go_back(&mut self, exchange: &Exchange<'_>) {
+        (self.upstream, self.fallback, self.is_search) = (exchange.upstream(), None, false);
+    }
+
+    /// Counts a response of another version.
+    pub fn count_fallback(&self, worker: &Worker) {
+        match (self.fallback, self.is_search) {
+            (None, _) => {}
+            (Some(_), true) => worker.telemetry().assets_followed.add(),
+            (Some(_), false) => worker.telemetry().fallbacks.add(),
+        }
+    }
+
+    /// The version that stands in where that of the target fails.
+    fn stand_in(&self, exchange: &Exchange<'_>) -> Option<OtherVersion> {
+        let stand_in = exchange.snapshot.plan.stand_in(&exchange.assignment);
+        stand_in.filter(|_| self.fallback.is_none())
+    }
+
+    /// The version in which what that of the target does not have is looked for.
+    fn other(&self, exchange: &Exchange<'_>) -> Option<OtherVersion> {
+        let plan = &exchange.snapshot.plan;
+        let other = plan.other_version(&exchange.assignment, self.upstream);
+        other.filter(|it| self.fallback.is_none() && it.upstream != self.upstream)
+    }
+
+    /// The version that is asked after a response was refused, if there is one.
+    pub fn after(&self, exchange: &Exchange<'_>, refusal: Refusal) -> Option<OtherVersion> {
+        match refusal {
+            Refusal::Failed => self.stand_in(exchange),
+            Refusal::Missing => self.other(exchange),
+            Refusal::NotFound => None,
+        }
+    }
+
+    /// Which responses are not passed on, because another version is asked: only to requests that may be
+    /// sent twice.
+    pub fn refusals<'a>(&self, exchange: &'a Exchange<'_>) -> Refusals<'a> {
+        let plan = &exchange.snapshot.plan;
+        let may_repeat =
+            exchange.method.is_safe() && !exchange.has_body && exchange.upgrade.is_none();
+        let is_first = may_repeat && self.fallback.is_none() && !plan.experiments.is_empty();
+        let chosen = exchange.assignment.chosen.filter(|_| is_first);
+        let rules = chosen.map(|(experiment, ..)| &plan.experiment(experiment).versions);
+        Refusals {
+            failures: rules.map(|rules| &rules.when_down),
+            missing: is_first && rules.is_none_or(|rules| rules.follows_assets),
+            is_search: self.is_search,
+        }
+    }
+
     /// Adds the target to what is logged and counted.
     pub fn note(&self, exchange: &Exchange<'_>) {
-        exchange.progress.goes_to(self.upstream, self.fallback);
+        let fallback = self.fallback.map(|it| it.experiment);
+        exchange.progress.goes_to(self.upstream, fallback);
     }
 
     /// Adds an attempt, the first or a later one, to what is logged and counted.
@@ -53,6 +134,43 @@ impl Target {
     }
 }
 
+/// Which responses of a version are not passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusals<'a> {
+    /// Which statuses are failures.
+    failures: Option<&'a WhenDown>,
+    /// Whether 404 is one.
+    missing: bool,
+    /// Whether the version is asked because another one answered 404.
+    is_search: bool,
+}
+
+impl Refusals<'_> {
+    /// Returns why a response of this status is not passed on.
+    pub fn refuses(&self, status: u16) -> Option<Refusal> {
+        match status {
+            200..400 => None,
+            _ if self.is_search => Some(Refusal::NotFound),
+            404 => self.missing.then_some(Refusal::Missing),
+            _ => {
+                let is_failure = self.failures.is_some_and(|it| it.is_failure(status));
+                is_failure.then_some(Refusal::Failed)
+            }
+        }
+    }
+}
+
+/// Why a response is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The version fails, and another one stands in.
+    Failed,
+    /// The version does not have what is asked for, and another one is asked.
+    Missing,
+    /// This version does not have it either.
+    NotFound,
+}
+
 /// A connection where nothing needs to be waited for, as is usual.
 pub fn idle(exchange: &Exchange<'_>, target: &Target) -> Option<Acquired> {
     let upstreams = &exchange.snapshot.upstreams;
@@ -60,16 +178,13 @@ pub fn idle(exchange: &Exchange<'_>, target: &Target) -> Option<Acquired> {
     Some(Acquired {
         connection,
         now: Some(exchange.began),
+        is_other: false,
     })
 }
 
-/// A connection to the target. Where no endpoint of it can be connected to, the target becomes
-/// control's upstream.
-pub async fn first(
-    worker: &Worker,
-    exchange: &Exchange<'_>,
-    target: &mut Target,
-) -> Result<Acquired, ProxyError> {
+/// A connection to the target. Where no endpoint of it can be connected to, the target becomes the
+/// upstream of the version that stands in.
+pub async fn first(exchange: &Exchange<'_>, target: &mut Target) -> Result<Acquired, ProxyError> {
     let snapshot = &exchange.snapshot;
     let acquire = |upstream| snapshot.upstreams.acquire(request(exchange, upstream));
     let error = match acquire(target.upstream).await {
@@ -78,23 +193,41 @@ pub async fn first(
         Err(error @ AcquireError::Busy { .. }) => return Err(error.into()),
         Err(error) => error.into(),
     };
-    let control = exchange
-        .assignment
-        .chosen
-        .and_then(|(experiment, _, wanted)| {
-            let control = snapshot.plan.control_upstream(experiment)?;
-            (control != wanted).then_some((experiment, control))
-        });
-    let Some((experiment, control)) = control else {
+    let Some(to) = target.stand_in(exchange) else {
         return Err(error);
     };
-    worker.telemetry().fallbacks.add();
-    (target.upstream, target.fallback) = (control, Some(experiment));
-    exchange.trace(|spans| {
-        spans.failed(&error);
-        spans.begins(control);
-    });
-    Ok(acquire(control).await?.into())
+    target.go_over(exchange, to, Some(&error));
+    Ok(acquire(target.upstream).await?.into())
+}
+
+/// A connection to another version, after the one of the target has failed by `error`, or was refused. `None`
+/// leaves the target as it is.
+pub async fn other_version(
+    exchange: &Exchange<'_>,
+    target: &mut Target,
+    to: OtherVersion,
+    error: Option<&ProxyError>,
+) -> Option<Acquired> {
+    let before = *target;
+    target.go_over(exchange, to, error);
+    let upstreams = &exchange.snapshot.upstreams;
+    let acquiring = Box::pin(upstreams.acquire(request(exchange, target.upstream)));
+    let acquired = tokio::select! {
+        biased;
+        acquired = acquiring => acquired.map_err(ProxyError::from),
+        () = until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
+    };
+    match acquired {
+        Ok(connection) => Some(Acquired {
+            is_other: true,
+            ..connection.into()
+        }),
+        Err(error) => {
+            exchange.trace(|spans| spans.failed(&error));
+            *target = before;
+            None
+        }
+    }
 }
 
 /// Whether a request that may have reached the upstream may be sent once more.
@@ -158,6 +291,7 @@ impl From<PooledConnection> for Acquired {
         Acquired {
             connection,
             now: None,
+            is_other: false,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! One request and its response, between the phases of the [pipeline](super::pipeline).
 
-use crate::config::plan::EndpointAddress;
+use crate::config::plan::{EndpointAddress, Plan, RouteAnswer, RouteIndex};
 use crate::experiment::identity::Visitor;
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::record::Exposure;
 use crate::experiment::resolve::Assignment;
 use crate::experiment::units::Units;
 use crate::experiment::{UpstreamIndex, UserId};
+use crate::proxy::changes::Changes;
+use crate::proxy::client::ClientInfo;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::h1::response_head::BodyFraming;
+use crate::proxy::headers::version_headers::PlainCookies;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
 use crate::proxy::observe::logged_request::LoggedHead;
 use crate::proxy::observe::progress::Progress;
@@ -20,10 +23,10 @@ use crate::proxy::request_body::BodySource;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::proxy::timer::Timer;
 use crate::telemetry::HttpProtocol;
+use crate::upstream::PooledConnection;
 use http::Method;
 use smallvec::SmallVec;
-use std::cell::Cell;
-use std::net::IpAddr;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,10 @@ pub enum LocalResponse {
     LastHop,
     /// Events that a browser reports.
     Report,
+    /// A request without TLS to a site that is reached over TLS only.
+    ToHttps,
+    /// What a route or a group of the user says.
+    OfPlan,
 }
 
 /// One request and its response. It borrows from the bytes of the request's head. When it is dropped,
@@ -87,6 +94,10 @@ pub struct Exchange<'b> {
     pub cookies: Vec<String>,
     /// Where the endpoint's name stands in the forwarded head, where the client named no host.
     pub host_at: Cell<Option<(usize, usize)>>,
+    /// What the file changes in requests and responses, where it changes any.
+    pub changes: Option<Box<Changes<'b>>>,
+    /// Names of isolated cookies that came without a mark, where versions have cookies for themselves.
+    pub plain_cookies: RefCell<Option<Box<PlainCookies>>>,
     /// What only logged, exported or correlated requests have: on the heap, so that the others need
     /// not carry it.
     pub extras: Option<Box<Extras<'b>>>,
@@ -99,7 +110,7 @@ pub struct Extras<'b> {
     /// The request ID and trace context, as received or made.
     pub correlation: Correlation,
     /// Where `traceparent` stands in the forwarded head.
-    pub parent_at: Option<usize>,
+    pub parent_at: Cell<Option<usize>>,
     /// What is logged of the request's head.
     pub logged: Option<LoggedHead<'b>>,
     /// The spans that are exported.
@@ -118,6 +129,8 @@ pub struct RecordedResponse {
     pub head_bytes: usize,
     /// Whether the upstream's connection can carry another request.
     pub keeps: bool,
+    /// How long the upstream keeps the connection without a request, if it says so.
+    pub idle_for: Option<Duration>,
     /// Whether the client's connection ends with the response.
     pub closes: bool,
     /// How long the upstream may pause within the body.
@@ -128,13 +141,22 @@ pub struct RecordedResponse {
     pub exposures: SmallVec<[Exposure; 2]>,
 }
 
+/// A response whose head is ready for the client, and the upstream's connection that the rest of it
+/// comes over. Watershed's own has none, and is whole.
+pub struct Responding {
+    /// The response.
+    pub response: RecordedResponse,
+    /// The upstream's connection.
+    pub connection: Option<PooledConnection>,
+}
+
 /// The client's side of an exchange: it gives the request's body and takes interim responses.
 pub trait ClientStream: BodySource {
     /// The worker that serves the client.
     fn worker(&self) -> &Rc<Worker>;
 
-    /// The client's address.
-    fn address(&self) -> IpAddr;
+    /// What is known of the client.
+    fn info(&self) -> &ClientInfo;
 
     /// Measures how long something is waited for.
     fn timer(&mut self) -> &mut Timer;
@@ -143,18 +165,33 @@ pub trait ClientStream: BodySource {
     async fn send_interim(&mut self, exchange: &Exchange<'_>, interim: &[u8]) -> bool;
 }
 
+/// Returns the upstream that the user's groups choose, or else that of the route, or the default one.
+pub fn wanted_upstream(
+    plan: &Plan,
+    assignment: &Assignment,
+    uncounted: Option<&UncountedRequest>,
+    route: Option<RouteIndex>,
+) -> UpstreamIndex {
+    if let Some(upstream) = plan.counting.preflight
+        && uncounted.is_some_and(|it| it.why == NotCounted::Preflight)
+    {
+        return upstream;
+    }
+    if let Some((_, _, upstream)) = assignment.chosen {
+        return upstream;
+    }
+    match route.map(|route| &plan.route(route).answer) {
+        Some(RouteAnswer::Upstream(upstream)) => *upstream,
+        _ => plan.default,
+    }
+}
+
 impl Exchange<'_> {
     /// The upstream that the user's groups choose, or else the default one.
     pub fn upstream(&self) -> UpstreamIndex {
-        let plan = &self.snapshot.plan;
-        if let Some(upstream) = plan.counting.preflight
-            && let Some(uncounted) = &self.uncounted
-            && uncounted.why == NotCounted::Preflight
-        {
-            return upstream;
-        }
-        let chosen = self.assignment.chosen.map(|(_, _, upstream)| upstream);
-        chosen.unwrap_or(plan.default)
+        let uncounted = self.uncounted.as_deref();
+        let route = self.changes.as_ref().and_then(|changes| changes.route);
+        wanted_upstream(&self.snapshot.plan, &self.assignment, uncounted, route)
     }
 
     /// The ID that decides groups.
@@ -210,14 +247,17 @@ impl Exchange<'_> {
     pub fn address_to(&self, endpoint: &EndpointAddress, forwarded: &mut Vec<u8>) {
         self.trace(|spans| {
             if let Some(parent) = spans.sends_to(endpoint)
-                && let Some(at) = self.extras.as_ref().and_then(|extras| extras.parent_at)
+                && let Some(at) = self
+                    .extras
+                    .as_ref()
+                    .and_then(|extras| extras.parent_at.get())
                 && let Some(place) = forwarded.get_mut(at..at + PARENT_BYTES)
             {
                 place.copy_from_slice(&parent.text());
             }
         });
         if let Some((from, to)) = self.host_at.get() {
-            let line = format!("host: {endpoint}\r\n");
+            let line = format!("host: {}\r\n", endpoint.authority());
             self.host_at.set(Some((from, from + line.len())));
             forwarded.splice(from..to, line.into_bytes());
         }

@@ -1,12 +1,16 @@
-//! Responses of watershed's own: to reports of events, and to requests that may go no further.
+//! Responses of watershed's own: to reports of events, to requests that may go no further, and those
+//! of the file.
 
-use super::error_response::ErrorCode;
+use super::error_response::{self, ERROR_HEADER, ErrorCode};
 use super::exchange::{ClientStream, Exchange, LocalResponse, RecordedResponse};
 use super::h1::header_block::{field, named};
+use super::h1::request_head::Request;
 use super::h1::response_head::HeadWriter;
+use super::headers::forwarding::public_query;
 use super::request_body::{CONTINUE, RequestBody};
 use super::{beacon, last_hop};
-use http::Response;
+use crate::experiment::http_view::RequestView as _;
+use http::{HeaderValue, Response};
 
 /// Answers a request: the whole response is written into `received`, and its head for the client
 /// into `head`. `None` where the client has left.
@@ -30,16 +34,53 @@ pub async fn answer<C: ClientStream, H: HeadWriter>(
             let error = report.as_ref().err().map(|code| code.token());
             let bytes = body.as_ref().map_or(inline.len() as u64, |it| it.bytes());
             exchange.progress.received(bytes);
-            let from = (request, client.address());
+            let from = (request, client.info().address);
             let (worker, snapshot) = (client.worker(), &exchange.snapshot);
             let response = beacon::answer(worker, snapshot, from, report, exchange.began);
             (response, error)
         }
-        _ => last_hop::answer(&request.method),
+        LocalResponse::OfPlan => (of_plan(exchange, request)?, None),
+        LocalResponse::ToHttps => match to_https(exchange, request) {
+            Some(response) => (response, None),
+            // A client that names no host can be sent nowhere.
+            None => (refused(ErrorCode::Host), Some(ErrorCode::Host.token())),
+        },
+        LocalResponse::LastHop | LocalResponse::Refused(_) => last_hop::answer(&request.method),
     };
     write(&response, received);
     let unread = body.is_some_and(|body| !body.is_through());
+    if local == LocalResponse::OfPlan {
+        return exchange.respond_by_plan(client.worker(), received, unread, head);
+    }
     exchange.respond_locally(client.worker(), received, (error, unread), head)
+}
+
+/// What a route or a group of the user says.
+fn of_plan(exchange: &Exchange<'_>, request: &Request<'_>) -> Option<Response<Vec<u8>>> {
+    let plan = &exchange.snapshot.plan;
+    let query = request.query().map(public_query);
+    let changes = exchange.changes.as_ref()?;
+    changes.own_response(plan, &exchange.assignment, query.as_deref())
+}
+
+/// The same URL with `https`.
+fn to_https(exchange: &Exchange<'_>, request: &Request<'_>) -> Option<Response<Vec<u8>>> {
+    let redirect = exchange.snapshot.plan.https.redirect?;
+    let (_, target) = request.target();
+    let target = Some(target).filter(|target| *target != "*");
+    exchange
+        .changes
+        .as_ref()?
+        .to_https(redirect, target.unwrap_or_default())
+}
+
+fn refused(code: ErrorCode) -> Response<Vec<u8>> {
+    let text = error_response::text(code.status(), code.token());
+    let mut response = Response::new(text.into_bytes());
+    *response.status_mut() = code.status();
+    let token = HeaderValue::from_static(code.token());
+    response.headers_mut().insert(ERROR_HEADER, token);
+    response
 }
 
 /// The whole body of a report, in time.

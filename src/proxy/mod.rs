@@ -5,13 +5,16 @@
 //! from heads, and [`observe`] what is journaled, logged and exported.
 
 mod acquire;
+mod attempts;
 mod beacon;
 mod buffer_pool;
+mod changes;
 mod client;
 mod connection;
 mod connection_limits;
 mod error_response;
 mod exchange;
+mod forward;
 mod h1;
 mod h2;
 mod headers;
@@ -58,6 +61,7 @@ pub mod fuzzing {
     pub use super::protocol_detect::{first, is_http2, speaks_for};
 }
 
+pub use changes::find_route;
 pub use headers::believed_client::believed_client;
 pub use observe::log_lines;
 pub use snapshot::{SharedState, Snapshot, Worker};

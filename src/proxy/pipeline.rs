@@ -4,12 +4,12 @@
 //! | phase | where | what happens |
 //! | --- | --- | --- |
 //! | accept | [`worker`](super::worker), [`connection`](super::connection) | a connection is counted, its protocol detected, TLS accepted |
-//! | parse | [`parse`] | the request's head is read; [`h2`](super::h2) writes its requests as HTTP/1 first |
+//! | parse | [`forward::read`] | the request's head is read; [`h2`](super::h2) writes its requests as HTTP/1 first |
 //! | admit | [`admit`] | limits; requests that watershed answers itself |
 //! | identify | [`identify`] | the user's ID, or a minted one |
 //! | assign | [`assign`] | the user's groups, and the upstream that they choose |
-//! | acquire | [`acquire`] | a connection to a healthy endpoint, or to control as the fallback |
-//! | send | [`send`](mod@super::send) | the request goes out; the response's head comes in |
+//! | acquire | [`attempts`], [`acquire`](super::acquire) | a connection to a healthy endpoint, or to the version that stands in |
+//! | send | [`attempts`], [`send`](mod@super::send) | the request goes out; the response's head comes in |
 //! | record | [`respond`](mod@super::respond) | the exposure and events are journaled |
 //! | respond | [`respond`](mod@super::respond) | the client gets the head; [`h1`](super::h1) and [`h2`](super::h2) stream the body |
 //! | log | [`observe`](super::observe) | the metrics, one line, one span, when the exchange is dropped |
@@ -17,15 +17,15 @@
 //! [`begin`] runs the phases from parse to assign, [`exchange_with_upstream`] those from acquire to
 //! respond. An [`Exchange`] carries what they find from one to the next.
 
-use super::acquire::{self, Acquired};
+use super::attempts::{self, AttemptFailure};
+use super::changes::{self, Changes, ServedBy};
 use super::client::{ClientInfo, Protocol};
-use super::error_response::{ErrorCode, ProxyError};
-use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, RecordedResponse};
-use super::h1::framing::Bounds;
-use super::h1::request_head::{self, Body, Request};
+use super::error_response::ErrorCode;
+use super::exchange::{ClientStream, Exchange, Extras, LocalResponse, Responding, wanted_upstream};
+use super::forward::{self, ForwardedRequest, WrittenHead};
+use super::h1::request_head::{Body, Request};
 use super::h1::response_head::HeadWriter;
 use super::headers::believed_client::{self, BelievedClient, believed_client};
-use super::headers::forwarding::Forwarding;
 use super::local_response;
 use super::observe::logged_request::{LoggedHead, LoggedRequest};
 use super::observe::progress::Progress;
@@ -33,28 +33,24 @@ use super::observe::spans::SpanRecorder;
 use super::policy;
 use super::request_body::RequestBody;
 use super::respond::Provenance;
-use super::send::{self, SendAttempt};
 use super::snapshot::{Snapshot, Worker};
-use crate::config::plan::Plan;
-use crate::experiment::ExperimentIndex;
+use crate::config::plan::{Plan, RouteIndex};
+use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::override_token::Override;
+use crate::experiment::page_view::PageView;
 use crate::experiment::resolve::{self, Assignment, Subject};
 use crate::experiment::segment;
 use crate::experiment::units::Units;
 use crate::journal;
 use crate::telemetry::HttpProtocol;
-use crate::upstream::PooledConnection;
 use http::header::TRAILER;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// How often one request may be sent.
-const ATTEMPTS_MAX: u32 = 3;
 
 /// What stands at the beginning of a client's input.
 #[expect(
@@ -70,15 +66,6 @@ pub enum Begun<'b> {
     Request(Exchange<'b>, Option<Box<RequestBody>>),
 }
 
-/// A response whose head is ready for the client, and the upstream's connection that the rest of it
-/// comes over. Watershed's own has none, and is whole.
-pub struct Responding {
-    /// The response.
-    pub response: RecordedResponse,
-    /// The upstream's connection.
-    pub connection: Option<PooledConnection>,
-}
-
 /// Runs the phases parse, admit, identify and assign for the request at the beginning of `input`,
 /// the first or a later one of its connection, and writes the head that the upstream gets.
 pub fn begin<'b>(
@@ -90,7 +77,7 @@ pub fn begin<'b>(
 ) -> Begun<'b> {
     let plan = &*snapshot.plan;
     let trusted = believed_client::trusts(plan, client.address);
-    let mut request = match parse(&snapshot, client, trusted, input) {
+    let mut request = match forward::read(&snapshot, client, trusted, input) {
         Ok(Some(request)) => request,
         Ok(None) => return Begun::Incomplete,
         Err(code) => return Begun::Invalid(code),
@@ -100,18 +87,20 @@ pub fn begin<'b>(
     request.client = Some(believed.address);
     let progress = Progress::new(worker, protocol(client, &request), began);
     let at = (trusted, began, began_ms);
-    let mut extras = observe(&snapshot, (client, believed), &request, at);
+    let extras = observe(&snapshot, (client, believed), &request, at);
     let at = (believed.over_tls, began, began_ms);
     let decided = decide(worker, &snapshot, &request, at);
 
     let inline = inline_bytes(&request, input);
     progress.received(inline as u64);
-    let mut host_at = None;
+    let new_changes = || Box::new(Changes::new(&request, trusted, decided.route));
+    let changes = snapshot.has_changes.then(new_changes);
+    let mut written = WrittenHead::default();
     // What is answered here is sent to nobody, and is read as it came.
     if decided.local.is_none() {
-        let from = (&**client, trusted);
-        let extras = extras.as_deref_mut();
-        host_at = forward(&snapshot, from, &mut request, &decided, extras, forwarded);
+        let extras = (extras.as_deref(), changes.as_deref());
+        let from = (&*snapshot, (&**client, trusted));
+        written = decided.forward(from, extras, &mut request, forwarded);
         forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
     }
     let came = (input, inline);
@@ -142,7 +131,9 @@ pub fn begin<'b>(
         head: decided.local.map(|_| Box::new(request)),
         local: decided.local,
         cookies: decided.cookies,
-        host_at: Cell::new(host_at.map(|at| (at, at))),
+        host_at: Cell::new(written.host_at.map(|at| (at, at))),
+        plain_cookies: RefCell::new(written.plain_cookies),
+        changes,
         extras,
         progress,
         snapshot,
@@ -160,6 +151,43 @@ struct Decided<'b> {
     assignment: Assignment,
     segments: Option<Box<str>>,
     cookies: Vec<String>,
+    route: Option<RouteIndex>,
+}
+
+impl<'b> Decided<'b> {
+    /// Writes the head that the upstream gets.
+    fn forward(
+        &self,
+        (snapshot, client): (&Snapshot, (&ClientInfo, bool)),
+        (extras, changes): (Option<&Extras<'b>>, Option<&Changes<'b>>),
+        request: &mut Request<'_>,
+        forwarded: &mut Vec<u8>,
+    ) -> WrittenHead {
+        let of = ForwardedRequest {
+            snapshot,
+            client,
+            over_tls: self.over_tls,
+            visitor: self.visitor.as_ref(),
+            extras,
+            changes,
+        };
+        let by = ServedBy {
+            upstream: Some(self.upstream(&snapshot.plan)),
+            fallback: None,
+            assignment: &self.assignment,
+        };
+        forward::write(&of, by, request, forwarded)
+    }
+
+    /// The upstream that the user's groups choose, or else that of the route, or the default one.
+    fn upstream(&self, plan: &Plan) -> UpstreamIndex {
+        wanted_upstream(
+            plan,
+            &self.assignment,
+            self.uncounted.as_deref(),
+            self.route,
+        )
+    }
 }
 
 /// Runs the phases *admit*, *identify* and *assign*.
@@ -170,7 +198,7 @@ fn decide<'b>(
     (over_tls, began, began_ms): (bool, Instant, u64),
 ) -> Decided<'b> {
     let plan = &*snapshot.plan;
-    let local = admit(worker, plan, request, began);
+    let local = admit(worker, plan, request, (over_tls, began));
     let (visitor, not_counted) = identify(snapshot, request, local, began_ms);
     policy::note_id(worker, plan, visitor.as_ref());
     let is_known = visitor.is_some() || not_counted.is_some();
@@ -188,11 +216,17 @@ fn decide<'b>(
         kept: kept.as_deref(),
         units: units.as_deref(),
     });
-    let assignment = match (local, not_counted, &subject) {
-        (Some(_), _, _) | (_, Some(NotCounted::Preflight), _) => Assignment::default(),
-        (_, _, Some(subject)) => resolve::resolve(&plan.experiments, request, subject),
-        (_, _, None) => resolve::unrecorded(&plan.experiments, request, forced),
+    let mut assignment = match (local, not_counted) {
+        (Some(_), _) | (_, Some(NotCounted::Preflight)) => Assignment::default(),
+        _ => assign(plan, request, subject.as_ref(), forced),
     };
+    let mut route = None;
+    if assignment.chosen.is_none() && !plan.routes.is_empty() && local.is_none() {
+        route = changes::find_route(plan, request, &mut assignment.varies_by);
+    }
+    let is_answered_here = snapshot.has_changes
+        && local.is_none()
+        && changes::is_answered_here(plan, &assignment, route);
     let segments = segments(plan, request, visitor.as_ref(), &assignment, began_ms);
     let keep_override = request.override_token().zip(overriding.as_ref());
     let keep_override =
@@ -207,7 +241,7 @@ fn decide<'b>(
         (one, other) => one.into_iter().chain(other).collect(),
     };
     Decided {
-        local,
+        local: local.or(is_answered_here.then_some(LocalResponse::OfPlan)),
         over_tls,
         visitor,
         units,
@@ -215,7 +249,33 @@ fn decide<'b>(
         assignment,
         segments,
         cookies,
+        route,
     }
+}
+
+/// Phase *assign*. What no experiment matches follows the page that it belongs to.
+fn assign(
+    plan: &Plan,
+    request: &Request<'_>,
+    subject: Option<&Subject<'_>>,
+    forced: Option<&Override>,
+) -> Assignment {
+    let experiments = &plan.experiments;
+    let mut assignment = match subject {
+        Some(subject) => resolve::resolve(experiments, request, subject),
+        None => resolve::unrecorded(experiments, request, forced),
+    };
+    if assignment.chosen.is_none()
+        && experiments.follows_pages()
+        && let Some(page) = PageView::of(request)
+    {
+        let of_page = match subject {
+            Some(subject) => resolve::resolve(experiments, page, subject),
+            None => resolve::unrecorded(experiments, page, forced),
+        };
+        assignment.follow(experiments, of_page);
+    }
+    assignment
 }
 
 /// The segments of a user who is in a group of some experiment.
@@ -231,32 +291,21 @@ fn segments(
     Some(text.into())
 }
 
-/// Phase *parse*. What came over HTTP/2 has been measured before it was written as HTTP/1.
-fn parse<'b>(
-    snapshot: &Snapshot,
-    client: &ClientInfo,
-    trusted: bool,
-    input: &'b [u8],
-) -> Result<Option<Request<'b>>, ErrorCode> {
-    let mut bounds = Bounds::from(&snapshot.plan.limits);
-    if client.protocol == Protocol::Http2 {
-        (bounds.head_bytes, bounds.headers) = (usize::MAX, usize::MAX);
-    }
-    request_head::read(input, &bounds, &snapshot.plan_headers.reserved, trusted)
-}
-
 /// Phase *admit*: whether watershed answers the request itself, with an error or otherwise.
 fn admit(
     worker: &Worker,
     plan: &Plan,
     request: &Request<'_>,
-    now: Instant,
+    (over_tls, now): (bool, Instant),
 ) -> Option<LocalResponse> {
     if let Some(rate) = plan.limits.rate
         && let Some(address) = request.client()
         && !worker.rates.admit(address, now, rate)
     {
         return Some(LocalResponse::Refused(ErrorCode::TooMany));
+    }
+    if plan.https.redirect.is_some() && !over_tls {
+        return Some(LocalResponse::ToHttps);
     }
     if request.is_at_last_hop() {
         return Some(LocalResponse::LastHop);
@@ -340,40 +389,9 @@ fn observe<'b>(
     Some(Box::new(Extras {
         logged: log.map(|_| LoggedHead::new(client, &logged)),
         spans,
-        parent_at: None,
+        parent_at: Cell::new(None),
         correlation,
     }))
-}
-
-/// Writes the head that the upstream gets. Returns where `Host` is missing in it, if it is.
-fn forward(
-    snapshot: &Snapshot,
-    (client, trusted): (&ClientInfo, bool),
-    request: &mut Request<'_>,
-    decided: &Decided<'_>,
-    extras: Option<&mut Extras<'_>>,
-    forwarded: &mut Vec<u8>,
-) -> Option<usize> {
-    let parent = extras.as_ref().and_then(|it| {
-        // Each attempt writes its own span there.
-        let spans = it.spans.as_deref().map(SpanRecorder::parent);
-        it.correlation.begins.or(spans)
-    });
-    let with = Forwarding {
-        client,
-        trusted,
-        over_tls: decided.over_tls,
-        prepared: &snapshot.plan_headers,
-        correlation: extras.as_ref().map(|it| &it.correlation),
-        parent,
-        visitor: decided.visitor.as_ref(),
-        assignment: &decided.assignment,
-    };
-    let places = request.forward(forwarded, &with);
-    if let Some(extras) = extras {
-        extras.parent_at = places.parent;
-    }
-    places.host
 }
 
 /// The HTTP that the client speaks.
@@ -439,10 +457,10 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
 ) -> Option<Responding> {
     let sent = match exchange.local {
         None => {
-            let request = (forwarded, body.as_deref_mut());
-            acquire_and_send(client, exchange, request, received, head, left).await
+            let to = (body.as_deref_mut(), &mut *received);
+            attempts::acquire_and_send(client, exchange, (input, forwarded), to, head, left).await
         }
-        Some(LocalResponse::Refused(code)) => Err(Failure::of(code)),
+        Some(LocalResponse::Refused(code)) => Err(AttemptFailure::of(code)),
         Some(local) => {
             let body = (exchange.inline_body(input), body.as_deref_mut());
             let response = local_response::answer(client, exchange, local, body, received, head);
@@ -454,8 +472,8 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
     };
     match sent {
         Ok(responding) => Some(responding),
-        Err(Failure::ClientLeft) => None,
-        Err(Failure::Error(error, fallback)) => {
+        Err(AttemptFailure::ClientLeft) => None,
+        Err(AttemptFailure::Error(error, fallback)) => {
             policy::log_error(client.worker(), &error);
             exchange.trace(|spans| spans.failed(&error));
             let unread = body.is_some_and(|body| !body.is_through());
@@ -467,90 +485,5 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
                 connection: None,
             })
         }
-    }
-}
-
-/// Why no upstream has answered.
-enum Failure {
-    /// What is answered instead, and the experiment that fell back to control.
-    Error(ProxyError, Option<ExperimentIndex>),
-    ClientLeft,
-}
-
-impl Failure {
-    fn of(code: ErrorCode) -> Failure {
-        Failure::Error(ProxyError::new(code), None)
-    }
-}
-
-/// The phases *acquire* and *send*, again where the request may be sent once more.
-async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
-    client: &mut C,
-    exchange: &Exchange<'_>,
-    (forwarded, mut body): (&mut Vec<u8>, Option<&mut RequestBody>),
-    received: &mut Vec<u8>,
-    head: &mut H,
-    mut left: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Responding, Failure> {
-    if let Some(code) = body.as_ref().and_then(|body| body.fault()) {
-        return Err(Failure::of(code));
-    }
-    let mut target = acquire::Target::new(exchange);
-    let mut acquired = match acquire::idle(exchange, &target) {
-        Some(acquired) => acquired,
-        None => {
-            let acquiring = Box::pin(acquire::first(client.worker(), exchange, &mut target));
-            let acquired = tokio::select! {
-                biased;
-                acquired = acquiring => acquired,
-                () = left.as_mut() => return Err(Failure::ClientLeft),
-                () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
-            };
-            target.note(exchange);
-            acquired.map_err(|error| Failure::Error(error, target.fallback))?
-        }
-    };
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        received.clear();
-        let Acquired { connection, now } = &mut acquired;
-        let endpoint = connection.endpoint();
-        exchange.address_to(&endpoint.address, forwarded);
-        target.note_attempt(exchange, endpoint, attempts);
-        let attempt = SendAttempt {
-            exchange,
-            fallback: target.fallback,
-            request: forwarded,
-            body: body.as_deref_mut(),
-            received,
-            head,
-            now: now.take(),
-        };
-        let sent = send::attempt(client, &mut connection.stream, attempt, left.as_mut()).await;
-        let failed = match sent {
-            Ok(response) => {
-                connection.endpoint().served();
-                return Ok(Responding {
-                    response,
-                    connection: Some(acquired.connection),
-                });
-            }
-            Err(failed) => failed,
-        };
-        let Some((error, unsent)) = failed.into_error(exchange, connection) else {
-            return Err(Failure::ClientLeft);
-        };
-        let unsent = unsent && !body.as_ref().is_some_and(|body| body.has_begun());
-        // A response that cannot be parsed is one: it would be no better a second time.
-        let again = error.code == ErrorCode::Broken
-            && attempts < ATTEMPTS_MAX
-            && (unsent || acquire::may_repeat(exchange, &target, connection));
-        if !again {
-            return Err(Failure::Error(error, target.fallback));
-        }
-        acquired = acquire::again(exchange, &target, acquired.connection, error)
-            .await
-            .map_err(|error| Failure::Error(error, target.fallback))?;
     }
 }

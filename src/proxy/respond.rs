@@ -1,8 +1,10 @@
 //! The phases *record* and *respond*: a response is journaled, then its head is written for the
 //! client.
 
+use crate::config::plan::OtherVersion;
 use crate::experiment::record::Exposure;
-use crate::experiment::{ExperimentIndex, metric};
+use crate::experiment::{UpstreamIndex, metric};
+use crate::proxy::changes::ServedBy;
 use crate::proxy::error_response::{self, Blame, ErrorCode};
 use crate::proxy::exchange::{Exchange, RecordedResponse};
 use crate::proxy::h1::body::ClientFraming;
@@ -17,6 +19,7 @@ use crate::proxy::observe::exposure_log::{self, Answered};
 use crate::proxy::observe::trace_context::REQUEST_ID;
 use crate::proxy::policy;
 use crate::proxy::snapshot::Worker;
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -25,8 +28,12 @@ use std::time::Instant;
 /// How a response came about.
 #[derive(Clone, Copy, Debug)]
 pub struct Provenance {
-    /// The experiment whose group control served, because the group's upstream is down.
-    pub fallback: Option<ExperimentIndex>,
+    /// The upstream that has answered, unless watershed did.
+    pub upstream: Option<UpstreamIndex>,
+    /// Whether it is changed as the file says, which errors are not.
+    pub is_changed: bool,
+    /// The version that served in the place of the group's.
+    pub fallback: Option<OtherVersion>,
     /// The version of HTTP that the response came in.
     pub version: Version,
     /// A part of the request's body has not been read: the client's connection cannot be reused.
@@ -35,8 +42,10 @@ pub struct Provenance {
 
 impl Provenance {
     /// Of a response that watershed made itself.
-    pub fn own(fallback: Option<ExperimentIndex>, unread: bool) -> Provenance {
+    pub fn own(fallback: Option<OtherVersion>, unread: bool) -> Provenance {
         Provenance {
+            upstream: None,
+            is_changed: false,
             fallback,
             version: Version::HTTP_11,
             unread,
@@ -54,7 +63,7 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> RecordedResponse {
         let at = Instant::now();
-        let exposures = self.record(worker, &response, provenance.fallback, at);
+        let exposures = self.record(worker, &response, provenance, at);
         let progress = &self.progress;
         progress.responded(&self.snapshot, response.status, at);
         response.strip();
@@ -76,9 +85,31 @@ impl Exchange<'_> {
         received.extend_from_slice(&error_response::response(code, None));
         let response = self.parse_own(received)?;
         let at = Instant::now();
-        let exposures = self.record(worker, &response, provenance.fallback, at);
+        let exposures = self.record(worker, &response, provenance, at);
         self.responds_itself(&response, received, at, Some(code.token()));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
+        let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
+        Some(response)
+    }
+
+    /// Records a response that a route or a group of the user makes, which stands whole in `received`,
+    /// and writes its head.
+    pub fn respond_by_plan(
+        &self,
+        worker: &Worker,
+        received: &[u8],
+        unread: bool,
+        head: &mut impl HeadWriter,
+    ) -> Option<RecordedResponse> {
+        let response = self.parse_own(received)?;
+        let at = Instant::now();
+        let provenance = Provenance {
+            is_changed: true,
+            ..Provenance::own(None, unread)
+        };
+        let exposures = self.record(worker, &response, provenance, at);
+        self.responds_itself(&response, received, at, None);
+        let closes = self.closes || unread;
         let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
         Some(response)
     }
@@ -133,7 +164,7 @@ impl Exchange<'_> {
         &self,
         worker: &Worker,
         response: &ResponseHead<'_>,
-        fallback: Option<ExperimentIndex>,
+        provenance: Provenance,
         at: Instant,
     ) -> SmallVec<[Exposure; 2]> {
         let snapshot = &*self.snapshot;
@@ -141,8 +172,7 @@ impl Exchange<'_> {
         let (observations, faults) =
             metric::observe(metrics, &self.method, self.path, response, self.began_ms);
         if !faults.is_empty() {
-            let control = fallback.and_then(|it| snapshot.plan.control_upstream(it));
-            let upstream = control.unwrap_or(self.upstream());
+            let upstream = provenance.upstream.unwrap_or(self.upstream());
             event_faults::of_header(worker, snapshot, upstream, &faults);
         }
         if let Some(uncounted) = &self.uncounted {
@@ -160,7 +190,7 @@ impl Exchange<'_> {
             visitor,
             units: self.units.as_deref(),
             assignment: &self.assignment,
-            served: fallback,
+            served: provenance.fallback.map(|it| it.experiment),
             status: response.status,
             segments: self.segments.as_deref().unwrap_or_default(),
             observations,
@@ -184,6 +214,17 @@ impl Exchange<'_> {
             answer: &mut response,
             more: &mut more,
         };
+        if let Some(changes) = self.changes.as_deref().filter(|_| provenance.is_changed) {
+            let by = ServedBy {
+                upstream: provenance.upstream,
+                fallback: provenance.fallback,
+                assignment: &self.assignment,
+            };
+            changes.to_response(plan, by, self.over_tls, &mut edited);
+        }
+        if let Some(upstream) = provenance.upstream {
+            self.keep_versions_apart(upstream, &mut edited);
+        }
         plan_headers::finish(
             (plan, prepared),
             (provenance.version, &mut edited),
@@ -192,12 +233,25 @@ impl Exchange<'_> {
             (&self.cookies, self.uncounted.is_some()),
             self.over_tls,
         );
-        if let Some(experiment) = provenance.fallback {
-            let control = plan.experiment(experiment).control;
-            let group = prepared.group(experiment, control).clone();
+        if let Some(other) = provenance.fallback {
+            let group = prepared.group(other.experiment, other.group).clone();
             edited.append(plan_headers::FALLBACK, group);
         }
         self.write_head(worker, &mut response, &mut more, how, exposures, head)
+    }
+
+    /// Marks what clients keep of a response of this upstream's version.
+    fn keep_versions_apart(&self, upstream: UpstreamIndex, head: &mut impl Edit) {
+        let versions = &self.snapshot.plan_headers.versions;
+        let marked = self.assignment.varies_by.marked_validators;
+        if marked || versions.isolates() {
+            let plain = self.plain_cookies.borrow();
+            let plain: &[Box<[u8]>] = match plain.as_deref() {
+                Some(plain) => plain,
+                None => &[],
+            };
+            versions.to_response((upstream, marked), plain, self.began_ms, head);
+        }
     }
 
     /// Writes the head that the client gets.
@@ -215,6 +269,12 @@ impl Exchange<'_> {
         {
             let answer = &mut *response;
             EditableHead { answer, more }.insert(REQUEST_ID, id);
+        }
+        if let Some(hsts) = &self.snapshot.plan.https.hsts
+            && self.over_tls
+        {
+            let answer = &mut *response;
+            EditableHead { answer, more }.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         let to = ClientContext {
             http_10: self.http_10,
@@ -242,6 +302,7 @@ impl Exchange<'_> {
             },
             head_bytes: response.head_bytes,
             keeps: response.keeps,
+            idle_for: response.idle_for,
             closes: to.closes,
             pause_max: policy::pause_max(&snapshot.plan, plan_headers::is_of_events(&*response)),
             at,

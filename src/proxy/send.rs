@@ -1,5 +1,7 @@
 //! The phase *send*: a request goes out over a connection, and the head of the response comes in.
 
+use super::acquire::{Refusal, Refusals};
+use super::changes::ServedBy;
 use super::error_response::{ErrorCode, ProxyError};
 use super::exchange::{ClientStream, Exchange, RecordedResponse};
 use super::h1::body::{BodyReader, ClientFraming};
@@ -10,7 +12,7 @@ use super::h1::response_head::{
 use super::headers::hop_by_hop;
 use super::request_body::{CONTINUE, RequestBody};
 use super::respond::Provenance;
-use crate::experiment::ExperimentIndex;
+use super::snapshot::Worker;
 use crate::upstream::{PooledConnection, Stream};
 use http::{Method, Version};
 use std::io;
@@ -26,8 +28,8 @@ const INTERIM_MAX: usize = 64;
 pub struct SendAttempt<'a, H> {
     /// The exchange.
     pub exchange: &'a Exchange<'a>,
-    /// The experiment for which control serves in the group's place.
-    pub fallback: Option<ExperimentIndex>,
+    /// Whose version answers.
+    pub by: ServedBy<'a>,
     /// The forwarded head, with a body that came whole.
     pub request: &'a [u8],
     /// A body that follows.
@@ -38,6 +40,8 @@ pub struct SendAttempt<'a, H> {
     pub head: &'a mut H,
     /// When it begins, where that is known.
     pub now: Option<Instant>,
+    /// Which responses are not passed on.
+    pub refusals: Refusals<'a>,
 }
 
 /// Why an attempt has brought no response.
@@ -49,6 +53,8 @@ pub enum Failed {
         /// Whether the upstream has certainly not seen the request.
         unsent: bool,
     },
+    /// Another version is asked.
+    Refused(Refusal),
     /// The response is invalid, or its head exceeds a limit.
     Invalid(ErrorCode),
     /// The response's head did not arrive in time.
@@ -78,6 +84,8 @@ impl Failed {
         let to_blame = !connection.reused;
         let (error, unsent, counts) = match self {
             Failed::ClientLeft => return None,
+            // It is passed on, or another version is asked.
+            Failed::Refused(_) => (ProxyError::new(ErrorCode::Broken), false, false),
             Failed::TimedOut if exchange.is_late() => {
                 (ProxyError::new(ErrorCode::TotalTimedOut), false, false)
             }
@@ -248,12 +256,13 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
 ) -> Result<RecordedResponse, Failed> {
     let SendAttempt {
         exchange,
-        fallback,
+        by,
         request,
         mut body,
         received,
         head,
         now,
+        refusals,
     } = attempt;
     let mut sending = Sending::new(stream, request, now);
     let limits = ResponseLimits::from(&exchange.snapshot.plan.limits);
@@ -285,9 +294,9 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
             let context = context_of(exchange, sending.stream);
             let (status, end) = match response_head::read(received, limits, context) {
                 Ok(ParsedHead::Final(answer)) => {
-                    let first = received.get(answer.head_bytes..).unwrap_or_default();
-                    let from = (fallback, sending.stream.is_http2());
-                    let provenance = check_final(exchange, &answer, first, from, body)?;
+                    check_refusals(exchange, refusals, answer.status)?;
+                    let from = (by, sending.stream.is_http2());
+                    let provenance = check_final(exchange, &answer, received, from, body)?;
                     let mut response = exchange.respond(client.worker(), answer, provenance, head);
                     // What is left of the request would be taken for the next one.
                     response.keeps &= sending.is_sent();
@@ -313,6 +322,25 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
     }
 }
 
+/// Passes a response on that was refused, because no other version stands in. Its head is in `received`.
+pub fn keep<H: HeadWriter>(
+    worker: &Worker,
+    exchange: &Exchange<'_>,
+    (by, stream): (ServedBy<'_>, &Stream),
+    received: &[u8],
+    head: &mut H,
+) -> Result<RecordedResponse, ErrorCode> {
+    let limits = ResponseLimits::from(&exchange.snapshot.plan.limits);
+    let read = response_head::read(received, limits, context_of(exchange, stream))?;
+    let ParsedHead::Final(answer) = read else {
+        return Err(ErrorCode::Unsound);
+    };
+    let from = (by, stream.is_http2());
+    let provenance = check_final(exchange, &answer, received, from, None);
+    let provenance = provenance.map_err(|_| ErrorCode::Unsound)?;
+    Ok(exchange.respond(worker, answer, provenance, head))
+}
+
 /// Returns what the meaning of the response depends on besides its bytes.
 fn context_of(exchange: &Exchange<'_>, stream: &Stream) -> ResponseContext {
     ResponseContext {
@@ -322,14 +350,28 @@ fn context_of(exchange: &Exchange<'_>, stream: &Stream) -> ResponseContext {
     }
 }
 
+/// Checks whether a response of this status is passed on.
+fn check_refusals(
+    exchange: &Exchange<'_>,
+    refusals: Refusals<'_>,
+    status: u16,
+) -> Result<(), Failed> {
+    let Some(refusal) = refusals.refuses(status) else {
+        return Ok(());
+    };
+    exchange.trace(|spans| spans.answered(status, Version::HTTP_11));
+    Err(Failed::Refused(refusal))
+}
+
 /// Checks the beginning of the body of a final response, and ends the wait for its head.
 fn check_final(
     exchange: &Exchange<'_>,
     response: &ResponseHead<'_>,
-    first: &[u8],
-    (fallback, http2): (Option<ExperimentIndex>, bool),
+    received: &[u8],
+    (by, http2): (ServedBy<'_>, bool),
     body: Option<&mut RequestBody>,
 ) -> Result<Provenance, Failed> {
+    let first = received.get(response.head_bytes..).unwrap_or_default();
     if !BodyReader::new(response.follows, ClientFraming::Chunks).may_begin(first) {
         return Err(Failed::Invalid(ErrorCode::Unsound));
     }
@@ -349,7 +391,9 @@ fn check_final(
         body.waits()
     });
     Ok(Provenance {
-        fallback,
+        upstream: by.upstream,
+        is_changed: true,
+        fallback: by.fallback,
         version,
         unread,
     })

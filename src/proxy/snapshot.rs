@@ -6,6 +6,7 @@ use crate::experiment::UpstreamIndex;
 use crate::journal::{DeclaredPlan, Writer};
 use crate::otel::Outbox;
 use crate::proxy::buffer_pool::BufferPool;
+use crate::proxy::changes;
 use crate::proxy::connection_limits::ConnectionLimits;
 use crate::proxy::headers::plan_headers::PlanHeaders;
 use crate::proxy::observe::event_log::EventLog;
@@ -58,6 +59,8 @@ pub struct Snapshot {
     pub outbox: Option<Outbox>,
     /// Whether requests are logged, exported, or given what tells them apart.
     pub has_extras: bool,
+    /// Whether the file changes requests or responses.
+    pub has_changes: bool,
     /// Which clients of this worker are robots.
     pub robots: RobotCache,
     /// What this worker served for each upstream, and at last for none.
@@ -237,6 +240,7 @@ impl Snapshot {
             plan_headers: PlanHeaders::new(&plan),
             declared: DeclaredPlan::new(&declaration(&plan)),
             outbox,
+            has_changes: changes::has_changes(&plan),
             robots: RobotCache::default(),
             traffic: plan
                 .upstreams

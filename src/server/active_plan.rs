@@ -1,19 +1,22 @@
 //! The plan that is served: the plan of the file, changed by decisions, with the secrets that sign.
 
+use super::decided_plan::{DecidedPlan, KnownDecisions};
 use super::secrets::Secrets;
 use crate::admin::clock::now_ms;
+use crate::config::InvalidConfig;
 use crate::config::plan::Plan;
-use crate::experiment::assign::Weight;
-use crate::experiment::{Experiment, Group, GroupIndex, Lifecycle};
+use crate::experiment::Lifecycle;
 use crate::journal;
-use crate::store::decisions::{DecidedState, StandingDecision, StandingDecisions};
-use crate::store::{Store, chain};
+use crate::store::decisions::{
+    AuditEntry, DecidedBy, DecidedState, StandingDecision, StandingDecisions, StoredDefinitions,
+};
+use crate::store::{Store, StoreError, chain};
 use crate::telemetry::Problems;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -33,31 +36,44 @@ pub struct ActivePlan {
 #[derive(Debug)]
 struct PlanInputs {
     plan: Plan,
-    decisions: StandingDecisions,
+    known: KnownDecisions,
     secrets: Vec<String>,
     /// What experiments do by their schedules, as it is served.
     scheduled: Vec<Lifecycle>,
+    /// Whether the store has the definitions of this plan.
+    is_registered: bool,
 }
 
 impl ActivePlan {
-    /// Serves this plan with these decisions, and signs with these secrets.
+    /// Serves this plan of `file` with these decisions, and signs with these secrets. An error names
+    /// promotions that the file takes the upstream from.
     pub fn new(
         plan: Plan,
-        decisions: StandingDecisions,
+        file: Option<&Path>,
+        known: KnownDecisions,
         secrets: &Secrets,
-    ) -> (ActivePlan, watch::Receiver<Arc<Plan>>) {
+    ) -> Result<(ActivePlan, watch::Receiver<Arc<Plan>>), InvalidConfig> {
+        let decided = known.apply(&plan, now_ms());
+        for kept in &decided.kept {
+            tracing::info!("{kept}");
+        }
+        if let Some(invalid) = decided.problems(file) {
+            return Err(invalid);
+        }
         let mut inputs = PlanInputs {
             plan,
-            decisions,
+            known,
             secrets: secrets.known().to_vec(),
             scheduled: Vec::new(),
+            is_registered: false,
         };
-        let (plans, changes) = watch::channel(Arc::new(inputs.plan_to_serve()));
+        inputs.note_schedules(now_ms());
+        let (plans, changes) = watch::channel(Arc::new(inputs.signing(decided.plan)));
         let active = ActivePlan {
             inputs: Mutex::new(inputs),
             plans,
         };
-        (active, changes)
+        Ok((active, changes))
     }
 
     /// Returns the plan that is served.
@@ -65,34 +81,74 @@ impl ActivePlan {
         Arc::clone(&self.plans.borrow())
     }
 
+    /// Returns what decisions would make of another plan of the file.
+    pub fn decided(&self, plan: &Plan) -> DecidedPlan {
+        self.inputs().known.apply(plan, now_ms())
+    }
+
     /// Replaces the plan of the file.
     pub fn load(&self, plan: Plan) {
-        self.change(|inputs| inputs.plan = plan);
+        self.change(|inputs| (inputs.plan, inputs.is_registered) = (plan, false));
     }
 
     /// Replaces the decisions. Returns whether they have changed.
-    fn decide(&self, decisions: &StandingDecisions) -> bool {
-        let has_changed = {
-            let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-            inputs.decisions != *decisions
-        };
+    fn decide(&self, known: &KnownDecisions) -> bool {
+        let has_changed = self.inputs().known != *known;
         if has_changed {
-            self.change(|inputs| inputs.decisions = decisions.clone());
+            self.change(|inputs| inputs.known = known.clone());
         }
         has_changed
     }
 
+    /// Stores the definitions of the file's experiments, once for each plan, and ends promotions that another
+    /// experiment of their name supersedes.
+    async fn register(
+        &self,
+        store: &dyn Store,
+        known: &mut KnownDecisions,
+    ) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        let (digest, (changed, ended)) = {
+            let inputs = self.inputs();
+            if inputs.is_registered {
+                return Ok(());
+            }
+            (inputs.plan.digest, known.changes(&inputs.plan, now_ms))
+        };
+        for (name, before) in ended {
+            end_promotion(store, &name, &before, now_ms).await?;
+        }
+        if !changed.is_empty() {
+            store.define(&changed).await?;
+            *known = KnownDecisions::read(store).await?;
+        }
+        let mut inputs = self.inputs();
+        inputs.is_registered = inputs.plan.digest == digest;
+        Ok(())
+    }
+
+    fn inputs(&self) -> MutexGuard<'_, PlanInputs> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, how: impl FnOnce(&mut PlanInputs)) {
-        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs = self.inputs();
         how(&mut inputs);
-        self.plans.send_replace(Arc::new(inputs.plan_to_serve()));
+        let now_ms = now_ms();
+        inputs.note_schedules(now_ms);
+        let DecidedPlan { plan, lost, .. } = inputs.known.apply(&inputs.plan, now_ms);
+        // The file was sound before: another replica's file has the upstream.
+        if !lost.is_empty() {
+            tracing::error!("a promotion cannot stay in effect here: {lost:?}");
+        }
+        self.plans.send_replace(Arc::new(inputs.signing(plan)));
     }
 
     /// Serves another plan if the time of a start or an end has come. Returns the time to the next one.
     fn keep_schedule(&self) -> Duration {
         let now_ms = now_ms();
         let (has_changed, next_ms) = {
-            let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+            let inputs = self.inputs();
             let schedules = || inputs.plan.experiments.iter().map(|it| it.schedule);
             let changes = schedules().filter_map(|it| it.next_change_ms(now_ms));
             let does = schedules().map(|it| it.at(now_ms));
@@ -117,10 +173,15 @@ impl ActivePlan {
             if secrets.refresh(&*store).await {
                 self.change(|inputs| inputs.secrets = secrets.known().to_vec());
             }
-            match store.decisions().await {
-                Ok(decisions) => {
-                    if self.decide(&decisions) {
-                        remember(&file, &decisions);
+            let read = async {
+                let mut known = KnownDecisions::read(&*store).await?;
+                self.register(&*store, &mut known).await?;
+                Ok::<_, StoreError>(known)
+            };
+            match read.await {
+                Ok(known) => {
+                    if self.decide(&known) {
+                        remember(&file, &known);
                     }
                 }
                 // Ingestion reports an unavailable store.
@@ -137,8 +198,8 @@ impl ActivePlan {
 
 /// Returns the decisions before this start: those of the store or, if it is unavailable, those that this
 /// machine knew last. A group that was rolled back must not come back with a restart.
-pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> StandingDecisions {
-    let asked = tokio::time::timeout(START_WITHIN, store.decisions()).await;
+pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> KnownDecisions {
+    let asked = tokio::time::timeout(START_WITHIN, KnownDecisions::read(store)).await;
     let read = read(file);
     let problem = read.as_ref().err().cloned();
     if let Some(problem) = &problem {
@@ -154,11 +215,11 @@ pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> Stan
 
 /// Reads the file; a missing or damaged one has no decisions. An error says why it must not be written: it
 /// is of a newer version, or cannot be read.
-fn read(file: &Path) -> Result<StandingDecisions, String> {
+fn read(file: &Path) -> Result<KnownDecisions, String> {
     let bytes = match journal::read_regular(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(StandingDecisions::default());
+            return Ok(KnownDecisions::default());
         }
         Err(error) => {
             return Err(format!(
@@ -170,10 +231,17 @@ fn read(file: &Path) -> Result<StandingDecisions, String> {
     let version = serde_json::from_slice(&bytes).map_or(0, |Version { version }| version);
     match version {
         // Release 0.1.0 wrote decisions only.
-        0 => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+        0 => Ok(KnownDecisions {
+            decisions: serde_json::from_slice(&bytes).unwrap_or_default(),
+            definitions: StoredDefinitions::new(),
+        }),
         VERSION => {
             let remembered: Result<Remembered, _> = serde_json::from_slice(&bytes);
-            Ok(remembered.map_or_else(|_| StandingDecisions::default(), |it| it.controls))
+            let known = remembered.map(|it| KnownDecisions {
+                decisions: it.controls,
+                definitions: it.definitions,
+            });
+            Ok(known.unwrap_or_default())
         }
         newer => Err(format!(
             "{} has version {newer}, and this program reads up to {VERSION}; it is left unchanged: run the version that wrote it, or delete it",
@@ -194,6 +262,8 @@ const VERSION: u64 = 1;
 struct Remembered {
     version: u64,
     controls: StandingDecisions,
+    #[serde(default)]
+    definitions: StoredDefinitions,
 }
 
 #[derive(serde::Deserialize)]
@@ -201,14 +271,15 @@ struct Version {
     version: u64,
 }
 
-fn remember(file: &Path, decisions: &StandingDecisions) {
+fn remember(file: &Path, known: &KnownDecisions) {
     if read(file).is_err() {
         return;
     }
     let next = file.with_extension("next");
     let remembered = Remembered {
         version: VERSION,
-        controls: decisions.clone(),
+        controls: known.decisions.clone(),
+        definitions: known.definitions.clone(),
     };
     let write = |bytes: Vec<u8>| {
         // A half-written file may have the permissions of an earlier release.
@@ -229,63 +300,49 @@ fn remember(file: &Path, decisions: &StandingDecisions) {
     }
 }
 
+/// Ends a promotion, because the file has another experiment of its name again. If somebody else has decided
+/// meanwhile, that stands.
+async fn end_promotion(
+    store: &dyn Store,
+    name: &str,
+    before: &StandingDecision,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    const BY: &str = "the routes file";
+    let next = StandingDecision {
+        state: DecidedState::Running,
+        group: None,
+        at_ms: now_ms.max(before.at_ms + 1),
+        by: BY.to_owned(),
+        ..before.clone()
+    };
+    let entry = AuditEntry {
+        source: Some(DecidedBy::File),
+        experiment: name.to_owned(),
+        action: "resume".to_owned(),
+        from: format!("promoted {}", before.group.as_deref().unwrap_or_default()),
+        to: "running".to_owned(),
+        at_ms: next.at_ms,
+        by: BY.to_owned(),
+        reason: Some("the file has another experiment of this name".to_owned()),
+    };
+    if store.decide(before.at_ms, &next, &entry).await? {
+        tracing::info!("{name}: the promotion ends: the file has another experiment of this name");
+    }
+    Ok(())
+}
+
 impl PlanInputs {
-    fn plan_to_serve(&mut self) -> Plan {
-        let now_ms = now_ms();
+    fn note_schedules(&mut self, now_ms: u64) {
         let schedules = self.plan.experiments.iter().map(|it| it.schedule);
         self.scheduled = schedules.map(|it| it.at(now_ms)).collect();
-        let mut plan = with_decisions(&self.plan, &self.decisions, now_ms);
+    }
+
+    fn signing(&self, mut plan: Plan) -> Plan {
         let secrets: Vec<_> = self.secrets.iter().map(String::as_bytes).collect();
         if let [first, others @ ..] = &secrets[..] {
             plan.sign_by(first, others);
         }
         plan
     }
-}
-
-/// Applies decisions to a plan. A winner in the file takes precedence.
-fn with_decisions(plan: &Plan, decisions: &StandingDecisions, now_ms: u64) -> Plan {
-    let mut plan = plan.clone();
-    plan.keep_schedules(now_ms);
-    for experiment in plan.experiments.iter_mut() {
-        let decision = decisions.get(&*experiment.name);
-        let Some(decision) = decision.filter(|it| it.salt == *experiment.salt) else {
-            continue;
-        };
-        if experiment.ended_by_file {
-            continue;
-        }
-        let named = |name: &String| {
-            let place = experiment.groups.iter().position(|it| *it.name == **name);
-            place.map(GroupIndex)
-        };
-        let group = decision.group.as_ref().and_then(named);
-        let weights = weights(experiment, decision);
-        (experiment.lifecycle, experiment.winner) = match decision.state {
-            DecidedState::Running => (experiment.lifecycle, None),
-            DecidedState::Paused => (Lifecycle::Paused, Some(experiment.control)),
-            // A group that no longer exists cannot be served.
-            DecidedState::Promoted => (
-                Lifecycle::Promoted,
-                Some(group.unwrap_or(experiment.control)),
-            ),
-            DecidedState::RolledBack => (Lifecycle::RolledBack, Some(experiment.control)),
-        };
-        if let Some(weights) = weights {
-            experiment.reweigh(&weights);
-        }
-        if let (Some(position), Some(ramp)) = (&decision.ramp, experiment.ramp.take()) {
-            experiment.admit(&ramp.steps[ramp.step_of(position.share)]);
-            experiment.ramp = Some(ramp);
-        }
-    }
-    plan
-}
-
-/// The weights of a decision, where the file leaves them to it, and the groups are still the same.
-fn weights(experiment: &Experiment, decision: &StandingDecision) -> Option<Vec<Weight>> {
-    experiment.allocation.as_ref()?;
-    let weight = |group: &Group| Weight::new(*decision.weights.get(&*group.name)?);
-    let weights: Option<Vec<Weight>> = experiment.groups.iter().map(weight).collect();
-    weights.filter(|weights| weights.len() == decision.weights.len())
 }

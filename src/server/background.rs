@@ -2,8 +2,9 @@
 
 use super::active_plan::ActivePlan;
 use super::handoff::Handover;
+use super::history::{self, FileRecorder};
 use super::opened::Opened;
-use super::reload::{Reloads, reload};
+use super::reload::{self, Reloads, reload};
 use super::server_events::{self, ServerEvents};
 use super::{fd_limit, frequent_ids, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
@@ -12,13 +13,15 @@ use crate::config::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::record::Declaration;
 use crate::journal;
+use crate::notify;
 use crate::otel;
 use crate::proxy::SharedState;
 use crate::store::Store;
+use crate::store::decisions::DecidedBy;
 use crate::store::{replicas, retention};
 use crate::tasks::{Phase, Policy, Supervisor, Task};
 use crate::telemetry::Telemetry;
-use crate::upstream::health_check;
+use crate::upstream::{RawConnection, health_check};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub struct Background {
     ingestion: Task,
     results: Task,
     spans: Task,
+    webhooks: Task,
 }
 
 /// The listeners of the admin API.
@@ -74,44 +78,45 @@ impl Background {
             store: &opened.store,
             telemetry: &opened.telemetry,
         };
+        let board = Arc::<notify::Board>::default();
         let decided = Arc::new(Notify::new());
-        let evaluator = Evaluator::new(Arc::clone(&opened.telemetry), Arc::clone(&decided));
+        let evaluator = Evaluator::new(
+            Arc::clone(&opened.telemetry),
+            Arc::clone(&decided),
+            Arc::clone(&board),
+        );
         let evaluator = Arc::new(evaluator);
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
-        let (events, event_requests) = mpsc::channel(8);
+        let ((events, asked), (exposures, exposed)) = (mpsc::channel(8), mpsc::channel(64));
         let path = plan.journal.path.clone();
-        let admin_state = admin::AdminState {
-            replica: replica.as_str().into(),
-            evaluator: Arc::clone(&evaluator),
-            plans: opened.plans.clone(),
-            store: Arc::clone(&opened.store),
-            telemetry: Arc::clone(&opened.telemetry),
-            rates: shared.rates,
-            server: admin::ServerHandle {
-                reloads,
-                events,
-                decided: Arc::clone(&decided),
-                latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
-                health_registry: Arc::clone(&shared.health_registry),
-            },
-            phase: opened.supervisor.phase(),
-            ended: Arc::default(),
+        let server = admin::ServerHandle {
+            reloads,
+            events,
+            exposures,
+            decided: Arc::clone(&decided),
+            latest_record: admin::LatestRecord(Arc::new(move || journal::latest_ms(&path))),
+            health_registry: Arc::clone(&shared.health_registry),
         };
+        let admin_state = admin_state(&opened, &shared, (&replica, &evaluator), server);
+        let (history, loads) = start.history(file.clone(), &opened.active);
         let others = vec![
+            history,
             start.first_connections(&plan),
             start.decisions(&opened, &decided),
             start.announcement(replica),
             start.retention(),
             start.frequent_ids(),
-            start.reload(file, &opened.active, reload_requests),
-            start.health_checks(shared.health_registry),
+            start.reload(file, &opened.active, (reload_requests, loads)),
+            start.health_checks(Arc::clone(&shared.health_registry)),
         ];
+        let webhooks = start.webhooks(sources(&opened, &shared, board));
         let server_events = opened.server_events.map(|journal| {
             start.server_events(ServerEvents {
                 journal,
                 slot: plan.workers,
-                asked: event_requests,
+                asked,
+                exposed,
             })
         });
         let (readers, options) = (opened.readers, opened.options);
@@ -125,6 +130,7 @@ impl Background {
             ingestion: start.ingestion(ingestor),
             results: start.results(&evaluator),
             spans: start.spans(inbox),
+            webhooks,
             telemetry: opened.telemetry,
         }
     }
@@ -145,7 +151,41 @@ impl Background {
             supervisor.enter(Phase::Concluding);
             self.results.ended().await;
         }
+        self.webhooks.ended().await;
         self.spans.ended().await;
+    }
+}
+
+/// Makes the state of the admin API.
+fn admin_state(
+    opened: &Opened,
+    shared: &SharedState,
+    (replica, evaluator): (&str, &Arc<Evaluator>),
+    server: admin::ServerHandle,
+) -> admin::AdminState {
+    admin::AdminState {
+        replica: replica.into(),
+        evaluator: Arc::clone(evaluator),
+        plans: opened.plans.clone(),
+        store: Arc::clone(&opened.store),
+        telemetry: Arc::clone(&opened.telemetry),
+        rates: Arc::clone(&shared.rates),
+        server,
+        phase: opened.supervisor.phase(),
+        ended: Arc::default(),
+        latest: Arc::default(),
+    }
+}
+
+/// Returns what the task of webhooks reads and writes.
+fn sources(opened: &Opened, shared: &SharedState, board: Arc<notify::Board>) -> notify::Sources {
+    notify::Sources {
+        plans: opened.plans.clone(),
+        board,
+        store: Arc::clone(&opened.store),
+        folder: opened.plan().journal.path.clone(),
+        telemetry: Arc::clone(&opened.telemetry),
+        health_registry: Arc::clone(&shared.health_registry),
     }
 }
 
@@ -198,6 +238,13 @@ impl Start<'_> {
         self.supervisor.spawn("spans", Policy::Restart, move || {
             let telemetry = Arc::clone(&telemetry);
             otel::run(Arc::clone(&inbox), plans.clone(), telemetry, phase.clone())
+        })
+    }
+
+    fn webhooks(&self, sources: notify::Sources) -> Task {
+        let phase = self.supervisor.phase();
+        self.supervisor.spawn("webhooks", Policy::Restart, move || {
+            notify::run(sources.clone(), phase.clone())
         })
     }
 
@@ -256,13 +303,36 @@ impl Start<'_> {
             })
     }
 
+    /// Keeps loaded files, the first of which is that of the start.
+    fn history(
+        &self,
+        file: Option<PathBuf>,
+        active: &ActivePlan,
+    ) -> (Task, mpsc::Sender<history::Load>) {
+        let (loads, loaded) = mpsc::channel(history::WAITING_MAX);
+        if file.is_some() {
+            reload::record(&loads, active, "start".to_owned(), DecidedBy::File);
+        }
+        let recorder = Arc::new(FileRecorder::new(loaded).into());
+        let (store, path) = (Arc::clone(self.store), file.unwrap_or_default());
+        let task = self
+            .supervisor
+            .spawn_until(is_closing, "history", Policy::Restart, move || {
+                history::keep(Arc::clone(&recorder), Arc::clone(&store), path.clone())
+            });
+        (task, loads)
+    }
+
     fn reload(
         &self,
         file: Option<PathBuf>,
         active: &Arc<ActivePlan>,
-        asked: mpsc::Receiver<admin::ReloadRequest>,
+        (asked, loads): (
+            mpsc::Receiver<admin::ReloadRequest>,
+            mpsc::Sender<history::Load>,
+        ),
     ) -> Task {
-        let watched = Reloads::new(file.as_deref(), &active.plan(), asked);
+        let watched = Reloads::new(file.as_deref(), &active.plan(), asked, loads);
         let (watched, telemetry) = (Arc::new(watched.into()), Arc::clone(self.telemetry));
         let active = Arc::clone(active);
         self.supervisor
@@ -306,12 +376,8 @@ fn retained(plan: &Plan) -> (Option<Duration>, Declaration) {
 async fn log_unreachable_upstreams(plan: Arc<Plan>) {
     for upstream in &plan.upstreams {
         for endpoint in &upstream.endpoints {
-            let target = (&*endpoint.host, endpoint.port);
-            let connected = tokio::time::timeout(
-                plan.timeouts.connect,
-                tokio::net::TcpStream::connect(target),
-            )
-            .await;
+            let connecting = RawConnection::to(endpoint);
+            let connected = tokio::time::timeout(plan.timeouts.connect, connecting).await;
             let error = match connected {
                 Ok(Ok(_)) => continue,
                 Ok(Err(error)) => error.to_string(),

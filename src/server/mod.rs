@@ -2,10 +2,12 @@
 
 mod active_plan;
 mod background;
+mod decided_plan;
 mod error_with_hint;
 pub mod fd_limit;
 mod frequent_ids;
 pub mod handoff;
+mod history;
 mod ingest_scheduler;
 mod journals;
 mod listeners;
@@ -18,6 +20,7 @@ mod signals;
 mod stores;
 mod workers;
 
+pub use decided_plan::{DecidedPlan, KeptPromotion, KnownDecisions, LostPromotion};
 pub use error_with_hint::ErrorWithHint;
 pub use listeners::Listeners;
 pub use signals::{stop_requested, survive};
@@ -61,7 +64,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let addresses = addresses(&plan, &listeners)?;
     let holder = listeners.holder.subscribe();
-    let mut opened = Opened::open(plan).await?;
+    let mut opened = Opened::open(plan, options.file.as_deref()).await?;
     let (supervisor, plans) = (opened.supervisor.clone(), opened.plans.clone());
     let (outbox, inbox) = otel::queue(Arc::clone(&opened.telemetry));
     let shared = SharedState {

@@ -8,7 +8,7 @@ use crate::journal::{self, Journals, Reader, Writer};
 use crate::store::Store;
 use crate::tasks::Supervisor;
 use crate::telemetry::Telemetry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -41,8 +41,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens everything. An unavailable store is not an error.
-    pub async fn open(plan: Plan) -> anyhow::Result<Opened> {
+    /// Opens everything for the plan of `file`. An unavailable store is not an error.
+    pub async fn open(plan: Plan, file: Option<&Path>) -> anyhow::Result<Opened> {
         let telemetry = Arc::new(Telemetry::new(plan.workers + 1));
         telemetry.reload.started();
         let store = stores::store_of(&plan.store)?;
@@ -58,7 +58,7 @@ impl Opened {
         let decisions_file = active_plan::file(&plan);
         let decided = active_plan::recall(&*store, &decisions_file, &telemetry.problems).await;
         let secrets = Secrets::open(&plan, &*store, &telemetry).await?;
-        let (active, plans) = ActivePlan::new(plan, decided, &secrets);
+        let (active, plans) = ActivePlan::new(plan, file, decided, &secrets)?;
         Ok(Opened {
             telemetry,
             supervisor,

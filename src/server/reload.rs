@@ -1,8 +1,12 @@
 //! Loads the file again while serving.
 
 use super::active_plan::ActivePlan;
+use super::decided_plan::DecidedPlan;
+use super::history::Load;
 use super::logging;
+use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
+use crate::store::decisions::DecidedBy;
 use crate::telemetry::Telemetry;
 use crate::{admin, config};
 use std::path::{Path, PathBuf};
@@ -11,27 +15,55 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
-/// How often the file is checked for changes.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the files are checked for changes.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A changed file is loaded after so many checks in a row that find it as it was: a file that is still
+/// being written keeps changing.
+const UNCHANGED: u32 = 2;
 
 /// After so many checks, a missing file is reported.
-const MISSING_REPORTED: u32 = 3;
+const MISSING_REPORTED: u32 = 6;
 
 /// The state that survives a panic of the reload.
 #[derive(Debug)]
 pub struct Reloads {
     /// Requests of the admin API.
     asked: mpsc::Receiver<admin::ReloadRequest>,
+    /// Receives each file that was loaded.
+    loads: mpsc::Sender<Load>,
     watched: WatchedFiles,
 }
 
 /// The routes file, and others that the plan depends on, such as certificates and lists of IDs.
 #[derive(Debug, Default)]
 struct WatchedFiles {
-    /// Their contents when they were last loaded.
-    seen: Vec<Option<Vec<u8>>>,
+    files: Vec<Watched>,
+    /// How many checks in a row have found what the check before had found.
+    unchanged: u32,
     /// How often in a row one of them was missing.
     missing: u32,
+    /// Whether missing files were reported, so that a reload has to end the report.
+    is_reported: bool,
+}
+
+/// What is watched, and a digest of its contents, `None` for a file that cannot be read.
+#[derive(Debug)]
+struct Watched {
+    what: WatchedFile,
+    /// When it was last loaded.
+    loaded: Option<u128>,
+    /// At the latest check.
+    latest: Option<u128>,
+}
+
+/// What is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum WatchedFile {
+    /// A file.
+    File(PathBuf),
+    /// The names of the files that match a pattern.
+    Pattern(String),
 }
 
 impl Reloads {
@@ -40,35 +72,142 @@ impl Reloads {
         file: Option<&Path>,
         plan: &Plan,
         asked: mpsc::Receiver<admin::ReloadRequest>,
+        loads: mpsc::Sender<Load>,
     ) -> Reloads {
-        let seen = file.map(|file| contents(file, &plan.watched));
+        let mut watched = WatchedFiles::default();
+        if let Some(file) = file {
+            watched.watch(file, plan, &[]);
+        }
         Reloads {
             asked,
-            watched: WatchedFiles {
-                seen: seen.unwrap_or_default(),
-                missing: 0,
-            },
+            loads,
+            watched,
+        }
+    }
+}
+
+/// Why the file is loaded again.
+enum Cause {
+    Request(admin::ReloadRequest),
+    Hangup,
+    Change,
+}
+
+impl Cause {
+    /// Who loads it.
+    fn by(&self) -> String {
+        match self {
+            Cause::Request(request) => request.by.clone(),
+            Cause::Hangup => "SIGHUP".to_owned(),
+            Cause::Change => "file".to_owned(),
+        }
+    }
+
+    fn source(&self) -> DecidedBy {
+        match self {
+            Cause::Request(_) => DecidedBy::Person,
+            Cause::Hangup | Cause::Change => DecidedBy::File,
         }
     }
 }
 
 impl WatchedFiles {
+    /// Watches the files of a plan, and others that kept a new one from being loaded. Those that were not
+    /// watched yet are loaded as they are now.
+    fn watch(&mut self, file: &Path, plan: &Plan, others: &[PathBuf]) {
+        let plans = plan.watched.iter().map(PathBuf::as_path);
+        let others = others.iter().map(PathBuf::as_path);
+        let files = std::iter::once(file).chain(plans).chain(others);
+        let files = files.map(|path| WatchedFile::File(path.to_owned()));
+        let patterns = plan.watched_patterns.iter().cloned();
+        let mut before = std::mem::take(&mut self.files);
+        for what in files.chain(patterns.map(WatchedFile::Pattern)) {
+            if self.files.iter().any(|known| known.what == what) {
+                continue;
+            }
+            let known = before.iter().position(|known| known.what == what);
+            self.files.push(match known {
+                Some(place) => before.swap_remove(place),
+                None => {
+                    let contents = what.contents();
+                    Watched {
+                        what,
+                        loaded: contents,
+                        latest: contents,
+                    }
+                }
+            });
+        }
+    }
+
+    /// Takes the present contents for those that are loaded.
+    fn remember(&mut self) {
+        for file in &mut self.files {
+            file.latest = file.what.contents();
+            file.loaded = file.latest;
+        }
+        self.unchanged = 0;
+    }
+
     /// Whether they have to be loaded again. Reports those that are gone.
-    fn have_changed(&mut self, file: &Path, others: &[PathBuf], telemetry: &Telemetry) -> bool {
-        let now = contents(file, others);
-        let is_missing = now.contains(&None);
-        // Once it is back, a reload ends the report.
-        let is_back = !is_missing && self.missing >= MISSING_REPORTED;
+    fn have_changed(&mut self, telemetry: &Telemetry) -> bool {
+        let mut is_unchanged = true;
+        for file in &mut self.files {
+            let now = file.what.contents();
+            is_unchanged &= now == file.latest;
+            file.latest = now;
+        }
+        self.unchanged = match is_unchanged {
+            true => self.unchanged.saturating_add(1),
+            false => 0,
+        };
+        let is_missing = self.files.iter().any(|file| file.latest.is_none());
         self.missing = if is_missing { self.missing + 1 } else { 0 };
         if self.missing == MISSING_REPORTED {
-            report_missing(file, others, &now, telemetry);
+            self.report_missing(telemetry);
         }
         // A file that is missing for a moment is being replaced; one that stays away keeps no other from
         // being loaded.
         let is_settled = !is_missing || self.missing > MISSING_REPORTED;
-        let differs = |(now, seen)| now != seen && !matches!(now, &None);
-        let differ = now.len() != self.seen.len() || now.iter().zip(&self.seen).any(differs);
-        is_settled && (differ || is_back)
+        let differs = |file: &Watched| file.latest != file.loaded && file.latest.is_some();
+        let is_back = self.is_reported && !is_missing;
+        is_settled && self.unchanged >= UNCHANGED && (is_back || self.files.iter().any(differs))
+    }
+
+    /// Reports files that cannot be read any more. What was read of them stays in use.
+    fn report_missing(&mut self, telemetry: &Telemetry) {
+        let missing = self.files.iter().filter(|file| file.latest.is_none());
+        let missing = missing.filter_map(|file| match &file.what {
+            WatchedFile::File(path) => Some(path.display().to_string()),
+            WatchedFile::Pattern(_) => None,
+        });
+        let missing: Vec<String> = missing.collect();
+        self.is_reported = !missing.is_empty();
+        if missing.is_empty() {
+            return;
+        }
+        let text = format!(
+            "{} cannot be read any more; what was read before stays in use",
+            missing.join(", ")
+        );
+        tracing::error!("{text}");
+        if let Ok(mut error) = telemetry.reload.error.lock() {
+            *error = Some(text);
+        }
+    }
+}
+
+impl WatchedFile {
+    /// Returns a digest of the contents; `None` for a file that cannot be read.
+    fn contents(&self) -> Option<u128> {
+        let contents = match self {
+            WatchedFile::File(path) => std::fs::read(path).ok()?,
+            WatchedFile::Pattern(pattern) => {
+                format!("{:?}", config::matching(pattern).unwrap_or_default()).into_bytes()
+            }
+        };
+        // Reading from memory cannot fail.
+        Some(murmur3::murmur3_x64_128(&mut &contents[..], 0).unwrap_or_default())
     }
 }
 
@@ -82,7 +221,11 @@ pub async fn reload(
 ) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut reloads = reloads.lock().await;
-    let Reloads { asked, watched } = &mut *reloads;
+    let Reloads {
+        asked,
+        loads,
+        watched,
+    } = &mut *reloads;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(file) = file else {
         while let Some(request) = asked.recv().await {
@@ -93,32 +236,32 @@ pub async fn reload(
         return Ok(());
     };
     loop {
-        let request = tokio::select! {
+        let cause = tokio::select! {
             request = asked.recv() => match request {
-                Some(request) => Some(request),
+                Some(request) => Cause::Request(request),
                 // The admin API is closed first when the process stops.
                 None => return Ok(()),
             },
-            _ = hangup.recv() => None,
+            _ = hangup.recv() => Cause::Hangup,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                match watched.have_changed(&file, &active.plan().watched, &telemetry) {
-                    true => None,
+                match watched.have_changed(&telemetry) {
+                    true => Cause::Change,
                     false => continue,
                 }
             }
         };
         // Read before it is loaded, so that a change in between is noticed next time.
-        watched.seen = contents(&file, &active.plan().watched);
-        let done = reload_once(&file, &active);
-        let others = &active.plan().watched;
-        let now = contents(&file, others);
-        if watched.seen.len() != now.len() {
-            watched.seen.clone_from(&now);
-        }
+        watched.remember();
+        let (done, others) = match reload_once(&file, &active) {
+            Ok(what) => (Ok(what), Vec::new()),
+            Err(refused) => (Err(refused.text), refused.files),
+        };
+        watched.watch(&file, &active.plan(), &others);
         match &done {
             Ok(what) => {
                 telemetry.reload.succeeded();
                 tracing::info!("{what}");
+                record(loads, &active, cause.by(), cause.source());
             }
             Err(problems) => {
                 telemetry.reload.refused.fetch_add(1, Ordering::Relaxed);
@@ -130,51 +273,81 @@ pub async fn reload(
         if let Ok(mut error) = telemetry.reload.error.lock() {
             *error = done.as_ref().err().cloned();
         }
-        if done.is_ok() && now.contains(&None) {
-            report_missing(&file, others, &now, &telemetry);
+        watched.is_reported = false;
+        if done.is_ok() {
+            watched.report_missing(&telemetry);
         }
-        if let Some(request) = request {
+        if let Cause::Request(request) = cause {
             // The client may have left.
             let _ = request.done.send(done);
         }
     }
 }
 
-/// Reports files that cannot be read any more, by their contents. What was read of them stays in use.
-fn report_missing(file: &Path, others: &[PathBuf], now: &[Option<Vec<u8>>], telemetry: &Telemetry) {
-    let all = std::iter::once(file).chain(others.iter().map(PathBuf::as_path));
-    let missing: Vec<String> = all
-        .zip(now)
-        .filter(|(_, contents)| contents.is_none())
-        .map(|(file, _)| file.display().to_string())
-        .collect();
-    let text = format!(
-        "{} cannot be read any more; what was read before stays in use",
-        missing.join(", ")
-    );
-    tracing::error!("{text}");
-    if let Ok(mut error) = telemetry.reload.error.lock() {
-        *error = Some(text);
+/// Hands the loaded file to the history.
+pub fn record(loads: &mpsc::Sender<Load>, active: &ActivePlan, by: String, source: DecidedBy) {
+    let load = Load {
+        content: Arc::clone(&active.plan().content),
+        at_ms: now_ms(),
+        by,
+        source,
+    };
+    if loads.try_send(load).is_err() {
+        tracing::warn!(
+            "the loaded file is not in the history: the store has been away for too long"
+        );
     }
 }
 
-/// Reads the watched files: the routes file and others, such as certificates.
-fn contents(file: &Path, watched: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    let all = std::iter::once(file).chain(watched.iter().map(PathBuf::as_path));
-    all.map(|file| std::fs::read(file).ok()).collect()
+/// Why a changed file is not loaded, and the files of which one has to change.
+struct Refused {
+    text: String,
+    files: Vec<PathBuf>,
 }
 
-fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, String> {
+/// Whom a changed file affects by what it says of promoted experiments.
+fn of_promotions(old: &Plan, decided: &DecidedPlan) -> Vec<String> {
+    let kept_before = |name: &str| {
+        let mut experiments = old.experiments.iter();
+        experiments.any(|it| it.has_left_file && &*it.name == name)
+    };
+    let new = decided.kept.iter();
+    let new = new.filter(|kept| !kept_before(&kept.experiment));
+    let ended = old.experiments.iter().filter(|own| {
+        let still = decided
+            .kept
+            .iter()
+            .any(|kept| *kept.experiment == *own.name);
+        own.has_left_file && !still
+    });
+    let default = &decided.plan.upstream(decided.plan.default).name;
+    let ended = ended.map(|own| {
+        format!(
+            "the promotion of {} has ended: its users get what the file says (default: {default})",
+            own.name
+        )
+    });
+    new.map(ToString::to_string).chain(ended).collect()
+}
+
+fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     let old = active.plan();
     let next = config::load_again(file, &old.id_lists);
-    let mut next = next.map_err(|unsound| unsound.to_string())?;
+    let mut next = next.map_err(|invalid| Refused {
+        text: invalid.to_string(),
+        files: invalid.files,
+    })?;
     logging::warn_of(&next.warnings);
     // The admin API keeps its address until a restart, so that address decides whether a token is needed.
     if next.admin.tokens.is_empty() && !old.admin.listen.ip().is_loopback() {
-        return Err(format!(
+        let text = format!(
             "the admin API listens on {} until a restart, which is not a loopback address: keep a token in `admin`\n",
             old.admin.listen
-        ));
+        );
+        return Err(Refused {
+            text,
+            files: Vec::new(),
+        });
     }
     let mut kept = Vec::new();
     if next.listen != old.listen {
@@ -204,7 +377,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, String> {
     (next.listen, next.workers) = (old.listen, old.workers);
     (next.journal, next.store) = (old.journal.clone(), old.store.clone());
     (next.admin.listen, next.admin.health) = (old.admin.listen, old.admin.health);
-    let text = match &kept[..] {
+    let mut text = match &kept[..] {
         [] => format!("reloaded {}", file.display()),
         kept => format!(
             "reloaded {}; changes of {} need a restart",
@@ -212,6 +385,16 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, String> {
             kept.join(", ")
         ),
     };
+    let decided = active.decided(&next);
+    for affected in of_promotions(&old, &decided) {
+        text.push_str(&format!("; {affected}"));
+    }
+    if let Some(invalid) = decided.problems(Some(file)) {
+        return Err(Refused {
+            text: invalid.to_string(),
+            files: invalid.files,
+        });
+    }
     active.load(next);
     Ok(text)
 }

@@ -1,6 +1,6 @@
 //! Journals the events that servers report to the admin API.
 
-use crate::admin::{AcceptedEvents, EventsRequest};
+use crate::admin::{AcceptedEvents, EventsRequest, FlagExposure};
 use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UserId;
@@ -8,7 +8,7 @@ use crate::experiment::client_event::ClientEvent;
 use crate::experiment::event::{EventFault, EventFaultReason};
 use crate::experiment::metric;
 use crate::experiment::minted;
-use crate::experiment::record::Record;
+use crate::experiment::record::{Exposure, Record, Served};
 use crate::journal::{DeclaredPlan, Writer};
 use crate::telemetry::{Telemetry, WorkerTelemetry};
 use std::collections::BTreeSet;
@@ -28,6 +28,8 @@ pub struct ServerEvents {
     pub slot: usize,
     /// Requests to journal events.
     pub asked: mpsc::Receiver<EventsRequest>,
+    /// Exposures by flags.
+    pub exposed: mpsc::Receiver<Vec<FlagExposure>>,
 }
 
 /// Journals events until no sender of requests is left.
@@ -41,6 +43,7 @@ pub async fn keep(
         journal,
         slot,
         asked,
+        exposed,
     } = &mut *reports;
     let (imports, telemetry) = (&telemetry.imports, &telemetry.workers[*slot]);
     let served = |plans: &mut watch::Receiver<Arc<Plan>>| {
@@ -53,12 +56,22 @@ pub async fn keep(
     loop {
         let request = tokio::select! {
             request = asked.recv() => request,
+            Some(exposures) = exposed.recv() => {
+                if plans.has_changed().unwrap_or(false) {
+                    (plan, declared) = served(&mut plans);
+                }
+                expose(journal, &plan, &declared, telemetry, &exposures);
+                continue;
+            }
             _ = repairing.tick() => {
                 journal.restore();
                 continue;
             }
         };
         let Some(EventsRequest { events, done }) = request else {
+            while let Ok(exposures) = exposed.try_recv() {
+                expose(journal, &plan, &declared, telemetry, &exposures);
+            }
             return;
         };
         if plans.has_changed().unwrap_or(false) {
@@ -88,6 +101,63 @@ pub async fn keep(
         // The client may have left.
         let _ = done.send(taken);
     }
+}
+
+/// Journals exposures by flags: requests without a status and a latency. One to an experiment or a group that has
+/// left the file in the meantime is none.
+fn expose(
+    journal: &mut Writer,
+    plan: &Plan,
+    declared: &DeclaredPlan,
+    telemetry: &WorkerTelemetry,
+    exposures: &[FlagExposure],
+) {
+    for exposure in exposures {
+        let found = plan
+            .experiment_named(&exposure.experiment)
+            .and_then(|index| {
+                let experiment = plan.experiment(index);
+                let is_running = experiment.is_running();
+                let group = experiment.group_named(&exposure.group);
+                Some((
+                    index,
+                    group.filter(|_| is_running)?,
+                    UserId::new(&exposure.id)?,
+                ))
+            });
+        let Some((experiment, group, id)) = found else {
+            continue;
+        };
+        let kept = plan.identity.keep.of(id);
+        let unit = plan.experiment(experiment).unit;
+        let exposures = [Exposure {
+            experiment,
+            group,
+            served: Served::Own,
+            epoch: None,
+        }];
+        let record = Record {
+            exposures: &exposures,
+            unit: unit.map_or("", |unit| &plan.units[unit.0].name),
+            ..Record::new(journal.clock().now_ms(), kept.id(), declared.digest)
+        };
+        write(journal, declared, telemetry, &record);
+    }
+}
+
+/// Whether the journal had room.
+fn write(
+    journal: &mut Writer,
+    declared: &DeclaredPlan,
+    telemetry: &WorkerTelemetry,
+    record: &Record<'_>,
+) -> bool {
+    let has_room = journal.append(declared, record).is_ok();
+    match has_room {
+        true => telemetry.journaled.set(journal.written()),
+        false => telemetry.dropped.add(),
+    }
+    has_room
 }
 
 enum Became {
@@ -140,14 +210,8 @@ fn append(
         unit: unit.unwrap_or_default(),
         ..Record::new(at_ms, kept.id(), declared.digest)
     };
-    match journal.append(declared, &record) {
-        Ok(()) => {
-            telemetry.journaled.set(journal.written());
-            Became::Journaled
-        }
-        Err(_) => {
-            telemetry.dropped.add();
-            Became::Dropped
-        }
+    match write(journal, declared, telemetry, &record) {
+        true => Became::Journaled,
+        false => Became::Dropped,
     }
 }

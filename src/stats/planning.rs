@@ -50,6 +50,20 @@ pub fn sample_size(plan: &SampleSizePlan) -> Size {
     }
 }
 
+/// How many times the users of an even split it takes with these shares of users to compare every group with
+/// control alike precisely: at least 1. Shares at least 0, of any sum above 0; groups without a share do not
+/// count. `None` if control or every other group has none. The variance of a difference of two means is
+/// proportional to 1/n + 1/m, with equal variances in both groups.
+pub fn split_factor(shares: &[f64], control: usize) -> Option<f64> {
+    let all: f64 = shares.iter().sum();
+    let groups = shares.iter().filter(|share| **share > 0.0).count() as f64;
+    let of_control = shares.get(control).filter(|share| **share > 0.0)?;
+    let others = shares.iter().enumerate();
+    let others = others.filter(|(place, share)| *place != control && **share > 0.0);
+    let smallest = others.map(|(_, share)| *share).min_by(f64::total_cmp)?;
+    Some((all / of_control + all / smallest) / (2.0 * groups))
+}
+
 /// Users of each group to find an absolute change of a share, with control's variance under no
 /// effect. Source: the sample size calculator of Evan Miller.
 pub fn sample_size_of_difference(share: f64, difference: f64, alpha: f64, power: f64) -> f64 {
@@ -115,6 +129,25 @@ pub fn users_factor(estimate: &Estimate, of_converted: Option<f64>, alpha: f64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uneven_split_takes_more_users() {
+        let check = |shares: &[f64], expected: Option<f64>| {
+            let found = split_factor(shares, 0);
+            let is_close = found
+                .zip(expected)
+                .is_some_and(|(a, b)| (a - b).abs() < 1e-9);
+            assert!(is_close || found == expected, "{shares:?}: {found:?}");
+        };
+        check(&[50.0, 50.0], Some(1.0));
+        check(&[1.0, 1.0, 1.0], Some(1.0));
+        // (1/0.9 + 1/0.1) / 4
+        check(&[90.0, 10.0], Some(2.777_777_777_777_778));
+        check(&[80.0, 10.0, 10.0], Some((1.25 + 10.0) / 6.0));
+        check(&[90.0, 10.0, 0.0], Some(2.777_777_777_777_778));
+        check(&[0.0, 100.0], None);
+        check(&[100.0, 0.0], None);
+    }
 
     #[test]
     fn a_known_plan_takes_its_users() {

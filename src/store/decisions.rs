@@ -121,6 +121,25 @@ pub enum DecidedState {
 /// The latest decisions by experiment.
 pub type StandingDecisions = BTreeMap<String, StandingDecision>;
 
+/// What a routes file said last of one experiment. The store keeps it, so that a promotion stays in effect,
+/// and results stay complete, when the experiment leaves the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredDefinition {
+    /// The part of the file that the experiment needs, as JSON.
+    pub text: String,
+    /// When a file said this first, in Unix milliseconds.
+    pub at_ms: u64,
+    /// When it was missing in the file first, in Unix milliseconds; `None` while it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// Whether `retired` has ended its promotion.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retired: bool,
+}
+
+/// Definitions by experiment.
+pub type StoredDefinitions = BTreeMap<String, StoredDefinition>;
+
 /// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {

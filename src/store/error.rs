@@ -38,6 +38,9 @@ pub enum StoreError {
         /// The newest version that this program knows.
         known: i64,
     },
+    /// It did not reply in time.
+    #[error("no reply within {0:?}")]
+    Slow(std::time::Duration),
     /// Users are forgotten faster than records can be added.
     #[error("many users are being forgotten: ingestion continues after that")]
     Forgetting,
@@ -121,7 +124,10 @@ impl StoreError {
                 Some("NOPERM") => Some("give its user the rights in docs/redis.md"),
                 _ => Some("start it, or correct `store`"),
             },
-            StoreError::Unreadable { .. } | StoreError::Forgetting | StoreError::Random(_) => None,
+            StoreError::Slow(_)
+            | StoreError::Unreadable { .. }
+            | StoreError::Forgetting
+            | StoreError::Random(_) => None,
         }
     }
 }

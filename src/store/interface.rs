@@ -1,9 +1,11 @@
 //! The trait that both stores implement.
 
-use super::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use super::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use super::delta::{Applied, Delta, JournalId};
 use super::error::StoreError;
 use super::forgotten::ForgottenUsers;
+use super::loaded_files::LoadedFile;
+use super::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use super::running_minima::RunningMinima;
 use super::totals::{ExperimentTotals, HourTotals, UserRecord};
 
@@ -140,11 +142,27 @@ pub trait Store: Send + Sync {
         entry: &AuditEntry,
     ) -> Result<bool, StoreError>;
 
+    /// Returns the definitions of experiments that routes files have, or had.
+    async fn definitions(&self) -> Result<StoredDefinitions, StoreError>;
+
+    /// Replaces the definitions of these experiments in one atomic step, and keeps all others.
+    async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError>;
+
     /// Adds an entry of another action to the audit log.
     async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError>;
 
     /// Returns the latest audit entries, the newest first.
     async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Returns the latest loaded files, the newest first.
+    async fn loaded_files(&self, max: usize) -> Result<Vec<LoadedFile>, StoreError>;
+
+    /// Returns the content of a loaded file, as JSON with its secrets hidden; `None` if it was deleted.
+    async fn loaded_content(&self, number: u64) -> Result<Option<String>, StoreError>;
+
+    /// Adds a loaded file with its content in one atomic step, if its number is that after the latest. Returns
+    /// whether it was.
+    async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError>;
 
     /// Returns the secrets that all replicas verify with; the first one signs. Appends `ours` in one atomic
     /// step, while there are fewer than [`SECRETS_MAX`].
@@ -158,6 +176,26 @@ pub trait Store: Send + Sync {
         ours: &[(u64, String)],
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError>;
+
+    /// Reports an event: adds its messages in one atomic step, unless the event was reported before.
+    async fn enqueue(
+        &self,
+        event: EventMark<'_>,
+        messages: &[PendingMessage],
+    ) -> Result<Enqueued, StoreError>;
+
+    /// Returns when an event was reported last, in Unix milliseconds; `None` if it was not.
+    async fn reported_ms(&self, event: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Takes messages that are due, in one atomic step: no other process takes them for a while.
+    async fn take_messages(&self, taker: Taker<'_>) -> Result<TakenMessages, StoreError>;
+
+    /// Puts a message back until `due_ms`, or removes it with `None`.
+    async fn settle_message(
+        &self,
+        message: &PendingMessage,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError>;
 
     /// Returns the number of damaged values that were skipped since the start.
     fn damaged_records(&self) -> u64;

@@ -108,9 +108,24 @@ pub fn decisions_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:now")
 }
 
+/// The key of the hash of definitions: experiment → definition, as JSON.
+pub fn definitions_key(prefix: &str) -> String {
+    format!("{prefix}:{{controls}}:definitions")
+}
+
 /// The key of the audit log: a list of entries as JSON, the newest first.
 pub fn audit_log_key(prefix: &str) -> String {
     format!("{prefix}:{{controls}}:acts")
+}
+
+/// The key of the list of loaded files, as JSON, the newest first.
+pub fn loaded_files_key(prefix: &str) -> String {
+    format!("{prefix}:{{files}}:list")
+}
+
+/// The key of the hash of loaded files: number → content, and `latest`, the number of the latest.
+pub fn loaded_contents_key(prefix: &str) -> String {
+    format!("{prefix}:{{files}}:contents")
 }
 
 /// The key of the list of secrets; the first one signs.
@@ -136,6 +151,30 @@ pub fn format_key(prefix: &str) -> String {
 /// The key of the hash of damaged records: journal → number.
 pub fn damaged_key(prefix: &str) -> String {
     format!("{prefix}:damaged")
+}
+
+/// The keys of messages to webhooks, which share a hash tag.
+#[derive(Clone, Debug)]
+pub struct MessageKeys {
+    /// A sorted set: event → when it was reported last.
+    pub reported: String,
+    /// Entry → message, as JSON.
+    pub messages: String,
+    /// A sorted set: entry → when it is due.
+    pub due: String,
+    /// Entry → the process that sends it now.
+    pub taken: String,
+}
+
+/// Returns the keys of messages to webhooks.
+pub fn message_keys(prefix: &str) -> MessageKeys {
+    let key = |what: &str| format!("{prefix}:{{webhooks}}:{what}");
+    MessageKeys {
+        reported: key("reported"),
+        messages: key("messages"),
+        due: key("due"),
+        taken: key("taken"),
+    }
 }
 
 /// `<epoch>|<group>|<what>`: a field of totals.

@@ -26,6 +26,8 @@ pub mod ingest;
 mod interface;
 mod json;
 pub mod keys;
+pub mod loaded_files;
+pub mod messages;
 pub mod phases;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -20,6 +20,12 @@ pub fn pause(failures: u32) -> Option<Duration> {
     Some(PAUSE.saturating_mul(1 << more.min(16)).min(PAUSE_MAX))
 }
 
+/// Returns how long an endpoint is ejected after a number of responses with 5xx in a row, if that is at
+/// least `errors_max`. The time doubles with each.
+pub fn pause_of_errors(errors: u32, errors_max: u32) -> Option<Duration> {
+    pause(errors.checked_sub(errors_max)?.saturating_add(FAILURES_MIN))
+}
+
 /// The budget of retries: one for five requests, and a few at any time. If every endpoint fails, a retry
 /// of each request would only double the load.
 #[derive(Debug)]
@@ -157,6 +163,15 @@ mod tests {
             Some(vec![1, 2, 4, 8, 16, 30, 30])
         );
         assert_eq!(seconds(u32::MAX), Some(30));
+    }
+
+    #[test]
+    fn errors_eject_from_their_limit_on() {
+        let seconds = |errors, max| pause_of_errors(errors, max).map(|pause| pause.as_secs());
+        let found: Vec<_> = [4, 5, 6, 7, 50].map(|errors| seconds(errors, 5)).into();
+        assert_eq!(found, [None, Some(1), Some(2), Some(4), Some(30)]);
+        assert_eq!(seconds(1, 1), Some(1));
+        assert_eq!(seconds(u32::MAX, 1), Some(30));
     }
 
     #[test]

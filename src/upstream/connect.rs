@@ -2,6 +2,7 @@
 
 use crate::upstream::acquire_error::AcquireError;
 use crate::upstream::connection::PooledConnection;
+use crate::upstream::dial::RawConnection;
 use crate::upstream::endpoint::{Endpoint, Serving};
 use crate::upstream::health_state::{ConnectionSlot, Full};
 use crate::upstream::idle_connection::{IdleConnection, Protocols};
@@ -12,7 +13,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// The interval of pings on an HTTP/2 connection, and the time for a reply.
@@ -118,15 +118,20 @@ impl Endpoint {
             endpoint: self.address.clone(),
             source,
         };
-        let addresses = self.resolved.addresses().await;
-        let addresses = addresses.map_err(|source| AcquireError::Unresolved {
-            endpoint: self.address.clone(),
-            source,
-        })?;
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
-        stream.set_nodelay(true).map_err(refused)?;
-        let peer = stream.peer_addr().map_err(refused)?;
-        let opened = Stream::open(stream, &self.address, need == Protocols::Http1, slot).await;
+        let raw = match &self.address.socket {
+            Some(socket) => RawConnection::unix(socket).await,
+            None => {
+                let addresses = self.resolved.addresses().await;
+                let addresses = addresses.map_err(|source| AcquireError::Unresolved {
+                    endpoint: self.address.clone(),
+                    source,
+                })?;
+                RawConnection::tcp(&addresses).await
+            }
+        };
+        let raw = raw.map_err(refused)?;
+        let peer = raw.peer().map_err(refused)?;
+        let opened = Stream::open(raw, &self.address, need == Protocols::Http1, slot).await;
         let stream = opened.map_err(|source| AcquireError::Distrusted {
             endpoint: self.address.clone(),
             source,
@@ -138,6 +143,7 @@ impl Endpoint {
         Ok(PooledConnection {
             stream,
             reused: false,
+            idle_for: None,
             peer,
             serving: Serving::new(self),
         })
@@ -146,7 +152,7 @@ impl Endpoint {
     async fn speak_http2(
         self: &Rc<Self>,
         stream: Stream,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     ) -> hyper::Result<PooledConnection> {
         let (sender, connection) = http2::Builder::new(Here)
             .timer(TokioTimer::new())

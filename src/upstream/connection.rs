@@ -8,7 +8,7 @@ use crate::upstream::stream::Stream;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A connection that serves one request.
 #[derive(Debug)]
@@ -17,7 +17,9 @@ pub struct PooledConnection {
     pub stream: Stream,
     /// Whether it has carried a request before, so that its endpoint may be closing it just now.
     pub reused: bool,
-    pub(super) peer: SocketAddr,
+    /// How long the endpoint keeps it without a request, if it has said so.
+    pub idle_for: Option<Duration>,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) serving: Serving,
 }
 
@@ -33,12 +35,14 @@ impl PooledConnection {
             // The shared connection was never taken from the endpoint.
             return;
         }
+        let endpoint = self.serving.endpoint();
+        let own = endpoint.idle_for.get();
         let idle = IdleConnection {
             stream: self.stream,
             peer: self.peer,
-            since: now,
+            until: now + self.idle_for.map_or(own, |said| own.min(said)),
         };
-        self.serving.endpoint().keep(idle);
+        endpoint.keep(idle);
     }
 }
 
@@ -64,13 +68,14 @@ impl Endpoint {
     pub(super) fn share(
         self: &Rc<Self>,
         sender: Sender,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
         reused: bool,
     ) -> PooledConnection {
         let exchange = Http2Stream::new(sender, Arc::clone(&self.address));
         PooledConnection {
             stream: Stream::of_http2(exchange),
             reused,
+            idle_for: None,
             peer,
             serving: Serving::new(self),
         }
@@ -98,6 +103,7 @@ impl Endpoint {
         idle.stream.is_quiet().then(|| PooledConnection {
             stream: idle.stream,
             reused: true,
+            idle_for: None,
             peer: idle.peer,
             serving: Serving::new(self),
         })

@@ -20,8 +20,6 @@ use tokio::sync::oneshot;
 
 /// The most idle connections of one worker to one endpoint.
 const IDLE_MAX: usize = 256;
-/// How long a connection may be idle: shorter than servers usually allow.
-const IDLE_FOR: Duration = Duration::from_secs(50);
 /// One in this many released connections goes to other workers, although requests of this one wait.
 const OWN_FIRST: u32 = 8;
 
@@ -40,12 +38,14 @@ pub struct Endpoint {
     pub seed: u32,
     /// The requests in flight of this worker.
     pub load: Cell<u32>,
+    /// How long a connection may be idle.
+    pub idle_for: Cell<Duration>,
     /// The end of its ejection.
     pub paused_until: Cell<Option<Instant>>,
     pub(super) resolved: Rc<Resolved>,
     pub(super) idle: RefCell<Vec<IdleConnection>>,
     /// The shared connection of HTTP/2.
-    pub(super) shared: RefCell<Option<(Sender, SocketAddr)>>,
+    pub(super) shared: RefCell<Option<(Sender, Option<SocketAddr>)>>,
     /// Requests of this worker that wait for a connection.
     pub(super) waiting: RefCell<VecDeque<oneshot::Sender<IdleConnection>>>,
     /// Ends the task that closes idle connections, when it is dropped with the endpoint.
@@ -53,6 +53,8 @@ pub struct Endpoint {
     handed: Cell<u32>,
     /// Failures since its last response.
     failures: Cell<u32>,
+    /// Responses with 5xx since the last one without.
+    errors: Cell<u32>,
 }
 
 /// Counts a request in flight until it is dropped.
@@ -91,6 +93,7 @@ impl Endpoint {
             seed: balancer::seed(&name),
             name,
             load: Cell::default(),
+            idle_for: Cell::default(),
             paused_until: Cell::default(),
             resolved: Rc::new(Resolved::new(address)),
             idle: RefCell::default(),
@@ -99,12 +102,13 @@ impl Endpoint {
             alive: RefCell::default(),
             handed: Cell::default(),
             failures: Cell::default(),
+            errors: Cell::default(),
         }
     }
 
     /// Returns whether it gets requests.
     pub fn state(&self, now: Instant) -> balancer::EndpointState {
-        let paused = self.paused_until.get().is_some_and(|until| until > now);
+        let paused = self.is_paused(now);
         let full = || !self.health.has_room() && self.idle.borrow().is_empty();
         match self.health.is_healthy() {
             false => balancer::EndpointState::Down,
@@ -113,17 +117,20 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is ejected.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.get().is_some_and(|until| until > now)
+    }
+
     /// Takes the last idle connection, if it is young enough and to a current address of the name.
     pub(super) fn pop_idle(&self, now: Instant) -> Option<IdleConnection> {
         loop {
             let mut all = self.idle.borrow_mut();
             let idle = all.pop()?;
-            if now.saturating_duration_since(idle.since) > IDLE_FOR {
-                // The others are older.
-                all.clear();
-                return None;
-            }
             drop(all);
+            if now >= idle.until {
+                continue;
+            }
             if self.resolved.leads_to(idle.peer) {
                 return Some(idle);
             }
@@ -132,8 +139,8 @@ impl Endpoint {
 
     /// Closes connections that have been idle for too long or were closed by the endpoint.
     pub(super) fn sweep(&self) {
-        let is_sound =
-            |idle: &mut IdleConnection| idle.since.elapsed() <= IDLE_FOR && idle.stream.is_quiet();
+        let now = Instant::now();
+        let is_sound = |idle: &mut IdleConnection| now < idle.until && idle.stream.is_quiet();
         self.idle.borrow_mut().retain_mut(is_sound);
     }
 
@@ -181,11 +188,33 @@ impl Endpoint {
         }
     }
 
-    /// Records a response.
-    pub fn served(&self) {
-        if self.failures.replace(0) > 0 && self.paused_until.take().is_some() {
+    /// Records a response that is no error.
+    pub(super) fn served(&self) {
+        let bad = self.failures.replace(0) | self.errors.replace(0);
+        if bad > 0 && self.paused_until.take().is_some() {
             self.health.restore();
         }
+    }
+
+    /// Records a response with 5xx. Returns for how long the endpoint is to be ejected, if it answers so
+    /// repeatedly.
+    pub(super) fn erred(&self, errors_max: u32) -> Option<Duration> {
+        self.failures.set(0);
+        let errors = self.errors.get().saturating_add(1);
+        self.errors.set(errors);
+        balancer::pause_of_errors(errors, errors_max)
+    }
+
+    /// Ejects an endpoint that answers with errors.
+    pub(super) fn eject(&self, pause: Duration, now: Instant) {
+        let errors = self.errors.get();
+        self.paused_until.set(Some(now + pause));
+        self.health
+            .eject(pause, || format!("{errors} responses in a row were 5xx"));
+        tracing::warn!(
+            "{} answered {errors} times in a row with 5xx: ejected for {pause:?}",
+            self.address
+        );
     }
 
     /// Records an attempt to connect. A failure ejects the endpoint briefly.
@@ -200,7 +229,10 @@ impl Endpoint {
                 .set(Some(Instant::now() + balancer::PAUSE));
             self.health.eject(balancer::PAUSE, || chain(error));
             self.resolved.doubt();
-        } else if self.failures.get() == 0 && self.paused_until.take().is_some() {
+        } else if self.failures.get() == 0
+            && self.errors.get() == 0
+            && self.paused_until.take().is_some()
+        {
             self.health.restore();
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::config::plan::{EndpointAddress, EndpointId, Health, Plan, Upstream};
 use crate::tasks;
+use crate::upstream::dial::RawConnection;
 use crate::upstream::health::Checks;
 use crate::upstream::health_state::{EndpointHealth, HealthRegistry};
 use crate::upstream::stream::Stream;
@@ -16,7 +17,6 @@ use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -133,14 +133,14 @@ async fn keep_asking(subject: Subject, endpoint: EndpointAddress, state: Arc<End
 
 /// Runs one check. It fails unless the status is that of a healthy endpoint.
 async fn ask(endpoint: &EndpointAddress, health: &Health) -> Result<(), BoxError> {
-    let stream = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
+    let stream = RawConnection::to(endpoint).await?;
     let stream = Stream::open(stream, endpoint, false, None).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     let agent = HeaderValue::from_static("watershed-health");
     request.headers_mut().insert(USER_AGENT, agent);
     let host = match &health.host {
         Some(host) => host.clone(),
-        None => HeaderValue::try_from(endpoint.to_string())?,
+        None => HeaderValue::try_from(endpoint.authority())?,
     };
     let answer = if stream.is_http2() {
         *request.version_mut() = Version::HTTP_2;

@@ -75,6 +75,8 @@ pub struct Report {
     pub reason: Option<String>,
     /// How often workers have ejected it since the process started.
     pub ejections: u64,
+    /// Whether it was ejected, and the worker that did so has had no success with it since.
+    pub is_in_doubt: bool,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl EndpointHealth {
             since_ms: turn.as_ref().map(|turn| turn.at_ms),
             reason: turn.and_then(|turn| turn.reason),
             ejections: self.history.ejections.load(Ordering::Relaxed),
+            is_in_doubt: until_ms > 0,
         }
     }
 

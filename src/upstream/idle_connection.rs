@@ -17,6 +17,8 @@ pub enum Protocols {
 #[derive(Debug)]
 pub(super) struct IdleConnection {
     pub stream: Stream,
-    pub peer: SocketAddr,
-    pub since: Instant,
+    /// The address that it leads to, over TCP.
+    pub peer: Option<SocketAddr>,
+    /// When it is closed.
+    pub until: Instant,
 }

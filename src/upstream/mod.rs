@@ -7,6 +7,7 @@ mod acquire_error;
 pub mod balancer;
 mod connect;
 mod connection;
+mod dial;
 mod endpoint;
 mod health;
 pub mod health_check;
@@ -19,8 +20,11 @@ mod stream;
 
 pub use acquire_error::AcquireError;
 pub use connection::PooledConnection;
+pub use dial::RawConnection;
 pub use endpoint::Endpoint;
-pub use health_state::{EndpointCondition, EndpointHealth, EndpointHistory, HealthRegistry};
+pub use health_state::{
+    EndpointCondition, EndpointHealth, EndpointHistory, HealthRegistry, Report,
+};
 pub use idle_connection::Protocols;
 pub use pool::{ConnectionRequest, Upstreams};
 pub use stream::Stream;

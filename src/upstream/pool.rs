@@ -1,6 +1,6 @@
 //! The connection pool of a worker: chooses an endpoint, and takes a connection of it for a request.
 
-use crate::config::plan::{self, Balance, Plan};
+use crate::config::plan::{self, Balance, Ejection, Plan};
 use crate::experiment::{UpstreamIndex, UserId};
 use crate::telemetry::Traffic;
 use crate::upstream::acquire_error::AcquireError;
@@ -27,6 +27,7 @@ struct Upstream {
     name: Box<str>,
     endpoints: Vec<Rc<Endpoint>>,
     balance: Balance,
+    ejection: Option<Ejection>,
     turn: Cell<usize>,
     budget: balancer::Budget,
 }
@@ -69,12 +70,15 @@ impl Upstreams {
                     let requests = traffic.endpoint(&upstream.name, &address.to_string());
                     Endpoint::new(address, health.clone(), requests)
                 };
-                known.cloned().unwrap_or_else(|| Rc::new(new()))
+                let endpoint = known.cloned().unwrap_or_else(|| Rc::new(new()));
+                endpoint.idle_for.set(upstream.keep_alive);
+                endpoint
             };
             Upstream {
                 name: upstream.name.clone(),
                 endpoints: upstream.endpoints.iter().map(endpoint).collect(),
                 balance: upstream.balance,
+                ejection: upstream.ejection,
                 turn: Cell::new(0),
                 budget: balancer::Budget::default(),
             }
@@ -147,6 +151,26 @@ impl Upstreams {
             return None;
         }
         self.acquire_in_order(wanted, Some(endpoint)).await
+    }
+
+    /// Records a response of an endpoint. One that answers with errors repeatedly is ejected for a while,
+    /// as long as enough of the upstream's endpoints are left.
+    pub fn responded(&self, upstream: UpstreamIndex, endpoint: &Endpoint, status: u16) {
+        let upstream = &self.upstreams[upstream.0];
+        let is_error = status >= 500 && status != 501 && upstream.endpoints.len() > 1;
+        let Some(ejection) = upstream.ejection.filter(|_| is_error) else {
+            return endpoint.served();
+        };
+        let now = Instant::now();
+        let Some(pause) = endpoint.erred(ejection.errors) else {
+            return;
+        };
+        // Responses to requests that began before the ejection do not lengthen it.
+        let ejected = upstream.endpoints.iter().filter(|it| it.is_paused(now));
+        let is_full = ejected.count() >= ejection.endpoints_max(upstream.endpoints.len());
+        if !endpoint.is_paused(now) && !is_full {
+            endpoint.eject(pause, now);
+        }
     }
 
     /// Closes connections that have been idle for too long or were closed by their endpoint.

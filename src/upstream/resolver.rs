@@ -58,10 +58,10 @@ impl Resolved {
 
     /// Whether the name still has this address. If the addresses are old, a task resolves the name again
     /// without delaying this request.
-    pub fn leads_to(self: &Rc<Self>, address: SocketAddr) -> bool {
-        if self.fixed.is_some() {
+    pub fn leads_to(self: &Rc<Self>, address: Option<SocketAddr>) -> bool {
+        let Some(address) = address.filter(|_| self.fixed.is_none()) else {
             return true;
-        }
+        };
         if self.is_old() {
             // Avoids resolving twice at the same time.
             self.at.set(Some(Instant::now()));

@@ -1,6 +1,7 @@
 //! A connection to an endpoint, with or without TLS, or a request on a shared connection.
 
 use crate::config::plan::{EndpointAddress, Transport};
+use crate::upstream::dial::RawConnection;
 use crate::upstream::health_state::ConnectionSlot;
 use crate::upstream::http2::Http2Stream;
 use rustls::pki_types::ServerName;
@@ -9,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -24,6 +25,7 @@ pub struct Stream {
 #[derive(Debug)]
 enum Io {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
     Http2(Http2Stream),
 }
@@ -32,11 +34,22 @@ impl Stream {
     /// Opens the stream to an endpoint, with TLS if its transport is that. With `http1_only`, no newer HTTP is
     /// negotiated. Only TLS can fail.
     pub async fn open(
-        stream: TcpStream,
+        raw: RawConnection,
         endpoint: &EndpointAddress,
         http1_only: bool,
         slot: ConnectionSlot,
     ) -> io::Result<Stream> {
+        let stream = match raw {
+            RawConnection::Tcp(stream) => stream,
+            // Only HTTP/1 is spoken there.
+            RawConnection::Unix(stream) => {
+                return Ok(Stream {
+                    io: Io::Unix(stream),
+                    http2: false,
+                    _slot: slot,
+                });
+            }
+        };
         let (io, http2) = match &endpoint.transport {
             Transport::Http => (Io::Plain(stream), false),
             Transport::H2c => (Io::Plain(stream), true),
@@ -74,7 +87,7 @@ impl Stream {
     pub fn is_unsent(&self) -> bool {
         match &self.io {
             Io::Http2(exchange) => exchange.is_unsent(),
-            Io::Plain(_) | Io::Tls(_) => false,
+            Io::Plain(_) | Io::Unix(_) | Io::Tls(_) => false,
         }
     }
 
@@ -82,7 +95,7 @@ impl Stream {
     pub fn is_invalid(&self) -> bool {
         match &self.io {
             Io::Http2(exchange) => exchange.is_invalid(),
-            Io::Plain(_) | Io::Tls(_) => false,
+            Io::Plain(_) | Io::Unix(_) | Io::Tls(_) => false,
         }
     }
 
@@ -90,7 +103,7 @@ impl Stream {
     pub fn is_in_chunks(&self) -> bool {
         match &self.io {
             Io::Http2(exchange) => exchange.is_in_chunks(),
-            Io::Plain(_) | Io::Tls(_) => false,
+            Io::Plain(_) | Io::Unix(_) | Io::Tls(_) => false,
         }
     }
 
@@ -117,6 +130,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, room),
+            Io::Unix(stream) => Pin::new(stream).poll_read(context, room),
             Io::Tls(stream) => Pin::new(stream).poll_read(context, room),
             Io::Http2(exchange) => Pin::new(exchange).poll_read(context, room),
         }
@@ -131,6 +145,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Http2(exchange) => Pin::new(exchange).poll_write(context, bytes),
         }
@@ -143,6 +158,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Io::Unix(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
             Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
             Io::Http2(exchange) => Pin::new(exchange).poll_write_vectored(context, pieces),
         }
@@ -151,6 +167,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.io {
             Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Unix(stream) => stream.is_write_vectored(),
             Io::Tls(stream) => stream.is_write_vectored(),
             Io::Http2(exchange) => exchange.is_write_vectored(),
         }
@@ -159,6 +176,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Unix(stream) => Pin::new(stream).poll_flush(context),
             Io::Tls(stream) => Pin::new(stream).poll_flush(context),
             Io::Http2(exchange) => Pin::new(exchange).poll_flush(context),
         }
@@ -167,6 +185,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Io::Http2(exchange) => Pin::new(exchange).poll_shutdown(context),
         }

@@ -289,7 +289,7 @@ fn unknown_keys_are_reported_with_a_suggestion() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, robots, exclude, preflight, events, holdout, retention, tls",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, routes, https, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, robots, exclude, preflight, events, holdout, retired, retention, tls, files, webhooks",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
@@ -309,7 +309,7 @@ hint: an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080
 
 error: routes.yaml:2:17: upstreams.a: found "ftp://b"
 
-hint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path
+hint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock
 
 error: routes.yaml:4:32: experiments.e.experiment: there is no upstream "c"
 
@@ -426,12 +426,12 @@ fn upstreams_and_listeners() {
     broken(
         "http://127.0.0.1:3002",
         "ftp://127.0.0.1",
-        "error: routes.yaml:4:13: upstreams.redesign: found \"ftp://127.0.0.1\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"ftp://127.0.0.1\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock",
     );
     broken(
         "http://127.0.0.1:3002",
-        "http://a/b",
-        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a path",
+        "http://a/b?c",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b?c\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock",
     );
     broken(
         "http://127.0.0.1:3002",
@@ -499,7 +499,7 @@ fn experiments() {
     );
     long(
         "control: { weight: 1, upstream: current }, b: { weight: 1 }",
-        "error: routes.yaml:6:23: experiments.new-site.groups: some groups have an upstream and some have none\n\nhint: give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header)",
+        "error: routes.yaml:6:23: experiments.new-site.groups: some groups have an upstream and some have none\n\nhint: give every group an upstream, or none of them (the upstream then reads the Watershed-Experiment header); a group that redirects needs none",
     );
     broken(
         "percent: 10",
@@ -592,7 +592,7 @@ fn stores_secrets_and_the_rest() {
     );
     with(
         "overrides: { secret: \"${NOWHERE}\" }\n",
-        "error: routes.yaml:9:22: overrides.secret: the environment has no NOWHERE\n\nhint: set it: export NOWHERE=…",
+        "error: routes.yaml:9:22: overrides.secret: the environment has no NOWHERE\n\nhint: set it: export NOWHERE=…, or write a default: ${NOWHERE:-…}",
     );
     with(
         "overrides: { secret: short }\n",
@@ -663,6 +663,127 @@ fn stores_secrets_and_the_rest() {
     with(
         "show_group: maybe\n",
         "error: routes.yaml:9:13: show_group: found the text \"maybe\"\n\nhint: true or false",
+    );
+}
+
+#[test]
+fn words_that_were_booleans_are_named() {
+    let old = |word: &str| format!("`{word}` is a text: only YAML 1.1 took it for a boolean");
+    with(
+        "access_log: yes\n",
+        &format!(
+            "error: routes.yaml:9:13: access_log: {}\n\nhint: write true, or \"yes\" in quotation marks for the text",
+            old("yes")
+        ),
+    );
+    with(
+        "robots: Off\n",
+        &format!(
+            "error: routes.yaml:9:9: robots: {}\n\nhint: write false, or \"Off\" in quotation marks for the text",
+            old("Off")
+        ),
+    );
+    with(
+        "show_group: ON\n",
+        &format!(
+            "error: routes.yaml:9:13: show_group: {}\n\nhint: write true, or \"ON\" in quotation marks for the text",
+            old("ON")
+        ),
+    );
+    for line in [
+        "store: no",
+        "access_log: { to: no }",
+        "journal: { path: no }",
+    ] {
+        let text = parse(&format!("{SOUND}{line}\n")).unwrap_err().to_string();
+        assert!(text.contains(&old("no")), "{text}");
+    }
+    for line in [
+        "access_log: \"yes\"",
+        "cache: off",
+        "consent: { cookie: c, value: yes }",
+    ] {
+        let plan = parse(&format!("{SOUND}{line}\n"));
+        assert!(plan.unwrap().warnings.is_empty(), "{line}");
+    }
+    let condition = SOUND.replacen(
+        "percent: 10",
+        "percent: 10, match: { cookie: { beta: on } }",
+        1,
+    );
+    let warnings = parse(&condition).unwrap().warnings;
+    assert!(warnings[0].line().contains(&old("on")), "{warnings:?}");
+}
+
+#[test]
+fn tabs_in_the_indentation_are_named() {
+    let tab = |text: &str, place: &str, lines: &str| {
+        check(
+            text,
+            &format!(
+                "error: routes.yaml:{place}: a tab in the indentation{lines}\n\nhint: indent with spaces: YAML allows no tabs there"
+            ),
+        );
+    };
+    tab("upstreams:\n\ta: http://127.0.0.1:1\n", "2:1", "");
+    tab(
+        "upstreams:\n  a: http://127.0.0.1:1\nmetrics: {\n \tm: /a\n\t}\n",
+        "4:2",
+        " (in 2 lines)",
+    );
+    for line in ["\t", "\t# a comment"] {
+        let text = format!("upstreams:\n  a: http://127.0.0.1:1\n{line}\nshow_group: true\n");
+        tab(&text, "3:1", "");
+    }
+    tab(
+        "upstreams:\n  a: http://127.0.0.1:1\nconsent:\n  value: |\n   \ta\n",
+        "5:4",
+        "",
+    );
+    let sound = "upstreams:\n  a: http://127.0.0.1:1 \t# a tab\nconsent:\n  cookie: c\n  value: |\n   a\n   \tb\n";
+    assert!(parse(sound).is_ok());
+}
+
+#[test]
+fn environment_variables_are_values_of_any_key() {
+    let environment = |name: &str| match name {
+        "PORT" => Some("81".to_owned()),
+        "LOG" => Some("true".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    let parse = |text: &str| config::parse(text, Path::new("routes.yaml"), &environment);
+    let text = SOUND
+        .replace("0.0.0.0:8080", "0.0.0.0:${PORT:-8080}")
+        .replace("127.0.0.1:3001", "${HOST:-127.0.0.2}:3001")
+        .replace("percent: 10", "percent: \"${PERCENT:-25}\"");
+    let text = format!(
+        "{text}workers: ${{WORKERS:-3}}\naccess_log: ${{LOG}}\nstore: ${{EMPTY:-counts.db}}\n"
+    );
+    let plan = parse(&text).unwrap();
+    assert_eq!((plan.listen.port(), plan.workers), (81, 3));
+    assert_eq!(plan.upstreams[0].endpoints[0].to_string(), "127.0.0.2:3001");
+    let groups = &plan.experiments[0].groups;
+    assert_eq!(groups[1].weight.get() / groups[0].weight.get(), 25.0 / 75.0);
+    assert!(plan.access_log.is_some());
+    // The file as it is written says where a value is from.
+    assert_eq!(plan.redacted_file["workers"], "${WORKERS:-3}");
+    let text = SOUND
+        .replace("8080", "${NO_PORT}")
+        .replace("percent: 10", "percent: \"${PORT}x\"");
+    let keys: Vec<_> = parse(&text)
+        .unwrap_err()
+        .diagnostics
+        .into_iter()
+        .map(|it| (it.key, it.found))
+        .collect();
+    let found = |key: &str, found: &str| (key.to_owned(), found.to_owned());
+    assert_eq!(
+        keys,
+        [
+            found("listen", "the environment has no NO_PORT"),
+            found("experiments.new-site.percent", "found \"81x\""),
+        ]
     );
 }
 

@@ -133,10 +133,7 @@ fn decision_takes_effect_on_requests() {
     assert_eq!(results["acts"].as_array().unwrap().len(), 6);
     let page = Client::admin(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
     let page = page.text();
-    assert!(
-        page.contains("no difference from control"),
-        "a drawing: {page}"
-    );
+    assert!(page.contains("lift over control"), "{page}");
     assert!(page.contains("Decisions") && page.contains("<td>ann</td>"));
     assert!(
         page.contains("alert(1)") && !page.contains("<script>"),

@@ -38,6 +38,8 @@ metrics:
     for number in 0..250 {
         // Names that every format must hold together.
         let name = match number % 5 {
+            // What Pandas takes for a missing value, or a number, unless it is told otherwise.
+            _ if number < 5 => ["NA", "n/a", "#N/A", "007", "1e5"][number].to_owned(),
             0 => format!("=1+{number}"),
             1 => format!("a\"b,{number}"),
             2 => format!("ü\\{number}"),
@@ -150,7 +152,15 @@ fn names_survive_the_export() {
         .map(|record| record.unwrap()[1].to_owned())
         .collect();
     assert_eq!(users.len(), 251);
-    for name in ["=1+0", "a\"b,1", "ü\\\\2", "user-3", "\\xff\\xfe\n"] {
+    for name in [
+        "=1+5",
+        "a\"b,6",
+        "ü\\\\7",
+        "user-8",
+        "NA",
+        "007",
+        "\\xff\\xfe\n",
+    ] {
         assert!(users.contains(name), "{name:?} is not among {users:?}");
     }
 }
@@ -289,4 +299,99 @@ fn failed_export_is_an_error_and_leaves_no_file() {
     let done = export(&proxy, &["-o", path.to_str().unwrap()]);
     assert_eq!(done.status.code(), Some(1));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn columns_have_types_and_names_that_databases_take() {
+    let python = tools::installed("python/bin/python");
+    let (proxy, _origins) = site(None);
+    proxy.results();
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, words: &[&str]| {
+        let path = folder.path().join(name);
+        let done = export(&proxy, &[words, &["-o", path.to_str().unwrap()]].concat());
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        path
+    };
+    write("new.parquet", &["--format", "parquet"]);
+    write("old.parquet", &["--format", "parquet", "--columns", "v1"]);
+    write(
+        "hours.parquet",
+        &["--format", "parquet", "--table", "hours"],
+    );
+    let schemas = r#"
+import json, sys, pyarrow.parquet
+for name in ("new", "old", "hours"):
+    schema = pyarrow.parquet.read_schema(f"{sys.argv[1]}/{name}.parquet")
+    print(json.dumps([[field.name, str(field.type)] for field in schema][:6]))
+"#;
+    let told = Command::new(&python)
+        .args(["-c", schemas, folder.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(
+        told.status.success(),
+        "{}",
+        String::from_utf8_lossy(&told.stderr)
+    );
+    let told = String::from_utf8(told.stdout).unwrap();
+    let lines: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let time = "timestamp[us, tz=UTC]";
+    assert_eq!(lines[0][1], serde_json::json!(["user_id", "string"]));
+    assert_eq!(lines[0][2], serde_json::json!(["variation_id", "string"]));
+    assert_eq!(lines[0][4], serde_json::json!(["first_exposure", time]));
+    assert_eq!(lines[1][1], serde_json::json!(["user", "string"]));
+    assert_eq!(lines[1][2], serde_json::json!(["group", "string"]));
+    assert_eq!(lines[1][4], serde_json::json!(["first_exposure", "string"]));
+    assert_eq!(lines[2][1], serde_json::json!(["hour", time]));
+    let header = |words: &[&str]| {
+        let done = export(&proxy, words);
+        String::from_utf8(done.stdout)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    assert!(header(&[]).starts_with("experiment,user_id,variation_id,epoch,"));
+    assert!(header(&["--columns", "v1"]).starts_with("experiment,user,group,epoch,"));
+    let asked = proxy.ask("/admin/export/shop?columns=v1").text();
+    assert!(asked.starts_with("experiment,user,group,epoch,"), "{asked}");
+}
+
+#[test]
+fn times_have_the_offset_of_the_zone_and_name_the_same_moment() {
+    let (proxy, _origins) = site(None);
+    proxy.results();
+    let hours = |zone: &str| -> Vec<String> {
+        let asked = format!("/admin/export/shop?table=hours&timezone={zone}");
+        fields(&proxy.ask(&asked).body)
+            .into_iter()
+            .map(|row| row[1].clone())
+            .collect()
+    };
+    let (utc, kolkata) = (hours("UTC"), hours("Asia/Kolkata"));
+    assert!(!utc.is_empty() && utc.len() == kolkata.len());
+    for (utc, kolkata) in utc.iter().zip(&kolkata) {
+        assert!(
+            utc.ends_with(":00:00Z") && kolkata.ends_with(":30:00+05:30"),
+            "{utc} {kolkata}"
+        );
+        let moment = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+        assert_eq!(moment(utc), moment(kolkata));
+    }
+    assert_eq!(
+        proxy.ask("/admin/export/shop?timezone=Mars/Base").status,
+        400
+    );
+    let done = export(&proxy, &["--timezone", "Mars/Base"]);
+    assert_eq!(done.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("there is no time zone"));
 }

@@ -329,6 +329,16 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
         assert_usable(&axe(browser).await, scheme);
         picture(browser, &format!("results-{scheme}")).await;
     }
+    wide(browser, 390).await;
+    let cut_off = "const seen = [...document.querySelectorAll('.score .lift, .score .plot')].map((it) => it.getBoundingClientRect());\
+        return seen.length > 1 && seen.every((it) => it.width > 40 && it.left >= 0 && it.right <= document.documentElement.clientWidth)";
+    assert_eq!(
+        says(browser, cut_off).await,
+        json!(true),
+        "lifts are cut off"
+    );
+    assert_usable(&axe(browser).await, "a phone");
+    picture(browser, "results-phone").await;
     wide(browser, 360).await;
     let too_wide =
         "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
@@ -340,6 +350,18 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     picture(browser, "results-narrow").await;
     wide(browser, 1200).await;
     medium(browser, "", "prefers-color-scheme", "light").await;
+
+    // A term is explained without a mouse or a script.
+    let focus = "document.querySelector('.score .tip').focus()";
+    browser.execute(focus, vec![]).await.unwrap();
+    let button = browser.active_element().await.unwrap();
+    button.send_keys("\u{e007}").await.unwrap();
+    wait_for(browser, ":popover-open", "true lift is in it").await;
+    assert_usable(&axe(browser).await, "an explanation");
+    picture(browser, "results-explained").await;
+    button.send_keys("\u{e00c}").await.unwrap();
+    let closed = "return document.querySelector(':popover-open') === null";
+    assert_eq!(says(browser, closed).await, json!(true));
 
     // New visitors appear without a reload, and open details stay open.
     let open = "window.here = true; const all = document.querySelector('details.health'); all.open = true; all.querySelector('summary').focus();";
@@ -517,6 +539,10 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         picture(&browser, "several-printed").await;
         medium(&browser, "", "forced-colors", "none").await;
 
+        pages_of_several(&browser, &url).await;
+        browser.goto(&url).await.unwrap();
+        wait_for(&browser, "#live", "live").await;
+
         // The last results stay below the error, which disappears once the store is back.
         redis.kill();
         wait_for(&browser, "#alarms", "store is unavailable").await;
@@ -525,6 +551,8 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         picture(&browser, "store-away").await;
         browser.goto(&url).await.unwrap();
         wait_for(&browser, "#alarms", "store is unavailable").await;
+        // A fresh page has the last results, too.
+        wait_for(&browser, "#overview", "site Collecting").await;
         redis.up();
         wait_for(&browser, "#overview", "site Collecting").await;
         let complaints = complaints(&browser).await;
@@ -534,6 +562,51 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         assert_eq!(others.collect::<Vec<_>>(), [] as [&Value; 0]);
         browser.close().await.unwrap();
     });
+}
+
+/// Searches the list, and opens the other pages.
+async fn pages_of_several(browser: &Client, url: &str) {
+    browser.goto(&format!("{url}?q=SITE+paused")).await.unwrap();
+    wait_for(browser, "#overview", "site Collecting").await;
+    let found = "return document.querySelectorAll('#overview .name').length";
+    assert_eq!(says(browser, found).await, json!(1));
+    // In one step, as the page replaces its parts when there are new results.
+    let open = "document.getElementById('o-site').click(); return true";
+    assert_eq!(says(browser, open).await, json!(true));
+    wait(browser, "#verdict-site").await;
+    let others = "return document.querySelectorAll('section[id^=e-]').length";
+    assert_eq!(says(browser, others).await, json!(1));
+    wait_for(browser, ".marks", "pause by <img src=x").await;
+    picture(browser, "one-of-several").await;
+
+    let upstreams = url.replace("/results", "/upstreams");
+    browser.goto(&upstreams).await.unwrap();
+    wait_for(browser, "#table-upstreams", "healthy").await;
+    wait_for(browser, "#table-replicas", "this one").await;
+    assert_usable(&axe(browser).await, "upstreams");
+    picture(browser, "upstreams").await;
+
+    let new = url.replace("/results", "/new");
+    browser.goto(&new).await.unwrap();
+    for (field, text) in [("name", "new-cart"), ("rule", "POST /cart -> 2xx")] {
+        let field = browser.find(Locator::Id(field)).await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+    let write = browser.find(Locator::Css("main .due")).await.unwrap();
+    write.click().await.unwrap();
+    wait_for(
+        browser,
+        "#lines",
+        "new-cart-success: { on: { method: \"POST\", path: \"/cart\"",
+    )
+    .await;
+    wait_for(browser, ".durations", "10 % of users").await;
+    for width in [1200, 390] {
+        wide(browser, width).await;
+        assert_usable(&axe(browser).await, "a new experiment");
+        picture(browser, &format!("new-{width}")).await;
+    }
+    wide(browser, 1200).await;
 }
 
 #[test]

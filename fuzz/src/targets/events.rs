@@ -15,6 +15,8 @@ const NOW_MS: u64 = 1_800_000_000_000;
 fn metric(kind: MetricKind, value: Option<&str>) -> Metric {
     Metric {
         name: "m".into(),
+        label: None,
+        unit: None,
         kind,
         goal: MetricGoal::Increase,
         role: MetricRole::Primary,

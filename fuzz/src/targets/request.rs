@@ -145,6 +145,8 @@ fn write(
         parent: tags.begins,
         visitor: visitor.as_ref(),
         assignment: &meant,
+        version_fields: &[],
+        changes: None,
     };
     plain.forward(&mut out, &with);
 

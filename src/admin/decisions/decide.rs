@@ -63,7 +63,7 @@ pub async fn decide(
     name: &str,
     decision: &Decision<'_>,
 ) -> Result<Done, Undecided> {
-    let experiment = experiment_to_decide(plan, name)?;
+    let experiment = experiment_to_decide(plan, name, decision.action)?;
     let state = decision.action.state();
     let group = group_after(experiment, decision)?;
     let decisions = store.decisions().await.map_err(Undecided::Away)?;
@@ -120,8 +120,12 @@ pub async fn decide(
     Ok(done)
 }
 
-/// Finds the experiment, unless the routes file has ended it.
-fn experiment_to_decide<'a>(plan: &'a Plan, name: &str) -> Result<&'a Experiment, Undecided> {
+/// Finds the experiment, unless the routes file has ended it. One that has left the file does not split.
+fn experiment_to_decide<'a>(
+    plan: &'a Plan,
+    name: &str,
+    action: Action,
+) -> Result<&'a Experiment, Undecided> {
     let index = plan.experiment_named(name).ok_or_else(|| {
         let Failure { status, error } = no_experiment(name);
         Undecided::Refused(status, error)
@@ -131,6 +135,13 @@ fn experiment_to_decide<'a>(plan: &'a Plan, name: &str) -> Result<&'a Experiment
         return Err(Undecided::Refused(
             StatusCode::CONFLICT,
             "`winner` in the routes file ended this experiment: remove it first".to_owned(),
+        ));
+    }
+    if experiment.has_left_file && matches!(action, Action::Pause | Action::Resume) {
+        return Err(Undecided::Refused(
+            StatusCode::CONFLICT,
+            "this experiment is no longer in the routes file: promote another group, roll back, or put it back into the file"
+                .to_owned(),
         ));
     }
     Ok(experiment)
@@ -188,7 +199,8 @@ pub fn describe_weights(weights: &BTreeMap<String, f64>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn status(state: DecidedState, scheduled: Lifecycle) -> &'static str {
+/// The status of an experiment after a decision, which does what its schedule says while it runs.
+pub fn status(state: DecidedState, scheduled: Lifecycle) -> &'static str {
     match state {
         DecidedState::Running => scheduled.name(),
         DecidedState::Paused => Lifecycle::Paused.name(),

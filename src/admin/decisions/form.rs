@@ -214,7 +214,7 @@ pub async fn take(
     };
     match apply(state, name, request).await {
         Ok(_) => {
-            let back = format!("/admin/results#e-{name}");
+            let back = format!("/admin/results/{name}");
             (StatusCode::SEE_OTHER, [(LOCATION, back)]).into_response()
         }
         Err(failure) => html::message_page(failure.status, &failure.error),

@@ -1,5 +1,6 @@
 //! Decisions about experiments: pause, resume, promote, roll back.
 
+pub(crate) mod act_on;
 pub(crate) mod action;
 pub(crate) mod allocate;
 pub(crate) mod api;

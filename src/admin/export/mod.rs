@@ -9,26 +9,26 @@ pub mod sheet;
 use crate::config::plan::Plan;
 use crate::store::{Store, StoreError};
 use crate::tasks;
-use rows::{ExportRow, Table};
-use sheet::{Format, Sheet};
+use rows::ExportRow;
+use sheet::{ExportLayout, Sheet};
 use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Writes a table of an experiment to `to`, in this format and raw or not. Calls `on_page` with the
-/// number of rows of each page.
+/// Writes a table of an experiment to `to`. Calls `on_page` with the number of rows of each page.
 pub async fn write<W: Write + Send + 'static>(
     store: Arc<dyn Store>,
     plan: Arc<Plan>,
     experiment: String,
-    (table, format, raw): (Table, Format, bool),
+    layout: ExportLayout,
     to: W,
     on_page: impl Fn(usize) + Send + 'static,
 ) -> io::Result<()> {
     let (pages, received) = mpsc::channel(4);
+    let table = layout.table;
     let reading = async move { rows::read(&*store, &plan, &experiment, table, &pages).await };
     let writing = tokio::task::spawn_blocking(move || {
-        let sheet = Sheet::begin(format, raw, table, to)?;
+        let sheet = Sheet::begin(layout, to)?;
         fill(sheet, received, on_page)
     });
     let ((), written) = tokio::join!(reading, writing);

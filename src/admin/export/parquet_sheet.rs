@@ -1,7 +1,8 @@
 //! Rows as Apache Parquet, a row group at a time.
 
-use crate::admin::export::{rows::Cell, rows::CellKind, rows::ExportRow, rows::Table};
-use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
+use crate::admin::export::rows::{Cell, CellKind, ExportRow};
+use crate::admin::format::rfc3339;
+use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
 use parquet::file::properties::WriterProperties;
@@ -16,21 +17,21 @@ const GROUP_ROWS: usize = 20_000;
 /// A Parquet file that is being written.
 pub struct ParquetSheet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
-    table: Table,
+    columns: Vec<(&'static str, CellKind)>,
     /// Rows of the next row group.
     held: Vec<ExportRow>,
 }
 
 impl<W: Write + Send> ParquetSheet<W> {
-    /// Begins a file.
-    pub fn begin(table: Table, to: W) -> io::Result<ParquetSheet<W>> {
+    /// Begins a file with these columns.
+    pub fn begin(columns: Vec<(&'static str, CellKind)>, to: W) -> io::Result<ParquetSheet<W>> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
             .build();
-        let schema = Arc::new(schema(table)?);
+        let schema = Arc::new(schema(&columns)?);
         Ok(ParquetSheet {
             writer: SerializedFileWriter::new(to, schema, Arc::new(properties))?,
-            table,
+            columns,
             held: Vec::new(),
         })
     }
@@ -54,25 +55,28 @@ impl<W: Write + Send> ParquetSheet<W> {
 
     fn write_group(&mut self) -> io::Result<()> {
         let rows = std::mem::take(&mut self.held);
-        group(&mut self.writer, self.table, rows)
+        group(&mut self.writer, &self.columns, rows)
     }
 }
 
 /// One optional column for each of the table.
-fn schema(table: Table) -> io::Result<Type> {
+fn schema(columns: &[(&'static str, CellKind)]) -> io::Result<Type> {
     let mut fields = Vec::new();
-    for &(name, kind) in table.columns() {
+    for &(name, kind) in columns {
         let physical = match kind {
             CellKind::Text => Physical::BYTE_ARRAY,
-            CellKind::Whole => Physical::INT64,
+            CellKind::Whole | CellKind::Time => Physical::INT64,
             CellKind::Number => Physical::DOUBLE,
             CellKind::Truth => Physical::BOOLEAN,
         };
         let mut field =
             Type::primitive_type_builder(name, physical).with_repetition(Repetition::OPTIONAL);
-        if kind == CellKind::Text {
-            field = field.with_logical_type(Some(LogicalType::String));
-        }
+        let logical = match kind {
+            CellKind::Text => Some(LogicalType::String),
+            CellKind::Time => Some(LogicalType::timestamp(true, TimeUnit::MICROS)),
+            CellKind::Whole | CellKind::Number | CellKind::Truth => None,
+        };
+        field = field.with_logical_type(logical);
         fields.push(Arc::new(field.build()?));
     }
     Ok(Type::group_type_builder("row")
@@ -83,12 +87,11 @@ fn schema(table: Table) -> io::Result<Type> {
 /// Writes a row group, column by column.
 fn group<W: Write + Send>(
     writer: &mut SerializedFileWriter<W>,
-    table: Table,
+    types: &[(&'static str, CellKind)],
     rows: Vec<ExportRow>,
 ) -> io::Result<()> {
     let mut group = writer.next_row_group()?;
-    let mut columns: Vec<Vec<Cell>> = table
-        .columns()
+    let mut columns: Vec<Vec<Cell>> = types
         .iter()
         .map(|_| Vec::with_capacity(rows.len()))
         .collect();
@@ -106,6 +109,8 @@ fn group<W: Write + Send>(
             ColumnWriter::ByteArrayColumnWriter(to) => {
                 let text = |cell| match cell {
                     Cell::Text(text) => text.map(|text| ByteArray::from(text.into_bytes())),
+                    // In files with the columns of version 0.1.
+                    Cell::Time(ms) => rfc3339(ms).map(|text| ByteArray::from(text.into_bytes())),
                     _ => None,
                 };
                 let values: Vec<_> = cells.into_iter().filter_map(text).collect();
@@ -114,6 +119,7 @@ fn group<W: Write + Send>(
             ColumnWriter::Int64ColumnWriter(to) => {
                 let number = |cell| match cell {
                     Cell::Whole(number) => number,
+                    Cell::Time(ms) => micros(ms),
                     _ => None,
                 };
                 let values: Vec<_> = cells.into_iter().filter_map(number).collect();
@@ -150,5 +156,12 @@ fn is_there(cell: &Cell) -> bool {
         Cell::Whole(number) => number.is_some(),
         Cell::Number(number) => number.is_some(),
         Cell::Truth(_) => true,
+        Cell::Time(ms) => micros(*ms).is_some(),
     }
+}
+
+/// A time in Unix microseconds; `None` for one that RFC 3339 does not have either.
+fn micros(ms: u64) -> Option<i64> {
+    rfc3339(ms)?;
+    i64::try_from(ms).ok()?.checked_mul(1000)
 }

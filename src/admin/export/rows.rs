@@ -1,6 +1,5 @@
 //! The exported tables: their columns, and their rows read from the store page by page.
 
-use crate::admin::format::rfc3339;
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
@@ -38,6 +37,8 @@ pub enum CellKind {
     Number,
     /// True or false.
     Truth,
+    /// Points in time.
+    Time,
 }
 
 /// A field of a row; `None` if it is not known.
@@ -51,6 +52,8 @@ pub enum Cell {
     Number(Option<f64>),
     /// A cell of [`CellKind::Truth`].
     Truth(bool),
+    /// A cell of [`CellKind::Time`], in Unix milliseconds.
+    Time(u64),
 }
 
 /// A row: its fields in the order of the table's columns.
@@ -58,20 +61,20 @@ pub type ExportRow = Vec<Cell>;
 
 impl Table {
     /// Returns the names and types of the columns.
-    pub fn columns(self) -> &'static [(&'static str, CellKind)] {
-        match self {
+    pub fn columns(self, names: ColumnNames) -> impl Iterator<Item = (&'static str, CellKind)> {
+        let columns: &'static [(&str, CellKind)] = match self {
             Table::Assignments => &[
                 ("experiment", CellKind::Text),
-                ("user", CellKind::Text),
-                ("group", CellKind::Text),
+                ("user_id", CellKind::Text),
+                ("variation_id", CellKind::Text),
                 ("epoch", CellKind::Text),
-                ("first_exposure", CellKind::Text),
+                ("first_exposure", CellKind::Time),
                 ("crossed_over", CellKind::Truth),
             ],
             Table::Values => &[
                 ("experiment", CellKind::Text),
-                ("user", CellKind::Text),
-                ("group", CellKind::Text),
+                ("user_id", CellKind::Text),
+                ("variation_id", CellKind::Text),
                 ("metric", CellKind::Text),
                 ("count", CellKind::Whole),
                 ("sum", CellKind::Number),
@@ -79,9 +82,9 @@ impl Table {
             ],
             Table::Hours => &[
                 ("experiment", CellKind::Text),
-                ("hour", CellKind::Text),
+                ("hour", CellKind::Time),
                 ("epoch", CellKind::Text),
-                ("group", CellKind::Text),
+                ("variation_id", CellKind::Text),
                 ("users", CellKind::Whole),
                 ("crossed_over", CellKind::Whole),
                 ("requests", CellKind::Whole),
@@ -94,15 +97,49 @@ impl Table {
             ],
             Table::HourValues => &[
                 ("experiment", CellKind::Text),
-                ("hour", CellKind::Text),
+                ("hour", CellKind::Time),
                 ("epoch", CellKind::Text),
-                ("group", CellKind::Text),
+                ("variation_id", CellKind::Text),
                 ("metric", CellKind::Text),
                 ("converted", CellKind::Whole),
                 ("count", CellKind::Whole),
                 ("sum", CellKind::Number),
                 ("base", CellKind::Whole),
             ],
+        };
+        columns.iter().map(move |&column| names.of(column))
+    }
+}
+
+/// How columns are named.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnNames {
+    /// As in version 0.1: `user` and `group`, which SQL reserves, and times as text in Parquet.
+    V1,
+    /// `user_id` and `variation_id`.
+    #[default]
+    V2,
+}
+
+impl ColumnNames {
+    fn of(self, column: (&'static str, CellKind)) -> (&'static str, CellKind) {
+        match (self, column) {
+            (ColumnNames::V2, column) => column,
+            (ColumnNames::V1, ("user_id", kind)) => ("user", kind),
+            (ColumnNames::V1, ("variation_id", kind)) => ("group", kind),
+            (ColumnNames::V1, (name, CellKind::Time)) => (name, CellKind::Text),
+            (ColumnNames::V1, column) => column,
         }
     }
 }
@@ -170,7 +207,7 @@ async fn users(
                     Cell::Text(Some(user)),
                     Cell::Text(Some(record.group)),
                     Cell::Text(Some(record.epoch.to_string())),
-                    Cell::Text(rfc3339(record.first_ms)),
+                    Cell::Time(record.first_ms),
                     Cell::Truth(record.crossed_over),
                 ]);
                 continue;
@@ -198,16 +235,16 @@ async fn users(
 
 fn hours_of(units: &Units, experiment: &str, table: Table, hours: &[HourTotals]) -> Vec<ExportRow> {
     let whole = |number: u64| Cell::Whole(i64::try_from(number).ok());
+    let text = |text: &str| Cell::Text(Some(text.to_owned()));
     let wide = |number: i128| Cell::Whole(i64::try_from(number).ok());
     let mut rows = Vec::new();
     for hour in hours {
         let key = [
-            Some(experiment.to_owned()),
-            rfc3339(hour.hour * 3_600_000),
-            Some(hour.epoch.to_string()),
-            Some(hour.group.clone()),
-        ]
-        .map(Cell::Text);
+            text(experiment),
+            Cell::Time(hour.hour * 3_600_000),
+            text(&hour.epoch.to_string()),
+            text(&hour.group),
+        ];
         let GroupTotals {
             users,
             crossed_over,

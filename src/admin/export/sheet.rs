@@ -3,8 +3,10 @@
 use crate::admin::csv_escape::neutral;
 #[cfg(feature = "parquet")]
 use crate::admin::export::parquet_sheet::ParquetSheet;
-use crate::admin::export::{rows::Cell, rows::ExportRow, rows::Table};
+use crate::admin::export::rows::{Cell, ColumnNames, ExportRow, Table};
+use crate::admin::format::rfc3339;
 use crate::features::{Feature, MissingFeature};
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use std::io::{self, Write};
 
@@ -50,85 +52,130 @@ impl Format {
     }
 }
 
+/// What is exported, and how it is written.
+#[derive(Clone, Debug)]
+pub struct ExportLayout {
+    /// The table.
+    pub table: Table,
+    /// The format.
+    pub format: Format,
+    /// Whether CSV has texts unchanged. Otherwise texts that a spreadsheet would read as formulas get a leading `'`.
+    pub raw: bool,
+    /// How columns are named.
+    pub names: ColumnNames,
+    /// The zone of times that are written as text.
+    pub zone: TimeZone,
+}
+
+/// Finds a time zone by its name, such as `Europe/Berlin`.
+pub fn zone(name: &str) -> Result<TimeZone, String> {
+    if name == "UTC" {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name).map_err(|_| {
+        format!("there is no time zone {name:?}; names are those of the IANA database, such as Europe/Berlin")
+    })
+}
+
 /// A file that is being written.
-pub enum Sheet<W: Write + Send> {
-    /// CSV; `true` if texts are written unchanged.
-    Csv(Box<csv::Writer<W>>, bool),
-    /// JSON Lines.
-    Jsonl(W, Table),
-    /// Parquet.
+pub struct Sheet<W: Write + Send> {
+    layout: ExportLayout,
+    file: File<W>,
+}
+
+enum File<W: Write + Send> {
+    Csv(Box<csv::Writer<W>>),
+    Jsonl(W),
     #[cfg(feature = "parquet")]
     Parquet(ParquetSheet<W>),
 }
 
 impl<W: Write + Send> Sheet<W> {
-    /// Starts a file. In CSV, texts that a spreadsheet would read as formulas get a leading `'` unless
-    /// `raw` is set.
-    pub fn begin(format: Format, raw: bool, table: Table, to: W) -> io::Result<Sheet<W>> {
-        match format {
+    /// Starts a file.
+    pub fn begin(layout: ExportLayout, to: W) -> io::Result<Sheet<W>> {
+        let columns = || layout.table.columns(layout.names);
+        let file = match layout.format {
             Format::Csv => {
                 let mut csv = csv::Writer::from_writer(to);
-                csv.write_record(table.columns().iter().map(|(name, _)| name))?;
-                Ok(Sheet::Csv(Box::new(csv), raw))
+                csv.write_record(columns().map(|(name, _)| name))?;
+                File::Csv(Box::new(csv))
             }
-            Format::Jsonl => Ok(Sheet::Jsonl(to, table)),
+            Format::Jsonl => File::Jsonl(to),
             #[cfg(feature = "parquet")]
-            Format::Parquet => Ok(Sheet::Parquet(ParquetSheet::begin(table, to)?)),
+            Format::Parquet => File::Parquet(ParquetSheet::begin(columns().collect(), to)?),
             #[cfg(not(feature = "parquet"))]
-            Format::Parquet => Err(io::ErrorKind::Unsupported.into()),
-        }
+            Format::Parquet => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(Sheet { layout, file })
     }
 
     /// Adds rows.
     pub fn add(&mut self, rows: Vec<ExportRow>) -> io::Result<()> {
-        match self {
-            Sheet::Csv(csv, raw) => {
+        let layout = &self.layout;
+        match &mut self.file {
+            File::Csv(csv) => {
                 for row in rows {
-                    csv.write_record(row.iter().map(|cell| field(cell, *raw)))?;
+                    csv.write_record(row.iter().map(|cell| field(cell, layout)))?;
                 }
                 csv.flush()
             }
-            Sheet::Jsonl(to, table) => {
+            File::Jsonl(to) => {
                 for row in rows {
-                    let names = table.columns().iter().map(|(name, _)| (*name).to_owned());
-                    let object: Map<String, Value> = names.zip(row.into_iter().map(json)).collect();
+                    let names = layout.table.columns(layout.names);
+                    let names = names.map(|(name, _)| name.to_owned());
+                    let values = row.into_iter().map(|cell| json(cell, layout));
+                    let object: Map<String, Value> = names.zip(values).collect();
                     serde_json::to_writer(&mut *to, &object)?;
                     to.write_all(b"\n")?;
                 }
                 Ok(())
             }
             #[cfg(feature = "parquet")]
-            Sheet::Parquet(sheet) => sheet.add(rows),
+            File::Parquet(sheet) => sheet.add(rows),
         }
     }
 
     /// Ends the file.
     pub fn end(self) -> io::Result<()> {
-        match self {
-            Sheet::Csv(mut csv, _) => csv.flush(),
-            Sheet::Jsonl(mut to, _) => to.flush(),
+        match self.file {
+            File::Csv(mut csv) => csv.flush(),
+            File::Jsonl(mut to) => to.flush(),
             #[cfg(feature = "parquet")]
-            Sheet::Parquet(sheet) => sheet.end(),
+            File::Parquet(sheet) => sheet.end(),
         }
     }
 }
 
-fn field(cell: &Cell, raw: bool) -> String {
+impl ExportLayout {
+    /// A time in RFC 3339, in the zone.
+    fn time(&self, ms: u64) -> Option<String> {
+        if self.zone == TimeZone::UTC {
+            return rfc3339(ms);
+        }
+        let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+        let offset = self.zone.to_offset(time);
+        Some(time.display_with_offset(offset).to_string())
+    }
+}
+
+fn field(cell: &Cell, layout: &ExportLayout) -> String {
     match cell {
-        Cell::Text(Some(text)) if !raw => neutral(text).into_owned(),
+        Cell::Text(Some(text)) if !layout.raw => neutral(text).into_owned(),
         Cell::Text(text) => text.clone().unwrap_or_default(),
         Cell::Whole(number) => number.map_or(String::new(), |number| number.to_string()),
         Cell::Number(number) => number.map_or(String::new(), |number| number.to_string()),
         Cell::Truth(truth) => truth.to_string(),
+        Cell::Time(ms) => layout.time(*ms).unwrap_or_default(),
     }
 }
 
-fn json(cell: Cell) -> Value {
+fn json(cell: Cell, layout: &ExportLayout) -> Value {
     match cell {
         Cell::Text(text) => text.into(),
         Cell::Whole(number) => number.into(),
         Cell::Number(number) => number.into(),
         Cell::Truth(truth) => truth.into(),
+        Cell::Time(ms) => layout.time(ms).into(),
     }
 }
 

@@ -3,9 +3,11 @@
 
 use crate::admin::http::connections::Admitted;
 use crate::admin::http::error::Failure;
+use crate::admin::http::gate::GATE;
 use crate::admin::http::html::{login_page, wants_html};
 use crate::admin::http::session;
 use crate::admin::state::AdminState;
+use crate::admin::view::html::Viewer;
 use crate::config::plan::{Token, TokenRole};
 use crate::experiment::identity::{bearer_token, cookie_value};
 use crate::experiment::key_ring::KeyRing;
@@ -16,6 +18,8 @@ use axum::http::header::{
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,6 +31,8 @@ const RETRY_S: &str = "60";
 
 /// The path that ends a session. Every role may end its own.
 pub const LOGOUT: &str = "/admin/logout";
+/// The beginning of the paths of experiments.
+const EXPERIMENTS: &str = "/admin/experiments/";
 
 /// The caller of the admin API.
 #[derive(Clone, Debug)]
@@ -62,6 +68,15 @@ impl Ambient {
 }
 
 impl Caller {
+    /// Returns the person that a page is for.
+    pub fn viewer(&self) -> Viewer<'_> {
+        Viewer {
+            name: self.name.as_deref(),
+            may_operate: self.role >= TokenRole::Operate,
+            form: self.form(),
+        }
+    }
+
     /// Returns the form token of pages for this caller; empty if none is needed.
     pub fn form(&self) -> String {
         let token = |ambient: &Ambient| session::form(&ambient.keys, &ambient.session);
@@ -108,22 +123,14 @@ pub async fn authorize(
 ) -> Response {
     let caller = match authenticate(&state, peer.ip(), request.headers()) {
         Ok(caller) => caller,
-        Err(AuthError::TooManyWrongTokens) => return too_many_wrong_tokens(),
-        Err(AuthError::NoValidToken) => return unauthorized(&request),
-        Err(AuthError::NoNonce(error)) => return no_nonce(&error),
-        Err(AuthError::RemotePeer) => {
-            let error = "without admin.token the admin API accepts requests of this machine only";
-            return Failure::new(StatusCode::FORBIDDEN, error).into_response();
-        }
-        Err(AuthError::ForeignHost(host)) => {
-            let error = format!(
-                "the Host {host:?} is not accepted: without admin.token the admin API accepts localhost and IP addresses only"
-            );
-            return Failure::new(StatusCode::MISDIRECTED_REQUEST, error).into_response();
-        }
+        Err(error) => return refusal(error, &request),
     };
+    if caller.role < TokenRole::Read && request.uri().path() != LOGOUT {
+        let error = "this token has role `flags`: a token with `role: read` is required";
+        return Failure::new(StatusCode::FORBIDDEN, error).into_response();
+    }
     if !request.method().is_safe() {
-        if caller.role < TokenRole::Operate && request.uri().path() != LOGOUT {
+        if caller.role < TokenRole::Operate && !is_for_readers(request.uri().path()) {
             let error = "this token has role `read`: a token with `role: operate` is required";
             return Failure::new(StatusCode::FORBIDDEN, error).into_response();
         }
@@ -133,11 +140,35 @@ pub async fn authorize(
             return Failure::new(StatusCode::FORBIDDEN, error).into_response();
         }
     }
+    admit(&request);
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Notes that a request's caller is authenticated.
+pub fn admit(request: &Request) {
     if let Some(admitted) = request.extensions().get::<Admitted>() {
         admitted.set();
     }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+}
+
+/// The response to a caller who is not authenticated.
+pub fn refusal(error: AuthError, request: &Request) -> Response {
+    match error {
+        AuthError::TooManyWrongTokens => too_many_wrong_tokens(),
+        AuthError::NoValidToken => unauthorized(request),
+        AuthError::NoNonce(error) => no_nonce(&error),
+        AuthError::RemotePeer => {
+            let error = "without admin.token the admin API accepts requests of this machine only";
+            Failure::new(StatusCode::FORBIDDEN, error).into_response()
+        }
+        AuthError::ForeignHost(host) => {
+            let error = format!(
+                "the Host {host:?} is not accepted: without admin.token the admin API accepts localhost and IP addresses only"
+            );
+            Failure::new(StatusCode::MISDIRECTED_REQUEST, error).into_response()
+        }
+    }
 }
 
 /// Why a caller is not authenticated.
@@ -155,9 +186,14 @@ pub enum AuthError {
     NoNonce(getrandom::Error),
 }
 
+/// Whether every role may use all methods of this path: one's own logout, and gates, which change nothing.
+pub fn is_for_readers(path: &str) -> bool {
+    path == LOGOUT || path.starts_with(EXPERIMENTS) && path.ends_with(GATE)
+}
+
 /// Whether the handler of this path checks a form token itself.
 fn takes_forms(path: &str) -> bool {
-    path == LOGOUT || path.starts_with("/admin/experiments/")
+    path == LOGOUT || path.starts_with(EXPERIMENTS)
 }
 
 /// Returns the caller of a request with these headers.
@@ -193,10 +229,17 @@ pub fn authenticate(
         role: token.role,
         ambient,
     };
-    // Other schemes are for a proxy in front of the admin API.
     let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     if let Some(presented) = authorization.and_then(bearer_token) {
         return try_token(state, tokens, peer, presented).map(|token| caller(token, None));
+    }
+    // The scheme Basic may also be for a proxy in front of the admin API.
+    if let Some(token) = authorization.and_then(|it| basic_token(tokens, it)) {
+        let role = TokenRole::Read;
+        return Ok(Caller {
+            role,
+            ..caller(token, None)
+        });
     }
     let cookie = cookie_value(headers, session::COOKIE);
     let cookie = cookie.and_then(|value| std::str::from_utf8(value).ok());
@@ -241,6 +284,27 @@ fn try_token<'a>(
     state.rates.failed(peer, now);
     tracing::warn!(%peer, "the admin API received an unknown token");
     Err(AuthError::NoValidToken)
+}
+
+/// Returns the configured token that is the password of the scheme Basic, which callers use who can only
+/// configure an address. Browsers may attach such a password by themselves, so it only reads. Short
+/// tokens, which could be guessed, are not accepted.
+fn basic_token<'a>(tokens: &'a [Token], authorization: &[u8]) -> Option<&'a Token> {
+    let (scheme, encoded) = authorization.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = decoded.iter().position(|&byte| byte == b':')?;
+    let digest: [u8; 32] = Sha256::digest(&decoded[colon + 1..]).into();
+    // Compares with every token, each in constant time.
+    let mut found = None;
+    for token in tokens {
+        if bool::from(token.digest.ct_eq(&digest)) {
+            found = Some(token);
+        }
+    }
+    found.filter(|token| !token.short)
 }
 
 /// Starts a session for a presented token. Returns the value of its cookie.

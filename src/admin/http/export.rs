@@ -1,7 +1,7 @@
 //! `GET /admin/export/{experiment}`: streams a table of an experiment.
 
-use crate::admin::export::rows::Table;
-use crate::admin::export::sheet::Format;
+use crate::admin::export::rows::{ColumnNames, Table};
+use crate::admin::export::sheet::{self, ExportLayout, Format};
 use crate::admin::export::write;
 use crate::admin::http::error::{Failure, Path, Query, Refused};
 use crate::admin::state::AdminState;
@@ -35,6 +35,12 @@ pub struct ExportQuery {
     /// Whether CSV contains texts unchanged, even if a spreadsheet would read them as formulas.
     #[serde(default)]
     raw: bool,
+    /// How columns are named; `v2` by default. `v1` keeps the names of version 0.1 (`user`, `group`).
+    #[param(inline)]
+    columns: Option<ColumnNames>,
+    /// The IANA time zone of times in CSV and JSON Lines, such as `Europe/Berlin`; UTC by default.
+    #[param(nullable = false)]
+    timezone: Option<String>,
 }
 
 /// Export users, their values or hourly totals of an experiment
@@ -57,7 +63,7 @@ pub struct ExportQuery {
             ),
             headers(("content-disposition" = String, description = "A file name")),
         ),
-        (status = 400, description = "The table or format does not exist, or the program was built without the format", body = Refused),
+        (status = 400, description = "The table, format or time zone does not exist, or the program was built without the format", body = Refused),
         (status = 404, description = "The store has no data of this experiment", body = Refused),
         (status = 503, description = "The store is unavailable", body = Refused),
     )
@@ -75,17 +81,25 @@ pub async fn export(
         let error = format!("{missing}; {}", missing.hint());
         return Err(Failure::new(StatusCode::BAD_REQUEST, error));
     }
+    let zone = sheet::zone(query.timezone.as_deref().unwrap_or("UTC"));
+    let zone = zone.map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error))?;
     let declaration = declaration(&state.plan());
     let Some(key) = phases::named(&*state.store, &declaration, &experiment).await? else {
         let error = format!("the store has no data of an experiment {experiment:?}");
         return Err(Failure::new(StatusCode::NOT_FOUND, error));
     };
-    let raw = query.raw;
+    let layout = ExportLayout {
+        table,
+        format,
+        raw: query.raw,
+        names: query.columns.unwrap_or_default(),
+        zone,
+    };
     let (bytes, stream) = mpsc::channel::<io::Result<Bytes>>(4);
     let (store, plan) = (Arc::clone(&state.store), state.plan());
     tasks::spawn("export", async move {
         let to = Pipe(bytes.clone());
-        let writing = write(store, plan, key, (table, format, raw), to, |_| ());
+        let writing = write(store, plan, key, layout, to, |_| ());
         let written = AssertUnwindSafe(writing).catch_unwind().await;
         let written = written.unwrap_or_else(|_| Err(io::Error::other("the export panicked")));
         if let Err(error) = written {

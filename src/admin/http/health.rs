@@ -139,7 +139,9 @@ pub async fn reload(
 ) -> Result<Json<Reloaded>, Failure> {
     let before = definition(&state.plan());
     let (done, outcome) = oneshot::channel();
-    let sent = state.server.reloads.send(ReloadRequest { done }).await;
+    let by = caller.by(None);
+    let request = ReloadRequest { by, done };
+    let sent = state.server.reloads.send(request).await;
     sent.map_err(|_| stopping())?;
     let done = outcome.await.map_err(|_| stopping())?;
     let after = match &done {

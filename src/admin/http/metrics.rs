@@ -11,7 +11,7 @@ use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
 use crate::experiment::not_counted::NotCounted;
-use crate::telemetry::{Spans, Telemetry};
+use crate::telemetry::{MessageCounters, Spans, Telemetry};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -59,6 +59,7 @@ pub async fn metrics(
     metrics.endpoints(&plan, &state.server.health_registry);
     metrics.certificates(&plan);
     metrics.spans(&state.telemetry.spans);
+    metrics.messages(&state.telemetry.messages);
     let results = state.results(ResultsRequest::default()).await;
     metrics.gauge(
         "store_up",
@@ -174,7 +175,7 @@ impl Metrics {
         let sum = |of: fn(&crate::telemetry::WorkerTelemetry) -> &crate::telemetry::Counter| {
             one(telemetry.sum(of))
         };
-        let all: [(&str, &str, _); 7] = [
+        let all: [(&str, &str, _); 8] = [
             ("requests", "Requests received", sum(|it| &it.requests)),
             (
                 "refusals",
@@ -193,8 +194,13 @@ impl Metrics {
             ),
             (
                 "fallbacks",
-                "Requests that control served because the group's upstream was unavailable",
+                "Requests that another version served because the group's failed",
                 sum(|it| &it.fallbacks),
+            ),
+            (
+                "assets_followed",
+                "Requests that one version answered with 404, and another one served",
+                sum(|it| &it.assets_followed),
             ),
             (
                 "unreadable_events",
@@ -294,6 +300,33 @@ impl Metrics {
                 reason("queue_full", &spans.overflowed),
                 reason("undelivered", &spans.undelivered),
             ],
+        );
+    }
+
+    fn messages(&mut self, messages: &MessageCounters) {
+        self.counter(
+            "webhook_messages_delivered",
+            "Messages that receivers of webhooks accepted",
+            [(vec![], read(&messages.delivered))],
+        );
+        self.counter(
+            "webhook_attempts_failed",
+            "Attempts to deliver a message that failed",
+            [(vec![], read(&messages.failed))],
+        );
+        let reason = |reason: &str, number| (vec![("reason", reason.to_owned())], read(number));
+        self.counter(
+            "webhook_messages_dropped",
+            "Messages that were given up, and events without room for their messages",
+            [
+                reason("given_up", &messages.given_up),
+                reason("queue_full", &messages.full),
+            ],
+        );
+        self.gauge(
+            "webhook_messages_pending",
+            "Messages to webhooks that wait, of all replicas",
+            [(vec![], read(&messages.pending) as f64)],
         );
     }
 

@@ -2,6 +2,7 @@
 //! types.
 
 use crate::admin::http::auth;
+use crate::admin::http::flags_access;
 use crate::admin::http::session;
 use crate::admin::state::AdminState;
 use axum::extract::State;
@@ -28,6 +29,7 @@ use utoipa::openapi::{ContentBuilder, Header, OpenApi, Ref, RefOr, Response, Res
         (name = "events", description = "Events that servers report"),
         (name = "users", description = "Assignments of single users, and forgetting a user"),
         (name = "process", description = "Health, metrics and configuration of this process"),
+        (name = "flags", description = "Experiments as feature flags, by the OpenFeature Remote Evaluation Protocol (OFREP)"),
         (name = "pages", description = "HTML pages for browsers, login and logout"),
     )
 )]
@@ -52,11 +54,13 @@ pub fn document(mut guarded: OpenApi, open: OpenApi) -> Document {
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, bearer());
     components.add_security_scheme(SESSION, session());
+    components.add_security_scheme(API_KEY, api_key());
     Document(Arc::new(document))
 }
 
 const BEARER: &str = "bearer";
 const SESSION: &str = "session";
+const API_KEY: &str = "apiKey";
 
 /// This document
 ///
@@ -92,12 +96,20 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Ope
 /// Adds the authentication that an operation requires, and its error responses.
 fn guard(path: &str, method: HttpMethod, operation: &mut Operation) {
     let reads = method == HttpMethod::Get && !operation.responses.responses.contains_key("403");
-    let role = match reads || path == auth::LOGOUT {
+    let is_flag = path.starts_with("/ofrep/");
+    let role = match reads || auth::is_for_readers(path) {
+        _ if is_flag => "flags",
         true => "read",
         false => "operate",
     };
-    let either = [BEARER, SESSION].map(|scheme| SecurityRequirement::new(scheme, [role]));
-    operation.security = Some(either.into());
+    let schemes: &[&str] = match is_flag {
+        true => &[BEARER, API_KEY, SESSION],
+        false => &[BEARER, SESSION],
+    };
+    let either = schemes
+        .iter()
+        .map(|scheme| SecurityRequirement::new(*scheme, [role]));
+    operation.security = Some(either.collect());
     let unknown = add(
         operation,
         "401",
@@ -109,7 +121,12 @@ fn guard(path: &str, method: HttpMethod, operation: &mut Operation) {
         let page = RefOr::T(Schema::Object(Object::with_type(Type::String)));
         with_content(unknown, "text/html", page);
     } else {
-        let why = "The token has role `read`, or the request comes from a page of another site";
+        let why = match is_flag {
+            true => "The request comes from a page of another site without a token of its own",
+            false => {
+                "The role of the token is too low, or the request comes from a page of another site"
+            }
+        };
         add(operation, "403", why);
     }
     let why = "No token is configured, and `Host` is neither `localhost` nor an IP address";
@@ -181,6 +198,12 @@ fn bearer() -> SecurityScheme {
     let description =
         "A token of `admin.tokens`. Its role must be at least the one that the operation names.";
     SecurityScheme::Http(scheme.description(Some(description)).build())
+}
+
+fn api_key() -> SecurityScheme {
+    let description = "A token, as flag SDKs also send it.";
+    let header = ApiKeyValue::with_description(flags_access::API_KEY.as_str(), description);
+    SecurityScheme::ApiKey(ApiKey::Header(header))
 }
 
 fn session() -> SecurityScheme {

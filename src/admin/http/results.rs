@@ -6,19 +6,18 @@ use crate::admin::http::html::{page_response, wants_html};
 use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::metric::View;
 use crate::admin::results::schema::Results;
-use crate::admin::results::upstream_health::reports;
 use crate::admin::state::AdminState;
 use crate::admin::view::bars::Paint;
 use crate::admin::view::csv;
-use crate::admin::view::html::{self, Viewer};
+use crate::admin::view::html::{self, PageContent};
 use crate::admin::view::table;
-use crate::config::plan::TokenRole;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
+use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 /// The query of results.
@@ -41,6 +40,8 @@ pub struct ResultsQuery {
     /// Whether CSV contains names unchanged, even if a spreadsheet would read them as formulas.
     #[serde(default)]
     raw: bool,
+    /// Words to search for, for the list of experiments in HTML: names, groups, metrics and states.
+    q: Option<String>,
 }
 
 /// The condition of a request.
@@ -119,15 +120,13 @@ pub async fn all(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let format = query.format(&headers);
-    let results = state.results(query.request(None, format)).await?;
-    Ok(present(
-        &state,
-        &results,
-        (format, &query),
-        &caller,
-        &headers,
-    ))
+    let asked = Asked {
+        only: None,
+        query: &query,
+        caller: &caller,
+        headers: &headers,
+    };
+    asked.respond(&state).await
 }
 
 /// Results of one experiment
@@ -165,57 +164,98 @@ pub async fn one(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let format = query.format(&headers);
-    let results = state.results(query.request(Some(&name), format)).await?;
-    if results.experiments.is_empty() {
-        return Err(no_experiment(&name));
-    }
-    Ok(present(
-        &state,
-        &results,
-        (format, &query),
-        &caller,
-        &headers,
-    ))
-}
-
-fn present(
-    state: &AdminState,
-    results: &Results,
-    (format, query): (Format, &ResultsQuery),
-    caller: &Caller,
-    headers: &HeaderMap,
-) -> Response {
-    if format == Format::Html {
-        let viewer = Viewer {
-            name: caller.name.as_deref(),
-            may_operate: caller.role >= TokenRole::Operate,
-            form: caller.form(),
-        };
-        let upstreams = reports(&state.plan(), &state.server.health_registry);
-        return page_response(StatusCode::OK, html::render(results, &viewer, &upstreams));
-    }
-    // The tag is weak because it ignores times such as `generated_at` (RFC 9110, 8.8.3).
-    let (paint, raw) = (query.bars, query.raw);
-    let tag = format!("W/\"{}-{format:?}{paint:?}{raw}\"", results.tag());
-    let common = [
-        (CACHE_CONTROL, "private, no-cache".to_owned()),
-        (VARY, "accept, authorization, cookie".to_owned()),
-        (ETAG, tag.clone()),
-    ];
-    if is_unchanged(headers, &tag) {
-        return (StatusCode::NOT_MODIFIED, common).into_response();
-    }
-    let plain = |kind: &'static str, text: String| ([(CONTENT_TYPE, kind)], text).into_response();
-    let response = match format {
-        Format::Json | Format::Html => Json(results).into_response(),
-        Format::Text => plain("text/plain; charset=utf-8", table::table(results, paint)),
-        Format::Csv => plain("text/csv; charset=utf-8", csv::csv(results, raw)),
+    let asked = Asked {
+        only: Some(&name),
+        query: &query,
+        caller: &caller,
+        headers: &headers,
     };
-    (common, response).into_response()
+    asked.respond(&state).await
 }
 
-fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
+/// A request for results.
+struct Asked<'a> {
+    /// The experiment; all without.
+    only: Option<&'a str>,
+    query: &'a ResultsQuery,
+    caller: &'a Caller,
+    headers: &'a HeaderMap,
+}
+
+impl Asked<'_> {
+    async fn respond(&self, state: &AdminState) -> Result<Response, Failure> {
+        let format = self.query.format(self.headers);
+        let found = state.results(self.query.request(self.only, format)).await;
+        if format != Format::Html {
+            let results = found?;
+            self.check(&results)?;
+            return Ok(self.present(format, &results));
+        }
+        match found {
+            Ok(results) => {
+                self.check(&results)?;
+                let results = Arc::new(results);
+                state.latest.keep(self.only, &results);
+                Ok(self.page(state, &results, None))
+            }
+            // The last results stay readable while the store is unavailable.
+            Err(error) => {
+                let failure = Failure::from(error);
+                match state.latest.of(self.only) {
+                    Some(results) => Ok(self.page(state, &results, Some(failure))),
+                    None => Err(failure),
+                }
+            }
+        }
+    }
+
+    fn check(&self, results: &Results) -> Result<(), Failure> {
+        match self.only {
+            Some(name) if results.experiments.is_empty() => Err(no_experiment(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns a page, with the failure that keeps the results from being newer.
+    fn page(&self, state: &AdminState, results: &Results, failure: Option<Failure>) -> Response {
+        let plan = state.plan();
+        // A single experiment needs no list.
+        let is_list =
+            self.only.is_none() && (self.query.q.is_some() || results.experiments.len() != 1);
+        let status = failure.as_ref().map_or(StatusCode::OK, |it| it.status);
+        let shown = PageContent {
+            list: is_list.then(|| self.query.q.as_deref().unwrap_or_default()),
+            file: &plan.redacted_file,
+            alarm: failure.map(|it| it.error),
+        };
+        page_response(status, html::render(results, &self.caller.viewer(), &shown))
+    }
+
+    fn present(&self, format: Format, results: &Results) -> Response {
+        // The tag is weak because it ignores times such as `generated_at` (RFC 9110, 8.8.3).
+        let (paint, raw) = (self.query.bars, self.query.raw);
+        let tag = format!("W/\"{}-{format:?}{paint:?}{raw}\"", results.tag());
+        let common = [
+            (CACHE_CONTROL, "private, no-cache".to_owned()),
+            (VARY, "accept, authorization, cookie".to_owned()),
+            (ETAG, tag.clone()),
+        ];
+        if is_unchanged(self.headers, &tag) {
+            return (StatusCode::NOT_MODIFIED, common).into_response();
+        }
+        let plain =
+            |kind: &'static str, text: String| ([(CONTENT_TYPE, kind)], text).into_response();
+        let response = match format {
+            Format::Json | Format::Html => Json(results).into_response(),
+            Format::Text => plain("text/plain; charset=utf-8", table::table(results, paint)),
+            Format::Csv => plain("text/csv; charset=utf-8", csv::csv(results, raw)),
+        };
+        (common, response).into_response()
+    }
+}
+
+/// Whether the client has what this tag names.
+pub fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(IF_NONE_MATCH).iter();
     let mut known = lists
         .filter_map(|list| list.to_str().ok())

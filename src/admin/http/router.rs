@@ -7,9 +7,13 @@ use crate::admin::http::assets;
 use crate::admin::http::error::Failure;
 use crate::admin::http::events;
 use crate::admin::http::export;
+use crate::admin::http::gate;
 use crate::admin::http::health;
+use crate::admin::http::history;
 use crate::admin::http::login;
 use crate::admin::http::metrics;
+use crate::admin::http::new_experiment;
+use crate::admin::http::ofrep;
 use crate::admin::http::openapi;
 use crate::admin::http::results;
 use crate::admin::http::sse;
@@ -34,14 +38,31 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
         .routes(routes!(users::assignments_of, users::forget))
         .routes(routes!(export::export))
         .routes(routes!(events::take).layer(events_max))
+        .routes(routes!(gate::read, gate::read_by_post))
         .routes(routes!(form::ask, api::take).layer(decision_max))
         .routes(routes!(login::log_out))
         .routes(routes!(api::acts))
+        .routes(routes!(history::list))
+        .routes(routes!(history::file))
         .merge(metrics())
         .routes(routes!(upstreams::upstreams))
+        .routes(routes!(new_experiment::new_experiment))
         .routes(routes!(health::config))
         .routes(routes!(health::reload))
         .routes(routes!(openapi::openapi))
+}
+
+/// Routes of flags, for callers who may evaluate them.
+pub fn flags() -> OpenApiRouter<AdminState> {
+    let request_max = || DefaultBodyLimit::max(ofrep::BYTES_MAX);
+    OpenApiRouter::default()
+        .routes(routes!(ofrep::one).layer(request_max()))
+        .routes(routes!(ofrep::all).layer(request_max()))
+}
+
+/// The stream of changes of flags, whose address has a key.
+pub fn flag_changes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::default().routes(routes!(ofrep::changes))
 }
 
 /// Routes without authentication.

@@ -1,7 +1,7 @@
 //! Serves the admin API.
 
 use crate::admin::http::connections::{self, BoundedConnections};
-use crate::admin::http::{auth, openapi, response_headers, router, timeouts};
+use crate::admin::http::{auth, flags_access, openapi, response_headers, router, timeouts};
 use crate::admin::state::AdminState;
 use axum::{Extension, middleware};
 use std::net::TcpListener;
@@ -23,10 +23,15 @@ pub async fn serve(
         routes.layer(middleware::from_fn(response_headers::add_headers))
     };
     let document = openapi::document(
-        router::guarded().into_openapi(),
-        router::open().into_openapi(),
+        router::guarded().merge(router::flags()).into_openapi(),
+        router::open().merge(router::flag_changes()).into_openapi(),
     );
-    let all = router::guarded().layer(authorize()).merge(router::open());
+    let may_evaluate = middleware::from_fn_with_state(state.clone(), flags_access::authorize);
+    let by_origin = middleware::from_fn_with_state(state.clone(), flags_access::share);
+    let flags = router::flags().layer(may_evaluate);
+    let flags = flags.merge(router::flag_changes()).layer(by_origin);
+    let all = router::guarded().layer(authorize());
+    let all = all.merge(flags).merge(router::open());
     let usual = BoundedConnections::new(
         serve_routes(all.fallback(router::unknown)).layer(Extension(document)),
         connections::ADMIN.within(connections),

@@ -114,7 +114,7 @@ impl EndedSessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::TokenRole;
+    use crate::config::plan::{Origins, TokenRole};
 
     const NOW: u64 = 1_800_000_000;
 
@@ -137,6 +137,7 @@ mod tests {
             health: None,
             tokens: tokens.to_vec(),
             session_keys: keys(secrets),
+            flag_origins: Origins::All,
         }
     }
 

@@ -83,6 +83,10 @@ pub fn crossover() -> Schema {
     one_of(["first", "exclude"])
 }
 
+pub fn confirmer() -> Schema {
+    one_of(["person", "webhook"])
+}
+
 pub fn allocation() -> Schema {
     one_of(["fixed", "thompson"])
 }

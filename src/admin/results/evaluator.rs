@@ -2,21 +2,20 @@
 //! smallest p-value is kept whether anybody looks or not.
 
 use crate::admin::clock::now_ms;
-use crate::admin::decisions::action::Action;
+use crate::admin::decisions::act_on::act;
 use crate::admin::decisions::allocate::allocate;
-use crate::admin::decisions::decide::{Decision, Undecided, decide};
-use crate::admin::decisions::ramp::{self, Alarm, DataHealth, RampEvidence, RampMove};
+use crate::admin::decisions::ramp::{self, DataHealth, RampMove};
+use crate::admin::results::findings::Findings;
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::{has_windows, question};
-use crate::admin::view::verdict_text::reason;
 use crate::config::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::lifecycle::OnAlarm;
-use crate::experiment::{Crossover, Experiment, Lifecycle};
-use crate::stats::{self, Finding, Judgement, Question, State, Verdict};
+use crate::experiment::{Crossover, Experiment};
+use crate::notify::Board;
+use crate::stats::{self, Finding, Judgement, State, Verdict};
 use crate::store::apply_semantics::CROSSED_OVER;
-use crate::store::decisions::DecidedBy;
 use crate::store::phases::{self, Located, Placement};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
@@ -28,6 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
+pub use crate::admin::results::evaluation::Evaluation;
+
 /// How often every experiment is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// What a decision by rule rests on was there for so long, and in two rounds.
@@ -36,43 +37,8 @@ const CONFIRMED_AFTER: Duration = Duration::from_secs(4);
 const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last look may take: a stop does not wait for a store that hangs.
 const LAST_LOOK: Duration = Duration::from_secs(2);
-
-/// One look at one experiment.
-#[derive(Debug)]
-pub struct Evaluation {
-    /// What was counted.
-    pub totals: ExperimentTotals,
-    /// What was asked.
-    pub question: Question,
-    /// What was answered.
-    pub judgement: Judgement,
-    /// What a person should know of the file, each a sentence.
-    pub warnings: Vec<String>,
-    /// What happened lately.
-    pub recent: Recent,
-    /// What was counted, by hour.
-    pub hours: Arc<Vec<HourTotals>>,
-    /// When, in Unix milliseconds.
-    pub at_ms: u64,
-    /// Where the counts stand.
-    pub placement: Placement,
-    /// The experiment, with what decides as it was when the phase began.
-    pub experiment: Experiment,
-}
-
-impl Evaluation {
-    /// What holds a ramp.
-    pub fn alarm(&self, health: DataHealth) -> Option<Alarm> {
-        let evidence = RampEvidence {
-            experiment: &self.experiment,
-            totals: &self.totals,
-            question: &self.question,
-            judgement: &self.judgement,
-            recent: &self.recent,
-        };
-        ramp::alarm(&evidence, health)
-    }
-}
+/// How often the hours of a phase are read for webhooks: they grow in number.
+const HOURS_EVERY: Duration = Duration::from_secs(30);
 
 /// What was counted when an experiment is looked at.
 #[derive(Debug)]
@@ -98,6 +64,8 @@ pub struct Evaluator {
     telemetry: Arc<Telemetry>,
     /// Wakes the task that applies decisions.
     decided: Arc<Notify>,
+    /// What webhooks are told.
+    board: Arc<Board>,
     /// By phase's key: what is kept of it, here and in the store. It also outlives a store that loses
     /// its last seconds.
     known: Mutex<HashMap<String, RunningMinima>>,
@@ -106,11 +74,13 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Looks of the process with these numbers, whose decisions are applied once `decided` is notified.
-    pub fn new(telemetry: Arc<Telemetry>, decided: Arc<Notify>) -> Evaluator {
+    /// Looks of the process with these numbers, whose decisions are applied once `decided` is notified, and which
+    /// sets on the board what it finds.
+    pub fn new(telemetry: Arc<Telemetry>, decided: Arc<Notify>, board: Arc<Board>) -> Evaluator {
         Evaluator {
             telemetry,
             decided,
+            board,
             ..Evaluator::default()
         }
     }
@@ -347,6 +317,10 @@ struct EvaluationLoop {
     steps: HashMap<String, u64>,
     /// By experiment's name: since when its ramp has a grave alarm.
     alarms: HashMap<String, Instant>,
+    /// What webhooks are told.
+    findings: Findings,
+    /// By phase's key: when its hours were read for webhooks, and the hours.
+    hours: HashMap<String, (Instant, Arc<Vec<HourTotals>>)>,
     digest: u64,
     warned: BTreeSet<String>,
 }
@@ -358,8 +332,10 @@ impl EvaluationLoop {
             self.totals.clear();
             self.due.clear();
             self.steps.clear();
+            self.hours.clear();
         }
-        for experiment in &plan.experiments {
+        self.findings.begin(plan, &evaluator.board);
+        for experiment in plan.experiments.iter().filter(|own| !own.has_left_file) {
             if let Err(error) = self.one(evaluator, plan, experiment, store).await {
                 // Ingestion logs it as an error, and the next round tries again.
                 tracing::debug!(experiment = %experiment.name, "no look: {}", chain(&error));
@@ -393,6 +369,9 @@ impl EvaluationLoop {
         let has_windows = has_windows(plan, experiment);
         let acts = experiment.act_on.winner || experiment.act_on.loser;
         let by_time = acts || has_windows || experiment.horizon.is_some();
+        let by_time = by_time || self.findings.is_open(experiment);
+        let late = self.watch(evaluator, plan, (experiment, &key, &totals), store);
+        let late = late.await?;
         if counted != Counted::Partly && (by_time || self.totals.get(&key) != Some(&totals)) {
             let hours = match has_windows {
                 true => Some(evaluator.hours(&key, &totals, store).await?),
@@ -405,27 +384,80 @@ impl EvaluationLoop {
                 counted,
                 at_ms: now_ms(),
             };
-            let evaluation = evaluator.judge(plan, experiment, counts, &kept);
-            for warning in evaluation.warnings {
-                if self.warned.insert(warning.clone()) {
-                    tracing::warn!("{warning}");
-                }
-            }
-            let verdict = &evaluation.judgement.verdict;
-            if self.is_confirmed(experiment, verdict, counted) {
-                let reason = reason(&evaluation.question, &evaluation.judgement);
-                act(plan, experiment, store, verdict, &reason).await?;
-            }
+            let mut evaluation = evaluator.judge(plan, experiment, counts, &kept);
+            evaluation.hours = late;
+            self.follow(evaluator, plan, evaluation, counted, store)
+                .await?;
             // Otherwise they are looked at again, and what is found is kept.
             if counted == Counted::Wholly {
                 self.totals.insert(key.clone(), totals);
             }
         }
+        self.findings.tell(experiment, &evaluator.board, now_ms());
         let news = evaluator.news(&key, &kept);
         if !news.is_empty() {
             store.merge_minima(&key, &news).await?;
         }
         Ok(())
+    }
+
+    /// Logs, tells and does what follows from an analysis.
+    async fn follow(
+        &mut self,
+        evaluator: &Evaluator,
+        plan: &Plan,
+        mut evaluation: Evaluation,
+        counted: Counted,
+        store: &dyn Store,
+    ) -> Result<(), StoreError> {
+        for warning in std::mem::take(&mut evaluation.warnings) {
+            if self.warned.insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+        }
+        if counted == Counted::Wholly && !plan.webhooks.is_empty() {
+            evaluation.recent = recent(&evaluation.experiment, &evaluation, &evaluation.hours);
+            self.findings.judge(plan, &evaluation);
+            let (experiment, board) = (&evaluation.experiment, &evaluator.board);
+            self.findings.tell(experiment, board, now_ms());
+        }
+        let verdict = &evaluation.judgement.verdict;
+        if self.is_confirmed(&evaluation.experiment, verdict, counted) {
+            act(plan, &evaluation, store, &evaluator.board).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes for webhooks whether data came. Returns the hours of the phase, at most half a minute old; none
+    /// without webhooks.
+    async fn watch(
+        &mut self,
+        evaluator: &Evaluator,
+        plan: &Plan,
+        (experiment, key, totals): (&Experiment, &str, &ExperimentTotals),
+        store: &dyn Store,
+    ) -> Result<Arc<Vec<HourTotals>>, StoreError> {
+        if plan.webhooks.is_empty() {
+            self.hours.clear();
+            return Ok(Arc::default());
+        }
+        let known = self.hours.get(key).cloned();
+        let hours = match known {
+            Some((read, hours)) if read.elapsed() < HOURS_EVERY => hours,
+            known => {
+                let hours = evaluator.hours(key, totals, store).await?;
+                if known.is_some_and(|(_, before)| !Arc::ptr_eq(&before, &hours)) {
+                    // The last analysis saw earlier hours.
+                    self.totals.remove(key);
+                }
+                let read = (Instant::now(), Arc::clone(&hours));
+                self.hours.insert(key.to_owned(), read);
+                hours
+            }
+        };
+        let findings = &mut self.findings;
+        findings.count(experiment, key, totals, &hours, now_ms());
+        Ok(hours)
     }
 }
 
@@ -527,41 +559,4 @@ pub async fn data_health(
         },
         disagreeing: others.count(),
     })
-}
-
-/// Does what the file says is to be done about a verdict.
-async fn act(
-    plan: &Plan,
-    experiment: &Experiment,
-    store: &dyn Store,
-    verdict: &Verdict,
-    reason: &str,
-) -> Result<(), StoreError> {
-    if experiment.lifecycle != Lifecycle::Running {
-        return Ok(());
-    }
-    let group = verdict.group.map(|place| &*experiment.groups[place].name);
-    let (action, group) = match verdict.state {
-        // Whether a gain is worth the harm is for a person to say.
-        State::Winner if !verdict.harms.is_empty() => return Ok(()),
-        State::Winner if experiment.act_on.winner => (Action::Promote, group),
-        State::Loser if experiment.act_on.loser => (Action::Rollback, None),
-        _ => return Ok(()),
-    };
-    let decision = Decision {
-        action,
-        group,
-        by: "watershed (act_on)",
-        reason: Some(reason),
-        source: DecidedBy::Rule,
-    };
-    match decide(plan, store, &experiment.name, &decision).await {
-        Err(Undecided::Away(error)) => Err(error),
-        Err(Undecided::Refused(_, why)) => {
-            // Another replica was quicker, most often.
-            tracing::debug!("{}: not {}: {why}", experiment.name, action.name());
-            Ok(())
-        }
-        Ok(_) => Ok(()),
-    }
 }

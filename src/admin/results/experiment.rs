@@ -1,13 +1,13 @@
 //! One experiment's results.
 
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::guardrail::guardrail_results;
 use crate::admin::results::metric::{View, metric_results};
 use crate::admin::results::planning::planning;
 use crate::admin::results::schema::{
-    EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently, SampleRatio,
-    VerdictResult,
+    ConfirmationResult, EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently,
+    SampleRatio, VerdictResult,
 };
 use crate::admin::results::segments::segment_results;
 use crate::admin::results::srm_diagnosis::{parting, stages};
@@ -37,6 +37,9 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         ramp: None,
         winner: winner.map(|group| experiment.groups[group.0].name.to_string()),
         started_at: started_at(totals),
+        ended_at: None,
+        decided: None,
+        in_effect: winner.is_some(),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
         groups: group_results(plan, evaluation),
         ended_groups: ended_groups(evaluation),
@@ -64,11 +67,13 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         guardrails: guardrail_results(plan, experiment, evaluation),
         metrics: metric_results(plan, experiment, evaluation, view),
         segments: segment_results(plan, evaluation),
+        confirm: confirmation(evaluation),
         verdict: verdict(evaluation),
         warnings: evaluation.warnings.clone(),
         uncounted: evaluation.totals.uncounted.into(),
         phase: evaluation.placement.phase,
         phases: Vec::new(),
+        history: Vec::new(),
     }
 }
 
@@ -128,6 +133,14 @@ fn verdict(evaluation: &Evaluation) -> VerdictResult {
             .map(|&metric| question.metrics[metric].name.clone())
             .collect(),
     }
+}
+
+fn confirmation(evaluation: &Evaluation) -> Option<ConfirmationResult> {
+    let group = evaluation.judgement.verdict.group?;
+    Some(ConfirmationResult {
+        waits_for: evaluation.waits_for()?,
+        group: evaluation.experiment.groups[group].name.to_string(),
+    })
 }
 
 fn sample_ratio(evaluation: &Evaluation) -> SampleRatio {
@@ -211,6 +224,9 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         ramp: None,
         winner: None,
         started_at,
+        ended_at: None,
+        decided: None,
+        in_effect: false,
         epochs,
         groups,
         ended_groups: Vec::new(),
@@ -230,11 +246,13 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         guardrails: Vec::new(),
         metrics: Vec::new(),
         segments: Vec::new(),
+        confirm: None,
         verdict,
         warnings: Vec::new(),
         uncounted: totals.uncounted.into(),
         phase,
         phases: Vec::new(),
+        history: Vec::new(),
     }
 }
 
@@ -367,4 +385,29 @@ fn not_counted(totals: &ExperimentTotals) -> BTreeMap<&'static str, u64> {
         *by_reason.entry(why.name()).or_default() += count;
     }
     by_reason
+}
+
+#[cfg(test)]
+impl ExperimentResult {
+    /// A running experiment with these metrics, for tests of what is shown.
+    pub fn of_metrics(
+        metrics: Vec<crate::admin::results::schema::MetricResult>,
+    ) -> ExperimentResult {
+        let group = |name: &str, role| GroupResult {
+            name: name.to_owned(),
+            role,
+            ..GroupResult::default()
+        };
+        ExperimentResult {
+            name: "site".to_owned(),
+            status: "running",
+            groups: vec![group("control", "control"), group("next", "treatment")],
+            metrics,
+            verdict: VerdictResult {
+                state: "collecting",
+                ..VerdictResult::default()
+            },
+            ..ExperimentResult::default()
+        }
+    }
 }

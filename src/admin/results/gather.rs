@@ -1,20 +1,23 @@
 //! Gathers the results: totals from the store, what the statistics say of them.
 
 use crate::admin::clock::now_ms;
+use crate::admin::decisions::decide::status;
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::{self, Evaluator};
 use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
+use crate::admin::results::history;
 use crate::admin::results::metric::{ONCE, View};
 use crate::admin::results::ramp_progress::{RampContext, ramp_progress};
 use crate::admin::results::schema::{
-    ActResult, EventState, ExperimentResult, FrequentIdResult, ReplicaResult, Results, StoreState,
+    ActResult, DecidedResult, EventState, ExperimentResult, FrequentIdResult, ReplicaResult,
+    Results, StoreState,
 };
 use crate::admin::results::time_series;
-use crate::config::declaration::{self, definition};
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
+use crate::config::{self, declaration};
 use crate::experiment::record::DeclaredExperiment;
-use crate::store::decisions::AuditEntry;
+use crate::experiment::{Experiment, Lifecycle};
+use crate::store::decisions::{AuditEntry, StandingDecisions, StoredDefinitions};
 use crate::store::phases::{self, StoredPhase};
 use crate::store::{Replica, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -24,6 +27,12 @@ use std::sync::atomic::Ordering;
 
 /// How many decisions results show.
 const ACTS_SHOWN: usize = 20;
+/// How many entries of its history an experiment shows.
+const HISTORY_SHOWN: usize = 20;
+/// So many decisions are read for that.
+const ACTS_READ: usize = 200;
+/// So many loaded files are read for that.
+const FILES_READ: usize = 50;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,11 +60,7 @@ pub async fn gather(
     let mut state = store_state(store, telemetry, now_ms);
     state.dropped_events += store.dropped().await?;
     state.damaged_events += store.damaged().await?;
-    let mut context = RampContext::default();
-    if plan.experiments.iter().any(|it| it.ramp.is_some()) {
-        context.decisions = store.decisions().await?;
-        context.health = evaluator::data_health(plan, store, telemetry).await?;
-    }
+    let context = ramp_context(plan, store, telemetry).await?;
     let mut experiments = Vec::new();
     // Of all experiments, one that cannot be read is left out, and reported.
     let mut unknown = Vec::new();
@@ -67,33 +72,27 @@ pub async fn gather(
         unknown.push(format!("the results of {name} cannot be read: {error}"));
         Ok(())
     };
-    for experiment in plan
-        .experiments
-        .iter()
-        .filter(|experiment| wanted(&experiment.name))
-    {
-        match one(
-            plan,
-            experiment,
-            (store, evaluator),
-            (wish, &context),
-            now_ms,
-        )
-        .await
-        {
-            Ok(shown) => experiments.push(shown),
+    let past = PastExperiments::read(plan, store).await?;
+    let (of, wishes) = ((store, evaluator), (wish, &context));
+    let in_file = plan.experiments.iter().filter(|own| !own.has_left_file);
+    for experiment in in_file.filter(|experiment| wanted(&experiment.name)) {
+        match one(plan, experiment, of, wishes, now_ms).await {
+            Ok(mut shown) => {
+                let scheduled = experiment.schedule.at(now_ms);
+                shown.decided = past.decided(experiment, scheduled);
+                experiments.push(shown);
+            }
             Err(error) => leave_out(&experiment.name, error)?,
         }
     }
-    for (name, phases) in by_name(store.experiments().await?) {
-        if wanted(&name) && plan.experiment_named(&name).is_none() {
-            match of_ended(store, &name, &phases).await {
-                Ok(shown) => experiments.push(shown),
-                Err(error) => leave_out(&name, error)?,
-            }
+    for (name, numbers) in past.names().filter(|(name, _)| wanted(name)) {
+        match past.shown(name, numbers, of, wishes, now_ms).await {
+            Ok(shown) => experiments.push(shown),
+            Err(error) => leave_out(name, error)?,
         }
     }
     state.problems.extend(unknown);
+    let acts = add_history(store, &mut experiments).await?;
     Ok(Results {
         generated_at: rfc3339(now_ms),
         view: (wish.view == View::Fixed).then_some(ONCE),
@@ -104,8 +103,139 @@ pub async fn gather(
         frequent_ids: frequent_ids(telemetry),
         replicas: replicas(plan, store, replica, now_ms).await?,
         experiments,
-        acts: acts(store, wish).await?,
+        acts: latest(acts, wish),
     })
+}
+
+/// Experiments that are no longer in the file.
+struct PastExperiments<'a> {
+    plan: &'a Plan,
+    /// By name: the numbers of the phases that have counts.
+    phases: BTreeMap<String, Vec<u32>>,
+    definitions: StoredDefinitions,
+    decisions: StandingDecisions,
+}
+
+impl<'a> PastExperiments<'a> {
+    async fn read(plan: &'a Plan, store: &dyn Store) -> Result<PastExperiments<'a>, StoreError> {
+        let mut phases = by_name(store.experiments().await?);
+        let is_in_file = |name: &str| {
+            let index = plan.experiment_named(name);
+            index.is_some_and(|index| !plan.experiment(index).has_left_file)
+        };
+        phases.retain(|name, _| !is_in_file(name));
+        for experiment in plan.experiments.iter().filter(|own| own.has_left_file) {
+            phases.entry(experiment.name.to_string()).or_default();
+        }
+        Ok(PastExperiments {
+            plan,
+            phases,
+            definitions: store.definitions().await?,
+            decisions: store.decisions().await?,
+        })
+    }
+
+    fn names(&self) -> impl Iterator<Item = (&str, &[u32])> {
+        let phases = self.phases.iter();
+        phases.map(|(name, numbers)| (&**name, &**numbers))
+    }
+
+    /// The plan that an experiment had, as far as it says what is counted.
+    fn plan_of(&self, name: &str) -> Option<Plan> {
+        let restored = config::restore(&self.definitions.get(name)?.text);
+        restored
+            .inspect_err(|error| tracing::debug!("the definition of {name}: {error}"))
+            .ok()
+            .filter(|before| before.experiments.len() == 1)
+    }
+
+    /// The decision about an experiment, which does what its schedule says while it runs.
+    fn decided(&self, experiment: &Experiment, scheduled: Lifecycle) -> Option<DecidedResult> {
+        let decision = self.decisions.get(&*experiment.name)?;
+        (decision.salt == *experiment.salt).then(|| DecidedResult {
+            status: status(decision.state, scheduled),
+            group: decision.group.clone(),
+            by: decision.by.clone(),
+            at: rfc3339(decision.at_ms),
+        })
+    }
+
+    /// The results of an experiment, as far as its definition is known.
+    async fn shown(
+        &self,
+        name: &str,
+        numbers: &[u32],
+        of: (&dyn Store, &Evaluator),
+        wish: (ResultsRequest<'_>, &RampContext),
+        now_ms: u64,
+    ) -> Result<ExperimentResult, StoreError> {
+        match self.plan_of(name) {
+            Some(before) => self.one(&before, of, wish, now_ms).await,
+            None => of_ended(of.0, name, numbers).await,
+        }
+    }
+
+    /// The results of an experiment by the plan that it had.
+    async fn one(
+        &self,
+        before: &Plan,
+        (store, evaluator): (&dyn Store, &Evaluator),
+        wish: (ResultsRequest<'_>, &RampContext),
+        now_ms: u64,
+    ) -> Result<ExperimentResult, StoreError> {
+        let experiment = &before.experiments[0];
+        let name = &*experiment.name;
+        let mut shown = one(before, experiment, (store, evaluator), wish, now_ms).await?;
+        shown.status = "ended";
+        let definition = self.definitions.get(name);
+        shown.ended_at = definition.and_then(|it| it.left_ms).and_then(rfc3339);
+        shown.decided = self.decided(experiment, Lifecycle::Running);
+        let promoted = shown.decided.as_ref();
+        let promoted = promoted.filter(|it| it.status == Lifecycle::Promoted.name());
+        if let Some(promoted) = promoted {
+            shown.winner.clone_from(&promoted.group);
+        }
+        shown.in_effect = false;
+        if let Some(index) = self.plan.experiment_named(name) {
+            let kept = self.plan.experiment(index);
+            shown.winner = kept.winner.map(|it| kept.groups[it.0].name.to_string());
+            shown.in_effect = true;
+        }
+        Ok(shown)
+    }
+}
+
+/// What decides about ramps, if there are some.
+async fn ramp_context(
+    plan: &Plan,
+    store: &dyn Store,
+    telemetry: &Telemetry,
+) -> Result<RampContext, StoreError> {
+    let has_ramp = plan.experiments.iter().any(|it| it.ramp.is_some());
+    Ok(match has_ramp {
+        false => RampContext::default(),
+        true => RampContext {
+            decisions: store.decisions().await?,
+            health: evaluator::data_health(plan, store, telemetry).await?,
+        },
+    })
+}
+
+/// Gives experiments the latest entries of their history. Returns the latest decisions.
+async fn add_history(
+    store: &dyn Store,
+    experiments: &mut [ExperimentResult],
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let acts = store.audit_log(ACTS_READ).await?;
+    let files = store.loaded_files(FILES_READ).await?;
+    let history = history::merged(acts.clone(), files);
+    for experiment in experiments {
+        let own = history
+            .iter()
+            .filter(|entry| entry.concerns(&experiment.name));
+        experiment.history = own.take(HISTORY_SHOWN).cloned().collect();
+    }
+    Ok(acts)
 }
 
 /// Shares are rounded, so that the results change only where a share does.
@@ -205,10 +335,10 @@ async fn of_ended(
 }
 
 /// The latest decisions, of the experiment asked for.
-async fn acts(store: &dyn Store, wish: ResultsRequest<'_>) -> Result<Vec<ActResult>, StoreError> {
-    let acts = store.audit_log(ACTS_SHOWN).await?.into_iter();
+fn latest(acts: Vec<AuditEntry>, wish: ResultsRequest<'_>) -> Vec<ActResult> {
+    let acts = acts.into_iter();
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
-    Ok(wanted.map(ActResult::from).collect())
+    wanted.take(ACTS_SHOWN).map(ActResult::from).collect()
 }
 
 impl From<AuditEntry> for ActResult {
@@ -234,7 +364,7 @@ async fn replicas(
     this: &str,
     now_ms: u64,
 ) -> Result<Vec<ReplicaResult>, StoreError> {
-    let definition = definition(plan);
+    let definition = declaration::definition(plan);
     let shown = |replica: Replica| ReplicaResult {
         this: replica.id == this,
         // This one may not have announced its last reload yet.

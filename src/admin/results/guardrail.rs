@@ -1,7 +1,7 @@
 //! What guardrails say, with their evidence.
 
 use crate::admin::results::enums::method;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::metric::{lowest_at, pooled};
 use crate::admin::results::schema::{GuardrailGroup, GuardrailResult};
 use crate::config::plan::Plan;

@@ -2,7 +2,7 @@
 
 use crate::admin::format::rfc3339;
 use crate::admin::results::enums::method;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::schema::{
     AveragedResult, CappedResult, CovariateResult, FixedResult, LiftResult, MetricGroup,
     MetricResult,
@@ -85,16 +85,15 @@ pub fn metric_results(
         });
         MetricResult {
             name: metric.name.to_string(),
+            label: metric.label.as_deref().map(str::to_owned),
+            unit: metric.unit.as_deref().map(str::to_owned),
             kind: metric.kind.name(),
             goal: sequential_state::goal_name(asked.goal),
             role: match place {
                 0 => "primary",
                 _ => "secondary",
             },
-            latency: match metric.trigger {
-                Trigger::Latency(quantile) => Some(quantile.name()),
-                Trigger::Event(_) | Trigger::Rule(_) => None,
-            },
+            latency: quantile(metric),
             method: method(judged.method),
             detect: asked.detect,
             margin: asked.margin,
@@ -109,6 +108,13 @@ pub fn metric_results(
     each.collect()
 }
 
+impl MetricResult {
+    /// What people read in place of its name.
+    pub fn shown(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
+}
+
 /// A comparison with control, as results show it.
 pub fn lift_result(lift: stats::Lift) -> LiftResult {
     LiftResult {
@@ -120,6 +126,14 @@ pub fn lift_result(lift: stats::Lift) -> LiftResult {
         averaged: lift
             .averaged
             .map(|(control, group)| AveragedResult { control, group }),
+    }
+}
+
+/// The quantile of a metric of latencies.
+fn quantile(metric: &Metric) -> Option<&'static str> {
+    match metric.trigger {
+        Trigger::Latency(quantile) => Some(quantile.name()),
+        Trigger::Event(_) | Trigger::Rule(_) => None,
     }
 }
 

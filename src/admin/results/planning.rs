@@ -1,8 +1,10 @@
 //! How many users it takes, and how long at the present traffic.
 
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluation;
-use crate::admin::results::schema::{HorizonResult, PlanningGroup, PlanningResult};
+use crate::admin::results::evaluation::Evaluation;
+use crate::admin::results::planning_result::{
+    EvenSplitResult, HorizonResult, PlanningGroup, PlanningResult,
+};
 use crate::experiment::{Experiment, Horizon};
 use crate::stats::{self, EndAfter, MetricJudgement};
 
@@ -66,6 +68,15 @@ pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<Plan
         }
     });
     let per_day = evaluation.recent.users_per_day();
+    let in_all = |users: u64| {
+        let seconds = users as f64 / per_day? * 86_400.0;
+        Some(seconds.max(experiment.min_duration_ms as f64 / 1000.0))
+    };
+    // A planned end comes when it does, however users are split.
+    let even_split = match experiment.horizon {
+        None => even_split(experiment, needed, in_all),
+        Some(_) => None,
+    };
     let missing = needed.map(|needed| needed.saturating_sub(users));
     let by_users = match (missing, per_day) {
         (Some(0), _) => Some(0.0),
@@ -92,6 +103,25 @@ pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<Plan
         users_per_day: per_day,
         seconds_left: by_users.map(|seconds| seconds.max(by_duration.unwrap_or(0.0))),
         earliest_verdict_at: earliest_ms.and_then(rfc3339),
+        seconds_in_all: needed.and_then(in_all),
+        even_split,
         horizon: horizon(evaluation, judged),
+    })
+}
+
+/// What an even split between the groups would take. `in_all` is the time that so many users take.
+fn even_split(
+    experiment: &Experiment,
+    needed: Option<u64>,
+    in_all: impl Fn(u64) -> Option<f64>,
+) -> Option<EvenSplitResult> {
+    let weights = experiment.groups.iter().map(|group| group.weight.get());
+    let weights: Vec<f64> = weights.collect();
+    let factor = stats::planning::split_factor(&weights, experiment.control.0)?;
+    let users_needed = needed.map(|needed| (needed as f64 / factor).ceil() as u64);
+    Some(EvenSplitResult {
+        factor,
+        users_needed,
+        seconds_in_all: users_needed.and_then(in_all),
     })
 }

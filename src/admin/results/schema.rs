@@ -2,6 +2,8 @@
 //! not known yet is `null`. docs/results.md says what each field is.
 
 use crate::admin::results::enums;
+use crate::admin::results::history::HistoryEntry;
+use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::ramp_result::RampResult;
 use crate::store::event_ids::EventCounts;
 use base64::Engine;
@@ -75,8 +77,14 @@ impl Results {
         for one in said["experiments"].as_array_mut().into_iter().flatten() {
             moves(
                 &mut one["planning"],
-                &["users_per_day", "seconds_left", "earliest_verdict_at"],
+                &[
+                    "users_per_day",
+                    "seconds_left",
+                    "earliest_verdict_at",
+                    "seconds_in_all",
+                ],
             );
+            moves(&mut one["planning"]["even_split"], &["seconds_in_all"]);
         }
         let digest = Sha256::digest(said.to_string());
         URL_SAFE_NO_PAD.encode(&digest[..16])
@@ -124,7 +132,7 @@ pub struct FrequentIdResult {
 }
 
 /// One experiment.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct ExperimentResult {
     pub name: String,
@@ -153,6 +161,9 @@ pub struct ExperimentResult {
     pub ramp: Option<RampResult>,
     pub winner: Option<String>,
     pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub decided: Option<DecidedResult>,
+    pub in_effect: bool,
     pub epochs: Vec<EpochResult>,
     pub groups: Vec<GroupResult>,
     pub ended_groups: Vec<GroupResult>,
@@ -177,10 +188,33 @@ pub struct ExperimentResult {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<SegmentResult>,
     pub verdict: VerdictResult,
+    pub confirm: Option<ConfirmationResult>,
     pub warnings: Vec<String>,
     pub uncounted: UncountedEvents,
     pub phase: u32,
     pub phases: Vec<PhaseResult>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryEntry>,
+}
+
+/// The latest decision about an experiment.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct DecidedResult {
+    #[schema(schema_with = enums::status)]
+    pub status: &'static str,
+    pub group: Option<String>,
+    pub by: String,
+    pub at: Option<String>,
+}
+
+/// A winner that is promoted once somebody confirms it.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "see docs/results.md")]
+pub struct ConfirmationResult {
+    #[schema(schema_with = enums::confirmer)]
+    pub waits_for: &'static str,
+    pub group: String,
 }
 
 /// An earlier phase of an experiment.
@@ -210,7 +244,7 @@ impl ExperimentResult {
 }
 
 /// Events that are not counted, of all replicas and for good.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct UncountedEvents {
     pub refused_ids: u64,
@@ -239,7 +273,7 @@ pub struct EpochResult {
 }
 
 /// One group.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct GroupResult {
     pub name: String,
@@ -269,7 +303,7 @@ pub struct Recently {
 }
 
 /// Times to the head of the answer, in milliseconds.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct Latency {
     pub p50: Option<f64>,
@@ -278,7 +312,7 @@ pub struct Latency {
 }
 
 /// Whether the groups have the sizes that their weights ask for.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct SampleRatio {
     pub p_value: Option<f64>,
@@ -304,44 +338,6 @@ pub struct PartingResult {
     pub stage: &'static str,
     pub sentence: String,
     pub epochs: Vec<u32>,
-}
-
-/// How many users it takes, and how long.
-#[derive(Debug, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct PlanningResult {
-    pub metric: String,
-    pub detect: f64,
-    pub power: f64,
-    pub users: u64,
-    pub users_needed: Option<u64>,
-    pub groups: Vec<PlanningGroup>,
-    pub users_per_day: Option<f64>,
-    pub seconds_left: Option<f64>,
-    pub earliest_verdict_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub horizon: Option<HorizonResult>,
-}
-
-/// The way to a planned end.
-#[derive(Debug, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct HorizonResult {
-    pub users: Option<u64>,
-    pub ends_at: Option<String>,
-    pub analyses: u32,
-    pub analysis: Option<u32>,
-    pub analyzed_at: Option<String>,
-    pub standard_errors: Option<f64>,
-}
-
-/// One group's share of the users it takes.
-#[derive(Debug, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct PlanningGroup {
-    pub name: String,
-    pub users_needed: Option<u64>,
 }
 
 /// One segment of users.
@@ -430,6 +426,12 @@ pub struct GuardrailGroup {
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct MetricResult {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unit: Option<String>,
     #[schema(schema_with = enums::metric_kind)]
     pub kind: &'static str,
     #[schema(schema_with = enums::metric_goal)]
@@ -474,6 +476,12 @@ pub struct RateResult {
     pub users: u64,
     pub rate: Option<f64>,
     pub interval: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lift: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lift_interval: Option<(f64, f64)>,
 }
 
 /// One metric in one group.
@@ -567,7 +575,7 @@ pub struct AveragedResult {
 }
 
 /// Which group is better.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct VerdictResult {
     #[schema(schema_with = enums::verdict)]

@@ -1,6 +1,6 @@
 //! Results by segment: displayed, corrected for how many there are, and no part of the verdict.
 
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::metric::lift_result;
 use crate::admin::results::schema::{
     SegmentGroup, SegmentMetric, SegmentRatio, SegmentResult, SegmentValue,

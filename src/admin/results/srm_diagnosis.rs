@@ -1,6 +1,6 @@
 //! Diagnosis of a sample ratio mismatch: the stage at which group sizes stop matching their weights.
 
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::schema::{PartingResult, StageResult};
 use crate::experiment::Experiment;
 use crate::stats::srm::sample_ratio;

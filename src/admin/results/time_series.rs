@@ -2,7 +2,7 @@
 //! by hour. PURE.
 
 use crate::admin::format::rfc3339;
-use crate::admin::results::evaluator::Evaluation;
+use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::hours::{HOUR_MS, add};
 use crate::admin::results::schema::{MomentResult, RateResult};
 use crate::admin::results::stats_input::question;
@@ -74,6 +74,10 @@ fn moment(
                 users: users(place),
                 rate: judged.rate,
                 interval: judged.interval.low.zip(judged.interval.high),
+                lift: judged.lift.and_then(|lift| lift.relative),
+                lift_interval: judged
+                    .lift
+                    .and_then(|lift| lift.relative_interval.low.zip(lift.relative_interval.high)),
             };
             (group.name.to_string(), rate)
         });

@@ -3,7 +3,8 @@
 use crate::admin::decisions::action::Action;
 use crate::admin::format;
 use crate::admin::format::thousands;
-use crate::admin::results::schema::{ExperimentResult, PlanningResult};
+use crate::admin::results::planning_result::PlanningResult;
+use crate::admin::results::schema::ExperimentResult;
 
 /// Returns the recommended decision, if there is one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
@@ -39,11 +40,10 @@ pub fn advice(experiment: &ExperimentResult) -> String {
             "Decide: promote the version that is cheaper to keep, or set a later `end`. It ended without a verdict."
                 .to_owned()
         }
-        ("ended", _) if !has_ended_by_plan(experiment) => {
-            "Nothing. The experiment is no longer in the file; its counts stay.".to_owned()
-        }
+        ("ended", _) if !has_ended_by_plan(experiment) => of_ended(experiment, shown),
         ("promoted", _) => format!(
-            "Nothing. All matching users get {shown}. Once you are sure, remove the experiment from the file."
+            "Nothing. All matching users get {shown}. The experiment may leave the file: they keep this version, until `retired: [{}]` ends that. Keep its upstream in the file.",
+            experiment.name
         ),
         ("rolled_back", _) => {
             format!("Nothing. All matching users get {shown}. Improve the other version and try again.")
@@ -56,6 +56,7 @@ pub fn advice(experiment: &ExperimentResult) -> String {
             verdict.harms.join(" and "),
             verdict.group.as_deref().unwrap_or("it")
         ),
+        (_, "winner") if experiment.confirm.is_some() => confirm(experiment),
         (_, "winner") => format!(
             "Promote {}: all matching users get its version.",
             verdict.group.as_deref().unwrap_or("it")
@@ -81,6 +82,30 @@ pub fn advice(experiment: &ExperimentResult) -> String {
                 .to_owned()
         }
         _ => waiting(experiment),
+    }
+}
+
+fn of_ended(experiment: &ExperimentResult, shown: &str) -> String {
+    if !experiment.in_effect {
+        return "Nothing. The experiment is no longer in the file; its counts stay.".to_owned();
+    }
+    format!(
+        "Nothing. The experiment is no longer in the file, and all matching users still get {shown}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
+        experiment.name
+    )
+}
+
+/// The sentence for a winner that waits for somebody.
+fn confirm(experiment: &ExperimentResult) -> String {
+    let confirm = experiment.confirm.as_ref();
+    let group = experiment.verdict.group.as_deref().unwrap_or("it");
+    match confirm.map(|confirm| confirm.waits_for) {
+        Some("webhook") => format!(
+            "Wait for a webhook to confirm {group}, or promote it: it then serves all matching users."
+        ),
+        _ => format!(
+            "Promote {group}: it waits for a person to confirm it, and then serves all matching users."
+        ),
     }
 }
 
@@ -124,57 +149,19 @@ fn enough(planning: &PlanningResult) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::results::schema::{SampleRatio, VerdictResult};
-    use std::collections::BTreeMap;
+    use crate::admin::results::schema::{ConfirmationResult, VerdictResult};
 
     fn experiment(status: &'static str, state: &'static str) -> ExperimentResult {
         ExperimentResult {
-            name: "site".to_owned(),
             status,
-            description: None,
-            hypothesis: None,
-            owner: None,
-            link: None,
-            starts_at: None,
-            ends_at: None,
-            ramp: None,
-            winner: None,
             started_at: Some("2026-01-01T00:00:00Z".to_owned()),
-            epochs: Vec::new(),
             groups: Vec::new(),
-            ended_groups: Vec::new(),
-            phase: 1,
-            phases: Vec::new(),
-            count_overrides: false,
-            crossed_over: 0,
-            crossover: "first",
-            enrolment: "open",
-            allocation: "fixed",
-            bucket_by: None,
-            seen_once: 0,
-            not_counted: BTreeMap::new(),
-            joined: 0,
-            shared_devices: 0,
-            joins_across_shards: 0,
-            sample_ratio: SampleRatio {
-                p_value: None,
-                mismatch: false,
-                single_look_p: None,
-                parting: None,
-                stages: Vec::new(),
-            },
-            planning: None,
-            guardrails: Vec::new(),
-            metrics: Vec::new(),
-            segments: Vec::new(),
             verdict: VerdictResult {
                 state,
                 group: Some("next".to_owned()),
-                reason: String::new(),
-                harms: Vec::new(),
+                ..VerdictResult::default()
             },
-            warnings: Vec::new(),
-            uncounted: crate::store::event_ids::EventCounts::default().into(),
+            ..ExperimentResult::of_metrics(Vec::new())
         }
     }
 
@@ -189,6 +176,8 @@ mod tests {
             users_per_day: None,
             seconds_left,
             earliest_verdict_at: None,
+            seconds_in_all: None,
+            even_split: None,
             horizon: None,
         };
         ExperimentResult {
@@ -222,6 +211,18 @@ mod tests {
         harm.verdict.harms = vec!["revenue".to_owned()];
         let says = "Weigh the harm first: revenue is worse with next.";
         check(&harm, says, Some(Action::Promote));
+        for (waits_for, says) in [
+            ("person", "Promote next: it waits for a person"),
+            (
+                "webhook",
+                "Wait for a webhook to confirm next, or promote it",
+            ),
+        ] {
+            let mut waits = of("running", "winner");
+            let group = "next".to_owned();
+            waits.confirm = Some(ConfirmationResult { waits_for, group });
+            check(&waits, says, Some(Action::Promote));
+        }
         check(&of("running", "invalid"), "Do not act", None);
         check(&of("running", "collecting"), "Define a metric", None);
         check(&of("paused", "winner"), "Resume it", None);

@@ -2,6 +2,7 @@
 
 use crate::admin::format;
 use crate::admin::results::schema::{MetricResult, MomentResult, RateResult};
+use crate::admin::view::changes::ChangeMark;
 use crate::admin::view::interval_plot::WIDTH;
 use crate::admin::view::metric_values;
 
@@ -41,6 +42,8 @@ pub struct Chart {
     pub to: String,
     /// By group.
     pub lines: Vec<Line>,
+    /// Changes: where they are, and their numbers in the list of changes.
+    pub marks: Vec<(f64, usize)>,
     /// The drawing in words.
     pub said: String,
 }
@@ -60,15 +63,55 @@ pub struct Line {
     pub latest: String,
 }
 
+/// What is drawn of each group at each moment: a value, and its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Curve {
+    /// Rates.
+    Rate,
+    /// Lifts over control.
+    Lift,
+}
+
+impl Curve {
+    fn value(self, rate: &RateResult) -> Option<f64> {
+        match self {
+            Curve::Rate => rate.rate,
+            Curve::Lift => rate.lift,
+        }
+    }
+
+    fn interval(self, rate: &RateResult) -> Option<(f64, f64)> {
+        match self {
+            Curve::Rate => rate.interval,
+            Curve::Lift => rate.lift_interval,
+        }
+    }
+
+    fn text(self, metric: &MetricResult, value: f64) -> String {
+        match self {
+            Curve::Rate => metric_values::amount(metric, value),
+            Curve::Lift => format::change(value),
+        }
+    }
+
+    /// How values are written at the axis: by what they are multiplied, and what follows.
+    fn scale(self, metric: &MetricResult) -> (f64, &'static str) {
+        match (self, metric.kind) {
+            (Curve::Lift, _) | (Curve::Rate, "conversion") => (100.0, " %"),
+            _ => (1.0, ""),
+        }
+    }
+}
+
 impl Chart {
-    /// The drawing of a metric; `None` while there is less than two moments to draw.
-    pub fn of(metric: &MetricResult) -> Option<Chart> {
+    /// The drawing of a metric; `None` while there are less than two moments to draw.
+    pub fn of(metric: &MetricResult, curve: Curve, changes: &[ChangeMark]) -> Option<Chart> {
         let moments = &metric.over_time;
         let (first, last) = (moments.first()?, moments.last()?);
         if moments.len() < 2 {
             return None;
         }
-        let (low, high) = range(moments, last)?;
+        let (low, high) = range(curve, moments, last)?;
         let (right, inner) = (WIDTH - RIGHT, HEIGHT - TOP - BOTTOM);
         let span = (last.at_ms - first.at_ms).max(1) as f64;
         let x = |moment: &MomentResult| {
@@ -76,12 +119,14 @@ impl Chart {
         };
         let y = |rate: f64| TOP + inner * (high - rate.clamp(low, high)) / (high - low);
         let at = |moment: &MomentResult, rate: f64| format!("{:.1},{:.1}", x(moment), y(rate));
-        let lines = lines(metric, last, at);
-        let written = |rate: f64| metric_values::amount(metric, rate);
+        let lines = lines(metric, curve, last, at);
+        let written = |value: f64| curve.text(metric, value);
+        let of = |rate: &RateResult| curve.value(rate);
         let said: Vec<String> = lines
             .iter()
             .filter_map(|line| {
-                let rate = |moment: &MomentResult| moment.groups.get(&line.name)?.rate.map(written);
+                let rate =
+                    |moment: &MomentResult| moment.groups.get(&line.name).and_then(of).map(written);
                 Some(format!(
                     "{} went from {} to {}",
                     line.name,
@@ -90,27 +135,40 @@ impl Chart {
                 ))
             })
             .collect();
+        let marks = changes.iter().enumerate().filter_map(|(place, change)| {
+            let at: jiff::Timestamp = change.at.parse().ok()?;
+            let after_ms = at.as_millisecond() as f64 - first.at_ms as f64;
+            let share = after_ms / span;
+            (0.0..=1.0)
+                .contains(&share)
+                .then(|| (LEFT + (right - LEFT) * share, place + 1))
+        });
+        let what = match curve {
+            Curve::Rate => "over time",
+            Curve::Lift => "lift over time",
+        };
         Some(Chart {
+            marks: marks.collect(),
             height: HEIGHT,
             left: LEFT,
             top: TOP,
             width: right - LEFT,
             right,
             inner,
-            ticks: ticks(metric, low, high)
+            ticks: ticks(curve.scale(metric), low, high)
                 .into_iter()
                 .map(|(rate, text)| (y(rate), text))
                 .collect(),
             from: minute(first),
             to: minute(last),
             lines,
-            said: format!("{} over time: {}", metric.name, said.join("; ")),
+            said: format!("{} {what}: {}", metric.name, said.join("; ")),
         })
     }
 }
 
 /// The lowest and the highest rate of the drawing.
-fn range(moments: &[MomentResult], last: &MomentResult) -> Option<(f64, f64)> {
+fn range(curve: Curve, moments: &[MomentResult], last: &MomentResult) -> Option<(f64, f64)> {
     let rates = moments.iter().flat_map(|moment| moment.groups.values());
     let rates: Vec<&RateResult> = rates.collect();
     let ends = |value: &dyn Fn(&RateResult) -> Option<f64>| {
@@ -120,12 +178,12 @@ fn range(moments: &[MomentResult], last: &MomentResult) -> Option<(f64, f64)> {
         let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (low <= high).then_some((low, high))
     };
-    let (rate_low, rate_high) = ends(&|rate| rate.rate)?;
-    let (low, high) = ends(&|rate| rate.interval.map(|(low, _)| low))
-        .zip(ends(&|rate| rate.interval.map(|(_, high)| high)))
+    let (rate_low, rate_high) = ends(&|rate| curve.value(rate))?;
+    let (low, high) = ends(&|rate| curve.interval(rate).map(|(low, _)| low))
+        .zip(ends(&|rate| curve.interval(rate).map(|(_, high)| high)))
         .map_or((rate_low, rate_high), |((low, _), (_, high))| (low, high));
     // The latest interval is always whole.
-    let latest = last.groups.values().filter_map(|rate| rate.interval);
+    let latest = last.groups.values().filter_map(|rate| curve.interval(rate));
     let (late_low, late_high) = latest.fold((rate_low, rate_high), |ends, interval| {
         (ends.0.min(interval.0), ends.1.max(interval.1))
     });
@@ -138,6 +196,7 @@ fn range(moments: &[MomentResult], last: &MomentResult) -> Option<(f64, f64)> {
 /// The line of each group with a rate at the `last` moment; `at` places a rate in the drawing.
 fn lines(
     metric: &MetricResult,
+    curve: Curve,
     last: &MomentResult,
     at: impl Fn(&MomentResult, f64) -> String,
 ) -> Vec<Line> {
@@ -145,14 +204,16 @@ fn lines(
     let mut lines = Vec::new();
     for (place, group) in metric.groups.iter().enumerate() {
         let of = |moment: &MomentResult| moment.groups.get(&group.name).cloned();
-        let known = moments.iter().filter_map(|it| Some((it, of(it)?.rate?)));
+        let known = moments
+            .iter()
+            .filter_map(|it| Some((it, curve.value(&of(it)?)?)));
         let points: Vec<String> = known.map(|(it, rate)| at(it, rate)).collect();
         let known = moments
             .iter()
-            .filter_map(|it| Some((it, of(it)?.interval?)));
+            .filter_map(|it| Some((it, curve.interval(&of(it)?)?)));
         let above = known.clone().map(|(it, (_, high))| at(it, high));
         let below = known.rev().map(|(it, (low, _))| at(it, low));
-        let Some(rate) = of(last).and_then(|rate| rate.rate) else {
+        let Some(rate) = of(last).and_then(|rate| curve.value(&rate)) else {
             continue;
         };
         lines.push(Line {
@@ -160,18 +221,14 @@ fn lines(
             colour: place % COLOURS,
             points: points.join(" "),
             band: above.chain(below).collect::<Vec<_>>().join(" "),
-            latest: metric_values::amount(metric, rate),
+            latest: curve.text(metric, rate),
         });
     }
     lines
 }
 
 /// Round numbers between these, with as many digits as tell them apart.
-fn ticks(metric: &MetricResult, low: f64, high: f64) -> Vec<(f64, String)> {
-    let (scale, unit) = match metric.kind {
-        "conversion" => (100.0, " %"),
-        _ => (1.0, ""),
-    };
+fn ticks((scale, unit): (f64, &str), low: f64, high: f64) -> Vec<(f64, String)> {
     let (low, high) = (scale * low, scale * high);
     let least = (high - low) / STEPS;
     let ten = 10f64.powf(least.log10().floor());
@@ -212,6 +269,8 @@ mod tests {
                         users: 1,
                         rate: Some(rate),
                         interval: Some((low, high)),
+                        lift: (group > 0).then_some(rate),
+                        lift_interval: (group > 0).then_some((low, high)),
                     };
                     (name(group), rate)
                 })
@@ -232,10 +291,14 @@ mod tests {
 
     #[test]
     fn more_is_higher_and_later_is_to_the_right() {
-        let chart = Chart::of(&metric(&[
-            &[(0.1, 0.0, 0.9), (0.1, 0.05, 0.2)],
-            &[(0.1, 0.08, 0.12), (0.2, 0.18, 0.22)],
-        ]))
+        let chart = Chart::of(
+            &metric(&[
+                &[(0.1, 0.0, 0.9), (0.1, 0.05, 0.2)],
+                &[(0.1, 0.08, 0.12), (0.2, 0.18, 0.22)],
+            ]),
+            Curve::Rate,
+            &[],
+        )
         .unwrap();
         let points: Vec<Vec<(f64, f64)>> = chart
             .lines
@@ -265,13 +328,40 @@ mod tests {
     }
 
     #[test]
+    fn lifts_have_no_line_for_control_and_changes_are_numbered() {
+        let change = |at_ms: i64| ChangeMark {
+            at: jiff::Timestamp::from_millisecond(at_ms)
+                .unwrap()
+                .to_string(),
+            text: String::new(),
+        };
+        let marks = [change(-1), change(1_800_000)];
+        let moments: [&[(f64, f64, f64)]; 2] = [
+            &[(0.1, 0.0, 0.9), (0.1, 0.05, 0.2)],
+            &[(0.1, 0.08, 0.12), (0.2, 0.18, 0.22)],
+        ];
+        let chart = Chart::of(&metric(&moments), Curve::Lift, &marks).unwrap();
+        let [line] = &chart.lines[..] else {
+            panic!("{chart:?}");
+        };
+        assert_eq!((&*line.name, &*line.latest), ("g1", "+20.0 %"));
+        let middle = (chart.left + chart.right) / 2.0;
+        assert_eq!(chart.marks, [(middle, 2)]);
+        assert!(
+            chart
+                .said
+                .starts_with("buy lift over time: g1 went from +10.0 %")
+        );
+    }
+
+    #[test]
     fn the_axis_has_round_numbers() {
         let check = |kind, low, high, said: &[&str]| {
             let metric = MetricResult {
                 kind,
                 ..MetricResult::default()
             };
-            let ticks = ticks(&metric, low, high);
+            let ticks = ticks(Curve::Rate.scale(&metric), low, high);
             let texts: Vec<&str> = ticks.iter().map(|(_, text)| &**text).collect();
             assert_eq!(texts, said);
             assert!(ticks.iter().all(|(rate, _)| (low..=high).contains(rate)));
@@ -287,6 +377,6 @@ mod tests {
 
     #[test]
     fn one_moment_is_no_line() {
-        assert!(Chart::of(&metric(&[&[(0.1, 0.0, 0.2)]])).is_none());
+        assert!(Chart::of(&metric(&[&[(0.1, 0.0, 0.2)]]), Curve::Rate, &[]).is_none());
     }
 }

@@ -2,19 +2,24 @@
 
 use crate::admin::format;
 use crate::admin::format::thousands;
+use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::schema::{
-    ExperimentResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup, MetricResult,
-    Results,
+    ExperimentResult, GroupResult, MetricGroup, MetricResult, Results,
 };
-use crate::admin::results::upstream_health::UpstreamReport;
 use crate::admin::view::advice;
 use crate::admin::view::buttons::{self, Choice};
-use crate::admin::view::chart::Chart;
-use crate::admin::view::interval_plot::{Plot, WIDTH};
+use crate::admin::view::changes::{self, Arrivals, ChangeMark};
+use crate::admin::view::chart::{Chart, Curve};
+use crate::admin::view::details::{self, GuardrailRow, SettingRow, StageRow};
+use crate::admin::view::history;
+use crate::admin::view::interval_plot::WIDTH;
 use crate::admin::view::lifecycle;
+use crate::admin::view::list::ExperimentList;
 use crate::admin::view::metric_values;
 use crate::admin::view::narrative;
+use crate::admin::view::scorecard::{BAR_HEIGHT, BAR_WIDTH, Scorecard};
 use crate::admin::view::segments::{self, SegmentRow};
+use crate::admin::view::tips;
 use askama::Template;
 
 /// The person that a page is for.
@@ -33,7 +38,18 @@ pub struct Viewer<'a> {
 struct Page<'a> {
     results: &'a Results,
     viewer: &'a Viewer<'a>,
-    upstreams: &'a [UpstreamReport],
+    shown: &'a PageContent<'a>,
+}
+
+/// What the page shows besides the results.
+#[derive(Debug)]
+pub struct PageContent<'a> {
+    /// What was searched for; the list of experiments is shown. `None` shows an experiment.
+    pub list: Option<&'a str>,
+    /// The routes file, without its secrets.
+    pub file: &'a serde_json::Value,
+    /// Why the results are not newer.
+    pub alarm: Option<String>,
 }
 
 impl Page<'_> {
@@ -48,9 +64,53 @@ impl Page<'_> {
     fn state(&self, experiment: &ExperimentResult) -> String {
         let verdict = &experiment.verdict;
         match (verdict.state, &verdict.group) {
+            _ if experiment.status == "ended" && experiment.ends_at.is_none() => "ended".to_owned(),
             ("winner" | "loser", Some(group)) => format!("{}: {group}", verdict.state),
             (state, _) => state.replace('_', " "),
         }
+    }
+
+    fn list(&self) -> Option<ExperimentList<'_>> {
+        let query = self.shown.list?;
+        Some(ExperimentList::of(self.results, query))
+    }
+
+    fn scorecard(&self, experiment: &ExperimentResult) -> Scorecard {
+        Scorecard::of(experiment)
+    }
+
+    /// The users of all groups, in a line.
+    fn sizes(&self, experiment: &ExperimentResult) -> String {
+        let groups = experiment.groups.iter();
+        let sizes = groups.map(|group| {
+            let users = thousands(group.users);
+            format!("{} {users}", experiment.shown(&group.name))
+        });
+        format!("Users: {}", sizes.collect::<Vec<_>>().join(", "))
+    }
+
+    fn guardrails(&self, experiment: &ExperimentResult) -> Vec<GuardrailRow> {
+        details::guardrails(experiment)
+    }
+
+    fn stages(&self, experiment: &ExperimentResult) -> Vec<StageRow> {
+        details::stages(experiment)
+    }
+
+    fn settings(&self, experiment: &ExperimentResult) -> Vec<SettingRow> {
+        details::settings(self.shown.file, experiment)
+    }
+
+    fn marks(&self, experiment: &ExperimentResult) -> Vec<ChangeMark> {
+        changes::marks(experiment)
+    }
+
+    fn arrivals(&self, experiment: &ExperimentResult) -> Option<Arrivals> {
+        changes::arrivals(experiment)
+    }
+
+    fn tip(&self, what: &str, experiment: &ExperimentResult) -> String {
+        tips::tip(what, &experiment.name)
     }
 
     fn status(&self, experiment: &ExperimentResult) -> String {
@@ -81,6 +141,10 @@ impl Page<'_> {
         lifecycle::about(experiment)
     }
 
+    fn changed(&self, entry: &HistoryEntry) -> String {
+        history::details(entry).join("\n")
+    }
+
     fn past(&self, experiment: &ExperimentResult) -> Vec<String> {
         narrative::past(experiment)
     }
@@ -91,14 +155,6 @@ impl Page<'_> {
 
     fn health(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String, bool)> {
         narrative::health(self.results, experiment)
-    }
-
-    fn bound(&self, guardrail: &GuardrailResult) -> String {
-        narrative::bound(guardrail)
-    }
-
-    fn harm(&self, group: &GuardrailGroup) -> String {
-        narrative::harm(group)
     }
 
     fn rate(&self, metric: &MetricResult, group: &MetricGroup) -> String {
@@ -133,15 +189,6 @@ impl Page<'_> {
         narrative::bayesian(metric)
     }
 
-    fn plot(&self, experiment: &ExperimentResult, metric: &MetricResult) -> Option<Plot> {
-        let mut plot = Plot::of(metric)?;
-        if experiment.sample_ratio.mismatch {
-            // What cannot be believed is neither good nor bad.
-            plot.rows.iter_mut().for_each(|row| row.class = "");
-        }
-        Some(plot)
-    }
-
     fn segments(&self, experiment: &ExperimentResult) -> Vec<SegmentRow> {
         segments::rows(experiment)
     }
@@ -158,8 +205,12 @@ impl Page<'_> {
         experiment.groups.iter().all(|group| group.users == 0)
     }
 
-    fn chart(&self, metric: &MetricResult) -> Option<Chart> {
-        Chart::of(metric)
+    fn chart(&self, experiment: &ExperimentResult, metric: &MetricResult) -> Option<Chart> {
+        Chart::of(metric, Curve::Rate, &self.marks(experiment))
+    }
+
+    fn lift_chart(&self, experiment: &ExperimentResult, metric: &MetricResult) -> Option<Chart> {
+        Chart::of(metric, Curve::Lift, &self.marks(experiment))
     }
 
     fn count(&self, count: &u64) -> String {
@@ -188,12 +239,12 @@ impl Page<'_> {
 pub fn render(
     results: &Results,
     viewer: &Viewer<'_>,
-    upstreams: &[UpstreamReport],
+    shown: &PageContent<'_>,
 ) -> Result<String, askama::Error> {
     let page = Page {
         results,
         viewer,
-        upstreams,
+        shown,
     };
     page.render()
 }

@@ -1,21 +1,12 @@
 //! The interval of a lift against zero, as figures for a drawing. PURE.
 
 use crate::admin::results::schema::{MetricGroup, MetricResult};
-use crate::admin::view::metric_values;
 
-/// How wide the drawing is, and how high a group's row, in its own units.
+/// How wide the drawing is, in its own units.
 pub const WIDTH: f64 = 400.0;
-/// See [`WIDTH`].
-pub const ROW: f64 = 44.0;
-/// Room for the axis.
-const AXIS: f64 = 22.0;
-/// Where in its row a group's interval lies, below its name.
-const LOW: f64 = 32.0;
 /// Free at either end, for an arrow.
 const LEFT: f64 = 12.0;
 const RIGHT: f64 = 12.0;
-/// Names that are longer are cut; the table has all of them.
-const LETTERS: usize = 24;
 /// At least so much of a lift is shown to either side.
 const LEAST: f64 = 0.02;
 /// At most so much; what is farther away is cut, with an arrow.
@@ -24,12 +15,8 @@ const MOST: f64 = 1.0;
 /// One drawing: every group but control.
 #[derive(Debug)]
 pub struct Plot {
-    /// Its height.
-    pub height: f64,
     /// Where zero is.
     pub zero: f64,
-    /// What counts as no difference: its left end, and its width.
-    pub margin: (f64, f64),
     /// What is written at the ends of the axis.
     pub ends: (String, String),
     /// By group.
@@ -41,14 +28,6 @@ pub struct Plot {
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// The same, cut to what the drawing has room for.
-    pub short: String,
-    /// Its lift in words.
-    pub lift: String,
-    /// Where its row begins, and where its interval lies.
-    pub top: f64,
-    /// See `top`.
-    pub y: f64,
     /// The ends of the interval.
     pub low: f64,
     /// See `low`.
@@ -92,15 +71,8 @@ impl Plot {
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
         let scale = (WIDTH - RIGHT - LEFT) / 2.0 / far;
         let x = |value: f64| middle + value.clamp(-far, far) * scale;
-        let row = |(place, (group, at, (low, high))): (usize, &Drawn<'_>)| Row {
+        let row = |(group, at, (low, high)): &Drawn<'_>| Row {
             name: group.name.clone(),
-            short: short(&group.name),
-            lift: match metric_values::lift(group) {
-                nothing if nothing == "-" => "not known yet".to_owned(),
-                lift => lift,
-            },
-            top: ROW * place as f64,
-            y: ROW * place as f64 + LOW,
             // A rate cannot fall by more than all of it.
             low: x(low.unwrap_or(-1.0)),
             high: high.map_or(WIDTH - RIGHT, x),
@@ -111,11 +83,9 @@ impl Plot {
             at: at.filter(|at: &f64| at.abs() <= far).map(x),
             class: side(metric.goal, *low, *high),
         };
-        let rows: Vec<Row> = drawn.iter().enumerate().map(row).collect();
+        let rows: Vec<Row> = drawn.iter().map(row).collect();
         Some(Plot {
-            height: ROW * rows.len() as f64 + AXIS,
             zero: middle,
-            margin: (x(-metric.margin), x(metric.margin) - x(-metric.margin)),
             ends: (percent(-far), percent(far)),
             rows,
         })
@@ -129,13 +99,6 @@ fn side(goal: &str, low: Option<f64>, high: Option<f64>) -> &'static str {
         (true, true, _) | (false, _, true) => "good",
         (true, _, true) | (false, true, _) => "bad",
         _ => "",
-    }
-}
-
-fn short(name: &str) -> String {
-    match name.chars().count() > LETTERS {
-        true => name.chars().take(LETTERS - 1).chain(['…']).collect(),
-        false => name.to_owned(),
     }
 }
 
@@ -181,7 +144,7 @@ mod tests {
             panic!("{plot:?}");
         };
         assert!(plot.zero < row.low && row.low < row.at.unwrap() && row.at.unwrap() < row.high);
-        assert!(row.high <= WIDTH - RIGHT && plot.margin.0 < plot.zero);
+        assert!(row.high <= WIDTH - RIGHT);
         assert_eq!((row.class, row.beyond), ("good", (false, false)));
         assert_eq!(plot.ends, ("-33 %".to_owned(), "+33 %".to_owned()));
     }
@@ -198,12 +161,6 @@ mod tests {
         assert_eq!((plot.rows[0].class, plot.rows[1].class), ("", "bad"));
         let plot = Plot::of(&metric("decrease", &lifts)).unwrap();
         assert_eq!(plot.rows[1].class, "good");
-    }
-
-    #[test]
-    fn long_names_are_cut() {
-        assert_eq!(short(&"x".repeat(24)), "x".repeat(24));
-        assert_eq!(short(&"ü".repeat(25)), "ü".repeat(23) + "…");
     }
 
     #[test]

@@ -15,7 +15,10 @@ pub fn amount(metric: &MetricResult, rate: f64) -> String {
     match metric.kind {
         "conversion" => format!("{:.2} %", 100.0 * rate),
         "latency" => format::latency(Some(rate)),
-        _ => format!("{rate:.3}"),
+        _ => match &metric.unit {
+            Some(unit) => format!("{rate:.2} {unit}"),
+            None => format!("{rate:.3}"),
+        },
     }
 }
 

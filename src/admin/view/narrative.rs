@@ -1,13 +1,18 @@
 //! Sentences of the results table and the results page. PURE.
 
 use crate::admin::format::{
-    change, duration, minute, part, rounded_duration, seconds_between, share, thousands, two_digits,
+    change, duration, minute, p_value, part, rounded_duration, seconds_between, share, thousands,
+    two_digits,
 };
+use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
-    MetricResult, PlanningResult, Results, SampleRatio,
+    MetricResult, Results, SampleRatio,
 };
 use crate::admin::view::metric_values::amount;
+
+/// A split that takes so many times the users of an even one is worth a sentence.
+const MUCH_LONGER: f64 = 1.2;
 
 /// Returns the warnings of an experiment.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
@@ -49,7 +54,7 @@ pub fn health(
     let much = |count: u64, of: u64| count as f64 > MUCH * of as f64;
     let sizes = match (ratio.mismatch, ratio.p_value) {
         (true, _) => "mismatch: group sizes do not match their weights".to_owned(),
-        (false, Some(p)) => format!("no mismatch (p = {})", short(p)),
+        (false, Some(p)) => format!("no mismatch (p = {})", p_value(p)),
         (false, None) => "no users yet".to_owned(),
     };
     let lost = store.dropped_events + store.damaged_events;
@@ -397,7 +402,7 @@ pub fn bayesian(metric: &MetricResult) -> Vec<String> {
             "{} beats control with a probability of {:.1} %; its expected loss is {} of {}",
             group.name,
             100.0 * chance,
-            short(loss),
+            p_value(loss),
             metric.name
         ))
     });
@@ -445,7 +450,7 @@ pub fn harm(group: &GuardrailGroup) -> String {
         ));
     }
     if let Some(p) = group.p_value {
-        said.push_str(&format!(" (p = {})", short(p)));
+        said.push_str(&format!(" (p = {})", p_value(p)));
     }
     said
 }
@@ -480,6 +485,10 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         let passed = passed.map_or(String::new(), |it| format!(" ({})", rounded_duration(it)));
         facts.push(("Started", format!("{}{passed}", minute(since))));
     }
+    if let Some(ended) = experiment.ended_at.as_deref() {
+        facts.push(("Left the file", minute(ended)));
+    }
+    facts.extend(decided(experiment).map(|decided| ("Decided", decided)));
     let planning = experiment.planning.as_ref();
     let left = planning.filter(|_| is_open(experiment) && users > 0);
     if let Some(planning) = left {
@@ -491,6 +500,24 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         facts.push(("Time left", left));
     }
     facts
+}
+
+/// The latest decision: what, by whom, and when.
+fn decided(experiment: &ExperimentResult) -> Option<String> {
+    let decided = experiment.decided.as_ref()?;
+    let group = decided
+        .group
+        .as_ref()
+        .filter(|_| decided.status == "promoted");
+    let group = group.map_or(String::new(), |group| {
+        format!(" {}", experiment.shown(group))
+    });
+    let status = decided.status.replace('_', " ");
+    let at = decided
+        .at
+        .as_deref()
+        .map_or(String::new(), |at| format!(", {}", minute(at)));
+    Some(format!("{status}{group} by {}{at}", decided.by))
 }
 
 fn planned(planning: &PlanningResult) -> String {
@@ -516,11 +543,32 @@ fn planned(planning: &PlanningResult) -> String {
         None => String::new(),
     };
     format!(
-        "{found}: about {} users ({}); {} so far{left}.",
+        "{found}: about {} users ({}); {} so far{left}.{}",
         about(needed),
         groups.join(", "),
-        thousands(planning.users)
+        thousands(planning.users),
+        even_split(planning)
     )
+}
+
+/// Says how much sooner an even split would have the answer; empty where that makes little difference.
+fn even_split(planning: &PlanningResult) -> String {
+    let even = planning.even_split.as_ref();
+    let Some(even) = even.filter(|even| even.factor >= MUCH_LONGER) else {
+        return String::new();
+    };
+    match (planning.seconds_in_all, even.seconds_in_all) {
+        (Some(now), Some(even)) if now > even => format!(
+            " This split takes about {} in all where an even one takes {}.",
+            duration(now),
+            duration(even)
+        ),
+        (Some(_), Some(_)) => String::new(),
+        _ => format!(
+            " This split takes {:.1} times as many users as an even one.",
+            even.factor
+        ),
+    }
 }
 
 /// Formats a fixed-horizon lift with its interval and p-value.
@@ -536,19 +584,11 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
         });
     let p = fixed
         .p_value
-        .map_or(String::new(), |p| format!(", p = {}", short(p)));
+        .map_or(String::new(), |p| format!(", p = {}", p_value(p)));
     format!("{lift}{interval}{p}")
 }
 
 /// Formats a forecast with two significant digits.
 fn about(users: u64) -> String {
     thousands(two_digits(users))
-}
-
-fn short(p: f64) -> String {
-    if p >= 0.001 {
-        format!("{p:.3}")
-    } else {
-        format!("{p:.1e}")
-    }
 }

@@ -1,14 +1,13 @@
 //! Simulates whole experiments, and analyzes them with the same statistics as real ones.
 
 use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
+use crate::admin::results::sample_size::{MORE_EVENTS, MORE_REQUESTS, VALUE_SIGMA, planned_lift};
 use crate::config::plan::Plan;
 use crate::experiment::guardrail::GuardrailTarget;
-use crate::experiment::metric::{Metric, MetricGoal, MetricKind};
+use crate::experiment::metric::MetricKind;
 use crate::experiment::{Experiment, Horizon, UserId};
 use crate::server::ErrorWithHint;
-use crate::stats::normal_mixture::VALUED_USERS_MIN;
-use crate::stats::special::normal_quantile;
-use crate::stats::{State, planning::POWER};
+use crate::stats::State;
 use crate::store::phases::Placement;
 use crate::store::running_minima::RunningMinima;
 use crate::store::{
@@ -47,61 +46,6 @@ pub struct End {
 
 /// The share of users with a bad response, for guardrails of errors and slow responses.
 const HARM_RATE: f64 = 0.01;
-/// The standard deviation of the logarithm of a value: a few users have most of the revenue.
-const VALUE_SIGMA: f64 = 1.0;
-/// The mean numbers of events and requests beyond the first, of users with an event.
-const MORE_EVENTS: f64 = 0.5;
-const MORE_REQUESTS: f64 = 2.0;
-
-/// Returns the users of all groups with which a sequential test finds the planned lift of the primary
-/// metric in 80 to 85 of 100 runs: twice the fixed-horizon sample size. `None` without a metric, or
-/// where that metric is a latency.
-pub fn usual_users(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<u64> {
-    let metric = plan.metric(*experiment.metrics.first()?);
-    // Simulated users send events and have no latency.
-    if metric.kind == MetricKind::Latency {
-        return None;
-    }
-    // The variance of one user divided by the squared mean, by the model of `Crowd`.
-    let relative = |rate: f64| match metric.kind {
-        MetricKind::Conversion | MetricKind::Latency => (1.0 - rate) / rate,
-        MetricKind::Count => {
-            let mean = 1.0 + MORE_EVENTS;
-            (MORE_EVENTS + mean * mean) / (mean * mean) / rate - 1.0
-        }
-        MetricKind::Mean => (VALUE_SIGMA * VALUE_SIGMA).exp() / rate - 1.0,
-        MetricKind::Ratio => {
-            let mean = 1.0 + MORE_REQUESTS;
-            (1.0 - rate) / rate + MORE_REQUESTS / (mean * mean)
-        }
-    };
-    let lifted = match metric.kind {
-        MetricKind::Mean => rate,
-        MetricKind::Conversion | MetricKind::Count | MetricKind::Ratio | MetricKind::Latency => {
-            (rate * planned_lift(metric)).min(1.0)
-        }
-    };
-    let weights = || experiment.groups.iter().map(|group| group.weight.get());
-    let all: f64 = weights().sum();
-    let control = experiment.groups[experiment.control.0].weight.get();
-    let smallest = weights()
-        .enumerate()
-        .filter(|(place, _)| *place != experiment.control.0)
-        .map(|(_, weight)| weight)
-        .fold(f64::INFINITY, f64::min);
-    let others = (experiment.groups.len() - 1) as f64;
-    let z = -normal_quantile(0.025 / others) + normal_quantile(POWER);
-    let variance = relative(rate) * all / control + relative(lifted) * all / smallest;
-    let users = 2.0 * variance * (z / metric.detect.ln_1p()).powi(2);
-    // Values are compared only after enough users of each group have one.
-    let least = match metric.kind {
-        MetricKind::Mean | MetricKind::Ratio => {
-            2.0 * VALUED_USERS_MIN as f64 / (rate * smallest.min(control) / all)
-        }
-        MetricKind::Conversion | MetricKind::Count | MetricKind::Latency => 0.0,
-    };
-    Some(users.max(least).ceil() as u64)
-}
 
 /// Returns the error for an experiment whose planned lift of the first metric exceeds all users.
 pub fn impossible_lift(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<ErrorWithHint> {
@@ -273,14 +217,6 @@ impl<'a> Crowd<'a> {
                 add(metric, &user);
             }
         }
-    }
-}
-
-/// Returns the factor of a rate in a group with the planned lift.
-fn planned_lift(metric: &Metric) -> f64 {
-    match metric.goal {
-        MetricGoal::Increase => 1.0 + metric.detect,
-        MetricGoal::Decrease => 1.0 / (1.0 + metric.detect),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The admin API and its tokens.
 
 use crate::experiment::key_ring::KeyRing;
+use http::HeaderValue;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -19,6 +20,17 @@ pub struct Admin {
     pub tokens: Vec<Token>,
     /// Signs the sessions of browsers.
     pub session_keys: KeyRing,
+    /// Whose pages may evaluate flags.
+    pub flag_origins: Origins,
+}
+
+/// Origins of pages, such as `https://example.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Every origin.
+    All,
+    /// These.
+    Listed(Box<[HeaderValue]>),
 }
 
 /// A token of the admin API.
@@ -43,6 +55,8 @@ impl fmt::Debug for Token {
 /// What the bearer of a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenRole {
+    /// Evaluates flags, and reads nothing else.
+    Flags,
     /// Reads everything.
     Read,
     /// Reads and changes everything.
@@ -53,6 +67,7 @@ impl TokenRole {
     /// Returns its name in the file.
     pub fn name(self) -> &'static str {
         match self {
+            TokenRole::Flags => "flags",
             TokenRole::Read => "read",
             TokenRole::Operate => "operate",
         }

@@ -1,11 +1,14 @@
 //! Upstreams and their endpoints.
 
 use super::tls::TlsCertificate;
+use crate::experiment::http_view::without_port;
+use crate::experiment::message_edits::MessageEdits;
 use http::HeaderValue;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::mem::{self, Discriminant};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +38,70 @@ pub struct Upstream {
     pub health: Option<Arc<Health>>,
     /// Limits of each endpoint.
     pub bounds: EndpointBounds,
+    /// How long its connections are kept without a request.
+    pub keep_alive: Duration,
+    /// Which of its endpoints get no requests for a while because of their errors; `None` for none.
+    pub ejection: Option<Ejection>,
+    /// How its requests differ from those of clients; `None` where they do not.
+    pub site: Option<Arc<UpstreamSite>>,
+}
+
+/// When an endpoint that answers with errors gets no requests for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ejection {
+    /// Responses with 5xx in a row, at one worker.
+    pub errors: u32,
+    /// The largest share of the endpoints, 0 to 1: at least one, and never all.
+    pub share_max: f64,
+}
+
+impl Ejection {
+    /// Returns how many of so many endpoints may be ejected at the same time.
+    pub fn endpoints_max(&self, endpoints: usize) -> usize {
+        let most = (endpoints as f64 * self.share_max) as usize;
+        most.max(1).min(endpoints.saturating_sub(1))
+    }
+}
+
+/// How requests of an upstream differ from those of clients, and how its responses become public.
+#[derive(Clone, Debug)]
+pub struct UpstreamSite {
+    /// The host that it is asked for.
+    pub host: UpstreamHost,
+    /// Its prefixes, and changes to header fields.
+    pub edits: MessageEdits,
+    /// The hosts by which it may call itself: in lower case, without ports.
+    pub names: Box<[Box<str>]>,
+    /// The ports by which it may call itself.
+    pub ports: Box<[u16]>,
+}
+
+/// The host that an upstream is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The one that the client asks for.
+    Client,
+    /// That of the endpoint.
+    Endpoint,
+    /// This one, with a port if it needs one.
+    Named(Authority),
+}
+
+impl UpstreamSite {
+    /// Whether a host, with or without a port, is one by which it may call itself.
+    pub fn is_named(&self, authority: &str) -> bool {
+        let host = without_port(authority);
+        let port = authority.get(host.len() + 1..);
+        let is_own = |port: &str| {
+            let port: Option<u16> = port.parse().ok();
+            port.is_some_and(|port| matches!(port, 80 | 443) || self.ports.contains(&port))
+        };
+        port.is_none_or(is_own)
+            && self
+                .names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(host))
+    }
 }
 
 /// How the endpoint for a request is chosen among the healthy ones.
@@ -96,6 +163,8 @@ pub struct EndpointAddress {
     pub host: Box<str>,
     /// The port; by default, 443 for `https` and 80 otherwise.
     pub port: u16,
+    /// The Unix domain socket in place of host and port, which are `localhost` and 80 then.
+    pub socket: Option<Box<Path>>,
 }
 
 impl EndpointAddress {
@@ -112,12 +181,27 @@ impl EndpointAddress {
         }
     }
 
+    /// Returns its host, with its port unless that is the scheme's default, as `Host` names it.
+    pub fn authority(&self) -> String {
+        if self.socket.is_some() {
+            return self.host.to_string();
+        }
+        let default = if self.is_secure() { 443 } else { 80 };
+        let mut text = self.to_string();
+        if self.port == default {
+            let host_bytes = without_port(&text).len();
+            text.truncate(host_bytes);
+        }
+        text
+    }
+
     /// Returns its identity.
     pub fn id(&self) -> EndpointId {
         EndpointId {
             transport: mem::discriminant(&self.transport),
             host: self.host.clone(),
             port: self.port,
+            socket: self.socket.clone(),
         }
     }
 }
@@ -128,11 +212,14 @@ pub struct EndpointId {
     transport: Discriminant<Transport>,
     host: Box<str>,
     port: u16,
+    socket: Option<Box<Path>>,
 }
 
 impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
+        if let Some(socket) = &self.socket {
+            write!(f, "unix:{}", socket.display())
+        } else if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)

@@ -9,6 +9,7 @@ use crate::proxy::headers::edit::Edit;
 use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use smallvec::SmallVec;
+use std::time::Duration;
 
 /// How large the head of a response may be, an interim one included.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +88,8 @@ pub struct ResponseHead<'a> {
     pub follows: BodyFraming,
     /// Whether the upstream lets another request follow.
     pub keeps: bool,
+    /// How long the upstream keeps the connection without a request, if it says so.
+    pub idle_for: Option<Duration>,
     /// Whether it is of HTTP/1.0.
     pub http_10: bool,
     /// Whether the client gets the length of a body that comes in chunks.
@@ -144,6 +147,7 @@ pub fn read(
         head_bytes,
         follows: BodyFraming::UntilClose,
         keeps: !http_10,
+        idle_for: None,
         http_10,
         sized: false,
     };
@@ -169,6 +173,21 @@ fn status_line(line: &[u8]) -> Option<(bool, u16)> {
     let sound = matches!(phrase, [] | [b' ', ..]) && !phrase.iter().fold(false, control);
     let digit = |byte: &u8| u16::from(byte - b'0');
     sound.then(|| (http_10, digit(a) * 100 + digit(b) * 10 + digit(c)))
+}
+
+/// How long a connection may be idle whose server says `timeout=5`: a second less, because the server
+/// may close it while a request is on its way. Of short times, the half.
+fn idle_for(keep_alive: &[u8]) -> Option<Duration> {
+    let mut parameters = keep_alive.split(|&byte| byte == b',');
+    let seconds = parameters.find_map(|parameter| {
+        let (name, value) = std::str::from_utf8(parameter).ok()?.split_once('=')?;
+        let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+        let value = value.trim().trim_matches('"');
+        value.parse::<u32>().ok().filter(|_| is_timeout)
+    })?;
+    let whole = Duration::from_secs(seconds.into());
+    let less = whole.saturating_sub(Duration::from_secs(1));
+    Some(less.max(whole / 2))
 }
 
 impl<'a> ResponseHead<'a> {
@@ -200,6 +219,7 @@ impl<'a> ResponseHead<'a> {
                     let close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
                     self.keeps &= !options.any(close);
                 }
+                10 if is_named(name, b"keep-alive") => self.idle_for = idle_for(value),
                 _ => {}
             }
         }
@@ -393,7 +413,12 @@ pub struct EditableHead<'x, 'a> {
 
 impl Edit for EditableHead<'_, '_> {
     fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.answer.lines.all(name)
+        let more = self.more.iter();
+        let more = more.filter(move |(known, _)| known == name);
+        let lines = &self.answer.lines;
+        lines
+            .all(name)
+            .chain(more.map(|(_, value)| value.as_bytes()))
     }
 
     fn append(&mut self, name: HeaderName, value: HeaderValue) {
@@ -401,8 +426,13 @@ impl Edit for EditableHead<'_, '_> {
     }
 
     fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        self.answer.lines.take_named(&name);
+        self.take_out(&name);
         self.append(name, value);
+    }
+
+    fn take_out(&mut self, name: &HeaderName) {
+        self.answer.lines.take_named(name);
+        self.more.retain(|(known, _)| known != name);
     }
 
     fn discard(&mut self, is_meant: impl Fn(&str) -> bool) {
@@ -410,5 +440,6 @@ impl Edit for EditableHead<'_, '_> {
             let name = HeaderName::from_bytes(name);
             name.is_ok_and(|name| is_meant(name.as_str()))
         });
+        self.more.retain(|(name, _)| !is_meant(name.as_str()));
     }
 }

@@ -103,8 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream for Http1Connection<'_, S> 
         self.worker
     }
 
-    fn address(&self) -> IpAddr {
-        self.client.address
+    fn info(&self) -> &ClientInfo {
+        &self.client
     }
 
     fn timer(&mut self) -> &mut Timer {

@@ -6,13 +6,13 @@ use super::response_body::{self, ResponseStream};
 use super::translate;
 use crate::proxy::client::ClientInfo;
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::exchange::{ClientStream, Exchange};
+use crate::proxy::exchange::{ClientStream, Exchange, Responding};
 use crate::proxy::h1::response_head::{
     self, ClientContext, ExtraHeaders, HeadWriter, ParsedHead, ResponseContext, ResponseLimits,
 };
 use crate::proxy::observe::access_log;
 use crate::proxy::observe::progress::{ResponseEnd, count_unreadable};
-use crate::proxy::pipeline::{self, Begun, Responding};
+use crate::proxy::pipeline::{self, Begun};
 use crate::proxy::request_body::{BodySource, RequestBody};
 use crate::proxy::snapshot::Worker;
 use crate::proxy::timer::Timer;
@@ -36,7 +36,7 @@ type Responder = RefCell<SendResponse<Bytes>>;
 /// The client's side of one exchange.
 struct Http2Client<'a> {
     worker: &'a Rc<Worker>,
-    address: IpAddr,
+    info: &'a ClientInfo,
     timer: Timer,
     body: Http2RequestBody,
     responder: &'a Responder,
@@ -57,8 +57,8 @@ impl ClientStream for Http2Client<'_> {
         self.worker
     }
 
-    fn address(&self) -> IpAddr {
-        self.address
+    fn info(&self) -> &ClientInfo {
+        self.info
     }
 
     fn timer(&mut self) -> &mut Timer {
@@ -109,7 +109,7 @@ pub async fn serve(
             Begun::Request(exchange, body) => {
                 let client = Http2Client {
                     worker,
-                    address: client.address,
+                    info: client,
                     timer: Timer::default(),
                     body: Http2RequestBody::new(request),
                     responder: &responder,

@@ -2,6 +2,7 @@
 
 use crate::config::plan::{CacheRule, Plan};
 use crate::experiment::identity::IdSource;
+use crate::experiment::matcher::Matcher;
 use crate::experiment::resolve::VariesBy;
 use crate::proxy::headers::edit::Edit;
 use http::HeaderValue;
@@ -16,6 +17,8 @@ pub struct CacheHeaders {
     user_line: HeaderValue,
     /// Those in the conditions of each experiment.
     conditions: Vec<Vec<String>>,
+    /// Those in the conditions of each route.
+    routes: Vec<Vec<String>>,
 }
 
 impl CacheHeaders {
@@ -35,17 +38,19 @@ impl CacheHeaders {
                 user.push(name.to_owned());
             }
         }
-        let experiments = plan.experiments.iter();
-        let conditions = experiments.map(|experiment| {
-            let fields = experiment.matcher.fields().iter();
+        let read = |matcher: &Matcher| {
+            let fields = matcher.fields().iter();
             fields.map(|name| name.as_str().to_owned()).collect()
-        });
+        };
+        let conditions = plan.experiments.iter().map(|it| read(&it.matcher));
+        let routes = plan.routes.iter().map(|it| read(&it.matcher));
         CacheHeaders {
             // Header names make a header value.
             user_line: HeaderValue::try_from(user.join(", "))
                 .unwrap_or(HeaderValue::from_static("*")),
             user,
             conditions: conditions.collect(),
+            routes: routes.collect(),
         }
     }
 }
@@ -60,7 +65,8 @@ pub fn finish(
     personal: bool,
 ) {
     let rule = |depends: bool, rule| if depends { rule } else { CacheRule::Off };
-    let by_upstream = depends.user_for_upstream || !depends.headers.is_empty();
+    let by_fields = !(depends.headers.is_empty() && depends.routes.is_empty());
+    let by_upstream = depends.user_for_upstream || by_fields;
     let rules = [
         rule(by_upstream, plan.cache.upstream),
         rule(depends.user_for_headers, plan.cache.told),
@@ -68,22 +74,46 @@ pub fn finish(
     if rules.iter().any(|rule| *rule != CacheRule::Off) {
         vary(words, headers, depends);
     }
-    // No field names the client's address to a cache.
-    let by_address = depends.address && plan.cache.upstream != CacheRule::Off;
+    // No field names the client's address, or the version of a page, to a cache.
+    let by_address = (depends.address || depends.page) && plan.cache.upstream != CacheRule::Off;
     if personal || by_address || rules.contains(&CacheRule::Private) {
         private(headers);
     }
 }
 
+/// Whether a response never changes as long as it is fresh (RFC 8246), so that versions do not differ in it.
+pub fn is_immutable(headers: &impl Edit) -> bool {
+    let field = CACHE_CONTROL;
+    let mut lines = headers.all(&field).peekable();
+    if lines.peek().is_none() {
+        return false;
+    }
+    let mut is_immutable = false;
+    for directive in lines.flat_map(directives) {
+        let is = |word: &str| directive.eq_ignore_ascii_case(word.as_bytes());
+        if is("private") || is("no-store") || is("no-cache") {
+            return false;
+        }
+        is_immutable |= is("immutable");
+    }
+    is_immutable
+}
+
 fn vary(words: &CacheHeaders, headers: &mut impl Edit, depends: &VariesBy) {
     let by_user = depends.user_for_upstream || depends.user_for_headers;
-    if by_user && depends.headers.is_empty() && headers.all(&VARY).next().is_none() {
+    let by_fields = !(depends.headers.is_empty() && depends.routes.is_empty());
+    if by_user && !by_fields && headers.all(&VARY).next().is_none() {
         headers.insert(VARY, words.user_line.clone());
         return;
     }
     let user = words.user.iter().filter(|_| by_user);
     let conditions = depends.headers.iter();
     let conditions = conditions.flat_map(|experiment| &words.conditions[experiment.0]);
+    let routes = depends
+        .routes
+        .iter()
+        .flat_map(|&route| &words.routes[route]);
+    let conditions = conditions.chain(routes);
     let mut missing: SmallVec<[&str; 4]> = SmallVec::new();
     for name in user.chain(conditions).map(String::as_str) {
         if !says(headers, name) && !missing.contains(&name) {

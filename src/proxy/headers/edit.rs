@@ -6,14 +6,37 @@ use smallvec::SmallVec;
 
 /// A head that can be changed.
 pub trait Edit {
-    /// The values of all fields of this name, as the upstream gave them, in order.
+    /// The values of all fields of this name, in order: those of the upstream, then those that were added.
     fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
     /// Adds a field.
     fn append(&mut self, name: HeaderName, value: HeaderValue);
     /// Puts a field in the place of all of its name.
     fn insert(&mut self, name: HeaderName, value: HeaderValue);
+    /// Takes out all fields of this name.
+    fn take_out(&mut self, name: &HeaderName);
     /// Takes out all fields whose names, in small letters, are meant.
     fn discard(&mut self, is_meant: impl Fn(&str) -> bool);
+}
+
+/// Replaces the values of a field by what `map` makes of them. Where it makes nothing of any, nothing changes.
+pub fn map_values(head: &mut impl Edit, name: &HeaderName, map: impl Fn(&[u8]) -> Option<String>) {
+    let mut is_changed = false;
+    let mut values: SmallVec<[HeaderValue; 4]> = SmallVec::new();
+    for value in head.all(name) {
+        let mapped = map(value);
+        is_changed |= mapped.is_some();
+        let value = match &mapped {
+            Some(mapped) => mapped.as_bytes(),
+            None => value,
+        };
+        values.extend(HeaderValue::from_bytes(value));
+    }
+    if is_changed {
+        head.take_out(name);
+        for value in values {
+            head.append(name.clone(), value);
+        }
+    }
 }
 
 impl Edit for HeaderMap {
@@ -27,6 +50,10 @@ impl Edit for HeaderMap {
 
     fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         HeaderMap::insert(self, name, value);
+    }
+
+    fn take_out(&mut self, name: &HeaderName) {
+        self.remove(name);
     }
 
     fn discard(&mut self, is_meant: impl Fn(&str) -> bool) {

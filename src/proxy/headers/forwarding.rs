@@ -1,7 +1,10 @@
 //! A request's head as the upstream gets it. PURE.
 
+use crate::config::plan::UpstreamHost;
+use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::Visitor;
+use crate::experiment::message_edits::HeaderEdits;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::Assignment;
 use crate::proxy::client::{ClientInfo, Protocol};
@@ -9,10 +12,11 @@ use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_cookie};
+use crate::proxy::headers::version_headers::{PlainCookies, VersionFields, VersionHeaders};
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
 };
-use http::header::{COOKIE, FORWARDED, HOST};
+use http::header::{COOKIE, FORWARDED, HOST, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 /// What the forwarded head says besides the client's own fields.
@@ -34,6 +38,21 @@ pub struct Forwarding<'a> {
     pub visitor: Option<&'a Visitor<'a>>,
     /// The user's groups.
     pub assignment: &'a Assignment,
+    /// What is different for the upstream, a group or a route.
+    pub changes: Option<&'a RequestChanges<'a>>,
+    /// Fields that the version gets in the place of those that were taken.
+    pub version_fields: &'a [(HeaderName, Vec<u8>)],
+}
+
+/// What is different for the upstream that gets the request.
+#[derive(Debug)]
+pub struct RequestChanges<'a> {
+    /// The host that it is asked for.
+    pub host: &'a UpstreamHost,
+    /// The path, if it is another one than the client's.
+    pub path: Option<String>,
+    /// Changes to header fields, one after the other.
+    pub fields: Vec<&'a HeaderEdits>,
 }
 
 /// Where in a forwarded head something may be written later.
@@ -58,9 +77,11 @@ impl Request<'_> {
             self.lines.take_named(&hop_by_hop::FORWARDED_FOR);
         }
         let host = self.host_text();
-        match self.same_line {
+        let changed = with.changes.map(|changes| self.change(changes));
+        let path = with.changes.and_then(|changes| changes.path.as_deref());
+        match self.same_line && path.is_none() {
             true => out.extend_from_slice(self.line),
-            false => self.write_line(out),
+            false => self.write_line(path, out),
         }
         match self.odd.take() {
             Some(odd) => {
@@ -90,9 +111,60 @@ impl Request<'_> {
         }
         write_user(out, with);
         let parent = write_correlation(out, with);
-        let host = host.is_none().then_some(out.len());
+        for (name, value) in with.version_fields {
+            field(out, name.as_str().as_bytes(), value);
+        }
+        for (name, value) in changed.iter().flatten() {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+        let is_missing = match with.changes.map(|changes| changes.host) {
+            None | Some(UpstreamHost::Client) => host.is_none(),
+            Some(UpstreamHost::Endpoint) => true,
+            Some(UpstreamHost::Named(name)) => {
+                named(out, b"host: ", name.as_str().as_bytes());
+                false
+            }
+        };
+        let host = is_missing.then_some(out.len());
         out.extend_from_slice(b"\r\n");
         Placeholders { parent, host }
+    }
+
+    /// Removes the fields that are replaced, and returns those that are added.
+    fn change<'c>(&mut self, changes: &RequestChanges<'c>) -> Vec<&'c (HeaderName, HeaderValue)> {
+        if *changes.host != UpstreamHost::Client {
+            self.lines.take_named(&HOST);
+            if let Some(odd) = &mut self.odd {
+                odd.authority = None;
+            }
+        }
+        let mut added: Vec<&(HeaderName, HeaderValue)> = Vec::new();
+        for edits in &changes.fields {
+            for name in edits.replaced() {
+                self.lines.take_named(name);
+                added.retain(|(known, _)| known != name);
+            }
+            added.extend(edits.added());
+        }
+        added
+    }
+
+    /// Takes out what is meant for other versions than that of this upstream, and returns what it gets
+    /// instead, with the names of isolated cookies that came without a mark.
+    pub fn for_version(
+        &mut self,
+        versions: &VersionHeaders,
+        upstream: UpstreamIndex,
+        marked_validators: bool,
+    ) -> (VersionFields, PlainCookies) {
+        let lines = &mut self.lines;
+        let (mut fields, plain) = versions.of_request(upstream, marked_validators, lines);
+        // Those that are for watershed alone were among them.
+        for (_, line) in fields.iter_mut().filter(|(name, _)| *name == COOKIE) {
+            *line = public_cookies(line);
+        }
+        fields.retain(|(_, value)| !value.is_empty());
+        (fields, plain)
     }
 
     /// Removes what is written here instead.
@@ -113,10 +185,10 @@ impl Request<'_> {
     }
 
     /// The first line, where it is another than came.
-    fn write_line(&self, out: &mut Vec<u8>) {
+    fn write_line(&self, path: Option<&str>, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.path().as_bytes());
+        out.extend_from_slice(path.unwrap_or(self.path()).as_bytes());
         let removes = self.odd.as_ref().is_some_and(|odd| odd.override_in_query);
         if let Some(query) = self.query() {
             let mut before = b'?';
@@ -188,6 +260,12 @@ impl Request<'_> {
             named(out, b"te: ", b"trailers");
         }
     }
+}
+
+/// Returns a query without an override.
+pub fn public_query(query: &str) -> String {
+    let pairs: Vec<&str> = query.split('&').filter(|it| !is_override(it)).collect();
+    pairs.join("&")
 }
 
 /// Writes the user's ID, unless it cannot stand in a field, and groups.
@@ -272,6 +350,8 @@ mod tests {
             parent: None,
             visitor: None,
             assignment: &resolve::unrecorded(&plan.experiments, &request, None),
+            changes: None,
+            version_fields: &[],
         };
         let mut out = Vec::new();
         request.forward(&mut out, &with);

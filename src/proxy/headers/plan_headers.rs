@@ -11,6 +11,7 @@ use crate::proxy::headers::cache_control::{self, CacheHeaders};
 use crate::proxy::headers::edit::Edit;
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::reserved::ReservedNames;
+use crate::proxy::headers::version_headers::VersionHeaders;
 use http::header::{CONTENT_TYPE, HeaderName, SET_COOKIE, VIA};
 use http::{HeaderValue, Version};
 use std::rc::Rc;
@@ -24,6 +25,8 @@ const GROUP: HeaderName = HeaderName::from_static("watershed-group");
 pub struct PlanHeaders {
     /// By experiment and group: `new-site=control`.
     groups: Vec<Vec<HeaderValue>>,
+    /// What keeps versions apart.
+    pub versions: VersionHeaders,
     /// What caches are told.
     pub caches: CacheHeaders,
     /// The names that the proxy sets or relies on.
@@ -43,6 +46,7 @@ impl PlanHeaders {
         };
         PlanHeaders {
             groups: plan.experiments.iter().map(of).collect(),
+            versions: VersionHeaders::new(plan),
             caches: CacheHeaders::new(plan),
             reserved: Rc::new(ReservedNames::new(plan)),
         }
@@ -81,6 +85,9 @@ pub fn finish(
     over_tls: bool,
 ) {
     headers.append(VIA, hop_by_hop::via(version));
+    // What is the same in every version and for everybody stays cacheable.
+    let is_immutable = visit.varies_by.user_for_upstream && cache_control::is_immutable(headers);
+    let visitor = visitor.filter(|_| !is_immutable);
     let given = visitor.and_then(|visitor| identity::set_cookie(&plan.identity, visitor, over_tls));
     // What a token chose is nobody else's. A robot's or a prefetched page has no cookie to tell it from that of
     // a new visitor, who must come here to get an ID.
@@ -88,7 +95,7 @@ pub fn finish(
         .inside
         .iter()
         .any(|inside| inside.by == AssignedBy::Override);
-    personal |= is_uncounted && visit.varies_by.user_for_upstream;
+    personal |= is_uncounted && visit.varies_by.user_for_upstream && !is_immutable;
     let given = given.iter().map(Vec::as_slice);
     for cookie in given.chain(cookies.iter().map(String::as_bytes)) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
@@ -96,7 +103,9 @@ pub fn finish(
             personal = true;
         }
     }
-    cache_control::finish(plan, &words.caches, headers, &visit.varies_by, personal);
+    if personal || !is_immutable {
+        cache_control::finish(plan, &words.caches, headers, &visit.varies_by, personal);
+    }
     if plan.show_group {
         for inside in &visit.inside {
             let group = words.group(inside.experiment, inside.group);

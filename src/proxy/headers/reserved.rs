@@ -8,6 +8,7 @@
 use crate::config::plan::Plan;
 use crate::experiment::identity::IdSource;
 use crate::proxy::h1::grammar;
+use http::header::HeaderName;
 use smallvec::SmallVec;
 
 /// Set or relied on, whatever the file says.
@@ -90,18 +91,37 @@ struct Name {
 
 type Bytes = SmallVec<[u8; 48]>;
 
+/// The header fields of requests that upstreams, routes and groups replace or remove.
+fn changed_in_requests(plan: &Plan) -> impl Iterator<Item = &HeaderName> {
+    let sites = plan.upstreams.iter().filter_map(|it| it.site.as_ref());
+    let groups = plan.experiments.iter().flat_map(|it| &it.groups);
+    let actions = groups.filter_map(|group| group.action.as_ref());
+    let edits = sites.map(|site| &site.edits);
+    let edits = edits.chain(plan.routes.iter().map(|route| &route.edits));
+    let edits = edits.chain(actions.map(|action| &action.edits));
+    edits.flat_map(|edits| edits.request.replaced())
+}
+
 impl ReservedNames {
-    /// The names of a plan: also the headers that hold IDs and those that experiments match.
+    /// The names of a plan: also the headers that hold IDs, those that experiments and routes match, and
+    /// those of requests that the file changes.
     pub fn new(plan: &Plan) -> ReservedNames {
         let sources = plan.identity.sources.iter();
         let of_users = sources.filter_map(|source| match source {
             IdSource::Header(name) => Some(name.as_str()),
             _ => None,
         });
-        let matchers = plan.experiments.iter().map(|it| &it.matcher);
+        let of_routes = plan.routes.iter().map(|it| &it.matcher);
+        let matchers = plan
+            .experiments
+            .iter()
+            .map(|it| &it.matcher)
+            .chain(of_routes);
         let fields = matchers.flat_map(|matcher| matcher.fields());
         let matched = fields.map(|name| name.as_str());
-        ReservedNames::of(NAMES.iter().copied().chain(of_users).chain(matched))
+        let changed = changed_in_requests(plan).map(HeaderName::as_str);
+        let of_plan = of_users.chain(matched).chain(changed);
+        ReservedNames::of(NAMES.iter().copied().chain(of_plan))
     }
 
     fn of<'a>(names: impl Iterator<Item = &'a str>) -> ReservedNames {

@@ -1,7 +1,9 @@
 //! Decisions: a hash and a list in one slot.
 
 use super::client::RedisStore;
-use crate::store::decisions::{AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions};
+use crate::store::decisions::{
+    AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions,
+};
 use crate::store::json::{read_json, written};
 use crate::store::{StoreError, keys};
 use redis::Script;
@@ -36,6 +38,29 @@ pub async fn decide(
     store
         .with(async |connection| call.invoke_async(connection).await)
         .await
+}
+
+pub async fn definitions(store: &RedisStore) -> Result<StoredDefinitions, StoreError> {
+    let key = keys::definitions_key(&store.prefix);
+    let mut definitions = StoredDefinitions::new();
+    for (name, text) in store.texts(&key).await? {
+        let definition = store.damage.skip(read_json(&key, &text))?;
+        definitions.extend(definition.map(|definition| (name, definition)));
+    }
+    Ok(definitions)
+}
+
+pub async fn define(store: &RedisStore, changed: &StoredDefinitions) -> Result<(), StoreError> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let mut set = redis::cmd("HSET");
+    set.arg(keys::definitions_key(&store.prefix));
+    for (name, definition) in changed {
+        set.arg(name).arg(written(definition)?);
+    }
+    let _: u64 = store.ask(&set).await?;
+    Ok(())
 }
 
 pub async fn record_action(store: &RedisStore, entry: &AuditEntry) -> Result<(), StoreError> {

@@ -11,6 +11,8 @@ mod error;
 mod forgotten;
 mod identities;
 mod link;
+mod loaded_files;
+mod messages;
 mod read;
 mod running_minima;
 mod script;

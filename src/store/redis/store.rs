@@ -2,12 +2,16 @@
 
 use super::client::RedisStore;
 use super::decode::{self, Fields};
-use super::{decisions, forgotten, running_minima, script, secrets, sessions};
-use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use super::{
+    decisions, forgotten, loaded_files, messages, running_minima, script, secrets, sessions,
+};
+use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::event_ids::EventCounts;
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::identities::IdentityCounts;
 use crate::store::keys;
+use crate::store::loaded_files::LoadedFile;
+use crate::store::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{
     ALIVE_MS, Applied, Delta, ExperimentTotals, HourTotals, JournalId, Replica, Store, StoreError,
@@ -278,12 +282,32 @@ impl Store for RedisStore {
         decisions::decide(self, before_ms, next, entry).await
     }
 
+    async fn definitions(&self) -> Result<StoredDefinitions, StoreError> {
+        decisions::definitions(self).await
+    }
+
+    async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError> {
+        decisions::define(self, changed).await
+    }
+
     async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         decisions::record_action(self, entry).await
     }
 
     async fn audit_log(&self, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
         decisions::audit_log(self, max).await
+    }
+
+    async fn loaded_files(&self, max: usize) -> Result<Vec<LoadedFile>, StoreError> {
+        loaded_files::read(self, max).await
+    }
+
+    async fn loaded_content(&self, number: u64) -> Result<Option<String>, StoreError> {
+        loaded_files::content(self, number).await
+    }
+
+    async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError> {
+        loaded_files::record(self, file, content).await
     }
 
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {
@@ -296,6 +320,30 @@ impl Store for RedisStore {
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError> {
         sessions::exchange(self, ours, now_s).await
+    }
+
+    async fn enqueue(
+        &self,
+        event: EventMark<'_>,
+        messages: &[PendingMessage],
+    ) -> Result<Enqueued, StoreError> {
+        messages::enqueue(self, event, messages).await
+    }
+
+    async fn reported_ms(&self, event: &str) -> Result<Option<u64>, StoreError> {
+        messages::reported_ms(self, event).await
+    }
+
+    async fn take_messages(&self, taker: Taker<'_>) -> Result<TakenMessages, StoreError> {
+        messages::take(self, taker).await
+    }
+
+    async fn settle_message(
+        &self,
+        message: &PendingMessage,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        messages::settle(self, message, due_ms).await
     }
 
     fn damaged_records(&self) -> u64 {

@@ -3,7 +3,9 @@
 use super::rows::text;
 use crate::store::StoreError;
 use crate::store::damage::Damage;
-use crate::store::decisions::{AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions};
+use crate::store::decisions::{
+    AUDIT_LOG_MAX, AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions,
+};
 use crate::store::json::{read_json, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -36,6 +38,32 @@ pub fn decide(
     transaction.execute(sql, params![entry.experiment, at_ms, written(next)?])?;
     record_action(transaction, entry)?;
     Ok(true)
+}
+
+pub fn definitions(
+    connection: &Connection,
+    damage: &Damage,
+) -> Result<StoredDefinitions, StoreError> {
+    let sql = "SELECT experiment, definition FROM definitions";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut definitions = StoredDefinitions::new();
+    while let Some(row) = rows.next()? {
+        let read = || Ok((text(row, 0)?, read_json("definitions", &text(row, 1)?)?));
+        definitions.extend(damage.skip(read())?);
+    }
+    Ok(definitions)
+}
+
+pub fn define(
+    transaction: &Transaction<'_>,
+    changed: &StoredDefinitions,
+) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO definitions VALUES (?, ?)";
+    for (name, definition) in changed {
+        transaction.execute(sql, params![name, written(definition)?])?;
+    }
+    Ok(())
 }
 
 pub fn record_action(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {

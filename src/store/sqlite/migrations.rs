@@ -1,7 +1,7 @@
 //! The versions of the file's tables.
 
 /// The `user_version` of this version.
-pub const VERSION: i64 = 11;
+pub const VERSION: i64 = 14;
 
 /// The statements that migrate a file of each version to the next.
 pub const STEPS: [&str; VERSION as usize] = [
@@ -96,5 +96,18 @@ END;
 CREATE TRIGGER seen_once_removed AFTER DELETE ON seen_once BEGIN
   UPDATE seen_once_bytes SET bytes = bytes - old.bytes WHERE experiment = old.experiment;
 END;
+",
+    "
+CREATE TABLE definitions (experiment TEXT NOT NULL PRIMARY KEY, definition TEXT NOT NULL) WITHOUT ROWID;
+",
+    "
+CREATE TABLE messages (entry TEXT NOT NULL PRIMARY KEY, message TEXT NOT NULL, due_ms INTEGER NOT NULL,
+                       taken_by TEXT) WITHOUT ROWID;
+CREATE INDEX messages_due ON messages (due_ms);
+CREATE TABLE reported (event TEXT NOT NULL PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX reported_at ON reported (at_ms);
+",
+    "
+CREATE TABLE loaded_files (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, content TEXT NOT NULL);
 ",
 ];

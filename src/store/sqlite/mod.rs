@@ -5,6 +5,8 @@ mod decisions;
 mod event_ids;
 mod forgotten;
 mod identities;
+mod loaded_files;
+mod messages;
 mod migrations;
 mod open;
 mod rows;

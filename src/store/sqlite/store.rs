@@ -4,11 +4,16 @@ use super::apply::{self, applied};
 use super::open::LazyConnection;
 use super::rows::{definitions, fields, text};
 use super::user_state::record;
-use super::{decisions, event_ids, forgotten, identities, running_minima, secrets, sessions};
+use super::{
+    decisions, event_ids, forgotten, identities, loaded_files, messages, running_minima, secrets,
+    sessions,
+};
 use crate::store::damage::Damage;
-use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions};
+use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::forgotten::ForgottenUsers;
 use crate::store::keys;
+use crate::store::loaded_files::LoadedFile;
+use crate::store::messages::{Enqueued, EventMark, PendingMessage, TakenMessages, Taker};
 use crate::store::running_minima::RunningMinima;
 use crate::store::{
     ALIVE_MS, Applied, Delta, ExperimentTotals, HourTotals, JournalId, Replica, Store, StoreError,
@@ -339,6 +344,24 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn definitions(&self) -> Result<StoredDefinitions, StoreError> {
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| decisions::definitions(connection, &damage))
+            .await
+    }
+
+    async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError> {
+        let changed = changed.clone();
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                decisions::define(&transaction, &changed)?;
+                Ok(transaction.commit()?)
+            })
+            .await
+    }
+
     async fn record_action(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         let entry = entry.clone();
         self.writer
@@ -352,6 +375,30 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn loaded_files(&self, max: usize) -> Result<Vec<LoadedFile>, StoreError> {
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| loaded_files::read(connection, max, &damage))
+            .await
+    }
+
+    async fn loaded_content(&self, number: u64) -> Result<Option<String>, StoreError> {
+        self.read(move |connection| loaded_files::content(connection, number))
+            .await
+    }
+
+    async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError> {
+        let (file, content) = (file.clone(), content.to_owned());
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = loaded_files::record(&transaction, &file, &content)?;
+                transaction.commit()?;
+                Ok(done)
+            })
+            .await
+    }
+
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {
         let ours = ours.to_vec();
         self.writer
@@ -362,6 +409,77 @@ impl Store for SqliteStore {
                 transaction.commit()?;
                 Ok(secrets)
             })
+            .await
+    }
+
+    async fn enqueue(
+        &self,
+        event: EventMark<'_>,
+        messages: &[PendingMessage],
+    ) -> Result<Enqueued, StoreError> {
+        let (key, messages) = (event.key.to_owned(), messages.to_vec());
+        let EventMark {
+            at_ms, quiet_ms, ..
+        } = event;
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let key = &key;
+                let event = EventMark {
+                    key,
+                    at_ms,
+                    quiet_ms,
+                };
+                let became = messages::enqueue(&transaction, event, &messages)?;
+                transaction.commit()?;
+                Ok(became)
+            })
+            .await
+    }
+
+    async fn reported_ms(&self, event: &str) -> Result<Option<u64>, StoreError> {
+        let event = event.to_owned();
+        self.read(move |connection| messages::reported_ms(connection, &event))
+            .await
+    }
+
+    async fn take_messages(&self, taker: Taker<'_>) -> Result<TakenMessages, StoreError> {
+        let (name, damage) = (taker.name.to_owned(), Arc::clone(&self.damage));
+        let Taker {
+            now_ms,
+            until_ms,
+            max,
+            has_restarted,
+            ..
+        } = taker;
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let name = &name;
+                let taker = Taker {
+                    name,
+                    now_ms,
+                    until_ms,
+                    max,
+                    has_restarted,
+                };
+                let taken = messages::take(&transaction, taker, &damage)?;
+                transaction.commit()?;
+                Ok(taken)
+            })
+            .await
+    }
+
+    async fn settle_message(
+        &self,
+        message: &PendingMessage,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let message = message.clone();
+        self.writer
+            .with(move |connection| messages::settle(connection, &message, due_ms))
             .await
     }
 

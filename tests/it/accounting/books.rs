@@ -56,9 +56,12 @@ impl StoredUsers {
         let row = |line: &str| serde_json::from_str::<Value>(line).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         for row in assignments.lines().map(row) {
-            let group = (text(&row["group"]), row["crossed_over"].as_bool().unwrap());
-            if exported.insert(text(&row["user"]), group).is_some() {
-                faults.push(format!("{} is exported twice", row["user"]));
+            let group = (
+                text(&row["variation_id"]),
+                row["crossed_over"].as_bool().unwrap(),
+            );
+            if exported.insert(text(&row["user_id"]), group).is_some() {
+                faults.push(format!("{} is exported twice", row["user_id"]));
             }
         }
         let record = |record: &UserRecord| (record.group.clone(), record.crossed_over);
@@ -78,7 +81,7 @@ impl StoredUsers {
         for row in values.lines().map(row) {
             let cents = (row["sum"].as_f64().unwrap() * 100.0).round() as i64;
             let values = (row["count"].as_i64().unwrap(), cents);
-            sums.insert((text(&row["user"]), text(&row["metric"])), values);
+            sums.insert((text(&row["user_id"]), text(&row["metric"])), values);
         }
         let mut own = BTreeMap::new();
         for (user, record) in &self.users {

@@ -162,6 +162,7 @@ fn every_documented_path_is_described_with_its_methods() {
     for (path, item) in paths {
         let path = path
             .replace("{experiment}", "shop")
+            .replace("{key}", "shop")
             .replace("{action}", "pause");
         let host = site.proxy.admin;
         let ask = format!("OPTIONS {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -221,7 +222,7 @@ fn document_names_the_role_that_each_operation_requires() {
     };
     assert_eq!(guarded(&Site::start("")), 0);
     let with_tokens = Site::start(super::TOKENS);
-    assert_eq!(guarded(&with_tokens), 16);
+    assert_eq!(guarded(&with_tokens), 23);
     // Role `read` is accepted where the document says that it suffices, and nowhere else.
     let reader = "Authorization: Bearer read-secret\r\n";
     let document = with_tokens.document();

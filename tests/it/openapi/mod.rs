@@ -92,7 +92,7 @@ metrics:
 }
 
 /// The number of operations in the document.
-const OPERATIONS: usize = 24;
+const OPERATIONS: usize = 32;
 /// Runs schemathesis with so many examples for each operation of the document; panics with its findings.
 fn schemathesis(site: &Site, operations: usize, examples: u32, words: &[&str]) {
     let folder = site.proxy.folder.path();

@@ -13,6 +13,11 @@ const NOT_BY_REQUESTS: [&str; 3] = [
     "post /admin/events 503",
 ];
 
+/// Streams of events.
+const ENDLESS: [&str; 2] = ["/admin/results/live", "/ofrep/v1/stream"];
+const ALL_FLAGS: &str = "/ofrep/v1/evaluate/flags";
+const FLAG: &str = "/ofrep/v1/evaluate/flags/shop";
+
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const HTML: &str = "Accept: text/html\r\n";
 const READ: &str = "Authorization: Bearer read-secret\r\n";
@@ -50,7 +55,7 @@ impl AdminApi<'_> {
         let host = &self.host;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{headers}\r\n");
         client.say(head + body).unwrap();
-        if path == "/admin/results/live" && self.document["paths"][path].is_object() {
+        if ENDLESS.contains(&path.split('?').next().unwrap()) && !path.ends_with("stream") {
             // The stream does not end.
             let (status, headers) = client.head().unwrap();
             let body = Vec::new();
@@ -107,7 +112,9 @@ impl AdminApi<'_> {
         for (form, item) in paths {
             for (method, operation) in item.as_object().unwrap() {
                 if operation["responses"]["421"].is_object() {
-                    let path = form.replace("{experiment}", "shop");
+                    let path = form
+                        .replace("{experiment}", "shop")
+                        .replace("{key}", "shop");
                     all.push((method.clone(), path.replace("{action}", "pause")));
                 }
             }
@@ -169,8 +176,17 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
         ),
         ("/admin/experiments/shop/pause", PAGE),
         ("/admin/acts", JSON),
+        ("/admin/history?limit=20", JSON),
+        ("/admin/history?format=text&experiment=shop", "text/plain"),
+        ("/admin/history?format=html", PAGE),
+        ("/admin/history/files/1", JSON),
         ("/admin/config", JSON),
         ("/admin/upstreams", JSON),
+        ("/admin/upstreams?format=html", PAGE),
+        (
+            "/admin/new?name=cart&control=a&experiment=b&percent=10",
+            PAGE,
+        ),
         ("/admin/metrics", "application/openmetrics-text"),
         ("/admin/openapi.json", JSON),
         ("/admin/healthz", "text/plain"),
@@ -180,6 +196,14 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
         ("/admin/page.js", "text/javascript"),
     ] {
         api.expect(seen, 200, kind, ("get", path, "", ""));
+    }
+    for method in ["get", "post"] {
+        let gate = |goal: &str| format!("/admin/experiments/shop/gate?for={goal}");
+        for (status, goal) in [(200, "safe"), (409, "winner"), (400, "luck")] {
+            api.expect(seen, status, JSON, (method, &gate(goal), "", ""));
+        }
+        let unknown = "/admin/experiments/nothing/gate?for=safe";
+        api.expect(seen, 404, JSON, (method, unknown, "", ""));
     }
     api.expect(seen, 307, "", ("get", "/", "", ""));
     api.expect(seen, 307, "", ("get", "/admin", "", ""));
@@ -192,17 +216,44 @@ fn successes(api: &AdminApi<'_>, seen: &mut Seen) {
     api.expect(seen, 200, JSON, ("post", "/admin/reload", "", ""));
     let event = r#"{"event": "purchase", "user": "user-1", "amount": 2}"#;
     api.expect(seen, 202, JSON, ("post", "/admin/events", "", event));
+    flags(api, seen);
     for path in ["/admin/results", "/admin/results/old"] {
         let known = "If-None-Match: *\r\n";
         api.expect(seen, 304, "", ("get", path, known, ""));
     }
 }
 
+fn flags(api: &AdminApi<'_>, seen: &mut Seen) {
+    let user = r#"{"context": {"targetingKey": "user-1"}}"#;
+    let long = " ".repeat((64 << 10) + 1);
+    for (status, kind, path, headers, body) in [
+        (200, JSON, FLAG, "", user),
+        (200, JSON, ALL_FLAGS, "", user),
+        (304, "", ALL_FLAGS, "If-None-Match: *\r\n", user),
+        (400, JSON, FLAG, "", "{}"),
+        (400, JSON, ALL_FLAGS, "", "["),
+        (404, JSON, "/ofrep/v1/evaluate/flags/nothing", "", user),
+        (413, JSON, FLAG, "", &long),
+        (413, JSON, ALL_FLAGS, "", &long),
+    ] {
+        api.expect(seen, status, kind, ("post", path, headers, body));
+    }
+    let all = api.send("post", ALL_FLAGS, "", user).json();
+    let target = &all["eventStreams"][0]["endpoint"]["requestUri"];
+    let stream = ("get", target.as_str().unwrap(), "", "");
+    api.expect(seen, 200, "text/event-stream", stream);
+    api.expect(seen, 401, JSON, ("get", "/ofrep/v1/stream", "", ""));
+}
+
 fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
     for (method, path) in [
         ("get", "/admin/results?format=xls"),
         ("get", "/admin/results/shop?view=other"),
+        ("get", "/admin/upstreams?format=xls"),
+        ("get", "/admin/new?name=a&name=b"),
         ("get", "/admin/assignments"),
+        ("get", "/admin/history?limit=0"),
+        ("get", "/admin/history/files/first"),
         ("get", "/admin/export/shop?table=nothing"),
         ("get", "/admin/experiments/shop/pause?group=a&group=b"),
         ("delete", "/admin/assignments?user="),
@@ -212,6 +263,7 @@ fn invalid_requests(api: &AdminApi<'_>, seen: &mut Seen) {
     }
     api.expect(seen, 404, JSON, ("get", "/admin/results/nothing", "", ""));
     api.expect(seen, 404, JSON, ("get", "/admin/export/nothing", "", ""));
+    api.expect(seen, 404, JSON, ("get", "/admin/history/files/9", "", ""));
     api.expect(
         seen,
         404,
@@ -310,7 +362,8 @@ fn missing_permissions(api: &AdminApi<'_>, seen: &mut Seen) {
         }
         let other_site = format!("{session}{OTHER_SITE}");
         api.expect(seen, 403, JSON, ask(&other_site));
-        if path != "/admin/logout" {
+        // Every role may end its session, and evaluate flags.
+        if path != "/admin/logout" && !path.starts_with("/ofrep/") && !path.ends_with("/gate") {
             api.expect(seen, 403, JSON, ask(READ));
         }
     }
@@ -393,8 +446,14 @@ fn without_a_store(seen: &mut Seen) {
         "/admin/assignments?user=user-1",
         "/admin/export/shop",
         "/admin/acts",
+        "/admin/history",
+        "/admin/history/files/1",
     ] {
         api.expect(seen, 503, JSON, ("get", path, "", ""));
+    }
+    for method in ["get", "post"] {
+        let gate = "/admin/experiments/shop/gate?for=safe";
+        api.expect(seen, 503, JSON, (method, gate, "", ""));
     }
     let pause = "/admin/experiments/shop/pause";
     api.expect(seen, 503, PAGE, ("get", pause, "", ""));

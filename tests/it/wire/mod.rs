@@ -10,7 +10,7 @@ mod failover;
 mod forwarding;
 mod header_names;
 mod http1;
-mod http2;
+pub mod http2;
 mod limits;
 mod memory;
 mod pipeline;
@@ -24,6 +24,9 @@ pub mod tls;
 mod traffic_metrics;
 mod trust;
 mod upgrades;
+mod upstream_connections;
+mod versions;
+mod virtual_hosts;
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;

@@ -1,0 +1,181 @@
+//! What two files say differently, in lines that people read. It compares what replicas share: their own
+//! addresses and paths may differ.
+
+use super::file::{self, Value};
+use super::plan::Plan;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Keys that each replica has for itself.
+const OWN: &[&[&str]] = &[
+    &["listen"],
+    &["admin", "listen"],
+    &["admin", "health"],
+    &["tls", "listen"],
+    &["store"],
+    &["journal"],
+    &["workers"],
+];
+/// Keys that decide which users are in which group, and what is counted. None of them has secrets.
+const DECIDING: &[&str] = &[
+    "upstreams",
+    "default",
+    "user",
+    "experiments",
+    "metrics",
+    "segments",
+    "holdout",
+    "exclude",
+];
+/// The most lines of a difference.
+const LINES_MAX: usize = 200;
+/// The most characters of a line.
+const LINE_CHARS_MAX: usize = 300;
+
+/// Returns a digest of what replicas share of a file with this content, as
+/// [`Plan::content`](super::plan::Plan::content) has it.
+pub fn digest(content: &str) -> String {
+    let mut text = String::new();
+    for (path, value) in lines(content) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{path}: {value}");
+    }
+    // Reading from memory cannot fail, and the crate adds no error of its own.
+    let digest = murmur3::murmur3_x64_128(&mut text.as_bytes(), 0).unwrap_or_default();
+    format!("{:016x}", digest as u64)
+}
+
+/// Returns the lines that `before` alone has, each with `- ` before it, and those of `after`, with `+ `, in the
+/// order of keys. A changed value has both.
+pub fn difference(before: &str, after: &str) -> Vec<String> {
+    let (before, after) = (lines(before), lines(after));
+    let order = |lines: &[(String, String)]| -> Vec<String> {
+        let names = lines.iter().filter_map(|(path, _)| {
+            let mut keys = path.split('.');
+            (keys.next() == Some("experiments")).then(|| keys.next().map(str::to_owned))?
+        });
+        let mut names: Vec<String> = names.collect();
+        names.dedup();
+        names
+    };
+    let (old_order, new_order) = (order(&before), order(&after));
+    let old: BTreeMap<&str, &str> = before.iter().map(|(path, it)| (&**path, &**it)).collect();
+    let new: BTreeMap<&str, &str> = after.iter().map(|(path, it)| (&**path, &**it)).collect();
+    let mut paths: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let mut found = Vec::new();
+    for path in paths {
+        let (was, is) = (old.get(path), new.get(path));
+        if was == is {
+            continue;
+        }
+        found.extend(was.map(|was| line('-', path, was)));
+        found.extend(is.map(|is| line('+', path, is)));
+    }
+    let kept = |names: &[String], others: &[String]| -> Vec<String> {
+        let kept = names.iter().filter(|name| others.contains(name));
+        kept.cloned().collect()
+    };
+    let (was, is) = (kept(&old_order, &new_order), kept(&new_order, &old_order));
+    if was != is {
+        let order = "experiments (order)";
+        found.push(line('-', order, &was.join(", ")));
+        found.push(line('+', order, &is.join(", ")));
+    }
+    if found.len() > LINES_MAX {
+        let more = found.len() - LINES_MAX;
+        found.truncate(LINES_MAX);
+        found.push(format!("… and {more} more lines"));
+    }
+    found
+}
+
+/// Returns the plan of a file with this content, as far as it decides groups and counts; `None` if it cannot be
+/// read any more.
+pub fn deciding_plan(content: &str, path: &Path) -> Option<Plan> {
+    let (value, _) = file::parse(path, content, 0).ok()?;
+    let Value::Map(map) = value else {
+        return None;
+    };
+    let deciding = map.into_iter();
+    let deciding = deciding.filter(|(key, _)| DECIDING.contains(&&**key));
+    let text = super::redact::text(&Value::Map(deciding.collect()), &[]);
+    let environment = |name: &str| std::env::var(name).ok();
+    super::parse(&text, path, &environment).ok()
+}
+
+fn line(sign: char, path: &str, value: &str) -> String {
+    let line = format!("{sign} {path}: {value}");
+    match line.char_indices().nth(LINE_CHARS_MAX) {
+        None => line,
+        Some((end, _)) => format!("{}…", &line[..end]),
+    }
+}
+
+/// Every value that replicas share, by its path, in the order of the file.
+fn lines(content: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    // It was written by this program.
+    if let Ok((value, _)) = file::parse(Path::new("routes.yaml"), content, 0) {
+        add(&value, &mut Vec::new(), &mut all);
+    }
+    all
+}
+
+fn add<'a>(value: &'a Value, path: &mut Vec<&'a str>, all: &mut Vec<(String, String)>) {
+    if OWN.contains(&&path[..]) {
+        return;
+    }
+    match value {
+        Value::Map(map) if !map.is_empty() => {
+            for (key, value) in map {
+                path.push(key);
+                add(value, path, all);
+                path.pop();
+            }
+        }
+        Value::Map(_) if path.is_empty() => {}
+        _ => all.push((path.join("."), super::redact::text(value, &[]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn difference_names_keys_and_both_values() {
+        let old = "{\"experiments\": {\"a\": {\"percent\": 10, \"match\": [\"/a\", \"/b\"]}, \"b\": {\"percent\": 1}}, \"listen\": \"127.0.0.1:1\"}";
+        let new = "{\"listen\": \"127.0.0.1:2\", \"experiments\": {\"b\": {\"percent\": 1, \"owner\": \"web\"}, \"a\": {\"percent\": 50, \"match\": [\"/a\"]}}}";
+        assert_eq!(
+            difference(old, new),
+            [
+                "- experiments.a.match: [\"/a\",\"/b\"]",
+                "+ experiments.a.match: [\"/a\"]",
+                "- experiments.a.percent: 10",
+                "+ experiments.a.percent: 50",
+                "+ experiments.b.owner: \"web\"",
+                "- experiments (order): a, b",
+                "+ experiments (order): b, a",
+            ]
+        );
+        assert!(difference(old, old).is_empty());
+        assert_ne!(digest(old), digest(new));
+        let elsewhere = old.replace("127.0.0.1:1", "127.0.0.1:3");
+        assert_eq!(digest(old), digest(&elsewhere));
+        let many: Vec<String> = (0..300).map(|it| format!("\"m{it}\": {it}")).collect();
+        let long = difference("{}", &format!("{{{}}}", many.join(", ")));
+        assert_eq!((long.len(), &*long[200]), (201, "… and 100 more lines"));
+    }
+
+    #[test]
+    fn plan_of_a_kept_file_needs_no_secrets() {
+        let content = "{\"admin\": {\"token\": \"(secret)\"}, \"overrides\": {\"secret\": \"(secret)\"}, \"upstreams\": {\"a\": \"http://127.0.0.1:1\", \"b\": \"http://127.0.0.1:2\"}, \"experiments\": {\"z\": {\"control\": \"a\", \"experiment\": \"b\", \"percent\": 10}, \"c\": {\"control\": \"a\", \"experiment\": \"b\", \"percent\": 10}}}";
+        let plan = deciding_plan(content, Path::new("routes.yaml")).unwrap();
+        // In the order of the file.
+        assert_eq!(&*plan.experiments[0].name, "z");
+        assert!(deciding_plan("{\"upstreams\": 1}", Path::new("routes.yaml")).is_none());
+    }
+}

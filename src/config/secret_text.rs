@@ -1,0 +1,62 @@
+//! The visible part of a secret.
+
+/// Stands for a secret.
+const HIDDEN: &str = "(secret)";
+
+/// Returns the visible part of a secret: where it is stored, or an address without user and
+/// password.
+pub fn without_secret(text: &str) -> String {
+    let only_name = text
+        .strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .filter(|name| !name.contains(['$', '{', '}']));
+    if let Some(name) = only_name {
+        return match name.split_once(":-") {
+            Some((name, _)) => format!("${{{name}:-{HIDDEN}}}"),
+            None => text.to_owned(),
+        };
+    }
+    if text.starts_with("file:") {
+        return text.to_owned();
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return HIDDEN.to_owned();
+    };
+    // The last `@`: a password may contain more of them, unescaped. A query may hold a password, too.
+    let rest = match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{HIDDEN}@{host}"),
+        None => rest.to_owned(),
+    };
+    // The address of a webhook may be the secret.
+    if let ("http" | "https", Some((host, _))) = (scheme, rest.split_once('/')) {
+        return format!("{scheme}://{host}/{HIDDEN}");
+    }
+    let seen = match rest.split_once('?') {
+        Some((seen, _)) => format!("{seen}?{HIDDEN}"),
+        None => rest,
+    };
+    format!("{scheme}://{seen}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden_and_their_locations_are_shown() {
+        for (text, seen) in [
+            ("hunter2", "(secret)"),
+            ("${TOKEN}", "${TOKEN}"),
+            ("${TOKEN:-hunter2}", "${TOKEN:-(secret)}"),
+            ("${A}x${B}", "(secret)"),
+            ("a${TOKEN}", "(secret)"),
+            ("file:token.txt", "file:token.txt"),
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("redis://u:p@127.0.0.1/0", "redis://(secret)@127.0.0.1/0"),
+            ("redis://u:p@ss@a", "redis://(secret)@a"),
+            ("redis://a?password=x", "redis://a?(secret)"),
+        ] {
+            assert_eq!(without_secret(text), seen, "{text}");
+        }
+    }
+}

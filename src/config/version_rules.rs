@@ -1,0 +1,137 @@
+//! How versions are kept apart and stand in for each other: `validators`, `cookies`, `assets` and
+//! `when_down` of an experiment.
+
+use super::identity::{COOKIE, is_cookie_name};
+use super::metrics;
+use super::reader::Node;
+use crate::experiment::Group;
+use crate::experiment::version_rules::{CookieIsolation, StandIn, VersionRules, WhenDown};
+use std::ops::RangeInclusive;
+
+/// The keys of an experiment that are read here.
+pub const KEYS: &[(&str, &str)] = &[
+    (
+        "validators",
+        "version (ETags name the version that issued them), or off; version where groups have different upstreams",
+    ),
+    (
+        "cookies",
+        "isolate (each version has its own cookies), or { isolated: [NAME], shared: [NAME] }; shared unless given",
+    ),
+    (
+        "assets",
+        "follow (what one version answers with 404 is looked for in the other), or off; follow where groups have different upstreams",
+    ),
+    (
+        "when_down",
+        "who serves in the place of a version that fails: control, other or error, or { serve, status: [502-504] }",
+    ),
+];
+/// Statuses that say that a version fails.
+const FAILURES: RangeInclusive<u16> = 502..=504;
+const STATUS: &str = "a status from 500 to 599, or a range of them, such as 502-504";
+
+/// Reads the rules of an experiment with these groups.
+pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
+    let mut upstreams = groups.iter().map(|group| group.upstream);
+    let first = upstreams.next().flatten();
+    let differ = upstreams.any(|it| it != first);
+    for key in ["validators", "cookies", "assets", "when_down"] {
+        if let Some(node) = node.get(key).filter(|_| !differ) {
+            node.problem(
+                "the groups have the same upstream",
+                "give the groups different upstreams, or leave this out: there is one version only",
+            );
+        }
+    }
+    let validators = node.get("validators");
+    let validators = validators.and_then(|node| node.word(&[("version", true), ("off", false)]));
+    let assets = node.get("assets");
+    let assets = assets.and_then(|node| node.word(&[("follow", true), ("off", false)]));
+    VersionRules {
+        follows_assets: assets.unwrap_or(differ),
+        marks_validators: validators.unwrap_or(differ),
+        isolation: node.get("cookies").and_then(|node| isolation(&node)),
+        when_down: node
+            .get("when_down")
+            .map(|node| when_down(&node))
+            .unwrap_or_default(),
+    }
+}
+
+fn isolation(node: &Node<'_>) -> Option<CookieIsolation> {
+    if !node.is_map() {
+        return node
+            .word(&[("isolate", true), ("shared", false)])?
+            .then(CookieIsolation::default);
+    }
+    node.keys(&[
+        (
+            "isolated",
+            "names of cookies that each version has for itself: a list",
+        ),
+        ("shared", "names of cookies that all versions see: a list"),
+    ]);
+    let names = |key: &str| {
+        let items = node.get(key)?.items();
+        let name =
+            |node: &Node<'_>| node.read(COOKIE, |text| is_cookie_name(text).then(|| text.into()));
+        Some(items.iter().filter_map(name).collect::<Box<[Box<str>]>>())
+    };
+    let (isolated, shared) = (names("isolated"), names("shared"));
+    let both = isolated.iter().flatten();
+    let mut both = both.filter(|name| shared.iter().flatten().any(|it| it == *name));
+    if let Some(name) = both.next() {
+        node.problem(
+            format!("`{name}` is isolated and shared"),
+            "write it in one of the two lists",
+        );
+    }
+    Some(CookieIsolation {
+        isolated,
+        shared: shared.unwrap_or_default(),
+    })
+}
+
+fn when_down(node: &Node<'_>) -> WhenDown {
+    let words = [
+        ("control", StandIn::Control),
+        ("other", StandIn::Other),
+        ("error", StandIn::Error),
+    ];
+    let serve = match node.is_map() {
+        true => {
+            node.keys(&[
+                ("serve", "who serves in its place: control, other or error"),
+                (
+                    "status",
+                    "statuses to safe requests that count as failures, such as 502-504; a list, or none",
+                ),
+            ]);
+            node.get("serve")
+        }
+        false => Some(node.clone()),
+    };
+    let status = node.is_map().then(|| node.get("status")).flatten();
+    WhenDown {
+        serve: serve.and_then(|node| node.word(&words)).unwrap_or_default(),
+        statuses: match status {
+            Some(status) => statuses(&status),
+            None => [FAILURES].into(),
+        },
+    }
+}
+
+fn statuses(node: &Node<'_>) -> Box<[RangeInclusive<u16>]> {
+    if !node.is_list() && node.is_none() {
+        return Box::default();
+    }
+    let read = |node: &Node<'_>| {
+        let range = node.read(STATUS, |text| {
+            let range = metrics::status_of(text)?;
+            (range.low >= 500 && range.high <= 599).then_some(range)
+        })?;
+        Some(range.low..=range.high)
+    };
+    node.items().iter().filter_map(read).collect()
+}

@@ -1,0 +1,171 @@
+//! The page that a request belongs to: scripts, pictures, calls and forms follow the version of their page.
+
+use super::http_view::{HeaderView, RequestView, without_port};
+use super::normal_path::normal_path;
+use http::Method;
+use http::header::{ACCEPT, HeaderName, REFERER};
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A request as if it asked for the page that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct PageView<'a, R> {
+    request: R,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+impl<'a, R: RequestView<'a>> PageView<'a, R> {
+    /// Returns the page of a request that is a part of a page of the same host, or a form or call of one;
+    /// `None` for a page itself.
+    pub fn of(request: R) -> Option<PageView<'a, R>> {
+        let fields = request.fields();
+        let referer = std::str::from_utf8(fields.first(&REFERER)?).ok()?;
+        if is_page(request) {
+            return None;
+        }
+        let (scheme, rest) = referer.split_once("://")?;
+        if !["http", "https"]
+            .iter()
+            .any(|it| scheme.eq_ignore_ascii_case(it))
+        {
+            return None;
+        }
+        let rest = rest.split('#').next().unwrap_or_default();
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(end);
+        if !without_port(authority).eq_ignore_ascii_case(request.host()) {
+            return None;
+        }
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        Some(PageView {
+            request,
+            path: if path.is_empty() { "/" } else { path },
+            query,
+        })
+    }
+}
+
+/// Whether a request asks for a page, or comes from another site.
+fn is_page<'a>(request: impl RequestView<'a>) -> bool {
+    let fields = request.fields();
+    if fields
+        .first(&FETCH_SITE)
+        .is_some_and(|site| site != b"same-origin")
+    {
+        return true;
+    }
+    let is_safe = [Method::GET, Method::HEAD]
+        .iter()
+        .any(|it| request.has_method(it));
+    let is_navigation = match fields.first(&FETCH_MODE) {
+        Some(mode) => mode == b"navigate",
+        // Old browsers, and other clients.
+        None => {
+            let accepts = fields.first(&ACCEPT).unwrap_or_default();
+            accepts
+                .windows(9)
+                .any(|it| it.eq_ignore_ascii_case(b"text/html"))
+        }
+    };
+    is_safe && is_navigation
+}
+
+impl<'a, R: RequestView<'a>> RequestView<'a> for PageView<'a, R> {
+    type Headers = R::Headers;
+    type NormalPath = Cow<'a, str>;
+
+    fn has_method(self, method: &Method) -> bool {
+        *method == Method::GET
+    }
+
+    fn path(self) -> &'a str {
+        self.path
+    }
+
+    fn normal_path(self) -> Cow<'a, str> {
+        normal_path(self.path)
+    }
+
+    fn query(self) -> Option<&'a str> {
+        self.query
+    }
+
+    fn target_host(self) -> Option<&'a str> {
+        self.request.target_host()
+    }
+
+    fn fields(self) -> R::Headers {
+        self.request.fields()
+    }
+
+    fn client(self) -> Option<IpAddr> {
+        self.request.client()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    #[test]
+    fn parts_and_forms_have_a_page() {
+        let check = |method: &str, fields: &[(&str, &str)], expected: Option<&str>| {
+            let mut request = Request::builder().method(method).uri("/a");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let page = PageView::of(&parts).map(|page| match page.query {
+                Some(query) => format!("{}?{query}", page.path),
+                None => page.path.to_owned(),
+            });
+            assert_eq!(page.as_deref(), expected, "{method} {fields:?}");
+        };
+        let host = ("host", "shop.test:8080");
+        let page = ("referer", "https://shop.test/checkout/pay?step=2#top");
+        let of_page = Some("/checkout/pay?step=2");
+        let same = ("sec-fetch-site", "same-origin");
+        check(
+            "GET",
+            &[host, page, same, ("sec-fetch-mode", "no-cors")],
+            of_page,
+        );
+        check(
+            "POST",
+            &[host, page, same, ("sec-fetch-mode", "navigate")],
+            of_page,
+        );
+        check(
+            "GET",
+            &[host, page, same, ("sec-fetch-mode", "navigate")],
+            None,
+        );
+        check("GET", &[host, page, ("sec-fetch-site", "cross-site")], None);
+        check("GET", &[host, page, ("accept", "image/png")], of_page);
+        check("GET", &[host, page, ("accept", "text/html, */*")], None);
+        check("GET", &[host, ("accept", "image/png")], None);
+        check("GET", &[host, ("referer", "https://shop.test")], Some("/"));
+        check(
+            "GET",
+            &[host, ("referer", "https://shop.test?a")],
+            Some("/?a"),
+        );
+        for other in [
+            "https://other.test/checkout",
+            "/checkout",
+            "about:blank",
+            "ftp://shop.test/x",
+            "",
+        ] {
+            check("GET", &[host, ("referer", other)], None);
+        }
+    }
+}

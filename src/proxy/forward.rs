@@ -1,0 +1,135 @@
+//! Writes the head that the upstream gets, for whichever upstream that is.
+
+use super::changes::{Changes, ServedBy};
+use super::client::{ClientInfo, Protocol};
+use super::error_response::ErrorCode;
+use super::exchange::{Exchange, Extras};
+use super::h1::framing::Bounds;
+use super::h1::request_head::{self, Request};
+use super::headers::believed_client;
+use super::headers::forwarding::Forwarding;
+use super::headers::version_headers::{PlainCookies, VersionFields};
+use super::observe::spans::SpanRecorder;
+use super::snapshot::Snapshot;
+use crate::experiment::identity::Visitor;
+
+/// A request that is forwarded.
+pub struct ForwardedRequest<'a, 'b> {
+    /// The configuration.
+    pub snapshot: &'a Snapshot,
+    /// The client, and whether what it says of other clients is believed.
+    pub client: (&'a ClientInfo, bool),
+    /// Whether the user's browser uses TLS.
+    pub over_tls: bool,
+    /// The user, where known.
+    pub visitor: Option<&'a Visitor<'b>>,
+    /// What is logged, exported or correlated.
+    pub extras: Option<&'a Extras<'b>>,
+    /// What the file changes.
+    pub changes: Option<&'a Changes<'b>>,
+}
+
+/// What is to be known of a head that was written.
+#[derive(Debug, Default)]
+pub struct WrittenHead {
+    /// Where `Host` is missing in it, if it is.
+    pub host_at: Option<usize>,
+    /// Names of isolated cookies that came without a mark; `None` where no version has cookies for itself.
+    pub plain_cookies: Option<Box<PlainCookies>>,
+}
+
+/// Writes the head for whoever serves the request.
+pub fn write(
+    of: &ForwardedRequest<'_, '_>,
+    by: ServedBy<'_>,
+    request: &mut Request<'_>,
+    out: &mut Vec<u8>,
+) -> WrittenHead {
+    let parent = of.extras.and_then(|it| {
+        // Each attempt writes its own span there.
+        let spans = it.spans.as_deref().map(SpanRecorder::parent);
+        it.correlation.begins.or(spans)
+    });
+    let plan = &*of.snapshot.plan;
+    let changes = of.changes.map(|changes| changes.of_request(plan, by));
+    let versions = &of.snapshot.plan_headers.versions;
+    let marked = by.assignment.varies_by.marked_validators;
+    let (mut version_fields, mut plain_cookies) = (VersionFields::new(), None);
+    if let Some(upstream) = by.upstream.filter(|_| marked || versions.isolates()) {
+        let (fields, plain) = request.for_version(versions, upstream, marked);
+        version_fields = fields;
+        plain_cookies = versions.isolates().then(|| Box::new(plain));
+    }
+    let (client, trusted) = of.client;
+    let with = Forwarding {
+        client,
+        trusted,
+        over_tls: of.over_tls,
+        prepared: &of.snapshot.plan_headers,
+        correlation: of.extras.map(|it| &it.correlation),
+        parent,
+        visitor: of.visitor,
+        assignment: by.assignment,
+        changes: changes.as_ref(),
+        version_fields: &version_fields,
+    };
+    let places = request.forward(out, &with);
+    if let Some(extras) = of.extras {
+        extras.parent_at.set(places.parent);
+    }
+    WrittenHead {
+        host_at: places.host,
+        plain_cookies,
+    }
+}
+
+/// Replaces the head in `forwarded` by that for another upstream, which was not known when the
+/// request began. `input` begins with the request as it came.
+pub fn write_again(
+    client: &ClientInfo,
+    exchange: &Exchange<'_>,
+    by: ServedBy<'_>,
+    input: &[u8],
+    forwarded: &mut Vec<u8>,
+) {
+    let snapshot = &exchange.snapshot;
+    let are_apart =
+        by.assignment.varies_by.marked_validators || snapshot.plan_headers.versions.isolates();
+    if exchange.changes.is_none() && !are_apart {
+        return;
+    }
+    let trusted = believed_client::trusts(&snapshot.plan, client.address);
+    let Ok(Some(mut request)) = read(snapshot, client, trusted, input) else {
+        // It was read before.
+        return;
+    };
+    let of = ForwardedRequest {
+        snapshot,
+        client: (client, trusted),
+        over_tls: exchange.over_tls,
+        visitor: exchange.visitor.as_ref(),
+        extras: exchange.extras.as_deref(),
+        changes: exchange.changes.as_deref(),
+    };
+    let mut again = Vec::new();
+    let written = write(&of, by, &mut request, &mut again);
+    exchange.host_at.set(written.host_at.map(|at| (at, at)));
+    exchange.plain_cookies.replace(written.plain_cookies);
+    let head_bytes = memchr::memmem::find(forwarded, b"\r\n\r\n").map_or(0, |end| end + 4);
+    again.extend_from_slice(&forwarded[head_bytes..]);
+    *forwarded = again;
+}
+
+/// Reads a request. What came over HTTP/2 has been measured before it was written as HTTP/1.
+pub fn read<'b>(
+    snapshot: &Snapshot,
+    client: &ClientInfo,
+    trusted: bool,
+    input: &'b [u8],
+) -> Result<Option<Request<'b>>, ErrorCode> {
+    let mut bounds = Bounds::from(&snapshot.plan.limits);
+    if client.protocol == Protocol::Http2 {
+        (bounds.head_bytes, bounds.headers) = (usize::MAX, usize::MAX);
+    }
+    request_head::read(input, &bounds, &snapshot.plan_headers.reserved, trusted)
+}

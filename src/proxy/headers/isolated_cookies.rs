@@ -1,0 +1,279 @@
+//! Cookies that each version has for itself: the browser keeps them under names with the version's mark,
+//! and the version sees their plain names. PURE.
+//!
+//! | | the version sees | the browser has |
+//! | --- | --- | --- |
+//! | set by a version | `sid` | `w1f2e3d4c-sid` |
+//! | with a prefix that browsers check | `__Host-sid` | `__Host-w1f2e3d4c-sid` |
+//! | set by a script or before, and shared | `theme` | `theme` |
+
+use crate::experiment::version_rules::CookieIsolation;
+use crate::proxy::headers::version_mark::{MARK_BYTES, VersionMark, is_marked};
+use smallvec::SmallVec;
+use std::time::UNIX_EPOCH;
+
+/// Prefixes of names that browsers check (RFC 6265bis, 4.1.3). They ignore case.
+const PREFIXES: [&[u8]; 2] = [b"__Host-", b"__Secure-"];
+/// Browsers refuse a cookie whose name and value are longer, in bytes (RFC 6265bis, 5.6).
+const NAME_AND_VALUE_MAX: usize = 4096;
+
+fn isolates(isolation: &CookieIsolation, name: &[u8]) -> bool {
+    let has = |names: &[Box<str>]| names.iter().any(|known| known.as_bytes() == name);
+    let is_own = name.starts_with(b"watershed_") || is_marked(bare(name).1);
+    let is_isolated = isolation.isolated.as_deref().is_none_or(has);
+    is_isolated && !is_own && !has(&isolation.shared)
+}
+
+/// What a version gets of the cookies of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenCookies {
+    /// The line that it gets; empty for none.
+    pub line: Vec<u8>,
+    /// Names that came without a mark, and may be a version's from before it was isolated.
+    pub plain: SmallVec<[Box<[u8]>; 4]>,
+}
+
+/// Returns what the version with this mark sees of these lines of `Cookie`.
+pub fn seen<'a>(
+    lines: impl Iterator<Item = &'a [u8]> + Clone,
+    mark: &VersionMark,
+    isolation: &CookieIsolation,
+) -> SeenCookies {
+    let pairs = || {
+        lines
+            .clone()
+            .flat_map(|line| line.split(|&byte| byte == b';'))
+    };
+    let pairs = || {
+        pairs()
+            .map(<[u8]>::trim_ascii)
+            .filter(|pair| !pair.is_empty())
+    };
+    let own: SmallVec<[Vec<u8>; 4]> = pairs()
+        .filter_map(|it| plain_name(name(it), mark))
+        .collect();
+    let mut seen = SeenCookies::default();
+    for pair in pairs() {
+        let (full, value) = (name(pair), &pair[name(pair).len()..]);
+        let (prefix, rest) = bare(full);
+        let kept = match (is_marked(rest), plain_name(full, mark)) {
+            (true, Some(plain)) => plain,
+            // Another version's.
+            (true, None) => continue,
+            (false, _) => {
+                let is_isolated = isolates(isolation, full);
+                if is_isolated {
+                    seen.plain.push(full.into());
+                }
+                if is_isolated && own.iter().any(|own| own == full) {
+                    continue;
+                }
+                [prefix, rest].concat()
+            }
+        };
+        if !seen.line.is_empty() {
+            seen.line.extend_from_slice(b"; ");
+        }
+        seen.line.extend_from_slice(&kept);
+        seen.line.extend_from_slice(value);
+    }
+    seen
+}
+
+/// Returns the values of `Set-Cookie` that a browser gets for one of the version with this mark; `None`
+/// leaves it as it is. `plain` are the names that came without a mark: a version that deletes its cookie
+/// deletes the one from before, too, which it would otherwise see again.
+pub fn set(
+    cookie: &[u8],
+    mark: &VersionMark,
+    isolation: &CookieIsolation,
+    plain: &[Box<[u8]>],
+    now_ms: u64,
+) -> Option<SmallVec<[Vec<u8>; 2]>> {
+    let pair = cookie
+        .split(|&byte| byte == b';')
+        .next()
+        .unwrap_or_default();
+    let full = name(pair.trim_ascii());
+    if full.is_empty() || !isolates(isolation, full) {
+        return None;
+    }
+    if pair.len() + MARK_BYTES > NAME_AND_VALUE_MAX {
+        return None;
+    }
+    let (prefix, rest) = bare(full);
+    let behind = &cookie.trim_ascii_start()[full.len()..];
+    let mut set = SmallVec::new();
+    set.push([prefix, mark.as_bytes(), rest, behind].concat());
+    if plain.iter().any(|it| **it == *full) && deletes(cookie, now_ms) {
+        set.push(cookie.to_vec());
+    }
+    Some(set)
+}
+
+/// The name of a pair, without the spaces behind it.
+fn name(pair: &[u8]) -> &[u8] {
+    let end = pair.iter().position(|&byte| byte == b'=');
+    pair[..end.unwrap_or(0)].trim_ascii_end()
+}
+
+/// The prefix that browsers check, and the rest of a name.
+fn bare(name: &[u8]) -> (&[u8], &[u8]) {
+    let begins = |prefix: &&&[u8]| {
+        let begin = name.get(..prefix.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+    };
+    let prefix = PREFIXES.iter().find(begins);
+    name.split_at(prefix.map_or(0, |prefix| prefix.len()))
+}
+
+/// The name that the version knows, if this one has its mark.
+fn plain_name(full: &[u8], mark: &VersionMark) -> Option<Vec<u8>> {
+    let (prefix, rest) = bare(full);
+    Some([prefix, mark.strip(rest)?].concat())
+}
+
+/// Whether a browser deletes the cookie (RFC 6265, 5.3): `Max-Age` goes before `Expires`.
+fn deletes(cookie: &[u8], now_ms: u64) -> bool {
+    let Ok(text) = std::str::from_utf8(cookie) else {
+        return false;
+    };
+    let (mut max_age, mut expires) = (None, None);
+    for attribute in text.split(';').skip(1) {
+        let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+        let value = value.trim();
+        if name.trim().eq_ignore_ascii_case("max-age") {
+            max_age = value.parse::<i64>().ok().or(max_age);
+        } else if name.trim().eq_ignore_ascii_case("expires") {
+            expires = expiry(value).or(expires);
+        }
+    }
+    match max_age {
+        Some(seconds) => seconds <= 0,
+        None => expires.is_some_and(|at_ms| at_ms <= now_ms),
+    }
+}
+
+/// A date in one of the forms that servers write, in Unix milliseconds. `-` in the place of a space is an
+/// old one.
+fn expiry(value: &str) -> Option<u64> {
+    let spaced = value.replace('-', " ");
+    let read = httpdate::parse_http_date(value).or_else(|_| httpdate::parse_http_date(&spaced));
+    let since = read.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    // The beginning of time is written in more ways than are read.
+    let is_epoch = value.contains("1970") || value.contains("-70 ");
+    let read = since.map(|since| since.as_millis() as u64);
+    read.or(is_epoch.then_some(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(name: &str) -> VersionMark {
+        VersionMark::of(name)
+    }
+
+    fn marked(text: &str) -> String {
+        let text = text.replace("a:", &mark("a").to_string());
+        text.replace("b:", &mark("b").to_string())
+    }
+
+    fn all() -> CookieIsolation {
+        CookieIsolation {
+            isolated: None,
+            shared: ["uid".into(), "theme".into()].into(),
+        }
+    }
+
+    #[test]
+    fn version_sees_its_own_and_shared_cookies_under_plain_names() {
+        let check = |lines: &[&str], expected: &str| {
+            let lines: Vec<String> = lines.iter().map(|line| marked(line)).collect();
+            let lines = lines.iter().map(String::as_bytes);
+            let seen = seen(lines.clone(), &mark("a"), &all());
+            assert_eq!(String::from_utf8(seen.line).unwrap(), expected);
+        };
+        check(&["a:sid=1; b:sid=2; theme=dark"], "sid=1; theme=dark");
+        check(&["sid=0; a:sid=1"], "sid=1");
+        check(&["sid=0; b:sid=2"], "sid=0");
+        check(&["a:sid=1", "uid=u1"], "sid=1; uid=u1");
+        check(
+            &["__Host-a:sid=1; __Host-b:sid=2; __host-a:x=3"],
+            "__Host-sid=1; __host-x=3",
+        );
+        check(&["__Secure-sid=0; __Secure-a:sid=1"], "__Secure-sid=1");
+        check(&["b:sid=2"], "");
+        check(&["a:sid = \"x=y\" ; flag"], "sid = \"x=y\"; flag");
+        check(&["w123=1; ;watershed_id=v"], "w123=1; watershed_id=v");
+        // Of those that are isolated, the names that came plain are known.
+        let seen = seen(
+            [&b"sid=0; uid=1; theme=2"[..]].into_iter(),
+            &mark("a"),
+            &all(),
+        );
+        assert_eq!(seen.plain.to_vec(), [b"sid".to_vec().into_boxed_slice()]);
+    }
+
+    #[test]
+    fn browser_keeps_both_versions_cookies() {
+        let now_ms = 1_700_000_000_000;
+        let check = |plain: &[&str], cookie: &str, expected: &[&str]| {
+            let plain: Vec<Box<[u8]>> = plain.iter().map(|it| it.as_bytes().into()).collect();
+            let set = set(cookie.as_bytes(), &mark("a"), &all(), &plain, now_ms);
+            let set = set.map(|set| set.into_vec()).unwrap_or_default();
+            let set: Vec<String> = set
+                .into_iter()
+                .map(|it| String::from_utf8(it).unwrap())
+                .collect();
+            let expected: Vec<String> = expected.iter().map(|it| marked(it)).collect();
+            assert_eq!(set, expected, "{cookie}");
+        };
+        check(
+            &[],
+            "sid=1; Path=/; HttpOnly",
+            &["a:sid=1; Path=/; HttpOnly"],
+        );
+        check(&["sid"], "sid=1; Path=/", &["a:sid=1; Path=/"]);
+        check(
+            &[],
+            "__Host-sid=1; Path=/; Secure",
+            &["__Host-a:sid=1; Path=/; Secure"],
+        );
+        check(&[], "__Secure-sid=1; Secure", &["__Secure-a:sid=1; Secure"]);
+        check(
+            &[],
+            "sid=; Max-Age=0; Path=/",
+            &["a:sid=; Max-Age=0; Path=/"],
+        );
+        for over in [
+            "sid=; Max-Age=0; Path=/",
+            "sid=; max-age=-1",
+            "sid=; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+            "sid=; expires=Thu, 01-Jan-1970 00:00:01 GMT",
+            "sid=; expires=Thu, 01-Jan-70 00:00:01 GMT",
+        ] {
+            check(&["sid"], over, &[&format!("a:{over}"), over]);
+        }
+        let lives = "sid=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+        check(&["sid"], lives, &[&format!("a:{lives}")]);
+        // Shared, watershed's own, no cookie, and one that would be too long.
+        for same in [
+            "uid=1",
+            "theme=x; Path=/",
+            "watershed_id=x",
+            "=x",
+            "x",
+            "a:y=1",
+        ] {
+            check(&[], &marked(same), &[]);
+        }
+        check(&[], &format!("sid={}", "x".repeat(4090)), &[]);
+        let listed = CookieIsolation {
+            isolated: Some(["sid".into()].into()),
+            shared: Box::default(),
+        };
+        let set = |cookie: &[u8]| set(cookie, &mark("a"), &listed, &[], now_ms);
+        assert!(set(b"sid=1").is_some() && set(b"other=1").is_none());
+    }
+}

@@ -1,0 +1,195 @@
+//! What keeps the versions of a site apart on the way to an upstream and back: marked ETags, and cookies
+//! of each version. PURE.
+
+use crate::config::plan::Plan;
+use crate::experiment::http_view::HeaderView as _;
+use crate::experiment::version_rules::CookieIsolation;
+use crate::experiment::{Experiment, UpstreamIndex};
+use crate::proxy::h1::header_block::HeaderBlock;
+use crate::proxy::headers::edit::Edit;
+use crate::proxy::headers::isolated_cookies;
+use crate::proxy::headers::validators::{ReceivedConditions, mark_tag};
+use crate::proxy::headers::version_mark::VersionMark;
+use http::HeaderValue;
+use http::header::{
+    COOKIE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
+    SET_COOKIE,
+};
+use smallvec::SmallVec;
+
+/// What is the same for all requests of a plan.
+#[derive(Debug)]
+pub struct VersionHeaders {
+    /// By upstream.
+    marks: Box<[VersionMark]>,
+    /// By upstream: the cookies that its version has for itself. Empty where no experiment isolates any.
+    isolation: Box<[Option<CookieIsolation>]>,
+}
+
+/// Names of isolated cookies that came without a mark.
+pub type PlainCookies = SmallVec<[Box<[u8]>; 4]>;
+
+/// Fields that a request gets in the place of its own.
+pub type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
+
+impl VersionHeaders {
+    /// Those of a plan.
+    pub fn new(plan: &Plan) -> VersionHeaders {
+        let marks = plan.upstreams.iter().map(|it| VersionMark::of(&it.name));
+        let isolates = |own: &&Experiment| own.versions.isolation.is_some();
+        let isolating: Vec<&Experiment> = plan.experiments.iter().filter(isolates).collect();
+        let of = |place: usize| {
+            let upstream = Some(UpstreamIndex(place));
+            let uses = |own: &&&Experiment| own.groups.iter().any(|it| it.upstream == upstream);
+            let rules = isolating.iter().filter(uses);
+            let rules = rules.filter_map(|own| own.versions.isolation.as_ref());
+            merged(rules, &plan.cookies_read)
+        };
+        let isolation = (0..plan.upstreams.len()).map(of);
+        VersionHeaders {
+            marks: marks.collect(),
+            isolation: match isolating.is_empty() {
+                true => Box::default(),
+                false => isolation.collect(),
+            },
+        }
+    }
+
+    /// The cookies that the version of this upstream has for itself.
+    fn isolation(&self, upstream: UpstreamIndex) -> Option<&CookieIsolation> {
+        self.isolation.get(upstream.0)?.as_ref()
+    }
+
+    /// Whether some version has cookies for itself.
+    pub fn isolates(&self) -> bool {
+        !self.isolation.is_empty()
+    }
+
+    /// Takes out of a request for this upstream what is meant for another version, and returns what it
+    /// gets instead. `marks` says whether responses to this request have marked ETags.
+    pub fn of_request(
+        &self,
+        upstream: UpstreamIndex,
+        marks: bool,
+        lines: &mut HeaderBlock<'_>,
+    ) -> (VersionFields, PlainCookies) {
+        let mut fields = VersionFields::new();
+        if marks {
+            self.conditions(upstream, lines, &mut fields);
+        }
+        let mut plain = PlainCookies::new();
+        if let Some(isolation) = self.isolation(upstream)
+            && lines.first(&COOKIE).is_some()
+        {
+            let all: SmallVec<[&[u8]; 4]> = lines.all(&COOKIE).collect();
+            let mark = &self.marks[upstream.0];
+            let seen = isolated_cookies::seen(all.iter().copied(), mark, isolation);
+            plain = seen.plain;
+            lines.take_named(&COOKIE);
+            if !seen.line.is_empty() {
+                fields.push((COOKIE, seen.line));
+            }
+        }
+        (fields, plain)
+    }
+
+    fn conditions(
+        &self,
+        upstream: UpstreamIndex,
+        lines: &mut HeaderBlock<'_>,
+        fields: &mut VersionFields,
+    ) {
+        let names = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+        // Most requests have none of them.
+        if names[..4].iter().all(|name| lines.first(name).is_none()) {
+            return;
+        }
+        let received = ReceivedConditions {
+            if_match: lines.all(&IF_MATCH).collect(),
+            if_none_match: lines.all(&IF_NONE_MATCH).collect(),
+            if_modified_since: lines.first(&IF_MODIFIED_SINCE),
+            if_range: lines.first(&IF_RANGE),
+            range: lines.first(&RANGE),
+        };
+        let sent = received.for_version(&self.marks[upstream.0]);
+        let values = [
+            sent.if_match,
+            sent.if_none_match,
+            sent.if_modified_since,
+            sent.if_range,
+            sent.range,
+        ];
+        for (name, value) in names.into_iter().zip(values) {
+            lines.take_named(&name);
+            fields.extend(value.map(|value| (name, value)));
+        }
+    }
+
+    /// Marks what the client keeps of a response of this upstream. `plain` are the cookies that came
+    /// without a mark.
+    pub fn to_response(
+        &self,
+        (upstream, marks): (UpstreamIndex, bool),
+        plain: &[Box<[u8]>],
+        now_ms: u64,
+        head: &mut impl Edit,
+    ) {
+        let mark = &self.marks[upstream.0];
+        if marks {
+            let marked = head.all(&ETAG).next().and_then(|etag| mark_tag(etag, mark));
+            if let Some(Ok(etag)) = marked.map(|it| HeaderValue::from_bytes(&it)) {
+                head.insert(ETAG, etag);
+            }
+        }
+        let Some(isolation) = self.isolation(upstream) else {
+            return;
+        };
+        let mut cookies: SmallVec<[Vec<u8>; 4]> = SmallVec::new();
+        let mut changed = false;
+        for cookie in head.all(&SET_COOKIE) {
+            match isolated_cookies::set(cookie, mark, isolation, plain, now_ms) {
+                Some(set) => {
+                    changed = true;
+                    cookies.extend(set);
+                }
+                None => cookies.push(cookie.to_vec()),
+            }
+        }
+        if changed {
+            head.take_out(&SET_COOKIE);
+            for cookie in cookies {
+                if let Ok(cookie) = HeaderValue::from_bytes(&cookie) {
+                    head.append(SET_COOKIE, cookie);
+                }
+            }
+        }
+    }
+}
+
+/// The rules of all experiments of one upstream. What watershed reads itself is shared.
+fn merged<'a>(
+    rules: impl Iterator<Item = &'a CookieIsolation>,
+    read: &[Box<str>],
+) -> Option<CookieIsolation> {
+    let mut merged: Option<CookieIsolation> = None;
+    for rule in rules {
+        merged = Some(match merged {
+            None => rule.clone(),
+            Some(before) => CookieIsolation {
+                isolated: before
+                    .isolated
+                    .zip(rule.isolated.clone())
+                    .map(|(one, other)| one.into_iter().chain(other).collect()),
+                shared: before
+                    .shared
+                    .into_iter()
+                    .chain(rule.shared.clone())
+                    .collect(),
+            },
+        });
+    }
+    let mut merged = merged?;
+    let shared = merged.shared.iter().chain(read);
+    merged.shared = shared.cloned().collect();
+    Some(merged)
+}

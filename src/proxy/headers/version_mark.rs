@@ -1,0 +1,73 @@
+//! What tells the versions of a site apart in names that clients keep: in ETags and in cookies. PURE.
+
+use std::fmt;
+
+/// The mark of one version, such as `w1f2e3d4c-`. It stands in front, because proxies and servers behind
+/// may add to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionMark(Box<str>);
+
+/// How long a mark is, in bytes.
+pub const MARK_BYTES: usize = 10;
+
+impl VersionMark {
+    /// The mark of the version that an upstream of this name serves: the same on every replica, and after
+    /// every restart.
+    pub fn of(upstream: &str) -> VersionMark {
+        // Reading from memory cannot fail, and the crate adds no error of its own.
+        let digest = murmur3::murmur3_32(&mut upstream.as_bytes(), 0).unwrap_or_default();
+        VersionMark(format!("w{digest:08x}-").into())
+    }
+
+    /// Its text.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// What follows this mark.
+    pub fn strip<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        text.strip_prefix(self.as_bytes())
+    }
+}
+
+impl fmt::Display for VersionMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a text begins with the mark of any version.
+pub fn is_marked(text: &[u8]) -> bool {
+    let Some((mark, _)) = text.split_at_checked(MARK_BYTES) else {
+        return false;
+    };
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    mark[0] == b'w' && mark[MARK_BYTES - 1] == b'-' && mark[1..MARK_BYTES - 1].iter().all(is_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_stable_and_told_from_other_texts() {
+        let mark = VersionMark::of("current");
+        assert_eq!(mark, VersionMark::of("current"));
+        assert_ne!(mark, VersionMark::of("next"));
+        assert_eq!(mark.as_bytes().len(), MARK_BYTES);
+        let marked = format!("{mark}abc");
+        assert!(is_marked(marked.as_bytes()));
+        assert_eq!(mark.strip(marked.as_bytes()), Some(&b"abc"[..]));
+        assert_eq!(VersionMark::of("next").strip(marked.as_bytes()), None);
+        for other in [
+            "",
+            "w",
+            "w1f2e3d4c",
+            "x1f2e3d4c-",
+            "w1f2e3d4C-a",
+            "w1f2e3d4c_a",
+        ] {
+            assert!(!is_marked(other.as_bytes()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What decisions make of the plan of a file: pure functions of the plan and of what the store knows.
+
+use crate::config::plan::Plan;
+use crate::config::{self, Diagnostic, InvalidConfig, definition};
+use crate::experiment::admission::Admission;
+use crate::experiment::assign::Weight;
+use crate::experiment::lifecycle::Schedule;
+use crate::experiment::match_index::Experiments;
+use crate::experiment::units::UnitIndex;
+use crate::experiment::{ActOn, Experiment, Group, GroupIndex, Lifecycle, UpstreamIndex};
+use crate::store::decisions::{
+    DecidedState, StandingDecision, StandingDecisions, StoredDefinition, StoredDefinitions,
+};
+use crate::store::{Store, StoreError};
+use std::cmp::Reverse;
+use std::fmt;
+use std::path::Path;
+
+/// What the store knows of experiments besides their counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KnownDecisions {
+    /// The decisions.
+    pub decisions: StandingDecisions,
+    /// What files said last of experiments.
+    pub definitions: StoredDefinitions,
+}
+
+/// The plan of a file with decisions applied.
+#[derive(Debug)]
+pub struct DecidedPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// Promotions that stay in effect although their experiments have left the file.
+    pub kept: Vec<KeptPromotion>,
+    /// Promotions that would stay in effect, but for their upstream.
+    pub lost: Vec<LostPromotion>,
+}
+
+/// A promotion that stays in effect although its experiment has left the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPromotion {
+    /// The experiment.
+    pub experiment: String,
+    /// The group whose version matching users get.
+    pub group: String,
+    /// The group's upstream, if it has one.
+    pub upstream: Option<String>,
+    /// Who decided.
+    pub by: String,
+    /// When, in Unix milliseconds.
+    at_ms: u64,
+    /// The upstream of requests that match no experiment.
+    default: String,
+}
+
+/// A promotion whose upstream is not in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostPromotion(KeptPromotion);
+
+impl KnownDecisions {
+    /// Reads them from the store.
+    pub async fn read(store: &dyn Store) -> Result<KnownDecisions, StoreError> {
+        Ok(KnownDecisions {
+            decisions: store.decisions().await?,
+            definitions: store.definitions().await?,
+        })
+    }
+
+    /// What is to be stored once this plan of a file is served: changed definitions, and promotions that end
+    /// because a file has an experiment of their name again.
+    pub fn changes(&self, plan: &Plan, now_ms: u64) -> (StoredDefinitions, StandingDecisions) {
+        let mut changed = StoredDefinitions::new();
+        let mut ended = StandingDecisions::new();
+        for (name, text) in &plan.definitions {
+            let before = self.definitions.get(name);
+            let next = StoredDefinition {
+                text: text.clone(),
+                at_ms: match before {
+                    Some(before) if before.text == *text => before.at_ms,
+                    _ => now_ms,
+                },
+                left_ms: None,
+                retired: false,
+            };
+            if before != Some(&next) {
+                changed.insert(name.clone(), next);
+            }
+            if self.has_superseded(name, text)
+                && let Some(decision) = self.decisions.get(name)
+            {
+                ended.insert(name.clone(), decision.clone());
+            }
+        }
+        for (name, before) in &self.definitions {
+            if plan.definitions.contains_key(name) {
+                continue;
+            }
+            let next = StoredDefinition {
+                left_ms: before.left_ms.or(Some(now_ms)),
+                retired: before.retired || is_retired(plan, name),
+                ..before.clone()
+            };
+            if *before != next {
+                changed.insert(name.clone(), next);
+            }
+        }
+        (changed, ended)
+    }
+
+    /// Whether a file has an experiment again whose promotion stayed in effect without it, as another one:
+    /// the promotion was of other versions.
+    fn has_superseded(&self, name: &str, text: &str) -> bool {
+        let decision = self.decisions.get(name);
+        let is_promoted = decision.is_some_and(|it| it.state == DecidedState::Promoted);
+        let before = self.definitions.get(name);
+        is_promoted
+            && before.is_some_and(|before| {
+                let is_same = || definition::is_same_version(name, &before.text, text);
+                before.left_ms.is_some() && (before.retired || !is_same())
+            })
+    }
+
+    /// Applies schedules and decisions to the plan of a file.
+    pub fn apply(&self, plan: &Plan, now_ms: u64) -> DecidedPlan {
+        let mut plan = plan.clone();
+        plan.keep_schedules(now_ms);
+        for experiment in plan.experiments.iter_mut() {
+            let name = &*experiment.name;
+            let text = plan.definitions.get(name).map_or("", String::as_str);
+            let decision = self.decisions.get(name);
+            let decision = decision.filter(|it| it.salt == *experiment.salt);
+            let Some(decision) = decision.filter(|_| !self.has_superseded(name, text)) else {
+                continue;
+            };
+            // A winner in the file takes precedence.
+            if !experiment.ended_by_file {
+                decide(experiment, decision);
+            }
+        }
+        let mut decided = DecidedPlan {
+            plan,
+            kept: Vec::new(),
+            lost: Vec::new(),
+        };
+        decided.keep_promotions(self);
+        decided
+    }
+}
+
+impl DecidedPlan {
+    /// The plan, unless a promotion cannot stay in effect under it.
+    pub fn sound(self, file: Option<&Path>) -> Result<Plan, InvalidConfig> {
+        match self.problems(file) {
+            Some(invalid) => Err(invalid),
+            None => Ok(self.plan),
+        }
+    }
+
+    /// What is wrong with the file, if there is anything.
+    pub fn problems(&self, file: Option<&Path>) -> Option<InvalidConfig> {
+        let diagnostics = self.lost.iter().map(|lost| lost.diagnostic(file));
+        let diagnostics: Vec<Diagnostic> = diagnostics.collect();
+        let files = file.map(Path::to_owned).into_iter().collect();
+        (!diagnostics.is_empty()).then_some(InvalidConfig { diagnostics, files })
+    }
+
+    /// Adds the experiments that have left the file after a promotion, behind those of the file: the latest
+    /// promotion first, because it was made among users of the earlier ones.
+    fn keep_promotions(&mut self, known: &KnownDecisions) {
+        let gone = known.definitions.iter().filter(|(name, before)| {
+            let is_in_file = self.plan.experiment_named(name).is_some();
+            !is_in_file && !before.retired && !is_retired(&self.plan, name)
+        });
+        let promoted = gone.filter_map(|(name, before)| {
+            let decision = known.decisions.get(name);
+            promoted(&self.plan, name, before, decision)
+        });
+        let mut promoted: Vec<_> = promoted.collect();
+        promoted.sort_by_key(|(kept, ..)| Reverse(kept.at_ms));
+        let mut added = Vec::new();
+        for (mut kept, before, group) in promoted {
+            let of_before = |it: &Group| it.upstream.map(|it| before.upstream(it).name.to_string());
+            kept.upstream = of_before(&before.experiments[0].groups[group.0]);
+            match restored(&mut self.plan, &before, group) {
+                Some(experiment) => {
+                    added.push(experiment);
+                    self.kept.push(kept);
+                }
+                None => self.lost.push(LostPromotion(kept)),
+            }
+        }
+        if !added.is_empty() {
+            let of_file = self.plan.experiments.to_vec();
+            let all: Vec<Experiment> = of_file.into_iter().chain(added).collect();
+            self.plan.experiments = Experiments::from(all);
+        }
+    }
+}
+
+fn is_retired(plan: &Plan, name: &str) -> bool {
+    plan.retired.iter().any(|retired| **retired == *name)
+}
+
+/// The promotion of an experiment that is not in the file, with its definition as a plan, and the group.
+fn promoted(
+    plan: &Plan,
+    name: &str,
+    before: &StoredDefinition,
+    decision: Option<&StandingDecision>,
+) -> Option<(KeptPromotion, Plan, GroupIndex)> {
+    let old = config::restore(&before.text);
+    let unreadable = |error: &InvalidConfig| {
+        tracing::error!("the stored definition of {name} cannot be read: {error}");
+    };
+    let old = old.inspect_err(unreadable).ok()?;
+    let experiment = old.experiments.first()?;
+    let decision = decision.filter(|it| it.salt == *experiment.salt);
+    // While it was in the file, its `winner` had precedence.
+    let is_later = |it: &&StandingDecision| before.left_ms.is_some_and(|left| it.at_ms >= left);
+    let by_file = experiment
+        .winner
+        .filter(|_| decision.filter(is_later).is_none());
+    let (group, by, at_ms) = match (by_file, decision) {
+        (Some(group), _) => (group, "the routes file", before.at_ms),
+        (None, Some(decision)) if decision.state == DecidedState::Promoted => {
+            let group = experiment.group_named(decision.group.as_ref()?)?;
+            (group, &*decision.by, decision.at_ms)
+        }
+        _ => return None,
+    };
+    let kept = KeptPromotion {
+        experiment: name.to_owned(),
+        group: experiment.groups[group.0].name.to_string(),
+        upstream: None,
+        by: by.to_owned(),
+        at_ms,
+        default: plan.upstream(plan.default).name.to_string(),
+    };
+    Some((kept, old, group))
+}
+
+/// An experiment of a definition, promoted, for this plan; `None` where the upstream of the group is gone.
+fn restored(plan: &mut Plan, before: &Plan, group: GroupIndex) -> Option<Experiment> {
+    let mut experiment = before.experiments.first()?.clone();
+    let named = |index: UpstreamIndex| {
+        let name = &before.upstream(index).name;
+        let place = plan.upstreams.iter().position(|it| it.name == *name);
+        place.map(UpstreamIndex)
+    };
+    let winner = &experiment.groups[group.0];
+    if winner.upstream.is_some_and(|index| named(index).is_none()) {
+        return None;
+    }
+    for group in &mut experiment.groups {
+        group.upstream = group.upstream.and_then(named);
+    }
+    let control = &experiment.groups[experiment.control.0];
+    if control.upstream.is_none() && experiment.chooses_upstream() {
+        // There is no version that users could be held back in.
+        experiment.holdback = None;
+    }
+    if let Some(UnitIndex(unit)) = experiment.unit {
+        experiment.unit = Some(unit_of(plan, before, unit));
+    }
+    (experiment.lifecycle, experiment.winner) = (Lifecycle::Promoted, Some(group));
+    (experiment.has_left_file, experiment.ended_by_file) = (true, false);
+    (experiment.metrics, experiment.guardrails) = (Box::default(), Box::default());
+    (experiment.act_on, experiment.allocation) = (ActOn::default(), None);
+    (experiment.schedule, experiment.ramp) = (Schedule::default(), None);
+    (experiment.admission, experiment.is_sticky) = (Admission::default(), false);
+    Some(experiment)
+}
+
+/// The plan's index of a unit of a definition.
+fn unit_of(plan: &mut Plan, before: &Plan, unit: usize) -> UnitIndex {
+    let unit = &before.units[unit];
+    let known = plan.units.iter().position(|it| it == unit);
+    UnitIndex(known.unwrap_or_else(|| {
+        let mut units = std::mem::take(&mut plan.units).into_vec();
+        units.push(unit.clone());
+        plan.units = units.into();
+        plan.units.len() - 1
+    }))
+}
+
+fn decide(experiment: &mut Experiment, decision: &StandingDecision) {
+    let named = |name: &String| experiment.group_named(name);
+    let group = decision.group.as_ref().and_then(named);
+    let weights = weights(experiment, decision);
+    (experiment.lifecycle, experiment.winner) = match decision.state {
+        DecidedState::Running => (experiment.lifecycle, None),
+        DecidedState::Paused => (Lifecycle::Paused, Some(experiment.control)),
+        // A group that no longer exists cannot be served.
+        DecidedState::Promoted => (
+            Lifecycle::Promoted,
+            Some(group.unwrap_or(experiment.control)),
+        ),
+        DecidedState::RolledBack => (Lifecycle::RolledBack, Some(experiment.control)),
+    };
+    if let Some(weights) = weights {
+        experiment.reweigh(&weights);
+    }
+    if let (Some(position), Some(ramp)) = (&decision.ramp, experiment.ramp.take()) {
+        experiment.admit(&ramp.steps[ramp.step_of(position.share)]);
+        experiment.ramp = Some(ramp);
+    }
+}
+
+/// The weights of a decision, where the file leaves them to it, and the groups are still the same.
+fn weights(experiment: &Experiment, decision: &StandingDecision) -> Option<Vec<Weight>> {
+    experiment.allocation.as_ref()?;
+    let weight = |group: &Group| Weight::new(*decision.weights.get(&*group.name)?);
+    let weights: Option<Vec<Weight>> = experiment.groups.iter().map(weight).collect();
+    weights.filter(|weights| weights.len() == decision.weights.len())
+}
+
+impl KeptPromotion {
+    /// The group, and its upstream.
+    fn version(&self) -> String {
+        let upstream = self.upstream.as_ref();
+        let upstream = upstream.map_or(String::new(), |it| format!(" (upstream {it})"));
+        format!("{}{upstream}", self.group)
+    }
+}
+
+impl fmt::Display for KeptPromotion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: not in the file; its promotion by {} stays in effect: matching users get {}, until `retired: [{}]` gives them what the file says otherwise (default: {})",
+            self.experiment,
+            self.by,
+            self.version(),
+            self.experiment,
+            self.default
+        )
+    }
+}
+
+impl LostPromotion {
+    fn diagnostic(&self, file: Option<&Path>) -> Diagnostic {
+        let LostPromotion(promotion) = self;
+        let (name, group) = (&promotion.experiment, &promotion.group);
+        let upstream = promotion.upstream.as_deref().unwrap_or_default();
+        Diagnostic {
+            file: file.map_or("routes.yaml".to_owned(), |it| it.display().to_string()),
+            place: None,
+            key: "upstreams".to_owned(),
+            found: format!(
+                "`{upstream}` is gone, and the promotion of `{name}` needs it: {} promoted {group}, and the experiment has left the file, so all matching users get this upstream",
+                promotion.by
+            ),
+            allowed: format!(
+                "keep the upstream `{upstream}`, or write `retired: [{name}]`: matching users then get what the file says otherwise (default: {})",
+                promotion.default
+            ),
+            near: None,
+            snippet: None,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! A promotion stays in effect after its experiment has left the file.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{BINARY, How, Proxy};
+use crate::support::redis::Redis;
+use crate::support::until;
+use serde_json::Value;
+use std::process::Command;
+
+struct Site {
+    current: Origin,
+    next: Origin,
+    store: String,
+}
+
+const SITE: &str = "site: { match: /shop/**, control: current, experiment: next, percent: 50 }";
+const BUY: &str = "metrics: { buy: \"POST /shop/buy -> 2xx\" }\n";
+
+impl Site {
+    fn start(store: &str) -> Site {
+        Site {
+            current: Origin::start("current"),
+            next: Origin::start("next"),
+            store: store.to_owned(),
+        }
+    }
+
+    fn routes(&self, experiments: &str, more: &str) -> String {
+        format!(
+            "upstreams: {{ current: \"http://{}\", next: \"http://{}\" }}\nuser: {{ header: X-User }}\n\
+             default: current\nexperiments: {{ {experiments} }}\n{}\n{more}",
+            self.current.address, self.next.address, self.store
+        )
+    }
+
+    fn without_next(&self, more: &str) -> String {
+        format!(
+            "upstreams: {{ current: \"http://{}\" }}\nuser: {{ header: X-User }}\n{}\n{more}",
+            self.current.address, self.store
+        )
+    }
+}
+
+/// What twenty users see below a path: `c` for current, `n` for next.
+fn seen(proxy: &Proxy, path: &str) -> String {
+    let mut client = proxy.client();
+    let mut see = |user: usize| {
+        let answer = client.get(path, &format!("X-User: user-{user}\r\n"));
+        answer.json()["version"].as_str().unwrap()[..1].to_owned()
+    };
+    (0..20).map(&mut see).collect()
+}
+
+fn all(letter: &str) -> String {
+    letter.repeat(20)
+}
+
+fn promote(proxy: &Proxy) {
+    let body = r#"{"group": "experiment", "by": "ann"}"#;
+    let answer = Client::admin(proxy.admin).post("/admin/experiments/site/promote", "", body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// Loads a file, and returns what the reload says.
+#[track_caller]
+fn load(proxy: &Proxy, routes: &str, status: u16) -> String {
+    proxy.write(routes);
+    let answer = Client::admin(proxy.admin).post("/admin/reload", "", "");
+    assert_eq!(answer.status, status, "{}", answer.text());
+    answer.text()
+}
+
+/// Waits until the store has what a file says, which happens after it is served.
+fn registered(proxy: &Proxy, left: bool) {
+    until("the store's definition", || {
+        let text =
+            std::fs::read_to_string(proxy.folder.path().join("watershed-journal/decided.json"));
+        let known: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+        let site = known["definitions"]["site"].clone();
+        let is_so = !site.is_null() && site["left_ms"].is_u64() == left;
+        is_so.then_some(()).ok_or(site)
+    });
+}
+
+fn stores() -> Vec<(Option<Redis>, Site)> {
+    let redis = Redis::start();
+    let site = Site::start(&format!("store: {}", redis.url()));
+    vec![(None, Site::start("")), (Some(redis), site)]
+}
+
+fn experiment(results: &Value, name: &str) -> Value {
+    let mut all = results["experiments"].as_array().unwrap().iter();
+    all.find(|it| it["name"] == name).unwrap().clone()
+}
+
+#[test]
+fn promotion_stays_when_the_experiment_leaves_the_file() {
+    for (_redis, site) in stores() {
+        let mut proxy = Proxy::start(&site.routes(SITE, BUY));
+        assert!(seen(&proxy, "/shop/a").contains('c'));
+        proxy.client().post("/shop/buy", "X-User: user-1\r\n", "");
+        promote(&proxy);
+        let counted = experiment(&proxy.results(), "site");
+        let said = load(&proxy, &site.routes("", ""), 200);
+        assert!(
+            said.contains("site: not in the file; its promotion by ann stays in effect: matching users get experiment (upstream next), until `retired: [site]`"),
+            "{said}"
+        );
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        assert_eq!(seen(&proxy, "/other"), all("c"), "the condition holds");
+        // A start after a crash knows it, without a file that says so.
+        proxy.kill();
+        proxy.again(&site.routes("", ""));
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        let results = proxy.results();
+        let ended = experiment(&results, "site");
+        assert_eq!(ended["status"], "ended");
+        assert_eq!(ended["winner"], "experiment");
+        assert_eq!(ended["in_effect"], true);
+        assert_eq!(ended["decided"]["by"], "ann");
+        assert!(ended["decided"]["at"].is_string());
+        for key in ["metrics", "verdict", "started_at", "groups"] {
+            let without = |value: &Value| {
+                let mut value = value[key].clone();
+                for group in value.as_array_mut().into_iter().flatten() {
+                    group.as_object_mut().unwrap().remove("recently");
+                }
+                value
+            };
+            assert_eq!(without(&ended), without(&counted), "{key}");
+        }
+        registered(&proxy, true);
+        let ended = experiment(&proxy.results(), "site");
+        assert!(ended["ended_at"].is_string());
+        let page = Client::admin(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
+        let page = page.text();
+        assert!(page.contains("all matching users still get experiment"));
+        assert!(page.contains("promoted experiment by ann"), "{page}");
+        // `default` alone changes nothing for them.
+        let to_next = site
+            .routes("", "")
+            .replace("default: current", "default: next");
+        load(&proxy, &to_next, 200);
+        load(&proxy, &site.routes("", ""), 200);
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        let said = load(&proxy, &site.routes("", "retired: [site]"), 200);
+        assert!(said.contains("the promotion of site has ended"), "{said}");
+        assert_eq!(seen(&proxy, "/shop/a"), all("c"));
+        // It has ended for good, and its results stay.
+        until("what was retired", || {
+            load(&proxy, &site.routes("", ""), 200);
+            let seen = seen(&proxy, "/shop/a");
+            (seen == all("c")).then_some(()).ok_or(seen)
+        });
+        let ended = experiment(&proxy.results(), "site");
+        assert_eq!(
+            (&ended["status"], &ended["in_effect"]),
+            (&"ended".into(), &false.into())
+        );
+        assert_eq!(ended["winner"], "experiment");
+        assert_eq!(ended["metrics"][0]["name"], "buy");
+    }
+}
+
+#[test]
+fn replicas_and_starts_without_a_store_keep_a_promotion() {
+    let mut redis = Redis::start();
+    let site = Site::start(&format!("store: {}", redis.url()));
+    let routes = site.routes(SITE, "");
+    let (mut one, two) = (Proxy::start(&routes), Proxy::start(&routes));
+    registered(&one, false);
+    load(&two, &site.routes("", ""), 200);
+    promote(&one);
+    until("the other replica", || {
+        let seen = seen(&two, "/shop/a");
+        (seen == all("n")).then_some(()).ok_or(seen)
+    });
+    // The one that has the experiment in its file serves it as promoted, too.
+    assert_eq!(seen(&one, "/shop/a"), all("n"));
+    load(&one, &site.routes("", ""), 200);
+    registered(&one, true);
+    one.kill();
+    redis.kill();
+    one.again(&site.routes("", ""));
+    assert_eq!(seen(&one, "/shop/a"), all("n"));
+}
+
+#[test]
+fn winner_of_the_file_stays_when_the_experiment_leaves() {
+    let site = Site::start("");
+    let won = SITE.replace("percent: 50", "percent: 50, winner: experiment");
+    let mut proxy = Proxy::start(&site.routes(&won, ""));
+    registered(&proxy, false);
+    let said = load(&proxy, &site.routes("", ""), 200);
+    assert!(said.contains("its promotion by the routes file"), "{said}");
+    assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+    proxy.kill();
+    proxy.again(&site.routes("", ""));
+    assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+    // A person can still roll it back.
+    registered(&proxy, true);
+    let answer = Client::admin(proxy.admin).post("/admin/experiments/site/pause", "", "");
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let answer = Client::admin(proxy.admin).post("/admin/experiments/site/rollback", "", "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(seen(&proxy, "/shop/a"), all("c"));
+}
+
+#[test]
+fn experiment_of_the_same_name_ends_a_promotion() {
+    for (_redis, site) in stores() {
+        let mut proxy = Proxy::start(&site.routes(SITE, ""));
+        promote(&proxy);
+        load(&proxy, &site.routes("", ""), 200);
+        registered(&proxy, true);
+        // The same experiment is still decided; a deployment may go back and forth.
+        load(&proxy, &site.routes(SITE, ""), 200);
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        registered(&proxy, false);
+        load(&proxy, &site.routes("", ""), 200);
+        registered(&proxy, true);
+        // Another one splits its own users, and nobody else gets the promoted version.
+        let other = SITE.replace("/shop/**", "/blog/**");
+        load(&proxy, &site.routes(&other, ""), 200);
+        assert_eq!(seen(&proxy, "/shop/a"), all("c"));
+        let split = seen(&proxy, "/blog/a");
+        assert!(split.contains('c') && split.contains('n'), "{split}");
+        registered(&proxy, false);
+        proxy.kill();
+        proxy.again(&site.routes(&other, ""));
+        assert_eq!(seen(&proxy, "/blog/a"), split);
+        assert_eq!(experiment(&proxy.results(), "site")["status"], "running");
+        assert_eq!(
+            proxy.ask("/admin/acts").json()["acts"][0]["by"],
+            "the routes file"
+        );
+    }
+}
+
+#[test]
+fn file_without_the_promoted_upstream_is_refused() {
+    for (_redis, site) in stores() {
+        let mut proxy = Proxy::start(&site.routes(SITE, ""));
+        promote(&proxy);
+        load(&proxy, &site.routes("", ""), 200);
+        registered(&proxy, true);
+        let said = load(&proxy, &site.without_next(""), 422);
+        let names = "upstreams: `next` is gone, and the promotion of `site` needs it";
+        assert!(said.contains(names), "{said}");
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"), "the plan before stays");
+        let check = |routes: &str| {
+            proxy.write(routes);
+            let file = proxy.file();
+            let done = Command::new(BINARY)
+                .args(["check", "-c", file.to_str().unwrap()])
+                .output()
+                .unwrap();
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            (done.status.code(), text(done.stdout), text(done.stderr))
+        };
+        let (code, _, said) = check(&site.without_next(""));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains(names) && said.contains("retired: [site]"),
+            "{said}"
+        );
+        let (code, said, _) = check(&site.routes("", ""));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            said.contains("matching users get experiment (upstream next)"),
+            "{said}"
+        );
+        let (code, said, _) = check(&site.without_next("retired: [site]"));
+        assert_eq!(code, Some(0), "{said}");
+        load(&proxy, &site.without_next("retired: [site]"), 200);
+        assert_eq!(seen(&proxy, "/shop/a"), all("c"));
+        proxy.kill();
+    }
+}
+
+#[test]
+fn retired_is_checked() {
+    let site = Site::start("");
+    let proxy = Proxy::start_how(&site.routes(SITE, ""), How::default());
+    let check = |retired: &str, says: &str| {
+        let said = load(&proxy, &site.routes(SITE, retired), 422);
+        assert!(said.contains(says), "{said}");
+    };
+    check("retired: [site]", "`site` is in `experiments`");
+    check("retired: [\"a b\"]", "is not a valid name");
+    check(
+        "retired: [{ a: b }]",
+        "the name of an experiment that left the file",
+    );
+}
+
+#[test]
+fn plan_says_that_a_promotion_stays() {
+    let site = Site::start("");
+    let proxy = Proxy::start(&site.routes(SITE, ""));
+    registered(&proxy, false);
+    promote(&proxy);
+    let new = proxy.folder.path().join("new.yaml");
+    let plan = |routes: &str| {
+        std::fs::write(&new, format!("listen: 127.0.0.1:1\n{routes}")).unwrap();
+        let file = proxy.file();
+        let done = Command::new(BINARY)
+            .args(["plan", file.to_str().unwrap(), new.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    };
+    let (_, said, _) = plan(&site.routes("", ""));
+    assert!(
+        said.contains("site: removed; its promotion stays in effect"),
+        "{said}"
+    );
+    assert!(said.contains("100.00 %  stay"), "{said}");
+    let (_, said, _) = plan(&site.routes("", "retired: [site]"));
+    assert!(
+        said.contains("everybody in experiment (next) -> outside"),
+        "{said}"
+    );
+    let (code, _, said) = plan(&site.without_next(""));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("the promotion of `site` needs it"), "{said}");
+}

@@ -1,0 +1,261 @@
+//! The history: every loaded file and every decision, once for all replicas.
+
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{How, Proxy};
+use crate::support::redis::Redis;
+use crate::support::until;
+use serde_json::Value;
+
+const TOKEN: &str = "Authorization: Bearer operator-token\r\n";
+
+struct Site {
+    current: Origin,
+    next: Origin,
+}
+
+impl Site {
+    fn start() -> Site {
+        Site {
+            current: Origin::start("current"),
+            next: Origin::start("next"),
+        }
+    }
+
+    fn routes(&self, store: &str, experiment: &str) -> String {
+        format!(
+            "{store}upstreams: {{ current: \"http://{}\", next: \"http://{}\" }}\nuser: {{ header: X-User }}\n\
+             overrides: {{ secret: override-secret-17 }}\n\
+             experiments:\n  site: {{ control: current, experiment: next, {experiment} }}\n\
+             metrics: {{ buy: \"POST /buy -> 2xx\" }}\n",
+            self.current.address, self.next.address
+        )
+    }
+}
+
+fn how() -> How {
+    How {
+        admin_keys: "tokens: { ops: { role: operate, token: operator-token } }".to_owned(),
+        ..How::default()
+    }
+}
+
+fn history(proxy: &Proxy) -> Vec<Value> {
+    let answer = Client::admin(proxy.admin).get("/admin/history", TOKEN);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["history"].as_array().unwrap().clone()
+}
+
+/// Waits for so many loaded files, and returns them, the newest first.
+fn files(proxy: &Proxy, count: usize) -> Vec<Value> {
+    until("loaded files in the history", || {
+        let mut all = history(proxy);
+        all.retain(|entry| entry["action"] == "load");
+        (all.len() == count).then_some(all.clone()).ok_or(all)
+    })
+}
+
+fn post(proxy: &Proxy, path: &str, body: &str) {
+    let answer = Client::admin(proxy.admin).post(path, TOKEN, body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn tells_who_when_and_why(store: &str) {
+    let site = Site::start();
+    let proxy = Proxy::start_how(&site.routes(store, "percent: 10"), how());
+    let first = files(&proxy, 1);
+    assert_eq!(first[0]["by"], "start");
+    assert_eq!(first[0]["source"], "file");
+    assert_eq!(first[0]["file"]["number"], 1);
+    proxy.write(&site.routes(store, "percent: 50, owner: web"));
+    let second = files(&proxy, 2)[0].clone();
+    assert_eq!(second["by"], "file");
+    let diff = second["file"]["diff"].clone();
+    let expected = serde_json::json!([
+        "+ experiments.site.owner: \"web\"",
+        "- experiments.site.percent: 10",
+        "+ experiments.site.percent: 50"
+    ]);
+    assert_eq!(diff, expected);
+    let effect = &second["file"]["effects"][0];
+    assert_eq!(effect["experiment"], "site");
+    let meaning = effect["meaning"].as_str().unwrap();
+    assert!(meaning.starts_with("other weights or traffic"), "{meaning}");
+    let moves = effect["moves"].to_string();
+    assert!(
+        moves.contains("control (current) -> experiment (next)"),
+        "{moves}"
+    );
+    // A person reloads, and decides.
+    proxy.write(&site.routes(store, "percent: 50, owner: shop"));
+    post(&proxy, "/admin/reload", "");
+    let third = files(&proxy, 3)[0].clone();
+    // The program may have noticed the changed file before it was asked.
+    if third["by"] != "file" {
+        assert_eq!(
+            (&third["by"], &third["source"]),
+            (&"ops".into(), &"person".into())
+        );
+    }
+    post(
+        &proxy,
+        "/admin/experiments/site/pause",
+        r#"{"reason": "payments are down"}"#,
+    );
+    let all = history(&proxy);
+    let pause = &all[0];
+    assert_eq!(
+        (&pause["action"], &pause["experiment"]),
+        (&"pause".into(), &"site".into())
+    );
+    assert_eq!(
+        (&pause["from"], &pause["to"]),
+        (&"running".into(), &"paused".into())
+    );
+    assert_eq!(
+        (&pause["by"], &pause["source"]),
+        (&"ops".into(), &"person".into())
+    );
+    assert_eq!(pause["reason"], "payments are down");
+    let times: Vec<u64> = all.iter().map(|it| it["at_ms"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+    shown_everywhere(&proxy);
+}
+
+fn shown_everywhere(proxy: &Proxy) {
+    let mut admin = Client::admin(proxy.admin);
+    let mut ask = |path: &str, headers: &str| {
+        let answer = admin.get(path, &format!("{TOKEN}{headers}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer
+    };
+    let text = ask("/admin/history?format=text", "").text();
+    assert!(text.contains("reason: payments are down"), "{text}");
+    assert!(text.contains("+ experiments.site.percent: 50"), "{text}");
+    let page = ask("/admin/history", "Accept: text/html\r\n").text();
+    assert!(page.contains("<td>payments are down</td>"), "{page}");
+    let kept = ask("/admin/history/files/2", "").json();
+    assert_eq!(kept["experiments"]["site"]["percent"], 50);
+    assert_eq!(kept["overrides"]["secret"], "(secret)");
+    let results = ask("/admin/results/site", "").json();
+    let own = results["experiments"][0]["history"].as_array().unwrap();
+    assert_eq!(own.len(), 3, "{own:#?}");
+    let page = ask("/admin/results", "Accept: text/html\r\n").text();
+    assert!(page.contains("id=\"history-site\""), "{page}");
+    let limited = ask("/admin/history?limit=1&experiment=site", "").json();
+    assert_eq!(limited["history"].as_array().unwrap().len(), 1);
+    let none = ask("/admin/history?experiment=other", "").json();
+    assert_eq!(none["history"].as_array().unwrap().len(), 0);
+    for path in [
+        "/admin/history",
+        "/admin/history/files/1",
+        "/admin/history?format=text",
+    ] {
+        let text = ask(path, "").text();
+        assert!(
+            !text.contains("override-secret-17") && !text.contains("operator-token"),
+            "{text}"
+        );
+    }
+    for (path, status) in [
+        ("/admin/history?limit=0", 400),
+        ("/admin/history?limit=1001", 400),
+        ("/admin/history?format=csv", 400),
+        ("/admin/history/files/99", 404),
+        ("/admin/history/files/x", 400),
+        ("/admin/history/files/18446744073709551615", 404),
+    ] {
+        assert_eq!(admin.get(path, TOKEN).status, status, "{path}");
+    }
+}
+
+#[test]
+fn history_tells_who_when_and_why_in_sqlite() {
+    tells_who_when_and_why("");
+}
+
+#[test]
+fn history_tells_who_when_and_why_in_redis() {
+    let redis = Redis::start();
+    tells_who_when_and_why(&format!("store: {}\n", redis.url()));
+}
+
+#[test]
+fn file_that_two_replicas_load_is_one_entry() {
+    let redis = Redis::start();
+    let site = Site::start();
+    let store = format!("store: {}\n", redis.url());
+    let ten = site.routes(&store, "percent: 10");
+    let fifty = site.routes(&store, "percent: 50");
+    // They have other addresses and journals.
+    let (one, two) = (Proxy::start_how(&ten, how()), Proxy::start_how(&ten, how()));
+    files(&one, 1);
+    for (count, routes) in [(2, &fifty), (3, &ten), (4, &fifty)] {
+        for proxy in [&one, &two] {
+            proxy.write(routes);
+            post(proxy, "/admin/reload", "");
+        }
+        assert_eq!(files(&one, count), files(&two, count));
+    }
+    let numbers: Vec<Value> = files(&two, 4)
+        .iter()
+        .map(|it| it["file"]["number"].clone())
+        .collect();
+    assert_eq!(numbers, [4, 3, 2, 1]);
+}
+
+#[test]
+fn restart_with_the_same_file_is_no_entry_and_with_another_one_it_is() {
+    let site = Site::start();
+    let ten = site.routes("", "percent: 10");
+    let mut proxy = Proxy::start_how(&ten, how());
+    files(&proxy, 1);
+    proxy.kill();
+    proxy.again(&ten);
+    proxy.write(&site.routes("", "percent: 20"));
+    let found = files(&proxy, 2)[0].clone();
+    assert_eq!(
+        (&found["by"], &found["file"]["number"]),
+        (&"file".into(), &2.into())
+    );
+    proxy.kill();
+    proxy.again(&site.routes("", "percent: 50"));
+    let found = files(&proxy, 3)[0].clone();
+    assert_eq!(found["by"], "start");
+    // What it changes is known from the file that the store has.
+    let moves = found["file"]["effects"][0]["moves"].to_string();
+    assert!(
+        moves.contains("control (current) -> experiment (next)"),
+        "{moves}"
+    );
+}
+
+#[test]
+fn file_that_is_loaded_while_the_store_is_away_is_recorded_later() {
+    let mut redis = Redis::start();
+    let site = Site::start();
+    let store = format!("store: {}\n", redis.url());
+    let proxy = Proxy::start_how(&site.routes(&store, "percent: 10"), how());
+    files(&proxy, 1);
+    redis.kill();
+    proxy.write(&site.routes(&store, "percent: 50"));
+    let answer = Client::admin(proxy.admin).post("/admin/reload", TOKEN, "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let loaded_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64;
+    // It comes back without the first file.
+    redis.up();
+    let file = until("the history of a store that is back", || {
+        let answer = Client::admin(proxy.admin).get("/admin/history", TOKEN);
+        let all = answer.json()["history"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let load = all.iter().find(|it| it["action"] == "load").cloned();
+        load.ok_or(all)
+    });
+    assert!(file["at_ms"].as_u64().unwrap() <= loaded_ms, "{file}");
+    assert_ne!(file["by"], "start", "{file}");
+}
