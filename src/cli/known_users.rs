@@ -54,8 +54,11 @@ pub fn decisions(plan: &Plan) -> Result<KnownDecisions, String> {
     read.map_err(|error| chain(&error))
 }
 
+/// A store, and the runtime that its connections belong to.
+type OpenedStore = (Runtime, Arc<dyn Store>);
+
 /// Opens the store of a plan; `None` where it has none yet.
-fn open(plan: &Plan) -> Result<Option<(Runtime, Arc<dyn Store>)>, String> {
+fn open(plan: &Plan) -> Result<Option<OpenedStore>, String> {
     if let StoreConfig::Embedded { path } = &plan.store
         && !path.exists()
     {

@@ -179,8 +179,8 @@ impl DecidedPlan {
         promoted.sort_by_key(|(kept, ..)| Reverse(kept.at_ms));
         let mut added = Vec::new();
         for (mut kept, before, group) in promoted {
-            let of_before = |it: &Group| it.upstream.map(|it| before.upstream(it).name.to_string());
-            kept.upstream = of_before(&before.experiments[0].groups[group.0]);
+            let upstream = before.experiments[0].groups[group.0].upstream;
+            kept.upstream = upstream.map(|it| before.upstream(it).name.to_string());
             match restored(&mut self.plan, &before, group) {
                 Some(experiment) => {
                     added.push(experiment);

@@ -98,7 +98,7 @@ fn init_reports_what_is_wrong_before_it_writes() {
         &[
             "init",
             "--control",
-            "http://127.0.0.1:1/path",
+            "http://127.0.0.1:99999",
             "--experiment",
             "localhost:1",
         ],

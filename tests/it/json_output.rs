@@ -158,6 +158,25 @@ fn every_command_prints_one_document() {
     assert_eq!(answers.as_array().unwrap().len(), 2);
     let demo = site.json(0, "demo --visitors 20 --exit --port 0 --admin-port 0", "");
     assert!(demo["results"]["experiments"].is_array(), "{demo}");
+    let init = "init --control 127.0.0.1:1 --experiment 127.0.0.1:2 -c FOLDER/first.yaml";
+    let init = site.json(0, init, "");
+    let file = std::path::Path::new(init["file"].as_str().unwrap());
+    assert!(file.exists(), "{init}");
+    let folder = site.proxy.folder.path();
+    let totals = "group,users,metric,converted\ncontrol,50,buy,5\nexperiment,50,buy,9\n";
+    std::fs::write(folder.join("totals.csv"), totals).unwrap();
+    let features =
+        r#"{"features": {"new": {"rules": [{"variations": [0, 1], "hashAttribute": "id"}]}}}"#;
+    std::fs::write(folder.join("features.json"), features).unwrap();
+    let judge = "judge FOLDER/totals.csv --since 2026-01-01T00:00:00Z -c FILE";
+    assert_eq!(site.json(0, judge, "")[0]["name"], "site");
+    let imported = site.json(0, "import growthbook FOLDER/features.json", "");
+    assert!(
+        imported["routes"]
+            .as_str()
+            .unwrap()
+            .contains("growthbook_v1")
+    );
     // `run` is tested below.
     site.run.insert("run".to_owned());
     let missing: Vec<String> = commands().difference(&site.run).cloned().collect();

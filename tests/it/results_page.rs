@@ -312,6 +312,7 @@ async fn see_and_decide(shop: &Shop, browser: &Client) {
     assert_usable(&axe(browser).await, "the login page");
     log_in(browser, shop, "operate-secret").await;
     wait_for(browser, "#live", "live").await;
+    wait(browser, "td.plot svg.bar").await;
     wait(
         browser,
         "svg[role=img][aria-label^='buy over time: control went from']",

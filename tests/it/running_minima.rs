@@ -284,7 +284,7 @@ fn file_of_the_previous_version_is_migrated() {
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; DROP TABLE messages; DROP TABLE reported; DROP TABLE forgotten; DROP TABLE identities; DROP TABLE identity_counts; DROP TABLE event_ids; DROP TABLE event_counts; DROP TABLE waiting_bytes; DROP TABLE seen_once; DROP TABLE seen_once_bytes; DROP TRIGGER waiting_added; DROP TRIGGER waiting_changed; DROP TRIGGER waiting_removed; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; DROP TABLE messages; DROP TABLE definitions; DROP TABLE loaded_files; DROP TABLE reported; DROP TABLE forgotten; DROP TABLE identities; DROP TABLE identity_counts; DROP TABLE event_ids; DROP TABLE event_counts; DROP TABLE waiting_bytes; DROP TABLE seen_once; DROP TABLE seen_once_bytes; DROP TRIGGER waiting_added; DROP TRIGGER waiting_changed; DROP TRIGGER waiting_removed; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {

@@ -69,8 +69,8 @@ default: plain
     assert_eq!(ejected[1]["checked"], false);
     assert_eq!(ejected[0]["state"], "healthy");
 
-    let page = Client::admin(proxy.admin).get("/admin/results", "Accept: text/html\r\n");
-    let row = format!("<td>http://{gone}</td><td><strong>ejected</strong></td>");
+    let page = Client::admin(proxy.admin).get("/admin/upstreams", "Accept: text/html\r\n");
+    let row = format!("<td>http://{gone}</td><td><strong class=\"bad\">ejected</strong></td>");
     assert!(page.text().contains(&row), "{}", page.text());
 
     let _recovered = (Origin::on("a", sick), Origin::on("a", gone));

@@ -87,7 +87,7 @@ enum File<W: Write + Send> {
     Csv(Box<csv::Writer<W>>),
     Jsonl(W),
     #[cfg(feature = "parquet")]
-    Parquet(ParquetSheet<W>),
+    Parquet(Box<ParquetSheet<W>>),
 }
 
 impl<W: Write + Send> Sheet<W> {
@@ -102,7 +102,9 @@ impl<W: Write + Send> Sheet<W> {
             }
             Format::Jsonl => File::Jsonl(to),
             #[cfg(feature = "parquet")]
-            Format::Parquet => File::Parquet(ParquetSheet::begin(columns().collect(), to)?),
+            Format::Parquet => {
+                File::Parquet(Box::new(ParquetSheet::begin(columns().collect(), to)?))
+            }
             #[cfg(not(feature = "parquet"))]
             Format::Parquet => return Err(io::ErrorKind::Unsupported.into()),
         };

@@ -34,7 +34,6 @@ pub enum GateState {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct GateAnswer {
     /// The state; `passed` is the only one of status 200.
-    #[schema(inline)]
     pub state: GateState,
     /// One sentence for people.
     pub reason: String,
