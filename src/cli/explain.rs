@@ -4,7 +4,7 @@ use super::config_file::ConfigFile;
 use super::output::Output;
 use crate::admin::results::assignments::{self, ExperimentAssignment};
 use crate::config::plan::{Plan, RouteAnswer, RouteIndex};
-use crate::experiment::http_view::ClientAddress;
+use crate::experiment::http_view::{ClientAddress, HeaderView};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE};
 use crate::experiment::message_edits::Redirect;
@@ -253,7 +253,7 @@ fn of_user(
     let experiments = &plan.experiments;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = now_s.map_or(0, |now| now.as_secs());
-    let values = identity::cookie_values(&request.headers, GROUPS_COOKIE);
+    let values = (&request.headers).cookies(GROUPS_COOKIE);
     let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
     let kept = kept_groups::read(keys, user, values, (experiments, now_s), |why| {
         let note = format!("the cookie {GROUPS_COOKIE}, or a part of it, is ignored: {why}");

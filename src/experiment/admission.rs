@@ -2,6 +2,7 @@
 //! requirements, closed enrolment and included users. PURE.
 
 use super::assign::{self, Portion, Share};
+use super::hashed_prefix::HashedPrefix;
 use super::{ExperimentIndex, GroupIndex, UserId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,14 +42,14 @@ impl Admission {
 pub struct LayerShare {
     /// The layer's name.
     pub name: Box<str>,
-    prefix: Box<[u8]>,
+    prefix: HashedPrefix,
     slots: Arc<[bool]>,
 }
 
 impl LayerShare {
     /// Whether the user is in one of the slots.
     pub fn has(&self, user: UserId<'_>) -> bool {
-        self.slots[slot_of(assign::hash(&self.prefix, user))]
+        self.slots[slot_of(self.prefix.hash(user))]
     }
 }
 
@@ -102,7 +103,7 @@ impl LayerDivision {
         }
         Ok(LayerShare {
             name: self.name.clone(),
-            prefix: format!("{}/layer/", self.name).into_bytes().into(),
+            prefix: HashedPrefix::new(format!("{}/layer/", self.name).as_bytes()),
             slots: slots.into(),
         })
     }
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn slot_is_the_documented_one() {
         let user = UserId::new(b"user-7").unwrap();
-        let hash = assign::hash(b"checkout/layer/", user);
+        let hash = HashedPrefix::new(b"checkout/layer/").hash(user);
         assert_eq!(slot_of(hash), 153);
     }
 }

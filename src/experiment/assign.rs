@@ -4,15 +4,16 @@
 //! every restart. `docs/assignment.md` publishes test vectors and six lines of Python that reproduce them.
 
 use super::bucketing::Bucketing;
+use super::hashed_prefix::HashedPrefix;
+pub use super::hashed_prefix::murmur3_32;
 pub use super::weight::{Share, Weight};
 use super::{GroupIndex, UserId};
-use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// A part of all users that a hash of its own chooses, prepared for hashing.
 #[derive(Clone, Debug)]
 pub struct Portion {
-    prefix: Box<[u8]>,
+    prefix: HashedPrefix,
     /// A hash below this is inside; `2^32` includes every hash.
     below: u64,
 }
@@ -21,14 +22,14 @@ impl Portion {
     /// The users for whom `murmur3_32(prefix + user, seed 0)` is below `share` of all hashes.
     pub fn new(prefix: &str, share: Share) -> Portion {
         Portion {
-            prefix: prefix.as_bytes().into(),
+            prefix: HashedPrefix::new(prefix.as_bytes()),
             below: (share.get() * HASHES).ceil() as u64,
         }
     }
 
     /// Whether the user is inside.
     pub fn has(&self, user: UserId<'_>) -> bool {
-        self.below == 1 << 32 || u64::from(hash(&self.prefix, user)) < self.below
+        self.below == 1 << 32 || u64::from(self.prefix.hash(user)) < self.below
     }
 }
 
@@ -45,7 +46,7 @@ pub struct Split {
 
 #[derive(Clone, Debug)]
 struct Slot {
-    prefix: Box<[u8]>,
+    prefix: HashedPrefix,
     weight: f64,
 }
 
@@ -60,7 +61,7 @@ impl Split {
         let groups: Box<[Slot]> = groups
             .into_iter()
             .map(|(name, weight)| Slot {
-                prefix: format!("{salt}/{name}/").into_bytes().into(),
+                prefix: HashedPrefix::new(format!("{salt}/{name}/").as_bytes()),
                 weight: weight.get(),
             })
             .collect();
@@ -129,7 +130,7 @@ impl Split {
             if slot.weight == 0.0 {
                 continue;
             }
-            let hash = f64::from(hash(&slot.prefix, user));
+            let hash = f64::from(slot.prefix.hash(user));
             let score = match self.even {
                 true => hash,
                 false => ((hash + 0.5) / HASHES).ln() / slot.weight,
@@ -145,55 +146,3 @@ impl Split {
 
 /// The number of values that a 32-bit hash can take.
 const HASHES: f64 = 4_294_967_296.0;
-
-/// Computes `murmur3_32(prefix + user, seed 0)`.
-pub(super) fn hash(prefix: &[u8], user: UserId<'_>) -> u32 {
-    // In one piece, words can be read that begin in the one and end in the other.
-    let mut key: SmallVec<[u8; 128]> = SmallVec::from_slice(prefix);
-    key.extend_from_slice(user.as_bytes());
-    murmur3_32(&key)
-}
-
-/// Computes murmur3 (x86, 32 bit) with seed 0. The crate reads each word through [`std::io::Read`],
-/// which takes more than half of its instructions; a test compares both.
-/// Source: Appleby, `MurmurHash3_x86_32`, SMHasher.
-pub fn murmur3_32(bytes: &[u8]) -> u32 {
-    let mix = |word: u32| {
-        word.wrapping_mul(0xcc9e_2d51)
-            .rotate_left(15)
-            .wrapping_mul(0x1b87_3593)
-    };
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut hash = words.iter().fold(0, |hash: u32, word| {
-        let hash = hash ^ mix(u32::from_le_bytes(*word));
-        hash.rotate_left(13)
-            .wrapping_mul(5)
-            .wrapping_add(0xe654_6b64)
-    });
-    let rest = rest.iter().rev();
-    hash ^= mix(rest.fold(0, |word, byte| word << 8 | u32::from(*byte)));
-    hash ^= bytes.len() as u32;
-    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
-    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
-    hash ^ hash >> 16
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn hash_is_that_of_the_crate(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(murmur3_32(&bytes), murmur3::murmur3_32(&mut &bytes[..], 0).unwrap());
-        }
-
-        #[test]
-        fn prefix_and_user_are_hashed_as_one(prefix in "[a-z/]{0,150}", user in "[a-z]{1,150}") {
-            let whole = format!("{prefix}{user}");
-            let user = UserId::new(user.as_bytes()).unwrap();
-            prop_assert_eq!(hash(prefix.as_bytes(), user), murmur3_32(whole.as_bytes()));
-        }
-    }
-}

@@ -1,7 +1,6 @@
 //! Whether a user has agreed to be recorded.
 
 use super::http_view::HeaderView;
-use super::identity::cookie_value;
 use super::pattern::ValuePattern;
 
 /// The cookie without which nothing is recorded and control is served.
@@ -16,7 +15,7 @@ pub struct Consent {
 impl Consent {
     /// Whether the user's cookies hold the consent.
     pub fn is_given<'a>(&self, fields: impl HeaderView<'a>) -> bool {
-        let value = cookie_value(fields, &self.cookie);
+        let value = fields.cookies(&self.cookie).next();
         value.is_some_and(|value| self.value.matches(value))
     }
 }

@@ -1,7 +1,8 @@
 //! The parts of requests and responses that the core reads, independent of how heads are stored.
 
+use super::cookies;
 use super::normal_path::normal_path;
-use http::header::{HOST, HeaderName};
+use http::header::{COOKIE, HOST, HeaderName};
 use http::{HeaderMap, Method, request, response};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,6 +12,23 @@ use std::ops::Deref;
 pub trait HeaderView<'a>: Copy {
     /// Returns the values of all fields with this name, in order.
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
+
+    /// Returns the values of all cookies with this name, over all `Cookie` fields, as they came.
+    fn cookies(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.all_cookies()
+            .filter(move |(other, _)| *other == name.as_bytes())
+            .map(|(_, value)| value)
+    }
+
+    /// Returns the same without quotation marks around them.
+    fn cookie_texts(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.cookies(name).map(cookies::unquoted)
+    }
+
+    /// Returns the names and values of all cookies, over all `Cookie` fields, as they came.
+    fn all_cookies(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.all(&COOKIE).flat_map(cookies::pairs)
+    }
 
     /// Returns the value of the first field with this name.
     fn first(self, name: &HeaderName) -> Option<&'a [u8]> {

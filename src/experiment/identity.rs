@@ -8,8 +8,7 @@ use super::minted::{self, Origin};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::{AUTHORIZATION, COOKIE, HeaderName};
-use memchr::memchr;
+use http::header::{AUTHORIZATION, HeaderName};
 use sha2::Sha256;
 use std::borrow::Cow;
 use std::fmt;
@@ -267,9 +266,12 @@ pub fn find<'a>(identity: &Identity, request: impl RequestView<'a>) -> Option<Vi
     {
         return Some(Visitor::known(known));
     }
-    let own = cookie_values(request.fields(), &identity.mint.cookie).find_map(|value| {
-        minted::read(&identity.keys, UserId::trim(value)).filter(|own| usable(own.id))
-    });
+    let own = request
+        .fields()
+        .cookies(&identity.mint.cookie)
+        .find_map(|value| {
+            minted::read(&identity.keys, UserId::trim(value)).filter(|own| usable(own.id))
+        });
     let Some(own) = own else {
         return known.map(Visitor::known);
     };
@@ -385,7 +387,7 @@ pub fn read<'a>(
 ) -> Option<Cow<'a, [u8]>> {
     let id = match source {
         IdSource::Cookie(name) => {
-            let mut values = cookie_texts(request.fields(), name);
+            let mut values = request.fields().cookie_texts(name);
             return values.find(|id| usable(id)).map(Cow::Borrowed);
         }
         IdSource::Header(name) => {
@@ -395,79 +397,13 @@ pub fn read<'a>(
         IdSource::Query(name) => query_value(request.query()?, name),
         IdSource::Jwt { claim, cookie } => {
             let token = match cookie {
-                Some(cookie) => cookie_value(request.fields(), cookie)?,
+                Some(cookie) => request.fields().cookies(cookie).next()?,
                 None => bearer_token(request.fields().first(&AUTHORIZATION)?)?,
             };
             jwt_claim(token, claim).map(Cow::Owned)
         }
     };
     id.map(trim).filter(|id| usable(id))
-}
-
-/// The value of a cookie as an ID. RFC 6265, 4.1.1: it may stand in quotation marks.
-fn unquoted(value: &[u8]) -> &[u8] {
-    UserId::trim(match value {
-        [b'"', inside @ .., b'"'] => inside,
-        value => value,
-    })
-}
-
-/// The first cookie of this name, over all `Cookie` headers, as it came.
-pub fn cookie_value<'a>(fields: impl HeaderView<'a>, name: &str) -> Option<&'a [u8]> {
-    cookie_values(fields, name).next()
-}
-
-/// All cookies of this name, over all `Cookie` headers, as they came. Cookies are read by hand because
-/// they are bytes (the `cookie` crate wants UTF-8) and this runs on every request.
-pub fn cookie_values<'a>(
-    fields: impl HeaderView<'a>,
-    name: &str,
-) -> impl Iterator<Item = &'a [u8]> {
-    fields.all(&COOKIE).flat_map(move |line| {
-        let mut rest = line.trim_ascii_start();
-        std::iter::from_fn(move || {
-            // What is as short as the name holds no value.
-            while rest.len() > name.len() {
-                let pair = rest;
-                let end = memchr(b';', pair).unwrap_or(pair.len());
-                rest = pair.get(end + 1..).unwrap_or_default().trim_ascii_start();
-                if pair[name.len()] == b'='
-                    && let Some(value) = pair[..end].strip_prefix(name.as_bytes())
-                {
-                    return Some(value.get(1..).unwrap_or_default().trim_ascii_end());
-                }
-            }
-            None
-        })
-    })
-}
-
-/// The same, without quotation marks around them.
-pub fn cookie_texts<'a>(fields: impl HeaderView<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    cookie_values(fields, name).map(unquoted)
-}
-
-/// Whether any cookie is meant, over all `Cookie` headers; `is_meant` is given what begins with the
-/// cookie's name. Names that are meant have at least so many bytes.
-pub fn has_cookie<'a>(
-    fields: impl HeaderView<'a>,
-    name_bytes_min: usize,
-    is_meant: impl Fn(&[u8]) -> bool,
-) -> bool {
-    fields.all(&COOKIE).any(|line| {
-        let mut rest = line.trim_ascii_start();
-        // What is as short as a name is no cookie of it.
-        while rest.len() > name_bytes_min {
-            if is_meant(rest) {
-                return true;
-            }
-            match memchr(b';', rest) {
-                Some(end) => rest = rest[end + 1..].trim_ascii_start(),
-                None => return false,
-            }
-        }
-        false
-    })
 }
 
 /// The first query parameter of this name, decoded.

@@ -2,7 +2,6 @@
 
 use super::device::DeviceClass;
 use super::http_view::{HeaderView, RequestView};
-use super::identity::cookie_texts;
 use super::language::{self, LanguageRange};
 use super::pattern::{HostPattern, PathPattern, ValueTest};
 use http::Method;
@@ -142,7 +141,7 @@ impl Condition {
                 test.holds(values.map(|(_, value)| value.into_owned()))
             }
             Condition::Header(name, test) => test.holds(request.fields().all(name)),
-            Condition::Cookie(name, test) => test.holds(cookie_texts(request.fields(), name)),
+            Condition::Cookie(name, test) => test.holds(request.fields().cookie_texts(name)),
             Condition::Language(range) => {
                 language::preferred(request.fields()).is_some_and(|it| range.has(it))
             }

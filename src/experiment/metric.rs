@@ -203,7 +203,7 @@ pub struct Observation {
 }
 
 /// What one answer counted for, in the order of the plan's metrics.
-pub type Observations = SmallVec<[Observation; 4]>;
+pub type Observations = SmallVec<[Observation; 1]>;
 
 /// The largest value an event may carry, in units of 10^-scale. A billion users of this value
 /// fit the sums kept of them, and a hostile one cannot drown the others' digits.

@@ -2,7 +2,7 @@
 //! not to be counted. PURE.
 
 use super::http_view::{HeaderView, RequestView};
-use super::identity::{Visitor, cookie_texts};
+use super::identity::Visitor;
 use super::pattern::ValueTest;
 use super::robots::{ClientKind, Robots};
 use super::{ExperimentIndex, UpstreamIndex, UserId};
@@ -188,7 +188,7 @@ impl Exclusion {
         match self {
             Exclusion::Network(network) => client.is_some_and(|client| network.contains(&client)),
             Exclusion::Header(name, test) => test.holds(fields.all(name)),
-            Exclusion::Cookie(name, test) => test.holds(cookie_texts(fields, name)),
+            Exclusion::Cookie(name, test) => test.holds(fields.cookie_texts(name)),
             Exclusion::Ids(ids) => user.is_some_and(|user| ids.contains(user.as_bytes())),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::device::DeviceClass;
 use super::http_view::{HeaderView, RequestView};
-use super::identity::{cookie_value, query_value};
+use super::identity::query_value;
 use http::header::HeaderName;
 use std::borrow::Cow;
 
@@ -99,7 +99,7 @@ pub fn describe<'a>(
             }
             SegmentSource::Cookie(name, values) => among(
                 values,
-                cookie_value(request.fields(), name).map(Cow::Borrowed),
+                request.fields().cookies(name).next().map(Cow::Borrowed),
             ),
             SegmentSource::Query(name, values) => {
                 among(values, request.query().and_then(|it| query_value(it, name)))

@@ -101,6 +101,8 @@ pub struct Exchange<'b> {
     /// What only logged, exported or correlated requests have: on the heap, so that the others need
     /// not carry it.
     pub extras: Option<Box<Extras<'b>>>,
+    /// The exposures that were journaled.
+    pub exposures: RefCell<SmallVec<[Exposure; 2]>>,
     /// What has happened.
     pub progress: Progress,
 }
@@ -137,8 +139,6 @@ pub struct RecordedResponse {
     pub pause_max: Duration,
     /// When the upstream's head was complete.
     pub at: Instant,
-    /// The exposures that were journaled.
-    pub exposures: SmallVec<[Exposure; 2]>,
 }
 
 /// A response whose head is ready for the client, and the upstream's connection that the rest of it
@@ -285,15 +285,11 @@ impl Exchange<'_> {
     }
 
     /// What is journaled if the response does not reach its end.
-    pub fn unfinished(
-        &self,
-        worker: &Rc<Worker>,
-        response: &RecordedResponse,
-    ) -> Option<Box<UnfinishedExposures>> {
+    pub fn unfinished(&self, worker: &Rc<Worker>) -> Option<Box<UnfinishedExposures>> {
         let visitor = self.visitor.clone()?.into_owned();
         let units = self.units.as_deref().cloned();
         let units = units.map(|units| Box::new(units.into_owned()));
-        let exposures = response.exposures.clone();
+        let exposures = self.exposures.borrow().clone();
         UnfinishedExposures::of(worker, &self.snapshot, (visitor, units), exposures)
     }
 }

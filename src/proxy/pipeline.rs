@@ -135,6 +135,7 @@ pub fn begin<'b>(
         plain_cookies: RefCell::new(written.plain_cookies),
         changes,
         extras,
+        exposures: RefCell::default(),
         progress,
         snapshot,
     };

@@ -106,7 +106,7 @@ pub fn kept_groups<'a>(
     now_ms: u64,
 ) -> Option<Box<KeptGroups>> {
     let visitor = visitor.filter(|_| plan.experiments.has_sticky())?;
-    let values = identity::cookie_values(fields, GROUPS_COOKIE);
+    let values = fields.cookies(GROUPS_COOKIE);
     let at = (&plan.experiments, now_ms / 1000);
     let (keys, user) = (&plan.identity.keys, visitor.assigned_by());
     let kept = kept_groups::read(keys, user, values, at, |why| {

@@ -2,7 +2,6 @@
 //! client.
 
 use crate::config::plan::OtherVersion;
-use crate::experiment::record::Exposure;
 use crate::experiment::{UpstreamIndex, metric};
 use crate::proxy::changes::ServedBy;
 use crate::proxy::error_response::{self, Blame, ErrorCode};
@@ -21,7 +20,6 @@ use crate::proxy::policy;
 use crate::proxy::snapshot::Worker;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderValue, Method, Version};
-use smallvec::SmallVec;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -63,12 +61,12 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> RecordedResponse {
         let at = Instant::now();
-        let exposures = self.record(worker, &response, provenance, at);
+        self.record(worker, &response, provenance, at);
         let progress = &self.progress;
         progress.responded(&self.snapshot, response.status, at);
         response.strip();
         let closes = self.closes || provenance.unread;
-        self.complete(worker, response, provenance, (closes, at), exposures, head)
+        self.complete(worker, response, provenance, (closes, at), head)
     }
 
     /// Records an error and writes its response, whole into `received` and its head for the client.
@@ -85,10 +83,10 @@ impl Exchange<'_> {
         received.extend_from_slice(&error_response::response(code, None));
         let response = self.parse_own(received)?;
         let at = Instant::now();
-        let exposures = self.record(worker, &response, provenance, at);
+        self.record(worker, &response, provenance, at);
         self.responds_itself(&response, received, at, Some(code.token()));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
-        let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
+        let response = self.complete(worker, response, provenance, (closes, at), head);
         Some(response)
     }
 
@@ -107,10 +105,10 @@ impl Exchange<'_> {
             is_changed: true,
             ..Provenance::own(None, unread)
         };
-        let exposures = self.record(worker, &response, provenance, at);
+        self.record(worker, &response, provenance, at);
         self.responds_itself(&response, received, at, None);
         let closes = self.closes || unread;
-        let response = self.complete(worker, response, provenance, (closes, at), exposures, head);
+        let response = self.complete(worker, response, provenance, (closes, at), head);
         Some(response)
     }
 
@@ -128,7 +126,7 @@ impl Exchange<'_> {
         self.responds_itself(&response, received, at, error);
         let how = (self.closes || unread, at);
         let more = &mut ExtraHeaders::new();
-        Some(self.write_head(worker, &mut response, more, how, SmallVec::new(), head))
+        Some(self.write_head(worker, &mut response, more, how, head))
     }
 
     /// Notes a response of watershed's own, whole in `received`.
@@ -166,7 +164,7 @@ impl Exchange<'_> {
         response: &ResponseHead<'_>,
         provenance: Provenance,
         at: Instant,
-    ) -> SmallVec<[Exposure; 2]> {
+    ) {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
         let (observations, faults) =
@@ -178,10 +176,10 @@ impl Exchange<'_> {
         if let Some(uncounted) = &self.uncounted {
             let how = (response.status, self.began_ms);
             exposure_log::not_counted(worker, snapshot, uncounted, how);
-            return SmallVec::new();
+            return;
         }
         let Some(visitor) = &self.visitor else {
-            return SmallVec::new();
+            return;
         };
         let answered = Answered {
             now_ms: self.began_ms,
@@ -195,7 +193,8 @@ impl Exchange<'_> {
             segments: self.segments.as_deref().unwrap_or_default(),
             observations,
         };
-        exposure_log::answered(worker, snapshot, answered)
+        let exposures = exposure_log::answered(worker, snapshot, answered);
+        self.exposures.replace(exposures);
     }
 
     /// Adds what users, caches and later proxies must know.
@@ -205,7 +204,6 @@ impl Exchange<'_> {
         mut response: ResponseHead<'_>,
         provenance: Provenance,
         how: (bool, Instant),
-        exposures: SmallVec<[Exposure; 2]>,
         head: &mut impl HeadWriter,
     ) -> RecordedResponse {
         let (plan, prepared) = (&*self.snapshot.plan, &self.snapshot.plan_headers);
@@ -237,7 +235,7 @@ impl Exchange<'_> {
             let group = prepared.group(other.experiment, other.group).clone();
             edited.append(plan_headers::FALLBACK, group);
         }
-        self.write_head(worker, &mut response, &mut more, how, exposures, head)
+        self.write_head(worker, &mut response, &mut more, how, head)
     }
 
     /// Marks what clients keep of a response of this upstream's version.
@@ -261,7 +259,6 @@ impl Exchange<'_> {
         response: &mut ResponseHead<'_>,
         more: &mut ExtraHeaders,
         (closes, at): (bool, Instant),
-        exposures: SmallVec<[Exposure; 2]>,
         head: &mut impl HeadWriter,
     ) -> RecordedResponse {
         if let Some(id) = self.request_id()
@@ -304,9 +301,8 @@ impl Exchange<'_> {
             keeps: response.keeps,
             idle_for: response.idle_for,
             closes: to.closes,
-            pause_max: policy::pause_max(&snapshot.plan, plan_headers::is_of_events(&*response)),
+            pause_max: policy::pause_max(&snapshot.plan, response.is_of_events),
             at,
-            exposures,
         }
     }
 }

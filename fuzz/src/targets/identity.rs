@@ -5,9 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
+use watershed::experiment::http_view::HeaderView;
 use watershed::experiment::identity::{
-    HashKey, IdSource, IdStorage, Identity, Mint, cookie_value, find, is_no_id, mint, query_value,
-    set_cookie,
+    HashKey, IdSource, IdStorage, Identity, Mint, find, is_no_id, mint, query_value, set_cookie,
 };
 use watershed::experiment::key_ring::KeyRing;
 use watershed::experiment::minted::{self, Origin};
@@ -202,7 +202,7 @@ pub fn try_input(bytes: &[u8]) {
         None => assert_eq!(alone(source), None),
     };
     assert_eq!(
-        cookie_value(&head.headers, "uid").map(<[u8]>::to_vec),
+        (&head.headers).cookies("uid").next().map(<[u8]>::to_vec),
         cookie(&head, "uid")
     );
     // It may stand in quotation marks.

@@ -9,7 +9,8 @@ use crate::admin::http::session;
 use crate::admin::state::AdminState;
 use crate::admin::view::html::Viewer;
 use crate::config::plan::{Token, TokenRole};
-use crate::experiment::identity::{bearer_token, cookie_value};
+use crate::experiment::http_view::HeaderView;
+use crate::experiment::identity::bearer_token;
 use crate::experiment::key_ring::KeyRing;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
@@ -241,7 +242,7 @@ pub fn authenticate(
             ..caller(token, None)
         });
     }
-    let cookie = cookie_value(headers, session::COOKIE);
+    let cookie = headers.cookies(session::COOKIE).next();
     let cookie = cookie.and_then(|value| std::str::from_utf8(value).ok());
     let cookie = cookie.ok_or(AuthError::NoValidToken)?;
     let found = session::verify(&plan.admin, cookie, now_s());

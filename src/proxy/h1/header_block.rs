@@ -1,5 +1,6 @@
 //! The fields of a head, where they stand in what was read. PURE.
 
+use crate::experiment::cookies;
 use crate::experiment::http_view::HeaderView;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar;
@@ -8,7 +9,6 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use memchr::memchr;
 use std::cell::Cell;
-use std::ops::Range;
 
 /// The fields of one head.
 #[derive(Debug)]
@@ -20,23 +20,31 @@ pub struct HeaderBlock<'a> {
     marks: u64,
     /// Whether a name has a character other than letters, digits and dashes.
     odd: bool,
-    /// Where cookies stand, which are asked for most often.
-    cookies: Range<usize>,
+    /// Where cookies stand: they are asked for often, and read once.
+    cookies: Vec<Cookie>,
+    /// The [`mark`]s of all their names.
+    cookie_marks: u64,
+    /// The place of the last `Date`.
+    date: Option<u32>,
 }
 
-/// How many fields most heads have, and for how many room is kept.
+/// How many fields most heads have, and for how many of them, and of cookies, room is kept.
 const USUAL: usize = 16;
 const KEPT_MAX: usize = 256;
 
 thread_local! {
     /// Room for the next head on this thread: one is read after the other.
-    static ROOM: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static LINES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static COOKIES: Cell<Vec<Cookie>> = const { Cell::new(Vec::new()) };
 }
 
 impl Drop for HeaderBlock<'_> {
     fn drop(&mut self) {
         if self.lines.capacity() <= KEPT_MAX {
-            ROOM.set(std::mem::take(&mut self.lines));
+            LINES.set(std::mem::take(&mut self.lines));
+        }
+        if (1..=KEPT_MAX).contains(&self.cookies.capacity()) {
+            COOKIES.set(std::mem::take(&mut self.cookies));
         }
     }
 }
@@ -55,6 +63,16 @@ struct Line {
     canonical: bool,
     /// Its name has a character other than letters, digits and dashes.
     odd: bool,
+}
+
+/// Where a cookie stands in the bytes.
+#[derive(Clone, Copy, Debug)]
+struct Cookie {
+    /// The place of its line.
+    line: u32,
+    name: u32,
+    equals: u32,
+    end: u32,
 }
 
 impl Line {
@@ -153,10 +171,12 @@ impl<'a> HeaderBlock<'a> {
     ) -> Result<Option<(HeaderBlock<'a>, usize)>, ErrorCode> {
         let mut found = HeaderBlock {
             bytes,
-            lines: ROOM.take(),
+            lines: LINES.take(),
             marks: 0,
             odd: false,
-            cookies: 0..0,
+            cookies: Vec::new(),
+            cookie_marks: 0,
+            date: None,
         };
         found.lines.clear();
         found.lines.reserve(USUAL);
@@ -172,8 +192,13 @@ impl<'a> HeaderBlock<'a> {
                     found.marks |= mark(found.name(line));
                     found.odd |= line.odd;
                     start = line.end as usize;
-                    if grammar::is_named(found.name(line), b"cookie") {
-                        found.note_cookie();
+                    let name = found.name(line);
+                    match name.len() {
+                        4 if grammar::is_named(name, b"date") => {
+                            found.date = Some(found.lines.len() as u32);
+                        }
+                        6 if grammar::is_named(name, b"cookie") => found.read_cookies(line),
+                        _ => {}
                     }
                     found.lines.push(line);
                 }
@@ -181,13 +206,31 @@ impl<'a> HeaderBlock<'a> {
         }
     }
 
-    /// The next one is a `Cookie`.
-    fn note_cookie(&mut self) {
-        let place = self.lines.len();
-        if self.cookies.is_empty() {
-            self.cookies.start = place;
+    /// Reads the cookies of the next line.
+    fn read_cookies(&mut self, line: Line) {
+        if self.cookies.capacity() == 0 {
+            self.cookies = COOKIES.take();
+            self.cookies.clear();
         }
-        self.cookies.end = place + 1;
+        let place = self.lines.len() as u32;
+        for cookie in cookies::places(self.value(line)) {
+            let at = |place: usize| line.value + place as u32;
+            let cookie = Cookie {
+                line: place,
+                name: at(cookie.name),
+                equals: at(cookie.equals),
+                end: at(cookie.end),
+            };
+            self.cookie_marks |= mark(self.cookie(cookie).0);
+            self.cookies.push(cookie);
+        }
+    }
+
+    /// The name and the value of a cookie.
+    fn cookie(&self, cookie: Cookie) -> (&'a [u8], &'a [u8]) {
+        let value = cookie.equals as usize + 1..cookie.end as usize;
+        let name = cookie.name as usize..cookie.equals as usize;
+        (&self.bytes[name], self.bytes[value].trim_ascii_end())
     }
 
     /// How many there are.
@@ -202,6 +245,12 @@ impl<'a> HeaderBlock<'a> {
     /// Whether a name has a character other than letters, digits and dashes.
     pub fn is_odd(&self) -> bool {
         self.odd
+    }
+
+    /// Whether a `Date` is passed on.
+    pub fn has_date(&self) -> bool {
+        self.date
+            .is_some_and(|place| !self.lines[place as usize].goes)
     }
 
     /// Name and value of the one at this place, whether or not it goes.
@@ -272,6 +321,11 @@ impl<'a> HeaderBlock<'a> {
         }
     }
 
+    /// Whether a cookie is passed on.
+    fn has(&self, cookie: &Cookie) -> bool {
+        !self.lines[cookie.line as usize].goes
+    }
+
     fn may_have(&self, name: &[u8]) -> bool {
         self.marks & mark(name) != 0
     }
@@ -288,20 +342,33 @@ impl<'a> HeaderBlock<'a> {
 impl<'a> HeaderView<'a> for &HeaderBlock<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        let (lines, is_found) = match self.may_have(name) {
-            // Where there is one, which is almost always, it need not be compared again.
-            true if name == b"cookie" => {
-                (&self.lines[self.cookies.clone()], self.cookies.len() == 1)
-            }
-            true => (&*self.lines, false),
-            false => (&[][..], false),
+        let lines = match self.may_have(name) {
+            true => &*self.lines,
+            false => &[],
         };
         let lines = lines.iter().filter(move |line| {
-            let is_same =
-                || line.has_length(name) && grammar::is_same_name(self.name(**line), name);
-            !line.goes && (is_found || is_same())
+            let is_same = line.has_length(name) && grammar::is_same_name(self.name(**line), name);
+            is_same && !line.goes
         });
         lines.map(|line| self.value(*line))
+    }
+
+    fn cookies(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let name = name.as_bytes();
+        let cookies = match self.cookie_marks & mark(name) != 0 {
+            true => &*self.cookies,
+            false => &[],
+        };
+        let cookies = cookies.iter().filter(move |cookie| {
+            let has_length = (cookie.equals - cookie.name) as usize == name.len();
+            has_length && self.cookie(**cookie).0 == name && self.has(cookie)
+        });
+        cookies.map(|cookie| self.cookie(*cookie).1)
+    }
+
+    fn all_cookies(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let cookies = self.cookies.iter().filter(|cookie| self.has(cookie));
+        cookies.map(|cookie| self.cookie(*cookie))
     }
 }
 

@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             }
             (true, false) => {
                 exchange.progress.goes_on();
-                let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker, response));
+                let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker));
                 let buffers = (&mut out, &mut received);
                 let upstream = (&mut connection, body.as_deref_mut());
                 let whole = self.stream(exchange, &mut rest, response, upstream, buffers, left);
@@ -66,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                 }
                 let left = response.follows != BodyFraming::Nothing;
                 drop(UnfinishedGuard::new(
-                    exchange.unfinished(self.worker, response).filter(|_| left),
+                    exchange.unfinished(self.worker).filter(|_| left),
                 ));
                 false
             }

@@ -148,6 +148,14 @@ impl<'a> HeaderView<'a> for &Request<'a> {
     fn all(self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
     }
+
+    fn cookies(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.lines.cookies(name)
+    }
+
+    fn all_cookies(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.lines.all_cookies()
+    }
 }
 
 /// Reads the beginning of `bytes`; `None` where more must come.
@@ -405,7 +413,8 @@ impl<'a> Request<'a> {
         }
         if has_private_cookie(&*self) {
             self.odd().private_cookies = true;
-            if let Some(token) = identity::cookie_value(&*self, OVERRIDE_COOKIE) {
+            let token = (&*self).cookies(OVERRIDE_COOKIE).next();
+            if let Some(token) = token {
                 self.bring(token, false);
             }
         }

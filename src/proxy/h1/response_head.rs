@@ -94,6 +94,8 @@ pub struct ResponseHead<'a> {
     pub http_10: bool,
     /// Whether the client gets the length of a body that comes in chunks.
     pub sized: bool,
+    /// Whether it is a stream of events, which are waited for.
+    pub is_of_events: bool,
 }
 
 /// What the meaning of a response's head depends on besides its bytes.
@@ -150,6 +152,7 @@ pub fn read(
         idle_for: None,
         http_10,
         sized: false,
+        is_of_events: false,
     };
     answer.frame(context)?;
     Ok(ParsedHead::Final(answer))
@@ -190,6 +193,13 @@ fn idle_for(keep_alive: &[u8]) -> Option<Duration> {
     Some(less.max(whole / 2))
 }
 
+/// Whether this media type is that of a stream of events.
+fn is_of_events(media_type: &[u8]) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let said = media_type.get(..EVENTS.len());
+    said.is_some_and(|said| said.eq_ignore_ascii_case(EVENTS))
+}
+
 impl<'a> ResponseHead<'a> {
     /// Finds what follows. What two readers could read in two ways must reach neither this client
     /// nor, through a kept connection, the next one.
@@ -220,6 +230,9 @@ impl<'a> ResponseHead<'a> {
                     self.keeps &= !options.any(close);
                 }
                 10 if is_named(name, b"keep-alive") => self.idle_for = idle_for(value),
+                12 if is_named(name, b"content-type") => {
+                    self.is_of_events = is_of_events(value);
+                }
                 _ => {}
             }
         }
@@ -302,7 +315,7 @@ impl<'a> ResponseHead<'a> {
         if self.is_unframed() && !to.http_10 {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
-        if self.lines.first(&DATE).is_none() {
+        if !self.lines.has_date() {
             field(out, b"date", date);
         }
         if self.status == 101 {
@@ -395,7 +408,7 @@ impl HeadWriter for Response<()> {
         }
         // Own responses may have this field, which HTTP/2 does not allow.
         headers.remove(CONNECTION);
-        if answer.lines.first(&DATE).is_none()
+        if !answer.lines.has_date()
             && let Ok(date) = HeaderValue::from_bytes(date)
         {
             headers.insert(DATE, date);

@@ -108,7 +108,7 @@ impl<'a, C: ClientStream> ResponseStream<'a, C> {
     ) {
         self.exchange.progress.goes_on();
         let worker = self.client.worker();
-        let unfinished = UnfinishedGuard::new(self.exchange.unfinished(worker, response));
+        let unfinished = UnfinishedGuard::new(self.exchange.unfinished(worker));
         let mut upstream = UpstreamBody {
             connection: Some(connection),
             keeps: response.keeps,

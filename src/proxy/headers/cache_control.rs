@@ -103,7 +103,7 @@ fn vary(words: &CacheHeaders, headers: &mut impl Edit, depends: &VariesBy) {
     let by_user = depends.user_for_upstream || depends.user_for_headers;
     let by_fields = !(depends.headers.is_empty() && depends.routes.is_empty());
     if by_user && !by_fields && headers.all(&VARY).next().is_none() {
-        headers.insert(VARY, words.user_line.clone());
+        headers.append(VARY, words.user_line.clone());
         return;
     }
     let user = words.user.iter().filter(|_| by_user);

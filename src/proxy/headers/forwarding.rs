@@ -2,6 +2,7 @@
 
 use crate::config::plan::UpstreamHost;
 use crate::experiment::UpstreamIndex;
+use crate::experiment::cookies;
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::Visitor;
 use crate::experiment::message_edits::HeaderEdits;
@@ -11,7 +12,7 @@ use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
-use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_cookie};
+use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_name};
 use crate::proxy::headers::version_headers::{PlainCookies, VersionFields, VersionHeaders};
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
@@ -306,7 +307,7 @@ fn write_list(out: &mut Vec<u8>, values: &[&[u8]]) {
 fn public_cookies(line: &[u8]) -> Vec<u8> {
     let pairs = line.split(|&byte| byte == b';');
     let kept: Vec<&[u8]> = pairs
-        .filter(|pair| !is_private_cookie(pair.trim_ascii_start()))
+        .filter(|pair| !cookies::pairs(pair).any(|(name, _)| is_private_name(name)))
         .collect();
     kept.join(&b';').trim_ascii_start().to_vec()
 }

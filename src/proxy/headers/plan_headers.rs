@@ -12,7 +12,7 @@ use crate::proxy::headers::edit::Edit;
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::reserved::ReservedNames;
 use crate::proxy::headers::version_headers::VersionHeaders;
-use http::header::{CONTENT_TYPE, HeaderName, SET_COOKIE, VIA};
+use http::header::{HeaderName, SET_COOKIE, VIA};
 use http::{HeaderValue, Version};
 use std::rc::Rc;
 
@@ -65,13 +65,6 @@ pub struct OverrideToken {
     pub token: Vec<u8>,
     /// Whether the answer must set the cookie.
     pub by_link: bool,
-}
-
-/// Whether an answer is a stream of events, which are waited for.
-pub fn is_of_events<'a>(fields: impl HeaderView<'a>) -> bool {
-    let said = fields.first(&CONTENT_TYPE);
-    said.and_then(|said| said.get(..b"text/event-stream".len()))
-        .is_some_and(|said| said.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// Completes an answer that came in this version: the cookie of an ID, `cookies`, what caches must know,
@@ -129,21 +122,19 @@ pub fn groups_cookie(plan: &Plan, value: &str, over_tls: bool) -> String {
 
 /// Whether a request has a cookie that is for watershed alone.
 pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
-    let names = PRIVATE_COOKIES.iter().map(|name| name.len());
-    identity::has_cookie(fields, names.min().unwrap_or(0), is_private_cookie)
+    fields.all_cookies().any(|(name, _)| is_private_name(name))
 }
 
 /// Cookies that are for watershed alone: an override token, a session of the admin API, the groups of a
 /// user.
 const PRIVATE_COOKIES: [&str; 3] = [OVERRIDE_COOKIE, SESSION_COOKIE, GROUPS_COOKIE];
 
-/// Whether this begins with a cookie that is for watershed alone.
-pub fn is_private_cookie(pair: &[u8]) -> bool {
-    // Compared at once where the name is known: most cookies are others.
-    pair.starts_with(b"watershed_")
-        && PRIVATE_COOKIES.iter().any(|name| {
-            let rest = pair.strip_prefix(name.as_bytes());
-            // Some servers ignore spaces before the `=`.
-            rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
-        })
+/// Whether a cookie of this name is for watershed alone.
+pub fn is_private_name(name: &[u8]) -> bool {
+    // Compared at once where the name is known: most cookies are others. Some servers ignore spaces before
+    // the `=`.
+    name.starts_with(b"watershed_")
+        && PRIVATE_COOKIES
+            .iter()
+            .any(|private| name.trim_ascii_end() == private.as_bytes())
 }
