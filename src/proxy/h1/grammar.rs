@@ -257,16 +257,21 @@ pub fn is_host(value: &[u8]) -> bool {
 }
 
 fn is_port(port: &[u8]) -> bool {
-    // Zeros in front are as good as none: for as long as it goes, what is too large stays so.
-    let digit = |sum: Option<u32>, byte: &u8| match byte {
-        b'0'..=b'9' => Some((sum? * 10 + u32::from(byte - b'0')).min(u32::from(u16::MAX) + 1)),
-        _ => None,
-    };
-    let number = port.iter().fold(Some(0), digit);
-    number.is_some_and(|number| number <= u32::from(u16::MAX))
+    if !port.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    // Zeros in front are as good as none. Nine digits cannot overflow.
+    let zeros = port.iter().take_while(|&&byte| byte == b'0').count();
+    let port = &port[zeros..];
+    let add = |sum: u32, byte: &u8| sum * 10 + u32::from(byte - b'0');
+    port.len() <= 9 && port.iter().fold(0, add) <= u32::from(u16::MAX)
 }
 
 fn is_name(host: &[u8]) -> bool {
+    // As almost all are.
+    if host.iter().all(|&byte| NAME[usize::from(byte)]) {
+        return !host.is_empty();
+    }
     let mut bytes = host.iter();
     while let Some(&byte) = bytes.next() {
         let sound = match byte {
@@ -279,7 +284,7 @@ fn is_name(host: &[u8]) -> bool {
             return false;
         }
     }
-    !host.is_empty()
+    true
 }
 
 /// RFC 9112, 7.1: the size of a chunk; `None` where the line is unsound. Extensions are checked,
