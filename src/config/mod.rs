@@ -220,6 +220,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lines_show_words_that_are_named_and_no_secrets() {
+        let shown = |line: &str| {
+            let text = format!("upstreams: {{ a: \"http://127.0.0.1:1\" }}\n{line}\n");
+            let invalid = parse(&text, Path::new("routes.yaml"), &|_| None).unwrap_err();
+            let snippets = invalid.diagnostics.iter();
+            let snippets = snippets.filter_map(|it| it.snippet.as_ref());
+            snippets.map(Snippet::to_string).collect::<String>()
+        };
+        assert!(shown("access_log: yes").contains("| access_log: yes\n"));
+        let secret = shown("overrides: { secret: yes }");
+        assert!(!secret.is_empty() && !secret.contains("yes"), "{secret}");
+    }
+
+    #[test]
     fn keys_whose_feature_is_missing_are_errors_that_name_it() {
         let text = "
 upstreams: { a: \"http://127.0.0.1:1\" }

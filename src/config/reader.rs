@@ -392,6 +392,8 @@ impl<'a> Node<'a> {
             "no" | "off" => false,
             _ => return None,
         };
+        // The problem names it anyway.
+        self.reading.public.borrow_mut().insert(self.path.clone());
         let is_plain = self.reading.source_map.is_plain(&self.path);
         (is_plain || self.reading.substituted.contains(&self.path)).then_some((text, meant))
     }
