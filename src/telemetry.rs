@@ -49,6 +49,8 @@ pub struct WorkerTelemetry {
     pub fallbacks: Counter,
     /// Requests that one version answered with 404, and another one served.
     pub assets_followed: Counter,
+    /// Requests that the version of their open page served, and not that of the user's group.
+    pub requests_pinned: Counter,
     /// IDs that make a large share of its requests.
     pub frequent_ids: FrequentIds,
 }

@@ -210,27 +210,39 @@ impl Exchange<'_> {
     ) -> RecordedResponse {
         let (plan, prepared) = (&*self.snapshot.plan, &self.snapshot.plan_headers);
         let mut more = ExtraHeaders::new();
+        let by = ServedBy {
+            upstream: provenance.upstream,
+            fallback: provenance.fallback,
+            assignment: &self.assignment,
+        };
         let mut edited = EditableHead {
             answer: &mut response,
             more: &mut more,
         };
         if let Some(changes) = self.changes.as_deref().filter(|_| provenance.is_changed) {
-            let by = ServedBy {
-                upstream: provenance.upstream,
-                fallback: provenance.fallback,
-                assignment: &self.assignment,
-            };
             changes.to_response(plan, by, self.over_tls, &mut edited);
         }
         if let Some(upstream) = provenance.upstream {
             self.keep_versions_apart(upstream, &mut edited);
         }
+        let page_cookie = self.open_page.as_deref().and_then(|page| {
+            let how = (edited.answer.status, self.over_tls);
+            page.cookie(&self.snapshot, by, how, &edited)
+        });
+        let with_page: Vec<String>;
+        let cookies = match page_cookie {
+            None => &self.cookies,
+            Some(cookie) => {
+                with_page = self.cookies.iter().cloned().chain([cookie]).collect();
+                &with_page
+            }
+        };
         plan_headers::finish(
             (plan, prepared),
             (provenance.version, &mut edited),
             self.visitor.as_ref(),
             &self.assignment,
-            (&self.cookies, self.uncounted.is_some()),
+            (cookies, self.uncounted.is_some()),
             self.over_tls,
         );
         if let Some(other) = provenance.fallback {
