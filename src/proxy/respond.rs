@@ -82,7 +82,9 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> Option<RecordedResponse> {
         received.clear();
-        received.extend_from_slice(&error_response::response(code, None));
+        let pages = &self.snapshot.plan.error_pages;
+        let page = pages.get(&code.status().as_u16()).map(|page| &**page);
+        received.extend_from_slice(&error_response::with_page(code, None, page));
         let response = self.parse_own(received)?;
         let at = Instant::now();
         let exposures = self.record(worker, &response, provenance, at);
@@ -169,12 +171,12 @@ impl Exchange<'_> {
     ) -> SmallVec<[Exposure; 2]> {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
-        let (observations, faults) =
-            metric::observe(metrics, &self.method, self.path, response, self.began_ms);
-        if !faults.is_empty() {
+        let observed = metric::observe(metrics, &self.method, self.path, response, self.began_ms);
+        if !observed.faults.is_empty() {
             let upstream = provenance.upstream.unwrap_or(self.upstream());
-            event_faults::of_header(worker, snapshot, upstream, &faults);
+            event_faults::of_header(worker, snapshot, upstream, &observed.faults);
         }
+        snapshot.note_rules(worker, &observed);
         if let Some(uncounted) = &self.uncounted {
             let how = (response.status, self.began_ms);
             exposure_log::not_counted(worker, snapshot, uncounted, how);
@@ -193,7 +195,7 @@ impl Exchange<'_> {
             served: provenance.fallback.map(|it| it.experiment),
             status: response.status,
             segments: self.segments.as_deref().unwrap_or_default(),
-            observations,
+            observations: observed.observations,
         };
         exposure_log::answered(worker, snapshot, answered)
     }
