@@ -2,10 +2,12 @@
 
 mod counter;
 mod frequent_ids;
+mod metric_rules;
 mod traffic;
 
 pub use counter::Counter;
 pub use frequent_ids::{FrequentId, FrequentIds};
+pub use metric_rules::{MetricRules, RuleCounts, RuleSum, UnusedEvents};
 pub use traffic::{
     BOUNDS_US, Histogram, HistogramSum, HttpProtocol, Outcome, RequestCounts, RequestKind, Traffic,
     TrafficSum, UpstreamSum, UpstreamTraffic,
@@ -49,8 +51,21 @@ pub struct WorkerTelemetry {
     pub fallbacks: Counter,
     /// Requests that one version answered with 404, and another one served.
     pub assets_followed: Counter,
+    /// Requests that the version of their open page served, and not that of the user's group.
+    pub requests_pinned: Counter,
+    /// What responses were to the rules of metrics.
+    pub metric_rules: MetricRules,
+    /// Events in headers of upstreams that no metric counts.
+    pub unused_events: UnusedEvents,
     /// IDs that make a large share of its requests.
     pub frequent_ids: FrequentIds,
+}
+
+impl WorkerTelemetry {
+    /// What is kept over reloads, by the names of what it is about.
+    pub fn kept(&self) -> (&Traffic, &MetricRules) {
+        (&self.traffic, &self.metric_rules)
+    }
 }
 
 /// Client connections by protocol: HTTP/1 or HTTP/2, without and with TLS.
@@ -234,6 +249,24 @@ impl Telemetry {
     /// Returns the IDs with more than 5 % of the latest requests over all workers.
     pub fn frequent_ids(&self) -> Vec<FrequentId> {
         frequent_ids::most_frequent(self.workers.iter().map(|worker| &worker.frequent_ids))
+    }
+
+    /// Returns what responses were to the rule of this key, over all workers.
+    pub fn metric_rule(&self, key: &str) -> RuleSum {
+        let mut sum = RuleSum::default();
+        for worker in &self.workers {
+            sum.add(&worker.metric_rules.of(key));
+        }
+        sum
+    }
+
+    /// Returns events that no metric counts, with their number, over all workers.
+    pub fn unused_events(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for (name, count) in self.workers.iter().flat_map(|it| it.unused_events.all()) {
+            *sums.entry(name).or_default() += count;
+        }
+        sums
     }
 
     /// Returns the traffic of all workers, and the number of requests in flight.

@@ -43,6 +43,17 @@ pub async fn get(url: &str, token: Option<&str>) -> anyhow::Result<Reply> {
     ask(Method::GET, url, token, String::new()).await
 }
 
+/// Sends any request, and returns any response.
+pub async fn respond_to(
+    url: &str,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Response<Incoming>> {
+    let uri: Uri = url
+        .parse()
+        .with_context(|| format!("{url:?} is not an address"))?;
+    answer(&uri, request).await
+}
+
 /// Sends a GET request for `/`, and returns the status of the response, whatever it is.
 pub async fn try_address(url: &str) -> anyhow::Result<StatusCode> {
     let uri: Uri = url

@@ -2,7 +2,8 @@
 //! file.
 
 use super::config_file::ConfigFile;
-use crate::config::{self, AdminAccess};
+use crate::config::plan::Plan;
+use crate::config::{self, AdminAccess, InvalidConfig};
 use crate::server::ErrorWithHint;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -33,6 +34,12 @@ pub struct ServerAddress {
 }
 
 impl AdminServer {
+    /// Reads the plan of the routes file, if there is one.
+    pub fn plan(&self) -> Result<Option<Plan>, InvalidConfig> {
+        let path = self.file.find();
+        path.map(|path| config::load(&path)).transpose()
+    }
+
     /// Finds the server. The file is read unless `--url` is given without `-c`: the token of a file is for
     /// its own server.
     pub fn find(&self) -> anyhow::Result<ServerAddress> {

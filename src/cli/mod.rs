@@ -8,6 +8,7 @@ mod config_file;
 mod decisions;
 pub mod demo;
 mod demo_site;
+mod doctor;
 mod exit_with;
 mod explain;
 mod export;
@@ -56,6 +57,9 @@ enum Command {
     Init(init::Arguments),
     /// Run a demo: two versions of a small site, the proxy, and simulated visitors
     Demo(demo::Arguments),
+    /// Visit a site through the proxy, and report what would make versions mix or break; exit 3 if something
+    /// is found
+    Doctor(doctor::Arguments),
     /// Show the results of a running watershed as a table
     Results(results::Arguments),
     /// Show which group a user is in, and why, without a server
@@ -121,6 +125,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Init(arguments) => init::run(&arguments, output),
         Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Doctor(arguments) => doctor::run(&arguments, output),
         Command::Results(arguments) => results::run(&arguments, output),
         Command::Explain(arguments) => explain::run(&arguments, output),
         Command::Export(arguments) => export::run(&arguments, output),

@@ -286,7 +286,10 @@ pub fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>)
             match by {
                 AssignedBy::Winner => format!("everybody in {group}"),
                 AssignedBy::Holdback | AssignedBy::Include => format!("{group}, by {}", by.word()),
-                AssignedBy::Hash | AssignedBy::Sticky(_) | AssignedBy::Override => group,
+                AssignedBy::Hash
+                | AssignedBy::Sticky(_)
+                | AssignedBy::Override
+                | AssignedBy::Pinned => group,
             }
         }
     }

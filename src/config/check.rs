@@ -6,8 +6,8 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, counting, lifecycle, limits, logging, plan, privacy, routes, segments, tls, tracing,
-    upstreams, webhooks,
+    admin, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes, segments, tls,
+    tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;
@@ -39,6 +39,10 @@ const KEYS: &[(&str, &str)] = &[
     (
         "routes",
         "a list of { match, upstream, redirect, respond, headers, … } for requests that no experiment claims: the first that matches decides",
+    ),
+    (
+        "error_pages",
+        "pages for errors that watershed answers: 413, 429, 502, 503 and 504, each with { headers, body, file }",
     ),
     (
         "https",
@@ -147,6 +151,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let default = upstreams::default(root, &names, &experiments);
     let known = (&*names, default, &*experiments);
     let routes = routes::read(root, known, &mut watched);
+    let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
     let secret = random_secret(root);
@@ -163,6 +168,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         default,
         routes: routes.into(),
         https: routes::https(root),
+        error_pages,
         experiments: experiments.into(),
         units: units.into(),
         metrics: metrics.into(),

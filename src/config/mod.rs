@@ -19,6 +19,7 @@ mod diagnostic;
 pub mod difference;
 mod document;
 mod environment;
+mod error_pages;
 mod experiments;
 mod file;
 mod flag_value;

@@ -13,7 +13,9 @@ mod webhooks;
 pub use admin::{Admin, Origins, SESSION_COOKIE, Token, TokenRole};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
-pub use route::{FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, RouteIndex};
+pub use route::{
+    ErrorPages, FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, RouteIndex,
+};
 pub use secret::Secret;
 pub use tls::{ServerTls, TlsCertificate};
 pub use upstream::{
@@ -68,6 +70,8 @@ pub struct Plan {
     pub routes: Box<[Route]>,
     /// What holds for the whole site where it is reached over TLS.
     pub https: HttpsRules,
+    /// Own pages for errors that watershed answers.
+    pub error_pages: ErrorPages,
     /// In file order.
     pub experiments: Experiments,
     /// What experiments divide besides users.

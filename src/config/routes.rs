@@ -163,6 +163,12 @@ fn respond(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> FixedResponse {
     ]);
     let given = node.get("status").and_then(|node| status(&node));
     response.status = given.unwrap_or(response.status);
+    content(node, &mut response, watched);
+    response
+}
+
+/// Reads `headers`, and `body` or `file`, of a response of the file.
+pub fn content(node: &Node<'_>, response: &mut FixedResponse, watched: &mut Vec<PathBuf>) {
     let named = node.get("headers").map(|node| node.named("header"));
     let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
     for (name, node) in named.iter().flatten() {
@@ -201,7 +207,6 @@ fn respond(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> FixedResponse {
         fields.push((CONTENT_TYPE, HeaderValue::from_static(content_type)));
     }
     response.fields = fields.into();
-    response
 }
 
 fn status(node: &Node<'_>) -> Option<u16> {

@@ -1,5 +1,5 @@
-//! How versions are kept apart and stand in for each other: `validators`, `cookies`, `assets` and
-//! `when_down` of an experiment.
+//! How versions are kept apart and stand in for each other: `validators`, `cookies`, `assets`, `skew`
+//! and `when_down` of an experiment.
 
 use super::identity::{COOKIE, is_cookie_name};
 use super::metrics;
@@ -23,12 +23,19 @@ pub const KEYS: &[(&str, &str)] = &[
         "follow (what one version answers with 404 is looked for in the other), or off; follow where groups have different upstreams",
     ),
     (
+        "skew",
+        "how long an open page keeps getting what belongs to it from the version that served it, such as 1h (at most 30d), or 0; 1h where groups have different upstreams",
+    ),
+    (
         "when_down",
         "who serves in the place of a version that fails: control, other or error, or { serve, status: [502-504] }",
     ),
 ];
 /// Statuses that say that a version fails.
 const FAILURES: RangeInclusive<u16> = 502..=504;
+/// How long open pages are followed unless the file says otherwise, in seconds.
+const SKEW_S: u32 = 3_600;
+const SKEW_MAX_S: u64 = 30 * 24 * 3_600;
 const STATUS: &str = "a status from 500 to 599, or a range of them, such as 502-504";
 
 /// Reads the rules of an experiment with these groups.
@@ -36,7 +43,7 @@ pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
     let mut upstreams = groups.iter().map(|group| group.upstream);
     let first = upstreams.next().flatten();
     let differ = upstreams.any(|it| it != first);
-    for key in ["validators", "cookies", "assets", "when_down"] {
+    for key in ["validators", "cookies", "assets", "skew", "when_down"] {
         if let Some(node) = node.get(key).filter(|_| !differ) {
             node.problem(
                 "the groups have the same upstream",
@@ -50,6 +57,10 @@ pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
     let assets = assets.and_then(|node| node.word(&[("follow", true), ("off", false)]));
     VersionRules {
         follows_assets: assets.unwrap_or(differ),
+        skew_s: match node.get("skew").filter(|_| differ) {
+            Some(node) => skew(&node),
+            None => differ.then_some(SKEW_S),
+        },
         marks_validators: validators.unwrap_or(differ),
         isolation: node.get("cookies").and_then(|node| isolation(&node)),
         when_down: node
@@ -57,6 +68,19 @@ pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
             .map(|node| when_down(&node))
             .unwrap_or_default(),
     }
+}
+
+/// Reads how long open pages are followed; `None` for not at all.
+fn skew(node: &Node<'_>) -> Option<u32> {
+    const ALLOWED: &str = "a time from 1m to 30d, such as 1h, or 0 to switch it off";
+    let time = node.read(ALLOWED, |text| match text {
+        "0" => Some(0),
+        text => {
+            let time = humantime::parse_duration(text).ok()?.as_secs();
+            (time == 0 || (60..=SKEW_MAX_S).contains(&time)).then_some(time as u32)
+        }
+    });
+    time.filter(|time| *time > 0)
 }
 
 fn isolation(node: &Node<'_>) -> Option<CookieIsolation> {

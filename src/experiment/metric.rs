@@ -202,6 +202,55 @@ pub struct Observation {
     pub at_ms: Option<NonZeroU64>,
 }
 
+/// A response to the request of a rule, and whether it was one that the rule counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleResponse {
+    /// Whose rule it is.
+    pub metric: MetricIndex,
+    /// Why it does not count, if it does not.
+    pub miss: Option<NearMiss>,
+}
+
+/// Why a response to the request of a rule does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NearMiss {
+    /// It has another status.
+    Status(u16),
+    /// It does not have the header.
+    Header,
+}
+
+impl NearMiss {
+    /// The number that stands for it where kinds are counted.
+    pub fn code(self) -> u16 {
+        match self {
+            NearMiss::Header => 1,
+            NearMiss::Status(status) => status,
+        }
+    }
+
+    /// What a number stands for.
+    pub fn of_code(code: u16) -> NearMiss {
+        match code {
+            1 => NearMiss::Header,
+            status => NearMiss::Status(status),
+        }
+    }
+}
+
+/// What a response says of the site.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// What it counts for.
+    pub observations: Observations,
+    /// What is wrong with its event header.
+    pub faults: Vec<EventFault>,
+    /// What it is to the rules for requests like its own.
+    pub rules: SmallVec<[RuleResponse; 2]>,
+    /// Events of its header that no metric counts.
+    pub unused: Vec<String>,
+}
+
 /// What one answer counted for, in the order of the plan's metrics.
 pub type Observations = SmallVec<[Observation; 1]>;
 
@@ -210,26 +259,41 @@ pub type Observations = SmallVec<[Observation; 1]>;
 pub const VALUE_MAX: i64 = 1_000_000_000_000;
 
 impl MetricRule {
-    /// Whether a request and the head of its answer match.
-    pub fn matches<'a>(
-        &self,
-        method: &Method,
-        path: &LazyPath<'_>,
-        answer: impl ResponseView<'a>,
-    ) -> bool {
-        let status = answer.status();
+    /// Whether a request matches.
+    fn is_for(&self, method: &Method, path: &LazyPath<'_>) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted == method)
             && self
                 .path
                 .as_ref()
                 .is_none_or(|wanted| wanted.matches(path.normal()))
-            && self
-                .status
-                .is_none_or(|wanted| (wanted.low..=wanted.high).contains(&status))
-            && self
-                .header
-                .as_ref()
-                .is_none_or(|wanted| wanted.matches(answer))
+    }
+
+    /// Why the head of a response does not match, if it does not.
+    fn miss<'a>(&self, answer: impl ResponseView<'a>) -> Option<NearMiss> {
+        let status = answer.status();
+        if let Some(wanted) = self.status
+            && !(wanted.low..=wanted.high).contains(&status)
+        {
+            return Some(NearMiss::Status(status));
+        }
+        let header = self.header.as_ref();
+        header
+            .is_some_and(|wanted| !wanted.matches(answer))
+            .then_some(NearMiss::Header)
+    }
+
+    /// Whether responses to requests of this rule may be near misses: it says which requests it means, and
+    /// which of their responses count.
+    fn may_be_missed(&self) -> bool {
+        self.path.is_some() && (self.status.is_some() || self.header.is_some())
+    }
+
+    /// Says which requests it means: `POST /checkout`.
+    pub fn request_text(&self) -> String {
+        let method = self.method.as_ref().map(ToString::to_string);
+        let path = self.path.as_ref().map(ToString::to_string);
+        let words: Vec<String> = [method, path].into_iter().flatten().collect();
+        words.join(" ")
     }
 }
 
@@ -252,27 +316,50 @@ pub fn observe<'a>(
     path: &str,
     answer: impl ResponseView<'a>,
     now_ms: u64,
-) -> (Observations, Vec<EventFault>) {
-    let mut faults = Vec::new();
+) -> Observed {
+    let mut observed = Observed::default();
+    let faults = &mut observed.faults;
     let header = match answer.fields().first(&event::EVENT_HEADER).is_some() {
         true => event::lines(answer.fields()),
         false => None,
     };
     let events = match &header {
-        Some(header) => event::of_header(header, &mut faults),
+        Some(header) => event::of_header(header, faults),
         None => Vec::new(),
     };
     let path = LazyPath::new(path);
-    let mut seen = Observations::new();
+    let seen = &mut observed.observations;
     for (index, metric) in metrics.iter().enumerate() {
+        let index = MetricIndex(index);
         let uncounted = events.iter().filter(|event| !stands_alone(event));
-        let matches = |rule: &MetricRule| rule.matches(method, &path, answer);
-        seen.extend(metric.observed(MetricIndex(index), uncounted, true, matches, &mut faults));
+        let matches = |rule: &MetricRule| {
+            if !rule.is_for(method, &path) {
+                return false;
+            }
+            let miss = rule.miss(answer);
+            if metric.is_missed_by(rule) {
+                let metric = index;
+                observed.rules.push(RuleResponse { metric, miss });
+            }
+            miss.is_none()
+        };
+        seen.extend(metric.observed(index, uncounted, true, matches, faults));
     }
     for event in events.iter().filter(|event| stands_alone(event)) {
-        seen.extend(of_event(metrics, event, now_ms, &mut faults));
+        seen.extend(of_event(metrics, event, now_ms, faults));
     }
-    (seen, faults)
+    let unused = events.iter().map(|event| &*event.name);
+    let unused = unused.filter(|name| !counts_event(metrics, name));
+    observed.unused.extend(unused.map(str::to_owned));
+    observed
+}
+
+/// Whether some metric counts events of this name.
+fn counts_event(metrics: &[Metric], name: &str) -> bool {
+    metrics.iter().any(|metric| {
+        let is_trigger = matches!(&metric.trigger, Trigger::Event(own) if **own == *name);
+        is_trigger || matches!(&metric.per, Some(RatioBase::Event(own)) if **own == *name)
+    })
 }
 
 /// Whether an event cannot be part of a sum.
@@ -342,12 +429,17 @@ fn of_event(
 }
 
 impl Metric {
+    /// Tells its rule from others, also from the one that it had before.
+    pub fn rule_key(&self) -> String {
+        format!("{}\0{}", self.name, self.definition())
+    }
+
     fn observed<'e, 'a: 'e>(
         &self,
         metric: MetricIndex,
         events: impl Iterator<Item = &'e Event<'a>> + Clone,
         answered: bool,
-        matches: impl Fn(&MetricRule) -> bool,
+        mut matches: impl FnMut(&MetricRule) -> bool,
         faults: &mut Vec<EventFault>,
     ) -> Option<Observation> {
         let mut seen = Observation {
@@ -385,6 +477,12 @@ impl Metric {
             }
         };
         (seen.count > 0 || seen.base > 0).then_some(seen)
+    }
+
+    /// Whether a response may be a near miss by this rule: one that says what the metric counts.
+    fn is_missed_by(&self, rule: &MetricRule) -> bool {
+        let is_trigger = matches!(&self.trigger, Trigger::Rule(own) if std::ptr::eq(own, rule));
+        is_trigger && rule.may_be_missed()
     }
 
     /// An event's value in units of 10^-scale.

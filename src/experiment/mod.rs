@@ -50,6 +50,7 @@ pub mod record;
 pub mod resolve;
 pub mod robots;
 pub mod segment;
+pub mod served_pages;
 pub mod units;
 mod user_id;
 pub mod version_rules;

@@ -22,31 +22,14 @@ impl<'a, R: RequestView<'a>> PageView<'a, R> {
     /// Returns the page of a request that is a part of a page of the same host, or a form or call of one;
     /// `None` for a page itself.
     pub fn of(request: R) -> Option<PageView<'a, R>> {
-        let fields = request.fields();
-        let referer = std::str::from_utf8(fields.first(&REFERER)?).ok()?;
+        request.fields().first(&REFERER)?;
         if is_page(request) {
             return None;
         }
-        let (scheme, rest) = referer.split_once("://")?;
-        if !["http", "https"]
-            .iter()
-            .any(|it| scheme.eq_ignore_ascii_case(it))
-        {
-            return None;
-        }
-        let rest = rest.split('#').next().unwrap_or_default();
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(end);
-        if !without_port(authority).eq_ignore_ascii_case(request.host()) {
-            return None;
-        }
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        };
+        let (path, query) = referring_page(request)?;
         Some(PageView {
             request,
-            path: if path.is_empty() { "/" } else { path },
+            path,
             query,
         })
     }
@@ -54,17 +37,18 @@ impl<'a, R: RequestView<'a>> PageView<'a, R> {
 
 /// Whether a request asks for a page, or comes from another site.
 fn is_page<'a>(request: impl RequestView<'a>) -> bool {
+    !PageRequest::of(request).belongs
+}
+
+fn is_safe<'a>(request: impl RequestView<'a>) -> bool {
+    let mut safe = [Method::GET, Method::HEAD].iter();
+    safe.any(|it| request.has_method(it))
+}
+
+/// Whether the response becomes a page of its own in the browser: by a link, an address or a form.
+fn is_navigation<'a>(request: impl RequestView<'a>) -> bool {
     let fields = request.fields();
-    if fields
-        .first(&FETCH_SITE)
-        .is_some_and(|site| site != b"same-origin")
-    {
-        return true;
-    }
-    let is_safe = [Method::GET, Method::HEAD]
-        .iter()
-        .any(|it| request.has_method(it));
-    let is_navigation = match fields.first(&FETCH_MODE) {
+    match fields.first(&FETCH_MODE) {
         Some(mode) => mode == b"navigate",
         // Old browsers, and other clients.
         None => {
@@ -73,8 +57,52 @@ fn is_page<'a>(request: impl RequestView<'a>) -> bool {
                 .windows(9)
                 .any(|it| it.eq_ignore_ascii_case(b"text/html"))
         }
+    }
+}
+
+/// What a request is to the pages that a browser has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Whether the response becomes a page of its own.
+    pub opens: bool,
+    /// Whether it is a part, form or call of a page that is open.
+    pub belongs: bool,
+}
+
+impl PageRequest {
+    /// Reads the method, and what browsers say of their requests.
+    pub fn of<'a>(request: impl RequestView<'a>) -> PageRequest {
+        let opens = is_navigation(request);
+        let site = request.fields().first(&FETCH_SITE);
+        let is_same_site = site.is_none_or(|site| site == b"same-origin");
+        PageRequest {
+            opens,
+            belongs: is_same_site && !(opens && is_safe(request)),
+        }
+    }
+}
+
+/// Returns the path and query of the page that a request names in `Referer`.
+pub fn referring_page<'a>(request: impl RequestView<'a>) -> Option<(&'a str, Option<&'a str>)> {
+    let referer = std::str::from_utf8(request.fields().first(&REFERER)?).ok()?;
+    let (scheme, rest) = referer.split_once("://")?;
+    if !["http", "https"]
+        .iter()
+        .any(|it| scheme.eq_ignore_ascii_case(it))
+    {
+        return None;
+    }
+    let rest = rest.split('#').next().unwrap_or_default();
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    if !without_port(authority).eq_ignore_ascii_case(request.host()) {
+        return None;
+    }
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
     };
-    is_safe && is_navigation
+    Some((if path.is_empty() { "/" } else { path }, query))
 }
 
 impl<'a, R: RequestView<'a>> RequestView<'a> for PageView<'a, R> {

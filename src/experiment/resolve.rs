@@ -73,6 +73,8 @@ pub enum AssignedBy {
     Winner,
     /// The experiment is over, and this user still gets control's version.
     Holdback,
+    /// The page that the request belongs to came from this version. The user may be in another group.
+    Pinned,
 }
 
 impl AssignedBy {
@@ -85,6 +87,7 @@ impl AssignedBy {
             AssignedBy::Include => "include",
             AssignedBy::Winner => "winner",
             AssignedBy::Holdback => "holdback",
+            AssignedBy::Pinned => "pinned",
         }
     }
 
@@ -201,6 +204,29 @@ impl Assignment {
         self.varies_by.page = true;
         self.varies_by.user_for_upstream |= page.varies_by.user_for_upstream;
         self.varies_by.marked_validators |= page.varies_by.marked_validators;
+    }
+
+    /// Serves the request by the version of this group, whatever group the user is in, and counts the user
+    /// for neither.
+    pub fn pin(&mut self, experiments: &Experiments, index: ExperimentIndex, group: GroupIndex) {
+        let experiment = &experiments[index.0];
+        let Some(upstream) = experiment.groups[group.0].upstream else {
+            return;
+        };
+        self.chosen = Some((index, group, upstream));
+        self.inside.retain(|it| it.experiment != index);
+        self.inside.push(Inside {
+            experiment: index,
+            group,
+            by: AssignedBy::Pinned,
+            exposes: false,
+        });
+        self.inside.sort_by_key(|it| it.experiment);
+        self.acting.retain(|(acting, _)| *acting != index);
+        self.act(index, experiment, group);
+        self.acting.sort_by_key(|(acting, _)| *acting);
+        self.varies_by.page = true;
+        self.varies_by.marked_validators |= experiment.versions.marks_validators;
     }
 
     /// Returns the group in the experiment that chose the upstream, or the first one.

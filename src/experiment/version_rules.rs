@@ -14,6 +14,9 @@ pub struct VersionRules {
     pub when_down: WhenDown,
     /// Whether what one version does not have is looked for in the other.
     pub follows_assets: bool,
+    /// How long a page that is open keeps getting what belongs to it from the version that served it, in
+    /// seconds; `None` for not at all.
+    pub skew_s: Option<u32>,
 }
 
 /// Which cookies are isolated.

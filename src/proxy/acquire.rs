@@ -74,8 +74,11 @@ impl Target {
         (self.upstream, self.fallback, self.is_search) = (exchange.upstream(), None, false);
     }
 
-    /// Counts a response of another version.
-    pub fn count_fallback(&self, worker: &Worker) {
+    /// Counts a response of another version than that of the user's group.
+    pub fn count_fallback(&self, exchange: &Exchange<'_>, worker: &Worker) {
+        if exchange.is_pinned() {
+            worker.telemetry().requests_pinned.add();
+        }
         match (self.fallback, self.is_search) {
             (None, _) => {}
             (Some(_), true) => worker.telemetry().assets_followed.add(),

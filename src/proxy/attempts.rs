@@ -71,7 +71,7 @@ pub async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         let stream = &mut connection.stream;
         let failed = match send::attempt(client, stream, attempt, left.as_mut()).await {
             Ok(response) => {
-                target.count_fallback(client.worker());
+                target.count_fallback(exchange, client.worker());
                 return Ok(responding(exchange, &target, response, acquired.connection));
             }
             Err(failed) => failed,

@@ -1,7 +1,8 @@
 //! Responses of watershed's own when a request cannot be answered by an upstream.
 
+use crate::config::plan::FixedResponse;
 use http::StatusCode;
-use http::header::HeaderName;
+use http::header::{HeaderName, RETRY_AFTER};
 
 /// The response header that names the error.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("watershed-error");
@@ -187,25 +188,44 @@ impl ErrorCode {
 /// The whole response to an error, with the request's ID. If the client is at fault, it says that
 /// the connection will be closed.
 pub fn response(code: ErrorCode, id: Option<&str>) -> Vec<u8> {
+    with_page(code, id, None)
+}
+
+/// The same with a page of the file in the place of the text.
+pub fn with_page(code: ErrorCode, id: Option<&str>, page: Option<&FixedResponse>) -> Vec<u8> {
     let (status, token, blame) = code.terms();
     let text = text(status, token);
+    let body = page.map_or(text.as_bytes(), |page| &page.body);
+    let fields = page.map_or(&[][..], |page| &page.fields);
     let phrase = status.canonical_reason().unwrap_or_default();
     let close = match blame {
         Blame::Client => "Connection: close\r\n",
         Blame::Upstream => "",
     };
-    let retry = match code.is_temporary() {
+    let says_when = fields.iter().any(|(name, _)| name == RETRY_AFTER);
+    let retry = match code.is_temporary() && !says_when {
         true => "Retry-After: 1\r\n",
         false => "",
     };
     let id = id.map_or(String::new(), |id| format!("X-Request-Id: {id}\r\n"));
-    format!(
-        "HTTP/1.1 {} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Watershed-Error: {token}\r\n{id}{retry}{close}\r\n{text}",
+    let mut response = format!(
+        "HTTP/1.1 {} {phrase}\r\nContent-Length: {}\r\nWatershed-Error: {token}\r\n{id}{retry}{close}",
         status.as_u16(),
-        text.len()
+        body.len()
     )
-    .into_bytes()
+    .into_bytes();
+    if page.is_none() {
+        response.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
+    }
+    for (name, value) in fields {
+        response.extend_from_slice(name.as_str().as_bytes());
+        response.extend_from_slice(b": ");
+        response.extend_from_slice(value.as_bytes());
+        response.extend_from_slice(b"\r\n");
+    }
+    response.extend_from_slice(b"\r\n");
+    response.extend_from_slice(body);
+    response
 }
 
 /// The body of an error response.

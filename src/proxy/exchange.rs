@@ -4,7 +4,7 @@ use crate::config::plan::{EndpointAddress, Plan, RouteAnswer, RouteIndex};
 use crate::experiment::identity::Visitor;
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::record::Exposure;
-use crate::experiment::resolve::Assignment;
+use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::units::Units;
 use crate::experiment::{UpstreamIndex, UserId};
 use crate::proxy::changes::Changes;
@@ -19,6 +19,7 @@ use crate::proxy::observe::logged_request::LoggedHead;
 use crate::proxy::observe::progress::Progress;
 use crate::proxy::observe::spans::SpanRecorder;
 use crate::proxy::observe::trace_context::{Correlation, PARENT_BYTES, RequestId};
+use crate::proxy::open_page::OpenPage;
 use crate::proxy::request_body::BodySource;
 use crate::proxy::snapshot::{Snapshot, Worker};
 use crate::proxy::timer::Timer;
@@ -92,6 +93,8 @@ pub struct Exchange<'b> {
     pub head: Option<Box<Request<'b>>>,
     /// Values of `Set-Cookie` that keep an override which came in a link, or the user's groups.
     pub cookies: Vec<String>,
+    /// What is to be remembered of the page that the response is, or belongs to.
+    pub open_page: Option<Box<OpenPage>>,
     /// Where the endpoint's name stands in the forwarded head, where the client named no host.
     pub host_at: Cell<Option<(usize, usize)>>,
     /// What the file changes in requests and responses, where it changes any.
@@ -192,6 +195,12 @@ impl Exchange<'_> {
         let uncounted = self.uncounted.as_deref();
         let route = self.changes.as_ref().and_then(|changes| changes.route);
         wanted_upstream(&self.snapshot.plan, &self.assignment, uncounted, route)
+    }
+
+    /// Whether the version of an open page is asked, and not that of the user's group.
+    pub fn is_pinned(&self) -> bool {
+        let mut inside = self.assignment.inside.iter();
+        inside.any(|it| it.by == AssignedBy::Pinned)
     }
 
     /// The ID that decides groups.

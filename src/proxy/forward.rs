@@ -10,8 +10,10 @@ use super::headers::believed_client;
 use super::headers::forwarding::Forwarding;
 use super::headers::version_headers::{PlainCookies, VersionFields};
 use super::observe::spans::SpanRecorder;
+use super::open_page::OpenPage;
 use super::snapshot::Snapshot;
 use crate::experiment::identity::Visitor;
+use crate::experiment::served_pages::VERSION_HEADER;
 
 /// A request that is forwarded.
 pub struct ForwardedRequest<'a, 'b> {
@@ -27,6 +29,8 @@ pub struct ForwardedRequest<'a, 'b> {
     pub extras: Option<&'a Extras<'b>>,
     /// What the file changes.
     pub changes: Option<&'a Changes<'b>>,
+    /// The page that the response is.
+    pub open_page: Option<&'a OpenPage>,
 }
 
 /// What is to be known of a head that was written.
@@ -59,6 +63,10 @@ pub fn write(
         let (fields, plain) = request.for_version(versions, upstream, marked);
         version_fields = fields;
         plain_cookies = versions.isolates().then(|| Box::new(plain));
+    }
+    let open_page = of.open_page;
+    if let Some(token) = open_page.and_then(|page| page.token(of.snapshot, by)) {
+        version_fields.push((VERSION_HEADER, token.into_bytes()));
     }
     let (client, trusted) = of.client;
     let with = Forwarding {
@@ -95,7 +103,7 @@ pub fn write_again(
     let snapshot = &exchange.snapshot;
     let are_apart =
         by.assignment.varies_by.marked_validators || snapshot.plan_headers.versions.isolates();
-    if exchange.changes.is_none() && !are_apart {
+    if exchange.changes.is_none() && exchange.open_page.is_none() && !are_apart {
         return;
     }
     let trusted = believed_client::trusts(&snapshot.plan, client.address);
@@ -110,6 +118,7 @@ pub fn write_again(
         visitor: exchange.visitor.as_ref(),
         extras: exchange.extras.as_deref(),
         changes: exchange.changes.as_deref(),
+        open_page: exchange.open_page.as_deref(),
     };
     let mut again = Vec::new();
     let written = write(&of, by, &mut request, &mut again);

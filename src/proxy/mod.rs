@@ -22,6 +22,7 @@ mod last_hop;
 mod local_response;
 mod min_rate;
 mod observe;
+mod open_page;
 mod pipeline;
 mod policy;
 mod protocol_detect;

@@ -30,6 +30,7 @@ use super::local_response;
 use super::observe::logged_request::{LoggedHead, LoggedRequest};
 use super::observe::progress::Progress;
 use super::observe::spans::SpanRecorder;
+use super::open_page::{self, OpenPage};
 use super::policy;
 use super::request_body::RequestBody;
 use super::respond::Provenance;
@@ -131,6 +132,7 @@ pub fn begin<'b>(
         head: decided.local.map(|_| Box::new(request)),
         local: decided.local,
         cookies: decided.cookies,
+        open_page: decided.open_page,
         host_at: Cell::new(written.host_at.map(|at| (at, at))),
         plain_cookies: RefCell::new(written.plain_cookies),
         changes,
@@ -153,6 +155,7 @@ struct Decided<'b> {
     segments: Option<Box<str>>,
     cookies: Vec<String>,
     route: Option<RouteIndex>,
+    open_page: Option<Box<OpenPage>>,
 }
 
 impl<'b> Decided<'b> {
@@ -171,6 +174,7 @@ impl<'b> Decided<'b> {
             visitor: self.visitor.as_ref(),
             extras,
             changes,
+            open_page: self.open_page.as_deref(),
         };
         let by = ServedBy {
             upstream: Some(self.upstream(&snapshot.plan)),
@@ -217,14 +221,18 @@ fn decide<'b>(
         kept: kept.as_deref(),
         units: units.as_deref(),
     });
-    let mut assignment = match (local, not_counted) {
-        (Some(_), _) | (_, Some(NotCounted::Preflight)) => Assignment::default(),
+    let (mut assignment, route) = match (local, not_counted) {
+        (Some(_), _) => (Assignment::default(), None),
+        (None, Some(NotCounted::Preflight)) => routed(plan, request, Assignment::default()),
         _ => assign(plan, request, subject.as_ref(), forced),
     };
-    let mut route = None;
-    if assignment.chosen.is_none() && !plan.routes.is_empty() && local.is_none() {
-        route = changes::find_route(plan, request, &mut assignment.varies_by);
-    }
+    let open_page = match local {
+        Some(_) => None,
+        None => {
+            let to = (&mut assignment, route);
+            open_page::follow(snapshot, request, to, (is_known, began_ms))
+        }
+    };
     let is_answered_here = snapshot.has_changes
         && local.is_none()
         && changes::is_answered_here(plan, &assignment, route);
@@ -251,22 +259,27 @@ fn decide<'b>(
         segments,
         cookies,
         route,
+        open_page,
     }
 }
 
-/// Phase *assign*. What no experiment matches follows the page that it belongs to.
+/// Phase *assign*. What no experiment matches follows the page that it belongs to, unless a route answers it.
 fn assign(
     plan: &Plan,
     request: &Request<'_>,
     subject: Option<&Subject<'_>>,
     forced: Option<&Override>,
-) -> Assignment {
+) -> (Assignment, Option<RouteIndex>) {
     let experiments = &plan.experiments;
-    let mut assignment = match subject {
+    let assignment = match subject {
         Some(subject) => resolve::resolve(experiments, request, subject),
         None => resolve::unrecorded(experiments, request, forced),
     };
+    let (mut assignment, route) = routed(plan, request, assignment);
+    // `Referer` is the client's word: what a route refuses or redirects stays so.
+    let is_answered = route.is_some_and(|route| plan.route(route).answer.is_own());
     if assignment.chosen.is_none()
+        && !is_answered
         && experiments.follows_pages()
         && let Some(page) = PageView::of(request)
     {
@@ -276,7 +289,21 @@ fn assign(
         };
         assignment.follow(experiments, of_page);
     }
-    assignment
+    let route = route.filter(|_| assignment.chosen.is_none());
+    (assignment, route)
+}
+
+/// Finds the route of a request, if no experiment has chosen its upstream.
+fn routed(
+    plan: &Plan,
+    request: &Request<'_>,
+    mut assignment: Assignment,
+) -> (Assignment, Option<RouteIndex>) {
+    let mut route = None;
+    if assignment.chosen.is_none() && !plan.routes.is_empty() {
+        route = changes::find_route(plan, request, &mut assignment.varies_by);
+    }
+    (assignment, route)
 }
 
 /// The segments of a user who is in a group of some experiment.

@@ -80,7 +80,9 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> Option<RecordedResponse> {
         received.clear();
-        received.extend_from_slice(&error_response::response(code, None));
+        let pages = &self.snapshot.plan.error_pages;
+        let page = pages.get(&code.status().as_u16()).map(|page| &**page);
+        received.extend_from_slice(&error_response::with_page(code, None, page));
         let response = self.parse_own(received)?;
         let at = Instant::now();
         self.record(worker, &response, provenance, at);
@@ -167,12 +169,12 @@ impl Exchange<'_> {
     ) {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
-        let (observations, faults) =
-            metric::observe(metrics, &self.method, self.path, response, self.began_ms);
-        if !faults.is_empty() {
+        let observed = metric::observe(metrics, &self.method, self.path, response, self.began_ms);
+        if !observed.faults.is_empty() {
             let upstream = provenance.upstream.unwrap_or(self.upstream());
-            event_faults::of_header(worker, snapshot, upstream, &faults);
+            event_faults::of_header(worker, snapshot, upstream, &observed.faults);
         }
+        snapshot.note_rules(worker, &observed);
         if let Some(uncounted) = &self.uncounted {
             let how = (response.status, self.began_ms);
             exposure_log::not_counted(worker, snapshot, uncounted, how);
@@ -191,7 +193,7 @@ impl Exchange<'_> {
             served: provenance.fallback.map(|it| it.experiment),
             status: response.status,
             segments: self.segments.as_deref().unwrap_or_default(),
-            observations,
+            observations: observed.observations,
         };
         let exposures = exposure_log::answered(worker, snapshot, answered);
         self.exposures.replace(exposures);
@@ -208,27 +210,39 @@ impl Exchange<'_> {
     ) -> RecordedResponse {
         let (plan, prepared) = (&*self.snapshot.plan, &self.snapshot.plan_headers);
         let mut more = ExtraHeaders::new();
+        let by = ServedBy {
+            upstream: provenance.upstream,
+            fallback: provenance.fallback,
+            assignment: &self.assignment,
+        };
         let mut edited = EditableHead {
             answer: &mut response,
             more: &mut more,
         };
         if let Some(changes) = self.changes.as_deref().filter(|_| provenance.is_changed) {
-            let by = ServedBy {
-                upstream: provenance.upstream,
-                fallback: provenance.fallback,
-                assignment: &self.assignment,
-            };
             changes.to_response(plan, by, self.over_tls, &mut edited);
         }
         if let Some(upstream) = provenance.upstream {
             self.keep_versions_apart(upstream, &mut edited);
         }
+        let page_cookie = self.open_page.as_deref().and_then(|page| {
+            let how = (edited.answer.status, self.over_tls);
+            page.cookie(&self.snapshot, by, how, &edited)
+        });
+        let with_page: Vec<String>;
+        let cookies = match page_cookie {
+            None => &self.cookies,
+            Some(cookie) => {
+                with_page = self.cookies.iter().cloned().chain([cookie]).collect();
+                &with_page
+            }
+        };
         plan_headers::finish(
             (plan, prepared),
             (provenance.version, &mut edited),
             self.visitor.as_ref(),
             &self.assignment,
-            (&self.cookies, self.uncounted.is_some()),
+            (cookies, self.uncounted.is_some()),
             self.over_tls,
         );
         if let Some(other) = provenance.fallback {

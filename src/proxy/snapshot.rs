@@ -3,6 +3,7 @@
 use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::UpstreamIndex;
+use crate::experiment::metric::{NearMiss, Observed};
 use crate::journal::{DeclaredPlan, Writer};
 use crate::otel::Outbox;
 use crate::proxy::buffer_pool::BufferPool;
@@ -14,7 +15,9 @@ use crate::proxy::observe::log_lines::{LogLines, Sink};
 use crate::proxy::returned_ids::ReturnedIds;
 use crate::proxy::robot_cache::RobotCache;
 use crate::rate_limit::RateLimiter;
-use crate::telemetry::{Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry};
+use crate::telemetry::{
+    MetricRules, RuleCounts, Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry,
+};
 use crate::upstream::{HealthRegistry, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -63,6 +66,8 @@ pub struct Snapshot {
     pub has_changes: bool,
     /// Which clients of this worker are robots.
     pub robots: RobotCache,
+    /// By metric: what responses were to its rule.
+    rules: Box<[Arc<RuleCounts>]>,
     /// What this worker served for each upstream, and at last for none.
     traffic: Box<[Arc<UpstreamTraffic>]>,
 }
@@ -114,8 +119,7 @@ impl Worker {
             outbox,
             log,
         } = shared;
-        let traffic = &telemetry.workers[index].traffic;
-        let shared = (&*health_registry, traffic);
+        let shared = (&*health_registry, telemetry.workers[index].kept());
         let snapshot = Snapshot::new(plan, shared, outbox.as_ref(), None);
         let snapshot = RefCell::new(Rc::new(snapshot));
         Worker {
@@ -161,7 +165,7 @@ impl Worker {
     pub fn reload(&self, plan: Arc<Plan>) {
         let next = Rc::new(Snapshot::new(
             plan,
-            (&self.health_registry, &self.telemetry().traffic),
+            (&self.health_registry, self.telemetry().kept()),
             self.outbox.as_ref(),
             Some(&self.snapshot().upstreams),
         ));
@@ -227,7 +231,7 @@ impl Worker {
 impl Snapshot {
     fn new(
         plan: Arc<Plan>,
-        (health_registry, traffic): (&HealthRegistry, &Traffic),
+        (health_registry, (traffic, rules)): (&HealthRegistry, (&Traffic, &MetricRules)),
         outbox: Option<&Outbox>,
         before: Option<&Upstreams>,
     ) -> Snapshot {
@@ -242,6 +246,11 @@ impl Snapshot {
             outbox,
             has_changes: changes::has_changes(&plan),
             robots: RobotCache::default(),
+            rules: plan
+                .metrics
+                .iter()
+                .map(|it| rules.of(&it.rule_key()))
+                .collect(),
             traffic: plan
                 .upstreams
                 .iter()
@@ -249,6 +258,17 @@ impl Snapshot {
                 .chain([Arc::clone(&traffic.own)])
                 .collect(),
             plan,
+        }
+    }
+
+    /// Counts what a response was to the rules of metrics, and events that no metric counts.
+    pub fn note_rules(&self, worker: &Worker, observed: &Observed) {
+        for response in &observed.rules {
+            let miss = response.miss.map(NearMiss::code);
+            self.rules[response.metric.0].note(miss);
+        }
+        if !observed.unused.is_empty() {
+            worker.telemetry().unused_events.note(&observed.unused);
         }
     }
 

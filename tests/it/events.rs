@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::path::Path;
 use watershed::config;
 use watershed::experiment::event::{EVENT_HEADER, EventFault, event_id};
-use watershed::experiment::metric::{Metric, Observation, VALUE_MAX, observe};
+use watershed::experiment::metric::{Metric, Observation, Observed, VALUE_MAX, observe};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -34,7 +34,11 @@ fn check(
     expected: &[(usize, u32, i64, i64)],
 ) {
     let method: Method = request.0.parse().unwrap();
-    let (seen, faults) = observe(&metrics(written), &method, request.1, answer, NOW_MS);
+    let Observed {
+        observations: seen,
+        faults,
+        ..
+    } = observe(&metrics(written), &method, request.1, answer, NOW_MS);
     let told = |seen: &Observation| (seen.metric.0, seen.count, seen.sum, seen.base);
     assert_eq!(seen.iter().map(told).collect::<Vec<_>>(), expected);
     assert_eq!(faults, []);
@@ -140,7 +144,11 @@ type Counted = (usize, u32, i64, Option<u64>);
 
 /// What a header counts for, as (metric, count, sum, ID), and what is wrong with it.
 fn header(written: &str, lines: &[&str]) -> (Vec<Counted>, Vec<String>) {
-    let (seen, faults) = observe(&metrics(written), &Method::GET, "/", &says(lines), NOW_MS);
+    let Observed {
+        observations: seen,
+        faults,
+        ..
+    } = observe(&metrics(written), &Method::GET, "/", &says(lines), NOW_MS);
     let told = |seen: &Observation| {
         let id = seen.event_id.map(u64::from);
         (seen.metric.0, seen.count, seen.sum, id)
@@ -251,7 +259,11 @@ fn own_time_of_an_event_is_kept_or_the_event_is_lost() {
     let at = |ms: u64| jiff::Timestamp::from_millisecond(ms as i64).unwrap();
     let hour_ago = NOW_MS - 3_600_000;
     let line = format!("a;v=1;at=\"{}\", a;v=2", at(hour_ago));
-    let (seen, faults) = observe(&metrics(BOTH), &Method::GET, "/", &says(&[&line]), NOW_MS);
+    let Observed {
+        observations: seen,
+        faults,
+        ..
+    } = observe(&metrics(BOTH), &Method::GET, "/", &says(&[&line]), NOW_MS);
     let times = seen
         .iter()
         .map(|one| (one.metric.0, one.sum, one.at_ms.map(u64::from)));
@@ -278,7 +290,7 @@ proptest! {
         let mut answer = answer(200, &[]);
         if let Ok(value) = HeaderValue::from_bytes(&bytes) {
             answer.headers.insert(EVENT_HEADER, value);
-            let (seen, _) = observe(&metrics("m: { event: a, value: v, kind: mean, scale: 6 }"), &Method::GET, "/", &answer, NOW_MS);
+            let Observed { observations: seen, .. } = observe(&metrics("m: { event: a, value: v, kind: mean, scale: 6 }"), &Method::GET, "/", &answer, NOW_MS);
             prop_assert!(seen.iter().all(|seen| seen.sum.abs() <= VALUE_MAX));
         }
     }

@@ -104,6 +104,9 @@ fn every_command_prints_one_document() {
         let done = site.json(0, &format!("{action} site{group} --url URL"), "");
         assert_eq!((&done["to"], &done["changed"]), (&to.into(), &true.into()));
     }
+    let site_url = format!("http://{}/", site.proxy.public);
+    let visited = site.json(0, &format!("doctor {site_url} --url URL -c FILE"), "");
+    assert_eq!(visited["problems"], serde_json::json!([]), "{visited}");
     let explained = site.json(0, "explain --user user-1 -c FILE", "");
     assert_eq!(explained["user"], "user-1");
     assert_eq!(explained["experiments"][0]["name"], "site");

@@ -1,6 +1,7 @@
 //! The results page in a real browser: its content, updates, decisions and accessibility.
 
 use crate::support::HANG;
+use crate::support::browser::{Chromium, Driver};
 use crate::support::client::Client as AdminClient;
 use crate::support::clock::Clock;
 use crate::support::origin::Origin;
@@ -9,91 +10,12 @@ use crate::support::redis::Redis;
 use crate::support::tools;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
+use fantoccini::{Client, Locator};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::Duration;
-use url::{ParseError, Url};
 
 const WAIT: Duration = HANG;
-
-/// chromedriver, which drives headless Chromium.
-struct Driver {
-    child: Child,
-    url: String,
-}
-
-impl Driver {
-    fn start() -> Driver {
-        let mut child = tools::command("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver is missing: run ./scripts/test, which installs it");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| {
-            let line = line.unwrap();
-            let (_, port) = line.split_once("started successfully on port ")?;
-            Some(port.trim_end_matches('.').to_owned())
-        });
-        std::thread::spawn(move || lines.for_each(drop));
-        Driver {
-            child,
-            url: format!("http://127.0.0.1:{}", port.unwrap()),
-        }
-    }
-
-    async fn browser(&self) -> Client {
-        let arguments = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-        ];
-        let wanted = json!({
-            "goog:chromeOptions": { "args": arguments },
-            "goog:loggingPrefs": { "browser": "ALL" },
-        });
-        let Value::Object(wanted) = wanted else {
-            unreachable!("it is an object");
-        };
-        ClientBuilder::new(HttpConnector::new())
-            .capabilities(wanted)
-            .connect(&self.url)
-            .await
-            .unwrap()
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A command that only Chromium's driver has.
-#[derive(Debug)]
-struct Chromium(&'static str, Value);
-
-impl WebDriverCompatibleCommand for Chromium {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
-        base.join(&format!(
-            "session/{}/{}",
-            session.unwrap_or_default(),
-            self.0
-        ))
-    }
-
-    fn method_and_body(&self, _: &Url) -> (http::Method, Option<String>) {
-        (http::Method::POST, Some(self.1.to_string()))
-    }
-}
 
 /// A site with visitors of the last two days.
 struct Shop {

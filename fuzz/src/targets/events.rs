@@ -62,17 +62,17 @@ fn header(bytes: &[u8]) {
     assert_eq!(seen, observe(&metrics, &Method::GET, "/", &joined, NOW_MS));
     let commas = bytes.iter().filter(|&&byte| byte == b',' || byte == b'\n');
     let most = commas.count() as u32 + 1;
-    for one in &seen.0 {
+    for one in &seen.observations {
         assert!((1..=most).contains(&one.count), "{one:?}");
         let bound = (i64::from(one.count) * 5_000_000).min(VALUE_MAX);
         assert!(one.sum.abs() <= bound, "{one:?}");
         assert!(one.event_id.is_none() || one.count == 1, "{one:?}");
     }
     // Every member counts or is reported.
-    let purchases = seen.0.iter().filter(|one| one.metric.0 == 0);
+    let purchases = seen.observations.iter().filter(|one| one.metric.0 == 0);
     let purchases = purchases.map(|one| one.count as usize).sum::<usize>();
     assert!(purchases <= HEADER_EVENTS_MAX);
-    assert!(!bytes.trim_ascii().is_empty() || !seen.1.is_empty());
+    assert!(!bytes.trim_ascii().is_empty() || !seen.faults.is_empty());
 }
 
 fn report(bytes: &[u8]) {

@@ -175,7 +175,7 @@ impl Metrics {
         let sum = |of: fn(&crate::telemetry::WorkerTelemetry) -> &crate::telemetry::Counter| {
             one(telemetry.sum(of))
         };
-        let all: [(&str, &str, _); 8] = [
+        let all: [(&str, &str, _); 9] = [
             ("requests", "Requests received", sum(|it| &it.requests)),
             (
                 "refusals",
@@ -201,6 +201,11 @@ impl Metrics {
                 "assets_followed",
                 "Requests that one version answered with 404, and another one served",
                 sum(|it| &it.assets_followed),
+            ),
+            (
+                "requests_pinned",
+                "Requests that the version of their open page served, and not that of the user's group",
+                sum(|it| &it.requests_pinned),
             ),
             (
                 "unreadable_events",

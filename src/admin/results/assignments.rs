@@ -156,6 +156,9 @@ fn why_inside(plan: &Plan, experiment: &Experiment, group: &str, by: AssignedBy)
         }
         AssignedBy::Override => format!("a signed override asks for {group}"),
         AssignedBy::Include => format!("the file puts this ID into {group} (include); not counted"),
+        AssignedBy::Pinned => {
+            format!("the page that the request belongs to came from {group}; not counted")
+        }
         AssignedBy::Winner => format!("{group} has won: everyone who matches sees it"),
         AssignedBy::Holdback => {
             format!("another group has won, and this user keeps {group} (holdback); not counted")

@@ -136,7 +136,7 @@ pub fn evaluate(
     };
     let reason = match by {
         AssignedBy::Hash | AssignedBy::Sticky(_) | AssignedBy::Holdback => "SPLIT",
-        AssignedBy::Include | AssignedBy::Override => "TARGETING_MATCH",
+        AssignedBy::Include | AssignedBy::Override | AssignedBy::Pinned => "TARGETING_MATCH",
         AssignedBy::Winner => "STATIC",
     };
     let id = match experiment.unit {

@@ -7,6 +7,7 @@ use crate::admin::results::evaluator::{self, Evaluator};
 use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
 use crate::admin::results::history;
 use crate::admin::results::metric::{ONCE, View};
+use crate::admin::results::missed;
 use crate::admin::results::ramp_progress::{RampContext, ramp_progress};
 use crate::admin::results::schema::{
     ActResult, DecidedResult, EventState, ExperimentResult, FrequentIdResult, ReplicaResult,
@@ -80,6 +81,9 @@ pub async fn gather(
             Ok(mut shown) => {
                 let scheduled = experiment.schedule.at(now_ms);
                 shown.decided = past.decided(experiment, scheduled);
+                shown
+                    .warnings
+                    .extend(missed::warnings(plan, experiment, telemetry));
                 experiments.push(shown);
             }
             Err(error) => leave_out(&experiment.name, error)?,
@@ -99,6 +103,7 @@ pub async fn gather(
         store: state,
         events: EventState {
             faults: telemetry.event_faults(),
+            unused: telemetry.unused_events(),
         },
         frequent_ids: frequent_ids(telemetry),
         replicas: replicas(plan, store, replica, now_ms).await?,

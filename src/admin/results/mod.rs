@@ -14,6 +14,7 @@ pub(crate) mod guardrail;
 pub(crate) mod history;
 pub(crate) mod hours;
 pub(crate) mod metric;
+pub(crate) mod missed;
 pub(crate) mod planning;
 pub mod planning_result;
 pub(crate) mod ramp_progress;

@@ -121,6 +121,7 @@ pub struct StoreState {
 #[expect(missing_docs, reason = "see docs/results.md")]
 pub struct EventState {
     pub faults: BTreeMap<&'static str, u64>,
+    pub unused: BTreeMap<String, u64>,
 }
 
 /// One ID that makes more than 5 % of the latest requests of this process.

@@ -6,6 +6,7 @@ use crate::experiment::matcher::Matcher;
 use crate::experiment::message_edits::{MessageEdits, Redirect};
 use crate::experiment::path_rewrite::PathRewrite;
 use http::header::{HeaderName, HeaderValue};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The place of a route in the file, from 0 on.
@@ -33,6 +34,9 @@ pub enum RouteAnswer {
     /// Watershed, with the same response each time.
     Respond(Arc<FixedResponse>),
 }
+
+/// Own pages for errors, by status.
+pub type ErrorPages = BTreeMap<u16, Arc<FixedResponse>>;
 
 /// A response of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use crate::experiment::http_view::{HeaderView, RequestView, without_port};
 use crate::experiment::identity;
 use crate::experiment::normal_path::normal_path;
 use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
+use crate::experiment::served_pages::VERSION_HEADER;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::Bounds;
 use crate::proxy::h1::grammar::{self, is_named};
@@ -91,6 +92,8 @@ pub(in crate::proxy) struct RareFields<'a> {
     /// An override in the query.
     pub override_in_query: bool,
     brought: Option<OverrideToken>,
+    /// The token of a version that the request is pinned to.
+    version: Option<&'a [u8]>,
 }
 
 impl<'a> RareFields<'a> {
@@ -295,6 +298,8 @@ impl<'a> Request<'a> {
                 10.. if begins(name, b"watershed-") => {
                     if name.eq_ignore_ascii_case(OVERRIDE_HEADER.as_str().as_bytes()) {
                         self.bring(value, false);
+                    } else if name.eq_ignore_ascii_case(VERSION_HEADER.as_str().as_bytes()) {
+                        self.odd().version = Some(value);
                     }
                     self.lines.take(place);
                 }
@@ -431,6 +436,11 @@ impl<'a> Request<'a> {
     /// The override token that came with it.
     pub fn override_token(&self) -> Option<&OverrideToken> {
         self.odd.as_ref()?.brought.as_ref()
+    }
+
+    /// The token of a version in its header, not yet verified.
+    pub fn version_token(&self) -> Option<&'a [u8]> {
+        self.odd.as_ref()?.version
     }
 
     /// The host that its target names.

@@ -6,6 +6,7 @@ use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::GROUPS_COOKIE;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::{AssignedBy, Assignment};
+use crate::experiment::served_pages::{PAGES_COOKIE, VersionDigest};
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
 use crate::proxy::headers::cache_control::{self, CacheHeaders};
 use crate::proxy::headers::edit::Edit;
@@ -25,6 +26,8 @@ const GROUP: HeaderName = HeaderName::from_static("watershed-group");
 pub struct PlanHeaders {
     /// By experiment and group: `new-site=control`.
     groups: Vec<Vec<HeaderValue>>,
+    /// By experiment and group; empty where no experiment follows open pages.
+    digests: Box<[Box<[Option<VersionDigest>]>]>,
     /// What keeps versions apart.
     pub versions: VersionHeaders,
     /// What caches are told.
@@ -46,16 +49,52 @@ impl PlanHeaders {
         };
         PlanHeaders {
             groups: plan.experiments.iter().map(of).collect(),
+            digests: digests(plan),
             versions: VersionHeaders::new(plan),
             caches: CacheHeaders::new(plan),
             reserved: Rc::new(ReservedNames::new(plan)),
         }
     }
 
+    /// Whether some experiment follows open pages.
+    pub fn follows_open_pages(&self) -> bool {
+        !self.digests.is_empty()
+    }
+
+    /// The version of a group of an experiment that follows open pages.
+    pub fn digest(&self, experiment: ExperimentIndex, group: GroupIndex) -> Option<VersionDigest> {
+        self.digests.get(experiment.0)?[group.0]
+    }
+
+    /// The group that a version is of.
+    pub fn group_of(&self, version: VersionDigest) -> Option<(ExperimentIndex, GroupIndex)> {
+        let mut all = self.digests.iter().enumerate();
+        all.find_map(|(experiment, groups)| {
+            let group = groups.iter().position(|it| *it == Some(version))?;
+            Some((ExperimentIndex(experiment), GroupIndex(group)))
+        })
+    }
+
     /// `new-site=control`.
     pub fn group(&self, experiment: ExperimentIndex, group: GroupIndex) -> &HeaderValue {
         &self.groups[experiment.0][group.0]
     }
+}
+
+/// The versions of experiments that follow open pages.
+fn digests(plan: &Plan) -> Box<[Box<[Option<VersionDigest>]>]> {
+    let follows = |own: &Experiment| own.versions.skew_s.is_some();
+    if !plan.experiments.iter().any(follows) {
+        return Box::default();
+    }
+    let of = |own: &Experiment| {
+        let digest = |group: &Group| {
+            let upstream = plan.upstream(group.upstream?);
+            follows(own).then(|| VersionDigest::of(&own.name, &group.name, &upstream.name))
+        };
+        own.groups.iter().map(digest).collect()
+    };
+    plan.experiments.iter().map(of).collect()
 }
 
 /// A token that a client brought, and whether it came in the query of a link.
@@ -126,8 +165,8 @@ pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
 }
 
 /// Cookies that are for watershed alone: an override token, a session of the admin API, the groups of a
-/// user.
-const PRIVATE_COOKIES: [&str; 3] = [OVERRIDE_COOKIE, SESSION_COOKIE, GROUPS_COOKIE];
+/// user, the pages of a browser.
+const PRIVATE_COOKIES: [&str; 4] = [OVERRIDE_COOKIE, SESSION_COOKIE, GROUPS_COOKIE, PAGES_COOKIE];
 
 /// Whether a cookie of this name is for watershed alone.
 pub fn is_private_name(name: &[u8]) -> bool {

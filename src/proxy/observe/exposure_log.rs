@@ -130,7 +130,9 @@ fn with_harm(plan: &Plan, answered: &mut Answered<'_>, latency: Duration) -> Obs
     for inside in &answered.assignment.inside {
         // Before the exposure, what control served in the group's place counts as no harm.
         let is_fallback = answered.served == Some(inside.experiment);
-        if !inside.by.is_over() && (inside.exposes || !is_fallback) {
+        // The user of a pinned request may be in another group, which did no harm.
+        let is_pinned = inside.by == AssignedBy::Pinned;
+        if !inside.by.is_over() && !is_pinned && (inside.exposes || !is_fallback) {
             let bounds = &plan.experiment(inside.experiment).guardrails;
             guardrail::observe(bounds, answered.status, latency, &mut observations);
         }

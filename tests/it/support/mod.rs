@@ -1,5 +1,6 @@
 //! Shared by tests: origins, the program, Redis, and a client.
 
+pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod origin;

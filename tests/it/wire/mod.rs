@@ -13,6 +13,7 @@ mod http1;
 pub mod http2;
 mod limits;
 mod memory;
+mod open_pages;
 mod pipeline;
 mod requests;
 mod response_limits;

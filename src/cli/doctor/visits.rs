@@ -1,0 +1,171 @@
+//! Who visits the site: a user of each version, and new users.
+
+use super::browser::{Browser, RequestBudget, Seen};
+use super::diagnosis::Diagnosis;
+use super::html::{self, PageAddress};
+use crate::config::plan::Plan;
+use crate::experiment::override_token::{self, Override};
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many versions are visited.
+const VERSIONS_MAX: usize = 6;
+/// How many files of one version's page are loaded.
+const FILES_MAX: usize = 15;
+/// How long an override is valid, in seconds.
+const TOKEN_S: u64 = 600;
+
+/// What a user of one version saw.
+#[derive(Debug)]
+pub struct VersionVisit {
+    /// The experiment.
+    pub experiment: String,
+    /// The group.
+    pub group: String,
+    /// Whether each version has cookies for itself.
+    pub isolates: bool,
+    /// The page, and what redirected to it.
+    pub pages: Vec<Seen>,
+    /// Files of the page, as this user gets them.
+    pub own_files: Vec<Seen>,
+    /// Files of other versions' pages, as this user gets them without a page's address.
+    pub other_files: Vec<Seen>,
+}
+
+/// All visits.
+#[derive(Debug, Default)]
+pub struct Visits {
+    /// A user of each version.
+    pub versions: Vec<VersionVisit>,
+    /// New users: each page twice, the second time with the cookies of the first.
+    pub visitors: Vec<Seen>,
+}
+
+impl VersionVisit {
+    /// The page.
+    pub fn page(&self) -> Option<&Seen> {
+        self.pages.last()
+    }
+
+    /// The files of the site that the page needs.
+    fn files(&self) -> Vec<PageAddress> {
+        let Some(page) = self.page() else {
+            return Vec::new();
+        };
+        let links = html::links(&page.address, &page.text).into_iter();
+        let files = links.filter(|it| it.is_part && it.address.is_same_site(&page.address));
+        let files: BTreeSet<PageAddress> = files.map(|it| it.address).collect();
+        files.into_iter().take(FILES_MAX).collect()
+    }
+}
+
+impl Visits {
+    /// Visits the site. Fails where it does not answer at all.
+    pub async fn make(
+        site: &PageAddress,
+        plan: Option<&Plan>,
+        (budget, visitors): (&RequestBudget, u64),
+        diagnosis: &mut Diagnosis,
+    ) -> anyhow::Result<Visits> {
+        let mut visits = Visits::default();
+        for (version, mut browser) in of_versions(plan, diagnosis) {
+            let pages = browser.open(site, budget).await?;
+            visits.versions.push(VersionVisit { pages, ..version });
+        }
+        visits.load_files(plan, budget).await?;
+        let mut browsers: Vec<Browser> = (0..visitors).map(|_| Browser::default()).collect();
+        for _ in 0..2 {
+            for browser in &mut browsers {
+                visits
+                    .visitors
+                    .extend(browser.open(site, budget).await?.pop());
+            }
+        }
+        if budget.made() == 0 {
+            // The address is at least tried.
+            let seen = Browser::default().open(site, budget).await?;
+            visits.visitors.extend(seen);
+        }
+        Ok(visits)
+    }
+
+    /// Loads the files of each version as its own user, and as users of the others.
+    async fn load_files(
+        &mut self,
+        plan: Option<&Plan>,
+        budget: &RequestBudget,
+    ) -> anyhow::Result<()> {
+        let files: Vec<Vec<PageAddress>> = self.versions.iter().map(VersionVisit::files).collect();
+        for (place, version) in self.versions.iter_mut().enumerate() {
+            let Some(mut browser) = plan.and_then(|plan| forced(plan, version)) else {
+                continue;
+            };
+            let page = version.page().map(|it| it.address.clone());
+            for file in &files[place] {
+                let seen = browser.load(file, page.as_ref(), budget).await?;
+                version.own_files.extend(seen);
+            }
+            let others = files
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != place);
+            let others: BTreeSet<&PageAddress> = others.flat_map(|(_, files)| files).collect();
+            for file in others.into_iter().filter(|it| !files[place].contains(it)) {
+                let seen = browser.load(file, None, budget).await?;
+                version.other_files.extend(seen);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The versions of the file, each with a browser that is put into its group.
+fn of_versions(plan: Option<&Plan>, diagnosis: &mut Diagnosis) -> Vec<(VersionVisit, Browser)> {
+    let Some(plan) = plan else {
+        let note = "no routes file was found, so that versions could not be told apart: name it with -c FILE";
+        diagnosis.notes.push(note.to_owned());
+        return Vec::new();
+    };
+    if plan.override_secret.is_none() {
+        let note = "versions were not visited one by one: the file has no overrides.secret";
+        diagnosis.notes.push(note.to_owned());
+        return Vec::new();
+    }
+    let versions = versions(plan).take(VERSIONS_MAX);
+    let versions = versions.filter_map(|(experiment, group, isolates)| {
+        let version = VersionVisit {
+            experiment: experiment.to_owned(),
+            group: group.to_owned(),
+            isolates,
+            pages: Vec::new(),
+            own_files: Vec::new(),
+            other_files: Vec::new(),
+        };
+        let browser = forced(plan, &version)?;
+        Some((version, browser))
+    });
+    versions.collect()
+}
+
+/// A browser whose user is in the group of a version.
+fn forced(plan: &Plan, version: &VersionVisit) -> Option<Browser> {
+    let secret = plan.override_secret.as_ref()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let token = Override {
+        experiment: version.experiment.clone(),
+        group: version.group.clone(),
+        expires_s: now.as_secs() + TOKEN_S,
+    };
+    let token = override_token::sign(secret.reveal().as_bytes(), &token);
+    Some(Browser::with_override(&token))
+}
+
+/// The groups of experiments with upstreams, and whether each version has cookies for itself.
+fn versions(plan: &Plan) -> impl Iterator<Item = (&str, &str, bool)> {
+    let choosing = plan.experiments.iter().filter(|it| it.chooses_upstream());
+    choosing.flat_map(|experiment| {
+        let isolates = experiment.versions.isolation.is_some();
+        let groups = experiment.groups.iter();
+        groups.map(move |group| (&*experiment.name, &*group.name, isolates))
+    })
+}

@@ -1,0 +1,310 @@
+//! `watershed doctor` on sites with mistakes, and what results say of responses that count for nothing.
+
+use crate::support::proxy::{BINARY, Proxy};
+use crate::support::raw::Raw;
+use serde_json::Value;
+use std::process::Command;
+
+/// A version of a site. `page` is its page, `fields` are those of the page's response.
+fn version(name: &'static str, fields: &'static str, page: &'static str) -> Raw {
+    Raw::start(move |mut peer| {
+        while let Some(request) = peer.request() {
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let named = format!("/{name}.js");
+            let (head, body) = match path {
+                "/shop" | "/shop/start" => (format!("200 OK\r\n{fields}"), page),
+                "/shop/old" => ("302 Found\r\nLocation: /shop\r\n".to_owned(), ""),
+                path if path == named => ("200 OK\r\n".to_owned(), "js"),
+                _ => ("404 Not Found\r\n".to_owned(), "none"),
+            };
+            let length = body.len();
+            peer.say(format!(
+                "HTTP/1.1 {head}Content-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    })
+}
+
+fn routes(origins: [&Raw; 2], experiment: &str, more: &str) -> String {
+    format!(
+        "upstreams: {{ current: \"http://{}\", next: \"http://{}\" }}\n\
+         overrides: {{ secret: 0123456789abcdef0123456789abcdef }}\n\
+         experiments: {{ site: {{ control: current, experiment: next, percent: 50{experiment} }} }}\n{more}",
+        origins[0].address, origins[1].address
+    )
+}
+
+/// Runs the command, and returns its exit code and document.
+fn doctor(proxy: &Proxy, path: &str, arguments: &[&str]) -> (Option<i32>, Value) {
+    let url = format!("http://{}{path}", proxy.public);
+    let admin = format!("http://{}", proxy.admin);
+    let output = Command::new(BINARY)
+        .args(["doctor", &url, "--json", "--url", &admin, "-c"])
+        .arg(proxy.file())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}", String::from_utf8_lossy(&output.stdout));
+    });
+    (output.status.code(), document)
+}
+
+fn kinds(document: &Value) -> Vec<&str> {
+    let problems = document["problems"].as_array().unwrap().iter();
+    problems.map(|it| it["kind"].as_str().unwrap()).collect()
+}
+
+#[track_caller]
+fn has(document: &Value, kind: &str, words: &[&str]) {
+    let problems = document["problems"].as_array().unwrap();
+    let is = |it: &&Value| {
+        let text = format!("{} {}", it["found"], it["fix"]);
+        it["kind"] == kind && words.iter().all(|word| text.contains(word))
+    };
+    assert!(
+        problems.iter().any(|it| is(&it)),
+        "{kind} {words:?}: {document:#}"
+    );
+}
+
+#[test]
+fn sound_site_has_no_problems() {
+    let page = "<script src=/current.js></script>";
+    let one = version("current", "Cache-Control: max-age=60\r\n", page);
+    let other = version(
+        "next",
+        "Cache-Control: max-age=60\r\n",
+        "<script src=/next.js></script>",
+    );
+    let proxy = Proxy::start(&routes([&one, &other], "", ""));
+    let (code, document) = doctor(&proxy, "/shop/old", &["--visitors", "6"]);
+    assert_eq!((code, kinds(&document)), (Some(0), vec![]), "{document:#}");
+    assert_eq!(
+        document["notes"].as_array().unwrap().len(),
+        0,
+        "{document:#}"
+    );
+    // Overrides count for nobody.
+    let users: u64 = proxy.results()["experiments"][0]["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["users"].as_u64().unwrap())
+        .sum();
+    assert!(users <= 6, "{users}");
+    // For people.
+    let url = format!("http://{}/shop", proxy.public);
+    let output = Command::new(BINARY)
+        .args(["doctor", &url, "--visitors", "0", "--url"])
+        .arg(format!("http://{}", proxy.admin))
+        .arg("-c")
+        .arg(proxy.file())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("nothing found in "), "{text}");
+}
+
+#[test]
+fn mistakes_of_versions_are_reported() {
+    let cookies = "Set-Cookie: sid=1; Path=/\r\nSet-Cookie: theme=a\r\nSet-Cookie: only=1\r\n";
+    let one = version("current", cookies, "<script src='/current.js'></script>");
+    let cookies = "Set-Cookie: sid=2; Path=/\r\nSet-Cookie: theme=b\r\n";
+    let page =
+        "<script src='/next.js'></script><link href=\"/lost.css\"><a href='http://127.0.0.1:1/x'>";
+    let other = version("next", cookies, page);
+    let file = routes([&one, &other], ", assets: \"off\"", "");
+    let proxy = Proxy::start(&file);
+    let (code, document) = doctor(&proxy, "/shop", &["--visitors", "1"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(
+        &document,
+        "equal_cookies",
+        &["sid, theme", "cookies: isolate"],
+    );
+    has(
+        &document,
+        "missing_file",
+        &["/lost.css", "experiment (site)"],
+    );
+    has(
+        &document,
+        "missing_in_other_version",
+        &["control (site)", "/next.js", "assets: follow"],
+    );
+    has(
+        &document,
+        "missing_in_other_version",
+        &["experiment (site)", "/current.js"],
+    );
+    assert_eq!(document["error"], "4 problems found");
+    // Isolated cookies are not equal.
+    proxy.write(&routes([&one, &other], ", cookies: isolate", ""));
+    let admin = crate::support::client::Client::admin(proxy.admin).post("/admin/reload", "", "");
+    assert_eq!(admin.status, 200);
+    let (_, document) = doctor(&proxy, "/shop", &["--visitors", "0"]);
+    assert_eq!(kinds(&document), ["missing_file"], "{document:#}");
+}
+
+#[test]
+fn names_of_upstreams_and_lost_schemes_are_reported() {
+    let redirecting = |to: &'static str| {
+        Raw::start(move |mut peer| {
+            while let Some(request) = peer.request() {
+                let host = request
+                    .lines()
+                    .find_map(|line| line.strip_prefix("host: ").or(line.strip_prefix("Host: ")))
+                    .unwrap_or_default();
+                let to = to.replace("HOST", host);
+                peer.say(format!(
+                    "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"
+                ));
+            }
+        })
+    };
+    let (one, other) = (
+        redirecting("https://elsewhere.test/"),
+        redirecting("http://HOST/login"),
+    );
+    let proxy = Proxy::start(&routes([&one, &other], "", ""));
+    let (code, document) = doctor(&proxy, "/shop", &["--visitors", "0"]);
+    assert_eq!(code, Some(3));
+    has(
+        &document,
+        "leaves_public_name",
+        &["elsewhere.test", "or to a path alone"],
+    );
+}
+
+#[test]
+fn caches_that_mix_versions_are_reported() {
+    let one = version("current", "Cache-Control: max-age=60\r\n", "old");
+    let other = version("next", "Cache-Control: max-age=60\r\n", "new");
+    // Each visitor has a cookie, which such a file tells caches nothing of.
+    let file = routes([&one, &other], "", "cache: \"off\"\n");
+    let proxy = Proxy::start(&file);
+    let (code, document) = doctor(&proxy, "/shop", &["--visitors", "12"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(&document, "mixes_versions", &["/shop", "Vary"]);
+}
+
+#[test]
+fn doctor_says_what_it_cannot_check_and_ends() {
+    let (one, other) = (version("current", "", "old"), version("next", "", "new"));
+    let proxy = Proxy::start(&routes([&one, &other], "", ""));
+    let (code, document) = doctor(&proxy, "/shop", &["--requests", "2"]);
+    assert_eq!(
+        (code, &document["requests"]),
+        (Some(0), &2.into()),
+        "{document:#}"
+    );
+    assert!(
+        document["notes"].to_string().contains("--requests"),
+        "{document:#}"
+    );
+    // Not a watershed at all.
+    let url = format!("http://{}/shop", one.address);
+    let run = |url: &str| {
+        let output = Command::new(BINARY)
+            .args([
+                "doctor",
+                url,
+                "--json",
+                "--url",
+                "http://127.0.0.1:1",
+                "--timeout",
+                "1s",
+            ])
+            .current_dir(proxy.folder.path())
+            .output()
+            .unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document)
+    };
+    let (code, document) = run(&url);
+    assert_eq!(
+        (code, kinds(&document)),
+        (Some(3), vec!["not_proxied"]),
+        "{document:#}"
+    );
+    assert_eq!(
+        document["notes"].as_array().unwrap().len(),
+        2,
+        "{document:#}"
+    );
+    for (url, code) in [
+        ("http://127.0.0.1:1/", 1),
+        ("shop.test", 2),
+        ("ftp://shop.test/", 2),
+        ("http:///", 2),
+    ] {
+        let (found, document) = run(url);
+        assert_eq!(found, Some(code), "{url}: {document}");
+        assert!(document["error"].is_string(), "{document}");
+    }
+}
+
+#[test]
+fn results_warn_of_metrics_that_miss_and_events_without_a_metric() {
+    let origin = Raw::start(|mut peer| {
+        while let Some(request) = peer.request() {
+            let head = match request.starts_with("POST /checkout") {
+                true => {
+                    "303 See Other\r\nLocation: /thanks\r\nWatershed-Event: purchase; value=1\r\n"
+                }
+                false => "200 OK\r\nWatershed-Event: known\r\n",
+            };
+            peer.say(format!("HTTP/1.1 {head}Content-Length: 0\r\n\r\n"));
+        }
+    });
+    let more = "metrics: { buy: \"POST /checkout -> 2xx\", seen: { event: known } }\n";
+    let file = routes([&origin, &origin], "", more).replace(
+        "control: current, experiment: next, percent: 50",
+        "groups: { control: { weight: 1 }, experiment: { weight: 1 } }",
+    );
+    let proxy = Proxy::start(&file);
+    let mut client = proxy.client();
+    let warnings = |proxy: &Proxy| proxy.results()["experiments"][0]["warnings"].to_string();
+    for _ in 0..4 {
+        client.post("/checkout", "", "a=b");
+        client.get("/", "");
+    }
+    assert!(
+        !warnings(&proxy).contains("did not match"),
+        "{}",
+        warnings(&proxy)
+    );
+    for _ in 0..8 {
+        client.post("/checkout", "", "a=b");
+    }
+    let found = warnings(&proxy);
+    let expected =
+        "12 responses with 303 to POST /checkout did not match 2xx: metric buy counted 0 of 12";
+    assert!(found.contains(expected), "{found}");
+    assert!(
+        found.contains("event `purchase` arrived 12 times and no metric uses it"),
+        "{found}"
+    );
+    assert!(!found.contains("`known`"), "{found}");
+    assert_eq!(proxy.results()["events"]["unused"]["purchase"], 12);
+    // The page shows them, and so does doctor.
+    let page = crate::support::client::Client::admin(proxy.admin)
+        .get("/admin/results/site", "Accept: text/html\r\n")
+        .text();
+    assert!(page.contains("did not match 2xx"), "{page}");
+    let (code, document) = doctor(&proxy, "/", &["--visitors", "0"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(&document, "metric", &["303", "POST /checkout", "200-399"]);
+    has(&document, "metric", &["purchase", "write"]);
+    // A metric that counts something else begins again.
+    proxy.write(&file.replace("-> 2xx", "-> 303"));
+    let answer = crate::support::client::Client::admin(proxy.admin).post("/admin/reload", "", "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    client.post("/checkout", "", "a=b");
+    assert!(
+        !warnings(&proxy).contains("did not match"),
+        "{}",
+        warnings(&proxy)
+    );
+}
