@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 /// Keys of an experiment that name what other parts of the file or other files say, or that act.
 const LEFT_OUT: &[&str] = &[
-    "act_on", "end", "include", "mirror", "ramp", "requires", "start", "state",
+    "act_on", "confirm", "end", "include", "mirror", "on_alarm", "ramp", "requires", "start",
+    "state",
 ];
 /// An address for upstreams whose names alone matter.
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -144,6 +145,20 @@ mod tests {
             };
             assert_eq!(debug(again), debug(experiment));
             assert_eq!(&*restored.metrics[again.metrics[0].0].name, "zeta");
+        }
+    }
+
+    #[test]
+    fn definitions_of_every_key_can_be_restored() {
+        for text in [
+            include_str!("schema/all.yaml"),
+            include_str!("schema/forms.yaml"),
+        ] {
+            let (value, _) = crate::config::file::parse(Path::new("routes.yaml"), text, 0).unwrap();
+            for (name, text) in texts(&value) {
+                let restored = config::restore(&text);
+                assert!(restored.is_ok(), "{name}: {:?}\n{text}", restored.err());
+            }
         }
     }
 

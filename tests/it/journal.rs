@@ -1,5 +1,6 @@
 //! The journal on a real disk: what was written is read back, whatever happened in between.
 
+use crate::support::until;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -243,11 +244,14 @@ fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> (Vec<u64>, u64) {
     let mut bytes = std::fs::read(&segment).unwrap();
     change(&mut bytes);
     std::fs::write(&segment, bytes).unwrap();
-    let mut adopted = journal::adopt(folder.path(), &options(4 << 20))
-        .unwrap()
-        .readers;
-    let read = drain(&mut adopted[0]);
-    (read, adopted[0].lost())
+    // Its threads may take a moment to let go of it.
+    let mut adopted = until("an adopted journal", || {
+        let adopted = journal::adopt(folder.path(), &options(4 << 20)).unwrap();
+        let reader = adopted.readers.into_iter().next();
+        reader.ok_or("none")
+    });
+    let read = drain(&mut adopted);
+    (read, adopted.lost())
 }
 
 #[test]

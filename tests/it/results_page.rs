@@ -10,6 +10,7 @@ use crate::support::redis::Redis;
 use crate::support::tools;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::{Client, Locator};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -194,8 +195,7 @@ async fn complaints(browser: &Client) -> Vec<Value> {
 /// Moves the focus to an element with the Tab key. Fails if the focus is not visible there.
 async fn tab_to(browser: &Client, id: &str) {
     for _ in 0..40 {
-        let active = browser.active_element().await.unwrap();
-        if active.attr("id").await.unwrap().as_deref() == Some(id) {
+        if says(browser, "return document.activeElement.id").await == id {
             let outline = says(
                 browser,
                 "return getComputedStyle(document.activeElement).outlineStyle",
@@ -207,7 +207,11 @@ async fn tab_to(browser: &Client, id: &str) {
             );
             return;
         }
-        active.send_keys("\u{e004}").await.unwrap();
+        // Not to an element: live results may replace it at this moment.
+        let tab = KeyActions::new("keyboard".to_owned())
+            .then(KeyAction::Down { value: '\u{e004}' })
+            .then(KeyAction::Up { value: '\u{e004}' });
+        browser.perform_actions(tab).await.unwrap();
     }
     panic!("{id} is not reachable with the Tab key");
 }

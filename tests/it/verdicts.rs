@@ -321,6 +321,8 @@ fn dead_upstream_is_reported_with_its_missing_users() {
     assert_eq!(recently(1)["failed"], 250);
     assert_eq!(recently(1)["dead"], true);
     assert_eq!(recently(0)["dead"], false);
+    let gate = Client::admin(proxy.admin).get("/admin/experiments/new-site/gate?for=safe", "");
+    assert_eq!((gate.status, &gate.json()["state"]), (409, &"harm".into()));
     state(&results, "invalid", "the groups do not have the sizes");
     let parting = &experiment(&results)["sample_ratio"]["parting"];
     assert_eq!(parting["stage"], "answered", "{parting:#}");

@@ -1,6 +1,6 @@
 //! The answer of a gate: may a pipeline go on with an experiment? PURE.
 
-use crate::admin::results::schema::ExperimentResult;
+use crate::admin::results::schema::{ExperimentResult, GroupResult};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -106,6 +106,12 @@ fn harm(experiment: &ExperimentResult) -> Option<String> {
     let verdict = &experiment.verdict;
     if verdict.state == "loser" || !verdict.harms.is_empty() {
         return Some(verdict.reason.clone());
+    }
+    let mut groups = experiment.groups.iter();
+    let is_dead = |group: &&GroupResult| group.recently.as_ref().is_some_and(|it| it.dead);
+    if let Some(group) = groups.find(is_dead) {
+        let name = experiment.shown(&group.name);
+        return Some(format!("most responses of {name} failed lately"));
     }
     let breaches = experiment.guardrails.iter().flat_map(|guardrail| {
         let groups = guardrail.groups.iter();
