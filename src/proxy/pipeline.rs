@@ -94,8 +94,7 @@ pub fn begin<'b>(
 
     let inline = inline_bytes(&request, input);
     progress.received(inline as u64);
-    let new_changes = || Box::new(Changes::new(&request, trusted, decided.route));
-    let changes = snapshot.has_changes.then(new_changes);
+    let changes = changes(&snapshot, &request, trusted, decided.route);
     let mut written = WrittenHead::default();
     // What is answered here is sent to nobody, and is read as it came.
     if decided.local.is_none() {
@@ -142,6 +141,17 @@ pub fn begin<'b>(
         snapshot,
     };
     Begun::Request(exchange, body)
+}
+
+/// What the file changes in the request and its response, where it changes any.
+fn changes<'b>(
+    snapshot: &Snapshot,
+    request: &Request<'b>,
+    trusted: bool,
+    route: Option<RouteIndex>,
+) -> Option<Box<Changes<'b>>> {
+    let new = || Box::new(Changes::new(request, trusted, route));
+    snapshot.has_changes.then(new)
 }
 
 /// What the phases admit, identify and assign have found.
