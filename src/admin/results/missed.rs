@@ -10,6 +10,8 @@ use crate::telemetry::{RuleSum, Telemetry};
 const FEW: u64 = 5;
 /// How many events are named.
 const EVENTS_SHOWN: usize = 5;
+/// Stands between what was found and what to do.
+pub const FIX: &str = "; ";
 
 /// The warnings of an experiment that runs. They are of this process, since its start.
 pub fn warnings(plan: &Plan, experiment: &Experiment, telemetry: &Telemetry) -> Vec<String> {
@@ -25,7 +27,7 @@ pub fn warnings(plan: &Plan, experiment: &Experiment, telemetry: &Telemetry) -> 
     unused.sort_by(|(one, a), (other, b)| b.cmp(a).then(one.cmp(other)));
     let unused = unused.into_iter().take(EVENTS_SHOWN).map(|(name, count)| {
         format!(
-            "event `{name}` arrived {count} times and no metric uses it: write `event: {name}` at a metric, or correct the name"
+            "event `{name}` arrived {count} times and no metric uses it{FIX}write `event: {name}` at a metric, or correct the name"
         )
     });
     missed.chain(unused).collect()
@@ -83,12 +85,12 @@ fn wanted(miss: NearMiss, rule: &MetricRule) -> String {
 fn fix(miss: NearMiss) -> String {
     match miss {
         NearMiss::Status(status) if status < 400 => {
-            format!("; if these are successes, write `-> 200-399` or `-> {status}`")
+            format!("{FIX}if these are successes, write `-> 200-399` or `-> {status}`")
         }
         NearMiss::Status(_) => {
-            "; if these are successes, correct the status of the rule".to_owned()
+            format!("{FIX}if these are successes, correct the status of the rule")
         }
-        NearMiss::Header => "; correct the header of the rule, or the site".to_owned(),
+        NearMiss::Header => format!("{FIX}correct the header of the rule, or the site"),
     }
 }
 

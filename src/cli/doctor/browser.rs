@@ -162,8 +162,8 @@ impl Browser {
         if !budget.take() {
             return Ok(None);
         }
-        let mut request = Request::get(&address.target)
-            .header(HOST, &address.authority)
+        let mut request = Request::get(address.target())
+            .header(HOST, address.authority())
             .header(
                 USER_AGENT,
                 concat!("watershed-doctor/", env!("CARGO_PKG_VERSION")),

@@ -5,6 +5,7 @@ use super::diagnosis::Diagnosis;
 use super::html::{self, PageAddress};
 use super::shared_cache::{SharedCache, comes_from_a_cache, masked};
 use super::visits::{VersionVisit, Visits};
+use crate::admin::results::missed::FIX;
 use crate::config::plan::Plan;
 use http::StatusCode;
 use http::header::{SET_COOKIE, VIA};
@@ -43,7 +44,7 @@ fn through_watershed<'a>(
         diagnosis.add(
             "not_proxied",
             format!("{} does not come through watershed: it has no `Via: watershed`", page.address),
-            format!("check that {} leads to watershed, and that nothing in front answers for it or removes `Via`", site.authority),
+            format!("check that {} leads to watershed, and that nothing in front answers for it or removes `Via`", site.authority()),
         );
     }
 }
@@ -127,7 +128,7 @@ fn files(visits: &Visits, diagnosis: &mut Diagnosis) {
 /// The files that are not there.
 fn missing(seen: &[Seen]) -> impl Iterator<Item = &str> {
     let missing = seen.iter().filter(|it| it.status == StatusCode::NOT_FOUND);
-    missing.map(|it| &*it.address.target)
+    missing.map(|it| it.address.target())
 }
 
 /// Redirects that leave the public name, or its scheme.
@@ -135,29 +136,29 @@ fn redirects(site: &PageAddress, plan: Option<&Plan>, page: &Seen, diagnosis: &m
     let Some(to) = page.redirect() else {
         return;
     };
-    if to.is_same_site(site) && to.scheme == site.scheme {
+    if to.is_same_site(site) && to.scheme() == site.scheme() {
         return;
     }
     let found = format!("{} redirects to {to}", page.address);
-    if to.is_same_site(site) && site.scheme == "https" {
+    if to.is_same_site(site) && site.scheme() == "https" {
         return diagnosis.add(
             "forwarded_scheme",
             format!("{found}: it leaves https"),
             "let the site read X-Forwarded-Proto (in many frameworks: trust the proxy), and list the load balancer in front of watershed in `trust`",
         );
     }
-    let fix = match upstream_named(plan, &to.authority) {
+    let fix = match upstream_named(plan, to.authority()) {
         Some(upstream) => format!(
             "write `host: upstream` at upstreams.{upstream}, or let the site read X-Forwarded-Host"
         ),
         None => format!(
             "let the site redirect to {}, or to a path alone",
-            site.authority
+            site.authority()
         ),
     };
     diagnosis.add(
         "leaves_public_name",
-        format!("{found}: it leaves {}", site.authority),
+        format!("{found}: it leaves {}", site.authority()),
         fix,
     );
 }
@@ -168,10 +169,10 @@ fn names(site: &PageAddress, plan: Option<&Plan>, page: &Seen, diagnosis: &mut D
     let (mut plain, mut upstreams) = (BTreeSet::new(), BTreeSet::new());
     for link in links.iter().map(|link| &link.address) {
         if link.is_same_site(site) {
-            if site.scheme == "https" && link.scheme == "http" {
+            if site.scheme() == "https" && link.scheme() == "http" {
                 plain.insert(link.to_string());
             }
-        } else if let Some(upstream) = upstream_named(plan, &link.authority) {
+        } else if let Some(upstream) = upstream_named(plan, link.authority()) {
             upstreams.insert((upstream, link.to_string()));
         }
     }
@@ -241,10 +242,7 @@ pub fn results(results: &Value, diagnosis: &mut Diagnosis) {
         for warning in warnings.filter_map(Value::as_str) {
             let is_of_metric = warning.contains("did not match") || warning.starts_with("event `");
             if is_of_metric {
-                let (found, fix) = match warning.rsplit_once([';', ':']) {
-                    Some((found, fix)) => (found, fix.trim()),
-                    None => (warning, "correct the metric"),
-                };
+                let (found, fix) = warning.rsplit_once(FIX).unwrap_or((warning, ""));
                 diagnosis.add("metric", format!("{name}: {found}"), fix);
             }
         }

@@ -2,17 +2,11 @@
 
 use regex::bytes::Regex;
 use std::sync::LazyLock;
+use url::{Position, Url};
 
-/// An address of a page or a file.
+/// An address of a page or a file, without a fragment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PageAddress {
-    /// `http` or `https`.
-    pub scheme: String,
-    /// The host, with its port if it has one, in lower case.
-    pub authority: String,
-    /// The path and query.
-    pub target: String,
-}
+pub struct PageAddress(Url);
 
 #[expect(clippy::expect_used, reason = "the text is a constant, and tested")]
 static LINKS: LazyLock<Regex> = LazyLock::new(|| {
@@ -34,63 +28,48 @@ pub struct PageLink {
 impl PageAddress {
     /// Reads the address of a site.
     pub fn of_site(text: &str) -> Option<PageAddress> {
-        let (scheme, rest) = text.split_once("://")?;
-        let scheme = scheme.to_ascii_lowercase();
-        let rest = rest.split('#').next()?;
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(end);
-        let is_host = !authority.is_empty() && !authority.contains(['@', ' ', '\\']);
-        (["http", "https"].contains(&&*scheme) && is_host).then(|| PageAddress {
-            scheme,
-            authority: authority.to_ascii_lowercase(),
-            target: match target {
-                "" => "/".to_owned(),
-                target if target.starts_with('?') => format!("/{target}"),
-                target => target.to_owned(),
-            },
-        })
+        PageAddress::of_url(Url::parse(text).ok()?)
+    }
+
+    fn of_url(mut url: Url) -> Option<PageAddress> {
+        url.set_fragment(None);
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        (matches!(url.scheme(), "http" | "https") && !has_user).then_some(PageAddress(url))
     }
 
     /// Where a link in the page at this address leads; `None` for what is no page or file.
     pub fn join(&self, link: &str) -> Option<PageAddress> {
-        let link = link.trim().split('#').next()?;
-        if link.is_empty() {
-            return None;
+        let link = link.trim();
+        match link.is_empty() || link.starts_with('#') {
+            true => None,
+            false => PageAddress::of_url(self.0.join(link).ok()?),
         }
-        if let Some(rest) = link.strip_prefix("//") {
-            return PageAddress::of_site(&format!("{}://{rest}", self.scheme));
-        }
-        if link.contains("://") {
-            return PageAddress::of_site(link);
-        }
-        let before = link.split(['/', '?']).next().unwrap_or_default();
-        if before.contains(':') {
-            return None;
-        }
-        let path = self.target.split('?').next().unwrap_or_default();
-        let target = match link.as_bytes()[0] {
-            b'/' => link.to_owned(),
-            b'?' => format!("{path}{link}"),
-            _ => {
-                let folder = path.rfind('/').map_or("/", |at| &path[..=at]);
-                format!("{folder}{}", link.trim_start_matches("./"))
-            }
-        };
-        Some(PageAddress {
-            target,
-            ..self.clone()
-        })
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &str {
+        self.0.scheme()
+    }
+
+    /// The host, with its port if that is not the usual one of the scheme.
+    pub fn authority(&self) -> &str {
+        self.0.authority()
+    }
+
+    /// The path and query.
+    pub fn target(&self) -> &str {
+        &self.0[Position::BeforePath..]
     }
 
     /// Whether both have the same host and port.
     pub fn is_same_site(&self, other: &PageAddress) -> bool {
-        self.authority == other.authority
+        self.authority() == other.authority()
     }
 }
 
 impl std::fmt::Display for PageAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.authority, self.target)
+        self.0.fmt(f)
     }
 }
 
@@ -123,6 +102,7 @@ mod tests {
         };
         check("/x.js", Some("https://shop.test/x.js"));
         check("x.js", Some("https://shop.test/a/x.js"));
+        check("../x.js", Some("https://shop.test/x.js"));
         check("./x.js?v=1", Some("https://shop.test/a/x.js?v=1"));
         check("?q", Some("https://shop.test/a/b?q"));
         check("//cdn.test/x.js", Some("https://cdn.test/x.js"));
@@ -144,7 +124,7 @@ mod tests {
         let found = links(&page, text);
         let found: Vec<_> = found
             .iter()
-            .map(|it| (it.is_part, &*it.address.target))
+            .map(|it| (it.is_part, it.address.target()))
             .collect();
         let expected = [
             (true, "/app.js?a=1&b"),
