@@ -26,7 +26,7 @@ pub fn texts(file: &Value) -> BTreeMap<String, String> {
     let upstreams = upstreams.map(|name| (name.to_owned(), Value::Text(NOWHERE.to_owned())));
     let upstreams = Value::Map(upstreams.collect());
     let text = |(name, experiment): &(String, Value)| {
-        let experiment = Value::Map(vec![(name.clone(), without_left_out(experiment))]);
+        let experiment = Value::Map(vec![(name.clone(), without(experiment, LEFT_OUT))]);
         let mut whole = vec![
             ("upstreams".to_owned(), upstreams.clone()),
             ("experiments".to_owned(), experiment),
@@ -69,11 +69,12 @@ fn part<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     Some(value)
 }
 
-fn without_left_out(experiment: &Value) -> Value {
+/// Returns an experiment's part of the file without these keys.
+pub(super) fn without(experiment: &Value, left_out: &[&str]) -> Value {
     let Value::Map(map) = experiment else {
         return experiment.clone();
     };
-    let kept = map.iter().filter(|(key, _)| !LEFT_OUT.contains(&&**key));
+    let kept = map.iter().filter(|(key, _)| !left_out.contains(&&**key));
     Value::Map(kept.cloned().collect())
 }
 

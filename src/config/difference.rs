@@ -1,6 +1,7 @@
 //! What two files say differently, in lines that people read. It compares what replicas share: their own
 //! addresses and paths may differ.
 
+use super::definition::without;
 use super::file::{self, Value};
 use super::plan::Plan;
 use std::collections::BTreeMap;
@@ -115,14 +116,9 @@ fn without_confirmation(experiments: Value) -> Value {
     let Value::Map(experiments) = experiments else {
         return experiments;
     };
-    let without = |(name, experiment): (String, Value)| match experiment {
-        Value::Map(mut keys) => {
-            keys.retain(|(key, _)| key != "confirm" && key != "act_on");
-            (name, Value::Map(keys))
-        }
-        other => (name, other),
-    };
-    Value::Map(experiments.into_iter().map(without).collect())
+    let experiments = experiments.into_iter();
+    let without = experiments.map(|(name, own)| (name, without(&own, &["act_on", "confirm"])));
+    Value::Map(without.collect())
 }
 
 fn line(sign: char, path: &str, value: &str) -> String {

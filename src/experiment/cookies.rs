@@ -56,6 +56,12 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
     })
 }
 
+/// The `Set-Cookie` of a cookie that is for watershed alone, for so many seconds.
+pub fn own_cookie(name: &str, value: &str, seconds: u64, over_tls: bool) -> String {
+    let secure = if over_tls { "; Secure" } else { "" };
+    format!("{name}={value}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly{secure}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

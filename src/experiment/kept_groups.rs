@@ -6,7 +6,7 @@
 //! user's ID and all entries. So no client can choose a group, and no cookie is valid for another user.
 
 use super::assign::murmur3_32;
-use super::key_ring::{KeyRing, TAG_BYTES};
+use super::key_ring::KeyRing;
 use super::match_index::Experiments;
 use super::{EpochDigest, Experiment, ExperimentIndex, GroupIndex, UserId};
 use base64::Engine;
@@ -130,10 +130,7 @@ pub fn bytes_max<'a>(experiments: impl Iterator<Item = &'a Experiment>) -> usize
 
 fn verified<'a>(keys: &KeyRing, user: UserId<'_>, value: &'a [u8]) -> Option<(usize, &'a str)> {
     let (tag, entries) = std::str::from_utf8(value).ok()?.split_once('~')?;
-    let mut bytes = [0; TAG_BYTES];
-    let length = URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes).ok()?;
-    let parts = [LABEL, user.as_bytes(), entries.as_bytes()];
-    let key = keys.verify(&parts, bytes.get(..length)?)?;
+    let key = keys.verify_text(&[LABEL, user.as_bytes(), entries.as_bytes()], tag)?;
     Some((key, entries))
 }
 

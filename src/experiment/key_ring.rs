@@ -3,6 +3,8 @@
 //! A tag is the first 16 bytes of HMAC-SHA-256 (RFC 2104). Each secret is bound to one purpose
 //! first, so that a tag of one purpose is invalid for another.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -58,6 +60,13 @@ impl KeyRing {
         }
         let mut keys = std::iter::once(&self.first).chain(&*self.others);
         keys.position(|key| message(key, parts).verify_truncated_left(tag).is_ok())
+    }
+
+    /// The same for a tag in unpadded base64url.
+    pub fn verify_text(&self, parts: &[&[u8]], tag: &str) -> Option<usize> {
+        let mut bytes = [0; TAG_BYTES];
+        let length = URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes).ok()?;
+        self.verify(parts, bytes.get(..length)?)
     }
 }
 

@@ -7,7 +7,8 @@
 //! a [`key_ring`](super::key_ring), in unpadded base64url: only who was served by a version can name it.
 
 use super::assign::murmur3_32;
-use super::key_ring::{KeyRing, TAG_BYTES};
+use super::cookies::own_cookie;
+use super::key_ring::KeyRing;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::HeaderName;
@@ -129,7 +130,8 @@ impl<'a> SignedPages<'a> {
 
     /// Whether a key of this site signed it.
     pub fn is_genuine(self, keys: &KeyRing) -> bool {
-        has_signed(keys, &[PAGES_LABEL, self.entries.as_bytes()], self.tag)
+        let parts = [PAGES_LABEL, self.entries.as_bytes()];
+        keys.verify_text(&parts, self.tag).is_some()
     }
 }
 
@@ -152,11 +154,8 @@ pub fn cookie(keys: &KeyRing, pages: &[ServedPage], max_age_s: u32, over_tls: bo
     let entries: Vec<String> = pages.iter().map(ServedPage::text).collect();
     let entries = entries.join("~");
     let tag = keys.sign(&[PAGES_LABEL, entries.as_bytes()]);
-    let secure = if over_tls { "; Secure" } else { "" };
-    format!(
-        "{PAGES_COOKIE}={}~{entries}; Path=/; Max-Age={max_age_s}; SameSite=Lax; HttpOnly{secure}",
-        URL_SAFE_NO_PAD.encode(tag)
-    )
+    let value = format!("{}~{entries}", URL_SAFE_NO_PAD.encode(tag));
+    own_cookie(PAGES_COOKIE, &value, max_age_s.into(), over_tls)
 }
 
 /// Makes the token of a version, which stays the same for a whole period of `skew_s`, so that caches keep what is asked
@@ -175,8 +174,8 @@ pub fn version_of_token(keys: &KeyRing, token: &[u8]) -> Option<(VersionDigest, 
     let (version, period) = text.split_at_checked(8)?;
     let version = u32::from_str_radix(version, 16).ok()?;
     let period = u32::from_str_radix(period, 16).ok()?;
-    let is_genuine = has_signed(keys, &[VERSION_LABEL, text.as_bytes()], tag);
-    is_genuine.then_some((VersionDigest(version), period))
+    keys.verify_text(&[VERSION_LABEL, text.as_bytes()], tag)?;
+    Some((VersionDigest(version), period))
 }
 
 /// Whether a token that was made in this period is still valid.
@@ -184,15 +183,6 @@ pub fn is_valid_period(period: u32, (now_s, skew_s): (u32, u32)) -> bool {
     let now = now_s / skew_s.max(1);
     // One ahead for the clock of another replica.
     (now.saturating_sub(1)..=now.saturating_add(1)).contains(&period)
-}
-
-fn has_signed(keys: &KeyRing, parts: &[&[u8]], tag: &str) -> bool {
-    let mut bytes = [0; TAG_BYTES];
-    let length = URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes);
-    let Ok(length) = length else {
-        return false;
-    };
-    keys.verify(parts, &bytes[..length]).is_some()
 }
 
 #[cfg(test)]

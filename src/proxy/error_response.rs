@@ -218,10 +218,8 @@ pub fn with_page(code: ErrorCode, id: Option<&str>, page: Option<&FixedResponse>
         response.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
     }
     for (name, value) in fields {
-        response.extend_from_slice(name.as_str().as_bytes());
-        response.extend_from_slice(b": ");
-        response.extend_from_slice(value.as_bytes());
-        response.extend_from_slice(b"\r\n");
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        response.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
     }
     response.extend_from_slice(b"\r\n");
     response.extend_from_slice(body);

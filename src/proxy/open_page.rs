@@ -52,22 +52,23 @@ pub fn follow(
     }
     let kind = PageRequest::of(request);
     let now_s = (now_ms / 1000) as u32;
+    let signed = request.cookies(PAGES_COOKIE).next();
+    let signed = signed.and_then(SignedPages::read);
+    let digest = |(path, query): (&str, Option<&str>)| PageDigest::of(path, query);
+    // Who has no page open, as far as the cookie says, belongs to none.
+    let referring = signed.and_then(|_| referring_page(request)).map(digest);
+    let page = match kind.opens {
+        true => Some(digest((request.path(), request.query()))),
+        false => referring,
+    };
     let open_pages = OpenPages {
         snapshot,
         request,
         kind,
         now_s,
-        signed: request
-            .cookies(PAGES_COOKIE)
-            .next()
-            .and_then(SignedPages::read),
+        signed,
+        referring,
     };
-    let page = match kind.opens {
-        true => Some((request.path(), request.query())),
-        false => None,
-    };
-    let page = page.or_else(|| referring_page(request));
-    let page = page.map(|(path, query)| PageDigest::of(path, query));
     let current = match assignment.chosen {
         Some((experiment, group, _)) => Some((experiment, group)),
         None => open_pages.outside(route),
@@ -131,6 +132,8 @@ struct OpenPages<'a> {
     now_s: u32,
     /// The cookie, not yet verified: most requests need not know.
     signed: Option<SignedPages<'a>>,
+    /// The page that `Referer` names, where there is a cookie.
+    referring: Option<PageDigest>,
 }
 
 impl OpenPages<'_> {
@@ -215,12 +218,11 @@ impl OpenPages<'_> {
         let is_one = |(page, version): &(ServedPage, Version)| {
             !page.is_redirect && chosen.is_none_or(|chosen| chosen == version.0)
         };
-        let referring = referring_page(self.request);
-        let referring = referring.map(|(path, query)| PageDigest::of(path, query));
+        let is_referring = |page: &ServedPage| Some(page.page) == self.referring;
         let mut of_page = self.live().filter(is_one);
-        let of_page = of_page.find(|(it, _)| Some(it.page) == referring);
+        let of_page = of_page.find(|(it, _)| is_referring(it));
         let (page, version) = of_page.or_else(|| self.live().find(is_one))?;
-        let is_page = Some(page.page) == referring;
+        let is_page = is_referring(&page);
         let is_free = chosen.is_some() || self.may_follow(version.0, is_page);
         // Only what makes a difference is verified.
         (is_free && Some(version) != current && self.is_genuine()).then_some(version)
@@ -238,11 +240,9 @@ impl OpenPages<'_> {
         let Some(current) = current.filter(|_| self.kind.belongs && self.signed.is_some()) else {
             return false;
         };
-        let page = referring_page(self.request);
-        let page = page.map(|(path, query)| PageDigest::of(path, query));
         let fresh_s = self.skew_s(current.0) / 4;
         self.live().any(|(it, version)| {
-            let is_page = Some(it.page) == page && !it.is_redirect;
+            let is_page = Some(it.page) == self.referring && !it.is_redirect;
             is_page && version == current && !it.is_live(self.now_s, fresh_s)
         })
     }

@@ -94,13 +94,12 @@ pub fn begin<'b>(
 
     let inline = inline_bytes(&request, input);
     progress.received(inline as u64);
-    let changes = changes(&snapshot, &request, trusted, decided.route);
-    let mut written = WrittenHead::default();
-    // What is answered here is sent to nobody, and is read as it came.
+    let new_changes = || Box::new(Changes::new(&request, trusted, decided.route));
+    let changes = snapshot.has_changes.then(new_changes);
+    let with = (extras.as_deref(), changes.as_deref());
+    let from = (&*snapshot, (&**client, trusted));
+    let written = decided.forward(from, with, &mut request, forwarded);
     if decided.local.is_none() {
-        let extras = (extras.as_deref(), changes.as_deref());
-        let from = (&*snapshot, (&**client, trusted));
-        written = decided.forward(from, extras, &mut request, forwarded);
         forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
     }
     let came = (input, inline);
@@ -143,17 +142,6 @@ pub fn begin<'b>(
     Begun::Request(exchange, body)
 }
 
-/// What the file changes in the request and its response, where it changes any.
-fn changes<'b>(
-    snapshot: &Snapshot,
-    request: &Request<'b>,
-    trusted: bool,
-    route: Option<RouteIndex>,
-) -> Option<Box<Changes<'b>>> {
-    let new = || Box::new(Changes::new(request, trusted, route));
-    snapshot.has_changes.then(new)
-}
-
 /// What the phases admit, identify and assign have found.
 struct Decided<'b> {
     local: Option<LocalResponse>,
@@ -169,7 +157,7 @@ struct Decided<'b> {
 }
 
 impl<'b> Decided<'b> {
-    /// Writes the head that the upstream gets.
+    /// Writes the head that the upstream gets. What is answered here is sent to nobody, and is read as it came.
     fn forward(
         &self,
         (snapshot, client): (&Snapshot, (&ClientInfo, bool)),
@@ -177,6 +165,9 @@ impl<'b> Decided<'b> {
         request: &mut Request<'_>,
         forwarded: &mut Vec<u8>,
     ) -> WrittenHead {
+        if self.local.is_some() {
+            return WrittenHead::default();
+        }
         let of = ForwardedRequest {
             snapshot,
             client,

@@ -229,14 +229,7 @@ impl Exchange<'_> {
             let how = (edited.answer.status, self.over_tls);
             page.cookie(&self.snapshot, by, how, &edited)
         });
-        let with_page: Vec<String>;
-        let cookies = match page_cookie {
-            None => &self.cookies,
-            Some(cookie) => {
-                with_page = self.cookies.iter().cloned().chain([cookie]).collect();
-                &with_page
-            }
-        };
+        let cookies = self.cookies.iter().chain(&page_cookie);
         plan_headers::finish(
             (plan, prepared),
             (provenance.version, &mut edited),

@@ -5,7 +5,7 @@ use crate::telemetry::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How many kinds of near misses of one rule are told apart.
+/// The number of kinds of near misses that are counted separately for each rule.
 const KINDS: usize = 8;
 /// How many events without a metric are kept.
 const EVENTS_MAX: usize = 32;

@@ -296,7 +296,11 @@ fn results_warn_of_metrics_that_miss_and_events_without_a_metric() {
     let (code, document) = doctor(&proxy, "/", &["--visitors", "0"]);
     assert_eq!(code, Some(3), "{document:#}");
     has(&document, "metric", &["303", "POST /checkout", "200-399"]);
-    has(&document, "metric", &["purchase", "write"]);
+    has(
+        &document,
+        "metric",
+        &["purchase", "write `event: purchase` at a metric"],
+    );
     // A metric that counts something else begins again.
     proxy.write(&file.replace("-> 2xx", "-> 303"));
     let answer = crate::support::client::Client::admin(proxy.admin).post("/admin/reload", "", "");

@@ -43,7 +43,11 @@ fn errors_have_the_pages_of_the_file() {
     let origin = Raw::start(|mut peer| {
         while let Some(request) = peer.request() {
             match request.starts_with("GET /slow") {
-                true => std::thread::sleep(std::time::Duration::from_secs(2)),
+                // Longer than any response may take: until the proxy leaves.
+                true => {
+                    peer.is_left(std::time::Duration::from_secs(10));
+                    return;
+                }
                 false => peer.say("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\nmine"),
             }
         }

@@ -85,7 +85,14 @@ fn complete(
         more: &mut more,
     };
     let head = (version, &mut edited);
-    headers::finish((plan, words), head, None, &meant, (&[], false), false);
+    headers::finish(
+        (plan, words),
+        head,
+        None,
+        &meant,
+        (std::iter::empty(), false),
+        false,
+    );
     let to = ClientContext {
         closes: asked.closes,
         ..ClientContext::default()

@@ -1,6 +1,7 @@
 //! Heads on their way in and out. PURE.
 
 use crate::config::plan::{Plan, SESSION_COOKIE};
+use crate::experiment::cookies::own_cookie;
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::GROUPS_COOKIE;
@@ -108,12 +109,12 @@ pub struct OverrideToken {
 
 /// Completes an answer that came in this version: the cookie of an ID, `cookies`, what caches must know,
 /// `Via`.
-pub fn finish(
+pub fn finish<'c>(
     (plan, words): (&Plan, &PlanHeaders),
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
     visit: &Assignment,
-    (cookies, is_uncounted): (&[String], bool),
+    (cookies, is_uncounted): (impl Iterator<Item = &'c String>, bool),
     over_tls: bool,
 ) {
     headers.append(VIA, hop_by_hop::via(version));
@@ -129,7 +130,7 @@ pub fn finish(
         .any(|inside| inside.by == AssignedBy::Override);
     personal |= is_uncounted && visit.varies_by.user_for_upstream && !is_immutable;
     let given = given.iter().map(Vec::as_slice);
-    for cookie in given.chain(cookies.iter().map(String::as_bytes)) {
+    for cookie in given.chain(cookies.map(|it| it.as_bytes())) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
             headers.append(SET_COOKIE, cookie);
             personal = true;
@@ -148,9 +149,8 @@ pub fn finish(
 
 /// The `Set-Cookie` that keeps an override for the rest of its life.
 pub fn override_cookie(token: &[u8], seconds: u64, over_tls: bool) -> String {
-    let secure = if over_tls { "; Secure" } else { "" };
     let token = String::from_utf8_lossy(token);
-    format!("{OVERRIDE_COOKIE}={token}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly{secure}")
+    own_cookie(OVERRIDE_COOKIE, &token, seconds, over_tls)
 }
 
 /// The `Set-Cookie` that keeps a user's groups, with the attributes of the minted cookie.

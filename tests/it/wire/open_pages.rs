@@ -407,7 +407,7 @@ fn drafts_are_for_those_with_an_override_only() {
     load(&proxy, &site.routes(100, ", state: draft", ""));
     assert_eq!(browser.of_page("/shop", "GET /app.css"), "current");
     assert_eq!(browser.send("GET /api", &header).text(), "current");
-    // Whoever has an override sees the draft, and gets nothing that others could use.
+    // An override shows the draft. Its page gets no token and no cookie, which others could use without one.
     let secret = b"0123456789abcdef0123456789abcdef";
     let over = watershed::experiment::override_token::Override {
         experiment: "site".to_owned(),
